@@ -1,0 +1,46 @@
+"""What a forward needs to know about a model beside its tensors, in Hugging Face's terms."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ARCHITECTURES: tuple[str, ...] = ("llama", "qwen2")
+
+RopeType = Literal["neox", "norm"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Hyper-parameters of a llama or qwen2 decoder.
+
+    rope_type
+        Which channels of a head rotate together *in the canonical row order* (Hugging Face's): "neox" pairs
+        i with i + head_dim/2 (rotate_half), "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF files are
+        stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
+    rope_factors
+        Divisors of the head_dim/2 rotary frequencies (llama3 or linear scaling), or None for no scaling.
+    """
+
+    architecture: str
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_type: RopeType
+    tie_word_embeddings: bool
+    max_position_embeddings: int | None = None
+    rope_factors: tuple[float, ...] | None = None
+
+    @property
+    def q_size(self) -> int:
+        """Channels of Q: heads times head_dim (not always hidden_size)."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Channels of K, and of V."""
+        return self.num_key_value_heads * self.head_dim
