@@ -1,0 +1,80 @@
+"""How every kernel is compiled: one decorator, one flag policy, one cache, one warm-up.
+
+Kernels are compiled by Numba for the machine they run on and cached on disk. The cache folder is named after the
+content of all kernel sources, because Numba looks only at the file of the outermost function when it decides whether
+a cached kernel is still valid: an edit to a helper in another file would go unnoticed.
+"""
+
+import hashlib
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import platformdirs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Sums may be re-ordered and products contracted where a kernel asks for it; NaN and Inf always keep their meaning.
+REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
+
+KERNEL_MODULES = (
+    "kernels.dequantize",
+    "kernels.activations",
+    "kernels.matmul_float",
+    "kernels.matmul_ggml",
+    "kernels.matmul_apr",
+    "kernels.ops",
+    "kernels.metrics",
+)
+
+_registered: list[tuple[Any, str]] = []
+
+
+def _cache_folder() -> Path:
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    base = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("layer-workbench")
+    return Path(base) / "kernels" / digest.hexdigest()[:16]
+
+
+numba.config.CACHE_DIR = str(_cache_folder())
+
+
+def kernel(signature: str, *, reassociate: bool = False) -> Callable[[F], F]:
+    """Compile a function that Python calls, for exactly the Numba `signature` given.
+
+    The GIL is released while it runs, so one thread per core can work on a share of the rows each (parallel.py).
+    Compilation happens at the first call or in `compile_all`.
+    """
+
+    def decorate(function: F) -> F:
+        compiled = _njit(function, reassociate)
+        _registered.append((compiled, signature))
+        return compiled
+
+    return decorate
+
+
+def helper(*, reassociate: bool = False) -> Callable[[F], F]:
+    """Compile a function that only kernels call; it is built into each of its callers."""
+    return lambda function: _njit(function, reassociate)
+
+
+def _njit(function: F, reassociate: bool) -> F:
+    flags = REASSOCIATE if reassociate else False
+    compiled: F = numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=flags)
+    return compiled
+
+
+def compile_all(progress: Callable[[int, int, str], None] = lambda done, total, name: None) -> None:
+    """Compile every kernel or load it from the cache, calling progress(done, total, name) before each and at the end."""
+    for module in KERNEL_MODULES:
+        importlib.import_module(module)
+    for done, (compiled, signature) in enumerate(_registered):
+        progress(done, len(_registered), compiled.__name__)
+        compiled.compile(signature)
+    progress(len(_registered), len(_registered), "")

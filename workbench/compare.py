@@ -1,0 +1,129 @@
+"""Comparing two traces, stage by stage, and refusing what cannot be compared."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import WorkbenchError
+from kernels.metrics import logit_agreement, profile
+from kernels.stages import Site, execution_order
+from workbench.cells import Cell
+
+
+class PopulationError(WorkbenchError, ValueError):
+    """Two runs that do not hold the same tokens, positions or channels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StageTensor:
+    """One stage of one side: values (tokens, channels) and the token position of every row.
+
+    positions is None when the rows are fewer than the tokens and the source does not say which they are.
+    """
+
+    site: Site
+    values: NDArray[np.floating]
+    positions: tuple[int, ...] | None
+
+
+def require_same_tokens(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    """Raise PopulationError, saying how they differ, unless both sides saw the same token ids."""
+    if a == b:
+        return
+    if len(a) != len(b):
+        how = f"A has {len(a)} tokens and B has {len(b)}"
+    else:
+        first = next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+        how = f"token {first} is {a[first]} in A and {b[first]} in B"
+    raise PopulationError(f"the two runs saw different tokens ({how}); run both sides on the same --tokens")
+
+
+def compare_streams(
+    a: Iterable[StageTensor],
+    b: Iterable[StageTensor],
+    layers: int,
+    absent: Callable[[str, Site], bool],
+) -> Iterator[Cell]:
+    """Cells in execution order from two streams of stage tensors in execution order.
+
+    Both streams are drawn in step, so that two forwards can run side by side with one stage of each in memory.
+    layers : number of layers of the deeper side. absent(side, site) : whether the model of side "a" or "b" has no
+    such stage; a stage that is missing for any other reason is unmeasured.
+    """
+    streams = {"a": iter(a), "b": iter(b)}
+    waiting = {side: next(stream, None) for side, stream in streams.items()}
+    for site in execution_order(layers):
+        here: dict[str, StageTensor | None] = {}
+        for side, stream in streams.items():
+            tensor = waiting[side]
+            here[side] = tensor if tensor is not None and tensor.site == site else None
+            if here[side] is not None:
+                waiting[side] = next(stream, None)
+        yield compare_stage(site, here["a"], here["b"], lambda side, site=site: absent(side, site))
+
+
+def compare_stage(
+    site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]
+) -> Cell:
+    """The cell of one stage; never numbers for unlike populations."""
+    if a is None or b is None:
+        return _missing(site, a, b, absent)
+    difference = _population_difference(a, b)
+    if difference or a.positions is None:
+        return Cell(site, "uncomparable", difference or "rows without known token positions on both sides")
+    values_a, values_b = (np.asarray(side.values, dtype=np.float32) for side in (a, b))
+    cell_profile = profile(values_a, values_b)
+    same = bool((values_a.view(np.int32) == values_b.view(np.int32)).all())
+    return Cell(
+        site,
+        "identical" if same else "ok",
+        shape=(values_a.shape[0], values_a.shape[1]),
+        profile=cell_profile,
+        positions=a.positions,
+        logits=logit_agreement(values_a, values_b) if site.stage == "lm_head" else None,
+        percentiles={} if same else _percentiles(values_a, values_b),
+    )
+
+
+def _missing(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:
+    gone = [side for side, tensor in (("a", a), ("b", b)) if tensor is None]
+    words = {side: "does not have this stage" if absent(side) else "was not captured here" for side in gone}
+    note = "; ".join(f"{side.upper()} {why}" for side, why in words.items())
+    if all(absent(side) for side in gone):
+        return Cell(site, "absent" if len(gone) == 2 else "uncomparable", note)
+    return Cell(site, "unmeasured", note)
+
+
+def _population_difference(a: StageTensor, b: StageTensor) -> str:
+    """How the populations of two stage tensors differ, in words; empty if they are alike."""
+    rows_a, rows_b = a.values.shape[0], b.values.shape[0]
+    if a.values.shape[1] != b.values.shape[1]:
+        return f"A has {a.values.shape[1]} channels, B has {b.values.shape[1]}"
+    if a.positions != b.positions or rows_a != rows_b:
+        return f"A holds {_rows(a)}, B holds {_rows(b)}; align both to the last token to compare"
+    return ""
+
+
+def _rows(tensor: StageTensor) -> str:
+    rows = tensor.values.shape[0]
+    if tensor.positions is None:
+        return f"{rows} row{'s' if rows > 1 else ''} of unrecorded token position"
+    if tensor.positions == tuple(range(rows)):
+        return f"all {rows} tokens"
+    return f"the tokens at positions {', '.join(map(str, tensor.positions))}"
+
+
+def align_last(tensor: StageTensor) -> StageTensor:
+    """The last row only, on the caller's word that it is the last token where the source does not record it."""
+    last = None if tensor.positions is None else tensor.positions[-1]
+    return StageTensor(tensor.site, tensor.values[-1:], (-1,) if last is None else (last,))
+
+
+def _percentiles(a: NDArray[np.float32], b: NDArray[np.float32]) -> dict[str, float]:
+    d = np.abs(a.astype(np.float64) - b)
+    d = d[np.isfinite(d)]
+    if d.size == 0:
+        return {}
+    return dict(zip(("p50", "p90", "p99"), map(float, np.percentile(d, (50, 90, 99))), strict=True))
