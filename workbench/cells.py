@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.metrics import LogitAgreement, Measures, summarise
+from kernels.measures import LogitAgreement, Measures, summarise
 from kernels.stages import Site
 from workbench.metrics import METRICS
 
@@ -21,7 +21,7 @@ class Cell:
         "ok" and "identical" carry numbers; "absent": neither model has the stage; "unmeasured": not captured on a
         side; "uncomparable": the populations differ. `note` says the rest in words.
     shape : (tokens, channels) compared, or None.
-    profile : float64 (tokens, columns) as in kernels.metrics.Columns, or None.
+    profile : float64 (tokens, columns) as in kernels.measures.Columns, or None.
     positions : token positions of the profile's rows.
     logits : agreement per token, for lm_head only.
     percentiles : of |d| over all tokens, keys "p50", "p90", "p99"; empty where not measured.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kernels.metrics import Measures
+from kernels.measures import Measures
 
 
 @dataclass(frozen=True, slots=True)
