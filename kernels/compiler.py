@@ -44,8 +44,8 @@ def _cache_folder() -> Path:
 numba.config.CACHE_DIR = str(_cache_folder())
 
 
-def kernel(signature: str, *, reassociate: bool = False) -> Callable[[F], F]:
-    """Compile a function that Python calls, for exactly the Numba `signature` given.
+def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:
+    """Compile a function that Python calls, for exactly the Numba `signatures` given.
 
     The GIL is released while it runs, so one thread per core can work on a share of the rows each (parallel.py).
     Compilation happens at the first call or in `compile_all`.
@@ -53,7 +53,7 @@ def kernel(signature: str, *, reassociate: bool = False) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         compiled = _njit(function, reassociate)
-        _registered.append((compiled, signature))
+        _registered.extend((compiled, signature) for signature in signatures)
         return compiled
 
     return decorate

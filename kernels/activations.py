@@ -1,0 +1,100 @@
+"""Rounding activations to 8 bits the way each engine does before a quantized matmul.
+
+A rounded activation tensor is (codes int8 (tokens, in), scales float32 (tokens, blocks)); sums of codes are taken
+where they are needed. Codes are the "int8 activation codes" whose flips turn 1e-7 into 1e-2 (docs/numerics.md).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.compiler import helper, kernel
+from kernels.machine import float_to_half, half_to_float
+
+
+class Codes(NamedTuple):
+    """8-bit activations: value[t, i] is about scales[t, i // block] * codes[t, i]."""
+
+    codes: NDArray[np.int8]  # (tokens, in)
+    scales: NDArray[np.float32]  # (tokens, in / block)
+
+
+@helper()
+def _nearest_int(x: np.float32) -> np.int32:
+    """Round half to even for |x| < 2^22, by adding 1.5 * 2^23 (ggml-quants.c `nearest_int`)."""
+    shifted = np.float32(x + np.float32(12582912.0))
+    return np.int32(shifted - np.float32(12582912.0))
+
+
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
+def _q8_k(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1] // 256):
+            v, q = x[t, 256 * b : 256 * b + 256], codes[t, 256 * b : 256 * b + 256]
+            largest, signed = np.float32(0), np.float32(0)
+            for i in range(256):
+                if abs(v[i]) > largest:
+                    largest, signed = abs(v[i]), v[i]
+            if largest == 0:
+                scales[t, b] = 0
+                q[:] = 0
+                continue
+            inverse = np.float32(-127.0) / signed
+            for i in range(256):
+                q[i] = min(np.int32(127), _nearest_int(inverse * v[i]))
+            scales[t, b] = np.float32(1.0) / inverse
+
+
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
+def _q8_0(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1] // 32):
+            v, q = x[t, 32 * b : 32 * b + 32], codes[t, 32 * b : 32 * b + 32]
+            largest = np.float32(0)
+            for i in range(32):
+                largest = max(largest, abs(v[i]))
+            inverse = np.float32(127.0) / largest if largest != 0 else np.float32(0)
+            for i in range(32):
+                q[i] = _nearest_int(v[i] * inverse)
+            scales[t, b] = half_to_float(float_to_half(largest / np.float32(127.0)))
+
+
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
+def _q8_k_apr(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1] // 256):
+            v, q = x[t, 256 * b : 256 * b + 256], codes[t, 256 * b : 256 * b + 256]
+            largest = np.float32(0)
+            for i in range(256):
+                largest = max(largest, abs(v[i]))
+            scale = largest / np.float32(127.0) if largest > np.float32(1e-10) else np.float32(1.0) / np.float32(127.0)
+            inverse = np.float32(1.0) / scale
+            for i in range(256):
+                product = v[i] * inverse
+                whole = np.trunc(product)
+                if abs(product - whole) >= np.float32(0.5):  # exact: half away from zero
+                    whole += np.copysign(np.float32(1), product)
+                q[i] = np.int32(min(max(whole, np.float32(-128)), np.float32(127)))
+            scales[t, b] = scale
+
+
+def quantize_q8_k(x: NDArray[np.float32]) -> Codes:
+    """ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even."""
+    codes = Codes(np.empty(x.shape, np.int8), np.empty((x.shape[0], x.shape[1] // 256), np.float32))
+    _q8_k(x, *codes)
+    return codes
+
+
+def quantize_q8_0(x: NDArray[np.float32]) -> Codes:
+    """ggml's Q8_0 as x86 computes it for activations: per 32, scale rounded to half after the codes are made."""
+    codes = Codes(np.empty(x.shape, np.int8), np.empty((x.shape[0], x.shape[1] // 32), np.float32))
+    _q8_0(x, *codes)
+    return codes
+
+
+def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
+    """APR's Q8_K: per 256, scale = max|x|/127 and positive, round half away from zero."""
+    codes = Codes(np.empty(x.shape, np.int8), np.empty((x.shape[0], x.shape[1] // 256), np.float32))
+    _q8_k_apr(x, *codes)
+    return codes

@@ -1,0 +1,140 @@
+"""The numeric paths: which arithmetic each operation of the forward uses.
+
+`f64`  the oracle: every operation in float64 over the weights' float32 values.
+`f32`  dequantized weights, then float32, as transformers in float32.
+`ggml` what llama.cpp's CPU backend computes: 8-bit activations into every quantized matmul, bit for bit.
+`apr`  what APR's CPU inference computes: its own 8-bit rule for Q4_K and Q6_K, float32 for Q, K and V projections.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import ops
+from kernels.config import ModelConfig
+from kernels.dequantize import dequantize, dequantize_rows
+from kernels.errors import WorkbenchError
+from kernels.matmul_apr import matmul_apr, matmul_f32_apr
+from kernels.matmul_float import matmul_f32, matmul_f64
+from kernels.matmul_ggml import matmul_ggml
+from kernels.weight import Weight
+
+Array = NDArray[Any]
+
+
+class F32Path:
+    """float32 arithmetic on dequantized weights; the base of the other paths, which replace what differs."""
+
+    name = "f32"
+    dtype: type[np.floating[Any]] = np.float32
+
+    def settings(self) -> dict[str, str]:
+        """What a run on this path must record to be comparable."""
+        return {"activations": "float32", "kv": "float32", "sums": "float32, re-ordered"}
+
+    def embed(self, weight: Weight, tokens: NDArray[np.int64]) -> Array:
+        """Rows `tokens` of the embedding matrix: (tokens, hidden)."""
+        rows = np.ascontiguousarray(weight.rows[tokens])
+        return dequantize_rows(weight.type, rows, weight.shape[1]).astype(self.dtype, copy=False)
+
+    def vector(self, weight: Weight) -> Array:
+        """A norm weight or bias as a 1-D array."""
+        return dequantize(weight).astype(self.dtype, copy=False)
+
+    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
+        """RMS norm over channels, times the norm weight."""
+        return ops.rms_norm(x, self.vector(weight), eps)
+
+    def matmul(self, x: Array, weight: Weight) -> Array:
+        """x @ W.T."""
+        return matmul_f32(x, weight)
+
+    def project_qkv(self, x: Array, weight: Weight) -> Array:
+        """x @ W.T for the Q, K or V projection."""
+        return self.matmul(x, weight)
+
+    def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
+        """Rotation angles (tokens, head_dim/2)."""
+        return ops.rope_angles_f32(positions, config)
+
+    def attention(self, q: Array, k: Array, v: Array, config: ModelConfig) -> Array:
+        """Causal grouped-query attention."""
+        return ops.attention(q, k, v, config)
+
+    def silu(self, x: Array) -> Array:
+        """x * sigmoid(x)."""
+        return ops.silu(x)
+
+
+class F64Path(F32Path):
+    """The oracle."""
+
+    name = "f64"
+    dtype = np.float64
+
+    def settings(self) -> dict[str, str]:
+        return {"activations": "float64", "kv": "float64", "sums": "float64, re-ordered"}
+
+    def matmul(self, x: Array, weight: Weight) -> Array:
+        return matmul_f64(x, weight)
+
+    def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
+        return ops.rope_angles_f64(positions, config)
+
+
+class GgmlPath(F32Path):
+    """llama.cpp, CPU, with repack, tiled matmul and flash attention off and a float32 KV cache."""
+
+    name = "ggml"
+
+    def settings(self) -> dict[str, str]:
+        return {
+            "activations": "Q8_K/Q8_0 by weight type; F16/BF16 weights round them to that type",
+            "kv": "float32",
+            "sums": "AVX2 order of ggml_vec_dot",
+            "repack": "off",
+            "flash_attention": "off",
+        }
+
+    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
+        return ops.rms_norm_ggml(x, self.vector(weight), eps)
+
+    def matmul(self, x: Array, weight: Weight) -> Array:
+        return matmul_ggml(x, weight)
+
+    def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
+        return ops.rope_angles_ggml(positions, config)
+
+
+class AprPath(F32Path):
+    """APR's CPU inference (aprender-serve) on its traced forward."""
+
+    name = "apr"
+
+    def settings(self) -> dict[str, str]:
+        return {
+            "activations": "APR Q8_K (positive scale, half away from zero) for Q4_K/Q6_K; float32 for Q, K, V",
+            "kv": "float32",
+            "sums": "eight fma lanes",
+        }
+
+    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
+        return ops.rms_norm_apr(x, self.vector(weight), eps)
+
+    def matmul(self, x: Array, weight: Weight) -> Array:
+        return matmul_apr(x, weight)
+
+    def project_qkv(self, x: Array, weight: Weight) -> Array:
+        return matmul_f32_apr(x, weight)
+
+
+_PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), GgmlPath(), AprPath())}
+PATHS: tuple[str, ...] = tuple(_PATHS)
+
+
+def numeric_path(name: str) -> F32Path:
+    """The path of that name; WorkbenchError names the known ones."""
+    if name not in _PATHS:
+        raise WorkbenchError(f"numeric path {name!r} is not known; use one of {', '.join(PATHS)}")
+    return _PATHS[name]
