@@ -15,11 +15,11 @@ PALETTE = ("#00224e", "#213b6e", "#4c546c", "#6c6e72", "#8b8779", "#aea371", "#d
 IDENTICAL = ("=", "=")
 ABSENT = ("·", "absent")
 UNMEASURED = ("?", "unmeasured")
-UNCOMPARABLE = ("x", "unlike")
+UNCOMPARABLE = ("≠", "unlike")
 OUTSIDE = "!"
 
 LEGEND = (
-    "= identical   · the model has no such stage   ? unmeasured   x not comparable   ! outside the band   "
+    "= identical   · the model has no such stage   ? unmeasured   ≠ not comparable   ! outside the band   "
     "0-7 difference, a factor of 10 per step"
 )
 
