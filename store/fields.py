@@ -1,0 +1,121 @@
+"""Typed look-ups in the metadata of a model file; an error names the file and the key."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from kernels.errors import UnsupportedModelError
+from store.errors import ArtifactError
+from store.text import printable
+
+MAX_INTEGER = 2**31 - 1
+
+
+class Fields:
+    """Metadata of one file, read by key; several keys are aliases, the first that is present counts.
+
+    A missing or null key gives None, or an ArtifactError where the method's name says `needed`. A value of the
+    wrong kind is always an ArtifactError, never replaced by a default.
+    """
+
+    def __init__(self, file: str, values: Mapping[str, object], prefix: str = "") -> None:
+        self.file = file
+        self.values = values
+        self.prefix = prefix
+
+    def find(self, *keys: str) -> tuple[str, object]:
+        """Return the first present key, with prefix, and its value; value None when there is none."""
+        for key in keys:
+            value = self.values.get(self.prefix + key)
+            if value is not None:
+                return self.prefix + key, value
+        return self.prefix + keys[0], None
+
+    def integer(self, *keys: str, low: int = 1, high: int = MAX_INTEGER) -> int | None:
+        """Return a whole number within [low, high]."""
+        key, value = self.find(*keys)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self._wrong(key, value, f"a whole number from {low} to {high}")
+        return value
+
+    def number(self, *keys: str) -> float | None:
+        """Return a finite number above zero."""
+        key, value = self.find(*keys)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(key, value, "a number")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number) or number <= 0:
+            raise self._wrong(key, value, "a finite number above zero")
+        return number
+
+    def text(self, *keys: str) -> str | None:
+        """Return a string."""
+        key, value = self.find(*keys)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(key, value, "a text")
+        return value
+
+    def flag(self, *keys: str) -> bool | None:
+        """Return a truth value."""
+        key, value = self.find(*keys)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def needed_integer(self, *keys: str) -> int:
+        """Return a whole number above zero that must be there."""
+        value = self.integer(*keys)
+        if value is None:
+            raise self._missing(*keys)
+        return value
+
+    def needed_number(self, *keys: str) -> float:
+        """Return a finite number above zero that must be there."""
+        value = self.number(*keys)
+        if value is None:
+            raise self._missing(*keys)
+        return value
+
+    def needed_text(self, *keys: str) -> str:
+        """Return a string that must be there."""
+        value = self.text(*keys)
+        if value is None:
+            raise self._missing(*keys)
+        return value
+
+    def refuse(self, *keys: str) -> None:
+        """Raise UnsupportedModelError for the first of `keys` that is set to anything but zero, false or empty."""
+        for key in keys:
+            name, value = self.find(key)
+            if value:
+                raise UnsupportedModelError(
+                    f"{self.file} sets {name} to {_show(value)}, which this program does not compute; "
+                    "use a model without it."
+                )
+
+    def _missing(self, *keys: str) -> ArtifactError:
+        names = " or ".join(self.prefix + key for key in keys)
+        return ArtifactError(f"{self.file} does not say {names}; add it, it is needed and cannot be guessed.")
+
+    def _wrong(self, key: str, value: object, expected: str) -> ArtifactError:
+        return ArtifactError(f"{self.file} gives {key} as {_show(value)}, which is not {expected}; correct the file.")
+
+
+def shortest(number: float) -> float:
+    """Return the shortest decimal that rounds to the same float32 (1e-06 for 9.999999974752427e-07).
+
+    Formats that keep a setting in float32 then agree with the ones that keep it as text.
+    """
+    return float(str(np.float32(number))) if abs(number) < float(np.finfo(np.float32).max) else number
+
+
+def _show(value: object) -> str:
+    return printable(repr(value) if isinstance(value, str | int | float | bool) else type(value).__name__, 80)

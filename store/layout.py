@@ -1,0 +1,175 @@
+"""Which tensors a llama or qwen2 decoder is made of, and whether a file has them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from kernels.config import ModelConfig
+from kernels.errors import UnsupportedModelError
+from kernels.weight import BLOCKS, TensorType, row_bytes
+from store.artifact import TensorInfo
+from store.errors import ArtifactError
+from store.names import EMBEDDING, FINAL_NORM, LM_HEAD, ROPE_FREQS, canonical_name, layer_of
+from store.text import printable
+
+SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
+
+Shape = tuple[int, ...]
+
+
+def stored_bytes(type: TensorType, shape: Shape) -> int:
+    """Bytes of a tensor of `shape` [out, in] or [n]; ValueError if its rows do not fill whole blocks."""
+    rows = shape[0] if len(shape) == 2 else 1
+    return rows * row_bytes(type, shape[-1])
+
+
+def required_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+    """Yield name and shape of every tensor that the forward cannot do without, in execution order."""
+    hidden, intermediate = config.hidden_size, config.intermediate_size
+    yield EMBEDDING, (config.vocab_size, hidden)
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.layers.{layer}."
+        yield prefix + "input_layernorm.weight", (hidden,)
+        yield prefix + "self_attn.q_proj.weight", (config.q_size, hidden)
+        yield prefix + "self_attn.k_proj.weight", (config.kv_size, hidden)
+        yield prefix + "self_attn.v_proj.weight", (config.kv_size, hidden)
+        yield prefix + "self_attn.o_proj.weight", (hidden, config.q_size)
+        yield prefix + "post_attention_layernorm.weight", (hidden,)
+        yield prefix + "mlp.gate_proj.weight", (intermediate, hidden)
+        yield prefix + "mlp.up_proj.weight", (intermediate, hidden)
+        yield prefix + "mlp.down_proj.weight", (hidden, intermediate)
+    yield FINAL_NORM, (hidden,)
+    if not config.tie_word_embeddings:
+        yield LM_HEAD, (config.vocab_size, hidden)
+
+
+def bias_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+    """Yield name and shape of the q/k/v biases, which a model may have or not."""
+    for layer in range(config.num_hidden_layers):
+        for module, size in (("q_proj", config.q_size), ("k_proj", config.kv_size), ("v_proj", config.kv_size)):
+            yield f"model.layers.{layer}.self_attn.{module}.bias", (size,)
+
+
+def by_canonical_name(file: str, stored: Iterable[TensorInfo]) -> dict[str, TensorInfo]:
+    """Rename stored tensors to canonical names; ArtifactError if two of them claim the same name."""
+    tensors: dict[str, TensorInfo] = {}
+    for info in stored:
+        name = canonical_name(info.raw_name)
+        if name in tensors:
+            both = " and ".join(printable(raw, 80) for raw in (tensors[name].raw_name, info.raw_name))
+            raise ArtifactError(f"{file} stores {printable(name, 80)} twice, as {both}; remove one of them.")
+        tensors[name] = replace(info, name=name)
+    return tensors
+
+
+def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
+    """Raise ArtifactError if two tensors of one file share bytes."""
+    in_order = sorted(stored, key=lambda info: (info.offset, info.nbytes))
+    for before, after in pairwise(in_order):
+        if before.offset + before.nbytes > after.offset:
+            both = " and ".join(printable(info.raw_name, 80) for info in (before, after))
+            raise ArtifactError(f"{file} is malformed: tensors {both} overlap; convert or download it again.")
+
+
+def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:
+    """Check the tensors against the configuration; fused q/k/v tensors are replaced in `tensors` by their parts.
+
+    Returns sentences about what is odd. Raises ArtifactError for a required tensor that is missing or has another
+    shape, UnsupportedModelError for a layer tensor that the forward does not compute with.
+    """
+    for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
+        _split_fused(file, tensors, name, config)
+    known = {ROPE_FREQS}
+    for name, shape in required_tensors(config):
+        if name not in tensors:
+            raise ArtifactError(f"{file} lacks the tensor {name}, which the forward needs; convert the model again.")
+        _check_shape(file, tensors[name], shape)
+        known.add(name)
+    biases = dict(bias_tensors(config))
+    for name, shape in biases.items():
+        if name in tensors:
+            _check_shape(file, tensors[name], shape)
+    known.update(biases)
+    return _missing_biases(file, tensors, biases, config) + _unused(file, tensors, known, config)
+
+
+def _check_shape(file: str, info: TensorInfo, shape: Shape) -> None:
+    if info.shape != shape:
+        raise ArtifactError(
+            f"{file}: tensor {_both_names(info)} has the shape {_show(info.shape)} where the configuration implies "
+            f"{_show(shape)}; the configuration and the tensors do not belong together."
+        )
+
+
+def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: ModelConfig) -> None:
+    """Replace a fused tensor, whose rows are q, k and v in this order, by three."""
+    fused = tensors.pop(name)
+    kind = name.rpartition(".")[2]
+    sizes = (("q_proj", config.q_size), ("k_proj", config.kv_size), ("v_proj", config.kv_size))
+    rows = sum(size for _, size in sizes)
+    _check_shape(file, fused, (rows, config.hidden_size) if kind == "weight" else (rows,))
+    offset = fused.offset
+    for module, size in sizes:
+        part = name.replace("qkv_proj", module)
+        if part in tensors:
+            raise ArtifactError(f"{file} stores {part} twice, fused with others and alone; remove one of them.")
+        nbytes = fused.nbytes // rows * size
+        tensors[part] = replace(fused, name=part, shape=(size, *fused.shape[1:]), offset=offset, nbytes=nbytes)
+        offset += nbytes
+
+
+def _missing_biases(file: str, tensors: dict[str, TensorInfo], biases: Iterable[str], config: ModelConfig) -> list[str]:
+    missing = [name for name in biases if name not in tensors]
+    present = len(list(biases)) - len(missing)
+    if missing and (present or config.architecture == "qwen2"):
+        return [
+            f"{file} lacks {len(missing)} of {present + len(missing)} q/k/v biases, the first is {missing[0]}; "
+            f"{config.architecture} models have either all of them or, other than qwen2, none."
+        ]
+    return []
+
+
+def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: ModelConfig) -> list[str]:
+    unused = [info for name, info in tensors.items() if name not in known]
+    for info in unused:
+        layer = layer_of(info.name)
+        if layer is not None and layer < config.num_hidden_layers and not info.name.endswith("rotary_emb.inv_freq"):
+            raise UnsupportedModelError(
+                f"{file} has the tensor {_both_names(info)}, which this program does not compute with; supported "
+                f"are llama and qwen2 decoders with plain projections, q/k/v biases and RMS norms."
+            )
+    if not unused:
+        return []
+    names = ", ".join(printable(info.raw_name, 80) for info in unused[:3]) + (", …" if len(unused) > 3 else "")
+    return [f"{file} stores {len(unused)} tensors that the forward does not use: {names}."]
+
+
+def unsupported_type(file: str, tensor: str, type: str) -> UnsupportedModelError:
+    """Return the error for a tensor whose type this program does not read."""
+    return UnsupportedModelError(
+        f"{file}: tensor {printable(tensor, 80)} has the type {type}; supported are {SUPPORTED_TYPES}."
+    )
+
+
+def check_blocks(file: str, raw_name: str, type: TensorType, shape: Shape) -> int:
+    """Return the bytes of a tensor of one or two dimensions; ArtifactError when its rows do not fill whole blocks."""
+    if len(shape) not in (1, 2) or min(shape) < 1:
+        raise ArtifactError(
+            f"{file}: tensor {printable(raw_name, 80)} has the shape {_show(shape)}; "
+            "only vectors and matrices are read."
+        )
+    if shape[-1] % BLOCKS[type].elements:
+        raise ArtifactError(
+            f"{file}: tensor {printable(raw_name, 80)} has rows of {shape[-1]} values, which do not fill whole "
+            f"{type.name} blocks of {BLOCKS[type].elements}; convert the model again."
+        )
+    return stored_bytes(type, shape)
+
+
+def _both_names(info: TensorInfo) -> str:
+    name, raw = printable(info.name, 80), printable(info.raw_name, 80)
+    return name if name == raw else f"{name} (stored as {raw})"
+
+
+def _show(shape: Shape) -> str:
+    return "×".join(str(size) for size in shape) or "()"

@@ -1,0 +1,91 @@
+"""A file that model data is read from: bounds are checked before any byte is touched."""
+
+import mmap
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.errors import ArtifactError
+from store.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A regular file as it was when the artifact was opened; reading it after it changed is an ArtifactError."""
+
+    path: Path
+    size: int
+    modified: int  # ns
+
+    @classmethod
+    def at(cls, path: Path) -> "ModelFile":
+        """Look at `path` without reading it; ArtifactError unless it is a readable regular file."""
+        shown = printable(str(path))
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe or device could block for ever
+                raise ArtifactError(f"{shown} is not a regular file; give the path of a model file.")
+            with path.open("rb"):
+                pass
+        except FileNotFoundError:
+            raise ArtifactError(f"{shown} does not exist; check the path.") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise ArtifactError(f"{shown} cannot be read ({reason or error}); check the path.") from None
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+    @property
+    def shown(self) -> str:
+        """The file's name as messages give it."""
+        return printable(self.path.name)
+
+    def require(self, offset: int, length: int, what: str) -> None:
+        """Raise ArtifactError unless `length` bytes at `offset` lie within the file."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ArtifactError(
+                f"{self.shown} is truncated or malformed: {what} would end at byte {offset + length}, but the file "
+                f"has {self.size} bytes; download or convert it again."
+            )
+
+    def read(self, offset: int, length: int, what: str) -> bytes:
+        """Return `length` bytes at `offset`."""
+        self.require(offset, length, what)
+        self._check_unchanged()
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+        if len(data) != length:
+            raise self._changed()
+        return data
+
+    def map(self, offset: int, length: int, what: str) -> NDArray[np.uint8]:
+        """Return `length` > 0 bytes at `offset` as a writable array, mapped copy-on-write: the file never changes."""
+        self.require(offset, length, what)
+        self._check_unchanged()
+        try:
+            return np.asarray(np.memmap(self.path, np.uint8, "c", offset, (length,)))
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{self.shown}: {what} cannot be mapped ({error}); open the file again.") from None
+
+    @contextmanager
+    def mapped(self) -> Iterator[mmap.mmap]:
+        """Map the whole file read-only for the length of a `with` block; the file must not be empty."""
+        self._check_unchanged()
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) as data:
+            yield data
+
+    def _check_unchanged(self) -> None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            raise self._changed() from None
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
+            raise self._changed()
+
+    def _changed(self) -> ArtifactError:
+        return ArtifactError(f"{printable(str(self.path))} has changed since it was opened; open it again.")

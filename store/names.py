@@ -1,0 +1,73 @@
+"""Canonical tensor names (Hugging Face's for llama and qwen2) and the other spellings they come in."""
+
+import re
+
+EMBEDDING = "model.embed_tokens.weight"
+FINAL_NORM = "model.norm.weight"
+LM_HEAD = "lm_head.weight"
+ROPE_FREQS = "rope_freqs.weight"
+
+_GGUF_MODULES: dict[str, str] = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_HF_MODULES: dict[str, str] = {hf: gguf for gguf, hf in _GGUF_MODULES.items()}
+
+_GGUF_WHOLE: dict[str, str] = {
+    "token_embd.weight": EMBEDDING,
+    "output_norm.weight": FINAL_NORM,
+    "output.weight": LM_HEAD,
+}
+_HF_WHOLE: dict[str, str] = {hf: gguf for gguf, hf in _GGUF_WHOLE.items()}
+
+# Spellings that converters of other projects have used.
+_OTHER_WHOLE: dict[str, str] = {
+    "embed_tokens.weight": EMBEDDING,
+    "transformer.wte.weight": EMBEDDING,
+    "embeddings.word_embeddings.weight": EMBEDDING,
+    "tok_embeddings.weight": EMBEDDING,
+    "norm.weight": FINAL_NORM,
+}
+
+_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias)", re.ASCII)
+_HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
+
+
+def canonical_name(raw: str) -> str:
+    """Return the Hugging Face name of a tensor stored as `raw`; a name of no known style comes back unchanged."""
+    if gguf := _GGUF_LAYER.fullmatch(raw):
+        layer, module, kind = gguf.groups()
+        return f"model.layers.{layer}.{_GGUF_MODULES[module]}.{kind}" if module in _GGUF_MODULES else raw
+    if hf := _HF_LAYER.fullmatch(raw):
+        return f"model.layers.{hf[1]}.{hf[2]}"
+    return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
+
+
+def gguf_name(canonical: str) -> str:
+    """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged."""
+    if (match := _HF_LAYER.fullmatch(canonical)) is None:
+        return _HF_WHOLE.get(canonical, canonical)
+    module, _, kind = match[2].rpartition(".")
+    return f"blk.{match[1]}.{_HF_MODULES[module]}.{kind}" if module in _HF_MODULES else canonical
+
+
+def is_gguf_name(raw: str) -> bool:
+    """Tell whether `raw` is spelled as GGUF files spell it."""
+    return raw in _GGUF_WHOLE or raw.startswith("blk.")
+
+
+def layer_of(canonical: str) -> int | None:
+    """Return the decoder layer that a tensor belongs to, None for tensors of the whole model."""
+    if match := _HF_LAYER.fullmatch(canonical) or re.match(r"blk\.(0|[1-9][0-9]{0,5})\.", canonical, re.ASCII):
+        return int(match[1])
+    return None

@@ -1,0 +1,250 @@
+"""Read SafeTensors models: a single file, a sharded index, or a Hugging Face folder, each with its config.json.
+
+The header rules are those of the safetensors format: an 8-byte little-endian length, a JSON object, and tensors
+that fill the rest of the file without gap or overlap.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kernels.config import ARCHITECTURES, ModelConfig
+from kernels.errors import UnsupportedModelError
+from kernels.weight import TensorType
+from store import rope
+from store.artifact import Artifact, TensorInfo
+from store.errors import ArtifactError
+from store.fields import Fields
+from store.json_text import MAX_JSON, parse_object, read_object
+from store.layout import by_canonical_name, check_blocks, check_tensors, unsupported_type
+from store.model_file import ModelFile
+from store.names import LM_HEAD
+from store.text import printable
+from store.vocabulary import Vocabulary
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+_TYPES: dict[str, TensorType] = {"F32": TensorType.F32, "F16": TensorType.F16, "BF16": TensorType.BF16}
+
+
+def open_folder(folder: Path) -> Artifact:
+    """Open a Hugging Face folder; see `store.artifact.open_artifact` for the errors."""
+    shown = printable(str(folder))
+    if not (folder / "config.json").is_file():
+        raise ArtifactError(f"{shown} holds no config.json; give a Hugging Face folder or a model file.")
+    for name in (INDEX_NAME, SINGLE_NAME):
+        if (folder / name).is_file():
+            return open_safetensors(ModelFile.at(folder / name), folder)
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        raise ArtifactError(
+            f"{shown} holds {len(found)} .safetensors files and no {INDEX_NAME}; give the one that is meant."
+        )
+    return open_safetensors(ModelFile.at(found[0]), folder)
+
+
+def open_safetensors(file: ModelFile, path: Path | None = None) -> Artifact:
+    """Open a .safetensors file or a sharded index, with the config.json beside it.
+
+    path : what the user asked for, when it is the folder and not the file.
+    """
+    folder = file.path.parent
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise ArtifactError(
+            f"{file.shown} needs the config.json of its model beside it, in {printable(str(folder))}; copy it there."
+        )
+    config_file = ModelFile.at(config_path)
+    sources, stored, problems = (
+        _sharded(file) if file.read(0, min(file.size, 9), "its start")[8:] != b"{" else _single(file)
+    )
+    values = read_object(config_file)
+    fields = Fields(f"{printable(folder.resolve().name)}/config.json", values)
+    _check_supported(fields)
+    tensors = by_canonical_name(file.shown, stored)
+    config = _config(fields, has_lm_head=LM_HEAD in tensors)
+    problems += check_tensors(file.shown, tensors, config) + _odd_settings(fields, config)
+    tokenizer = folder / "tokenizer.json"
+    return Artifact(
+        path=path or file.path,
+        format="safetensors",
+        config=config,
+        tensors=tensors,
+        sources=(*sources, config_file),
+        problems=tuple(problems),
+        metadata=values,
+        vocabulary=Vocabulary("hf_json", json_path=tokenizer) if tokenizer.is_file() else None,
+    )
+
+
+def read_header(file: ModelFile) -> list[TensorInfo]:
+    """Read the tensor table of one .safetensors file; ArtifactError if it breaks a rule of the format."""
+    length = int.from_bytes(file.read(0, 8, "the header length"), "little")
+    file.require(8, length, "the header")
+    if length > MAX_JSON:
+        raise ArtifactError(f"{file.shown} has a header of {length} bytes; at most {MAX_JSON} are read.")
+    header = parse_object(file.read(8, length, "the header"), f"the header of {file.shown}", unique_keys=True)
+    header.pop("__metadata__", None)
+    tensors = [_entry(file, 8 + length, name, entry) for name, entry in header.items()]
+    position = 8 + length
+    for info in sorted(tensors, key=lambda info: (info.offset, info.nbytes)):
+        if info.offset != position:
+            raise ArtifactError(
+                f"{file.shown} is malformed: tensor {printable(info.raw_name, 80)} starts at byte {info.offset} where "
+                f"the one before it ends at {position}; download it again."
+            )
+        position += info.nbytes
+    if position != file.size:
+        raise ArtifactError(
+            f"{file.shown} is malformed: its tensors end at byte {position}, but the file has {file.size} bytes; "
+            "download it again."
+        )
+    return tensors
+
+
+def _entry(file: ModelFile, start: int, name: str, entry: object) -> TensorInfo:
+    fields = Fields(f"the header of {file.shown}", entry if isinstance(entry, dict) else {})
+    dtype = fields.text("dtype")
+    shape, offsets = (_whole_numbers(fields.find(key)[1]) for key in ("shape", "data_offsets"))
+    if dtype is None or shape is None or offsets is None or len(offsets) != 2:
+        raise ArtifactError(
+            f"{file.shown} is malformed: its header describes tensor {printable(name, 80)} without type, shape or "
+            "place; download it again."
+        )
+    if dtype not in _TYPES:
+        raise unsupported_type(file.shown, name, printable(dtype, 40))
+    begin, end = offsets
+    tensor_type = _TYPES[dtype]
+    nbytes = check_blocks(file.shown, name, tensor_type, shape)
+    file.require(start + begin, nbytes, f"tensor {printable(name, 80)}")
+    if end - begin != nbytes:
+        raise ArtifactError(
+            f"{file.shown} is malformed: tensor {printable(name, 80)} takes {nbytes} bytes by its shape and "
+            f"{end - begin} by its place; download it again."
+        )
+    return TensorInfo(name, name, tensor_type, shape, file.path, start + begin, nbytes)
+
+
+def _whole_numbers(value: object) -> tuple[int, ...] | None:
+    if not isinstance(value, list):
+        return None
+    numbers = tuple(item for item in value if isinstance(item, int) and not isinstance(item, bool) and item >= 0)
+    return numbers if len(numbers) == len(value) else None
+
+
+def _single(file: ModelFile) -> tuple[list[ModelFile], list[TensorInfo], list[str]]:
+    return [file], read_header(file), []
+
+
+def _sharded(index: ModelFile) -> tuple[list[ModelFile], list[TensorInfo], list[str]]:
+    """Return the files, tensors and oddities of a sharded model."""
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ArtifactError(
+            f"{index.shown} has no weight_map; give a .safetensors file, its index, or the model's folder."
+        )
+    shards = {name: _shard(index, name) for name in sorted(set(_shard_names(index, weight_map)))}
+    tensors = {name: {info.raw_name: info for info in read_header(shard)} for name, shard in shards.items()}
+    for tensor, shard in weight_map.items():
+        if tensor not in tensors[shard]:
+            raise ArtifactError(
+                f"{index.shown} places tensor {printable(tensor, 80)} in {printable(shard, 80)}, which does not hold "
+                "it; download both again."
+            )
+    stored = [info for infos in tensors.values() for info in infos.values()]
+    unlisted = [info.raw_name for info in stored if weight_map.get(info.raw_name) != info.file.name]
+    if not unlisted:
+        return list(shards.values()), stored, []
+    problem = (
+        f"{index.shown} does not list {len(unlisted)} tensors that its files hold, the first is "
+        f"{printable(unlisted[0], 80)}; they are not used."
+    )
+    listed = [info for info in stored if weight_map.get(info.raw_name) == info.file.name]
+    return list(shards.values()), listed, [problem]
+
+
+def _shard_names(index: ModelFile, weight_map: Mapping[str, object]) -> list[str]:
+    names = [name for name in weight_map.values() if isinstance(name, str)]
+    if len(names) < len(weight_map):
+        raise ArtifactError(f"{index.shown} names a file that is not a text; download it again.")
+    return names
+
+
+def _shard(index: ModelFile, name: str) -> ModelFile:
+    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+        raise ArtifactError(
+            f"{index.shown} names the file {printable(name, 80)}, which is not a plain name in its own folder; "
+            "download it again."
+        )
+    return ModelFile.at(index.path.parent / name)
+
+
+def _check_supported(fields: Fields) -> None:
+    """Refuse architectures and settings that this program does not compute."""
+    model_type = fields.needed_text("model_type")
+    if model_type not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"{fields.file} has the model_type {printable(model_type, 80)}; supported are {', '.join(ARCHITECTURES)}."
+        )
+    if (quantization := fields.find("quantization_config")[1]) is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise UnsupportedModelError(
+            f"{fields.file} has a quantization_config ({printable(str(method), 80)}); supported are plain F32, F16 and "
+            "BF16 tensors, or a GGUF or APR file."
+        )
+    activation = fields.text("hidden_act") or "silu"
+    if activation != "silu":
+        raise UnsupportedModelError(
+            f"{fields.file} has the activation {printable(activation, 80)}; only silu is supported."
+        )
+    fields.refuse("use_sliding_window", "mlp_bias", "partial_rotary_factor")
+
+
+def _config(fields: Fields, has_lm_head: bool) -> ModelConfig:
+    hidden = fields.needed_integer("hidden_size")
+    heads = fields.needed_integer("num_attention_heads")
+    size = rope.head_dim(fields, hidden, heads, "head_dim")
+    # transformers takes a missing num_key_value_heads as the number of heads in llama, but as 32 in qwen2.
+    kv_heads = fields.integer("num_key_value_heads")
+    if kv_heads is None:
+        kv_heads = heads if fields.text("model_type") == "llama" else fields.needed_integer("num_key_value_heads")
+    scaling = _rope_settings(fields)
+    rope_theta = scaling.number("rope_theta") or fields.number("rope_theta") or 10000.0
+    config = ModelConfig(
+        architecture=fields.needed_text("model_type"),
+        num_hidden_layers=fields.needed_integer("num_hidden_layers"),
+        hidden_size=hidden,
+        intermediate_size=fields.needed_integer("intermediate_size"),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=size,
+        vocab_size=fields.needed_integer("vocab_size"),
+        rms_norm_eps=fields.needed_number("rms_norm_eps"),
+        rope_theta=rope_theta,
+        rope_type="neox",
+        tie_word_embeddings=bool(fields.flag("tie_word_embeddings")) and not has_lm_head,
+        max_position_embeddings=fields.integer("max_position_embeddings"),
+        rope_factors=rope.hf_factors(scaling, rope_theta, size),
+    )
+    rope.check_heads(fields.file, config)
+    return config
+
+
+def _rope_settings(fields: Fields) -> Fields:
+    """Return `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4); empty when there is neither."""
+    key, value = fields.find("rope_parameters", "rope_scaling")
+    if value is not None and not isinstance(value, dict):
+        raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
+    scaling = Fields(fields.file, value or {})
+    scaling.refuse("partial_rotary_factor")
+    return scaling
+
+
+def _odd_settings(fields: Fields, config: ModelConfig) -> list[str]:
+    problems = []
+    if fields.flag("tie_word_embeddings") and not config.tie_word_embeddings:
+        problems.append(
+            f"{fields.file} says tie_word_embeddings, but {LM_HEAD} is stored; the stored tensor is used "
+            "(older transformers use the embedding instead)."
+        )
+    return problems

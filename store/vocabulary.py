@@ -1,0 +1,59 @@
+"""The tokenizer data that an artifact carries, decoded only when asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from store.fields import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class LazyArray:
+    """An array in a file's metadata: its length and element type are known, its elements are read by `decode()`.
+
+    Strings that are not valid UTF-8 keep their bytes as lone surrogates ("surrogateescape").
+    """
+
+    length: int
+    element: str  # "string", "float32", "int32" ...
+    decode: Callable[[], list[Any]]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __repr__(self) -> str:
+        return f"[{self.length} × {self.element}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What is needed to turn a prompt into token ids.
+
+    kind
+        "hf_json": `json_path` is a Hugging Face tokenizer.json and nothing else is set;
+        "bpe": byte-level BPE as GPT-2 has it (`tokens`, `merges`, and `pre`, llama.cpp's name of the split rule);
+        "spm": SentencePiece (`tokens`, `scores`, `token_types`).
+    token_types
+        SentencePiece's kinds: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
+    """
+
+    kind: Literal["hf_json", "bpe", "spm"]
+    json_path: Path | None = None
+    tokens: LazyArray | None = None
+    merges: LazyArray | None = None
+    scores: LazyArray | None = None
+    token_types: LazyArray | None = None
+    pre: str | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+    unk_id: int | None = None
+    add_bos: bool | None = None
+    add_eos: bool | None = None
+    add_space_prefix: bool | None = None
+
+
+def token_id(fields: Fields, n_tokens: int, key: str) -> int | None:
+    """Return a special token's id, None when the file gives none or one outside the vocabulary (often 2**32 - 1)."""
+    token = fields.integer(key, low=-1, high=2**32 - 1)
+    return token if token is not None and 0 <= token < n_tokens else None
