@@ -1,0 +1,71 @@
+"""A decoder forward in float64 with Python loops, as one would write it down from the Llama and Qwen2 papers."""
+
+import math
+
+import numpy as np
+
+
+def literal_forward(config, weights, tokens):
+    """Every stage of a llama/qwen2 decoder by (layer, stage); weights: canonical name -> float array."""
+    c, w, out = config, {name: np.asarray(x, dtype=np.float64) for name, x in weights.items()}, {}
+    x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
+    out[None, "embedding"] = x
+    for n in range(c.num_hidden_layers):
+        p = f"model.layers.{n}."
+        h = out[n, "attn_norm"] = norm(x, w[p + "input_layernorm.weight"], c.rms_norm_eps)
+        q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
+        out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
+        if p + "self_attn.q_proj.bias" in w:
+            q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
+            out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
+        q = out[n, "q_post_rope"] = rope(q, c)
+        k = out[n, "k_post_rope"] = rope(k, c)
+        h = out[n, "attention"] = attend(q, k, v, c)
+        h = out[n, "attn_out"] = linear(h, w[p + "self_attn.o_proj.weight"])
+        x = out[n, "post_attn_residual"] = x + h
+        h = out[n, "ffn_norm"] = norm(x, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
+        gate = out[n, "ffn_gate"] = linear(h, w[p + "mlp.gate_proj.weight"])
+        up = out[n, "ffn_up"] = linear(h, w[p + "mlp.up_proj.weight"])
+        gate = out[n, "ffn_silu"] = np.array([[g / (1 + math.exp(-g)) for g in row] for row in gate])
+        h = out[n, "ffn_swigl"] = gate * up
+        h = out[n, "ffn_out"] = linear(h, w[p + "mlp.down_proj.weight"])
+        x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + h
+    x = out[None, "final_norm"] = norm(x, w["model.norm.weight"], c.rms_norm_eps)
+    out[None, "lm_head"] = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"]))
+    return out
+
+
+def linear(x, weight):
+    return np.array([[math.fsum(row * column) for column in weight] for row in x])
+
+
+def norm(x, weight, eps):
+    return np.array([row / math.sqrt(math.fsum(row * row) / len(row) + eps) * weight for row in x])
+
+
+def rope(x, c):
+    out = x.copy()
+    half = c.head_dim // 2
+    for position, row in enumerate(x):
+        for head in range(len(row) // c.head_dim):
+            for i in range(half):
+                factor = c.rope_factors[i] if c.rope_factors else 1.0
+                angle = position / c.rope_theta ** (2 * i / c.head_dim) / factor
+                first = head * c.head_dim + (i if c.rope_type == "neox" else 2 * i)
+                second = head * c.head_dim + (i + half if c.rope_type == "neox" else 2 * i + 1)
+                out[position, first] = row[first] * math.cos(angle) - row[second] * math.sin(angle)
+                out[position, second] = row[second] * math.cos(angle) + row[first] * math.sin(angle)
+    return out
+
+
+def attend(q, k, v, c):
+    out = np.zeros_like(q)
+    for head in range(c.num_attention_heads):
+        own = slice(head * c.head_dim, (head + 1) * c.head_dim)
+        group = head * c.num_key_value_heads // c.num_attention_heads
+        shared = slice(group * c.head_dim, (group + 1) * c.head_dim)
+        for t in range(len(q)):
+            scores = [math.fsum(q[t, own] * k[s, shared]) / math.sqrt(c.head_dim) for s in range(t + 1)]
+            weights = [math.exp(score - max(scores)) for score in scores]
+            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in enumerate(weights))
+    return out
