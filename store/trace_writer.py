@@ -1,0 +1,242 @@
+"""Writing a trace so that a crash at any instant leaves a complete store or a resumable one."""
+
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from glob import escape
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
+from store.errors import StoreError
+from store.files import sync_directory
+from store.run import RunRecord
+from store.text import printable
+from store.trace import (
+    ATTRIBUTES,
+    JSON_FIELDS,
+    LAYER_OUTPUT,
+    LAYER_STATE,
+    SCHEMA,
+    BusyStoreError,
+    Trace,
+    open_trace,
+    partial_path,
+)
+
+if TYPE_CHECKING:
+    import h5py
+
+_ATTRIBUTE_LIMIT = 60_000  # bytes; HDF5 libraries before 2.0 refuse attributes of 64 KiB
+
+
+def as_stored(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return the values as a store keeps them: float32, C order."""
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the metrics count and name
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+class TraceWriter:
+    """Writes the stages of one run, in execution order, to PATH.partial and renames it to PATH when all are there.
+
+    As a context manager it opens the store; leaving without `finish` keeps the partial. An earlier partial of the
+    same run is resumed: the layers that it holds whole, and that still have their checksums, are copied to the new
+    partial first, so that a resumed store has the same bytes as one written at a stretch. Raises StoreError in one
+    sentence when the store cannot be written.
+    """
+
+    def __init__(self, path: Path | str, run: RunRecord) -> None:
+        self.path = Path(path)
+        self.partial = partial_path(self.path)
+        self.run = run
+        self.completed_layers = 0
+        self._resumed: Trace | None = None
+        self._written: set[Site] = set()
+        self._last: tuple[NDArray[Any], h5py.Dataset] | None = None
+
+    def __enter__(self) -> Self:
+        import h5py
+
+        unfinished = self._resumable()
+        for stale in self.path.parent.glob(f"{escape(self.partial.name)}.new-*"):
+            stale.unlink(missing_ok=True)
+        fresh = self.partial.with_name(f"{self.partial.name}.new-{uuid4().hex}")
+        try:
+            with self._writing():
+                self._file = h5py.File(fresh, "w", locking="best-effort")
+                self._inode = _inode(self._file.id.get_vfd_handle())
+            if unfinished is not None:
+                self.run = replace(self.run, created=unfinished.run.created)
+            self._write_provenance()
+            if unfinished is not None:
+                self._copy(unfinished)
+            with self._writing():
+                self._sync()
+                os.replace(fresh, self.partial)
+                sync_directory(self.path.parent)
+        except BaseException:
+            self._close()
+            fresh.unlink(missing_ok=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def completed(self) -> Iterator[tuple[Site, NDArray[np.float32]]]:
+        """Yield the stages that a resumed store already holds, in execution order."""
+        if self._resumed is not None:
+            for layer in range(self.completed_layers):
+                for site in _sites(self._resumed, layer):
+                    yield site, self._resumed.read(site)
+
+    def resume_state(self) -> NDArray[np.floating[Any]] | None:
+        """Return what layer `completed_layers` continues from, (tokens, hidden_size), or None at the beginning."""
+        return self._resumed.state(self.completed_layers - 1) if self._resumed is not None else None
+
+    def write(self, site: Site, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Store one stage, (tokens, channels), and return it as stored: float32."""
+        stored = as_stored(values)
+        with self._writing():
+            group = self._file if site.layer is None else self._file.require_group(f"layers/{site.layer:03d}")
+            if site.stage == LAYER_OUTPUT and self._last is not None and self._last[0] is values:
+                group[site.stage] = self._last[1]  # a second name of the residual, not a second copy
+            else:
+                self._last = values, _create(group, site.stage, stored)
+            if site.stage == LAYER_OUTPUT and values.dtype == np.float64:
+                _create(group, LAYER_STATE, np.ascontiguousarray(values))
+        self._written.add(site)
+        return stored
+
+    def finish_layer(self, layer: int) -> None:
+        """Mark a layer complete, after everything written so far has reached the disk."""
+        with self._writing():
+            self._sync()
+            group = self._file[f"layers/{layer:03d}"]
+            group.attrs["absent"] = self._absent(layer, LAYER_STAGES)
+            group.attrs["complete"] = True
+            self._sync()
+        self._last = None
+        self.completed_layers = layer + 1
+
+    def finish(self) -> None:
+        """Give the complete store its final name."""
+        layers = self.run.config.num_hidden_layers
+        if self.completed_layers != layers:
+            raise StoreError(f"{self.path} has {self.completed_layers} of {layers} layers and cannot be finished.")
+        with self._writing():
+            self._sync()
+            self._file.attrs["absent"] = self._absent(None, FIRST_STAGES + LAST_STAGES)
+            self._file.attrs["complete"] = True
+            self._sync()
+            self._file.close()
+            with self.partial.open("rb") as partial:
+                if _inode(partial.fileno()) != self._inode:
+                    raise StoreError(f"{printable(str(self.partial))} was replaced by another process; run it again.")
+                os.fsync(partial.fileno())
+            os.replace(self.partial, self.path)
+            sync_directory(self.path.parent)
+
+    def _resumable(self) -> Trace | None:
+        """Return the unfinished store of this very run, if there is one."""
+        try:
+            unfinished = open_trace(self.partial, partial=True)
+        except BusyStoreError:
+            raise
+        except StoreError:
+            return None
+        return unfinished if unfinished.run.identity == self.run.identity else None
+
+    def _copy(self, unfinished: Trace) -> None:
+        """Write the whole layers of an earlier attempt again, up to the first one that lost its checksum."""
+        for layer in range(unfinished.completed_layers):
+            sites = _sites(unfinished, layer)
+            parts = [unfinished.stages[site] for site in sites] + [unfinished.states.get(layer)]
+            if not all(part is None or part.checksum == zlib.crc32(part.values.data) for part in parts):
+                return
+            output = unfinished.read(Site(layer, LAYER_OUTPUT))
+            for site in sites:
+                values = unfinished.read(site)
+                self.write(site, unfinished.state(layer) if values is output else values)
+            self.finish_layer(layer)
+            self._resumed = unfinished
+
+    def _write_provenance(self) -> None:
+        with self._writing():
+            self._file.attrs["schema"] = SCHEMA
+            for name, value in self.run.to_json().items():
+                if name in JSON_FIELDS:
+                    value = json.dumps(value, sort_keys=True)
+                elif name == "tokens":
+                    value = np.array(value, dtype=np.int64)
+                if value is not None:
+                    self._write_value(ATTRIBUTES[name], value)
+
+    def _write_value(self, name: str, value: str | int | NDArray[np.int64]) -> None:
+        """Write a root attribute, or a dataset if it is too long for one."""
+        import h5py
+
+        dtype = None
+        try:
+            if isinstance(value, str):
+                data: Any = value.encode("utf-8", "surrogateescape")
+                size, dtype = len(data), h5py.string_dtype()
+            else:
+                data, size = value, np.asarray(value).nbytes
+            create = self._file.attrs.create if size <= _ATTRIBUTE_LIMIT else self._file.create_dataset
+            create(name, data=data, dtype=dtype)
+        except ValueError as error:
+            raise StoreError(f"The {name} of this run cannot be stored ({error}); use another one.") from error
+
+    def _absent(self, layer: int | None, stages: tuple[str, ...]) -> str:
+        return " ".join(stage for stage in stages if Site(layer, stage) not in self._written)
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.id.get_vfd_handle())
+
+    def _close(self) -> None:
+        # Without room on the disk HDF5 cannot even close properly; what finished layers need is already there.
+        with suppress(Exception):
+            self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what HDF5 and the system raise into a sentence."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            code = getattr(error, "errno", None)
+            why = os.strerror(code) if code else printable(" ".join(str(error).split()), 160)
+            name = printable(str(self.partial))
+            raise StoreError(
+                f"{name} cannot be written ({why}); make room or choose another place, then run it again: "
+                "finished layers are kept."
+            ) from error
+
+
+def _create(group: "h5py.Group", name: str, values: NDArray[Any]) -> "h5py.Dataset":
+    dataset = group.create_dataset(name, data=values)
+    dataset.attrs["crc32"] = np.uint32(zlib.crc32(values.data))
+    return dataset
+
+
+def _sites(trace: Trace, layer: int) -> list[Site]:
+    """Return where a trace has tensors of a layer, or of what comes before the first one, in execution order."""
+    sites = [Site(None, stage) for stage in FIRST_STAGES] if layer == 0 else []
+    return [site for site in sites + [Site(layer, stage) for stage in LAYER_STAGES] if site in trace.stages]
+
+
+def _inode(handle: int) -> tuple[int, int]:
+    status = os.fstat(handle)
+    return status.st_dev, status.st_ino
