@@ -147,12 +147,14 @@ def _dequantize_rows(type: int, rows: NDArray[np.uint8], out: NDArray[np.float32
 
 
 def dequantize_rows(type: TensorType, rows: NDArray[np.uint8], elements: int) -> NDArray[np.float32]:
-    """float32 (rows, elements) of stored rows, each holding `elements` values."""
+    """float32 (rows, elements) of stored rows, each holding `elements` values; on the calling thread only."""
     out = np.empty((len(rows), elements), dtype=np.float32)
-    over_rows(lambda start, stop: _dequantize_rows(int(type), rows, out, start, stop), len(rows), least=8)
+    _dequantize_rows(int(type), rows, out, 0, len(rows))
     return out
 
 
 def dequantize(weight: Weight) -> NDArray[np.float32]:
     """All values of a tensor, float32, in its own shape."""
-    return dequantize_rows(weight.type, weight.rows, weight.shape[-1]).reshape(weight.shape)
+    out = np.empty((len(weight.rows), weight.shape[-1]), dtype=np.float32)
+    over_rows(lambda start, stop: _dequantize_rows(int(weight.type), weight.rows, out, start, stop), len(out), least=8)
+    return out.reshape(weight.shape)
