@@ -1,0 +1,108 @@
+"""Token ids against llama.cpp's (golden/tokens.json) and against the tokenizers library's own GPT-2 rules."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import workbench.demo
+from store.artifact import open_artifact
+from store.vocabulary import LazyArray, Vocabulary
+from workbench.embedded_tokenizer import ByteLevelBpe, SentencePiece
+from workbench.tokenizer import TokenizerError, decode_tokens, encode
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "tokens.json").read_text())
+ARTIFACT = open_artifact(workbench.demo.MODEL)
+VOCABULARY = ARTIFACT.vocabulary
+
+
+def lazy(values):
+    return LazyArray(len(values), "string", lambda: list(values))
+
+
+def carrying(vocabulary):
+    return SimpleNamespace(path=Path("model.gguf"), vocabulary=vocabulary)
+
+
+def sentencepiece(**changes):
+    words = GOLDEN["llama"]["words"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words, "<mark>"]
+    scores = [0.0] * 259 + GOLDEN["llama"]["scores"]
+    kinds = [2, 3, 3] + [6] * 256 + [1] * len(words) + [4]
+    fields = {"bos_id": 1, "eos_id": 2, "unk_id": 0, **changes}
+    return Vocabulary("spm", tokens=lazy(tokens), scores=lazy(scores), token_types=lazy(kinds), **fields)
+
+
+@pytest.mark.parametrize("pre", GOLDEN["gpt2"])
+def test_byte_level_ids_are_those_of_llama_cpp(pre):
+    tokenizer = ByteLevelBpe(replace(VOCABULARY, pre=pre, add_bos=None if pre in ("llama-bpe", "tekken") else False))
+    assert [tokenizer.encode(text) for text in GOLDEN["texts"]] == GOLDEN["gpt2"][pre]
+
+
+def test_sentencepiece_ids_are_those_of_llama_cpp():
+    tokenizer = SentencePiece(sentencepiece())
+    assert [tokenizer.encode(text) for text in GOLDEN["llama"]["texts"]] == GOLDEN["llama"]["ids"]
+
+
+def test_prompt_of_the_shipped_model():
+    ids = [482, 803, 10, 67, 14, 310, 307]
+    assert encode(ARTIFACT, "def add(a, b):") == ids
+    assert decode_tokens(ARTIFACT, ids) == ["def", " add", "(", "a", ",", " b", "):"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_gpt2_split_agrees_with_the_librarys_own(text):
+    tokens = VOCABULARY.tokens.decode()
+    merges = [tuple(line.split(" ")) for line in VOCABULARY.merges.decode()]
+    theirs = Tokenizer(models.BPE({token: n for n, token in enumerate(tokens)}, merges))
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    ours = ByteLevelBpe(replace(VOCABULARY, token_types=None))
+    assert ours.encode(text) == theirs.encode(text).ids
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁")))
+def test_pieces_spell_the_text(text):
+    for tokenizer in (ByteLevelBpe(VOCABULARY), SentencePiece(sentencepiece(add_bos=False, add_space_prefix=False))):
+        shown = "".join(tokenizer.piece(token) for token in tokenizer.encode(text))
+        assert shown.encode("utf-8", "surrogateescape").decode("utf-8") == text
+
+
+def test_pieces_are_safe_to_show():
+    vocabulary = replace(VOCABULARY, tokens=lazy(["\x1b[31mred", *VOCABULARY.tokens.decode()[1:]]))
+    assert decode_tokens(carrying(vocabulary), [0, 99999]) == ["\\x1b[31mred", "token 99999"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "words"),
+    [
+        (None, "no tokenizer"),
+        (replace(VOCABULARY, pre="klingon"), "klingon"),
+        (replace(VOCABULARY, tokens=lazy(["a", "b"])), "256 byte values"),
+        (replace(VOCABULARY, merges=lazy(["nonsense gibberish"])), "cannot be used"),
+        (replace(sentencepiece(), scores=None), "scores"),
+        (Vocabulary("hf_json", json_path=Path("nowhere.json")), "cannot be used"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_used_is_named_with_the_way_out(vocabulary, words):
+    with pytest.raises(TokenizerError, match=words) as caught:
+        encode(carrying(vocabulary), "text")
+    assert str(caught.value).startswith("model.gguf: ")
+    assert "--tokens" in str(caught.value)
+
+
+def test_an_empty_prompt_is_refused():
+    with pytest.raises(TokenizerError, match="no tokens"):
+        encode(ARTIFACT, "")
+
+
+def test_tokenizer_json_is_read(tmp_path):
+    file = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    file.enable_truncation(2)
+    file.save(str(tmp_path / "tokenizer.json"))
+    artifact = carrying(Vocabulary("hf_json", json_path=tmp_path / "tokenizer.json"))
+    assert encode(artifact, "ababab") == [2, 2, 2]
