@@ -19,7 +19,14 @@ from store import rope
 from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError
 from store.fields import Fields, shortest
-from store.layout import by_canonical_name, check_blocks, check_overlaps, check_tensors, unsupported_type
+from store.layout import (
+    by_canonical_name,
+    check_blocks,
+    check_overlaps,
+    check_tensors,
+    interleaved_tensors,
+    unsupported_type,
+)
 from store.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
 from store.text import printable
@@ -161,18 +168,6 @@ def open_gguf(file: ModelFile) -> Artifact:
         interleaved=interleaved_tensors(tensors, config) if architecture == "llama" else {},
         vocabulary=_vocabulary(metadata, file.shown),
     )
-
-
-def interleaved_tensors(tensors: Mapping[str, TensorInfo], config: ModelConfig) -> dict[str, int]:
-    """Return the q and k tensors, whose rows llama conversions store for adjacent-pair rotation, with their heads."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    names = (
-        (f"model.layers.{layer}.self_attn.{module}.{kind}", heads[module])
-        for layer in range(config.num_hidden_layers)
-        for module in heads
-        for kind in ("weight", "bias")
-    )
-    return {name: count for name, count in names if name in tensors}
 
 
 def read_header(file: ModelFile) -> Header:

@@ -1,6 +1,6 @@
 """Which tensors a llama or qwen2 decoder is made of, and whether a file has them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -50,6 +50,18 @@ def bias_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
             yield f"model.layers.{layer}.self_attn.{module}.bias", (size,)
 
 
+def interleaved_tensors(tensors: Mapping[str, TensorInfo], config: ModelConfig) -> dict[str, int]:
+    """Return the q and k tensors, whose rows llama conversions store for adjacent-pair rotation, with their heads."""
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    names = (
+        (f"model.layers.{layer}.self_attn.{module}.{kind}", heads[module])
+        for layer in range(config.num_hidden_layers)
+        for module in heads
+        for kind in ("weight", "bias")
+    )
+    return {name: count for name, count in names if name in tensors}
+
+
 def by_canonical_name(file: str, stored: Iterable[TensorInfo]) -> dict[str, TensorInfo]:
     """Rename stored tensors to canonical names; ArtifactError if two of them claim the same name."""
     tensors: dict[str, TensorInfo] = {}
@@ -96,8 +108,8 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
 def _check_shape(file: str, info: TensorInfo, shape: Shape) -> None:
     if info.shape != shape:
         raise ArtifactError(
-            f"{file}: tensor {_both_names(info)} has the shape {_show(info.shape)} where the configuration implies "
-            f"{_show(shape)}; the configuration and the tensors do not belong together."
+            f"{file}: tensor {_both_names(info)} has the shape {show_shape(info.shape)} where the configuration "
+            f"implies {show_shape(shape)}; the configuration and the tensors do not belong together."
         )
 
 
@@ -151,13 +163,18 @@ def unsupported_type(file: str, tensor: str, type: str) -> UnsupportedModelError
     )
 
 
-def check_blocks(file: str, raw_name: str, type: TensorType, shape: Shape) -> int:
-    """Return the bytes of a tensor of one or two dimensions; ArtifactError when its rows do not fill whole blocks."""
+def check_rank(file: str, raw_name: str, shape: Shape) -> None:
+    """Raise ArtifactError unless `shape` is that of a vector or matrix that is not empty."""
     if len(shape) not in (1, 2) or min(shape) < 1:
         raise ArtifactError(
-            f"{file}: tensor {printable(raw_name, 80)} has the shape {_show(shape)}; "
+            f"{file}: tensor {printable(raw_name, 80)} has the shape {show_shape(shape)}; "
             "only vectors and matrices are read."
         )
+
+
+def check_blocks(file: str, raw_name: str, type: TensorType, shape: Shape) -> int:
+    """Return the bytes of a vector or matrix; ArtifactError if it is neither or its rows do not fill whole blocks."""
+    check_rank(file, raw_name, shape)
     if shape[-1] % BLOCKS[type].elements:
         raise ArtifactError(
             f"{file}: tensor {printable(raw_name, 80)} has rows of {shape[-1]} values, which do not fill whole "
@@ -171,5 +188,6 @@ def _both_names(info: TensorInfo) -> str:
     return name if name == raw else f"{name} (stored as {raw})"
 
 
-def _show(shape: Shape) -> str:
+def show_shape(shape: Shape) -> str:
+    """Write a shape as 256×1024."""
     return "×".join(str(size) for size in shape) or "()"

@@ -46,7 +46,7 @@ def check_whole_head(fields: Fields, key: str, head_dim: int) -> None:
 
 def linear(factor: float, head_dim: int) -> Factors:
     """Return the divisors of linear scaling (position interpolation)."""
-    return None if factor == 1 else (factor,) * (head_dim // 2)
+    return None if factor == 1 else (_single(factor),) * (head_dim // 2)
 
 
 def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
@@ -81,7 +81,12 @@ def hf_factors(scaling: Fields, rope_theta: float, head_dim: int) -> Factors:
             f"{scaling.file} gives high_freq_factor {high} not above low_freq_factor {low}; correct it."
         )
     wavelengths = (2 * math.pi * rope_theta ** (2 * i / head_dim) for i in range(head_dim // 2))
-    return tuple(_llama3(original / wavelength, factor, low, high) for wavelength in wavelengths)
+    return tuple(_single(_llama3(original / wavelength, factor, low, high)) for wavelength in wavelengths)
+
+
+def _single(factor: float) -> float:
+    """Round as files do that store the divisors, so that all formats agree."""
+    return float(np.float32(factor))
 
 
 def _llama3(turns: float, factor: float, low: float, high: float) -> float:

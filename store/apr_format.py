@@ -1,0 +1,79 @@
+"""The APR v2 container: header, flags and element types. Little-endian; every section is padded to 64 bytes."""
+
+import struct
+import zlib
+
+from kernels.weight import BLOCKS, TensorType
+from store.errors import ArtifactError
+from store.layout import Shape, show_shape, stored_bytes, unsupported_type
+from store.text import printable
+
+MAGIC = b"APR\0"
+ALIGNMENT = 64
+HEADER = struct.Struct("<4sBBHIQIQQI20x")
+"""magic, major, minor, flags, tensor count, metadata offset and size, index offset, data offset, checksum"""
+CHECKSUM_OFFSET = 40
+MAX_METADATA = 16 << 20
+MAX_NAME = 256
+MAX_DIMS = 8
+
+FLAG_LZ4, FLAG_ZSTD, FLAG_ENCRYPTED = 0x0001, 0x0002, 0x0004
+FLAG_QUANTIZED, FLAG_VOCABULARY = 0x0020, 0x0200
+FLAG_ROW_MAJOR, FLAG_COLUMN_MAJOR = 0x0400, 0x0800
+
+# The same code has meant different things to different writers; the stored size tells which.
+_READINGS: dict[int, tuple[TensorType, ...]] = {
+    0: (TensorType.F32, TensorType.Q4_0, TensorType.Q5_0),  # F32 also where a converter knew no code
+    1: (TensorType.F16,),
+    2: (TensorType.Q4_0, TensorType.BF16),
+    6: (TensorType.Q5_0,),
+    8: (TensorType.Q8_0,),
+    9: (TensorType.Q6_K,),
+    10: (TensorType.Q8_0,),
+    12: (TensorType.Q4_K, TensorType.Q5_K),
+    13: (TensorType.Q5_K, TensorType.Q4_K),
+    14: (TensorType.Q6_K,),
+    30: (TensorType.BF16,),
+}
+_OTHER_TYPES: dict[int, str] = {
+    3: "F64, Q4_1 or I8",
+    4: "I32 or I16",
+    5: "I64 or I32",
+    6: "I8 or I64",
+    7: "U8 or Q5_1",
+    8: "AprQ4 or an early Q4_K",
+    9: "AprQ8",
+    128: "AprQ4",
+    129: "AprQ8",
+}
+
+
+def padded(size: int) -> int:
+    """Round `size` up to the alignment of the format."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def header_checksum(header: bytes) -> int:
+    """CRC-32 of a 64-byte header, its own checksum field left out."""
+    return zlib.crc32(header[CHECKSUM_OFFSET + 4 :], zlib.crc32(header[:CHECKSUM_OFFSET]))
+
+
+def tensor_type(file: str, name: str, code: int, shape: Shape, size: int) -> TensorType:
+    """Return the type of a tensor that takes `size` bytes and carries this dtype code.
+
+    Raises UnsupportedModelError for a type that is not read, ArtifactError if the size fits no reading of the code.
+    """
+    readings = _READINGS.get(code, ())
+    for reading in readings:
+        if shape[-1] % BLOCKS[reading].elements == 0 and stored_bytes(reading, shape) == size:
+            return reading
+    for reading in readings:
+        if BLOCKS[reading].elements == 256 and stored_bytes(reading, (*shape[:-1], -(-shape[-1] // 256) * 256)) == size:
+            raise unsupported_type(file, name, f"{reading.name} with rows padded from {shape[-1]} to whole blocks")
+    if code in _OTHER_TYPES or not readings:
+        raise unsupported_type(file, name, f"{_OTHER_TYPES.get(code, 'unknown')} (dtype code {code})")
+    names = " or ".join(reading.name for reading in readings)
+    raise ArtifactError(
+        f"{file} is malformed: tensor {printable(name, 80)} has dtype code {code} ({names}) and the shape "
+        f"{show_shape(shape)}, which do not make {size} bytes; convert the model again."
+    )
