@@ -1,0 +1,85 @@
+"""Small seeded models in memory, for whoever needs a forward but no file."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kernels.config import ModelConfig
+from kernels.dequantize import dequantize
+from kernels.weight import TensorType, Weight
+from tests.random_weights import random_rows
+
+
+@dataclass
+class MemoryModel:
+    config: ModelConfig
+    weights: dict[str, Weight] = field(default_factory=dict)
+
+    def weight(self, name: str) -> Weight:
+        if name == "lm_head.weight" and self.config.tie_word_embeddings:
+            name = "model.embed_tokens.weight"
+        return self.weights[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.weights
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Every tensor as float32 values."""
+        return {name: dequantize(weight) for name, weight in self.weights.items()}
+
+
+def random_model(
+    architecture: str = "qwen2",
+    type: TensorType = TensorType.F32,
+    layers: int = 2,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 16,
+    hidden: int = 64,
+    ffn: int = 96,
+    vocab: int = 128,
+    tied: bool = False,
+    seed: int = 0,
+) -> MemoryModel:
+    """A model whose matrices have the given type and whose norms and biases are F32."""
+    config = ModelConfig(
+        architecture=architecture,
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=ffn,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        vocab_size=vocab,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        rope_type="neox",
+        tie_word_embeddings=tied,
+        max_position_embeddings=128,
+    )
+    rng, model = np.random.default_rng(seed), MemoryModel(config)
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        model.weights[name] = Weight(name, type, (rows, columns), random_rows(rng, type, rows, columns))
+
+    def vector(name: str, size: int, around: float) -> None:
+        values = (around + 0.3 * rng.standard_normal(size)).astype(np.float32)
+        model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
+
+    matrix("model.embed_tokens.weight", vocab, hidden)
+    for n in range(layers):
+        p = f"model.layers.{n}."
+        vector(p + "input_layernorm.weight", hidden, 1)
+        for letter, size in (("q", config.q_size), ("k", config.kv_size), ("v", config.kv_size)):
+            matrix(p + f"self_attn.{letter}_proj.weight", size, hidden)
+            if architecture == "qwen2":
+                vector(p + f"self_attn.{letter}_proj.bias", size, 0)
+        matrix(p + "self_attn.o_proj.weight", hidden, config.q_size)
+        vector(p + "post_attention_layernorm.weight", hidden, 1)
+        matrix(p + "mlp.gate_proj.weight", ffn, hidden)
+        matrix(p + "mlp.up_proj.weight", ffn, hidden)
+        matrix(p + "mlp.down_proj.weight", hidden, ffn)
+    vector("model.norm.weight", hidden, 1)
+    if not tied:
+        matrix("lm_head.weight", vocab, hidden)
+    return model

@@ -1,0 +1,44 @@
+"""Seeded random tensors in every stored type: random bits in the codes, sane values in the scales."""
+
+import numpy as np
+
+from kernels.weight import BLOCKS, TensorType, Weight, row_bytes
+
+# Half-precision fields of a block by byte offset, with the value that makes weights of about 0.06.
+_SCALES = {
+    TensorType.Q4_0: {0: 0.013},
+    TensorType.Q5_0: {0: 0.0065},
+    TensorType.Q8_0: {0: 8e-4},
+    TensorType.Q4_K: {0: 2.4e-4, 2: 1.8e-3},
+    TensorType.Q5_K: {0: 1.2e-4, 2: 1.8e-3},
+    TensorType.Q6_K: {208: 4.5e-5},
+}
+
+
+def random_rows(rng: np.random.Generator, type: TensorType, rows: int, columns: int) -> np.ndarray:
+    """uint8 (rows, row_bytes)."""
+    if type in _SCALES:
+        raw = rng.integers(0, 256, (rows, columns // BLOCKS[type].elements, BLOCKS[type].bytes), dtype=np.uint8)
+        for at, value in _SCALES[type].items():
+            scale = (value * rng.uniform(0.5, 1.5, raw.shape[:2])).astype(np.float16)
+            raw[:, :, at : at + 2] = scale[:, :, None].view(np.uint8)
+        return raw.reshape(rows, row_bytes(type, columns))
+    values = (0.06 * rng.standard_normal((rows, columns))).astype(np.float32)
+    if type == TensorType.F16:
+        return values.astype(np.float16).view(np.uint8)
+    if type == TensorType.BF16:
+        return np.ascontiguousarray((values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)).view(np.uint8)
+    return values.view(np.uint8)
+
+
+def random_weight(seed: int, type: TensorType, rows: int, columns: int) -> Weight:
+    rng = np.random.default_rng(seed)
+    return Weight("w", type, (rows, columns), random_rows(rng, type, rows, columns))
+
+
+def random_activations(seed: int, tokens: int, columns: int) -> np.ndarray:
+    """Activations with a few outliers, as real ones have; one block of 256 is all zero."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((tokens, columns)) * rng.choice([1.0, 1.0, 1.0, 40.0], (tokens, columns))
+    x[0, :256] = 0
+    return x.astype(np.float32)

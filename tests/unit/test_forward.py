@@ -1,0 +1,178 @@
+"""The forward against other engines' dumps, a literal re-implementation, and itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels.errors import WorkbenchError
+from kernels.forward import At, evaluate, forward, inputs_of
+from kernels.ops import rotate
+from kernels.paths import PATHS, numeric_path
+from kernels.stages import Site, execution_order
+from kernels.weight import BLOCKS, TensorType
+from store.artifact import open_artifact
+from tests.memory_model import random_model
+from tests.reference.forward import literal_forward
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SHIPPED = Path(__file__).parents[2] / "workbench/demo/tiny-qwen2-q4_k_m.gguf"
+TOKENS = (5, 100, 7, 7, 31)
+LLAMA_TOKENS = (5, 60, 7, 7, 31)
+PROMPT = (482, 803, 10, 67, 14, 310, 307)  # "def add(a, b):" in the shipped model's vocabulary
+MATMULS = ("qkv_matmul", "attn_out", "ffn_gate", "ffn_up", "ffn_out", "lm_head")
+
+
+def relative_rms(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def dump(name: str) -> dict[Site, np.ndarray]:
+    """A recorded dump; llama.cpp keeps q, k and v apart and leaves out what it does not materialise."""
+    stages = {}
+    with np.load(GOLDEN / name) as arrays:
+        for key, value in arrays.items():
+            layer, stage, *part = key.split(".")
+            site = Site(None if layer == "-1" else int(layer), stage)
+            if not part:
+                stages[site] = value.reshape(len(value), -1)
+            elif part == ["q"]:
+                stages[site] = np.concatenate([arrays[f"{layer}.{stage}.{p}"] for p in "qkv"], axis=1)
+    return stages
+
+
+def model_of(architecture: str, type: TensorType = TensorType.F32):
+    if architecture == "qwen2":
+        return random_model("qwen2")
+    return random_model("llama", kv_heads=1, tied=True, seed=1)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize(("path", "dtype", "limit"), [("f32", "float32", 2e-6), ("f64", "float64", 5e-7)])
+def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
+    expected = dump(f"transformers-{architecture}-{dtype}.npz")
+    ours = dict(forward(model_of(architecture), TOKENS, numeric_path(path)))
+    assert ours.keys() == expected.keys()
+    worst = max((relative_rms(ours[site], expected[site]), site) for site in ours)
+    assert worst[0] < limit, worst
+
+
+@pytest.mark.parametrize("rope", ["neox", "norm", "scaled"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
+    from dataclasses import replace
+
+    model = random_model(architecture, heads=6, kv_heads=2, head_dim=8, hidden=40, ffn=48, vocab=32, seed=3)
+    factors = (1.0, 2.0, 4.0, 8.0) if rope == "scaled" else None
+    model.config = replace(model.config, rope_type="norm" if rope == "norm" else "neox", rope_factors=factors)
+    expected = literal_forward(model.config, model.values(), (3, 1, 30, 1))
+    ours = dict(forward(model, (3, 1, 30, 1), numeric_path("f64")))
+    assert {tuple(site) for site in ours} == expected.keys()
+    worst = max((relative_rms(ours[Site(*site)], expected[site]), site) for site in expected)
+    assert worst[0] < 1e-12, worst
+
+
+def forced(model, path, recorded):
+    """Every recorded stage re-run on the engine's own recorded inputs."""
+    for layer in [None, *range(model.config.num_hidden_layers)]:
+        stages = {site.stage: value for site, value in recorded.items() if site.layer == layer}
+        if layer is None:
+            last = model.config.num_hidden_layers - 1
+            stages["layer_output"] = recorded[Site(last, "post_ffn_residual")]
+        else:
+            before = Site(None, "embedding") if layer == 0 else Site(layer - 1, "post_ffn_residual")
+            stages |= {"layer_input": recorded[before]} if before in recorded else {}
+            if "ffn_gate" in stages:
+                stages["ffn_silu"] = path.silu(stages["ffn_gate"])  # llama.cpp fuses it into the next stage
+        at = At(model, path, (0,) * len(recorded[Site(None, "embedding")]), layer)
+        for stage in sorted(stages.keys() - {"embedding", "layer_input", "layer_output", "ffn_silu"}):
+            if all(name in stages for name in inputs_of(stage)):
+                inputs = {name: np.ascontiguousarray(stages[name]) for name in inputs_of(stage)}
+                ours = evaluate(stage, at, inputs)
+                if ours is not None:  # the dumps of models without biases repeat qkv_matmul as qkv_bias
+                    yield Site(layer, stage), ours, stages[stage]
+
+
+def llama_cpp_cases():
+    for type in TensorType:
+        qwen2 = type in (TensorType.Q5_0, TensorType.Q4_K, TensorType.Q8_0, TensorType.F16)
+        yield pytest.param("qwen2" if qwen2 else "llama", type, id=type.name)
+
+
+@pytest.mark.parametrize(("architecture", "type"), llama_cpp_cases())
+def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, type):
+    shape = {"layers": 1, "head_dim": 64, "hidden": 256, "ffn": 512, "vocab": 64, "tied": type == TensorType.Q6_K}
+    model = random_model(architecture, type, **shape, seed=int(type))
+    recorded = dump(f"llama-cpp-{architecture}-{type.name.lower()}.npz")
+    if architecture == "llama":
+        recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
+    checked = [check_stage(site, ours, theirs, type) for site, ours, theirs in forced(model, numeric_path("ggml"), recorded)]
+    assert set(MATMULS) <= {site.stage for site in checked}
+
+
+def canonical_heads(site: Site, value: np.ndarray, config) -> np.ndarray:
+    """q and k channels of a llama dump in Hugging Face's order: even channels of a head, then odd ones."""
+    both = config.q_size + config.kv_size
+    sizes = {"qkv_matmul": both, "qkv_bias": both, "q_post_rope": config.q_size, "k_post_rope": config.kv_size}
+    size = sizes.get(site.stage, 0)
+    heads = value[:, :size].reshape(len(value), -1, config.head_dim // 2, 2).swapaxes(2, 3).reshape(len(value), size)
+    return np.concatenate([heads, value[:, size:]], axis=1)
+
+
+def check_stage(site, ours, theirs, type) -> Site:
+    if site.stage in MATMULS and BLOCKS[type].elements > 1:
+        assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32)), site
+    else:
+        assert relative_rms(ours, theirs) < 1e-6, site
+    return site
+
+
+def test_the_shipped_model_agrees_with_llama_cpp():
+    model, recorded = open_artifact(SHIPPED), dump("llama-cpp-tiny-qwen2-q4_k_m.npz")
+    for site, ours, theirs in forced(model, numeric_path("ggml"), recorded):
+        check_stage(site, ours, theirs, TensorType.Q4_K)
+    run = dict(forward(model, PROMPT, numeric_path("ggml")))
+    assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-6
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_any_number_of_threads_gives_the_same_bits(path, monkeypatch):
+    model = random_model(type=TensorType.Q4_K, layers=1, hidden=256, ffn=512, head_dim=64, vocab=600)
+    runs = []
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("WORKBENCH_THREADS", threads)
+        runs.append({site: value.tobytes() for site, value in forward(model, TOKENS, numeric_path(path))})
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_a_run_goes_on_after_any_layer_with_the_same_bits():
+    model, path = random_model(layers=3), numeric_path("f64")
+    whole = list(forward(model, TOKENS, path))
+    x = dict(whole)[Site(1, "layer_output")]
+    rest = list(forward(model, TOKENS, path, start_layer=2, x=x))
+    assert [site for site, _ in rest] == [site for site, _ in whole[-len(rest) :]] and rest[0][0] == Site(2, "attn_norm")
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(rest, whole[-len(rest) :], strict=True))
+
+
+def test_stages_come_in_execution_order_and_a_model_without_biases_has_no_bias_stage():
+    order = execution_order(2)
+    assert [site for site, _ in forward(random_model(), TOKENS, numeric_path("f32"))] == order
+    without = [site for site in order if site.stage != "qkv_bias"]
+    assert [site for site, _ in forward(random_model("llama"), TOKENS, numeric_path("f32"))] == without
+
+
+@pytest.mark.parametrize(("tokens", "words"), [((), "no tokens"), ((3, 128), "token 128"), ((-1,), "token -1")])
+def test_tokens_outside_the_vocabulary_are_refused(tokens, words):
+    with pytest.raises(WorkbenchError, match=words):
+        next(forward(random_model(), tokens, numeric_path("f32")))
+
+
+def test_rotation_keeps_the_length_of_every_pair():
+    config = random_model().config
+    x = np.random.default_rng(0).standard_normal((3, config.q_size))
+    turned = rotate(x, np.random.default_rng(1).uniform(0, 6, (3, config.head_dim // 2)), config)
+    assert not np.allclose(turned, x)
+    assert np.allclose(np.linalg.norm(turned, axis=1), np.linalg.norm(x, axis=1), rtol=1e-14)
+
+
