@@ -1,0 +1,82 @@
+"""What may depend on what, and the rules of the house that a program can check."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = {package: sorted((ROOT / package).rglob("*.py")) for package in ("kernels", "store", "workbench")}
+ALLOWED = {
+    "kernels": {"kernels", "numpy", "numba", "llvmlite", "platformdirs"},
+    "store": {"store", "kernels", "numpy", "h5py", "gguf", "safetensors"},
+}
+
+
+def imported(source: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}: imports are absolute"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_dependencies_run_one_way(package):
+    for source in MODULES[package]:
+        foreign = imported(source) - ALLOWED[package] - set(sys.stdlib_module_names)
+        assert not foreign, f"{source.relative_to(ROOT)} imports {foreign}"
+
+
+def test_nothing_but_the_app_imports_textual():
+    for source in [path for sources in MODULES.values() for path in sources]:
+        if "app" not in source.relative_to(ROOT).parts:
+            assert "textual" not in imported(source), source
+
+
+@pytest.mark.parametrize(
+    "modules", ["kernels.forward, kernels.metrics, store.artifact, store.trace", "workbench.capture, workbench.compare"]
+)
+def test_the_headless_core_runs_without_textual(modules):
+    code = f"import sys, {modules}; sys.exit(any(name.split('.')[0] == 'textual' for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_compiler_flags_are_set_in_one_place():
+    for source in MODULES["kernels"]:
+        if source.name != "compiler.py":
+            text = source.read_text()
+            assert "njit" not in text, source
+            assert "fastmath" not in text, source
+
+
+def test_every_kernel_module_is_compiled_ahead():
+    from kernels.compiler import KERNEL_MODULES
+
+    with_kernels = {f"kernels.{source.stem}" for source in MODULES["kernels"] if "\n@kernel(" in source.read_text()}
+    assert with_kernels == set(KERNEL_MODULES)
+
+
+def test_a_foreign_package_of_the_same_name_is_named(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/__init__.py").write_text("")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.path.append({str(ROOT)!r}); import workbench"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"Python finds {tmp_path / 'store/__init__.py'}; uninstall the foreign package 'store'" in done.stderr
+
+
+def test_help_comes_without_the_compiler_the_store_or_the_screen():
+    code = (
+        "import sys; sys.argv = ['workbench', '--help']\n"
+        "from workbench.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'numba', 'h5py', 'textual', 'gguf', 'numpy'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
