@@ -43,11 +43,10 @@ def required_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
         yield LM_HEAD, (config.vocab_size, hidden)
 
 
-def bias_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
-    """Yield name and shape of the q/k/v biases, which a model may have or not."""
-    for layer in range(config.num_hidden_layers):
-        for module, size in (("q_proj", config.q_size), ("k_proj", config.kv_size), ("v_proj", config.kv_size)):
-            yield f"model.layers.{layer}.self_attn.{module}.bias", (size,)
+def bias_sizes(config: ModelConfig) -> dict[str, int]:
+    """Return the attention projections that may have a bias, with its size."""
+    kv_size = config.kv_size
+    return {"q_proj": config.q_size, "k_proj": kv_size, "v_proj": kv_size, "o_proj": config.hidden_size}
 
 
 def interleaved_tensors(tensors: Mapping[str, TensorInfo], config: ModelConfig) -> dict[str, int]:
@@ -97,12 +96,8 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
             raise ArtifactError(f"{file} lacks the tensor {name}, which the forward needs; convert the model again.")
         _check_shape(file, tensors[name], shape)
         known.add(name)
-    biases = dict(bias_tensors(config))
-    for name, shape in biases.items():
-        if name in tensors:
-            _check_shape(file, tensors[name], shape)
-    known.update(biases)
-    return _missing_biases(file, tensors, biases, config) + _unused(file, tensors, known, config)
+    problems = _check_biases(file, tensors, config, known)
+    return problems + _unused(file, tensors, known, config)
 
 
 def _check_shape(file: str, info: TensorInfo, shape: Shape) -> None:
@@ -130,13 +125,28 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         offset += nbytes
 
 
-def _missing_biases(file: str, tensors: dict[str, TensorInfo], biases: Iterable[str], config: ModelConfig) -> list[str]:
-    missing = [name for name in biases if name not in tensors]
-    present = len(list(biases)) - len(missing)
-    if missing and (present or config.architecture == "qwen2"):
+def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig, known: set[str]) -> list[str]:
+    """Check the attention biases that are there and add their names to `known`; a layer has q, k and v or none."""
+    without = []
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.layers.{layer}.self_attn."
+        present = [module for module in bias_sizes(config) if f"{prefix}{module}.bias" in tensors]
+        for module in present:
+            name = f"{prefix}{module}.bias"
+            _check_shape(file, tensors[name], (bias_sizes(config)[module],))
+            known.add(name)
+        missing = [module for module in ("q_proj", "k_proj", "v_proj") if module not in present]
+        if 0 < len(missing) < 3:
+            raise ArtifactError(
+                f"{file} lacks the tensor {prefix}{missing[0]}.bias, though the layer has other q/k/v biases; "
+                "convert the model again."
+            )
+        if missing:
+            without.append(layer)
+    if without and (config.architecture == "qwen2" or len(without) < config.num_hidden_layers):
         return [
-            f"{file} lacks {len(missing)} of {present + len(missing)} q/k/v biases, the first is {missing[0]}; "
-            f"{config.architecture} models have either all of them or, other than qwen2, none."
+            f"{file} lacks the q/k/v biases of {len(without)} of {config.num_hidden_layers} layers, from layer "
+            f"{without[0]} on, which other copies of a {config.architecture} model have."
         ]
     return []
 

@@ -1,0 +1,235 @@
+"""Tiny models on disk in all three formats; the model in memory that each function returns is what a reader must find.
+
+`tiny_gguf(path)`, `tiny_safetensors(folder)`, `tiny_apr(path)` and `tiny_realizar_apr(path)` share their arguments,
+those of `tiny_model`; equal arguments give equal weights, so the files are copies of one model.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import safetensors
+
+from kernels.weight import BLOCKS, TensorType, Weight
+from store.apr_writer import AprTensor, write_apr
+from store.names import gguf_name
+from tests.memory_model import MemoryModel, random_model
+
+DTYPES = {TensorType.F32: "float32", TensorType.F16: "float16", TensorType.BF16: "bfloat16"}
+
+
+def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
+    """A random model, wide enough for whole blocks of `type`; `sizes` are those of random_model."""
+    stored = TensorType[type] if isinstance(type, str) else type
+    if BLOCKS[stored].elements == 256:
+        sizes = {"hidden": 256, "head_dim": 256 // sizes.get("heads", 4), "ffn": 512} | sizes
+    return random_model(arch, stored, **sizes)
+
+
+def tiny_gguf(
+    path: Path, arch: str = "qwen2", type: str = "F32", vocabulary: str | None = None, **sizes
+) -> MemoryModel:
+    model = tiny_model(arch, type, **sizes)
+    write_gguf(path, model, vocabulary)
+    return model
+
+
+def tiny_safetensors(folder: Path, arch: str = "qwen2", type: str = "F32", shards: int = 1, **sizes) -> MemoryModel:
+    model = tiny_model(arch, type, **sizes)
+    write_safetensors(folder, model, shards)
+    return model
+
+
+def tiny_apr(path: Path, arch: str = "qwen2", type: str = "F32", **sizes) -> MemoryModel:
+    model = tiny_model(arch, type, **sizes)
+    write_apr(path, apr_metadata(model), apr_tensors(model))
+    return model
+
+
+def tiny_realizar_apr(path: Path, arch: str = "qwen2", type: str = "Q4_K", **sizes) -> MemoryModel:
+    model = tiny_model(arch, type, **sizes)
+    write_realizar_apr(path, model)
+    return model
+
+
+def interleaved_rows(weight: Weight, heads: int) -> np.ndarray:
+    """The rows of a q or k tensor as llama GGUF files order them: old row s*head_dim/2+i becomes row 2i+s."""
+    rows = weight.rows.reshape(weight.shape[0], -1)
+    size = len(rows) // heads
+    return np.concatenate(
+        [rows[head * size + s * size // 2 + i][None] for head in range(heads) for i in range(size // 2) for s in (0, 1)]
+    ).reshape(weight.rows.shape)
+
+
+def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
+    """The rows of a tensor as a GGUF file of the model stores them."""
+    heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
+    module = name.split(".")[-2]
+    if model.config.architecture == "llama" and module in heads:
+        return interleaved_rows(model.weights[name], heads[module])
+    return model.weights[name].rows
+
+
+def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **more: object) -> None:
+    """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix."""
+    c = model.config
+    writer = gguf.GGUFWriter(path, c.architecture)
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_key_length(c.head_dim)
+    writer.add_value_length(c.head_dim)
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    writer.add_rope_freq_base(c.rope_theta)
+    writer.add_rope_dimension_count(c.head_dim)
+    for key, value in more.items():
+        name = f"{c.architecture}.{key.replace('__', '.')}"
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
+        add[type(value)](name, value)
+    _add_vocabulary(writer, vocabulary, c.vocab_size)
+    for name, weight in model.weights.items():
+        rows = gguf_rows(model, name)
+        if BLOCKS[weight.type].elements > 1:  # the writer derives the shape from the bytes of a row
+            writer.add_tensor(gguf_name(name), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+        else:
+            values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
+            writer.add_tensor(gguf_name(name), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def byte_tokens(kind: str, size: int) -> list[str]:
+    """Tokens that can spell any text: special ones, one for each byte, fillers up to `size`."""
+    if kind == "spm":
+        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    else:
+        plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        tokens = ["<|endoftext|>", *map(chr, plain), *map(chr, range(256, 256 + 256 - len(plain)))]
+    assert size >= len(tokens), f"a {kind} vocabulary needs vocab={len(tokens)}"
+    return tokens + [f"filler{n}" for n in range(size - len(tokens))]
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, kind: str | None, size: int) -> None:
+    writer.add_tokenizer_model({"bpe": "gpt2", "spm": "llama"}.get(kind, "none"))
+    writer.add_vocab_size(size)
+    if kind is None:
+        return
+    tokens = byte_tokens(kind, size)
+    writer.add_token_list(tokens)
+    writer.add_bos_token_id(1 if kind == "spm" else 0)
+    if kind == "spm":
+        writer.add_token_scores([0.0] * size)
+        writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (size - 259))
+    else:
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_types([3] + [1] * (size - 1))
+        writer.add_token_merges(["h e", "l l"])
+
+
+def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
+    """config.json as transformers 4 or 5 spells it."""
+    c = model.config
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta}}
+    return {
+        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[c.architecture]],
+        "model_type": c.architecture,
+        "hidden_act": "silu",
+        "hidden_size": c.hidden_size,
+        "intermediate_size": c.intermediate_size,
+        "num_hidden_layers": c.num_hidden_layers,
+        "num_attention_heads": c.num_attention_heads,
+        "num_key_value_heads": c.num_key_value_heads,
+        "head_dim": c.head_dim,
+        "vocab_size": c.vocab_size,
+        "rms_norm_eps": c.rms_norm_eps,
+        "tie_word_embeddings": c.tie_word_embeddings,
+        "max_position_embeddings": c.max_position_embeddings,
+        **(rope if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
+    }
+
+
+def write_safetensors(folder: Path, model: MemoryModel, shards: int = 1, transformers: int = 5) -> None:
+    """A Hugging Face folder; with more than one shard, an index and that many files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(hf_config(model, transformers)))
+    tensors = {
+        name: {"dtype": DTYPES[weight.type], "shape": list(weight.shape), "data": weight.rows.tobytes()}
+        for name, weight in model.weights.items()
+    }
+    if shards == 1:
+        safetensors.serialize_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return
+    files = [f"model-{n + 1:05d}-of-{shards:05d}.safetensors" for n in range(shards)]
+    weight_map = {name: files[n % shards] for n, name in enumerate(tensors)}
+    for file in files:
+        part = {name: tensor for name, tensor in tensors.items() if weight_map[name] == file}
+        safetensors.serialize_file(part, folder / file, {"format": "pt"})
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def apr_metadata(model: MemoryModel, **more: object) -> dict[str, object]:
+    c = model.config
+    return {
+        "model_type": c.architecture,
+        "license": None,
+        "data_source": None,
+        "data_license": None,
+        "original_format": "safetensors",
+        "architecture": c.architecture,
+        "hidden_size": c.hidden_size,
+        "num_layers": c.num_hidden_layers,
+        "num_heads": c.num_attention_heads,
+        "num_kv_heads": c.num_key_value_heads,
+        "vocab_size": c.vocab_size,
+        "intermediate_size": c.intermediate_size,
+        "max_position_embeddings": c.max_position_embeddings,
+        "head_dim": c.head_dim,
+        "rope_theta": c.rope_theta,
+        "rope_type": 2,
+        "rms_norm_eps": c.rms_norm_eps,
+    } | more
+
+
+def apr_tensors(model: MemoryModel) -> list[AprTensor]:
+    return [AprTensor(name, w.type, w.shape, w.rows.reshape(-1)) for name, w in model.weights.items()]
+
+
+def write_realizar_apr(path: Path, model: MemoryModel, **more: object) -> None:
+    """As realizar's Q4_K converter writes: GGUF's names, order, type ids and rows; no checksum, no footer."""
+    c = model.config
+    metadata = {
+        "model_type": "transformer_lm_q4k",
+        "architecture": c.architecture,
+        "hidden_size": c.hidden_size,
+        "num_hidden_layers": c.num_hidden_layers,
+        "num_attention_heads": c.num_attention_heads,
+        "num_key_value_heads": c.num_key_value_heads,
+        "vocab_size": c.vocab_size,
+        "intermediate_size": c.intermediate_size,
+        "max_position_embeddings": c.max_position_embeddings,
+        "rope_theta": c.rope_theta,
+        "rope_type": 0 if c.architecture == "llama" else 2,
+        "rms_norm_eps": c.rms_norm_eps,
+        "quantization": "Q4_K_M",
+    } | more
+    text = json.dumps(metadata).encode()
+    index, data = b"", b""
+    for name, weight in model.weights.items():
+        raw, name_bytes = gguf_rows(model, name).tobytes(), gguf_name(name).encode()
+        index += struct.pack(f"<H{len(name_bytes)}sBB", len(name_bytes), name_bytes, weight.type, len(weight.shape))
+        index += struct.pack(f"<{len(weight.shape)}QQQ", *weight.shape, len(data), len(raw))
+        data += raw + bytes(-len(raw) % 64)
+    text_end = 64 + len(text) + -len(text) % 64
+    index_end = text_end + len(index) + -len(index) % 64
+    header = struct.pack(
+        "<4sBBHIQIQQI20x", b"APR\0", 2, 0, 0x20, len(model.weights), 64, len(text), text_end, index_end, 0
+    )
+    path.write_bytes((header + text).ljust(text_end, b"\0") + index.ljust(index_end - text_end, b"\0") + data)
