@@ -1,0 +1,64 @@
+"""The `workbench` command: runs a command and turns every error into one sentence and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+ANSWERED_ALIKE, ANSWERED_DIFFERENT, NOT_ANSWERED = 0, 1, 2
+INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them
+
+
+def main() -> None:
+    """Entry point of the console script and of `python -m workbench`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code and never lets an exception reach the user."""
+    try:
+        from workbench.cli import workbench
+
+        status = workbench.main(args=list(arguments), prog_name="workbench", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:
+        if os.environ.get("WORKBENCH_TRACEBACK"):
+            raise
+        return _fail(_sentence(error), NOT_ANSWERED)
+    return status if isinstance(status, int) else ANSWERED_ALIKE
+
+
+def _sentence(error: Exception) -> str:
+    from kernels.errors import WorkbenchError
+
+    if isinstance(error, WorkbenchError):
+        return str(error)
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "workbench"
+        return f"{error.format_message().rstrip('.')}; see {command} --help"
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer tokens, or close other programs"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"stopped on an internal error ({what}); set WORKBENCH_TRACEBACK=1 to see where"
+
+
+def _fail(sentence: str, status: int) -> int:
+    from store.text import printable
+
+    click.echo(f"workbench: {printable(' '.join(sentence.split()), 2000)}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`workbench inspect`: what a model file or a trace holds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.cli.options import json_option, print_json
+
+if TYPE_CHECKING:
+    from store.artifact import Artifact
+    from store.trace import Trace
+
+
+@click.command()
+@click.argument("source", metavar="X", type=click.Path(path_type=Path))
+@json_option
+def command(source: Path, as_json: bool) -> int:
+    """Show the configuration, tensors, types, tokenizer and problems of a model, or the run and coverage of a trace.
+
+    \b
+    Example:  workbench inspect model.gguf
+    """  # noqa: D301
+    from workbench.sides import is_trace
+
+    if is_trace(source):
+        from store.trace import open_trace
+
+        record, lines = _trace(open_trace(source, partial=True))
+    else:
+        from store.artifact import open_artifact
+
+        record, lines = _artifact(open_artifact(source))
+    if as_json:
+        print_json(record)
+    else:
+        click.echo("\n".join(lines))
+    return 0
+
+
+def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
+    from dataclasses import asdict
+
+    from store.text import printable
+    from workbench.cli.tables import aligned, bytes_text, shape_text
+
+    config = asdict(artifact.config)
+    tensors = list(artifact.tensors.values())
+    types: dict[str, dict[str, int]] = {}
+    for tensor in tensors:
+        of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
+        of_type["tensors"] += 1
+        of_type["bytes"] += tensor.nbytes
+    tokenizer = _tokenizer(artifact)
+    record = {
+        "path": str(artifact.path),
+        "format": artifact.format,
+        "size": artifact.size,
+        "files": [str(file) for file in artifact.files],
+        "config": config,
+        "types": types,
+        "tensors": [
+            {
+                "name": tensor.name,
+                "stored_as": tensor.raw_name,
+                "type": tensor.type.name,
+                "shape": list(tensor.shape),
+                "bytes": tensor.nbytes,
+                "file": tensor.file.name,
+                "offset": tensor.offset,
+                "rows_reordered": artifact.permuted(tensor.name),
+            }
+            for tensor in tensors
+        ],
+        "tokenizer": tokenizer,
+        "problems": list(artifact.problems),
+    }
+    lines = [f"{printable(str(artifact.path))}: {artifact.format}, {bytes_text(artifact.size)}", "", "configuration"]
+    lines += aligned([(name, _short(value)) for name, value in config.items()], indent="  ")
+    lines += ["", f"tokenizer: {', '.join(f'{k} {printable(str(v))}' for k, v in tokenizer.items() if v is not None)}"]
+    lines += ["", f"{len(tensors)} tensors"]
+    counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in types.items()]
+    lines += aligned([("type", "tensors", "size"), *counts], right=frozenset({1, 2}), indent="  ")
+    rows: list[tuple[str, ...]] = [("tensor", "type", "shape", "size", "offset")]
+    for tensor in tensors:
+        where = f"{tensor.offset}" + (" (rows reordered)" if artifact.permuted(tensor.name) else "")
+        rows.append(
+            (printable(tensor.name), tensor.type.name, shape_text(tensor.shape), bytes_text(tensor.nbytes), where)
+        )
+    lines += ["", *aligned(rows, indent="  ")]
+    problems = [f"  {printable(problem, 1000)}" for problem in artifact.problems]
+    lines += ["", "problems", *problems] if problems else ["", "no problems found"]
+    return record, lines
+
+
+def _tokenizer(artifact: "Artifact") -> dict[str, Any]:
+    vocabulary = artifact.vocabulary
+    if vocabulary is None:
+        return {"kind": "none; --prompt cannot be used"}
+    kinds = {"hf_json": "tokenizer.json", "bpe": "byte-level BPE", "spm": "SentencePiece"}
+    return {
+        "kind": kinds[vocabulary.kind],
+        "pre": vocabulary.pre,
+        "tokens": len(vocabulary.tokens) if vocabulary.tokens is not None else None,
+        "bos": vocabulary.bos_id,
+        "eos": vocabulary.eos_id,
+    }
+
+
+def _short(value: object) -> str:
+    return f"{len(value)} factors from {value[0]:g} to {value[-1]:g}" if isinstance(value, tuple) else str(value)
+
+
+def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
+    from collections import Counter
+
+    from kernels.stages import execution_order
+    from store.text import printable
+    from workbench.cli.tables import aligned, bytes_text
+
+    run = trace.run.to_json()
+    layers = trace.run.config.num_hidden_layers
+    states = {site: trace.status(site) for site in execution_order(layers)}
+    coverage = Counter(states.values())
+    record = {
+        "path": str(trace.path),
+        "format": "trace",
+        "run": run,
+        "complete_layers": trace.completed_layers,
+        "layers": layers,
+        "coverage": {state: coverage[state] for state in ("ok", "absent", "unmeasured")},
+        "stages": [
+            {"layer": site.layer, "stage": site.stage, "status": state, "shape": _shape(trace, site, state)}
+            for site, state in states.items()
+        ],
+    }
+    unfinished = (
+        "" if trace.completed_layers == layers else f", UNFINISHED: {trace.completed_layers} of {layers} layers"
+    )
+    lines = [f"{printable(str(trace.path))}: trace, {bytes_text(trace.path.stat().st_size)}{unfinished}", "", "run"]
+    facts = {**{k: v for k, v in run.items() if not isinstance(v, dict)}, **run["settings"]}
+    facts["tokens"] = ",".join(map(str, run["tokens"]))
+    lines += aligned([(name, printable(str(value))) for name, value in facts.items()], indent="  ")
+    for group in ("versions", "machine", "config"):
+        pairs = aligned([(name, printable(str(value))) for name, value in run[group].items()], indent="  ")
+        lines += ["", group, *pairs]
+    lines += [
+        "",
+        "stages",
+        f"  {coverage['ok']} measured, {coverage['absent']} not in the model, {coverage['unmeasured']} unmeasured",
+    ]
+    return record, lines
+
+
+def _shape(trace: "Trace", site: Any, state: str) -> list[int] | None:  # noqa: ANN401
+    return list(trace.read(site).shape) if state == "ok" else None

@@ -1,0 +1,52 @@
+"""Options that several commands share, and how their values are read and written."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# The names of kernels.paths.PATHS; a test keeps the two alike, so that --help need not load the kernels.
+PATH_NAMES = ("f64", "f32", "ggml", "apr")
+
+
+def pair_options(command: F) -> F:
+    """Add the tokens and the numeric path of either side."""
+    paths = click.Choice(PATH_NAMES)
+    for option in (
+        click.option("--path-b", type=paths, help="Numeric path of B."),
+        click.option(
+            "--path-a", type=paths, help="Numeric path of A; by default as the engine of its format computes."
+        ),
+        click.option(
+            "--tokens", metavar="1,2,3", callback=_token_ids, help="Token ids to run, for example 482,803,10."
+        ),
+        click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer."),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: F) -> F:
+    """Add --json: one JSON object on stdout and nothing else."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")(
+        command
+    )
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Write one JSON object to stdout; floats keep all digits, NaN and infinity cannot occur."""
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=True, allow_nan=False))
+
+
+def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Read token ids written 482,803,10."""
+    if value is None:
+        return None
+    parts = value.replace(",", " ").split()
+    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of token ids such as 482,803,10")
+    return tuple(int(part) for part in parts)

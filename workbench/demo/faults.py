@@ -1,0 +1,104 @@
+"""Mistakes that converters make, as changes to one layer; named by the cause that a diagnosis gives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.weight import BLOCKS, TensorType
+from store.artifact import Artifact
+
+Rows = NDArray[np.uint8]
+
+# Where the half-precision scales of a block lie, and where its quantized values.
+_SCALES = {TensorType.Q4_K: slice(0, 4), TensorType.Q6_K: slice(208, 210)}
+_VALUES = {TensorType.Q4_K: slice(16, 144), TensorType.Q6_K: slice(0, 192)}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a fault does: fields of the configuration and stored rows by canonical name, all others stay."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
+
+
+class Fault(NamedTuple):
+    """A mistake in one line, and the change it makes to the layer whose tensor names start with a prefix."""
+
+    summary: str
+    change: Callable[[Artifact, str], Change]
+
+
+def _rope_theta(_model: Artifact, _layer: str) -> Change:
+    return Change(config={"rope_theta": 10_000.0})
+
+
+def _rms_norm_eps(_model: Artifact, _layer: str) -> Change:
+    return Change(config={"rms_norm_eps": 1e-3})
+
+
+def _permuted_rope(model: Artifact, layer: str) -> Change:
+    rows = {}
+    for module, heads in (("q_proj", model.config.num_attention_heads), ("k_proj", model.config.num_key_value_heads)):
+        name = f"{layer}self_attn.{module}.weight"
+        stored = model.stored_rows(name)
+        halves = stored.reshape(heads, 2, -1, stored.shape[1])
+        rows[name] = halves.swapaxes(1, 2).reshape(stored.shape)
+    return Change(rows=rows)
+
+
+def _gate_up_swapped(model: Artifact, layer: str) -> Change:
+    gate, up = f"{layer}mlp.gate_proj.weight", f"{layer}mlp.up_proj.weight"
+    return Change(rows={gate: model.stored_rows(up), up: model.stored_rows(gate)})
+
+
+def _corrupted_blocks(model: Artifact, layer: str) -> Change:
+    name = f"{layer}self_attn.o_proj.weight"
+    rows = model.stored_rows(name).copy()
+    rows[:8, _VALUES[model.tensors[name].type]] ^= 0xFF
+    return Change(rows={name: rows})
+
+
+def _zeroed(model: Artifact, layer: str) -> Change:
+    name = f"{layer}self_attn.q_proj.bias"
+    return Change(rows={name: np.zeros_like(model.stored_rows(name))})
+
+
+def _scaled(model: Artifact, layer: str) -> Change:
+    name = f"{layer}mlp.up_proj.weight"
+    kind = model.tensors[name].type
+    stored = model.stored_rows(name)
+    blocks = stored.reshape(-1, BLOCKS[kind].bytes).copy()
+    scales = np.ascontiguousarray(blocks[:, _SCALES[kind]]).view(np.float16)
+    blocks[:, _SCALES[kind]] = (scales * np.float16(1.25)).view(np.uint8)
+    return Change(rows={name: blocks.reshape(stored.shape)})
+
+
+def _norm_offset(model: Artifact, layer: str) -> Change:
+    name = f"{layer}post_attention_layernorm.weight"
+    return Change(rows={name: (model.stored_rows(name).view(np.float32) + np.float32(1)).view(np.uint8)})
+
+
+def _wrong_layer(model: Artifact, layer: str) -> Change:
+    number = int(layer.split(".")[2])
+    other = number - 1 if number else number + 1
+    name = f"{layer}mlp.gate_proj.weight"
+    return Change(rows={name: model.stored_rows(f"model.layers.{other}.mlp.gate_proj.weight")})
+
+
+FAULTS: dict[str, Fault] = {
+    "rope_theta": Fault("rotary base 10000 in place of 1000000 (all layers)", _rope_theta),
+    "rms_norm_eps": Fault("RMS norm epsilon 1e-3 in place of 1e-6 (all layers)", _rms_norm_eps),
+    "permuted_rope": Fault("q and k rows ordered for adjacent-pair rotation", _permuted_rope),
+    "gate_up_swapped": Fault("gate and up projections exchanged", _gate_up_swapped),
+    "corrupted_blocks": Fault(
+        "the first block of 8 rows of the attention output projection inverted", _corrupted_blocks
+    ),
+    "zeroed": Fault("q bias all zero", _zeroed),
+    "scaled": Fault("up projection scaled by 1.25", _scaled),
+    "norm_offset": Fault("1 added to the norm weight before the feed-forward network", _norm_offset),
+    "wrong_layer": Fault("gate projection taken from the neighbouring layer", _wrong_layer),
+}
