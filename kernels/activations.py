@@ -16,6 +16,7 @@ from kernels.machine import float_to_half, half_to_float
 class Codes(NamedTuple):
     """8-bit activations: value[t, i] is about scales[t, i // block] * codes[t, i]."""
 
+    rule: str  # codes of different rules cannot be compared
     codes: NDArray[np.int8]  # (tokens, in)
     scales: NDArray[np.float32]  # (tokens, in / block)
 
@@ -79,22 +80,26 @@ def _q8_k_apr(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[n
             scales[t, b] = scale
 
 
+def _empty(rule: str, shape: tuple[int, ...], block: int) -> Codes:
+    return Codes(rule, np.empty(shape, np.int8), np.empty((shape[0], shape[1] // block), np.float32))
+
+
 def quantize_q8_k(x: NDArray[np.float32]) -> Codes:
     """ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even."""
-    codes = Codes(np.empty(x.shape, np.int8), np.empty((x.shape[0], x.shape[1] // 256), np.float32))
-    _q8_k(x, *codes)
-    return codes
+    rounded = _empty("ggml Q8_K", x.shape, 256)
+    _q8_k(x, rounded.codes, rounded.scales)
+    return rounded
 
 
 def quantize_q8_0(x: NDArray[np.float32]) -> Codes:
     """ggml's Q8_0 as x86 computes it for activations: per 32, scale rounded to half after the codes are made."""
-    codes = Codes(np.empty(x.shape, np.int8), np.empty((x.shape[0], x.shape[1] // 32), np.float32))
-    _q8_0(x, *codes)
-    return codes
+    rounded = _empty("ggml Q8_0", x.shape, 32)
+    _q8_0(x, rounded.codes, rounded.scales)
+    return rounded
 
 
 def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
     """APR's Q8_K: per 256, scale = max|x|/127 and positive, round half away from zero."""
-    codes = Codes(np.empty(x.shape, np.int8), np.empty((x.shape[0], x.shape[1] // 256), np.float32))
-    _q8_k_apr(x, *codes)
-    return codes
+    rounded = _empty("APR Q8_K", x.shape, 256)
+    _q8_k_apr(x, rounded.codes, rounded.scales)
+    return rounded

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.activations import Codes
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
 from kernels.ops import rotate
@@ -83,7 +84,7 @@ def attn_norm(at: At, layer_input: Array) -> Array:  # noqa: D103
 
 
 def qkv_matmul(at: At, attn_norm: Array) -> Array:  # noqa: D103
-    q, k, v = (at.path.project_qkv(attn_norm, at.weight(f"self_attn.{p}_proj.weight")) for p in "qkv")
+    q, k, v = (at.path.matmul(attn_norm, at.weight(f"self_attn.{p}_proj.weight")) for p in "qkv")
     return np.concatenate((q, k, v), axis=1)  # Q|K|V of every token
 
 
@@ -215,6 +216,24 @@ def forward(
     x = final_norm(at, x)
     yield Site(None, "final_norm"), x
     yield Site(None, "lm_head"), lm_head(at, x)
+
+
+# The weight that first multiplies a stage's values, for the stages that are inputs of quantized matmuls.
+_MULTIPLIED_BY = {
+    "attn_norm": "self_attn.q_proj.weight",
+    "attention": "self_attn.o_proj.weight",
+    "ffn_norm": "mlp.gate_proj.weight",
+    "ffn_swigl": "mlp.down_proj.weight",
+    "final_norm": "lm_head.weight",
+}
+
+
+def activation_codes(at: At, stage: str, x: Array) -> Codes | None:
+    """The 8-bit codes that the next matmul makes of a stage's values, or None where nothing is rounded to 8 bits."""
+    suffix = _MULTIPLIED_BY.get(stage)
+    if suffix is None:
+        return None
+    return at.path.round_activations(x, at.weight(suffix) if at.layer is not None else at.model.weight(suffix))
 
 
 def check_tokens(tokens: tuple[int, ...], config: ModelConfig) -> None:

@@ -8,7 +8,7 @@ accumulator, then upper onto lower half (`f32_matmul` in aprender-serve).
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.activations import quantize_q8_k_apr
+from kernels.activations import Codes, quantize_q8_k_apr
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantize_row
 from kernels.machine import fma
@@ -17,6 +17,8 @@ from kernels.parallel import over_rows
 from kernels.weight import TensorType, Weight
 
 FUSED_TYPES = (TensorType.Q4_K, TensorType.Q6_K)
+# The traced forward multiplies these with dequantized weights (aprender PR 1550).
+FLOAT_PROJECTIONS = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
 
 
 @helper()
@@ -53,8 +55,13 @@ def matmul_f32_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32
     return out
 
 
+def round_activations(x: NDArray[np.float32], weight: Weight) -> Codes | None:
+    """The 8-bit codes that a matmul with this weight works on, or None where APR keeps floats."""
+    fused = weight.type in FUSED_TYPES and not weight.name.endswith(FLOAT_PROJECTIONS)
+    return quantize_q8_k_apr(x) if fused else None
+
+
 def matmul_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """x @ W.T with 8-bit activations for Q4_K and Q6_K; shapes and dtypes as `matmul_f32_apr`."""
-    if weight.type in FUSED_TYPES:
-        return matmul_codes(quantize_q8_k_apr(x), weight)
-    return matmul_f32_apr(x, weight)
+    """x @ W.T with 8-bit activations where APR has them; shapes and dtypes as `matmul_f32_apr`."""
+    codes = round_activations(x, weight)
+    return matmul_f32_apr(x, weight) if codes is None else matmul_codes(codes, weight)

@@ -141,7 +141,7 @@ def _matmul_k(
                 out[t, r] = _dot_q6_k(codes, scales, mins, d, dmin, x[t], xd[t], sums16[t], sums32[t])
 
 
-def quantize_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
+def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
     """The 8-bit codes that a matmul with a weight of `type` sees, or None where the engine keeps floats."""
     if BLOCKS[type].elements == 256:
         return quantize_q8_k(x)
@@ -150,7 +150,7 @@ def quantize_activations(x: NDArray[np.float32], type: TensorType) -> Codes | No
 
 def matmul_ggml(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
     """x @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
-    codes = quantize_activations(x, weight.type)
+    codes = round_activations(x, weight.type)
     return matmul_f32(_rounded_to(x, weight.type), weight) if codes is None else matmul_codes(codes, weight)
 
 
@@ -158,7 +158,7 @@ def matmul_codes(x: Codes, weight: Weight) -> NDArray[np.float32]:
     """Product of 8-bit activations (tokens, in) and a quantized weight (out, in); returns float32 (tokens, out)."""
     matmul = _matmul_k if BLOCKS[weight.type].elements == 256 else _matmul_32
     out = np.empty((len(x.codes), weight.shape[0]), dtype=np.float32)
-    over_rows(lambda a, b: matmul(int(weight.type), weight.rows, *x, out, a, b), weight.shape[0], least=16)
+    over_rows(lambda a, b: matmul(int(weight.type), weight.rows, x.codes, x.scales, out, a, b), len(out.T), least=16)
     return out
 
 

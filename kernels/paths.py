@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import ops
+from kernels import matmul_apr, matmul_ggml, ops
+from kernels.activations import Codes
 from kernels.config import ModelConfig
 from kernels.dequantize import dequantize, dequantize_rows
 from kernels.errors import WorkbenchError
-from kernels.matmul_apr import matmul_apr, matmul_f32_apr
 from kernels.matmul_float import matmul_f32, matmul_f64
-from kernels.matmul_ggml import matmul_ggml
 from kernels.weight import Weight
 
 Array = NDArray[Any]
@@ -50,9 +49,9 @@ class F32Path:
         """x @ W.T."""
         return matmul_f32(x, weight)
 
-    def project_qkv(self, x: Array, weight: Weight) -> Array:
-        """x @ W.T for the Q, K or V projection."""
-        return self.matmul(x, weight)
+    def round_activations(self, x: Array, weight: Weight) -> Codes | None:  # noqa: ARG002 - floats by default
+        """The 8-bit codes of x that `matmul` with this weight works on, or None where it keeps floats."""
+        return None
 
     def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
         """Rotation angles (tokens, head_dim/2)."""
@@ -101,7 +100,10 @@ class GgmlPath(F32Path):
         return ops.rms_norm_ggml(x, self.vector(weight), eps)
 
     def matmul(self, x: Array, weight: Weight) -> Array:
-        return matmul_ggml(x, weight)
+        return matmul_ggml.matmul_ggml(x, weight)
+
+    def round_activations(self, x: Array, weight: Weight) -> Codes | None:
+        return matmul_ggml.round_activations(x, weight.type)
 
     def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
         return ops.rope_angles_ggml(positions, config)
@@ -123,10 +125,11 @@ class AprPath(F32Path):
         return ops.rms_norm_apr(x, self.vector(weight), eps)
 
     def matmul(self, x: Array, weight: Weight) -> Array:
-        return matmul_apr(x, weight)
+        return matmul_apr.matmul_apr(x, weight)
 
-    def project_qkv(self, x: Array, weight: Weight) -> Array:
-        return matmul_f32_apr(x, weight)
+    def round_activations(self, x: Array, weight: Weight) -> Codes | None:
+        return matmul_apr.round_activations(x, weight)
+
 
 
 _PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), GgmlPath(), AprPath())}

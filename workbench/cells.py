@@ -24,6 +24,8 @@ class Cell:
     profile : float64 (tokens, columns) as in kernels.measures.Columns, or None.
     positions : token positions of the profile's rows.
     logits : agreement per token, for lm_head only.
+    flipped : int8 activation codes that the next matmul makes of both sides, how many differ and of how many; None
+        where a side rounds nothing to 8 bits here, or by another rule.
     percentiles : of |d| over all tokens, keys "p50", "p90", "p99"; empty where not measured.
     """
 
@@ -34,6 +36,7 @@ class Cell:
     profile: NDArray[np.float64] | None = None
     positions: tuple[int, ...] = ()
     logits: LogitAgreement | None = None
+    flipped: tuple[int, int] | None = None
     percentiles: dict[str, float] = field(default_factory=dict)
 
     def measures(self, position: int | None = None) -> Measures | None:
@@ -57,6 +60,7 @@ def cell_to_wire(cell: Cell) -> dict[str, Any]:
         "profile": None if cell.profile is None else cell.profile.tolist(),
         "positions": list(cell.positions),
         "logits": None if cell.logits is None else [column.tolist() for column in cell.logits],
+        "flipped": cell.flipped,
         "percentiles": cell.percentiles,
     }
 
@@ -72,6 +76,7 @@ def cell_from_wire(record: dict[str, Any]) -> Cell:
         profile=None if record["profile"] is None else np.array(record["profile"], dtype=np.float64),
         positions=tuple(record["positions"]),
         logits=None if logits is None else LogitAgreement(np.array(logits[0]), np.array(logits[1]), np.array(logits[2])),
+        flipped=None if record["flipped"] is None else (record["flipped"][0], record["flipped"][1]),
         percentiles=record["percentiles"],
     )
 
@@ -101,6 +106,8 @@ def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
         record["note"] = f"{cell.note}; {words}" if cell.note else words
     if position is None and cell.percentiles:
         record["percentiles_abs_d"] = cell.percentiles
+    if cell.flipped is not None:
+        record["flipped_codes"] = {"flipped": cell.flipped[0], "of": cell.flipped[1], "tokens": "all"}
     if cell.logits is not None:
         rows_of = slice(None) if position is None else slice(position, position + 1 or None)
         record["logits"] = {

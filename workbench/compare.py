@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.activations import Codes
 from kernels.errors import WorkbenchError
 from kernels.metrics import logit_agreement, profile
 from kernels.stages import Site, execution_order
@@ -21,11 +22,13 @@ class StageTensor:
     """One stage of one side: values (tokens, channels) and the token position of every row.
 
     positions is None when the rows are fewer than the tokens and the source does not say which they are.
+    codes : what the run's next matmul makes of the values, where it rounds them to 8 bits.
     """
 
     site: Site
     values: NDArray[np.floating]
     positions: tuple[int, ...] | None
+    codes: Codes | None = None
 
 
 def require_same_tokens(a: tuple[int, ...], b: tuple[int, ...]) -> None:
@@ -83,8 +86,15 @@ def compare_stage(
         profile=cell_profile,
         positions=a.positions,
         logits=logit_agreement(values_a, values_b) if site.stage == "lm_head" else None,
+        flipped=_flipped(a.codes, b.codes),
         percentiles={} if same else _percentiles(values_a, values_b),
     )
+
+
+def _flipped(a: Codes | None, b: Codes | None) -> tuple[int, int] | None:
+    if a is None or b is None or a.rule != b.rule:
+        return None
+    return int((a.codes != b.codes).sum()), a.codes.size
 
 
 def _missing(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:
