@@ -29,7 +29,7 @@ from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
 
 MAX_TENSORS = 1 << 16
-MAX_CHECKED = 256 << 20  # the footer of a larger file is not verified when it is opened
+MAX_CHECKED = 64 << 20  # the footer of a larger file is not verified when it is opened
 
 _ADJACENT_PAIRS, _SPLIT_HALVES = 0, 2  # values of rope_type
 

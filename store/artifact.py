@@ -1,11 +1,12 @@
 """A model on disk, whatever its format, seen in canonical terms."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,11 +154,21 @@ def open_artifact(path: Path | str) -> Artifact:
     Raises ArtifactError for what cannot be read, UnsupportedModelError for what this program does not compute.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         from store.safetensors_file import open_folder
 
         return open_folder(path)
     file = ModelFile.at(path)
+    artifact = _open_file(file)
+    named = path.suffix.lower().removeprefix(".")
+    if named in get_args(Format) and named != artifact.format:
+        artifact.problems += (
+            f"{file.shown} is named .{named} but holds {artifact.format}; it is read as what it holds.",
+        )
+    return artifact
+
+
+def _open_file(file: ModelFile) -> Artifact:
     start = file.read(0, min(file.size, 32), "its first bytes")
     if start[:4] == b"GGUF":
         from store.gguf_file import open_gguf
@@ -167,7 +178,7 @@ def open_artifact(path: Path | str) -> Artifact:
         from store.apr_file import open_apr
 
         return open_apr(file)
-    if start[8:9] == b"{" or start.lstrip()[:1] == b"{":
+    if start[7:9] == b"\0{" or start.lstrip()[:1] == b"{":
         from store.safetensors_file import open_safetensors
 
         return open_safetensors(file)

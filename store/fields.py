@@ -1,6 +1,5 @@
 """Typed look-ups in the metadata of a model file; an error names the file and the key."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +9,7 @@ from store.errors import ArtifactError
 from store.text import printable
 
 MAX_INTEGER = 2**31 - 1
+SMALLEST, LARGEST = 1e-18, 1e18
 
 
 class Fields:
@@ -42,19 +42,13 @@ class Fields:
         return value
 
     def number(self, *keys: str) -> float | None:
-        """Return a finite number above zero."""
+        """Return a number within [1e-18, 1e18], where float32 neither overflows nor underflows."""
         key, value = self.find(*keys)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(key, value, "a number")
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if not math.isfinite(number) or number <= 0:
-            raise self._wrong(key, value, "a finite number above zero")
-        return number
+        if isinstance(value, bool) or not isinstance(value, int | float) or not SMALLEST <= value <= LARGEST:
+            raise self._wrong(key, value, f"a number from {SMALLEST:g} to {LARGEST:g}")
+        return float(value)
 
     def text(self, *keys: str) -> str | None:
         """Return a string."""
@@ -78,7 +72,7 @@ class Fields:
         return value
 
     def needed_number(self, *keys: str) -> float:
-        """Return a finite number above zero that must be there."""
+        """Return a number that must be there."""
         value = self.number(*keys)
         if value is None:
             raise self._missing(*keys)
@@ -114,7 +108,7 @@ def shortest(number: float) -> float:
 
     Formats that keep a setting in float32 then agree with the ones that keep it as text.
     """
-    return float(str(np.float32(number))) if abs(number) < float(np.finfo(np.float32).max) else number
+    return float(str(np.float32(number)))
 
 
 def _show(value: object) -> str:

@@ -36,8 +36,8 @@ MAX_TENSORS = 1 << 16
 MAX_KEYS = 1 << 14
 MAX_LAYERS = 1 << 14
 MAX_STRINGS = 1 << 22  # in all arrays of a file together
-MAX_NAME = 1 << 16
-MAX_TEXT = 1 << 22
+MAX_ELEMENTS = 1 << 24  # in one array of numbers
+MAX_TEXT = 1 << 26  # bytes of all strings of a file together
 
 _STRING, _ARRAY = 8, 9
 _SCALARS: dict[int, tuple[str, str]] = {  # value type -> struct and numpy code, name
@@ -78,6 +78,7 @@ class _Cursor:
         self.data = data
         self.position = 0
         self.strings = 0
+        self.text = 0
 
     def unpack(self, layout: struct.Struct, what: str) -> int | float | bool:
         start = self.skip(layout.size, what)
@@ -105,11 +106,10 @@ class _Cursor:
             )
         return value
 
-    def string(self, limit: int, what: str) -> str:
+    def string(self, what: str) -> str:
         length = self.u64(f"the length of {what}")
         start = self.skip(length, what)
-        if length > limit:
-            raise ArtifactError(f"{self.file.shown} is malformed: {what} is {length} bytes long; download it again.")
+        self._spend(length, what)
         return self.data[start : start + length].decode("utf-8", "surrogateescape")
 
     def skip_strings(self, count: int, what: str) -> None:
@@ -125,7 +125,15 @@ class _Cursor:
         except (struct.error, OverflowError):
             position = max(position, self.file.size + 1)
         self.file.require(self.position, position - self.position, what)
+        self._spend(position - self.position, what)
         self.position = position
+
+    def _spend(self, length: int, what: str) -> None:
+        self.text += length
+        if self.text > MAX_TEXT:
+            raise ArtifactError(
+                f"{self.file.shown} is malformed: with {what} its strings exceed {MAX_TEXT} bytes; download it again."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +222,7 @@ def _version(cursor: _Cursor) -> int:
 def _metadata(cursor: _Cursor, n_keys: int) -> dict[str, object]:
     metadata: dict[str, object] = {}
     for _ in range(n_keys):
-        key = cursor.string(MAX_NAME, "a metadata key")
+        key = cursor.string("a metadata key")
         if key in metadata:
             raise ArtifactError(
                 f"{cursor.file.shown} is malformed: metadata key {printable(key, 80)} stands there twice; "
@@ -226,7 +234,7 @@ def _metadata(cursor: _Cursor, n_keys: int) -> dict[str, object]:
 
 def _value(cursor: _Cursor, type: int, what: str) -> object:
     if type == _STRING:
-        return cursor.string(MAX_TEXT, what)
+        return cursor.string(what)
     if type == _ARRAY:
         return _array(cursor, what)
     if type not in _SCALARS:
@@ -242,8 +250,10 @@ def _array(cursor: _Cursor, what: str) -> LazyArray:
         cursor.skip_strings(length, what)
         nbytes = cursor.position - start
         return LazyArray(length, "string", lambda: _strings(file.read(start, nbytes, what), length))
-    if element not in _SCALARS:
-        raise ArtifactError(f"{file.shown} is malformed: {what} is an array of type {element}; convert it again.")
+    if element not in _SCALARS or length > MAX_ELEMENTS:
+        raise ArtifactError(
+            f"{file.shown} is malformed: {what} is an array of {length} elements of type {element}; convert it again."
+        )
     code, name = _SCALARS[element]
     dtype = np.dtype("<" + code)
     nbytes = length * dtype.itemsize
@@ -261,7 +271,7 @@ def _strings(data: bytes, count: int) -> list[str]:
 
 
 def _entry(cursor: _Cursor) -> tuple[str, list[int], int, int]:
-    name = cursor.string(MAX_NAME, "a tensor name")
+    name = cursor.string("a tensor name")
     what = f"the entry of tensor {printable(name, 80)}"
     n_dims = cursor.u32(what)
     if not 1 <= n_dims <= 4:

@@ -6,6 +6,7 @@ from store.errors import ArtifactError
 from store.model_file import ModelFile
 
 MAX_JSON = 16 << 20
+MAX_BRACKETS = 1 << 20  # each may open a container, which takes far more memory than text
 
 
 def parse_object(data: bytes, what: str, unique_keys: bool = False) -> dict[str, object]:
@@ -13,8 +14,8 @@ def parse_object(data: bytes, what: str, unique_keys: bool = False) -> dict[str,
 
     unique_keys : refuse a key that stands twice in an object; otherwise the last one counts.
     """
-    if len(data) > MAX_JSON:
-        raise ArtifactError(f"{what} has {len(data)} bytes; at most {MAX_JSON} are read.")
+    if len(data) > MAX_JSON or data.count(b"[") + data.count(b"{") > MAX_BRACKETS:
+        raise ArtifactError(f"{what} is larger than that of any known model ({len(data)} bytes); download it again.")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique if unique_keys else None)
     except (ValueError, RecursionError) as error:

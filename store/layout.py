@@ -90,7 +90,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     """
     for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
         _split_fused(file, tensors, name, config)
-    known = {ROPE_FREQS}
+    known = {ROPE_FREQS} if config.rope_factors is not None else set()
     for name, shape in required_tensors(config):
         if name not in tensors:
             raise ArtifactError(f"{file} lacks the tensor {name}, which the forward needs; convert the model again.")

@@ -9,7 +9,7 @@ from kernels.errors import UnsupportedModelError
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
-from store.fields import Fields
+from store.fields import LARGEST, SMALLEST, Fields
 from store.model_file import ModelFile
 from store.names import ROPE_FREQS
 from store.text import printable
@@ -55,8 +55,10 @@ def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[fl
     if info.type != TensorType.F32 or info.shape != (head_dim // 2,):
         raise ArtifactError(f"{file.shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
     factors = np.frombuffer(file.read(info.offset, info.nbytes, what), "<f4")
-    if not (np.isfinite(factors).all() and (factors > 0).all()):
-        raise ArtifactError(f"{file.shown}: {what} holds values that are not above zero; convert the model again.")
+    if not ((factors >= SMALLEST) & (factors <= LARGEST)).all():
+        raise ArtifactError(
+            f"{file.shown}: {what} holds values outside {SMALLEST:g} to {LARGEST:g}; convert the model again."
+        )
     return tuple(factors.tolist())
 
 

@@ -4,6 +4,7 @@ The header rules are those of the safetensors format: an 8-byte little-endian le
 that fill the rest of the file without gap or overlap.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from store.vocabulary import Vocabulary
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+MAX_TENSORS = 1 << 16
 
 _TYPES: dict[str, TensorType] = {"F32": TensorType.F32, "F16": TensorType.F16, "BF16": TensorType.BF16}
 
@@ -30,10 +32,10 @@ _TYPES: dict[str, TensorType] = {"F32": TensorType.F32, "F16": TensorType.F16, "
 def open_folder(folder: Path) -> Artifact:
     """Open a Hugging Face folder; see `store.artifact.open_artifact` for the errors."""
     shown = printable(str(folder))
-    if not (folder / "config.json").is_file():
+    if not os.path.isfile(folder / "config.json"):
         raise ArtifactError(f"{shown} holds no config.json; give a Hugging Face folder or a model file.")
     for name in (INDEX_NAME, SINGLE_NAME):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return open_safetensors(ModelFile.at(folder / name), folder)
     found = sorted(folder.glob("*.safetensors"))
     if len(found) != 1:
@@ -50,14 +52,13 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> Artifact:
     """
     folder = file.path.parent
     config_path = folder / "config.json"
-    if not config_path.is_file():
+    if not os.path.isfile(config_path):
         raise ArtifactError(
             f"{file.shown} needs the config.json of its model beside it, in {printable(str(folder))}; copy it there."
         )
     config_file = ModelFile.at(config_path)
-    sources, stored, problems = (
-        _sharded(file) if file.read(0, min(file.size, 9), "its start")[8:] != b"{" else _single(file)
-    )
+    is_single = file.read(0, min(file.size, 8), "its start")[7:] == b"\0"  # JSON text has no zero byte
+    sources, stored, problems = _single(file) if is_single else _sharded(file)
     values = read_object(config_file)
     fields = Fields(f"{printable(folder.resolve().name)}/config.json", values)
     _check_supported(fields)
@@ -73,7 +74,7 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> Artifact:
         sources=(*sources, config_file),
         problems=tuple(problems),
         metadata=values,
-        vocabulary=Vocabulary("hf_json", json_path=tokenizer) if tokenizer.is_file() else None,
+        vocabulary=Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None,
     )
 
 
@@ -85,6 +86,8 @@ def read_header(file: ModelFile) -> list[TensorInfo]:
         raise ArtifactError(f"{file.shown} has a header of {length} bytes; at most {MAX_JSON} are read.")
     header = parse_object(file.read(8, length, "the header"), f"the header of {file.shown}", unique_keys=True)
     header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise ArtifactError(f"{file.shown} is malformed: it claims {len(header)} tensors; download it again.")
     tensors = [_entry(file, 8 + length, name, entry) for name, entry in header.items()]
     position = 8 + length
     for info in sorted(tensors, key=lambda info: (info.offset, info.nbytes)):
@@ -197,7 +200,10 @@ def _check_supported(fields: Fields) -> None:
         raise UnsupportedModelError(
             f"{fields.file} has the activation {printable(activation, 80)}; only silu is supported."
         )
-    fields.refuse("use_sliding_window", "mlp_bias", "partial_rotary_factor")
+    fields.refuse("use_sliding_window", "mlp_bias")
+    layer_types = fields.find("layer_types")[1]
+    if isinstance(layer_types, list) and any(kind != "full_attention" for kind in layer_types):
+        raise UnsupportedModelError(f"{fields.file} has layer_types other than full_attention, the only supported one.")
 
 
 def _config(fields: Fields, has_lm_head: bool) -> ModelConfig:
@@ -236,7 +242,11 @@ def _rope_settings(fields: Fields) -> Fields:
     if value is not None and not isinstance(value, dict):
         raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
     scaling = Fields(fields.file, value or {})
-    scaling.refuse("partial_rotary_factor")
+    for settings in (fields, scaling):
+        if settings.number("partial_rotary_factor") not in (None, 1):
+            raise UnsupportedModelError(
+                f"{fields.file} has a partial_rotary_factor; only heads that rotate as a whole are supported."
+            )
     return scaling
 
 
