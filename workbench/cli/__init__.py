@@ -23,9 +23,9 @@ class _Commands(click.Group):
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: Any) -> None:  # noqa: ANN401
     if wanted:
-        from store.run import DISTRIBUTION, versions
+        from workbench import __version__
 
-        click.echo(f"workbench {versions()[DISTRIBUTION]}")
+        click.echo(f"workbench {__version__}")
         ctx.exit()
 
 

@@ -1,0 +1,104 @@
+"""The command line as a whole: fast help, one sentence per error, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+import workbench.cli
+from kernels.errors import WorkbenchError
+from kernels.paths import PATHS
+from workbench.__main__ import run
+from workbench.cli import COMMANDS
+from workbench.cli.options import PATH_NAMES
+from workbench.demo import MODEL
+
+HEAVY = ("numpy", "numba", "h5py", "textual", "gguf", "safetensors", "tokenizers", "jinja2", "yaml", "rich")
+
+
+def failing(error, monkeypatch):
+    @click.command()
+    def command():
+        raise error
+
+    monkeypatch.setattr(workbench.cli.workbench, "get_command", lambda ctx, name: command)
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys; from workbench.__main__ import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(HEAVY) & {name.partition(".")[0] for name in done.stderr.split()}
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name, capsys):
+    assert run([name, "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Example:  workbench {name}" in shown
+    assert "--json" in shown
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"workbench {workbench.__version__}\n"
+
+
+def test_path_names_are_those_of_the_kernels():
+    assert PATH_NAMES == PATHS
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (WorkbenchError("the file is\nbroken"), 2, "workbench: the file is broken"),
+        (WorkbenchError("name \x1b[31m"), 2, "workbench: name \\x1b[31m"),
+        (MemoryError(), 2, "workbench: out of memory"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.gguf"),
+            2,
+            "workbench: x.gguf: no such file or directory",
+        ),
+        (ZeroDivisionError("oops"), 2, "workbench: stopped on an internal error (ZeroDivisionError: oops)"),
+        (KeyboardInterrupt(), 130, "workbench: interrupted"),
+    ],
+)
+def test_every_error_is_one_sentence(error, status, words, monkeypatch, capsys):
+    failing(error, monkeypatch)
+    assert run(["open"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(words)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["inspect"], ["inspect", "--nonsense"], ["inspect", "nowhere.gguf"]]
+)
+def test_bad_usage_is_exit_code_2(arguments, capsys):
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith("workbench: ")
+
+
+@pytest.mark.parametrize("ids", ["", ",", "1,x", "1,-2", "1.5", "²"])
+def test_token_ids_are_checked(ids, capsys):
+    assert run(["compare", "a", "b", "--tokens", ids]) == 2
+    assert "token ids" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_silent():
+    program = f"{sys.executable} -m workbench inspect {MODEL} --json | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=os.environ)
+    assert done.stderr == ""
+    assert int(done.stdout) in (0, 141)
+
+
+def test_json_is_the_only_thing_on_stdout(capsys):
+    assert run(["inspect", str(MODEL), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["config"]["num_hidden_layers"] == 6
+    assert out.count("\n") == 1
+    assert err == ""

@@ -1,0 +1,193 @@
+"""Everything that is said of a pair once its cells are known: counts, verdict, tables, JSON."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kernels.errors import WorkbenchError
+from kernels.measures import Measures
+from kernels.stages import LAYER_STAGES, STAGES, Site
+from store.run import RunRecord
+from workbench.view import TokenScope
+from workbench.cells import Cell, cell_json
+from workbench.heat import UNMEASURED, Look, counts, level_edge, look
+from workbench.metrics import METRICS, Metric, format_value, in_band
+
+# The std ratio cannot see order, sign or permutation, so no verdict rests on it alone.
+JUDGE = METRICS["rel_rms"]
+ALIKE, DIFFERENT, NOT_COMPARABLE = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A pair of runs and its cells in execution order, seen in one metric and one token scope."""
+
+    a: RunRecord
+    b: RunRecord
+    cells: Sequence[Cell]
+    metric: Metric
+    scope: TokenScope
+
+    @property
+    def judges(self) -> tuple[Metric, ...]:
+        """The metrics whose bands decide: the one shown, if it has a band, and relative RMS."""
+        shown = (self.metric,) if self.metric.band is not None else ()
+        return shown if JUDGE in shown else (*shown, JUDGE)
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """Cells compared, and cells that should have been."""
+        return counts(self.cells)
+
+    def row(self, cell: Cell) -> int | None:
+        """Row of a cell that the scope selects, None for all."""
+        return self.scope.row(cell, len(self.a.tokens))
+
+    def measures(self, cell: Cell) -> Measures | None:
+        """Metrics of a cell over the scope."""
+        return cell.measures(self.row(cell))
+
+    def outside_in(self, metric: Metric) -> list[Cell]:
+        """Cells outside the band of a metric, in execution order."""
+        return [c for c in self.cells if (m := self.measures(c)) is not None and in_band(metric, m) is False]
+
+    @cached_property
+    def outside(self) -> list[Cell]:
+        """Cells outside the band of any judging metric, in execution order."""
+        found = {id(cell) for metric in self.judges for cell in self.outside_in(metric)}
+        return [cell for cell in self.cells if id(cell) in found]
+
+    @property
+    def uncomparable(self) -> list[Cell]:
+        """Cells whose two sides hold unlike populations."""
+        return [cell for cell in self.cells if cell.status == "uncomparable"]
+
+    def exit_code(self) -> int:
+        """0 all compared cells within the bands, 1 some outside, 2 not comparable."""
+        if self.outside:
+            return DIFFERENT
+        return NOT_COMPARABLE if self.uncomparable or not self.counted[0] else ALIKE
+
+    def require_answer(self) -> None:
+        """Raise WorkbenchError, saying why, where there is no verdict."""
+        if self.exit_code() != NOT_COMPARABLE:
+            return
+        if self.uncomparable:
+            cell = self.uncomparable[0]
+            raise WorkbenchError(
+                f"{len(self.uncomparable)} of {self.counted[1]} cells are not comparable, "
+                f"the first is {cell.site}: {cell.note}"
+            )
+        notes = Counter(cell.note for cell in self.cells if cell.status == "unmeasured")
+        why = f" ({notes.most_common(1)[0][0]})" if notes else ""
+        raise WorkbenchError(f"nothing was compared: no stage was captured on both sides{why}; trace both models whole")
+
+    # Words and tables
+
+    def looks(self, metric: Metric) -> dict[Site, Look]:
+        """Return how each cell looks in a metric."""
+        edge = max((level_edge([cell], metric, self.row(cell)) for cell in self.cells), default=0.0)
+        return {cell.site: look(cell, metric, edge, self.row(cell)) for cell in self.cells}
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers that have cells."""
+        return sorted({cell.site.layer for cell in self.cells if cell.site.layer is not None})
+
+    def grid(self, metric: Metric, layers: Sequence[int]) -> list[list[str]]:
+        """Table of stages by the given layers, a heading first; "!" marks the cells outside the band.
+
+        Whole-model stages stand in a column of their own.
+        """
+        looks = self.looks(metric)
+        rows = [["stage", *(f"layer {layer}" for layer in layers), "model"]]
+        for stage in STAGES:
+            inner = stage in LAYER_STAGES
+            sites = [Site(layer, stage) for layer in layers] if inner else [Site(None, stage)]
+            texts = [looks[site].marked if site in looks else UNMEASURED[1] for site in sites]
+            rows.append([stage, *texts, ""] if inner else [stage, *[""] * len(layers), *texts])
+        return rows
+
+    def summary(self) -> list[str]:
+        """Say what the comparison found, in sentences."""
+        compared, expected = self.counted
+        states = Counter[str](cell.status for cell in self.cells)
+        parts = [f"{states[state]} {words}" for state, words in _STATES.items() if states[state]]
+        lines = [
+            f"{compared} of {expected} cells compared over {self.scope.label(len(self.a.tokens))}: {', '.join(parts)}."
+        ]
+        for metric in self.judges:
+            low, high = metric.band or (-math.inf, math.inf)
+            band = f"{metric.label} {format_value(low)} to {format_value(high)}"
+            found = self.outside_in(metric)
+            if found:
+                lines.append(
+                    f"Outside the band ({band}): {len(found)} cells, the first is {self.describe(found[0], metric)}."
+                )
+            else:
+                lines.append(f"No cell is outside the band ({band}).")
+        return lines
+
+    def describe(self, cell: Cell, metric: Metric) -> str:
+        """Name a cell and its value: layer 3 ffn_gate, relative RMS 1.39."""
+        measures = self.measures(cell)
+        value = None if measures is None else metric.value(measures)
+        words = "" if measures is None else metric.word(measures)
+        return f"{cell.site}, {metric.label} {words if value is None else format_value(value)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as `compare --json` prints it."""
+        compared, expected = self.counted
+        first = self.outside[0].site if self.outside else None
+        return {
+            "a": _side_json(self.a),
+            "b": _side_json(self.b),
+            "tokens": list(self.a.tokens),
+            "prompt": self.a.prompt,
+            "population": {
+                "a": _population(self.a),
+                "b": _population(self.b),
+                "alike": not self.uncomparable,
+                "scope": self.scope.label(len(self.a.tokens)),
+            },
+            "compared": compared,
+            "expected": expected,
+            "metric": self.metric.key,
+            "judged_by": {metric.key: list(metric.band or ()) for metric in self.judges},
+            "outside_band": len(self.outside),
+            "first_outside_band": None if first is None else {"layer": first.layer, "stage": first.stage},
+            "cells": [cell_json(cell, self.row(cell)) for cell in self.cells],
+        }
+
+
+_STATES = {
+    "ok": "with differences",
+    "identical": "identical",
+    "unmeasured": "unmeasured",
+    "uncomparable": "not comparable",
+    "absent": "not in the models",
+}
+
+
+def _side_json(run: RunRecord) -> dict[str, Any]:
+    return {
+        "path": run.artifact,
+        "format": run.format,
+        "size": run.size,
+        "sha256": run.sha256,
+        "numeric_path": run.numeric_path,
+        "settings": run.settings,
+    }
+
+
+def _population(run: RunRecord) -> dict[str, Any]:
+    config = run.config
+    return {
+        "tokens": len(run.tokens),
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "vocab_size": config.vocab_size,
+    }
