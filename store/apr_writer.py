@@ -162,7 +162,6 @@ def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]
     split_halves = config.rope_type == "neox" and not artifact.interleaved
     origin = artifact.metadata.get("original_format") if artifact.format == "apr" else artifact.format
     optional = {
-        "original_format": origin,
         "max_position_embeddings": config.max_position_embeddings,
         "tokenizer.chat_template": artifact.metadata.get("tokenizer.chat_template"),
         "tied_embeddings": config.tie_word_embeddings or None,
@@ -173,6 +172,7 @@ def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]
         "license": None,
         "data_source": None,
         "data_license": None,
+        "original_format": origin,
         "total_size": sum(tensor.data.nbytes for tensor in tensors),
         "param_count": sum(int(np.prod(tensor.shape)) for tensor in tensors),
         "architecture": config.architecture,

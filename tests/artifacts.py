@@ -10,14 +10,11 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import safetensors
 
 from kernels.weight import BLOCKS, TensorType, Weight
 from store.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from tests.memory_model import MemoryModel, random_model
-
-DTYPES = {TensorType.F32: "float32", TensorType.F16: "float16", TensorType.BF16: "bfloat16"}
 
 
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
@@ -159,20 +156,29 @@ def write_safetensors(folder: Path, model: MemoryModel, shards: int = 1, transfo
     """A Hugging Face folder; with more than one shard, an index and that many files."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(hf_config(model, transformers)))
-    tensors = {
-        name: {"dtype": DTYPES[weight.type], "shape": list(weight.shape), "data": weight.rows.tobytes()}
-        for name, weight in model.weights.items()
-    }
     if shards == 1:
-        safetensors.serialize_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        write_safetensors_file(folder / "model.safetensors", model.weights)
         return
     files = [f"model-{n + 1:05d}-of-{shards:05d}.safetensors" for n in range(shards)]
-    weight_map = {name: files[n % shards] for n, name in enumerate(tensors)}
+    weight_map = {name: files[n % shards] for n, name in enumerate(model.weights)}
     for file in files:
-        part = {name: tensor for name, tensor in tensors.items() if weight_map[name] == file}
-        safetensors.serialize_file(part, folder / file, {"format": "pt"})
+        write_safetensors_file(
+            folder / file, {name: w for name, w in model.weights.items() if weight_map[name] == file}
+        )
     index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def write_safetensors_file(path: Path, weights: dict[str, Weight]) -> None:
+    """The functions of the safetensors package cannot write BF16 without torch."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, weight in weights.items():
+        raw = weight.rows.tobytes()
+        place = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": weight.type.name, "shape": weight.shape, "data_offsets": place}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def apr_metadata(model: MemoryModel, **more: object) -> dict[str, object]:

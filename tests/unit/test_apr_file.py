@@ -1,0 +1,300 @@
+"""APR v2: both dialects are read, checksums reported, relatives of the format recognised."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+from kernels.errors import UnsupportedModelError, WorkbenchError
+from kernels.weight import BLOCKS, TensorType, Weight
+from store.apr_format import tensor_type
+from store.apr_writer import AprTensor, write_apr
+from store.artifact import open_artifact
+from tests.artifacts import (
+    apr_metadata,
+    apr_tensors,
+    gguf_rows,
+    tiny_apr,
+    tiny_model,
+    tiny_realizar_apr,
+    write_realizar_apr,
+)
+
+HEADER = "<4sBBHIQIQQI20x"
+
+
+def patch(path, offset: int, data: bytes, checksum: bool = True) -> None:
+    """Write `data` into the header, and the checksum that the header then must have."""
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(data)] = data
+    if checksum:
+        content[40:44] = zlib.crc32(content[:40] + content[44:64]).to_bytes(4, "little")
+        content[-4:] = zlib.crc32(content[:-4]).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("type", TensorType)
+@pytest.mark.parametrize("write", [tiny_apr, tiny_realizar_apr])
+def test_both_dialects_hold_the_same_model(tmp_path, arch, type, write):
+    model = write(tmp_path / "m.apr", arch, type, layers=1)
+    artifact = open_artifact(tmp_path / "m.apr")
+    assert artifact.config == model.config
+    assert set(artifact.tensors) == set(model.weights)
+    for name, weight in model.weights.items():
+        read = artifact.weight(name)
+        assert (read.type, read.shape) == (weight.type, weight.shape)
+        assert np.array_equal(read.rows, weight.rows)
+
+
+def test_canonical_files_have_no_problems_and_realizar_files_have_the_known_ones(tmp_path):
+    tiny_apr(tmp_path / "a.apr")
+    assert open_artifact(tmp_path / "a.apr").problems == ()
+    tiny_realizar_apr(tmp_path / "b.apr")
+    problems = " ".join(open_artifact(tmp_path / "b.apr").problems)
+    for words in ("no header checksum (0)", "unsorted tensor index", "no footer checksum"):
+        assert words in problems
+
+
+def test_damaged_checksums_are_told(tmp_path):
+    tiny_apr(tmp_path / "m.apr")
+    patch(tmp_path / "m.apr", 63, b"\x01", checksum=False)
+    header, footer = open_artifact(tmp_path / "m.apr").problems
+    assert "has the header checksum 0x" in header
+    assert "has the footer checksum 0x" in footer
+    tiny_apr(tmp_path / "m.apr")
+    content = bytearray((tmp_path / "m.apr").read_bytes())
+    content[-40] ^= 1  # inside the last tensor
+    (tmp_path / "m.apr").write_bytes(content)
+    (only,) = open_artifact(tmp_path / "m.apr").problems
+    assert "has the footer checksum 0x" in only
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "words"),
+    [
+        (0, b"APRN", "APR version 1 file.*recognised but not a language model"),
+        (0, b"APR1", "whisper"),
+        (0, b"APRX", "an unknown kind of APR"),
+        (4, b"\x03", r"APR version 3\.0; only version 2"),
+        (6, b"\x04\x04", "encrypted"),
+        (6, b"\x00\x08", "stores its matrices by columns"),
+    ],
+)
+def test_relatives_are_refused_by_what_they_are(tmp_path, offset, data, words):
+    tiny_apr(tmp_path / "m.apr")
+    patch(tmp_path / "m.apr", offset, data)
+    with pytest.raises(UnsupportedModelError, match=words):
+        open_artifact(tmp_path / "m.apr")
+
+
+def test_a_compression_flag_alone_does_not_matter_but_compressed_data_does(tmp_path):
+    tiny_apr(tmp_path / "m.apr")
+    patch(tmp_path / "m.apr", 6, b"\x01\x04")
+    assert open_artifact(tmp_path / "m.apr").problems == ()
+    patch(tmp_path / "m.apr", 64, b"\x28\xb5\x2f\xfd")
+    with pytest.raises(UnsupportedModelError, match="is compressed"):
+        open_artifact(tmp_path / "m.apr")
+
+
+def test_weights_as_one_json_text_are_refused(tmp_path):
+    metadata, index = json.dumps(apr_metadata(tiny_model())).encode(), b'[{"name":"weights","dtype":"json"}]'
+    start = 64 + len(metadata)
+    header = struct.pack(HEADER, b"APR\0", 2, 0, 0, 1, 64, len(metadata), start, start + len(index), 0)
+    (tmp_path / "m.apr").write_bytes(header + metadata + index + b"{}")
+    with pytest.raises(UnsupportedModelError, match="keeps its weights as one JSON text"):
+        open_artifact(tmp_path / "m.apr")
+
+
+def test_shards_are_refused(tmp_path):
+    model = tiny_model()
+    write_apr(
+        tmp_path / "m.apr", apr_metadata(model, sharding={"shard_count": 4, "shard_index": 0}), apr_tensors(model)
+    )
+    with pytest.raises(UnsupportedModelError, match="one of 4 shards"):
+        open_artifact(tmp_path / "m.apr")
+
+
+@pytest.mark.parametrize(
+    ("code", "size", "expected"),
+    [
+        (0, 4 * 512, TensorType.F32),
+        (1, 2 * 512, TensorType.F16),
+        (2, 16 * 18, TensorType.Q4_0),
+        (2, 2 * 512, TensorType.BF16),  # before 2026-01-30
+        (0, 16 * 22, TensorType.Q5_0),  # realizar, which has no code for it
+        (6, 16 * 22, TensorType.Q5_0),
+        (8, 16 * 34, TensorType.Q8_0),
+        (10, 16 * 34, TensorType.Q8_0),
+        (9, 2 * 210, TensorType.Q6_K),
+        (12, 2 * 144, TensorType.Q4_K),
+        (12, 2 * 176, TensorType.Q5_K),
+        (13, 2 * 176, TensorType.Q5_K),
+        (14, 2 * 210, TensorType.Q6_K),
+        (30, 2 * 512, TensorType.BF16),
+    ],
+)
+def test_the_size_tells_what_a_type_code_means(code, size, expected):
+    assert tensor_type("m.apr", "w", code, (2, 256), size) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "size", "words"),
+    [
+        (128, 16 * 18, "type AprQ4 .dtype code 128.; supported are F32"),
+        (129, 4 + 512, "type AprQ8"),
+        (8, 16 * 18, "AprQ4 or an early Q4_K"),
+        (9, 4 + 512, "AprQ8"),
+        (3, 8 * 512, "F64, Q4_1 or I8"),
+        (77, 512, r"unknown \(dtype code 77\)"),
+    ],
+)
+def test_other_types_are_refused_by_name(code, size, words):
+    with pytest.raises(UnsupportedModelError, match=words):
+        tensor_type("m.apr", "w", code, (2, 256), size)
+
+
+def test_a_size_that_fits_no_reading_is_an_error():
+    with pytest.raises(WorkbenchError, match=r"dtype code 0 .* shape 2×256, which do not make 2047 bytes"):
+        tensor_type("m.apr", "w", 0, (2, 256), 2047)
+    with pytest.raises(UnsupportedModelError, match="Q4_K with rows padded from 300"):
+        tensor_type("m.apr", "w", 12, (2, 300), 2 * 2 * 144)
+
+
+def test_missing_settings_are_named_as_guesses_or_errors(tmp_path):
+    model = tiny_model()
+    object.__setattr__(model.config, "rms_norm_eps", 1e-6)
+    object.__setattr__(model.config, "rope_theta", 1e6)
+    metadata = apr_metadata(model)
+    for key in ("rms_norm_eps", "rope_theta", "rope_type", "max_position_embeddings", "head_dim"):
+        metadata[key] = None
+    write_apr(tmp_path / "m.apr", metadata, apr_tensors(model))
+    artifact = open_artifact(tmp_path / "m.apr")
+    assert (artifact.config.rms_norm_eps, artifact.config.rope_theta) == (1e-6, 1e6)
+    assert artifact.problems == (
+        "m.apr does not say rope_theta; 1e+06 is used, which is a guess.",
+        "m.apr does not say rms_norm_eps; 1e-06 is used, which is a guess.",
+    )
+    write_apr(tmp_path / "m.apr", metadata | {"num_heads": None}, apr_tensors(model))
+    with pytest.raises(WorkbenchError, match="does not say num_heads or num_attention_heads or n_heads or n_head"):
+        open_artifact(tmp_path / "m.apr")
+
+
+def test_metadata_aliases(tmp_path):
+    model = tiny_model()
+    metadata = {
+        "architecture": "auto",
+        "model_type": "Qwen2",
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_kv_heads": 2,
+        "ffn_dim": 96,
+        "n_ctx": 128,
+        "norm_eps": 1e-5,
+        "rope_theta": 10000,
+    }
+    write_apr(tmp_path / "m.apr", metadata, apr_tensors(model))
+    assert open_artifact(tmp_path / "m.apr").config == model.config
+
+
+def old_names(model) -> list[AprTensor]:
+    """As files of early 2026 spell them."""
+    whole = {"model.norm.weight": "norm.weight", "lm_head.weight": "output.weight"}
+    return [
+        AprTensor(whole.get(name, name.removeprefix("model.")), w.type, w.shape, w.rows.reshape(-1))
+        for name, w in model.weights.items()
+    ]
+
+
+def test_names_without_the_model_prefix(tmp_path):
+    model = tiny_model()
+    write_apr(tmp_path / "m.apr", apr_metadata(model), old_names(model))
+    artifact = open_artifact(tmp_path / "m.apr")
+    assert set(artifact.tensors) == set(model.weights)
+    assert artifact.tensors["model.norm.weight"].raw_name == "norm.weight"
+    twice = [*old_names(model), *apr_tensors(model)]
+    write_apr(tmp_path / "m.apr", apr_metadata(model), twice)
+    with pytest.raises(WorkbenchError, match=r"stores .* twice, as "):
+        open_artifact(tmp_path / "m.apr")
+
+
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+
+
+def stored_for_pairs(model) -> list[AprTensor]:
+    """Hugging Face names, but rows as llama GGUF files order them."""
+    return [AprTensor(n, w.type, w.shape, gguf_rows(model, n).reshape(-1)) for n, w in model.weights.items()]
+
+
+@pytest.mark.parametrize(
+    ("origin", "rope_type", "permuted", "doubt"),
+    [
+        ("gguf", 0, True, None),
+        ("gguf", None, True, None),
+        ("gguf", 2, False, None),
+        ("safetensors", 0, False, None),  # what `apr import` writes for a llama folder
+        ("safetensors", 2, False, None),
+        ("safetensors", None, False, None),
+        (None, 0, False, "taken to mean split halves"),
+    ],
+)
+def test_row_order_of_llama_with_hugging_face_names(tmp_path, origin, rope_type, permuted, doubt):
+    model = tiny_model("llama")
+    tensors = stored_for_pairs(model) if permuted else apr_tensors(model)
+    write_apr(tmp_path / "m.apr", apr_metadata(model, original_format=origin, rope_type=rope_type), tensors)
+    artifact = open_artifact(tmp_path / "m.apr")
+    assert artifact.config.rope_type == "neox"
+    assert artifact.permuted(Q_PROJ) == permuted
+    assert np.array_equal(artifact.weight(Q_PROJ).rows, model.weights[Q_PROJ].rows)
+    assert [doubt in problem for problem in artifact.problems] == ([True] if doubt else [])
+
+
+@pytest.mark.parametrize("rope_type", [0, 2])
+def test_row_order_of_llama_with_gguf_names(tmp_path, rope_type):
+    model = tiny_model("llama")
+    write_realizar_apr(tmp_path / "m.apr", model, rope_type=rope_type)
+    artifact = open_artifact(tmp_path / "m.apr")
+    assert artifact.permuted(Q_PROJ) == (rope_type == 0)
+    expected = model.weights[Q_PROJ].rows if rope_type == 0 else gguf_rows(model, Q_PROJ)
+    assert np.array_equal(artifact.weight(Q_PROJ).rows, expected)
+
+
+@pytest.mark.parametrize(
+    ("origin", "stated", "rope_type", "problems"),
+    [("gguf", 2, "neox", 0), ("gguf", None, "neox", 0), ("gguf", 0, "norm", 1), ("safetensors", 0, "neox", 1)],
+)
+def test_rope_type_of_qwen2(tmp_path, origin, stated, rope_type, problems):
+    model = tiny_model("qwen2")
+    write_apr(tmp_path / "m.apr", apr_metadata(model, original_format=origin, rope_type=stated), apr_tensors(model))
+    artifact = open_artifact(tmp_path / "m.apr")
+    assert artifact.config.rope_type == rope_type
+    assert not artifact.permuted(Q_PROJ)
+    assert len(artifact.problems) == problems
+
+
+def test_a_float_tensor_at_an_odd_place_can_be_viewed_as_numbers(tmp_path):
+    model = tiny_realizar_apr(tmp_path / "m.apr", "qwen2", "F32")
+    content = (tmp_path / "m.apr").read_bytes()
+    fields = list(struct.unpack(HEADER, content[:64]))
+    data = fields[8]
+    fields[8] += 1
+    (tmp_path / "m.apr").write_bytes(struct.pack(HEADER, *fields) + content[64:data] + b"\0" + content[data:])
+    rows = open_artifact(tmp_path / "m.apr").weight("model.norm.weight").rows
+    assert rows.view(np.float32).flags.aligned
+    assert np.array_equal(rows, model.weights["model.norm.weight"].rows)
+
+
+def test_fused_qkv_rows_are_split(tmp_path):
+    model = tiny_model("qwen2", "Q4_K", layers=1)
+    expected = dict(model.weights)
+    parts = [model.weights.pop(f"model.layers.0.self_attn.{letter}_proj.weight") for letter in "qkv"]
+    name, shape = "model.layers.0.self_attn.qkv_proj.weight", (sum(part.shape[0] for part in parts), 256)
+    model.weights[name] = Weight(name, TensorType.Q4_K, shape, np.concatenate([part.rows for part in parts]))
+    write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
+    artifact = open_artifact(tmp_path / "m.apr")
+    for name, weight in expected.items():
+        assert np.array_equal(artifact.weight(name).rows, weight.rows)
+    assert BLOCKS[artifact.weight(Q_PROJ).type].bytes == 144
