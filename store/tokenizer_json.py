@@ -36,7 +36,7 @@ def _byte_level_bpe(values: dict[str, Any]) -> Vocabulary | None:
     ids: dict[str, int] = dict(model["vocab"])
     added = {token["content"]: token for token in values.get("added_tokens", [])}
     ids.update({content: token["id"] for content, token in added.items()})
-    if sorted(ids.values())[-1] > 4 * len(ids):
+    if min(ids.values()) < 0 or max(ids.values()) > 4 * len(ids):
         return None
     tokens = [f"[PAD{number}]" for number in range(max(ids.values()) + 1)]
     types = [_UNUSED] * len(tokens)

@@ -1,0 +1,60 @@
+"""Tensor names: every spelling leads to the Hugging Face name, and back to GGUF's."""
+
+import gguf
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels.config import ARCHITECTURES
+from store.layout import bias_sizes, required_tensors
+from store.names import canonical_name, gguf_name, is_gguf_name, layer_of
+from tests.memory_model import random_model
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_names_agree_with_the_gguf_package(architecture):
+    arch = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}[architecture]
+    theirs = gguf.get_tensor_name_map(arch, 12)
+    config = random_model(architecture, layers=11).config
+    names = [name for name, _ in required_tensors(config)]
+    names += [f"model.layers.10.self_attn.{module}.bias" for module in bias_sizes(config)]
+    for name in names:
+        raw = theirs.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert gguf_name(name) == raw
+        assert canonical_name(raw) == name
+        assert is_gguf_name(raw)
+        assert not is_gguf_name(name)
+
+
+@pytest.mark.parametrize(
+    ("raw", "canonical"),
+    [
+        ("layers.3.mlp.up_proj.weight", "model.layers.3.mlp.up_proj.weight"),
+        ("tok_embeddings.weight", "model.embed_tokens.weight"),
+        ("embed_tokens.weight", "model.embed_tokens.weight"),
+        ("norm.weight", "model.norm.weight"),
+        ("output_norm.weight", "model.norm.weight"),
+        ("output.weight", "lm_head.weight"),
+        ("blk.7.attn_qkv.bias", "model.layers.7.self_attn.qkv_proj.bias"),
+        ("rope_freqs.weight", "rope_freqs.weight"),
+        ("blk.07.attn_q.weight", "blk.07.attn_q.weight"),  # not a second name of layer 7
+        ("blk.7.attn_q.weight\n", "blk.7.attn_q.weight\n"),
+        ("blk.٧.attn_q.weight", "blk.٧.attn_q.weight"),
+        ("blk.7.ffn_gate_exps.weight", "blk.7.ffn_gate_exps.weight"),
+    ],
+)
+def test_other_spellings(raw, canonical):
+    assert canonical_name(raw) == canonical
+
+
+def test_layers():
+    assert layer_of("model.layers.12.mlp.up_proj.weight") == 12
+    assert layer_of("blk.12.ffn_gate_exps.weight") == 12
+    assert layer_of("lm_head.weight") is None
+
+
+@given(st.text())
+def test_no_name_breaks_the_mapping(name):
+    assert canonical_name(canonical_name(name)) == canonical_name(name)
+    assert isinstance(gguf_name(name), str)
+    layer_of(name)
