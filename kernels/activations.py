@@ -85,14 +85,14 @@ def _empty(rule: str, shape: tuple[int, ...], block: int) -> Codes:
 
 
 def quantize_q8_k(x: NDArray[np.float32]) -> Codes:
-    """ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even."""
+    """Ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even."""
     rounded = _empty("ggml Q8_K", x.shape, 256)
     _q8_k(x, rounded.codes, rounded.scales)
     return rounded
 
 
 def quantize_q8_0(x: NDArray[np.float32]) -> Codes:
-    """ggml's Q8_0 as x86 computes it for activations: per 32, scale rounded to half after the codes are made."""
+    """Ggml's Q8_0 as x86 computes it for activations: per 32, scale rounded to half after the codes are made."""
     rounded = _empty("ggml Q8_0", x.shape, 32)
     _q8_0(x, rounded.codes, rounded.scales)
     return rounded

@@ -70,8 +70,8 @@ def _njit(function: F, reassociate: bool) -> F:
     return compiled
 
 
-def compile_all(progress: Callable[[int, int, str], None] = lambda done, total, name: None) -> None:
-    """Compile every kernel or load it from the cache, calling progress(done, total, name) before each and at the end."""
+def compile_all(progress: Callable[[int, int, str], object] = lambda *_: None) -> None:
+    """Compile or load every kernel; progress(done, total, name) is called before each and at the end."""
     for module in KERNEL_MODULES:
         importlib.import_module(module)
     for done, (compiled, signature) in enumerate(_registered):

@@ -27,8 +27,8 @@ def half_at(raw: NDArray[np.uint8], at: int) -> np.float32:
 def scale_min(s: NDArray[np.uint8], j: int) -> tuple[int, int]:
     """6-bit scale and min of sub-block j from the 12 packed bytes of a Q4_K or Q5_K block (`get_scale_min_k4`)."""
     if j < 4:
-        return np.int32(s[j] & 63), np.int32(s[j + 4] & 63)
-    return np.int32((s[j + 4] & 15) | ((s[j - 4] >> 6) << 4)), np.int32((s[j + 4] >> 4) | ((s[j] >> 6) << 4))
+        return int(s[j] & 63), int(s[j + 4] & 63)
+    return int((s[j + 4] & 15) | ((s[j - 4] >> 6) << 4)), int((s[j + 4] >> 4) | ((s[j] >> 6) << 4))
 
 
 @helper()

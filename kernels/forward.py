@@ -70,7 +70,7 @@ class At:
         return self.name(suffix) in self.model
 
     def rotated(self, x: Array) -> Array:
-        """x (tokens, heads * head_dim) turned by the tokens' positions."""
+        """X (tokens, heads * head_dim) turned by the tokens' positions."""
         angles = self.path.rope_angles(self.positions(), self.config)
         return rotate(np.ascontiguousarray(x), angles, self.config)
 
@@ -242,4 +242,6 @@ def check_tokens(tokens: tuple[int, ...], config: ModelConfig) -> None:
         raise WorkbenchError("there are no tokens to run; give --tokens or a --prompt that is not empty")
     wrong = [token for token in tokens if not 0 <= token < config.vocab_size]
     if wrong:
-        raise WorkbenchError(f"token {wrong[0]} is not in the vocabulary of {config.vocab_size} entries; check --tokens")
+        raise WorkbenchError(
+            f"token {wrong[0]} is not in the vocabulary of {config.vocab_size} entries; check --tokens"
+        )

@@ -3,8 +3,10 @@
 Each is one LLVM instruction, so the bits are defined by IEEE 754 (fma rounds once; conversions round to even).
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -13,8 +15,7 @@ _HALF = ir.HalfType()
 _FLOAT = ir.FloatType()
 
 
-@intrinsic
-def half_to_float(_context: Any, bits: Any) -> Any:  # noqa: ANN401
+def _half_to_float(_context: Any, _bits: Any) -> Any:  # noqa: ANN401
     """float32 value of an IEEE half given as uint16 bits."""
 
     def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
@@ -23,8 +24,7 @@ def half_to_float(_context: Any, bits: Any) -> Any:  # noqa: ANN401
     return types.float32(types.uint16), emit
 
 
-@intrinsic
-def float_to_half(_context: Any, value: Any) -> Any:  # noqa: ANN401
+def _float_to_half(_context: Any, _value: Any) -> Any:  # noqa: ANN401
     """uint16 bits of the IEEE half nearest to a float32, ties to even."""
 
     def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
@@ -33,11 +33,15 @@ def float_to_half(_context: Any, value: Any) -> Any:  # noqa: ANN401
     return types.uint16(types.float32), emit
 
 
-@intrinsic
-def fma(_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401
+def _fma(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:  # noqa: ANN401
     """a*b + c in float32, rounded once."""
 
     def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
         return builder.fma(*args)
 
     return types.float32(types.float32, types.float32, types.float32), emit
+
+
+half_to_float: Callable[[np.uint16], np.float32] = intrinsic(_half_to_float)
+float_to_half: Callable[[np.float32], np.uint16] = intrinsic(_float_to_half)
+fma: Callable[[np.float32, np.float32, np.float32], np.float32] = intrinsic(_fma)

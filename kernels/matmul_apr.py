@@ -49,7 +49,7 @@ def _matmul_f32_apr(
 
 
 def matmul_f32_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """x @ W.T over dequantized weights: x float32 (tokens, in), returns float32 (tokens, out)."""
+    """X @ W.T over dequantized weights: x float32 (tokens, in), returns float32 (tokens, out)."""
     out = np.empty((len(x), weight.shape[0]), dtype=np.float32)
     over_rows(lambda a, b: _matmul_f32_apr(int(weight.type), weight.rows, x, out, a, b), weight.shape[0], least=16)
     return out
@@ -62,6 +62,6 @@ def round_activations(x: NDArray[np.float32], weight: Weight) -> Codes | None:
 
 
 def matmul_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """x @ W.T with 8-bit activations where APR has them; shapes and dtypes as `matmul_f32_apr`."""
+    """X @ W.T with 8-bit activations where APR has them; shapes and dtypes as `matmul_f32_apr`."""
     codes = round_activations(x, weight)
     return matmul_f32_apr(x, weight) if codes is None else matmul_codes(codes, weight)

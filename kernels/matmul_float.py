@@ -46,14 +46,14 @@ def _matmul_f64(
 
 
 def matmul_f32(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """x @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
+    """X @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
     out = np.empty((len(x), weight.shape[0]), dtype=np.float32)
     over_rows(lambda a, b: _matmul_f32(int(weight.type), weight.rows, x, out, a, b), weight.shape[0], least=16)
     return out
 
 
 def matmul_f64(x: NDArray[np.float64], weight: Weight) -> NDArray[np.float64]:
-    """x @ W.T in float64 over the float32 values of the weight; x float64 (tokens, in), returns (tokens, out)."""
+    """X @ W.T in float64 over the float32 values of the weight; x float64 (tokens, in), returns (tokens, out)."""
     out = np.empty((len(x), weight.shape[0]), dtype=np.float64)
     over_rows(lambda a, b: _matmul_f64(int(weight.type), weight.rows, x, out, a, b), weight.shape[0], least=16)
     return out

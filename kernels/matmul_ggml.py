@@ -84,7 +84,10 @@ def _unpack_q6_k(
         for h in range(2):
             for p in range(4):
                 q = codes[256 * b + 128 * h + 32 * p : 256 * b + 128 * h + 32 * p + 32]
-                low, high = block[64 * h + 32 * (p % 2) : 64 * h + 32 * (p % 2) + 32], block[128 + 32 * h : 160 + 32 * h]
+                low, high = (
+                    block[64 * h + 32 * (p % 2) : 64 * h + 32 * (p % 2) + 32],
+                    block[128 + 32 * h : 160 + 32 * h],
+                )
                 nibble, pair = np.uint8(4 * (p // 2)), np.uint8(2 * p)
                 for j in range(32):
                     q[j] = ((low[j] >> nibble) & 15) | (((high[j] >> pair) & 3) << 4)
@@ -128,7 +131,7 @@ def _matmul_k(
         for k in range(n // 32):
             sums32[t, k] = sums16[t, 2 * k] + sums16[t, 2 * k + 1]
     for r in range(start, stop):
-        if type == Q4_K or type == Q5_K:
+        if type in (Q4_K, Q5_K):
             _unpack_q45_k(type, rows[r], codes, scales, mins, d, dmin)
         else:
             _unpack_q6_k(rows[r], codes, scales, d)
@@ -149,9 +152,9 @@ def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
 
 
 def matmul_ggml(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """x @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
+    """X @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
     codes = round_activations(x, weight.type)
-    return matmul_f32(_rounded_to(x, weight.type), weight) if codes is None else matmul_codes(codes, weight)
+    return matmul_f32(rounded_to(x, weight.type), weight) if codes is None else matmul_codes(codes, weight)
 
 
 def matmul_codes(x: Codes, weight: Weight) -> NDArray[np.float32]:
@@ -162,8 +165,8 @@ def matmul_codes(x: Codes, weight: Weight) -> NDArray[np.float32]:
     return out
 
 
-def _rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:
-    """x rounded to the weight's float type, as float32 values."""
+def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:
+    """X rounded to the weight's float type, as float32 values."""
     if type == TensorType.F16:
         with np.errstate(over="ignore"):
             return x.astype(np.float16).astype(np.float32)

@@ -53,7 +53,7 @@ def rms_norm_apr(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float
 
 
 def rms_norm(x: NDArray[Real], weight: NDArray[Real], eps: float) -> NDArray[Real]:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis, mean taken in float64, result in the dtype of x."""
+    """X / sqrt(mean(x^2) + eps) * weight over the last axis, mean taken in float64, result in the dtype of x."""
     mean = np.square(x, dtype=np.float64).mean(axis=-1, keepdims=True)
     scale = (1.0 / np.sqrt(mean + eps)).astype(x.dtype)
     result: NDArray[Real] = weight * (x * scale)
@@ -158,14 +158,12 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group = config.num_attention_heads // config.num_key_value_heads
     scale = q.dtype.type(1.0 / np.sqrt(config.head_dim))
-    over_rows(
-        lambda a, b: _attention(q, k, v, config.head_dim, group, scale, out, a, b), config.num_attention_heads
-    )
+    over_rows(lambda a, b: _attention(q, k, v, config.head_dim, group, scale, out, a, b), config.num_attention_heads)
     return out
 
 
 def silu(x: NDArray[Real]) -> NDArray[Real]:
-    """x / (1 + exp(-x)) elementwise, in the dtype of x."""
+    """X / (1 + exp(-x)) elementwise, in the dtype of x."""
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
         result: NDArray[Real] = x / (x.dtype.type(1) + np.exp(-x))
     return result

@@ -46,12 +46,16 @@ class F32Path:
         return ops.rms_norm(x, self.vector(weight), eps)
 
     def matmul(self, x: Array, weight: Weight) -> Array:
-        """x @ W.T."""
+        """X @ W.T."""
         return matmul_f32(x, weight)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:  # noqa: ARG002 - floats by default
         """The 8-bit codes of x that `matmul` with this weight works on, or None where it keeps floats."""
         return None
+
+    def kept_activations(self, x: Array, weight: Weight) -> Array:  # noqa: ARG002
+        """The float activations that `matmul` multiplies where it makes no codes; x itself if nothing is rounded."""
+        return x
 
     def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
         """Rotation angles (tokens, head_dim/2)."""
@@ -62,7 +66,7 @@ class F32Path:
         return ops.attention(q, k, v, config)
 
     def silu(self, x: Array) -> Array:
-        """x * sigmoid(x)."""
+        """X * sigmoid(x)."""
         return ops.silu(x)
 
 
@@ -105,6 +109,9 @@ class GgmlPath(F32Path):
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
         return matmul_ggml.round_activations(x, weight.type)
 
+    def kept_activations(self, x: Array, weight: Weight) -> Array:
+        return matmul_ggml.rounded_to(x, weight.type)
+
     def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
         return ops.rope_angles_ggml(positions, config)
 
@@ -129,7 +136,6 @@ class AprPath(F32Path):
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
         return matmul_apr.round_activations(x, weight)
-
 
 
 _PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), GgmlPath(), AprPath())}

@@ -66,7 +66,7 @@ def tensor_names(a: Artifact, b: Artifact) -> list[str]:
 
 
 def sweep(
-    a: Artifact, b: Artifact, progress: Callable[[int, int, str], None] = lambda done, total, name: None
+    a: Artifact, b: Artifact, progress: Callable[[int, int, str], object] = lambda *_: None
 ) -> Iterator[TensorDifference]:
     """Compare every tensor of two artifacts; progress(done, total, name) is called before each."""
     names = tensor_names(a, b)

@@ -44,7 +44,9 @@ def main() -> None:
         for t in range(TOKENS):
             for r in range(ROWS):
                 result = c.c_float()
-                function(COLUMNS, c.addressof(result), 0, weight.rows[r].ctypes.data, 0, answers[kind][t].ctypes.data, 0, 1)
+                function(
+                    COLUMNS, c.addressof(result), 0, weight.rows[r].ctypes.data, 0, answers[kind][t].ctypes.data, 0, 1
+                )
                 out[t, r] = result.value
         answers[type.name] = out
     np.savez_compressed(ROOT / "tests/golden/ggml-dots.npz", **answers)

@@ -107,7 +107,9 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
     recorded = dump(f"llama-cpp-{architecture}-{type.name.lower()}.npz")
     if architecture == "llama":
         recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
-    checked = [check_stage(site, ours, theirs, type) for site, ours, theirs in forced(model, numeric_path("ggml"), recorded)]
+    checked = [
+        check_stage(site, ours, theirs, type) for site, ours, theirs in forced(model, numeric_path("ggml"), recorded)
+    ]
     assert set(MATMULS) <= {site.stage for site in checked}
 
 
@@ -151,7 +153,9 @@ def test_a_run_goes_on_after_any_layer_with_the_same_bits():
     whole = list(forward(model, TOKENS, path))
     x = dict(whole)[Site(1, "layer_output")]
     rest = list(forward(model, TOKENS, path, start_layer=2, x=x))
-    assert [site for site, _ in rest] == [site for site, _ in whole[-len(rest) :]] and rest[0][0] == Site(2, "attn_norm")
+    assert [site for site, _ in rest] == [site for site, _ in whole[-len(rest) :]] and rest[0][0] == Site(
+        2, "attn_norm"
+    )
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(rest, whole[-len(rest) :], strict=True))
 
 
@@ -174,5 +178,3 @@ def test_rotation_keeps_the_length_of_every_pair():
     turned = rotate(x, np.random.default_rng(1).uniform(0, 6, (3, config.head_dim // 2)), config)
     assert not np.allclose(turned, x)
     assert np.allclose(np.linalg.norm(turned, axis=1), np.linalg.norm(x, axis=1), rtol=1e-14)
-
-

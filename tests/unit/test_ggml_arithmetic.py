@@ -62,7 +62,9 @@ def test_vector_and_plain_dots_have_the_same_bits(name):
         x = rng.integers(-127, 128, n).astype(np.int8)
         arrays = (
             codes.astype(np.int8),
-            rng.integers(-128, 128, n // 16).astype(np.int16) if scheme.scales == 2 else np.repeat(rng.integers(0, 64, n // 32), 2).astype(np.int16),
+            rng.integers(-128, 128, n // 16).astype(np.int16)
+            if scheme.scales == 2
+            else np.repeat(rng.integers(0, 64, n // 32), 2).astype(np.int16),
             rng.integers(0, 64, n // 32).astype(np.int16),
             rng.standard_normal(blocks).astype(np.float32),
             rng.standard_normal(blocks).astype(np.float32),

@@ -1,0 +1,67 @@
+"""The noise floor of a stage: what its numeric path must add on this very input, predicted from the data.
+
+A path rounds the activations of quantized matmuls to 8 bits (or to the weight's float type) and every float operation
+to 24 bits. The first rounding is in hand, element by element, so its effect is known: it passes through the same
+weights in float64. The second is a small multiple of 2^-24 of the magnitudes that are added up.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.activations import Codes
+from kernels.forward import At
+from kernels.matmul_float import matmul_f64
+from kernels.paths import Array
+from kernels.stages import Site
+from kernels.weight import Weight
+from workbench.stage_tensors import stage_tensors
+
+_UNIT = 2.0**-24
+# Rounding errors of the float operations of a stage, in units of 2^-24 of the norms involved; docs/bisect.md.
+_PER_OUTPUT, _PER_TERM = 4.0, 2.0
+_CANCELLING = ("qkv_bias", "q_post_rope", "k_post_rope", "attention", "post_attn_residual", "post_ffn_residual")
+MATMUL_INPUT = {
+    "qkv_matmul": "attn_norm",
+    "attn_out": "attention",
+    "ffn_gate": "ffn_norm",
+    "ffn_up": "ffn_norm",
+    "ffn_out": "ffn_swigl",
+    "lm_head": "final_norm",
+}
+
+
+def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Array) -> float:
+    """‖what the path's own rounding adds at this stage‖, in the units of the output."""
+    norm = float(np.linalg.norm(output.astype(np.float64)))
+    if at.path.dtype == np.float64:
+        return norm * 2.0**-50
+    terms = sum(float(np.linalg.norm(x.astype(np.float64))) for x in inputs.values()) if stage in _CANCELLING else 0.0
+    error = _UNIT * (_PER_OUTPUT * norm + _PER_TERM * terms)
+    if stage not in MATMUL_INPUT:
+        return error
+    x = np.ascontiguousarray(inputs[MATMUL_INPUT[stage]], dtype=np.float32)
+    energy = error**2
+    for name in stage_tensors(Site(at.layer, stage)):
+        weight = at.model.weight(name)
+        lost = rounding_of(at, weight, x)
+        if lost is not None:
+            energy += float(np.square(matmul_f64(lost, weight)).sum())
+    return float(energy**0.5)
+
+
+def rounding_of(at: At, weight: Weight, x: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """What the path takes away from the activations before this matmul, (tokens, in); None if nothing."""
+    codes = at.path.round_activations(x, weight)
+    if codes is not None:
+        return x - decoded(codes)
+    kept = at.path.kept_activations(x, weight)
+    return None if kept is x else x.astype(np.float64) - kept
+
+
+def decoded(codes: Codes) -> NDArray[np.float64]:
+    """The values that 8-bit activations stand for."""
+    tokens, blocks = codes.scales.shape
+    values = codes.codes.reshape(tokens, blocks, -1).astype(np.float64) * codes.scales[:, :, None]
+    return values.reshape(codes.codes.shape)

@@ -1,0 +1,112 @@
+"""What a bisection answers."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kernels.stages import Site
+
+Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]
+Factor = Literal["weights", "numerics", "config", "graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """One checked cell; every figure is relative to B's norm at the cell (None where B is zero).
+
+    observed : ‖y_B - y_A‖. local : what the stage adds on A's input. inherited : what came in, ‖f_B(x_B) - f_B(x_A)‖.
+    floor : what the two paths must add here by themselves. a_off, b_off : distance of each side from float64 on its
+    own weights, in multiples of what its path must add.
+    flipped : 8-bit codes that differ between the sides' inputs to the next matmul, and of how many.
+    """
+
+    site: Site
+    observed: float | None
+    local: float | None
+    inherited: float | None
+    floor: float
+    a_off: float
+    b_off: float
+    flipped: tuple[int, int] | None = None
+
+    @property
+    def amplification(self) -> float | None:
+        """Inherited over observed at the input is left to whoever has the input cell; here inherited over local."""
+        return None if not self.local or self.inherited is None else self.inherited / self.local
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """The first cell that is really wrong."""
+
+    site: Site
+    factor: Factor
+    cause: str
+    explanation: str
+    tensor: str | None = None
+    residual: float | None = None
+    shares: dict[str, float | None] = field(default_factory=dict)
+    runner_up: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bisection:
+    """The answer: verdict, culprit, further culprits, and what it rests on.
+
+    notes : what the answer does not cover, in sentences (a fault that this prompt does not show, ambiguity).
+    """
+
+    verdict: Verdict
+    first_divergent: Site | None
+    culprit: Culprit | None
+    others: tuple[Culprit, ...]
+    floor: float | None
+    checked: tuple[Decomposition, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether something is wrong (exit code 1)."""
+        return self.verdict == "divergent"
+
+
+def culprit_json(culprit: Culprit) -> dict[str, Any]:
+    """A culprit as `bisect --json` prints it."""
+    return {
+        "layer": culprit.site.layer,
+        "stage": culprit.site.stage,
+        "factor": culprit.factor,
+        "cause": culprit.cause,
+        "tensor": culprit.tensor,
+        "explanation": culprit.explanation,
+        "residual": culprit.residual,
+        "shares": culprit.shares,
+        "runner_up": culprit.runner_up,
+    }
+
+
+def bisection_json(answer: Bisection) -> dict[str, Any]:
+    """The answer as `bisect --json` prints it; contract: schemas/bisect.schema.json."""
+    first = answer.first_divergent
+    return {
+        "verdict": answer.verdict,
+        "first_divergent": None if first is None else {"layer": first.layer, "stage": first.stage},
+        "culprit": None if answer.culprit is None else culprit_json(answer.culprit),
+        "others": [culprit_json(other) for other in answer.others],
+        "floor": answer.floor,
+        "cells_checked": len(answer.checked),
+        "notes": list(answer.notes),
+        "cells": [
+            {
+                "layer": cell.site.layer,
+                "stage": cell.site.stage,
+                "observed": cell.observed,
+                "local": cell.local,
+                "inherited": cell.inherited,
+                "floor": cell.floor,
+                "a_off": cell.a_off,
+                "b_off": cell.b_off,
+                "flipped_codes": cell.flipped,
+            }
+            for cell in answer.checked
+        ],
+    }
