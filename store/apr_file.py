@@ -51,11 +51,12 @@ def open_apr(file: ModelFile) -> Artifact:
     """Open an APR v2 file as an artifact; see `store.artifact.open_artifact` for the errors."""
     header = _read_header(file)
     metadata = _read_metadata(file, header)
-    stored = _read_index(file, header)
-    problems = header.problems + _index_problems(file, stored) + _footer_problems(file, stored)
     fields = Fields(file.shown, metadata)
     _refuse_shards(fields)
+    _refuse_json_weights(file, header)
     architecture = _architecture(fields)
+    stored = _read_index(file, header)
+    problems = header.problems + _index_problems(file, stored) + _footer_problems(file, stored)
     tensors = by_canonical_name(file.shown, stored)
     interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
     config = _config(file, fields, architecture, rope_type, tensors, doubts)
@@ -132,6 +133,14 @@ def _shortened(value: object) -> object:
     return LazyArray(len(value), names.get(kinds.pop(), "object") if len(kinds) == 1 else "object", lambda: value)
 
 
+def _refuse_json_weights(file: ModelFile, header: Header) -> None:
+    start = file.read(header.index_offset, min(2, file.size - header.index_offset), "the tensor index")
+    if start[:1] == b"[" and start[1:] != b"\0":  # read as the length of a name it would be too long
+        raise UnsupportedModelError(
+            f"{file.shown} keeps its weights as one JSON text (an early converter's dialect); convert the model again."
+        )
+
+
 def _read_index(file: ModelFile, header: Header) -> list[TensorInfo]:
     """Read the tensor index; every length is checked before it is used."""
     if header.index_offset > header.data_offset:
@@ -140,10 +149,6 @@ def _read_index(file: ModelFile, header: Header) -> list[TensorInfo]:
         )
     longest = header.tensor_count * (2 + apr.MAX_NAME + 2 + 8 * apr.MAX_DIMS + 16)
     data = file.read(header.index_offset, min(header.data_offset - header.index_offset, longest), "the tensor index")
-    if data[:1] == b"[" and data[1:2] != b"\0":
-        raise UnsupportedModelError(
-            f"{file.shown} keeps its weights as one JSON text (an early converter's dialect); convert the model again."
-        )
     stored, position = [], 0
     try:
         for _ in range(header.tensor_count):

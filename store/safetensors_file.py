@@ -57,11 +57,11 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> Artifact:
             f"{file.shown} needs the config.json of its model beside it, in {printable(str(folder))}; copy it there."
         )
     config_file = ModelFile.at(config_path)
-    is_single = file.read(0, min(file.size, 8), "its start")[7:] == b"\0"  # JSON text has no zero byte
-    sources, stored, problems = _single(file) if is_single else _sharded(file)
     values = read_object(config_file)
     fields = Fields(f"{printable(folder.resolve().name)}/config.json", values)
     _check_supported(fields)
+    is_single = file.read(0, min(file.size, 8), "its start")[7:] == b"\0"  # JSON text has no zero byte
+    sources, stored, problems = _single(file) if is_single else _sharded(file)
     tensors = by_canonical_name(file.shown, stored)
     config = _config(fields, has_lm_head=LM_HEAD in tensors)
     problems += check_tensors(file.shown, tensors, config) + _odd_settings(fields, config)

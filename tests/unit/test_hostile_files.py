@@ -23,18 +23,6 @@ def string(text: bytes, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if length is None else length) + text
 
 
-def gguf_file(*, keys=(), tensors=(), n_keys=None, n_tensors=None, version=3, data=b"") -> bytes:
-    head = struct.pack(
-        "<4sIQQ",
-        b"GGUF",
-        version,
-        len(tensors) if n_tensors is None else n_tensors,
-        len(keys) if n_keys is None else n_keys,
-    )
-    head += b"".join(keys) + b"".join(tensors)
-    return head + bytes(-len(head) % 32) + data
-
-
 def key(name: bytes, type: int, value: bytes) -> bytes:
     return string(name) + struct.pack("<I", type) + value
 
@@ -48,6 +36,20 @@ def array(element: int, length: int, data: bytes = b"") -> bytes:
 
 
 ARCHITECTURE = key(b"general.architecture", 8, string(b"llama"))
+
+
+def gguf_file(*, keys=(ARCHITECTURE,), tensors=(), n_keys=None, n_tensors=None, version=3, data=b"") -> bytes:
+    head = struct.pack(
+        "<4sIQQ",
+        b"GGUF",
+        version,
+        len(tensors) if n_tensors is None else n_tensors,
+        len(keys) if n_keys is None else n_keys,
+    )
+    head += b"".join(keys) + b"".join(tensors)
+    return head + bytes(-len(head) % 32) + data
+
+
 F32 = bytes(32)
 
 GGUF_FILES = {
@@ -56,7 +58,7 @@ GGUF_FILES = {
     "version 99": (gguf_file(version=99), "is GGUF version 99; supported are versions 2 and 3"),
     "2**60 tensors": (gguf_file(n_tensors=2**60), "claims 1152921504606846976 tensors"),
     "2**60 keys": (gguf_file(n_keys=2**60), "claims 1152921504606846976 metadata entries"),
-    "more tensors than there are": (gguf_file(n_tensors=1000), "would end at byte"),
+    "more tensors than there are": (gguf_file(keys=(), n_tensors=1000), "would end at byte"),
     "name of 2**63 bytes": (gguf_file(tensors=[string(b"x", 2**63)]), "a tensor name would end at byte"),
     "key of 2**64-1 bytes": (gguf_file(keys=[string(b"x", 2**64 - 1)]), "a metadata key would end at byte"),
     "value of 2**62 bytes": (gguf_file(keys=[key(b"k", 8, string(b"", 2**62))]), "metadata k would end at byte"),
@@ -70,7 +72,7 @@ GGUF_FILES = {
     "array of arrays": (gguf_file(keys=[key(b"k", 9, array(9, 1))]), "an array of 1 elements of type 9"),
     "unknown value type": (gguf_file(keys=[key(b"k", 13, b"")]), "metadata k has the unknown type 13"),
     "key twice": (gguf_file(keys=[key(b"k", 0, b"\1")] * 2), "metadata key k stands there twice"),
-    "no architecture": (gguf_file(), r"does not say general\.architecture"),
+    "no architecture": (gguf_file(keys=()), r"does not say general\.architecture"),
     "architecture is a number": (gguf_file(keys=[key(b"general.architecture", 4, bytes(4))]), "gives general.architec"),
     "a part of several": (gguf_file(keys=[key(b"split.count", 2, b"\3\0")]), "is one of 3 parts"),
     "alignment 3": (gguf_file(keys=[key(b"general.alignment", 4, b"\3\0\0\0")]), "alignment is 3, not a power of two"),
@@ -97,10 +99,16 @@ GGUF_FILES = {
     ),
     "overlap": (gguf_file(tensors=[tensor(b"t", [8]), tensor(b"u", [4], offset=28)], data=F32 * 2), "t and u overlap"),
     "tensor twice": (
-        gguf_file(keys=[ARCHITECTURE], tensors=[tensor(b"t", [8]), tensor(b"t", [8], offset=32)], data=F32 * 2),
+        gguf_file(tensors=[tensor(b"t", [8]), tensor(b"t", [8], offset=32)], data=F32 * 2),
         "stores t twice",
     ),
-    "no embedding": (gguf_file(keys=[ARCHITECTURE]), r"lacks the tensor token_embd\.weight"),
+    "other architecture, with tensors of its own": (
+        gguf_file(
+            keys=[key(b"general.architecture", 8, string(b"qwen3moe"))], tensors=[tensor(b"t", [2, 2, 2], type=39)]
+        ),
+        "has the architecture qwen3moe; supported are llama, qwen2",
+    ),
+    "no embedding": (gguf_file(), r"lacks the tensor token_embd\.weight"),
     "escape sequence": (
         gguf_file(tensors=[tensor("\x1b[2J\u202e".encode() + b"\xff", [0])]),
         r"tensor \\x1b\[2J\\u202e\\xff has the shape 0",
@@ -122,7 +130,16 @@ APR_HEADER = "<4sBBHIQIQQI20x"
 ENTRY = struct.pack("<H1sBB3Q", 1, b"t", 0, 1, 8, 0, 32)
 
 
-def apr_file(*, count=1, metadata=b"{}", metadata_at=64, size=None, index=ENTRY, index_at=None, data_at=None) -> bytes:
+def apr_file(
+    *,
+    count=1,
+    metadata=b'{"architecture":"llama"}',
+    metadata_at=64,
+    size=None,
+    index=ENTRY,
+    index_at=None,
+    data_at=None,
+) -> bytes:
     start = 64 + len(metadata) if index_at is None else index_at
     data = 64 + len(metadata) + len(index) if data_at is None else data_at
     size = len(metadata) if size is None else size
@@ -164,7 +181,7 @@ APR_FILES = {
     "offset out of the file": (apr_file(index=entry(offset=2**64 - 1)), "tensor t would end at byte"),
     "size out of the file": (apr_file(index=entry(size=2**64 - 1)), "tensor t would end at byte"),
     "overlap": (apr_file(count=2, index=ENTRY * 2), "tensors t and t overlap"),
-    "nothing needed": (apr_file(), "does not say model_type"),
+    "no architecture": (apr_file(metadata=b"{}"), "does not say model_type"),
     "hidden size of 10**30": (
         apr_file(metadata=b'{"architecture":"llama","hidden_size":1e30}', index=entry(b"output.weight")),
         "lacks the tensor model.embed_tokens.weight",

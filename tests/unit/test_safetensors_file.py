@@ -124,6 +124,14 @@ def test_a_config_that_cannot_be_is_an_error_that_says_why(tmp_path, changes, wo
         open_artifact(tmp_path)
 
 
+def test_a_quantized_checkpoint_is_refused_by_its_method_and_not_by_its_tensors(tmp_path):
+    model = tiny_safetensors(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(header_of({"a": F32_PAIR | {"dtype": "I32"}}, bytes(8)))
+    write_config(tmp_path, model, quantization_config={"quant_method": "awq"})
+    with pytest.raises(UnsupportedModelError, match=r"quantization_config \(awq\); supported are plain"):
+        open_artifact(tmp_path)
+
+
 def test_rope_scaling_factors(tmp_path):
     model = tiny_safetensors(tmp_path, "llama", head_dim=128, heads=1, kv_heads=1)
     write_config(tmp_path, model, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})
