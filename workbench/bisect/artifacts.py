@@ -18,7 +18,7 @@ from workbench.bisect.floor import predicted_error
 from workbench.bisect.substitution import Factors, relative, share
 from workbench.bisect.verdict import Bisection, Culprit, Decomposition
 from workbench.bisect.weight_causes import weight_causes
-from workbench.bisect.weight_check import Stored, WeightCheck, check_weights
+from workbench.bisect.weight_check import WeightCheck, check_weights
 from workbench.stage_tensors import stage_tensors
 
 # A difference in float64 below this share of the output cannot be seen through float32 arithmetic.
@@ -168,7 +168,7 @@ def _culprit(cell: _Cell, differing: list[tuple[str, WeightCheck]], notes: list[
 
 def judge_tensor(site: Site, name: str, a: Model, b: Model) -> Culprit:
     """The culprit that an unexplained tensor is, with the mistake that reproduces it and the next best one."""
-    causes = weight_causes(name, a, Stored.of(a.weight(name)), Stored.of(b.weight(name)))
+    causes = weight_causes(name, a, b)
     best, rest = causes[0], causes[1:]
     if not best.explained:
         unknown = causes[-1]

@@ -41,6 +41,7 @@ class _Question:
     stored_a: Stored
     stored_b: Stored
     affected: NDArray[np.bool_]  # (rows, blocks)
+    levels: int  # different values that a block of B's own format can hold
 
     @property
     def config(self) -> ModelConfig:
@@ -85,10 +86,11 @@ class _Question:
         return f" (head {heads[0]})" if len(heads) == 1 else f" (heads {heads[0]} to {heads[-1]})"
 
 
-def weight_causes(name: str, a: Model, stored_a: Stored, stored_b: Stored) -> list[WeightCause]:
+def weight_causes(name: str, a: Model, b: Model) -> list[WeightCause]:
     """Every mistake of the catalogue for one differing tensor, best first; never empty ("unknown" closes the list)."""
+    stored_a, stored_b = (Stored.of(model.weight(name)) for model in (a, b))
     verdict = check(stored_a, stored_b)
-    question = _Question(name, a, stored_a, stored_b, verdict.affected)
+    question = _Question(name, a, stored_a, stored_b, verdict.affected, _levels(b.weight(name).type))
     found = [cause for candidate in _CANDIDATES for cause in candidate(question)]
     found.sort(key=lambda cause: (not cause.explained, cause.residual))
     # A mistake that explains everything is named before one that explains it a rounding better but says more.
@@ -96,6 +98,12 @@ def weight_causes(name: str, a: Model, stored_a: Stored, stored_b: Stored) -> li
     explained = sorted((c for c in found if c.explained), key=lambda c: order.get(c.cause, len(order)))
     rest = [c for c in found if not c.explained]
     return [*explained, *rest, WeightCause("unknown", f"{name} differs {question.where()}", verdict.rel_rms, False)]
+
+
+def _levels(type: TensorType) -> int:
+    if type in (TensorType.Q4_0, TensorType.Q4_K):
+        return 16
+    return 32 if type in (TensorType.Q5_0, TensorType.Q5_K) else 64
 
 
 _SIMPLEST_FIRST = (
@@ -260,12 +268,13 @@ def _requantized(q: _Question) -> Iterator[WeightCause]:
             words = f"{q.name} carries the rounding of a coarser format, at most that of {coarse.name}"
             yield WeightCause("requantized", words, verdict.rel_rms, True)
             return
-    distinct = [len(np.unique(row)) for row in b.reshape(-1, BLOCK)[:: max(1, b.size // BLOCK // 512)]]
+    if q.levels <= 16:
+        return
+    blocks = b.reshape(-1, BLOCK)[:: max(1, b.size // BLOCK // 512)]
+    distinct = max(len(np.unique(row)) for row in blocks)
     verdict = check(q.stored_a, q.stored_b)
-    if max(distinct) <= 16 and verdict.rel_rms < 0.5:
-        words = (
-            f"{q.name} has at most {max(distinct)} different values in every 32: it was quantized more coarsely before"
-        )
+    if distinct <= 16 and verdict.rel_rms < 0.5:
+        words = f"{q.name} has at most {distinct} different values in every 32: it was quantized more coarsely before"
         yield WeightCause("requantized", words, verdict.rel_rms, True)
 
 

@@ -62,8 +62,9 @@ def check(a: Stored, b: Stored) -> WeightCheck:
     )
     cross = float((a.values[finite].astype(np.float64) * d[finite]).sum())
     slope = cross / energy_a if energy_a else 0.0
-    # Rounding alone gives a slope of at most about -(relative error)^2; twice that is no common factor.
-    allowed = 2 * energy_d / energy_a + 4 * (energy_d / energy_a / max(d.size, 1)) ** 0.5 if energy_a else np.inf
+    # Rounding alone gives a slope of at most about -(relative error)^2, and what chance leaves of one error per block.
+    chance = 4 * (energy_d / energy_a * 256 / d.size) ** 0.5 if energy_a else np.inf
+    allowed = 2 * energy_d / energy_a + chance if energy_a else np.inf
     scaled = abs(slope) > allowed and worst > 0
     rel_rms = (energy_d / energy_b) ** 0.5 if energy_b else (0.0 if energy_d == 0 else float("inf"))
     affected = np.ones_like(blocks, dtype=bool) if scaled and worst <= LIMIT else blocks > LIMIT
