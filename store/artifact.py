@@ -192,8 +192,8 @@ def _guess(start: bytes) -> str:
         b"\x80": "a Python pickle, which is not read because it can run code",
         b"version https://git-lfs": "a Git LFS pointer instead of the model; run `git lfs pull`",
         b"FUGG": "a big-endian GGUF, which is not supported",
-        b"ggml": "an old GGML file, from before GGUF",
-        b"ggjt": "an old GGML file, from before GGUF",
+        b"lmgg": "an old GGML file, from before GGUF",
+        b"tjgg": "an old GGML file, from before GGUF",
     }
     if not start:
         return "empty"
