@@ -11,10 +11,10 @@ from kernels.errors import WorkbenchError
 from kernels.measures import Measures
 from kernels.stages import LAYER_STAGES, STAGES, Site
 from store.run import RunRecord
-from workbench.view import TokenScope
 from workbench.cells import Cell, cell_json
 from workbench.heat import UNMEASURED, Look, counts, level_edge, look
 from workbench.metrics import METRICS, Metric, format_value, in_band
+from workbench.view import TokenScope
 
 # The std ratio cannot see order, sign or permutation, so no verdict rests on it alone.
 JUDGE = METRICS["rel_rms"]

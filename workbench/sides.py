@@ -1,10 +1,27 @@
 """What the two sides of a comparison are: which numeric path a format runs on, and which tokens both run."""
 
+from dataclasses import dataclass
 from pathlib import Path
+
+from kernels.config import ModelConfig
+from kernels.errors import WorkbenchError
+from store.artifact import Artifact, open_artifact
+from store.text import printable
+from store.trace import Trace, open_trace
+from workbench.session import Side
+from workbench.tokenizer import TokenizerError, encode, load_tokenizer
 
 # What the engine that a format belongs to would compute.
 DEFAULT_PATH = {"safetensors": "f32", "gguf": "ggml", "apr": "apr"}
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids that both sides run, and the prompt they came from, if any."""
+
+    ids: tuple[int, ...]
+    prompt: str | None
 
 
 def is_trace(path: Path) -> bool:
@@ -13,3 +30,76 @@ def is_trace(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
+
+
+def open_side(path: Path) -> Artifact | Trace:
+    """Open a model or a recorded trace."""
+    return open_trace(path) if is_trace(path) else open_artifact(path)
+
+
+def side_of(source: Artifact | Trace, numeric_path: str | None) -> Side:
+    """Decide on the numeric path of a side: the one asked for, else that of its format, none for a trace."""
+    path = str(source.path.resolve())
+    if isinstance(source, Trace):
+        if numeric_path is not None:
+            raise WorkbenchError(
+                f"{printable(source.path.name)} is a recorded trace, computed on path {source.run.numeric_path}; "
+                "leave out the option that asks for another path"
+            )
+        return Side(path, "")
+    return Side(path, numeric_path or DEFAULT_PATH[source.format])
+
+
+def shared_tokens(sources: list[Artifact | Trace], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens:
+    """Decide on the token ids: those given, else the prompt's, else those of a recorded trace.
+
+    Raises WorkbenchError where there are none, where the sides tokenize the prompt differently, or where an id is
+    beyond a vocabulary.
+    """
+    if tokens is not None and prompt is not None:
+        raise WorkbenchError("--tokens and --prompt were both given; give one of them")
+    traces = [source for source in sources if isinstance(source, Trace)]
+    if tokens is None and prompt is not None:
+        tokens = _prompt_tokens([source for source in sources if isinstance(source, Artifact)], prompt)
+    elif tokens is None and traces:
+        tokens, prompt = traces[0].run.tokens, traces[0].run.prompt
+    if not tokens:
+        raise WorkbenchError("there is nothing to run; give --tokens 1,2,3 or --prompt TEXT")
+    for source in sources:
+        _check_vocabulary(source, tokens)
+    return Tokens(tokens, prompt)
+
+
+def _prompt_tokens(artifacts: list[Artifact], prompt: str) -> tuple[int, ...]:
+    able = [artifact for artifact in artifacts if artifact.vocabulary is not None]
+    if not able:
+        names = " and ".join(printable(artifact.path.name) for artifact in artifacts) or "a recorded trace"
+        raise TokenizerError(f"{names} has no tokenizer; give --tokens instead of --prompt")
+    found = [encode(artifact, prompt) for artifact in able]
+    if len(found) == 2 and found[0] != found[1]:
+        raise TokenizerError(_how_they_differ(able, found))
+    return tuple(found[0])
+
+
+def _how_they_differ(artifacts: list[Artifact], found: list[list[int]]) -> str:
+    first = next((n for n, (x, y) in enumerate(zip(*found, strict=False)) if x != y), min(map(len, found)))
+    words = []
+    for side, artifact, ids in zip("AB", artifacts, found, strict=True):
+        token = ids[first] if first < len(ids) else None
+        what = "nothing more" if token is None else f"{token} {printable(load_tokenizer(artifact).piece(token))!r}"
+        words.append(f"{side} has {what} ({len(ids)} tokens)")
+    return (
+        f"the two sides tokenize the prompt differently, a finding in itself: at token {first} {' and '.join(words)}; "
+        "give --tokens to run both on the same ids"
+    )
+
+
+def _check_vocabulary(source: Artifact | Trace, tokens: tuple[int, ...]) -> None:
+    config: ModelConfig = source.run.config if isinstance(source, Trace) else source.config
+    if max(tokens) >= config.vocab_size:
+        raise WorkbenchError(
+            f"token {max(tokens)} is beyond the vocabulary of {printable(source.path.name)}, whose ids end at "
+            f"{config.vocab_size - 1}; give other --tokens"
+        )
+
+
