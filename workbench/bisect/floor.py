@@ -32,14 +32,17 @@ MATMUL_INPUT = {
 }
 
 
-def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Array) -> float:
-    """‖what the path's own rounding adds at this stage‖, in the units of the output."""
+def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Array, rounded: bool = True) -> float:
+    """‖what the path's own rounding adds at this stage‖, in the units of the output.
+
+    rounded : whether activations are rounded before a matmul on one side only; two runs of one path round alike.
+    """
     norm = float(np.linalg.norm(output.astype(np.float64)))
     if at.path.dtype == np.float64:
         return norm * 2.0**-50
     terms = sum(float(np.linalg.norm(x.astype(np.float64))) for x in inputs.values()) if stage in _CANCELLING else 0.0
     error = _UNIT * (_PER_OUTPUT * norm + _PER_TERM * terms)
-    if stage not in MATMUL_INPUT:
+    if stage not in MATMUL_INPUT or not rounded:
         return error
     x = np.ascontiguousarray(inputs[MATMUL_INPUT[stage]], dtype=np.float32)
     energy = error**2

@@ -258,7 +258,11 @@ def _requantized(q: _Question) -> Iterator[WeightCause]:
     a, b = q.stored_a.values, q.stored_b.values
     if b.shape[1] % BLOCK or q.is_bias or not np.isfinite(b).all():
         return
-    for coarse, levels, least in ((TensorType.Q4_0, 16, 8.0), (TensorType.Q5_0, 32, 16.0), (TensorType.Q8_0, 256, 127.0)):
+    for coarse, levels, least in (
+        (TensorType.Q4_0, 16, 8.0),
+        (TensorType.Q5_0, 32, 16.0),
+        (TensorType.Q8_0, 256, 127.0),
+    ):
         blocks = a.reshape(-1, BLOCK)
         top = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)
         step = (np.abs(top) / least).astype(np.float16).astype(np.float32)
