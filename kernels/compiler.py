@@ -41,7 +41,7 @@ def _cache_folder() -> Path:
     return Path(base) / "kernels" / digest.hexdigest()[:16]
 
 
-numba.config.CACHE_DIR = str(_cache_folder())
+numba.config.CACHE_DIR = str(_cache_folder())  # type: ignore[attr-defined]
 
 
 def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:

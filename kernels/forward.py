@@ -91,7 +91,9 @@ def qkv_matmul(at: At, attn_norm: Array) -> Array:  # noqa: D103
 def qkv_bias(at: At, qkv_matmul: Array) -> Array | None:  # noqa: D103
     if not any(at.has(f"self_attn.{p}_proj.bias") for p in "qkv"):
         return None
-    return qkv_matmul + np.concatenate([at.path.vector(at.weight(f"self_attn.{p}_proj.bias")) for p in "qkv"])
+    biases = [at.path.vector(at.weight(f"self_attn.{p}_proj.bias")) for p in "qkv"]
+    biased: Array = qkv_matmul + np.concatenate(biases)
+    return biased
 
 
 def q_post_rope(at: At, qkv_bias: Array) -> Array:  # noqa: D103

@@ -4,7 +4,7 @@ Each is one LLVM instruction, so the bits are defined by IEEE 754 (fma rounds on
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
@@ -42,6 +42,6 @@ def _fma(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:  # noqa: ANN401
     return types.float32(types.float32, types.float32, types.float32), emit
 
 
-half_to_float: Callable[[np.uint16], np.float32] = intrinsic(_half_to_float)
-float_to_half: Callable[[np.float32], np.uint16] = intrinsic(_float_to_half)
-fma: Callable[[np.float32, np.float32, np.float32], np.float32] = intrinsic(_fma)
+half_to_float = cast("Callable[[np.uint16], np.float32]", intrinsic(_half_to_float))
+float_to_half = cast("Callable[[np.float32], np.uint16]", intrinsic(_float_to_half))
+fma = cast("Callable[[np.float32, np.float32, np.float32], np.float32]", intrinsic(_fma))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class Columns(NamedTuple):
     """Columns of a profile. Sums run over the pairs in which both values are finite; d = a - b."""
 
-    count: int = 0  # channels
+    channels: int = 0
     finite: int = 1  # pairs with both values finite
     mean_a: int = 2
     mean_b: int = 3
@@ -105,7 +105,7 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
         plain = ("std_a", "std_b", "mean_shift", "max_abs", "mean_abs", "rms", "max_ulp")
         words |= dict.fromkeys(plain, "no finite pair")
     return Measures(
-        count=int(p[:, COL.count].sum()),
+        count=int(p[:, COL.channels].sum()),
         finite=int(n),
         std_a=std_a if some else None,
         std_b=std_b if some else None,
@@ -123,7 +123,7 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
         nmse_var=ratio("nmse_var", energy_d / max(n, 1), std_b**2, no_spread**2, flat),
         one_minus_cosine=_one_minus_cosine(p, energy_a, energy_b, energy_d, ratio, zero),
         max_ulp=int(p[:, COL.max_ulp].max()) if some else None,
-        identical_share=float(p[:, COL.same_bits].sum() / p[:, COL.count].sum()),
+        identical_share=float(p[:, COL.same_bits].sum() / p[:, COL.channels].sum()),
         nonfinite_a=int(p[:, COL.nonfinite_a].sum()),
         nonfinite_b=int(p[:, COL.nonfinite_b].sum()),
         words=words,

@@ -21,7 +21,7 @@ def _order(bits: np.int32) -> np.int64:
 @helper()
 def _finite(bits_a: np.int32, bits_b: np.int32) -> bool:
     """Whether two float32 values are both finite; asked of their bits, which no re-ordering of sums can fold away."""
-    return (bits_a & 0x7F800000) != 0x7F800000 and (bits_b & 0x7F800000) != 0x7F800000
+    return bool((bits_a & 0x7F800000) != 0x7F800000 and (bits_b & 0x7F800000) != 0x7F800000)
 
 
 @kernel(
@@ -42,7 +42,7 @@ def _sums(
         for i in range(channels):
             x, y = np.float64(a[t, i]), np.float64(b[t, i])
             keep = _finite(bits_a[t, i], bits_b[t, i])
-            x, y = (x, y) if keep else (0.0, 0.0)
+            x, y = (x, y) if keep else (np.float64(0), np.float64(0))
             finite += 1 if keep else 0
             sum_a += x
             sum_b += y
@@ -58,7 +58,7 @@ def _sums(
         for i in range(channels):
             x, y = np.float64(a[t, i]), np.float64(b[t, i])
             keep = _finite(bits_a[t, i], bits_b[t, i])
-            x, y = (x - mean_a, y - mean_b) if keep else (0.0, 0.0)
+            x, y = (x - mean_a, y - mean_b) if keep else (np.float64(0), np.float64(0))
             centred_a += x * x
             centred_b += y * y
         row = out[t]

@@ -3,7 +3,7 @@
 Each engine's own rule is a function of its own where the rules differ; paths.py says which path uses which.
 """
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,8 @@ def rope_angles_f64(positions: NDArray[np.int64], config: ModelConfig) -> NDArra
 def rope_angles_f32(positions: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float32]:
     """The same in float32 throughout, as transformers and APR compute their tables."""
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents / _factors(config).astype(np.float32)
+    powers = np.power(np.float32(config.rope_theta), exponents, dtype=np.float32)
+    frequencies = np.float32(1) / powers / _factors(config).astype(np.float32)
     angles: NDArray[np.float32] = positions[:, None].astype(np.float32) * frequencies
     return angles
 
@@ -80,13 +81,13 @@ def rope_angles_ggml(positions: NDArray[np.int64], config: ModelConfig) -> NDArr
 
     The error grows with position and channel (ggml-cpu/ops.cpp `ggml_rope_cache_init`).
     """
-    step = np.float32(np.float64(np.float32(config.rope_theta)) ** np.float64(np.float32(-2.0 / config.head_dim)))
-    angle = positions.astype(np.float32)
+    step = np.float32(float(np.float32(config.rope_theta)) ** float(np.float32(-2.0 / config.head_dim)))
+    angle: NDArray[np.float32] = positions.astype(np.float32)
     angles = np.empty((len(positions), config.head_dim // 2), np.float32)
     for i in range(angles.shape[1]):
         angles[:, i] = angle
-        angle = angle * step
-    return angles / _factors(config).astype(np.float32)
+        angle *= step
+    return cast("NDArray[np.float32]", angles / _factors(config).astype(np.float32))
 
 
 def _factors(config: ModelConfig) -> NDArray[np.float64]:
@@ -157,13 +158,12 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
     out = np.empty_like(q)
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group = config.num_attention_heads // config.num_key_value_heads
-    scale = q.dtype.type(1.0 / np.sqrt(config.head_dim))
+    scale = q.dtype.type(config.head_dim**-0.5)
     over_rows(lambda a, b: _attention(q, k, v, config.head_dim, group, scale, out, a, b), config.num_attention_heads)
     return out
 
 
 def silu(x: NDArray[Real]) -> NDArray[Real]:
-    """X / (1 + exp(-x)) elementwise, in the dtype of x."""
+    """Elementwise x / (1 + exp(-x)) in the dtype of x."""
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
-        result: NDArray[Real] = x / (x.dtype.type(1) + np.exp(-x))
-    return result
+        return cast("NDArray[Real]", x / (x.dtype.type(1) + np.exp(-x)))

@@ -96,8 +96,10 @@ def plain_dot(scheme: Scheme) -> Dot:
         r0, r1, r2, r3 = acc[4] + acc[0], acc[5] + acc[1], acc[6] + acc[2], acc[7] + acc[3]
         result = (r0 + r2) + (r1 + r3)
         if min_lanes:
-            return result + ((least[0] + least[2]) + (least[1] + least[3]))
-        return result + least[0] if min_sum else result
+            result += (least[0] + least[2]) + (least[1] + least[3])
+        if min_sum:
+            result += least[0]
+        return np.float32(result)
 
     return dot
 
