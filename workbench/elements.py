@@ -1,0 +1,138 @@
+"""The elements of one cell: order them by how they differ, find any of them, see where and how much they differ."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Order = Literal["abs", "index", "ulp", "relative"]
+ORDERS: dict[Order, str] = {"abs": "|d|", "index": "index", "ulp": "ULP distance", "relative": "relative |d|"}
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One pair of values. d = a - b; relative = |d|/|b|; ulp in float32 steps, None unless both are finite."""
+
+    token: int
+    channel: int
+    a: float
+    b: float
+    d: float
+    relative: float
+    ulp: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """The values of both sides over the same tokens.
+
+    a, b : float32 (tokens, channels). positions : token position of every row.
+    """
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    positions: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return int(self.a.size)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.a.shape[1])
+
+    @cached_property
+    def distance(self) -> NDArray[np.float64]:
+        """|a-b| of every element in index order; infinite where only one side is finite or both are not and differ."""
+        a, b = self.a.reshape(-1), self.b.reshape(-1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            d = np.abs(a.astype(np.float64) - b)
+        d[~np.isfinite(d)] = np.inf
+        d[a.view(np.int32) == b.view(np.int32)] = 0.0
+        return d
+
+    def element(self, index: int) -> Element:
+        """Return one element by its index, token by token."""
+        row, channel = divmod(index, self.channels)
+        a, b = self.a[row, channel : channel + 1], self.b[row, channel : channel + 1]
+        x, y = float(a[0]), float(b[0])
+        return Element(
+            token=self.positions[row],
+            channel=channel,
+            a=x,
+            b=y,
+            d=x - y,
+            relative=float(_relative(np.abs(np.array([x - y])), b)[0]),
+            ulp=int(ulp_distance(a, b)[0]) if np.isfinite(x) and np.isfinite(y) else None,
+        )
+
+    def index(self, token: int, channel: int) -> int | None:
+        """Index of the element of a token position and channel, or None if there is none."""
+        if token not in self.positions or not 0 <= channel < self.channels:
+            return None
+        return self.positions.index(token) * self.channels + channel
+
+    def ordered(self, order: Order) -> NDArray[np.int64] | None:
+        """Indices with the largest difference first, ties in index order; None for index order itself."""
+        if order == "index":
+            return None
+        key = self.distance
+        if order == "relative":
+            key = _relative(key, self.b.reshape(-1))
+        elif order == "ulp":
+            steps = ulp_distance(self.a.reshape(-1), self.b.reshape(-1))
+            key = np.where(np.isinf(key), np.inf, steps.astype(np.float64))
+        return np.argsort(-key, kind="stable")
+
+    def strip(self, rows: int, columns: int) -> NDArray[np.float64]:
+        """Largest |d| in each of at most rows x columns groups of neighbouring tokens and channels."""
+        d = self.distance.reshape(self.a.shape)
+        tokens = _starts(d.shape[0], rows)
+        channels = _starts(d.shape[1], columns)
+        by_channel = np.maximum.reduceat(d, channels, axis=1)
+        grouped: NDArray[np.float64] = np.maximum.reduceat(by_channel, tokens, axis=0)
+        return grouped
+
+
+def _starts(length: int, groups: int) -> NDArray[np.int64]:
+    """First index of each of at most `groups` groups of neighbours that cover range(length)."""
+    groups = max(min(groups, length), 1)
+    return np.arange(groups, dtype=np.int64) * length // groups
+
+
+def _relative(distance: NDArray[np.float64], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative: NDArray[np.float64] = distance / np.abs(b.astype(np.float64))
+    relative[distance == 0] = 0.0
+    return relative
+
+
+def ulp_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Number of float32 steps between finite values; -0 and +0 are the same place."""
+
+    def place(x: NDArray[np.float32]) -> NDArray[np.int64]:
+        bits = np.ascontiguousarray(x).view(np.int32).astype(np.int64)
+        return np.where(bits < 0, -(2**31) - bits, bits)
+
+    steps: NDArray[np.int64] = np.abs(place(a) - place(b))
+    return steps
+
+
+def histogram(values: NDArray[np.floating], low: float, high: float, bins: int) -> NDArray[np.int64]:
+    """Counts of the finite values in `bins` equal parts of [low, high]."""
+    flat = values.reshape(-1)
+    counts, _ = np.histogram(flat[np.isfinite(flat)], bins=bins, range=(low, high))
+    return counts.astype(np.int64)
+
+
+def bounds(*arrays: NDArray[np.floating]) -> tuple[float, float]:
+    """Least and largest finite value of all arrays; (0, 0) if there is none."""
+    finite = [part[np.isfinite(part)] for part in arrays]
+    filled = [part for part in finite if part.size]
+    if not filled:
+        return 0.0, 0.0
+    return float(min(part.min() for part in filled)), float(max(part.max() for part in filled))
