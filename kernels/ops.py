@@ -166,4 +166,5 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
 def silu(x: NDArray[Real]) -> NDArray[Real]:
     """Elementwise x / (1 + exp(-x)) in the dtype of x."""
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
-        return cast("NDArray[Real]", x / (x.dtype.type(1) + np.exp(-x)))
+        result: NDArray[Real] = np.divide(x, np.exp(-x) + 1, dtype=x.dtype)
+    return result

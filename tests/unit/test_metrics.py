@@ -1,0 +1,133 @@
+"""Difference metrics against exact sums, their words, and their digits where formulas usually lose them."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from kernels.measures import summarise
+from kernels.metrics import logit_agreement, profile
+from workbench.metrics import METRICS, in_band
+
+FLOATS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
+PAIRS = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9).flatmap(
+    lambda shape: st.tuples(*(hnp.arrays(np.float32, shape, elements=FLOATS) for _ in range(2)))
+)
+
+
+def measures(a, b, rows=slice(None)):
+    return summarise(profile(np.float32(a), np.float32(b)), rows)
+
+
+def exact(a, b):
+    """The textbook formulas with exactly rounded sums."""
+    a, b = [float(x) for x in np.ravel(a)], [float(x) for x in np.ravel(b)]
+    n, d = len(a), [x - y for x, y in zip(a, b, strict=True)]
+
+    def std(x):
+        mean = math.fsum(x) / n
+        return math.sqrt(math.fsum((v - mean) ** 2 for v in x) / n)
+
+    norm_a, norm_b, norm_d = (math.sqrt(math.fsum(v * v for v in x)) for x in (a, b, d))
+    return {
+        "std_a": std(a),
+        "std_b": std(b),
+        "mean_shift": math.fsum(d) / n,
+        "max_abs": max(map(abs, d)),
+        "mean_abs": math.fsum(map(abs, d)) / n,
+        "rms": norm_d / math.sqrt(n),
+        "rel_rms": norm_d / norm_b if norm_b else None,
+    }
+
+
+@given(PAIRS)
+@settings(max_examples=150, deadline=None)
+def test_every_metric_is_its_textbook_formula(pair):
+    a, b = pair
+    ours, scale = measures(a, b), float(max(np.abs(a).max(), np.abs(b).max(), 1e-30))
+    for name, value in exact(a, b).items():
+        if value is None:
+            assert getattr(ours, name) is None
+            assert ours.words[name] in ("B zero", "both zero")
+        elif name == "rel_rms":
+            assert getattr(ours, name) == pytest.approx(value, rel=1e-12)
+        else:
+            assert getattr(ours, name) == pytest.approx(value, rel=1e-12, abs=1e-9 * scale)
+
+
+@given(PAIRS)
+@settings(max_examples=50, deadline=None)
+def test_one_token_is_measured_as_if_it_were_alone(pair):
+    a, b = pair
+    row = len(a) - 1
+    whole, alone = measures(a, b, slice(row, row + 1)), measures(a[row:], b[row:])
+    assert (whole.rel_rms, whole.std_ratio, whole.max_abs) == (alone.rel_rms, alone.std_ratio, alone.max_abs)
+    assert (whole.max_token, alone.max_token) == (row, 0)
+
+
+def test_nearly_parallel_vectors_keep_the_digits_of_their_angle():
+    rng = np.random.default_rng(0)
+    b = rng.standard_normal((4, 5000)).astype(np.float32)
+    a = (b + np.float32(3e-6) * rng.standard_normal(b.shape)).astype(np.float32)
+    x, y = (v.astype(np.longdouble).ravel() for v in (a, b))
+    cosine = (x @ y) / np.sqrt((x @ x) * (y @ y))
+    assert measures(a, b).one_minus_cosine == pytest.approx(float(1 - cosine), rel=1e-4)
+    assert measures(b, b).one_minus_cosine == 0
+    assert measures(-b, b).one_minus_cosine == pytest.approx(2, rel=1e-15)
+
+
+def test_a_tensor_against_itself_is_identical_even_if_it_is_all_zero():
+    zero = np.zeros((2, 8), np.float32)
+    ours = measures(zero, zero)
+    assert ours.identical
+    assert {ours.words[name] for name in ("std_ratio", "rel_rms", "one_minus_cosine")} == {"both zero"}
+    assert all(in_band(metric, ours) for metric in METRICS.values())
+
+
+@pytest.mark.parametrize(("a", "b", "words"), [([[1, 2]], [[0, 0]], "B zero"), ([[1, 2]], [[3, 3]], "B constant")])
+def test_a_denominator_of_zero_gets_words_and_is_out_of_band(a, b, words):
+    ours = measures(a, b)
+    assert ours.std_ratio is None
+    assert ours.words["std_ratio"] == words
+    assert in_band(METRICS["std_ratio"], ours) is False
+
+
+def test_nan_and_infinity_are_counted_and_kept_out_of_every_sum():
+    a, b = np.float32([[1, 2, np.nan, 4]]), np.float32([[1, np.inf, 3, 5]])
+    ours = measures(a, b)
+    assert (ours.nonfinite_a, ours.nonfinite_b, ours.finite, ours.count) == (1, 1, 2, 4)
+    assert (ours.max_abs, ours.max_channel, ours.mean_abs) == (1.0, 3, 0.5)
+    assert measures([[np.nan]], [[1.0]]).words["rel_rms"] == "no finite pair"
+
+
+def test_steps_between_floats_are_counted_across_zero():
+    tiny = np.float32(1e-45)
+    assert measures([[tiny]], [[-tiny]]).max_ulp == 2
+    assert measures([[0.0]], [[-0.0]]).max_ulp == 0
+    assert measures([[1.0]], [[np.nextafter(np.float32(1), np.float32(2))]]).max_ulp == 1
+
+
+def test_a_flipped_sign_hides_from_the_std_ratio_but_not_from_the_others():
+    x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
+    ours = measures(-x, x)
+    assert in_band(METRICS["std_ratio"], ours)
+    assert in_band(METRICS["rel_rms"], ours) is False
+    assert in_band(METRICS["one_minus_cosine"], ours) is False
+
+
+def test_unlike_shapes_are_refused():
+    with pytest.raises(ValueError, match="cannot be compared"):
+        profile(np.zeros((7, 8), np.float32), np.zeros((1, 8), np.float32))
+
+
+def test_logit_agreement_is_that_of_the_definitions():
+    a, b = np.float32([[0, 1, 2, 3, 4, 5]]), np.float32([[5, 4, 3, 2, 1, 0]])
+    p, q = (np.exp(x[0].astype(float)) / np.exp(x[0].astype(float)).sum() for x in (a, b))
+    ours = logit_agreement(a, b)
+    assert ours.kl[0] == pytest.approx(float((q * np.log(q / p)).sum()), rel=1e-12)
+    assert not ours.top1[0]
+    assert ours.top5[0] == 4 / 5
+    assert logit_agreement(a, a).kl[0] == 0
