@@ -1,0 +1,56 @@
+"""What the channels of the stages are: how many, and in which order the heads of q and k have them."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.config import ModelConfig
+
+_PROJECTED = ("qkv_matmul", "qkv_bias")
+ROTATED = (*_PROJECTED, "q_post_rope", "k_post_rope")
+_ROWS = 64  # enough to tell how heads rotate
+_ROUNDING = 1e-4  # relative; a rotation in float16 keeps lengths to 1e-3, in float32 to 1e-6
+
+
+def stage_channels(config: ModelConfig) -> dict[str, int]:
+    """Return the channels of every stage of a model."""
+    hidden, ffn = config.hidden_size, config.intermediate_size
+    return {
+        **dict.fromkeys(("embedding", "attn_norm", "attn_out", "post_attn_residual", "ffn_norm"), hidden),
+        **dict.fromkeys(("ffn_out", "post_ffn_residual", "layer_output", "final_norm"), hidden),
+        **dict.fromkeys(_PROJECTED, config.q_size + 2 * config.kv_size),
+        **dict.fromkeys(("q_post_rope", "attention"), config.q_size),
+        "k_post_rope": config.kv_size,
+        **dict.fromkeys(("ffn_gate", "ffn_up", "ffn_silu", "ffn_swigl"), ffn),
+        "lm_head": config.vocab_size,
+    }
+
+
+def halves_from_adjacent(stage: str, channels: int, head_dim: int, kv_size: int) -> NDArray[np.intp]:
+    """Return which channel of a stage whose heads rotate adjacent pairs belongs at each place of the canonical order.
+
+    Channel 2i+s of a head goes to s*head_dim/2+i; V, the last kv_size channels of Q|K|V, stays.
+    """
+    rotated = channels - kv_size if stage in _PROJECTED else channels
+    order = np.arange(channels)
+    order[:rotated] = order[:rotated].reshape(-1, head_dim // 2, 2).swapaxes(1, 2).ravel()
+    return order
+
+
+def rope_pairs(before: NDArray[Any], after: NDArray[Any], head_dim: int) -> Literal["adjacent", "halves"] | None:
+    """Tell from q before and after its rotation, both (tokens, channels), which channels of a head rotate together.
+
+    A rotation keeps the length of every pair that it turns. None where both or neither of the ways do, as for a
+    single token at position 0, which is not turned.
+    """
+    x, y = (np.asarray(values[:_ROWS], np.float64).reshape(-1, head_dim) for values in (before, after))
+    if not np.isfinite(x).all() or not np.isfinite(y).all():
+        return None
+    limit, half = _ROUNDING * float(np.abs(x).max()), head_dim // 2
+    adjacent = np.hypot(x[:, 0::2], x[:, 1::2]) - np.hypot(y[:, 0::2], y[:, 1::2])
+    halves = np.hypot(x[:, :half], x[:, half:]) - np.hypot(y[:, :half], y[:, half:])
+    kept = bool(np.abs(adjacent).max() <= limit), bool(np.abs(halves).max() <= limit)
+    if kept[0] == kept[1]:
+        return None
+    return "adjacent" if kept[0] else "halves"
