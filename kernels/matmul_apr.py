@@ -14,6 +14,7 @@ from kernels.dequantize import dequantize_row
 from kernels.machine import fma
 from kernels.matmul_ggml import matmul_codes
 from kernels.parallel import over_rows
+from kernels.unpack import row_buffers
 from kernels.weight import TensorType, Weight
 
 FUSED_TYPES = (TensorType.Q4_K, TensorType.Q6_K)
@@ -41,9 +42,9 @@ def eight_lane_dot(x: NDArray[np.float32], w: NDArray[np.float32]) -> np.float32
 def _matmul_f32_apr(
     type: int, rows: NDArray[np.uint8], x: NDArray[np.float32], out: NDArray[np.float32], start: int, stop: int
 ) -> None:
-    row = np.empty(x.shape[1], np.float32)
+    row, buffers = np.empty(x.shape[1], np.float32), row_buffers(x.shape[1])
     for r in range(start, stop):
-        dequantize_row(type, rows[r], row)
+        dequantize_row(type, rows[r], row, buffers)
         for t in range(x.shape[0]):
             out[t, r] = eight_lane_dot(x[t], row)
 

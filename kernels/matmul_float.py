@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kernels.compiler import kernel
 from kernels.dequantize import dequantize_row
 from kernels.parallel import over_rows
+from kernels.unpack import row_buffers
 from kernels.weight import Weight
 
 
@@ -18,9 +19,9 @@ def _matmul_f32(
     type: int, rows: NDArray[np.uint8], x: NDArray[np.float32], out: NDArray[np.float32], start: int, stop: int
 ) -> None:
     tokens, n = x.shape
-    row = np.empty(n, np.float32)
+    row, buffers = np.empty(n, np.float32), row_buffers(n)
     for r in range(start, stop):
-        dequantize_row(type, rows[r], row)
+        dequantize_row(type, rows[r], row, buffers)
         for t in range(tokens):
             dot = np.float32(0)
             for i in range(n):
@@ -33,9 +34,9 @@ def _matmul_f64(
     type: int, rows: NDArray[np.uint8], x: NDArray[np.float64], out: NDArray[np.float64], start: int, stop: int
 ) -> None:
     tokens, n = x.shape
-    row, wide = np.empty(n, np.float32), np.empty(n, np.float64)
+    row, wide, buffers = np.empty(n, np.float32), np.empty(n, np.float64), row_buffers(n)
     for r in range(start, stop):
-        dequantize_row(type, rows[r], row)
+        dequantize_row(type, rows[r], row, buffers)
         for i in range(n):
             wide[i] = np.float64(row[i])
         for t in range(tokens):

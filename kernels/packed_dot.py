@@ -12,18 +12,15 @@ the processor has them and as plain loops with the same bits elsewhere.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from kernels.compiler import helper
 from kernels.machine import fma
-
-HAS_AVX2 = bool(llvm.get_host_cpu_features().get("avx2", False))
+from kernels.vectors import F32, HAS_AVX2, I8, I16, I32, Vectors, array_intrinsic
 
 
 class Scheme(NamedTuple):
@@ -41,8 +38,9 @@ Q4_K = Scheme(groups=8, signed=False, scales=1, offset=False, mins="lanes")
 Q5_K = Scheme(groups=8, signed=False, scales=1, offset=False, mins="sum")
 Q6_K = Scheme(groups=8, signed=False, scales=2, offset=True, mins="none")
 
-# codes int8 (n,), scales int16 (n/16,), mins int16 (n/32,), d float32 (blocks,), dmin float32 (blocks,) of the row;
-# codes int8 (n,), d float32 (blocks,), sums of 16 and of 32 codes int16 (n/16,), (n/32,) of the token.
+# Number of blocks; codes, scales, mins, d, dmin of the row as unpack.py leaves them; then of all tokens: codes int8
+# (tokens, n), d float32 (tokens, blocks), sums of 16 and of 32 codes int16 (tokens, n/16), (tokens, n/32); token number.
+# Tokens are told by number and not as slices, because a slice costs Numba an atomic reference count.
 Dot = Callable[..., np.float32]
 
 
@@ -53,6 +51,7 @@ def plain_dot(scheme: Scheme) -> Dot:
 
     @helper()
     def dot(
+        blocks: int,
         codes: NDArray[np.int8],
         scales: NDArray[np.int16],
         mins: NDArray[np.int16],
@@ -62,32 +61,33 @@ def plain_dot(scheme: Scheme) -> Dot:
         xd: NDArray[np.float32],
         sums16: NDArray[np.int16],
         sums32: NDArray[np.int16],
+        t: int,
     ) -> np.float32:
         acc, least = np.zeros(8, np.float32), np.zeros(4, np.float32)
         lanes = np.empty(8, np.int32)
-        for b in range(d.size):
+        for b in range(blocks):
             lanes[:] = 0
             for g in range(groups * b, groups * b + groups):
                 for lane in range(8):
                     total = np.int32(0)
                     for i in range(32 * g + 4 * lane, 32 * g + 4 * lane + 4):
-                        total += np.int32(codes[i]) * np.int32(x[i])
+                        total += np.int32(codes[i]) * np.int32(x[t, i])
                     if scales_in_group:
-                        total *= np.int32(scales[2 * g + lane // 4])
+                        total *= np.int32(scales[scales_in_group * g + (lane // 4 if scales_in_group == 2 else 0)])
                     lanes[lane] += total
             if offset:
                 for lane in range(8):
                     k = 16 * b + 2 * lane
-                    pair = np.int32(scales[k]) * sums16[k] + np.int32(scales[k + 1]) * sums16[k + 1]
+                    pair = np.int32(scales[k]) * sums16[t, k] + np.int32(scales[k + 1]) * sums16[t, k + 1]
                     lanes[lane] -= 32 * pair
-            scale = xd[b] * d[b]
+            scale = xd[t, b] * d[b]
             for lane in range(8):
                 acc[lane] = fma(scale, np.float32(lanes[lane]), acc[lane])
             if min_lanes or min_sum:
-                scale, total = -(xd[b] * dmin[b]), np.int32(0)
+                scale, total = -(xd[t, b] * dmin[b]), np.int32(0)
                 for lane in range(4):
                     k = 8 * b + 2 * lane
-                    pair = np.int32(mins[k]) * sums32[k] + np.int32(mins[k + 1]) * sums32[k + 1]
+                    pair = np.int32(mins[k]) * sums32[t, k] + np.int32(mins[k + 1]) * sums32[t, k + 1]
                     total += pair
                     if min_lanes:
                         least[lane] = fma(scale, np.float32(pair), least[lane])
@@ -104,124 +104,102 @@ def plain_dot(scheme: Scheme) -> Dot:
     return dot
 
 
-class _Vectors:
-    """Emits the vector instructions of one row dot; `b` is the LLVM IR builder."""
-
-    I8, I16, I32, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
-
-    def __init__(self, builder: Any) -> None:  # noqa: ANN401
-        self.b = builder
-
-    def load(self, element: Any, lanes: int, base: Any, index: Any) -> Any:  # noqa: ANN401
-        """`lanes` neighbouring elements, from element number `index` of an array."""
-        address = self.b.bitcast(self.b.gep(base, [index]), ir.VectorType(element, lanes).as_pointer())
-        value = self.b.load(address)
-        value.align = element.width // 8 if hasattr(element, "width") else 4
-        return value
-
-    def splat(self, value: Any, lanes: int) -> Any:  # noqa: ANN401
-        undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-        one = self.b.insert_element(undefined, value, ir.Constant(self.I32, 0))
-        return self.b.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(self.I32, lanes), [0] * lanes))
-
-    def pick(self, first: Any, second: Any, lanes: list[int]) -> Any:  # noqa: ANN401
-        return self.b.shuffle_vector(first, second, ir.Constant(ir.VectorType(self.I32, len(lanes)), lanes))
-
-    def call(self, name: str, result: Any, *args: Any) -> Any:  # noqa: ANN401
-        signature = ir.FunctionType(result, [arg.type for arg in args])
-        return self.b.call(cgutils.get_or_insert_function(self.b.module, signature, name), args)
-
-    def pairs_u8_i8(self, codes: Any, x: Any) -> Any:  # noqa: ANN401
-        """16 int16 sums of two neighbouring uint8 * int8 products; |sum| <= 32512 here, so nothing saturates."""
-        return self.call("llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(self.I16, 16), codes, x)
-
-    def pairs_i16(self, a: Any, b: Any) -> Any:  # noqa: ANN401
-        """int32 sums of two neighbouring int16 * int16 products: 8 of 16 lanes, or 4 of 8."""
-        wide = a.type.count == 16
-        name = "llvm.x86.avx2.pmadd.wd" if wide else "llvm.x86.sse2.pmadd.wd"
-        return self.call(name, ir.VectorType(self.I32, 8 if wide else 4), a, b)
-
-    def fma(self, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401
-        """a*b + c in every float lane, rounded once."""
-        return self.call(f"llvm.fma.v{c.type.count}f32", c.type, a, b, c)
-
-    def to_float(self, lanes: Any) -> Any:  # noqa: ANN401
-        return self.b.sitofp(lanes, ir.VectorType(self.F32, lanes.type.count))
-
-    def halves_added(self, v: Any) -> Any:  # noqa: ANN401
-        half = v.type.count // 2
-        return self.b.fadd(self.pick(v, v, list(range(half, 2 * half))), self.pick(v, v, list(range(half))))
-
-    def total(self, v: Any) -> Any:  # noqa: ANN401
-        """Sum of 8 or 4 float lanes, upper half onto lower half until one is left (`hsum_float_8`)."""
-        while v.type.count > 2:
-            v = self.halves_added(v)
-        first, second = (self.b.extract_element(v, ir.Constant(self.I32, i)) for i in (0, 1))
-        return self.b.fadd(first, second)
-
-
 def vector_dot(scheme: Scheme) -> Dot:
     """The row dot as AVX2 instructions."""
-
-    @intrinsic
-    def dot(_context, codes, scales, mins, d, dmin, x, xd, sums16, sums32):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        signature = types.float32(codes, scales, mins, d, dmin, x, xd, sums16, sums32)
-        return signature, lambda cg, builder, sig, args: _emit_row(scheme, cg, builder, sig, args)
-
-    result: Dot = dot
-    return result
+    return array_intrinsic(11, types.float32, lambda builder, *values: _Row(scheme, builder, *values).emit())
 
 
-def _emit_row(scheme: Scheme, cg: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-    v = _Vectors(builder)
-    arrays = [cg.make_array(kind)(cg, builder, arg) for kind, arg in zip(signature.args, args, strict=True)]
-    codes, scales, mins, d, dmin, x, xd, sums16, sums32 = (array.data for array in arrays)
-    eight, four = ir.VectorType(v.F32, 8), ir.VectorType(v.F32, 4)
-    acc = cgutils.alloca_once_value(builder, ir.Constant(eight, [0.0] * 8))
-    least = cgutils.alloca_once_value(builder, ir.Constant(four, [0.0] * 4))
-    blocks = cgutils.unpack_tuple(builder, arrays[3].shape, 1)[0]
-    i64 = blocks.type
-    with cgutils.for_range(builder, blocks) as loop:
-        block = loop.index
-        at = lambda per_block, extra: builder.add(builder.mul(block, i64(per_block)), i64(extra))  # noqa: E731
-        lanes = ir.Constant(ir.VectorType(v.I32, 8), [0] * 8)
-        for g in range(scheme.groups):
-            here = at(32 * scheme.groups, 32 * g)
-            group = _emit_group(v, scheme, v.load(v.I8, 32, codes, here), v.load(v.I8, 32, x, here), scales, at, g)
-            lanes = builder.add(lanes, group)
-        if scheme.offset:
-            pair = v.pairs_i16(v.load(v.I16, 16, sums16, at(16, 0)), v.load(v.I16, 16, scales, at(16, 0)))
-            lanes = builder.sub(lanes, builder.shl(pair, ir.Constant(pair.type, [5] * 8)))
-        x_scale = builder.load(builder.gep(xd, [block]))
-        scale = builder.fmul(x_scale, builder.load(builder.gep(d, [block])))
-        builder.store(v.fma(v.splat(scale, 8), v.to_float(lanes), builder.load(acc)), acc)
-        if scheme.mins != "none":
-            scale = builder.fneg(builder.fmul(x_scale, builder.load(builder.gep(dmin, [block]))))
-            pair = v.pairs_i16(v.load(v.I16, 8, mins, at(8, 0)), v.load(v.I16, 8, sums32, at(8, 0)))
-            if scheme.mins == "sum":  # all four lanes hold the same total
-                pair = builder.add(pair, v.pick(pair, pair, [2, 3, 0, 1]))
-                pair = builder.add(pair, v.pick(pair, pair, [1, 0, 3, 2]))
-            builder.store(v.fma(v.splat(scale, 4), v.to_float(pair), builder.load(least)), least)
-    result = v.total(builder.load(acc))
-    if scheme.mins == "lanes":
-        return builder.fadd(result, v.total(builder.load(least)))
-    if scheme.mins == "sum":
-        return builder.fadd(result, builder.extract_element(builder.load(least), ir.Constant(v.I32, 0)))
-    return result
+class _Row:
+    """Emits one row dot; pointers and counts are LLVM values."""
 
+    def __init__(
+        self,
+        scheme: Scheme,
+        builder: Any,  # noqa: ANN401
+        blocks: Any,  # noqa: ANN401
+        codes: Any,  # noqa: ANN401
+        scales: Any,  # noqa: ANN401
+        mins: Any,  # noqa: ANN401
+        d: Any,  # noqa: ANN401
+        dmin: Any,  # noqa: ANN401
+        x: Any,  # noqa: ANN401
+        xd: Any,  # noqa: ANN401
+        sums16: Any,  # noqa: ANN401
+        sums32: Any,  # noqa: ANN401
+        token: Any,  # noqa: ANN401
+    ) -> None:
+        self.scheme, self.v, self.b, self.blocks = scheme, Vectors(builder), builder, blocks
+        self.codes, self.scales, self.mins, self.d, self.dmin = codes, scales, mins, d, dmin
+        before = builder.mul(token, blocks)  # blocks of the tokens before this one
 
-def _emit_group(v: _Vectors, scheme: Scheme, codes: Any, x: Any, scales: Any, at: Any, g: int) -> Any:  # noqa: ANN401
-    """Eight int32 lane sums of one 32-element group, times its scales."""
-    zero = ir.Constant(codes.type, [0] * 32)
-    if scheme.signed:  # |code| * (x with the code's sign): the multiply wants one unsigned side
-        negative = v.b.icmp_signed("<", codes, zero)
-        codes, x = v.b.select(negative, v.b.neg(codes), codes), v.b.select(negative, v.b.neg(x), x)
-    pairs = v.pairs_u8_i8(codes, x)
-    if scheme.scales == 0:
-        return v.pairs_i16(pairs, ir.Constant(pairs.type, [1] * 16))
-    first = v.splat(v.b.load(v.b.gep(scales, [at(16, 2 * g)])), 8)
-    second = first if scheme.scales == 1 else v.splat(v.b.load(v.b.gep(scales, [at(16, 2 * g + 1)])), 8)
-    return v.pairs_i16(pairs, v.pick(first, second, list(range(16))))
+        def of_token(pointer: Any, per_block: int) -> Any:  # noqa: ANN401
+            return builder.gep(pointer, [builder.mul(before, before.type(per_block))])
+
+        groups = scheme.groups
+        self.x, self.xd = of_token(x, 32 * groups), of_token(xd, 1)
+        self.sums16, self.sums32 = of_token(sums16, 2 * groups), of_token(sums32, groups)
+
+    def emit(self) -> Any:  # noqa: ANN401
+        """The float32 result."""
+        v, b, scheme = self.v, self.b, self.scheme
+        acc = cgutils.alloca_once_value(b, v.constant(F32, 8, 0.0))
+        least = cgutils.alloca_once_value(b, v.constant(F32, 4, 0.0))
+        with cgutils.for_range(b, self.blocks) as loop:
+            x_scale = b.load(b.gep(self.xd, [loop.index]))
+            scale = b.fmul(x_scale, b.load(b.gep(self.d, [loop.index])))
+            lanes = v.to_float(self._lanes(loop.index))
+            b.store(v.fma(v.splat(scale, 8), lanes, b.load(acc)), acc)
+            if scheme.mins != "none":
+                scale = b.fneg(b.fmul(x_scale, b.load(b.gep(self.dmin, [loop.index]))))
+                b.store(v.fma(v.splat(scale, 4), v.to_float(self._mins(loop.index)), b.load(least)), least)
+        result = v.total(b.load(acc))
+        if scheme.mins == "lanes":
+            return b.fadd(result, v.total(b.load(least)))
+        if scheme.mins == "sum":
+            return b.fadd(result, b.extract_element(b.load(least), ir.Constant(I32, 0)))
+        return result
+
+    def _at(self, block: Any, per_block: int, extra: int = 0) -> Any:  # noqa: ANN401
+        return self.b.add(self.b.mul(block, block.type(per_block)), block.type(extra))
+
+    def _lanes(self, block: Any) -> Any:  # noqa: ANN401
+        """Eight int32 lane sums of a block."""
+        v, b, groups = self.v, self.b, self.scheme.groups
+        lanes = v.constant(I32, 8, 0)
+        for g in range(groups):
+            here = self._at(block, 32 * groups, 32 * g)
+            lanes = b.add(lanes, self._group(block, g, v.load(I8, 32, self.codes, here), v.load(I8, 32, self.x, here)))
+        if self.scheme.offset:
+            here = self._at(block, 16)
+            pair = v.pairs_i16(v.load(I16, 16, self.sums16, here), v.load(I16, 16, self.scales, here))
+            lanes = b.sub(lanes, v.shifted(pair, -5))
+        return lanes
+
+    def _group(self, block: Any, g: int, codes: Any, x: Any) -> Any:  # noqa: ANN401
+        """Eight int32 lane sums of one 32-element group, times its scales."""
+        v, b, scales = self.v, self.b, self.scheme.scales
+        if self.scheme.signed:  # |code| * (x with the code's sign): the multiply wants one unsigned side
+            negative = b.icmp_signed("<", codes, v.constant(I8, 32, 0))
+            codes, x = b.select(negative, b.neg(codes), codes), b.select(negative, b.neg(x), x)
+        pairs = v.pairs_u8_i8(codes, x)  # at most 2 * 128 * 127, so nothing saturates
+        if scales == 0:
+            return v.pairs_i16(pairs, v.constant(I16, 16, 1))
+        per_block = scales * self.scheme.groups
+        parts = [
+            v.splat(b.load(b.gep(self.scales, [self._at(block, per_block, scales * g + i)])), 8) for i in range(scales)
+        ]
+        return v.pairs_i16(pairs, v.joined(parts[0], parts[-1]))
+
+    def _mins(self, block: Any) -> Any:  # noqa: ANN401
+        """Four int32 sums of mins times activation sums; in the "sum" scheme all four hold their total."""
+        v, b = self.v, self.b
+        pair = v.pairs_i16(
+            v.load(I16, 8, self.mins, self._at(block, 8)), v.load(I16, 8, self.sums32, self._at(block, 8))
+        )
+        if self.scheme.mins == "sum":
+            pair = b.add(pair, v.pick(pair, pair, [2, 3, 0, 1]))
+            pair = b.add(pair, v.pick(pair, pair, [1, 0, 3, 2]))
+        return pair
 
 
 row_dot = vector_dot if HAS_AVX2 else plain_dot

@@ -59,18 +59,19 @@ def test_vector_and_plain_dots_have_the_same_bits(name):
     blocks = n // (32 * scheme.groups)
     for _ in range(20):
         codes = rng.integers(-128, 128, n) if scheme.signed else rng.integers(0, 64, n)
-        x = rng.integers(-127, 128, n).astype(np.int8)
+        x = rng.integers(-127, 128, (3, n)).astype(np.int8)
+        scales = rng.integers(-128, 128, n // 16) if scheme.scales == 2 else rng.integers(0, 64, n // 32)
         arrays = (
+            blocks,
             codes.astype(np.int8),
-            rng.integers(-128, 128, n // 16).astype(np.int16)
-            if scheme.scales == 2
-            else np.repeat(rng.integers(0, 64, n // 32), 2).astype(np.int16),
+            scales.astype(np.int16),
             rng.integers(0, 64, n // 32).astype(np.int16),
             rng.standard_normal(blocks).astype(np.float32),
             rng.standard_normal(blocks).astype(np.float32),
             x,
-            rng.standard_normal(blocks).astype(np.float32),
-            x.reshape(-1, 16).sum(1, dtype=np.int16),
-            x.reshape(-1, 32).sum(1, dtype=np.int16),
+            rng.standard_normal((3, blocks)).astype(np.float32),
+            x.reshape(3, -1, 16).sum(2, dtype=np.int16),
+            x.reshape(3, -1, 32).sum(2, dtype=np.int16),
+            2,
         )
         assert np.float32(plain(*arrays)).view(np.uint32) == np.float32(run(*arrays)).view(np.uint32)
