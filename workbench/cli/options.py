@@ -11,21 +11,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH_NAMES = ("f64", "f32", "ggml", "apr")
 
 
+def token_options(command: F) -> F:
+    """Add --prompt and --tokens: what to run."""
+    ids = click.option(
+        "--tokens", metavar="1,2,3", callback=_token_ids, help="Token ids to run, for example 482,803,10."
+    )
+    text = click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer.")
+    return text(ids(command))
+
+
 def pair_options(command: F) -> F:
-    """Add the tokens and the numeric path of either side."""
+    """Add what both sides run, and the numeric path of either."""
     paths = click.Choice(PATH_NAMES)
-    for option in (
-        click.option("--path-b", type=paths, help="Numeric path of B."),
-        click.option(
-            "--path-a", type=paths, help="Numeric path of A; by default as the engine of its format computes."
-        ),
-        click.option(
-            "--tokens", metavar="1,2,3", callback=_token_ids, help="Token ids to run, for example 482,803,10."
-        ),
-        click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer."),
-    ):
-        command = option(command)
-    return command
+    a = click.option("--path-a", type=paths, help="Numeric path of A; by default as the engine of its format computes.")
+    b = click.option("--path-b", type=paths, help="Numeric path of B.")
+    return token_options(a(b(command)))
 
 
 def json_option(command: F) -> F:
