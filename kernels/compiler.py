@@ -25,7 +25,6 @@ KERNEL_MODULES = (
     "kernels.activations",
     "kernels.matmul_float",
     "kernels.matmul_ggml",
-    "kernels.matmul_apr",
     "kernels.ops",
     "kernels.metrics",
 )

@@ -3,13 +3,21 @@
 One row at a time, so that a matmul can dequantize a row into a small buffer that stays in cache.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from llvmlite.ir import VectorType
+from numba import types
+from numba.core import cgutils
 from numpy.typing import NDArray
 
 from kernels.compiler import helper, kernel
 from kernels.machine import half_to_float
 from kernels.parallel import over_rows
 from kernels.unpack import Q4_K, Q5_K, Q6_K, Buffers, row_buffers, unpack_row
+from kernels.vectors import F32 as F32_TYPE
+from kernels.vectors import I8, I32, Vectors, array_intrinsic
 from kernels.weight import TensorType, Weight
 
 F32, F16, BF16 = int(TensorType.F32), int(TensorType.F16), int(TensorType.BF16)
@@ -34,23 +42,51 @@ def dequantize_row(type: int, raw: NDArray[np.uint8], out: NDArray[np.float32], 
         _scale_codes(type, out, buffers)
 
 
+def _scaler(group: int, per_block: int, offset: int, has_min: bool) -> Callable[..., None]:
+    """A function of (groups, codes, scales, mins, d, dmin, out) that multiplies codes out.
+
+    group : elements with one scale. per_block : groups with one d; 0 if d is the only scale. offset : taken from codes.
+    """
+
+    def body(b: Any, groups: Any, codes: Any, scales: Any, mins: Any, d: Any, dmin: Any, out: Any) -> None:  # noqa: ANN401
+        v = Vectors(b)
+
+        def number(array: Any, at: Any) -> Any:  # noqa: ANN401
+            value = b.load(b.gep(array, [at]))
+            return value if value.type == F32_TYPE else b.sitofp(value, F32_TYPE)
+
+        with cgutils.for_range(b, groups) as loop:
+            g = loop.index
+            block = b.udiv(g, g.type(per_block)) if per_block else g
+            scale = number(d, block)
+            if per_block:
+                scale = b.fmul(scale, number(scales, g))
+            at = b.mul(g, g.type(group))
+            code = v.load(I8, group, codes, at)
+            if offset:
+                code = b.sub(code, v.constant(I8, group, offset))
+            value = b.fmul(v.splat(scale, group), v.to_float(b.sext(code, VectorType(I32, group))))
+            if has_min:
+                value = b.fsub(value, v.splat(b.fmul(number(dmin, block), number(mins, g)), group))
+            v.store(value, out, at)
+
+    return array_intrinsic(7, types.void, body)
+
+
+_scale_q45_k = _scaler(32, 8, 0, has_min=True)
+_scale_q6_k = _scaler(16, 16, 32, has_min=False)
+_scale_32 = _scaler(32, 0, 0, has_min=False)
+
+
 @helper()
 def _scale_codes(type: int, out: NDArray[np.float32], buffers: Buffers) -> None:
     codes, scales, mins, d, dmin = buffers
     if type in (Q4_K, Q5_K):
-        for g in range(out.size // 32):
-            scale, least = d[g // 8] * np.float32(scales[g]), dmin[g // 8] * np.float32(mins[g])
-            for i in range(32 * g, 32 * g + 32):
-                out[i] = scale * np.float32(codes[i]) - least
+        _scale_q45_k(out.size // 32, codes, scales, mins, d, dmin, out)
     elif type == Q6_K:
-        for g in range(out.size // 16):
-            scale = d[g // 16] * np.float32(scales[g])
-            for i in range(16 * g, 16 * g + 16):
-                out[i] = scale * np.float32(codes[i] - np.int8(32))
+        _scale_q6_k(out.size // 16, codes, scales, mins, d, dmin, out)
     else:
-        for g in range(out.size // 32):
-            for i in range(32 * g, 32 * g + 32):
-                out[i] = d[g] * np.float32(codes[i])
+        _scale_32(out.size // 32, codes, scales, mins, d, dmin, out)
 
 
 @kernel("void(int64, uint8[:, ::1], float32[:, ::1], int64, int64)")

@@ -39,7 +39,7 @@ Q5_K = Scheme(groups=8, signed=False, scales=1, offset=False, mins="sum")
 Q6_K = Scheme(groups=8, signed=False, scales=2, offset=True, mins="none")
 
 # Number of blocks; codes, scales, mins, d, dmin of the row as unpack.py leaves them; then of all tokens: codes int8
-# (tokens, n), d float32 (tokens, blocks), sums of 16 and of 32 codes int16 (tokens, n/16), (tokens, n/32); token number.
+# (tokens, n), d float32 (tokens, blocks), sums of 16 and of 32 codes int16 (tokens, n/16), (tokens, n/32); which token.
 # Tokens are told by number and not as slices, because a slice costs Numba an atomic reference count.
 Dot = Callable[..., np.float32]
 

@@ -77,7 +77,8 @@ class Vectors:
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401
         """a*b + c in every float lane, rounded once."""
-        return self.call(f"llvm.fma.v{c.type.count}f32", c.type, a, b, c)
+        bits = 32 if c.type.element == F32 else 64
+        return self.call(f"llvm.fma.v{c.type.count}f{bits}", c.type, a, b, c)
 
     def to_float(self, lanes: Any) -> Any:  # noqa: ANN401
         """int32 lanes as the nearest float32."""
