@@ -18,8 +18,10 @@ F64 = ir.DoubleType()
 
 
 class Scheme(NamedTuple):
-    """The order of sums. fold "halves": upper half of the lanes onto the lower until one is left; "pairs": once
-    upper onto lower half, then neighbours (APR's order).
+    """The order of sums.
+
+    fold : "halves" adds the upper half of the lanes to the lower until one is left; "pairs" does so once and then adds
+        neighbours (APR's order).
     """
 
     element: Any

@@ -24,6 +24,6 @@ def round_activations(x: NDArray[np.float32], weight: Weight) -> Codes | None:
 
 
 def matmul_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """X @ W.T with 8-bit activations where APR has them; shapes and dtypes as `matmul_f32_apr`."""
+    """x @ W.T with 8-bit activations where APR has them; shapes and dtypes as `matmul_f32_apr`."""
     codes = round_activations(x, weight)
     return matmul_f32_apr(x, weight) if codes is None else matmul_codes(codes, weight)

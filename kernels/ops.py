@@ -53,7 +53,7 @@ def rms_norm_apr(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float
 
 
 def rms_norm(x: NDArray[Real], weight: NDArray[Real], eps: float) -> NDArray[Real]:
-    """X / sqrt(mean(x^2) + eps) * weight over the last axis, mean taken in float64, result in the dtype of x."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, mean taken in float64, result in the dtype of x."""
     mean = np.square(x, dtype=np.float64).mean(axis=-1, keepdims=True)
     scale = (1.0 / np.sqrt(mean + eps)).astype(x.dtype)
     result: NDArray[Real] = weight * (x * scale)
