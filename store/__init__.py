@@ -1,0 +1,1 @@
+"""Everything tensors are read from or written to: model files, recorded traces, the HDF5 store."""

@@ -75,7 +75,9 @@ def cell_from_wire(record: dict[str, Any]) -> Cell:
         shape=None if record["shape"] is None else (record["shape"][0], record["shape"][1]),
         profile=None if record["profile"] is None else np.array(record["profile"], dtype=np.float64),
         positions=tuple(record["positions"]),
-        logits=None if logits is None else LogitAgreement(np.array(logits[0]), np.array(logits[1]), np.array(logits[2])),
+        logits=None
+        if logits is None
+        else LogitAgreement(np.array(logits[0]), np.array(logits[1]), np.array(logits[2])),
         flipped=None if record["flipped"] is None else (record["flipped"][0], record["flipped"][1]),
         percentiles=record["percentiles"],
     )
@@ -83,7 +85,12 @@ def cell_from_wire(record: dict[str, Any]) -> Cell:
 
 def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
     """The cell as `compare --json` prints it, over all tokens or at one row."""
-    record: dict[str, Any] = {"layer": cell.site.layer, "stage": cell.site.stage, "status": cell.status, "note": cell.note}
+    record: dict[str, Any] = {
+        "layer": cell.site.layer,
+        "stage": cell.site.stage,
+        "status": cell.status,
+        "note": cell.note,
+    }
     measures = cell.measures(position)
     if measures is None or cell.shape is None:
         return record

@@ -67,9 +67,7 @@ def compare_streams(
         yield compare_stage(site, here["a"], here["b"], lambda side, site=site: absent(side, site))
 
 
-def compare_stage(
-    site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]
-) -> Cell:
+def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:
     """The cell of one stage; never numbers for unlike populations."""
     if a is None or b is None:
         return _missing(site, a, b, absent)

@@ -1,7 +1,6 @@
 """The metrics a cell can be shown in: one table for map, inspector, command line, report and docs."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from kernels.measures import Measures

@@ -31,7 +31,7 @@ def exact(a, b):
         mean = math.fsum(x) / n
         return math.sqrt(math.fsum((v - mean) ** 2 for v in x) / n)
 
-    norm_a, norm_b, norm_d = (math.sqrt(math.fsum(v * v for v in x)) for x in (a, b, d))
+    norm_b, norm_d = (math.sqrt(math.fsum(v * v for v in x)) for x in (b, d))
     return {
         "std_a": std(a),
         "std_b": std(b),
