@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -64,6 +64,12 @@ class Comparison:
     def uncomparable(self) -> list[Cell]:
         """Cells whose two sides hold unlike populations."""
         return [cell for cell in self.cells if cell.status == "uncomparable"]
+
+    @property
+    def config_differences(self) -> dict[str, tuple[Any, Any]]:
+        """Settings of the two models that are not the same, with A's and B's value."""
+        a, b = asdict(self.a.config), asdict(self.b.config)
+        return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
 
     def exit_code(self) -> int:
         """0 all compared cells within the bands, 1 some outside, 2 not comparable."""
@@ -128,8 +134,19 @@ class Comparison:
                     f"Outside the band ({band}): {len(found)} cells, the first is {self.describe(found[0], metric)}."
                 )
             else:
-                lines.append(f"No cell is outside the band ({band}).")
+                lines.append(f"No cell is outside the band ({band}){self._largest(metric)}.")
+        lines += [
+            f"The models differ in {name}: {a} in A, {b} in B." for name, (a, b) in self.config_differences.items()
+        ]
         return lines
+
+    def _largest(self, metric: Metric) -> str:
+        """Words for the cell furthest from identical, which a wide band says nothing about."""
+        values = [(m, metric.value(m), cell) for cell in self.cells if (m := self.measures(cell)) is not None]
+        distances = [(metric.distance(v), cell) for m, v, cell in values if v is not None and not m.identical]
+        if not distances:
+            return ""
+        return f"; the largest difference is at {self.describe(max(distances, key=lambda pair: pair[0])[1], metric)}"
 
     def describe(self, cell: Cell, metric: Metric) -> str:
         """Name a cell and its value: layer 3 ffn_gate, relative RMS 1.39."""
@@ -157,6 +174,7 @@ class Comparison:
             "expected": expected,
             "metric": self.metric.key,
             "judged_by": {metric.key: list(metric.band or ()) for metric in self.judges},
+            "config_differences": {name: list(values) for name, values in self.config_differences.items()},
             "outside_band": len(self.outside),
             "first_outside_band": None if first is None else {"layer": first.layer, "stage": first.stage},
             "cells": [cell_json(cell, self.row(cell)) for cell in self.cells],

@@ -1,7 +1,7 @@
 """The facts of a findings document: what a session holds, looked up and put into words and tables."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ from store.artifact import Artifact, open_artifact
 from store.run import RunRecord
 from store.trace import Trace
 from workbench.cells import Cell
-from workbench.comparison import JUDGE, Comparison
+from workbench.comparison import JUDGE, NOT_COMPARABLE, Comparison
 from workbench.elements import Elements
 from workbench.metrics import METRICS, Metric, format_value, in_band
-from workbench.report.markdown import command
+from workbench.report.markdown import command, escaped
+from workbench.session import Session
 from workbench.sides import is_trace
 from workbench.stage_tensors import channel_name
 from workbench.tokenizer import decode_tokens
@@ -21,6 +22,7 @@ from workbench.weights import TensorDifference, sweep
 
 Progress = Callable[[int, int, str], None]
 
+DEMO_ENTRY = "demo"  # kind of the log entry that says how the demo's copy was made
 _TOP_ELEMENTS = 10
 _LAYERS_PER_BLOCK = 8
 
@@ -28,7 +30,7 @@ _LAYERS_PER_BLOCK = 8
 def sides_table(a: RunRecord, b: RunRecord) -> list[list[object]]:
     """Return both sides' files: path, format, size, hash, numeric path."""
     facts: dict[str, Callable[[RunRecord], object]] = {
-        "file": lambda run: run.artifact,
+        "file": lambda run: shown_path(run.artifact),
         "format": lambda run: run.format,
         "bytes": lambda run: run.size,
         "sha256": lambda run: run.sha256,
@@ -63,7 +65,8 @@ def map_facts(comparison: Comparison, metric: Metric, picture: str | None) -> di
         "picture": picture,
         "blocks": [comparison.grid(metric, block) for block in blocks],
         "words": [
-            f"{'whole model' if layer is None else f'layer {layer}'}: {', '.join(stages)}" for layer, stages in by_layer.items()
+            f"{'whole model' if layer is None else f'layer {layer}'}: {', '.join(stages)}"
+            for layer, stages in by_layer.items()
         ],
     }
 
@@ -72,10 +75,12 @@ def first_cell(comparison: Comparison) -> tuple[str, Cell | None]:
     """Return the cell worth a closer look with its heading: the first outside the band, else the most different."""
     if comparison.outside:
         return "First cell outside the band", comparison.outside[0]
-    measured = [(m.rel_rms, cell) for cell in comparison.cells if (m := comparison.measures(cell)) and m.rel_rms is not None]
+    measured = [
+        (m.rel_rms, cell) for cell in comparison.cells if (m := comparison.measures(cell)) and m.rel_rms is not None
+    ]
     if not measured:
         return "Cells", None
-    return "No cell is outside the band; the one with the largest relative RMS", max(measured, key=lambda pair: pair[0])[1]
+    return "Largest relative RMS, no cell being outside the band", max(measured, key=lambda pair: pair[0])[1]
 
 
 def cell_facts(comparison: Comparison, a: Trace, b: Trace, texts: list[str]) -> dict[str, Any]:
@@ -83,18 +88,26 @@ def cell_facts(comparison: Comparison, a: Trace, b: Trace, texts: list[str]) -> 
     heading, cell = first_cell(comparison)
     measures = None if cell is None else comparison.measures(cell)
     if cell is None or measures is None:
-        return {"heading": heading, "sentence": "No cell has numbers.", "metrics": [["metric", "value"]], "elements": []}
+        return {
+            "heading": heading,
+            "sentence": "No cell has numbers.",
+            "metrics": [["metric", "value"]],
+            "elements": [],
+        }
     metrics: list[list[object]] = [["metric", "value", "band", "definition"]]
     for metric in METRICS.values():
         value = metric.value(measures)
-        shown = metric.word(measures) if value is None else f"{value:.9g}"
+        shown = (
+            metric.word(measures) if value is None else str(int(value)) if metric.key == "max_ulp" else f"{value:.9g}"
+        )
         band = "" if metric.band is None else f"{format_value(metric.band[0])} to {format_value(metric.band[1])}"
         mark = " !" if metric.band is not None and in_band(metric, measures) is False else ""
         metrics.append([metric.label, shown + mark, band, metric.definition])
     shape = "×".join(map(str, cell.shape or ()))
+    scope = comparison.scope.label(len(comparison.a.tokens))
     sentence = (
-        f"{comparison.describe(cell, JUDGE)}, over {comparison.scope.label(len(comparison.a.tokens))}; tensors of {shape} "
-        f"(tokens × channels), std A {format_value(measures.std_a)}, std B {format_value(measures.std_b)}."
+        f"{comparison.describe(cell, JUDGE)}, over {scope}; tensors of {shape} (tokens × channels), "
+        f"std A {format_value(measures.std_a)}, std B {format_value(measures.std_b)}."
     )
     return {
         "heading": f"{heading}: {cell.site}",
@@ -130,7 +143,8 @@ def weight_facts(a: RunRecord, b: RunRecord, progress: Progress) -> dict[str, An
     same = sum(d.status == "identical" for d in differences)
     return {
         "sentences": [
-            f"{len(compared)} of {len(differences)} tensors compared: {same} identical, {len(outside)} outside the band."
+            f"{len(compared)} of {len(differences)} tensors compared: {same} identical, {len(outside)} outside the band"
+            " (relative RMS of a row above 0.5, or only on one side)."
         ],
         "groups": _by_type(compared),
         "outside": [["tensor", "A", "B", "relative RMS", "what"], *map(_tensor_row, outside)] if outside else [],
@@ -167,20 +181,66 @@ def _tensor_row(d: TensorDifference) -> list[object]:
     return [d.name, d.type_a or "-", d.type_b or "-", gap, "; ".join([*d.findings, *([d.note] if d.note else [])])]
 
 
-def reproduce(comparison: Comparison, demo: dict[str, Any] | None, folder: Path) -> list[str]:
+def reproduce(comparison: Comparison, session: Session) -> list[str]:
     """Return the command lines that give the same numbers again."""
     a, b = comparison.a, comparison.b
-    tokens = ["--tokens", ",".join(map(str, a.tokens))]
-    paths = ["--path-a", a.numeric_path, "--path-b", b.numeric_path]
+    folder, files = shown_path(session.folder), [shown_path(run.artifact) for run in (a, b)]
     lines = []
-    if demo is not None:
-        fault = ["--fault", str(demo["fault"]), "--layer", str(demo["layer"])] if demo.get("fault") else []
-        lines.append(command("workbench", "demo", *fault, "--session", str(folder)))
+    made = next((entry for entry in session.entries() if entry.get("kind") == DEMO_ENTRY), None)
+    if made is not None:
+        fault = ["--fault", str(made.get("fault")), "--layer", str(made.get("layer"))] if made.get("fault") else []
+        lines.append(command("workbench", "demo", *fault, "--session", folder))
     scope = comparison.scope
     last = [] if scope.kind == "all" else ["--scope", "last" if scope.kind == "last" else str(scope.position)]
-    metric = ["--metric", comparison.metric.key]
-    lines.append(command("workbench", "open", a.artifact, b.artifact, *tokens, *paths))
-    lines.append(command("workbench", "compare", a.artifact, b.artifact, *tokens, *paths, *metric, *last, "--json"))
+    lines.append(command("workbench", "open", folder))
+    run = ["--tokens", ",".join(map(str, a.tokens)), *_path_options(session)]
+    lines.append(command("workbench", "compare", *files, *run, "--metric", comparison.metric.key, *last, "--json"))
     if not any(is_trace(Path(run.artifact)) for run in (a, b)):
-        lines.append(command("workbench", "weights", a.artifact, b.artifact))
+        lines.append(command("workbench", "weights", *files))
     return lines
+
+
+def _path_options(session: Session) -> list[str]:
+    sides = (("--path-a", session.spec.a), ("--path-b", session.spec.b))
+    return [word for option, side in sides if side.numeric_path for word in (option, side.numeric_path)]
+
+
+def shown_path(path: str | Path) -> str:
+    """Return a path as a reader types it: relative to the current folder where it lies inside."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def verdict(comparison: Comparison) -> str:
+    """Say in one sentence whether the two agree, and if not where they part."""
+    if comparison.outside:
+        cell = comparison.outside[0]
+        words = " and ".join(
+            comparison.describe(cell, metric).removeprefix(f"{cell.site}, ")
+            for metric in comparison.judges
+            if cell in comparison.outside_in(metric)
+        )
+        return f"**The two runs part at {escaped(cell.site)}**: {escaped(words)} is the first cell outside the band."
+    if comparison.exit_code() == NOT_COMPARABLE:
+        return "**The two runs cannot be compared in full**; the cells below say why."
+    if all(cell.status in ("identical", "absent") for cell in comparison.cells):
+        return "**The two runs are identical.**"
+    unlike = ", ".join(comparison.config_differences)
+    but = f", **but the models are configured differently** ({escaped(unlike)})" if unlike else ""
+    return (
+        f"**No cell is outside the bands**{but}. The bands are wide: this alone does not prove that nothing is wrong."
+    )
+
+
+def population(comparison: Comparison) -> str:
+    """Say which values every figure covers, on both sides."""
+    scope = comparison.scope.label(len(comparison.a.tokens))
+    if not comparison.uncomparable:
+        return f"{scope}, all channels of a stage, the same on both sides"
+    cell = comparison.uncomparable[0]
+    return f"{scope}; {len(comparison.uncomparable)} cells are not comparable, the first is {cell.site}: {cell.note}"
+
+
+def listed(facts: Mapping[str, object]) -> str:
+    """Return named facts in one line."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items()) or "none"

@@ -23,7 +23,9 @@ def table(rows: Iterable[Sequence[object]]) -> str:
     """Return a table, the first row its heading, padded so that it reads as plain text too."""
     texts = [[escaped(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in texts]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in texts
+    ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
@@ -43,7 +45,9 @@ def _shell_word(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
     inside = "".join(
-        c if c.isprintable() and c not in "\\'" else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "surrogateescape"))
+        c
+        if c.isprintable() and c not in "\\'"
+        else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "surrogateescape"))
         for c in word
     )
     return f"$'{inside}'"
