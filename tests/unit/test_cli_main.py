@@ -13,8 +13,9 @@ from kernels.errors import WorkbenchError
 from kernels.paths import PATHS
 from workbench.__main__ import run
 from workbench.cli import COMMANDS
-from workbench.cli.options import PATH_NAMES
+from workbench.cli.options import METRIC_NAMES, PATH_NAMES
 from workbench.demo import MODEL
+from workbench.metrics import METRICS
 
 HEAVY = ("numpy", "numba", "h5py", "textual", "gguf", "safetensors", "tokenizers", "jinja2", "yaml", "rich")
 
@@ -47,8 +48,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"workbench {workbench.__version__}\n"
 
 
-def test_path_names_are_those_of_the_kernels():
+def test_names_on_the_command_line_are_those_of_the_program():
     assert PATH_NAMES == PATHS
+    assert METRIC_NAMES == tuple(METRICS)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,22 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# The names of kernels.paths.PATHS; a test keeps the two alike, so that --help need not load the kernels.
+# The names of kernels.paths.PATHS and workbench.metrics.METRICS; a test keeps them alike, so that --help need not load
+# the kernels.
 PATH_NAMES = ("f64", "f32", "ggml", "apr")
+METRIC_NAMES = (
+    "std_ratio",
+    "rel_rms",
+    "one_minus_cosine",
+    "max_abs",
+    "mean_abs",
+    "rms",
+    "mean_shift",
+    "nmse_energy",
+    "nmse_var",
+    "max_ulp",
+    "identical_share",
+)
 
 
 def token_options(command: F) -> F:
@@ -26,6 +40,22 @@ def pair_options(command: F) -> F:
     a = click.option("--path-a", type=paths, help="Numeric path of A; by default as the engine of its format computes.")
     b = click.option("--path-b", type=paths, help="Numeric path of B.")
     return token_options(a(b(command)))
+
+
+def map_options(command: F) -> F:
+    """Add the metric and the tokens that a map shows; the scope arrives as kind and position of a TokenScope."""
+    metric = click.option(
+        "--metric", type=click.Choice(METRIC_NAMES), default=METRIC_NAMES[0], show_default=True, help="Metric to show."
+    )
+    scope = click.option(
+        "--scope",
+        metavar="all|last|N",
+        default="all",
+        show_default=True,
+        callback=_token_scope,
+        help="Tokens that every figure covers, on both sides.",
+    )
+    return metric(scope(command))
 
 
 def json_option(command: F) -> F:
@@ -50,3 +80,12 @@ def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None)
     if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
         raise click.BadParameter(f"{value!r} is not a list of token ids such as 482,803,10")
     return tuple(int(part) for part in parts)
+
+
+def _token_scope(_ctx: click.Context, _option: click.Parameter, value: str) -> tuple[str, int]:
+    """Read all, last or a token position."""
+    if value in ("all", "last"):
+        return value, 0
+    if not (value.isascii() and value.isdecimal()):
+        raise click.BadParameter(f"{value!r} is none of all, last and a token position from 0")
+    return "one", int(value)

@@ -9,11 +9,17 @@ from numpy.typing import NDArray
 from kernels.errors import WorkbenchError
 from store.apr_writer import convert_to_apr
 from store.artifact import Artifact, open_artifact
-from workbench.demo.faults import FAULTS
+from store.files import write_atomically
+from workbench.demo.faults import FAULTS, Change
+from workbench.pairing import open_or_create
+from workbench.session import Session, SessionSpec, Side
+from workbench.sides import DEFAULT_PATH
+from workbench.tokenizer import encode
 
 MODEL = Path(__file__).parent / "tiny-qwen2-q4_k_m.gguf"
 PROMPT = "def add(a, b):"
 LAYER = 3
+DEMO_ENTRY = "demo"  # kind of the log entry that says how a session's copy was made
 
 
 @dataclass
@@ -27,31 +33,51 @@ class _Copy(Artifact):
         return self.changed[name] if name in self.changed else super().stored_rows(name)
 
 
-def make_copy(path: Path, fault: str | None = None, layer: int = LAYER) -> None:
-    """Write an APR copy of the shipped model to `path`, healthy or with a fault in one layer.
+def demo_session(fault: str | None = None, layer: int = LAYER, folder: Path | None = None) -> Session:
+    """Return the session of the shipped model beside an APR copy of it; what it lacks is made on the spot.
 
-    Raises WorkbenchError for a fault or a layer that does not exist.
+    The session folder holds both files, so that it can be moved. Raises WorkbenchError for a fault or a layer that
+    does not exist, and for a folder that holds another session.
     """
+    change = _change(fault, layer)
+    where = f"-layer-{layer}" if change.rows else ""
+    name = f"{fault or 'healthy'}{where}"
+    folder = (folder or Session.default_folder(f"demo-{name}")).absolute()
+    original, copy = folder / MODEL.name, folder / f"tiny-qwen2-{name}.apr"
+    a, b = Side(str(original), DEFAULT_PATH["gguf"]), Side(str(copy), DEFAULT_PATH["apr"])
+    session = open_or_create(folder, SessionSpec(a, b, tuple(encode(open_artifact(MODEL), PROMPT)), PROMPT))
+    if not original.exists():
+        write_atomically(original, MODEL.read_bytes())
+    if not copy.exists():
+        make_copy(copy, fault, layer)
+    if not any(entry.get("kind") == DEMO_ENTRY for entry in session.entries()):
+        session.log(DEMO_ENTRY, fault=fault, layer=layer, copy=copy.name)
+    return session
+
+
+def make_copy(path: Path, fault: str | None = None, layer: int = LAYER) -> None:
+    """Write an APR copy of the shipped model to `path`, healthy or with a fault in one layer."""
+    model, change = open_artifact(MODEL), _change(fault, layer)
+    copy = _Copy(
+        path=model.path,
+        format=model.format,
+        config=replace(model.config, **change.config),
+        tensors=model.tensors,
+        sources=model.sources,
+        vocabulary=model.vocabulary,
+        changed=change.rows,
+    )
+    convert_to_apr(copy, path)
+
+
+def _change(fault: str | None, layer: int) -> Change:
+    """Return what a fault changes; WorkbenchError if there is no such fault or layer."""
     model = open_artifact(MODEL)
     layers = model.config.num_hidden_layers
     if not 0 <= layer < layers:
         raise WorkbenchError(f"there is no layer {layer}; --layer takes 0 to {layers - 1}")
     if fault is None:
-        convert_to_apr(model, path)
-        return
+        return Change()
     if fault not in FAULTS:
         raise WorkbenchError(f"there is no fault {fault}; --fault takes one of {', '.join(FAULTS)}")
-    change = FAULTS[fault].change(model, f"model.layers.{layer}.")
-    config = replace(model.config, **change.config)
-    convert_to_apr(
-        _Copy(
-            model.path,
-            model.format,
-            config,
-            model.tensors,
-            model.sources,
-            vocabulary=model.vocabulary,
-            changed=change.rows,
-        ),
-        path,
-    )
+    return FAULTS[fault].change(model, f"model.layers.{layer}.")

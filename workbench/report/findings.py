@@ -11,6 +11,7 @@ from store.run import RunRecord
 from store.trace import Trace
 from workbench.cells import Cell
 from workbench.comparison import JUDGE, NOT_COMPARABLE, Comparison
+from workbench.demo import DEMO_ENTRY
 from workbench.elements import Elements
 from workbench.metrics import METRICS, Metric, format_value, in_band
 from workbench.report.markdown import command, escaped
@@ -22,7 +23,6 @@ from workbench.weights import TensorDifference, sweep
 
 Progress = Callable[[int, int, str], None]
 
-DEMO_ENTRY = "demo"  # kind of the log entry that says how the demo's copy was made
 _TOP_ELEMENTS = 10
 _LAYERS_PER_BLOCK = 8
 

@@ -1,0 +1,43 @@
+"""`workbench compare`: all cells of a pair and what they say."""
+
+from pathlib import Path
+
+import click
+
+from workbench.cli.options import json_option, map_options, pair_options, print_json
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@pair_options
+@map_options
+@json_option
+def command(
+    a: Path,
+    b: Path,
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    path_a: str | None,
+    path_b: str | None,
+    metric: str,
+    scope: tuple[str, int],
+    as_json: bool,
+) -> int:
+    """Run two models on the same tokens, or read their traces, and compare every stage of every layer.
+
+    A cell outside the band of the metric or of relative RMS makes the exit code 1; 2 means that the two cannot be
+    compared, or that nothing was.
+
+    \b
+    Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
+    """  # noqa: D301
+    from workbench.cli.pair import comparison_text, pair_job, run_pair
+
+    comparison = run_pair(pair_job((a, b), (path_a, path_b), tokens, prompt), metric, scope)
+    if as_json:
+        print_json(comparison.to_json())
+    else:
+        click.echo(comparison_text(comparison))
+    comparison.require_answer()
+    return comparison.exit_code()

@@ -1,0 +1,38 @@
+"""`workbench demo`: a pair made on the spot from the model that ships with the program."""
+
+from pathlib import Path
+
+import click
+
+from workbench.cli.options import json_option, print_json
+
+
+@click.command()
+@click.option("--fault", metavar="NAME", help="Give the copy this fault; see --list-faults.")
+@click.option("--layer", type=int, default=3, show_default=True, help="Layer that the fault is in.")
+@click.option("--list-faults", is_flag=True, help="List the faults and exit.")
+@click.option("--session", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the session.")
+@json_option
+def command(fault: str | None, layer: int, list_faults: bool, folder: Path | None, as_json: bool) -> int:
+    """Open a small trained model, as GGUF, beside an APR copy of it that is healthy or has a fault you choose.
+
+    \b
+    Example:  workbench demo --fault rope_theta
+    """  # noqa: D301
+    if list_faults:
+        return _list(as_json)
+    from workbench.cli.headless import show
+    from workbench.demo import demo_session
+
+    return show(demo_session(fault, layer, folder), as_json)
+
+
+def _list(as_json: bool) -> int:
+    from workbench.cli.tables import aligned
+    from workbench.demo.faults import FAULTS
+
+    if as_json:
+        print_json({name: fault.summary for name, fault in FAULTS.items()})
+    else:
+        click.echo("\n".join(aligned([(name, fault.summary) for name, fault in FAULTS.items()])))
+    return 0

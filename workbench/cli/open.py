@@ -1,0 +1,71 @@
+"""`workbench open`: a pair in the app, or without a terminal the same work as text."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from workbench.cli.options import json_option, pair_options
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+
+@click.command()
+@click.argument("sources", metavar="[A B | SESSION]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@pair_options
+@click.option("--session", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the session.")
+@json_option
+def command(
+    sources: tuple[Path, ...],
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    path_a: str | None,
+    path_b: str | None,
+    folder: Path | None,
+    as_json: bool,
+) -> int:
+    """Open two models or traces side by side, or a saved session.
+
+    The screen shows itself at once and fills while both sides run. Everything is kept in the session folder. Where
+    stdout is not a terminal, or with --json, the same work is done and the result is printed.
+
+    \b
+    Example:  workbench open model.gguf model.apr --prompt "def add(a, b):"
+    Example:  workbench open sessions/model-vs-model
+    """  # noqa: D301
+    from workbench.cli.headless import show
+
+    return show(_session(sources, (path_a, path_b), tokens, prompt, folder), as_json)
+
+
+def _session(
+    sources: tuple[Path, ...],
+    numeric_paths: tuple[str | None, str | None],
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    folder: Path | None,
+) -> "Session":
+    from workbench.pairing import pair_session
+    from workbench.session import Session
+
+    if len(sources) == 2:
+        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder)
+    if len(sources) > 2:
+        raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
+    given = [
+        option
+        for option, value in (
+            ("--tokens", tokens),
+            ("--prompt", prompt),
+            ("--path-a", numeric_paths[0]),
+            ("--path-b", numeric_paths[1]),
+            ("--session", folder),
+        )
+        if value is not None
+    ]
+    if given:
+        raise click.UsageError(
+            f"{given[0]} belongs to two sides, and {sources[0]} is one; give A and B, or a session alone"
+        )
+    return Session.open(sources[0])

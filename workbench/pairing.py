@@ -1,0 +1,51 @@
+"""Finding or making the session of a pair; loads no kernels, so that the screen is there at once."""
+
+from itertools import count
+from pathlib import Path
+
+from store.text import printable
+from workbench.session import SPEC_FILE, Session, SessionError, SessionSpec
+from workbench.sides import open_side, shared_tokens, side_of
+
+
+def pair_session(
+    paths: tuple[Path, Path],
+    numeric_paths: tuple[str | None, str | None],
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    folder: Path | None,
+) -> Session:
+    """Return the session of two sides and the tokens they run: the one that is there already, else a new one.
+
+    Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
+    fit.
+    """
+    sources = [open_side(path) for path in paths]
+    shared = shared_tokens(sources, tokens, prompt)
+    a, b = (side_of(source, wanted) for source, wanted in zip(sources, numeric_paths, strict=True))
+    wanted = SessionSpec(a, b, shared.ids, shared.prompt)
+    if folder is not None:
+        return open_or_create(folder, wanted)
+    name = f"{paths[0].resolve().stem}-vs-{paths[1].resolve().stem}"
+    for number in count(1):
+        place = Session.default_folder(name if number == 1 else f"{name}-{number}")
+        try:
+            return open_or_create(place, wanted)
+        except SessionError:
+            if not (place / SPEC_FILE).exists():
+                raise
+    raise AssertionError("unreachable")
+
+
+def open_or_create(folder: Path, wanted: SessionSpec) -> Session:
+    """Open the session in a folder if it is about the wanted pair, or make it there."""
+    if not (folder / SPEC_FILE).exists():
+        return Session.create(folder, wanted)
+    session = Session.open(folder)
+    found = session.spec
+    if (found.a, found.b, found.tokens) != (wanted.a, wanted.b, wanted.tokens):
+        raise SessionError(
+            f"{printable(str(folder))} holds the session of another pair or other tokens; "
+            "open it alone, or choose another --session"
+        )
+    return session
