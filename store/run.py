@@ -46,6 +46,11 @@ class RunRecord:
     created: str
 
     @property
+    def question(self) -> tuple[str, str, tuple[int, ...]]:
+        """What was asked: which model, on which path, over which tokens."""
+        return self.sha256, self.numeric_path, self.tokens
+
+    @property
     def identity(self) -> str:
         """Equal for two runs whose numbers must be the same; where the file lies and when it ran do not count."""
         decisive = (self.sha256, self.numeric_path, self.tokens, self.settings, dataclasses.asdict(self.config))

@@ -53,7 +53,7 @@ class BusyStoreError(StoreError):
 class StoredStage:
     """One tensor of a trace.
 
-    values : (tokens, channels), read-only, mapped from the file.
+    values : (tokens, channels), mapped from the file copy-on-write.
     positions : token position of every row; None where rows are fewer than tokens and nothing says which they are.
     checksum : CRC-32 of the values when they were written, or None.
     """
@@ -91,7 +91,7 @@ class Trace:
         return "absent" if beyond or site in self.absent else "unmeasured"
 
     def read(self, site: Site) -> NDArray[np.float32]:
-        """Return the values, float32 (tokens, channels), read-only; stages that share storage share the array."""
+        """Return the values, float32 (tokens, channels), mapped; stages that share storage share the array."""
         return self._stage(site).values
 
     def positions(self, site: Site) -> tuple[int, ...] | None:
@@ -150,8 +150,9 @@ class _Reader:
     def __init__(self, path: Path, file: "h5py.File") -> None:
         self.path = path
         self.file = file
-        # Mapped through the handle of this very file: the name may already belong to a newer one.
-        self.bytes = mmap.mmap(file.id.get_vfd_handle(), 0, access=mmap.ACCESS_READ)
+        # Mapped through the handle of this very file, as the name may already belong to a newer one; copy-on-write,
+        # because kernels are compiled for writable arrays.
+        self.bytes = mmap.mmap(file.id.get_vfd_handle(), 0, access=mmap.ACCESS_COPY)
         self.arrays: dict[tuple[int, tuple[int, ...]], NDArray[Any]] = {}
 
     def trace(self, partial: bool) -> Trace:

@@ -46,7 +46,7 @@ class _Collector:
         if isinstance(event, Progress):
             self.line(event.done, event.total, f"{event.phase} {event.text}")
         elif isinstance(event, SideReady):
-            self.runs[event.side] = RunRecord.from_json(event.run)
+            self.runs[event.side] = event.run
         elif isinstance(event, CellReady):
             self.cells.append(event.cell)
         elif isinstance(event, Failed):
@@ -68,7 +68,10 @@ def comparison_text(comparison: Comparison) -> str:
         lines.append(f"{name}  {run.artifact}  ({run.format}, path {run.numeric_path}, sha256 {run.sha256[:16]}…)")
     a = comparison.a
     lines.append(f"tokens  {','.join(map(str, a.tokens))}" + ("" if a.prompt is None else f"  ({a.prompt!r})"))
-    lines += ["", f"{comparison.metric.label} over {comparison.scope.label(len(a.tokens))}: {comparison.metric.definition}"]
+    lines += [
+        "",
+        f"{comparison.metric.label} over {comparison.scope.label(len(a.tokens))}: {comparison.metric.definition}",
+    ]
     lines += _map(comparison, comparison.metric)
     lines += ["", LEGEND, "", *comparison.summary()]
     return "\n".join(lines)
