@@ -90,9 +90,9 @@ class Elements:
 
     def strip(self, rows: int, columns: int) -> NDArray[np.float64]:
         """Largest |d| in each of at most rows x columns groups of neighbouring tokens and channels."""
-        d = self.distance.reshape(self.a.shape)
-        tokens = _starts(d.shape[0], rows)
-        channels = _starts(d.shape[1], columns)
+        d: NDArray[np.float64] = self.distance.reshape(-1, self.channels)
+        tokens = _starts(len(self.positions), rows)
+        channels = _starts(self.channels, columns)
         by_channel = np.maximum.reduceat(d, channels, axis=1)
         grouped: NDArray[np.float64] = np.maximum.reduceat(by_channel, tokens, axis=0)
         return grouped

@@ -9,6 +9,7 @@ from kernels.stages import LAYER_STAGES, STAGES, Site
 from workbench.cells import Cell
 from workbench.metrics import METRICS, OPENING_METRIC
 
+FIRST_SITE = Site(None, STAGES[0])
 _LAYERS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 
 
@@ -55,7 +56,7 @@ class View:
 
     metric: str = OPENING_METRIC
     tokens: TokenScope = TokenScope()
-    cursor: Site = Site(None, STAGES[0])
+    cursor: Site = FIRST_SITE
     transposed: bool | None = None
     filter: str = ""
 
@@ -99,7 +100,7 @@ def _site(value: object) -> Site:
             return Site(None, stage)
         case [int(layer), str(stage)] if stage in LAYER_STAGES and layer >= 0:
             return Site(layer, stage)
-    return View().cursor
+    return FIRST_SITE
 
 
 def filter_problem(text: str) -> str:

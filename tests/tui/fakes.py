@@ -1,0 +1,106 @@
+"""A pair without models: cells from random tensors with a planted fault, and a capture that says what it is told."""
+
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kernels.config import ModelConfig
+from kernels.measures import LogitAgreement
+from kernels.metrics import profile
+from kernels.stages import LAYER_STAGES, STAGES, Site, execution_order
+from store.run import RunRecord
+from store.trace_writer import TraceWriter
+from workbench.cells import Cell
+from workbench.session import Session, SessionSpec, Side
+
+TOKENS = (1, 5, 9, 2)
+CHANNELS = 8
+
+
+def config(layers: int = 4) -> ModelConfig:
+    return ModelConfig("qwen2", layers, CHANNELS, 16, 2, 1, 4, 32, 1e-6, 1e4, "neox", False)
+
+
+def run_record(name: str = "a.gguf", layers: int = 4, path: str = "ggml", **changes) -> RunRecord:
+    facts = {
+        "artifact": f"/models/{name}",
+        "format": "gguf",
+        "size": 1000,
+        "sha256": "0" * 64,
+        "numeric_path": path,
+        "tokens": TOKENS,
+        "prompt": None,
+        "settings": {},
+        "config": config(layers),
+        "versions": {"python": "3"},
+        "machine": {"cpus": 2},
+        "created": "2026-01-01T00:00:00.000+00:00",
+    }
+    return RunRecord(**facts | changes)
+
+
+def values(site: Site) -> np.ndarray:
+    seed = (site.layer or 0) * 100 + STAGES.index(site.stage)
+    return np.random.default_rng(seed).normal(size=(len(TOKENS), CHANNELS)).astype(np.float32)
+
+
+def cell(site: Site, error: float = 1e-3) -> Cell:
+    """A cell whose A is B with a relative error of `error`; none at all gives an identical cell."""
+    b = values(site)
+    a = (b * np.float32(1 + error)).astype(np.float32)
+    logits = None
+    if site.stage == "lm_head":
+        logits = LogitAgreement(np.full(len(TOKENS), 0.01), np.array([True] * 3 + [False]), np.full(len(TOKENS), 0.8))
+    status = "identical" if error == 0 else "ok"
+    return Cell(site, status, None, a.shape, profile(a, b), tuple(range(len(TOKENS))), logits)
+
+
+def cells(layers: int = 4, faulty: Site = Site(2, "ffn_gate")) -> list[Cell]:
+    """Identical up to the faulty cell, which is three times too large, then slightly different."""
+    order = execution_order(layers)
+    place = order.index(faulty)
+    errors = [0.0] * place + [2.0] + [1e-3] * (len(order) - place - 1)
+    return [cell(site, error) for site, error in zip(order, errors, strict=True)]
+
+
+class FakeCapture:
+    """Says the events that are put into it; the end is None, or `cancel`."""
+
+    def __init__(self, *events: object) -> None:
+        self.queue: queue.Queue[object] = queue.Queue()
+        self.cancelled = False
+        self.say(*events)
+
+    def say(self, *events: object) -> None:
+        for event in events:
+            self.queue.put(event)
+
+    def events(self) -> Iterator[object]:
+        while (event := self.queue.get()) is not None:
+            yield event
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.queue.put(None)
+
+
+def write_traces(session: Session, layers: int = 4, faulty: Site = Site(2, "ffn_gate")) -> None:
+    """Store the tensors of `cells` as both sides' traces, as a capture would."""
+    errors = {
+        c.site: 2.0 if c.site == faulty else 0.0 if c.status == "identical" else 1e-3 for c in cells(layers, faulty)
+    }
+    for side in "ab":
+        with TraceWriter(session.trace_path(side), run_record(f"{side}.gguf", layers)) as writer:
+            for site in execution_order(layers):
+                scale = np.float32(1 + errors[site]) if side == "a" else np.float32(1)
+                writer.write(site, values(site) * scale)
+                if site.stage == LAYER_STAGES[-1]:
+                    writer.finish_layer(site.layer)
+            writer.finish()
+
+
+def new_session(folder: Path, **view: object) -> Session:
+    a, b = Side("/models/a.gguf", "ggml"), Side("/models/b.apr", "apr")
+    return Session.create(folder, SessionSpec(a, b, TOKENS, view=view))

@@ -1,0 +1,13 @@
+"""The app: the map of a session, filled while the pair runs. Nothing else imports Textual."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+
+def run(session: "Session") -> int:
+    """Show a session until the user leaves; returns 0 alike, 1 different, 2 if the question could not be answered."""
+    from workbench.app.app import WorkbenchApp
+
+    return WorkbenchApp(session).run() or 0

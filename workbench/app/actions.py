@@ -1,0 +1,167 @@
+"""Everything a key can do: the one table behind key bindings, footer, command palette and help."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+from workbench.heat import LEGEND
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What one or more keys do.
+
+    name : Textual action, run on the screen. keys : separated by commas; empty for the palette only.
+    screen : where it can be done, a key of SCREENS. show : whether the footer names it.
+    """
+
+    screen: str
+    keys: str
+    name: str
+    description: str
+    tooltip: str
+    show: bool = False
+
+
+EVERYWHERE = "everywhere"
+SCREENS: dict[str, str] = {
+    "map": "Map",
+    "cell": "Elements of a cell",
+    "weights": "Weights",
+    "config": "Configuration",
+    "hypotheses": "Hypotheses",
+    "note": "New hypothesis",
+    EVERYWHERE: "Everywhere",
+}
+
+
+def _list_moves(screen: str) -> tuple[Action, ...]:
+    return (
+        Action(screen, "up,k", "move('up')", "Up", "Move one line up."),
+        Action(screen, "down,j", "move('down')", "Down", "Move one line down."),
+        Action(screen, "pageup,ctrl+u", "move('page_up')", "Page up", "Move one page up."),
+        Action(screen, "pagedown,ctrl+d", "move('page_down')", "Page down", "Move one page down."),
+        Action(screen, "g,home", "move('first')", "First", "Go to the first line."),
+        Action(screen, "G,end", "move('last')", "Last", "Go to the last line."),
+    )
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action(EVERYWHERE, "question_mark,f1", "app.show_help", "Help", "List every key.", show=True),
+    Action(
+        "map",
+        "escape",
+        "cancel",
+        "Stop / clear",
+        "Stop the capture, keeping what is done; or clear the filter.",
+        show=True,
+    ),
+    Action("map", "r", "resume", "Resume", "Go on with a capture that was stopped.", show=True),
+    Action("map", "enter", "app.open_cell", "Elements", "Go into the cell: every element of it.", show=True),
+    Action("map", "n", "next_outside(1)", "Next !", "Go to the next cell out of band.", show=True),
+    Action("map", "N", "next_outside(-1)", "Previous !", "Go to the previous cell out of band."),
+    Action("map", "m", "cycle_metric(1)", "Metric", "Show the next metric.", show=True),
+    Action("map", "M", "cycle_metric(-1)", "Previous metric", "Show the previous metric."),
+    Action("map", "s", "pick_metric", "Pick a metric", "Choose the metric from a list of definitions."),
+    Action("map", "t", "cycle_tokens", "Tokens", "All tokens, the last, or one; always both sides alike.", show=True),
+    Action("map", "[", "shift_token(-1)", "Token before", "Show one token only, the one before."),
+    Action("map", "]", "shift_token(1)", "Token after", "Show one token only, the one after."),
+    Action("map", "a", "app.add_note", "Note", "Write a hypothesis about this cell.", show=True),
+    Action("map", "w", "app.show_weights", "Weights", "Compare every weight tensor.", show=True),
+    Action("map", "q", "app.quit", "Quit", "Leave; the session is saved.", show=True),
+    Action("map", "e", "app.export", "Export", "Write the findings of this session to a file.", show=True),
+    Action("map", "c", "app.show_config", "Config", "Both configurations side by side, differences first.", show=True),
+    Action("map", "H", "app.show_hypotheses", "Hypotheses", "List the hypotheses of this session."),
+    Action("map", "slash", "filter", "Filter", "Show some stages or layers only: ffn 3-7"),
+    Action("map", "x", "transpose", "Exchange axes", "Exchange rows and columns."),
+    Action("map", "up,k", "move(-1, 0)", "Up", "Move one row up."),
+    Action("map", "down,j", "move(1, 0)", "Down", "Move one row down."),
+    Action("map", "left,h", "move(0, -1)", "Left", "Move one column to the left."),
+    Action("map", "right,l", "move(0, 1)", "Right", "Move one column to the right."),
+    Action("map", "g", "move(-9999, 0)", "First row", "Go to the first row."),
+    Action("map", "G", "move(9999, 0)", "Last row", "Go to the last row."),
+    Action("map", "0,home", "move(0, -9999)", "First column", "Go to the first column."),
+    Action("map", "$,end", "move(0, 9999)", "Last column", "Go to the last column."),
+    Action("cell", "escape,q", "app.pop_screen", "Back", "Go back to the map.", show=True),
+    Action("cell", "s", "cycle_order", "Order", "Order by |d|, index, ULP distance or relative |d|.", show=True),
+    Action("cell", "colon,slash", "goto", "Go to", "Go to an index, or to token,channel.", show=True),
+    Action("cell", "w", "app.show_weights", "Weight", "Show the weight tensor that this stage uses.", show=True),
+    Action("cell", "a", "app.add_note", "Note", "Write a hypothesis about this cell.", show=True),
+    *_list_moves("cell"),
+    Action("weights", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
+    Action("weights", "s", "cycle_order", "Order", "Order as in the model, or largest difference first.", show=True),
+    Action("weights", "slash", "filter", "Filter", "Show tensors whose name holds some text.", show=True),
+    *_list_moves("weights"),
+    Action("config", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
+    *_list_moves("config"),
+    Action("hypotheses", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
+    Action("hypotheses", "enter", "go_to_cell", "Cell", "Go to the cell that the hypothesis is about.", show=True),
+    Action("hypotheses", "space", "next_status", "Status", "UNTESTED, CONFIRMED, PARTIAL, FALSIFIED.", show=True),
+    Action("hypotheses", "o", "edit", "Edit", "Open the file in $EDITOR.", show=True),
+    *_list_moves("hypotheses"),
+    Action("note", "ctrl+s", "save", "Save", "Save the hypothesis.", show=True),
+    Action("note", "escape", "keep_draft", "Later", "Go back; what is written is kept as a draft.", show=True),
+    Action(EVERYWHERE, "ctrl+p", "app.command_palette", "Palette", "Find an action by name."),
+    Action("map", "colon", "app.command_palette", "Palette", "Find an action by name."),
+    Action(EVERYWHERE, "", "app.change_theme", "Theme", "Choose other colours, light or dark."),
+)
+
+_KEY_NAMES = {
+    "question_mark": "?",
+    "slash": "/",
+    "colon": ":",
+    "escape": "esc",
+    "enter": "↵",
+    "pageup": "pgup",
+    "pagedown": "pgdn",
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+    "ctrl+p": "^p",
+    "ctrl+s": "^s",
+    "ctrl+u": "^u",
+    "ctrl+d": "^d",
+}
+
+
+def key_names(action: Action) -> str:
+    """Return the keys as people write them."""
+    return " ".join(_KEY_NAMES.get(key, key) for key in action.keys.split(",") if key)
+
+
+def of_screen(screen: str) -> list[Action]:
+    """Return what can be done on a screen, everywhere-actions first."""
+    return [action for action in ACTIONS if action.screen in (screen, EVERYWHERE)]
+
+
+def bindings(screen: str) -> Iterator[Binding]:
+    """Key bindings of a screen; ctrl+p is bound by Textual itself."""
+    for action in of_screen(screen):
+        if not action.keys or action.keys == "ctrl+p":
+            continue
+        name = key_names(action).split(" ")[0]
+        yield Binding(
+            action.keys,
+            action.name,
+            action.description,
+            show=action.show,
+            key_display=name,
+            tooltip=action.tooltip,
+            id=f"{screen}.{action.name}",
+        )
+
+
+def help_lines(screen: str) -> Iterator[tuple[str, str]]:
+    """Keys and what they do, those of `screen` first; a heading has no text."""
+    order = [screen, EVERYWHERE, *(name for name in SCREENS if name not in (screen, EVERYWHERE))]
+    for name in order:
+        actions = [action for action in ACTIONS if action.screen == name]
+        yield SCREENS[name], ""
+        for action in actions:
+            yield key_names(action) or ":", action.tooltip
+    yield "Signs on the map", ""
+    for sign in LEGEND.split("   "):
+        glyph, _, meaning = sign.partition(" ")
+        yield glyph, meaning

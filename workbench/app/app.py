@@ -1,0 +1,186 @@
+"""The Textual application: it holds the screens together and does what can be done from more than one of them."""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.app import App
+from textual.message import Message
+from textual.screen import Screen
+
+from kernels.stages import Site
+from store.text import printable
+from workbench.app.cell_screen import CellScreen
+from workbench.app.config_screen import ConfigScreen
+from workbench.app.drafts import Draft, Drafts
+from workbench.app.feed import Capture, StartCapture
+from workbench.app.help_screen import HelpScreen
+from workbench.app.hypotheses_screen import HypothesesScreen
+from workbench.app.inspector import compact_text
+from workbench.app.map_screen import MapScreen
+from workbench.app.note_screen import NoteScreen
+from workbench.app.palette import ActionProvider
+from workbench.app.sources import Tensors, open_artifacts, open_tensors, tensor_types
+from workbench.app.weights_screen import WeightsScreen
+from workbench.app.workers import ReportsWorkerErrors
+from workbench.capture import CaptureJob, CaptureProcess
+from workbench.evidence import cell_evidence
+from workbench.hypotheses import Hypothesis
+from workbench.stage_tensors import stage_tensors
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+    from workbench.weights import TensorDifference
+
+BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
+
+
+class WorkbenchApp(ReportsWorkerErrors, App[int]):
+    """Shows a session. start_capture : makes the process that runs the pair; by default that of the session."""
+
+    TITLE = "workbench"
+    CSS_PATH = "app.tcss"
+    COMMANDS: ClassVar = {ActionProvider}
+    AUTO_FOCUS = "MapView, LineList, OptionList, Input"
+
+    @dataclasses.dataclass
+    class TensorsOpened(Message):
+        """The stored tensors were opened to look into a cell."""
+
+        site: Site
+        tensors: Tensors
+
+    @dataclasses.dataclass
+    class Exported(Message):
+        """The findings were written."""
+
+        path: Path
+
+    def __init__(self, session: "Session", start_capture: StartCapture | None = None) -> None:
+        super().__init__()
+        self.session = session
+        self.map_screen = MapScreen(session, start_capture or partial(_capture_process, session))
+
+    def get_default_screen(self) -> Screen[None]:
+        """Start with the map."""
+        return self.map_screen
+
+    async def action_quit(self) -> None:
+        """Leave, with what the map says as exit code."""
+        self.exit(self.map_screen.exit_code())
+
+    def action_show_help(self) -> None:
+        """List every key, those of this screen first."""
+        self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", ""))))
+
+    # Into a cell
+
+    def action_open_cell(self) -> None:
+        """Open the elements of the cell under the cursor."""
+        cell = self.map_screen.model.cell(self.map_screen.model.cursor)
+        if cell is None or self.map_screen.model.measures(cell.site) is None:
+            self.notify("There are no elements to show here.", markup=False)
+        elif self.map_screen.phase in ("running", "stopping"):
+            self.notify(BUSY, markup=False)
+        else:
+            self._open_tensors(cell.site)
+
+    @work(thread=True, exclusive=True, group="open", exit_on_error=False)
+    def _open_tensors(self, site: Site) -> None:
+        self.post_message(self.TensorsOpened(site, open_tensors(self.session)))
+
+    def on_workbench_app_tensors_opened(self, message: TensorsOpened) -> None:
+        """Show the elements of a cell."""
+        model = self.map_screen.model
+        cell = model.cell(message.site)
+        if cell is None:
+            return
+        elements = message.tensors.elements(cell, model.view.tokens)
+        scope = model.view.tokens.label(model.tokens)
+        describe = partial(tensor_types, self.session)
+        self.push_screen(CellScreen(cell.site, scope, elements, message.tensors.a.run.config, describe))
+
+    # Weights, configuration, export
+
+    def action_show_weights(self) -> None:
+        """Compare every weight tensor; start at the one that the cell under the cursor uses."""
+        names = stage_tensors(self.map_screen.model.cursor)
+        self.push_screen(WeightsScreen(self._sweep, names[0] if names else None))
+
+    def _sweep(self) -> Iterator[tuple["TensorDifference", int]]:
+        from workbench.weights import sweep, tensor_names
+
+        a, b = open_artifacts(self.session)
+        expected = len(tensor_names(a, b))
+        return ((difference, expected) for difference in sweep(a, b))
+
+    def action_show_config(self) -> None:
+        """Show both configurations side by side."""
+        runs = self.map_screen.runs
+        if len(runs) < 2:
+            self.notify("The configurations are shown as soon as both sides have been opened.", markup=False)
+        else:
+            self.push_screen(ConfigScreen(runs["a"], runs["b"]))
+
+    def action_export(self) -> None:
+        """Write the findings."""
+        if self.map_screen.phase != "finished":
+            self.notify("The findings can be exported once the capture is complete.", markup=False)
+            return
+        self.map_screen.save_view()
+        self.notify("Writing the findings.", markup=False)
+        self._export()
+
+    @work(thread=True, exclusive=True, group="export", exit_on_error=False)
+    def _export(self) -> None:
+        from workbench.report import export
+
+        self.post_message(self.Exported(export(self.session)))
+
+    def on_workbench_app_exported(self, message: Exported) -> None:
+        """Say where the findings are."""
+        self.notify(f"Written: {printable(str(message.path), 400)}", timeout=15, markup=False)
+
+    # Hypotheses
+
+    def action_add_note(self) -> None:
+        """Write a hypothesis about the cell under the cursor."""
+        screen = self.map_screen
+        site = screen.model.cursor
+        evidence = compact_text(screen.report(), 64, 4)
+
+        def saved(path: str | None) -> None:
+            words = "The draft is kept." if path is None else f"Saved: {printable(path, 400)}"
+            self.notify(words, markup=False)
+
+        self.push_screen(NoteScreen(site, evidence, Drafts(self.session.folder), partial(self._save_note, site)), saved)
+
+    def _save_note(self, site: Site, draft: Draft) -> str:
+        """Write a hypothesis bound to what the map shows of a site; return where."""
+        model = self.map_screen.model
+        cell = model.cell(site)
+        evidence = {} if cell is None else cell_evidence(cell, model.view.tokens, self.map_screen.runs)
+        written = self.session.write_hypothesis(
+            Hypothesis(
+                draft.title.strip(), site, draft.claim, draft.prediction, evidence=evidence, metric=model.metric.key
+            )
+        )
+        return str(self.session.hypotheses_folder / written.filename)
+
+    def action_show_hypotheses(self) -> None:
+        """List the hypotheses."""
+        self.push_screen(HypothesesScreen(self.session))
+
+    def on_hypotheses_screen_cell_chosen(self, message: HypothesesScreen.CellChosen) -> None:
+        """Show the cell that a hypothesis is about."""
+        while self.screen is not self.map_screen:
+            self.pop_screen()
+        self.map_screen.show_site(message.site)
+
+
+def _capture_process(session: "Session") -> Capture:
+    spec = session.spec
+    return CaptureProcess(CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, session.folder))

@@ -1,0 +1,382 @@
+"""The main screen: the map, the cell under the cursor, and what the capture is doing."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.message import Message
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Footer, Static
+
+from kernels.stages import Site, execution_order
+from store.text import printable
+from workbench.app.actions import bindings
+from workbench.app.feed import CaptureEvent, Feed, StartCapture
+from workbench.app.inspector import CellReport, Inspector
+from workbench.app.map_model import MapModel
+from workbench.app.map_view import MapView, width_of
+from workbench.app.metric_screen import MetricScreen
+from workbench.app.prompt_screen import PromptScreen
+from workbench.app.sources import open_tensors
+from workbench.app.status_line import StatusLine
+from workbench.app.workers import ReportsWorkerErrors
+from workbench.capture import CellReady, Failed, Finished, Progress, SideReady
+from workbench.cells import Cell
+from workbench.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
+from workbench.metrics import METRICS
+from workbench.view import View, filter_problem, filtered
+
+if TYPE_CHECKING:
+    from store.run import RunRecord
+    from workbench.session import Session
+
+PANEL = 38  # columns of the inspector beside the map
+SMALLEST = (60, 20)
+LEGEND = (
+    f"{IDENTICAL[0]} same  {ABSENT[0]} no such stage  {UNMEASURED[0]} unmeasured  {UNCOMPARABLE[0]} unlike  "
+    f"{OUTSIDE} out of band  0-{LEVELS - 1} ×10 a step"
+)
+SAVE_AFTER = 0.3  # seconds without another change of the view
+REFRESH = 0.1  # seconds between two paintings of the status line
+
+Phase = Literal["running", "stopping", "stopped", "failed", "finished"]
+
+
+class MapScreen(ReportsWorkerErrors, Screen[None]):
+    """Shows a session; `start_capture` makes the process that fills it."""
+
+    NAME = "map"
+    BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+
+    @dataclass
+    class Aligned(Message):
+        """Last-token cells of stages whose whole populations are unlike."""
+
+        cells: list[Cell]
+
+    def __init__(self, session: "Session", start_capture: StartCapture) -> None:
+        super().__init__()
+        self.session = session
+        self.model = MapModel(View.from_json(session.spec.view))
+        self.model.set_size(0, len(session.spec.tokens))
+        self.runs: dict[str, RunRecord] = {}
+        self.phase: Phase = "running"
+        self._start_capture = start_capture
+        self._feed: Feed | None = None
+        self._doing = "starting"
+        self._changed = True
+        self._save_timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out the map, the inspector, the legend and two lines of words."""
+        yield StatusLine(id="status")
+        with Container(id="body"):
+            yield MapView(self.model, id="map")
+            yield Inspector(id="inspector")
+        yield Static(LEGEND, id="legend", markup=False)
+        yield Static(f"The map needs {SMALLEST[0]}x{SMALLEST[1]} characters.", id="too-small", markup=False)
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Paint first; only then start the capture."""
+        self.set_interval(REFRESH, self._refresh_words)
+        self._refresh_words()
+        self.call_after_refresh(self.follow_capture)
+
+    def on_unmount(self) -> None:
+        """Leave no capture behind, and save the view."""
+        if self._feed is not None:
+            self._feed.stop()
+        self.save_view()
+
+    # Layout
+
+    def on_resize(self) -> None:
+        """Fit the map and the inspector to the terminal."""
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Put the inspector beside the map if the map fits there whole, else below it."""
+        width, height = self.size
+        asked = self.model.view.transposed
+        layers = len(self.model.layer_axis)
+        panel, stage_rows = False, asked is not False
+        for room, beside in ((width - PANEL, True), (width, False)):
+            fitting = [rows for rows in (True, False) if width_of(rows, layers, 2 if rows else 4) <= room]
+            allowed = [rows for rows in fitting if asked in (None, rows)]
+            if allowed:
+                panel, stage_rows = beside, allowed[0]
+                break
+        self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-too-small")
+        self.set_class(panel, "-panel")
+        self.set_class(panel or height > 24, "-legend")
+        self.query_one(Inspector).panel = panel
+        self.query_one(MapView).lay_out(stage_rows)
+        self._show_cell()
+
+    # The view
+
+    @property
+    def map(self) -> MapView:
+        """The map."""
+        return self.query_one(MapView)
+
+    def change_view(self, view: View) -> None:
+        """Show the map in another way, and save that soon."""
+        self.model.set_view(view)
+        self.lay_out()
+        self._align_if_needed()
+        self._view_changed()
+
+    def on_map_view_cursor_moved(self) -> None:
+        """Show the cell that the cursor stands on."""
+        self._show_cell()
+        self._view_changed()
+
+    def _view_changed(self) -> None:
+        self._changed = True
+        if self._save_timer is None:
+            self._save_timer = self.set_timer(SAVE_AFTER, self.save_view)
+
+    def save_view(self) -> None:
+        """Write what is shown to the session folder."""
+        self._save_timer = None
+        self.session.save_view(self.model.view.to_json())
+
+    def action_move(self, rows: int, columns: int) -> None:
+        """Move the cursor."""
+        self.map.move(rows, columns)
+
+    def action_next_outside(self, direction: int) -> None:
+        """Go to the next or previous cell out of band."""
+        metric = self.model.metric
+        site = self.model.next_outside(direction)
+        if site is not None:
+            self.map.go(site)
+        elif metric.band is None:
+            self.notify(f"{metric.label} has no band; choose a metric that has one (m).", markup=False)
+        else:
+            self.notify(f"No {'further' if direction > 0 else 'earlier'} cell is out of band.", markup=False)
+
+    def action_cycle_metric(self, direction: int) -> None:
+        """Show the next or previous metric."""
+        keys = list(METRICS)
+        here = keys.index(self.model.view.metric)
+        self.change_view(replace(self.model.view, metric=keys[(here + direction) % len(keys)]))
+
+    def action_pick_metric(self) -> None:
+        """Choose the metric from a list."""
+
+        def picked(key: str | None) -> None:
+            if key is not None:
+                self.change_view(replace(self.model.view, metric=key))
+
+        self.app.push_screen(MetricScreen(self.model.view.metric), picked)
+
+    def action_cycle_tokens(self) -> None:
+        """Show all tokens, the last, or one."""
+        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.following()))
+
+    def action_shift_token(self, by: int) -> None:
+        """Show one token, the one before or after."""
+        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.shifted(by, self.model.tokens)))
+
+    def show_site(self, site: Site) -> None:
+        """Put the cursor on a site; a filter that hides it is taken away."""
+        if site not in self.model.sites():
+            self.change_view(replace(self.model.view, filter=""))
+        if site in self.model.sites():
+            self.map.go(site)
+        else:
+            self.notify(f"The map has no {site}.", markup=False)
+
+    def action_transpose(self) -> None:
+        """Exchange rows and columns."""
+        self.change_view(replace(self.model.view, transposed=not self.map.stage_rows))
+
+    def action_filter(self) -> None:
+        """Ask which stages and layers to show."""
+
+        def problem(text: str) -> str:
+            _, layers = filtered(text, self.model.layers)
+            nothing = self.model.layers and not layers
+            return filter_problem(text) or (f"The layers are 0-{self.model.layers - 1}." if nothing else "")
+
+        def entered(text: str | None) -> None:
+            if text is not None:
+                self.change_view(replace(self.model.view, filter=text.strip()))
+
+        self.app.push_screen(
+            PromptScreen("Stages and layers to show: ffn 3-7", self.model.view.filter, problem), entered
+        )
+
+    # The capture
+
+    @work(thread=True, exclusive=True, group="capture", exit_on_error=False)
+    def follow_capture(self) -> None:
+        """Run a capture and take in what it says."""
+        feed = self._feed = Feed(self._start_capture)
+        feed.follow(self.post_message)
+
+    def on_capture_event(self, message: CaptureEvent) -> None:
+        """Take in one event."""
+        match message.event:
+            case Progress() as event:
+                share = f" {event.done}/{event.total}" if event.total else ""
+                self._doing = f"{event.phase}{share} {printable(event.text, 60)}"
+            case SideReady() as event:
+                self._side_ready(event.side, event.run)
+            case CellReady() as event:
+                self._cell_ready(event.cell)
+            case Finished() as event:
+                self.phase, self._doing = "finished", f"done in {event.seconds:.1f} s"
+                self._align_if_needed()
+                self.refresh_bindings()
+            case Failed() as event if self.phase == "running":
+                self._fail(printable(event.message, 400))
+        self._changed = True
+
+    def on_capture_ended(self) -> None:
+        """Say how the capture ended, if it did not say so itself."""
+        if self.phase == "stopping":
+            self.phase, self._doing = "stopped", "stopped; finished layers are kept, r resumes"
+        elif self.phase == "running":
+            self._fail("the capture ended without a word; r tries again")
+        self._changed = True
+        self.refresh_bindings()
+
+    def _fail(self, sentence: str) -> None:
+        self.phase, self._doing = "failed", f"FAILED: {sentence}"
+        self.notify(sentence, severity="error", timeout=15, markup=False)
+        self._show_cell()
+        self.refresh_bindings()
+
+    def _side_ready(self, side: str, run: "RunRecord") -> None:
+        self.runs[side] = run
+        layers = max(known.config.num_hidden_layers for known in self.runs.values())
+        self.model.set_size(layers, len(run.tokens))
+        self.lay_out()
+
+    def _cell_ready(self, cell: Cell) -> None:
+        if self.model.receive(cell):
+            self.map.refresh()
+        else:
+            self.map.refresh_cell(cell.site)
+        if cell.site == self.model.cursor:
+            self._show_cell()
+
+    def action_cancel(self) -> None:
+        """Stop the capture; when there is none, take the filter away."""
+        if self.phase == "running" and self._feed is not None:
+            self.phase, self._doing = "stopping", "stopping"
+            self._changed = True
+            self.refresh_bindings()
+            self._stop(self._feed)
+        elif self.model.view.filter:
+            self.change_view(replace(self.model.view, filter=""))
+
+    @work(thread=True, group="stop", exit_on_error=False)
+    def _stop(self, feed: Feed) -> None:
+        feed.stop()
+
+    def action_resume(self) -> None:
+        """Go on with a capture that was stopped or that failed."""
+        self.model.forget()
+        self.map.refresh()
+        self.phase, self._doing = "running", "starting"
+        self.refresh_bindings()
+        self.follow_capture()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Offer to stop what runs, and to resume what was stopped."""
+        if action == "resume":
+            return self.phase in ("stopped", "failed")
+        if action == "cancel":
+            return self.phase == "running" or bool(self.model.view.filter)
+        return True
+
+    # Aligning to the last token
+
+    def _align_if_needed(self) -> None:
+        """Measure stages of unlike populations at their last tokens, as soon as the tensors can be read."""
+        unlike = [site for site, cell in self.model.cells.items() if cell.status == "uncomparable"]
+        waiting = [site for site in unlike if site not in self.model.aligned]
+        if waiting and self.model.view.tokens.kind == "last" and self.phase in ("finished", "stopped"):
+            self._align(waiting)
+
+    @work(thread=True, exclusive=True, group="align", exit_on_error=False)
+    def _align(self, sites: list[Site]) -> None:
+        self.post_message(self.Aligned(open_tensors(self.session).align(sites)))
+
+    def on_map_screen_aligned(self, message: Aligned) -> None:
+        """Show cells whose last tokens could be compared."""
+        self.model.align(message.cells)
+        self.map.refresh()
+        self._show_cell()
+
+    def exit_code(self) -> int:
+        """Answer as `compare` does: 0 alike, 1 different, 2 if nothing could be compared."""
+        from workbench.comparison import NOT_COMPARABLE, Comparison
+
+        if len(self.runs) < 2 or self.phase == "failed":
+            return NOT_COMPARABLE
+        cells = list(self.model.cells.values())
+        return Comparison(self.runs["a"], self.runs["b"], cells, self.model.metric, self.model.view.tokens).exit_code()
+
+    # Words
+
+    def _show_cell(self) -> None:
+        if self.phase == "failed" and self.model.cell(self.model.cursor) is None:
+            self.query_one(Inspector).say(self._doing)
+            return
+        self.query_one(Inspector).show(self.report())
+
+    def report(self) -> CellReport:
+        """Return what there is to say about the cell under the cursor."""
+        cell = self.model.cell(self.model.cursor)
+        return CellReport(
+            site=self.model.cursor,
+            cell=cell,
+            row=None if cell is None else self.model.row(cell),
+            metric=self.model.metric,
+            scope=self._scope(),
+            sides=(self.side_name("a"), self.side_name("b")),
+        )
+
+    def _scope(self) -> str:
+        return self.model.view.tokens.label(self.model.tokens)
+
+    def side_name(self, side: Literal["a", "b"]) -> str:
+        """Name a side: its file and its numeric path."""
+        spec = self.session.spec.a if side == "a" else self.session.spec.b
+        run = self.runs.get(side)
+        path = run.numeric_path if run else spec.numeric_path
+        return f"{printable(Path(spec.path).name, 60)} [{path or 'recorded'}]"
+
+    def _refresh_words(self) -> None:
+        """Say what is shown and how far it is, if anything has changed."""
+        if not self._changed:
+            return
+        self._changed = False
+        compared, expected = counts(self.model.cells.values())
+        if self.model.layers:
+            absent = len(self.model.cells) - expected
+            expected = len(execution_order(self.model.layers)) - absent
+        metric = self.model.metric
+        outside = f"{len(self.model.outside())} out of band" if metric.band else "no band"
+        counted = f" │ {compared}/{expected} compared, {outside}"
+        doing = f" │ {self._doing}"
+        text = Text(f" {metric.label} │ {self._scope()}", "bold")
+        if self.model.view.filter:
+            text.append(f" │ /{printable(self.model.view.filter, 30)}", "bold")
+        if self.phase == "finished":
+            text.append(counted).append(doing)
+        else:
+            text.append(doing, "bold reverse" if self.phase == "failed" else "").append(counted)
+        self.query_one(StatusLine).say(text)

@@ -1,0 +1,110 @@
+"""Writing a hypothesis about a cell: what is claimed, and what would contradict it."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.timer import Timer
+from textual.widgets import Footer, Input, Label, Static, TextArea
+
+from kernels.errors import WorkbenchError
+from kernels.stages import Site
+from workbench.app.actions import bindings
+from workbench.app.drafts import Draft, Drafts
+
+KEEP_AFTER = 0.2  # seconds without another letter until the draft is on disk
+
+
+class NoteScreen(ModalScreen[str | None]):
+    """Returns the path that `save` wrote the hypothesis to; None if it was put off, and its draft kept."""
+
+    NAME = "note"
+    BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+
+    def __init__(self, site: Site, evidence: Text, drafts: Drafts, save: Callable[[Draft], str]) -> None:
+        super().__init__()
+        self._site = site
+        self._evidence = evidence
+        self._drafts = drafts
+        self._save = save
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out the form, filled with the draft that there may be."""
+        draft = self._drafts.get(self._site)
+        with VerticalScroll(classes="dialog") as box:
+            box.border_title = Text(f"Hypothesis about {self._site}").plain
+            yield Static(self._evidence, markup=False, id="evidence")
+            yield Label("Title", markup=False)
+            yield Input(draft.title, id="title", compact=True)
+            yield Label("Claim: what is wrong, and why", markup=False)
+            yield TextArea(draft.claim, id="claim", compact=True)
+            yield Label("Prediction: what must be measured, and what would contradict it", markup=False)
+            yield TextArea(draft.prediction, id="prediction", compact=True)
+            yield Label("", id="missing", markup=False)
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Start with the title."""
+        self.query_one("#title", Input).focus()
+
+    def on_unmount(self) -> None:
+        """Lose nothing when the program ends."""
+        if self._timer is not None:
+            self._keep()
+
+    def on_input_changed(self) -> None:
+        """Keep the draft."""
+        self._keep_soon()
+
+    def on_text_area_changed(self) -> None:
+        """Keep the draft."""
+        self._keep_soon()
+
+    def on_input_submitted(self) -> None:
+        """Go on to the claim."""
+        self.query_one("#claim", TextArea).focus()
+
+    def action_save(self) -> None:
+        """Save the hypothesis, or say what is missing."""
+        draft = self._draft()
+        if not draft.title.strip() or not draft.prediction.strip():
+            self._complain("A hypothesis needs a title and a prediction that a measurement could contradict.")
+            return
+        try:
+            path = self._save(draft)
+        except (WorkbenchError, OSError) as error:
+            self._complain(str(error))
+            return
+        self._stop_timer()
+        self._drafts.put(self._site, Draft())
+        self.dismiss(path)
+
+    def action_keep_draft(self) -> None:
+        """Go back, and keep what is written."""
+        self._keep()
+        self.dismiss(None)
+
+    def _complain(self, sentence: str) -> None:
+        self.query_one("#missing", Label).update(Text(sentence, "bold"))
+
+    def _draft(self) -> Draft:
+        areas = (self.query_one(name, TextArea).text for name in ("#claim", "#prediction"))
+        return Draft(self.query_one("#title", Input).value, *areas)
+
+    def _keep_soon(self) -> None:
+        self._stop_timer()
+        self._timer = self.set_timer(KEEP_AFTER, self._keep)
+
+    def _keep(self) -> None:
+        self._stop_timer()
+        self._drafts.put(self._site, self._draft())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
