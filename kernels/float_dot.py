@@ -33,11 +33,9 @@ FLOAT32 = Scheme(F32, 16, "halves")
 FLOAT64 = Scheme(F64, 8, "halves")
 APR = Scheme(F32, 8, "pairs")
 
-TOKENS = 4  # taken together at most
-
 
 def tile_dot(scheme: Scheme, rows: int, tokens: int) -> Callable[..., None]:
-    """A kernel function of (n, w, x, t, out, columns, r).
+    """A kernel function of (t, n, w, x, out, columns, r).
 
     It writes the products of the first `rows` rows of w (rows, n) with tokens t, t+1, ... of x (all tokens, n) to
     out (all tokens, columns) at columns r, r+1, ...; scheme.element is the type of all three arrays.
@@ -50,10 +48,10 @@ def _emit(
     rows: int,
     tokens: int,
     b: Any,  # noqa: ANN401
+    t: Any,  # noqa: ANN401
     n: Any,  # noqa: ANN401
     w: Any,  # noqa: ANN401
     x: Any,  # noqa: ANN401
-    t: Any,  # noqa: ANN401
     out: Any,  # noqa: ANN401
     columns: Any,  # noqa: ANN401
     r: Any,  # noqa: ANN401

@@ -4,54 +4,31 @@ Each thread dequantizes two stored rows at a time into a buffer that stays in ca
 tokens, so that a matrix is read once and never stands dequantized in memory.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.compiler import helper, kernel
+from kernels.compiler import kernel
 from kernels.dequantize import dequantize_row
-from kernels.float_dot import APR, FLOAT32, FLOAT64, TOKENS, Scheme, tile_dot
+from kernels.float_dot import APR, FLOAT32, FLOAT64, Scheme, tile_dot
 from kernels.parallel import over_rows
+from kernels.tiles import over_tokens
 from kernels.unpack import row_buffers
 from kernels.weight import Weight
 
 _LEAST = 16  # rows worth a thread
 
 
-def _tiles(scheme: Scheme):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """A function that multiplies one or two float rows with all tokens."""
-    two = [tile_dot(scheme, 2, tokens) for tokens in range(1, TOKENS + 1)]
-    one = [tile_dot(scheme, 1, tokens) for tokens in range(1, TOKENS + 1)]
-    two1, two2, two3, two4 = two
-    one1, one2, one3, one4 = one
-
-    @helper()
-    def multiply(rows, w, x, out, r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        tokens, n = x.shape
-        columns = out.shape[1]
-        for t in range(0, tokens, 4):
-            left = tokens - t
-            if rows == 2:
-                if left >= 4:
-                    two4(n, w, x, t, out, columns, r)
-                elif left == 3:
-                    two3(n, w, x, t, out, columns, r)
-                elif left == 2:
-                    two2(n, w, x, t, out, columns, r)
-                else:
-                    two1(n, w, x, t, out, columns, r)
-            elif left >= 4:
-                one4(n, w, x, t, out, columns, r)
-            elif left == 3:
-                one3(n, w, x, t, out, columns, r)
-            elif left == 2:
-                one2(n, w, x, t, out, columns, r)
-            else:
-                one1(n, w, x, t, out, columns, r)
-
-    return multiply
+def _multiply(scheme: Scheme) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Functions of (tokens, n, w, x, out, columns, r) that multiply one row, and two rows, with all tokens."""
+    one, two = (over_tokens(lambda tokens, rows=rows: tile_dot(scheme, rows, tokens)) for rows in (1, 2))
+    return one, two
 
 
-_multiply_f32, _multiply_f64, _multiply_apr = _tiles(FLOAT32), _tiles(FLOAT64), _tiles(APR)
+_one_f32, _two_f32 = _multiply(FLOAT32)
+_one_f64, _two_f64 = _multiply(FLOAT64)
+_one_apr, _two_apr = _multiply(APR)
 
 
 @kernel("void(int64, uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64)")
@@ -63,7 +40,10 @@ def _matmul_f32(
         together = min(2, stop - r)
         for i in range(together):
             dequantize_row(type, rows[r + i], w[i], buffers)
-        _multiply_f32(together, w, x, out, r)
+        if together == 2:
+            _two_f32(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
+        else:
+            _one_f32(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
 
 
 @kernel("void(int64, uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64)")
@@ -75,7 +55,10 @@ def _matmul_f32_apr(
         together = min(2, stop - r)
         for i in range(together):
             dequantize_row(type, rows[r + i], w[i], buffers)
-        _multiply_apr(together, w, x, out, r)
+        if together == 2:
+            _two_apr(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
+        else:
+            _one_apr(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
 
 
 @kernel("void(int64, uint8[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64)")
@@ -89,7 +72,10 @@ def _matmul_f64(
         for i in range(together):
             dequantize_row(type, rows[r + i], row, buffers)
             w[i] = row
-        _multiply_f64(together, w, x, out, r)
+        if together == 2:
+            _two_f64(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
+        else:
+            _one_f64(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
 
 
 def matmul_f32(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:

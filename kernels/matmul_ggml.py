@@ -16,10 +16,10 @@ from kernels.parallel import over_rows
 from kernels.unpack import Q4_K, Q5_K, Q6_K, row_buffers, unpack_row
 from kernels.weight import BLOCKS, TensorType, Weight
 
-_dot_32 = packed_dot.row_dot(packed_dot.BLOCK_32)
-_dot_q4_k = packed_dot.row_dot(packed_dot.Q4_K)
-_dot_q5_k = packed_dot.row_dot(packed_dot.Q5_K)
-_dot_q6_k = packed_dot.row_dot(packed_dot.Q6_K)
+_dots_32 = packed_dot.row_dots(packed_dot.BLOCK_32)
+_dots_q4_k = packed_dot.row_dots(packed_dot.Q4_K)
+_dots_q5_k = packed_dot.row_dots(packed_dot.Q5_K)
+_dots_q6_k = packed_dot.row_dots(packed_dot.Q6_K)
 
 
 @kernel("void(int64, uint8[:, ::1], int8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64)")
@@ -44,17 +44,13 @@ def _matmul_codes(
     for r in range(start, stop):
         unpack_row(type, rows[r], n, buffers)
         if type == Q4_K:
-            for t in range(tokens):
-                out[t, r] = _dot_q4_k(blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, t)
+            _dots_q4_k(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
         elif type == Q5_K:
-            for t in range(tokens):
-                out[t, r] = _dot_q5_k(blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, t)
+            _dots_q5_k(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
         elif type == Q6_K:
-            for t in range(tokens):
-                out[t, r] = _dot_q6_k(blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, t)
+            _dots_q6_k(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
         else:
-            for t in range(tokens):
-                out[t, r] = _dot_32(blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, t)
+            _dots_32(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
 
 
 def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:

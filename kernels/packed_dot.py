@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from kernels.compiler import helper
 from kernels.machine import fma
+from kernels.tiles import over_tokens
 from kernels.vectors import F32, HAS_AVX2, I8, I16, I32, Vectors, array_intrinsic
 
 
@@ -38,14 +39,26 @@ Q4_K = Scheme(groups=8, signed=False, scales=1, offset=False, mins="lanes")
 Q5_K = Scheme(groups=8, signed=False, scales=1, offset=False, mins="sum")
 Q6_K = Scheme(groups=8, signed=False, scales=2, offset=True, mins="none")
 
-# Number of blocks; codes, scales, mins, d, dmin of the row as unpack.py leaves them; then of all tokens: codes int8
-# (tokens, n), d float32 (tokens, blocks), sums of 16 and of 32 codes int16 (tokens, n/16), (tokens, n/32); which token.
+# A kernel function of (t, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, columns, r): multiplies the
+# row that unpack.py left in codes ... dmin with tokens t, t+1, ... and writes to out (all tokens, columns) at column r.
+# Of all tokens: codes x int8 (tokens, n), scales xd float32 (tokens, blocks), sums of 16 and of 32 codes int16.
 # Tokens are told by number and not as slices, because a slice costs Numba an atomic reference count.
-Dot = Callable[..., np.float32]
+Dot = Callable[..., None]
 
 
-def plain_dot(scheme: Scheme) -> Dot:
-    """The row dot as plain loops."""
+def plain_dot(scheme: Scheme, tokens: int) -> Dot:
+    """The dots of one row with `tokens` tokens as plain loops."""
+    dot = _plain_row(scheme)
+
+    @helper()
+    def dots(t, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, columns, r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+        for token in range(t, t + tokens):
+            out[token, r] = dot(blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, token)
+
+    return dots
+
+
+def _plain_row(scheme: Scheme) -> Callable[..., np.float32]:
     groups, scales_in_group, offset = scheme.groups, scheme.scales, scheme.offset
     min_lanes, min_sum = scheme.mins == "lanes", scheme.mins == "sum"
 
@@ -104,102 +117,120 @@ def plain_dot(scheme: Scheme) -> Dot:
     return dot
 
 
-def vector_dot(scheme: Scheme) -> Dot:
-    """The row dot as AVX2 instructions."""
-    return array_intrinsic(11, types.float32, lambda builder, *values: _Row(scheme, builder, *values).emit())
+def vector_dot(scheme: Scheme, tokens: int) -> Dot:
+    """The dots of one row with `tokens` tokens as AVX2 instructions."""
+    return array_intrinsic(14, types.void, lambda builder, *values: _Tile(scheme, tokens, builder, *values).emit())
 
 
-class _Row:
-    """Emits one row dot; pointers and counts are LLVM values."""
+class _Token(NamedTuple):
+    """Pointers to one token's activations, and the places of its running sums."""
 
-    def __init__(
-        self,
-        scheme: Scheme,
-        builder: Any,  # noqa: ANN401
-        blocks: Any,  # noqa: ANN401
-        codes: Any,  # noqa: ANN401
-        scales: Any,  # noqa: ANN401
-        mins: Any,  # noqa: ANN401
-        d: Any,  # noqa: ANN401
-        dmin: Any,  # noqa: ANN401
-        x: Any,  # noqa: ANN401
-        xd: Any,  # noqa: ANN401
-        sums16: Any,  # noqa: ANN401
-        sums32: Any,  # noqa: ANN401
-        token: Any,  # noqa: ANN401
-    ) -> None:
-        self.scheme, self.v, self.b, self.blocks = scheme, Vectors(builder), builder, blocks
-        self.codes, self.scales, self.mins, self.d, self.dmin = codes, scales, mins, d, dmin
-        before = builder.mul(token, blocks)  # blocks of the tokens before this one
+    x: Any
+    xd: Any
+    sums16: Any
+    sums32: Any
+    acc: Any
+    least: Any
+
+
+class _Tile:
+    """Emits the dots of one row with a few tokens; pointers and counts are LLVM values."""
+
+    def __init__(self, scheme: Scheme, tokens: int, builder: Any, t: Any, blocks: Any, *pointers: Any) -> None:  # noqa: ANN401
+        self.scheme, self.v, self.b, self.t, self.blocks = scheme, Vectors(builder), builder, t, blocks
+        self.codes, self.scales, self.mins, self.d, self.dmin = pointers[:5]
+        self.out, self.columns, self.r = pointers[9:]
+        self.tokens = [self._token(i, *pointers[5:9]) for i in range(tokens)]
+
+    def _token(self, i: int, x: Any, xd: Any, sums16: Any, sums32: Any) -> _Token:  # noqa: ANN401
+        b, groups = self.b, self.scheme.groups
+        before = b.mul(b.add(self.t, self.t.type(i)), self.blocks)  # blocks of the tokens before this one
 
         def of_token(pointer: Any, per_block: int) -> Any:  # noqa: ANN401
-            return builder.gep(pointer, [builder.mul(before, before.type(per_block))])
+            return b.gep(pointer, [b.mul(before, before.type(per_block))])
 
-        groups = scheme.groups
-        self.x, self.xd = of_token(x, 32 * groups), of_token(xd, 1)
-        self.sums16, self.sums32 = of_token(sums16, 2 * groups), of_token(sums32, groups)
+        return _Token(
+            of_token(x, 32 * groups),
+            of_token(xd, 1),
+            of_token(sums16, 2 * groups),
+            of_token(sums32, groups),
+            cgutils.alloca_once_value(b, self.v.constant(F32, 8, 0.0)),
+            cgutils.alloca_once_value(b, self.v.constant(F32, 4, 0.0)),
+        )
 
-    def emit(self) -> Any:  # noqa: ANN401
-        """The float32 result."""
-        v, b, scheme = self.v, self.b, self.scheme
-        acc = cgutils.alloca_once_value(b, v.constant(F32, 8, 0.0))
-        least = cgutils.alloca_once_value(b, v.constant(F32, 4, 0.0))
+    def emit(self) -> None:
+        """The whole row, then the results."""
+        v, b = self.v, self.b
         with cgutils.for_range(b, self.blocks) as loop:
-            x_scale = b.load(b.gep(self.xd, [loop.index]))
-            scale = b.fmul(x_scale, b.load(b.gep(self.d, [loop.index])))
-            lanes = v.to_float(self._lanes(loop.index))
-            b.store(v.fma(v.splat(scale, 8), lanes, b.load(acc)), acc)
-            if scheme.mins != "none":
-                scale = b.fneg(b.fmul(x_scale, b.load(b.gep(self.dmin, [loop.index]))))
-                b.store(v.fma(v.splat(scale, 4), v.to_float(self._mins(loop.index)), b.load(least)), least)
-        result = v.total(b.load(acc))
-        if scheme.mins == "lanes":
-            return b.fadd(result, v.total(b.load(least)))
-        if scheme.mins == "sum":
-            return b.fadd(result, b.extract_element(b.load(least), ir.Constant(I32, 0)))
+            d, dmin = (b.load(b.gep(self.d, [loop.index])), None)
+            if self.scheme.mins != "none":
+                dmin = b.load(b.gep(self.dmin, [loop.index]))
+            for token, lanes in zip(self.tokens, self._lanes(loop.index), strict=True):
+                x_scale = b.load(b.gep(token.xd, [loop.index]))
+                scale = v.splat(b.fmul(x_scale, d), 8)
+                b.store(v.fma(scale, v.to_float(lanes), b.load(token.acc)), token.acc)
+                if dmin is not None:
+                    scale = v.splat(b.fneg(b.fmul(x_scale, dmin)), 4)
+                    least = v.to_float(self._mins(loop.index, token))
+                    b.store(v.fma(scale, least, b.load(token.least)), token.least)
+        for i, token in enumerate(self.tokens):
+            place = b.add(b.mul(self.columns, b.add(self.t, self.t.type(i))), self.r)
+            b.store(self._result(token), b.gep(self.out, [place]))
+
+    def _result(self, token: _Token) -> Any:  # noqa: ANN401
+        v, b = self.v, self.b
+        result = v.total(b.load(token.acc))
+        if self.scheme.mins == "lanes":
+            return b.fadd(result, v.total(b.load(token.least)))
+        if self.scheme.mins == "sum":
+            return b.fadd(result, b.extract_element(b.load(token.least), ir.Constant(I32, 0)))
         return result
 
     def _at(self, block: Any, per_block: int, extra: int = 0) -> Any:  # noqa: ANN401
         return self.b.add(self.b.mul(block, block.type(per_block)), block.type(extra))
 
-    def _lanes(self, block: Any) -> Any:  # noqa: ANN401
-        """Eight int32 lane sums of a block."""
+    def _lanes(self, block: Any) -> list[Any]:  # noqa: ANN401
+        """Eight int32 lane sums of a block, per token."""
         v, b, groups = self.v, self.b, self.scheme.groups
-        lanes = v.constant(I32, 8, 0)
+        lanes = [v.constant(I32, 8, 0)] * len(self.tokens)
         for g in range(groups):
             here = self._at(block, 32 * groups, 32 * g)
-            lanes = b.add(lanes, self._group(block, g, v.load(I8, 32, self.codes, here), v.load(I8, 32, self.x, here)))
+            codes, scale = v.load(I8, 32, self.codes, here), self._scale(block, g)
+            for i, token in enumerate(self.tokens):
+                x = v.load(I8, 32, token.x, here)
+                if self.scheme.signed:  # |code| * (x with the code's sign): the multiply wants one unsigned side
+                    pairs = v.pairs_u8_i8(v.with_sign(codes, codes), v.with_sign(x, codes))
+                else:
+                    pairs = v.pairs_u8_i8(codes, x)
+                lanes[i] = b.add(lanes[i], v.pairs_i16(pairs, scale))  # pairs <= 2 * 128 * 127: nothing saturates
         if self.scheme.offset:
             here = self._at(block, 16)
-            pair = v.pairs_i16(v.load(I16, 16, self.sums16, here), v.load(I16, 16, self.scales, here))
-            lanes = b.sub(lanes, v.shifted(pair, -5))
+            scale = v.load(I16, 16, self.scales, here)
+            for i, token in enumerate(self.tokens):
+                pair = v.pairs_i16(v.load(I16, 16, token.sums16, here), scale)
+                lanes[i] = b.sub(lanes[i], v.shifted(pair, -5))
         return lanes
 
-    def _group(self, block: Any, g: int, codes: Any, x: Any) -> Any:  # noqa: ANN401
-        """Eight int32 lane sums of one 32-element group, times its scales."""
+    def _scale(self, block: Any, g: int) -> Any:  # noqa: ANN401
+        """The integer scale of every int16 lane of a group."""
         v, b, scales = self.v, self.b, self.scheme.scales
-        if self.scheme.signed:  # |code| * (x with the code's sign): the multiply wants one unsigned side
-            negative = b.icmp_signed("<", codes, v.constant(I8, 32, 0))
-            codes, x = b.select(negative, b.neg(codes), codes), b.select(negative, b.neg(x), x)
-        pairs = v.pairs_u8_i8(codes, x)  # at most 2 * 128 * 127, so nothing saturates
         if scales == 0:
-            return v.pairs_i16(pairs, v.constant(I16, 16, 1))
-        per_block = scales * self.scheme.groups
-        parts = [
-            v.splat(b.load(b.gep(self.scales, [self._at(block, per_block, scales * g + i)])), 8) for i in range(scales)
-        ]
-        return v.pairs_i16(pairs, v.joined(parts[0], parts[-1]))
+            return v.constant(I16, 16, 1)
+        at = [self._at(block, scales * self.scheme.groups, scales * g + i) for i in range(scales)]
+        parts = [v.splat(b.load(b.gep(self.scales, [place])), 8) for place in at]
+        return v.joined(parts[0], parts[-1])
 
-    def _mins(self, block: Any) -> Any:  # noqa: ANN401
+    def _mins(self, block: Any, token: _Token) -> Any:  # noqa: ANN401
         """Four int32 sums of mins times activation sums; in the "sum" scheme all four hold their total."""
-        v, b = self.v, self.b
-        pair = v.pairs_i16(
-            v.load(I16, 8, self.mins, self._at(block, 8)), v.load(I16, 8, self.sums32, self._at(block, 8))
-        )
+        v, b, here = self.v, self.b, self._at(block, 8)
+        pair = v.pairs_i16(v.load(I16, 8, self.mins, here), v.load(I16, 8, token.sums32, here))
         if self.scheme.mins == "sum":
             pair = b.add(pair, v.pick(pair, pair, [2, 3, 0, 1]))
             pair = b.add(pair, v.pick(pair, pair, [1, 0, 3, 2]))
         return pair
 
 
-row_dot = vector_dot if HAS_AVX2 else plain_dot
+def row_dots(scheme: Scheme) -> Dot:
+    """A kernel function of (tokens, blocks, codes ...) that multiplies one row with all tokens."""
+    make = vector_dot if HAS_AVX2 else plain_dot
+    return over_tokens(lambda tokens: make(scheme, tokens))

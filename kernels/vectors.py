@@ -69,6 +69,10 @@ class Vectors:
         """AVX2: 16 int16 sums of two neighbouring uint8 * int8 products; beyond int16 they would saturate."""
         return self.call("llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(I16, 16), codes, x)
 
+    def with_sign(self, v: Any, sign: Any) -> Any:  # noqa: ANN401
+        """AVX2: int8 lanes negated where `sign` is negative, zero where it is zero."""
+        return self.call("llvm.x86.avx2.psign.b", v.type, v, sign)
+
     def pairs_i16(self, a: Any, b: Any) -> Any:  # noqa: ANN401
         """AVX2/SSE2: int32 sums of two neighbouring int16 * int16 products, 8 of 16 lanes or 4 of 8."""
         wide = a.type.count == 16

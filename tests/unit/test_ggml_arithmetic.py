@@ -53,15 +53,16 @@ def test_dequantized_values_are_those_of_gguf(type):
 @pytest.mark.parametrize("name", ["BLOCK_32", "Q4_K", "Q5_K", "Q6_K"])
 def test_vector_and_plain_dots_have_the_same_bits(name):
     scheme = getattr(packed_dot, name)
-    plain, vector = packed_dot.plain_dot(scheme), packed_dot.vector_dot(scheme)
-    run = helper()(lambda *arrays: vector(*arrays))
+    vector = packed_dot.vector_dot(scheme, 3)
+    run, plain = helper()(lambda *arguments: vector(*arguments)), packed_dot.plain_dot(scheme, 3)
     rng, n = np.random.default_rng(5), 1024
     blocks = n // (32 * scheme.groups)
     for _ in range(20):
         codes = rng.integers(-128, 128, n) if scheme.signed else rng.integers(0, 64, n)
-        x = rng.integers(-127, 128, (3, n)).astype(np.int8)
+        x = rng.integers(-127, 128, (4, n)).astype(np.int8)
         scales = rng.integers(-128, 128, n // 16) if scheme.scales == 2 else rng.integers(0, 64, n // 32)
         arrays = (
+            1,
             blocks,
             codes.astype(np.int8),
             scales.astype(np.int16),
@@ -69,9 +70,12 @@ def test_vector_and_plain_dots_have_the_same_bits(name):
             rng.standard_normal(blocks).astype(np.float32),
             rng.standard_normal(blocks).astype(np.float32),
             x,
-            rng.standard_normal((3, blocks)).astype(np.float32),
-            x.reshape(3, -1, 16).sum(2, dtype=np.int16),
-            x.reshape(3, -1, 32).sum(2, dtype=np.int16),
-            2,
+            rng.standard_normal((4, blocks)).astype(np.float32),
+            x.reshape(4, -1, 16).sum(2, dtype=np.int16),
+            x.reshape(4, -1, 32).sum(2, dtype=np.int16),
         )
-        assert np.float32(plain(*arrays)).view(np.uint32) == np.float32(run(*arrays)).view(np.uint32)
+        ours, theirs = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
+        run(*arrays, ours, 5, 2)
+        plain(*arrays, theirs, 5, 2)
+        assert theirs[1:, 2].all()
+        assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32))

@@ -1,0 +1,31 @@
+"""Working through the tokens a few at a time, so that what is loaded for one serves its neighbours too."""
+
+from collections.abc import Callable
+from typing import Any
+
+from kernels.compiler import helper
+
+TOKENS = 4  # taken together at most
+
+
+def over_tokens(make: Callable[[int], Callable[..., None]]) -> Callable[..., None]:
+    """A kernel function of (tokens, *arguments) that calls f(t, *arguments) for groups of up to TOKENS tokens.
+
+    make(k) gives the function f for k tokens t, t+1, ...; the groups cover range(tokens).
+    """
+    one, two, three, four = (make(count) for count in range(1, TOKENS + 1))
+
+    @helper()
+    def run(tokens: int, *arguments: Any) -> None:  # noqa: ANN401
+        for t in range(0, tokens, 4):
+            left = tokens - t
+            if left >= 4:
+                four(t, *arguments)
+            elif left == 3:
+                three(t, *arguments)
+            elif left == 2:
+                two(t, *arguments)
+            else:
+                one(t, *arguments)
+
+    return run
