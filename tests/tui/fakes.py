@@ -17,6 +17,7 @@ from workbench.session import Session, SessionSpec, Side
 
 TOKENS = (1, 5, 9, 2)
 CHANNELS = 8
+FAULTY = Site(2, "ffn_gate")
 
 
 def config(layers: int = 4) -> ModelConfig:
@@ -57,12 +58,15 @@ def cell(site: Site, error: float = 1e-3) -> Cell:
     return Cell(site, status, None, a.shape, profile(a, b), tuple(range(len(TOKENS))), logits)
 
 
-def cells(layers: int = 4, faulty: Site = Site(2, "ffn_gate")) -> list[Cell]:
+def cells(layers: int = 4, faulty: Site = FAULTY) -> list[Cell]:
     """Identical up to the faulty cell, which is three times too large, then slightly different."""
+    return [cell(site, error) for site, error in errors_of(layers, faulty)]
+
+
+def errors_of(layers: int, faulty: Site) -> Iterator[tuple[Site, float]]:
     order = execution_order(layers)
     place = order.index(faulty)
-    errors = [0.0] * place + [2.0] + [1e-3] * (len(order) - place - 1)
-    return [cell(site, error) for site, error in zip(order, errors, strict=True)]
+    return zip(order, [0.0] * place + [2.0] + [1e-3] * (len(order) - place - 1), strict=True)
 
 
 class FakeCapture:
@@ -86,11 +90,9 @@ class FakeCapture:
         self.queue.put(None)
 
 
-def write_traces(session: Session, layers: int = 4, faulty: Site = Site(2, "ffn_gate")) -> None:
+def write_traces(session: Session, layers: int = 4, faulty: Site = FAULTY) -> None:
     """Store the tensors of `cells` as both sides' traces, as a capture would."""
-    errors = {
-        c.site: 2.0 if c.site == faulty else 0.0 if c.status == "identical" else 1e-3 for c in cells(layers, faulty)
-    }
+    errors = dict(errors_of(layers, faulty))
     for side in "ab":
         with TraceWriter(session.trace_path(side), run_record(f"{side}.gguf", layers)) as writer:
             for site in execution_order(layers):
