@@ -5,6 +5,7 @@ tokens, so that a matrix is read once and never stands dequantized in memory.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ _LEAST = 16  # rows worth a thread
 
 def _multiply(scheme: Scheme) -> tuple[Callable[..., None], Callable[..., None]]:
     """Functions of (tokens, n, w, x, out, columns, r) that multiply one row, and two rows, with all tokens."""
-    one, two = (over_tokens(lambda tokens, rows=rows: tile_dot(scheme, rows, tokens)) for rows in (1, 2))
+    one, two = (over_tokens(partial(tile_dot, scheme, rows)) for rows in (1, 2))
     return one, two
 
 

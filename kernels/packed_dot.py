@@ -10,6 +10,7 @@ the processor has them and as plain loops with the same bits elsewhere.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -233,4 +234,4 @@ class _Tile:
 def row_dots(scheme: Scheme) -> Dot:
     """A kernel function of (tokens, blocks, codes ...) that multiplies one row with all tokens."""
     make = vector_dot if HAS_AVX2 else plain_dot
-    return over_tokens(lambda tokens: make(scheme, tokens))
+    return over_tokens(partial(make, scheme))
