@@ -44,6 +44,8 @@ def rope_pairs(before: NDArray[Any], after: NDArray[Any], head_dim: int) -> Lite
     A rotation keeps the length of every pair that it turns. None where both or neither of the ways do, as for a
     single token at position 0, which is not turned.
     """
+    if before.size == 0 or head_dim % 2 or before.shape != after.shape:
+        return None
     x, y = (np.asarray(values[:_ROWS], np.float64).reshape(-1, head_dim) for values in (before, after))
     if not np.isfinite(x).all() or not np.isfinite(y).all():
         return None

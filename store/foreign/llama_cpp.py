@@ -8,14 +8,18 @@ runs in several batches has every node once per batch. See docs/traces.md.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kernels.stages import Site
 from store.errors import StoreError
-from store.foreign.arrays import StoredArray, parse_json
+from store.foreign.arrays import FLOATS, StoredArray, parse_json, widened
 from store.foreign.channels import rope_pairs
-from store.foreign.llama_graph import NODE, Graph, read_nodes
+from store.foreign.llama_graph import NODE, Graph, Node, read_nodes
 from store.foreign.stage_dump import read_meta, take_tokens, unsaid
-from store.foreign.trace import GGML_ORDER, LLAMA_CPP, ForeignTrace
+from store.foreign.trace import GGML_ORDER, LLAMA_CPP, UNKNOWN_ORDER, ForeignTrace
 from store.model_file import ModelFile
+from store.text import printable
 
 _FUSED_SILU = "llama.cpp fuses it into ffn_swigl and never stores it"
 _UNSAID = {
@@ -84,14 +88,20 @@ def _observed_heads(graph: Graph) -> Iterator[tuple[str, Any]]:
     """Give head_dim, kv_size and which channels rotate together, from the first layer."""
     before = graph.slots.get((0, "bias.q")) or graph.slots.get((0, "matmul.q"))
     after, keys = graph.slots.get((0, "q_post_rope")), graph.slots.get((0, "k_post_rope"))
-    if not before or not after or not keys or after[0].array is None or before[0].shape != after[0].shape:
+    if not before or not after or not keys or after[0].array is None:
         return
     head_dim = after[0].array.shape[-1]
     yield "head_dim", head_dim
     yield "kv_size", keys[0].shape[1]
-    pairs = rope_pairs(before[0].values(), after[0].values(), head_dim)
+    pairs = rope_pairs(_floats(before[0]), _floats(after[0]), head_dim)
     if pairs is not None:
         yield "rope_pairs", pairs
+
+
+def _floats(node: Node) -> NDArray[np.floating[Any]]:
+    if node.array is None or node.array.dtype not in FLOATS:
+        raise StoreError(f"node {printable(node.name, 80)} holds no floats")
+    return widened(node.values(), node.array.dtype)
 
 
 def _notes(meta: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[str]:
@@ -108,10 +118,10 @@ def _notes(meta: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[str
     if len(batches) > 1:
         yield f"The prompt ran in batches of {', '.join(map(str, batches))} tokens, which are joined here."
     pairs = observed.get("rope_pairs")
-    if pairs is None:
-        yield "Which channels of a head rotate together cannot be told; those of a llama model are in ggml's order."
-    elif pairs == "adjacent":
+    if pairs == "adjacent" or (pairs is None and meta.get("architecture") == "llama"):
         yield GGML_ORDER
+    elif pairs is None and "architecture" not in meta:
+        yield UNKNOWN_ORDER
     if outputs is not None and len(outputs) < sum(batches):
         places = ", ".join(map(str, outputs))
         yield f"Logits were asked for positions {places} only; the last layer drops all other rows after attention."

@@ -24,6 +24,7 @@ from store.trace import Status, StoredStage
 LLAMA_CPP = "llama.cpp"
 MAX_LAYERS = 10_000
 GGML_ORDER = "Heads rotate adjacent pairs: q and k are in ggml's order for llama models, not in Hugging Face's."
+UNKNOWN_ORDER = "Which channels of a head rotate together cannot be told: of llama models q and k are in ggml's order."
 _HASH_CHUNK = 1 << 20
 
 
@@ -187,7 +188,7 @@ class ForeignTrace:
             if site.stage in ROTATED and stage.channels is not None:
                 order = halves_from_adjacent(site.stage, stage.channels, head_dim, kv_size)
                 parts[site] = dataclasses.replace(stage, load=partial(_gathered, stage, order))
-        kept = tuple(note for note in self.notes if note != GGML_ORDER)
+        kept = tuple(note for note in self.notes if note not in (GGML_ORDER, UNKNOWN_ORDER))
         note = "The q and k channels of every head were put from ggml's order (adjacent pairs) into Hugging Face's."
         return dataclasses.replace(self, parts=parts, notes=(*kept, note), reordered=True)
 

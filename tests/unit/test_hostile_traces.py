@@ -1,0 +1,132 @@
+"""Foreign traces that are damaged or malicious: one sentence, within bounds, never a crash."""
+
+import io
+import json
+import re
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.stages import Site
+from store.errors import StoreError
+from store.foreign import open_foreign
+from tests.foreign_dumps import run, write_aprt_file, write_llama_dump, write_stage_dump
+from tests.memory_model import random_model
+
+
+def zipped(path, members, **options):
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def npy(array) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array)
+    return stream.getvalue()
+
+
+STAGE, META_KEY, INDEX_KEY, NODE_KEY = (
+    "stage|-1|embedding.npy",
+    "__meta__.npy",
+    "__index__.npy",
+    "00000|embd|GET_ROWS.npy",
+)
+ROWS = npy(np.ones((5, 64), np.float32))
+CASES = [
+    ("no array of a known stage", {"a.npy": ROWS}),
+    ("model.pkl is not a numpy array", {"model.pkl": b"x"}),
+    ("holds Python objects", {STAGE: npy(np.array([{}], dtype=object))}),
+    ("<i4 of shape (5, 64), which no stage tensor is", {STAGE: npy(np.ones((5, 64), np.int32))}),
+    ("float32 of shape (0, 64), which no stage tensor is", {STAGE: npy(np.ones((0, 64), np.float32))}),
+    ("bytes where its header tells", {STAGE: ROWS.replace(b"(5, 64), ", b"(5, 9999)")}),
+    ("__meta__ of x.npz is not valid JSON", {META_KEY: npy(np.array("{")), STAGE: ROWS}),
+    ("nested too deeply", {META_KEY: npy(np.array("[" * 200_000)), STAGE: ROWS}),
+    ("__meta__ is JSON, but not an object", {META_KEY: npy(np.array("[]")), STAGE: ROWS}),
+    ("tokens of __meta__ are not token ids", {META_KEY: npy(np.array('{"tokens": [1.5]}')), STAGE: ROWS}),
+    ("__meta__ is not a text", {META_KEY: ROWS, STAGE: ROWS}),
+    ("has 5 rows, but __meta__ names 2 tokens", {META_KEY: npy(np.array('{"tokens": [1, 2]}')), STAGE: ROWS}),
+    ("5 tokens were embedded, but __meta__ names 2", {META_KEY: npy(np.array('{"tokens": [1, 2]}')), NODE_KEY: ROWS}),
+    ("__index__ of x.npz is not valid JSON", {NODE_KEY: ROWS, INDEX_KEY: npy(np.array("?"))}),
+    ("__index__ is JSON, but not a list", {NODE_KEY: ROWS, INDEX_KEY: npy(np.array("{}"))}),
+    ("has no seq, name", {NODE_KEY: ROWS, INDEX_KEY: npy(np.array('[{"seq": -1}]'))}),
+    ("shape (5,), which no stage has", {NODE_KEY: npy(np.ones(5, np.float32))}),
+]
+
+
+@pytest.mark.parametrize(("words", "members"), CASES, ids=[words for words, _ in CASES])
+def test_archives_that_are_not_dumps_get_one_sentence(tmp_path, words, members):
+    zipped(tmp_path / "x.npz", members)
+    with pytest.raises(StoreError, match=re.escape(words)) as error:
+        open_foreign(tmp_path / "x.npz")
+    assert str(error.value).isprintable()
+
+
+def test_what_an_archive_claims_to_unpack_to_is_bounded_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "x.npz"
+    zipped(path, {"stage|-1|embedding.npy": npy(np.zeros((5, 64), np.float32))}, compression=zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = struct.pack("<I", 0xFFFF_FFF0)
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="claims 4294967280 bytes, more than can be in there"):
+        open_foreign(path)
+
+
+def test_values_that_do_not_have_their_checksum_are_not_returned(tmp_path):
+    for compressed in (False, True):
+        write_stage_dump(tmp_path / "dump", run(random_model(), (5, 7)), {"tokens": [5, 7]}, compressed)
+        path = tmp_path / "dump.npz"
+        data = bytearray(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo("stage|0|ffn_up.npy")
+        data[info.header_offset + 30 + 200 + info.compress_size // 2] ^= 1
+        path.write_bytes(data)
+        trace = open_foreign(path)
+        with pytest.raises(StoreError, match=r"checksum|cannot be unpacked"):
+            trace.read(Site(0, "ffn_up"))
+
+
+@pytest.fixture(scope="module")
+def dumps(tmp_path_factory):
+    """One small valid file of each format, as bytes."""
+    folder = tmp_path_factory.mktemp("dumps")
+    model = random_model(layers=1, hidden=8, heads=2, kv_heads=1, head_dim=4, ffn=8, vocab=16)
+    stages = run(model, (1, 2))
+    write_llama_dump(folder / "llama", model, stages, (1, 2))
+    write_stage_dump(folder / "stages", stages, {"tokens": [1, 2]}, compressed=True)
+    write_aprt_file(folder / "one.bin", np.ones(8, np.float32), None)
+    raw = np.ones(16, np.float32).tobytes()
+    header = json.dumps({"stage|0|attn_norm": {"dtype": "F32", "shape": [2, 8], "data_offsets": [0, 64]}}).encode()
+    tensors = len(header).to_bytes(8, "little") + header + raw
+    return [
+        (folder / "llama.npz").read_bytes(),
+        (folder / "stages.npz").read_bytes(),
+        (folder / "one.bin").read_bytes(),
+        tensors,
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damage_is_an_error_or_harmless_but_never_a_crash(dumps, tmp_path_factory, data):
+    content = bytearray(data.draw(st.sampled_from(dumps)))
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    for _ in range(data.draw(st.integers(1, 4))):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "final_norm.bin"
+    path.write_bytes(content)
+    try:
+        trace = open_foreign(path)
+        for site in trace.sites():
+            if trace.shape(site) is not None:
+                trace.read(site)
+    except StoreError as error:
+        said = str(error)
+        assert said.isprintable(), said

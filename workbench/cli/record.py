@@ -1,0 +1,137 @@
+"""`workbench record`: the trace of a forward in another engine, captured live."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.cli.options import json_option, print_json, token_options
+
+if TYPE_CHECKING:
+    from store.foreign import ForeignTrace
+
+# The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
+# those that can be repeated to the last bit on any number of threads.
+_FORMATS = {"llama.cpp": "gguf", "transformers": "safetensors"}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "llama.cpp": {"repack": False, "flash": "off", "kv": "f32", "threads": None, "batch": 512},
+    "transformers": {"dtype": "float32"},
+}
+
+
+@click.command()
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option("-o", "--output", metavar="OUT.npz", type=click.Path(path_type=Path), required=True, help="The trace.")
+@click.option("--engine", type=click.Choice(list(_FORMATS)), help="Engine to run; by default the one of the format.")
+@token_options
+@click.option(
+    "--python",
+    metavar="PATH",
+    default=sys.executable,
+    envvar="WORKBENCH_ENGINE_PYTHON",
+    help="Python that has the engine installed; by default $WORKBENCH_ENGINE_PYTHON, or this one.",
+)
+@click.option("--repack/--no-repack", default=None, help="llama.cpp: rearrange the weights; off unless asked for.")
+@click.option("--flash", type=click.Choice(["on", "off", "auto"]), help="llama.cpp: flash attention; off by default.")
+@click.option("--kv", type=click.Choice(["f32", "f16"]), help="llama.cpp: type of the KV cache; f32 by default.")
+@click.option("--threads", type=click.IntRange(1, 512), help="llama.cpp: threads; by default all CPUs.")
+@click.option("--batch", type=click.IntRange(1, 65536), help="llama.cpp: tokens computed at a time; 512 by default.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "bfloat16"]),
+    help="transformers: float32 by default.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@json_option
+def command(
+    model: Path,
+    output: Path,
+    engine: str | None,
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    python: str,
+    force: bool,
+    as_json: bool,
+    **settings: Any,  # noqa: ANN401
+) -> int:
+    """Record what llama.cpp or transformers computes at every stage, to compare it with a model or another trace.
+
+    llama.cpp's own settings are: --repack --flash auto --kv f16.
+
+    \b
+    Example:  workbench record model.gguf -o engine.npz --tokens 482,803,10 --python ~/llama/bin/python
+              workbench compare engine.npz model.gguf
+    """  # noqa: D301
+    from store.artifact import open_artifact
+    from workbench.cli.progress import ProgressLine
+    from workbench.record.recording import record
+    from workbench.sides import shared_tokens
+
+    artifact = open_artifact(model)
+    engine = engine or next((name for name, runs in _FORMATS.items() if runs == artifact.format), None)
+    if engine is None or _FORMATS[engine] != artifact.format:
+        known = " and ".join(f"{name} runs {runs}" for name, runs in _FORMATS.items())
+        raise click.UsageError(f"{model} is {artifact.format}, which cannot be recorded with this engine: {known}")
+    if engine == "transformers" and not artifact.path.is_dir():
+        raise click.UsageError(f"transformers loads folders; give the folder of {model}")
+    if output.exists() and not force:
+        raise click.UsageError(f"{output} exists; give -o another name, or --force to replace it")
+    job = {"model": str(artifact.path.resolve()), **_settings(engine, settings)}
+    job["tokens"] = list(shared_tokens([artifact], tokens, prompt).ids)
+    with ProgressLine() as line:
+        sha256 = artifact.sha256(lambda done, total: line(done, total, f"bytes of {artifact.path.name} hashed"))
+        about = {
+            "model": artifact.path.resolve().name,
+            "model_sha256": sha256,
+            "architecture": artifact.config.architecture,
+            "tokens": job["tokens"],
+        }
+        trace = record(engine, job, about, output, python, line)
+    trace = trace.bind(tuple(job["tokens"]), artifact.config)
+    if as_json:
+        print_json(_summary(trace))
+    else:
+        click.echo("\n".join(_lines(trace)))
+    return 0
+
+
+def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of an engine; UsageError for one that only the other engine has."""
+    settings = dict(_SETTINGS[engine])
+    for name, value in given.items():
+        if value is not None and name not in settings:
+            raise click.UsageError(f"--{name} is no setting of {engine}; leave it out")
+        if value is not None:
+            settings[name] = value
+    if "threads" in settings:
+        settings["threads"] = settings["threads"] or os.cpu_count() or 1
+    return settings
+
+
+def _summary(trace: "ForeignTrace") -> dict[str, Any]:
+    from kernels.stages import execution_order
+
+    sites = execution_order(trace.layers)
+    statuses = [trace.status(site) for site in sites]
+    return {
+        "output": str(trace.path),
+        "sha256": trace.sha256,
+        "engine": trace.engine,
+        "tokens": list(trace.tokens or ()),
+        "settings": trace.settings,
+        "observed": dict(trace.observed),
+        "stages": {status: statuses.count(status) for status in ("ok", "absent", "unmeasured")},
+        "notes": list(trace.notes),
+    }
+
+
+def _lines(trace: "ForeignTrace") -> list[str]:
+    from store.text import printable
+
+    summary = _summary(trace)
+    counts = ", ".join(f"{count} {status}" for status, count in summary["stages"].items() if count)
+    version = printable(str(trace.settings["engine_version"]))
+    lines = [f"wrote {trace.path}: {len(summary['tokens'])} tokens, stages {counts} ({version})"]
+    return lines + [f"note: {printable(note, 1000)}" for note in trace.notes]

@@ -1,0 +1,181 @@
+"""Run one forward in Hugging Face transformers and send its stages to the process that started this file.
+
+Runs alone, in the interpreter that has torch and transformers: nothing of this project can be imported here.
+Input: a JSON object on stdin. Output on stdout: frames of a header (u32 length, JSON) and the bytes it announces.
+The forward itself is left as it is: hooks look at what goes into and comes out of its modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from functools import partial
+from typing import Any
+
+Array = Any  # a torch tensor
+
+
+class Parent:
+    """The process that started this one; whatever else prints goes to stderr from here on."""
+
+    def __init__(self) -> None:
+        self.stream = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+
+    def send(self, payload: bytes = b"", **header: Any) -> None:
+        text = json.dumps({**header, "bytes": len(payload)}).encode()
+        self.stream.write(len(text).to_bytes(4, "little") + text + payload)
+        self.stream.flush()
+
+
+class Stages:
+    """Sends stage tensors as (tokens, channels): float64 of a float64 model, else float32, which holds bfloat16 too."""
+
+    def __init__(self, parent: Parent, torch: Any, double: bool, layers: int) -> None:
+        self.parent = parent
+        self.torch = torch
+        self.dtype = torch.float64 if double else torch.float32
+        self.layers = layers
+        self.layer = 0
+
+    def put(self, layer: int, stage: str, values: Array) -> None:
+        rows = values.detach()[0].flatten(start_dim=1).to(self.dtype).contiguous().numpy()
+        key = f"stage|{layer}|{stage}"
+        self.parent.send(rows.tobytes(), kind="array", name=key, dtype=rows.dtype.str, shape=rows.shape)
+
+
+def watch(module: Any, see: Any) -> None:
+    """Call see(input, output) after a module has run; the output stays what it is."""
+
+    def hook(_module: Any, inputs: Any, output: Any) -> None:
+        see(inputs[0] if inputs else None, output[0] if isinstance(output, tuple) else output)
+
+    module.register_forward_hook(hook)
+
+
+def watch_model(model: Any, stages: Stages) -> None:
+    """Watch every module whose input or output is a stage."""
+    body = model.model
+    watch(body.embed_tokens, lambda _x, y: stages.put(-1, "embedding", y))
+    watch(body.norm, lambda _x, y: stages.put(-1, "final_norm", y))
+    watch(model.lm_head, lambda _x, y: stages.put(-1, "lm_head", y))
+    for n, layer in enumerate(body.layers):
+        watch_attention(layer, partial(stages.put, n), stages)
+        watch_mlp(layer, partial(stages.put, n))
+        enter = partial(setattr, stages, "layer", n)
+        layer.register_forward_pre_hook(lambda _module, _inputs, enter=enter: enter())
+        watch(layer, partial(leave, stages, n))
+
+
+def leave(stages: Stages, layer: int, _x: Array, y: Array) -> None:
+    """Send what a layer returns, and that it is done."""
+    stages.put(layer, "post_ffn_residual", y)
+    stages.put(layer, "layer_output", y)
+    stages.parent.send(kind="progress", done=layer + 1, total=stages.layers)
+
+
+def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
+    """Watch the attention half of a layer; the product of a projection with bias is computed once more without it."""
+    attention, torch = layer.self_attn, stages.torch
+    products: dict[str, Array] = {}
+    biased: dict[str, Array] = {}
+
+    def projected(letter: str, module: Any, x: Array, y: Array) -> None:
+        biased[letter] = y
+        products[letter] = y if module.bias is None else torch.nn.functional.linear(x, module.weight)
+        if len(products) == 3:
+            put("qkv_matmul", torch.cat([products[part] for part in "qkv"], dim=-1))
+            if any(getattr(attention, f"{part}_proj").bias is not None for part in "qkv"):
+                put("qkv_bias", torch.cat([biased[part] for part in "qkv"], dim=-1))
+            products.clear()
+
+    def output(x: Array, y: Array) -> None:
+        put("attention", x)
+        put("attn_out", y)
+
+    watch(layer.input_layernorm, lambda _x, y: put("attn_norm", y))
+    for letter in "qkv":
+        module = getattr(attention, f"{letter}_proj")
+        watch(module, partial(projected, letter, module))
+    watch(attention.o_proj, output)
+
+
+def watch_mlp(layer: Any, put: Any) -> None:
+    """Watch the feed-forward half of a layer."""
+
+    def norm(x: Array, y: Array) -> None:
+        put("post_attn_residual", x)
+        put("ffn_norm", y)
+
+    def down(x: Array, y: Array) -> None:
+        put("ffn_swigl", x)
+        put("ffn_out", y)
+
+    watch(layer.post_attention_layernorm, norm)
+    watch(layer.mlp.gate_proj, lambda _x, y: put("ffn_gate", y))
+    watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
+    watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
+    watch(layer.mlp.down_proj, down)
+
+
+def watch_rope(model: Any, stages: Stages) -> None:
+    """Look at what the rotation returns; it is a function of the modelling module and not a module itself."""
+    modelling: Any = importlib.import_module(type(model).__module__)
+    rotate = modelling.apply_rotary_pos_emb
+
+    def rotated(*arguments: Any, **options: Any) -> Any:
+        q, k = rotate(*arguments, **options)
+        stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
+        stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
+        return q, k
+
+    modelling.apply_rotary_pos_emb = rotated
+
+
+def run(job: dict[str, Any], parent: Parent) -> None:
+    """Run the job and send what it gives; tell the parent if the engine is not installed."""
+    sys.modules["kernels"] = None  # type: ignore[assignment] # ours must not pass for the helper of that name
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        parent.send(kind="missing", text=str(error.name))
+        return
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation="eager", local_files_only=True
+    ).eval()
+    stages = Stages(parent, torch, job["dtype"] == "float64", len(model.model.layers))
+    watch_model(model, stages)
+    watch_rope(model, stages)
+    with torch.no_grad():
+        model(input_ids=torch.tensor([job["tokens"]]), use_cache=False)
+    meta = {
+        "engine": "transformers",
+        "engine_version": f"transformers {transformers.__version__}, torch {torch.__version__}",
+        "transformers": transformers.__version__,
+        "torch": str(torch.__version__),
+        "class": type(model).__name__,
+        "dtype": job["dtype"],
+        "attention": "eager",
+        "threads": torch.get_num_threads(),
+        "system_info": f"CPU capability {torch.backends.cpu.get_cpu_capability()}",
+    }
+    parent.send(json.dumps(meta).encode(), kind="text", name="__meta__")
+
+
+def main() -> None:
+    """Read the job, run it, and send what comes of it."""
+    job = json.load(sys.stdin)
+    parent = Parent()
+    try:
+        run(job, parent)
+    except Exception as error:
+        parent.send(kind="error", text=f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    parent.send(kind="end")
+
+
+if __name__ == "__main__":
+    main()
