@@ -18,6 +18,8 @@ from store.foreign.channels import halves_from_adjacent, rope_pairs, stage_chann
 from tests.artifacts import interleaved_rows, tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_aprt_file, write_llama_dump, write_stage_dump
 from tests.memory_model import random_model
+from tests.stores import MISSING, expected_values, run_record, write_store
+from tests.stores import TOKENS as STORE_TOKENS
 
 TOKENS = (5, 100, 7, 7, 31)
 META = {"tokens": list(TOKENS), "transformers": "5.23.0", "dtype": "float32"}
@@ -345,3 +347,19 @@ def test_every_stage_has_the_channels_that_the_forward_gives_it():
     model = random_model(heads=6, kv_heads=2, head_dim=10, hidden=44, ffn=52, vocab=32)
     channels = stage_channels(model.config)
     assert {site.stage: values.shape[1] for site, values in run(model, (1, 2)).items()} == channels
+
+
+def test_our_own_stores_read_like_any_other_trace(tmp_path):
+    write_store(tmp_path / "a.h5")
+    trace = open_any_trace(tmp_path / "a.h5")
+    assert trace.engine == "workbench"
+    assert trace.tokens == STORE_TOKENS
+    assert trace.config == trace.run.config == run_record().config
+    assert trace.settings["numeric_path"] == "f32"
+    assert trace.settings["sha256"] == "5" * 64
+    assert trace.status(Site(0, MISSING)) == "absent"
+    assert trace.status(Site(9, "attn_norm")) == "absent"
+    for site in trace.sites():
+        assert np.array_equal(trace.read(site), expected_values(site))
+        assert trace.positions(site) == tuple(range(5))
+    assert not is_trace(tmp_path / "b.h5")

@@ -6,8 +6,9 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 from uuid import uuid4
 
@@ -49,7 +50,7 @@ def record(
     try:
         with tempfile.TemporaryFile() as complaints:
             child = _started(python, script, job, complaints)
-            with closing(_Frames(child)) as frames, zipfile.ZipFile(temporary, "x") as archive:
+            with _Frames(child) as frames, zipfile.ZipFile(temporary, "x") as archive:
                 whole = _write(frames, archive, meta, engine, python, progress)
             if not whole or child.returncode != 0:
                 raise RecordError(
@@ -73,7 +74,7 @@ def record(
 
 
 class _Frames:
-    """What the engine's script sends, frame by frame; closing ends the script if it still runs."""
+    """What the engine's script sends, frame by frame; an error here ends the script, which else ends by itself."""
 
     def __init__(self, child: "subprocess.Popen[bytes]") -> None:
         assert child.stdout is not None
@@ -94,14 +95,19 @@ class _Frames:
         payload = self.stream.read(header["bytes"])
         return (header, payload) if len(payload) == header["bytes"] else None
 
-    def close(self) -> None:
-        if self.child.poll() is None:
-            self.stream.close()
-            try:
-                self.child.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
-        self.child.wait()
+    def __enter__(self) -> "_Frames":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.child.terminate()
+        try:
+            self.child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
         self.stream.close()
 
 
