@@ -123,10 +123,10 @@ def _rows(tensor: StageTensor) -> str:
     return f"the tokens at positions {', '.join(map(str, tensor.positions))}"
 
 
-def align_last(tensor: StageTensor) -> StageTensor:
-    """The last row only, on the caller's word that it is the last token where the source does not record it."""
-    last = None if tensor.positions is None else tensor.positions[-1]
-    return StageTensor(tensor.site, tensor.values[-1:], (-1,) if last is None else (last,))
+def align_last(tensor: StageTensor, tokens: int) -> StageTensor:
+    """The last row only; where the source does not record positions, it is taken for the last of `tokens` tokens."""
+    last = tokens - 1 if tensor.positions is None else tensor.positions[-1]
+    return StageTensor(tensor.site, tensor.values[-1:], (last,))
 
 
 def _percentiles(a: NDArray[np.float32], b: NDArray[np.float32]) -> dict[str, float]:

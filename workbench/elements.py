@@ -23,6 +23,10 @@ class Element:
     relative: float
     ulp: int | None
 
+    def sides(self) -> tuple[tuple[str, float], tuple[str, float]]:
+        """Both values, each with the name of its side."""
+        return ("A", self.a), ("B", self.b)
+
 
 @dataclass(frozen=True, eq=False)
 class Elements:

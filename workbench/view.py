@@ -24,8 +24,6 @@ class TokenScope:
         """Row of a cell to measure, as Cell.measures takes it; `tokens` is the length of the run."""
         if self.kind == "all":
             return None
-        if self.kind == "last" and cell.positions == (-1,):
-            return 0
         wanted = tokens - 1 if self.kind == "last" else self.position
         # A row that is not there has no measures; that must not read as row None, all tokens.
         return cell.positions.index(wanted) if wanted in cell.positions else len(cell.positions)

@@ -1,7 +1,7 @@
 """A pair without models: cells from random tensors with a planted fault, and a capture that says what it is told."""
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from kernels.metrics import profile
 from kernels.stages import LAYER_STAGES, STAGES, Site, execution_order
 from store.run import RunRecord
 from store.trace_writer import TraceWriter
+from workbench.capture import CellReady, Finished, Progress, SideReady
 from workbench.cells import Cell
 from workbench.session import Session, SessionSpec, Side
 
@@ -90,14 +91,17 @@ class FakeCapture:
         self.queue.put(None)
 
 
-def write_traces(session: Session, layers: int = 4, faulty: Site = FAULTY) -> None:
+def write_traces(
+    session: Session, layers: int = 4, faulty: Site = FAULTY, last_only: Collection[tuple[str, Site]] = ()
+) -> None:
     """Store the tensors of `cells` as both sides' traces, as a capture would."""
     errors = dict(errors_of(layers, faulty))
     for side in "ab":
         with TraceWriter(session.trace_path(side), run_record(f"{side}.gguf", layers)) as writer:
             for site in execution_order(layers):
                 scale = np.float32(1 + errors[site]) if side == "a" else np.float32(1)
-                writer.write(site, values(site) * scale)
+                stored = values(site) * scale
+                writer.write(site, stored[-1:] if (side, site) in last_only else stored)
                 if site.stage == LAYER_STAGES[-1]:
                     writer.finish_layer(site.layer)
             writer.finish()
@@ -106,3 +110,8 @@ def write_traces(session: Session, layers: int = 4, faulty: Site = FAULTY) -> No
 def new_session(folder: Path, **view: object) -> Session:
     a, b = Side("/models/a.gguf", "ggml"), Side("/models/b.apr", "apr")
     return Session.create(folder, SessionSpec(a, b, TOKENS, view=view))
+
+
+def whole_capture(layers: int = 4) -> list[object]:
+    opened = [SideReady("a", run_record("a.gguf", layers)), SideReady("b", run_record("b.apr", layers, "apr"))]
+    return [Progress("open", 0, 2, "a.gguf"), *opened, *(CellReady(c) for c in cells(layers)), Finished(1.5), None]

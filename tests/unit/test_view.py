@@ -39,7 +39,6 @@ def test_a_view_spoilt_by_hand_opens(record):
         (TokenScope("one", 5), (4, 5, 6), 1),
         (TokenScope("one", 3), (4, 5, 6), 3),  # no such row
         (TokenScope("last"), (0, 1), 2),  # the last row held is not the last token
-        (TokenScope("last"), (-1,), 0),  # aligned to the last token, wherever it stands
     ],
 )
 def test_a_scope_selects_tokens_and_never_just_rows(scope, positions, row):

@@ -9,5 +9,7 @@ if TYPE_CHECKING:
 def run(session: "Session") -> int:
     """Show a session until the user leaves; returns 0 alike, 1 different, 2 if the question could not be answered."""
     from workbench.app.app import WorkbenchApp
+    from workbench.comparison import NOT_COMPARABLE
 
-    return WorkbenchApp(session).run() or 0
+    answer = WorkbenchApp(session).run()
+    return NOT_COMPARABLE if answer is None else answer

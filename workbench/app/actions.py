@@ -53,7 +53,7 @@ ACTIONS: tuple[Action, ...] = (
         "map",
         "escape",
         "cancel",
-        "Stop / clear",
+        "Stop",
         "Stop the capture, keeping what is done; or clear the filter.",
         show=True,
     ),

@@ -23,12 +23,12 @@ from workbench.app.prompt_screen import PromptScreen
 from workbench.app.status_line import StatusLine
 from workbench.elements import ORDERS, Element, Elements, Order
 from workbench.metrics import format_value
-from workbench.stage_tensors import channel_head
+from workbench.stage_tensors import channel_head, channel_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NUMBERS = f"{'A':>14}{'B':>14} {'A-B':>10} {'|d|/|B|':>8} {'ULP':>10}"
+_NUMBERS = f"{'A':>13} {'B':>13} {'A-B':>9} {'|d|/|B|':>8} {'ULP':>10}"
 _LABEL = 6  # columns of the token position beside the strip
 
 
@@ -73,15 +73,16 @@ class CellScreen(ListScreen):
         self._config = config
         self._describe_tensors = describe_tensors
         self._indices: NDArray[np.int64] | None = None
+        self._tensors = ""
         self._has_heads = bool(channel_head(site.stage, 0, config))
 
     def compose(self) -> ComposeResult:
         """Lay out words, pictures, the list and the keys."""
         yield StatusLine(id="status")
-        yield Static(id="tensors", markup=False)
         yield Static(id="overview", markup=False)
-        head = f"{'token':>5} {'channel':>7} {'head':<8}" if self._has_heads else f"{'token':>5} {'channel':>7} "
+        head = f"{'token':>5} {'chan.':>6} {'head':<8}" if self._has_heads else f"{'token':>5} {'chan.':>6} "
         yield LineList(head + _NUMBERS, id="list")
+        yield Static(id="detail", markup=False)
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
@@ -123,10 +124,20 @@ class CellScreen(ListScreen):
             return parts[0] if parts[0] < self.elements.count else None
         return self.elements.index(*parts) if len(parts) == 2 else None
 
+    def detail(self, index: int) -> Text:
+        """Return an element to the last bit, and the weights of the stage."""
+        element = self._element(index)
+        channel = channel_name(self.site.stage, element.channel, self._config)
+        bits = (f"{side} {value:.9g} {np.float32(value).view(np.uint32):08x}" for side, value in element.sides())
+        return Text(f"token {element.token} channel {channel}: {'  '.join(bits)}\n{self._tensors}")
+
+    def _element(self, line: int) -> Element:
+        return self.elements.element(line if self._indices is None else int(self._indices[line]))
+
     def _line(self, line: int) -> tuple[str, bool]:
-        element = self.elements.element(line if self._indices is None else int(self._indices[line]))
+        element = self._element(line)
         head = f"{channel_head(self.site.stage, element.channel, self._config):<8}" if self._has_heads else ""
-        return f"{element.token:>5} {element.channel:>7} {head}{_numbers(element)}", False
+        return f"{element.token:>5} {element.channel:>6} {head}{_numbers(element)}", False
 
     # Work that may take a while
 
@@ -168,17 +179,20 @@ class CellScreen(ListScreen):
 
     def on_cell_screen_described(self, message: Described) -> None:
         """Show the weights of the stage."""
-        self.query_one("#tensors", Static).update(Text(message.text))
+        self._tensors = message.text
+        self.describe(self.detail(self.list.cursor))
 
 
 def _numbers(element: Element) -> str:
     ulp = "-" if element.ulp is None else str(element.ulp)
     d, relative = format_value(element.d), format_value(element.relative)
-    return f"{element.a:>14.7g}{element.b:>14.7g} {d:>10} {relative:>8} {ulp:>10}"
+    return f"{element.a:>13.7g} {element.b:>13.7g} {d:>9} {relative:>8} {ulp:>10}"
 
 
 def _strip_title(elements: Elements, grid: NDArray[np.float64]) -> str:
     finite = grid[np.isfinite(grid)]
+    if not grid.any():
+        return "no element differs"
     top = format_value(float(finite.max())) if finite.size else "not finite"
     tokens, channels = -(-len(elements.positions) // grid.shape[0]), -(-elements.channels // grid.shape[1])
     return f"token × channel, largest |d| of {tokens}×{channels}; 7 is {top}, each step ÷√10, = none"

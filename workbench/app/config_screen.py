@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from rich.text import Text
 from textual.binding import BindingType
 
 from store.text import printable
@@ -67,6 +68,11 @@ class ConfigScreen(ListScreen):
     def __init__(self, a: "RunRecord", b: "RunRecord") -> None:
         super().__init__()
         self._entries = entries(a, b)
+
+    def detail(self, index: int) -> Text:
+        """Return an entry in full."""
+        entry = self._entries[index]
+        return Text.assemble((entry.name, "bold"), f"\nA  {entry.a}\nB  {entry.b}")
 
     def on_mount(self) -> None:
         """Say how much differs."""

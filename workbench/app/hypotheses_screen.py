@@ -7,18 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult, SuspendNotSupported
+from textual.app import SuspendNotSupported
 from textual.binding import BindingType
 from textual.message import Message
-from textual.widgets import Footer, Static
 
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.text import printable
 from workbench.app.actions import bindings
-from workbench.app.line_list import LineList
 from workbench.app.list_screen import ListScreen
-from workbench.app.status_line import StatusLine
 from workbench.app.workers import complain
 from workbench.hypotheses import STATUSES, Hypothesis
 
@@ -46,20 +43,9 @@ class HypothesesScreen(ListScreen):
         self._hypotheses: list[Hypothesis] = []
         self._problems: list[str] = []
 
-    def compose(self) -> ComposeResult:
-        """Lay out words, the list, the hypothesis under the cursor, and the keys."""
-        yield StatusLine(id="status")
-        yield LineList(self.HEAD, id="list")
-        yield Static(id="hypothesis", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
-
     def on_mount(self) -> None:
         """Read the files."""
         self._reload()
-
-    def on_line_list_cursor_moved(self, message: LineList.CursorMoved) -> None:
-        """Show the hypothesis under the cursor in full."""
-        self.query_one("#hypothesis", Static).update(self._details(message.index))
 
     def on_line_list_chosen(self) -> None:
         """Go to the cell."""
@@ -112,7 +98,8 @@ class HypothesesScreen(ListScreen):
         cell = f"{hypothesis.site!s:<27}"
         return f"{hypothesis.number:>3} {hypothesis.status:<10} {cell} {printable(hypothesis.title)}", False
 
-    def _details(self, index: int) -> Text:
+    def detail(self, index: int) -> Text:
+        """Return a hypothesis in full."""
         text = Text()
         if index >= len(self._hypotheses):
             return text.append(printable(self._problems[index - len(self._hypotheses)], 1000))

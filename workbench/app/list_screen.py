@@ -3,7 +3,7 @@
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.screen import Screen
-from textual.widgets import Footer
+from textual.widgets import Footer, Static
 
 from workbench.app.line_list import LineList
 from workbench.app.status_line import StatusLine
@@ -11,14 +11,15 @@ from workbench.app.workers import ReportsWorkerErrors
 
 
 class ListScreen(ReportsWorkerErrors, Screen[None]):
-    """Shows a LineList; subclasses fill it and say what it is."""
+    """Shows a LineList; subclasses fill it, say what it is, and describe the line under the cursor."""
 
     HEAD = ""
 
     def compose(self) -> ComposeResult:
-        """Lay out the words, the list and the keys."""
+        """Lay out words, the list, the line under the cursor in full, and the keys."""
         yield StatusLine(id="status")
         yield LineList(self.HEAD, id="list")
+        yield Static(id="detail", markup=False)
         yield Footer(show_command_palette=False, compact=True)
 
     @property
@@ -29,6 +30,18 @@ class ListScreen(ReportsWorkerErrors, Screen[None]):
     def say(self, text: str) -> None:
         """Show what the screen is about, and how far it is."""
         self.query_one(StatusLine).say(Text(f" {text}", "bold"))
+
+    def on_line_list_cursor_moved(self, message: LineList.CursorMoved) -> None:
+        """Show the line under the cursor in full."""
+        self.describe(self.detail(message.index))
+
+    def detail(self, index: int) -> Text:  # noqa: ARG002
+        """Return what there is to say about a line beyond the line itself."""
+        return Text()
+
+    def describe(self, text: Text) -> None:
+        """Show some text below the list."""
+        self.query_one("#detail", Static).update(text)
 
     def action_move(self, how: str) -> None:
         """Move the cursor of the list."""

@@ -105,10 +105,9 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
         """Put the inspector beside the map if the map fits there whole, else below it."""
         width, height = self.size
         asked = self.model.view.transposed
-        layers = len(self.model.layer_axis)
         panel, stage_rows = False, asked is not False
         for room, beside in ((width - PANEL, True), (width, False)):
-            fitting = [rows for rows in (True, False) if width_of(rows, layers, 2 if rows else 4) <= room]
+            fitting = [rows for rows in (True, False) if width_of(rows, self.model) <= room]
             allowed = [rows for rows in fitting if asked in (None, rows)]
             if allowed:
                 panel, stage_rows = beside, allowed[0]

@@ -46,9 +46,11 @@ STAGE_LABEL = max(map(len, STAGES)) + 2
 LAYER_LABEL = 5
 
 
-def width_of(stage_rows: bool, layers: int, cell: int) -> int:
-    """Columns that the whole map takes, cells `cell` columns wide."""
-    return (STAGE_LABEL + 1 + layers * cell) if stage_rows else LAYER_LABEL + 1 + len(STAGES) * cell
+def width_of(stage_rows: bool, model: MapModel) -> int:
+    """Columns that the whole map takes at least."""
+    if stage_rows:
+        return STAGE_LABEL + 1 + len(model.layer_axis) * 2
+    return LAYER_LABEL + 1 + len(model.stage_axis) * 4
 
 
 class MapView(ScrollView, can_focus=True):

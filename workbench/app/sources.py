@@ -41,7 +41,7 @@ class Tensors:
         cells = []
         for site in sites:
             pair = (
-                align_last(StageTensor(site, trace.read(site), trace.positions(site)))
+                align_last(StageTensor(site, trace.read(site), trace.positions(site)), len(trace.run.tokens))
                 for trace in (self.a, self.b)
                 if trace.status(site) == "ok"
             )

@@ -6,19 +6,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.message import Message
-from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
 from kernels.errors import WorkbenchError
 from store.text import printable
 from workbench.app.actions import bindings
-from workbench.app.line_list import LineList
 from workbench.app.list_screen import ListScreen
 from workbench.app.prompt_screen import PromptScreen
-from workbench.app.status_line import StatusLine
 from workbench.metrics import METRICS, format_value
 
 if TYPE_CHECKING:
@@ -60,13 +56,6 @@ class WeightsScreen(ListScreen):
         self._largest_first = False
         self._filter = ""
 
-    def compose(self) -> ComposeResult:
-        """Lay out words, the list, the tensor under the cursor, and the keys."""
-        yield StatusLine(id="status")
-        yield LineList(self.HEAD, id="list")
-        yield Static(id="tensor", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
-
     def on_mount(self) -> None:
         """Start comparing."""
         self.say("reading both models")
@@ -86,7 +75,7 @@ class WeightsScreen(ListScreen):
     def on_weights_screen_refused(self, message: Refused) -> None:
         """Say why there are no weights to compare."""
         self.say("the tensors could not be compared")
-        self.query_one("#tensor", Static).update(Text(printable(message.sentence, 400), "bold"))
+        self.describe(Text(printable(message.sentence, 400), "bold"))
 
     def on_weights_screen_measured(self, message: Measured) -> None:
         """List one more tensor."""
@@ -96,9 +85,9 @@ class WeightsScreen(ListScreen):
         if message.difference.name == self._wanted:
             self._wanted = None
 
-    def on_line_list_cursor_moved(self, message: LineList.CursorMoved) -> None:
-        """Describe the tensor under the cursor."""
-        self.query_one("#tensor", Static).update(_details(self._shown[message.index]))
+    def detail(self, index: int) -> Text:
+        """Return everything known about a tensor."""
+        return _details(self._shown[index])
 
     def action_cycle_order(self) -> None:
         """Order as in the model, or largest relative difference first."""

@@ -1,0 +1,47 @@
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.tui import fakes
+from workbench.app.app import WorkbenchApp
+from workbench.app.map_screen import MapScreen
+from workbench.session import Session
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch):
+    monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
+
+
+@pytest.fixture
+def session(tmp_path) -> Session:
+    return fakes.new_session(tmp_path / "pair")
+
+
+def app_for(session: Session, *events: object, layers: int = 4) -> tuple[WorkbenchApp, fakes.FakeCapture]:
+    """An app whose capture says `events`, or everything there is to say about the fake pair."""
+    capture = fakes.FakeCapture(*(events or fakes.whole_capture(layers)))
+    return WorkbenchApp(session, lambda: capture), capture
+
+
+async def until(pilot: Pilot, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Let the app run until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"never came true; the screen shows\n{screen_text(pilot)}"
+        await asyncio.sleep(0.01)
+    await pilot.pause()
+
+
+async def until_filled(pilot: Pilot) -> MapScreen:
+    screen = pilot.app.map_screen
+    await until(pilot, lambda: screen.phase == "finished")
+    await until(pilot, lambda: "│ done" in screen_text(pilot))
+    return screen
+
+
+def screen_text(pilot: Pilot) -> str:
+    return "\n".join(strip.text for strip in pilot.app.screen._compositor.render_strips())
