@@ -19,6 +19,18 @@ from workbench.view import TokenScope
 # The std ratio cannot see order, sign or permutation, so no verdict rests on it alone.
 JUDGE = METRICS["rel_rms"]
 ALIKE, DIFFERENT, NOT_COMPARABLE = 0, 1, 2
+# Models that differ in one of these do not compute the same function, however wide the band.
+DECIDING_SETTINGS = frozenset(
+    (
+        "rms_norm_eps",
+        "rope_theta",
+        "rope_type",
+        "rope_factors",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+    )
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +84,18 @@ class Comparison:
         return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
 
     def exit_code(self) -> int:
-        """0 all compared cells within the bands, 1 some outside, 2 not comparable."""
-        if self.outside:
+        """0 all compared cells within the bands, 1 some outside or another function configured, 2 not comparable."""
+        if not self.counted[0]:
+            return NOT_COMPARABLE
+        if self.outside or DECIDING_SETTINGS & self.config_differences.keys():
             return DIFFERENT
-        return NOT_COMPARABLE if self.uncomparable or not self.counted[0] else ALIKE
+        return NOT_COMPARABLE if self.uncomparable else ALIKE
+
+    def require_scope(self) -> None:
+        """Raise WorkbenchError if the scope is a token that the runs do not have."""
+        tokens = len(self.a.tokens)
+        if self.scope.kind == "one" and self.scope.position >= tokens:
+            raise WorkbenchError(f"there is no token {self.scope.position}; the runs have tokens 0 to {tokens - 1}")
 
     def require_answer(self) -> None:
         """Raise WorkbenchError, saying why, where there is no verdict."""
@@ -131,7 +151,7 @@ class Comparison:
             found = self.outside_in(metric)
             if found:
                 lines.append(
-                    f"Outside the band ({band}): {len(found)} cells, the first is {self.describe(found[0], metric)}."
+                    f"Outside the band ({band}): {len(found)} cell{'s' * (len(found) > 1)}, the first is {self.describe(found[0], metric)}."
                 )
             else:
                 lines.append(f"No cell is outside the band ({band}){self._largest(metric)}.")

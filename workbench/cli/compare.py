@@ -1,10 +1,14 @@
 """`workbench compare`: all cells of a pair and what they say."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from workbench.cli.options import json_option, map_options, pair_options, print_json
+
+if TYPE_CHECKING:
+    from workbench.view import TokenScope
 
 
 @click.command()
@@ -21,7 +25,7 @@ def command(
     path_a: str | None,
     path_b: str | None,
     metric: str,
-    scope: tuple[str, int],
+    scope: "TokenScope",
     as_json: bool,
 ) -> int:
     """Run two models on the same tokens, or read their traces, and compare every stage of every layer.
@@ -32,9 +36,10 @@ def command(
     \b
     Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
     """  # noqa: D301
-    from workbench.cli.pair import comparison_text, pair_job, run_pair
+    from workbench.cli.pair import compare_pair, comparison_text
+    from workbench.metrics import METRICS
 
-    comparison = run_pair(pair_job((a, b), (path_a, path_b), tokens, prompt), metric, scope)
+    comparison = compare_pair((a, b), (path_a, path_b), tokens, prompt, METRICS[metric], scope)
     if as_json:
         print_json(comparison.to_json())
     else:

@@ -1,9 +1,12 @@
 """Options that several commands share, and how their values are read and written."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from workbench.view import TokenScope
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +46,7 @@ def pair_options(command: F) -> F:
 
 
 def map_options(command: F) -> F:
-    """Add the metric and the tokens that a map shows; the scope arrives as kind and position of a TokenScope."""
+    """Add the metric and the tokens that a map shows."""
     metric = click.option(
         "--metric", type=click.Choice(METRIC_NAMES), default=METRIC_NAMES[0], show_default=True, help="Metric to show."
     )
@@ -82,10 +85,14 @@ def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None)
     return tuple(int(part) for part in parts)
 
 
-def _token_scope(_ctx: click.Context, _option: click.Parameter, value: str) -> tuple[str, int]:
+def _token_scope(_ctx: click.Context, _option: click.Parameter, value: str) -> "TokenScope":
     """Read all, last or a token position."""
-    if value in ("all", "last"):
-        return value, 0
+    from workbench.view import TokenScope
+
+    if value == "all":
+        return TokenScope("all")
+    if value == "last":
+        return TokenScope("last")
     if not (value.isascii() and value.isdecimal()):
         raise click.BadParameter(f"{value!r} is none of all, last and a token position from 0")
-    return "one", int(value)
+    return TokenScope("one", int(value))

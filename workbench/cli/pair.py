@@ -1,41 +1,26 @@
 """Running a pair of sides without a screen: what compare, open and demo have in common."""
 
 import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kernels.errors import WorkbenchError
 from store.run import RunRecord
-from workbench.capture import CaptureJob, CellReady, Event, Failed, Progress, SideReady, capture
+from store.trace import open_trace
+from workbench.app.sources import Tensors
+from workbench.capture import CaptureJob, CellReady, Event, Progress, SideReady, capture
 from workbench.cells import Cell
+from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
-from workbench.cli.tables import aligned
 from workbench.comparison import Comparison
-from workbench.heat import LEGEND
-from workbench.metrics import METRICS
+from workbench.metrics import METRICS, Metric
+from workbench.session import Session
 from workbench.sides import open_side, shared_tokens, side_of
-from workbench.view import TokenScope
-
-if TYPE_CHECKING:
-    from workbench.metrics import Metric
+from workbench.view import TokenScope, View
 
 
-def pair_job(
-    paths: tuple[Path, Path],
-    numeric_paths: tuple[str | None, str | None],
-    tokens: tuple[int, ...] | None,
-    prompt: str | None,
-    folder: Path | None = None,
-) -> CaptureJob:
-    """Decide on sides and tokens of a pair; WorkbenchError says what is missing or does not fit."""
-    sources = [open_side(path) for path in paths]
-    shared = shared_tokens(sources, tokens, prompt)
-    a, b = (side_of(source, wanted) for source, wanted in zip(sources, numeric_paths, strict=True))
-    return CaptureJob(a, b, shared.ids, shared.prompt, folder)
-
-
-class _Collector:
-    """Keeps what a capture reports and shows how far it is."""
+class Collector:
+    """Keeps what a capture reports, and shows how far it is."""
 
     def __init__(self, line: ProgressLine) -> None:
         self.line = line
@@ -43,22 +28,58 @@ class _Collector:
         self.cells: list[Cell] = []
 
     def __call__(self, event: Event) -> None:
+        """Take one event."""
         if isinstance(event, Progress):
             self.line(event.done, event.total, f"{event.phase} {event.text}")
         elif isinstance(event, SideReady):
             self.runs[event.side] = event.run
         elif isinstance(event, CellReady):
             self.cells.append(event.cell)
-        elif isinstance(event, Failed):
-            raise WorkbenchError(event.message)
 
 
-def run_pair(job: CaptureJob, metric: str, scope: TokenScope) -> Comparison:
-    """Run or read both sides and compare them stage by stage."""
-    with ProgressLine() as line:
-        collected = _Collector(line)
+def compare_pair(
+    paths: tuple[Path, Path],
+    numeric_paths: tuple[str | None, str | None],
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    metric: Metric,
+    scope: TokenScope,
+) -> Comparison:
+    """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
+    sources = [open_side(path) for path in paths]
+    shared = shared_tokens(sources, tokens, prompt)
+    a, b = (side_of(source, wanted) for source, wanted in zip(sources, numeric_paths, strict=True))
+    return _run(CaptureJob(a, b, shared.ids, shared.prompt), metric, scope)
+
+
+def run_session(session: Session) -> Comparison:
+    """Complete the capture of a session in its folder; the comparison as its view shows it."""
+    spec, view = session.spec, View.from_json(session.spec.view)
+    job = CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, session.folder)
+    return _run(job, METRICS[view.metric], view.tokens)
+
+
+def _run(job: CaptureJob, metric: Metric, scope: TokenScope) -> Comparison:
+    """Capture; in the scope of the last token, cells of unlike populations are compared at the last token."""
+    recorded = not (job.a.numeric_path and job.b.numeric_path)
+    with ProgressLine() as line, tempfile.TemporaryDirectory() as scratch:
+        if job.folder is None and recorded and scope.kind == "last":
+            job = replace(job, folder=Path(scratch))  # aligning needs the tensors of both sides once more
+        collected = Collector(line)
         capture(job, collected)
-    return Comparison(collected.runs["a"], collected.runs["b"], collected.cells, METRICS[metric], scope)
+        cells = collected.cells
+        if job.folder is not None and scope.kind == "last":
+            cells = _aligned(cells, job.folder)
+    comparison = Comparison(collected.runs["a"], collected.runs["b"], cells, metric, scope)
+    comparison.require_scope()
+    return comparison
+
+
+def _aligned(cells: list[Cell], folder: Path) -> list[Cell]:
+    """Return the cells, those of unlike populations replaced by their last-token cells."""
+    tensors = Tensors(open_trace(folder / "a.h5"), open_trace(folder / "b.h5"))
+    aligned = {cell.site: cell for cell in tensors.align([c.site for c in cells if c.status == "uncomparable"])}
+    return [aligned.get(cell.site, cell) for cell in cells]
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -73,15 +94,15 @@ def comparison_text(comparison: Comparison) -> str:
         f"{comparison.metric.label} over {comparison.scope.label(len(a.tokens))}: {comparison.metric.definition}",
     ]
     lines += _map(comparison, comparison.metric)
-    lines += ["", LEGEND, "", *comparison.summary()]
+    lines += ["", "= identical   ! outside the band", "", *comparison.summary()]
     return "\n".join(lines)
 
 
-def _map(comparison: Comparison, metric: "Metric") -> list[str]:
+def _map(comparison: Comparison, metric: Metric) -> list[str]:
     columns = shutil.get_terminal_size((120, 24)).columns
     layers, lines = comparison.layers, list[str]()
     per_block = max((columns - 30) // 11, 1)
     for first in range(0, max(len(layers), 1), per_block):
         rows = comparison.grid(metric, layers[first : first + per_block])
-        lines += ["", *aligned(rows, right=frozenset(range(1, len(rows[0]))))]
+        lines += ["", *tables.aligned(rows, right=frozenset(range(1, len(rows[0]))))]
     return lines

@@ -1,0 +1,103 @@
+"""What a session holds, opened for a report: both runs, their cells, their tensors, and the models where they are."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kernels.errors import WorkbenchError
+from kernels.stages import Site, execution_order
+from store.artifact import Artifact, open_artifact
+from store.trace import Trace
+from workbench.app.sources import Tensors, open_tensors
+from workbench.cells import Cell
+from workbench.compare import compare_streams, require_same_tokens
+from workbench.comparison import Comparison
+from workbench.fingerprints import sha256_of
+from workbench.lockstep import Recorded
+from workbench.metrics import METRICS
+from workbench.session import Session, Side
+from workbench.tokenizer import decode_tokens
+from workbench.view import View
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Investigation:
+    """A session, read.
+
+    models : of A and B; an error, which says why, where a model is gone or is no longer the one that was traced.
+    texts : what each token stands for.
+    """
+
+    session: Session
+    comparison: Comparison
+    tensors: Tensors
+    models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError]
+    texts: list[str]
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """Paths of both models as the session knows them: a run remembers where its model was at that time."""
+        spec, runs = self.session.spec, (self.comparison.a, self.comparison.b)
+        a, b = (
+            side.path if side.numeric_path else run.artifact for side, run in zip((spec.a, spec.b), runs, strict=True)
+        )
+        return a, b
+
+    def unfinished(self) -> list[str]:
+        """Return a sentence for every side that was not captured to the end."""
+        sides = (("A", self.tensors.a), ("B", self.tensors.b))
+        return [
+            f"{name} is unfinished: {trace.completed_layers} of {trace.run.config.num_hidden_layers} layers captured."
+            for name, trace in sides
+            if trace.completed_layers < trace.run.config.num_hidden_layers
+        ]
+
+
+def investigate(session: Session, progress: Progress) -> Investigation:
+    """Open what a session holds and compare its traces; WorkbenchError where a side has nothing yet."""
+    tensors, spec = open_tensors(session), session.spec
+    a, b = tensors.a, tensors.b
+    models = (_model(spec.a, a, progress), _model(spec.b, b, progress))
+    view = View.from_json(spec.view)
+    cells = list(_cells((a, b), models, progress))
+    if view.tokens.kind == "last":
+        unlike = [cell.site for cell in cells if cell.status == "uncomparable"]
+        aligned = {cell.site: cell for cell in tensors.align(unlike)}
+        cells = [aligned.get(cell.site, cell) for cell in cells]
+    comparison = Comparison(a.run, b.run, cells, METRICS[view.metric], view.tokens)
+    able = next((model for model in models if isinstance(model, Artifact) and model.vocabulary is not None), None)
+    texts = [f"token {token}" for token in a.run.tokens] if able is None else decode_tokens(able, a.run.tokens)
+    return Investigation(session, comparison, tensors, models, texts)
+
+
+def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | WorkbenchError:
+    try:
+        artifact = open_artifact(side.path if side.numeric_path else trace.run.artifact)
+        digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
+    except WorkbenchError as error:
+        return error
+    if digest != trace.run.sha256:
+        return WorkbenchError(f"{artifact.path} is no longer the file that was traced; trace it again.")
+    return artifact
+
+
+def _cells(
+    traces: tuple[Trace, Trace], models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError], progress: Progress
+) -> Iterator[Cell]:
+    """Compare two traces stage by stage in execution order; PopulationError if they saw different tokens."""
+    require_same_tokens(traces[0].run.tokens, traces[1].run.tokens)
+    a, b = (
+        Recorded(trace, model if isinstance(model, Artifact) else None)
+        for trace, model in zip(traces, models, strict=True)
+    )
+    sides = {"a": a, "b": b}
+
+    def absent(side: str, site: Site) -> bool:
+        return sides[side].absent(site)
+
+    layers = max(trace.run.config.num_hidden_layers for trace in traces)
+    total = len(execution_order(layers))
+    for done, cell in enumerate(compare_streams(a.stages(), b.stages(), layers, absent), 1):
+        progress(done, total, f"compare {cell.site}")
+        yield cell

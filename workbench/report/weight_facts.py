@@ -1,0 +1,52 @@
+"""What a sweep over the tensors of both models finds, for a findings document."""
+
+from collections import defaultdict
+from typing import Any
+
+from kernels.errors import WorkbenchError
+from store.artifact import Artifact
+from workbench.metrics import format_value
+from workbench.report.investigation import Progress
+from workbench.weights import ROW_BAND, TensorDifference, sweep
+
+
+def weight_facts(
+    models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError], progress: Progress
+) -> dict[str, Any]:
+    """Compare all tensors of two models, or say why they were not compared."""
+    a, b = models
+    if not isinstance(a, Artifact) or not isinstance(b, Artifact):
+        reasons = " ".join(str(model) for model in models if isinstance(model, WorkbenchError))
+        return {"sentence": f"The tensors were not compared: {reasons}", "groups": [], "outside": [], "findings": []}
+    differences = list(sweep(a, b, progress))
+    compared = [d for d in differences if d.measures is not None]
+    outside = [d for d in differences if not d.in_band]
+    same = sum(d.status == "identical" for d in differences)
+    return {
+        "sentence": (
+            f"{len(compared)} of {len(differences)} tensors compared: {same} identical, {len(outside)} outside the "
+            f"band (a row whose relative RMS is above {ROW_BAND}, or a tensor of one side only)."
+        ),
+        "groups": _by_type(compared),
+        "outside": [["tensor", "A", "B", "relative RMS", "what"], *map(_row, outside)] if outside else [],
+        "findings": [f"{d.name}: {finding}" for d in differences if d.in_band for finding in d.findings],
+    }
+
+
+def _by_type(compared: list[TensorDifference]) -> list[list[object]]:
+    gaps: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for d in compared:
+        gap = None if d.measures is None else 0.0 if d.measures.identical else d.measures.rel_rms
+        gaps[d.type_a or "", d.type_b or ""].append(gap)
+    rows: list[list[object]] = [["type in A", "type in B", "tensors", "relative RMS"]]
+    for types, found in gaps.items():
+        known = [gap for gap in found if gap is not None]
+        spread = f"{format_value(min(known))} to {format_value(max(known))}" if known else "undefined"
+        rows.append([*types, len(found), spread])
+    return rows
+
+
+def _row(d: TensorDifference) -> list[object]:
+    gap = "-" if d.measures is None else d.measures.words.get("rel_rms") or format_value(d.measures.rel_rms)
+    notes = [d.note] if d.note else []
+    return [d.name, d.type_a or "-", d.type_b or "-", gap, "; ".join([*d.findings, *notes])]
