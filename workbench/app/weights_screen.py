@@ -117,13 +117,9 @@ class WeightsScreen(ListScreen):
         self.list.show(len(shown), self._line, cursor=places[0] if places else None)
         alone = sum(difference.status in ("only_a", "only_b") for difference in self._differences)
         bad = sum(not difference.in_band for difference in self._differences)
-        parts = [
-            f"{len(self._differences) - alone}/{self._expected} tensors compared",
-            f"{alone} unmatched",
-            f"{bad} out of band",
-        ]
-        parts.append("largest relative RMS first" if self._largest_first else "in the order of the model")
+        parts = [f"{len(self._differences) - alone}/{self._expected} tensors compared"]
         parts += [f"/{printable(self._filter, 30)}"] if self._filter else []
+        parts += [f"{bad} out of band", f"{alone} unmatched", "largest first" if self._largest_first else "model order"]
         self.say(" │ ".join(parts))
 
     def _line(self, index: int) -> tuple[str, bool]:

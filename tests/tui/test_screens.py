@@ -1,0 +1,240 @@
+"""Into a cell, the weights, the configuration, the notes, help and palette."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from textual.widgets import Input, TextArea
+
+from kernels.stages import Site
+from tests.artifacts import tiny_gguf
+from tests.tui import fakes
+from tests.tui.conftest import app_for, screen_text, until, until_filled
+from workbench.app.actions import ACTIONS, SCREENS, help_lines, of_screen
+from workbench.app.cell_screen import CellScreen
+from workbench.app.config_screen import ConfigScreen
+from workbench.app.drafts import Draft, Drafts
+from workbench.app.hypotheses_screen import HypothesesScreen
+from workbench.app.line_list import LineList
+from workbench.app.map_screen import MapScreen
+from workbench.app.note_screen import NoteScreen
+from workbench.app.weights_screen import WeightsScreen
+from workbench.elements import Elements
+from workbench.session import Session, SessionSpec, Side
+
+
+def line(pilot, index: int) -> str:
+    """A line of the list on screen, by its place in the list."""
+    view = pilot.app.screen.query_one(LineList)
+    return view.render_line(index + 1 - round(view.scroll_y)).text
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_into_a_cell_by_size_of_difference_and_to_any_element(session, size):
+    fakes.write_traces(session)
+    app, _ = app_for(session)
+    async with app.run_test(size=size) as pilot:
+        await until_filled(pilot)
+        await pilot.press("n", "enter")
+        await until(pilot, lambda: "largest |d| first" in screen_text(pilot))
+        screen = app.screen
+        b = fakes.values(fakes.FAULTY)
+        worst = divmod(int(np.abs(b).argmax()), fakes.CHANNELS)
+        assert line(pilot, 0).split()[1:3] == [str(place) for place in worst]
+        await pilot.press("colon", *"2,5", "enter")
+        await pilot.pause()
+        element = screen.elements.element(2 * fakes.CHANNELS + 5)
+        assert line(pilot, screen.list.cursor).split()[:4] == ["▸", "2", "5", f"{element.a:.7g}"]
+        assert np.float32(element.b) == b[2, 5]
+        await pilot.press("s")
+        await until(pilot, lambda: "in index order" in screen_text(pilot))
+        assert line(pilot, 0).split()[1:3] == ["0", "0"]
+        await until(pilot, lambda: "mlp.gate_proj.weight" in screen_text(pilot))
+        for picture in ("A-B", "token × channel", "█"):
+            assert picture in screen_text(pilot)
+        await pilot.press("escape")
+        assert app.screen is app.map_screen
+
+
+async def test_a_token_scope_holds_inside_the_cell(session):
+    fakes.write_traces(session)
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("n", "t", "enter")
+        await until(pilot, lambda: isinstance(app.screen, CellScreen))
+        assert app.screen.elements.positions == (3,)
+        await until(pilot, lambda: "last token (3) │ 8 elements" in screen_text(pilot))
+
+
+async def test_elements_wait_for_the_capture(session):
+    app, _ = app_for(session, *fakes.whole_capture()[:-2])
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until(pilot, lambda: len(app.map_screen.model.cells) == 67)
+        await pilot.press("enter", "e")
+        await pilot.pause()
+        assert app.screen is app.map_screen
+        assert "once the capture is complete" in " ".join(screen_text(pilot).replace("▌", " ").split())
+
+
+async def test_millions_of_elements_open_and_jump(session):
+    rng = np.random.default_rng(0)
+    b = rng.normal(size=(7, 152_000)).astype(np.float32)
+    a = b.copy()
+    a[3, 77_777] += 9
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        elements = Elements(a, b, tuple(range(7)))
+        app.push_screen(CellScreen(Site(None, "lm_head"), "all 7 tokens", elements, fakes.config(), str))
+        await until(pilot, lambda: "largest |d| first" in screen_text(pilot), 30)
+        assert line(pilot, 0).split()[1:3] == ["3", "77777"]
+        await pilot.press("s")
+        await until(pilot, lambda: "in index order" in screen_text(pilot), 30)
+        await pilot.press("G")
+        assert line(pilot, elements.count - 1).split()[1:3] == ["6", "151999"]
+
+
+async def test_weights_are_listed_as_they_are_compared(tmp_path):
+    tiny_gguf(tmp_path / "a.gguf", layers=3)
+    tiny_gguf(tmp_path / "b[i].gguf", layers=3, seed=1)
+    sides = (Side(str(tmp_path / name), "f32") for name in ("a.gguf", "b[i].gguf"))
+    session = Session.create(tmp_path / "pair", SessionSpec(*sides, fakes.TOKENS))
+    app, _ = app_for(session, layers=3)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        app.map_screen.show_site(Site(0, "ffn_gate"))
+        await pilot.press("w")
+        await until(pilot, lambda: "39/39 tensors compared" in screen_text(pilot), 60)
+        screen = app.screen
+        assert isinstance(screen, WeightsScreen)
+        assert "mlp.gate_proj.weight" in line(pilot, screen.list.cursor)
+        assert line(pilot, screen.list.cursor).rstrip().endswith("!")
+        await pilot.press("slash", *"norm", "enter", "s")
+        await pilot.pause()
+        assert screen.list.count == 7
+        assert "/norm" in screen_text(pilot)
+
+
+async def test_weights_that_cannot_be_read_are_told(session):
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("w")
+        await until(pilot, lambda: "could not be compared" in screen_text(pilot))
+        assert "/models/a.gguf" in screen_text(pilot)
+
+
+async def test_the_configuration_shows_differences_first(session):
+    app, _ = app_for(session)
+    a, b = fakes.run_record("a.gguf"), fakes.run_record("b[/].gguf", path="f32")
+    b = dataclasses.replace(b, config=dataclasses.replace(b.config, rope_theta=5e5), settings={"x\x1b[2J": 1})
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("c")
+        assert "! numeric_path" in screen_text(pilot)
+        await pilot.press("q")
+        app.push_screen(ConfigScreen(a, b))
+        await pilot.pause()
+        assert line(pilot, 0).startswith("▸ ! config rope_theta")
+        assert line(pilot, 0).split()[-2:] == ["10000.0", "500000.0"]
+        different = [line(pilot, index) for index in range(4)]
+        assert all(" ! " in text for text in different)
+        assert any("settings x\\x1b[2J" in text for text in different)
+        assert "4 of 25 entries differ" in screen_text(pilot)
+
+
+async def test_a_note_is_saved_at_once_and_bound_to_its_cell(session):
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("n", "a")
+        screen = app.screen
+        assert isinstance(screen, NoteScreen)
+        screen.query_one("#title", Input).value = "gate [red]scaled"
+        await pilot.press("ctrl+s")
+        assert "needs a title and a prediction" in " ".join(screen_text(pilot).split())
+        screen.query_one("#claim", TextArea).text = "A is three times B"
+        screen.query_one("#prediction", TextArea).text = "std ratio 3 for every token"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.screen is app.map_screen)
+        (written,) = Session.open(session.folder).hypotheses()
+        assert (written.title, written.site, written.status) == ("gate [red]scaled", fakes.FAULTY, "UNTESTED")
+        assert written.evidence["std_ratio"] == app.map_screen.model.measures(fakes.FAULTY).std_ratio
+        assert written.evidence["population"] == "all 4 tokens"
+        assert written.evidence["b"]["sha256"] == "0" * 64
+        assert Drafts(session.folder).get(fakes.FAULTY).empty
+        await pilot.press("H", "space")
+        assert "gate [red]scaled" in screen_text(pilot)
+        assert "CONFIRMED" in line(pilot, 0)
+        assert Session.open(session.folder).hypotheses()[0].status == "CONFIRMED"
+        app.map_screen.show_site(Site(0, "attn_norm"))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.map_screen)
+        assert app.map_screen.model.cursor == fakes.FAULTY
+
+
+async def test_what_is_being_written_survives_a_kill(session):
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("n", "a", *"half")
+        # What another process finds now is what a kill would leave.
+        await until(pilot, lambda: Drafts(session.folder).get(fakes.FAULTY) == Draft("half"))
+        await pilot.press("escape", "l", "a")
+        assert app.screen.query_one("#title", Input).value == ""
+        await pilot.press("escape", "h", "a")
+        assert app.screen.query_one("#title", Input).value == "half"
+
+
+def test_drafts_spoilt_by_hand_do_no_harm(tmp_path):
+    path = tmp_path / "drafts.json"
+    for content in ("{", "[]", '{"lm_head": 3}', json.dumps({"lm_head": {"title": None}})):
+        path.write_text(content)
+        assert isinstance(Drafts(tmp_path).get(Site(None, "lm_head")).title, str)
+
+
+async def test_a_broken_hypothesis_file_is_listed_with_its_line_and_edited(session, monkeypatch):
+    (session.hypotheses_folder / "01-broken.md").write_text("---\ntitle: [\n---\n")
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("H", "space", "enter", "o")
+        assert isinstance(app.screen, HypothesesScreen)
+        assert "hypotheses/01-broken.md, line" in screen_text(pilot)
+    assert (session.hypotheses_folder / "01-broken.md").read_text() == "---\ntitle: [\n---\n"
+
+
+async def test_help_lists_the_whole_table_and_the_palette_runs_it(session):
+    app, _ = app_for(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await until_filled(pilot)
+        await pilot.press("question_mark")
+        assert "Go to the next cell out of band." in screen_text(pilot)
+        await pilot.press("escape")
+        await pilot.press("colon", *"exchange axes")
+        await until(pilot, lambda: "Exchange rows and columns" in screen_text(pilot))
+        before = screen.query_one("#map").stage_rows
+        await pilot.press("enter")
+        await until(pilot, lambda: screen.query_one("#map").stage_rows != before)
+
+
+def test_help_says_what_every_action_does():
+    said = {text for screen in SCREENS for _, text in help_lines(screen)}
+    assert said >= {action.tooltip for action in ACTIONS}
+
+
+def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
+    screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
+    screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen}
+    from workbench.app.app import WorkbenchApp
+
+    assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}
+    for name, screen in screens.items():
+        keys = [key for action in of_screen(name) for key in action.keys.split(",") if key]
+        assert len(keys) == len(set(keys)), name
+        for action in of_screen(name):
+            target, _, method = action.name.rpartition(".")
+            owner = WorkbenchApp if target == "app" else screen
+            assert hasattr(owner, f"action_{method.partition('(')[0]}"), action
