@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-COMMANDS = ("open", "inspect", "trace", "compare", "weights", "export", "convert", "record", "demo")
+COMMANDS = ("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "export", "convert", "record", "demo")
 
 
 class _Commands(click.Group):

@@ -1,0 +1,181 @@
+"""The answer of a bisection as text and as JSON."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from store.artifact import Artifact
+from store.text import printable
+from workbench.bisect.announced import Progress
+from workbench.bisect.detail import Detail, detail_json, worst_blocks, worst_channels
+from workbench.bisect.question import Answer, Source
+from workbench.bisect.verdict import Bisection, Culprit, Verdict, bisection_json
+from workbench.fingerprints import sha256_of
+from workbench.metrics import format_value
+
+ALIKE, DIVERGENT, NOT_ANSWERED = 0, 1, 2
+_WORDS: dict[Verdict, str] = {
+    "alike": "ALIKE: no cell differs.",
+    "numerics_only": "NUMERICS ONLY: they differ, and by no more than their arithmetic must. Nothing is broken.",
+    "quantization_only": "QUANTIZATION ONLY: the weights differ, and by no more than the steps of their quantization "
+    "blocks explain. Nothing is broken.",
+    "undecided": "UNDECIDED: what differs is known, but not whether it is wrong.",
+    "uncomparable": "NOT COMPARABLE.",
+}
+
+
+def exit_code(answer: Answer) -> int:
+    """0 nothing is broken, 1 divergent, 2 no answer."""
+    verdict = answer.bisection.verdict
+    if verdict in ("undecided", "uncomparable"):
+        return NOT_ANSWERED
+    return DIVERGENT if verdict == "divergent" else ALIKE
+
+
+def reason(answer: Answer) -> str | None:
+    """Why there is no answer, in one sentence; None if there is one."""
+    if exit_code(answer) != NOT_ANSWERED:
+        return None
+    notes = answer.bisection.notes
+    return f"{answer.bisection.verdict}: {notes[0]}" if notes else f"the pair is {answer.bisection.verdict}"
+
+
+def answer_json(answer: Answer, detail: Detail | None, progress: Progress) -> dict[str, Any]:
+    """The answer as `bisect --json` prints it; contract: schemas/bisect.schema.json.
+
+    progress : called with bytes done and in all, and a text, while files are hashed.
+    """
+    pair = answer.pair
+    record: dict[str, Any] = {
+        "a": _side_json(pair.a, answer.paths[0], progress),
+        "b": _side_json(pair.b, answer.paths[1], progress),
+        "tokens": None if pair.tokens is None else list(pair.tokens.ids),
+        "prompt": None if pair.tokens is None else pair.tokens.prompt,
+        **bisection_json(answer.bisection),
+    }
+    if answer.compared is not None:
+        record["cells_compared"] = answer.compared
+    if detail is not None:
+        record["detail"] = detail_json(detail)
+    finite: dict[str, Any] = _finite(record)
+    return finite
+
+
+def _side_json(source: Source, path: str | None, progress: Progress) -> dict[str, Any]:
+    name = source.path.name
+    if isinstance(source, Artifact):
+
+        def hashed(done: int, total: int) -> None:
+            progress(done, total, f"bytes of {name}")
+
+        sha256 = sha256_of(source, hashed)
+        return {"path": str(source.path), "format": source.format, "sha256": sha256, "numeric_path": path}
+    return {
+        "path": str(source.path),
+        "format": "trace",
+        "engine": source.engine,
+        "sha256": source.sha256,
+        "numeric_path": path,
+        "settings": source.settings,
+    }
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401
+    """JSON values with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def answer_text(answer: Answer, detail: Detail | None) -> str:
+    """The answer for a reader: verdict first, then what it rests on."""
+    pair, found = answer.pair, answer.bisection
+    lines = [_verdict(found), ""]
+    for name, source, path in (("A", pair.a, answer.paths[0]), ("B", pair.b, answer.paths[1])):
+        kind = source.format if isinstance(source, Artifact) else f"{printable(source.engine, 40)} trace"
+        lines.append(_row(name, f"{printable(str(source.path))} ({kind}" + (f", path {path})" if path else ")")))
+    if pair.tokens is not None:
+        prompt = "" if pair.tokens.prompt is None else f"  ({printable(pair.tokens.prompt)!r})"
+        lines.append(_row("tokens", ",".join(map(str, pair.tokens.ids)) + prompt))
+    lines.append(_row("checked", _coverage(answer)))
+    if found.culprit is not None:
+        lines += ["", *_culprit(found, found.culprit)]
+    for other in found.others:
+        tensor = f", {printable(other.tensor)}" if other.tensor else ""
+        lines.append(_row("further", f"{other.site}: {other.cause} ({other.factor}{tensor})"))
+    if detail is not None:
+        lines += ["", *_detail(detail)]
+    if found.notes:
+        lines += ["", *(_row("note", printable(note, 1000)) for note in found.notes)]
+    return "\n".join(lines)
+
+
+def _verdict(found: Bisection) -> str:
+    if found.culprit is None:
+        return _WORDS.get(found.verdict, found.verdict.upper())
+    return f"DIVERGENT at {found.culprit.site}: {found.culprit.cause} ({found.culprit.factor})."
+
+
+def _coverage(answer: Answer) -> str:
+    if answer.compared is not None:
+        return f"no cell; {answer.compared} cells of two traces were compared"
+    checked = answer.bisection.checked
+    stop = f", in execution order up to {checked[-1].site}" if checked else ""
+    return f"{len(checked)} cells{stop}"
+
+
+def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
+    yield _row("culprit", str(culprit.site))
+    yield _row("factor", culprit.factor)
+    yield _row("cause", culprit.cause)
+    yield _row("tensor", printable(culprit.tensor) if culprit.tensor else "none")
+    yield _row("why", printable(culprit.explanation, 1000))
+    if culprit.residual is not None:
+        yield _row("left over", f"{format_value(culprit.residual)} of the norm, after that cause")
+    cell = next((cell for cell in found.checked if cell.site == culprit.site), None)
+    if cell is not None:
+        parts = (
+            ("observed", cell.observed),
+            ("local", cell.local),
+            ("inherited", cell.inherited),
+            ("floor", cell.floor),
+        )
+        yield _row("cell", ", ".join(f"{name} {format_value(value)}" for name, value in parts) + ", of B's norm")
+    shares = [f"{name} {share:.1%}" for name, share in culprit.shares.items() if share is not None]
+    if shares:
+        yield _row("shares", ", ".join(shares))
+    if culprit.runner_up is not None:
+        yield _row("runner-up", ", ".join(f"{key} {_plain(value)}" for key, value in culprit.runner_up.items()))
+
+
+def _plain(value: object) -> str:
+    return format_value(value) if isinstance(value, float) else printable(str(value))
+
+
+def _detail(detail: Detail) -> Iterator[str]:
+    found = detail.breakdown
+    yield _row("cell", f"{found.site}, local error by part, in multiples of the median part")
+    for name, part in (("token", found.per_token()), ("head", found.per_head())):
+        if part.size:
+            yield _row(f"{name}s", " ".join(map(format_value, part.tolist())))
+    yield from (_row("channel", _part(worst, "channel")) for worst in worst_channels(found)[:5])
+    yield from (_row("block", _part(worst, "channel", "block")) for worst in worst_blocks(found)[:5])
+    if (known := detail.forecast) is not None:
+        words = "more than its inputs explain" if known.marked else "what its inputs explain"
+        yield _row(
+            "forecast",
+            f"{format_value(known.observed)} observed, {format_value(known.predicted)} forecast from the inputs, "
+            f"{format_value(known.unexplained)} unexplained: {words}",
+        )
+
+
+def _part(worst: dict[str, Any], *places: str) -> str:
+    multiple = worst["times_median"]
+    where = ", ".join(f"{place} {worst[place]}" for place in places)
+    return f"{where}: {format_value(worst['rms'])}" + ("" if multiple is None else f" ({format_value(multiple)} times)")
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<10} {text}"

@@ -1,0 +1,152 @@
+"""One cell of a pair in detail: where its local error sits, and how much of its difference the inputs explain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kernels.errors import WorkbenchError
+from kernels.forward import At, evaluate, inputs_of
+from kernels.paths import Array
+from kernels.stages import LAYER_STAGES, Site
+from store.artifact import Artifact
+from store.foreign import ForeignTrace
+from workbench.bisect.announced import Progress
+from workbench.bisect.artifacts import walk
+from workbench.bisect.breakdown import Breakdown, break_down, local_breakdown, times_median
+from workbench.bisect.forecast import Forecast, forecast
+from workbench.bisect.question import Pair, TraceCheck, model_sides, token_ids, trace_check
+
+WORST = 20  # parts that are listed by name
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A cell taken apart. forecast : None for a trace, whose other side was not run to this point."""
+
+    breakdown: Breakdown
+    forecast: Forecast | None
+
+
+def cell_detail(pair: Pair, site: Site, progress: Progress = lambda *_: None) -> Detail:
+    """Take one cell of a pair apart.
+
+    Raises WorkbenchError for a site that the pair does not have or that cannot be evaluated, and for two traces.
+    """
+    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+        return _of_models(pair, site, progress)
+    if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
+        raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
+    check = trace_check(pair)
+    return Detail(break_down(site, _trace_error(check, site, progress), check.model.config), None)
+
+
+def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
+    a, b = model_sides(pair, progress)
+    tokens = token_ids(pair)
+    for cell in walk(a, b, tokens):
+        if cell.site == site:
+            at_a, at_b = (At(side.model, side.path, tokens, site.layer) for side in (a, b))
+            known = forecast(site.stage, at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
+            return Detail(local_breakdown(site, cell.a, cell.b, tokens, cell.inputs_a), known)
+    raise WorkbenchError(f"neither A nor B has a stage {site}; give another --cell")
+
+
+def _trace_error(check: TraceCheck, site: Site, progress: Progress) -> Array:
+    """y_B - y_A on the inputs of the trace, float64 (tokens, channels)."""
+    reader = check.reader(progress)
+    trace, at = reader.trace, At(reader.model, reader.path, check.tokens, site.layer)
+    if trace.status(site) != "ok" or len(trace.read(site)) != len(check.tokens):
+        raise WorkbenchError(f"{check.side} does not hold all tokens of {site}; give another --cell")
+    inputs = {name: _value(check, site, name, progress) for name in inputs_of(site.stage)}
+    right = evaluate(site.stage, at, _ready(inputs, at))
+    if right is None:
+        raise WorkbenchError(f"the model has no stage {site}; give another --cell")
+    error: Array = np.subtract(trace.read(site), right, dtype=np.float64)
+    return error if check.side == "B" else -error
+
+
+def _value(check: TraceCheck, site: Site, name: str, progress: Progress) -> Array:
+    """An input of a stage: recorded over all tokens, or else computed from what is."""
+    source = _source(check, site, name)
+    trace, tokens = check.trace, check.tokens
+    if trace.status(source) == "ok" and len(values := trace.read(source)) == len(tokens):
+        return values
+    at = At(check.model, check.arithmetic.path, tokens, source.layer)
+    inputs = {other: _value(check, source, other, progress) for other in inputs_of(source.stage)}
+    found = evaluate(source.stage, at, _ready(inputs, at))
+    return inputs["qkv_matmul"] if found is None else found
+
+
+def _source(check: TraceCheck, site: Site, name: str) -> Site:
+    """Where an input of a stage comes from."""
+    if name == "layer_input":
+        return Site(None, "embedding") if not site.layer else Site(site.layer - 1, "layer_output")
+    if site.stage == "final_norm":
+        return Site(check.model.config.num_hidden_layers - 1, name)
+    return Site(site.layer if name in LAYER_STAGES else None, name)
+
+
+def _ready(inputs: Mapping[str, Array], at: At) -> dict[str, Array]:
+    return {name: np.ascontiguousarray(value, dtype=at.path.dtype) for name, value in inputs.items()}
+
+
+def detail_json(detail: Detail) -> dict[str, Any]:
+    """The detail as `bisect --json --cell` prints it; arrays in index order, the worst parts by name."""
+    found = detail.breakdown
+    record: dict[str, Any] = {
+        "layer": found.site.layer,
+        "stage": found.site.stage,
+        "rms": float(np.sqrt(np.square(found.error).mean())),
+        "channels": found.per_channel().tolist(),
+        "tokens": found.per_token().tolist(),
+        "heads": dict(zip(found.heads, found.per_head().tolist(), strict=True)),
+        "worst_channels": worst_channels(found),
+        "blocks": None,
+        "forecast": None if detail.forecast is None else _forecast_json(detail.forecast),
+    }
+    if found.blocks is not None:
+        record["blocks"] = {
+            "elements": 256,
+            "columns": np.sqrt(np.square(found.blocks).mean(axis=0)).tolist(),
+            "worst": worst_blocks(found),
+        }
+    return record
+
+
+def worst_channels(found: Breakdown) -> list[dict[str, Any]]:
+    """The channels with the largest error, largest first; `times_median` is None where half of all have none."""
+    return [{"channel": place[0], **rest} for place, rest in _worst(found.per_channel())]
+
+
+def worst_blocks(found: Breakdown) -> list[dict[str, Any]]:
+    """The super-blocks whose part of the error is largest."""
+    if found.blocks is None:
+        return []
+    return [{"channel": place[0], "block": place[1], **rest} for place, rest in _worst(found.blocks)]
+
+
+def _worst(parts: Array) -> list[tuple[list[int], dict[str, Any]]]:
+    multiples = times_median(parts)
+    order = np.argsort(-np.nan_to_num(parts, nan=np.inf), axis=None, kind="stable")[:WORST]
+    places = np.stack(np.unravel_index(order, parts.shape), axis=1)
+    rows = []
+    for place in places.tolist():
+        value, multiple = float(parts[tuple(place)]), float(multiples[tuple(place)])
+        if value:
+            rows.append((place, {"rms": value, "times_median": multiple if np.isfinite(multiple) else None}))
+    return rows
+
+
+def _forecast_json(found: Forecast) -> dict[str, Any]:
+    return {
+        "predicted": found.predicted,
+        "observed": found.observed,
+        "ratio": found.ratio,
+        "unexplained": found.unexplained,
+        "curvature": found.curvature,
+        "floor": found.floor,
+        "growth": found.growth,
+        "marked": found.marked,
+    }

@@ -1,0 +1,98 @@
+"""With which arithmetic a recorded trace is to be checked: the numeric path of its engine, and how finely it rounds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kernels.errors import WorkbenchError
+from kernels.paths import PATHS, F32Path, numeric_path
+from store.foreign import ForeignTrace
+from store.text import printable
+
+FLOAT32 = 2.0**-24  # relative rounding of one operation
+_HALF_CACHE = 2.0**-11
+# Path and rounding by the precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
+_DTYPES = {
+    "float64": ("f64", FLOAT32),
+    "float32": ("f32", FLOAT32),
+    "float16": ("f32", 2.0**-12),
+    "bfloat16": ("f32", 2.0**-9),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How an engine computed.
+
+    unit, attention_unit : relative rounding of its own numbers, and of those inside attention.
+    notes : sentences about what that leaves unchecked or had to be taken for granted.
+    """
+
+    path: F32Path
+    unit: float = FLOAT32
+    attention_unit: float = FLOAT32
+    notes: tuple[str, ...] = ()
+
+
+def arithmetic_of(trace: ForeignTrace, asked: str | None = None) -> Arithmetic:
+    """The arithmetic of the engine that recorded a trace.
+
+    asked : the numeric path to use for an engine that this program does not know; WorkbenchError if it is needed.
+    """
+    if trace.run is not None:
+        return Arithmetic(numeric_path(trace.run.numeric_path))
+    if trace.engine in ENGINES:
+        return ENGINES[trace.engine](trace)
+    if asked is None:
+        raise WorkbenchError(
+            f"{printable(trace.path.name)} comes from an engine that is not known ({printable(trace.engine, 40)}); say "
+            f"with --path-a or --path-b of the model how it computes: {', '.join(PATHS)}"
+        )
+    return Arithmetic(numeric_path(asked), notes=(f"That the engine computes as path {asked} is your word.",))
+
+
+def _transformers(trace: ForeignTrace) -> Arithmetic:
+    dtype = trace.settings.get("dtype")
+    if dtype is None:
+        path, unit = _DTYPES["float32"]
+        return Arithmetic(numeric_path(path), unit, unit, ("It was checked as a float32 run.",))
+    if dtype not in _DTYPES:
+        raise WorkbenchError(
+            f"{printable(trace.path.name)} was computed in {printable(str(dtype), 40)}, which cannot be checked; "
+            f"record it in one of {', '.join(_DTYPES)}"
+        )
+    path, unit = _DTYPES[dtype]
+    notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if unit > FLOAT32 else ()
+    return Arithmetic(numeric_path(path), unit, unit, notes)
+
+
+def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
+    """Attention in half precision where K and V are kept so, or flash attention casts them."""
+    flash = trace.observed.get("flash_attention", {0: "off", 1: "on"}.get(trace.settings.get("flash", -1)))
+    kinds = {str(trace.observed.get(f"type_{part}", trace.settings.get("kv", "unknown"))) for part in "kv"}
+    path = numeric_path("ggml")
+    if flash == "off" and kinds == {"f32"}:
+        return Arithmetic(path)
+    reasons = []
+    if flash != "off":
+        reasons.append("flash attention was on" if flash == "on" else "whether flash attention was on is not there")
+    if kinds != {"f32"}:
+        names = " and ".join(printable(kind, 20) for kind in sorted(kinds))
+        reasons.append(
+            f"the KV cache was {names}" if "unknown" not in kinds else "the type of the KV cache is not there"
+        )
+    return Arithmetic(
+        path,
+        attention_unit=_HALF_CACHE,
+        notes=(f"Attention was checked to half precision only: {', '.join(reasons)}.",),
+    )
+
+
+def _apr(_trace: ForeignTrace) -> Arithmetic:
+    return Arithmetic(numeric_path("apr"))
+
+
+ENGINES: dict[str, Callable[[ForeignTrace], Arithmetic]] = {
+    "llama.cpp": _llama_cpp,
+    "transformers": _transformers,
+    "apr": _apr,
+}

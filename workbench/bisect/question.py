@@ -1,0 +1,208 @@
+"""What a pair asks: two models, a model and a recorded trace, or two traces; each is answered in its own way.
+
+The figures and the words are always those of A and B as they were given, whichever of the two is the trace.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from kernels.errors import WorkbenchError
+from kernels.forward import check_tokens
+from kernels.paths import numeric_path
+from kernels.stages import LAST_STAGES, Site
+from store.artifact import Artifact, open_artifact
+from store.errors import StoreError
+from store.foreign import ForeignTrace, is_trace, open_any_trace
+from store.text import printable
+from workbench.bisect.announced import AnnouncedModel, Progress, announced_trace
+from workbench.bisect.artifacts import Side, bisect_artifacts
+from workbench.bisect.comparable import require_same_sizes
+from workbench.bisect.engines import Arithmetic, arithmetic_of
+from workbench.bisect.statistics_only import compare_logits, compare_traces
+from workbench.bisect.traces import Reader, bisect_trace
+from workbench.bisect.verdict import Bisection, Culprit
+from workbench.compare import PopulationError
+from workbench.sides import DEFAULT_PATH, Tokens, shared_tokens
+
+Source = Artifact | ForeignTrace
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two sides, what both run (None where two traces do not say), and the numeric paths asked for."""
+
+    a: Source
+    b: Source
+    tokens: Tokens | None
+    asked: tuple[str | None, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceCheck:
+    """A recorded trace, bound to the model that it is checked with. model_path : how the model would run.
+
+    side : which of A and B the trace is.
+    """
+
+    model: Artifact
+    trace: ForeignTrace
+    arithmetic: Arithmetic
+    model_path: str
+    side: Literal["A", "B"]
+    tokens: tuple[int, ...]
+
+    def reader(self, progress: Progress = lambda *_: None) -> Reader:
+        """The trace as `bisect_trace` takes it."""
+        trace, how = announced_trace(self.trace, progress), self.arithmetic
+        return Reader(self.model, how.path, trace, self.tokens, how.unit, how.attention_unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A bisection and what it was about.
+
+    paths : numeric path of A and of B, None for a trace that does not say.
+    compared : cells of two traces that were set side by side; None where stages were run again.
+    """
+
+    pair: Pair
+    paths: tuple[str | None, str | None]
+    bisection: Bisection
+    compared: int | None = None
+
+
+def open_pair(
+    paths: tuple[Path, Path], asked: tuple[str | None, str | None], tokens: tuple[int, ...] | None, prompt: str | None
+) -> Pair:
+    """Open two models or traces, and decide on the tokens: those given, else those of a trace.
+
+    Raises WorkbenchError for what cannot be opened, has no tokens, or asks for another path of a recorded trace.
+    """
+    a, b = (open_any_trace(path) if is_trace(path) else open_artifact(path) for path in paths)
+    for source, option, path in zip((a, b), ("--path-a", "--path-b"), asked, strict=True):
+        if isinstance(source, ForeignTrace) and path is not None:
+            raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace; leave out {option}")
+    return Pair(a, b, _tokens((a, b), tokens, prompt), asked)
+
+
+def _tokens(sources: tuple[Source, Source], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens | None:
+    models = [source for source in sources if isinstance(source, Artifact)]
+    if tokens is None and prompt is None:
+        for source in sources:
+            if isinstance(source, ForeignTrace) and source.tokens is not None:
+                return Tokens(source.tokens, None if source.run is None else source.run.prompt)
+        if not models:
+            return None
+    return shared_tokens([*models], tokens, prompt)
+
+
+def bisect_pair(pair: Pair, progress: Progress = lambda *_: None) -> Answer:
+    """Find the first cell of a pair that is really wrong."""
+    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+        return _two_models(pair, progress)
+    if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
+        bisection, compared = compare_traces(pair.a, pair.b, None if pair.tokens is None else pair.tokens.ids)
+        return Answer(pair, (_recorded_path(pair.a), _recorded_path(pair.b)), bisection, compared)
+    return _model_and_trace(pair, progress)
+
+
+def _two_models(pair: Pair, progress: Progress) -> Answer:
+    a, b = model_sides(pair, progress)
+    paths = a.path.name, b.path.name
+    try:
+        require_same_sizes(a.model.config, b.model.config)
+    except PopulationError as error:
+        return Answer(pair, paths, _uncomparable(error))
+    return Answer(pair, paths, bisect_artifacts(a, b, token_ids(pair)))
+
+
+def model_sides(pair: Pair, progress: Progress = lambda *_: None) -> tuple[Side, Side]:
+    """Both sides of a pair of models as they run; WorkbenchError if one of them is a trace."""
+    sides = []
+    for source, asked in zip((pair.a, pair.b), pair.asked, strict=True):
+        if isinstance(source, ForeignTrace):
+            raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace and cannot be run; give a model")
+        path = numeric_path(asked or DEFAULT_PATH[source.format])
+        sides.append(Side(AnnouncedModel(source, progress), path))
+    return sides[0], sides[1]
+
+
+def token_ids(pair: Pair) -> tuple[int, ...]:
+    """The token ids of a pair that has a model."""
+    assert pair.tokens is not None
+    return pair.tokens.ids
+
+
+def trace_check(pair: Pair) -> TraceCheck:
+    """The trace of a pair of which one side is a model, bound to that model.
+
+    Raises PopulationError or StoreError where the two cannot belong together.
+    """
+    swapped = isinstance(pair.a, ForeignTrace)
+    model, trace = (pair.b, pair.a) if swapped else (pair.a, pair.b)
+    assert isinstance(model, Artifact)
+    assert isinstance(trace, ForeignTrace)
+    asked, ids = pair.asked[1 if swapped else 0], token_ids(pair)
+    arithmetic = arithmetic_of(trace, asked)
+    check_tokens(ids, model.config)
+    if trace.config is not None:
+        sides = (trace.config, model.config) if swapped else (model.config, trace.config)
+        require_same_sizes(*sides)
+    side: Literal["A", "B"] = "A" if swapped else "B"
+    return TraceCheck(model, trace.bind(ids, model.config), arithmetic, asked or arithmetic.path.name, side, ids)
+
+
+def _model_and_trace(pair: Pair, progress: Progress) -> Answer:
+    try:
+        check = trace_check(pair)
+    except (PopulationError, StoreError) as error:
+        return Answer(pair, pair.asked, _uncomparable(error))
+    found = bisect_trace(check.reader(progress))
+    if found.verdict == "uncomparable":
+        found = _by_logits(check) or found
+    paths = check.arithmetic.path.name, check.model_path
+    return Answer(pair, paths if check.side == "A" else paths[::-1], _told(found, check))
+
+
+def _by_logits(check: TraceCheck) -> Bisection | None:
+    """What the logits of a trace tell of which no stage could be checked."""
+    site = Site(None, LAST_STAGES[-1])
+    positions = check.trace.positions(site) if check.trace.status(site) == "ok" else None
+    if positions is None:
+        return None
+    return compare_logits(check.trace.read(site), positions, Side(check.model, check.arithmetic.path), check.tokens)
+
+
+def _told(found: Bisection, check: TraceCheck) -> Bisection:
+    """The verdict on a trace, in words of A and B, with what the trace leaves unsaid."""
+    trace, own, verdict = check.trace, check.arithmetic.path.name, found.verdict
+    # The last of its own notes is the reason where there is no answer, and the reason comes first.
+    notes = [*reversed(found.notes), *check.arithmetic.notes, *trace.notes, *trace.not_carried]
+    if check.model_path != own:
+        notes.append(f"The trace was checked with its own arithmetic, path {own}, and not with {check.model_path}.")
+        verdict = "numerics_only" if verdict == "alike" else verdict
+
+    def worded(culprit: Culprit) -> Culprit:
+        words = f"in {check.side}, the {printable(trace.engine, 40)} trace: {culprit.explanation}"
+        return replace(culprit, explanation=words)
+
+    checked = found.checked
+    if check.side == "A":  # the trace is judged as B
+        checked = tuple(replace(cell, a_off=cell.b_off, b_off=cell.a_off) for cell in checked)
+    return replace(
+        found,
+        verdict=verdict,
+        culprit=None if found.culprit is None else worded(found.culprit),
+        others=tuple(map(worded, found.others)),
+        checked=checked,
+        notes=tuple(notes),
+    )
+
+
+def _uncomparable(error: WorkbenchError) -> Bisection:
+    return Bisection("uncomparable", None, None, (), None, (), (str(error),))
+
+
+def _recorded_path(trace: ForeignTrace) -> str | None:
+    return None if trace.run is None else trace.run.numeric_path

@@ -1,0 +1,67 @@
+"""`workbench bisect`: the first cell that is really wrong, and why."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from workbench.cli.options import json_option, pair_options, print_json
+from workbench.cli.sites import site_option
+
+if TYPE_CHECKING:
+    from kernels.stages import Site
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@pair_options
+@click.option(
+    "--cell",
+    metavar="LAYER:STAGE",
+    callback=site_option,
+    help="Also take one cell apart: its local error by token, channel, head and block, and what its inputs explain.",
+)
+@json_option
+def command(
+    a: Path,
+    b: Path,
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    path_a: str | None,
+    path_b: str | None,
+    cell: "Site | None",
+    as_json: bool,
+) -> int:
+    """Find the first cell that is really wrong, which factor made it so, and which mistake.
+
+    A and B are models or traces, ours (.h5) or another engine's. Every stage is run again on the same input, with one
+    factor at a time taken from the other side, and judged against the noise that its arithmetic must make; a trace is
+    checked on its own recorded inputs. Two traces can only be compared.
+
+    Exit code 0: alike, or different only as arithmetic or quantization explain; 1: something is wrong; 2: undecided or
+    not comparable.
+
+    \b
+    Example:  workbench bisect model.gguf model.apr --prompt "def add(a, b):"
+    """  # noqa: D301
+    from kernels.compiler import compile_all
+    from kernels.errors import WorkbenchError
+    from workbench.bisect.answer import answer_json, answer_text, exit_code, reason
+    from workbench.bisect.detail import cell_detail
+    from workbench.bisect.question import bisect_pair, open_pair
+    from workbench.cli.progress import ProgressLine
+
+    with ProgressLine() as line:
+        pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
+        compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
+        answer = bisect_pair(pair, lambda done, total, text: line(done, total, f"bisect {text}"))
+        detail = None if cell is None else cell_detail(pair, cell, lambda *facts: line(*facts))
+        record = answer_json(answer, detail, line) if as_json else None
+    if record is None:
+        click.echo(answer_text(answer, detail))
+    else:
+        print_json(record)
+    if (why := reason(answer)) is not None:
+        raise WorkbenchError(why)
+    return exit_code(answer)

@@ -1,0 +1,147 @@
+"""`workbench patch`: exchange a part of two models and see what the output makes of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.cli.options import json_option, pair_options, print_json
+from workbench.cli.sites import site_option
+
+if TYPE_CHECKING:
+    from kernels.stages import Site
+    from workbench.bisect.announced import Progress
+    from workbench.bisect.patch import Agreement, Experiment
+    from workbench.bisect.question import Pair
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--tensor", metavar="NAME", help="Exchange one tensor, by its Hugging Face name.")
+@click.option("--layer", metavar="N", type=click.IntRange(0), help="Exchange all tensors of a layer.")
+@click.option("--stage", metavar="LAYER:STAGE", callback=site_option, help="Exchange the values of one stage.")
+@click.option("--path", "paths", is_flag=True, help="Exchange the numeric paths: weights x paths in four runs.")
+@pair_options
+@json_option
+def command(
+    a: Path,
+    b: Path,
+    tensor: str | None,
+    layer: int | None,
+    stage: "Site | None",
+    paths: bool,
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    path_a: str | None,
+    path_b: str | None,
+    as_json: bool,
+) -> int:
+    """Put a part of A into B and a part of B into A, and see how far the final logits move.
+
+    The part and all the rest each come from A or from B, which makes four runs. A part that is guilty takes the
+    difference with it. No file is changed. Exit code 0: the exchange changes nothing, 1: it changes the output.
+
+    \b
+    Example:  workbench patch a.gguf b.gguf --tensor model.layers.3.mlp.up_proj.weight --tokens 1,2,3
+    """  # noqa: D301
+    from kernels.compiler import compile_all
+    from workbench.bisect.question import open_pair
+    from workbench.cli.progress import ProgressLine
+
+    asked = {
+        "--tensor": tensor is not None,
+        "--layer": layer is not None,
+        "--stage": stage is not None,
+        "--path": paths,
+    }
+    if sum(asked.values()) != 1:
+        raise click.UsageError(f"give exactly one of {', '.join(asked)}: what to exchange")
+    with ProgressLine() as line:
+        pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
+        compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
+        experiment = _experiment(pair, tensor, layer, stage, line)
+    if as_json:
+        print_json(_json(pair, experiment))
+    else:
+        click.echo("\n".join(_text(experiment)))
+    return 1 if experiment.matters else 0
+
+
+def _experiment(
+    pair: "Pair", tensor: str | None, layer: int | None, stage: "Site | None", progress: "Progress"
+) -> "Experiment":
+    from workbench.bisect import patch
+    from workbench.bisect.question import model_sides, token_ids
+
+    a, b = model_sides(pair)
+    ids = token_ids(pair)
+    if tensor is not None:
+        return patch.patch_tensors(a, b, frozenset([tensor]), tensor, ids, progress)
+    if layer is not None:
+        names = patch.layer_tensors(a.model, b.model, layer)
+        return patch.patch_tensors(a, b, names, f"layer {layer}", ids, progress)
+    return patch.patch_path(a, b, ids, progress) if stage is None else patch.patch_stage(a, b, stage, ids, progress)
+
+
+def _text(experiment: "Experiment") -> list[str]:
+    from store.text import printable
+    from workbench.cli.tables import aligned
+    from workbench.metrics import format_value
+
+    rows = [["run", *(f"{what} {side}" for side in "AB" for what in ("KL to", "max", "top-1 ≠", "rel RMS to"))]]
+    for run in experiment.runs:
+        row = [printable(run.name), *_cells(run.to_a, experiment.tokens), *_cells(run.to_b, experiment.tokens)]
+        if run.to_exact is not None:
+            row += [format_value(run.to_exact.kl_mean), format_value(run.to_exact.rel_rms)]
+        rows.append(row)
+    if experiment.a.to_exact is not None:
+        rows[0] += ["KL to A in f64", "rel RMS"]
+    lines = [_sentence(experiment), "", *aligned(rows, right=frozenset(range(1, len(rows[0]))))]
+    double = experiment.both
+    lines += [
+        "",
+        f"double swap, the last two runs against each other: KL {format_value(double.kl_mean)} "
+        f"(max {format_value(double.kl_max)}), top-1 differs at {double.top1_changed} of {experiment.tokens} tokens",
+    ]
+    return lines
+
+
+def _cells(found: "Agreement", tokens: int) -> list[str]:
+    from workbench.metrics import format_value
+
+    if found.identical:
+        return ["same", "", f"0/{tokens}", ""]
+    values = [format_value(value) for value in (found.kl_mean, found.kl_max, found.rel_rms)]
+    return [values[0], values[1], f"{found.top1_changed}/{tokens}", values[2]]
+
+
+def _sentence(experiment: "Experiment") -> str:
+    from store.text import printable
+
+    part = printable(experiment.part)
+    if experiment.b.to_a.identical:
+        return "A and B give the same logits, so there is no difference that a part could carry."
+    if not experiment.matters:
+        return f"The {part} carries nothing of the difference: exchanging it changes no bit of either output."
+    if experiment.left is None or experiment.brought is None:
+        return f"What the {part} carries cannot be told: logits are not finite, or the KL divergence is zero."
+    left, brought = f"{experiment.left:.1%}", f"{experiment.brought:.1%}"
+    return f"A's {part} in B leaves {left} of KL(B‖A); B's {part} in A brings {brought} of it."
+
+
+def _json(pair: "Pair", experiment: "Experiment") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    assert pair.tokens is not None
+    return {
+        "a": str(pair.a.path),
+        "b": str(pair.b.path),
+        "tokens": list(pair.tokens.ids),
+        "prompt": pair.tokens.prompt,
+        "part": experiment.part,
+        "left": experiment.left,
+        "brought": experiment.brought,
+        "runs": [asdict(run) for run in experiment.runs],
+        "double_swap": asdict(experiment.both),
+    }
