@@ -51,8 +51,8 @@ class Comparison:
 
     @property
     def counted(self) -> tuple[int, int]:
-        """Cells compared, and cells that should have been."""
-        return counts(self.cells)
+        """Cells compared over the scope, and cells that should have been."""
+        return sum(self.measures(cell) is not None for cell in self.cells), counts(self.cells)[1]
 
     def row(self, cell: Cell) -> int | None:
         """Row of a cell that the scope selects, None for all."""
@@ -150,9 +150,8 @@ class Comparison:
             band = f"{metric.label} {format_value(low)} to {format_value(high)}"
             found = self.outside_in(metric)
             if found:
-                lines.append(
-                    f"Outside the band ({band}): {len(found)} cell{'s' * (len(found) > 1)}, the first is {self.describe(found[0], metric)}."
-                )
+                many = f"{len(found)} cell{'s' * (len(found) > 1)}"
+                lines.append(f"Outside the band ({band}): {many}, the first is {self.describe(found[0], metric)}.")
             else:
                 lines.append(f"No cell is outside the band ({band}){self._largest(metric)}.")
         lines += [

@@ -26,7 +26,7 @@ def pair_session(
     wanted = SessionSpec(a, b, shared.ids, shared.prompt)
     if folder is not None:
         return open_or_create(folder, wanted)
-    name = f"{paths[0].resolve().stem}-vs-{paths[1].resolve().stem}"
+    name = f"{paths[0].absolute().stem}-vs-{paths[1].absolute().stem}"
     for number in count(1):
         place = Session.default_folder(name if number == 1 else f"{name}-{number}")
         try:

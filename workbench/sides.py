@@ -39,7 +39,7 @@ def open_side(path: Path) -> Artifact | Trace:
 
 def side_of(source: Artifact | Trace, numeric_path: str | None) -> Side:
     """Decide on the numeric path of a side: the one asked for, else that of its format, none for a trace."""
-    path = str(source.path.resolve())
+    path = str(source.path.absolute())  # a link keeps its name: what lies beside it belongs to it
     if isinstance(source, Trace):
         if numeric_path is not None:
             raise WorkbenchError(
@@ -101,5 +101,3 @@ def _check_vocabulary(source: Artifact | Trace, tokens: tuple[int, ...]) -> None
             f"token {max(tokens)} is beyond the vocabulary of {printable(source.path.name)}, whose ids end at "
             f"{config.vocab_size - 1}; give other --tokens"
         )
-
-

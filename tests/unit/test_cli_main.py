@@ -50,7 +50,7 @@ def test_version(capsys):
 
 def test_names_on_the_command_line_are_those_of_the_program():
     assert PATH_NAMES == PATHS
-    assert METRIC_NAMES == tuple(METRICS)
+    assert tuple(METRICS) == METRIC_NAMES
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_every_error_is_one_sentence(error, status, words, monkeypatch, capsys):
     assert run(["open"]) == status
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(words)
-    assert err.count("\n") == 1
+    assert err.lstrip("\n").startswith(words)  # click ends the line of a terminal's ^C
+    assert err.strip("\n").count("\n") == 0
 
 
 @pytest.mark.parametrize(

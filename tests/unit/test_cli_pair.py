@@ -1,0 +1,155 @@
+"""trace, compare, open and demo, without a terminal."""
+
+import json
+import shutil
+from importlib.resources import files
+
+import jsonschema
+import numpy as np
+import pytest
+
+from kernels.stages import Site
+from store.trace import open_trace
+from tests.artifacts import tiny_gguf
+from workbench.__main__ import run
+from workbench.demo import MODEL, PROMPT, make_copy
+from workbench.session import Session
+
+TOKENS = "482,803,10,67,14,310,307"
+SCHEMA = json.loads((files("workbench") / "schemas" / "compare.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A healthy copy, one with exchanged projections, and a trace of the original."""
+    place = tmp_path_factory.mktemp("pair")
+    make_copy(place / "healthy.apr")
+    make_copy(place / "swapped.apr", "gate_up_swapped")
+    assert run(["trace", str(MODEL), "-o", str(place / "a.h5"), "--tokens", TOKENS]) == 0
+    return place
+
+
+def called(arguments, capsys, status):
+    capsys.readouterr()
+    assert run([*map(str, arguments), "--json"]) == status
+    out, err = capsys.readouterr()
+    assert out.count("\n") == (1 if out else 0)
+    return json.loads(out) if out else None, err
+
+
+def refused(arguments, capsys):
+    capsys.readouterr()
+    assert run([*map(str, arguments)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("workbench: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_trace_holds_all_stages_of_the_run(folder):
+    trace = open_trace(folder / "a.h5")
+    assert len(trace.sites()) == 1 + 6 * 16 + 2
+    assert trace.run.numeric_path == "ggml"
+    assert ",".join(map(str, trace.run.tokens)) == TOKENS
+    assert trace.read(Site(None, "lm_head")).shape == (7, 2048)
+
+
+def test_trace_never_overwrites_unasked(folder, capsys):
+    before = (folder / "a.h5").read_bytes()
+    assert "--force" in refused(["trace", MODEL, "-o", folder / "a.h5", "--tokens", "1"], capsys)
+    assert (folder / "a.h5").read_bytes() == before
+
+
+def test_compare_follows_its_schema_and_finds_the_exchanged_projections(folder, capsys):
+    record, _ = called(["compare", MODEL, folder / "swapped.apr", "--prompt", PROMPT], capsys, 1)
+    jsonschema.validate(record, SCHEMA)
+    assert record["tokens"] == [int(token) for token in TOKENS.split(",")]
+    assert record["first_outside_band"] == {"layer": 3, "stage": "ffn_gate"}
+    assert record["compared"] == record["expected"] == 99
+    assert (record["a"]["numeric_path"], record["b"]["numeric_path"]) == ("ggml", "apr")
+
+
+def test_a_healthy_copy_is_alike_on_one_path_and_within_the_band_on_two(folder, capsys):
+    pair = ["compare", MODEL, folder / "healthy.apr", "--tokens", TOKENS]
+    same, _ = called([*pair, "--path-b", "ggml"], capsys, 0)
+    assert {cell["status"] for cell in same["cells"]} == {"identical"}
+    other, _ = called(pair, capsys, 0)
+    assert {cell["status"] for cell in other["cells"]} == {"ok", "identical"}
+
+
+def test_a_trace_of_a_run_is_that_run(folder, capsys):
+    record, _ = called(["compare", folder / "a.h5", MODEL], capsys, 0)
+    assert {cell["status"] for cell in record["cells"]} == {"identical"}
+    assert record["prompt"] is None
+
+
+def test_scope_covers_the_same_token_of_both_sides(folder, capsys):
+    record, _ = called(["compare", folder / "a.h5", folder / "healthy.apr", "--scope", "last"], capsys, 0)
+    gate = next(cell for cell in record["cells"] if (cell["layer"], cell["stage"]) == (0, "ffn_gate"))
+    assert gate["shape"] == [1, 768]
+    other, _ = called(["compare", folder / "a.h5", folder / "healthy.apr", "--scope", "6"], capsys, 0)
+    assert gate == next(cell for cell in other["cells"] if (cell["layer"], cell["stage"]) == (0, "ffn_gate"))
+    values = open_trace(folder / "a.h5").read(Site(0, "ffn_gate"))[6].astype(np.float64)
+    assert gate["std_a"] == pytest.approx(values.std(), rel=1e-12)
+    assert "tokens 0 to 6" in refused(["compare", folder / "a.h5", MODEL, "--scope", "7"], capsys)
+
+
+def test_another_configuration_is_different_however_wide_the_band(folder, tmp_path, capsys):
+    make_copy(tmp_path / "rope.apr", "rope_theta")
+    record, _ = called(["compare", MODEL, tmp_path / "rope.apr", "--tokens", TOKENS], capsys, 1)
+    assert record["config_differences"] == {"rope_theta": [1e6, 1e4]}
+    assert record["outside_band"] == 0
+
+
+def test_what_cannot_be_compared_is_refused_with_the_reason(folder, tmp_path, capsys):
+    assert "--tokens" in refused(["compare", MODEL, folder / "healthy.apr"], capsys)
+    assert "--prompt" in refused(["compare", MODEL, MODEL, "--tokens", "1", "--prompt", "x"], capsys)
+    assert "vocabulary" in refused(["compare", MODEL, MODEL, "--tokens", "2048"], capsys)
+    assert "different tokens" in refused(["compare", folder / "a.h5", MODEL, "--tokens", "1,2"], capsys)
+    assert "recorded trace" in refused(["compare", folder / "a.h5", MODEL, "--path-a", "f32"], capsys)
+    tiny_gguf(tmp_path / "other.gguf")
+    record, err = called(["compare", MODEL, tmp_path / "other.gguf", "--tokens", "1,2"], capsys, 2)
+    jsonschema.validate(record, SCHEMA)
+    assert record["population"]["alike"] is False
+    assert "256 channels" in err
+
+
+def test_open_without_a_terminal_keeps_a_session_that_reopens_alike(folder, tmp_path, capsys):
+    session = tmp_path / "session"
+    pair = ["open", MODEL, folder / "swapped.apr", "--tokens", TOKENS, "--session", session]
+    first, _ = called(pair, capsys, 1)
+    assert {path.name for path in session.iterdir()} >= {"session.json", "a.h5", "b.h5", "log.jsonl", "findings.md"}
+    stored = (session / "a.h5").stat().st_mtime_ns
+    again, _ = called(["open", session], capsys, 1)
+    assert again == first
+    assert called(pair, capsys, 1)[0] == first
+    assert (session / "a.h5").stat().st_mtime_ns == stored
+    assert "another pair" in refused(
+        ["open", MODEL, folder / "swapped.apr", "--tokens", "1", "--session", session], capsys
+    )
+    assert "--tokens" in refused(["open", session, "--tokens", "1"], capsys)
+    assert "3" in refused(["open", "a", "b", "c"], capsys)
+    assert run(["open", str(session)]) == 1
+    assert str(session / "findings.md") in capsys.readouterr().out
+
+
+def test_default_sessions_of_different_questions_do_not_mix(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Session, "default_folder", staticmethod(lambda name: tmp_path / name))
+    places = [called(["open", MODEL, folder / "a.h5"], capsys, 0)[0]["session"]]
+    for path in ("f32", "f32", "f64"):
+        places.append(called(["open", MODEL, folder / "a.h5", "--path-a", path], capsys, 0)[0]["session"])
+    assert [place.rpartition("-vs-")[2] for place in places] == ["a", "a-2", "a-2", "a-3"]
+
+
+def test_demo_makes_its_pair_in_a_folder_that_can_be_moved(tmp_path, capsys):
+    record, _ = called(["demo", "--fault", "zeroed", "--layer", "1", "--session", tmp_path / "demo"], capsys, 0)
+    shutil.move(tmp_path / "demo", tmp_path / "moved")
+    again, _ = called(["open", tmp_path / "moved"], capsys, 0)
+    assert again["cells"] == record["cells"]
+    assert "no fault gremlin" in refused(["demo", "--fault", "gremlin", "--session", tmp_path / "x"], capsys)
+    assert not (tmp_path / "x").exists()
+
+
+def test_demo_lists_its_faults(capsys):
+    assert run(["demo", "--list-faults"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 5

@@ -1,0 +1,172 @@
+"""The findings document: true, reproducible, and harmless whatever the files say."""
+
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from kernels.stages import Site
+from store.trace import open_trace
+from workbench.__main__ import run
+from workbench.demo import demo_session
+from workbench.heat import LEVELS, PALETTE
+from workbench.hypotheses import Hypothesis
+from workbench.report import export
+from workbench.report.markdown import code_block, command, escaped, quoted, table
+
+MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    session = demo_session("gate_up_swapped", folder=tmp_path_factory.mktemp("report") / "pair")
+    session.write_hypothesis(
+        Hypothesis(
+            "Gate & up <exchanged>",
+            Site(3, "ffn_gate"),
+            "the converter | mixed them up",
+            "exchanging them back leaves nothing",
+            status="CONFIRMED",
+            evidence={"rel_rms": 1.676},
+            body="First line\n\n# not a heading\n<script>alert(1)</script>",
+        )
+    )
+    assert run(["open", str(session.folder)]) == 1
+    return session
+
+
+@pytest.fixture(scope="module")
+def text(session):
+    return session.findings_path.read_text()
+
+
+class Text(HTMLParser):
+    """Collects what a reader sees, and the elements it is made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.tags = "", set()
+
+    def handle_data(self, data):
+        self.seen += data
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+
+
+def rendered(markdown):
+    parser = Text()
+    parser.feed(MARKDOWN.render(markdown))
+    return parser
+
+
+def test_it_names_the_cell_the_tensors_the_files_and_the_hypothesis(session, text):
+    run_a = open_trace(session.trace_path("a")).run
+    assert "**The two runs part at layer 3 ffn\\_gate" in text or "part at layer 3 ffn_gate" in text
+    assert run_a.sha256 in text
+    assert str(run_a.size) in text
+    assert "482,803,10,67,14,310,307" in text
+    assert "99 of 99 cells compared over all 7 tokens" in text
+    assert "model.layers.3.mlp.gate_proj.weight" in text
+    assert "CONFIRMED" in text
+
+
+def test_its_top_elements_are_the_largest_differences(session, text):
+    a, b = (open_trace(session.trace_path(side)).read(Site(3, "ffn_gate")) for side in "ab")
+    d = np.abs(a.astype(np.float64) - b)
+    order = np.argsort(-d, axis=None)[:10]
+    rows = text.partition("elements that differ most")[2].partition("##")[0].splitlines()
+    cells = [[part.strip() for part in row.split("|")[1:-1]] for row in rows if row.startswith("| ")][1:]
+    expected = [divmod(int(index), a.shape[1]) for index in order]
+    assert [(int(row[0]), int(row[2])) for row in cells] == expected
+    assert [np.float32(row[3]) for row in cells] == [a[place] for place in expected]
+    assert [np.float32(row[4]) for row in cells] == [b[place] for place in expected]
+
+
+def test_its_commands_give_its_numbers_again(session, text, capsys):
+    lines = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()
+    assert [shlex.split(line)[1] for line in lines] == ["demo", "open", "compare", "weights"]
+    capsys.readouterr()
+    assert run(shlex.split(lines[2])[1:]) == 1
+    record = json.loads(capsys.readouterr().out)
+    gate = next(cell for cell in record["cells"] if (cell["layer"], cell["stage"]) == (3, "ffn_gate"))
+    metrics = text.partition("| metric")[2].partition("elements that differ")[0]
+    for label, key in (("relative RMS", "rel_rms"), ("std ratio A/B", "std_ratio"), ("RMS d", "rms")):
+        shown = re.search(rf"^\| {label} +\| ([-+.e0-9]+)", metrics, re.MULTILINE)[1]
+        assert shown == f"{gate[key]:.9g}"
+    assert run(shlex.split(lines[3])[1:]) == 1
+    assert run(shlex.split(lines[1])[1:]) == 1
+    assert run(shlex.split(lines[0])[1:]) == 1
+
+
+def test_words_of_files_and_people_stay_words(text):
+    page = rendered(text)
+    assert "script" not in page.tags
+    assert "<script>alert(1)</script>" in page.seen
+    assert "Gate & up <exchanged>" in page.seen
+    assert "the converter | mixed them up" in page.seen
+
+
+def test_it_is_replaced_as_a_whole_and_stays_beside_its_picture(session, tmp_path):
+    target = export(session, tmp_path / "my findings.md")
+    assert target.read_text().count("my%20findings.svg") == 1
+    picture = ElementTree.parse(tmp_path / "my findings.svg")
+    assert {path.name for path in tmp_path.iterdir()} == {"my findings.md", "my findings.svg"}
+    titles = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == 99
+    assert any(title.startswith("layer 3 ffn_out: ") and title.endswith("!") for title in titles)
+
+
+def test_it_is_written_when_the_models_are_gone(session, tmp_path):
+    for model in [*session.folder.glob("*.gguf"), *session.folder.glob("*.apr")]:
+        model.rename(tmp_path / model.name)
+    try:
+        text = export(session, tmp_path / "gone.md").read_text()
+    finally:
+        for model in [*tmp_path.glob("*.gguf"), *tmp_path.glob("*.apr")]:
+            model.rename(session.folder / model.name)
+    assert "The tensors were not compared" in text
+    assert "relative RMS 1.676" in text
+
+
+def test_nothing_captured_is_one_sentence(tmp_path, capsys):
+    demo_session(None, folder=tmp_path / "empty")
+    assert run(["export", str(tmp_path / "empty")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "empty" / "findings.md").exists()
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp", "Cf", "Co", "Cn"]), min_size=1))
+def test_escaped_text_renders_as_itself(words):
+    for markdown in (f"x {escaped(words)} y", quoted(f"x {words} y"), f"- x: {escaped(words)} y"):
+        page = rendered(markdown)
+        assert f"{words} y" in page.seen
+        assert page.tags <= {"p", "ul", "li", "blockquote"}
+    page = rendered(table([["a", "b"], [f"x{words}x", "c"]]))
+    assert f"x{words}x" in page.seen
+
+
+@given(st.lists(st.text(min_size=1), min_size=1))
+def test_command_lines_keep_their_words_and_stay_in_their_block(words):
+    words = [word.replace("\0", "") or "x" for word in words]
+    line = command(*words)
+    assert line.isprintable()
+    if all(word.isprintable() for word in words):
+        assert shlex.split(line) == words
+    fenced = MARKDOWN.parse(code_block([line, "second"]))
+    assert [token.type for token in fenced] == ["fence"]
+    assert fenced[0].content == f"{line}\nsecond\n"
+
+
+def test_palette_grows_lighter_with_the_level():
+    channels = [[int(colour[n : n + 2], 16) for n in (1, 3, 5)] for colour in PALETTE]
+    lightness = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in channels]
+    assert len(PALETTE) == LEVELS
+    assert lightness == sorted(lightness)
