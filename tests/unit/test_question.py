@@ -122,6 +122,15 @@ def test_an_unknown_engine_is_not_guessed(place):
     assert any("is your word" in note for note in answer.bisection.notes)
 
 
+def test_a_trace_of_another_file_says_so(place, tmp_path):
+    sha256 = open_artifact(place / "hf").sha256()
+    stages = run(open_artifact(place / "hf"), TOKENS)
+    for recorded, said in ((sha256, False), ("0" * 64, True)):
+        write_stage_dump(tmp_path / "t.npz", stages, HF | {"model_sha256": recorded})
+        notes = ask(place / "hf", tmp_path / "t.npz").bisection.notes
+        assert any("recorded from another file (sha256 0000000000000000…)" in note for note in notes) == said
+
+
 def test_what_does_not_belong_together_is_not_compared(place, tmp_path):
     answer = ask(place / "hf", place / "right.npz", tokens=(*TOKENS[:-1], 7))
     assert answer.bisection.verdict == "uncomparable"

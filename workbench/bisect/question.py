@@ -3,6 +3,7 @@
 The figures and the words are always those of A and B as they were given, whichever of the two is the trace.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from workbench.bisect.statistics_only import compare_logits, compare_traces
 from workbench.bisect.traces import Reader, bisect_trace
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.compare import PopulationError
+from workbench.fingerprints import sha256_of
 from workbench.sides import DEFAULT_PATH, Tokens, shared_tokens
 
 Source = Artifact | ForeignTrace
@@ -178,7 +180,7 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
     """The verdict on a trace, in words of A and B, with what the trace leaves unsaid."""
     trace, own, verdict = check.trace, check.arithmetic.path.name, found.verdict
     # The last of its own notes is the reason where there is no answer, and the reason comes first.
-    notes = [*reversed(found.notes), *check.arithmetic.notes, *trace.notes, *trace.not_carried]
+    notes = [*reversed(found.notes), *_other_file(check), *check.arithmetic.notes, *trace.notes, *trace.not_carried]
     if check.model_path != own:
         notes.append(f"The trace was checked with its own arithmetic, path {own}, and not with {check.model_path}.")
         verdict = "numerics_only" if verdict == "alike" else verdict
@@ -198,6 +200,17 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
         checked=checked,
         notes=tuple(notes),
     )
+
+
+def _other_file(check: TraceCheck) -> Iterator[str]:
+    """Say so where a trace names another file than the model it is checked with."""
+    trace = check.trace
+    recorded = trace.settings.get("model_sha256") if trace.run is None else trace.run.sha256
+    if isinstance(recorded, str) and recorded != sha256_of(check.model):
+        yield (
+            f"{check.side} was recorded from another file (sha256 {printable(recorded[:16], 40)}…) than the model it is "
+            "checked with: whatever the two files have unlike counts as the trace's mistake."
+        )
 
 
 def _uncomparable(error: WorkbenchError) -> Bisection:
