@@ -183,7 +183,7 @@ class MapView(ScrollView, can_focus=True):
             label, cells = self._label(row), self._row_cells(row)
         else:
             return Strip.blank(width, self.rich_style)
-        left = round(self.scroll_x)
+        left = round(self.scroll_x) % self.cell_width
         body = Strip(cells).crop(left, left + width - self._gutter)
         return Strip.join([label, body]).adjust_cell_length(width, self.rich_style)
 
@@ -213,7 +213,7 @@ class MapView(ScrollView, can_focus=True):
         here = self._cursor_place()[1]
         width = self.cell_width
         segments = [Segment(" ", plain)]
-        for column in range(self._columns):
+        for column in self._columns_shown():
             if self.stage_rows:
                 layer = self.model.layer_axis[column]
                 crowded = width == 2 and layer > 9 and layer % 2 and column != here
@@ -224,11 +224,16 @@ class MapView(ScrollView, can_focus=True):
             segments.append(Segment(f"{text:<{width}}"[:width], current if column == here else plain))
         return segments
 
+    def _columns_shown(self) -> range:
+        """Columns of which anything is in view."""
+        first = round(self.scroll_x) // self.cell_width
+        return range(first, min(first + self.size.width // self.cell_width + 2, self._columns))
+
     def _row_cells(self, row: int) -> list[Segment]:
         plain = self._style("map--plain")
         cursor = self._cursor_place()
         segments = [Segment(" ", plain)]
-        for column in range(self._columns):
+        for column in self._columns_shown():
             site = self._site(row, column)
             text, style = ("  ", plain) if site is None else self._cell(site)
             wide = self.cell_width - 2
