@@ -208,8 +208,8 @@ def _other_file(check: TraceCheck) -> Iterator[str]:
     recorded = trace.settings.get("model_sha256") if trace.run is None else trace.run.sha256
     if isinstance(recorded, str) and recorded != sha256_of(check.model):
         yield (
-            f"{check.side} was recorded from another file (sha256 {printable(recorded[:16], 40)}…) than the model it is "
-            "checked with: whatever the two files have unlike counts as the trace's mistake."
+            f"{check.side} was recorded from another file (sha256 {printable(recorded[:16], 40)}…) than the model "
+            "it is checked with: whatever the two files have unlike counts as the trace's mistake."
         )
 
 
