@@ -44,10 +44,14 @@ class Comparison:
     scope: TokenScope
 
     @property
+    def shown(self) -> tuple[Metric, ...]:
+        """The metrics that a report has a map of: the one chosen, and the judge."""
+        return (self.metric,) if self.metric is JUDGE else (self.metric, JUDGE)
+
+    @property
     def judges(self) -> tuple[Metric, ...]:
         """The metrics whose bands decide: the one shown, if it has a band, and relative RMS."""
-        shown = (self.metric,) if self.metric.band is not None else ()
-        return shown if JUDGE in shown else (*shown, JUDGE)
+        return tuple(metric for metric in self.shown if metric.band is not None)
 
     @property
     def counted(self) -> tuple[int, int]:

@@ -146,6 +146,11 @@ def test_demo_makes_its_pair_in_a_folder_that_can_be_moved(tmp_path, capsys):
     shutil.move(tmp_path / "demo", tmp_path / "moved")
     again, _ = called(["open", tmp_path / "moved"], capsys, 0)
     assert again["cells"] == record["cells"]
+    for name in ("*.gguf", "*.apr", "*.h5"):
+        for file in (tmp_path / "moved").glob(name):
+            file.unlink()
+    restored, _ = called(["open", tmp_path / "moved"], capsys, 0)
+    assert restored["cells"] == record["cells"]
     assert "no fault gremlin" in refused(["demo", "--fault", "gremlin", "--session", tmp_path / "x"], capsys)
     assert not (tmp_path / "x").exists()
 

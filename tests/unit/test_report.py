@@ -120,7 +120,7 @@ def test_it_is_replaced_as_a_whole_and_stays_beside_its_picture(session, tmp_pat
     picture = ElementTree.parse(tmp_path / "my findings.svg")
     assert {path.name for path in tmp_path.iterdir()} == {"my findings.md", "my findings.svg"}
     titles = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(titles) == 99
+    assert len(titles) == 2 * 99
     assert any(title.startswith("layer 3 ffn_out: ") and title.endswith("!") for title in titles)
 
 

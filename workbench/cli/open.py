@@ -46,6 +46,7 @@ def _session(
     prompt: str | None,
     folder: Path | None,
 ) -> "Session":
+    from workbench.demo import restore
     from workbench.pairing import pair_session
     from workbench.session import Session
 
@@ -68,4 +69,6 @@ def _session(
         raise click.UsageError(
             f"{given[0]} belongs to two sides, and {sources[0]} is one; give A and B, or a session alone"
         )
-    return Session.open(sources[0])
+    session = Session.open(sources[0])
+    restore(session)
+    return session

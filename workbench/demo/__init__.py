@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,16 +47,30 @@ def demo_session(fault: str | None = None, layer: int = LAYER, folder: Path | No
     original, copy = folder / MODEL.name, folder / f"tiny-qwen2-{name}.apr"
     a, b = Side(str(original), DEFAULT_PATH["gguf"]), Side(str(copy), DEFAULT_PATH["apr"])
     session = open_or_create(folder, SessionSpec(a, b, tuple(encode(open_artifact(MODEL), PROMPT)), PROMPT))
-    if not original.exists():
-        write_atomically(original, MODEL.read_bytes())
-    if not copy.exists():
-        make_copy(copy, fault, layer)
-    if not any(entry.get("kind") == DEMO_ENTRY for entry in session.entries()):
-        session.log(DEMO_ENTRY, fault=fault, layer=layer, copy=copy.name)
+    if entry_of(session) is None:
+        session.log(DEMO_ENTRY, fault=fault, layer=layer)
+    restore(session)
     return session
 
 
-def make_copy(path: Path, fault: str | None = None, layer: int = LAYER) -> None:
+def entry_of(session: Session) -> dict[str, Any] | None:
+    """Return the log entry that says which fault a demo's session has and where; None if it is no demo's."""
+    return next((entry for entry in session.entries() if entry.get("kind") == DEMO_ENTRY), None)
+
+
+def restore(session: Session) -> None:
+    """Make the two files of a demo's session where they are not there, as in a session kept under version control."""
+    entry = entry_of(session)
+    original, copy = Path(session.spec.a.path), Path(session.spec.b.path)
+    if entry is None or {original.parent, copy.parent} != {session.folder}:
+        return
+    if not original.exists():
+        write_atomically(original, MODEL.read_bytes())
+    if not copy.exists():
+        make_copy(copy, entry.get("fault"), entry.get("layer"))
+
+
+def make_copy(path: Path, fault: object = None, layer: object = LAYER) -> None:
     """Write an APR copy of the shipped model to `path`, healthy or with a fault in one layer."""
     model, change = open_artifact(MODEL), _change(fault, layer)
     copy = _Copy(
@@ -70,14 +85,14 @@ def make_copy(path: Path, fault: str | None = None, layer: int = LAYER) -> None:
     convert_to_apr(copy, path)
 
 
-def _change(fault: str | None, layer: int) -> Change:
+def _change(fault: object, layer: object) -> Change:
     """Return what a fault changes; WorkbenchError if there is no such fault or layer."""
     model = open_artifact(MODEL)
     layers = model.config.num_hidden_layers
-    if not 0 <= layer < layers:
+    if not isinstance(layer, int) or not 0 <= layer < layers:
         raise WorkbenchError(f"there is no layer {layer}; --layer takes 0 to {layers - 1}")
     if fault is None:
         return Change()
-    if fault not in FAULTS:
+    if not isinstance(fault, str) or fault not in FAULTS:
         raise WorkbenchError(f"there is no fault {fault}; --fault takes one of {', '.join(FAULTS)}")
     return FAULTS[fault].change(model, f"model.layers.{layer}.")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.files import write_atomically
+from store.text import printable
 
 if TYPE_CHECKING:
     from workbench.report.investigation import Progress
@@ -28,9 +29,10 @@ def export(session: "Session", target: Path | None = None, progress: "Progress" 
     picture = target.with_suffix(".svg")
     found = investigate(session, progress)
     shown = found.comparison
-    title = f"{session.spec.name}: {shown.metric.label} over {shown.scope.label(len(shown.a.tokens))}"
+    title = printable(f"{session.spec.name}, {shown.scope.label(len(shown.a.tokens))}")
+    maps = {metric.label: shown.looks(metric) for metric in shown.shown}
     document = _rendered(facts(found, picture.name, progress))
-    write_atomically(picture, map_svg(shown.looks(shown.metric), title))
+    write_atomically(picture, map_svg(title, maps))
     write_atomically(target, document)
     session.log("exported", report=str(target))
     return target

@@ -9,8 +9,8 @@ from kernels.errors import WorkbenchError
 from store.run import RunRecord, now
 from workbench import __version__
 from workbench.cells import Cell
-from workbench.comparison import JUDGE, NOT_COMPARABLE, Comparison
-from workbench.demo import DEMO_ENTRY
+from workbench.comparison import NOT_COMPARABLE, Comparison
+from workbench.demo import entry_of
 from workbench.metrics import METRICS, Metric, format_value, in_band
 from workbench.report.investigation import Investigation, Progress
 from workbench.report.markdown import command
@@ -27,10 +27,7 @@ _LAYERS_PER_BLOCK = 8
 def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, Any]:
     """Return everything that the template shows."""
     comparison, session = found.comparison, found.session
-    run, metric = comparison.a, comparison.metric
-    maps = [_map(comparison, metric, picture)]
-    if metric is not JUDGE:
-        maps.append(_map(comparison, JUDGE, None))
+    run = comparison.a
     return {
         "title": f"Findings: {session.spec.name}",
         "verdict": _verdict(comparison),
@@ -47,7 +44,8 @@ def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, A
         "machine": _listed(run.machine),
         "config": [["setting", "A", "B"], *([n, a, b] for n, (a, b) in comparison.config_differences.items())],
         "summary": [*found.unfinished(), *comparison.summary()],
-        "maps": maps,
+        "picture": picture,
+        "maps": [_map(comparison, metric) for metric in comparison.shown],
         "cell": _cell(found),
         "weights": weight_facts(found.models, progress),
         "hypotheses": session.hypotheses(),
@@ -103,7 +101,7 @@ def _listed(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items()) or "none"
 
 
-def _map(comparison: Comparison, metric: Metric, picture: str | None) -> dict[str, Any]:
+def _map(comparison: Comparison, metric: Metric) -> dict[str, Any]:
     """Return one map: its tables, its definition and, in words, what lies outside the band layer by layer."""
     layers = comparison.layers
     blocks = [layers[n : n + _LAYERS_PER_BLOCK] for n in range(0, max(len(layers), 1), _LAYERS_PER_BLOCK)]
@@ -114,7 +112,6 @@ def _map(comparison: Comparison, metric: Metric, picture: str | None) -> dict[st
         "label": metric.label,
         "definition": metric.definition,
         "band": f"Band: {_band(metric)}." if metric.band else "It has no band.",
-        "picture": picture,
         "blocks": [comparison.grid(metric, block) for block in blocks],
         "words": [
             f"{'whole model' if layer is None else f'layer {layer}'}: {', '.join(stages)}"
@@ -203,7 +200,7 @@ def _commands(found: Investigation) -> list[str]:
 
 def _made_by(session: Session, folder: str) -> list[str]:
     """Return the command line that makes a demo's session, if it is one."""
-    made = next((entry for entry in session.entries() if entry.get("kind") == DEMO_ENTRY), None)
+    made = entry_of(session)
     if made is None:
         return []
     fault = ["--fault", str(made["fault"]), "--layer", str(made.get("layer"))] if made.get("fault") else []
