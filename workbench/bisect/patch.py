@@ -4,7 +4,7 @@ Every experiment is a 2x2 factorial: the part (tensors, the numeric path, or the
 each come from A or from B, which makes four runs. Nothing is written: a patched model is a view of two others.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +18,13 @@ from kernels.stages import LAYER_STAGES, Site
 from kernels.weight import Weight
 from store.names import EMBEDDING, LM_HEAD
 from store.text import printable
+from workbench.bisect.announced import Progress
 from workbench.bisect.artifacts import Side
 from workbench.bisect.comparable import require_same_sizes
-from workbench.bisect.substitution import ORACLE, relative
+from workbench.bisect.substitution import ORACLE
 from workbench.stage_tensors import stage_tensors
 
-Progress = Callable[[int, int, str], object]
+_ROWS = 32  # tokens whose logits stand in float64 at once; a vocabulary is long
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,22 @@ class Agreement:
     @classmethod
     def of(cls, run: Array, other: Array) -> "Agreement":
         """Compare two logit tensors (tokens, vocabulary)."""
-        found = logit_agreement(np.asarray(other, np.float32), np.asarray(run, np.float32))
-        finite = bool(np.isfinite(found.kl).all())
-        rel_rms = relative(run.astype(np.float64) - other, other)
+        kl, top1_changed, energies = [], 0, np.zeros(2)
+        for first in range(0, len(run), _ROWS):
+            rows = slice(first, first + _ROWS)
+            y: Array = run[rows].astype(np.float64)
+            base: Array = other[rows].astype(np.float64)
+            found = logit_agreement(base, y)
+            kl.append(found.kl)
+            top1_changed += int((~found.top1).sum())
+            energies += [np.square(y - base).sum(), np.square(base).sum()]
+        every = np.concatenate(kl)
+        finite = bool(np.isfinite(every).all())
         return cls(
-            float(found.kl.mean()) if finite else None,
-            float(found.kl.max()) if finite else None,
-            int((~found.top1).sum()),
-            rel_rms if rel_rms is not None and np.isfinite(rel_rms) else None,
+            float(every.mean()) if finite else None,
+            float(every.max()) if finite else None,
+            top1_changed,
+            float((energies[0] / energies[1]) ** 0.5) if np.isfinite(energies).all() and energies[1] else None,
             bool(np.array_equal(run, other)),
         )
 
