@@ -9,7 +9,7 @@ import numpy as np
 from kernels.errors import WorkbenchError
 from kernels.forward import At, evaluate, inputs_of
 from kernels.paths import Array
-from kernels.stages import LAYER_STAGES, Site
+from kernels.stages import Site, execution_order
 from store.artifact import Artifact
 from store.foreign import ForeignTrace
 from workbench.bisect.announced import Progress
@@ -39,7 +39,7 @@ def cell_detail(pair: Pair, site: Site, progress: Progress = lambda *_: None) ->
     if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
         raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
     check = trace_check(pair)
-    return Detail(break_down(site, _trace_error(check, site, progress), check.model.config), None)
+    return Detail(break_down(site, _trace_error(check, site), check.model.config), None)
 
 
 def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
@@ -53,43 +53,45 @@ def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
     raise WorkbenchError(f"neither A nor B has a stage {site}; give another --cell")
 
 
-def _trace_error(check: TraceCheck, site: Site, progress: Progress) -> Array:
+def _trace_error(check: TraceCheck, site: Site) -> Array:
     """y_B - y_A on the inputs of the trace, float64 (tokens, channels)."""
-    reader = check.reader(progress)
-    trace, at = reader.trace, At(reader.model, reader.path, check.tokens, site.layer)
-    if trace.status(site) != "ok" or len(trace.read(site)) != len(check.tokens):
+    found = _recorded(check, site)
+    if found is None:
         raise WorkbenchError(f"{check.side} does not hold all tokens of {site}; give another --cell")
-    inputs = {name: _value(check, site, name, progress) for name in inputs_of(site.stage)}
-    right = evaluate(site.stage, at, _ready(inputs, at))
+    right = _evaluated(check, site, _inputs(check, site))
     if right is None:
         raise WorkbenchError(f"the model has no stage {site}; give another --cell")
-    error: Array = np.subtract(trace.read(site), right, dtype=np.float64)
+    error: Array = np.subtract(found, right, dtype=np.float64)
     return error if check.side == "B" else -error
 
 
-def _value(check: TraceCheck, site: Site, name: str, progress: Progress) -> Array:
-    """An input of a stage: recorded over all tokens, or else computed from what is."""
-    source = _source(check, site, name)
-    trace, tokens = check.trace, check.tokens
-    if trace.status(source) == "ok" and len(values := trace.read(source)) == len(tokens):
-        return values
-    at = At(check.model, check.arithmetic.path, tokens, source.layer)
-    inputs = {other: _value(check, source, other, progress) for other in inputs_of(source.stage)}
-    found = evaluate(source.stage, at, _ready(inputs, at))
-    return inputs["qkv_matmul"] if found is None else found
+def _inputs(check: TraceCheck, site: Site) -> dict[str, Array]:
+    """What a stage reads: recorded or else computed from what is, from the last layer whose output is there."""
+    layers = check.model.config.num_hidden_layers
+    order = execution_order(layers)
+    ends = [n for n, end in enumerate(order[: order.index(site)]) if end.stage == "layer_output"]
+    start = max((n for n in ends if _recorded(check, order[n]) is not None), default=0)
+    known: dict[str, Array] = {}
+    for place in order[start : order.index(site)]:
+        value = _recorded(check, place)
+        if value is None:
+            value = _evaluated(check, place, known)
+        known[place.stage] = known["qkv_matmul"] if value is None else value
+        if place.stage in ("embedding", "layer_output"):
+            known["layer_input"] = known[place.stage]
+    return known
 
 
-def _source(check: TraceCheck, site: Site, name: str) -> Site:
-    """Where an input of a stage comes from."""
-    if name == "layer_input":
-        return Site(None, "embedding") if not site.layer else Site(site.layer - 1, "layer_output")
-    if site.stage == "final_norm":
-        return Site(check.model.config.num_hidden_layers - 1, name)
-    return Site(site.layer if name in LAYER_STAGES else None, name)
+def _recorded(check: TraceCheck, site: Site) -> Array | None:
+    """A recorded stage that holds all tokens."""
+    values = check.trace.read(site) if check.trace.status(site) == "ok" else None
+    return values if values is not None and len(values) == len(check.tokens) else None
 
 
-def _ready(inputs: Mapping[str, Array], at: At) -> dict[str, Array]:
-    return {name: np.ascontiguousarray(value, dtype=at.path.dtype) for name, value in inputs.items()}
+def _evaluated(check: TraceCheck, site: Site, known: Mapping[str, Array]) -> Array | None:
+    at = At(check.model, check.arithmetic.path, check.tokens, site.layer)
+    inputs = {name: np.ascontiguousarray(known[name], dtype=at.path.dtype) for name in inputs_of(site.stage)}
+    return evaluate(site.stage, at, inputs)
 
 
 def detail_json(detail: Detail) -> dict[str, Any]:
