@@ -6,6 +6,7 @@ attribute lies in a dataset of the same name.
 """
 
 import json
+import math
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ class _Reader:
         stages: dict[Site, StoredStage] = {}
         absent: set[Site] = set()
         for layer, group, names in places:
-            missing = str(group.attrs.get("absent", "")).split()
+            missing = str(self.attribute(group, "absent") or "").split()
             for name in names:
                 dataset = self.dataset(group, name)
                 if dataset is not None:
@@ -196,16 +197,26 @@ class _Reader:
 
     def value(self, name: str) -> Any:  # noqa: ANN401
         """Return a root attribute, or the content of the dataset of that name, or None."""
-        if name in self.file.attrs:
-            if self.file.attrs.get_id(name).get_storage_size() > len(self.bytes):
-                raise StoreError(f"Attribute {name} claims more bytes than the file has.")
-            return self.file.attrs[name]
-        dataset = self.dataset(self.file, name)
+        found = self.attribute(self.file, name)
+        dataset = None if found is not None else self.dataset(self.file, name)
         if dataset is None:
-            return None
+            return found
         self.check_storage(dataset)
-        value = dataset[()]
-        return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+        return _text_or_numbers(dataset[()])
+
+    def attribute(self, group: "h5py.Group | h5py.Dataset", name: str) -> Any:  # noqa: ANN401
+        """Return an attribute, or None; texts of variable length are refused, because damaged ones can hang HDF5."""
+        import h5py
+
+        if name not in group.attrs:
+            return None
+        found = group.attrs.get_id(name)
+        text = h5py.check_string_dtype(found.dtype)
+        if found.dtype.kind not in "iufbS" or (text is not None and text.length is None):
+            raise StoreError(f"Attribute {name} is not a number or a text of fixed length; write it so.")
+        if math.prod(found.shape) * found.dtype.itemsize > len(self.bytes):
+            raise StoreError(f"Attribute {name} claims more bytes than the file has.")
+        return _text_or_numbers(group.attrs[name])
 
     def complete_layers(self, layers: int) -> list["h5py.Group"]:
         """Return the groups of the leading layers that are marked complete."""
@@ -219,7 +230,7 @@ class _Reader:
         return groups
 
     def is_complete(self, group: "h5py.Group") -> bool:
-        return bool(group.attrs.get("complete", False))
+        return bool(self.attribute(group, "complete"))
 
     def child(self, group: "h5py.Group", name: str) -> Any:  # noqa: ANN401
         """Return what a group holds under a name, or None; links that lead elsewhere are refused."""
@@ -242,14 +253,14 @@ class _Reader:
 
     def stage(self, dataset: "h5py.Dataset", dtype: str, tokens: int) -> StoredStage:
         values = self.array(dataset, dtype)
-        checksum = dataset.attrs.get("crc32")
+        checksum = self.attribute(dataset, "crc32")
         return StoredStage(values, self.positions(dataset, tokens), None if checksum is None else int(checksum))
 
     def positions(self, dataset: "h5py.Dataset", tokens: int) -> tuple[int, ...] | None:
-        rows = dataset.shape[0]
-        if "positions" not in dataset.attrs:
+        rows, found = dataset.shape[0], self.attribute(dataset, "positions")
+        if found is None:
             return tuple(range(tokens)) if rows == tokens else None
-        positions = np.atleast_1d(dataset.attrs["positions"])
+        positions = np.atleast_1d(found)
         inside = positions.dtype.kind in "iu" and bool(((positions >= 0) & (positions < tokens)).all())
         if positions.shape != (rows,) or not inside or len(set(positions.tolist())) != rows:
             raise StoreError(f"Attribute positions of {dataset.name} does not give each of its {rows} rows one token.")
@@ -279,3 +290,7 @@ class _Reader:
         if offset + dataset.size * dataset.dtype.itemsize > len(self.bytes):
             raise StoreError(f"{dataset.name} reaches beyond the end of the file, which is truncated.")
         return int(offset)
+
+
+def _text_or_numbers(value: Any) -> Any:  # noqa: ANN401
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

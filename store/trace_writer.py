@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import h5py
 
 _ATTRIBUTE_LIMIT = 60_000  # bytes; HDF5 libraries before 2.0 refuse attributes of 64 KiB
+_OVERHEAD = 1 << 16  # bytes; more than HDF5 adds to a tensor, and to close a file
 
 
 def as_stored(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -73,13 +74,13 @@ class TraceWriter:
             with self._writing():
                 self._file = h5py.File(fresh, "w", locking="best-effort")
                 self._inode = _inode(self._file.id.get_vfd_handle())
+                self._reserve(0)
             if unfinished is not None:
                 self.run = replace(self.run, created=unfinished.run.created)
             self._write_provenance()
             if unfinished is not None:
                 self._copy(unfinished)
             with self._writing():
-                self._sync()
                 os.replace(fresh, self.partial)
                 sync_directory(self.path.parent)
         except BaseException:
@@ -108,6 +109,7 @@ class TraceWriter:
         """Store one stage, (tokens, channels), and return it as stored: float32."""
         stored = as_stored(values)
         with self._writing():
+            self._reserve(stored.nbytes + values.nbytes)
             group = self._file if site.layer is None else self._file.require_group(f"layers/{site.layer:03d}")
             if site.stage == LAYER_OUTPUT and self._last is not None and self._last[0] is values:
                 group[site.stage] = self._last[1]  # a second name of the residual, not a second copy
@@ -121,9 +123,10 @@ class TraceWriter:
     def finish_layer(self, layer: int) -> None:
         """Mark a layer complete, after everything written so far has reached the disk."""
         with self._writing():
+            self._reserve(0)
             self._sync()
             group = self._file[f"layers/{layer:03d}"]
-            group.attrs["absent"] = self._absent(layer, LAYER_STAGES)
+            group.attrs["absent"] = _fixed_text(self._absent(layer, LAYER_STAGES))
             group.attrs["complete"] = True
             self._sync()
         self._last = None
@@ -135,14 +138,17 @@ class TraceWriter:
         if self.completed_layers != layers:
             raise StoreError(f"{self.path} has {self.completed_layers} of {layers} layers and cannot be finished.")
         with self._writing():
+            self._reserve(0)
             self._sync()
-            self._file.attrs["absent"] = self._absent(None, FIRST_STAGES + LAST_STAGES)
+            self._file.attrs["absent"] = _fixed_text(self._absent(None, FIRST_STAGES + LAST_STAGES))
             self._file.attrs["complete"] = True
             self._sync()
+            size = self._file.id.get_filesize()
             self._file.close()
-            with self.partial.open("rb") as partial:
+            with self.partial.open("rb+") as partial:
                 if _inode(partial.fileno()) != self._inode:
                     raise StoreError(f"{printable(str(self.partial))} was replaced by another process; run it again.")
+                partial.truncate(size)  # gives back what was reserved and not needed
                 os.fsync(partial.fileno())
             os.replace(self.partial, self.path)
             sync_directory(self.path.parent)
@@ -181,33 +187,38 @@ class TraceWriter:
                     value = np.array(value, dtype=np.int64)
                 if value is not None:
                     self._write_value(ATTRIBUTES[name], value)
+            self._sync()
 
     def _write_value(self, name: str, value: str | int | NDArray[np.int64]) -> None:
         """Write a root attribute, or a dataset if it is too long for one."""
-        import h5py
-
-        dtype = None
         try:
-            if isinstance(value, str):
-                data: Any = value.encode("utf-8", "surrogateescape")
-                size, dtype = len(data), h5py.string_dtype()
+            data = _fixed_text(value) if isinstance(value, str) else np.asarray(value)
+            self._reserve(data.nbytes)
+            if data.nbytes <= _ATTRIBUTE_LIMIT:
+                self._file.attrs.create(name, data, dtype=data.dtype)
             else:
-                data, size = value, np.asarray(value).nbytes
-            create = self._file.attrs.create if size <= _ATTRIBUTE_LIMIT else self._file.create_dataset
-            create(name, data=data, dtype=dtype)
+                self._file.create_dataset(name, data=data)
         except ValueError as error:
             raise StoreError(f"The {name} of this run cannot be stored ({error}); use another one.") from error
 
     def _absent(self, layer: int | None, stages: tuple[str, ...]) -> str:
         return " ".join(stage for stage in stages if Site(layer, stage) not in self._written)
 
+    def _reserve(self, size: int) -> None:
+        """Make sure that the disk has room for `size` more bytes; OSError if it has not.
+
+        HDF5 must never meet a full disk itself: it cannot close the file then, and may take the process down.
+        """
+        if hasattr(os, "posix_fallocate"):
+            end = self._file.id.get_filesize() + size + _OVERHEAD
+            os.posix_fallocate(self._file.id.get_vfd_handle(), 0, end)
+
     def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.id.get_vfd_handle())
 
     def _close(self) -> None:
-        # Without room on the disk HDF5 cannot even close properly; what finished layers need is already there.
-        with suppress(Exception):
+        with suppress(Exception):  # what finished layers need is on the disk already
             self._file.close()
 
     @contextmanager
@@ -223,6 +234,16 @@ class TraceWriter:
                 f"{name} cannot be written ({why}); make room or choose another place, then run it again: "
                 "finished layers are kept."
             ) from error
+
+
+def _fixed_text(text: str) -> NDArray[Any]:
+    """Return UTF-8 as HDF5 stores a text of fixed length; texts of variable length can hang the reader when damaged."""
+    import h5py
+
+    if "\0" in text:
+        raise ValueError("it holds a NUL character")
+    content = text.encode("utf-8", "surrogateescape")
+    return np.array(content, dtype=h5py.string_dtype("utf-8", max(len(content), 1)))
 
 
 def _create(group: "h5py.Group", name: str, values: NDArray[Any]) -> "h5py.Dataset":
