@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check setup clean
+PEERS := .venv-peers
+PEER_PYTHON ?= $(PEERS)/bin/python
+
+.PHONY: demo test check bench bench-peers setup clean
 
 demo: setup
 	$(BIN)/workbench demo --fault rope_theta; test $$? -le 1 # 1 says that the copies differ, as they should
@@ -17,6 +20,17 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+# ROWS="ggml-* weights" selects rows, BENCH_QUICK=1 takes smaller models; results.json goes to .bench
+bench: setup
+	$(BIN)/python -m benchmarks --peer-python $(PEER_PYTHON) $(ROWS)
+
+bench-peers: $(PEERS)/ready
+
+$(PEERS)/ready: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 setup: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml
@@ -26,4 +40,4 @@ $(VENV)/ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) .bench .mypy_cache .ruff_cache .pytest_cache

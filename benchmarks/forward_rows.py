@@ -1,0 +1,67 @@
+"""Traced forwards: all stages to memory, beside the engine that the numeric path stands for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.peer import Peer
+from benchmarks.rows import Bench, Measured, Row, alternate, threads
+from benchmarks.shapes import TINYLLAMA, shortened
+from kernels.config import ModelConfig
+from kernels.forward import forward
+from kernels.paths import numeric_path
+from store.artifact import open_artifact
+
+_QUICK_LAYERS = 4
+
+
+def rows() -> list[Row]:
+    """All rows of forwards."""
+    llama, hugging_face = "llama.cpp, every node copied", "transformers {}, hooks"
+    found = []
+    for type in ("Q4_K", "Q6_K", "Q8_0"):
+        for count in (7, 64):
+            must = 1.5 if (type, count) == ("Q4_K", 7) else 2.0
+            title = f"ggml forward, 1.1B {type}, {count} tokens"
+            found.append(Row(f"ggml-{type}-{count}", title, llama, must, 1.0, _beside_llama_cpp(type, count)))
+    for path, count, must in (("f32", 7, 0.8), ("f32", 64, 0.8), ("f64", 7, 1.0)):
+        measure = _beside_transformers(path, count)
+        peer = hugging_face.format({"f32": "float32", "f64": "float64"}[path])
+        found.append(Row(f"{path}-{count}", f"{path} forward, 1.1B F16, {count} tokens", peer, must, 0.3, measure))
+    return found
+
+
+def tiny_llama(bench: Bench) -> ModelConfig:
+    """The 1.1B shape."""
+    return shortened(TINYLLAMA, _QUICK_LAYERS) if bench.quick else TINYLLAMA
+
+
+def some_tokens(count: int) -> tuple[int, ...]:
+    """Token ids of any of the models."""
+    return tuple(range(100, 100 + count))
+
+
+def _beside_llama_cpp(type: str, count: int) -> Callable[[Bench], Measured]:
+    def measure(bench: Bench) -> Measured:
+        model, tokens = bench.models.gguf("1.1b", tiny_llama(bench), type), some_tokens(count)
+        with Peer(bench.peer_python, "llama_cpp_traced", bench.threads, model=str(model), tokens=tokens) as peer:
+            return _alternate(bench, model, "ggml", tokens, peer)
+
+    return measure
+
+
+def _beside_transformers(path: str, count: int) -> Callable[[Bench], Measured]:
+    dtype = {"f32": "float32", "f64": "float64"}[path]
+
+    def measure(bench: Bench) -> Measured:
+        model, tokens = bench.models.safetensors("1.1b", tiny_llama(bench), "F16"), some_tokens(count)
+        job = {"model": str(model), "dtype": dtype, "tokens": tokens}
+        with Peer(bench.peer_python, "transformers_traced", bench.threads, **job) as peer:
+            return _alternate(bench, model, path, tokens, peer)
+
+    return measure
+
+
+def _alternate(bench: Bench, model: Path, path: str, tokens: tuple[int, ...], peer: Peer) -> Measured:
+    artifact, arithmetic = open_artifact(model), numeric_path(path)
+    with threads(bench.threads):
+        return alternate(lambda: list(forward(artifact, tokens, arithmetic)), peer.run, bench.rounds)

@@ -1,0 +1,84 @@
+"""llama.cpp with every node of its graph copied to memory by callback.
+
+Job: model, tokens, threads, and settings that replace llama.cpp's own (repack, flash, kv).
+"""
+
+import ctypes
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from benchmarks.peers.serving import job, serve
+
+VIEWS = (b"NONE", b"RESHAPE", b"VIEW", b"PERMUTE", b"TRANSPOSE")
+CACHE_WRITES = (b"SET_ROWS", b"CPY")  # their result is the whole KV buffer, which no one wants to see
+FLASH = {"auto": -1, "off": 0}
+KV_TYPES = {"f32": 0, "f16": 1}
+
+llama: Any = llama_cpp.llama_cpp
+ggml = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+ggml.ggml_nbytes.restype, ggml.ggml_nbytes.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
+ggml.ggml_op_desc.restype, ggml.ggml_op_desc.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+ggml.ggml_backend_tensor_get.restype = None
+
+
+class Copies:
+    """The copied nodes of one run."""
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray] = []
+
+    def __call__(self, node: Any, ask: bool, _data: Any) -> bool:  # noqa: ANN401
+        if ask:
+            return ggml.ggml_op_desc(node) not in (*VIEWS, *CACHE_WRITES)
+        copy = np.empty(ggml.ggml_nbytes(node), np.uint8)
+        ggml.ggml_backend_tensor_get(node, copy.ctypes.data, 0, copy.nbytes)
+        self.arrays.append(copy)
+        return True
+
+
+def main() -> None:
+    """Load the model once, run the tokens as often as asked."""
+    wanted = job()
+    tokens, threads = wanted["tokens"], wanted["threads"]
+    quiet = llama.llama_log_callback(lambda _level, _text, _data: None)
+    llama.llama_log_set(quiet, ctypes.c_void_p(0))
+    llama.llama_backend_init()
+    model_settings = llama.llama_model_default_params()
+    model_settings.n_gpu_layers = 0
+    model_settings.use_extra_bufts = wanted.get("repack", True)
+    model = llama.llama_model_load_from_file(os.fsencode(wanted["model"]), model_settings)
+    settings = llama.llama_context_default_params()
+    settings.n_ctx = max(256, len(tokens))
+    settings.n_threads = settings.n_threads_batch = threads
+    settings.flash_attn_type = FLASH[wanted.get("flash", "auto")]
+    settings.type_k = settings.type_v = KV_TYPES[wanted.get("kv", "f16")]
+    copies = Copies()
+    callback = llama.ggml_backend_sched_eval_callback(copies)
+    settings.cb_eval = callback
+    context = llama.llama_init_from_model(model, settings)
+    batch = llama.llama_batch_init(len(tokens), 0, 1)
+    batch.n_tokens = len(tokens)
+    for i, token in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
+        batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+
+    def run() -> float:
+        llama.llama_memory_clear(llama.llama_get_memory(context), True)
+        copies.arrays.clear()
+        start = time.perf_counter()
+        if llama.llama_decode(context, batch) != 0:
+            raise RuntimeError("llama_decode failed")
+        llama.llama_synchronize(context)
+        return time.perf_counter() - start
+
+    serve(run)
+
+
+if __name__ == "__main__":
+    main()

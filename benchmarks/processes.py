@@ -1,0 +1,110 @@
+"""Running the product as its user does: as a process, in a terminal, its memory watched from outside."""
+
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from pathlib import Path
+from termios import TIOCSWINSZ
+from types import TracebackType
+from typing import Self
+
+WORKBENCH = (sys.executable, "-m", "workbench")
+
+_ESCAPES = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|[\]P][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_])")
+_SAMPLE = 0.01  # seconds between two looks at the memory
+
+
+def own_memory(pid: int) -> int:
+    """Bytes that a process and its descendants hold beyond mapped file pages."""
+    total = 0
+    for process in _family(pid):
+        try:
+            status = Path(f"/proc/{process}/status").read_text()
+        except OSError:
+            continue  # it has ended
+        total += sum(int(kb) << 10 for kb in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+)", status, re.MULTILINE))
+    return total
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for process in found:
+        try:
+            tasks = list(Path(f"/proc/{process}/task").iterdir())
+            found += [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def run_watched(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Run a command to its end; returns seconds and the largest own memory in bytes. RuntimeError if it fails."""
+    start, largest = time.perf_counter(), 0
+    with tempfile.TemporaryFile() as complaints:
+        child = subprocess.Popen(  # noqa: S603
+            command, stdout=subprocess.DEVNULL, stderr=complaints, env=os.environ | environment
+        )
+        while child.poll() is None:
+            largest = max(largest, own_memory(child.pid))
+            time.sleep(_SAMPLE)
+        seconds = time.perf_counter() - start
+        complaints.seek(0)
+        if child.returncode not in (0, 1):  # alike, different
+            raise RuntimeError(f"{' '.join(command)}: {complaints.read().decode(errors='replace')[-500:]}")
+    return seconds, float(largest)
+
+
+class Terminal:
+    """A command in a pseudo-terminal."""
+
+    def __init__(self, command: list[str], columns: int, lines: int, environment: dict[str, str]) -> None:
+        self.started = time.perf_counter()
+        self.shown = b""
+        self.pid, self.screen = pty.fork()
+        if self.pid == 0:
+            ioctl(0, TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+            os.execve(command[0], command, os.environ | terminal | environment)  # noqa: S606
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.kill(self.pid, 15)
+        os.waitpid(self.pid, 0)
+        os.close(self.screen)
+
+    def press(self, key: bytes) -> None:
+        """Type."""
+        os.write(self.screen, key)
+
+    def wait_for(self, seen: Callable[[bytes], bool], seconds: float) -> float:
+        """Read the screen until what it has shown as text passes `seen`; returns when that was (perf_counter)."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            if self._read(end - time.perf_counter()) and seen(_ESCAPES.sub(b" ", self.shown)):
+                return time.perf_counter()
+        raise RuntimeError(f"the screen did not come: {_ESCAPES.sub(b' ', self.shown)[-300:]!r}")
+
+    def settle(self, quiet: float) -> None:
+        """Read until nothing has come for `quiet` seconds."""
+        while self._read(quiet):
+            pass
+        self.shown = b""
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self.screen], [], [], max(seconds, 0))
+        if not ready:
+            return False
+        self.shown += os.read(self.screen, 1 << 16)
+        return True

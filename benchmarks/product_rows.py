@@ -1,0 +1,110 @@
+"""What the user waits for: commands, the first screen, a key, the compiler, a whole pair."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.forward_rows import some_tokens
+from benchmarks.processes import WORKBENCH, Terminal, run_watched
+from benchmarks.rows import Bench, Measured, Row
+from benchmarks.shapes import DEEP
+from benchmarks.store_rows import seven_billion
+from benchmarks.tensor_rows import read_once
+from workbench.metrics import METRICS
+
+_MOVES = 100
+
+
+def rows() -> list[Row]:
+    """All rows about the product as a whole."""
+    pair = "7B pair, apr and ggml, 7 tokens"
+    return [
+        Row("pair-seconds", f"{pair}: command to map", "public harness: 178 s", 30, 10, _pair_seconds),
+        Row("pair-memory", f"{pair}: memory beyond mapped pages", "", 2, 1, _pair_memory),
+        Row("help", "workbench --help", "", 0.2, 0.1, _help),
+        Row("first-paint", "first paint of open", "", 0.6, 0.3, _first_paint),
+        Row("cursor", "cursor move on 80 layers", "", 5, 2.5, _cursor),
+        Row("first-run", "first ever run: kernels compiled and cached", "", 20, 8, _first_run),
+    ]
+
+
+def _pair_seconds(bench: Bench) -> Measured:
+    return Measured([seconds for seconds, _ in _pair(bench)])
+
+
+def _pair_memory(bench: Bench) -> Measured:
+    return Measured([memory / 1e9 for _, memory in _pair(bench)], unit="GB")
+
+
+_pairs: dict[Bench, list[tuple[float, float]]] = {}
+
+
+def _pair(bench: Bench) -> list[tuple[float, float]]:
+    """Seconds and bytes of a few captures into a new session; measured once for both rows."""
+    if bench not in _pairs:
+        gguf = seven_billion(bench)
+        models = bench.models.apr(gguf), gguf
+        for model in models:
+            read_once(model)
+        _pairs[bench] = [_open_pair(bench, *map(str, models)) for _ in range(1 if bench.quick else 3)]
+    return _pairs[bench]
+
+
+def _open_pair(bench: Bench, a: str, b: str) -> tuple[float, float]:
+    tokens = ",".join(map(str, some_tokens(7)))
+    command = [*WORKBENCH, "compare", a, b, "--tokens", tokens, "--json"]
+    return run_watched(command, {"WORKBENCH_THREADS": str(bench.threads)})
+
+
+def _help(bench: Bench) -> Measured:
+    seconds = []
+    for _ in range(bench.rounds):
+        start = time.perf_counter()
+        subprocess.run([*WORKBENCH, "--help"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        seconds.append(time.perf_counter() - start)
+    return Measured(seconds)
+
+
+def _first_paint(bench: Bench) -> Measured:
+    seconds = []
+    for _ in range(bench.rounds):
+        with tempfile.TemporaryDirectory() as folder, _opened(bench, Path(folder)) as terminal:
+            seconds.append(_painted(terminal) - terminal.started)
+    return Measured(seconds)
+
+
+def _cursor(bench: Bench) -> Measured:
+    """Key written to the terminal until the first byte comes back."""
+    with tempfile.TemporaryDirectory() as folder, _opened(bench, Path(folder)) as terminal:
+        _painted(terminal)
+        terminal.settle(3)
+        milliseconds = []
+        for move in range(_MOVES):
+            start = time.perf_counter()
+            terminal.press(b"jjjl"[move % 4 :][:1])
+            milliseconds.append((terminal.wait_for(bool, 5) - start) * 1e3)
+            terminal.settle(0.05)
+    return Measured(milliseconds, unit="ms", note=f"{_MOVES} moves")
+
+
+def _opened(bench: Bench, folder: Path) -> Terminal:
+    model = str(bench.models.gguf("deep", DEEP, "Q8_0"))
+    command = [*WORKBENCH, "open", model, model, "--tokens", "1,2,3", "--session", str(folder / "session")]
+    return Terminal(command, 120, 40, {})
+
+
+def _painted(terminal: Terminal) -> float:
+    """When the map's frame was there: it names the metric that it shows."""
+    label = METRICS["std_ratio"].label.encode()
+    return terminal.wait_for(lambda text: label in text, 30)
+
+
+def _first_run(bench: Bench) -> Measured:
+    seconds = []
+    for _ in range(1 if bench.quick else 3):
+        with tempfile.TemporaryDirectory() as cache:
+            program = "from kernels.compiler import compile_all; compile_all()"
+            seconds.append(run_watched([sys.executable, "-c", program], {"NUMBA_CACHE_DIR": cache})[0])
+    return Measured(seconds)

@@ -1,0 +1,86 @@
+"""The table of results, and the same as JSON with machine and versions."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Bench, Measured, Row
+from store.run import describe_machine, now, versions
+
+_HEADINGS = ("row", "product", "peer", "ratio median", "must", "aim", "verdict")
+_DECIMALS = 3  # significant digits
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row and what came of it; `problem` says in a sentence why nothing was measured.
+
+    load : processes that wanted to run in the minute before (one of them may be this benchmark).
+    """
+
+    row: Row
+    measured: Measured | None
+    problem: str | None
+    load: float
+
+    @property
+    def verdict(self) -> str:
+        """In one word."""
+        return "not measured" if self.measured is None else self.row.verdict(self.measured)
+
+
+def as_table(results: list[Result]) -> str:
+    """All results as a Markdown table, problems and notes below."""
+    lines = [_HEADINGS, tuple("---" for _ in _HEADINGS), *(_cells(result) for result in results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    table = [f"| {' | '.join(line)} |" for line in padded]
+    remarks = [(result.row.key, result.problem or (result.measured and result.measured.note)) for result in results]
+    return "\n".join([*table, *(f"{key}: {remark}" for key, remark in remarks if remark)])
+
+
+def write_json(path: Path, bench: Bench, results: list[Result]) -> None:
+    """Write everything that was measured."""
+    record = {
+        "created": now(),
+        "quick": bench.quick,
+        "threads": bench.threads,
+        "machine": describe_machine(),
+        "versions": versions(),
+        "rows": [_record(result) for result in results],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    row, measured = result.row, result.measured
+    if measured is None:
+        return f"{row.title} ({row.key})", "", row.peer, "", _figure(row.must), _figure(row.aim), result.verdict
+    unit = "x" if measured.peer else f" {measured.unit}"
+    peer = f"{row.peer}: {_figure(statistics.median(measured.peer))} {measured.unit}" if measured.peer else row.peer
+    return (
+        f"{row.title} ({row.key})",
+        f"{_figure(statistics.median(measured.product))} {measured.unit}",
+        peer,
+        f"{_figure(measured.value)}x" if measured.peer else "",
+        f"{_figure(row.must)}{unit}",
+        f"{_figure(row.aim)}{unit}",
+        result.verdict,
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:.{_DECIMALS}g}"
+
+
+def _record(result: Result) -> dict[str, Any]:
+    row, measured = result.row, result.measured
+    record: dict[str, Any] = {"key": row.key, "title": row.title, "peer": row.peer, "must": row.must, "aim": row.aim}
+    record |= {"verdict": result.verdict, "load": result.load, "problem": result.problem}
+    if measured is not None:
+        figures = {"product": measured.product, "peer_figures": measured.peer, "unit": measured.unit}
+        record |= figures | {"value": measured.value, "note": measured.note}
+    return record

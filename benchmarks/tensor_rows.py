@@ -1,0 +1,120 @@
+"""Work on tensors without a forward: dequantizing, comparing the weights of two files, comparing two stage tensors."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.forward_rows import some_tokens
+from benchmarks.peer import Peer
+from benchmarks.rows import Bench, Measured, Row, alternate, threads
+from benchmarks.shapes import QWEN_3B, QWEN_7B, shortened
+from kernels.config import ModelConfig
+from kernels.dequantize import dequantize_rows
+from kernels.stages import LAYER_STAGES, Site
+from kernels.weight import TensorType, row_bytes
+from store.artifact import open_artifact
+from tests.random_weights import random_rows
+from workbench.compare import StageTensor, compare_stage
+from workbench.weights import sweep
+
+_FUNCTIONS = {
+    TensorType.F16: "ggml_fp16_to_fp32_row",
+    TensorType.BF16: "ggml_bf16_to_fp32_row",
+    **{type: f"dequantize_row_q{type.name[1:]}" for type in TensorType if type.name.startswith("Q")},
+}
+_COLUMNS, _ROWS_OF_A_CALL = 4096, 64
+
+
+def rows() -> list[Row]:
+    """All rows about tensors."""
+    found = [
+        Row(f"dequantize-{type.name}", f"dequantize {type.name}", "C library, 1 thread", 1.5, 1.0, _dequantizing(type))
+        for type in _FUNCTIONS
+    ]
+    sweep_title = "weights sweep, 3B BF16 SafeTensors and Q4_K"
+    found.append(Row("weights", sweep_title, "sum over both memory maps", 2.0, 1.2, _sweep))
+    for count in (7, 64):
+        title = f"all metrics of a layer's cells, 7B, {count} tokens"
+        found.append(Row(f"metrics-{count}", title, "numpy mean and std of both", 3.0, 1.0, _metrics(count)))
+    return found
+
+
+def _dequantizing(type: TensorType) -> Callable[[Bench], Measured]:
+    def measure(bench: Bench) -> Measured:
+        count = 1024 if bench.quick else 16384
+        raw = random_rows(np.random.default_rng(0), type, count, _COLUMNS)
+        file = bench.models.folder / f"rows-{type.name}.bin"
+        raw.tofile(file)
+        size = {"bytes": _ROWS_OF_A_CALL * row_bytes(type, _COLUMNS), "values": _ROWS_OF_A_CALL * _COLUMNS}
+
+        def product() -> None:
+            for start in range(0, count, _ROWS_OF_A_CALL):
+                dequantize_rows(type, raw[start : start + _ROWS_OF_A_CALL], _COLUMNS)
+
+        with Peer(bench.peer_python, "ggml_dequantize", 1, file=str(file), function=_FUNCTIONS[type], **size) as peer:
+            measured = alternate(product, peer.run, bench.rounds)
+        file.unlink()
+        return measured
+
+    return measure
+
+
+def _sweep(bench: Bench) -> Measured:
+    config = shortened(QWEN_3B, 4) if bench.quick else QWEN_3B
+    quantized = bench.models.gguf("3b", config, "Q4_K")
+    folder = bench.models.bfloat16_copy(quantized)
+    files = quantized, folder / "model.safetensors"
+
+    def product() -> None:
+        for difference in sweep(open_artifact(folder), open_artifact(quantized)):
+            assert difference.status == "ok"
+
+    def peer() -> None:
+        for file in files:
+            read_once(file)
+
+    gigabytes = sum(file.stat().st_size for file in files) / 1e9
+    with threads(bench.threads):
+        return alternate(product, peer, min(bench.rounds, 3), note=f"{gigabytes:.1f} GB of input")
+
+
+def read_once(file: Path) -> int:
+    """Sum a file's 8-byte words through a memory map."""
+    words = file.stat().st_size // 8
+    return int(np.memmap(file, np.uint64, "r", shape=(words,)).sum())
+
+
+def layer_tensors(config: ModelConfig, count: int, seed: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Stage tensors of one layer, in shape and order those of a forward over `count` tokens."""
+    rng = np.random.default_rng(seed)
+    qkv, hidden = config.q_size + 2 * config.kv_size, config.hidden_size
+    wide = {"qkv_matmul": qkv, "qkv_bias": qkv, "q_post_rope": config.q_size, "k_post_rope": config.kv_size}
+    wide |= {"attention": config.q_size}
+    wide |= dict.fromkeys(("ffn_gate", "ffn_up", "ffn_silu", "ffn_swigl"), config.intermediate_size)
+    for stage in LAYER_STAGES:
+        yield stage, rng.standard_normal((count, wide.get(stage, hidden)), np.float32)
+
+
+def _metrics(count: int) -> Callable[[Bench], Measured]:
+    def measure(bench: Bench) -> Measured:
+        positions = some_tokens(count)
+        sides = [
+            [StageTensor(Site(0, stage), values, positions) for stage, values in layer_tensors(QWEN_7B, count, seed)]
+            for seed in (0, 1)
+        ]
+
+        def product() -> None:
+            for a, b in zip(*sides, strict=True):
+                compare_stage(a.site, a, b, lambda _side: False).measures()
+
+        def peer() -> None:
+            for side in sides:
+                for tensor in side:
+                    tensor.values.mean()
+                    tensor.values.std()
+
+        return alternate(product, peer, bench.rounds)
+
+    return measure
