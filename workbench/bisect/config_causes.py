@@ -1,15 +1,19 @@
 """Configuration as a cause: which field of two configurations changes what a stage computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
+from kernels.config import ModelConfig
 from kernels.paths import Array
 from kernels.stages import Site
 from workbench.bisect.substitution import Factors, relative
 from workbench.bisect.verdict import Culprit
 
-# A change in float64 below this share of the output is out of sight of float32 arithmetic.
-_VISIBLE = 1e-6
+# An effect in float64 below this share of the output flips at most a few last bits of float32.
+_VISIBLE = 2.0**-26
+_FLOAT32 = 2.0**-23  # fields are stored in single precision by some formats
 
 _CAUSE_OF_FIELD = {
     "rms_norm_eps": "rms_norm_eps",
@@ -22,23 +26,60 @@ _CAUSE_OF_FIELD = {
 }
 
 
-def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:
-    """The configuration field that makes B's stage another function than A's, judged in float64 on A's input."""
-    if a.config == b.config:
-        return None
-    whole = relative(run(replace(a.exact(), config=b.config)) - base, base)
-    if whole is not None and whole <= _VISIBLE:
-        return None
-    effects: list[tuple[float, str]] = []
+def differing_fields(a: ModelConfig, b: ModelConfig) -> Iterator[str]:
+    """Names of the fields that differ by more than single precision and that a forward computes with."""
     for name in _CAUSE_OF_FIELD:
-        if getattr(a.config, name) != getattr(b.config, name):
-            changed = replace(a.config, **{name: getattr(b.config, name)})
-            effect = relative(run(replace(a.exact(), config=changed)) - base, base)
-            effects.append((float("inf") if effect is None else effect, name))
-    if not effects:
+        one, other = (_numbers(getattr(config, name)) for config in (a, b))
+        if one.shape != other.shape or not np.all(_alike(one, other)):
+            yield name
+
+
+def _numbers(value: object) -> np.ndarray:
+    if value is None:
+        return np.ones(1)  # no rotary scaling is a factor of 1 throughout
+    return np.atleast_1d(np.array(value))
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    if one.dtype.kind not in "if":
+        return one == other
+    return np.abs(one - other) <= _FLOAT32 * np.abs(one)
+
+
+def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:
+    """The configuration field that makes B's stage another function than A's, judged in float64 on A's input.
+
+    run : the stage on A's input with given factors. base : what A's own give in float64.
+    """
+    fields = list(differing_fields(a.config, b.config))
+    if not fields or _effect(run, a, base, fields, b.config) <= _VISIBLE:
         return None
-    effect, name = max(effects)
-    words = f"{name} is {getattr(a.config, name)} in A and {getattr(b.config, name)} in B"
-    others = sorted(effects, reverse=True)[1:]
-    runner_up = {"cause": _CAUSE_OF_FIELD[others[0][1]], "effect": others[0][0]} if others else None
-    return Culprit(site, "config", _CAUSE_OF_FIELD[name], words, None, 0.0, runner_up=runner_up)
+    effects = sorted(((_effect(run, a, base, unit, b.config), unit) for unit in _units(fields)), reverse=True)
+    visible = [(effect, _CAUSE_OF_FIELD[unit[0]]) for effect, unit in effects if effect > _VISIBLE]
+    words = ", ".join(_words(a.config, b.config, name) for name in effects[0][1])
+    runner_up = {"cause": visible[1][1], "effect": visible[1][0]} if len(visible) > 1 else None
+    return Culprit(site, "config", _CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
+
+
+def _units(fields: list[str]) -> list[list[str]]:
+    """Fields that are exchanged together: the shape of heads comes in several, which also count the frequencies."""
+    heads = [name for name in fields if _CAUSE_OF_FIELD[name] == "head_grouping"]
+    single = [name for name in fields if name not in heads]
+    if heads and "rope_factors" in single:
+        single.remove("rope_factors")
+        heads.append("rope_factors")
+    return ([heads] if heads else []) + [[name] for name in single]
+
+
+def _words(a: ModelConfig, b: ModelConfig, name: str) -> str:
+    one, other = (getattr(config, name) for config in (a, b))
+    if name == "rope_factors":
+        return "the rotary frequencies are divided by other factors in A and in B"
+    return f"{name} is {one} in A and {other} in B"
+
+
+def _effect(run: Callable[[Factors], Array], a: Factors, base: Array, fields: list[str], other: ModelConfig) -> float:
+    """Relative change of the stage's exact output with some fields of the other side."""
+    changed = replace(a.config, **{name: getattr(other, name) for name in fields})
+    effect = relative(run(replace(a.exact(), config=changed)) - base, base)
+    return float("inf") if effect is None else effect

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import ops
 from kernels.activations import Codes
 from kernels.forward import At
 from kernels.matmul_float import matmul_f64
 from kernels.paths import Array
 from kernels.stages import Site
 from kernels.weight import Weight
+from workbench.bisect.customs import Customs, tensors_of
+from workbench.bisect.substitution import Factors
 from workbench.stage_tensors import stage_tensors
 
 _UNIT = 2.0**-24
@@ -52,6 +55,35 @@ def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Arr
         if lost is not None:
             energy += float(np.square(matmul_f64(lost, weight)).sum())
     return float(energy**0.5)
+
+
+def storage_error(
+    site: Site, exact: Factors, inputs: Mapping[str, Array], tokens: tuple[int, ...], customs: Customs
+) -> float:
+    """‖what the formats of two copies of the stage's weights may cost‖, in the units of the output.
+
+    Every value may be off by half a step of each format; the errors of different values are independent. exact : the
+    factors in float64. inputs : what the stage reads.
+    """
+    names = [name for name in tensors_of(site) if name in customs.names]
+    energy = 0.0
+    for name in names:
+        judged = customs.judge(name)
+        if judged.check.equal:
+            continue
+        if site.stage == "embedding":
+            energy += float(judged.check.cost_of_rows[list(tokens)].sum())
+        elif site.stage in MATMUL_INPUT and not name.endswith(".bias"):
+            energy += float(
+                np.square(inputs[MATMUL_INPUT[site.stage]], dtype=np.float64).sum(axis=0) @ judged.check.cost
+            )
+        elif name.endswith(".bias"):
+            energy += len(tokens) * float(judged.check.cost.sum())
+        else:
+            x = next(iter(inputs.values())).astype(np.float64)
+            plain = ops.rms_norm(x, np.ones(x.shape[1]), exact.config.rms_norm_eps)
+            energy += float(np.square(plain).sum(axis=0) @ judged.check.cost)
+    return energy**0.5
 
 
 def rounding_of(at: At, weight: Weight, x: NDArray[np.float32]) -> NDArray[np.float64] | None:

@@ -1,57 +1,143 @@
 """How far a stored value may be from the value it was made of: the steps of its own format.
 
-Two copies of one tensor are explained by quantization if every element differs by no more than both formats' bounds.
+Every quantizer of ggml picks the nearest code for the scales it has settled on, so a value with a code inside the
+range lies within half a step of its source, whatever search found the scales and with whatever importance weights. A
+value at an end of the range may have been cut off: its source lies anywhere beyond it.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.dequantize import dequantize
+from kernels.dequantize import dequantize_rows
 from kernels.weight import TensorType, Weight
 
-_HALF_ULP = {TensorType.F32: 2.0**-25, TensorType.F16: 2.0**-12, TensorType.BF16: 2.0**-9}
-_SMALLEST = {TensorType.F32: 2.0**-150, TensorType.F16: 2.0**-25, TensorType.BF16: 2.0**-134}  # half a denormal step
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+_ULP = {TensorType.F32: 2.0**-23, TensorType.F16: 2.0**-10, TensorType.BF16: 2.0**-7}
+_SMALLEST = {TensorType.F32: 2.0**-149, TensorType.F16: 2.0**-24, TensorType.BF16: 2.0**-133}  # denormal steps
+_HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
+# Q4_0 and Q5_0 round with one scale and store another, fitted to the rounded codes (ggml-quants.c, `make_qx_quants`).
+_FITTED_SCALE = np.float32(0.06)
+_FITTED_TYPES = (TensorType.Q4_0, TensorType.Q5_0)
 
 
-def rounding_bound(weight: Weight) -> NDArray[np.float32]:
-    """Largest distance of every stored value from its source, float32 in the weight's shape.
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Stored values and where their sources may lie; all arrays are (rows, columns).
 
-    Float types: half a unit in the last place. Quantized: half a step, and for K types what the rounding of the
-    6-bit scale and min of a sub-block can add at the end of the code range (ggml-quants.c `quantize_row_q4_K_ref`).
+    values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
+    sources were cut off; None for types that cut nothing off. fitted : the scale of every block of 32 may be another
+    one than the codes were rounded with.
     """
-    if weight.type in _HALF_ULP:
-        return np.abs(dequantize(weight)) * np.float32(2 * _HALF_ULP[weight.type]) + np.float32(_SMALLEST[weight.type])
-    blocks = weight.rows.reshape(-1, _BLOCK_BYTES[weight.type])
-    return _BOUNDS[weight.type](blocks).reshape(weight.shape)
+
+    values: Floats
+    width: Floats
+    lowest: Flags | None = None
+    highest: Flags | None = None
+    fitted: bool = False
+
+    @classmethod
+    def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
+        """The chosen rows of a stored tensor; a vector is one row."""
+        raw = np.ascontiguousarray(weight.rows[rows])
+        values = dequantize_rows(weight.type, raw, weight.shape[-1])
+        if weight.type in _ULP:
+            return cls(values, _half_ulp(values, weight.type))
+        blocks = raw.reshape(-1, _BLOCK_BYTES[weight.type])
+        size, half, low, high = _GRIDS[weight.type](blocks)
+        groups = values.reshape(-1, size)
+        width = np.repeat(half.reshape(-1, 1), size, axis=1)
+        if weight.type in _FITTED_TYPES:
+            width += np.abs(groups) * _FITTED_SCALE
+        if weight.type == TensorType.Q8_0:  # its scale is rounded to half precision after the codes are made
+            width += np.abs(groups) * np.float32(2.0**-11)
+            return cls(values, width.reshape(values.shape))
+        lowest, highest = (groups == edge.reshape(-1, 1) for edge in (low, high))
+        lowest, highest, width = (x.reshape(values.shape) for x in (lowest, highest, width))
+        return cls(values, width, lowest, highest, weight.type in _FITTED_TYPES)
+
+    def scaled(self, factor: float) -> "Stored":
+        """The same times a factor."""
+        low, high = (self.lowest, self.highest) if factor > 0 else (self.highest, self.lowest)
+        values, width = self.values * np.float32(factor), self.width * np.float32(abs(factor))
+        return Stored(values, width, low if factor else None, high if factor else None, self.fitted)
+
+    def moved(self, rearrange: Callable[[NDArray[Any]], NDArray[Any]]) -> "Stored":
+        """The same values elsewhere."""
+        low, high = (None if x is None else rearrange(x) for x in (self.lowest, self.highest))
+        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted)
+
+    def exactly(self, values: Floats) -> "Stored":
+        """Other values, known without rounding, in the place of these."""
+        return Stored(values.astype(np.float32, copy=False), np.zeros_like(self.width))
+
+    def where(self, mask: Flags, other: "Stored") -> "Stored":
+        """These values where the mask holds, the other ones elsewhere."""
+        low, high = (
+            None if x is None and y is None else np.where(mask, _flags(x, mask), _flags(y, mask))
+            for x, y in ((self.lowest, other.lowest), (self.highest, other.highest))
+        )
+        values, width = np.where(mask, self.values, other.values), np.where(mask, self.width, other.width)
+        return Stored(values, width, low, high, self.fitted or other.fitted)
+
+    def blocks(self, rows: NDArray[np.int64], blocks: NDArray[np.int64], size: int) -> "Stored":
+        """Chosen blocks of `size` columns as rows."""
+        return self.moved(lambda x: x.reshape(len(x), -1, size)[rows, blocks])
 
 
-def _half(blocks: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
-    return np.abs(blocks[:, at : at + 2].copy().view(np.float16).astype(np.float32))
+def _flags(flags: Flags | None, like: Flags) -> Flags:
+    return np.zeros_like(like) if flags is None else flags
 
 
-def _bound_45_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A whole step: at the end of the code range, which is not symmetric, codes are cut off by that much."""
-    return np.repeat(_half(blocks, 0), 32, axis=1)
+def _half_ulp(values: Floats, type: TensorType) -> Floats:
+    power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
+    return np.maximum(power * np.float32(_ULP[type] / 2), np.float32(_SMALLEST[type] / 2))
 
 
-def _bound_q8_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Half a step, and the rounding of the scale to half precision, which happens after the codes are made."""
-    step, codes = _half(blocks, 0), np.abs(blocks[:, 2:].view(np.int8).astype(np.float32))
-    rounding = np.maximum(step * np.float32(2.0**-11), np.float32(2.0**-25))
-    return step * np.float32(0.5) + rounding * codes
+_Grid = tuple[int, Floats, Floats, Floats]  # values per group; of every group half a step, lowest and highest value
 
 
-def _bound_q45_k(blocks: NDArray[np.uint8], top: int) -> NDArray[np.float32]:
+def _half(blocks: NDArray[np.uint8], at: int) -> Floats:
+    result: Floats = blocks[:, at : at + 2].copy().view(np.float16).astype(np.float32)
+    return result
+
+
+def _grid_45_0(blocks: NDArray[np.uint8], codes: int) -> _Grid:
+    step = _half(blocks, 0)
+    ends = step * np.float32(-codes // 2), step * np.float32(codes // 2 - 1)
+    half = np.abs(step) * np.float32(0.5) + _HALF_ROUNDING * (codes // 2)
+    return 32, half, np.minimum(*ends), np.maximum(*ends)
+
+
+def _grid_q8_0(blocks: NDArray[np.uint8]) -> _Grid:
+    step = np.abs(_half(blocks, 0))
+    denormal = _HALF_ROUNDING * np.float32(127) * (step < 2.0**-14)
+    return 32, step * np.float32(0.5) + _HALF_ROUNDING + denormal, step, step
+
+
+def _grid_q45_k(blocks: NDArray[np.uint8], top: int) -> _Grid:
     d, dmin, packed = _half(blocks, 0), _half(blocks, 2), blocks[:, 4:16].astype(np.int32)
-    low, high = packed[:, :4] & 63, (packed[:, 8:12] & 15) | ((packed[:, 0:4] >> 6) << 4)
-    step = d * np.concatenate([low, high], axis=1)
-    bound = step * np.float32(0.5) + d * np.float32(0.5 * top) + dmin * np.float32(0.5)
-    return np.repeat(bound, 32, axis=1)
+    scales = np.concatenate([packed[:, :4] & 63, (packed[:, 8:12] & 15) | ((packed[:, 0:4] >> 6) << 4)], axis=1)
+    mins = np.concatenate([packed[:, 4:8] & 63, (packed[:, 8:12] >> 4) | ((packed[:, 4:8] >> 6) << 4)], axis=1)
+    step, offset = d * scales.astype(np.float32), dmin * mins.astype(np.float32)
+    ends = -offset, step * np.float32(top) - offset
+    rounded = np.maximum(np.abs(d), 63 * _HALF_ROUNDING * (d == 0)) * np.float32(0.5 * top)
+    rounded = rounded + np.maximum(np.abs(dmin), 63 * _HALF_ROUNDING * (dmin == 0)) * np.float32(0.5)
+    half = np.where(step == 0, rounded, np.abs(step) * np.float32(0.5))  # a scale rounded to 0 takes all values along
+    return 32, half, np.minimum(*ends), np.maximum(*ends)
 
 
-def _bound_q6_k(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    d, scales = _half(blocks, 208), np.abs(blocks[:, 192:208].view(np.int8).astype(np.float32))
-    return np.repeat(d * scales * np.float32(0.5) + d * np.float32(16), 16, axis=1)
+def _grid_q6_k(blocks: NDArray[np.uint8]) -> _Grid:
+    d, scales = _half(blocks, 208), blocks[:, 192:208].view(np.int8).astype(np.float32)
+    step = d * scales
+    ends = step * np.float32(-32), step * np.float32(31)
+    rounded = np.maximum(np.abs(d), 128 * _HALF_ROUNDING * (d == 0)) * np.float32(16)
+    return 16, np.where(step == 0, rounded, np.abs(step) * np.float32(0.5)), np.minimum(*ends), np.maximum(*ends)
 
 
 _BLOCK_BYTES = {
@@ -62,11 +148,11 @@ _BLOCK_BYTES = {
     TensorType.Q5_K: 176,
     TensorType.Q6_K: 210,
 }
-_BOUNDS = {
-    TensorType.Q4_0: _bound_45_0,
-    TensorType.Q5_0: _bound_45_0,
-    TensorType.Q8_0: _bound_q8_0,
-    TensorType.Q4_K: lambda blocks: _bound_q45_k(blocks, 15),
-    TensorType.Q5_K: lambda blocks: _bound_q45_k(blocks, 31),
-    TensorType.Q6_K: _bound_q6_k,
+_GRIDS = {
+    TensorType.Q4_0: lambda blocks: _grid_45_0(blocks, 16),
+    TensorType.Q5_0: lambda blocks: _grid_45_0(blocks, 32),
+    TensorType.Q8_0: _grid_q8_0,
+    TensorType.Q4_K: lambda blocks: _grid_q45_k(blocks, 15),
+    TensorType.Q5_K: lambda blocks: _grid_q45_k(blocks, 31),
+    TensorType.Q6_K: _grid_q6_k,
 }

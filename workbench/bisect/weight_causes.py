@@ -1,28 +1,28 @@
-"""The catalogue of mistakes that make one tensor from others: each predicts B's tensor from A's.
+"""The catalogue of mistakes that make one tensor from others, each a prediction of the wrong side's tensor.
 
-A mistake is accepted only if what it predicts agrees with B within the rounding of the stored formats, so a cause is
-never a matter of likeness.
+A mistake is accepted only if what it predicts agrees with the wrong tensor within the rounding of the stored formats,
+so a cause is never a matter of likeness. No side is the reference: what does not explain B from A may explain A from B.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kernels.config import ModelConfig
 from kernels.forward import Model
-from kernels.weight import TensorType
-from workbench.bisect.weight_check import BLOCK, Stored, check
-
-Floats = NDArray[np.float32]
+from workbench.bisect.other_tensors import other_tensors
+from workbench.bisect.rearrangements import permuted_rope, rows_permuted, transposed
+from workbench.bisect.roundings import requantized, truncated
+from workbench.bisect.steps import Stored
+from workbench.bisect.weight_check import WeightCheck
+from workbench.bisect.weight_question import Prediction, Question, Region, Rows
 
 
 @dataclass(frozen=True, slots=True)
 class WeightCause:
-    """A mistake that reproduces B's tensor.
+    """A mistake that was tried.
 
-    cause : slug. explanation : one sentence. residual : relative RMS left between prediction and B.
+    cause : slug. explanation : one sentence. residual : relative RMS left between prediction and tensor.
     explained : whether the residual is only rounding.
     """
 
@@ -32,78 +32,28 @@ class WeightCause:
     explained: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Question:
-    """B's tensor, A's tensor of the same name, and where they disagree."""
+def weight_causes(name: str, a: Model, b: Model, verdict: WeightCheck, touched: bool = False) -> list[WeightCause]:
+    """Every mistake of the catalogue for one differing tensor, best first; never empty: the last one says unknown.
 
-    name: str
-    a: Model
-    stored_a: Stored
-    stored_b: Stored
-    affected: NDArray[np.bool_]  # (rows, blocks)
-    levels: int  # different values that a block of B's own format can hold
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.a.config
-
-    @property
-    def suffix(self) -> str:
-        return self.name.split(".", 3)[3] if self.name.startswith("model.layers.") else self.name
-
-    @property
-    def layer(self) -> int | None:
-        return int(self.name.split(".")[2]) if self.name.startswith("model.layers.") else None
-
-    @property
-    def is_bias(self) -> bool:
-        return self.name.endswith(".bias")
-
-    def mask(self) -> NDArray[np.bool_]:
-        """Affected elements, (rows, columns)."""
-        return np.repeat(self.affected, BLOCK, axis=1)[:, : self.stored_b.values.shape[1]]
-
-    def where(self) -> str:
-        """The affected places in words."""
-        rows = np.flatnonzero(self.affected.any(axis=1))
-        if self.affected.all():
-            return "everywhere"
-        if len(self.affected) > 1 and self.affected.any(axis=1).all():
-            return f"in {int(self.affected.sum())} of {self.affected.size} blocks of 32 values, in every row"
-        if len(self.affected) == 1:
-            columns = np.flatnonzero(self.affected[0]) * BLOCK
-            count = int(self.affected.sum())
-            return f"in {count} of {self.affected.size} blocks of 32 values from element {columns[0]} on"
-        contiguous = rows[-1] - rows[0] + 1 == len(rows)
-        words = f"rows {rows[0]} to {rows[-1]}" if contiguous else f"{len(rows)} rows between {rows[0]} and {rows[-1]}"
-        heads = self._heads(rows)
-        return f"in {words}{heads} of {len(self.affected)}"
-
-    def _heads(self, rows: NDArray[np.int64]) -> str:
-        if not self.suffix.startswith(("self_attn.q_", "self_attn.k_", "self_attn.v_")):
-            return ""
-        heads = sorted(set((rows // self.config.head_dim).tolist()))
-        return f" (head {heads[0]})" if len(heads) == 1 else f" (heads {heads[0]} to {heads[-1]})"
+    verdict : of the plain comparison. touched : the tensor is known to be changed though its format would explain it.
+    """
+    sides = (("B", a, b), ("A", b, a))
+    questions = [Question(name, side, right, wrong.weight(name), verdict, touched) for side, right, wrong in sides]
+    tried: list[WeightCause] = []
+    for question in questions:
+        tried += [_tried(question, prediction) for prediction in _predictions(question)]
+        tried += [WeightCause(*found) for found in requantized(question)]
+        if any(cause.explained for cause in tried):
+            break
+    damaged = _damaged(questions[0])
+    explained = sorted((c for c in tried if c.explained), key=lambda c: _SIMPLEST_FIRST.index(c.cause))
+    rest = sorted((c for c in tried if not c.explained), key=lambda c: c.residual)
+    return [*explained, *damaged, *rest, _unknown(questions[0])]
 
 
-def weight_causes(name: str, a: Model, b: Model) -> list[WeightCause]:
-    """Every mistake of the catalogue for one differing tensor, best first; never empty ("unknown" closes the list)."""
-    stored_a, stored_b = (Stored.of(model.weight(name)) for model in (a, b))
-    verdict = check(stored_a, stored_b)
-    question = _Question(name, a, stored_a, stored_b, verdict.affected, _levels(b.weight(name).type))
-    found = [cause for candidate in _CANDIDATES for cause in candidate(question)]
-    found.sort(key=lambda cause: (not cause.explained, cause.residual))
-    # A mistake that explains everything is named before one that explains it a rounding better but says more.
-    order = {cause: rank for rank, cause in enumerate(_SIMPLEST_FIRST)}
-    explained = sorted((c for c in found if c.explained), key=lambda c: order.get(c.cause, len(order)))
-    rest = [c for c in found if not c.explained]
-    return [*explained, *rest, WeightCause("unknown", f"{name} differs {question.where()}", verdict.rel_rms, False)]
-
-
-def _levels(type: TensorType) -> int:
-    if type in (TensorType.Q4_0, TensorType.Q4_K):
-        return 16
-    return 32 if type in (TensorType.Q5_0, TensorType.Q5_K) else 64
+def _tried(question: Question, prediction: Prediction) -> WeightCause:
+    residual, explained = question.judge(prediction)
+    return WeightCause(prediction.cause, prediction.explanation, residual, explained)
 
 
 _SIMPLEST_FIRST = (
@@ -111,7 +61,6 @@ _SIMPLEST_FIRST = (
     "sign_flipped",
     "norm_offset",
     "scaled",
-    "dtype_truncated",
     "permuted_rope",
     "gate_up_swapped",
     "qk_swapped",
@@ -119,196 +68,107 @@ _SIMPLEST_FIRST = (
     "wrong_layer",
     "transposed",
     "rows_permuted",
+    "dtype_truncated",
     "requantized",
-    "corrupted_blocks",
 )
 
 
-def _judge(q: _Question, cause: str, explanation: str, predicted: Stored) -> WeightCause:
-    verdict = check(predicted, q.stored_b)
-    return WeightCause(cause, explanation, verdict.rel_rms, verdict.explained)
+def _predictions(q: Question) -> Iterator[Prediction]:
+    for candidate in _CANDIDATES:
+        yield from candidate(q)
 
 
-def _zeroed(q: _Question) -> Iterator[WeightCause]:
-    mask = q.mask()
-    if not q.stored_b.values[mask].any():
-        predicted = Stored(np.where(mask, np.float32(0), q.stored_a.values), q.stored_a.bounds)
-        yield _judge(q, "zeroed", f"{q.name} is zero {q.where()}", predicted)
+def _zeroed(q: Question) -> Iterator[Prediction]:
+    for region in q.regions():
+        if not q.b(q.sample).values[np.broadcast_to(region.of(q.sample), (len(q.sample), q.wrong.shape[-1]))].any():
+            yield Prediction("zeroed", f"{q.what} is zero{region.words}", _changed(q, region, lambda a: a.scaled(0.0)))
+            return
 
 
-def _factor(q: _Question) -> Iterator[WeightCause]:
-    """One common factor over the affected places; -1 is a flipped sign."""
-    mask = q.mask()
-    a, b = q.stored_a.values[mask].astype(np.float64), q.stored_b.values[mask].astype(np.float64)
-    energy = float(a @ a)
-    factor = float(a @ b) / energy if energy and np.isfinite(b).all() else 0.0
-    if abs(factor) < 1e-6:
-        return
-    for exact in (-1.0, round(factor, 3)):  # people scale by round numbers; rounding noise blurs the fit
-        if abs(exact - factor) < 0.01 * abs(factor):
-            factor = exact
-            break
-    scaled = Stored(
-        np.where(mask, q.stored_a.values * np.float32(factor), q.stored_a.values),
-        np.where(mask, q.stored_a.bounds * np.float32(abs(factor)), q.stored_a.bounds),
-    )
-    if factor == -1.0:
-        yield _judge(q, "sign_flipped", f"{q.name} has the opposite sign {q.where()}", scaled)
-    else:
-        yield _judge(q, "scaled", f"{q.name} is multiplied by {factor:.6g} {q.where()}", scaled)
+def _sign_flipped(q: Question) -> Iterator[Prediction]:
+    for region in q.regions():
+        words = f"{q.what} has the opposite sign{region.words}"
+        yield Prediction("sign_flipped", words, _changed(q, region, lambda a: a.scaled(-1.0)))
 
 
-def _norm_offset(q: _Question) -> Iterator[WeightCause]:
+def _scaled(q: Question) -> Iterator[Prediction]:
+    """One common factor; people scale by round numbers, which rounding noise blurs in the fit."""
+    for region in q.regions():
+        fitted = _fitted_factor(q, region)
+        if fitted is None:
+            continue
+        for factor in dict.fromkeys((round(fitted, 2), round(fitted, 3), fitted)):
+            if factor not in (0.0, 1.0, -1.0) and abs(factor - fitted) < 0.01 * abs(fitted):
+                words = f"{q.what} is multiplied by {factor:.6g}{region.words}"
+                yield Prediction("scaled", words, _changed(q, region, lambda a, f=factor: a.scaled(f)))
+
+
+def _fitted_factor(q: Question, region: Region) -> float | None:
+    """The factor between the two least-squares slopes over a region."""
+    rows = q.all_rows if region.across else q.all_rows[region.mask[q.all_rows]]
+    if not len(rows):
+        return None
+    mask = np.broadcast_to(region.of(rows), (len(rows), q.wrong.shape[-1]))
+    a, b = (stored.values[mask].astype(np.float64) for stored in (q.a(rows), q.b(rows)))
+    aa, ab, bb = float(a @ a), float(a @ b), float(b @ b)
+    if not (aa and ab and np.isfinite(aa + bb)):
+        return None
+    # The side that is rounded more coarsely is the one whose errors bend its own slope.
+    slope = ab / aa if _coarse(q.a(rows)) <= _coarse(q.b(rows)) else bb / ab
+    return slope if 1e-4 < abs(slope) < 1e4 else None
+
+
+def _coarse(stored: Stored) -> float:
+    return float(np.square(stored.width, dtype=np.float64).mean())
+
+
+def _norm_offset(q: Question) -> Iterator[Prediction]:
     if not q.name.endswith("norm.weight"):
         return
-    for offset in (1.0, -1.0):
-        predicted = replace_values(q.stored_a, q.stored_a.values + np.float32(offset))
-        yield _judge(
-            q, "norm_offset", f"{q.name} is off by {offset:+.0f} (a norm stored as w{-offset:+.0f})", predicted
-        )
+    row = np.zeros(1, dtype=np.int64)
+    fitted = float((q.b(row).values.astype(np.float64) - q.a(row).values).mean())
+    offset = round(fitted) if abs(fitted - round(fitted)) < 1e-3 else fitted
+    if offset and np.isfinite(offset):
+        words = f"{q.what} is off by {offset:+.6g}, as if a norm stored as w{-offset:+.6g} were taken for w"
+        yield Prediction("norm_offset", words, lambda rows: _plus(q.a(rows), offset))
 
 
-def _truncated(q: _Question) -> Iterator[WeightCause]:
-    """Fewer mantissa bits than the format has: values cut to BF16 or F16."""
-    bits = q.stored_a.values.view(np.uint32)
-    cut = (bits & np.uint32(0xFFFF0000)).view(np.float32)
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) & np.uint32(0xFFFF0000)).view(np.float32)
-    with np.errstate(over="ignore"):
-        half = q.stored_a.values.astype(np.float16).astype(np.float32)
-    for words, values in (("cut off at BF16", cut), ("rounded to BF16", rounded), ("rounded to F16", half)):
-        if not np.array_equal(values, q.stored_a.values):
-            yield _judge(q, "dtype_truncated", f"{q.name} is {words}", replace_values(q.stored_a, values))
+def _plus(stored: Stored, offset: float) -> Stored:
+    values = stored.values + np.float32(offset)
+    ulp = np.spacing(np.maximum(np.abs(values), np.abs(stored.values)))
+    return Stored(values, stored.width + ulp)
 
 
-def _rope_permutation(q: _Question) -> Iterator[WeightCause]:
-    """Rows of q or k in the order of the other rotary convention, in either direction."""
-    if not q.suffix.startswith(("self_attn.q_proj", "self_attn.k_proj")):
-        return
-    for inner, words in ((q.config.head_dim // 2, "adjacent-pair"), (2, "half-split twice over, from adjacent-pair")):
-        predicted = _each(q.stored_a, lambda x, inner=inner: _interleave(x, q.config.head_dim, inner, q.is_bias))
-        yield _judge(q, "permuted_rope", f"the rows of {q.name} are in {words} rotary order", predicted)
+def _changed(q: Question, region: Region, change: Callable[[Stored], Stored]) -> Callable[[Rows], Stored]:
+    def rows_of(rows: Rows) -> Stored:
+        before = q.a(rows)
+        return change(before).where(np.broadcast_to(region.of(rows), before.values.shape), before)
+
+    return rows_of
 
 
-def _interleave(x: Floats, head_dim: int, inner: int, is_vector: bool) -> Floats:
-    rows = x.T if is_vector else x
-    heads = rows.reshape(-1, head_dim // inner, inner, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
-    return np.ascontiguousarray(heads.T if is_vector else heads)
-
-
-def _other_tensors(q: _Question) -> Iterator[WeightCause]:
-    """Another tensor of A in this place."""
-    swaps = {"mlp.gate_proj": "mlp.up_proj", "self_attn.q_proj": "self_attn.k_proj"}
-    swaps |= {other: own for own, other in swaps.items()}
-    stem, _, kind = q.suffix.rpartition(".")
-    prefix = q.name.removesuffix(q.suffix)
-    if stem in swaps:
-        slug = "gate_up_swapped" if stem.startswith("mlp") else "qk_swapped"
-        yield from _as_other(q, slug, f"{prefix}{swaps[stem]}.{kind}")
-    if q.name == "lm_head.weight":
-        yield from _as_other(q, "tied_embedding", "model.embed_tokens.weight")
-    if q.name == "model.embed_tokens.weight":
-        yield from _as_other(q, "tied_embedding", "lm_head.weight")
-    if q.layer is not None:
-        for layer in range(q.config.num_hidden_layers):
-            if layer != q.layer:
-                yield from _as_other(q, "wrong_layer", f"model.layers.{layer}.{q.suffix}")
-
-
-def _as_other(q: _Question, cause: str, other: str) -> Iterator[WeightCause]:
-    if other not in q.a or q.a.weight(other).shape != q.a.weight(q.name).shape:
-        return
-    stored = Stored.of(q.a.weight(other))
-    probe = slice(0, 8)  # a few rows tell other tensors apart before the whole is compared
-    if check(*(Stored(s.values[probe], s.bounds[probe]) for s in (stored, q.stored_b))).rel_rms < 0.5:
-        yield _judge(q, cause, f"{q.name} holds the values of {other}", stored)
-
-
-def _transposed(q: _Question) -> Iterator[WeightCause]:
-    rows, columns = q.stored_a.values.shape
-    if rows == 1:
-        return
-    words = "transposed" if rows == columns else "transposed and then read with its own shape"
-    predicted = _each(q.stored_a, lambda x: np.ascontiguousarray(x.T).reshape(rows, columns))
-    yield _judge(q, "transposed", f"{q.name} is {words}", predicted)
-
-
-def _rows_permuted(q: _Question) -> Iterator[WeightCause]:
-    """The affected rows of B are rows of A in another order; every row is matched by correlation."""
-    a, b = (s.values.T if q.is_bias else s.values for s in (q.stored_a, q.stored_b))
-    rows = np.arange(len(b)) if q.is_bias else np.flatnonzero(q.affected.any(axis=1))
-    if not 1 < len(rows) <= 8192 or not np.isfinite(b).all():
-        return
-    if q.is_bias:
-        order = np.empty(len(rows), np.int64)
-        order[np.argsort(b[:, 0], kind="stable")] = np.argsort(a[:, 0], kind="stable")
-    else:
-        unit_a, unit_b = (x[rows] / np.maximum(np.linalg.norm(x[rows], axis=1, keepdims=True), 1e-30) for x in (a, b))
-        order = (unit_b @ unit_a.T).argmax(axis=1)
-    if len(set(order.tolist())) != len(order):
-        return
-    source = np.arange(len(b))
-    source[rows] = rows[order]
-    predicted = _each(q.stored_a, lambda x: x.T[source].T if q.is_bias else x[source])
-    moved = int((source != np.arange(len(b))).sum())
-    yield _judge(q, "rows_permuted", f"{moved} rows of {q.name} are in another order", predicted)
-
-
-def _requantized(q: _Question) -> Iterator[WeightCause]:
-    """Values that lie on the grid of a coarser format than the one B is stored in."""
-    a, b = q.stored_a.values, q.stored_b.values
-    if b.shape[1] % BLOCK or q.is_bias or not np.isfinite(b).all():
-        return
-    for coarse, levels, least in (
-        (TensorType.Q4_0, 16, 8.0),
-        (TensorType.Q5_0, 32, 16.0),
-        (TensorType.Q8_0, 256, 127.0),
-    ):
-        blocks = a.reshape(-1, BLOCK)
-        top = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)
-        step = (np.abs(top) / least).astype(np.float16).astype(np.float32)
-        bounds = (np.repeat(step, BLOCK, axis=1)).reshape(a.shape) * np.float32(1.0 if levels < 256 else 0.5)
-        verdict = check(Stored(a, q.stored_a.bounds + bounds), q.stored_b)
-        if verdict.explained and verdict.worst > 0.05:
-            words = f"{q.name} carries the rounding of a coarser format, at most that of {coarse.name}"
-            yield WeightCause("requantized", words, verdict.rel_rms, True)
-            return
-    if q.levels <= 16:
-        return
-    blocks = b.reshape(-1, BLOCK)[:: max(1, b.size // BLOCK // 512)]
-    distinct = max(len(np.unique(row)) for row in blocks)
-    verdict = check(q.stored_a, q.stored_b)
-    if distinct <= 16 and verdict.rel_rms < 0.5:
-        words = f"{q.name} has at most {distinct} different values in every 32: it was quantized more coarsely before"
-        yield WeightCause("requantized", words, verdict.rel_rms, True)
-
-
-def _corrupted(q: _Question) -> Iterator[WeightCause]:
+def _damaged(q: Question) -> Iterator[WeightCause]:
     """A minority of blocks is wrong and all others agree."""
-    share = float(q.affected.mean())
-    if 0 < share <= 0.5:
+    share = float(q.verdict.affected.mean())
+    if 0 < share <= 0.5 and not q.is_vector:
         words = f"{q.name} is damaged {q.where()}; everything else agrees within rounding"
-        patched = np.where(q.mask(), q.stored_b.values, q.stored_a.values)
-        yield replace(_judge(q, "corrupted_blocks", words, replace_values(q.stored_a, patched)), explained=True)
+        yield WeightCause("corrupted_blocks", words, 0.0, True)
 
 
-def _each(stored: Stored, rearrange: Callable[[Floats], Floats]) -> Stored:
-    return Stored(rearrange(stored.values), rearrange(stored.bounds))
+def _unknown(q: Question) -> WeightCause:
+    cause = "bias_wrong" if q.name.endswith(".bias") else "unknown"
+    words = f"{q.name} differs {q.where()} and no known mistake makes one side's values from the other's"
+    return WeightCause(cause, words, q.verdict.rel_rms, cause == "bias_wrong")
 
 
-def replace_values(stored: Stored, values: Floats) -> Stored:
-    """Other values with the same bounds."""
-    return Stored(values.astype(np.float32, copy=False), stored.bounds)
-
-
-_CANDIDATES: tuple[Callable[[_Question], Iterator[WeightCause]], ...] = (
+_CANDIDATES: tuple[Callable[[Question], Iterator[Prediction]], ...] = (
     _zeroed,
-    _factor,
+    _sign_flipped,
     _norm_offset,
-    _truncated,
-    _rope_permutation,
-    _other_tensors,
-    _transposed,
-    _rows_permuted,
-    _requantized,
-    _corrupted,
+    _scaled,
+    permuted_rope,
+    other_tensors,
+    transposed,
+    rows_permuted,
+    truncated,
 )

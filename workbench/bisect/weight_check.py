@@ -1,99 +1,193 @@
-"""Whether the difference of two tensors is explained by the formats they are stored in."""
+"""Whether the difference of two tensors is explained by the formats they are stored in.
 
+Three questions, each blind to what the others see: could every single pair of values come from one source value? Is
+the scale of the whole, and of every head, the same? Is the mean square of the difference that of one rounding?
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.dequantize import dequantize
 from kernels.weight import Weight
-from workbench.bisect.steps import rounding_bound
+from workbench.bisect.slopes import NO_HEADS, Groups, Slopes
+from workbench.bisect.steps import Flags, Floats, Stored
 
 BLOCK = 32  # elements per verdict of a map of affected places; divides every quantization block
-# Elements of healthy pairs stay within 1.0 bounds (1.4 for Q4_K, whose scale search may cut extremes); docs/bisect.md.
-LIMIT = 2.0
-_CHUNK = 1 << 22
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """Values of a tensor, float32 (rows, columns), and how far each may be from its source."""
-
-    values: NDArray[np.float32]
-    bounds: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, weight: Weight) -> "Stored":
-        """The values and bounds of a stored tensor; a vector is one row."""
-        rows = len(weight.rows)
-        return cls(dequantize(weight).reshape(rows, -1), rounding_bound(weight).reshape(rows, -1))
+# One rounding on each side keeps within 1.00 steps; a second one, by a finer format, adds up to 0.2 (docs/bisect.md).
+LIMIT = 1.3
+# Mean square of the distances in steps: 1/3 for values spread evenly, at most 0.42 found; 4/3 where values were cut.
+ROUNDED_ONCE = 0.55
+_CHUNK = 1 << 21
+_FITTED_RANGE = 1.7  # a fitted scale of Q4_0 and Q5_0 stays within this factor of the one that codes were rounded with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightCheck:
     """The verdict on two tensors of one shape.
 
-    explained : no element is further away than LIMIT times what both formats may cost, and no common factor is left.
-    worst : largest distance in multiples of the bound.
-    slope : least-squares factor of the difference on A, minus what rounding noise leaves: 0.02 for a copy scaled 1.02.
+    equal : all values are the same.
+    worst : largest distance in multiples of what both formats may cost; infinite where one is not finite.
+    spread : mean square of that distance over the values inside the range of codes.
+    slope : factor that B is of A where it is not 1 within what rounding leaves uncertain, else None.
     affected : bool (rows, blocks of 32 columns), where the difference is not explained.
     rel_rms : ‖a-b‖/‖b‖ (infinity if B is zero and A is not).
+    cost, cost_of_rows : float64 (columns,) and (rows,), the squares of what the formats may cost, summed over the other
+        dimension.
     """
 
-    explained: bool
+    equal: bool
     worst: float
-    slope: float
-    affected: NDArray[np.bool_]
+    spread: float
+    slope: float | None
+    affected: Flags
     rel_rms: float
+    cost: NDArray[np.float64]
+    cost_of_rows: NDArray[np.float64]
+
+    @property
+    def explained(self) -> bool:
+        """No pair of values further apart than their formats allow, no factor left, one rounding on each side."""
+        return self.worst <= LIMIT and self.slope is None and self.spread <= ROUNDED_ONCE
 
 
-def check(a: Stored, b: Stored) -> WeightCheck:
-    """Judge the difference of two tensors, element by element."""
-    d = b.values - a.values
-    finite = np.isfinite(d)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.where(d == 0, 0.0, np.abs(d) / (a.bounds + b.bounds))
-    excess[~finite & (a.values.view(np.uint32) != b.values.view(np.uint32))] = np.inf
-    columns = excess.shape[1]
-    blocks = np.maximum.reduceat(excess, np.arange(0, columns, BLOCK), axis=1)
-    worst = float(blocks.max())
-    energy_a, energy_b, energy_d = (
-        float(np.square(x[finite], dtype=np.float64).sum()) for x in (a.values, b.values, d)
-    )
-    cross = float((a.values[finite].astype(np.float64) * d[finite]).sum())
-    slope = cross / energy_a if energy_a else 0.0
-    # Rounding alone gives a slope of at most about -(relative error)^2, and what chance leaves of one error per block.
-    chance = 4 * (energy_d / energy_a * 256 / d.size) ** 0.5 if energy_a else np.inf
-    allowed = 2 * energy_d / energy_a + chance if energy_a else np.inf
-    scaled = abs(slope) > allowed and worst > 0
-    rel_rms = (energy_d / energy_b) ** 0.5 if energy_b else (0.0 if energy_d == 0 else float("inf"))
-    affected = np.ones_like(blocks, dtype=bool) if scaled and worst <= LIMIT else blocks > LIMIT
-    return WeightCheck(worst <= LIMIT and not scaled, worst, slope, affected, rel_rms)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The figures of some rows; sums are added over the parts of a tensor."""
+
+    worst: float
+    affected: Flags
+    sums: NDArray[np.float64]  # energy of a, b, d; squared excess and number of values inside the range
+    slopes: Slopes
+    cost: NDArray[np.float64]
+    cost_of_rows: NDArray[np.float64]
 
 
-def check_weights(a: Weight, b: Weight) -> WeightCheck:
+def check(a: Stored, b: Stored, groups: Groups = NO_HEADS) -> WeightCheck:
+    """Judge the difference of two tensors, element by element; `groups` says which rows or columns form heads."""
+    return _whole([_part(a, b, groups)], groups)
+
+
+def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightCheck:
     """Judge two stored tensors of one shape; equal bytes are told without dequantizing."""
     if a.type == b.type and np.array_equal(a.rows, b.rows):
         columns = a.shape[-1]
         nothing = np.zeros((len(a.rows), -(-columns // BLOCK)), dtype=bool)
-        return WeightCheck(True, 0.0, 0.0, nothing, 0.0)
-    share = max(1, _CHUNK // a.shape[-1])
-    parts = [
-        check(*(Stored.of(_rows(weight, start, start + share)) for weight in (a, b)))
-        for start in range(0, len(a.rows), share)
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    return WeightCheck(
-        explained=all(part.explained for part in parts),
-        worst=max(part.worst for part in parts),
-        slope=max((part.slope for part in parts), key=abs),
-        affected=np.concatenate([part.affected for part in parts]),
-        rel_rms=max(part.rel_rms for part in parts),
+        return WeightCheck(True, 0.0, 0.0, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
+    return check_parts(((Stored.of(a, rows), Stored.of(b, rows)) for rows in row_chunks(a, groups)), groups)
+
+
+def check_parts(parts: Iterable[tuple[Stored, Stored]], groups: Groups = NO_HEADS) -> WeightCheck:
+    """Judge two tensors of which consecutive runs of rows, whole heads each, are given."""
+    return _whole([_part(a, b, groups) for a, b in parts], groups)
+
+
+def row_chunks(weight: Weight, groups: Groups = NO_HEADS) -> Iterator[slice]:
+    """Slices of whole heads that keep what stands dequantized in memory small."""
+    whole = groups.rows or 1
+    share = max(1, _CHUNK // (weight.shape[-1] * whole)) * whole
+    for start in range(0, len(weight.rows), share):
+        yield slice(start, min(start + share, len(weight.rows)))
+
+
+def excess_of(a: Stored, b: Stored) -> Floats:
+    """|b - a| in multiples of what both formats may cost, element by element; infinite where one is not finite."""
+    d = b.values - a.values
+    up = d > 0  # B is above: was A cut off at its top, or B at its bottom?
+    with np.errstate(invalid="ignore", divide="ignore"):
+        allowed = _reach(a, up, outward=True) + _reach(b, up, outward=False)
+        excess = np.where(d == 0, np.float32(0), np.abs(d) / allowed)
+    strange = ~np.isfinite(a.values) | ~np.isfinite(b.values)
+    if strange.any():
+        same = a.values.view(np.uint32) == b.values.view(np.uint32)
+        excess[strange] = np.where(same[strange], np.float32(0), np.float32(np.inf))
+    return np.where(np.isnan(excess), np.float32(np.inf), excess)
+
+
+def _reach(side: Stored, up: Flags, outward: bool) -> Floats:
+    """How far a source may lie from the stored value towards the other side's value."""
+    if side.lowest is None or side.highest is None:
+        return side.width
+    cut = np.where(up == outward, side.highest, side.lowest)
+    return np.where(cut, np.float32(np.inf), side.width)
+
+
+def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
+    excess = excess_of(a, b)
+    d = b.values - a.values
+    starts = np.arange(0, d.shape[1], BLOCK)
+    blocks = np.maximum.reduceat(excess, starts, axis=1)
+    if a.fitted or b.fitted:
+        blocks = _with_free_scales(a, b, blocks)
+    inside = _inside(a, b, d)
+    cost = np.where(inside, a.width + b.width, np.abs(d)).astype(np.float64)
+    squares = np.square(np.where(np.isfinite(cost), cost, 0))
+    within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
+    sums = [float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (a.values, b.values, d)]
+    return _Part(
+        float(blocks.max()),
+        blocks > LIMIT,
+        np.array([*sums, np.square(within).sum(), inside.sum()]),
+        Slopes.of(a.values, b.values, inside, groups),
+        squares.sum(axis=0),
+        squares.sum(axis=1),
     )
 
 
-def _rows(weight: Weight, start: int, stop: int) -> Weight:
-    rows = weight.rows[start:stop]
-    shape = (len(rows), weight.shape[1]) if len(weight.shape) == 2 else weight.shape
-    return Weight(weight.name, weight.type, shape, rows)
+def _inside(a: Stored, b: Stored, d: Floats) -> Flags:
+    inside = np.isfinite(d)
+    for side in (a, b):
+        if side.lowest is not None and side.highest is not None:
+            inside &= ~(side.lowest | side.highest)
+    return inside
+
+
+def _with_free_scales(a: Stored, b: Stored, blocks: Floats) -> Floats:
+    """The worst excess of every block, 0 where one factor for a block of fitted scale explains it after all."""
+    row, block = np.nonzero(blocks > LIMIT)
+    if not len(row):
+        return blocks
+    one, other = (side.blocks(row, block, BLOCK) for side in (a, b))
+    fits = np.zeros(len(row), dtype=bool)
+    for source, fitted in ((one, other), (other, one)):
+        if fitted.fitted:
+            fits |= _some_factor_fits(source, fitted)
+    result = blocks.copy()
+    result[row[fits], block[fits]] = 0
+    return result
+
+
+def _some_factor_fits(source: Stored, fitted: Stored) -> Flags:
+    """Whether |x - r v| <= width_x + r width_v has a solution r near 1, row by row; cut values bind on one side."""
+    at_least, at_most = np.full(len(source.values), 1 / _FITTED_RANGE), np.full(len(source.values), _FITTED_RANGE)
+    for sign in (1.0, -1.0):
+        # r (sign v - width_v) <= sign x + width_x, and it does not bind where the source may lie beyond sign v
+        bound = sign * source.values.astype(np.float64) + LIMIT * source.width
+        slope = sign * fitted.values.astype(np.float64) - LIMIT * fitted.width
+        cut = fitted.lowest if sign > 0 else fitted.highest
+        free = (slope == 0) | (np.zeros_like(slope, dtype=bool) if cut is None else cut)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = bound / slope
+        at_most = np.minimum(at_most, np.where(~free & (slope > 0), ratio, np.inf).min(axis=1))
+        at_least = np.maximum(at_least, np.where(~free & (slope < 0), ratio, -np.inf).max(axis=1))
+    return at_least <= at_most
+
+
+def _whole(parts: list[_Part], groups: Groups) -> WeightCheck:
+    energy_a, energy_b, energy_d, squares, inside = np.sum([part.sums for part in parts], axis=0)
+    del energy_a
+    worst = max(part.worst for part in parts)
+    affected = np.concatenate([part.affected for part in parts])
+    slopes = Slopes.joined([part.slopes for part in parts])
+    slope, scaled = slopes.off() if worst > 0 else (None, None)
+    if slope is not None and scaled is not None and not affected.any():
+        affected = affected | groups.spread(scaled, affected.shape, BLOCK)
+    spread = float(squares / inside) if inside else 0.0
+    if spread > ROUNDED_ONCE and not affected.any():
+        affected[:] = True
+    rel_rms = (energy_d / energy_b) ** 0.5 if energy_b else (0.0 if energy_d == 0 else float("inf"))
+    cost = np.sum([part.cost for part in parts], axis=0)
+    of_rows = np.concatenate([part.cost_of_rows for part in parts])
+    equal = bool(energy_d == 0 and worst == 0)
+    return WeightCheck(equal, worst, spread, slope, affected, float(rel_rms), cost, of_rows)

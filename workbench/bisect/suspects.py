@@ -1,0 +1,173 @@
+"""Which factor of a stage is a mistake: a tensor that its formats do not explain, a bias, a setting.
+
+A mistake counts where it changes something: a damaged embedding row that no token asks for is reported, not blamed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from kernels.config import ModelConfig
+from kernels.dequantize import dequantize_rows
+from kernels.forward import Model
+from kernels.paths import Array
+from kernels.stages import Site, execution_order
+from kernels.weight import Weight
+from workbench.bisect.config_causes import config_cause, differing_fields
+from workbench.bisect.customs import Customs, Judged, has, stored_name, tensors_of
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.substitution import Factors
+from workbench.bisect.verdict import Culprit, Factor
+from workbench.bisect.weight_causes import weight_causes
+
+# A change below this share of the output flips at most a few last bits of float32.
+_VISIBLE = 2.0**-26
+_LARGE = 1 << 28  # elements that are looked at one by one for further mistakes; beyond, some rows of each tensor
+_SIBLINGS = ("q", "k", "v")
+
+Run = Callable[[Factors], Array]
+
+
+class Suspects:
+    """The mistakes of a pair, found stage by stage."""
+
+    def __init__(self, customs: Customs, a: Model, b: Model) -> None:
+        self._customs, self._a, self._b = customs, a, b
+        self._seen_fields: set[str] = set()
+        self.notes: list[str] = []
+        self.requantized = False  # some tensor differs as its formats allow
+
+    def culprit(
+        self, site: Site, a: Factors, b: Factors, run: Run, inputs: Mapping[str, Array], tokens: tuple[int, ...]
+    ) -> Culprit | None:
+        """The mistake at a stage, if there is one that shows at this prompt; inputs are A's."""
+        base = run(a.exact())
+        missing = missing_biases(site, self._a, self._b)
+        if missing:
+            change = run(replace(a.exact(), weights=b.weights)) - base
+            if self._shows(change, base):
+                return _bias_culprit(site, missing, self._a, self._b)
+            self.notes.append(f"only one side has {missing[0]}, which changes nothing for these tokens")
+        for judged in self._differing(site):
+            if not judged.wrong:
+                self.requantized = True
+            elif self._visible(site, judged, inputs, tokens, base):
+                return tensor_culprit(site, judged, self._a, self._b)
+            else:
+                self.notes.append(f"{judged.name} is changed, but in no place that these tokens use")
+        return config_cause(site, a, b, run, base)
+
+    def _differing(self, site: Site) -> Iterator[Judged]:
+        for name in tensors_of(site):
+            if has(self._a, name) and has(self._b, name):
+                judged = self._customs.judge(name)
+                if judged.note is not None and judged.note not in self.notes:
+                    self.notes.append(judged.note)
+                if not judged.check.equal:
+                    yield judged
+
+    def _visible(
+        self, site: Site, judged: Judged, inputs: Mapping[str, Array], tokens: tuple[int, ...], base: Array
+    ) -> bool:
+        """Whether the places that are wrong change the stage for these tokens."""
+        affected = judged.check.affected
+        if site.stage == "embedding":
+            return bool(affected[list(tokens)].any())
+        if site.stage not in MATMUL_INPUT:
+            return True
+        x = inputs[MATMUL_INPUT[site.stage]].astype(np.float64)
+        rows = np.flatnonzero(affected.any(axis=1))[:4096]
+        change = _values(self._b, judged.name, rows) - _values(self._a, judged.name, rows)
+        mask = np.repeat(affected[rows], -(-change.shape[1] // affected.shape[1]), axis=1)[:, : change.shape[1]]
+        return self._shows(x @ np.where(mask, change, 0).T, base)
+
+    def _shows(self, change: Array, base: Array) -> bool:
+        size = float(np.linalg.norm(base))
+        return not float(np.linalg.norm(change)) <= _VISIBLE * size  # what is not finite shows
+
+    def others(self, first: Culprit) -> tuple[Culprit, ...]:
+        """Further mistakes, in execution order: tensors, biases, settings; whether they show is not asked."""
+        found: list[Culprit] = []
+        order = execution_order(self._a.config.num_hidden_layers)
+        large = sum(_elements(self._a.weight(name)) for name in self._customs.names) > _LARGE
+        if large:
+            self.notes.append("the model is large: further mistakes were looked for in some rows of every tensor only")
+        for site in order:
+            for name in tensors_of(site):
+                known = name == first.tensor or not (has(self._a, name) and has(self._b, name))
+                if not known and (not large or self._customs.glance(name)) and self._customs.judge(name).wrong:
+                    found.append(tensor_culprit(site, self._customs.judge(name), self._a, self._b))
+            missing = missing_biases(site, self._a, self._b)
+            if missing and first.cause != "bias_missing":
+                found.append(_bias_culprit(site, missing, self._a, self._b))
+                break
+        return (*found, *self._other_settings(first))
+
+    def _other_settings(self, first: Culprit) -> Iterator[Culprit]:
+        for name in differing_fields(self._a.config, self._b.config):
+            cause, stage = SETTINGS[name]
+            if cause != first.cause:
+                words = f"{name} is {getattr(self._a.config, name)} in A and {getattr(self._b.config, name)} in B"
+                yield Culprit(Site(0, stage), "config", cause, words)
+
+    def unseen(self) -> Iterator[str]:
+        """Sentences on settings that differ and never showed."""
+        for name in differing_fields(self._a.config, self._b.config):
+            yield f"{name} differs between A and B, but changes nothing for these tokens"
+
+
+SETTINGS = {
+    "rms_norm_eps": ("rms_norm_eps", "attn_norm"),
+    "rope_theta": ("rope_theta", "q_post_rope"),
+    "rope_type": ("rope_type", "q_post_rope"),
+    "rope_factors": ("rope_theta", "q_post_rope"),
+    "head_dim": ("head_grouping", "q_post_rope"),
+    "num_attention_heads": ("head_grouping", "q_post_rope"),
+    "num_key_value_heads": ("head_grouping", "q_post_rope"),
+}
+
+
+def _elements(weight: Weight) -> int:
+    return int(np.prod(weight.shape))
+
+
+def _values(model: Model, name: str, rows: np.ndarray) -> np.ndarray:
+    weight = model.weight(name)
+    return dequantize_rows(weight.type, np.ascontiguousarray(weight.rows[rows]), weight.shape[-1]).astype(np.float64)
+
+
+def missing_biases(site: Site, a: Model, b: Model) -> list[str]:
+    """Biases of a stage that one side only has."""
+    return [name for name in tensors_of(site) if name.endswith(".bias") and has(a, name) != has(b, name)]
+
+
+def _bias_culprit(site: Site, missing: list[str], a: Model, b: Model) -> Culprit:
+    side = "B" if has(a, missing[0]) else "A"
+    layers = range(a.config.num_hidden_layers)
+    lacking = sum(bool(missing_biases(Site(layer, site.stage), a, b)) for layer in layers)
+    names = " and ".join(name.rpartition("self_attn.")[2] for name in missing)
+    words = f"{side} has no {names} in {lacking} of {len(layers)} layers"
+    return Culprit(site, "weights", "bias_missing", words, missing[0], 0.0)
+
+
+def tensor_culprit(site: Site, judged: Judged, a: Model, b: Model) -> Culprit:
+    """The culprit that a wrong tensor is, with the mistake that reproduces it and the next best one."""
+    causes = weight_causes(judged.name, a, b, judged.check, judged.touched)
+    best = causes[0] if causes[0].explained else causes[-1]
+    runner = next((cause for cause in causes if cause.cause != best.cause), None)
+    runner_up = None
+    if runner is not None and runner is not causes[-1]:
+        runner_up = {"cause": runner.cause, "residual": runner.residual, "reproduces": runner.explained}
+    cause, factor, words = best.cause, _factor_of(best.cause, a.config, b.config), best.explanation
+    if judged.name == "lm_head.weight" and a.config.tie_word_embeddings != b.config.tie_word_embeddings:
+        cause, factor = "tied_embedding", "config"
+        words = f"the output head is the embedding matrix in {'A' if a.config.tie_word_embeddings else 'B'} only"
+    if runner_up is not None and runner_up["reproduces"]:
+        words += f"; {runner_up['cause']} would explain it as well"
+    tensor = stored_name(a, judged.name) if stored_name(a, judged.name) == stored_name(b, judged.name) else judged.name
+    return Culprit(site, factor, cause, words, tensor, best.residual, runner_up=runner_up)
+
+
+def _factor_of(cause: str, a: ModelConfig, b: ModelConfig) -> Factor:
+    return "config" if cause == "tied_embedding" and a.tie_word_embeddings != b.tie_word_embeddings else "weights"
