@@ -9,7 +9,7 @@ PEER_PYTHON ?= $(PEERS)/bin/python
 .PHONY: demo test check bench bench-peers setup clean
 
 demo: setup
-	$(BIN)/workbench demo --fault rope_theta; test $$? -le 1 # 1 says that the copies differ, as they should
+	$(BIN)/workbench demo --fault permuted_rope; test $$? -le 1 # 1 says that the copies differ, as they should
 
 test: setup
 	$(BIN)/pytest
@@ -40,4 +40,4 @@ $(VENV)/ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) .bench .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
