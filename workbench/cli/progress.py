@@ -7,6 +7,7 @@ from types import TracebackType
 
 _INTERVAL = 0.1  # seconds between two paintings
 _BAR = 20  # characters
+_MANY = 100_000  # steps beyond which, as with bytes, a share says more than their number
 
 
 class ProgressLine:
@@ -32,7 +33,8 @@ class ProgressLine:
             return
         self._painted = now
         full = round(_BAR * min(done, total) / total) if total else 0
-        bar = f"[{'#' * full}{'-' * (_BAR - full)}] {done}/{total}  " if total else ""
+        count = f"{100 * done // total} %" if total > _MANY else f"{done}/{total}"
+        bar = f"[{'#' * full}{'-' * (_BAR - full)}] {count}  " if total else ""
         self._paint(bar + text)
 
     def _paint(self, line: str) -> None:

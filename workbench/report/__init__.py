@@ -34,7 +34,8 @@ def export(session: "Session", target: Path | None = None, progress: "Progress" 
     document = _rendered(facts(found, picture.name, progress))
     write_atomically(picture, map_svg(title, maps))
     write_atomically(target, document)
-    session.log("exported", report=str(target))
+    inside = target.absolute().is_relative_to(session.folder)
+    session.log("exported", report=str(target.absolute().relative_to(session.folder)) if inside else str(target))
     return target
 
 

@@ -48,7 +48,7 @@ def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, A
         "maps": [_map(comparison, metric) for metric in comparison.shown],
         "cell": _cell(found),
         "weights": weight_facts(found.models, progress),
-        "hypotheses": session.hypotheses(),
+        "hypotheses": [(hypothesis, _evidence(hypothesis.evidence)) for hypothesis in session.hypotheses()],
         "problems": session.problems(),
         "commands": _commands(found),
     }
@@ -99,6 +99,18 @@ def _population(comparison: Comparison) -> str:
 
 def _listed(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items()) or "none"
+
+
+def _evidence(evidence: Mapping[str, Any]) -> list[str]:
+    """Return the figures of a hypothesis in one line, and a line for each group among them."""
+
+    def figures(facts: Mapping[str, Any]) -> str:
+        plain = {name: value for name, value in facts.items() if value is not None and not isinstance(value, Mapping)}
+        return _listed({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in plain.items()})
+
+    groups = {name: value for name, value in evidence.items() if isinstance(value, Mapping)}
+    lines = [f"evidence: {figures(evidence)}"] if evidence else []
+    return lines + [f"{name}: {figures(group)}" for name, group in groups.items()]
 
 
 def _map(comparison: Comparison, metric: Metric) -> dict[str, Any]:
