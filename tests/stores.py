@@ -37,7 +37,7 @@ def stage_values(site: Site, dtype: type = np.float32, rows: int = len(TOKENS)) 
     return np.random.default_rng(seed).standard_normal((rows, 8 + STAGES.index(site.stage))).astype(dtype)
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - what happened, not what is wrong
     pass
 
 
@@ -55,9 +55,9 @@ def write_store(path: Path, run: RunRecord | None = None, dtype: type = np.float
             assert state.dtype == dtype
             assert np.array_equal(state, expected)
         for number, site in enumerate(execution_order(run.config.num_hidden_layers)):
-            if site.stage == MISSING or resumed and (site.stage == "embedding" or (site.layer or 0) < resumed != 0):
-                if site.layer is not None or site.stage == "embedding":
-                    continue
+            done = resumed and (site.stage == "embedding" or (site.layer is not None and site.layer < resumed))
+            if site.stage == MISSING or done:
+                continue
             if number == stop_at:
                 raise Interrupted
             values = output if site.stage == LAYER_STAGES[-1] else stage_values(site, dtype)

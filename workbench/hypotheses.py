@@ -125,12 +125,11 @@ def write(folder: Path, hypothesis: Hypothesis) -> Hypothesis:
             text = f"---\n{_yaml(hypothesis.front())}---\n{hypothesis.body}"
         else:
             text = _revised(folder / hypothesis.filename, hypothesis)
-        content = text.encode("utf-8", "backslashreplace")
-        write_atomically(folder / hypothesis.filename, content)
+        write_atomically(folder / hypothesis.filename, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         where = _shown(folder / hypothesis.filename)
         raise HypothesisError(f"{where} cannot be written ({error.strerror}); the note is not saved.") from error
-    return replace(hypothesis, source=content.decode())
+    return read(folder / hypothesis.filename)
 
 
 def _text(path: Path) -> str:
@@ -206,14 +205,17 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that keeps the lines of a text as they are."""
+    """YAML that keeps the lines of a text as they are, and escapes what cannot be seen."""
 
 
-def _literal(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    visible = text.replace("\n", "").isprintable()
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if not visible else "|" if "\n" in text else None
+    )
 
 
-_Dumper.add_representer(str, _literal)
+_Dumper.add_representer(str, _text_node)
 
 
 def _yaml(record: Mapping[str, Any]) -> str:

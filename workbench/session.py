@@ -116,7 +116,7 @@ class Session:
             raise SessionError(f"{where} cannot be written ({error.strerror}); the view is not saved.") from error
         self.spec = replace(self.spec, view=dict(view))
 
-    def log(self, kind: str, **facts: Any) -> None:  # noqa: ANN401
+    def log(self, kind: str, /, **facts: Any) -> None:  # noqa: ANN401
         """Append an entry to the session's log."""
         append_log(self.folder, kind, **facts)
 
@@ -152,7 +152,7 @@ class Session:
         return written
 
 
-def append_log(folder: Path, kind: str, **facts: Any) -> None:  # noqa: ANN401
+def append_log(folder: Path, kind: str, /, **facts: Any) -> None:  # noqa: ANN401
     """Append one line to a session's log.jsonl and bring it to the disk; other processes may do so at the same time."""
     line = json.dumps(plain({"time": now(), "kind": kind, **facts})).encode() + b"\n"
     path = folder / "log.jsonl"

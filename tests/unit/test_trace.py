@@ -219,7 +219,7 @@ def test_an_unfinished_store_is_not_opened_as_a_trace(tmp_path):
     path, partial = tmp_path / "run.h5", tmp_path / "run.h5.partial"
     with pytest.raises(Interrupted):
         write_store(path, stop_at=40)
-    with pytest.raises(StoreError, match="unfinished .*trace again to complete it"):
+    with pytest.raises(StoreError, match=r"unfinished .*trace again to complete it"):
         open_trace(path)
     with pytest.raises(StoreError, match=r"unfinished \(2 of 3 layers\); trace again"):
         open_trace(partial)
@@ -400,7 +400,8 @@ for attempt in range(400):
         del content[dice.randrange(len(content)):]
     else:
         for _ in range(dice.choice((1, 3, 30))):
-            content[dice.randrange(min(len(content), dice.choice((600, 5000, 10**9))))] = dice.choice((0, 255, dice.randrange(256)))
+            place = dice.randrange(min(len(content), dice.choice((600, 5000, 10**9))))
+            content[place] = dice.choice((0, 255, dice.randrange(256)))
     victim.unlink(missing_ok=True)
     victim.write_bytes(content)
     try:
