@@ -17,7 +17,7 @@ def command(fault: str | None, layer: int, list_faults: bool, folder: Path | Non
     """Open a small trained model, as GGUF, beside an APR copy of it that is healthy or has a fault you choose.
 
     \b
-    Example:  workbench demo --fault rope_theta
+    Example:  workbench demo --fault permuted_rope
     """  # noqa: D301
     if list_faults:
         return _list(as_json)
