@@ -43,6 +43,7 @@ class WorkbenchApp(ReportsWorkerErrors, App[int]):
 
     TITLE = "workbench"
     CSS_PATH = "app.tcss"
+    NOTIFICATION_TIMEOUT = 4
     COMMANDS: ClassVar = {ActionProvider}
     AUTO_FOCUS = "MapView, LineList, OptionList, Input"
 

@@ -1,4 +1,7 @@
-"""The map: one character per cell on a heat colour, in a grid of stages and layers that scrolls by half a page."""
+"""The map: cells on heat colours in a grid of stages and layers that scrolls by half a page.
+
+A cell is a digit, or where there is room its figure, with a mark behind it when it is out of band.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -42,6 +45,7 @@ HEAT = tuple(
     Style(color="#ffffff" if level < LEVELS // 2 else "#000000", bgcolor=colour) for level, colour in enumerate(PALETTE)
 )
 _CURSOR = Style(bold=True, reverse=True)
+_FIGURES = 10  # columns of a cell that shows its figure
 STAGE_LABEL = max(map(len, STAGES)) + 2
 LAYER_LABEL = 5
 
@@ -83,7 +87,8 @@ class MapView(ScrollView, can_focus=True):
         self.stage_rows = stage_rows
         room = self.size.width - self._gutter - 1
         columns = max(self._columns, 1)
-        self.cell_width = 4 if not stage_rows else 3 if columns * 3 <= room else 2
+        narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
+        self.cell_width = _FIGURES if columns * _FIGURES <= room else narrow
         self.virtual_size = Size(self._gutter + 1 + self._columns * self.cell_width, self._head + self._rows)
         self.show_cursor()
         self.refresh()
@@ -221,6 +226,7 @@ class MapView(ScrollView, can_focus=True):
                 text = f"{text:>2}" if width == 3 or layer > 9 else text
             else:
                 text = _HEADS[self.model.stage_axis[column]][y]
+            text = f"{text:>{_FIGURES - 2}}" if width == _FIGURES else text
             segments.append(Segment(f"{text:<{width}}"[:width], current if column == here else plain))
         return segments
 
@@ -236,20 +242,19 @@ class MapView(ScrollView, can_focus=True):
         for column in self._columns_shown():
             site = self._site(row, column)
             text, style = ("  ", plain) if site is None else self._cell(site)
-            wide = self.cell_width - 2
-            if (row, column) == cursor:
-                if wide:
-                    segments += [Segment(f"[{text[0]}]", style + _CURSOR), Segment(" " * (wide - 1), style)]
-                else:  # the bracket takes the place of the mark of the cell before, whose digit says the same
-                    before = segments.pop()
-                    segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
-                    segments.append(Segment(f"[{text[0]}]", style + _CURSOR))
-            else:
-                segments.append(Segment(f"{'' if not wide else ' '}{text}{' ' * (wide - 1)}", style))
+            if (row, column) != cursor:
+                text = text if self.cell_width == 2 else f" {text}"
+                segments.append(Segment(f"{text:<{self.cell_width}}", style))
+                continue
+            if self.cell_width == 2:  # the bracket takes the place of the mark of the cell before, whose digit tells
+                before = segments.pop()
+                segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
+            text = f"[{text[0]}]" if self.cell_width < 4 else f"[{text:<{self.cell_width - 2}}]"
+            segments.append(Segment(text, style + _CURSOR))
         return segments
 
     def _cell(self, site: Site) -> tuple[str, Style]:
-        """Glyph and mark of a cell, and its style."""
+        """Glyph or figure of a cell with its mark, and its style."""
         look = self.model.look(site)
         if look is None:
             return "  ", self._style("map--plain")
@@ -257,9 +262,10 @@ class MapView(ScrollView, can_focus=True):
             style = self._style("map--outside" if look.outside else "map--plain")
         else:
             style = HEAT[look.level]
-        if look.outside:
-            return look.glyph + OUTSIDE, style + Style(bold=True)
-        return look.glyph + " ", style
+        shown = look.glyph
+        if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
+            shown = f"{look.glyph if look.level is None else look.text:>{_FIGURES - 3}}"
+        return (shown + OUTSIDE, style + Style(bold=True)) if look.outside else (f"{shown} ", style)
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(name)
