@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from store.artifact import open_artifact
@@ -25,6 +26,17 @@ def test_inspect_lists_what_the_file_holds(capsys):
     text = capsys.readouterr().out
     assert "model.layers.5.mlp.down_proj.weight" in text
     assert "no problems found" in text
+
+
+def test_inspect_tells_what_a_trace_of_another_engine_holds(tmp_path, capsys):
+    np.savez(tmp_path / "dump.npz", **{"stage|0|attn_norm": np.ones((2, 8), np.float32)})
+    record = printed(["inspect", tmp_path / "dump.npz"], capsys)
+    assert record["tokens"] is None
+    assert record["stages"] == [{"layer": 0, "stage": "attn_norm", "shape": [2, 8], "dtype": "float32"}]
+    assert run(["inspect", str(tmp_path / "dump.npz")]) == 0
+    text = capsys.readouterr().out
+    assert "1 of 19 measured" in text
+    assert "what the format does not say" in text
 
 
 def test_inspect_shows_no_escape_sequence_of_a_file(tmp_path, capsys):

@@ -9,6 +9,7 @@ from workbench.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
     from store.artifact import Artifact
+    from store.foreign import ForeignTrace
     from store.trace import Trace
 
 
@@ -21,15 +22,17 @@ def command(source: Path, as_json: bool) -> int:
     \b
     Example:  workbench inspect model.gguf
     """  # noqa: D301
+    from store.artifact import open_artifact
+    from store.foreign import is_trace as is_foreign_trace
+    from store.foreign import open_foreign
+    from store.trace import open_trace
     from workbench.sides import is_trace
 
     if is_trace(source):
-        from store.trace import open_trace
-
         record, lines = _trace(open_trace(source, partial=True))
+    elif is_foreign_trace(source):
+        record, lines = _foreign(open_foreign(source))
     else:
-        from store.artifact import open_artifact
-
         record, lines = _artifact(open_artifact(source))
     if as_json:
         print_json(record)
@@ -149,6 +152,39 @@ def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
         "stages",
         f"  {coverage['ok']} measured, {coverage['absent']} not in the model, {coverage['unmeasured']} unmeasured",
     ]
+    return record, lines
+
+
+def _foreign(trace: "ForeignTrace") -> tuple[dict[str, Any], list[str]]:
+    from kernels.stages import execution_order
+    from store.text import printable
+    from workbench.cli.tables import aligned
+    from workbench.plain import plain
+
+    sites = trace.sites()
+    expected = len(execution_order(trace.layers))
+    record = {
+        "path": str(trace.path),
+        "format": "foreign trace",
+        "engine": trace.engine,
+        "sha256": trace.sha256,
+        "tokens": None if trace.tokens is None else list(trace.tokens),
+        "layers": trace.layers,
+        "settings": plain(trace.settings),
+        "stages": [
+            {"layer": site.layer, "stage": site.stage, "shape": trace.shape(site), "dtype": trace.dtype(site)}
+            for site in sites
+        ],
+        "notes": list(trace.notes),
+        "not_carried": list(trace.not_carried),
+    }
+    facts = {"engine": trace.engine, "sha256": trace.sha256, "layers": trace.layers, **plain(trace.settings)}
+    facts["tokens"] = "not recorded" if trace.tokens is None else ",".join(map(str, trace.tokens))
+    lines = [f"{printable(str(trace.path))}: trace of {printable(trace.engine)}", "", "run"]
+    lines += aligned([(printable(str(name)), printable(str(value))) for name, value in facts.items()], indent="  ")
+    lines += ["", "stages", f"  {len(sites)} of {expected} measured"]
+    for title, sentences in (("notes", trace.notes), ("what the format does not say", trace.not_carried)):
+        lines += ["", title, *(f"  {printable(sentence, 1000)}" for sentence in sentences)] if sentences else []
     return record, lines
 
 
