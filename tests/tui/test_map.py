@@ -25,8 +25,7 @@ async def test_the_map_fills_while_the_capture_runs(session, size):
     app, capture = app_for(session, SideReady("a", fakes.run_record()), SideReady("b", fakes.run_record("b.apr")))
     cells, narrow = fakes.cells(), size[0] == 80  # figures where there is room for them
     async with app.run_test(size=size) as pilot:
-        await until(pilot, lambda: "attn_norm" in screen_text(pilot))
-        assert "0/67 compared" in screen_text(pilot)
+        await until(pilot, lambda: "0/67 compared" in screen_text(pilot))
         capture.say(*(CellReady(cell) for cell in cells[:45]))
         await until(pilot, lambda: "45/67 compared" in screen_text(pilot))
         assert rows(pilot)["ffn_gate"].split() == ["=", "=", "7!" if narrow else "3!"]

@@ -195,4 +195,4 @@ def _strip_title(elements: Elements, grid: NDArray[np.float64]) -> str:
         return "no element differs"
     top = format_value(float(finite.max())) if finite.size else "not finite"
     tokens, channels = -(-len(elements.positions) // grid.shape[0]), -(-elements.channels // grid.shape[1])
-    return f"token × channel, largest |d| of {tokens}×{channels}; 7 is {top}, each step ÷√10, = none"
+    return f"token × channel, largest |d| of {tokens}×{channels}; 7 is {top}, each step ÷2, = none"

@@ -10,7 +10,6 @@ from workbench.heat import IDENTICAL, LEVELS, OUTSIDE
 from workbench.metrics import format_value
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_STEP = math.sqrt(10)  # a level of the strip is this many times the level below
 
 
 def bars(counts: NDArray[np.int64]) -> str:
@@ -41,7 +40,7 @@ def histograms(a: NDArray[np.float32], b: NDArray[np.float32], width: int) -> li
 
 
 def strip_levels(grid: NDArray[np.float64]) -> list[list[tuple[str, int | None]]]:
-    """Glyph and heat level of every part of Elements.strip: 7 at the largest |d|, half a power of ten per step."""
+    """Glyph and heat level of every part of Elements.strip: 7 at the largest |d|, half of it at 6, and so on."""
     finite = grid[np.isfinite(grid)]
     top = float(finite.max()) if finite.size else 0.0
 
@@ -50,7 +49,7 @@ def strip_levels(grid: NDArray[np.float64]) -> list[list[tuple[str, int | None]]
             return IDENTICAL[0], 0
         if not math.isfinite(value):
             return OUTSIDE, None
-        level = max(LEVELS - 1 + math.ceil(math.log(value / top, _STEP) - 0.5), 0)
+        level = max(LEVELS - 1 + math.floor(math.log2(value / top)), 0)
         return str(level), level
 
     return [[place(float(value)) for value in row] for row in grid]
