@@ -44,23 +44,17 @@ def command(source: Path, as_json: bool) -> int:
 def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
     from dataclasses import asdict
 
-    from store.text import printable
-    from workbench.cli.tables import aligned, bytes_text, shape_text
-
-    config = asdict(artifact.config)
-    tensors = list(artifact.tensors.values())
     types: dict[str, dict[str, int]] = {}
-    for tensor in tensors:
+    for tensor in artifact.tensors.values():
         of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
         of_type["tensors"] += 1
         of_type["bytes"] += tensor.nbytes
-    tokenizer = _tokenizer(artifact)
     record = {
         "path": str(artifact.path),
         "format": artifact.format,
         "size": artifact.size,
         "files": [str(file) for file in artifact.files],
-        "config": config,
+        "config": asdict(artifact.config),
         "types": types,
         "tensors": [
             {
@@ -73,27 +67,32 @@ def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
                 "offset": tensor.offset,
                 "rows_reordered": artifact.permuted(tensor.name),
             }
-            for tensor in tensors
+            for tensor in artifact.tensors.values()
         ],
-        "tokenizer": tokenizer,
+        "tokenizer": _tokenizer(artifact),
         "problems": list(artifact.problems),
     }
-    lines = [f"{printable(str(artifact.path))}: {artifact.format}, {bytes_text(artifact.size)}", "", "configuration"]
-    lines += aligned([(name, _short(value)) for name, value in config.items()], indent="  ")
-    lines += ["", f"tokenizer: {', '.join(f'{k} {printable(str(v))}' for k, v in tokenizer.items() if v is not None)}"]
-    lines += ["", f"{len(tensors)} tensors"]
-    counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in types.items()]
+    return record, _artifact_lines(record)
+
+
+def _artifact_lines(record: dict[str, Any]) -> list[str]:
+    from store.text import printable
+    from workbench.cli.tables import aligned, bytes_text, shape_text
+
+    lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", "", "configuration"]
+    lines += aligned([(name, _short(value)) for name, value in record["config"].items()], indent="  ")
+    tokenizer = (f"{name} {printable(str(value))}" for name, value in record["tokenizer"].items() if value is not None)
+    lines += ["", f"tokenizer: {', '.join(tokenizer)}", "", f"{len(record['tensors'])} tensors"]
+    counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in record["types"].items()]
     lines += aligned([("type", "tensors", "size"), *counts], right=frozenset({1, 2}), indent="  ")
     rows: list[tuple[str, ...]] = [("tensor", "type", "shape", "size", "offset")]
-    for tensor in tensors:
-        where = f"{tensor.offset}" + (" (rows reordered)" if artifact.permuted(tensor.name) else "")
-        rows.append(
-            (printable(tensor.name), tensor.type.name, shape_text(tensor.shape), bytes_text(tensor.nbytes), where)
-        )
+    for tensor in record["tensors"]:
+        where = f"{tensor['offset']}{' (rows reordered)' if tensor['rows_reordered'] else ''}"
+        size = bytes_text(tensor["bytes"])
+        rows.append((printable(tensor["name"]), tensor["type"], shape_text(tensor["shape"]), size, where))
     lines += ["", *aligned(rows, indent="  ")]
-    problems = [f"  {printable(problem, 1000)}" for problem in artifact.problems]
-    lines += ["", "problems", *problems] if problems else ["", "no problems found"]
-    return record, lines
+    problems = [f"  {printable(problem, 1000)}" for problem in record["problems"]]
+    return [*lines, "", *(["problems", *problems] if problems else ["no problems found"])]
 
 
 def _tokenizer(artifact: "Artifact") -> dict[str, Any]:
