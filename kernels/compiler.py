@@ -58,9 +58,19 @@ def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:
     return decorate
 
 
-def helper(*, reassociate: bool = False) -> Callable[[F], F]:
-    """Compile a function that only kernels call; it is built into each of its callers."""
-    return lambda function: _njit(function, reassociate)
+def helper(*, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
+    """Compile a function that only kernels call; it is built into each of its callers.
+
+    of : what tells a closure from others of the same definition. Numba links cached functions by their name and a
+    number that starts anew in every process, so closures compiled in different processes would pass for each other.
+    """
+
+    def decorate(function: F) -> F:
+        if of is not None:
+            function.__qualname__ += "_" + hashlib.sha256(repr(of).encode()).hexdigest()[:16]
+        return _njit(function, reassociate)
+
+    return decorate
 
 
 def _njit(function: F, reassociate: bool) -> F:

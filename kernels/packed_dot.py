@@ -51,7 +51,7 @@ def plain_dot(scheme: Scheme, tokens: int) -> Dot:
     """The dots of one row with `tokens` tokens as plain loops."""
     dot = _plain_row(scheme)
 
-    @helper()
+    @helper(of=(scheme, tokens))
     def dots(t, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, columns, r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
         for token in range(t, t + tokens):
             out[token, r] = dot(blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, token)
@@ -63,7 +63,7 @@ def _plain_row(scheme: Scheme) -> Callable[..., np.float32]:
     groups, scales_in_group, offset = scheme.groups, scheme.scales, scheme.offset
     min_lanes, min_sum = scheme.mins == "lanes", scheme.mins == "sum"
 
-    @helper()
+    @helper(of=scheme)
     def dot(
         blocks: int,
         codes: NDArray[np.int8],

@@ -1,6 +1,7 @@
 """Working through the tokens a few at a time, so that what is loaded for one serves its neighbours too."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kernels.compiler import helper
@@ -8,14 +9,14 @@ from kernels.compiler import helper
 TOKENS = 4  # taken together at most
 
 
-def over_tokens(make: Callable[[int], Callable[..., None]]) -> Callable[..., None]:
+def over_tokens(make: "partial[Callable[..., None]]") -> Callable[..., None]:
     """A kernel function of (tokens, *arguments) that calls f(t, *arguments) for groups of up to TOKENS tokens.
 
     make(k) gives the function f for k tokens t, t+1, ...; the groups cover range(tokens).
     """
     one, two, three, four = (make(count) for count in range(1, TOKENS + 1))
 
-    @helper()
+    @helper(of=(make.func.__qualname__, make.args))
     def run(tokens: int, *arguments: Any) -> None:  # noqa: ANN401
         for t in range(0, tokens, 4):
             left = tokens - t
