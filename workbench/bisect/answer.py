@@ -143,7 +143,7 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
             ("floor", cell.floor),
         )
         yield _row("cell", ", ".join(f"{name} {format_value(value)}" for name, value in parts) + ", of B's norm")
-    shares = [f"{name} {share:.1%}" for name, share in culprit.shares.items() if share is not None]
+    shares = [f"{name} {round(share, 3) + 0.0:.1%}" for name, share in culprit.shares.items() if share is not None]
     if shares:
         yield _row("shares", ", ".join(shares))
     if culprit.runner_up is not None:
