@@ -151,7 +151,7 @@ class WorkbenchApp(ReportsWorkerErrors, App[int]):
         """Write a hypothesis about the cell under the cursor."""
         screen = self.map_screen
         site = screen.model.cursor
-        evidence = compact_text(screen.report(), 64, 4)
+        evidence = compact_text(screen.report(), 64, 2)
 
         def saved(path: str | None) -> None:
             words = "The draft is kept." if path is None else f"Saved: {printable(path, 400)}"

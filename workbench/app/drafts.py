@@ -42,7 +42,9 @@ class Drafts:
         records.pop(str(site), None)
         if not draft.empty:
             records[str(site)] = asdict(draft)
-        if records or self._path.exists():
+        if not records:
+            self._path.unlink(missing_ok=True)
+        else:
             write_atomically(self._path, json.dumps(records, indent=1, ensure_ascii=False))
 
     def _read(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from workbench.app.actions import bindings
 from workbench.app.list_screen import ListScreen
 from workbench.app.workers import complain
 from workbench.hypotheses import STATUSES, Hypothesis
+from workbench.metrics import METRICS, format_value
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -115,6 +116,10 @@ class HypothesesScreen(ListScreen):
         population = hypothesis.evidence.get("population")
         if population:
             measured = {key: hypothesis.evidence.get(key) for key in ("std_ratio", "rel_rms", "max_abs")}
-            figures = "  ".join(f"{key} {value}" for key, value in measured.items() if value is not None)
+            figures = "  ".join(
+                f"{METRICS[key].label} {format_value(value)}"
+                for key, value in measured.items()
+                if isinstance(value, int | float)
+            )
             text.append(f"Evidence: {printable(str(population))}  {printable(figures, 300)}")
         return text
