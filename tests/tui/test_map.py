@@ -214,6 +214,29 @@ async def test_a_terminal_too_small_says_so_and_recovers(session):
         await until(pilot, lambda: "ffn_gate" in screen_text(pilot))
 
 
+async def test_the_mouse_does_what_the_keys_do(session):
+    app, _ = app_for(session)
+    fakes.write_traces(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        view = screen.query_one(MapView)
+        place = view.render_line(11).text.index("7!"), 11
+        await pilot.click(MapView, offset=place)
+        assert screen.model.cursor == fakes.FAULTY
+        await pilot.click(MapView, offset=place)
+        await until(pilot, lambda: app.screen is not screen)
+
+
+async def test_a_session_folder_that_is_gone_costs_the_view_but_not_the_app(session):
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until_filled(pilot)
+        (session.folder / "session.json").unlink()
+        await pilot.press("m", "t")
+        await until(pilot, lambda: "is not a session" in " ".join(screen_text(pilot).replace("▌", " ").split()))
+        assert "relative RMS │ last token (3)" in screen_text(pilot)
+
+
 async def test_rows_and_columns_are_exchanged(session):
     app, _ = app_for(session)
     async with app.run_test(size=(120, 40)) as pilot:

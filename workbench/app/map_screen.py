@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Static
 
+from kernels.errors import WorkbenchError
 from kernels.stages import Site, execution_order
 from store.text import printable
 from workbench.app.actions import bindings
@@ -25,7 +26,7 @@ from workbench.app.metric_screen import MetricScreen
 from workbench.app.prompt_screen import PromptScreen
 from workbench.app.sources import open_tensors
 from workbench.app.status_line import StatusLine
-from workbench.app.workers import ReportsWorkerErrors
+from workbench.app.workers import ReportsWorkerErrors, complain
 from workbench.capture import CellReady, Failed, Finished, Progress, SideReady
 from workbench.cells import Cell
 from workbench.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
@@ -138,6 +139,10 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
         self._show_cell()
         self._view_changed()
 
+    async def on_map_view_opened(self) -> None:
+        """Open the cell that was clicked."""
+        await self.run_action("app.open_cell")
+
     def _view_changed(self) -> None:
         self._changed = True
         if self._save_timer is None:
@@ -146,7 +151,10 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
     def save_view(self) -> None:
         """Write what is shown to the session folder."""
         self._save_timer = None
-        self.session.save_view(self.model.view.to_json())
+        try:
+            self.session.save_view(self.model.view.to_json())
+        except WorkbenchError as error:
+            complain(self.app, error)
 
     def action_move(self, rows: int, columns: int) -> None:
         """Move the cursor."""

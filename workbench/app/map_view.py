@@ -93,6 +93,10 @@ class MapView(ScrollView, can_focus=True):
         self.show_cursor()
         self.refresh()
 
+    def on_resize(self) -> None:
+        """Fill the new size."""
+        self.lay_out(self.stage_rows)
+
     @property
     def _gutter(self) -> int:
         return STAGE_LABEL if self.stage_rows else LAYER_LABEL

@@ -102,7 +102,10 @@ class NoteScreen(ModalScreen[str | None]):
 
     def _keep(self) -> None:
         self._stop_timer()
-        self._drafts.put(self._site, self._draft())
+        try:
+            self._drafts.put(self._site, self._draft())
+        except OSError as error:
+            self._complain(f"The draft cannot be written ({error.strerror}); copy it before you leave.")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
