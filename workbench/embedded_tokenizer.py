@@ -2,6 +2,7 @@
 
 import heapq
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -47,9 +48,9 @@ class EmbeddedTokenizer:
         eos = [v.eos_id] if v.add_eos and v.eos_id is not None else []
         return [*bos, *ids, *eos]
 
-    def piece(self, token: int) -> str:
-        """Return the text of one token, "" if it has none."""
-        return self.shown(self.tokens[token]) if 0 <= token < len(self.tokens) else ""
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text of each token, "" if it has none."""
+        return [self.shown(self.tokens[token]) if 0 <= token < len(self.tokens) else "" for token in tokens]
 
     def encode_part(self, text: str, after_special: bool) -> list[int]:
         """Return the ids of text without special tokens; `after_special` at the start and behind a special token."""
@@ -97,34 +98,44 @@ _SPLITS: dict[str, _Split] = {
 
 
 class ByteLevelBpe(EmbeddedTokenizer):
-    """Tokenizer "gpt2": words are cut by a regular expression, their bytes merged by rank."""
+    """Tokenizer "gpt2": words are cut by regular expressions, their bytes merged by rank."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+        from tokenizers import Regex, pre_tokenizers
 
         super().__init__(vocabulary)
         split = _SPLITS.get(vocabulary.pre or "default")
         if split is None:
             known = ", ".join(_SPLITS)
             raise ValueError(f"unknown pre-tokenizer {printable(str(vocabulary.pre))}, known are {known}")
-        if missing := sum(character not in self.ids for character in byte_alphabet()):
-            raise ValueError(f"the vocabulary has no token for {missing} of the 256 byte values")
         lines: list[str] = vocabulary.merges.decode() if vocabulary.merges else []
-        # "left right", where the left part may itself start with a space
-        merges = [(line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0]
+        # "left right", where the left part may itself start with a space; of equal lines the first counts
+        pairs = ((line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0)
+        self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(pairs)))}
         self.adds_bos = split.adds_bos
-        self._bpe = Tokenizer(models.BPE(self.ids, merges, ignore_merges=split.whole_words))
-        words = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]
-        self._bpe.pre_tokenizer = pre_tokenizers.Sequence([*words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+        self._whole_words = split.whole_words
+        self._words = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]
+        )
 
     def encode_part(self, text: str, after_special: bool) -> list[int]:  # noqa: ARG002
-        """Return the ids of text without special tokens."""
-        ids: list[int] = self._bpe.encode(text).ids
+        """Return the ids of text without special tokens; what no token covers becomes one token per byte."""
+        ids: list[int] = []
+        for word, _ in self._words.pre_tokenize_str(text):
+            spelled = to_byte_alphabet(word)
+            whole = self._whole_words and spelled in self.ids
+            for piece in [spelled] if whole else merged(list(spelled), lambda a, b: self._ranks.get((a, b))):
+                ids += [self.ids[piece]] if piece in self.ids else [self._byte(character) for character in piece]
         return ids
 
     def shown(self, token: str) -> str:
         """Return the text that a token of the vocabulary stands for."""
         return from_byte_alphabet(token)
+
+    def _byte(self, character: str) -> int:
+        if character not in self.ids:
+            raise ValueError(f"the vocabulary has no token for the byte 0x{byte_alphabet()[character]:02X}")
+        return self.ids[character]
 
 
 class SentencePiece(EmbeddedTokenizer):
@@ -143,13 +154,9 @@ class SentencePiece(EmbeddedTokenizer):
         """Return the ids of text without special tokens; what no token covers becomes one token per UTF-8 byte."""
         marked = (self._prefix if after_special else "") + text.replace(" ", _SPACE)
         ids: list[int] = []
-        for piece in self._merged(marked):
-            whole = self.ids.get(piece)
-            ids += (
-                [whole]
-                if whole is not None
-                else [self._byte(byte) for byte in piece.encode("utf-8", "surrogateescape")]
-            )
+        for piece in merged(list(marked), self._order):
+            bytes_of_piece = piece.encode("utf-8", "surrogateescape")
+            ids += [self.ids[piece]] if piece in self.ids else [self._byte(byte) for byte in bytes_of_piece]
         return ids
 
     def shown(self, token: str) -> str:
@@ -158,29 +165,9 @@ class SentencePiece(EmbeddedTokenizer):
             return bytes.fromhex(token[3:5]).decode("utf-8", "surrogateescape")
         return token.replace(_SPACE, " ")
 
-    def _merged(self, text: str) -> list[str]:
-        """Merge neighbours, the best score first and then the leftmost, until no pair is a token."""
-        pieces = list(text)
-        before, behind = list(range(-1, len(pieces) - 1)), [*range(1, len(pieces)), -1]
-        waiting: list[tuple[float, int, int, str]] = []
-
-        def consider(left: int, right: int) -> None:
-            if left >= 0 and right >= 0 and (token := self.ids.get(pieces[left] + pieces[right])) is not None:
-                heapq.heappush(waiting, (-self._scores[token], left, right, pieces[left] + pieces[right]))
-
-        for left in range(len(pieces) - 1):
-            consider(left, left + 1)
-        while waiting:
-            _, left, right, joined = heapq.heappop(waiting)
-            if not pieces[left] or not pieces[right] or pieces[left] + pieces[right] != joined:
-                continue  # one of the two has been merged with another since
-            pieces[left], pieces[right] = joined, ""
-            behind[left] = behind[right]
-            if behind[left] >= 0:
-                before[behind[left]] = left
-            consider(before[left], left)
-            consider(left, behind[left])
-        return [piece for piece in pieces if piece]
+    def _order(self, left: str, right: str) -> float | None:
+        token = self.ids.get(left + right)
+        return None if token is None else -self._scores[token]
 
     def _byte(self, byte: int) -> int:
         token = self.ids.get(f"<0x{byte:02X}>", self._vocabulary.unk_id)
@@ -189,12 +176,49 @@ class SentencePiece(EmbeddedTokenizer):
         return token
 
 
+def merged(pieces: list[str], order: Callable[[str, str], float | None]) -> list[str]:
+    """Merge neighbours until no pair is left that may be: the lowest order first, of equals the leftmost.
+
+    order : of a pair of neighbours; None if they are never merged.
+    """
+    before, behind = list(range(-1, len(pieces) - 1)), [*range(1, len(pieces)), -1]
+    waiting: list[tuple[float, int, int, str]] = []
+
+    def consider(left: int, right: int) -> None:
+        if left >= 0 and right >= 0 and (place := order(pieces[left], pieces[right])) is not None:
+            heapq.heappush(waiting, (place, left, right, pieces[left] + pieces[right]))
+
+    for left in range(len(pieces) - 1):
+        consider(left, left + 1)
+    while waiting:
+        _, left, right, joined = heapq.heappop(waiting)
+        if not pieces[left] or not pieces[right] or pieces[left] + pieces[right] != joined:
+            continue  # one of the two has been merged with another since
+        pieces[left], pieces[right] = joined, ""
+        behind[left] = behind[right]
+        if behind[left] >= 0:
+            before[behind[left]] = left
+        consider(before[left], left)
+        consider(left, behind[left])
+    return [piece for piece in pieces if piece]
+
+
 @cache
 def byte_alphabet() -> dict[str, int]:
     """Return GPT-2's printable stand-in characters for the 256 byte values."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+@cache
+def _stand_ins() -> dict[int, str]:
+    return {byte: character for character, byte in byte_alphabet().items()}
+
+
+def to_byte_alphabet(text: str) -> str:
+    """Return the stand-in characters of the UTF-8 bytes of a text."""
+    return "".join(_stand_ins()[byte] for byte in text.encode("utf-8"))
 
 
 def from_byte_alphabet(token: str) -> str:

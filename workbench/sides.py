@@ -9,7 +9,7 @@ from store.artifact import Artifact, open_artifact
 from store.text import printable
 from store.trace import Trace, open_trace
 from workbench.session import Side
-from workbench.tokenizer import TokenizerError, encode, load_tokenizer
+from workbench.tokenizer import TokenizerError, decode_tokens, encode
 
 # What the engine that a format belongs to would compute.
 DEFAULT_PATH = {"safetensors": "f32", "gguf": "ggml", "apr": "apr"}
@@ -86,7 +86,7 @@ def _how_they_differ(artifacts: list[Artifact], found: list[list[int]]) -> str:
     words = []
     for side, artifact, ids in zip("AB", artifacts, found, strict=True):
         token = ids[first] if first < len(ids) else None
-        what = "nothing more" if token is None else f"{token} {printable(load_tokenizer(artifact).piece(token))!r}"
+        what = "nothing more" if token is None else f"{token} {decode_tokens(artifact, [token])[0]!r}"
         words.append(f"{side} has {what} ({len(ids)} tokens)")
     return (
         f"the two sides tokenize the prompt differently, a finding in itself: at token {first} {' and '.join(words)}; "

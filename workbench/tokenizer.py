@@ -4,8 +4,13 @@ Three kinds exist: a Hugging Face tokenizer.json, and inside GGUF and APR files 
 (tokenizer.ggml.model "gpt2") or a SentencePiece one ("llama").
 """
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
@@ -13,19 +18,21 @@ from store.text import printable
 from store.vocabulary import Vocabulary
 from workbench.embedded_tokenizer import ByteLevelBpe, SentencePiece, from_byte_alphabet
 
+_PATIENCE = 60.0  # seconds for one prompt
+
 
 class TokenizerError(WorkbenchError, ValueError):
     """A prompt that cannot be turned into token ids; --tokens always can."""
 
 
 class Tokenizer(Protocol):
-    """Turns text into token ids, and a token id into the text it stands for."""
+    """Turns text into token ids, and token ids into the texts they stand for."""
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of `text`, with the BOS and EOS tokens that the artifact asks for."""
 
-    def piece(self, token: int) -> str:
-        """Return the text of one token, "" if it has none."""
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text of each token, "" if it has none."""
 
 
 def encode(artifact: Artifact, prompt: str) -> list[int]:
@@ -33,11 +40,13 @@ def encode(artifact: Artifact, prompt: str) -> list[int]:
 
     Raises TokenizerError where the artifact has no tokenizer, or one that cannot express the prompt.
     """
-    tokenizer = load_tokenizer(artifact)
     try:
-        ids = tokenizer.encode(prompt)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise _refusal(artifact, f"the prompt cannot be tokenized ({error})") from error
+        ids = _load(artifact).encode(prompt)
+    except TokenizerError:
+        raise
+    except Exception as error:  # whatever the vocabulary of a malformed file leads to
+        why = printable(f"{artifact.path.name}: the prompt cannot be tokenized ({error})", 400)
+        raise TokenizerError(f"{why}; give --tokens instead of --prompt") from error
     if not ids:
         raise TokenizerError(f"the prompt {printable(prompt)!r} has no tokens; give a longer --prompt, or --tokens")
     return ids
@@ -45,41 +54,53 @@ def encode(artifact: Artifact, prompt: str) -> list[int]:
 
 def decode_tokens(artifact: Artifact, ids: Sequence[int]) -> list[str]:
     """Return the text of each token, safe to show; "token N" where the artifact has no text for it."""
-    if artifact.vocabulary is None:
-        return [f"token {token}" for token in ids]
-    tokenizer = load_tokenizer(artifact)
-    return [printable(tokenizer.piece(token)) or f"token {token}" for token in ids]
-
-
-def load_tokenizer(artifact: Artifact) -> Tokenizer:
-    """Build the tokenizer that an artifact carries; TokenizerError where it has none of a supported kind."""
-    vocabulary = artifact.vocabulary
-    if vocabulary is None:
-        raise _refusal(artifact, "it carries no tokenizer")
     try:
-        return _KINDS[vocabulary.kind](vocabulary)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise _refusal(artifact, f"its tokenizer cannot be used ({error})") from error
+        pieces = _load(artifact).pieces(ids)
+    except Exception:  # there is no usable tokenizer: ids can always be shown
+        pieces = [""] * len(ids)
+    return [printable(piece) or f"token {token}" for piece, token in zip(pieces, ids, strict=True)]
+
+
+def _load(artifact: Artifact) -> Tokenizer:
+    if artifact.vocabulary is None:
+        name = printable(artifact.path.name)
+        raise TokenizerError(f"{name} carries no tokenizer; give --tokens instead of --prompt")
+    return _KINDS[artifact.vocabulary.kind](artifact.vocabulary)
 
 
 class _HuggingFace:
-    """A tokenizer.json, read by the library that wrote it."""
+    """A tokenizer.json, read in a process of its own by the library that wrote it."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        from tokenizers import Tokenizer as TokenizerFile
-
-        self._file = TokenizerFile.from_file(str(vocabulary.json_path))
-        self._file.no_truncation()
-        self._file.no_padding()
-        self._byte_level = "ByteLevel" in repr(self._file.pre_tokenizer)
+        self._file = str(vocabulary.json_path)
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._file.encode(text).ids
+        ids: list[int] = self._ask(text, [])["ids"]
         return ids
 
-    def piece(self, token: int) -> str:
-        text: str = self._file.id_to_token(token) or ""
-        return from_byte_alphabet(text) if self._byte_level else text.replace("▁", " ")
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        answer = self._ask("", tokens)
+        spelled: list[str] = answer["pieces"]
+        return [from_byte_alphabet(piece) if answer["byte_level"] else piece.replace("▁", " ") for piece in spelled]
+
+    def _ask(self, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+        root = str(Path(__file__).resolve().parents[1])
+        others = os.environ.get("PYTHONPATH")
+        done = subprocess.run(  # -P: modules in the working directory are none of ours
+            [sys.executable, "-P", "-m", "workbench.tokenizer_process"],
+            input=json.dumps({"file": self._file, "text": text, "tokens": list(tokens)}),
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([root, others] if others else [root])},
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ValueError("its tokenizer.json makes the tokenizers library fail")
+        answer: dict[str, Any] = json.loads(done.stdout)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer
 
 
 _KINDS: dict[str, Callable[[Vocabulary], Tokenizer]] = {
@@ -87,8 +108,3 @@ _KINDS: dict[str, Callable[[Vocabulary], Tokenizer]] = {
     "bpe": ByteLevelBpe,
     "spm": SentencePiece,
 }
-
-
-def _refusal(artifact: Artifact, why: str) -> TokenizerError:
-    name = printable(artifact.path.name)
-    return TokenizerError(f"{name}: {printable(why)}; give --tokens instead of --prompt")
