@@ -2,23 +2,28 @@
 
 from dataclasses import replace
 
+import gguf
 import numpy as np
 import pytest
 
+from kernels.dequantize import dequantize
 from kernels.errors import WorkbenchError
 from kernels.forward import forward
 from kernels.ops import silu
 from kernels.paths import numeric_path
 from kernels.stages import Site
+from kernels.weight import TensorType, Weight
 from store.artifact import open_artifact
 from store.foreign import open_any_trace
-from tests.artifacts import tiny_gguf, tiny_safetensors
+from tests.artifacts import tiny_gguf, tiny_safetensors, write_gguf
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
+from tests.memory_model import random_model
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.detail import cell_detail
 from workbench.bisect.engines import FLOAT32, arithmetic_of
 from workbench.bisect.question import bisect_pair, open_pair
 
+Q8_0 = gguf.GGMLQuantizationType.Q8_0
 TOKENS = (3, 1, 4, 1, 5, 9, 2)
 HF = {"tokens": list(TOKENS), "dtype": "float32", "transformers": "5.0"}
 
@@ -120,6 +125,52 @@ def test_an_unknown_engine_is_not_guessed(place):
     answer = ask(place / "hf", place / "unknown.npz", ("f32", None))
     assert answer.bisection.verdict in ("alike", "numerics_only")
     assert any("is your word" in note for note in answer.bisection.notes)
+
+
+def rounded_to_q8_0(model):
+    """The model with all matrices as Q8_0."""
+    weights = {
+        name: weight
+        if len(weight.shape) == 1
+        else Weight(name, TensorType.Q8_0, weight.shape, gguf.quants.quantize(dequantize(weight), Q8_0))
+        for name, weight in model.weights.items()
+    }
+    return replace(model, weights=weights)
+
+
+def test_a_trace_of_the_source_does_not_accuse_its_quantized_copy(place, tmp_path):
+    source = random_model("qwen2")
+    write_gguf(tmp_path / "q8.gguf", rounded_to_q8_0(source))
+    found = ask(tmp_path / "q8.gguf", place / "right.npz").bisection
+    assert (found.verdict, found.culprit, found.first_divergent) == ("quantization_only", None, None)
+    assert any("before they were rounded to Q8_0: 12 of 12 products" in note for note in found.notes)
+    bug = ask(tmp_path / "q8.gguf", place / "bug.npz").bisection
+    assert (bug.verdict, bug.culprit.site, bug.culprit.cause) == (
+        "divergent",
+        Site(1, "ffn_silu"),
+        "activation_function",
+    )
+    assert bug.first_divergent == Site(1, "ffn_silu")
+
+
+def test_a_wrong_weight_is_not_taken_for_quantization(tmp_path):
+    source = random_model("qwen2")
+    write_gguf(tmp_path / "q8.gguf", rounded_to_q8_0(source))
+    name = "model.layers.1.mlp.up_proj.weight"
+    values = dequantize(source.weight(name)) * np.float32(1.05)
+    rows = values.view(np.uint8).reshape(len(values), -1)
+    wrong = replace(source, weights=source.weights | {name: Weight(name, TensorType.F32, values.shape, rows)})
+    write_stage_dump(tmp_path / "wrong.npz", run(wrong, TOKENS), HF)
+    found = ask(tmp_path / "q8.gguf", tmp_path / "wrong.npz").bisection
+    assert (found.verdict, found.culprit.site, found.culprit.tensor) == ("divergent", Site(1, "ffn_up"), name)
+
+
+def test_a_trace_of_a_coarser_copy_proves_nothing(place, tmp_path):
+    copy = rounded_to_q8_0(random_model("qwen2"))
+    write_stage_dump(tmp_path / "q8.npz", run(copy, TOKENS), HF)
+    answer = ask(place / "hf", tmp_path / "q8.npz")
+    assert (answer.bisection.verdict, answer.bisection.culprit) == ("undecided", None)
+    assert "as in a copy with coarser weights" in reason(answer)
 
 
 def test_a_trace_of_another_file_says_so(place, tmp_path):

@@ -1,22 +1,22 @@
 """One cell of a pair in detail: where its local error sits, and how much of its difference the inputs explain."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kernels.errors import WorkbenchError
-from kernels.forward import At, evaluate, inputs_of
+from kernels.forward import At
 from kernels.paths import Array
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from store.artifact import Artifact
 from store.foreign import ForeignTrace
 from workbench.bisect.announced import Progress
 from workbench.bisect.artifacts import walk
 from workbench.bisect.breakdown import Breakdown, break_down, local_breakdown, times_median
 from workbench.bisect.forecast import Forecast, forecast
-from workbench.bisect.question import Pair, TraceCheck, model_sides, token_ids, trace_check
+from workbench.bisect.question import Pair, model_sides, token_ids, trace_check
+from workbench.bisect.trace_check import TraceCheck
 
 WORST = 20  # parts that are listed by name
 
@@ -55,43 +55,14 @@ def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
 
 def _trace_error(check: TraceCheck, site: Site) -> Array:
     """y_B - y_A on the inputs of the trace, float64 (tokens, channels)."""
-    found = _recorded(check, site)
+    found = check.recorded(site)
     if found is None:
         raise WorkbenchError(f"{check.side} does not hold all tokens of {site}; give another --cell")
-    right = _evaluated(check, site, _inputs(check, site))
+    right = check.evaluated(site, check.inputs(site))
     if right is None:
         raise WorkbenchError(f"the model has no stage {site}; give another --cell")
     error: Array = np.subtract(found, right, dtype=np.float64)
     return error if check.side == "B" else -error
-
-
-def _inputs(check: TraceCheck, site: Site) -> dict[str, Array]:
-    """What a stage reads: recorded or else computed from what is, from the last layer whose output is there."""
-    layers = check.model.config.num_hidden_layers
-    order = execution_order(layers)
-    ends = [n for n, end in enumerate(order[: order.index(site)]) if end.stage == "layer_output"]
-    start = max((n for n in ends if _recorded(check, order[n]) is not None), default=0)
-    known: dict[str, Array] = {}
-    for place in order[start : order.index(site)]:
-        value = _recorded(check, place)
-        if value is None:
-            value = _evaluated(check, place, known)
-        known[place.stage] = known["qkv_matmul"] if value is None else value
-        if place.stage in ("embedding", "layer_output"):
-            known["layer_input"] = known[place.stage]
-    return known
-
-
-def _recorded(check: TraceCheck, site: Site) -> Array | None:
-    """A recorded stage that holds all tokens."""
-    values = check.trace.read(site) if check.trace.status(site) == "ok" else None
-    return values if values is not None and len(values) == len(check.tokens) else None
-
-
-def _evaluated(check: TraceCheck, site: Site, known: Mapping[str, Array]) -> Array | None:
-    at = At(check.model, check.arithmetic.path, check.tokens, site.layer)
-    inputs = {name: np.ascontiguousarray(known[name], dtype=at.path.dtype) for name in inputs_of(site.stage)}
-    return evaluate(site.stage, at, inputs)
 
 
 def detail_json(detail: Detail) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from store.artifact import Artifact, open_artifact
 from store.errors import StoreError
 from store.foreign import ForeignTrace, is_trace, open_any_trace
 from store.text import printable
-from workbench.bisect.announced import AnnouncedModel, Progress, announced_trace
+from workbench.bisect.announced import AnnouncedModel, Progress
 from workbench.bisect.artifacts import Side, bisect_artifacts
 from workbench.bisect.comparable import require_same_sizes
-from workbench.bisect.engines import Arithmetic, arithmetic_of
+from workbench.bisect.engines import arithmetic_of
 from workbench.bisect.statistics_only import compare_logits, compare_traces
-from workbench.bisect.traces import Reader, bisect_trace
+from workbench.bisect.trace_check import TraceCheck
+from workbench.bisect.traces import bisect_trace
+from workbench.bisect.unquantized import without_rounding_of_weights
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.compare import PopulationError
 from workbench.fingerprints import sha256_of
@@ -38,26 +40,6 @@ class Pair:
     b: Source
     tokens: Tokens | None
     asked: tuple[str | None, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class TraceCheck:
-    """A recorded trace, bound to the model that it is checked with. model_path : how the model would run.
-
-    side : which of A and B the trace is.
-    """
-
-    model: Artifact
-    trace: ForeignTrace
-    arithmetic: Arithmetic
-    model_path: str
-    side: Literal["A", "B"]
-    tokens: tuple[int, ...]
-
-    def reader(self, progress: Progress = lambda *_: None) -> Reader:
-        """The trace as `bisect_trace` takes it."""
-        trace, how = announced_trace(self.trace, progress), self.arithmetic
-        return Reader(self.model, how.path, trace, self.tokens, how.unit, how.attention_unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +142,7 @@ def _model_and_trace(pair: Pair, progress: Progress) -> Answer:
         check = trace_check(pair)
     except (PopulationError, StoreError) as error:
         return Answer(pair, pair.asked, _uncomparable(error))
-    found = bisect_trace(check.reader(progress))
+    found = without_rounding_of_weights(check, bisect_trace(check.reader(progress)))
     if found.verdict == "uncomparable":
         found = _by_logits(check) or found
     paths = check.arithmetic.path.name, check.model_path
