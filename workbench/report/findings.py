@@ -21,6 +21,7 @@ from workbench.stage_tensors import channel_name
 Rows = list[list[object]]
 
 _TOP_ELEMENTS = 10
+_TOKEN_ROWS = 64
 _LAYERS_PER_BLOCK = 8
 
 
@@ -64,7 +65,7 @@ def _verdict(comparison: Comparison) -> str:
     if unlike := ", ".join(comparison.config_differences):
         return f"No cell is outside the bands, but the models are configured differently: {unlike}."
     if comparison.exit_code() == NOT_COMPARABLE:
-        return "The two runs cannot be compared in full; the sentences above the map say why."
+        return "The two runs cannot be compared in full; the sentences above the maps say why."
     if all(cell.status in ("identical", "absent") for cell in comparison.cells):
         return "The two runs are identical."
     return "No cell is outside the bands. They are wide: this alone does not prove that nothing is wrong."
@@ -84,8 +85,10 @@ def _sides(found: Investigation) -> Rows:
 
 
 def _tokens(found: Investigation) -> Rows:
-    tokens = zip(found.comparison.a.tokens, found.texts, strict=True)
-    return [["position", "id", "text"], *([n, token, text] for n, (token, text) in enumerate(tokens))]
+    tokens = list(zip(found.comparison.a.tokens, found.texts, strict=True))
+    rows: Rows = [[n, token, text] for n, (token, text) in enumerate(tokens[:_TOKEN_ROWS])]
+    rest = [["…", "…", f"and {len(tokens) - _TOKEN_ROWS} more"]] if len(tokens) > _TOKEN_ROWS else []
+    return [["position", "id", "text"], *rows, *rest]
 
 
 def _population(comparison: Comparison) -> str:
