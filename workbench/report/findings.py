@@ -87,7 +87,7 @@ def _sides(found: Investigation) -> Rows:
 def _tokens(found: Investigation) -> Rows:
     tokens = list(zip(found.comparison.a.tokens, found.texts, strict=True))
     rows: Rows = [[n, token, text] for n, (token, text) in enumerate(tokens[:_TOKEN_ROWS])]
-    rest = [["…", "…", f"and {len(tokens) - _TOKEN_ROWS} more"]] if len(tokens) > _TOKEN_ROWS else []
+    rest: Rows = [["…", "…", f"and {len(tokens) - _TOKEN_ROWS} more"]] if len(tokens) > _TOKEN_ROWS else []
     return [["position", "id", "text"], *rows, *rest]
 
 
