@@ -238,6 +238,10 @@ def test_settings_of_the_engine_are_understood(place, tmp_path):
         assert found.attention_unit == 2.0**-11
         assert found.unit == FLOAT32
         assert "half precision" in found.notes[0]
+    coarse = arithmetic_of(replace(clean, observed={**clean.observed, "type_v": "q8_0"}))
+    assert coarse.attention_unit > 2.0**-8
+    assert "relative rounding of 0.031 only: the KV cache was f32 and q8_0" in coarse.notes[0]
+    assert arithmetic_of(replace(clean, observed={}, settings={"flash": [1], "kv": {}})).attention_unit > 2.0**-8
     silent = replace(clean, observed={}, settings={})
     assert "whether flash attention was on is not there" in arithmetic_of(silent).notes[0]
     right = open_any_trace(place / "right.npz")
@@ -248,8 +252,9 @@ def test_settings_of_the_engine_are_understood(place, tmp_path):
     assert [found.path.name for found in paths.values()] == ["f64", "f32", "f32", "f32"]
     assert paths["bfloat16"].unit == 2.0**-9
     assert "bfloat16" in paths["bfloat16"].notes[0]
-    with pytest.raises(WorkbenchError, match="was computed in int8, which cannot be checked"):
-        arithmetic_of(replace(right, settings={"dtype": "int8"}))
+    for dtype in ("int8", ["int8"]):
+        with pytest.raises(WorkbenchError, match=r"int8.*, which cannot be checked"):
+            arithmetic_of(replace(right, settings={"dtype": dtype}))
 
 
 def test_a_cell_is_taken_apart_on_either_kind_of_side(place, tmp_path):

@@ -9,7 +9,10 @@ from store.foreign import ForeignTrace
 from store.text import printable
 
 FLOAT32 = 2.0**-24  # relative rounding of one operation
-_HALF_CACHE = 2.0**-11
+_HALF = 2.0**-11
+# Rounding of what llama.cpp keeps of K and V; f16 is its default, and a quantized cache is coarser than any of these.
+_CACHES = {"f32": FLOAT32, "f16": _HALF, "unknown": _HALF, "bf16": 2.0**-8}
+_QUANTIZED_CACHE = 2.0**-5
 # Path and rounding by the precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
 _DTYPES = {
     "float64": ("f64", FLOAT32),
@@ -55,19 +58,19 @@ def _transformers(trace: ForeignTrace) -> Arithmetic:
     if dtype is None:
         path, unit = _DTYPES["float32"]
         return Arithmetic(numeric_path(path), unit, unit, ("It was checked as a float32 run.",))
-    if dtype not in _DTYPES:
+    if str(dtype) not in _DTYPES:
         raise WorkbenchError(
             f"{printable(trace.path.name)} was computed in {printable(str(dtype), 40)}, which cannot be checked; "
             f"record it in one of {', '.join(_DTYPES)}"
         )
-    path, unit = _DTYPES[dtype]
+    path, unit = _DTYPES[str(dtype)]
     notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if unit > FLOAT32 else ()
     return Arithmetic(numeric_path(path), unit, unit, notes)
 
 
 def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
     """Attention in half precision where K and V are kept so, or flash attention casts them."""
-    flash = trace.observed.get("flash_attention", {0: "off", 1: "on"}.get(trace.settings.get("flash", -1)))
+    flash = trace.observed.get("flash_attention", {"0": "off", "1": "on"}.get(str(trace.settings.get("flash"))))
     kinds = {str(trace.observed.get(f"type_{part}", trace.settings.get("kv", "unknown"))) for part in "kv"}
     path = numeric_path("ggml")
     if flash == "off" and kinds == {"f32"}:
@@ -80,10 +83,10 @@ def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
         reasons.append(
             f"the KV cache was {names}" if "unknown" not in kinds else "the type of the KV cache is not there"
         )
+    unit = max(_HALF if flash != "off" else FLOAT32, *(_CACHES.get(kind, _QUANTIZED_CACHE) for kind in kinds))
+    words = "half precision" if unit == _HALF else f"a relative rounding of {unit:.2g}"
     return Arithmetic(
-        path,
-        attention_unit=_HALF_CACHE,
-        notes=(f"Attention was checked to half precision only: {', '.join(reasons)}.",),
+        path, attention_unit=unit, notes=(f"Attention was checked to {words} only: {', '.join(reasons)}.",)
     )
 
 
