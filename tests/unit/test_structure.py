@@ -62,12 +62,16 @@ def test_every_kernel_module_is_compiled_ahead():
     assert with_kernels == set(KERNEL_MODULES)
 
 
-def test_a_foreign_package_of_the_same_name_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("start", "status"), [("import workbench", 1), ("sys.argv = ['/bin/workbench']; import workbench", 2)]
+)
+def test_a_foreign_package_of_the_same_name_is_named(tmp_path, start, status):
     (tmp_path / "store").mkdir()
     (tmp_path / "store/__init__.py").write_text("")
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.path.append({str(ROOT)!r}); import workbench"
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.path.append({str(ROOT)!r}); {start}"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == status
+    assert ("Traceback" in done.stderr) == (status == 1)
     assert f"Python finds {tmp_path / 'store/__init__.py'}; uninstall the foreign package 'store'" in done.stderr
 
 
