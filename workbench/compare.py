@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,11 @@ def compare_streams(
             here[side] = tensor if tensor is not None and tensor.site == site else None
             if here[side] is not None:
                 waiting[side] = next(stream, None)
-        yield compare_stage(site, here["a"], here["b"], lambda side, site=site: absent(side, site))
+        yield compare_stage(site, here["a"], here["b"], partial(_at_site, absent, site))
+
+
+def _at_site(absent: Callable[[str, Site], bool], site: Site, side: str) -> bool:
+    return absent(side, site)
 
 
 def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:
