@@ -182,8 +182,12 @@ def inputs_of(stage: str) -> tuple[str, ...]:
 
 
 def evaluate(stage: str, at: At, inputs: Mapping[str, Array]) -> Array | None:
-    """One stage on given inputs (by stage name), or None if the model does not have the stage."""
-    return _FUNCTIONS[stage](at, *(inputs[name] for name in _INPUTS[stage]))
+    """One stage on given inputs (by stage name), or None if the model does not have the stage.
+
+    Inputs that are read-only or not contiguous are copied: kernels are compiled for the other kind only.
+    """
+    ready = (np.require(inputs[name], requirements=("C", "W")) for name in _INPUTS[stage])
+    return _FUNCTIONS[stage](at, *ready)
 
 
 def forward(
