@@ -16,6 +16,19 @@ def still(monkeypatch):
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A key is pressed only when the screen that the last one opened is there, however slow the machine."""
+    press = Pilot.press
+
+    async def press_when_ready(pilot: Pilot, *keys: str) -> None:
+        for key in keys:
+            await press(pilot, key)
+            await until(pilot, lambda: pilot.app.screen.is_mounted)
+
+    monkeypatch.setattr(Pilot, "press", press_when_ready)
+
+
 @pytest.fixture
 def session(tmp_path) -> Session:
     return fakes.new_session(tmp_path / "pair")
