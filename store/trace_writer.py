@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from glob import escape
@@ -52,15 +52,19 @@ class TraceWriter:
     same run is resumed: the layers that it holds whole, and that still have their checksums, are copied to the new
     partial first, so that a resumed store has the same bytes as one written at a stretch. Raises StoreError in one
     sentence when the store cannot be written.
+
+    absent : stages that the model does not have, for a run that did not record all others; such a store is always
+    written from the start. None: every stage that is not written is absent.
     """
 
-    def __init__(self, path: Path | str, run: RunRecord) -> None:
+    def __init__(self, path: Path | str, run: RunRecord, absent: frozenset[Site] | None = None) -> None:
         self.path = Path(path)
         self.partial = partial_path(self.path)
         self.run = run
         self.completed_layers = 0
         self._resumed: Trace | None = None
         self._written: set[Site] = set()
+        self._known_absent = absent
         self._last: tuple[NDArray[Any], h5py.Dataset] | None = None
 
     def __enter__(self) -> Self:
@@ -105,8 +109,13 @@ class TraceWriter:
         """Return what layer `completed_layers` continues from, (tokens, hidden_size), or None at the beginning."""
         return self._resumed.state(self.completed_layers - 1) if self._resumed is not None else None
 
-    def write(self, site: Site, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Store one stage, (tokens, channels), and return it as stored: float32."""
+    def write(
+        self, site: Site, values: NDArray[np.floating[Any]], positions: tuple[int, ...] | None = None
+    ) -> NDArray[np.float32]:
+        """Store one stage, (tokens, channels), and return it as stored: float32.
+
+        positions : token position of every row, where they are not just all tokens.
+        """
         stored = as_stored(values)
         with self._writing():
             self._reserve(stored.nbytes + values.nbytes)
@@ -115,6 +124,8 @@ class TraceWriter:
                 group[site.stage] = self._last[1]  # a second name of the residual, not a second copy
             else:
                 self._last = values, _create(group, site.stage, stored)
+            if positions is not None:
+                group[site.stage].attrs["positions"] = np.array(positions, dtype=np.int32)
             if site.stage == LAYER_OUTPUT and values.dtype == np.float64:
                 _create(group, LAYER_STATE, np.ascontiguousarray(values))
         self._written.add(site)
@@ -125,7 +136,7 @@ class TraceWriter:
         with self._writing():
             self._reserve(0)
             self._sync()
-            group = self._file[f"layers/{layer:03d}"]
+            group = self._file.require_group(f"layers/{layer:03d}")
             group.attrs["absent"] = _fixed_text(self._absent(layer, LAYER_STAGES))
             group.attrs["complete"] = True
             self._sync()
@@ -161,7 +172,8 @@ class TraceWriter:
             raise
         except StoreError:
             return None
-        return unfinished if unfinished.run.identity == self.run.identity else None
+        resumable = self._known_absent is None and unfinished.run.identity == self.run.identity
+        return unfinished if resumable else None
 
     def _copy(self, unfinished: Trace) -> None:
         """Write the whole layers of an earlier attempt again, up to the first one that lost its checksum."""
@@ -202,7 +214,9 @@ class TraceWriter:
             raise StoreError(f"The {name} of this run cannot be stored ({error}); use another one.") from error
 
     def _absent(self, layer: int | None, stages: tuple[str, ...]) -> str:
-        return " ".join(stage for stage in stages if Site(layer, stage) not in self._written)
+        missing = [stage for stage in stages if Site(layer, stage) not in self._written]
+        known = self._known_absent
+        return " ".join(stage for stage in missing if known is None or Site(layer, stage) in known)
 
     def _reserve(self, size: int) -> None:
         """Make sure that the disk has room for `size` more bytes; OSError if it has not.
@@ -234,6 +248,25 @@ class TraceWriter:
                 f"{name} cannot be written ({why}); make room or choose another place, then run it again: "
                 "finished layers are kept."
             ) from error
+
+
+def write_trace(trace: Trace, path: Path) -> None:
+    """Write a complete trace to a store of its own; StoreError in one sentence when it cannot be written."""
+    tokens = tuple(range(len(trace.run.tokens)))
+    with TraceWriter(path, trace.run, trace.absent) as writer:
+
+        def write(sites: Iterable[Site]) -> None:
+            for site in sites:
+                if trace.status(site) == "ok":
+                    stage = trace.stages[site]
+                    writer.write(site, stage.values, None if stage.positions == tokens else stage.positions)
+
+        write(Site(None, stage) for stage in FIRST_STAGES)
+        for layer in range(trace.run.config.num_hidden_layers):
+            write(Site(layer, stage) for stage in LAYER_STAGES)
+            writer.finish_layer(layer)
+        write(Site(None, stage) for stage in LAST_STAGES)
+        writer.finish()
 
 
 def _fixed_text(text: str) -> NDArray[Any]:

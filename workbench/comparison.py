@@ -82,6 +82,12 @@ class Comparison:
         return [cell for cell in self.cells if cell.status == "uncomparable"]
 
     @property
+    def flipped(self) -> tuple[int, int] | None:
+        """8-bit activation codes that differ and of how many, over all tokens; None where nothing is rounded alike."""
+        counted = [cell.flipped for cell in self.cells if cell.flipped is not None]
+        return (sum(n for n, _ in counted), sum(of for _, of in counted)) if counted else None
+
+    @property
     def config_differences(self) -> dict[str, tuple[Any, Any]]:
         """Settings of the two models that are not the same, with A's and B's value."""
         a, b = asdict(self.a.config), asdict(self.b.config)
@@ -158,6 +164,8 @@ class Comparison:
                 lines.append(f"Outside the band ({band}): {many}, the first is {self.describe(found[0], metric)}.")
             else:
                 lines.append(f"No cell is outside the band ({band}){self._largest(metric)}.")
+        if self.flipped is not None:
+            lines.append(f"{self.flipped[0]} of {self.flipped[1]} activation codes flipped (8 bits, all tokens).")
         lines += [
             f"The models differ in {name}: {a} in A, {b} in B." for name, (a, b) in self.config_differences.items()
         ]
@@ -182,6 +190,7 @@ class Comparison:
         """Return the comparison as `compare --json` prints it."""
         compared, expected = self.counted
         first = self.outside[0].site if self.outside else None
+        flipped = self.flipped
         return {
             "a": _side_json(self.a),
             "b": _side_json(self.b),
@@ -199,6 +208,7 @@ class Comparison:
             "judged_by": {metric.key: list(metric.band or ()) for metric in self.judges},
             "config_differences": {name: list(values) for name, values in self.config_differences.items()},
             "outside_band": len(self.outside),
+            "flipped_codes": None if flipped is None else {"flipped": flipped[0], "of": flipped[1], "tokens": "all"},
             "first_outside_band": None if first is None else {"layer": first.layer, "stage": first.stage},
             "cells": [cell_json(cell, self.row(cell)) for cell in self.cells],
         }

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,17 @@ from kernels.stages import Site, execution_order
 from store.artifact import Artifact, open_artifact
 from store.errors import StoreError
 from store.files import sync_directory
+from store.foreign import open_foreign
 from store.run import RunRecord, describe_machine, now, versions
 from store.text import printable
 from store.trace import LAYER_OUTPUT, Trace, open_trace
-from store.trace_writer import TraceWriter, as_stored
+from store.trace_writer import TraceWriter, as_stored, write_trace
 from workbench.capture import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
 from workbench.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.fingerprints import sha256_of
+from workbench.recorded import Source, of_other_engine, recorded_sides, same_model
 from workbench.session import Side, append_log
+from workbench.sides import is_trace, recorded_tokens
 
 SIDES: tuple[SideName, SideName] = ("a", "b")
 
@@ -103,10 +106,7 @@ def run_pair(job: CaptureJob, emit: Emit) -> None:
     started = time.monotonic()
     if job.folder is not None:
         job.folder.mkdir(parents=True, exist_ok=True)
-    opened = []
-    for done, (name, given) in enumerate(zip(SIDES, (job.a, job.b), strict=True)):
-        emit(Progress("open", done, len(SIDES), printable(given.path)))
-        opened.append(_open(given, None if job.folder is None else job.folder / f"{name}.h5", emit))
+    opened = _open_both(job, emit)
     runs = _runs(opened, job, emit)
     with ExitStack() as stack:
         sides = _sides(opened, runs, stack)
@@ -134,26 +134,48 @@ def run_one(side: Side, tokens: tuple[int, ...], prompt: str | None, output: Pat
     return writer.run
 
 
-def _open(side: Side, stored: Path | None, emit: Emit) -> _Opened:
+def _open_both(job: CaptureJob, emit: Emit) -> list[_Opened]:
+    """Open both sides; recorded ones are those that the session keeps."""
+    given = (job.a, job.b)
+    stored = [None if job.folder is None else job.folder / f"{name}.h5" for name in SIDES]
+    found: list[Source] = []
+    for done, (side, place) in enumerate(zip(given, stored, strict=True)):
+        emit(Progress("open", done, len(SIDES), printable(side.path)))
+        found.append(_open(side, place, emit))
+    tokens = job.tokens or next((recorded.ids for recorded in recorded_tokens(found)), ())
+    sources = recorded_sides(found, [side.numeric_path or None for side in given], tokens, job.prompt)
+    return [
+        _Opened(side, source if place is None or isinstance(source, Artifact) else _adopted(source, place), place)
+        for side, source, place in zip(given, sources, stored, strict=True)
+    ]
+
+
+def _open(side: Side, stored: Path | None, emit: Emit) -> Source:
     path = Path(side.path)
     if not path.exists() and stored is not None and stored.is_file():
         emit(Progress("open", 0, 0, f"{printable(side.path)} is gone; its recorded run is shown"))
-        return _Opened(side, open_trace(stored), stored)
+        return open_trace(stored)
     if side.numeric_path:
         numeric_path(side.numeric_path)  # an unknown name is told before anything is read
-        return _Opened(side, open_artifact(path), stored)
-    trace = open_trace(path)
-    return _Opened(side, trace if stored is None else _adopted(trace, stored), stored)
+        return open_artifact(path)
+    return open_trace(path) if is_trace(path) else open_foreign(path)
 
 
 def _adopted(trace: Trace, stored: Path) -> Trace:
     """Return the session's own copy of a recorded trace, so that the session stays whole without the original."""
+    if trace.path == stored:
+        return trace
     try:
         copy = open_trace(stored)
     except StoreError:
         copy = None
-    if copy is not None and copy.run == trace.run and stored.stat().st_size == trace.path.stat().st_size:
+    foreign = of_other_engine(trace.run)
+    same = copy is not None and copy.run == trace.run
+    if copy is not None and same and (foreign or stored.stat().st_size == trace.path.stat().st_size):
         return copy
+    if foreign:
+        write_trace(trace, stored)
+        return open_trace(stored)
     temporary = stored.with_name(f".{stored.name}.{uuid4().hex}")
     try:
         shutil.copyfile(trace.path, temporary)
@@ -213,8 +235,8 @@ def _sides(opened: list[_Opened], runs: list[RunRecord], stack: ExitStack) -> li
             for side, run, trace in zip(opened, runs, kept, strict=True)
         ]
     sides: list[Recorded | Running] = []
-    for side, run, trace in zip(opened, runs, kept, strict=True):
-        model = side.source if isinstance(side.source, Artifact) else None
+    models = models_of([side.source if isinstance(side.source, Artifact) else None for side in opened], runs)
+    for side, run, trace, model in zip(opened, runs, kept, models, strict=True):
         if trace is not None:
             sides.append(Recorded(trace, model))
             continue
@@ -224,6 +246,14 @@ def _sides(opened: list[_Opened], runs: list[RunRecord], stack: ExitStack) -> li
         writer = stack.enter_context(writing)
         sides.append(Running(run if writer is None else writer.run, model, writer))
     return sides
+
+
+def models_of(models: Sequence[Artifact | None], runs: Sequence[RunRecord]) -> list[Artifact | None]:
+    """Return what each run is of: its own model where it is at hand, else that of the other side if it is the same."""
+    return [
+        other if model is None and same_model(run, other_run) else model
+        for model, other, run, other_run in zip(models, reversed(models), runs, reversed(runs), strict=True)
+    ]
 
 
 def _kept(side: _Opened, run: RunRecord) -> Trace | None:

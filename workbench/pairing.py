@@ -5,7 +5,7 @@ from pathlib import Path
 
 from store.text import printable
 from workbench.session import SPEC_FILE, Session, SessionError, SessionSpec
-from workbench.sides import open_side, shared_tokens, side_of
+from workbench.sides import pair_sides
 
 
 def pair_session(
@@ -20,9 +20,7 @@ def pair_session(
     Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
     fit.
     """
-    sources = [open_side(path) for path in paths]
-    shared = shared_tokens(sources, tokens, prompt)
-    a, b = (side_of(source, wanted) for source, wanted in zip(sources, numeric_paths, strict=True))
+    a, b, shared = pair_sides(paths, numeric_paths, tokens, prompt)
     wanted = SessionSpec(a, b, shared.ids, shared.prompt)
     if folder is not None:
         return open_or_create(folder, wanted)

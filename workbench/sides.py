@@ -1,13 +1,17 @@
 """What the two sides of a comparison are: which numeric path a format runs on, and which tokens both run."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact, open_artifact
+from store.foreign import ForeignTrace, open_foreign
+from store.foreign import is_trace as is_any_trace
 from store.text import printable
 from store.trace import Trace, open_trace
+from workbench.recorded import Source, recorded_sides
 from workbench.session import Side
 from workbench.tokenizer import TokenizerError, decode_tokens, encode
 
@@ -32,9 +36,22 @@ def is_trace(path: Path) -> bool:
         return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
 
 
-def open_side(path: Path) -> Artifact | Trace:
-    """Open a model or a recorded trace."""
-    return open_trace(path) if is_trace(path) else open_artifact(path)
+def open_side(path: Path) -> Source:
+    """Open a model or a recorded trace, of ours or of another engine."""
+    if is_trace(path):
+        return open_trace(path)
+    return open_foreign(path) if is_any_trace(path) else open_artifact(path)
+
+
+def pair_sides(
+    paths: tuple[Path, Path], asked: tuple[str | None, str | None], tokens: tuple[int, ...] | None, prompt: str | None
+) -> tuple[Side, Side, Tokens]:
+    """Decide what two paths are as sides, and which tokens both run; WorkbenchError says what does not fit."""
+    opened = [open_side(path) for path in paths]
+    shared = shared_tokens(opened, tokens, prompt)
+    sources = recorded_sides(opened, asked, shared.ids, shared.prompt)
+    a, b = (side_of(source, path) for source, path in zip(sources, asked, strict=True))
+    return a, b, shared
 
 
 def side_of(source: Artifact | Trace, numeric_path: str | None) -> Side:
@@ -50,7 +67,7 @@ def side_of(source: Artifact | Trace, numeric_path: str | None) -> Side:
     return Side(path, numeric_path or DEFAULT_PATH[source.format])
 
 
-def shared_tokens(sources: list[Artifact | Trace], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens:
+def shared_tokens(sources: Sequence[Source], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens:
     """Decide on the token ids: those given, else the prompt's, else those of a recorded trace.
 
     Raises WorkbenchError where there are none, where the sides tokenize the prompt differently, or where an id is
@@ -58,16 +75,26 @@ def shared_tokens(sources: list[Artifact | Trace], tokens: tuple[int, ...] | Non
     """
     if tokens is not None and prompt is not None:
         raise WorkbenchError("--tokens and --prompt were both given; give one of them")
-    traces = [source for source in sources if isinstance(source, Trace)]
+    recorded = list(recorded_tokens(sources))
     if tokens is None and prompt is not None:
         tokens = _prompt_tokens([source for source in sources if isinstance(source, Artifact)], prompt)
-    elif tokens is None and traces:
-        tokens, prompt = traces[0].run.tokens, traces[0].run.prompt
+    elif tokens is None and recorded:
+        tokens, prompt = recorded[0].ids, recorded[0].prompt
     if not tokens:
         raise WorkbenchError("there is nothing to run; give --tokens 1,2,3 or --prompt TEXT")
     for source in sources:
-        _check_vocabulary(source, tokens)
+        if not isinstance(source, ForeignTrace):  # which knows no vocabulary
+            _check_vocabulary(source, tokens)
     return Tokens(tokens, prompt)
+
+
+def recorded_tokens(sources: Iterable[Source]) -> Iterator[Tokens]:
+    """Yield what each recorded trace says it ran; some formats of other engines do not tell."""
+    for source in sources:
+        if isinstance(source, Trace):
+            yield Tokens(source.run.tokens, source.run.prompt)
+        elif isinstance(source, ForeignTrace) and source.tokens is not None:
+            yield Tokens(source.tokens, None)
 
 
 def _prompt_tokens(artifacts: list[Artifact], prompt: str) -> tuple[int, ...]:

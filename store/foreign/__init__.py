@@ -10,7 +10,7 @@ from store.foreign.llama_cpp import is_llama_dump, trace_of_nodes
 from store.foreign.logits import is_logits_file, open_logits
 from store.foreign.npz_arrays import MAGIC as ZIP_MAGIC
 from store.foreign.npz_arrays import read_npz, read_text
-from store.foreign.own import trace_of_store
+from store.foreign.own import store_of_trace, trace_of_store
 from store.foreign.safetensors_arrays import read_header, read_safetensors
 from store.foreign.stage_dump import KEY, trace_of_arrays
 from store.foreign.trace import ForeignStage, ForeignTrace
@@ -18,7 +18,7 @@ from store.model_file import ModelFile
 from store.text import printable
 from store.trace import open_trace
 
-__all__ = ["ForeignStage", "ForeignTrace", "is_trace", "open_any_trace", "open_foreign"]
+__all__ = ["ForeignStage", "ForeignTrace", "is_trace", "open_any_trace", "open_foreign", "store_of_trace"]
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _FORMATS = (

@@ -1,15 +1,19 @@
-"""Our own stores, seen as every other trace."""
+"""Our own stores, seen as every other trace, and every other trace, seen as one of our own."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from kernels.stages import Site
 from store.foreign.trace import ForeignStage, ForeignTrace
 from store.model_file import ModelFile
 from store.run import RunRecord
 from store.trace import StoredStage, Trace
+from store.trace_writer import as_stored
 
 
 def trace_of_store(trace: Trace) -> ForeignTrace:
@@ -25,6 +29,37 @@ def trace_of_store(trace: Trace) -> ForeignTrace:
         config=trace.run.config,
         run=trace.run,
     )
+
+
+def store_of_trace(trace: ForeignTrace, run: RunRecord) -> Trace:
+    """Return a bound trace as a store would hold it, `run` its record: float32, each stage read when it is asked for.
+
+    Only what the trace itself tells to be absent is absent; every other stage that it does not hold is unmeasured.
+    """
+    return Trace(trace.path, run, run.config.num_hidden_layers, _StoredStages(trace), {}, trace.absent)
+
+
+class _StoredStages(Mapping[Site, StoredStage]):
+    """The stages of a trace in float32, each read when it is looked up."""
+
+    def __init__(self, trace: ForeignTrace) -> None:
+        self._trace = trace
+
+    def __getitem__(self, site: Site) -> StoredStage:
+        if site not in self._trace.parts:
+            raise KeyError(site)
+        # Writable, because kernels are compiled for writable arrays.
+        values = np.require(as_stored(self._trace.read(site)), requirements=("C", "W"))
+        return StoredStage(values, self._trace.positions(site), None)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._trace.parts
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._trace.sites())
+
+    def __len__(self) -> int:
+        return len(self._trace.parts)
 
 
 def _settings(run: RunRecord) -> dict[str, object]:

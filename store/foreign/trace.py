@@ -64,7 +64,8 @@ class ForeignStage:
             positions = tuple(range(tokens))
         elif positions is None and self.last_token and rows == 1:
             positions = (tokens - 1,)
-        elif positions is None and self.channels is None:
+        beyond = rows > tokens or max(positions or (0,)) >= tokens
+        if beyond or (positions is None and self.channels is None):
             raise StoreError(f"holds {rows} rows of {channels} channels where the prompt has {tokens} tokens")
         return dataclasses.replace(self, channels=channels, positions=positions)
 

@@ -1,6 +1,7 @@
 """What the two sides of a session consist of: stored stage tensors, once nobody is writing them, and model files."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.errors import WorkbenchError
@@ -58,12 +59,14 @@ def _no_stage_is_absent(side: str) -> bool:  # noqa: ARG001
 def open_tensors(session: "Session") -> Tensors:
     """Open what a session has stored of both sides, whole or unfinished; StoreError if a side has nothing yet."""
     from store.trace import Trace, open_trace, partial_path
+    from workbench.sides import is_trace
 
     def side(name: str, given: str, recorded: bool) -> Trace:
         path = session.folder / f"{name}.h5"
         if not path.is_file() and partial_path(path).is_file():
             return open_trace(partial_path(path), partial=True)
-        return open_trace(given if recorded and not path.is_file() else path)
+        own = recorded and not path.is_file() and is_trace(Path(given))
+        return open_trace(given if own else path)
 
     a, b = session.spec.a, session.spec.b
     return Tensors(side("a", a.path, not a.numeric_path), side("b", b.path, not b.numeric_path))
@@ -76,10 +79,13 @@ def open_artifacts(session: "Session") -> tuple["Artifact", "Artifact"]:
     """
     from store.artifact import open_artifact
     from store.trace import open_trace
+    from workbench.sides import is_trace
 
     def side(given: str, numeric_path: str) -> "Artifact":
         if numeric_path:
             return open_artifact(given)
+        if Path(given).exists() and not is_trace(Path(given)):
+            raise WorkbenchError(f"{printable(given)} is a trace of another engine, which holds no weights")
         run = open_trace(given).run
         artifact = open_artifact(run.artifact)
         if artifact.size != run.size:

@@ -15,7 +15,7 @@ from workbench.cli.progress import ProgressLine
 from workbench.comparison import Comparison
 from workbench.metrics import METRICS, Metric
 from workbench.session import Session
-from workbench.sides import open_side, shared_tokens, side_of
+from workbench.sides import pair_sides
 from workbench.view import TokenScope, View
 
 
@@ -46,9 +46,7 @@ def compare_pair(
     scope: TokenScope,
 ) -> Comparison:
     """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
-    sources = [open_side(path) for path in paths]
-    shared = shared_tokens(sources, tokens, prompt)
-    a, b = (side_of(source, wanted) for source, wanted in zip(sources, numeric_paths, strict=True))
+    a, b, shared = pair_sides(paths, numeric_paths, tokens, prompt)
     return _run(CaptureJob(a, b, shared.ids, shared.prompt), metric, scope)
 
 

@@ -12,8 +12,9 @@ from workbench.cells import Cell
 from workbench.compare import compare_streams, require_same_tokens
 from workbench.comparison import Comparison
 from workbench.fingerprints import sha256_of
-from workbench.lockstep import Recorded
+from workbench.lockstep import Recorded, models_of
 from workbench.metrics import METRICS
+from workbench.recorded import of_other_engine
 from workbench.session import Session, Side
 from workbench.tokenizer import decode_tokens
 from workbench.view import View
@@ -72,6 +73,8 @@ def investigate(session: Session, progress: Progress) -> Investigation:
 
 
 def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | WorkbenchError:
+    if of_other_engine(trace.run):
+        return WorkbenchError(f"{trace.run.artifact} is a trace of {trace.run.format}, which holds no weights.")
     try:
         artifact = open_artifact(side.path if side.numeric_path else trace.run.artifact)
         digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
@@ -87,10 +90,9 @@ def _cells(
 ) -> Iterator[Cell]:
     """Compare two traces stage by stage in execution order; PopulationError if they saw different tokens."""
     require_same_tokens(traces[0].run.tokens, traces[1].run.tokens)
-    a, b = (
-        Recorded(trace, model if isinstance(model, Artifact) else None)
-        for trace, model in zip(traces, models, strict=True)
-    )
+    at_hand = [model if isinstance(model, Artifact) else None for model in models]
+    of = models_of(at_hand, [trace.run for trace in traces])
+    a, b = (Recorded(trace, model) for trace, model in zip(traces, of, strict=True))
     sides = {"a": a, "b": b}
 
     def absent(side: str, site: Site) -> bool:
