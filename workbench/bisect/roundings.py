@@ -13,7 +13,8 @@ from workbench.bisect.weight_question import Prediction, Question, Rows
 _MANTISSA = {TensorType.F32: 23, TensorType.F16: 10, TensorType.BF16: 7}
 _NAMES = {10: "F16 or TF32", 7: "BF16", 3: "FP8 E4M3", 2: "FP8 E5M2"}
 _LIKENESS = 0.5  # relative RMS beyond which no rounding is recognised
-_FEWER = 0.8  # share of different values that tells a grid from chance
+_FEWER = 0.97  # share of different values that tells a grid from chance, where it is certain
+_SIGMAS = 6.0
 
 
 def truncated(q: Question) -> Iterator[Prediction]:
@@ -89,15 +90,19 @@ def requantized(q: Question) -> Iterator[tuple[str, str, float, bool]]:
     small = (np.abs(d).reshape(-1, BLOCK) <= 0.6 * np.maximum(largest, 1e-30)).all()
     step = 2 * np.maximum(b.width, 1e-30)
     like_b = a.values if BLOCKS[q.wrong.type].elements == 1 else (np.round(a.values / step) * step).astype(np.float32)
-    counts = [(_different(b.values, run), _different(like_b, run)) for run in (BLOCK, b.values.shape[1])]
-    share, found = min((x / y, x) for x, y in counts)
-    words = f"{q.what} holds only {found:.0f} different values in a run, {share:.0%} of what {q.wrong.type.name} keeps"
-    words += ": it was quantized more coarsely before"
-    yield "requantized", words, off / size, bool(small and share <= _FEWER)
+    fewer = any(_has_fewer(b.values, like_b, run) for run in (BLOCK, b.values.shape[1]))
+    words = f"{q.what} has fewer different values than {q.wrong.type.name} keeps: it was quantized more coarsely before"
+    yield "requantized", words, off / size, bool(small and fewer)
 
 
-def _different(values: Floats, run: int) -> float:
-    """Mean number of different magnitudes, zero not counted, in runs of consecutive values."""
-    sorted_runs = np.sort(np.abs(values).reshape(-1, run), axis=1)
-    steps = (np.diff(sorted_runs, axis=1) > 1e-6 * sorted_runs[:, 1:]).sum(axis=1)
-    return float(np.maximum(steps, 1).mean())
+def _has_fewer(values: Floats, others: Floats, run: int) -> bool:
+    """Whether runs of consecutive values hold fewer different magnitudes than runs of the other values do."""
+    counts, most = (_different(x.reshape(-1, run)) for x in (values, others))
+    lost = most - counts
+    certain = lost.mean() > _SIGMAS * lost.std() / len(lost) ** 0.5
+    return bool(counts.mean() <= _FEWER * most.mean() and (certain or len(lost) == 1))
+
+
+def _different(runs: Floats) -> NDArray[np.int64]:
+    ordered = np.sort(np.abs(runs), axis=1)
+    return np.asarray((np.diff(ordered, axis=1) > 1e-6 * ordered[:, 1:]).sum(axis=1))

@@ -89,9 +89,9 @@ class Slopes:
     def off(self) -> tuple[float | None, tuple[str, Flags] | None]:
         """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""
         for level, sums, least in (
-            ("whole", self.whole, _WHOLE),
             ("rows", self.rows, _HEAD),
             ("columns", self.columns, _HEAD),
+            ("whole", self.whole, _WHOLE),
         ):
             slopes, scaled = _scaled(sums, least)
             if scaled.any() and (level == "whole" or not scaled.all()):

@@ -57,7 +57,8 @@ class Stored:
         if weight.type == TensorType.Q8_0:  # its scale is rounded to half precision after the codes are made
             width += np.abs(groups) * np.float32(2.0**-11)
             return cls(values, width.reshape(values.shape))
-        lowest, highest = (groups == edge.reshape(-1, 1) for edge in (low, high))
+        ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
+        lowest, highest = ((groups == edge.reshape(-1, 1)) & ranged for edge in (low, high))
         lowest, highest, width = (x.reshape(values.shape) for x in (lowest, highest, width))
         return cls(values, width, lowest, highest, weight.type in _FITTED_TYPES)
 

@@ -31,6 +31,7 @@ class WeightCheck:
     worst : largest distance in multiples of what both formats may cost; infinite where one is not finite.
     spread : mean square of that distance over the values inside the range of codes.
     slope : factor that B is of A where it is not 1 within what rounding leaves uncertain, else None.
+    scaled : which part has that factor, "whole", "rows" or "columns", and a flag for every head.
     affected : bool (rows, blocks of 32 columns), where the difference is not explained.
     rel_rms : ‖a-b‖/‖b‖ (infinity if B is zero and A is not).
     cost, cost_of_rows : float64 (columns,) and (rows,), the squares of what the formats may cost, summed over the other
@@ -41,6 +42,7 @@ class WeightCheck:
     worst: float
     spread: float
     slope: float | None
+    scaled: tuple[str, Flags] | None
     affected: Flags
     rel_rms: float
     cost: NDArray[np.float64]
@@ -74,7 +76,7 @@ def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightChec
     if a.type == b.type and np.array_equal(a.rows, b.rows):
         columns = a.shape[-1]
         nothing = np.zeros((len(a.rows), -(-columns // BLOCK)), dtype=bool)
-        return WeightCheck(True, 0.0, 0.0, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
+        return WeightCheck(True, 0.0, 0.0, None, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
     return check_parts(((Stored.of(a, rows), Stored.of(b, rows)) for rows in row_chunks(a, groups)), groups)
 
 
@@ -121,7 +123,7 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     if a.fitted or b.fitted:
         blocks = _with_free_scales(a, b, blocks)
     inside = _inside(a, b, d)
-    cost = np.where(inside, a.width + b.width, np.abs(d)).astype(np.float64)
+    cost = np.where(inside, a.width + b.width, np.float32(LIMIT) * np.abs(d)).astype(np.float64)
     squares = np.square(np.where(np.isfinite(cost), cost, 0))
     within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
     sums = [float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (a.values, b.values, d)]
@@ -181,7 +183,7 @@ def _whole(parts: list[_Part], groups: Groups) -> WeightCheck:
     affected = np.concatenate([part.affected for part in parts])
     slopes = Slopes.joined([part.slopes for part in parts])
     slope, scaled = slopes.off() if worst > 0 else (None, None)
-    if slope is not None and scaled is not None and not affected.any():
+    if scaled is not None and not affected.any():
         affected = affected | groups.spread(scaled, affected.shape, BLOCK)
     spread = float(squares / inside) if inside else 0.0
     if spread > ROUNDED_ONCE and not affected.any():
@@ -190,4 +192,4 @@ def _whole(parts: list[_Part], groups: Groups) -> WeightCheck:
     cost = np.sum([part.cost for part in parts], axis=0)
     of_rows = np.concatenate([part.cost_of_rows for part in parts])
     equal = bool(energy_d == 0 and worst == 0)
-    return WeightCheck(equal, worst, spread, slope, affected, float(rel_rms), cost, of_rows)
+    return WeightCheck(equal, worst, spread, slope, scaled, affected, float(rel_rms), cost, of_rows)

@@ -129,20 +129,37 @@ class Question:
         if self.is_vector:
             yield from self._parts_of_vector()
             return
+        yield from self._scaled_part()
         wrong_rows = self.verdict.affected.any(axis=1)
-        columns = np.repeat(self.verdict.affected.any(axis=0), BLOCK)[: self.wrong.shape[1]]
         if self.heads is not None:
             size, across = self.heads
-            hull = _hull(columns if across else wrong_rows, size)
+            hull = _hull(self._wrong_columns() if across else wrong_rows, size)
             if not hull.all():
                 yield Region(hull, f" in {_heads(hull, size)}", across)
         if not wrong_rows.all():
             yield Region(wrong_rows, f" in {_rows(wrong_rows)}")
 
+    def _scaled_part(self) -> Iterator[Region]:
+        """The heads that the check of slopes found to have a factor of their own."""
+        level, parts = self.verdict.scaled or ("whole", np.ones(1, dtype=bool))
+        if level != "whole":
+            size = self.wrong.shape[level == "columns"] // len(parts)
+            mask = np.repeat(parts, size)
+            yield Region(mask, f" in {_heads(mask, size)}", level == "columns")
+
+    def _wrong_columns(self) -> Flags:
+        """Columns with a wrong value in some row of the sample."""
+        wrong = self._wrong_values(self.sample).any(axis=0)
+        return wrong if wrong.any() else np.repeat(self.verdict.affected.any(axis=0), BLOCK)[: wrong.size]
+
+    def _wrong_values(self, rows: Rows) -> Flags:
+        """Values further apart than their formats allow, or where there are none such, that differ at all."""
+        a, b = self.a(rows), self.b(rows)
+        wrong = excess_of(a, b) > LIMIT
+        return wrong if wrong.any() or not self.touched else a.values != b.values
+
     def _parts_of_vector(self) -> Iterator[Region]:
-        row = np.zeros(1, dtype=np.int64)
-        a, b = self.a(row), self.b(row)
-        wrong = (a.values != b.values)[0] if self.touched else (excess_of(a, b) > LIMIT)[0]
+        wrong = self._wrong_values(np.zeros(1, dtype=np.int64))[0]
         if self.heads is not None:
             size, across = self.heads
             hull = _hull(wrong, size)
@@ -172,7 +189,8 @@ class Question:
 
     def judge(self, prediction: Prediction) -> tuple[float, bool]:
         """Relative RMS that a prediction leaves, and whether it reproduces the wrong tensor within rounding."""
-        first = check(prediction.rows(self.sample), self.b(self.sample))
+        picked = _spread(self.affected_rows, _AFFECTED)
+        first = check(prediction.rows(picked), self.b(picked))
         if not self.reproduces(first):
             return first.rel_rms, False
         heads = heads_of(self.name, self.config.head_dim)
