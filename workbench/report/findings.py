@@ -12,6 +12,7 @@ from workbench.cells import Cell
 from workbench.comparison import NOT_COMPARABLE, Comparison
 from workbench.demo import entry_of
 from workbench.metrics import METRICS, Metric, format_value, in_band
+from workbench.recorded import of_other_engine
 from workbench.report.investigation import Investigation, Progress
 from workbench.report.markdown import command
 from workbench.report.weight_facts import weight_facts
@@ -29,6 +30,7 @@ def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, A
     """Return everything that the template shows."""
     comparison, session = found.comparison, found.session
     run = comparison.a
+    ours = comparison.b if of_other_engine(run) else run
     return {
         "title": f"Findings: {session.spec.name}",
         "verdict": _verdict(comparison),
@@ -41,8 +43,8 @@ def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, A
         "population": _population(comparison),
         "settings_a": _listed(comparison.a.settings),
         "settings_b": _listed(comparison.b.settings),
-        "versions": _listed(run.versions),
-        "machine": _listed(run.machine),
+        "versions": _listed(ours.versions),
+        "machine": _listed(ours.machine),
         "config": [["setting", "A", "B"], *([n, a, b] for n, (a, b) in comparison.config_differences.items())],
         "summary": [*found.unfinished(), *comparison.summary()],
         "picture": picture,

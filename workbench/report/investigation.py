@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from kernels.errors import WorkbenchError
 from kernels.stages import Site, execution_order
 from store.artifact import Artifact, open_artifact
+from store.text import printable
 from store.trace import Trace
 from workbench.app.sources import Tensors, open_tensors
 from workbench.cells import Cell
@@ -74,7 +75,8 @@ def investigate(session: Session, progress: Progress) -> Investigation:
 
 def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | WorkbenchError:
     if of_other_engine(trace.run):
-        return WorkbenchError(f"{trace.run.artifact} is a trace of {trace.run.format}, which holds no weights.")
+        what = f"{printable(trace.run.artifact)} is a trace of {printable(trace.run.format)}"
+        return WorkbenchError(f"{what}, which holds no weights.")
     try:
         artifact = open_artifact(side.path if side.numeric_path else trace.run.artifact)
         digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
