@@ -18,7 +18,7 @@ from workbench.bisect.customs import Customs
 from workbench.bisect.floor import predicted_error, storage_error
 from workbench.bisect.substitution import Factors, relative, share
 from workbench.bisect.suspects import Suspects
-from workbench.bisect.verdict import Bisection, Decomposition
+from workbench.bisect.verdict import Bisection, Decomposition, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...]) -> Bisection:
             others, notes = suspects.others(culprit), tuple(suspects.notes)
             return Bisection("divergent", cell.site, culprit, others, decomposition.floor, tuple(checked), notes)
     differ = any(cell.observed != 0 for cell in checked)
-    verdict = "quantization_only" if suspects.requantized else "numerics_only"
+    verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
     floor = max((cell.floor for cell in checked), default=None)
     notes = (*suspects.notes, *suspects.unseen())
     return Bisection(verdict if differ else "alike", None, None, (), floor, tuple(checked), notes)

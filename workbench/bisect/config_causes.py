@@ -42,8 +42,8 @@ def _numbers(value: object) -> np.ndarray:
 
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     if one.dtype.kind not in "if":
-        return one == other
-    return np.abs(one - other) <= _FLOAT32 * np.abs(one)
+        return np.asarray(one == other)
+    return np.asarray(np.abs(one - other) <= _FLOAT32 * np.abs(one))
 
 
 def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:

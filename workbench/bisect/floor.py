@@ -83,7 +83,7 @@ def storage_error(
             x = next(iter(inputs.values())).astype(np.float64)
             plain = ops.rms_norm(x, np.ones(x.shape[1]), exact.config.rms_norm_eps)
             energy += float(np.square(plain).sum(axis=0) @ judged.check.cost)
-    return energy**0.5
+    return float(energy**0.5)
 
 
 def rounding_of(at: At, weight: Weight, x: NDArray[np.float32]) -> NDArray[np.float64] | None:

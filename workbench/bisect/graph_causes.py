@@ -19,7 +19,6 @@ from kernels.matmul_float import matmul_f64
 from kernels.paths import Array
 from kernels.stages import Site
 from workbench.bisect.floor import MATMUL_INPUT, decoded
-from workbench.bisect.substitution import Mixed
 from workbench.bisect.verdict import Factor
 from workbench.stage_tensors import stage_tensors
 
@@ -52,11 +51,6 @@ class Question:
     def tensors(self) -> tuple[str, ...]:
         """Canonical names of the stage's tensors that the model has."""
         return tuple(name for name in stage_tensors(Site(self.at.layer, self.stage)) if name in self.at.model)
-
-    def exactly(self, **config: object) -> At:
-        """Where the stage would be evaluated in float64 with other hyper-parameters."""
-        changed = replace(self.at.config, **config)  # type: ignore[arg-type] - the fields are named by the callers
-        return replace(self.at, model=Mixed(self.at.model, changed))
 
 
 def mistakes(question: Question) -> Iterator[Mistake]:
@@ -345,9 +339,10 @@ def _products(q: Question, name: str, x: Values) -> Iterator[tuple[str, str, Arr
 
 def _rounded_product(q: Question) -> Iterator[Mistake]:
     """The right product with activations or weights rounded in a way the engine does not admit to."""
-    x = q.x[MATMUL_INPUT[q.stage]].astype(np.float32)
+    wide = q.x[MATMUL_INPUT[q.stage]]
+    x = wide.astype(np.float32)
     weights = [q.at.model.weight(name) for name in q.tensors]
-    rules: list[tuple[str, Values]] = [("rounded to float16", _half(x)), ("rounded to bfloat16", _bfloat16(x))]
+    rules: list[tuple[str, Values]] = [("rounded to float16", _half(wide)), ("rounded to bfloat16", _bfloat16(wide))]
     if x.shape[1] % 256 == 0:
         rules += [
             ("rounded to ggml's Q8_K", decoded(quantize_q8_k(x))),

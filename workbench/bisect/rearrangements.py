@@ -26,10 +26,10 @@ def permuted_rope(q: Question) -> Iterator[Prediction]:
             continue  # one row of a vector: the region runs over its elements instead
         heads = region.mask.reshape(-1, size).any(axis=1)
         for words, order in orders.items():
-            source = np.arange(count).reshape(-1, size)
-            source[heads] = source[heads][:, order]
+            by_head = np.arange(count).reshape(-1, size)
+            by_head[heads] = by_head[heads][:, order]
             explanation = f"the rows of {q.what} are in {words} rotary order{region.words}"
-            yield Prediction("permuted_rope", explanation, _reordered(q, source.reshape(-1)))
+            yield Prediction("permuted_rope", explanation, _reordered(q, by_head.reshape(-1)))
     if q.is_vector:
         for words, order in orders.items():
             source = np.arange(count).reshape(-1, size)[:, order].reshape(-1)
@@ -67,7 +67,7 @@ def rows_permuted(q: Question) -> Iterator[Prediction]:
 def _shift(rows: Rows, found: Rows, count: int) -> Rows:
     """All rows moved by the shift that most of the matched ones have."""
     shifts, times = np.unique((found - rows) % count, return_counts=True)
-    return (np.arange(count) + shifts[times.argmax()]) % count
+    return np.asarray((np.arange(count) + shifts[times.argmax()]) % count)
 
 
 def _best_match(wrong: Floats, right: Floats) -> Rows:

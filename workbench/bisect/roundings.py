@@ -1,6 +1,7 @@
-"""The right values with fewer digits than the format holds: cut or rounded floats, or quantized more coarsely before."""
+"""The right values with fewer digits than the format holds: floats cut or rounded, or quantized more coarsely."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from kernels.weight import BLOCKS, TensorType
 from workbench.bisect.steps import Floats, Stored
 from workbench.bisect.weight_check import BLOCK
-from workbench.bisect.weight_question import Prediction, Question, Rows
+from workbench.bisect.weight_question import Prediction, Question, Region, Rows
 
 _MANTISSA = {TensorType.F32: 23, TensorType.F16: 10, TensorType.BF16: 7}
 _NAMES = {10: "F16 or TF32", 7: "BF16", 3: "FP8 E4M3", 2: "FP8 E5M2"}
@@ -32,8 +33,12 @@ def truncated(q: Question) -> Iterator[Prediction]:
             yield Prediction(
                 "dtype_truncated",
                 f"{q.what} is {words} {name}{region.words}",
-                lambda rows, change=change, region=region: _with_values(q, rows, change, region.of(rows)),
+                partial(_rounded, q, change, region),
             )
+
+
+def _rounded(q: Question, change: Callable[[Floats], Floats], region: Region, rows: Rows) -> Stored:
+    return _with_values(q, rows, change, region.of(rows))
 
 
 def _trailing_zeros(bits: int) -> int:

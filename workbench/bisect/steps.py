@@ -58,9 +58,8 @@ class Stored:
             width += np.abs(groups) * np.float32(2.0**-11)
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
-        lowest, highest = ((groups == edge.reshape(-1, 1)) & ranged for edge in (low, high))
-        lowest, highest, width = (x.reshape(values.shape) for x in (lowest, highest, width))
-        return cls(values, width, lowest, highest, weight.type in _FITTED_TYPES)
+        lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
+        return cls(values, width.reshape(values.shape), lowest, highest, weight.type in _FITTED_TYPES)
 
     def scaled(self, factor: float) -> "Stored":
         """The same times a factor."""
@@ -97,7 +96,7 @@ def _flags(flags: Flags | None, like: Flags) -> Flags:
 
 def _half_ulp(values: Floats, type: TensorType) -> Floats:
     power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
-    return np.maximum(power * np.float32(_ULP[type] / 2), np.float32(_SMALLEST[type] / 2))
+    return np.asarray(np.maximum(power * np.float32(_ULP[type] / 2), np.float32(_SMALLEST[type] / 2)))
 
 
 _Grid = tuple[int, Floats, Floats, Floats]  # values per group; of every group half a step, lowest and highest value

@@ -17,7 +17,7 @@ from kernels.stages import Site, execution_order
 from workbench.bisect.floor import MATMUL_INPUT, predicted_error
 from workbench.bisect.graph_causes import Mistake, Question, mistakes
 from workbench.bisect.substitution import relative
-from workbench.bisect.verdict import Bisection, Culprit, Decomposition
+from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Factor
 
 # Two correct implementations of one float operation stay within this many predicted errors; docs/bisect.md.
 LIMIT = 8.0
@@ -183,7 +183,7 @@ def _diagnose(site: Site, at: At, inputs: Mapping[str, Array], y: Array, right: 
     if tensor is not None and share <= wrong.size // 2 and site.stage in MATMUL_INPUT:
         words = f"{share} of {wrong.size} rows of the weight act as if damaged; all others are right"
         return Culprit(site, "weights", "corrupted_blocks", words, tensor, residual, {}, runner)
-    factor = "weights" if tensor is not None else "graph"
+    factor: Factor = "weights" if tensor is not None else "graph"
     return Culprit(site, factor, "unknown", words, tensor, residual, {}, runner)
 
 

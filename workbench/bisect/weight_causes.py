@@ -6,6 +6,7 @@ so a cause is never a matter of likeness. No side is the reference: what does no
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def _scaled(q: Question) -> Iterator[Prediction]:
         for factor in dict.fromkeys((round(fitted, 2), round(fitted, 3), fitted)):
             if factor not in (0.0, 1.0, -1.0) and abs(factor - fitted) < 0.01 * abs(fitted):
                 words = f"{q.what} is multiplied by {factor:.6g}{region.words}"
-                yield Prediction("scaled", words, _changed(q, region, lambda a, f=factor: a.scaled(f)))
+                yield Prediction("scaled", words, _changed(q, region, partial(Stored.scaled, factor=factor)))
 
 
 def _fitted_factor(q: Question, region: Region) -> float | None:

@@ -100,12 +100,12 @@ class Question:
     @cached_property
     def affected_rows(self) -> Rows:
         """Rows with an affected block."""
-        return np.flatnonzero(self.verdict.affected.any(axis=1))
+        return np.flatnonzero(np.asarray(self.verdict.affected.any(axis=1)))
 
     @cached_property
     def sample(self) -> Rows:
         """A few affected rows and a few others."""
-        others = np.flatnonzero(~self.verdict.affected.any(axis=1))
+        others = np.flatnonzero(~np.asarray(self.verdict.affected.any(axis=1)))
         picked = (_spread(self.affected_rows, _AFFECTED), _spread(others, _OTHERS))
         return np.sort(np.concatenate(picked))
 
@@ -130,7 +130,7 @@ class Question:
             yield from self._parts_of_vector()
             return
         yield from self._scaled_part()
-        wrong_rows = self.verdict.affected.any(axis=1)
+        wrong_rows = np.asarray(self.verdict.affected.any(axis=1))
         if self.heads is not None:
             size, across = self.heads
             hull = _hull(self._wrong_columns() if across else wrong_rows, size)
@@ -149,8 +149,8 @@ class Question:
 
     def _wrong_columns(self) -> Flags:
         """Columns with a wrong value in some row of the sample."""
-        wrong = self._wrong_values(self.sample).any(axis=0)
-        return wrong if wrong.any() else np.repeat(self.verdict.affected.any(axis=0), BLOCK)[: wrong.size]
+        wrong = np.asarray(self._wrong_values(self.sample).any(axis=0))
+        return wrong if wrong.any() else np.repeat(np.asarray(self.verdict.affected.any(axis=0)), BLOCK)[: wrong.size]
 
     def _wrong_values(self, rows: Rows) -> Flags:
         """Values further apart than their formats allow, or where there are none such, that differ at all."""
@@ -177,11 +177,11 @@ class Question:
             return f"in {int(blocks.sum())} of {blocks.size} runs of {BLOCK} values, from {_first(blocks[0])} on"
         if blocks.any(axis=1).all():
             return f"in {int(blocks.sum())} of {blocks.size} blocks of {BLOCK} values, in every row"
-        rows = blocks.any(axis=1)
+        rows = np.asarray(blocks.any(axis=1))
         heads = ""
         if self.heads is not None and not self.heads[1]:
             heads = f" ({_heads(_hull(rows, self.heads[0]), self.heads[0])})"
-        columns = blocks.any(axis=0)
+        columns = np.asarray(blocks.any(axis=0))
         part = (
             "" if columns.all() else f", {int(blocks.sum())} blocks of {BLOCK} values from column {_first(columns)} on"
         )
