@@ -153,9 +153,8 @@ def test_a_run_goes_on_after_any_layer_with_the_same_bits():
     whole = list(forward(model, TOKENS, path))
     x = dict(whole)[Site(1, "layer_output")]
     rest = list(forward(model, TOKENS, path, start_layer=2, x=x))
-    assert [site for site, _ in rest] == [site for site, _ in whole[-len(rest) :]] and rest[0][0] == Site(
-        2, "attn_norm"
-    )
+    assert rest[0][0] == Site(2, "attn_norm")
+    assert [site for site, _ in rest] == [site for site, _ in whole[-len(rest) :]]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(rest, whole[-len(rest) :], strict=True))
 
 

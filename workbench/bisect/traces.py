@@ -28,7 +28,7 @@ class Recorded(Protocol):
     """What a bisection needs of a trace."""
 
     def status(self, site: Site) -> str:
-        """ "ok", "absent" or "unmeasured"."""
+        """Whether the stage is there ("ok"), not in the model ("absent") or not recorded ("unmeasured")."""
 
     def read(self, site: Site) -> NDArray[Any]:
         """Values (rows, channels)."""
