@@ -106,7 +106,7 @@ def answer_text(answer: Answer, detail: Detail | None) -> str:
         tensor = f", {printable(other.tensor)}" if other.tensor else ""
         lines.append(_row("further", f"{other.site}: {other.cause} ({other.factor}{tensor})"))
     if detail is not None:
-        lines += ["", *_detail(detail)]
+        lines += ["", *detail_lines(detail)]
     if found.notes:
         lines += ["", *(_row("note", printable(note, 1000)) for note in found.notes)]
     return "\n".join(lines)
@@ -154,7 +154,8 @@ def _plain(value: object) -> str:
     return format_value(value) if isinstance(value, float) else printable(str(value))
 
 
-def _detail(detail: Detail) -> Iterator[str]:
+def detail_lines(detail: Detail) -> Iterator[str]:
+    """A cell taken apart, for a reader."""
     found = detail.breakdown
     yield _row("cell", f"{found.site}, local error by part, in multiples of the median part")
     for name, part in (("token", found.per_token()), ("head", found.per_head())):

@@ -149,6 +149,19 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else part / whole
 
 
+def conclusion(experiment: Experiment) -> str:
+    """Say in a sentence what the exchange proves."""
+    part = printable(experiment.part)
+    if experiment.b.to_a.identical:
+        return "A and B give the same logits, so there is no difference that a part could carry."
+    if not experiment.matters:
+        return f"The {part} carries nothing of the difference: exchanging it changes no bit of either output."
+    if experiment.left is None or experiment.brought is None:
+        return f"What the {part} carries cannot be told: logits are not finite, or the KL divergence is zero."
+    left, brought = f"{experiment.left:.1%}", f"{experiment.brought:.1%}"
+    return f"A's {part} in B leaves {left} of KL(B‖A); B's {part} in A brings {brought} of it."
+
+
 def patch_tensors(
     a: Side, b: Side, names: frozenset[str], part: str, tokens: tuple[int, ...], progress: Progress = lambda *_: None
 ) -> Experiment:

@@ -1,0 +1,211 @@
+"""Mistakes of attention: score scale, mask, which heads share keys and values, how finely they are kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.bisect.mistakes import FITTED, NAMED, Flags, Mistake, Question, Values, within
+from workbench.bisect.product_roundings import Rule, float_rules, to_grid
+from workbench.bisect.verdict import Factor
+
+_SOME_ROWS = 24  # query rows of a long prompt that a first look is taken at
+_STEPS = 48  # of a golden-section search: the scale to eleven digits
+_MOST_WINDOWS = 64
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """What attention works on, float64: q (tokens, heads, d), k and v (tokens, groups, d); the rows it is asked for."""
+
+    q: Values
+    k: Values
+    v: Values
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, question: Question) -> "Heads":
+        """The recorded queries, keys and values of a layer."""
+        c, x = question.config, question.x
+        parts = x["q_post_rope"], x["k_post_rope"], x["qkv_bias"][:, c.q_size + c.kv_size :]
+        q, k, v = (part.reshape(len(part), -1, c.head_dim) for part in parts)
+        return cls(q, k, v, np.arange(len(q)))
+
+    def owners(self) -> NDArray[np.int64]:
+        """The key and value head of every head."""
+        heads, groups = self.q.shape[1], self.k.shape[1]
+        return np.arange(heads) // (heads // groups)
+
+    def attend(
+        self, scale: float, mask: Flags | None = None, owner: NDArray[np.int64] | None = None, cap: float | None = None
+    ) -> Values:
+        """softmax(q k^T scale + mask) v, (rows, heads * d); mask: (rows, tokens), causal if None."""
+        owner = self.owners() if owner is None else owner
+        if mask is None:
+            mask = self.rows[:, None] >= np.arange(len(self.k))
+        mask = mask | ~mask.any(axis=1, keepdims=True)
+        out = np.empty((len(self.rows), *self.q.shape[1:]))
+        for head, shared in enumerate(owner.tolist()):
+            scores = self.q[self.rows, head] @ self.k[:, shared].T * scale
+            if cap is not None:
+                scores = cap * np.tanh(scores / cap)
+            scores = np.where(mask, scores, -np.inf)
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ self.v[:, shared]
+        return out.reshape(len(out), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A way of attending that some mistake would take: what it makes of any rows."""
+
+    cause: str
+    factor: Factor
+    explanation: str
+    attend: Callable[[Heads], Values]
+    rank: int = NAMED
+
+
+def attention_mistakes(q: Question) -> Iterator[Mistake]:
+    """Every family in turn; of a long prompt, what fails on some rows is not tried on all of them."""
+    heads = Heads.of(q)
+    some = replace(heads, rows=np.unique(np.linspace(0, len(heads.q) - 1, _SOME_ROWS).astype(np.int64)))
+    for family in (_scales, _masks, _groupings, _precisions):
+        for attempt in family(q, some):
+            predicted = attempt.attend(some)
+            if len(some.rows) < len(heads.rows):
+                if not within(q.y[some.rows] - predicted, q.noise[some.rows]):
+                    continue
+                predicted = attempt.attend(heads)
+            yield Mistake(attempt.cause, attempt.factor, attempt.explanation, predicted, rank=attempt.rank)
+    yield from _shapes(q)
+
+
+def _scales(q: Question, some: Heads) -> Iterator[_Try]:
+    d, count = q.config.head_dim, q.config.num_attention_heads
+    for scale, words in (
+        (1.0, "not scaled"),
+        (1 / d, "scaled by 1/head_dim"),
+        (d**-0.25, "scaled by head_dim^-1/4"),
+        ((count * d) ** -0.5, "scaled by 1/sqrt(heads * head_dim)"),
+        (q.config.hidden_size**-0.5, "scaled by 1/sqrt(hidden)"),
+        (d**0.5, "multiplied by sqrt(head_dim)"),
+    ):
+        yield _Try("attention_scale", "graph", f"attention scores are {words}", lambda h, s=scale: h.attend(s))
+    for scale in _fitted_scales(q, some):
+        words = f"attention scores are scaled by {scale:.6g} in place of {d**-0.5:.6g}"
+        yield _Try("attention_scale", "graph", words, lambda h, s=scale: h.attend(s), FITTED)
+    for cap in (20.0, 30.0, 50.0):
+        words = f"attention scores are capped at {cap:g}"
+        yield _Try("unknown", "graph", words, lambda h, c=cap: h.attend(d**-0.5, cap=c))
+
+
+def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
+    """The score scale that comes closest, by golden-section search over its logarithm."""
+    plain = q.config.head_dim**-0.5
+
+    def gap(point: float) -> float:
+        return float(np.linalg.norm(some.attend(float(np.exp(point))) - q.y[some.rows]))
+
+    grid = np.log(plain) + np.linspace(np.log(1 / 64), np.log(64), 25)
+    middle = int(np.argmin([gap(point) for point in grid]))
+    low, high = grid[max(middle - 1, 0)], grid[min(middle + 1, len(grid) - 1)]
+    for _ in range(_STEPS):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        low, high = (low, right) if gap(left) < gap(right) else (left, high)
+    fitted = float(np.exp((low + high) / 2))
+    yield plain * round(fitted / plain, 3)
+    yield fitted
+
+
+def _masks(q: Question, some: Heads) -> Iterator[_Try]:
+    del some
+    scale = q.config.head_dim**-0.5
+    tokens = np.arange(len(q.y))
+    kinds: list[tuple[str, Callable[[Values], Flags]]] = [
+        ("every token sees every other", lambda ahead: ahead == ahead),
+        ("a token does not see itself", lambda ahead: ahead > 0),
+        ("a token sees the next one too", lambda ahead: ahead >= -1),
+        ("a token sees itself and what follows", lambda ahead: ahead <= 0),
+        ("a token sees itself only", lambda ahead: ahead == 0),
+    ]
+    for window in range(1, min(len(tokens), _MOST_WINDOWS)):
+        kinds.append((f"a token sees the last {window} only", lambda a, w=window: (a >= 0) & (a < w)))  # type: ignore[misc]
+    for first in range(1, min(len(tokens), _MOST_WINDOWS)):
+        words = f"the first {first} tokens are not seen"
+        kinds.append((words, lambda a, f=first: (a >= 0) & (tokens >= f)[None, :]))  # type: ignore[misc]
+
+    def masked(heads: Heads, sees: Callable[[Values], Flags]) -> Values:
+        return heads.attend(scale, sees(heads.rows[:, None] - tokens[None, :]))
+
+    for words, sees in kinds:
+        yield _Try("causal_mask", "graph", words, lambda h, s=sees: masked(h, s))
+
+
+def _groupings(q: Question, some: Heads) -> Iterator[_Try]:
+    count, groups = q.config.num_attention_heads, q.config.num_key_value_heads
+    if groups == 1:
+        return
+    grouped, scale = some.owners(), q.config.head_dim**-0.5
+    for words, owner in (
+        ("heads share keys and values in turn instead of in groups", np.arange(count) % groups),
+        ("all heads use the first key and value head", grouped * 0),
+        ("key and value heads are in reverse order", groups - 1 - grouped),
+        ("heads use the key and value head after their own", (grouped + 1) % groups),
+        ("heads use the key and value head before their own", (grouped - 1) % groups),
+        ("only the first key and value heads are used", np.minimum(np.arange(count), groups - 1)),
+    ):
+        if not np.array_equal(owner, grouped):
+            yield _Try("head_grouping", "config", words, lambda h, o=owner: h.attend(scale, owner=o))
+
+
+def cache_rules(size: int) -> Iterator[Rule]:
+    """Ways of keeping keys and values, which are rounded head by head."""
+    yield from float_rules()
+    yield "8 bits per head", lambda x: to_grid(x, np.abs(x).max(axis=-1, keepdims=True) / 127)
+    yield "8 bits per tensor", lambda x: to_grid(x, np.abs(x).max() / 127)
+    for block in (16, 32):
+        if size % block == 0:
+            yield f"8 bits in groups of {block}", lambda x, b=block: _blocked(x, b, 127, half_scale=False)
+            yield f"Q8_0 in groups of {block}", lambda x, b=block: _blocked(x, b, 127, half_scale=True)
+            yield f"4 bits in groups of {block}", lambda x, b=block: _blocked(x, b, 7, half_scale=False)
+
+
+def _blocked(x: Values, block: int, top: int, *, half_scale: bool) -> Values:
+    groups = x.reshape(*x.shape[:-1], -1, block)
+    step = np.maximum(np.abs(groups).max(axis=-1, keepdims=True), 1e-30) / top
+    kept = step.astype(np.float16).astype(np.float64) if half_scale else step
+    codes = np.round(groups / np.where(kept == 0, 1, kept)) if half_scale else np.round(groups / step)
+    return np.asarray((codes * kept).reshape(x.shape))
+
+
+def _precisions(q: Question, some: Heads) -> Iterator[_Try]:
+    del some
+    scale = q.config.head_dim**-0.5
+
+    def kept(heads: Heads, keep: Callable[[Values], Values], which: str) -> Values:
+        return replace(heads, **{part: keep(getattr(heads, part)) for part in which}).attend(scale)
+
+    for words, keep in cache_rules(q.config.head_dim):
+        for which, what in (("kv", "keys and values are kept"), ("k", "keys are kept"), ("v", "values are kept")):
+            yield _Try("kv_precision", "numerics", f"{what} in {words}", lambda h, k=keep, w=which: kept(h, k, w))
+        sentence = f"queries, keys and values are rounded to {words}"
+        yield _Try("kv_precision", "numerics", sentence, lambda h, k=keep: kept(h, k, "qkv"))
+
+
+def _shapes(q: Question) -> Iterator[Mistake]:
+    """The right values in the wrong places."""
+    tokens, count, d = len(q.right), q.config.num_attention_heads, q.config.head_dim
+    right = q.right.reshape(tokens, count, d)
+    mixed = right.swapaxes(0, 1).reshape(tokens, count * d)
+    yield Mistake("transposed", "graph", "heads and tokens are not transposed back", mixed)
+    inner = right.swapaxes(1, 2).reshape(tokens, count * d)
+    yield Mistake("transposed", "graph", "heads and their channels are transposed", inner)
+    for words, order in (
+        ("in reverse order", np.arange(count)[::-1]),
+        ("moved by one", np.roll(np.arange(count), 1)),
+        ("moved back by one", np.roll(np.arange(count), -1)),
+    ):
+        yield Mistake("rows_permuted", "graph", f"heads are {words}", right[:, order].reshape(tokens, -1))

@@ -1,0 +1,113 @@
+"""One element of a product with a weight, down to the bytes of both sides, in words."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kernels.errors import WorkbenchError
+from kernels.forward import inputs_of
+from kernels.paths import numeric_path
+from kernels.stages import Site
+from store.artifact import Artifact
+from store.text import printable
+from store.trace import Trace
+from workbench.app.sources import open_artifacts, open_tensors
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.provenance import Element, Term, element
+from workbench.session import Session
+
+_PER_LINE = 16
+
+
+def element_text(session: Session, site: Site, token: int, channel: int) -> Iterator[str]:
+    """Explain an element of a session's stored stage `site` on both sides, from the bytes of its weight row.
+
+    Raises WorkbenchError for a stage that is no product with a weight, and where a model or a tensor is gone.
+    """
+    if site.stage not in MATMUL_INPUT:
+        raise WorkbenchError(_where_to_go(site))
+    tensors = open_tensors(session)
+    yield f"{site}, token {token}, channel {channel}"
+    for name, model, trace in zip("AB", open_artifacts(session), (tensors.a, tensors.b), strict=True):
+        yield ""
+        yield from _side(name, model, trace, site, token, channel)
+
+
+def _where_to_go(site: Site) -> str:
+    """Name the product that a stage was made of."""
+    stage, layer = site.stage, site.layer
+    while stage not in MATMUL_INPUT and inputs_of(stage):
+        stage = inputs_of(stage)[-1]
+        if stage == "layer_input" and not layer:
+            stage = "embedding"
+        elif stage == "layer_input" and layer is not None:
+            stage, layer = "layer_output", layer - 1
+    if stage not in MATMUL_INPUT:
+        return f"{site} is made of rows of the embedding and of no product; w shows its weights."
+    where = f"{stage} of the last layer" if layer is None and stage != "lm_head" else str(Site(layer, stage))
+    return f"{site} is no product with a weight; go to {where}, which it was made of."
+
+
+def _row(trace: Trace, site: Site, token: int) -> np.ndarray:
+    """The stored values of one token, (channels,)."""
+    positions = trace.positions(site) if trace.status(site) == "ok" else None
+    if positions is None or token not in positions:
+        raise WorkbenchError(f"token {token} of {site} is not stored; choose another one")
+    return np.asarray(trace.read(site)[positions.index(token)])
+
+
+def _side(name: str, model: Artifact, trace: Trace, site: Site, token: int, channel: int) -> Iterator[str]:
+    run = trace.run
+    x = _row(trace, Site(site.layer, MATMUL_INPUT[site.stage]), token)
+    stored = np.float32(_row(trace, site, token)[channel])
+    found = element(model, numeric_path(run.numeric_path), site, x, channel)
+    again = np.float32(found.value)
+    yield f"{name}  {printable(found.tensor)}  {found.type.name}  row {found.row}" + _as_stored(found)
+    rule = "kept as floats" if found.rule is None else f"rounded to 8 bits ({found.rule})"
+    yield f"   path {run.numeric_path}, activations {rule}, blocks: {len(found.terms)}, in {_file(found)}"
+    yield f"   stored      {stored:<16.9g} {stored.view(np.uint32):08x}"
+    yield f"   recomputed  {again:<16.9g} {again.view(np.uint32):08x}  {_agreement(found, again, stored)}"
+    if found.bias is not None:
+        yield f"   bias        {found.bias:<16.9g} added after the product"
+    for n, term in enumerate(found.terms):
+        yield from _term(n, term)
+
+
+def _agreement(found: Element, again: np.float32, stored: np.float32) -> str:
+    if again.view(np.uint32) == stored.view(np.uint32):
+        return "equal, bit for bit"
+    return "NOT EQUAL" if found.exact_order else "a float64 sum: the last bits may differ"
+
+
+def _as_stored(found: Element) -> str:
+    return "" if found.stored_row == found.row else f" (row {found.stored_row} in the file)"
+
+
+def _file(found: Element) -> str:
+    return "memory" if found.file is None else printable(found.file.name, 40)
+
+
+def _term(number: int, term: Term) -> Iterator[str]:
+    block = term.block
+    place = "" if term.offset is None else f" at byte {term.offset}"
+    yield f"   block {number}{place}, {len(block.raw)} bytes; adds {term.partial:.9g}"
+    factors = [("d", block.d), ("dmin", block.dmin), ("scale of the activations", term.scale)]
+    known = [f"{what} {value:.9g}" for what, value in factors if value is not None]
+    if known:
+        yield f"     {', '.join(known)}"
+    for what, numbers in (("scales", block.scales), ("mins", block.mins)):
+        if numbers.size > 1:
+            yield f"     {what:<6} {' '.join(map(str, numbers.tolist()))}"
+    for first in range(0, block.values.size, _PER_LINE):
+        yield from _values(term, slice(first, first + _PER_LINE))
+
+
+def _values(term: Term, here: slice) -> Iterator[str]:
+    """Weights and activations of up to 16 elements, as codes where they are codes."""
+    codes, x = term.block.codes, term.codes
+    for what, numbers, floats in (("w", codes, term.block.values), ("x", x, term.x)):
+        if numbers is not None and numbers.size:
+            yield f"   {here.start:>4} {what} {' '.join(f'{n:>3}' for n in numbers[here].tolist())}"
+        else:
+            for half in (slice(here.start, here.start + 8), slice(here.start + 8, here.stop)):
+                yield f"   {half.start:>4} {what} {' '.join(f'{n:>8.3g}' for n in floats[half].tolist())}"
