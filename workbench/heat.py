@@ -61,6 +61,16 @@ def look(cell: Cell, metric: Metric, edge: float, position: int | None = None) -
     return Look(str(level), format_value(value), level, outside)
 
 
+def look_of(value: float | None, edge: float, outside: bool, step: float = 10.0) -> Look:
+    """How a figure of a cell looks that is no metric: 0 is identical; one level per factor of `step` below `edge`."""
+    if value is None:
+        return Look(*UNMEASURED, None, outside)
+    if value == 0:
+        return Look(*IDENTICAL, 0, outside)
+    level = LEVELS - 1 if outside or not math.isfinite(value) else _level(value, edge, step)
+    return Look(str(level), format_value(value), level, outside)
+
+
 def level_edge(cells: Iterable[Cell], metric: Metric, position: int | None = None) -> float:
     """Distance from identical that gets the highest level: the band's edge, else the largest on the map."""
     if metric.band is not None:
@@ -73,11 +83,15 @@ def level_edge(cells: Iterable[Cell], metric: Metric, position: int | None = Non
     return max(distances)
 
 
-def _level(distance: float, edge: float) -> int:
-    """Level of a distance inside the band: one step per factor of ten below the edge."""
+def _level(distance: float, edge: float, step: float = 10.0) -> int:
+    """Level of a distance inside the band: one step per factor of `step` below the edge."""
     if distance <= 0 or edge <= 0:
         return 0
-    return min(max(LEVELS - 1 + math.floor(math.log10(distance / edge)), 0), LEVELS - 1)
+    return min(max(LEVELS - 1 + math.floor(_log(distance / edge, step)), 0), LEVELS - 1)
+
+
+def _log(ratio: float, step: float) -> float:
+    return math.log10(ratio) if step == 10.0 else math.log2(ratio) / math.log2(step)
 
 
 def first_outside(cells: Iterable[Cell], metric: Metric, position: int | None = None) -> Cell | None:

@@ -10,6 +10,14 @@ from workbench.cells import Cell
 from workbench.metrics import METRICS, OPENING_METRIC
 
 FIRST_SITE = Site(None, STAGES[0])
+OBSERVED = "observed"
+ASPECTS: dict[str, str] = {
+    OBSERVED: "observed",
+    "local": "local ‖d‖/‖B‖",
+    "inherited": "inherited ‖d‖/‖B‖",
+    "amplification": "amplification, ×2 a step",
+    "floors": "local / floor",
+}
 _LAYERS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 
 
@@ -50,13 +58,18 @@ class TokenScope:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The user's view of the map. transposed: stages as rows; None leaves it to the size of the terminal."""
+    """The user's view of the map.
+
+    transposed : stages as rows; None leaves it to the size of the terminal. aspect : the difference as observed, or
+    one of the figures that take running every stage again, a key of ASPECTS.
+    """
 
     metric: str = OPENING_METRIC
     tokens: TokenScope = TokenScope()
     cursor: Site = FIRST_SITE
     transposed: bool | None = None
     filter: str = ""
+    aspect: str = OBSERVED
 
     def to_json(self) -> dict[str, Any]:
         """Return the view as JSON values."""
@@ -67,6 +80,7 @@ class View:
             "cursor": list(self.cursor),
             "transposed": self.transposed,
             "filter": self.filter,
+            "aspect": self.aspect,
         }
 
     @classmethod
@@ -74,13 +88,14 @@ class View:
         """Rebuild a view; a part that is missing or that nobody can have saved is as in a new session."""
         new = cls()
         metric, tokens, transposed = (record.get(name) for name in ("metric", "tokens", "transposed"))
-        words = record.get("filter")
+        words, aspect = record.get("filter"), record.get("aspect")
         return cls(
             metric=metric if isinstance(metric, str) and metric in METRICS else new.metric,
             tokens=_scope(tokens),
             cursor=_site(record.get("cursor")),
             transposed=transposed if isinstance(transposed, bool) else None,
             filter=words if isinstance(words, str) and not filter_problem(words) else "",
+            aspect=aspect if isinstance(aspect, str) and aspect in ASPECTS else OBSERVED,
         )
 
 

@@ -51,8 +51,7 @@ async def until(pilot: Pilot, condition: Callable[[], object], seconds: float = 
 
 async def until_filled(pilot: Pilot) -> MapScreen:
     screen = pilot.app.map_screen
-    await until(pilot, lambda: screen.phase == "finished")
-    await until(pilot, lambda: "│ done" in screen_text(pilot))
+    await until(pilot, lambda: screen.phase == "finished" and not screen._changed)
     return screen
 
 

@@ -113,7 +113,7 @@ async def test_stopping_is_clean_and_can_be_resumed(session):
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "17/67 compared" in screen_text(pilot))
         await pilot.press("escape")
-        await until(pilot, lambda: "stopped; finished layers are kept, r resumes" in screen_text(pilot))
+        await until(pilot, lambda: "stopped; r resumes" in screen_text(pilot))
         assert captures[0].cancelled
         assert "r Resume" in screen_text(pilot)
         await pilot.press("r")

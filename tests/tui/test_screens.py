@@ -19,6 +19,7 @@ from workbench.app.hypotheses_screen import HypothesesScreen
 from workbench.app.line_list import LineList
 from workbench.app.map_screen import MapScreen
 from workbench.app.note_screen import NoteScreen
+from workbench.app.page_screen import PageScreen, VerdictScreen
 from workbench.app.weights_screen import WeightsScreen
 from workbench.elements import Elements
 from workbench.session import Session, SessionSpec, Side
@@ -227,7 +228,7 @@ def test_help_says_what_every_action_does():
 
 def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
-    screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen}
+    screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": VerdictScreen}
     from workbench.app.app import WorkbenchApp
 
     assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
-from textual.app import App
 from textual.message import Message
 from textual.screen import Screen
 
@@ -19,7 +18,9 @@ from workbench.app.drafts import Draft, Drafts
 from workbench.app.feed import Capture, StartCapture
 from workbench.app.help_screen import HelpScreen
 from workbench.app.hypotheses_screen import HypothesesScreen
+from workbench.app.inquiries import Inquiries
 from workbench.app.inspector import compact_text
+from workbench.app.laboratory import StartInquiry
 from workbench.app.map_screen import MapScreen
 from workbench.app.note_screen import NoteScreen
 from workbench.app.palette import ActionProvider
@@ -29,6 +30,7 @@ from workbench.app.workers import ReportsWorkerErrors
 from workbench.capture import CaptureJob, CaptureProcess
 from workbench.evidence import cell_evidence
 from workbench.hypotheses import Hypothesis
+from workbench.inquiry import InquiryProcess
 from workbench.stage_tensors import stage_tensors
 
 if TYPE_CHECKING:
@@ -38,8 +40,12 @@ if TYPE_CHECKING:
 BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
 
 
-class WorkbenchApp(ReportsWorkerErrors, App[int]):
-    """Shows a session. start_capture : makes the process that runs the pair; by default that of the session."""
+class WorkbenchApp(ReportsWorkerErrors, Inquiries):
+    """Shows a session.
+
+    start_capture : makes the process that runs the pair; by default that of the session. start_inquiry : makes the
+    process that works on a question.
+    """
 
     TITLE = "workbench"
     CSS_PATH = "app.tcss"
@@ -60,10 +66,15 @@ class WorkbenchApp(ReportsWorkerErrors, App[int]):
 
         path: Path
 
-    def __init__(self, session: "Session", start_capture: StartCapture | None = None) -> None:
+    def __init__(
+        self,
+        session: "Session",
+        start_capture: StartCapture | None = None,
+        start_inquiry: StartInquiry = InquiryProcess,
+    ) -> None:
         super().__init__()
         self.session = session
-        self.map_screen = MapScreen(session, start_capture or partial(_capture_process, session))
+        self.map_screen = MapScreen(session, start_capture or partial(_capture_process, session), start_inquiry)
 
     def get_default_screen(self) -> Screen[None]:
         """Start with the map."""

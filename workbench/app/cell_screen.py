@@ -52,6 +52,14 @@ class CellScreen(ListScreen):
         text: Text
 
     @dataclass
+    class BytesAsked(Message):
+        """Someone wants to know what an element was computed from."""
+
+        site: Site
+        token: int
+        channel: int
+
+    @dataclass
     class Described(Message):
         """The weights of the stage have been looked up."""
 
@@ -112,6 +120,11 @@ class CellScreen(ListScreen):
         self.app.push_screen(
             PromptScreen(title, "", lambda text: "" if self._parse(text) is not None else title), entered
         )
+
+    def action_bytes(self) -> None:
+        """Ask what the element under the cursor was computed from."""
+        element = self._element(self.list.cursor)
+        self.post_message(self.BytesAsked(self.site, element.token, element.channel))
 
     def line_of(self, index: int) -> int:
         """Line on which an element stands in the present order."""

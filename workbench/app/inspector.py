@@ -10,6 +10,7 @@ from kernels.measures import Measures
 from kernels.stages import Site
 from store.text import printable
 from workbench.cells import Cell
+from workbench.inquiry import Checked
 from workbench.metrics import METRICS, Metric, format_value, in_band
 
 _LABEL = 16
@@ -17,7 +18,10 @@ _LABEL = 16
 
 @dataclass(frozen=True, slots=True)
 class CellReport:
-    """What the inspector says about a site. row: as Cell.measures takes it; sides: names of A and B."""
+    """What the inspector says about a site. row: as Cell.measures takes it; sides: names of A and B.
+
+    checked : the cell as it was when run again, if it was. again_first : whether the map shows those figures.
+    """
 
     site: Site
     cell: Cell | None
@@ -25,6 +29,8 @@ class CellReport:
     metric: Metric
     scope: str
     sides: tuple[str, str]
+    checked: Checked | None = None
+    again_first: bool = False
 
     @property
     def measures(self) -> Measures | None:
@@ -105,7 +111,9 @@ def panel_text(report: CellReport, lines: int) -> Text:
     text.append(f"{report.verdict()}\n", "bold reverse" if report.verdict() == "OUT OF BAND" else "bold")
     for side, name in zip("AB", report.sides, strict=True):
         text.append(f"{side} {name}\n")
-    measures = report.measures
+    measures, again = report.measures, "".join(f" {line}\n" for line in checked_lines(report.checked))
+    if report.again_first:
+        text.append(again or " not run again: not known\n", "bold")
     if measures is None or report.cell is None:
         text.append(f"\n{report.why_no_number()}")
         return text
@@ -120,6 +128,8 @@ def panel_text(report: CellReport, lines: int) -> Text:
             text.append(f"   {proved}\n")
         if metric.key == "max_abs" and not measures.identical:
             text.append(f"{_where(report.cell, measures)}\n")
+    if not report.again_first:
+        text.append(again)
     if report.cell.flipped is not None:
         text.append(f" int8 codes flipped {report.cell.flipped[0]} of {report.cell.flipped[1]}\n")
     if report.row is None and report.cell.percentiles:
@@ -153,6 +163,7 @@ def compact_text(report: CellReport, width: int, lines: int) -> Text:
     if measures is None:
         parts.append(report.why_no_number())
     else:
+        parts += checked_lines(report.checked)
         for key in dict.fromkeys((report.metric.key, "std_ratio", "rel_rms", "one_minus_cosine", "max_abs")):
             metric = METRICS[key]
             parts.append(f"{metric.label} {figure(metric, measures)}{mark(metric, measures)}")
@@ -160,6 +171,28 @@ def compact_text(report: CellReport, width: int, lines: int) -> Text:
         parts += population(report)
     parts += [f"{side} {name}" for side, name in zip("AB", report.sides, strict=True)]
     return Text("\n".join(_flow(parts, width, lines)), no_wrap=True, overflow="ellipsis")
+
+
+def checked_lines(checked: Checked | None) -> list[str]:
+    """What running a cell again on both inputs has shown: over all tokens, relative to B."""
+    if checked is None:
+        return []
+    cell, grown, floors = checked.cell, checked.amplification, checked.floors
+    mark = "!" if checked.beyond_floor else ""
+    lines = [f"local {_known(cell.local)}{mark}, inherited {_known(cell.inherited)}"]
+    lines += [f"floor {format_value(cell.floor)}, local is {_known(floors)}× that"]
+    lines += [f"off float64: A {format_value(cell.a_off)}×, B {format_value(cell.b_off)}× floor"]
+    if grown is not None:
+        lines.append(f"amplification {format_value(grown)}")
+    if cell.flipped is not None:
+        lines.append(f"codes flipped {cell.flipped[0]} of {cell.flipped[1]}")
+    if checked.forecast:
+        lines.append(f"forecast {checked.forecast}{'!' if checked.unforeseen else ''}")
+    return lines
+
+
+def _known(value: float | None) -> str:
+    return "?" if value is None else format_value(value)
 
 
 def _flow(parts: list[str], width: int, lines: int) -> list[str]:

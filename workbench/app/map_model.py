@@ -6,9 +6,10 @@ from dataclasses import replace
 from kernels.measures import Measures
 from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
 from workbench.cells import Cell
-from workbench.heat import Look, level_edge, look
+from workbench.heat import Look, level_edge, look, look_of
+from workbench.inquiry import Checked
 from workbench.metrics import METRICS, Metric
-from workbench.view import View, filtered
+from workbench.view import OBSERVED, View, filtered
 
 
 class MapModel:
@@ -20,11 +21,14 @@ class MapModel:
         self.tokens = 0
         self.cells: dict[Site, Cell] = {}
         self.aligned: dict[Site, Cell] = {}  # last-token cells of stages whose whole populations are unlike
+        self.checked: dict[Site, Checked] = {}  # cells that were run again
+        self.viewed = False  # whether that is all of them
         self.stage_axis: list[str] = []
         self.layer_axis: list[int] = []
         self._layer = view.cursor.layer or 0  # where the cursor returns to from a whole-model stage
         self._looks: dict[Site, Look] = {}
         self._edge = 0.0
+        self._largest = 0.0  # figure of the aspect shown
         self.set_size(0, 0)
 
     # What is known
@@ -43,6 +47,18 @@ class MapModel:
         if changed:
             self._looks.clear()
         return changed
+
+    def check(self, checked: Checked) -> None:
+        """Take a cell that was run again."""
+        site = checked.cell.site
+        known = self.checked.get(site)
+        if known is None or known.amplification is None:  # of two runs the one that looked at the inputs too
+            self.checked[site] = checked
+            self._looks.pop(site, None)
+            largest = max(self._largest, self._aspect(checked) or 0.0)
+            if largest != self._largest:
+                self._largest = largest
+                self._looks.clear()
 
     def forget(self) -> None:
         """Drop all cells: the capture starts anew."""
@@ -85,10 +101,39 @@ class MapModel:
 
     def look(self, site: Site) -> Look | None:
         """Return how the cell looks in the metric and scope shown; None if it has not arrived."""
+        if self.view.aspect != OBSERVED:
+            return self._look_again(site)
         known = self._looks.get(site)
         if known is None and (cell := self.cell(site)) is not None:
             known = self._looks[site] = look(cell, self.metric, self._edge, self.row(cell))
         return known
+
+    def _look_again(self, site: Site) -> Look | None:
+        """How a cell looks in a figure that takes running it again; None where there is no cell at all."""
+        known, cell = self._looks.get(site), self.cell(site)
+        if known is None and cell is not None:
+            aspect, checked = self.view.aspect, self.checked.get(site)
+            if cell.status == "absent":
+                return look(cell, self.metric, 0.0)
+            outside = checked is not None and (
+                checked.unforeseen if aspect in ("inherited", "amplification") else checked.beyond_floor
+            )
+            step = 2.0 if aspect == "amplification" else 10.0
+            known = self._looks[site] = look_of(self._aspect(checked), self._largest, outside, step)
+        return known
+
+    def _aspect(self, checked: Checked | None) -> float | None:
+        """The figure shown, of a cell that was run again."""
+        if checked is None:
+            return None
+        match self.view.aspect:
+            case "local":
+                return checked.cell.local
+            case "inherited":
+                return checked.cell.inherited
+            case "amplification":
+                return checked.amplification
+        return checked.floors
 
     def outside(self) -> list[Site]:
         """Sites shown whose cells lie out of band, in execution order."""
@@ -96,7 +141,7 @@ class MapModel:
 
     def set_view(self, view: View) -> None:
         """Show another metric, scope or filter."""
-        judged = (view.metric, view.tokens) != (self.view.metric, self.view.tokens)
+        judged = any(getattr(view, name) != getattr(self.view, name) for name in ("metric", "tokens", "aspect"))
         self.view = view
         if judged:
             self._judge_again()
@@ -175,4 +220,5 @@ class MapModel:
 
     def _judge_again(self) -> None:
         self._looks.clear()
+        self._largest = max((self._aspect(checked) or 0.0 for checked in self.checked.values()), default=0.0)
         self._edge = max((self._edge_of(cell) for site in self.cells if (cell := self.cell(site))), default=0.0)

@@ -20,6 +20,7 @@ from store.text import printable
 from workbench.app.actions import bindings
 from workbench.app.feed import CaptureEvent, Feed, StartCapture
 from workbench.app.inspector import CellReport, Inspector
+from workbench.app.laboratory import Laboratory, StartInquiry
 from workbench.app.map_model import MapModel
 from workbench.app.map_view import MapView, width_of
 from workbench.app.metric_screen import MetricScreen
@@ -30,8 +31,9 @@ from workbench.app.workers import ReportsWorkerErrors, complain
 from workbench.capture import CellReady, Failed, Finished, Progress, SideReady
 from workbench.cells import Cell
 from workbench.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
+from workbench.inquiry import Checked
 from workbench.metrics import METRICS
-from workbench.view import View, filter_problem, filtered
+from workbench.view import ASPECTS, OBSERVED, TokenScope, View, filter_problem, filtered
 
 if TYPE_CHECKING:
     from store.run import RunRecord
@@ -50,7 +52,10 @@ Phase = Literal["running", "stopping", "stopped", "failed", "finished"]
 
 
 class MapScreen(ReportsWorkerErrors, Screen[None]):
-    """Shows a session; `start_capture` makes the process that fills it."""
+    """Shows a session; `start_capture` makes the process that fills it.
+
+    asking : how far the work on a question is; empty when there is none.
+    """
 
     NAME = "map"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
@@ -61,7 +66,7 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
 
         cells: list[Cell]
 
-    def __init__(self, session: "Session", start_capture: StartCapture) -> None:
+    def __init__(self, session: "Session", start_capture: StartCapture, start_inquiry: StartInquiry) -> None:
         super().__init__()
         self.session = session
         self.model = MapModel(View.from_json(session.spec.view))
@@ -70,6 +75,8 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
         self.phase: Phase = "running"
         self._start_capture = start_capture
         self._feed: Feed | None = None
+        self.laboratory = Laboratory(start_inquiry)
+        self._asking = ""
         self._doing = "starting"
         self._changed = True
         self._save_timer: Timer | None = None
@@ -80,6 +87,7 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
         with Container(id="body"):
             yield MapView(self.model, id="map")
             yield Inspector(id="inspector")
+        yield self.laboratory
         yield Static(LEGEND, id="legend", markup=False)
         yield Static(f"The map needs {SMALLEST[0]}x{SMALLEST[1]} characters.", id="too-small", markup=False)
         yield Footer(show_command_palette=False, compact=True)
@@ -252,7 +260,7 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
     def on_capture_ended(self) -> None:
         """Say how the capture ended, if it did not say so itself."""
         if self.phase == "stopping":
-            self.phase, self._doing = "stopped", "stopped; finished layers are kept, r resumes"
+            self.phase, self._doing = "stopped", "stopped; r resumes"
         elif self.phase == "running":
             self._fail("the capture ended without a word; r tries again")
         self._changed = True
@@ -285,6 +293,9 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
             self._changed = True
             self.refresh_bindings()
             self._stop(self._feed)
+        elif self.laboratory.inquiry is not None:
+            self.laboratory.cancel()
+            self.asking = ""
         elif self.model.view.filter:
             self.change_view(replace(self.model.view, filter=""))
 
@@ -305,8 +316,29 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
         if action == "resume":
             return self.phase in ("stopped", "failed")
         if action == "cancel":
-            return self.phase == "running" or bool(self.model.view.filter)
+            return self.phase == "running" or bool(self._asking or self.model.view.filter)
         return True
+
+    # Questions about the pair
+
+    @property
+    def asking(self) -> str:
+        """How far the work on a question is; empty when there is none."""
+        return self._asking
+
+    @asking.setter
+    def asking(self, text: str) -> None:
+        self._asking, self._changed = text, True
+        self.refresh_bindings()
+
+    def take_checked(self, checked: Checked) -> None:
+        """Show a cell that was run again."""
+        self.model.check(checked)
+        self._changed = True
+        if self.model.view.aspect != OBSERVED:
+            self.map.refresh()
+        if checked.cell.site == self.model.cursor:
+            self._show_cell()
 
     # Aligning to the last token
 
@@ -354,6 +386,8 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
             metric=self.model.metric,
             scope=self._scope(),
             sides=(self.side_name("a"), self.side_name("b")),
+            checked=self.model.checked.get(self.model.cursor),
+            again_first=self.model.view.aspect != OBSERVED,
         )
 
     def _scope(self) -> str:
@@ -378,11 +412,17 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
         metric = self.model.metric
         outside = f"{len(self.model.outside())} out of band" if metric.band else "no band"
         counted = f" │ {compared}/{expected} compared, {outside}"
-        doing = f" │ {self._doing}"
-        text = Text(f" {metric.label} │ {self._scope()}", "bold")
+        doing = f" │ {self._asking or self._doing}"
+        aspect = self.model.view.aspect
+        if aspect == OBSERVED:
+            text = Text(f" {metric.label} │ {self._scope()} │ observed", "bold")
+        else:
+            tokens = TokenScope().label(self.model.tokens)
+            text = Text(f" {ASPECTS[aspect]} │ {tokens}", "bold")
+            counted = f" │ {len(self.model.checked)} cells run again, {len(self.model.outside())} unexplained"
         if self.model.view.filter:
             text.append(f" │ /{printable(self.model.view.filter, 30)}", "bold")
-        if self.phase == "finished":
+        if self.phase == "finished" and not self._asking:
             text.append(counted).append(doing)
         else:
             text.append(doing, "bold reverse" if self.phase == "failed" else "").append(counted)

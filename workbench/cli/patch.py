@@ -86,6 +86,7 @@ def _experiment(
 
 def _text(experiment: "Experiment") -> list[str]:
     from store.text import printable
+    from workbench.bisect.patch import conclusion
     from workbench.cli.tables import aligned
     from workbench.metrics import format_value
 
@@ -97,7 +98,7 @@ def _text(experiment: "Experiment") -> list[str]:
         rows.append(row)
     if experiment.a.to_exact is not None:
         rows[0] += ["KL to A in f64", "rel RMS"]
-    lines = [_sentence(experiment), "", *aligned(rows, right=frozenset(range(1, len(rows[0]))))]
+    lines = [conclusion(experiment), "", *aligned(rows, right=frozenset(range(1, len(rows[0]))))]
     double = experiment.both
     lines += [
         "",
@@ -114,20 +115,6 @@ def _cells(found: "Agreement", tokens: int) -> list[str]:
         return ["same", "", f"0/{tokens}", ""]
     values = [format_value(value) for value in (found.kl_mean, found.kl_max, found.rel_rms)]
     return [values[0], values[1], f"{found.top1_changed}/{tokens}", values[2]]
-
-
-def _sentence(experiment: "Experiment") -> str:
-    from store.text import printable
-
-    part = printable(experiment.part)
-    if experiment.b.to_a.identical:
-        return "A and B give the same logits, so there is no difference that a part could carry."
-    if not experiment.matters:
-        return f"The {part} carries nothing of the difference: exchanging it changes no bit of either output."
-    if experiment.left is None or experiment.brought is None:
-        return f"What the {part} carries cannot be told: logits are not finite, or the KL divergence is zero."
-    left, brought = f"{experiment.left:.1%}", f"{experiment.brought:.1%}"
-    return f"A's {part} in B leaves {left} of KL(B‖A); B's {part} in A brings {brought} of it."
 
 
 def _json(pair: "Pair", experiment: "Experiment") -> dict[str, Any]:

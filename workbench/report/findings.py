@@ -13,6 +13,7 @@ from workbench.comparison import NOT_COMPARABLE, Comparison
 from workbench.demo import entry_of
 from workbench.metrics import METRICS, Metric, format_value, in_band
 from workbench.recorded import of_other_engine
+from workbench.report.bisection_facts import bisection_facts
 from workbench.report.investigation import Investigation, Progress
 from workbench.report.markdown import command
 from workbench.report.weight_facts import weight_facts
@@ -50,6 +51,7 @@ def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, A
         "picture": picture,
         "maps": [_map(comparison, metric) for metric in comparison.shown],
         "cell": _cell(found),
+        "bisection": bisection_facts(session),
         "weights": weight_facts(found.models, progress),
         "hypotheses": [(hypothesis, _evidence(hypothesis.evidence)) for hypothesis in session.hypotheses()],
         "problems": session.problems(),

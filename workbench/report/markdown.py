@@ -34,11 +34,11 @@ def command(*words: str) -> str:
     return " ".join(_shell_word(word) for word in words)
 
 
-def code_block(lines: Sequence[str]) -> str:
+def code_block(lines: Sequence[str], language: str = "sh") -> str:
     """Return lines as a block of code, fenced by more backticks than any of them holds in a row."""
     text = "\n".join(lines)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}sh\n{text}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _shell_word(word: str) -> str:

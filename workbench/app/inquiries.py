@@ -1,0 +1,118 @@
+"""The keys that ask a question about the pair: bisect, views, patch, parts, bytes."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from textual.app import App
+
+from kernels.stages import Site
+from store.text import printable
+from workbench.app.cell_screen import CellScreen
+from workbench.app.laboratory import Laboratory
+from workbench.app.map_screen import MapScreen
+from workbench.app.page_screen import PageScreen, VerdictScreen
+from workbench.inquiry import Answered, Checked, Doing, Inquiry, Kind, Refused, culprit_site, last_bisection
+from workbench.view import ASPECTS, OBSERVED
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+_WAIT = "The pair can be asked once the capture is complete, or stopped (esc)."
+
+
+class Inquiries(App[int]):
+    """The part of the application that asks and shows what is answered."""
+
+    session: "Session"
+    map_screen: MapScreen
+
+    def action_bisect(self) -> None:
+        """Show the verdict that the session holds, or find it."""
+        known = last_bisection(self.session)
+        if known is not None and self._same_files(known):
+            self._show_verdict(str(known["text"]), culprit_site(known))
+        else:
+            self.action_bisect_again()
+
+    def action_bisect_again(self) -> None:
+        """Find the first cell that is really wrong."""
+        self._ask("bisect")
+
+    def action_cycle_aspect(self) -> None:
+        """Show the next view of the cells; what takes running them again is run when it is first shown."""
+        screen, names = self.map_screen, list(ASPECTS)
+        aspect = names[(names.index(screen.model.view.aspect) + 1) % len(names)]
+        screen.change_view(replace(screen.model.view, aspect=aspect))
+        busy = screen.laboratory.inquiry
+        if aspect != OBSERVED and not screen.model.viewed and (busy is None or busy.kind != "views"):
+            self._ask("views")
+
+    def action_patch(self) -> None:
+        """Exchange the stage under the cursor."""
+        site = self.map_screen.model.cursor
+        self._ask("patch", f"patch {site}", site=site)
+
+    def action_show_parts(self) -> None:
+        """Show where in the cell its local error sits."""
+        site = self.map_screen.model.cursor
+        self._ask("parts", f"local error of {site}", site=site)
+
+    def on_cell_screen_bytes_asked(self, message: CellScreen.BytesAsked) -> None:
+        """Show what an element was computed from."""
+        title = f"bytes of {message.site}, token {message.token} channel {message.channel}"
+        self._ask("bytes", title, site=message.site, token=message.token, channel=message.channel)
+
+    def _ask(self, kind: Kind, title: str = "", **place: Any) -> None:  # noqa: ANN401
+        """Ask a question; one with a title is answered on a page of its own."""
+        if self.map_screen.phase in ("running", "stopping"):
+            self.notify(_WAIT, markup=False)
+            return
+        if title:
+            self.push_screen(PageScreen(title))
+        self.map_screen.laboratory.ask(Inquiry(self.session.folder, kind, **place))
+        self.map_screen.asking = kind if kind in ("bisect", "views") else ""
+
+    def on_laboratory_heard(self, message: Laboratory.Heard) -> None:
+        """Show how far the work is, or what it found."""
+        inquiry, event, screen = message.inquiry, message.event, self.map_screen
+        if inquiry is not screen.laboratory.inquiry:
+            return
+        page = self.screen if isinstance(self.screen, PageScreen) else None
+        match event:
+            case Doing() if inquiry.kind in ("bisect", "views"):
+                screen.asking = f"{inquiry.kind} {event.done}/{event.total} {printable(event.text, 60)} (esc stops)"
+            case Doing() if page is not None:
+                page.doing(f"{event.done}/{event.total} {printable(event.text, 60)}")
+            case Checked():
+                screen.take_checked(event)
+            case Answered() if inquiry.kind == "bisect":
+                self._show_verdict(event.text, event.site)
+            case Answered() if inquiry.kind == "views":
+                screen.model.viewed = True
+            case Answered() if page is not None:
+                page.fill(event.text)
+            case Refused() if page is not None:
+                page.fill(printable(event.message, 1000))
+            case Refused():
+                self.notify(printable(event.message, 400), severity="error", timeout=15, markup=False)
+
+    def on_laboratory_ended(self, message: Laboratory.Ended) -> None:
+        """Say no longer that something is at work."""
+        laboratory = self.map_screen.laboratory
+        if laboratory.inquiry in (message.inquiry, None):
+            laboratory.cancel()
+            self.map_screen.asking = ""
+
+    def _show_verdict(self, text: str, site: Site | None) -> None:
+        if site is not None:
+            self.map_screen.show_site(site)
+        self.push_screen(VerdictScreen(text))
+
+    def _same_files(self, known: dict[str, Any]) -> bool:
+        """Whether a verdict is about the files that the session shows."""
+        runs = self.map_screen.runs
+        return all(
+            side not in runs or known[side].get("format") == "trace" or known[side].get("sha256") == runs[side].sha256
+            for side in ("a", "b")
+            if isinstance(known.get(side), dict)
+        )
