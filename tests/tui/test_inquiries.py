@@ -131,5 +131,7 @@ async def test_the_shipped_fault_is_found_and_followed_down_to_the_bytes(tmp_pat
         assert isinstance(app.screen, PageScreen)
         assert app.screen._text.count("equal, bit for bit") == 2
         assert "dmin" in app.screen._text
+        await pilot.press("escape", "p")
+        await until(pilot, lambda: "times)" in screen_text(pilot), 60)
     (entry,) = (entry for entry in Session.open(session.folder).entries() if entry["kind"] == BISECTED)
     assert entry["culprit"]["cause"] == "permuted_rope"

@@ -43,8 +43,13 @@ class Inquiries(App[int]):
         screen, names = self.map_screen, list(ASPECTS)
         aspect = names[(names.index(screen.model.view.aspect) + 1) % len(names)]
         screen.change_view(replace(screen.model.view, aspect=aspect))
+        self.on_map_screen_filled()
+
+    def on_map_screen_filled(self) -> None:
+        """Run the cells again if the view needs that; a reopened session may."""
+        screen = self.map_screen
         busy = screen.laboratory.inquiry
-        if aspect != OBSERVED and not screen.model.viewed and (busy is None or busy.kind != "views"):
+        if screen.model.view.aspect != OBSERVED and not screen.model.viewed and (busy is None or busy.kind != "views"):
             self._ask("views")
 
     def action_patch(self) -> None:

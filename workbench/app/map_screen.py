@@ -66,6 +66,9 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
 
         cells: list[Cell]
 
+    class Filled(Message):
+        """The capture is complete."""
+
     def __init__(self, session: "Session", start_capture: StartCapture, start_inquiry: StartInquiry) -> None:
         super().__init__()
         self.session = session
@@ -253,6 +256,7 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
                 self.phase, self._doing = "finished", f"done in {event.seconds:.1f} s"
                 self._align_if_needed()
                 self.refresh_bindings()
+                self.post_message(self.Filled())
             case Failed() as event if self.phase == "running":
                 self._fail(printable(event.message, 400))
         self._changed = True
