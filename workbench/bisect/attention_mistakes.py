@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.mistakes import FITTED, NAMED, Flags, Mistake, Question, Values, within
+from workbench.bisect.mistakes import FITTED, NAMED, Flags, Mistake, Question, Values
 from workbench.bisect.product_roundings import Rule, float_rules, to_grid
 from workbench.bisect.verdict import Factor
 
 _SOME_ROWS = 24  # query rows of a long prompt that a first look is taken at
+_LEFT = 0.3  # of the gap on those rows, beyond which a mistake is not tried on all
 _STEPS = 48  # of a golden-section search: the scale to eleven digits
 _MOST_WINDOWS = 64
 _GOLDEN = (5**0.5 - 1) / 2
@@ -76,10 +77,14 @@ def attention_mistakes(q: Question) -> Iterator[Mistake]:
         for attempt in family(q, some):
             predicted = attempt.attend(some)
             if len(some.rows) < len(heads.rows):
-                if not within(q.y[some.rows] - predicted, q.noise[some.rows]):
+                left, gap = (np.linalg.norm(q.y[some.rows] - x) for x in (predicted, q.right[some.rows]))
+                if left > _LEFT * gap:
                     continue
                 predicted = attempt.attend(heads)
-            yield Mistake(attempt.cause, attempt.factor, attempt.explanation, predicted, rank=attempt.rank)
+            grid = attempt.factor == "numerics"
+            yield Mistake(
+                attempt.cause, attempt.factor, attempt.explanation, predicted, rank=attempt.rank, rounded=grid
+            )
     yield from _shapes(q)
 
 

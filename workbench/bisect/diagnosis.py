@@ -1,6 +1,7 @@
 """From a recorded stage that is wrong to the mistake that reproduces it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,35 @@ from workbench.bisect.weight_check import row_chunks
 _AMBIGUOUS = 3.0  # another mistake that leaves less than this many times as much explains the record as well
 
 
-def diagnose(reader: Reader, checked: Checked) -> Culprit:
-    """Name the mistake that makes the recorded stage of the right one, with the runner-up, or say that none does."""
+def diagnose(reader: Reader, checked: Checked) -> list[Culprit]:
+    """Name the mistakes that make the recorded stage of the right one; several only where it has several tensors."""
     question = question_of(reader, checked)
+    whole = _culprit(question)
+    if whole.factor != "weights" or question.stage not in ("qkv_matmul", "qkv_bias"):
+        return [whole]
+    return [_culprit(part) for part in _of_tensors(question)] or [whole]
+
+
+def _of_tensors(question: Question) -> Iterator[Question]:
+    """The question about Q, K and V apart: the other parts are taken to be right."""
+    sizes = (question.config.q_size, question.config.kv_size, question.config.kv_size)
+    ends = np.cumsum(sizes)
+    for start, end in zip(ends - sizes, ends, strict=True):
+        if question.wrong_channels[start:end].any():
+            y = question.right.copy()
+            y[:, start:end] = question.y[:, start:end]
+            yield replace(question, y=y)
+
+
+def _culprit(question: Question) -> Culprit:
+    """The mistake that makes the recorded stage of the right one, with the runner-up, or that none does."""
     tried = ranked(question, mistakes(question))
     size = float(np.linalg.norm(question.y)) or 1.0
     if not tried or not tried[0][0]:
         runner = _runner(tried[0], size) if tried else None
         return _unknown(question, size, runner)
     _, left, best = tried[0]
-    site = best.site or checked.site
+    site = best.site or question.site
     other = next((entry for entry in tried[1:] if entry[2].cause != best.cause), None)
     words = best.explanation
     if other is not None and other[0] and other[1] <= _AMBIGUOUS * max(left, 1e-12 * size):
@@ -48,8 +68,9 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     wide = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
     known = {name: np.asarray(x, dtype=np.float64) for name, x in checked.known.items()}
     y, right = (np.asarray(x, dtype=np.float64) for x in (checked.y, checked.right))
+    unit = reader.attention_unit if checked.site.stage == "attention" else reader.unit
     restored = _restored(reader, checked.site, wide, len(y))
-    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored)
+    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, unit)
 
 
 def _restored(reader: Reader, site: Site, inputs: Mapping[str, Values], count: int) -> Values | None:

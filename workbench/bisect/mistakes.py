@@ -26,6 +26,9 @@ Flags = NDArray[np.bool_]
 # channel or a token); docs/bisect.md has what was measured.
 LIMIT = 8.0
 
+# What a rounding leaves of the gap it makes if the engine rounded a few values to the other side; docs/bisect.md.
+_NEXT_LINE = 0.1
+
 # How much a mistake takes for granted: a named one nothing, a fitted number a little, free values per channel much.
 NAMED, FITTED, FREE = 0, 1, 2
 
@@ -35,7 +38,8 @@ class Mistake:
     """A mistake and the output it would have made (tokens, channels).
 
     rank : NAMED, FITTED or FREE. exact : predicted with the engine's own arithmetic, 8-bit activations included.
-    site : where the mistake was made, if not at the stage that shows it.
+    site : where the mistake was made, if not at the stage that shows it. rounded : it rounds values to a grid, where
+    the engine's own arithmetic may have put a few of them on the next line.
     """
 
     cause: str
@@ -46,6 +50,7 @@ class Mistake:
     rank: int = NAMED
     exact: bool = False
     site: Site | None = None
+    rounded: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,7 @@ class Question:
     x : its inputs. known : everything recorded or computed in its layer so far, by stage. right : the right output.
     noise : what float rounding may do to every element. rounding : root mean square of what 8-bit activations add.
     restored : what storing changed weights once more in their format may add to every element; None without weights.
+    unit : relative rounding of the numbers that the engine keeps.
     All arrays are float64 (tokens, channels).
     """
 
@@ -67,6 +73,7 @@ class Question:
     noise: Values
     rounding: float = 0.0
     restored: Values | None = None
+    unit: float = 2.0**-24
 
     @property
     def stage(self) -> str:
@@ -123,12 +130,21 @@ class Question:
         size = float(np.linalg.norm(left))
         if not np.isfinite(size) or size > 0.5 * self.gap:
             return False
-        allowed = self.noise if mistake.exact or not self.rounding else self.noise + 1.5 * self.rounding / LIMIT
+        if mistake.rounded and size <= _NEXT_LINE * self.gap:
+            return True
+        allowed = self.noise + self.unit * (4 * np.abs(mistake.predicted) + 2 * _of_rows(mistake.predicted))
+        if not mistake.exact:
+            allowed = allowed + 1.5 * self.rounding / LIMIT
         if within(left, allowed):
             return True
         if self.restored is None or mistake.factor != "weights" or size > 0.3 * self.gap:
             return False
         return within(left, allowed + self.restored / LIMIT)
+
+
+def _of_rows(values: Values) -> Values:
+    """Root mean square of every row."""
+    return np.asarray(np.sqrt(np.square(values, dtype=np.float64).mean(axis=1, keepdims=True)))
 
 
 def within(left: Values, noise: Values) -> bool:

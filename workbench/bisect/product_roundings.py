@@ -31,10 +31,10 @@ def product_roundings(q: Question) -> Iterator[Mistake]:
 
     for words, keep in activation_rules(x.shape[1]):
         words = f"activations are rounded to {words} first"
-        yield Mistake("activation_quantization", "numerics", words, predicted(keep(x) @ weights.T))
+        yield Mistake("activation_quantization", "numerics", words, predicted(keep(x) @ weights.T), rounded=True)
     tensor = next(name for name, part in parts(q) if q.wrong_channels[part].any())
     for cause, words, change in _weight_rules(weights.shape[1]):
-        yield Mistake(cause, "weights", f"weights are {words}", predicted(x @ change(weights).T), tensor)
+        yield Mistake(cause, "weights", f"weights are {words}", predicted(x @ change(weights).T), tensor, rounded=True)
     found = _any_activations(q, weights, chosen)
     if found is not None:
         words = f"the product is that of other activations, {found[0]:.2g} of their norm away, as rounding makes them"

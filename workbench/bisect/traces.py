@@ -31,9 +31,9 @@ def bisect_trace(reader: Reader) -> Bisection:
         for stage in recorded_stages(reader, []):
             if stage.wrong and not excuses.explain(stage):
                 first = first or stage.site
-                culprit = diagnose(reader, stage)
-                if not any(_same_mistake(culprit, known) for known in culprits):
-                    culprits.append(culprit)
+                for culprit in diagnose(reader, stage):
+                    if not any(_same_mistake(culprit, known) for known in culprits):
+                        culprits.append(culprit)
     notes += excuses.notes()
     if culprits and excuses.contradicts_itself(culprits):
         return Bisection("undecided", first, None, (), None, tuple(checked), tuple(notes))
