@@ -164,6 +164,7 @@ def write_folder(folder: Path, config: ModelConfig, of: list[Tensor], chunks: Ch
         start, end = end, end + stored_bytes(type, shape)
         header[name] = {"dtype": type.name, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in of:
