@@ -33,8 +33,10 @@ def main() -> int:
     arguments.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where models and results are kept")
     arguments.add_argument("--json", type=Path, help="file of the results; results.json in the folder by default")
     arguments.add_argument("--peer-python", type=Path, default=ROOT / ".venv-peers/bin/python")
+    arguments.add_argument("--threads", type=int, default=2, help="of both sides; 1 on a machine that others use")
     given = arguments.parse_args()
-    bench = Bench(given.folder, given.peer_python, quick=os.environ.get("BENCH_QUICK", "0") not in ("", "0"))
+    quick = os.environ.get("BENCH_QUICK", "0") not in ("", "0")
+    bench = Bench(given.folder, given.peer_python, quick, given.threads)
     results = []
     for row in chosen_rows(given.rows):
         sys.stderr.write(f"{row.key} …\n")

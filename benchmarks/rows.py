@@ -64,7 +64,7 @@ class Bench:
     folder: Path
     peer_python: Path
     quick: bool
-    threads: int = 2
+    threads: int
 
     @property
     def rounds(self) -> int:
