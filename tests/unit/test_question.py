@@ -158,19 +158,33 @@ def test_a_wrong_weight_is_not_taken_for_quantization(tmp_path):
     write_gguf(tmp_path / "q8.gguf", rounded_to_q8_0(source))
     name = "model.layers.1.mlp.up_proj.weight"
     values = dequantize(source.weight(name)) * np.float32(1.05)
-    rows = values.view(np.uint8).reshape(len(values), -1)
-    wrong = replace(source, weights=source.weights | {name: Weight(name, TensorType.F32, values.shape, rows)})
+    wrong = replace(source, weights=source.weights | {name: as_float32(name, values)})
     write_stage_dump(tmp_path / "wrong.npz", run(wrong, TOKENS), HF)
     found = ask(tmp_path / "q8.gguf", tmp_path / "wrong.npz").bisection
     assert (found.verdict, found.culprit.site, found.culprit.tensor) == ("divergent", Site(1, "ffn_up"), name)
 
 
-def test_a_trace_of_a_coarser_copy_proves_nothing(place, tmp_path):
-    copy = rounded_to_q8_0(random_model("qwen2"))
-    write_stage_dump(tmp_path / "q8.npz", run(copy, TOKENS), HF)
-    answer = ask(place / "hf", tmp_path / "q8.npz")
+def test_a_trace_of_a_coarser_copy_is_told_by_its_rounding(place, tmp_path):
+    write_stage_dump(tmp_path / "q8.npz", run(rounded_to_q8_0(random_model("qwen2")), TOKENS), HF)
+    found = ask(place / "hf", tmp_path / "q8.npz").bisection
+    assert (found.verdict, found.culprit) == ("quantization_only", None)
+    assert any("weights, which reproduce it: " in note and "rounded to Q8_0" in note for note in found.notes)
+
+
+def test_a_trace_of_a_coarser_copy_of_unknown_format_proves_nothing(place, tmp_path):
+    model, rng = random_model("qwen2"), np.random.default_rng(5)
+    for name, weight in model.weights.items():
+        if len(weight.shape) == 2:
+            values = dequantize(weight) * rng.normal(1, 0.01, weight.shape).astype(np.float32)
+            model = replace(model, weights=model.weights | {name: as_float32(name, values)})
+    write_stage_dump(tmp_path / "coarse.npz", run(model, TOKENS), HF)
+    answer = ask(place / "hf", tmp_path / "coarse.npz")
     assert (answer.bisection.verdict, answer.bisection.culprit) == ("undecided", None)
     assert "as in a copy with coarser weights" in reason(answer)
+
+
+def as_float32(name, values):
+    return Weight(name, TensorType.F32, values.shape, values.view(np.uint8).reshape(len(values), -1))
 
 
 def test_a_trace_of_another_file_says_so(place, tmp_path):

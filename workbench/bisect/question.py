@@ -23,7 +23,6 @@ from workbench.bisect.engines import arithmetic_of
 from workbench.bisect.statistics_only import compare_logits, compare_traces
 from workbench.bisect.trace_check import TraceCheck
 from workbench.bisect.traces import bisect_trace
-from workbench.bisect.unquantized import without_rounding_of_weights
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.compare import PopulationError
 from workbench.fingerprints import sha256_of
@@ -142,7 +141,7 @@ def _model_and_trace(pair: Pair, progress: Progress) -> Answer:
         check = trace_check(pair)
     except (PopulationError, StoreError) as error:
         return Answer(pair, pair.asked, _uncomparable(error))
-    found = without_rounding_of_weights(check, bisect_trace(check.reader(progress)))
+    found = bisect_trace(check.reader(progress))
     if found.verdict == "uncomparable":
         found = _by_logits(check) or found
     paths = check.arithmetic.path.name, check.model_path

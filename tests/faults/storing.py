@@ -1,0 +1,103 @@
+"""Writing a plain model to disk in any format, and opening it as the program does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from kernels.weight import BLOCKS, TensorType, Weight
+from store.apr_writer import write_apr
+from tests.artifacts import apr_metadata, apr_tensors, write_gguf, write_safetensors
+from tests.faults.models import Plain
+from tests.memory_model import MemoryModel
+from tests.reference import k_quants
+
+_K_TYPES = (TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format and the type of its matrices; `mixed` stores V and down projections and the head in 6 bits."""
+
+    container: str
+    type: TensorType
+    mixed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.container} {self.type.name}{'_M' if self.mixed else ''}"
+
+    def fits(self, plain: Plain) -> bool:
+        """Whether every row of the model fills whole blocks, in a container that can hold the type."""
+        rows = {values.shape[1] for values in plain.values.values() if values.ndim == 2}
+        return all(size % BLOCKS[self.type].elements == 0 for size in rows)
+
+
+FORMATS = {
+    "st-f32": Format("safetensors", TensorType.F32),
+    "st-f16": Format("safetensors", TensorType.F16),
+    "st-bf16": Format("safetensors", TensorType.BF16),
+    "gguf-f32": Format("gguf", TensorType.F32),
+    "gguf-f16": Format("gguf", TensorType.F16),
+    "gguf-bf16": Format("gguf", TensorType.BF16),
+    "gguf-q8_0": Format("gguf", TensorType.Q8_0),
+    "gguf-q5_0": Format("gguf", TensorType.Q5_0),
+    "gguf-q4_0": Format("gguf", TensorType.Q4_0),
+    "gguf-q6_k": Format("gguf", TensorType.Q6_K),
+    "gguf-q5_k": Format("gguf", TensorType.Q5_K),
+    "gguf-q4_k": Format("gguf", TensorType.Q4_K),
+    "gguf-q4_k_m": Format("gguf", TensorType.Q4_K, mixed=True),
+    "apr-f32": Format("apr", TensorType.F32),
+    "apr-f16": Format("apr", TensorType.F16),
+    "apr-q8_0": Format("apr", TensorType.Q8_0),
+    "apr-q4_k": Format("apr", TensorType.Q4_K),
+    "apr-q4_k_m": Format("apr", TensorType.Q4_K, mixed=True),
+    "apr-q6_k": Format("apr", TensorType.Q6_K),
+}
+
+
+def packed(values: np.ndarray, type: TensorType) -> np.ndarray:
+    """uint8 rows of a matrix or vector in a type; K types by the reference in NumPy, the others by gguf-py."""
+    matrix = np.ascontiguousarray(np.atleast_2d(values), dtype=np.float32)
+    if type == TensorType.F32:
+        return matrix.view(np.uint8)
+    if type == TensorType.F16:
+        return matrix.astype(np.float16).view(np.uint8)
+    if type in _K_TYPES:
+        return k_quants.quantize(matrix, type)
+    rows = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType(type))
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(matrix), -1)
+
+
+def type_of(name: str, values: np.ndarray, format: Format) -> TensorType:
+    """Vectors stay F32 outside of SafeTensors, where a model has one type."""
+    if values.ndim == 1:
+        return format.type if format.container == "safetensors" else TensorType.F32
+    six_bits = format.mixed and name.endswith(("v_proj.weight", "down_proj.weight", "lm_head.weight"))
+    return TensorType.Q6_K if six_bits else format.type
+
+
+def stored(plain: Plain, format: Format) -> MemoryModel:
+    """The model with every tensor in its type."""
+    weights = {}
+    for name, values in plain.values.items():
+        type = type_of(name, values, format)
+        weights[name] = Weight(name, type, values.shape, packed(values, type))
+    return MemoryModel(plain.config, weights)
+
+
+def write(model: MemoryModel, format: Format, path: Path) -> Path:
+    """Write a stored model; returns what to open."""
+    if format.container == "safetensors":
+        write_safetensors(path, model)
+        return path
+    file = path.with_name(f"{path.name}.{format.container}")
+    if format.container == "gguf":
+        write_gguf(file, model)
+    else:
+        write_apr(file, apr_metadata(model), apr_tensors(model))
+    return file
+
+
+Edit = Callable[[MemoryModel], MemoryModel]

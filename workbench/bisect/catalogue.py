@@ -1,0 +1,42 @@
+"""Which mistakes each stage can make."""
+
+from collections.abc import Callable, Iterator
+
+from workbench.bisect.attention_mistakes import attention_mistakes
+from workbench.bisect.channel_mistakes import (
+    channel_mistakes,
+    embedding_mistakes,
+    head_mistakes,
+    other_rows,
+    rounded_outputs,
+)
+from workbench.bisect.ffn_mistakes import activation_mistakes, residual_mistakes
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.mistakes import Mistake, Question
+from workbench.bisect.norm_mistakes import bias_mistakes, norm_mistakes
+from workbench.bisect.product_before import under_the_bias, under_the_rotation
+from workbench.bisect.product_mistakes import product_mistakes
+from workbench.bisect.product_roundings import product_roundings
+from workbench.bisect.rope_mistakes import rope_mistakes
+
+Candidates = Callable[[Question], Iterator[Mistake]]
+
+_PRODUCT: tuple[Candidates, ...] = (product_mistakes, product_roundings)
+_OF_STAGE: dict[str, tuple[Candidates, ...]] = {
+    "embedding": (embedding_mistakes,),
+    **dict.fromkeys(("attn_norm", "ffn_norm", "final_norm"), (norm_mistakes,)),
+    **dict.fromkeys(MATMUL_INPUT, _PRODUCT),
+    "lm_head": (*_PRODUCT, head_mistakes),
+    "qkv_bias": (bias_mistakes, under_the_bias),
+    **dict.fromkeys(("q_post_rope", "k_post_rope"), (rope_mistakes, under_the_rotation)),
+    "attention": (attention_mistakes,),
+    **dict.fromkeys(("post_attn_residual", "post_ffn_residual"), (residual_mistakes,)),
+    **dict.fromkeys(("ffn_silu", "ffn_swigl"), (activation_mistakes,)),
+}
+_OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, rounded_outputs, other_rows)
+
+
+def mistakes(question: Question) -> Iterator[Mistake]:
+    """Every mistake of the catalogue that could concern the stage, with its prediction."""
+    for candidates in (*_OF_STAGE.get(question.stage, ()), *_OF_ANY_STAGE):
+        yield from candidates(question)

@@ -1,0 +1,124 @@
+"""A trace whose weights were another rounding of the model's, and one that contradicts itself.
+
+Such a trace differs from the stored model at every product, each time by what the rounding of that very weight costs
+on that very input, which is known from the formats. Where the trace must be the coarser one, its format may be found by
+rounding the model's weights likewise; else nothing is proved. If even lookups and additions are off, each by something
+else, no stage can be blamed.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kernels.stages import Site
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.mistakes import LIMIT
+from workbench.bisect.recorded import Checked, Reader
+from workbench.bisect.steps import Stored
+from workbench.bisect.verdict import Culprit, Verdict
+from workbench.bisect.weight_check import row_chunks
+from workbench.stage_tensors import stage_tensors
+
+_STORED = (*MATMUL_INPUT, "embedding")  # stages that another rounding of the weights changes
+_ADDED = ("embedding", "post_attn_residual", "post_ffn_residual", "layer_output")  # nothing there can be rounded
+_EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third
+_LEAST, _MOST = 0.2, 2.0  # of the cost, in which a rounded weight may show
+_SIGNATURE = 0.9  # of all products must show it
+_COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
+_ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
+_CHAOS = 0.6  # of all stages, of a trace that contradicts itself
+
+
+@dataclass(slots=True)
+class Excuses:
+    """What is wrong at every stage, gathered before any of them is blamed."""
+
+    reader: Reader
+    stages: int = 0
+    products: list[Site] = field(default_factory=list)
+    wrong: dict[Site, float] = field(default_factory=dict)
+    in_cost: dict[Site, bool] = field(default_factory=dict)
+
+    def see(self, stage: Checked) -> None:
+        """Take note of a stage."""
+        self.stages += 1
+        if stage.site.stage in _STORED:
+            self.products.append(stage.site)
+        if stage.wrong:
+            self.wrong[stage.site] = stage.relative
+            if stage.site.stage in _STORED:
+                self.in_cost[stage.site] = _in_cost(stage, storage_cost(self.reader, stage))
+
+    @property
+    def rounded(self) -> set[Site]:
+        """Products that differ by the rounding of the model's own weights, if that is what the trace has in common."""
+        explained = {site for site, within in self.in_cost.items() if within}
+        return explained if self._common(len(explained)) else set()
+
+    @property
+    def coarser(self) -> bool:
+        """Whether all products differ alike and by more, as those of a copy with coarser weights."""
+        sizes = [self.wrong[site] for site in self.products if site in self.wrong]
+        if self.rounded or not self._common(len(sizes)):
+            return False
+        return max(sizes) <= min(_COARSEST, _SPREAD * float(np.median(sizes)))
+
+    def _common(self, count: int) -> bool:
+        layers = self.reader.model.config.num_hidden_layers
+        return len(self.products) > layers and count >= _SIGNATURE * len(self.products)
+
+    def excuse(self, culprit: Culprit) -> bool:
+        """Whether a product without any other mistake is only that of coarser weights."""
+        causes = (*_ROUNDED, "unknown", "corrupted_blocks")
+        return self.coarser and culprit.site.stage in _STORED and culprit.cause in causes
+
+    def contradicts_itself(self, culprits: list[Culprit]) -> bool:
+        """Whether no stage can be blamed: most are wrong, plain additions among them, and nothing reproduces them."""
+        unknown = {culprit.site for culprit in culprits if culprit.cause in ("unknown", "bias_wrong")}
+        added = [site for site in self.wrong if site.stage in _ADDED]
+        lost = [site for site in added if site in unknown]
+        return len(lost) >= max(2, _CHAOS * len(added)) and len(self.wrong) >= _CHAOS * self.stages
+
+    def verdict(self, excused: list[Culprit]) -> tuple[Verdict, str] | None:
+        """The verdict where nothing else is wrong, and its reason; None if nothing was excused."""
+        if self.rounded:
+            return "quantization_only", self._rounding_note()
+        if not excused:
+            return None
+        sizes = [self.wrong[site] for site in self.products if site in self.wrong]
+        differs = (
+            f"Every product differs, by {min(sizes):.2g} to {max(sizes):.2g} of its norm, as in a copy with coarser"
+        )
+        if all(culprit.cause in _ROUNDED for culprit in excused):
+            words = sorted({culprit.explanation for culprit in excused})
+            return "quantization_only", f"{differs} weights, which reproduce it: {', '.join(words)}."
+        return "undecided", f"{differs} weights; bisect the trace against the very model that it was recorded from."
+
+    def _rounding_note(self) -> str:
+        model, sites = self.reader.model, self.rounded
+        types = sorted({model.weight(name).type.name for site in sites for name in stage_tensors(site)})
+        return (
+            f"The trace is one of these weights before they were rounded to {', '.join(types)}: {len(sites)} of "
+            f"{len(self.products)} products differ by what that rounding costs."
+        )
+
+
+def _in_cost(stage: Checked, cost: float) -> bool:
+    """Whether a product is off by what the rounding of its weights costs, no more and not much less."""
+    gap = float(np.linalg.norm(stage.y.astype(np.float64) - stage.right))
+    return _LEAST * cost <= gap <= _MOST * cost + LIMIT * float(np.linalg.norm(stage.noise))
+
+
+def storage_cost(reader: Reader, stage: Checked) -> float:
+    """‖what the rounding of a product's weights to their formats may cost‖ on the recorded inputs.
+
+    Every weight lies within half a step of its source, and the errors of different weights are independent.
+    """
+    weights = [reader.model.weight(name) for name in stage_tensors(stage.site)]
+    if stage.site.stage == "embedding":
+        rows = Stored.of(weights[0], np.array(reader.tokens)).width
+        return float(np.linalg.norm(rows.astype(np.float64)) / _EVEN**0.5)
+    square = np.square(stage.inputs[MATMUL_INPUT[stage.site.stage]], dtype=np.float64).sum(axis=0)
+    steps = (Stored.of(weight, part).width for weight in weights for part in row_chunks(weight))
+    energy = sum(float(square @ np.square(width, dtype=np.float64).sum(axis=0)) for width in steps)
+    return float(np.sqrt(energy / _EVEN))

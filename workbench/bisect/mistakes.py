@@ -1,0 +1,180 @@
+"""A recorded stage that is wrong: what a candidate mistake may look at, what it predicts, and how it is chosen.
+
+A recorded trace has no weights of its own, so a mistake is looked for in the operation, its configuration and in what
+its weights would have to be. It is accepted only if its prediction reproduces the record within the noise.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.config import ModelConfig
+from kernels.forward import At
+from kernels.stages import Site
+from workbench.bisect.customs import has, tensors_of
+from workbench.bisect.substitution import Mixed
+from workbench.bisect.verdict import Factor
+
+Values = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# Two correct implementations of one operation stay within this many units of noise (root mean square over a stage, a
+# channel or a token); docs/bisect.md has what was measured.
+LIMIT = 8.0
+
+# What a rounding leaves of the gap it makes if the engine rounded a few values to the other side; docs/bisect.md.
+_NEXT_LINE = 0.1
+
+# How much a mistake takes for granted: a named one nothing, a fitted number a little, free values per channel much.
+NAMED, FITTED, FREE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mistake:
+    """A mistake and the output it would have made (tokens, channels).
+
+    rank : NAMED, FITTED or FREE. exact : predicted with the engine's own arithmetic, 8-bit activations included.
+    site : where the mistake was made, if not at the stage that shows it. rounded : it rounds values to a grid, where
+    the engine's own arithmetic may have put a few of them on the next line.
+    """
+
+    cause: str
+    factor: Factor
+    explanation: str
+    predicted: NDArray[Any]
+    tensor: str | None = None
+    rank: int = NAMED
+    exact: bool = False
+    site: Site | None = None
+    rounded: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A stage whose recorded output y is not what it should be.
+
+    x : its inputs. known : everything recorded or computed in its layer so far, by stage. right : the right output.
+    noise : what float rounding may do to every element. rounding : root mean square of what 8-bit activations add.
+    restored : what storing changed weights once more in their format may add to every element; None without weights.
+    unit : relative rounding of the numbers that the engine keeps.
+    All arrays are float64 (tokens, channels).
+    """
+
+    site: Site
+    at: At
+    x: Mapping[str, Values]
+    known: Mapping[str, Values]
+    y: Values
+    right: Values
+    noise: Values
+    rounding: float = 0.0
+    restored: Values | None = None
+    unit: float = 2.0**-24
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage."""
+        return self.site.stage
+
+    @property
+    def config(self) -> ModelConfig:
+        """Hyper-parameters of the model."""
+        return self.at.config
+
+    @cached_property
+    def tensors(self) -> tuple[str, ...]:
+        """Canonical names of the stage's tensors that the model has."""
+        return tuple(name for name in tensors_of(self.site) if has(self.at.model, name))
+
+    @cached_property
+    def gap(self) -> float:
+        """‖y - right‖."""
+        return float(np.linalg.norm(self.y - self.right))
+
+    @cached_property
+    def wrong_channels(self) -> Flags:
+        """Channels that noise does not explain."""
+        off = _rms((self.y - self.right) / self.noise, axis=0)
+        wrong = ~(off <= LIMIT)
+        return wrong if wrong.any() else np.ones_like(wrong)
+
+    @cached_property
+    def wrong_tokens(self) -> Flags:
+        """Tokens that noise does not explain."""
+        off = _rms((self.y - self.right) / self.noise, axis=1)
+        wrong = ~(off <= LIMIT)
+        return wrong if wrong.any() else np.ones_like(wrong)
+
+    def exactly(self, **config: Any) -> At:  # noqa: ANN401 - fields of ModelConfig
+        """Where the stage would be evaluated with other hyper-parameters."""
+        changed = replace(self.config, **config)
+        return replace(self.at, model=Mixed(self.at.model, changed))
+
+    def elsewhere(self, site: Site, y: Values, right: Values, **changes: Any) -> "Question":  # noqa: ANN401
+        """The same question about an earlier stage, of which y is what it must have returned."""
+        return replace(self, site=site, y=y, right=right, **changes)
+
+    def with_channels(self, part: Flags, values: Values) -> Values:
+        """The right output with other values in some channels."""
+        predicted = self.right.copy()
+        predicted[:, part] = values
+        return predicted
+
+    def reproduces(self, mistake: Mistake) -> bool:
+        """Whether a prediction leaves nothing but noise, and takes away most of the gap."""
+        left = self.y - mistake.predicted
+        size = float(np.linalg.norm(left))
+        if not np.isfinite(size) or size > 0.5 * self.gap:
+            return False
+        if mistake.rounded and size <= _NEXT_LINE * self.gap:
+            return True
+        allowed = self.noise + self.unit * (4 * np.abs(mistake.predicted) + 2 * _of_rows(mistake.predicted))
+        if not mistake.exact:
+            allowed = allowed + 1.5 * self.rounding / LIMIT
+        if within(left, allowed):
+            return True
+        if self.restored is None or mistake.factor != "weights" or size > 0.3 * self.gap:
+            return False
+        return within(left, allowed + self.restored / LIMIT)
+
+
+def _of_rows(values: Values) -> Values:
+    """Root mean square of every row."""
+    return np.asarray(np.sqrt(np.square(values, dtype=np.float64).mean(axis=1, keepdims=True)))
+
+
+def within(left: Values, noise: Values) -> bool:
+    """Whether a difference stays within LIMIT units of noise: over all, in every channel and for every token."""
+    off = left / noise
+    parts = (_rms(off, axis=None), _rms(off, axis=0).max(), _rms(off, axis=1).max())
+    return all(bool(part <= LIMIT) for part in parts)
+
+
+def units_off(left: Values, noise: Values) -> float:
+    """Root mean square of a difference in units of noise: the largest of the whole, the channels and the tokens."""
+    off = left / noise
+    worst = max(float(_rms(off, axis=None)), float(_rms(off, axis=0).max()), float(_rms(off, axis=1).max()))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _rms(values: Values, axis: int | None) -> Any:  # noqa: ANN401 - a number or an array
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.sqrt(np.square(values).mean(axis=axis))
+
+
+def ranked(question: Question, tried: Iterator[Mistake]) -> list[tuple[bool, float, Mistake]]:
+    """Every mistake with whether it reproduces the record and the norm it leaves, the most convincing first.
+
+    Among those that reproduce it, one that takes less for granted comes first, then one that comes closer.
+    """
+    found = []
+    for mistake in tried:
+        with np.errstate(invalid="ignore", over="ignore"):
+            left = float(np.linalg.norm(question.y - mistake.predicted))
+        if np.isfinite(left):
+            found.append((question.reproduces(mistake), left, mistake))
+    return sorted(found, key=lambda entry: (not entry[0], entry[2].rank if entry[0] else 0, entry[1]))

@@ -1,0 +1,125 @@
+"""How far two correct implementations of a stage may be apart, element by element, on the same recorded inputs.
+
+Both round alike to 8 bits, for they have the same inputs; what is left is the rounding of their float operations. It
+follows the magnitudes that were added up, not the result, and the angles and scores that exponentials and rotations
+make large. Two engines stay within a few of these units; a mistake does not.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.forward import At
+from kernels.paths import Array
+from kernels.stages import Site
+from workbench.bisect.customs import tensors_of
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.steps import Stored
+from workbench.bisect.weight_check import row_chunks
+
+Values = NDArray[np.float64]
+FLOAT32 = 2.0**-24
+_TINY = 1e-37  # so that exact zeros can be divided by it
+
+
+def float_noise(stage: str, at: At, inputs: Mapping[str, Array], right: Array, unit: float) -> Values:
+    """Size of the float rounding of every element of a stage's output, (tokens, channels).
+
+    unit : relative rounding of the numbers that the engine keeps (2^-24 for float32, 2^-9 for bfloat16); sums are
+    taken to be in float32 at least. inputs : what the stage reads, by stage name. right : the right output.
+    """
+    wide = {name: np.abs(np.asarray(x, dtype=np.float64)) for name, x in inputs.items()}
+    size = np.abs(np.asarray(right, dtype=np.float64))
+    if stage in MATMUL_INPUT:
+        noise = 2 * unit * size + 0.5 * FLOAT32 * _magnitudes(stage, at, wide[MATMUL_INPUT[stage]])
+    else:
+        noise = _NOISE[stage](at, wide, size, unit)
+    return np.asarray(noise + _TINY)
+
+
+def _magnitudes(stage: str, at: At, x: Values) -> Values:
+    """‖x‖ of every token times ‖w‖ of every row."""
+    names = [name for name in tensors_of(Site(at.layer, stage)) if name.endswith(".weight")]
+    norms = np.concatenate([row_norms(at, name) for name in names])
+    return np.asarray(np.linalg.norm(x, axis=1)[:, None] * norms[None, :])
+
+
+def row_norms(at: At, name: str) -> Values:
+    """Euclidean norm of every row of a tensor, float64 (rows,)."""
+    weight = at.model.weight(name)
+    parts = (Stored.of(weight, part).values for part in row_chunks(weight))
+    return np.concatenate([np.linalg.norm(values.astype(np.float64), axis=1) for values in parts])
+
+
+def _elementwise(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+    del at, x
+    return 4 * unit * size
+
+
+def _sum(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+    del at
+    first, second = x.values()
+    return unit * (first + second + size)
+
+
+def _bias(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+    del at
+    return unit * (2 * x["qkv_matmul"] + 2 * size)
+
+
+def _rope(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+    """Angles are products of a position and a frequency that are rounded to float32 even by a float64 engine."""
+    del x
+    config = at.config
+    angles = np.abs(at.path.rope_angles(at.positions(), config)).astype(np.float64)
+    pair = np.sqrt(_pair_squares(size, at))
+    width = np.concatenate([angles, angles], axis=1) if config.rope_type == "neox" else np.repeat(angles, 2, axis=1)
+    per_head = 4 * max(unit, FLOAT32) + 4 * FLOAT32 * width
+    return pair * np.tile(per_head, size.shape[1] // config.head_dim)
+
+
+def _pair_squares(size: Values, at: At) -> Values:
+    """Squared length of the pair that every channel turns in; a rotation keeps it, so it is taken of the output."""
+    d = at.config.head_dim
+    heads = np.square(size).reshape(len(size), -1, d)
+    if at.config.rope_type == "neox":
+        pairs = heads[..., : d // 2] + heads[..., d // 2 :]
+        return np.concatenate([pairs, pairs], axis=2).reshape(size.shape)
+    return np.repeat(heads[..., 0::2] + heads[..., 1::2], 2, axis=2).reshape(size.shape)
+
+
+def _attention(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+    """A score that is off by d changes its weight by the share d; scores err by what their products round."""
+    c = at.config
+    value = x["qkv_bias"][:, c.q_size + c.kv_size :]
+    group = c.num_attention_heads // c.num_key_value_heads
+    lengths = [np.linalg.norm(z.reshape(len(z), -1, c.head_dim), axis=2) for z in (x["q_post_rope"], x["k_post_rope"])]
+    keys = np.maximum.accumulate(np.repeat(lengths[1], group, axis=1), axis=0)
+    scores = lengths[0] * keys * c.head_dim**-0.5  # (tokens, heads), the largest that any of them can be
+    values = np.maximum.accumulate(value, axis=0).reshape(len(value), -1, c.head_dim)
+    reach = np.repeat(values, group, axis=1)
+    noise = unit * (4 + scores[:, :, None]) * reach
+    return np.asarray(noise.reshape(size.shape) + 2 * unit * size)
+
+
+def _silu(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+    del at
+    return (4 * unit + FLOAT32 * x["ffn_gate"]) * size
+
+
+def _product(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+    """Where no engine kept the activation it is computed here, and errs as above."""
+    del at
+    return (6 * unit + 2 * FLOAT32 * np.log1p(x["ffn_silu"])) * size
+
+
+_NOISE: dict[str, Callable[[At, Mapping[str, Values], Values, float], Values]] = {
+    **dict.fromkeys(("embedding", "layer_output", "attn_norm", "ffn_norm", "final_norm"), _elementwise),
+    "qkv_bias": _bias,
+    **dict.fromkeys(("q_post_rope", "k_post_rope"), _rope),
+    "attention": _attention,
+    **dict.fromkeys(("post_attn_residual", "post_ffn_residual"), _sum),
+    "ffn_silu": _silu,
+    "ffn_swigl": _product,
+}
