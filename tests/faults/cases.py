@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kernels.stages import Site
 from workbench.bisect.question import bisect_pair, open_pair
-from workbench.bisect.verdict import Bisection
+from workbench.bisect.verdict import Bisection, Culprit
 
 HEALTHY = ("alike", "numerics_only", "quantization_only")
 
@@ -15,13 +15,14 @@ HEALTHY = ("alike", "numerics_only", "quantization_only")
 class Expected:
     """What a right answer names. Several cells, factors or causes: nothing in the pair tells them apart.
 
-    also : causes that must be among the further culprits.
+    also : cells that must be among the further culprits. tensor : of the culprit, where it has one.
     """
 
     cells: tuple[Site, ...]
     factors: tuple[str, ...]
     causes: tuple[str, ...]
-    also: tuple[str, ...] = ()
+    also: tuple[Site, ...] = ()
+    tensor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Case:
-    """A planted mistake (or, with no expectation, a healthy pair) in one place of one model in one pair of formats."""
+    """A planted mistake (or, with no expectation, a healthy pair) in one place of one model in one pair of formats.
+
+    verdicts : those that are right where there is nothing to blame.
+    """
 
     kind: str
     place: str
@@ -44,6 +48,7 @@ class Case:
     formats: str
     expected: Expected | None
     prepare: Callable[[Path], Prepared] = field(repr=False)
+    verdicts: tuple[str, ...] = HEALTHY
 
     @property
     def name(self) -> str:
@@ -75,22 +80,57 @@ class Outcome:
             return False
         culprit, expected = self.found.culprit, self.case.expected
         if expected is None:
-            return self.found.verdict in HEALTHY
+            return self.found.verdict in self.case.verdicts
         if culprit is None:
             return not self.visible and self.found.verdict in HEALTHY
-        further = {other.cause for other in self.found.others}
+        further = {other.site for other in self.found.others}
         return (
             culprit.site in expected.cells
             and culprit.factor in expected.factors
-            and all(cause in further | {culprit.cause} for cause in expected.also)
+            and further >= set(expected.also)
+            and expected.tensor in (None, culprit.tensor)
         )
 
     @property
     def cause_right(self) -> bool:
         """The cause is right as well."""
-        if not self.right or self.found is None:
-            return False
-        return self.found.culprit is None or self.found.culprit.cause in (self.case.expected or _NOTHING).causes
+        if not self.right or self.case.expected is None:
+            return self.right
+        return self.culprit is None or self.culprit.cause in self.case.expected.causes
 
+    @property
+    def culprit(self) -> Culprit | None:
+        return None if self.found is None else self.found.culprit
 
-_NOTHING = Expected((), (), ())
+    @property
+    def verdict(self) -> str:
+        return "failed" if self.found is None else self.found.verdict
+
+    @property
+    def expected_cause(self) -> str:
+        return self.case.expected.causes[0] if self.case.expected is not None else "none"
+
+    @property
+    def found_cause(self) -> str:
+        """Its cause; where several are right, as good as the first of them."""
+        if self.culprit is None:
+            return self.verdict
+        return self.expected_cause if self.cause_right else self.culprit.cause
+
+    def row(self) -> str:
+        """One line: expected and found."""
+        mark = "ok   " if self.cause_right else "cause" if self.right else "WRONG"
+        expected, culprit = self.case.expected, self.culprit
+        wanted = "healthy"
+        if expected is not None:
+            hidden = "" if self.visible else " (hidden)"
+            wanted = f"{expected.cells[0]} {expected.factors[0]} {'|'.join(expected.causes)}{hidden}"
+        got = self.error or self.verdict
+        if culprit is not None:
+            got = f"{culprit.site} {culprit.factor} {culprit.cause}"
+            got += "" if expected is None or expected.tensor in (None, culprit.tensor) else f" in {culprit.tensor}"
+        return f"{mark} {self.case.name}: {wanted} -> {got}"
+
+    def record(self) -> dict[str, object]:
+        """The line for `--json`."""
+        return {"case": self.case.name, "right": self.right, "cause_right": self.cause_right, "row": self.row()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import gguf
@@ -78,6 +79,7 @@ def type_of(name: str, values: np.ndarray, format: Format) -> TensorType:
     return TensorType.Q6_K if six_bits else format.type
 
 
+@cache
 def stored(plain: Plain, format: Format) -> MemoryModel:
     """The model with every tensor in its type."""
     weights = {}

@@ -91,7 +91,7 @@ class Run:
                 module.weight.copy_(change(module.weight.clone()))
 
 
-# --- attention ---------------------------------------------------------------------------------------------------------
+# --- attention ---
 
 
 def attend(run, module, q, k, v, scaling, allowed=None, repeat=None, soften=None):
@@ -190,7 +190,7 @@ def soft_capped(run, module, q, k, v, scaling):
     return attend(run, module, q, k, v, scaling, soften=lambda s: run.value * torch.tanh(s / run.value))
 
 
-# --- rotary ------------------------------------------------------------------------------------------------------------
+# --- rotary ---
 
 
 def rotary(change):
@@ -269,7 +269,7 @@ def key_rounded(run, original, q, k, frequencies, positions):
     return q, rounded_to(run.value, k)
 
 
-# --- everything else ---------------------------------------------------------------------------------------------------
+# --- everything else ---
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -639,7 +639,7 @@ EDITS = {
 }
 
 
-# --- the dump ----------------------------------------------------------------------------------------------------------
+# --- the dump ---
 
 
 def watch(run, found, silu):
@@ -708,8 +708,8 @@ def run_job(job):
             EDITS[job["edit"]](run)
         watch(run, found, job.get("silu", False))
         model(input_ids=torch.tensor([job.get("run_tokens", job["tokens"])]), use_cache=False)
-    meta = dict(model=Path(job["model"]).name, tokens=job["tokens"], dtype=job["dtype"])
-    meta |= dict(torch=torch.__version__, transformers=transformers.__version__)
+    meta = {"model": Path(job["model"]).name, "tokens": job["tokens"], "dtype": job["dtype"]}
+    meta |= {"torch": torch.__version__, "transformers": transformers.__version__}
     np.savez(job["out"], __meta__=json.dumps(meta), **found)
 
 

@@ -69,8 +69,13 @@ def rounded(x: Floats, kept: int, smallest: int = -126) -> Floats:
 
 
 def _with_values(q: Question, rows: Rows, change: Callable[[Floats], Floats], where: NDArray[np.bool_]) -> Stored:
+    """The right values changed; one whose source may lie on either side of an edge may come out on either side."""
     before = q.a(rows)
-    return before.exactly(change(before.values)).where(np.broadcast_to(where, before.values.shape), before)
+    values, low, high = (change(before.values + off) for off in (np.float32(0), -before.width, before.width))
+    with np.errstate(invalid="ignore"):
+        width = np.maximum(np.abs(low - values), np.abs(high - values))
+    changed = Stored(values, np.where(np.isfinite(width), width, 0))
+    return changed.where(np.broadcast_to(where, before.values.shape), before)
 
 
 def requantized(q: Question) -> Iterator[tuple[str, str, float, bool]]:

@@ -1,0 +1,82 @@
+"""Mistakes in the hyper-parameters that a file carries beside its tensors."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kernels.config import ModelConfig
+from kernels.stages import Site
+from store.apr_writer import write_apr
+from tests.artifacts import apr_metadata, apr_tensors
+from tests.faults.cases import Expected
+from tests.faults.storing import Format, write
+from tests.memory_model import MemoryModel
+
+
+@dataclass(frozen=True)
+class ConfigFault:
+    """change : B's configuration. file : an edit of B's file that the configuration does not hold."""
+
+    kind: str
+    stage: str
+    cause: str
+    change: Callable[[ModelConfig], dict[str, object]] = lambda c: {}
+    fits: Callable[[ModelConfig, Format], bool] = lambda c, format: True
+    file: Callable[[MemoryModel, Path], None] | None = None
+
+    @property
+    def expected(self) -> Expected:
+        return Expected((Site(0, self.stage),), ("config",), (self.cause,))
+
+    def write(self, model: MemoryModel, format: Format, path: Path) -> Path:
+        changed = replace(model, config=replace(model.config, **self.change(model.config)))
+        written = write(changed, format, path)
+        if self.file is not None:
+            self.file(changed, written)
+        return written
+
+
+def _finer_heads(c: ModelConfig) -> dict[str, object]:
+    """Twice as many heads, each half as wide: all tensors keep their shapes."""
+    return {
+        "num_attention_heads": 2 * c.num_attention_heads,
+        "num_key_value_heads": 2 * c.num_key_value_heads,
+        "head_dim": c.head_dim // 2,
+    }
+
+
+def _can_be_halved(c: ModelConfig, format: Format) -> bool:
+    """GGUF stores q and k of llama in an order that depends on the heads; there it would be a weight fault as well."""
+    return format.container != "gguf" or c.architecture != "llama"
+
+
+def _other_pairs(model: MemoryModel, path: Path) -> None:
+    write_apr(path, apr_metadata(model, rope_type=0), apr_tensors(model))
+
+
+def _linear_scaling(model: MemoryModel, path: Path) -> None:
+    config = json.loads((path / "config.json").read_text())
+    config["rope_parameters"] |= {"rope_type": "linear", "factor": 4.0}
+    (path / "config.json").write_text(json.dumps(config))
+
+
+CONFIG_FAULTS = (
+    *(
+        ConfigFault(f"rope_theta {base:g}", "q_post_rope", "rope_theta", lambda c, base=base: {"rope_theta": base})
+        for base in (5000.0, 10100.0, 500000.0, 1e6 + 1)
+    ),
+    *(
+        ConfigFault(f"rms_norm_eps {eps:g}", "attn_norm", "rms_norm_eps", lambda c, eps=eps: {"rms_norm_eps": eps})
+        for eps in (1e-3, 3e-5, 1e-12)
+    ),
+    ConfigFault("head_grouping", "q_post_rope", "head_grouping", _finer_heads, _can_be_halved),
+    ConfigFault("rope_type", "q_post_rope", "rope_type", fits=lambda c, f: f.container == "apr", file=_other_pairs),
+    ConfigFault(
+        "rope scaling",
+        "q_post_rope",
+        "rope_theta",
+        fits=lambda c, f: f.container == "safetensors",
+        file=_linear_scaling,
+    ),
+)

@@ -1,0 +1,113 @@
+"""The cases with a mistake: every kind of fault in several places of several models and pairs of formats."""
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from kernels.dequantize import dequantize
+from tests.faults.cases import Case, Prepared
+from tests.faults.config_faults import CONFIG_FAULTS, ConfigFault
+from tests.faults.models import SHAPES, Plain, plain
+from tests.faults.storing import FORMATS, stored, write
+from tests.faults.weight_edits import Context
+from tests.faults.weight_faults import WEIGHT_FAULTS, WHOLE_MODEL_FAULTS, WeightFault, expected_of, plant
+from tests.memory_model import MemoryModel
+
+PLACES = 4
+MODELS = (*SHAPES, "trained")
+PAIRS = (
+    *(("st-f32", "gguf-f32"), ("st-f32", "gguf-f16"), ("st-f32", "gguf-q8_0"), ("st-bf16", "gguf-bf16")),
+    *(("st-bf16", "gguf-q4_k_m"), ("st-f16", "apr-f16"), ("gguf-q8_0", "apr-q8_0"), ("gguf-q4_k_m", "apr-q4_k_m")),
+    *(("gguf-f16", "gguf-q6_k"), ("gguf-q8_0", "gguf-q8_0"), ("st-f32", "gguf-q4_0"), ("gguf-q6_k", "gguf-q4_k")),
+    *(("st-f32", "gguf-q5_0"), ("st-f32", "st-f32"), ("st-bf16", "gguf-f16"), ("gguf-f32", "apr-f32")),
+    *(("st-bf16", "st-bf16"), ("apr-q4_k", "apr-q4_k")),
+)
+_HIDDEN = 2.0  # times what storing costs a row, below which a change of it is not to be seen
+
+
+def planted(places: int = PLACES) -> Iterator[Case]:
+    """Every case with a fault in B."""
+    for weight_fault in (*WEIGHT_FAULTS, *WHOLE_MODEL_FAULTS):
+        yield from _some(_weight_cases(weight_fault), weight_fault.kind, places)
+    for config_fault in CONFIG_FAULTS:
+        yield from _some(_config_cases(config_fault), config_fault.kind, places)
+
+
+def _some(cases: Iterator[Case], kind: str, places: int) -> Iterator[Case]:
+    """Some of the cases of a kind, in formats, tensors and models that are as unlike as can be."""
+    left = list(cases)
+    random.Random(kind).shuffle(left)
+    seen: dict[str, int] = {}
+    for _ in range(min(places, len(left))):
+        case = min(left, key=lambda case: max(seen.get(x, 0) for x in (case.formats, case.place, case.model)))
+        left.remove(case)
+        for x in (case.formats, case.place, case.model):
+            seen[x] = seen.get(x, 0) + 1
+        yield case
+
+
+def _fitting(model: Plain) -> Iterator[tuple[str, str]]:
+    return ((a, b) for a, b in PAIRS if FORMATS[a].fits(model) and FORMATS[b].fits(model))
+
+
+def _weight_cases(fault: WeightFault) -> Iterator[Case]:
+    for name in MODELS:
+        model = plain(name)
+        for names, (a, b) in product(_tensors(fault, model), _fitting(model)):
+            context = Context(model, names[0], FORMATS[b], np.random.default_rng(0))
+            if fault.fits(model.values[names[0]], context):
+                prepare = partial(_prepare_weights, model, a, b, fault, names)
+                yield Case(fault.kind, names[0], name, f"{a} {b}", expected_of(fault, names), prepare)
+
+
+def _tensors(fault: WeightFault, model: Plain) -> Iterator[tuple[str, ...]]:
+    """The tensors that a fault edits together."""
+    layers = range(model.config.num_hidden_layers)
+    if any(suffix in model.values for suffix in fault.suffixes):
+        yield from ((name,) for name in fault.suffixes if name in model.values)
+    elif fault.several:
+        groups = (tuple(f"model.layers.{n}.{suffix}" for suffix in fault.suffixes) for n in layers)
+        yield from (names for names in groups if all(name in model.values for name in names))
+    else:
+        names = (f"model.layers.{n}.{suffix}" for n in layers for suffix in fault.suffixes)
+        yield from ((name,) for name in names if name in model.values)
+
+
+def _prepare_weights(
+    model: Plain, a: str, b: str, fault: WeightFault, names: tuple[str, ...], folder: Path
+) -> Prepared:
+    source, healthy = stored(model, FORMATS[a]), stored(model, FORMATS[b])
+    faulty = healthy
+    for name in names:
+        faulty = plant(faulty, model, FORMATS[b], fault, name, seed=1)
+    visible = any(_shows(source, healthy, faulty, name) for name in names)
+    paths = write(source, FORMATS[a], folder / "a"), write(faulty, FORMATS[b], folder / "b")
+    return Prepared(*paths, model.tokens(), visible)
+
+
+def _shows(source: MemoryModel, healthy: MemoryModel, faulty: MemoryModel, name: str) -> bool:
+    """Whether a row of the tensor changes by more than storing it changes it anyway."""
+    if name not in faulty.weights:
+        return True
+    before, right, wrong = (np.atleast_2d(dequantize(model.weights[name])) for model in (source, healthy, faulty))
+    with np.errstate(invalid="ignore"):
+        change = np.linalg.norm(wrong - right, axis=1)
+    return not bool((change <= _HIDDEN * np.linalg.norm(right - before, axis=1)).all())
+
+
+def _config_cases(fault: ConfigFault) -> Iterator[Case]:
+    for name in MODELS:
+        model = plain(name)
+        for a, b in _fitting(model):
+            if fault.fits(model.config, FORMATS[b]):
+                prepare = partial(_prepare_config, model, a, b, fault)
+                yield Case(fault.kind, "config", name, f"{a} {b}", fault.expected, prepare)
+
+
+def _prepare_config(model: Plain, a: str, b: str, fault: ConfigFault, folder: Path) -> Prepared:
+    source = write(stored(model, FORMATS[a]), FORMATS[a], folder / "a")
+    return Prepared(source, fault.write(stored(model, FORMATS[b]), FORMATS[b], folder / "b"), model.tokens())

@@ -1,0 +1,160 @@
+"""Cases with a recorded trace: mistakes of a runtime, and engines that are right, in every setting they have."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kernels.dequantize import dequantize
+from tests.faults.cases import Case, Prepared
+from tests.faults.models import SHAPES, Plain, plain
+from tests.faults.runtime_faults import RUNTIME_FAULTS, RuntimeFault, expected_of, fits, run_jobs, value_of, write_plain
+from tests.faults.storing import FORMATS, stored, write
+from workbench.record.recording import record
+
+_MODELS = (*SHAPES, "trained")
+_SAME = ("st-f32", "gguf-q8_0", "gguf-f16", "gguf-q4_k_m", "apr-f32")  # the engine runs the very values of the file
+_SOURCE = ("gguf-f16", "gguf-q8_0", "gguf-q6_k")  # the engine runs what the file was made of
+_COST = {"gguf-f16": 3e-4, "gguf-q8_0": 6e-3, "gguf-q6_k": 2e-2}  # of a product's norm
+_HIDDEN = 3.0  # times that cost, below which a mistake in a product is not to be seen
+_LLAMA = {"repack": False, "flash": "off", "kv": "f32", "threads": 1, "batch": 512}
+_LLAMA_SETTINGS = (
+    {},
+    {"repack": True},
+    {"flash": "on"},
+    {"flash": "auto", "kv": "f16", "repack": True},
+    {"kv": "f16"},
+    {"threads": 2},
+    {"batch": 2},
+    {"batch": 3, "threads": 2, "kv": "f16"},
+)
+
+
+def traced(python: str, folder: Path, places: int, chosen: Callable[[str], bool]) -> list[Case]:
+    """Every case with a trace; those of transformers are recorded at once, those of llama.cpp when they are run.
+
+    python : an interpreter with torch, transformers and llama-cpp-python. chosen : which kinds are wanted.
+    """
+    batch = _Batch(folder / "traces", python)
+    cases = [case for case in (*_runtime(batch, places, chosen), *_transformers(batch)) if chosen(case.kind)]
+    cases += [case for case in _llama_cpp(python) if chosen(case.kind)]
+    batch.run()
+    return cases
+
+
+class _Batch:
+    """Runs of transformers that are started together, for the interpreter takes seconds to start."""
+
+    def __init__(self, folder: Path, python: str) -> None:
+        self.folder, self.python = folder, python
+        self.jobs: list[dict[str, object]] = []
+        self.models: dict[str, Path] = {}
+        folder.mkdir()
+
+    def add(self, model: Plain, **job: object) -> Path:
+        """Plan a run; returns where its trace will be."""
+        if model.name not in self.models:
+            self.models[model.name] = write_plain(model, self.folder / f"model{len(self.models)}")
+        out = self.folder / f"{len(self.jobs)}.npz"
+        usual = {"tokens": list(model.tokens()), "dtype": "float32", "edit": "", "value": 0, "layers": []}
+        self.jobs.append(usual | {"model": str(self.models[model.name]), "out": str(out)} | job)
+        return out
+
+    def run(self) -> None:
+        if self.jobs:
+            run_jobs(self.jobs, self.folder, self.python)
+
+
+def _as_stored(model: Plain, format: str) -> Plain:
+    """The model with the values that a file of some format holds."""
+    values = {name: dequantize(weight) for name, weight in stored(model, FORMATS[format]).weights.items()}
+    return replace(model, name=f"{model.name} {format}", values=values)
+
+
+def _runtime(batch: _Batch, places: int, chosen: Callable[[str], bool]) -> Iterator[Case]:
+    for fault in RUNTIME_FAULTS:
+        if chosen(fault.kind):
+            yield from _of_fault(batch, fault, places)
+
+
+def _of_fault(batch: _Batch, fault: RuntimeFault, places: int) -> Iterator[Case]:
+    chance = random.Random(fault.kind)
+    models = [plain(name) for name in _MODELS if fits(fault, plain(name))]
+    chance.shuffle(models)
+    for place in range(min(places, 2 * len(models))):
+        model = models[place % len(models)]
+        same = place % 3 != 2
+        format = chance.choice([name for name in (_SAME if same else _SOURCE) if FORMATS[name].fits(model)])
+        run = _as_stored(model, format) if same else model
+        everywhere = fault.once or place % 4 == 1
+        layer = 0 if everywhere else chance.randrange(model.config.num_hidden_layers)
+        job = {"edit": fault.edit, "value": value_of(fault, model), "layers": [] if everywhere else [layer]}
+        path = batch.add(run, silu=fault.silu, dtype="float64" if place % 5 == 4 else "float32", **job)
+        right = None if same else batch.add(run)
+        expected = expected_of(fault, layer)
+        shown = partial(_shows, path, right, expected.cells[0], _COST.get(format, 0.0))
+        prepare = partial(_prepare, model, format, path, shown)
+        where = "everywhere" if everywhere else f"layer {layer}"
+        yield Case(
+            fault.kind, where, model.name, f"{format} trace{'' if same else ' of the source'}", expected, prepare
+        )
+
+
+def _shows(wrong: Path, right: Path | None, site, cost: float) -> bool:
+    """Whether a mistake changes its stage by more than the rounding of the weights changes it anyway."""
+    if right is None:
+        return True
+    key = f"stage|{-1 if site.layer is None else site.layer}|{site.stage}"
+    with np.load(wrong) as one, np.load(right) as other:
+        if key not in one or key not in other:
+            return True
+        change = np.linalg.norm(one[key].astype(np.float64) - other[key])
+        return bool(change > _HIDDEN * cost * np.linalg.norm(other[key]))
+
+
+def _prepare(model: Plain, format: str, trace: Path, shows: Callable[[], bool], folder: Path) -> Prepared:
+    tokens = model.tokens()
+    return Prepared(write(stored(model, FORMATS[format]), FORMATS[format], folder / "a"), trace, tokens, shows())
+
+
+def _transformers(batch: _Batch) -> Iterator[Case]:
+    """Runs without a mistake in every precision, beside files of the same values and of others."""
+    for number, name in enumerate(_MODELS):
+        model = plain(name)
+        for dtype in ("float32", "float64", "bfloat16"):
+            format = _SAME[number % len(_SAME)] if FORMATS[_SAME[number % len(_SAME)]].fits(model) else "st-f32"
+            path = batch.add(_as_stored(model, format), dtype=dtype)
+            prepare = partial(_prepare, model, format, path, lambda: True)
+            yield Case(f"transformers {dtype}", "none", name, f"{format} trace", None, prepare)
+        for format in _SOURCE:
+            if FORMATS[format].fits(model):
+                prepare = partial(_prepare, model, format, batch.add(model), lambda: True)
+                yield Case("transformers of the source", "none", name, f"{format} trace", None, prepare)
+        coarse = "gguf-q4_k_m" if FORMATS["gguf-q4_k_m"].fits(model) else "gguf-q4_0"
+        prepare = partial(_prepare, model, "st-f32", batch.add(_as_stored(model, coarse)), lambda: True)
+        yield Case("transformers of a coarser copy", "none", name, f"st-f32 trace of {coarse}", None, prepare)
+        path = batch.add(model, edit="noise", value=1e-3)
+        prepare = partial(_prepare, model, "st-f32", path, lambda: True)
+        yield Case("not deterministic", "everywhere", name, "st-f32 trace", None, prepare, ("undecided",))
+
+
+def _llama_cpp(python: str) -> Iterator[Case]:
+    for number, settings in enumerate(_LLAMA_SETTINGS):
+        for at, format in enumerate(("gguf-f16", "gguf-q8_0", "gguf-q4_k_m")):
+            names = [name for name in _MODELS if FORMATS[format].fits(plain(name))]
+            model = plain(names[(number + at) % len(names)])
+            words = " ".join(f"{key}={value}" for key, value in settings.items()) or "plain"
+            prepare = partial(_record, model, format, _LLAMA | settings, python)
+            yield Case(f"llama.cpp {words}", "none", model.name, f"{format} trace", None, prepare)
+
+
+def _record(model: Plain, format: str, settings: dict[str, object], python: str, folder: Path) -> Prepared:
+    file = write(stored(model, FORMATS[format]), FORMATS[format], folder / "a")
+    tokens = model.tokens(12)
+    job = {"model": str(file), "tokens": list(tokens), **settings}
+    meta = {"model": file.name, "architecture": model.config.architecture, "tokens": list(tokens)}
+    record("llama.cpp", job, meta, folder / "b.npz", python, lambda *_: None)
+    return Prepared(file, folder / "b.npz", tokens)

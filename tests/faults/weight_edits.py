@@ -1,0 +1,258 @@
+"""Edits that plant a mistake in one tensor: of its plain values before they are stored, or of its stored rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gguf
+import numpy as np
+
+from kernels.weight import BLOCKS, TensorType
+from tests.faults.models import Plain
+from tests.faults.storing import Format, packed, type_of
+
+Values = np.ndarray
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an edit may look at."""
+
+    plain: Plain
+    name: str
+    format: Format
+    rng: np.random.Generator
+
+    @property
+    def layer(self) -> int:
+        return int(self.name.split(".")[2])
+
+    @property
+    def head_dim(self) -> int:
+        return self.plain.config.head_dim
+
+    def sibling(self, old: str, new: str) -> Values:
+        return self.plain.values[self.name.replace(old, new)]
+
+
+def head(values: Values, c: Context, change: Callable[[Values], Values]) -> Values:
+    """Change the rows (of o_proj: the columns) of one head."""
+    out = values.copy()
+    if "o_proj" in c.name:
+        head = int(c.rng.integers(values.shape[1] // c.head_dim))
+        part = (slice(None), slice(head * c.head_dim, (head + 1) * c.head_dim))
+    else:
+        head = int(c.rng.integers(values.shape[0] // c.head_dim))
+        part = (slice(head * c.head_dim, (head + 1) * c.head_dim),)
+    out[part] = change(out[part])
+    return out
+
+
+def row(values: Values, c: Context, change: Callable[[Values], Values]) -> Values:
+    out = values.copy()
+    row = int(c.rng.integers(len(values)))
+    out[row] = change(out[row])
+    return out
+
+
+def times(factor: float) -> Callable[[Values, Context], Values]:
+    return lambda values, c: values * np.float32(factor)
+
+
+def transposed(values: Values, c: Context) -> Values:
+    return np.ascontiguousarray(values.T).reshape(values.shape)
+
+
+def reread(values: Values, c: Context) -> Values:
+    return np.ascontiguousarray(values.reshape(values.shape[::-1]).T)
+
+
+def adjacent(values: Values, c: Context) -> Values:
+    """Half-split rows to adjacent pairs, as a GGUF of llama stores them."""
+    shape = (-1, 2, c.head_dim // 2, *values.shape[1:])
+    return np.ascontiguousarray(values.reshape(shape).swapaxes(1, 2)).reshape(values.shape)
+
+
+def halves(values: Values, c: Context) -> Values:
+    shape = (-1, c.head_dim // 2, 2, *values.shape[1:])
+    return np.ascontiguousarray(values.reshape(shape).swapaxes(1, 2)).reshape(values.shape)
+
+
+def gate_and_up_exchanged(values: Values, c: Context) -> Values:
+    return c.sibling("gate", "up") if "gate" in c.name else c.sibling("up", "gate")
+
+
+def one_head_adjacent(values: Values, c: Context) -> Values:
+    return head(values, c, lambda part: adjacent(part, c))
+
+
+def other_layer(step: int) -> Callable[[Values, Context], Values]:
+    def edit(values: Values, c: Context) -> Values:
+        layers = c.plain.config.num_hidden_layers
+        return c.plain.values[c.name.replace(f"layers.{c.layer}.", f"layers.{(c.layer + step) % layers}.")].copy()
+
+    return edit
+
+
+def heads_reversed(values: Values, c: Context) -> Values:
+    return np.ascontiguousarray(values.reshape(-1, c.head_dim, *values.shape[1:])[::-1]).reshape(values.shape)
+
+
+def heads_rolled(values: Values, c: Context) -> Values:
+    return np.roll(values, c.head_dim, axis=0)
+
+
+def rows_shuffled(share: float) -> Callable[[Values, Context], Values]:
+    def edit(values: Values, c: Context) -> Values:
+        out = values.copy()
+        rows = c.rng.choice(len(values), max(2, int(share * len(values))), replace=False)
+        out[rows] = values[np.roll(rows, 1)]
+        return out
+
+    return edit
+
+
+def bf16_cut(values: Values, c: Context) -> Values:
+    return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def mantissa_cut(bits: int) -> Callable[[Values, Context], Values]:
+    mask = np.uint32((0xFFFFFFFF << (23 - bits)) & 0xFFFFFFFF)
+    return lambda values, c: (values.view(np.uint32) & mask).view(np.float32)
+
+
+def bf16_rounded(values: Values, c: Context) -> Values:
+    return gguf.quants.dequantize(
+        gguf.quants.quantize(values, gguf.GGMLQuantizationType.BF16), gguf.GGMLQuantizationType.BF16
+    )
+
+
+def f16_rounded(values: Values, c: Context) -> Values:
+    return values.astype(np.float16).astype(np.float32)
+
+
+def through(type: TensorType) -> Callable[[Values, Context], Values]:
+    def edit(values: Values, c: Context) -> Values:
+        kind = gguf.GGMLQuantizationType(type)
+        return gguf.quants.dequantize(packed(values, type), kind).reshape(values.shape).astype(np.float32)
+
+    return edit
+
+
+def int8_per_row(values: Values, c: Context) -> Values:
+    step = np.abs(values).max(axis=1, keepdims=True) / 127
+    return (np.round(values / step) * step).astype(np.float32)
+
+
+def int4_groups(values: Values, c: Context) -> Values:
+    groups = values.reshape(-1, 32)
+    low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
+    step = (high - low) / 15
+    return (np.round((groups - low) / step) * step + low).reshape(values.shape).astype(np.float32)
+
+
+def block_codes(rows: Values, c: Context, type: TensorType, count: int, byte: Callable[[Values], Values]) -> Values:
+    out = rows.copy()
+    size = BLOCKS[type].bytes if BLOCKS[type].elements > 1 else 32 * BLOCKS[type].bytes
+    first = int(c.rng.integers(max(1, len(rows) - count)))
+    block = int(c.rng.integers(rows.shape[1] // size)) * size
+    part = out[first : first + count, block : block + size]
+    out[first : first + count, block : block + size] = byte(part)
+    return out
+
+
+def corrupt_random(rows: Values, c: Context, type: TensorType) -> Values:
+    return block_codes(rows, c, type, 1, lambda part: c.rng.integers(0, 256, part.shape, dtype=np.uint8))
+
+
+def corrupt_rows(rows: Values, c: Context, type: TensorType) -> Values:
+    first = first_value_byte(type)
+
+    def invert(part: Values) -> Values:
+        out = part.copy()
+        out[:, first : last_value_byte(type)] ^= 0xFF
+        return out
+
+    return block_codes(rows, c, type, 8, invert)
+
+
+def first_value_byte(type: TensorType) -> int:
+    return {TensorType.Q4_K: 16, TensorType.Q5_K: 16, TensorType.Q8_0: 2, TensorType.Q4_0: 2, TensorType.Q5_0: 2}.get(
+        type, 0
+    )
+
+
+def last_value_byte(type: TensorType) -> int:
+    return {TensorType.Q6_K: 192}.get(type, 10**6)
+
+
+def corrupt_scale(rows: Values, c: Context, type: TensorType) -> Values:
+    at = 208 if type == TensorType.Q6_K else 0
+
+    def flip(part: Values) -> Values:
+        out = part.copy()
+        out[:, at + 1] ^= 0x08  # an exponent bit of the half-precision scale
+        return out
+
+    return block_codes(rows, c, type, 1, flip)
+
+
+def corrupt_sub_scales(rows: Values, c: Context, type: TensorType) -> Values:
+    at = slice(192, 208) if type == TensorType.Q6_K else slice(4, 16)
+
+    def flip(part: Values) -> Values:
+        out = part.copy()
+        out[:, at] ^= 0x15
+        return out
+
+    return block_codes(rows, c, type, 2, flip)
+
+
+def shifted_blocks(rows: Values, c: Context, type: TensorType) -> Values:
+    """The bytes of a few rows moved by one, as after a lost byte."""
+    out = rows.copy()
+    first = int(c.rng.integers(max(1, len(rows) - 4)))
+    out[first : first + 4] = np.roll(out[first : first + 4].reshape(-1), 1).reshape(4, -1)
+    return out
+
+
+def element_noise(values: Values, c: Context) -> Values:
+    return values + np.float32(0.3 * values.std()) * c.rng.standard_normal(values.shape).astype(np.float32)
+
+
+def quantized(values: Values, c: Context) -> bool:
+    return BLOCKS[type_of(c.name, values, c.format)].elements > 1
+
+
+def with_sub_scales(values: Values, c: Context) -> bool:
+    return BLOCKS[type_of(c.name, values, c.format)].elements == 256
+
+
+def square(values: Values, c: Context) -> bool:
+    return values.shape[0] == values.shape[1]
+
+
+def oblong(values: Values, c: Context) -> bool:
+    return values.shape[0] != values.shape[1]
+
+
+def same_shape(old: str, new: str) -> Callable[[Values, Context], bool]:
+    return lambda values, c: c.sibling(old, new).shape == values.shape
+
+
+def finer(bits: int) -> Callable[[Values, Context], bool]:
+    """Whether the format of the broken side keeps more mantissa bits than the fault leaves."""
+    kept = {TensorType.F32: 23, TensorType.F16: 10, TensorType.BF16: 7}
+    return lambda values, c: kept.get(type_of(c.name, values, c.format), 0) > bits
+
+
+def finer_than(type: TensorType) -> Callable[[Values, Context], bool]:
+    order = [
+        *(TensorType.Q4_0, TensorType.Q4_K, TensorType.Q5_0, TensorType.Q5_K, TensorType.Q6_K, TensorType.Q8_0),
+        *(TensorType.BF16, TensorType.F16, TensorType.F32),
+    ]
+
+    def fits(values: Values, c: Context) -> bool:
+        own = order.index(type_of(c.name, values, c.format))
+        return values.shape[1] % BLOCKS[type].elements == 0 and own > order.index(type) + 1
+
+    return fits
