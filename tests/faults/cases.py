@@ -56,12 +56,14 @@ class Case:
 
     def run(self, folder: Path) -> "Outcome":
         """Write the pair, bisect it, judge the answer."""
-        pair = self.prepare(folder)
+        visible = True
         try:
+            pair = self.prepare(folder)
+            visible = pair.visible
             found = bisect_pair(open_pair((pair.a, pair.b), (None, None), pair.tokens, None)).bisection
         except Exception as error:
-            return Outcome(self, None, pair.visible, f"{type(error).__name__}: {error}")
-        return Outcome(self, found, pair.visible)
+            return Outcome(self, None, visible, f"{type(error).__name__}: {error}")
+        return Outcome(self, found, visible)
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,13 @@ def _can_be_halved(c: ModelConfig, format: Format) -> bool:
     return format.container != "gguf" or c.architecture != "llama"
 
 
+def _says_its_pairs(c: ModelConfig, format: Format) -> bool:
+    """In an APR file of llama the field is known to be wrong so often that the names of the tensors decide."""
+    return format.container == "apr" and c.architecture == "qwen2"
+
+
 def _other_pairs(model: MemoryModel, path: Path) -> None:
-    write_apr(path, apr_metadata(model, rope_type=0), apr_tensors(model))
+    write_apr(path, apr_metadata(model, rope_type=0, original_format="gguf"), apr_tensors(model))
 
 
 def _linear_scaling(model: MemoryModel, path: Path) -> None:
@@ -71,7 +76,7 @@ CONFIG_FAULTS = (
         for eps in (1e-3, 3e-5, 1e-12)
     ),
     ConfigFault("head_grouping", "q_post_rope", "head_grouping", _finer_heads, _can_be_halved),
-    ConfigFault("rope_type", "q_post_rope", "rope_type", fits=lambda c, f: f.container == "apr", file=_other_pairs),
+    ConfigFault("rope_type", "q_post_rope", "rope_type", fits=_says_its_pairs, file=_other_pairs),
     ConfigFault(
         "rope scaling",
         "q_post_rope",

@@ -11,18 +11,24 @@ from kernels.stages import Site
 from workbench.bisect.catalogue import mistakes
 from workbench.bisect.customs import tensors_of
 from workbench.bisect.floor import MATMUL_INPUT, predicted_error
-from workbench.bisect.mistakes import Mistake, Question, Values, ranked
+from workbench.bisect.mistakes import LIMIT, Mistake, Question, Values, ranked
 from workbench.bisect.recorded import Checked, Reader
 from workbench.bisect.steps import Stored
 from workbench.bisect.verdict import Culprit
 from workbench.bisect.weight_check import row_chunks
 
+_ROUNDED = 2 / 3**0.5  # twice what values that lie evenly over a step are off by, in half steps
 _AMBIGUOUS = 3.0  # another mistake that leaves less than this many times as much explains the record as well
 
 
-def diagnose(reader: Reader, checked: Checked) -> list[Culprit]:
-    """Name the mistakes that make the recorded stage of the right one; several only where it has several tensors."""
+def diagnose(reader: Reader, checked: Checked, rounded: bool = False) -> list[Culprit]:
+    """Name the mistakes that make the recorded stage of the right one; several only where it has several tensors.
+
+    rounded : the trace is one of the weights before they were rounded to the model's formats.
+    """
     question = question_of(reader, checked)
+    if rounded and question.restored is not None:
+        question = replace(question, noise=question.noise + _ROUNDED / LIMIT * question.restored)
     if not np.isfinite(question.y).all():
         return [_not_finite(question)]
     whole = _culprit(question)
@@ -83,20 +89,16 @@ def _restored(reader: Reader, site: Site, inputs: Mapping[str, Values], count: i
         return None
     if site.stage == "embedding":
         return np.asarray(Stored.of(model.weight(names[0]), np.array(reader.tokens)).width[:count], dtype=np.float64)
-    widths = [_widths(reader, name) for name in names]
+    weights = [model.weight(name) for name in names]
+    widths = (Stored.of(weight, part).width.astype(np.float64) for weight in weights for part in row_chunks(weight))
     if site.stage in MATMUL_INPUT:
         x = np.square(inputs[MATMUL_INPUT[site.stage]])
         return np.concatenate([np.sqrt(x @ np.square(width).T) for width in widths], axis=1)
     if site.stage == "qkv_bias":
-        return np.repeat(np.concatenate(widths, axis=1), count, axis=0)
+        return np.repeat(np.concatenate(list(widths), axis=1), count, axis=0)
     x = np.abs(next(iter(inputs.values())))
     size = np.maximum(np.sqrt(np.square(x).mean(axis=1, keepdims=True)), 1e-30)
-    return np.asarray(x / size * widths[0])
-
-
-def _widths(reader: Reader, name: str) -> Values:
-    weight = reader.model.weight(name)
-    return np.concatenate([Stored.of(weight, part).width for part in row_chunks(weight)]).astype(np.float64)
+    return np.asarray(x / size * next(widths))
 
 
 def _not_finite(question: Question) -> Culprit:

@@ -23,9 +23,11 @@ _STORED = (*MATMUL_INPUT, "embedding")  # stages that another rounding of the we
 _ADDED = ("embedding", "post_attn_residual", "post_ffn_residual", "layer_output")  # nothing there can be rounded
 _EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third
 _LEAST, _MOST = 0.2, 2.0  # of the cost, in which a rounded weight may show
-_SIGNATURE = 0.9  # of all products must show it
+_SIGNATURE, _WITNESSED = 0.9, 0.5  # of all products must show it; and if the embedding does
+_EMBEDDING = Site(None, "embedding")
 _COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
 _ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
+_UNNAMED = ("unknown", "corrupted_blocks")
 _CHAOS = 0.6  # of all stages, of a trace that contradicts itself
 
 
@@ -53,24 +55,33 @@ class Excuses:
     def rounded(self) -> set[Site]:
         """Products that differ by the rounding of the model's own weights, if that is what the trace has in common."""
         explained = {site for site, within in self.in_cost.items() if within}
-        return explained if self._common(len(explained)) else set()
+        return explained if self._common(explained) else set()
 
     @property
     def coarser(self) -> bool:
         """Whether all products differ alike and by more, as those of a copy with coarser weights."""
         sizes = [self.wrong[site] for site in self.products if site in self.wrong]
-        if self.rounded or not self._common(len(sizes)):
+        if self.rounded or not self._common({site for site in self.products if site in self.wrong}):
             return False
-        return max(sizes) <= min(_COARSEST, _SPREAD * float(np.median(sizes)))
+        return float(np.median(sizes)) <= _COARSEST
 
-    def _common(self, count: int) -> bool:
+    def _common(self, sites: set[Site]) -> bool:
+        """Whether so many products cannot have it by chance; the embedding, which nothing else rounds, is a witness."""
         layers = self.reader.model.config.num_hidden_layers
-        return len(self.products) > layers and count >= _SIGNATURE * len(self.products)
+        products = [site for site in self.products if site.stage in MATMUL_INPUT]
+        least = _WITNESSED if _EMBEDDING in sites else _SIGNATURE
+        return len(products) > layers and len(sites - {_EMBEDDING}) >= min(least * len(products), len(products) - 2)
 
     def excuse(self, culprit: Culprit) -> bool:
         """Whether a product without any other mistake is only that of coarser weights."""
-        causes = (*_ROUNDED, "unknown", "corrupted_blocks")
-        return self.coarser and culprit.site.stage in _STORED and culprit.cause in causes
+        if not self.coarser or culprit.site.stage not in _STORED:
+            return False
+        return culprit.cause in _ROUNDED or (culprit.cause in _UNNAMED and self._like_others(culprit.site))
+
+    def _like_others(self, site: Site) -> bool:
+        """Whether a product is off by no more than those of a coarser copy are."""
+        sizes = [self.wrong[other] for other in self.products if other in self.wrong]
+        return self.wrong[site] <= min(_COARSEST, _SPREAD * float(np.median(sizes)))
 
     def contradicts_itself(self, culprits: list[Culprit]) -> bool:
         """Whether no stage can be blamed: most are wrong, plain additions among them, and nothing reproduces them."""

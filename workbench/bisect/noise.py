@@ -32,7 +32,9 @@ def float_noise(stage: str, at: At, inputs: Mapping[str, Array], right: Array, u
     wide = {name: np.abs(np.asarray(x, dtype=np.float64)) for name, x in inputs.items()}
     size = np.abs(np.asarray(right, dtype=np.float64))
     if stage in MATMUL_INPUT:
-        noise = 2 * unit * size + 0.5 * FLOAT32 * _magnitudes(stage, at, wide[MATMUL_INPUT[stage]])
+        x = wide[MATMUL_INPUT[stage]]
+        # float32 sums in any order; weights that the engine keeps with its own precision err independently
+        noise = 2 * unit * size + (0.5 * FLOAT32 + unit * x.shape[1] ** -0.5) * _magnitudes(stage, at, x)
     else:
         noise = _NOISE[stage](at, wide, size, unit)
     return np.asarray(noise + _TINY)

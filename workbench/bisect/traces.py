@@ -57,7 +57,7 @@ def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
         return culprits
     for stage in recorded_stages(reader, []):
         if stage.wrong and stage.site not in excuses.rounded:
-            for culprit in diagnose(reader, stage):
+            for culprit in diagnose(reader, stage, bool(excuses.rounded)):
                 if not any(_same_mistake(culprit, known) for known in culprits):
                     culprits.append(culprit)
     return culprits
