@@ -38,7 +38,7 @@ def channel_mistakes(q: Question) -> Iterator[Mistake]:
 
 def _own_factors(q: Question, part: Flags, factor: Factor, name: str | None) -> Iterator[Mistake]:
     """Every wrong channel with a factor of its own, which only several tokens can prove."""
-    if len(q.y) < 3:
+    if len(q.y) < 3 or q.stage.endswith("norm"):  # of a norm they are another weight
         return
     y, right = q.y[:, part], q.right[:, part]
     energy = np.square(right).sum(axis=0)

@@ -17,7 +17,8 @@ from workbench.bisect.steps import Stored
 from workbench.bisect.verdict import Culprit
 from workbench.bisect.weight_check import row_chunks
 
-_ROUNDED = 2 / 3**0.5  # twice what values that lie evenly over a step are off by, in half steps
+# Times what rounding the weights costs: a whole stage, and a single channel, whose few tokens tell less.
+_SURELY, _PERHAPS = 2.0, 6.0
 _AMBIGUOUS = 3.0  # another mistake that leaves less than this many times as much explains the record as well
 
 
@@ -28,7 +29,9 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False) -> list[Cu
     """
     question = question_of(reader, checked)
     if rounded and question.restored is not None:
-        question = replace(question, noise=question.noise + _ROUNDED / LIMIT * question.restored)
+        cost = question.restored / 3**0.5  # of values that lie evenly over a step
+        most = _SURELY * float(np.linalg.norm(cost)) + LIMIT * float(np.linalg.norm(question.noise))
+        question = replace(question, noise=question.noise + _PERHAPS / LIMIT * cost, most=most)
     if not np.isfinite(question.y).all():
         return [_not_finite(question)]
     whole = _culprit(question)

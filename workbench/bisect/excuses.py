@@ -20,7 +20,7 @@ from workbench.bisect.weight_check import row_chunks
 from workbench.stage_tensors import stage_tensors
 
 _STORED = (*MATMUL_INPUT, "embedding")  # stages that another rounding of the weights changes
-_ADDED = ("embedding", "post_attn_residual", "post_ffn_residual", "layer_output")  # nothing there can be rounded
+_ADDED, _NORMS = ("post_attn_residual", "post_ffn_residual"), ("attn_norm", "ffn_norm", "final_norm")
 _EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third
 _LEAST, _MOST = 0.2, 2.0  # of the cost, in which a rounded weight may show
 _SIGNATURE, _WITNESSED = 0.9, 0.5  # of all products must show it; and if the embedding does
@@ -28,7 +28,7 @@ _EMBEDDING = Site(None, "embedding")
 _COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
 _ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
 _UNNAMED = ("unknown", "corrupted_blocks")
-_CHAOS = 0.6  # of all stages, of a trace that contradicts itself
+_CHAOS = 0.6  # of all norms and additions, of a trace that contradicts itself
 
 
 @dataclass(slots=True)
@@ -36,14 +36,14 @@ class Excuses:
     """What is wrong at every stage, gathered before any of them is blamed."""
 
     reader: Reader
-    stages: int = 0
+    stages: list[Site] = field(default_factory=list)
     products: list[Site] = field(default_factory=list)
     wrong: dict[Site, float] = field(default_factory=dict)
     in_cost: dict[Site, bool] = field(default_factory=dict)
 
     def see(self, stage: Checked) -> None:
         """Take note of a stage."""
-        self.stages += 1
+        self.stages.append(stage.site)
         if stage.site.stage in _STORED:
             self.products.append(stage.site)
         if stage.wrong:
@@ -84,11 +84,11 @@ class Excuses:
         return self.wrong[site] <= min(_COARSEST, _SPREAD * float(np.median(sizes)))
 
     def contradicts_itself(self, culprits: list[Culprit]) -> bool:
-        """Whether no stage can be blamed: most are wrong, plain additions among them, and nothing reproduces them."""
-        unknown = {culprit.site for culprit in culprits if culprit.cause in ("unknown", "bias_wrong")}
-        added = [site for site in self.wrong if site.stage in _ADDED]
-        lost = [site for site in added if site in unknown]
-        return len(lost) >= max(2, _CHAOS * len(added)) and len(self.wrong) >= _CHAOS * self.stages
+        """Whether no stage can be blamed: most norms and plain additions are wrong and nothing reproduces them."""
+        unknown = {culprit.site for culprit in culprits if culprit.cause == "unknown"}
+        plain = [[site for site in self.stages if site.stage in kind] for kind in (_ADDED, _NORMS)]
+        lost = [[site for site in sites if site in unknown] for sites in plain]
+        return all(len(some) >= max(2, _CHAOS * len(all_)) for some, all_ in zip(lost, plain, strict=True))
 
     def verdict(self, excused: list[Culprit]) -> tuple[Verdict, str] | None:
         """The verdict where nothing else is wrong, and its reason; None if nothing was excused."""

@@ -28,6 +28,8 @@ LIMIT = 8.0
 
 # What a rounding leaves of the gap it makes if the engine rounded a few values to the other side; docs/bisect.md.
 _NEXT_LINE = 0.1
+_SOME_LINES = 0.35  # the same where the values that were rounded are themselves not quite those of the model
+_TINY = 1e-37
 
 # How much a mistake takes for granted: a named one nothing, a fitted number a little, free values per channel much.
 NAMED, FITTED, FREE = 0, 1, 2
@@ -60,7 +62,8 @@ class Question:
     x : its inputs. known : everything recorded or computed in its layer so far, by stage. right : the right output.
     noise : what float rounding may do to every element. rounding : root mean square of what 8-bit activations add.
     restored : what storing changed weights once more in their format may add to every element; None without weights.
-    unit : relative rounding of the numbers that the engine keeps.
+    unit : relative rounding of the numbers that the engine keeps. most : norm that a mistake may leave, where the trace
+    is one of the weights before they were rounded.
     All arrays are float64 (tokens, channels).
     """
 
@@ -74,6 +77,7 @@ class Question:
     rounding: float = 0.0
     restored: Values | None = None
     unit: float = 2.0**-24
+    most: float | None = None
 
     @property
     def stage(self) -> str:
@@ -130,9 +134,13 @@ class Question:
         size = float(np.linalg.norm(left))
         if not np.isfinite(size) or size > 0.5 * self.gap:
             return False
-        if mistake.rounded and size <= _NEXT_LINE * self.gap:
+        if mistake.rounded and size <= (_NEXT_LINE if self.most is None else _SOME_LINES) * self.gap:
             return True
-        allowed = self.noise + self.unit * (4 * np.abs(mistake.predicted) + 2 * _of_rows(mistake.predicted))
+        larger = np.maximum(1, _of_rows(mistake.predicted) / np.maximum(_of_rows(self.right), _TINY))
+        if self.most is not None and size > self.most * float(larger.max()):
+            return False
+        allowed = self.noise * larger
+        allowed = allowed + self.unit * (4 * np.abs(mistake.predicted) + 2 * _of_rows(mistake.predicted))
         if not mistake.exact:
             allowed = allowed + 1.5 * self.rounding / LIMIT
         if within(left, allowed):
