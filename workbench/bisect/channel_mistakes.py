@@ -18,8 +18,14 @@ _CHUNK = 4096  # rows of an embedding matrix that recorded rows are compared wit
 
 
 def channel_mistakes(q: Question) -> Iterator[Mistake]:
-    """The right output with other factors, over all channels or over the wrong ones."""
-    part, name = q.wrong_channels, _tensor_of(q)
+    """The right output with other factors or in another order, in the wrong channels or in all of their tensors."""
+    yield from _of_channels(q, q.wrong_channels)
+    if not np.array_equal(q.wrong_tensors, q.wrong_channels):
+        yield from _of_channels(q, q.wrong_tensors)
+
+
+def _of_channels(q: Question, part: Flags) -> Iterator[Mistake]:
+    name = _tensor_of(q)
     y, right = q.y[:, part], q.right[:, part]
     where = "" if part.all() else f" in {int(part.sum())} of {part.size} channels"
     factor: Factor = "weights" if name else "graph"

@@ -30,6 +30,7 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False) -> list[Cu
     question = question_of(reader, checked)
     if rounded and question.restored is not None:
         cost = question.restored / 3**0.5  # of values that lie evenly over a step
+        cost = np.maximum(cost, np.sqrt(np.square(cost).mean(axis=1, keepdims=True)))  # they may have been other values
         most = _SURELY * float(np.linalg.norm(cost)) + LIMIT * float(np.linalg.norm(question.noise))
         question = replace(question, noise=question.noise + _PERHAPS / LIMIT * cost, most=most)
     if not np.isfinite(question.y).all():
@@ -114,7 +115,7 @@ def _unknown(question: Question, size: float, runner: dict[str, Any] | None) -> 
     wrong = question.wrong_channels
     count, residual = int(wrong.sum()), question.gap / size
     tensor = question.tensors[0] if question.tensors else None
-    if tensor is not None and count <= wrong.size // 2 and question.stage in MATMUL_INPUT:
+    if tensor is not None and question.stage in MATMUL_INPUT and count <= wrong.size // 2 and question.rest_is_right:
         tensor = _tensor_of(question, wrong)
         words = f"{count} of {wrong.size} rows of the weight act as if damaged; all others are right"
         return Culprit(question.site, "weights", "corrupted_blocks", words, tensor, residual, {}, runner)

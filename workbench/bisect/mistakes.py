@@ -106,6 +106,22 @@ class Question:
         wrong = ~(off <= LIMIT)
         return wrong if wrong.any() else np.ones_like(wrong)
 
+    @property
+    def rest_is_right(self) -> bool:
+        """Whether the channels that are not wrong are well within noise, and not only less wrong."""
+        off = ((self.y - self.right) / self.noise)[:, ~self.wrong_channels]
+        return off.size > 0 and bool(_rms(off, axis=None) <= LIMIT / 3)
+
+    @cached_property
+    def wrong_tensors(self) -> Flags:
+        """All channels of the tensors that make a wrong channel: Q|K|V comes from three."""
+        wrong = self.wrong_channels
+        if self.stage not in ("qkv_matmul", "qkv_bias"):
+            return np.ones_like(wrong)
+        sizes = (self.config.q_size, self.config.kv_size, self.config.kv_size)
+        parts = np.split(wrong, np.cumsum(sizes)[:-1])
+        return np.concatenate([np.full(part.size, part.any()) for part in parts])
+
     @cached_property
     def wrong_tokens(self) -> Flags:
         """Tokens that noise does not explain."""

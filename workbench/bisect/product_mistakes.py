@@ -111,10 +111,11 @@ def _missing_columns(q: Question) -> Iterator[Mistake]:
     shares = np.stack([_with_runs(x, run, size, lambda kept: matmul_f64(kept, weight)) for run in range(runs)])
     flat = shares.reshape(runs, -1)
     factors = np.linalg.lstsq(flat @ flat.T, flat @ (q.y - q.right).reshape(-1), rcond=1e-10)[0] + 1
-    other = np.abs(factors - 1) > 1e-3
+    nearly, digits = (1e-3, 3) if q.most is None else (0.05, 1)  # rounded weights blur what is found
+    other = np.abs(factors - 1) > nearly
     if not other.any() or other.sum() > runs // 2:
         return
-    rounded = np.round(factors, 3)
+    rounded = np.round(factors, digits) + 0.0
     predicted = q.right + np.tensordot(np.where(other, rounded - 1, 0), shares, axes=1)
     what = "head" if q.stage == "attn_out" else f"run of {size} input channels"
     found = sorted(set(rounded[other].tolist()))

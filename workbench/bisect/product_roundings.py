@@ -23,7 +23,7 @@ def product_roundings(q: Question) -> Iterator[Mistake]:
     x = stage_input(q)
     chosen = _chosen(q, x.shape[1])
     weights = np.concatenate([_rows(q, name, chosen[part]) for name, part in parts(q)])
-    base = q.with_channels(q.wrong_channels, q.y[:, q.wrong_channels])
+    base = q.with_channels(q.wrong_tensors, q.y[:, q.wrong_tensors])
 
     def predicted(values: Values) -> Values:
         result = base.copy()
@@ -43,10 +43,10 @@ def product_roundings(q: Question) -> Iterator[Mistake]:
 
 
 def _chosen(q: Question, columns: int) -> Flags:
-    """The wrong channels, or of a large weight as many as show what happened; the others are taken as explained."""
-    channels = np.flatnonzero(q.wrong_channels)
+    """The channels of wrong tensors, or of large ones as many as show what happened; others count as explained."""
+    channels = np.flatnonzero(q.wrong_tensors)
     most = max(64, _LARGE // columns)
-    chosen = np.zeros_like(q.wrong_channels)
+    chosen = np.zeros_like(q.wrong_tensors)
     chosen[channels[:: -(-len(channels) // most)]] = True
     return chosen
 
