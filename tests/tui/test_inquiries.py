@@ -10,6 +10,7 @@ from workbench.app.map_view import MapView
 from workbench.app.page_screen import PageScreen, VerdictScreen
 from workbench.bisect.verdict import Decomposition
 from workbench.demo import demo_session
+from workbench.flips import Flips
 from workbench.inquiry import BISECTED, Answered, Checked, Doing, Refused, event_from_wire, event_to_wire
 from workbench.session import Session
 
@@ -19,7 +20,9 @@ SPOILT = Site(2, "qkv_matmul")
 def checked(site: Site) -> Checked:
     """A cell whose local difference is a tenth of its floor, or at SPOILT a hundred times it."""
     local = 0.5 if site == SPOILT else 0.0005
-    return Checked(Decomposition(site, 0.6, local, 0.1, 0.005, 1.0, 1.1, (3, 100)), 1.5, site == SPOILT, "", False)
+    return Checked(
+        Decomposition(site, 0.6, local, 0.1, 0.005, 1.0, 1.1, Flips(3, 100, 0.1, 0.4)), 1.5, site == SPOILT, "", False
+    )
 
 
 def app_asking(session: Session, *events: object) -> tuple[WorkbenchApp, list, list]:

@@ -67,6 +67,10 @@ def test_compare_follows_its_schema_and_finds_the_exchanged_projections(folder, 
     assert record["tokens"] == [int(token) for token in TOKENS.split(",")]
     assert record["first_outside_band"] == {"layer": 3, "stage": "ffn_gate"}
     assert record["compared"] == record["expected"] == 99
+    for cell in record["cells"]:
+        assert abs(cell["inherited"] - cell["local"]) <= cell["rel_rms"] * (1 + 1e-6)
+        assert cell["rel_rms"] <= (cell["inherited"] + cell["local"]) * (1 + 1e-6)
+        assert cell["beyond_floor"] == ((cell["layer"], cell["stage"]) in ((3, "ffn_gate"), (3, "ffn_up")))
     assert (record["a"]["numeric_path"], record["b"]["numeric_path"]) == ("ggml", "apr")
 
 
@@ -82,6 +86,8 @@ def test_a_trace_of_a_run_is_that_run(folder, capsys):
     record, _ = called(["compare", folder / "a.h5", MODEL], capsys, 0)
     assert {cell["status"] for cell in record["cells"]} == {"identical"}
     assert record["prompt"] is None
+    assert {cell["local"] for cell in record["cells"]} == {None}
+    assert all("A is a recorded trace, which cannot be run again" in cell["note"] for cell in record["cells"])
 
 
 def test_scope_covers_the_same_token_of_both_sides(folder, capsys):

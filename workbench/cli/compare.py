@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 @click.argument("b", type=click.Path(path_type=Path))
 @pair_options
 @map_options
+@click.option(
+    "--local/--no-local",
+    default=None,
+    help="With --json: run every stage again for what it inherits and adds; for large models only if asked for.",
+)
 @json_option
 def command(
     a: Path,
@@ -26,6 +31,7 @@ def command(
     path_b: str | None,
     metric: str,
     scope: "TokenScope",
+    local: bool | None,
     as_json: bool,
 ) -> int:
     """Run two models on the same tokens, or read their traces, and compare every stage of every layer.
@@ -36,12 +42,12 @@ def command(
     \b
     Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
     """  # noqa: D301
-    from workbench.cli.pair import compare_pair, comparison_text
+    from workbench.cli.pair import compare_pair, comparison_text, run_again
     from workbench.metrics import METRICS
 
     comparison = compare_pair((a, b), (path_a, path_b), tokens, prompt, METRICS[metric], scope)
     if as_json:
-        print_json(comparison.to_json())
+        print_json(comparison.to_json(run_again(comparison, (a, b), (path_a, path_b), local)))
     else:
         click.echo(comparison_text(comparison))
     comparison.require_answer()
