@@ -46,7 +46,7 @@ def _count(a: NDArray[np.uint32], b: NDArray[np.uint32], row: NDArray[np.float64
 
 @helper(reassociate=True)
 def _sum(a: NDArray[np.float32], b: NDArray[np.float32], row: NDArray[np.float64]) -> None:
-    """Columns of a row that are sums, and the largest |d|; all values finite."""
+    """Columns of a row that are sums, and the largest |d|; all values are finite."""
     n = max(a.size, 1)
     sum_a = sum_b = energy_d = abs_d = skew = 0.0
     largest = np.uint64(0)
@@ -60,17 +60,15 @@ def _sum(a: NDArray[np.float32], b: NDArray[np.float32], row: NDArray[np.float64
         skew += d * (x + y)
         largest = max(largest, bits(abs(d)))
     mean_a, mean_b = sum_a / n, sum_b / n
-    energy_a = energy_b = centred_a = centred_b = 0.0
+    centred_a = centred_b = 0.0
     for i in range(a.size):
-        x, y = np.float64(a[i]), np.float64(b[i])
-        energy_a += x * x
-        energy_b += y * y
-        centred_a += (x - mean_a) * (x - mean_a)
-        centred_b += (y - mean_b) * (y - mean_b)
+        x, y = a[i] - mean_a, b[i] - mean_b
+        centred_a += x * x
+        centred_b += y * y
     row[COL.finite], row[COL.mean_a], row[COL.mean_b] = a.size, mean_a, mean_b
     row[COL.centred_a], row[COL.centred_b] = centred_a, centred_b
-    row[COL.energy_a], row[COL.energy_b], row[COL.energy_d] = energy_a, energy_b, energy_d
-    row[COL.abs_d], row[COL.skew] = abs_d, skew
+    row[COL.energy_a], row[COL.energy_b] = centred_a + n * mean_a * mean_a, centred_b + n * mean_b * mean_b
+    row[COL.energy_d], row[COL.abs_d], row[COL.skew] = energy_d, abs_d, skew
     row.view(np.uint64)[COL.max_abs] = largest
 
 
@@ -205,23 +203,24 @@ def gap_percentiles(a: NDArray[np.float32], b: NDArray[np.float32]) -> dict[str,
         _count_gaps(a[start:stop], b[start:stop], counted[start])
 
     def collect(start: int, stop: int) -> None:
-        part = np.empty(int(counted[start][wanted > 0].sum()) + 1, np.float32)  # the last place takes what is unwanted
+        part = np.empty(counted[start] @ wanted + 1, np.float32)  # the last place takes what is not wanted
         _collect_gaps(a[start:stop], b[start:stop], wanted, part)
         found.append(part[:-1])
 
     _share_rows(count, a)
-    bins = np.stack(list(counted.values())).sum(axis=0, dtype=np.int64)[:_FINITE_BINS]
-    ends = np.cumsum(bins)
-    if ends[-1] == 0:
+    bins = np.add.reduce(list(counted.values()), dtype=np.int64)
+    used = np.flatnonzero(bins[:_FINITE_BINS])
+    if used.size == 0:
         return {}
+    ends = np.cumsum(bins[used])
     ranks = np.array(list(PERCENTILES.values())) * (ends[-1] - 1)
     lower = ranks.astype(np.int64)
     both = np.concatenate([lower, np.minimum(lower + 1, ends[-1] - 1)])
     homes = np.searchsorted(ends, both, side="right")
-    wanted[homes] = 1
+    wanted[used[homes]] = 1
     _share_rows(collect, a)
     in_order = np.sort(np.concatenate(found))
-    left_out = np.cumsum(np.where(wanted[:_FINITE_BINS], 0, bins))[homes]
+    left_out = np.cumsum(np.where(wanted[used], 0, bins[used]))[homes]
     low, high = in_order[both - left_out].astype(np.float64).reshape(2, -1)
     return dict(zip(PERCENTILES, (low + (high - low) * (ranks - lower)).tolist(), strict=True))
 
