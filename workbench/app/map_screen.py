@@ -131,9 +131,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._view_changed()
 
     def on_map_view_cursor_moved(self) -> None:
-        """Show the cell that the cursor stands on."""
-        self._show_cell()
-        self._view_changed()
+        """Paint the cursor where it is now; only then show the cell."""
+        self.call_after_refresh(self._show_cell)
+        self._save_soon()
 
     async def on_map_view_opened(self) -> None:
         """Open the cell that was clicked."""
@@ -141,6 +141,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def _view_changed(self) -> None:
         self._changed = True
+        self._save_soon()
+
+    def _save_soon(self) -> None:
         if self._save_timer is None:
             self._save_timer = self.set_timer(SAVE_AFTER, self.save_view)
 
@@ -327,4 +330,4 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         if self._changed:
             self._changed = False
             self.query_one(StatusLine).say(status(self.model, self.phase, self._doing, self._asking))
-            self.query_one("#legend", Static).update(legend(self.model.view.aspect))
+            self.query_one("#legend", Static).update(legend(self.model.view.aspect), layout=False)

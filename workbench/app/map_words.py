@@ -27,7 +27,7 @@ def legend(aspect: str) -> str:
     signs = [
         f"{IDENTICAL[0]} {'same' if observed else 'none'}",
         f"{ABSENT[0]} no such stage",
-        f"{UNMEASURED[0]} {'unmeasured' if observed else 'not run again'}",
+        f"{UNMEASURED[0]} {'unmeasured' if observed else 'not known'}",
         *([f"{UNCOMPARABLE[0]} unlike"] if observed else []),
         f"{OUTSIDE} {_MARKED[aspect]}",
         f"0-{LEVELS - 1} ×{step_of(aspect):.0f} a step",
