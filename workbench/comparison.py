@@ -189,8 +189,11 @@ class Comparison:
         words = "" if measures is None else metric.word(measures)
         return f"{cell.site}, {metric.label} {words if value is None else format_value(value)}"
 
-    def to_json(self, again: Again = "every stage was run once only") -> dict[str, Any]:
-        """Return the comparison as `compare --json` prints it."""
+    def to_json(self, again: Again | None = None) -> dict[str, Any]:
+        """Return the comparison as `compare --json` prints it.
+
+        again : what running the cells again has shown, None where that was no question.
+        """
         compared, expected = self.counted
         first = self.outside[0].site if self.outside else None
         flipped = self.flipped
@@ -217,9 +220,9 @@ class Comparison:
         }
 
 
-def _with_again(record: dict[str, Any], site: Site, again: Again) -> dict[str, Any]:
+def _with_again(record: dict[str, Any], site: Site, again: Again | None) -> dict[str, Any]:
     """A cell with what running it again has shown, over all tokens; null with the reason where it was not."""
-    if "shape" not in record:
+    if again is None or "shape" not in record:
         return record
     checked = again.get(site) if not isinstance(again, str) else None
     if checked is not None:

@@ -90,13 +90,14 @@ class Inspector(Static):
         self.update(
             panel_text(report, self.size.height)
             if self.panel
-            else compact_text(report, self.size.width, self.size.height)
+            else compact_text(report, self.size.width, self.size.height),
+            layout=False,  # the size is the screen's affair
         )
 
     def say(self, sentence: str) -> None:
         """Show a sentence in place of a site."""
         self._report = None
-        self.update(Text(sentence, "bold"))
+        self.update(Text(sentence, "bold"), layout=False)
 
     def on_resize(self) -> None:
         """Fill the new size."""

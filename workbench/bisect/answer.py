@@ -153,10 +153,11 @@ def detail_lines(detail: Detail) -> Iterator[str]:
     found = detail.breakdown
     if detail.cell is not None:
         yield from _noise(detail.cell)
-    yield _row("cell", f"{found.site}, local error by part, in multiples of the median part")
-    for name, part in (("token", found.per_token()), ("head", found.per_head())):
-        if part.size:
-            yield _row(f"{name}s", " ".join(map(format_value, part.tolist())))
+    yield _row("cell", f"{found.site}, local error by part, root mean square (in multiples of the median part)")
+    yield _row("tokens", " ".join(map(format_value, found.per_token().tolist())))
+    heads = zip(found.heads, found.per_head().tolist(), strict=True)
+    if found.heads:
+        yield _row("heads", ", ".join(f"{name} {format_value(value)}" for name, value in heads))
     yield from (_row("channel", _part(worst, "channel")) for worst in worst_channels(found)[:5])
     yield from (_row("block", _part(worst, "channel", "block")) for worst in worst_blocks(found)[:5])
     if (known := detail.forecast) is not None:

@@ -9,7 +9,7 @@ from store.text import printable
 from workbench.bisect.answer import answer_json, answer_text, detail_lines
 from workbench.bisect.detail import cell_detail
 from workbench.bisect.element_text import element_text
-from workbench.bisect.patch import Agreement, Experiment, conclusion, patch_stage, patch_tensors
+from workbench.bisect.patch import Agreement, Experiment, Logits, conclusion, patch_path, patch_stage, patch_tensors
 from workbench.bisect.question import Pair, bisect_pair, model_sides, open_pair, token_ids
 from workbench.bisect.views import checked, views
 from workbench.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
@@ -64,17 +64,9 @@ def _bisect(session: Session, pair: Pair, emit: Emit, progress: Callable[[int, i
 
 
 def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Answered:
-    a, b = model_sides(pair)
-    ids = token_ids(pair)
-    experiments = [patch_stage(a, b, site, ids, progress)]
-    names = frozenset(name for name in stage_tensors(site) if name in a.model or name in b.model)
-    if names:
-        what = next(iter(names)) if len(names) == 1 else f"{len(names)} tensors of {site}"
-        experiments.append(patch_tensors(a, b, names, what, ids, progress))
     lines: list[str] = []
-    for name, experiment in zip(("Output", "Tensors"), experiments, strict=False):
-        lines += [f"{name} exchanged: {printable(experiment.part)}", conclusion(experiment), *_table(experiment), ""]
-    for experiment in experiments:
+    for title, experiment in _experiments(pair, site, progress):
+        lines += [f"{title} exchanged: {printable(experiment.part)}", conclusion(experiment), *_table(experiment), ""]
         session.log(
             PATCHED,
             site=site,
@@ -86,6 +78,19 @@ def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, in
     return Answered("\n".join(lines))
 
 
+def _experiments(pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Iterator[tuple[str, Experiment]]:
+    """What a stage gives on, the tensors that it uses, and the arithmetic of the whole run."""
+    a, b = model_sides(pair)
+    ids, known = token_ids(pair), Logits()
+    yield "Output", patch_stage(a, b, site, ids, progress, known)
+    names = frozenset(name for name in stage_tensors(site) if name in a.model or name in b.model)
+    if names:
+        what = next(iter(names)) if len(names) == 1 else f"{len(names)} tensors of {site}"
+        yield "Tensors", patch_tensors(a, b, names, what, ids, progress, known)
+    if a.path is not b.path:
+        yield f"Weights x paths, {a.path.name} and {b.path.name}", patch_path(a, b, ids, progress, known)
+
+
 def _table(experiment: Experiment) -> Iterator[str]:
     """The four runs against A and against B, and the double swap, within 76 columns."""
     yield f"{'':<18}{'KL to A':>9} {'max':>9} {'top-1≠':>7}  {'KL to B':>9} {'max':>9} {'top-1≠':>7}"
@@ -93,6 +98,13 @@ def _table(experiment: Experiment) -> Iterator[str]:
     for name, run in zip(names, experiment.runs, strict=True):
         yield f"{name:<18}{_figures(run.to_a, experiment.tokens)}  {_figures(run.to_b, experiment.tokens)}"
     yield f"{'double swap':<18}{_figures(experiment.both, experiment.tokens)}  B with A's against A with B's"
+    exact = [run.to_exact for run in experiment.runs]
+    if None not in exact:
+        yield ""
+        yield f"{'':<18}{'KL':>9} {'max':>9} {'top-1≠':>7}  to A's weights in float64"
+        for name, found in zip(names, exact, strict=True):
+            assert found is not None
+            yield f"{name:<18}{_figures(found, experiment.tokens)}"
 
 
 def _figures(found: Agreement, tokens: int) -> str:

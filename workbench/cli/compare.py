@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @click.option(
     "--local/--no-local",
     default=None,
-    help="With --json: run every stage again for what it inherits and adds; for large models only if asked for.",
+    help="Run every stage again for what it inherits and what it adds. With --json models of up to half a GiB are "
+    "unless --no-local is given.",
 )
 @json_option
 def command(
@@ -42,13 +43,16 @@ def command(
     \b
     Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
     """  # noqa: D301
-    from workbench.cli.pair import compare_pair, comparison_text, run_again
+    from workbench.cli.pair import again_text, compare_pair, comparison_text, run_again
     from workbench.metrics import METRICS
 
     comparison = compare_pair((a, b), (path_a, path_b), tokens, prompt, METRICS[metric], scope)
+    again = run_again(comparison, (a, b), (path_a, path_b), local) if as_json or local else None
     if as_json:
-        print_json(comparison.to_json(run_again(comparison, (a, b), (path_a, path_b), local)))
+        print_json(comparison.to_json(again))
     else:
         click.echo(comparison_text(comparison))
+        if again is not None:
+            click.echo(again_text(again))
     comparison.require_answer()
     return comparison.exit_code()

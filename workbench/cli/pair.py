@@ -13,7 +13,7 @@ from workbench.cells import Cell
 from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
 from workbench.comparison import Again, Comparison
-from workbench.metrics import METRICS, Metric
+from workbench.metrics import METRICS, Metric, format_value
 from workbench.session import Session
 from workbench.sides import pair_sides
 from workbench.view import TokenScope, View
@@ -82,6 +82,22 @@ def run_again(
             return {checked.cell.site: checked for checked in views(pair, line)}
     except PopulationError as error:
         return str(error)
+
+
+def again_text(again: Again) -> str:
+    """Return what running the cells again has shown in a sentence, or why it was not done."""
+    if isinstance(again, str):
+        return f"No stage was run again: {again}."
+    beyond = [checked for checked in again.values() if checked.beyond_floor]
+    if not beyond:
+        return f"{len(again)} cells run again: none adds more than rounding and formats explain."
+    first = beyond[0]
+    floors = "" if first.floors is None else f", {format_value(first.floors)} times its floor"
+    many = f"{len(beyond)} add{'s' * (len(beyond) == 1)}"
+    return (
+        f"{len(again)} cells run again: {many} more than rounding and formats explain, the first is "
+        f"{first.cell.site}, local {format_value(first.cell.local)} of B's norm{floors}."
+    )
 
 
 def run_session(session: Session) -> Comparison:
