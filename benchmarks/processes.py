@@ -18,6 +18,9 @@ from typing import Self
 
 WORKBENCH = (sys.executable, "-m", "workbench")
 
+# Python keeps its bytecode for its users; a process of ours would compile every module anew without.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
 _ESCAPES = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|[\]P][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_])")
 _SAMPLE = 0.01  # seconds between two looks at the memory
 
@@ -50,7 +53,7 @@ def run_watched(command: list[str], environment: dict[str, str]) -> tuple[float,
     start, largest = time.perf_counter(), 0
     with tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(  # noqa: S603
-            command, stdout=subprocess.DEVNULL, stderr=complaints, env=os.environ | environment
+            command, stdout=subprocess.DEVNULL, stderr=complaints, env=ENVIRONMENT | environment
         )
         while child.poll() is None:
             largest = max(largest, own_memory(child.pid))
@@ -72,7 +75,7 @@ class Terminal:
         if self.pid == 0:
             ioctl(0, TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-            os.execve(command[0], command, os.environ | terminal | environment)  # noqa: S606
+            os.execve(command[0], command, ENVIRONMENT | terminal | environment)  # noqa: S606
 
     def __enter__(self) -> Self:
         return self

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from kernels.compiler import helper, kernel
 from kernels.machine import half_to_float
 from kernels.parallel import over_rows
-from kernels.unpack import Q4_K, Q5_K, Q6_K, Buffers, row_buffers, unpack_row
+from kernels.unpack import Q4_K, Q5_K, Q6_K, Buffers, row_buffers, unpacker
 from kernels.vectors import F32 as F32_TYPE
-from kernels.vectors import I8, I32, Vectors, array_intrinsic
-from kernels.weight import TensorType, Weight
+from kernels.vectors import I8, I16, I32, Vectors, array_intrinsic
+from kernels.weight import BLOCKS, TensorType, Weight
+
+_unpack = unpacker(*(type for type in TensorType if BLOCKS[type].elements > 1))
 
 F32, F16, BF16 = int(TensorType.F32), int(TensorType.F16), int(TensorType.BF16)
 
@@ -38,7 +40,8 @@ def dequantize_row(type: int, raw: NDArray[np.uint8], out: NDArray[np.float32], 
         for i in range(n):
             words[i] = np.uint32(bits[i]) << np.uint32(16)
     else:
-        unpack_row(type, raw, n, buffers)
+        codes, scales, mins, d, dmin = buffers
+        _unpack(type, n, raw, 0, 0, codes, scales, mins, d, dmin)
         _scale_codes(type, out, buffers)
 
 
@@ -53,7 +56,7 @@ def _scaler(group: int, per_block: int, offset: int, has_min: bool) -> Callable[
 
         def number(array: Any, at: Any) -> Any:  # noqa: ANN401
             value = b.load(b.gep(array, [at]))
-            return value if value.type == F32_TYPE else b.sitofp(value, F32_TYPE)
+            return value if value.type == F32_TYPE else b.sitofp(b.trunc(value, I16), F32_TYPE)
 
         with cgutils.for_range(b, groups) as loop:
             g = loop.index

@@ -42,6 +42,17 @@ def _fma(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:  # noqa: ANN401
     return types.float32(types.float32, types.float32, types.float32), emit
 
 
+def _bits(_context: Any, value: Any) -> Any:  # noqa: ANN401
+    """The bits of a float as an unsigned integer; those of positive floats are in numeric order."""
+    wide = value == types.float64
+
+    def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.bitcast(args[0], ir.IntType(64 if wide else 32))
+
+    return (types.uint64 if wide else types.uint32)(value), emit
+
+
 half_to_float = cast("Callable[[np.uint16], np.float32]", intrinsic(_half_to_float))
 float_to_half = cast("Callable[[np.float32], np.uint16]", intrinsic(_float_to_half))
 fma = cast("Callable[[np.float32, np.float32, np.float32], np.float32]", intrinsic(_fma))
+bits = cast("Callable[[np.floating[Any]], np.unsignedinteger[Any]]", intrinsic(_bits))

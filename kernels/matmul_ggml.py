@@ -1,56 +1,156 @@
 """x @ W.T as llama.cpp's CPU backend computes it, bit for bit for the quantized types.
 
-Activations are rounded to 8 bits (activations.py), a weight row is unpacked once into integer codes and scales, and
-`packed_dot` multiplies it with every token. Source: ggml-cpu.c `ggml_compute_forward_mul_mat` with the types' vec_dot.
-F16 and BF16 weights round the activations to that type first; their float sums are not in the engine's order.
+Activations are rounded to 8 bits (activations.py) and laid out for `packed_dot`, which multiplies a weight row,
+unpacked into integer codes and scales, with all tokens. Source: ggml-cpu.c `ggml_compute_forward_mul_mat` with the
+types' vec_dot. F16 and BF16 weights round the activations to that type first; their float sums are not in the
+engine's order.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels import packed_dot
 from kernels.activations import Codes, quantize_q8_0, quantize_q8_k
-from kernels.compiler import kernel
+from kernels.byte_products import HOST, Portable
+from kernels.compiler import helper, kernel
 from kernels.matmul_float import matmul_f32
+from kernels.packed_dot import BLOCK_32, CHUNK, SUMS, Scheme, chunk_dots, corrections, tile_results
 from kernels.parallel import over_rows
-from kernels.unpack import Q4_K, Q5_K, Q6_K, row_buffers, unpack_row
+from kernels.tiles import aligned, aligned_floats
+from kernels.unpack import Q4_K, Q5_K, Q6_K, row_buffers, unpacker
+from kernels.vectors import prefetch
 from kernels.weight import BLOCKS, TensorType, Weight
 
-_dots_32 = packed_dot.row_dots(packed_dot.BLOCK_32)
-_dots_q4_k = packed_dot.row_dots(packed_dot.Q4_K)
-_dots_q5_k = packed_dot.row_dots(packed_dot.Q5_K)
-_dots_q6_k = packed_dot.row_dots(packed_dot.Q6_K)
+_ROWS = 4  # rows taken together: each chunk of activations is loaded into the nearest cache once for all of them
+_LINE = 16  # products of a token that are gathered before they are written, a cache line
+_LEAST = 16  # rows worth a thread
 
 
-@kernel("void(int64, uint8[:, ::1], int8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64)")
+class Packed(NamedTuple):
+    """8-bit activations as `packed_dot.chunk_dots` reads them, every chunk in one piece."""
+
+    x: NDArray[np.int8]  # (chunks, tiles, codes of all tokens of a tile); tokens and columns filled up with zeros
+    xd: NDArray[np.float32]  # (chunks, tiles, scales of all tokens of a tile, each four times)
+    sums: NDArray[np.int16]  # (chunks, tiles, sums of 16 or 32 codes of all tokens of a tile)
+
+
+@kernel("void(int8[:, ::1], float32[:, ::1], int64, int64, int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1])")
+def _pack(
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    tile: int,
+    flip: int,
+    x: NDArray[np.int8],
+    xd: NDArray[np.float32],
+    sums: NDArray[np.int16],
+) -> None:
+    tokens, n = codes.shape
+    blocks = xd.shape[2] // (4 * tile)  # in a chunk
+    halves = sums.shape[2] // (8 * tile)
+    inverted = np.int8(flip)
+    x[:] = inverted
+    xd[:] = 0
+    sums[:] = 0
+    for token in range(tokens):
+        to, t = token // tile, token % tile
+        for k in range(n // 16):
+            c, part = k // 16, k % 16
+            at, total = (part * tile + t) * 16, np.int16(0)
+            for i in range(16):
+                x[c, to, at + i] = codes[token, 16 * k + i] ^ inverted
+            for i in range(16):
+                total += codes[token, 16 * k + i]
+            sums[c, to, (part // 8 * tile + t) * 8 + part % 8 if halves == 2 else t * 8 + part // 2] += total
+        for k in range(scales.shape[1]):
+            at = (k % blocks * tile + t) * 4
+            xd[k // blocks, to, at : at + 4] = scales[token, k]
+
+
+def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..., None]:
+    """The product for the types of one scheme; arguments as `_matmul_codes`."""
+    unpack, blocks = unpacker(*kinds), CHUNK // BLOCKS[kinds[0]].elements
+    dots, correct, results, tokens_in_tile = chunk_dots(scheme, how), corrections(how), tile_results(how), how.tokens
+
+    @helper(of=(scheme, how.name))
+    def multiply(type, n, rows, x, xd, sums, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        (chunks, tiles), (tokens, length) = x.shape[:2], (out.shape[0], rows.shape[1])
+        codes, scales, mins, d, dmin = row_buffers(_ROWS * CHUNK)
+        acc = aligned_floats(_ROWS * tiles * SUMS * 4 * tokens_in_tile)
+        line = aligned_floats(tiles * tokens_in_tile * _LINE)
+        chunk_length = length * CHUNK // n
+        for r in range(start, stop, _ROWS):
+            together = min(_ROWS, stop - r)
+            acc[:] = 0
+            for c in range(chunks):
+                count = min(CHUNK, n - CHUNK * c)
+                if count < CHUNK:
+                    d[:] = 0  # of blocks that are not there
+                for i in range(together):
+                    place = (r + i) * length + c * chunk_length
+                    prefetch(rows, place + _ROWS * length, chunk_length)
+                    unpack(type, count, rows, place, i * blocks, codes, scales, mins, d, dmin)
+                if blocks > 1:
+                    correct(together, codes, scales)
+                for i in range(together):
+                    dots(i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc)
+            first = (r - start) % _LINE
+            for i in range(together):
+                for tile in range(tiles):
+                    results(i * tiles + tile, acc, line, tile * tokens_in_tile * _LINE + first + i, _LINE)
+            if first + together == _LINE or r + together == stop:
+                for token in range(tokens):
+                    for i in range(first + together):
+                        out[token, r - first + i] = line[token * _LINE + i]
+
+    return multiply
+
+
+_multiply_32 = multiplier(BLOCK_32, HOST, TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0)
+_multiply_q4_k = multiplier(packed_dot.Q4_K, HOST, TensorType.Q4_K)
+_multiply_q5_k = multiplier(packed_dot.Q5_K, HOST, TensorType.Q5_K)
+_multiply_q6_k = multiplier(packed_dot.Q6_K, HOST, TensorType.Q6_K)
+
+
+@kernel(
+    "void(int64, int64, uint8[:, ::1], int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1],"
+    " float32[:, ::1], int64, int64)"
+)
 def _matmul_codes(
     type: int,
+    n: int,
     rows: NDArray[np.uint8],
     x: NDArray[np.int8],
     xd: NDArray[np.float32],
+    sums: NDArray[np.int16],
     out: NDArray[np.float32],
     start: int,
     stop: int,
 ) -> None:
-    tokens, n = x.shape
-    blocks, buffers = xd.shape[1], row_buffers(n)
-    codes, scales, mins, d, dmin = buffers
-    sums16, sums32 = np.empty((tokens, n // 16), np.int16), np.empty((tokens, n // 32), np.int16)
-    for t in range(tokens):
-        for k in range(n // 16):
-            sums16[t, k] = x[t, 16 * k : 16 * k + 16].sum()
-        for k in range(n // 32):
-            sums32[t, k] = sums16[t, 2 * k] + sums16[t, 2 * k + 1]
-    for r in range(start, stop):
-        unpack_row(type, rows[r], n, buffers)
-        if type == Q4_K:
-            _dots_q4_k(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
-        elif type == Q5_K:
-            _dots_q5_k(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
-        elif type == Q6_K:
-            _dots_q6_k(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
-        else:
-            _dots_32(tokens, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, out.shape[1], r)
+    if type == Q4_K:
+        _multiply_q4_k(type, n, rows, x, xd, sums, out, start, stop)
+    elif type == Q5_K:
+        _multiply_q5_k(type, n, rows, x, xd, sums, out, start, stop)
+    elif type == Q6_K:
+        _multiply_q6_k(type, n, rows, x, xd, sums, out, start, stop)
+    else:
+        _multiply_32(type, n, rows, x, xd, sums, out, start, stop)
+
+
+def packed(x: Codes, type: TensorType, how: Portable = HOST) -> Packed:
+    """Lay activations out for weights of `type`."""
+    (tokens, n), tile = x.codes.shape, how.tokens
+    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // BLOCKS[type].elements
+    halves = 2 if type == TensorType.Q6_K else 1  # it wants sums of 16 codes, others those of 32
+    made = Packed(
+        aligned((chunks, tiles, CHUNK * tile), np.int8),
+        aligned((chunks, tiles, blocks * 4 * tile), np.float32),
+        aligned((chunks, tiles, halves * 8 * tile), np.int16),
+    )
+    _pack(x.codes, x.scales, tile, how.flip if blocks > 1 else 0, *made)
+    return made
 
 
 def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
@@ -69,9 +169,12 @@ def matmul_ggml(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
 def matmul_codes(x: Codes, weight: Weight) -> NDArray[np.float32]:
     """Product of 8-bit activations (tokens, in) and a quantized weight (out, in); returns float32 (tokens, out)."""
     out = np.empty((len(x.codes), weight.shape[0]), dtype=np.float32)
-    over_rows(
-        lambda a, b: _matmul_codes(int(weight.type), weight.rows, x.codes, x.scales, out, a, b), len(out.T), least=16
-    )
+    laid_out = packed(x, weight.type)
+
+    def compute(start: int, stop: int) -> None:
+        _matmul_codes(int(weight.type), x.codes.shape[1], weight.rows, *laid_out, out, start, stop)
+
+    over_rows(compute, weight.shape[0], _LEAST)
     return out
 
 

@@ -81,11 +81,12 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
     first = tokens.indices(len(profile))[0]
     p = profile[tokens]
     words: dict[str, str] = {}
-    n = float(p[:, COL.finite].sum())
-    top = int(np.argmax(p[:, COL.max_abs]))
-    energy_a, energy_b, energy_d = (float(p[:, c].sum()) for c in (COL.energy_a, COL.energy_b, COL.energy_d))
-    mean_a, std_a = _spread(p, COL.mean_a, COL.centred_a, n)
-    mean_b, std_b = _spread(p, COL.mean_b, COL.centred_b, n)
+    sums = p[:, : COL.max_abs].sum(axis=0).tolist()
+    same_bits, nonfinite_a, nonfinite_b = p[:, COL.same_bits :].sum(axis=0).tolist()
+    n = sums[COL.finite]
+    top = int(p[:, COL.max_abs].argmax())
+    energy_a, energy_b, energy_d = sums[COL.energy_a : COL.energy_d + 1]
+    (mean_a, mean_b), (std_a, std_b) = _spreads(p, n)
 
     def ratio(name: str, top: float, bottom: float, least: float, why: str) -> float | None:
         if n == 0:
@@ -104,8 +105,10 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
     if not some:
         plain = ("std_a", "std_b", "mean_shift", "max_abs", "mean_abs", "rms", "max_ulp")
         words |= dict.fromkeys(plain, "no finite pair")
+    angle = _angle_energy(energy_a, energy_b, energy_d, sums[COL.skew])
+    turned = ratio("one_minus_cosine", angle, 2 * (energy_a * energy_b) ** 0.5, _NO_NORM**2, zero)
     return Measures(
-        count=int(p[:, COL.channels].sum()),
+        count=int(sums[COL.channels]),
         finite=int(n),
         std_a=std_a if some else None,
         std_b=std_b if some else None,
@@ -116,28 +119,28 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
         max_channel=int(p[top, COL.max_channel]),
         max_a=float(p[top, COL.max_a]),
         max_b=float(p[top, COL.max_b]),
-        mean_abs=float(p[:, COL.abs_d].sum()) / n if some else None,
+        mean_abs=sums[COL.abs_d] / n if some else None,
         rms=(energy_d / n) ** 0.5 if some else None,
         rel_rms=ratio("rel_rms", energy_d**0.5, energy_b**0.5, _NO_NORM, zero),
         nmse_energy=ratio("nmse_energy", energy_d, energy_b, _NO_NORM**2, zero),
         nmse_var=ratio("nmse_var", energy_d / max(n, 1), std_b**2, no_spread**2, flat),
-        one_minus_cosine=_one_minus_cosine(p, energy_a, energy_b, energy_d, ratio, zero),
+        one_minus_cosine=None if turned is None else min(max(turned, 0.0), 2.0),
         max_ulp=int(p[:, COL.max_ulp].max()) if some else None,
-        identical_share=float(p[:, COL.same_bits].sum() / p[:, COL.channels].sum()),
-        nonfinite_a=int(p[:, COL.nonfinite_a].sum()),
-        nonfinite_b=int(p[:, COL.nonfinite_b].sum()),
+        identical_share=same_bits / sums[COL.channels],
+        nonfinite_a=int(nonfinite_a),
+        nonfinite_b=int(nonfinite_b),
         words=words,
     )
 
 
-def _spread(p: NDArray[np.float64], mean: int, centred: int, n: float) -> tuple[float, float]:
-    """Mean and population standard deviation over all rows of a profile."""
+def _spreads(p: NDArray[np.float64], n: float) -> tuple[list[float], list[float]]:
+    """Mean and population standard deviation of A and of B over all rows of a profile."""
     if n == 0:
-        return 0.0, 0.0
-    counts = p[:, COL.finite]
-    overall = float((counts * p[:, mean]).sum() / n)
-    between = (counts * (p[:, mean] - overall) ** 2).sum()
-    return overall, float(((p[:, centred].sum() + between) / n) ** 0.5)
+        return [0.0, 0.0], [0.0, 0.0]
+    counts, means = p[:, COL.finite, None], p[:, COL.mean_a : COL.mean_b + 1]
+    overall = (counts * means).sum(axis=0) / n
+    centred = p[:, COL.centred_a : COL.centred_b + 1] + counts * (means - overall) ** 2
+    return overall.tolist(), np.sqrt(centred.sum(axis=0) / n).tolist()
 
 
 def _zero_words(rms_a: float, rms_b: float) -> str:
@@ -146,15 +149,13 @@ def _zero_words(rms_a: float, rms_b: float) -> str:
     return "B zero" if rms_b <= _NO_NORM else "A zero" if rms_a <= _NO_NORM else ""
 
 
-def _one_minus_cosine(p, energy_a, energy_b, energy_d, ratio, zero) -> float | None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    """1 - cos from |d|^2 and the difference of the norms, so that nearly parallel vectors keep all digits.
+def _angle_energy(energy_a: float, energy_b: float, energy_d: float, skew: float) -> float:
+    """2|a||b|(1 - cos) from |d|^2 and the difference of the norms, so that nearly parallel vectors keep all digits.
 
     |a-b|^2 = (|a|-|b|)^2 + 2|a||b|(1-cos), and |a|-|b| = sum (a-b)(a+b) / (|a|+|b|).
     """
-    norms = (energy_a * energy_b) ** 0.5
-    gap = float(p[:, COL.skew].sum()) / max(energy_a**0.5 + energy_b**0.5, _NO_NORM)
-    value = ratio("one_minus_cosine", energy_d - gap * gap, 2 * norms, _NO_NORM**2, zero)
-    return None if value is None else min(max(value, 0.0), 2.0)
+    gap: float = skew / max(energy_a**0.5 + energy_b**0.5, _NO_NORM)
+    return energy_d - gap * gap
 
 
 class LogitAgreement(NamedTuple):

@@ -5,93 +5,138 @@ from those sums (kernels/measures.py), so a changed token scope never needs the 
 Definitions: docs/metrics.md.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiler import helper, kernel
+from kernels.dequantize import dequantize_row
+from kernels.machine import bits
 from kernels.measures import COL, LogitAgreement
+from kernels.parallel import over_rows
+from kernels.unpack import row_buffers
+from kernels.weight import Weight
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+_SHARE = 1 << 16  # elements that are worth a thread
+_EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
+# |d| is sorted into bins by exponent and four bits of mantissa; what is not finite comes last.
+_BIN_BITS, _FINITE_BINS, _BINS = np.uint32(19), 0xFF0, 0x1000
 
 
 @helper()
-def _order(bits: np.int32) -> np.int64:
-    """Place of a float32 among all float32 values in numeric order, -0 and +0 at the same place."""
-    return np.int64(bits) if bits >= 0 else np.int64(-2147483648) - np.int64(bits)
+def _place(pattern: np.int32) -> np.int32:
+    """Place of a float32, given as its bits, among all float32 values in numeric order; -0 and +0 share theirs."""
+    return pattern if pattern >= 0 else np.int32(np.int32(-2147483648) - pattern)
 
 
 @helper()
-def _finite(bits_a: np.int32, bits_b: np.int32) -> bool:
-    """Whether two float32 values are both finite; asked of their bits, which no re-ordering of sums can fold away."""
-    return bool((bits_a & 0x7F800000) != 0x7F800000 and (bits_b & 0x7F800000) != 0x7F800000)
+def _count(a: NDArray[np.uint32], b: NDArray[np.uint32], row: NDArray[np.float64]) -> None:
+    """Columns of a row that are asked of the bits alone."""
+    one, none = np.uint32(1), np.uint32(0)
+    same = bad_a = bad_b = np.uint32(0)
+    for i in range(a.size):  # 32-bit counts: twice the lanes
+        same = np.uint32(same + (one if a[i] == b[i] else none))
+        bad_a = np.uint32(bad_a + (one if a[i] & _EXPONENTS == _EXPONENTS else none))
+        bad_b = np.uint32(bad_b + (one if b[i] & _EXPONENTS == _EXPONENTS else none))
+    row[COL.same_bits], row[COL.nonfinite_a], row[COL.nonfinite_b] = same, bad_a, bad_b
 
 
-@kernel(
-    "void(float32[:, ::1], float32[:, ::1], int32[:, ::1], int32[:, ::1], float64[:, ::1])",
-    reassociate=True,
-)
-def _sums(
-    a: NDArray[np.float32],
-    b: NDArray[np.float32],
-    bits_a: NDArray[np.int32],
-    bits_b: NDArray[np.int32],
+@helper(reassociate=True)
+def _sum(a: NDArray[np.float32], b: NDArray[np.float32], row: NDArray[np.float64]) -> None:
+    """Columns of a row that are sums, and the largest |d|; all values are finite."""
+    n = max(a.size, 1)
+    sum_a = sum_b = energy_d = abs_d = skew = 0.0
+    largest = np.uint64(0)
+    for i in range(a.size):
+        x, y = np.float64(a[i]), np.float64(b[i])
+        d = x - y
+        sum_a += x
+        sum_b += y
+        energy_d += d * d
+        abs_d += abs(d)
+        skew += d * (x + y)
+        largest = max(largest, bits(abs(d)))
+    mean_a, mean_b = sum_a / n, sum_b / n
+    centred_a = centred_b = 0.0
+    for i in range(a.size):
+        x, y = a[i] - mean_a, b[i] - mean_b
+        centred_a += x * x
+        centred_b += y * y
+    row[COL.finite], row[COL.mean_a], row[COL.mean_b] = a.size, mean_a, mean_b
+    row[COL.centred_a], row[COL.centred_b] = centred_a, centred_b
+    row[COL.energy_a], row[COL.energy_b] = centred_a + n * mean_a * mean_a, centred_b + n * mean_b * mean_b
+    row[COL.energy_d], row[COL.abs_d], row[COL.skew] = energy_d, abs_d, skew
+    row.view(np.uint64)[COL.max_abs] = largest
+
+
+@helper()
+def _most_steps(a: NDArray[np.int32], b: NDArray[np.int32]) -> np.uint32:
+    """Largest distance in float32 steps of finite values given as their bits."""
+    most = np.uint32(0)
+    for i in range(a.size):
+        x, y = _place(a[i]), _place(b[i])
+        most = max(most, np.uint32(np.uint32(max(x, y)) - np.uint32(min(x, y))))
+    return most
+
+
+@helper()
+def _finite_pairs(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The pairs in which both values are finite."""
+    kept_a, kept_b = np.empty_like(a), np.empty_like(b)
+    n = 0
+    for i in range(a.size):
+        kept_a[n], kept_b[n] = a[i], b[i]
+        n += 1 if np.isfinite(a[i]) and np.isfinite(b[i]) else 0
+    return kept_a[:n], kept_b[:n]
+
+
+@helper()
+def _first_at(a: NDArray[np.float32], b: NDArray[np.float32], gap: float) -> np.int64:
+    """Where |a - b| first has this value; 0 if nowhere."""
+    at = np.int64(a.size)
+    for i in range(a.size):
+        at = min(at, np.int64(i) if abs(np.float64(a[i]) - np.float64(b[i])) == gap else np.int64(a.size))
+    return at if at < a.size else np.int64(0)
+
+
+@helper()
+def _profile_row(a: NDArray[np.float32], b: NDArray[np.float32], row: NDArray[np.float64]) -> None:
+    """All columns of one row of a profile."""
+    _count(a.view(np.uint32), b.view(np.uint32), row)
+    x, y = a, b
+    if row[COL.nonfinite_a] + row[COL.nonfinite_b] > 0:
+        x, y = _finite_pairs(a, b)
+    _sum(x, y, row)
+    at = _first_at(a, b, row[COL.max_abs])
+    row[COL.channels], row[COL.max_ulp] = a.size, _most_steps(x.view(np.int32), y.view(np.int32))
+    row[COL.max_channel], row[COL.max_a], row[COL.max_b] = at, a[at], b[at]
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1], float64[:, ::1], int64, int64)")
+def _profile(a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float64], start: int, stop: int) -> None:
+    for r in range(start, stop):
+        _profile_row(a[r], b[r], out[r])
+
+
+@kernel("void(int64, uint8[:, ::1], int64, uint8[:, ::1], int64, float64[:, ::1], int64, int64)")
+def _profile_stored(
+    type_a: int,
+    a: NDArray[np.uint8],
+    type_b: int,
+    b: NDArray[np.uint8],
+    columns: int,
     out: NDArray[np.float64],
+    start: int,
+    stop: int,
 ) -> None:
-    channels = a.shape[1]
-    for t in range(a.shape[0]):
-        finite = 0
-        sum_a = sum_b = energy_a = energy_b = energy_d = abs_d = skew = 0.0
-        for i in range(channels):
-            x, y = np.float64(a[t, i]), np.float64(b[t, i])
-            keep = _finite(bits_a[t, i], bits_b[t, i])
-            x, y = (x, y) if keep else (np.float64(0), np.float64(0))
-            finite += 1 if keep else 0
-            sum_a += x
-            sum_b += y
-            energy_a += x * x
-            energy_b += y * y
-            d = x - y
-            energy_d += d * d
-            abs_d += abs(d)
-            skew += d * (x + y)
-        n = max(finite, 1)
-        mean_a, mean_b = sum_a / n, sum_b / n
-        centred_a = centred_b = 0.0
-        for i in range(channels):
-            x, y = np.float64(a[t, i]), np.float64(b[t, i])
-            keep = _finite(bits_a[t, i], bits_b[t, i])
-            x, y = (x - mean_a, y - mean_b) if keep else (np.float64(0), np.float64(0))
-            centred_a += x * x
-            centred_b += y * y
-        row = out[t]
-        row[0], row[1], row[2], row[3], row[4], row[5] = channels, finite, mean_a, mean_b, centred_a, centred_b
-        row[6], row[7], row[8], row[9], row[10] = energy_a, energy_b, energy_d, abs_d, skew
-
-
-@kernel("void(float32[:, ::1], float32[:, ::1], int32[:, ::1], int32[:, ::1], float64[:, ::1])")
-def _extremes(
-    a: NDArray[np.float32],
-    b: NDArray[np.float32],
-    bits_a: NDArray[np.int32],
-    bits_b: NDArray[np.int32],
-    out: NDArray[np.float64],
-) -> None:
-    channels = a.shape[1]
-    for t in range(a.shape[0]):
-        largest, where = -1.0, 0
-        same = bad_a = bad_b = 0
-        ulp = np.int64(0)
-        for i in range(channels):
-            x, y = np.float64(a[t, i]), np.float64(b[t, i])
-            same += 1 if bits_a[t, i] == bits_b[t, i] else 0
-            bad_a += 0 if np.isfinite(x) else 1
-            bad_b += 0 if np.isfinite(y) else 1
-            if _finite(bits_a[t, i], bits_b[t, i]):
-                ulp = max(ulp, abs(_order(bits_a[t, i]) - _order(bits_b[t, i])))
-                if abs(x - y) > largest:
-                    largest, where = abs(x - y), i
-        row = out[t]
-        row[11] = max(largest, 0.0)
-        row[12], row[13], row[14] = where, a[t, where], b[t, where]
-        row[15], row[16], row[17], row[18] = ulp, same, bad_a, bad_b
+    values, buffers = np.empty((2, columns), np.float32), row_buffers(columns)
+    for r in range(start, stop):
+        dequantize_row(type_a, a[r], values[0], buffers)
+        dequantize_row(type_b, b[r], values[1], buffers)
+        _profile_row(values[0], values[1], out[r])
 
 
 def profile(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -102,12 +147,90 @@ def profile(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
     """
     if a.shape != b.shape or a.ndim != 2 or a.size == 0:
         raise ValueError(f"tensors of shapes {a.shape} and {b.shape} cannot be compared element by element")
-    a, b = (np.require(np.asarray(x, dtype=np.float32), requirements=["C", "W"]) for x in (a, b))
+    a, b = _as_kernels_take(a), _as_kernels_take(b)
     out = np.empty((a.shape[0], len(COL)))
-    bits_a, bits_b = a.view(np.int32), b.view(np.int32)
-    _sums(a, b, bits_a, bits_b, out)
-    _extremes(a, b, bits_a, bits_b, out)
+    _share_rows(lambda start, stop: _profile(a, b, out, start, stop), a)
     return out
+
+
+def profile_weights(a: Weight, b: Weight) -> NDArray[np.float64]:
+    """Sums per row of the differences between two stored tensors of the same shape, float64 (rows, len(COL)).
+
+    Rows are dequantized as they are compared, so the values are never all in memory.
+    """
+    columns = a.shape[-1]
+    out = np.empty((len(a.rows), len(COL)))
+
+    def compute(start: int, stop: int) -> None:
+        _profile_stored(int(a.type), a.rows, int(b.type), b.rows, columns, out, start, stop)
+
+    over_rows(compute, len(out), least=-(-_SHARE // columns))
+    return out
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1], uint32[::1])")
+def _count_gaps(a: NDArray[np.float32], b: NDArray[np.float32], bins: NDArray[np.uint32]) -> None:
+    for r in range(a.shape[0]):
+        for i in range(a.shape[1]):
+            bins[bits(abs(a[r, i] - b[r, i])) >> _BIN_BITS] += np.uint32(1)
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1], uint8[::1], float32[::1])")
+def _collect_gaps(
+    a: NDArray[np.float32], b: NDArray[np.float32], wanted: NDArray[np.uint8], out: NDArray[np.float32]
+) -> None:
+    n = np.uint64(0)
+    for r in range(a.shape[0]):
+        for i in range(a.shape[1]):
+            gap = abs(a[r, i] - b[r, i])
+            out[n] = gap
+            n += np.uint64(wanted[bits(gap) >> _BIN_BITS])
+
+
+def gap_percentiles(a: NDArray[np.float32], b: NDArray[np.float32]) -> dict[str, float]:
+    """Percentiles of |a - b| in float32 over all pairs where it is finite, by the names of PERCENTILES.
+
+    a, b : float32 (tokens, channels). Empty if no pair is finite. Between two neighbours the value is interpolated, as
+    NumPy does. Only what falls into the bins of the wanted ranks is sorted.
+    """
+    a, b = _as_kernels_take(a), _as_kernels_take(b)
+    counted: dict[int, NDArray[np.uint32]] = {}
+    found: list[NDArray[np.float32]] = []
+    wanted = np.zeros(_BINS, np.uint8)
+
+    def count(start: int, stop: int) -> None:
+        counted[start] = np.zeros(_BINS, np.uint32)
+        _count_gaps(a[start:stop], b[start:stop], counted[start])
+
+    def collect(start: int, stop: int) -> None:
+        part = np.empty(counted[start] @ wanted + 1, np.float32)  # the last place takes what is not wanted
+        _collect_gaps(a[start:stop], b[start:stop], wanted, part)
+        found.append(part[:-1])
+
+    _share_rows(count, a)
+    bins = np.add.reduce(list(counted.values()), dtype=np.int64)
+    used = np.flatnonzero(bins[:_FINITE_BINS])
+    if used.size == 0:
+        return {}
+    ends = np.cumsum(bins[used])
+    ranks = np.array(list(PERCENTILES.values())) * (ends[-1] - 1)
+    lower = ranks.astype(np.int64)
+    both = np.concatenate([lower, np.minimum(lower + 1, ends[-1] - 1)])
+    homes = np.searchsorted(ends, both, side="right")
+    wanted[used[homes]] = 1
+    _share_rows(collect, a)
+    in_order = np.sort(np.concatenate(found))
+    left_out = np.cumsum(np.where(wanted[used], 0, bins[used]))[homes]
+    low, high = in_order[both - left_out].astype(np.float64).reshape(2, -1)
+    return dict(zip(PERCENTILES, (low + (high - low) * (ranks - lower)).tolist(), strict=True))
+
+
+def _share_rows(compute: Callable[[int, int], None], a: NDArray[np.float32]) -> None:
+    over_rows(compute, len(a), least=-(-_SHARE // a.shape[1]))
+
+
+def _as_kernels_take(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.require(values, dtype=np.float32, requirements=["C", "W"])
 
 
 def logit_agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> LogitAgreement:

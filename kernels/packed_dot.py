@@ -1,237 +1,184 @@
-"""One quantized row times one token of 8-bit codes, in the exact summation order of llama.cpp's AVX2 kernels.
+"""Quantized rows times 8-bit activations, in the exact summation order of llama.cpp's AVX2 kernels.
 
 Every type reduces to the same scheme (ggml-cpu/arch/x86/quants.c, `ggml_vec_dot_*`): in a 32-element group, lane l of
 eight owns bytes 4l..4l+3 and sums their integer products; group sums times group scales add up over a block; then
 
     acc[l] = fma(d_weight * d_activation, float(lane_sum[l]), acc[l])
 
-All integer work is exact, so only this float order decides the bits. `dot_*` run it as AVX2 vector instructions where
-the processor has them and as plain loops with the same bits elsewhere.
+All integer work is exact, so only this float order decides the bits.
+
+A vector holds half of the lanes of several tokens (a tile), so that whatever belongs to the row is the same for all of
+them: 16 bytes of codes, repeated; one scale, repeated. 256 columns of a row (a chunk) stay in registers while all
+tiles pass by; the sums of every row and tile wait in memory for the next chunk.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numpy.typing import NDArray
 
-from kernels.compiler import helper
-from kernels.machine import fma
-from kernels.tiles import over_tokens
-from kernels.vectors import F32, HAS_AVX2, I8, I16, I32, Vectors, array_intrinsic
+from kernels.byte_products import HOST, Portable
+from kernels.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
+
+CHUNK = 256  # columns: one block of the types that have blocks of 256, eight of the others
+_GROUPS = 8  # of 32 columns, in a chunk
+SUMS = 3  # vectors of sums that a row and a tile have: lanes 0-3, lanes 4-7, and the mins
 
 
 class Scheme(NamedTuple):
-    """What differs between the row dots."""
+    """What differs between the types."""
 
-    groups: int  # 32-element groups in a block
-    signed: bool  # codes are int8 (else 0..63 as uint8)
-    scales: int  # integer scales in a group: 0, 1 or 2
-    offset: bool  # subtract 32 * sum(scale * activation sum): Q6_K's codes are stored without their -32
-    mins: str  # "none", "lanes" (four float lanes, Q4_K) or "sum" (one float, Q5_K)
+    scales: int  # integer scales in a 32-element group; 0 says that a group is a block
+    mins: str  # "none"; "lanes": four float sums (Q4_K); "one": one float sum (Q5_K); "offset": integers (Q6_K)
 
 
-BLOCK_32 = Scheme(groups=1, signed=True, scales=0, offset=False, mins="none")
-Q4_K = Scheme(groups=8, signed=False, scales=1, offset=False, mins="lanes")
-Q5_K = Scheme(groups=8, signed=False, scales=1, offset=False, mins="sum")
-Q6_K = Scheme(groups=8, signed=False, scales=2, offset=True, mins="none")
-
-# A kernel function of (t, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, columns, r): multiplies the
-# row that unpack.py left in codes ... dmin with tokens t, t+1, ... and writes to out (all tokens, columns) at column r.
-# Of all tokens: codes x int8 (tokens, n), scales xd float32 (tokens, blocks), sums of 16 and of 32 codes int16.
-# Tokens are told by number and not as slices, because a slice costs Numba an atomic reference count.
-Dot = Callable[..., None]
+BLOCK_32 = Scheme(scales=0, mins="none")
+Q4_K = Scheme(scales=1, mins="lanes")
+Q5_K = Scheme(scales=1, mins="one")
+Q6_K = Scheme(scales=2, mins="offset")
 
 
-def plain_dot(scheme: Scheme, tokens: int) -> Dot:
-    """The dots of one row with `tokens` tokens as plain loops."""
-    dot = _plain_row(scheme)
+def chunk_dots(scheme: Scheme, how: Portable = HOST) -> Any:  # noqa: ANN401
+    """A kernel function of (i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc).
 
-    @helper(of=(scheme, tokens))
-    def dots(t, blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, out, columns, r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
-        for token in range(t, t + tokens):
-            out[token, r] = dot(blocks, codes, scales, mins, d, dmin, x, xd, sums16, sums32, token)
-
-    return dots
-
-
-def _plain_row(scheme: Scheme) -> Callable[..., np.float32]:
-    groups, scales_in_group, offset = scheme.groups, scheme.scales, scheme.offset
-    min_lanes, min_sum = scheme.mins == "lanes", scheme.mins == "sum"
-
-    @helper(of=scheme)
-    def dot(
-        blocks: int,
-        codes: NDArray[np.int8],
-        scales: NDArray[np.int16],
-        mins: NDArray[np.int16],
-        d: NDArray[np.float32],
-        dmin: NDArray[np.float32],
-        x: NDArray[np.int8],
-        xd: NDArray[np.float32],
-        sums16: NDArray[np.int16],
-        sums32: NDArray[np.int16],
-        t: int,
-    ) -> np.float32:
-        acc, least = np.zeros(8, np.float32), np.zeros(4, np.float32)
-        lanes = np.empty(8, np.int32)
-        for b in range(blocks):
-            lanes[:] = 0
-            for g in range(groups * b, groups * b + groups):
-                for lane in range(8):
-                    total = np.int32(0)
-                    for i in range(32 * g + 4 * lane, 32 * g + 4 * lane + 4):
-                        total += np.int32(codes[i]) * np.int32(x[t, i])
-                    if scales_in_group:
-                        total *= np.int32(scales[scales_in_group * g + (lane // 4 if scales_in_group == 2 else 0)])
-                    lanes[lane] += total
-            if offset:
-                for lane in range(8):
-                    k = 16 * b + 2 * lane
-                    pair = np.int32(scales[k]) * sums16[t, k] + np.int32(scales[k + 1]) * sums16[t, k + 1]
-                    lanes[lane] -= 32 * pair
-            scale = xd[t, b] * d[b]
-            for lane in range(8):
-                acc[lane] = fma(scale, np.float32(lanes[lane]), acc[lane])
-            if min_lanes or min_sum:
-                scale, total = -(xd[t, b] * dmin[b]), np.int32(0)
-                for lane in range(4):
-                    k = 8 * b + 2 * lane
-                    pair = np.int32(mins[k]) * sums32[t, k] + np.int32(mins[k + 1]) * sums32[t, k + 1]
-                    total += pair
-                    if min_lanes:
-                        least[lane] = fma(scale, np.float32(pair), least[lane])
-                if min_sum:
-                    least[0] = fma(scale, np.float32(total), least[0])
-        r0, r1, r2, r3 = acc[4] + acc[0], acc[5] + acc[1], acc[6] + acc[2], acc[7] + acc[3]
-        result = (r0 + r2) + (r1 + r3)
-        if min_lanes:
-            result += (least[0] + least[2]) + (least[1] + least[3])
-        if min_sum:
-            result += least[0]
-        return np.float32(result)
-
-    return dot
+    It multiplies chunk c of one row with all tiles and adds to the row's sums. The row is number i of those that
+    unpack.py left in codes ... dmin, one chunk of each. Of the activations (matmul_ggml.py `_pack`; t: token of a
+    tile): x int8 (chunks, tiles, groups, halves, t, 16), xd float32 (chunks, tiles, blocks, t, 4), sums int16
+    (chunks, tiles, halves or 1, t, 8). The sums: acc float32 (rows, tiles, SUMS, t, 4), zero before the first chunk.
+    """
+    return array_intrinsic(12, types.void, lambda builder, *values: _Chunk(scheme, how, builder, *values).emit())
 
 
-def vector_dot(scheme: Scheme, tokens: int) -> Dot:
-    """The dots of one row with `tokens` tokens as AVX2 instructions."""
-    return array_intrinsic(14, types.void, lambda builder, *values: _Tile(scheme, tokens, builder, *values).emit())
+class _Chunk:
+    """Emits the products of one chunk; pointers and counts are LLVM values."""
 
-
-class _Token(NamedTuple):
-    """Pointers to one token's activations, and the places of its running sums."""
-
-    x: Any
-    xd: Any
-    sums16: Any
-    sums32: Any
-    acc: Any
-    least: Any
-
-
-class _Tile:
-    """Emits the dots of one row with a few tokens; pointers and counts are LLVM values."""
-
-    def __init__(self, scheme: Scheme, tokens: int, builder: Any, t: Any, blocks: Any, *pointers: Any) -> None:  # noqa: ANN401
-        self.scheme, self.v, self.b, self.t, self.blocks = scheme, Vectors(builder), builder, t, blocks
-        self.codes, self.scales, self.mins, self.d, self.dmin = pointers[:5]
-        self.out, self.columns, self.r = pointers[9:]
-        self.tokens = [self._token(i, *pointers[5:9]) for i in range(tokens)]
-
-    def _token(self, i: int, x: Any, xd: Any, sums16: Any, sums32: Any) -> _Token:  # noqa: ANN401
-        b, groups = self.b, self.scheme.groups
-        before = b.mul(b.add(self.t, self.t.type(i)), self.blocks)  # blocks of the tokens before this one
-
-        def of_token(pointer: Any, per_block: int) -> Any:  # noqa: ANN401
-            return b.gep(pointer, [b.mul(before, before.type(per_block))])
-
-        return _Token(
-            of_token(x, 32 * groups),
-            of_token(xd, 1),
-            of_token(sums16, 2 * groups),
-            of_token(sums32, groups),
-            cgutils.alloca_once_value(b, self.v.constant(F32, 8, 0.0)),
-            cgutils.alloca_once_value(b, self.v.constant(F32, 4, 0.0)),
-        )
+    def __init__(self, scheme: Scheme, how: Portable, builder: Any, i: Any, c: Any, tiles: Any, *pointers: Any) -> None:  # noqa: ANN401
+        self.scheme, self.how, self.v, self.b = scheme, how, Vectors(builder), builder
+        self.i, self.c, self.tiles = i, c, tiles
+        self.codes, self.scales, self.mins, self.d, self.dmin, self.x, self.xd, self.sums, self.acc = pointers
+        self.lanes = 4 * how.tokens
 
     def emit(self) -> None:
-        """The whole row, then the results."""
-        v, b = self.v, self.b
-        with cgutils.for_range(b, self.blocks) as loop:
-            d, dmin = (b.load(b.gep(self.d, [loop.index])), None)
-            if self.scheme.mins != "none":
-                dmin = b.load(b.gep(self.dmin, [loop.index]))
-            for token, lanes in zip(self.tokens, self._lanes(loop.index), strict=True):
-                x_scale = b.load(b.gep(token.xd, [loop.index]))
-                scale = v.splat(b.fmul(x_scale, d), 8)
-                b.store(v.fma(scale, v.to_float(lanes), b.load(token.acc)), token.acc)
-                if dmin is not None:
-                    scale = v.splat(b.fneg(b.fmul(x_scale, dmin)), 4)
-                    least = v.to_float(self._mins(loop.index, token))
-                    b.store(v.fma(scale, least, b.load(token.least)), token.least)
-        for i, token in enumerate(self.tokens):
-            place = b.add(b.mul(self.columns, b.add(self.t, self.t.type(i))), self.r)
-            b.store(self._result(token), b.gep(self.out, [place]))
+        """Everything that belongs to the row, then tile by tile."""
+        b, scheme = self.b, self.scheme
+        codes = [[self._of_row(I8, 16, self.codes, 2 * g + h, CHUNK // 16) for h in (0, 1)] for g in range(_GROUPS)]
+        scales = [self._scale(n) for n in range(scheme.scales * _GROUPS)]
+        halves = 2 if scheme.mins == "offset" else 1
+        mins = [self._of_row(I16, 8, self.mins, h, halves) for h in range(halves)] if scheme.scales else []
+        with cgutils.for_range(b, self.tiles) as loop:
+            tile = b.add(b.mul(self.c, self.tiles), loop.index)
+            xs = [self._of_tile(I8, self.x, tile, n, 2 * _GROUPS) for n in range(2 * _GROUPS)]
+            place = b.add(b.mul(self.i, self.tiles), loop.index)
+            acc = [self._of_tile(F32, self.acc, place, n, SUMS) for n in range(SUMS)]
+            if scheme.scales == 0:
+                acc[:2] = self._small_blocks(codes, xs, tile, acc)
+            else:
+                sums = [self._of_tile(I16, self.sums, tile, h, halves) for h in range(halves)]
+                acc = self._one_block(codes, scales, mins, xs, sums, tile, acc)
+            for n, value in enumerate(acc):
+                self.v.store(value, self.acc, self._at(place, SUMS, n, self.lanes))
 
-    def _result(self, token: _Token) -> Any:  # noqa: ANN401
-        v, b = self.v, self.b
-        result = v.total(b.load(token.acc))
-        if self.scheme.mins == "lanes":
-            return b.fadd(result, v.total(b.load(token.least)))
-        if self.scheme.mins == "sum":
-            return b.fadd(result, b.extract_element(b.load(token.least), ir.Constant(I32, 0)))
-        return result
+    def _at(self, first: Any, count: int, n: int, size: int) -> Any:  # noqa: ANN401
+        """Index of item n of `count` items of `size` elements each."""
+        i64 = first.type
+        return self.b.add(self.b.mul(first, i64(count * size)), i64(n * size))
 
-    def _at(self, block: Any, per_block: int, extra: int = 0) -> Any:  # noqa: ANN401
-        return self.b.add(self.b.mul(block, block.type(per_block)), block.type(extra))
+    def _of_row(self, element: Any, lanes: int, array: Any, n: int, count: int) -> Any:  # noqa: ANN401
+        """16 bytes of the row, repeated for every token of a tile."""
+        return self.v.repeated(self.v.load(element, lanes, array, self._at(self.i, count, n, lanes)), self.how.tokens)
 
-    def _lanes(self, block: Any) -> list[Any]:  # noqa: ANN401
-        """Eight int32 lane sums of a block, per token."""
-        v, b, groups = self.v, self.b, self.scheme.groups
-        lanes = [v.constant(I32, 8, 0)] * len(self.tokens)
-        for g in range(groups):
-            here = self._at(block, 32 * groups, 32 * g)
-            codes, scale = v.load(I8, 32, self.codes, here), self._scale(block, g)
-            for i, token in enumerate(self.tokens):
-                x = v.load(I8, 32, token.x, here)
-                if self.scheme.signed:  # |code| * (x with the code's sign): the multiply wants one unsigned side
-                    pairs = v.pairs_u8_i8(v.with_sign(codes, codes), v.with_sign(x, codes))
-                else:
-                    pairs = v.pairs_u8_i8(codes, x)
-                lanes[i] = b.add(lanes[i], v.pairs_i16(pairs, scale))  # pairs <= 2 * 128 * 127: nothing saturates
-        if self.scheme.offset:
-            here = self._at(block, 16)
-            scale = v.load(I16, 16, self.scales, here)
-            for i, token in enumerate(self.tokens):
-                pair = v.pairs_i16(v.load(I16, 16, token.sums16, here), scale)
-                lanes[i] = b.sub(lanes[i], v.shifted(pair, -5))
-        return lanes
+    def _scale(self, n: int) -> Any:  # noqa: ANN401
+        place = self._at(self.i, self.scheme.scales * _GROUPS, n, 1)
+        return self.v.as_lanes(self.v.splat(self.b.load(self.b.gep(self.scales, [place])), self.lanes), I16)
 
-    def _scale(self, block: Any, g: int) -> Any:  # noqa: ANN401
-        """The integer scale of every int16 lane of a group."""
-        v, b, scales = self.v, self.b, self.scheme.scales
-        if scales == 0:
-            return v.constant(I16, 16, 1)
-        at = [self._at(block, scales * self.scheme.groups, scales * g + i) for i in range(scales)]
-        parts = [v.splat(b.load(b.gep(self.scales, [place])), 8) for place in at]
-        return v.joined(parts[0], parts[-1])
+    def _factor(self, array: Any, block: int, count: int) -> Any:  # noqa: ANN401
+        return self.v.splat(self.b.load(self.b.gep(array, [self._at(self.i, count, block, 1)])), self.lanes)
 
-    def _mins(self, block: Any, token: _Token) -> Any:  # noqa: ANN401
-        """Four int32 sums of mins times activation sums; in the "sum" scheme all four hold their total."""
-        v, b, here = self.v, self.b, self._at(block, 8)
-        pair = v.pairs_i16(v.load(I16, 8, self.mins, here), v.load(I16, 8, token.sums32, here))
-        if self.scheme.mins == "sum":
-            pair = b.add(pair, v.pick(pair, pair, [2, 3, 0, 1]))
-            pair = b.add(pair, v.pick(pair, pair, [1, 0, 3, 2]))
-        return pair
+    def _of_tile(self, element: Any, array: Any, tile: Any, n: int, count: int) -> Any:  # noqa: ANN401
+        lanes = self.lanes * 32 // (32 if element == F32 else element.width)
+        return self.v.load(element, lanes, array, self._at(tile, count, n, lanes))
+
+    def _one_block(
+        self,
+        codes: list[list[Any]],
+        scales: list[Any],
+        mins: list[Any],
+        xs: list[Any],
+        sums: list[Any],
+        tile: Any,  # noqa: ANN401
+        acc: list[Any],
+    ) -> list[Any]:
+        v, b, scheme = self.v, self.b, self.scheme
+        xd, added = self._of_tile(F32, self.xd, tile, 0, 1), []
+        factor, zero = b.fmul(xd, self._factor(self.d, 0, 1)), v.constant(I32, self.lanes, 0)
+        for h in (0, 1):
+            lanes = [self.how.words(v, zero, mins[h], sums[h]) if scheme.mins == "offset" else zero, zero]
+            for g in range(_GROUPS):  # in two chains, because each sum waits for the one before
+                pairs = self.how.pairs(v, codes[g][h], xs[2 * g + h])
+                lanes[g % 2] = self.how.words(v, lanes[g % 2], pairs, scales[g if scheme.scales == 1 else 2 * g + h])
+            added.append(v.fma(factor, v.to_float(b.add(*lanes)), acc[h]))
+        if scheme.mins == "offset":
+            return [*added, acc[2]]
+        least = self.how.words(v, zero, mins[0], sums[0])
+        if scheme.mins == "one":
+            least = self._first_of_four(least)
+        factor = b.fneg(b.fmul(xd, self._factor(self.dmin, 0, 1)))
+        return [*added, v.fma(factor, v.to_float(least), acc[2])]
+
+    def _first_of_four(self, lanes: Any) -> Any:  # noqa: ANN401
+        """The sum of every four lanes in the first of them, zeros in the others."""
+        v, b, count = self.v, self.b, lanes.type.count
+        for distance in (2, 1):
+            lanes = b.add(lanes, v.pick(lanes, lanes, [n ^ distance for n in range(count)]))
+        return b.and_(lanes, ir.Constant(lanes.type, [-1, 0, 0, 0] * (count // 4)))
+
+    def _small_blocks(self, codes: list[list[Any]], xs: list[Any], tile: Any, acc: list[Any]) -> list[Any]:  # noqa: ANN401
+        v, b, acc = self.v, self.b, acc[:2]
+        for g in range(_GROUPS):
+            factor = b.fmul(self._of_tile(F32, self.xd, tile, g, _GROUPS), self._factor(self.d, g, _GROUPS))
+            for h in (0, 1):
+                correction = self._of_row(I32, 4, self.scales, 2 * g + h, 2 * _GROUPS)
+                lanes = self.how.signed(v, codes[g][h], xs[2 * g + h], correction)
+                acc[h] = v.fma(factor, v.to_float(lanes), acc[h])
+        return acc
 
 
-def row_dots(scheme: Scheme) -> Dot:
-    """A kernel function of (tokens, blocks, codes ...) that multiplies one row with all tokens."""
-    make = vector_dot if HAS_AVX2 else plain_dot
-    return over_tokens(partial(make, scheme))
+def corrections(how: Portable = HOST) -> Any:  # noqa: ANN401
+    """A kernel function of (rows, codes, scales): what `how` wants to know of the codes of blocks of 32.
+
+    It goes where the scales would be, which these types do not have: one int32 for four codes.
+    """
+
+    def body(b: Any, rows: Any, codes: Any, scales: Any) -> None:  # noqa: ANN401
+        v, size = Vectors(b), 16 * how.tokens
+        with cgutils.for_range(b, b.mul(rows, rows.type(CHUNK // size))) as loop:
+            sums = how.correction(v, v.load(I8, size, codes, b.mul(loop.index, rows.type(size))))
+            v.store(sums, scales, b.mul(loop.index, rows.type(size // 4)))
+
+    return array_intrinsic(3, types.void, body)
+
+
+def tile_results(how: Portable = HOST) -> Any:  # noqa: ANN401
+    """A kernel function of (at, acc, out, place, step): the products of a row with the tokens of a tile.
+
+    They come from sums number `at` of acc and go to out[place], out[place + step] ...
+    """
+
+    def body(b: Any, at: Any, acc: Any, out: Any, place: Any, step: Any) -> None:  # noqa: ANN401
+        v, lanes, i64 = Vectors(b), 4 * how.tokens, at.type
+        first = b.mul(at, i64(SUMS * lanes))
+        low, high, least = (v.load(F32, lanes, acc, b.add(first, i64(n * lanes))) for n in range(SUMS))
+        sums = b.fadd(_four_added(v, b.fadd(low, high)), _four_added(v, least))
+        for t in range(how.tokens):
+            value = b.extract_element(sums, ir.Constant(I32, 4 * t))
+            b.store(value, b.gep(out, [b.add(place, b.mul(step, i64(t)))]))
+
+    return array_intrinsic(5, types.void, body)
+
+
+def _four_added(v: Vectors, lanes: Any) -> Any:  # noqa: ANN401
+    """(l0 + l2) + (l1 + l3) in each of four lanes."""
+    for distance in (2, 1):
+        lanes = v.b.fadd(lanes, v.pick(lanes, lanes, [n ^ distance for n in range(lanes.type.count)]))
+    return lanes

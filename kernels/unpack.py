@@ -1,11 +1,12 @@
 """Stored quantized rows to integers: codes, group scales, group mins and half-precision factors (ggml-quants.c).
 
-A row of n elements unpacks into codes int8 (n,), scales and mins int16, d and dmin float32 per block. What a code
-means is the same for everyone who reads it:
+A row of n elements unpacks into codes int8 (n,), scales int32, mins int16, d and dmin float32 per block. A scale is
+there twice, in the upper and in the lower half of its 32 bits, as the dot products want it. What a code means is the
+same for everyone who reads it:
 
     Q4_0, Q5_0, Q8_0   value = d * code                                      blocks of 32
     Q4_K, Q5_K         value = (d * scale) * code - (dmin * min)             blocks of 256, groups of 32
-    Q6_K               value = (d * scale) * (code - 32)                     blocks of 256, groups of 16
+    Q6_K               value = (d * scale) * (code - 32), min = -32 * scale  blocks of 256, groups of 16
 """
 
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numpy.typing import NDArray
 
 from kernels.compiler import helper
@@ -21,18 +24,17 @@ from kernels.vectors import F32, HALF, I8, I16, I32, Vectors, array_intrinsic
 from kernels.weight import BLOCKS, TensorType
 
 # Numba treats these as compile-time constants; enum members would not be.
-Q4_0, Q5_0, Q8_0 = int(TensorType.Q4_0), int(TensorType.Q5_0), int(TensorType.Q8_0)
 Q4_K, Q5_K, Q6_K = int(TensorType.Q4_K), int(TensorType.Q5_K), int(TensorType.Q6_K)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Where the block being unpacked stands: pointers into the row and the outputs, and its number."""
+    """The block being unpacked: where its bytes are, pointers to the outputs, and its number in them."""
 
     v: Vectors
     type: TensorType
-    number: Any
     raw: Any
+    number: Any
     codes: Any
     scales: Any
     mins: Any
@@ -46,11 +48,17 @@ class _Block:
 
     def bytes(self, lanes: int, offset: int) -> Any:  # noqa: ANN401
         """Bytes of the block."""
-        return self.v.load(I8, lanes, self.raw, self.at(BLOCKS[self.type].bytes, offset))
+        return self.v.load(I8, lanes, self.raw, self.number.type(offset))
 
     def put(self, codes: Any, offset: int) -> None:  # noqa: ANN401
         """Codes of the elements from `offset` on."""
         self.v.store(codes, self.codes, self.at(BLOCKS[self.type].elements, offset))
+
+    def put_scales(self, scales: Any) -> None:  # noqa: ANN401
+        """All scales of the block, given as int16 lanes."""
+        v, wide = self.v, ir.VectorType(I32, scales.type.count)
+        low = v.b.zext(scales, wide)
+        v.store(v.b.or_(low, v.shifted(low, -16)), self.scales, self.at(scales.type.count, 0))
 
     def put_factor(self, factors: Any, offset: int) -> None:  # noqa: ANN401
         """The half-precision number at a byte offset, as float32."""
@@ -71,8 +79,6 @@ def _emit_q4_0(block: _Block) -> None:
 
 
 def _emit_q5_0(block: _Block) -> None:
-    from llvmlite import ir
-
     v, nibbles = block.v, block.bytes(16, 6)
     block.put_factor(block.d, 0)
     fifth = v.b.zext(v.b.bitcast(block.bytes(4, 2), ir.VectorType(ir.IntType(1), 32)), ir.VectorType(I8, 32))
@@ -100,12 +106,11 @@ def _emit_q5_k(block: _Block) -> None:
 
 
 def _emit_q6_k(block: _Block) -> None:
-    from llvmlite import ir
-
     v = block.v
     block.put_factor(block.d, 208)
-    scales = v.b.sext(block.bytes(16, 192), ir.VectorType(I16, 16))
-    v.store(scales, block.scales, block.at(16, 0))
+    scales = v.signed(block.bytes(16, 192), I16)
+    block.put_scales(scales)
+    v.store(v.b.mul(scales, v.constant(I16, 16, -32)), block.mins, block.at(16, 0))
     for half in range(2):
         low = [block.bytes(32, 64 * half), block.bytes(32, 64 * half + 32)]
         high = block.bytes(32, 128 + 32 * half)
@@ -117,8 +122,6 @@ def _emit_q6_k(block: _Block) -> None:
 
 def _emit_scales_and_mins(block: _Block) -> None:
     """The 12 bytes of eight 6-bit scales and eight 6-bit mins, four at a time in 32-bit words (`get_scale_min_k4`)."""
-    from llvmlite import ir
-
     v, b = block.v, block.v.b
     block.put_factor(block.d, 0)
     block.put_factor(block.dmin, 2)
@@ -130,59 +133,59 @@ def _emit_scales_and_mins(block: _Block) -> None:
     upper = [b.shl(bits(words[i], 6, 3), I32(4)) for i in (0, 1)]
     scales = bits(words[0], 0, 63), b.or_(bits(words[2], 0, 15), upper[0])
     mins = bits(words[1], 0, 63), b.or_(bits(words[2], 4, 15), upper[1])
-    for halves, target in ((scales, block.scales), (mins, block.mins)):
-        parts = [b.bitcast(half, ir.VectorType(I8, 4)) for half in halves]
-        v.store(b.zext(v.joined(*parts), ir.VectorType(I16, 8)), target, block.at(8, 0))
+
+    def joined(halves: tuple[Any, Any]) -> Any:  # noqa: ANN401
+        return b.zext(v.joined(*(b.bitcast(half, ir.VectorType(I8, 4)) for half in halves)), ir.VectorType(I16, 8))
+
+    block.put_scales(joined(scales))
+    v.store(joined(mins), block.mins, block.at(8, 0))
 
 
-def _unpacker(type: TensorType, emit: Callable[[_Block], None]) -> Callable[..., None]:
-    def body(builder: Any, blocks: Any, *pointers: Any) -> None:  # noqa: ANN401
-        from numba.core import cgutils
+_EMIT: dict[TensorType, Callable[[_Block], None]] = {
+    TensorType.Q4_0: _emit_q4_0,
+    TensorType.Q5_0: _emit_q5_0,
+    TensorType.Q8_0: _emit_q8_0,
+    TensorType.Q4_K: _emit_q4_k,
+    TensorType.Q5_K: _emit_q5_k,
+    TensorType.Q6_K: _emit_q6_k,
+}
 
-        with cgutils.for_range(builder, blocks) as loop:
-            emit(_Block(Vectors(builder), type, loop.index, *pointers))
 
-    return array_intrinsic(7, types.void, body)
+def unpacker(*kinds: TensorType) -> Callable[..., None]:
+    """A kernel function of (type, n, raw, start, first, codes, scales, mins, d, dmin); type is one of `kinds`.
 
+    It unpacks n elements from byte `start` of raw on into the buffers, where their first block is number `first`. One
+    function serves all types because a call of a compiled function with arrays costs Numba atomic reference counts.
+    """
 
-_unpack_q8_0 = _unpacker(TensorType.Q8_0, _emit_q8_0)
-_unpack_q4_0 = _unpacker(TensorType.Q4_0, _emit_q4_0)
-_unpack_q5_0 = _unpacker(TensorType.Q5_0, _emit_q5_0)
-_unpack_q4_k = _unpacker(TensorType.Q4_K, _emit_q4_k)
-_unpack_q5_k = _unpacker(TensorType.Q5_K, _emit_q5_k)
-_unpack_q6_k = _unpacker(TensorType.Q6_K, _emit_q6_k)
+    def body(b: Any, type: Any, n: Any, raw: Any, start: Any, first: Any, *outputs: Any) -> None:  # noqa: ANN401
+        end = b.append_basic_block()
+        choice = b.switch(type, end)
+        for kind in kinds:
+            elements, size = BLOCKS[kind]
+            choice.add_case(type.type(int(kind)), b.append_basic_block())
+            b.position_at_end(choice.cases[-1][1])
+            with cgutils.for_range(b, b.udiv(n, n.type(elements))) as loop:
+                place = b.add(start, b.mul(loop.index, n.type(size)))
+                _EMIT[kind](_Block(Vectors(b), kind, b.gep(raw, [place]), b.add(first, loop.index), *outputs))
+            b.branch(end)
+        b.position_at_end(end)
+
+    return array_intrinsic(10, types.void, body)
+
 
 Buffers = tuple[
-    NDArray[np.int8], NDArray[np.int16], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]
+    NDArray[np.int8], NDArray[np.int32], NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]
 ]  # codes, scales, mins, d, dmin
 
 
 @helper()
 def row_buffers(n: int) -> Buffers:
-    """Room for the integers of one row of n elements, of any quantized type."""
-    small, blocks = n // 16, n // 32
+    """Room for the integers of n elements of any quantized type; nothing in it yet."""
     return (
         np.empty(n, np.int8),
-        np.empty(small, np.int16),
-        np.empty(small, np.int16),
-        np.empty(blocks, np.float32),
-        np.empty(blocks, np.float32),
+        np.empty(n // 4, np.int32),  # of which scales need at most a quarter (packed_dot.py uses the rest)
+        np.empty(n // 16, np.int16),
+        np.empty(n // 32, np.float32),
+        np.empty(n // 32, np.float32),
     )
-
-
-@helper()
-def unpack_row(type: int, raw: NDArray[np.uint8], n: int, buffers: Buffers) -> None:
-    """Unpack one stored row of n elements of a quantized type."""
-    codes, scales, mins, d, dmin = buffers
-    if type == Q4_K:
-        _unpack_q4_k(n // 256, raw, codes, scales, mins, d, dmin)
-    elif type == Q6_K:
-        _unpack_q6_k(n // 256, raw, codes, scales, mins, d, dmin)
-    elif type == Q5_K:
-        _unpack_q5_k(n // 256, raw, codes, scales, mins, d, dmin)
-    elif type == Q8_0:
-        _unpack_q8_0(n // 32, raw, codes, scales, mins, d, dmin)
-    elif type == Q4_0:
-        _unpack_q4_0(n // 32, raw, codes, scales, mins, d, dmin)
-    else:
-        _unpack_q5_0(n // 32, raw, codes, scales, mins, d, dmin)

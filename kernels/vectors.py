@@ -1,19 +1,16 @@
 """Emitting LLVM vector instructions from an intrinsic: a thin layer over llvmlite's builder.
 
-Used where plain loops do not become the instructions that a processor has for 8-bit work. Everything here but the
-two packed multiplies is plain LLVM and runs on any processor.
+Used where plain loops do not become the vector code that they could be. Everything here is plain LLVM and runs on any
+processor; the instructions that only some have are in byte_products.py.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
-HAS_AVX2 = bool(llvm.get_host_cpu_features().get("avx2", False))
 
 I8, I16, I32, HALF, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
 
@@ -65,19 +62,23 @@ class Vectors:
         """The bits of `mask` in every lane."""
         return self.b.and_(v, self.constant(v.type.element, v.type.count, mask))
 
-    def pairs_u8_i8(self, codes: Any, x: Any) -> Any:  # noqa: ANN401
-        """AVX2: 16 int16 sums of two neighbouring uint8 * int8 products; beyond int16 they would saturate."""
-        return self.call("llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(I16, 16), codes, x)
+    def pairs(self, v: Any) -> Any:  # noqa: ANN401
+        """Sums of two neighbouring integer lanes."""
+        count = v.type.count
+        return self.b.add(self.pick(v, v, list(range(0, count, 2))), self.pick(v, v, list(range(1, count, 2))))
 
-    def with_sign(self, v: Any, sign: Any) -> Any:  # noqa: ANN401
-        """AVX2: int8 lanes negated where `sign` is negative, zero where it is zero."""
-        return self.call("llvm.x86.avx2.psign.b", v.type, v, sign)
+    def signed(self, v: Any, element: Any) -> Any:  # noqa: ANN401
+        """Integer lanes widened with their sign."""
+        return self.b.sext(v, ir.VectorType(element, v.type.count))
 
-    def pairs_i16(self, a: Any, b: Any) -> Any:  # noqa: ANN401
-        """AVX2/SSE2: int32 sums of two neighbouring int16 * int16 products, 8 of 16 lanes or 4 of 8."""
-        wide = a.type.count == 16
-        name = "llvm.x86.avx2.pmadd.wd" if wide else "llvm.x86.sse2.pmadd.wd"
-        return self.call(name, ir.VectorType(I32, 8 if wide else 4), a, b)
+    def repeated(self, v: Any, times: int) -> Any:  # noqa: ANN401
+        """The same vector `times` times end to end."""
+        return self.pick(v, v, list(range(v.type.count)) * times)
+
+    def as_lanes(self, v: Any, element: Any) -> Any:  # noqa: ANN401
+        """The same bits in lanes of another width."""
+        count = v.type.count * v.type.element.width // element.width
+        return self.b.bitcast(v, ir.VectorType(element, count))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401
         """a*b + c in every float lane, rounded once."""
@@ -120,3 +121,15 @@ def array_intrinsic(parameters: int, result: Any, emit: Callable[..., Any]) -> C
     exec(f"def function(context, {names}): return typing(context, {names})", scope)  # noqa: S102 - Numba counts parameters
     compiled: Callable[..., Any] = intrinsic(scope["function"])
     return compiled
+
+
+def _emit_prefetch(b: Any, array: Any, start: Any, size: Any) -> None:  # noqa: ANN401
+    line = 64  # bytes that come together
+    with cgutils.for_range(b, b.udiv(b.add(size, size.type(line - 1)), size.type(line))) as loop:
+        place = b.bitcast(b.gep(array, [b.add(start, b.mul(loop.index, size.type(line)))]), I8.as_pointer())
+        how = [I32(0), I32(3), I32(1)]  # to read, into the nearest cache, data
+        Vectors(b).call("llvm.prefetch.p0", ir.VoidType(), place, *how)
+
+
+# A kernel function of (bytes, start, size): asks for bytes that will be wanted soon; they need not be there.
+prefetch = array_intrinsic(3, types.void, _emit_prefetch)

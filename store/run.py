@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -80,6 +79,8 @@ def now() -> str:
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of everything that has a part in the numbers; "kernels" is a digest of their source."""
+    from importlib import metadata
+
     found = {"python": platform.python_version(), "kernels": _kernels_digest()}
     for name in (DISTRIBUTION, *_LIBRARIES):
         try:

@@ -4,6 +4,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from glob import escape
@@ -66,6 +67,8 @@ class TraceWriter:
         self._written: set[Site] = set()
         self._known_absent = absent
         self._last: tuple[NDArray[Any], h5py.Dataset] | None = None
+        self._helpers = ThreadPoolExecutor(2, thread_name_prefix="store")  # a checksum and a sync beside the writing
+        self._synced: Future[None] | None = None
 
     def __enter__(self) -> Self:
         import h5py
@@ -123,23 +126,29 @@ class TraceWriter:
             if site.stage == LAYER_OUTPUT and self._last is not None and self._last[0] is values:
                 group[site.stage] = self._last[1]  # a second name of the residual, not a second copy
             else:
-                self._last = values, _create(group, site.stage, stored)
+                self._last = values, self._create(group, site.stage, stored)
             if positions is not None:
                 group[site.stage].attrs["positions"] = np.array(positions, dtype=np.int32)
             if site.stage == LAYER_OUTPUT and values.dtype == np.float64:
-                _create(group, LAYER_STATE, np.ascontiguousarray(values))
+                self._create(group, LAYER_STATE, np.ascontiguousarray(values))
         self._written.add(site)
         return stored
 
     def finish_layer(self, layer: int) -> None:
-        """Mark a layer complete, after everything written so far has reached the disk."""
+        """Mark a layer complete; it goes to the disk while the next one is computed.
+
+        The mark outlives the process. Should the machine stop, a mark may be on the disk before its tensors: those
+        have their checksums.
+        """
         with self._writing():
             self._reserve(0)
-            self._sync()
+            self._file.flush()
             group = self._file.require_group(f"layers/{layer:03d}")
             group.attrs["absent"] = _fixed_text(self._absent(layer, LAYER_STAGES))
             group.attrs["complete"] = True
-            self._sync()
+            self._file.flush()
+            self._wait_for_sync()
+            self._synced = self._helpers.submit(os.fsync, self._file.id.get_vfd_handle())
         self._last = None
         self.completed_layers = layer + 1
 
@@ -150,6 +159,7 @@ class TraceWriter:
             raise StoreError(f"{self.path} has {self.completed_layers} of {layers} layers and cannot be finished.")
         with self._writing():
             self._reserve(0)
+            self._wait_for_sync()
             self._sync()
             self._file.attrs["absent"] = _fixed_text(self._absent(None, FIRST_STAGES + LAST_STAGES))
             self._file.attrs["complete"] = True
@@ -231,7 +241,18 @@ class TraceWriter:
         self._file.flush()
         os.fsync(self._file.id.get_vfd_handle())
 
+    def _wait_for_sync(self) -> None:
+        if self._synced is not None:
+            self._synced.result()
+
+    def _create(self, group: "h5py.Group", name: str, values: NDArray[Any]) -> "h5py.Dataset":
+        checksum = self._helpers.submit(zlib.crc32, values.data)
+        dataset = group.create_dataset(name, data=values)
+        dataset.attrs["crc32"] = np.uint32(checksum.result())
+        return dataset
+
     def _close(self) -> None:
+        self._helpers.shutdown()
         with suppress(Exception):  # what finished layers need is on the disk already
             self._file.close()
 
@@ -277,12 +298,6 @@ def _fixed_text(text: str) -> NDArray[Any]:
         raise ValueError("it holds a NUL character")
     content = text.encode("utf-8", "surrogateescape")
     return np.array(content, dtype=h5py.string_dtype("utf-8", max(len(content), 1)))
-
-
-def _create(group: "h5py.Group", name: str, values: NDArray[Any]) -> "h5py.Dataset":
-    dataset = group.create_dataset(name, data=values)
-    dataset.attrs["crc32"] = np.uint32(zlib.crc32(values.data))
-    return dataset
 
 
 def _sites(trace: Trace, layer: int) -> list[Site]:

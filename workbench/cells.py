@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kernels.measures import LogitAgreement, Measures, summarise
 from kernels.stages import Site
+from workbench.flips import Flips
 from workbench.metrics import METRICS
 
 Status = Literal["ok", "identical", "absent", "unmeasured", "uncomparable"]
@@ -24,8 +25,8 @@ class Cell:
     profile : float64 (tokens, columns) as in kernels.measures.Columns, or None.
     positions : token positions of the profile's rows.
     logits : agreement per token, for lm_head only.
-    flipped : int8 activation codes that the next matmul makes of both sides, how many differ and of how many; None
-        where a side rounds nothing to 8 bits here, or by another rule.
+    flipped : int8 activation codes that the next matmul makes of both sides and that differ; None where a side rounds
+        nothing to 8 bits here, or in blocks of another size.
     percentiles : of |d| over all tokens, keys "p50", "p90", "p99"; empty where not measured.
     """
 
@@ -36,7 +37,7 @@ class Cell:
     profile: NDArray[np.float64] | None = None
     positions: tuple[int, ...] = ()
     logits: LogitAgreement | None = None
-    flipped: tuple[int, int] | None = None
+    flipped: Flips | None = None
     percentiles: dict[str, float] = field(default_factory=dict)
 
     def measures(self, position: int | None = None) -> Measures | None:
@@ -78,7 +79,7 @@ def cell_from_wire(record: dict[str, Any]) -> Cell:
         logits=None
         if logits is None
         else LogitAgreement(np.array(logits[0]), np.array(logits[1]), np.array(logits[2])),
-        flipped=None if record["flipped"] is None else (record["flipped"][0], record["flipped"][1]),
+        flipped=None if record["flipped"] is None else Flips(*record["flipped"]),
         percentiles=record["percentiles"],
     )
 
@@ -114,7 +115,7 @@ def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
     if position is None and cell.percentiles:
         record["percentiles_abs_d"] = cell.percentiles
     if cell.flipped is not None:
-        record["flipped_codes"] = {"flipped": cell.flipped[0], "of": cell.flipped[1], "tokens": "all"}
+        record["flipped_codes"] = cell.flipped.to_json()
     if cell.logits is not None:
         rows_of = slice(None) if position is None else slice(position, position + 1 or None)
         record["logits"] = {

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from kernels.activations import Codes
 from kernels.errors import WorkbenchError
-from kernels.metrics import logit_agreement, profile
+from kernels.measures import COL
+from kernels.metrics import gap_percentiles, logit_agreement, profile
 from kernels.stages import Site, execution_order
 from workbench.cells import Cell
+from workbench.flips import flips
 
 
 class PopulationError(WorkbenchError, ValueError):
@@ -81,7 +83,7 @@ def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, abse
         return Cell(site, "uncomparable", difference or "rows without known token positions on both sides")
     values_a, values_b = (np.asarray(side.values, dtype=np.float32) for side in (a, b))
     cell_profile = profile(values_a, values_b)
-    same = bool((values_a.view(np.int32) == values_b.view(np.int32)).all())
+    same = bool(cell_profile[:, COL.same_bits].sum() == values_a.size)
     return Cell(
         site,
         "identical" if same else "ok",
@@ -89,15 +91,9 @@ def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, abse
         profile=cell_profile,
         positions=a.positions,
         logits=logit_agreement(values_a, values_b) if site.stage == "lm_head" else None,
-        flipped=_flipped(a.codes, b.codes),
-        percentiles={} if same else _percentiles(values_a, values_b),
+        flipped=flips(a.codes, b.codes, values_a, values_b),
+        percentiles={} if same else gap_percentiles(values_a, values_b),
     )
-
-
-def _flipped(a: Codes | None, b: Codes | None) -> tuple[int, int] | None:
-    if a is None or b is None or a.rule != b.rule:
-        return None
-    return int((a.codes != b.codes).sum()), a.codes.size
 
 
 def _missing(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:
@@ -132,11 +128,3 @@ def align_last(tensor: StageTensor, tokens: int) -> StageTensor:
     """The last row only; where the source does not record positions, it is taken for the last of `tokens` tokens."""
     last = tokens - 1 if tensor.positions is None else tensor.positions[-1]
     return StageTensor(tensor.site, tensor.values[-1:], (last,))
-
-
-def _percentiles(a: NDArray[np.float32], b: NDArray[np.float32]) -> dict[str, float]:
-    d = np.abs(a.astype(np.float64) - b)
-    d = d[np.isfinite(d)]
-    if d.size == 0:
-        return {}
-    return dict(zip(("p50", "p90", "p99"), map(float, np.percentile(d, (50, 90, 99))), strict=True))

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,12 @@ from kernels.stages import LAYER_STAGES, STAGES, Site
 from store.run import RunRecord
 from workbench.cells import Cell, cell_json
 from workbench.heat import UNMEASURED, Look, counts, level_edge, look
+from workbench.inquiry import Checked
 from workbench.metrics import METRICS, Metric, format_value, in_band
 from workbench.view import TokenScope
 
+# Cells that were run again on both inputs, or the reason why none were.
+Again = Mapping[Site, Checked] | str
 # The std ratio cannot see order, sign or permutation, so no verdict rests on it alone.
 JUDGE = METRICS["rel_rms"]
 ALIKE, DIFFERENT, NOT_COMPARABLE = 0, 1, 2
@@ -85,7 +88,7 @@ class Comparison:
     def flipped(self) -> tuple[int, int] | None:
         """8-bit activation codes that differ and of how many, over all tokens; None where nothing is rounded alike."""
         counted = [cell.flipped for cell in self.cells if cell.flipped is not None]
-        return (sum(n for n, _ in counted), sum(of for _, of in counted)) if counted else None
+        return (sum(found.flipped for found in counted), sum(found.of for found in counted)) if counted else None
 
     @property
     def config_differences(self) -> dict[str, tuple[Any, Any]]:
@@ -186,8 +189,11 @@ class Comparison:
         words = "" if measures is None else metric.word(measures)
         return f"{cell.site}, {metric.label} {words if value is None else format_value(value)}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the comparison as `compare --json` prints it."""
+    def to_json(self, again: Again | None = None) -> dict[str, Any]:
+        """Return the comparison as `compare --json` prints it.
+
+        again : what running the cells again has shown, None where that was no question.
+        """
         compared, expected = self.counted
         first = self.outside[0].site if self.outside else None
         flipped = self.flipped
@@ -210,8 +216,24 @@ class Comparison:
             "outside_band": len(self.outside),
             "flipped_codes": None if flipped is None else {"flipped": flipped[0], "of": flipped[1], "tokens": "all"},
             "first_outside_band": None if first is None else {"layer": first.layer, "stage": first.stage},
-            "cells": [cell_json(cell, self.row(cell)) for cell in self.cells],
+            "cells": [_with_again(cell_json(cell, self.row(cell)), cell.site, again) for cell in self.cells],
         }
+
+
+def _with_again(record: dict[str, Any], site: Site, again: Again | None) -> dict[str, Any]:
+    """A cell with what running it again has shown, over all tokens; null with the reason where it was not."""
+    if again is None or "shape" not in record:
+        return record
+    checked = again.get(site) if not isinstance(again, str) else None
+    if checked is not None:
+        return record | checked.to_json()
+    why = again if isinstance(again, str) else "no stage that can be run again"
+    words = f"local, inherited and floor are not known: {why}"
+    return (
+        record
+        | dict.fromkeys(("local", "inherited", "floor"))
+        | {"note": f"{record['note']}; {words}" if record["note"] else words}
+    )
 
 
 _STATES = {

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from kernels.stages import Site
 from workbench.bisect.verdict import Decomposition
 from workbench.child_process import ChildProcess
+from workbench.flips import Flips
 from workbench.session import Session
 
 Kind = Literal["bisect", "views", "patch", "parts", "bytes"]
+_COMPARED = ("local", "inherited", "local_share", "inherited_share", "floor", "noise", "a_off", "b_off")
 BISECTED, PATCHED = "bisected", "patched"  # kinds of log entries
 
 
@@ -74,6 +76,15 @@ class Checked:
             return 0.0
         return None if self.cell.local is None or not self.cell.floor else self.cell.local / self.cell.floor
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as `compare --json` prints them; all are over all tokens."""
+        figures = self.cell.to_json()
+        return {name: figures[name] for name in _COMPARED} | {
+            "amplification": self.amplification,
+            "beyond_floor": self.beyond_floor,
+            "unforeseen": self.unforeseen,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -106,7 +117,7 @@ def event_from_wire(record: dict[str, Any]) -> InquiryEvent:
             return Doing(**facts)
         case "Checked":
             cell = facts["cell"] | {"site": Site(*facts["cell"]["site"])}
-            cell["flipped"] = None if cell["flipped"] is None else tuple(cell["flipped"])
+            cell["flipped"] = None if cell["flipped"] is None else Flips(*cell["flipped"])
             return Checked(**facts | {"cell": Decomposition(**cell)})
         case "Answered":
             return Answered(facts["text"], None if facts["site"] is None else Site(*facts["site"]))

@@ -21,6 +21,11 @@ ASPECTS: dict[str, str] = {
 _LAYERS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 
 
+def step_of(aspect: str) -> float:
+    """Factor from one heat level of a view to the next."""
+    return 2.0 if aspect == "amplification" else 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class TokenScope:
     """Which tokens every figure covers, on both sides alike; `position` is the one token of kind "one"."""

@@ -12,14 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.dequantize import dequantize, dequantize_rows
+from kernels.dequantize import dequantize
 from kernels.measures import COL, Measures, summarise
-from kernels.metrics import profile
-from kernels.parallel import over_rows
+from kernels.metrics import profile_weights
 from kernels.weight import Weight
 from store.artifact import Artifact
 
-_CHUNK = 1 << 20  # values dequantized at a time, per thread and side
 # Quantization to 4 bits costs about 0.08 relative RMS; a row beyond this is not explained by it.
 ROW_BAND = 0.5
 _EXPLAINED = 0.5  # a rearrangement explains a tensor if it takes away at least this share of the relative RMS
@@ -126,22 +124,6 @@ def _unmatched(a: Artifact, b: Artifact, name: str) -> TensorDifference:
         type_a=weight.type.name if side == "A" else None,
         type_b=weight.type.name if side == "B" else None,
     )
-
-
-def profile_weights(a: Weight, b: Weight) -> NDArray[np.float64]:
-    """Difference sums per row of two tensors of the same shape, float64 (rows, columns) as in kernels.measures."""
-    columns = a.shape[-1]
-    out = np.empty((len(a.rows), len(COL)))
-    chunk = max(1, _CHUNK // columns)
-
-    def compute(start: int, stop: int) -> None:
-        for first in range(start, stop, chunk):
-            part = slice(first, min(first + chunk, stop))
-            values = (dequantize_rows(w.type, w.rows[part], columns) for w in (a, b))
-            out[part] = profile(*values)
-
-    over_rows(compute, len(a.rows))
-    return out
 
 
 def _worst_row(rows: NDArray[np.float64]) -> tuple[int | None, float | None]:

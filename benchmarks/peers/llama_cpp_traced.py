@@ -42,42 +42,73 @@ class Copies:
         return True
 
 
+class Engine:
+    """A loaded model with its tokens; callbacks are kept because C does not."""
+
+    def __init__(self, wanted: Any) -> None:  # noqa: ANN401
+        tokens, self._copies = wanted["tokens"], Copies()
+        self._quiet = llama.llama_log_callback(lambda _level, _text, _data: None)
+        llama.llama_log_set(self._quiet, ctypes.c_void_p(0))
+        llama.llama_backend_init()
+        model_settings = llama.llama_model_default_params()
+        model_settings.n_gpu_layers = 0
+        model_settings.use_extra_bufts = wanted.get("repack", True)
+        model = llama.llama_model_load_from_file(os.fsencode(wanted["model"]), model_settings)
+        settings = llama.llama_context_default_params()
+        settings.n_ctx = max(256, len(tokens))
+        settings.n_threads = settings.n_threads_batch = wanted["threads"]
+        settings.flash_attn_type = FLASH[wanted.get("flash", "auto")]
+        settings.type_k = settings.type_v = KV_TYPES[wanted.get("kv", "f16")]
+        self._callback = llama.ggml_backend_sched_eval_callback(self._copies)
+        settings.cb_eval = self._callback
+        self._context = llama.llama_init_from_model(model, settings)
+        self._batch = batch = llama.llama_batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+
+    def run(self) -> float:
+        """One pass over all tokens; returns its seconds."""
+        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+        self._copies.arrays.clear()
+        start = time.perf_counter()
+        if llama.llama_decode(self._context, self._batch) != 0:
+            raise RuntimeError("llama_decode failed")
+        llama.llama_synchronize(self._context)
+        return time.perf_counter() - start
+
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of the C library."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+SMALL_STACK = ctypes.create_string_buffer(4096)
+
+
+def keep_amx_out() -> None:
+    """Let the kernel refuse tile registers to this process, as it does while a signal stack is too small for them."""
+    stack = SignalStack(ctypes.addressof(SMALL_STACK), 0, len(SMALL_STACK))
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None)
+
+
+def crashes(wanted: Any) -> bool:  # noqa: ANN401
+    """Whether a run ends the process, as llama.cpp's AMX code does when GCC 12 has compiled it."""
+    child = os.fork()
+    if child == 0:
+        Engine(wanted).run()
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
 def main() -> None:
     """Load the model once, run the tokens as often as asked."""
     wanted = job()
-    tokens, threads = wanted["tokens"], wanted["threads"]
-    quiet = llama.llama_log_callback(lambda _level, _text, _data: None)
-    llama.llama_log_set(quiet, ctypes.c_void_p(0))
-    llama.llama_backend_init()
-    model_settings = llama.llama_model_default_params()
-    model_settings.n_gpu_layers = 0
-    model_settings.use_extra_bufts = wanted.get("repack", True)
-    model = llama.llama_model_load_from_file(os.fsencode(wanted["model"]), model_settings)
-    settings = llama.llama_context_default_params()
-    settings.n_ctx = max(256, len(tokens))
-    settings.n_threads = settings.n_threads_batch = threads
-    settings.flash_attn_type = FLASH[wanted.get("flash", "auto")]
-    settings.type_k = settings.type_v = KV_TYPES[wanted.get("kv", "f16")]
-    copies = Copies()
-    callback = llama.ggml_backend_sched_eval_callback(copies)
-    settings.cb_eval = callback
-    context = llama.llama_init_from_model(model, settings)
-    batch = llama.llama_batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
-        batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
-
-    def run() -> float:
-        llama.llama_memory_clear(llama.llama_get_memory(context), True)
-        copies.arrays.clear()
-        start = time.perf_counter()
-        if llama.llama_decode(context, batch) != 0:
-            raise RuntimeError("llama_decode failed")
-        llama.llama_synchronize(context)
-        return time.perf_counter() - start
-
-    serve(run)
+    if crashes(wanted):
+        keep_amx_out()
+    serve(Engine(wanted).run)
 
 
 if __name__ == "__main__":

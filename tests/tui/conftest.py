@@ -3,12 +3,14 @@ import time
 from collections.abc import Callable
 
 import pytest
-from textual.pilot import Pilot
+from textual.pilot import Pilot, WaitForScreenTimeout
 
 from tests.tui import fakes
 from workbench.app.app import WorkbenchApp
 from workbench.app.map_screen import MapScreen
 from workbench.session import Session
+
+HOPELESS = 300.0  # seconds after which a state that is waited for will not come; kernels may be compiled meanwhile
 
 
 @pytest.fixture(autouse=True)
@@ -18,14 +20,27 @@ def still(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """A key is pressed only when the screen that the last one opened is there, however slow the machine."""
-    press = Pilot.press
+    """A key is pressed only when the screen that the last one opened is there, however slow the machine.
+
+    A pilot waits for the answer of every widget; one that has gone meanwhile never answers, so it is asked anew.
+    """
+    press, wait = Pilot.press, Pilot._wait_for_screen
+
+    async def wait_for_those_that_stay(pilot: Pilot, timeout: float = HOPELESS) -> bool:
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return await wait(pilot, 1.0)
+            except WaitForScreenTimeout:
+                if time.monotonic() > end:
+                    raise
 
     async def press_when_ready(pilot: Pilot, *keys: str) -> None:
         for key in keys:
             await press(pilot, key)
             await until(pilot, lambda: pilot.app.screen.is_mounted)
 
+    monkeypatch.setattr(Pilot, "_wait_for_screen", wait_for_those_that_stay)
     monkeypatch.setattr(Pilot, "press", press_when_ready)
 
 
@@ -40,9 +55,9 @@ def app_for(session: Session, *events: object, layers: int = 4) -> tuple[Workben
     return WorkbenchApp(session, lambda: capture), capture
 
 
-async def until(pilot: Pilot, condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(pilot: Pilot, condition: Callable[[], object]) -> None:
     """Let the app run until the condition holds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + HOPELESS
     while not condition():
         assert time.monotonic() < end, f"never came true; the screen shows\n{screen_text(pilot)}"
         await asyncio.sleep(0.01)

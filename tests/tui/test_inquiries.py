@@ -10,6 +10,7 @@ from workbench.app.map_view import MapView
 from workbench.app.page_screen import PageScreen, VerdictScreen
 from workbench.bisect.verdict import Decomposition
 from workbench.demo import demo_session
+from workbench.flips import Flips
 from workbench.inquiry import BISECTED, Answered, Checked, Doing, Refused, event_from_wire, event_to_wire
 from workbench.session import Session
 
@@ -19,7 +20,9 @@ SPOILT = Site(2, "qkv_matmul")
 def checked(site: Site) -> Checked:
     """A cell whose local difference is a tenth of its floor, or at SPOILT a hundred times it."""
     local = 0.5 if site == SPOILT else 0.0005
-    return Checked(Decomposition(site, 0.6, local, 0.1, 0.005, 1.0, 1.1, (3, 100)), 1.5, site == SPOILT, "", False)
+    return Checked(
+        Decomposition(site, 0.6, local, 0.1, 0.005, 1.0, 1.1, Flips(3, 100, 0.1, 0.4)), 1.5, site == SPOILT, "", False
+    )
 
 
 def app_asking(session: Session, *events: object) -> tuple[WorkbenchApp, list, list]:
@@ -97,8 +100,13 @@ async def test_views_are_streamed_and_what_is_not_known_is_no_number(session, si
         assert view.render_line(19).text.split()[-1] == "?"
         processes[0].say(*map(checked, order[40:]), Answered(""), None)
         await until(pilot, lambda: screen.model.viewed and not screen.asking)
-        await pilot.press("i", "i", "i", "i")
+        signs = []
+        for _ in range(4):
+            await pilot.press("i")
+            await until(pilot, lambda: not screen._changed)
+            signs.append(screen_text(pilot).splitlines()[-2].rpartition("0-7 ")[2].strip())
         assert screen.model.view.aspect == "observed"
+        assert size[1] == 24 or signs == ["×10 a step", "×2 a step", "×10 a step", "×10 a step"]
         assert len(asked) == 1
 
 
@@ -118,20 +126,20 @@ async def test_the_shipped_fault_is_found_and_followed_down_to_the_bytes(tmp_pat
     session = demo_session("permuted_rope", 3, tmp_path / "demo")
     app = WorkbenchApp(session)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await until(pilot, lambda: app.map_screen.phase == "finished", 120)
+        await until(pilot, lambda: app.map_screen.phase == "finished")
         await pilot.press("b")
-        await until(pilot, lambda: isinstance(app.screen, VerdictScreen), 120)
+        await until(pilot, lambda: isinstance(app.screen, VerdictScreen))
         assert "DIVERGENT at layer 3 qkv_matmul: permuted_rope (weights)." in screen_text(pilot)
         await pilot.press("escape")
         assert app.map_screen.model.cursor == Site(3, "qkv_matmul")
         await pilot.press("enter")
-        await until(pilot, lambda: "largest |d| first" in screen_text(pilot), 30)
+        await until(pilot, lambda: "largest |d| first" in screen_text(pilot))
         await pilot.press("b")
-        await until(pilot, lambda: "equal, bit for bit" in screen_text(pilot), 60)
+        await until(pilot, lambda: "equal, bit for bit" in screen_text(pilot))
         assert isinstance(app.screen, PageScreen)
         assert app.screen._text.count("equal, bit for bit") == 2
         assert "dmin" in app.screen._text
         await pilot.press("escape", "p")
-        await until(pilot, lambda: "times)" in screen_text(pilot), 60)
+        await until(pilot, lambda: "times)" in screen_text(pilot))
     (entry,) = (entry for entry in Session.open(session.folder).entries() if entry["kind"] == BISECTED)
     assert entry["culprit"]["cause"] == "permuted_rope"

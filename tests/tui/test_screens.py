@@ -89,10 +89,10 @@ async def test_millions_of_elements_open_and_jump(session):
         await until_filled(pilot)
         elements = Elements(a, b, tuple(range(7)))
         app.push_screen(CellScreen(Site(None, "lm_head"), "all 7 tokens", elements, fakes.config(), str))
-        await until(pilot, lambda: "largest |d| first" in screen_text(pilot), 30)
+        await until(pilot, lambda: "largest |d| first" in screen_text(pilot))
         assert line(pilot, 0).split()[1:3] == ["3", "77777"]
         await pilot.press("s")
-        await until(pilot, lambda: "in index order" in screen_text(pilot), 30)
+        await until(pilot, lambda: "in index order" in screen_text(pilot))
         await pilot.press("G")
         assert line(pilot, elements.count - 1).split()[1:3] == ["6", "151999"]
 
@@ -107,7 +107,7 @@ async def test_weights_are_listed_as_they_are_compared(tmp_path):
         await until_filled(pilot)
         app.map_screen.show_site(Site(0, "ffn_gate"))
         await pilot.press("w")
-        await until(pilot, lambda: "39/39 tensors compared" in screen_text(pilot), 60)
+        await until(pilot, lambda: "39/39 tensors compared" in screen_text(pilot))
         screen = app.screen
         assert isinstance(screen, WeightsScreen)
         assert "mlp.gate_proj.weight" in line(pilot, screen.list.cursor)

@@ -49,9 +49,9 @@ async def figures(session, keys):
     """Measures of all cells in a new app over a session, after pressing keys."""
     app = WorkbenchApp(Session.open(session.folder))
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
-        await until(pilot, lambda: app.map_screen.phase == "finished", 120)
+        await until(pilot, lambda: app.map_screen.phase == "finished")
         assert app.map_screen.exit_code() == 0
         for key in keys:
             await pilot.press(key)
-            await until(pilot, lambda: session.findings_path.name in "".join(screen_text(pilot).split()), 60)
+            await until(pilot, lambda: session.findings_path.name in "".join(screen_text(pilot).split()))
         return {site: cell.measures() for site, cell in app.map_screen.model.cells.items()}

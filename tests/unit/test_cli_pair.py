@@ -67,7 +67,21 @@ def test_compare_follows_its_schema_and_finds_the_exchanged_projections(folder, 
     assert record["tokens"] == [int(token) for token in TOKENS.split(",")]
     assert record["first_outside_band"] == {"layer": 3, "stage": "ffn_gate"}
     assert record["compared"] == record["expected"] == 99
+    for cell in record["cells"]:
+        assert abs(cell["inherited"] - cell["local"]) <= cell["rel_rms"] * (1 + 1e-6)
+        assert cell["rel_rms"] <= (cell["inherited"] + cell["local"]) * (1 + 1e-6)
+        assert cell["status"] == "identical" or abs(cell["inherited_share"] + cell["local_share"] - 1) < 1e-6
+        assert cell["beyond_floor"] == ((cell["layer"], cell["stage"]) in ((3, "ffn_gate"), (3, "ffn_up")))
     assert (record["a"]["numeric_path"], record["b"]["numeric_path"]) == ("ggml", "apr")
+
+
+def test_compare_says_on_request_which_cells_add_what_rounding_does_not(folder, capsys):
+    pair = ["compare", str(MODEL), str(folder / "swapped.apr"), "--tokens", TOKENS]
+    assert run([*pair, "--local"]) == 1
+    words = "99 cells run again: 2 add more than rounding and formats explain, the first is layer 3 ffn_gate, local "
+    assert words in capsys.readouterr().out
+    record, _ = called([*pair, "--no-local"], capsys, 1)
+    assert {cell["floor"] for cell in record["cells"]} == {None}
 
 
 def test_a_healthy_copy_is_alike_on_one_path_and_within_the_band_on_two(folder, capsys):
@@ -82,6 +96,8 @@ def test_a_trace_of_a_run_is_that_run(folder, capsys):
     record, _ = called(["compare", folder / "a.h5", MODEL], capsys, 0)
     assert {cell["status"] for cell in record["cells"]} == {"identical"}
     assert record["prompt"] is None
+    assert {cell["local"] for cell in record["cells"]} == {None}
+    assert all("A is a recorded trace, which cannot be run again" in cell["note"] for cell in record["cells"])
 
 
 def test_scope_covers_the_same_token_of_both_sides(folder, capsys):
@@ -92,6 +108,7 @@ def test_scope_covers_the_same_token_of_both_sides(folder, capsys):
     assert gate == next(cell for cell in other["cells"] if (cell["layer"], cell["stage"]) == (0, "ffn_gate"))
     values = open_trace(folder / "a.h5").read(Site(0, "ffn_gate"))[6].astype(np.float64)
     assert gate["std_a"] == pytest.approx(values.std(), rel=1e-12)
+    assert "all tokens together" in gate["note"]
     assert "tokens 0 to 6" in refused(["compare", folder / "a.h5", MODEL, "--scope", "7"], capsys)
 
 

@@ -2,27 +2,33 @@
 
 from itertools import combinations
 
-from kernels import matmul_float, matmul_ggml, packed_dot
+from kernels import matmul_float, matmul_ggml
+from kernels.byte_products import available
 from kernels.packed_dot import BLOCK_32, Q4_K, Q5_K, Q6_K
+from kernels.weight import TensorType
 
-SCHEMES = (BLOCK_32, Q4_K, Q5_K, Q6_K)
+KINDS = {BLOCK_32: TensorType.Q8_0, Q4_K: TensorType.Q4_K, Q5_K: TensorType.Q5_K, Q6_K: TensorType.Q6_K}
 
 
 def names(module):
-    """Qualified names of the multi-token loops of a module: the names that Numba links them by."""
+    """Qualified names of the closures of a module: the names that Numba links them by."""
     values = vars(module).values()
-    return [value.py_func.__qualname__ for value in values if getattr(value, "__name__", "") == "run"]
+    return [value.py_func.__qualname__ for value in values if "<locals>" in getattr(value, "__qualname__", "")]
+
+
+def multipliers():
+    made = [matmul_ggml.multiplier(scheme, how, type) for how in available() for scheme, type in KINDS.items()]
+    return [closure.py_func.__qualname__ for closure in made]
 
 
 def test_closures_of_one_definition_have_names_of_their_own():
     loops = names(matmul_float) + names(matmul_ggml)
     assert len(loops) >= 10
-    plain = [packed_dot.plain_dot(scheme, tokens).py_func.__qualname__ for scheme in SCHEMES for tokens in (1, 2, 3, 4)]
-    for group in (loops, plain):
+    for group in (loops, multipliers()):
         assert all(one != other for one, other in combinations(group, 2))
 
 
 def test_names_stay_the_same_from_process_to_process():
     """Else nothing would ever be found in the cache."""
-    assert packed_dot.plain_dot(Q4_K, 2).py_func.__qualname__ == packed_dot.plain_dot(Q4_K, 2).py_func.__qualname__
-    assert not any("0x" in name for name in names(matmul_float))
+    assert multipliers() == multipliers()
+    assert not any("0x" in name for name in names(matmul_float) + multipliers())

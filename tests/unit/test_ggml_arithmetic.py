@@ -1,4 +1,4 @@
-"""The 8-bit arithmetic against ggml's own C functions, and the vector code against plain loops."""
+"""The 8-bit arithmetic against ggml's own C functions, by every way to multiply bytes that this processor has."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ import pytest
 
 from kernels import packed_dot
 from kernels.activations import quantize_q8_0, quantize_q8_k
-from kernels.compiler import helper
+from kernels.byte_products import available
 from kernels.dequantize import dequantize
-from kernels.matmul_ggml import matmul_ggml
-from kernels.weight import BLOCKS, TensorType
+from kernels.matmul_ggml import matmul_ggml, multiplier, packed, round_activations
+from kernels.weight import BLOCKS, TensorType, Weight
 from tests.random_weights import random_activations, random_weight
 
 QUANTIZED = [type for type in TensorType if BLOCKS[type].elements > 1]
@@ -49,33 +49,24 @@ def test_dequantized_values_are_those_of_gguf(type):
     assert np.array_equal(dequantize(weight).view(np.uint32), expected.view(np.uint32))
 
 
-@pytest.mark.skipif(not packed_dot.HAS_AVX2, reason="there is only the plain loop on this processor")
-@pytest.mark.parametrize("name", ["BLOCK_32", "Q4_K", "Q5_K", "Q6_K"])
-def test_vector_and_plain_dots_have_the_same_bits(name):
-    scheme = getattr(packed_dot, name)
-    vector = packed_dot.vector_dot(scheme, 3)
-    run, plain = helper()(lambda *arguments: vector(*arguments)), packed_dot.plain_dot(scheme, 3)
-    rng, n = np.random.default_rng(5), 1024
-    blocks = n // (32 * scheme.groups)
-    for _ in range(20):
-        codes = rng.integers(-128, 128, n) if scheme.signed else rng.integers(0, 64, n)
-        x = rng.integers(-127, 128, (4, n)).astype(np.int8)
-        scales = rng.integers(-128, 128, n // 16) if scheme.scales == 2 else rng.integers(0, 64, n // 32)
-        arrays = (
-            1,
-            blocks,
-            codes.astype(np.int8),
-            scales.astype(np.int16),
-            rng.integers(0, 64, n // 32).astype(np.int16),
-            rng.standard_normal(blocks).astype(np.float32),
-            rng.standard_normal(blocks).astype(np.float32),
-            x,
-            rng.standard_normal((4, blocks)).astype(np.float32),
-            x.reshape(4, -1, 16).sum(2, dtype=np.int16),
-            x.reshape(4, -1, 32).sum(2, dtype=np.int16),
-        )
-        ours, theirs = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
-        run(*arrays, ours, 5, 2)
-        plain(*arrays, theirs, 5, 2)
-        assert theirs[1:, 2].all()
-        assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32))
+@pytest.mark.parametrize("how", available(), ids=lambda how: how.name)
+@pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
+def test_every_way_to_multiply_bytes_has_the_bits_of_ggml(type, how, recorded):
+    schemes = {TensorType.Q4_K: packed_dot.Q4_K, TensorType.Q5_K: packed_dot.Q5_K, TensorType.Q6_K: packed_dot.Q6_K}
+    multiply = multiplier(schemes.get(type, packed_dot.BLOCK_32), how, type)
+    x, weight = random_activations(7, TOKENS, COLUMNS), random_weight(int(type), type, ROWS, COLUMNS)
+    ours = np.empty((TOKENS, ROWS), np.float32)
+    codes = round_activations(x, type)
+    multiply(int(type), COLUMNS, weight.rows, *packed(codes, type, how), ours, 0, ROWS)
+    assert np.array_equal(ours.view(np.uint32), recorded[type.name].view(np.uint32))
+
+
+@pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
+def test_products_do_not_depend_on_their_neighbours(type):
+    """Odd numbers of rows and tokens, a row that ends within a chunk, and rows shared out from any row on."""
+    columns = 512 if BLOCKS[type].elements == 256 else 416
+    x, weight = random_activations(3, 9, columns), random_weight(5, type, 23, columns)
+    together = matmul_ggml(x, weight)
+    for token, row in ((0, 0), (8, 22), (5, 17)):
+        alone = Weight("w", type, (1, columns), weight.rows[row : row + 1])
+        assert matmul_ggml(x[token : token + 1], alone)[0, 0] == together[token, row]

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kernels.dequantize import dequantize
 from kernels.measures import summarise
-from kernels.metrics import logit_agreement, profile
+from kernels.metrics import gap_percentiles, logit_agreement, profile, profile_weights
+from kernels.weight import TensorType
+from tests.random_weights import random_weight
 from workbench.metrics import METRICS, in_band
 
 # A norm below the smallest normal float32 counts as zero, which the textbook does not say.
@@ -117,6 +120,37 @@ def test_a_flipped_sign_hides_from_the_std_ratio_but_not_from_the_others():
     assert in_band(METRICS["std_ratio"], ours)
     assert in_band(METRICS["rel_rms"], ours) is False
     assert in_band(METRICS["one_minus_cosine"], ours) is False
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_percentiles_are_those_of_all_finite_differences(monkeypatch, threads):
+    monkeypatch.setenv("WORKBENCH_THREADS", threads)
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2, 5, 40_001)).astype(np.float32)
+    a[2] = b[2]  # a fifth of the differences is 0
+    b[1, :3] = np.nan, np.inf, -np.inf
+    d = np.abs(a - b)
+    expected = np.percentile(d[np.isfinite(d)].astype(np.float64), (50, 90, 99))
+    assert list(gap_percentiles(a, b).values()) == pytest.approx(expected, rel=1e-12)
+    assert gap_percentiles(a[:1, :1], b[:1, :1]) == dict.fromkeys(("p50", "p90", "p99"), d[0, 0])
+    assert gap_percentiles(a[1:2, :3], b[1:2, :3]) == {}
+
+
+def test_a_row_with_values_that_are_not_finite_is_measured_like_the_rest_of_it():
+    a, b = np.random.default_rng(3).standard_normal((2, 1, 777)).astype(np.float32)
+    holed_a, holed_b = (np.insert(x, [0, 300, 300, 777], 1.0, axis=1) for x in (a, b))
+    holed_a[0, [0, 301]], holed_b[0, [301, 302, 780]] = np.nan, (np.inf, -np.inf, np.nan)
+    ours, whole = measures(holed_a, holed_b), measures(a, b)
+    assert (ours.finite, ours.nonfinite_a, ours.nonfinite_b) == (777, 2, 3)
+    for name in ("std_ratio", "rel_rms", "one_minus_cosine", "mean_shift", "max_abs", "max_a", "max_ulp"):
+        assert getattr(ours, name) == getattr(whole, name)
+    assert holed_a[0, ours.max_channel] == a[0, whole.max_channel]
+
+
+@pytest.mark.parametrize("type", [TensorType.Q4_K, TensorType.BF16, TensorType.F32])
+def test_stored_tensors_are_measured_as_their_values(type):
+    a, b = random_weight(0, type, 70, 1024), random_weight(1, TensorType.Q6_K, 70, 1024)
+    assert (profile_weights(a, b) == profile(dequantize(a), dequantize(b))).all()
 
 
 def test_unlike_shapes_are_refused():

@@ -15,11 +15,16 @@ from kernels.stages import Site
 from kernels.weight import BLOCKS, TensorType
 from store.artifact import open_artifact
 from tests.artifacts import tiny_gguf, tiny_model
+from tests.foreign_dumps import run as stages_of
+from tests.foreign_dumps import write_llama_dump
 from tests.random_weights import random_weight
+from workbench.__main__ import run
 from workbench.bisect.blocks import read_block
+from workbench.bisect.element_text import element_text
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.provenance import element, fma
 from workbench.demo import MODEL
+from workbench.session import Session
 
 TYPES = ("Q4_0", "Q5_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 TOKENS = (3, 1, 4, 1, 5)
@@ -37,8 +42,8 @@ def test_a_block_taken_apart_stands_for_its_dequantized_values(name):
             assert (block.values.view(np.uint32) == expected.view(np.uint32)).all()
 
 
-@pytest.mark.parametrize("path", ["ggml", "apr"])
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("path", ["ggml", "apr", "f32"])
+@pytest.mark.parametrize("name", [*TYPES, "F32", "F16", "BF16"])
 def test_every_product_is_computed_again_bit_for_bit(name, path):
     model = tiny_model("qwen2", name, layers=1)
     values = dict(forward(model, TOKENS, numeric_path(path)))
@@ -53,12 +58,11 @@ def test_every_product_is_computed_again_bit_for_bit(name, path):
                 assert found.value == pytest.approx(sum(t.partial for t in found.terms), rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("path", ["f64", "f32", "ggml"])
-def test_where_the_order_of_sums_is_not_known_the_float64_sum_says_so(path):
-    model = tiny_model("llama", "F16", layers=1)
-    values = dict(forward(model, TOKENS, numeric_path(path)))
+def test_in_float64_the_sum_says_that_it_is_in_no_certain_order():
+    model, path = tiny_model("llama", "F16", layers=1), numeric_path("f64")
+    values = dict(forward(model, TOKENS, path))
     site = Site(0, "ffn_out")
-    found = element(model, numeric_path(path), site, values[Site(0, "ffn_swigl")][1], 5)
+    found = element(model, path, site, values[Site(0, "ffn_swigl")][1], 5)
     assert not found.exact_order
     assert found.value == pytest.approx(float(values[site][1, 5]), rel=1e-5, abs=1e-7)
 
@@ -121,3 +125,27 @@ def test_fma_where_rounding_twice_goes_wrong():
     a, c = np.float32(1 + 2**-12), np.float32(2**-60)
     b = np.array([1 + 2**-12], np.float32)  # the product is a tie in float32 but for c, which float64 cannot hold
     assert fma(a, b, np.array([c]))[0] == nearest(Fraction(float(a)) * Fraction(float(b[0])) + Fraction(float(c)))
+
+
+def test_a_trace_is_explained_with_the_weights_of_the_model_beside_it(tmp_path, capsys):
+    tiny_gguf(tmp_path / "m.gguf", "qwen2", "Q8_0")
+    model = open_artifact(tmp_path / "m.gguf")
+    stages, site = stages_of(model, TOKENS, "ggml"), Site(1, "ffn_up")
+    nudged, moved = (stages[site].copy() for _ in range(2))
+    nudged[1, 9] = np.nextafter(nudged[1, 9], np.float32(9))
+    moved[1, 9] *= np.float32(1.001)
+    for number, (values, words) in enumerate(
+        (
+            (stages[site], "equal, bit for bit"),
+            (nudged, "equal but for the last bits: another order of sums"),
+            (moved, "NOT EQUAL"),
+        )
+    ):
+        write_llama_dump(tmp_path / "dump.npz", model, stages | {site: values}, TOKENS)
+        place = tmp_path / str(number)
+        command = ["open", tmp_path / "m.gguf", tmp_path / "dump.npz", "--session", place, "--json"]
+        assert run([*map(str, command)]) in (0, 1), capsys.readouterr().err
+        a, b = "\n".join(element_text(Session.open(place), site, 1, 9)).split("\nB  ")
+        assert "equal, bit for bit" in a
+        assert b.startswith("a trace of llama.cpp, with the weights of the model beside it")
+        assert words in b

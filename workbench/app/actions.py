@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
-from workbench.heat import LEGEND
+from workbench.heat import LEGEND, LEVELS, OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ def _list_moves(screen: str) -> tuple[Action, ...]:
     )
 
 
+_PATCH = "Exchange this stage between A and B: what is it worth in the output?"
+
 ACTIONS: tuple[Action, ...] = (
     Action(EVERYWHERE, "question_mark,f1", "app.show_help", "Help", "List every key.", show=True),
     Action(
@@ -65,7 +67,6 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "map", "i", "app.cycle_aspect", "View", "Observed, local, inherited, amplification, local / floor.", show=True
     ),
-    Action("map", "P", "app.patch", "Patch", "Exchange this stage between A and B: what is it worth in the output?"),
     Action("map", "n", "next_outside(1)", "Next !", "Go to the next cell out of band.", show=True),
     Action("map", "N", "next_outside(-1)", "Previous !", "Go to the previous cell out of band."),
     Action("map", "m", "cycle_metric(1)", "Metric", "Show the next metric.", show=True),
@@ -77,6 +78,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("map", "a", "app.add_note", "Note", "Write a hypothesis about this cell.", show=True),
     Action("map", "w", "app.show_weights", "Weights", "Compare every weight tensor.", show=True),
     Action("map", "q", "app.quit", "Quit", "Leave; the session is saved.", show=True),
+    Action("map", "P", "app.patch", "Patch", _PATCH, show=True),
     Action("map", "e", "app.export", "Export", "Write the findings of this session to a file.", show=True),
     Action("map", "c", "app.show_config", "Config", "Both configurations side by side, differences first.", show=True),
     Action("map", "H", "app.show_hypotheses", "Hypotheses", "List the hypotheses of this session."),
@@ -95,6 +97,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("cell", "colon,slash", "goto", "Go to", "Go to an index, or to token,channel.", show=True),
     Action("cell", "b", "bytes", "Bytes", "The blocks of the weight row behind this element, recomputed.", show=True),
     Action("cell", "p", "app.show_parts", "Parts", "Local error by token, head, channel and block.", show=True),
+    Action("cell", "P", "app.patch", "Patch", _PATCH, show=True),
     Action("cell", "w", "app.show_weights", "Weight", "Show the weight tensor that this stage uses.", show=True),
     Action("cell", "a", "app.add_note", "Note", "Write a hypothesis about this cell.", show=True),
     *_list_moves("cell"),
@@ -179,3 +182,5 @@ def help_lines(screen: str) -> Iterator[tuple[str, str]]:
     for sign in LEGEND.split("   "):
         glyph, _, meaning = sign.partition(" ")
         yield glyph, meaning
+    yield OUTSIDE, "in the other views (i): more than rounding, formats or the inputs explain"
+    yield f"0-{LEVELS - 1}", "in the view of amplification: a factor of 2 per step"

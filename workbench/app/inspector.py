@@ -90,13 +90,14 @@ class Inspector(Static):
         self.update(
             panel_text(report, self.size.height)
             if self.panel
-            else compact_text(report, self.size.width, self.size.height)
+            else compact_text(report, self.size.width, self.size.height),
+            layout=False,  # the size is the screen's affair
         )
 
     def say(self, sentence: str) -> None:
         """Show a sentence in place of a site."""
         self._report = None
-        self.update(Text(sentence, "bold"))
+        self.update(Text(sentence, "bold"), layout=False)
 
     def on_resize(self) -> None:
         """Fill the new size."""
@@ -130,8 +131,7 @@ def panel_text(report: CellReport, lines: int) -> Text:
             text.append(f"{_where(report.cell, measures)}\n")
     if not report.again_first:
         text.append(again)
-    if report.cell.flipped is not None:
-        text.append(f" int8 codes flipped {report.cell.flipped[0]} of {report.cell.flipped[1]}\n")
+    text.append("".join(f" {line}\n" for line in _flipped_lines(report.cell)))
     if report.row is None and report.cell.percentiles:
         parts = (f"{name} {format_value(value)}" for name, value in report.cell.percentiles.items())
         text.append(f" |d| {' '.join(parts)}\n")
@@ -164,6 +164,8 @@ def compact_text(report: CellReport, width: int, lines: int) -> Text:
         parts.append(report.why_no_number())
     else:
         parts += checked_lines(report.checked)
+        if report.checked is not None and report.cell is not None:
+            parts += _flipped_lines(report.cell)
         for key in dict.fromkeys((report.metric.key, "std_ratio", "rel_rms", "one_minus_cosine", "max_abs")):
             metric = METRICS[key]
             parts.append(f"{metric.label} {figure(metric, measures)}{mark(metric, measures)}")
@@ -181,13 +183,23 @@ def checked_lines(checked: Checked | None) -> list[str]:
     mark = "!" if checked.beyond_floor else ""
     lines = [f"local {_known(cell.local)}{mark}, inherited {_known(cell.inherited)}"]
     lines += [f"floor {format_value(cell.floor)}, local is {_known(floors)}× that"]
+    if cell.noise is not None:
+        lines += [f"noise measured {format_value(cell.noise)}"]
     lines += [f"off float64: A {format_value(cell.a_off)}×, B {format_value(cell.b_off)}× floor"]
     if grown is not None:
         lines.append(f"amplification {format_value(grown)}")
-    if cell.flipped is not None:
-        lines.append(f"codes flipped {cell.flipped[0]} of {cell.flipped[1]}")
     if checked.forecast:
         lines.append(f"forecast {checked.forecast}{'!' if checked.unforeseen else ''}")
+    return lines
+
+
+def _flipped_lines(cell: Cell) -> list[str]:
+    """Activation codes of the two sides that differ, and how far they are from not doing so."""
+    if cell.flipped is None:
+        return []
+    lines = [f"int8 codes flipped {cell.flipped.flipped} of {cell.flipped.of}"]
+    if cell.flipped.median is not None and cell.flipped.largest is not None:
+        lines.append(f"by {cell.flipped.median:.2g} of a step, at most {cell.flipped.largest:.2g}")
     return lines
 
 

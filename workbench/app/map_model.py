@@ -9,7 +9,7 @@ from workbench.cells import Cell
 from workbench.heat import Look, level_edge, look, look_of
 from workbench.inquiry import Checked
 from workbench.metrics import METRICS, Metric
-from workbench.view import OBSERVED, View, filtered
+from workbench.view import OBSERVED, View, filtered, step_of
 
 
 class MapModel:
@@ -118,8 +118,7 @@ class MapModel:
             outside = checked is not None and (
                 checked.unforeseen if aspect in ("inherited", "amplification") else checked.beyond_floor
             )
-            step = 2.0 if aspect == "amplification" else 10.0
-            known = self._looks[site] = look_of(self._aspect(checked), self._largest, outside, step)
+            known = self._looks[site] = look_of(self._aspect(checked), self._largest, outside, step_of(aspect))
         return known
 
     def _aspect(self, checked: Checked | None) -> float | None:

@@ -4,36 +4,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.message import Message
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Static
 
 from kernels.errors import WorkbenchError
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from store.text import printable
 from workbench.app.actions import bindings
 from workbench.app.feed import CaptureEvent, Feed, StartCapture
 from workbench.app.inspector import CellReport, Inspector
 from workbench.app.laboratory import Laboratory, StartInquiry
+from workbench.app.map_keys import MapKeys
 from workbench.app.map_model import MapModel
 from workbench.app.map_view import MapView, width_of
-from workbench.app.metric_screen import MetricScreen
-from workbench.app.prompt_screen import PromptScreen
+from workbench.app.map_words import Phase, legend, status
 from workbench.app.sources import open_tensors
 from workbench.app.status_line import StatusLine
 from workbench.app.workers import ReportsWorkerErrors, complain
 from workbench.capture import CellReady, Failed, Finished, Progress, SideReady
 from workbench.cells import Cell
-from workbench.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
 from workbench.inquiry import Checked
-from workbench.metrics import METRICS
-from workbench.view import ASPECTS, OBSERVED, TokenScope, View, filter_problem, filtered
+from workbench.view import OBSERVED, View
 
 if TYPE_CHECKING:
     from store.run import RunRecord
@@ -41,17 +37,11 @@ if TYPE_CHECKING:
 
 PANEL = 38  # columns of the inspector beside the map
 SMALLEST = (60, 20)
-LEGEND = (
-    f"{IDENTICAL[0]} same  {ABSENT[0]} no such stage  {UNMEASURED[0]} unmeasured  {UNCOMPARABLE[0]} unlike  "
-    f"{OUTSIDE} out of band  0-{LEVELS - 1} ×10 a step"
-)
 SAVE_AFTER = 0.3  # seconds without another change of the view
 REFRESH = 0.1  # seconds between two paintings of the status line
 
-Phase = Literal["running", "stopping", "stopped", "failed", "finished"]
 
-
-class MapScreen(ReportsWorkerErrors, Screen[None]):
+class MapScreen(ReportsWorkerErrors, MapKeys):
     """Shows a session; `start_capture` makes the process that fills it.
 
     asking : how far the work on a question is; empty when there is none.
@@ -91,7 +81,7 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
             yield MapView(self.model, id="map")
             yield Inspector(id="inspector")
         yield self.laboratory
-        yield Static(LEGEND, id="legend", markup=False)
+        yield Static(legend(self.model.view.aspect), id="legend", markup=False)
         yield Static(f"The map needs {SMALLEST[0]}x{SMALLEST[1]} characters.", id="too-small", markup=False)
         yield Footer(show_command_palette=False, compact=True)
 
@@ -133,11 +123,6 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
 
     # The view
 
-    @property
-    def map(self) -> MapView:
-        """The map."""
-        return self.query_one(MapView)
-
     def change_view(self, view: View) -> None:
         """Show the map in another way, and save that soon."""
         self.model.set_view(view)
@@ -146,9 +131,9 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
         self._view_changed()
 
     def on_map_view_cursor_moved(self) -> None:
-        """Show the cell that the cursor stands on."""
-        self._show_cell()
-        self._view_changed()
+        """Paint the cursor where it is now; only then show the cell."""
+        self.call_after_refresh(self._show_cell)
+        self._save_soon()
 
     async def on_map_view_opened(self) -> None:
         """Open the cell that was clicked."""
@@ -156,6 +141,9 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
 
     def _view_changed(self) -> None:
         self._changed = True
+        self._save_soon()
+
+    def _save_soon(self) -> None:
         if self._save_timer is None:
             self._save_timer = self.set_timer(SAVE_AFTER, self.save_view)
 
@@ -166,73 +154,6 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
             self.session.save_view(self.model.view.to_json())
         except WorkbenchError as error:
             complain(self.app, error)
-
-    def action_move(self, rows: int, columns: int) -> None:
-        """Move the cursor."""
-        self.map.move(rows, columns)
-
-    def action_next_outside(self, direction: int) -> None:
-        """Go to the next or previous cell out of band."""
-        metric = self.model.metric
-        site = self.model.next_outside(direction)
-        if site is not None:
-            self.map.go(site)
-        elif metric.band is None:
-            self.notify(f"{metric.label} has no band; choose a metric that has one (m).", markup=False)
-        else:
-            self.notify(f"No {'further' if direction > 0 else 'earlier'} cell is out of band.", markup=False)
-
-    def action_cycle_metric(self, direction: int) -> None:
-        """Show the next or previous metric."""
-        keys = list(METRICS)
-        here = keys.index(self.model.view.metric)
-        self.change_view(replace(self.model.view, metric=keys[(here + direction) % len(keys)]))
-
-    def action_pick_metric(self) -> None:
-        """Choose the metric from a list."""
-
-        def picked(key: str | None) -> None:
-            if key is not None:
-                self.change_view(replace(self.model.view, metric=key))
-
-        self.app.push_screen(MetricScreen(self.model.view.metric), picked)
-
-    def action_cycle_tokens(self) -> None:
-        """Show all tokens, the last, or one."""
-        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.following()))
-
-    def action_shift_token(self, by: int) -> None:
-        """Show one token, the one before or after."""
-        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.shifted(by, self.model.tokens)))
-
-    def show_site(self, site: Site) -> None:
-        """Put the cursor on a site; a filter that hides it is taken away."""
-        if site not in self.model.sites():
-            self.change_view(replace(self.model.view, filter=""))
-        if site in self.model.sites():
-            self.map.go(site)
-        else:
-            self.notify(f"The map has no {site}.", markup=False)
-
-    def action_transpose(self) -> None:
-        """Exchange rows and columns."""
-        self.change_view(replace(self.model.view, transposed=not self.map.stage_rows))
-
-    def action_filter(self) -> None:
-        """Ask which stages and layers to show."""
-
-        def problem(text: str) -> str:
-            _, layers = filtered(text, self.model.layers)
-            nothing = self.model.layers and not layers
-            return filter_problem(text) or (f"The layers are 0-{self.model.layers - 1}." if nothing else "")
-
-        def entered(text: str | None) -> None:
-            if text is not None:
-                self.change_view(replace(self.model.view, filter=text.strip()))
-
-        self.app.push_screen(
-            PromptScreen("Stages and layers to show: ffn 3-7", self.model.view.filter, problem), entered
-        )
 
     # The capture
 
@@ -406,28 +327,7 @@ class MapScreen(ReportsWorkerErrors, Screen[None]):
 
     def _refresh_words(self) -> None:
         """Say what is shown and how far it is, if anything has changed."""
-        if not self._changed:
-            return
-        self._changed = False
-        compared, expected = counts(self.model.cells.values())
-        if self.model.layers:
-            absent = len(self.model.cells) - expected
-            expected = len(execution_order(self.model.layers)) - absent
-        metric = self.model.metric
-        outside = f"{len(self.model.outside())} out of band" if metric.band else "no band"
-        counted = f" │ {compared}/{expected} compared, {outside}"
-        doing = f" │ {self._asking or self._doing}"
-        aspect = self.model.view.aspect
-        if aspect == OBSERVED:
-            text = Text(f" {metric.label} │ {self._scope()} │ observed", "bold")
-        else:
-            tokens = TokenScope().label(self.model.tokens)
-            text = Text(f" {ASPECTS[aspect]} │ {tokens}", "bold")
-            counted = f" │ {len(self.model.checked)} cells run again, {len(self.model.outside())} unexplained"
-        if self.model.view.filter:
-            text.append(f" │ /{printable(self.model.view.filter, 30)}", "bold")
-        if self.phase == "finished" and not self._asking:
-            text.append(counted).append(doing)
-        else:
-            text.append(doing, "bold reverse" if self.phase == "failed" else "").append(counted)
-        self.query_one(StatusLine).say(text)
+        if self._changed:
+            self._changed = False
+            self.query_one(StatusLine).say(status(self.model, self.phase, self._doing, self._asking))
+            self.query_one("#legend", Static).update(legend(self.model.view.aspect), layout=False)

@@ -14,7 +14,7 @@ from workbench.stage_tensors import stage_tensors
 if TYPE_CHECKING:
     from store.artifact import Artifact
     from store.trace import Trace
-    from workbench.session import Session
+    from workbench.session import Session, Side
     from workbench.view import TokenScope
 
 
@@ -77,23 +77,24 @@ def open_artifacts(session: "Session") -> tuple["Artifact", "Artifact"]:
 
     Raises WorkbenchError where a file cannot be read, or is not the one that was traced.
     """
+    return open_model(session.spec.a), open_model(session.spec.b)
+
+
+def open_model(side: "Side") -> "Artifact":
+    """Open the model file of one side; WorkbenchError as in `open_artifacts`."""
     from store.artifact import open_artifact
     from store.trace import open_trace
     from workbench.sides import is_trace
 
-    def side(given: str, numeric_path: str) -> "Artifact":
-        if numeric_path:
-            return open_artifact(given)
-        if Path(given).exists() and not is_trace(Path(given)):
-            raise WorkbenchError(f"{printable(given)} is a trace of another engine, which holds no weights")
-        run = open_trace(given).run
-        artifact = open_artifact(run.artifact)
-        if artifact.size != run.size:
-            raise WorkbenchError(f"{printable(run.artifact)} is not the file that was traced; put that one back there.")
-        return artifact
-
-    a, b = session.spec.a, session.spec.b
-    return side(a.path, a.numeric_path), side(b.path, b.numeric_path)
+    if side.numeric_path:
+        return open_artifact(side.path)
+    if Path(side.path).exists() and not is_trace(Path(side.path)):
+        raise WorkbenchError(f"{printable(side.path)} is a trace of another engine, which holds no weights")
+    run = open_trace(side.path).run
+    artifact = open_artifact(run.artifact)
+    if artifact.size != run.size:
+        raise WorkbenchError(f"{printable(run.artifact)} is not the file that was traced; put that one back there.")
+    return artifact
 
 
 def tensor_types(session: "Session", site: Site) -> str:

@@ -9,7 +9,7 @@ from store.text import printable
 from workbench.bisect.announced import Progress
 from workbench.bisect.detail import Detail, detail_json, worst_blocks, worst_channels
 from workbench.bisect.question import Answer, Source
-from workbench.bisect.verdict import Bisection, Culprit, Verdict, bisection_json
+from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict, bisection_json
 from workbench.fingerprints import sha256_of
 from workbench.metrics import format_value
 
@@ -121,9 +121,9 @@ def _verdict(found: Bisection) -> str:
 def _coverage(answer: Answer) -> str:
     if answer.compared is not None:
         return f"no cell; {answer.compared} cells of two traces were compared"
-    checked = answer.bisection.checked
+    checked, cells = answer.bisection.checked, answer.bisection.cells
     stop = f", in execution order up to {checked[-1].site}" if checked else ""
-    return f"{len(checked)} cells{stop}"
+    return f"{len(checked)}{'' if cells is None else f' of {cells}'} cells{stop}"
 
 
 def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
@@ -136,13 +136,7 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
         yield _row("left over", f"{format_value(culprit.residual)} of the norm, after that cause")
     cell = next((cell for cell in found.checked if cell.site == culprit.site), None)
     if cell is not None:
-        parts = (
-            ("observed", cell.observed),
-            ("local", cell.local),
-            ("inherited", cell.inherited),
-            ("floor", cell.floor),
-        )
-        yield _row("cell", ", ".join(f"{name} {format_value(value)}" for name, value in parts) + ", of B's norm")
+        yield _row("cell", f"{_figures(cell)}, of B's norm")
     shares = [f"{name} {round(share, 3) + 0.0:.1%}" for name, share in culprit.shares.items() if share is not None]
     if shares:
         yield _row("shares", ", ".join(shares))
@@ -157,10 +151,13 @@ def _plain(value: object) -> str:
 def detail_lines(detail: Detail) -> Iterator[str]:
     """A cell taken apart, for a reader."""
     found = detail.breakdown
-    yield _row("cell", f"{found.site}, local error by part, in multiples of the median part")
-    for name, part in (("token", found.per_token()), ("head", found.per_head())):
-        if part.size:
-            yield _row(f"{name}s", " ".join(map(format_value, part.tolist())))
+    if detail.cell is not None:
+        yield from _noise(detail.cell)
+    yield _row("cell", f"{found.site}, local error by part, root mean square (in multiples of the median part)")
+    yield _row("tokens", " ".join(map(format_value, found.per_token().tolist())))
+    heads = zip(found.heads, found.per_head().tolist(), strict=True)
+    if found.heads:
+        yield _row("heads", ", ".join(f"{name} {format_value(value)}" for name, value in heads))
     yield from (_row("channel", _part(worst, "channel")) for worst in worst_channels(found)[:5])
     yield from (_row("block", _part(worst, "channel", "block")) for worst in worst_blocks(found)[:5])
     if (known := detail.forecast) is not None:
@@ -170,6 +167,25 @@ def detail_lines(detail: Detail) -> Iterator[str]:
             f"{format_value(known.observed)} observed, {format_value(known.predicted)} forecast from the inputs, "
             f"{format_value(known.unexplained)} unexplained: {words}",
         )
+    yield from (_row("not known", sentence) for sentence in detail.unknown)
+
+
+def _noise(cell: Decomposition) -> Iterator[str]:
+    """What a cell's local error is measured against."""
+    yield _row("figures", f"{_figures(cell)}, of B's norm")
+    if cell.noise is not None:
+        yield _row("noise", f"{format_value(cell.noise)} measured: both paths on A's weights and A's input")
+        yield _row(
+            "float64", f"A is {format_value(cell.a_off)} times, B {format_value(cell.b_off)} times its floor off"
+        )
+    if (flipped := cell.flipped) is not None:
+        distance = f", {flipped.distance}" if flipped.distance else ""
+        yield _row("flipped", f"{flipped.flipped} of {flipped.of} activation codes{distance}")
+
+
+def _figures(cell: Decomposition) -> str:
+    figures = ("observed", cell.observed), ("local", cell.local), ("inherited", cell.inherited), ("floor", cell.floor)
+    return ", ".join(f"{name} {format_value(value)}" for name, value in figures)
 
 
 def _part(worst: dict[str, Any], *places: str) -> str:

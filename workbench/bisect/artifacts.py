@@ -12,13 +12,15 @@ import numpy as np
 
 from kernels.forward import At, Model, activation_codes, forward, inputs_of
 from kernels.paths import Array, F32Path
-from kernels.stages import Site
+from kernels.stages import Site, execution_order
+from workbench.bisect.announced import Progress
 from workbench.bisect.comparable import require_same_sizes
-from workbench.bisect.customs import Customs
+from workbench.bisect.customs import Customs, tensors_of
 from workbench.bisect.floor import predicted_error, storage_error
 from workbench.bisect.substitution import Factors, relative, share
 from workbench.bisect.suspects import Suspects
 from workbench.bisect.verdict import Bisection, Decomposition, Verdict
+from workbench.flips import Flips, flips
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,89 +51,111 @@ class Cell:
         return result if result is not None else np.asarray(inputs["qkv_matmul"])
 
 
-def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...]) -> Bisection:
+def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progress = lambda *_: None) -> Bisection:
     """Walk two artifacts in execution order up to the first stage that is really wrong.
 
-    Raises PopulationError for models of different sizes.
+    progress : called with cells run, cells in all and the cell at work; then with tensors looked at for further
+    mistakes. Raises PopulationError for models of different sizes.
     """
     require_same_sizes(a.model.config, b.model.config)
     customs = Customs(a.model, b.model)
     suspects = Suspects(customs, a.model, b.model)
     checked: list[Decomposition] = []
+    cells = len(cells_of(a.model, b.model))
     for cell in walk(a, b, tokens):
+        progress(len(checked), cells, str(cell.site))
         decomposition = decompose(cell, a, b, customs)
         checked.append(decomposition)
         culprit = suspects.culprit(cell.site, cell.a, cell.b, cell.run, cell.inputs_a, tokens)
         if culprit is not None:
             culprit = replace(culprit, shares=_shares(cell))
-            others, notes = suspects.others(culprit), tuple(suspects.notes)
-            return Bisection("divergent", cell.site, culprit, others, decomposition.floor, tuple(checked), notes)
+            others, notes = suspects.others(culprit, progress), tuple(suspects.notes)
+            own = decomposition.floor
+            return Bisection("divergent", cell.site, culprit, others, own, tuple(checked), notes, cells)
     differ = any(cell.observed != 0 for cell in checked)
     verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
     floor = max((cell.floor for cell in checked), default=None)
     notes = (*suspects.notes, *suspects.unseen())
-    return Bisection(verdict if differ else "alike", None, None, (), floor, tuple(checked), notes)
+    return Bisection(verdict if differ else "alike", None, None, (), floor, tuple(checked), notes, cells)
+
+
+def cells_of(a: Model, b: Model) -> list[Site]:
+    """The cells that `walk` comes by: all stages that either model has, in execution order."""
+
+    def exists(site: Site) -> bool:
+        return site.stage != "qkv_bias" or any(name in a or name in b for name in tensors_of(site))
+
+    return [site for site in execution_order(a.config.num_hidden_layers) if exists(site)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of one side's forward. exists : False for qkv_bias of a model without, which passes on its input."""
+
+    site: Site
+    inputs: dict[str, Array]
+    y: Array
+    exists: bool = True
+
+
+def steps(side: Side, tokens: tuple[int, ...]) -> Iterator[Step]:
+    """The forward of a side, every stage with what it read."""
+    values: dict[str, Array] = {}
+    for site, y in forward(side.model, tokens, side.path):
+        if site.stage == "q_post_rope" and "qkv_bias" not in values:
+            values["qkv_bias"] = values["qkv_matmul"]
+            yield Step(Site(site.layer, "qkv_bias"), {"qkv_matmul": values["qkv_matmul"]}, values["qkv_bias"], False)
+        if site.stage == "attn_norm":
+            values = {"layer_input": values["layer_output" if site.layer else "embedding"]}
+        yield Step(site, {name: values[name] for name in inputs_of(site.stage)}, y)
+        values[site.stage] = y
 
 
 def walk(a: Side, b: Side, tokens: tuple[int, ...]) -> Iterator[Cell]:
     """Both forwards in step; a stage that one side does not have is there as what its readers read instead."""
-    sides = {"a": Factors.of(a.model, a.path), "b": Factors.of(b.model, b.path)}
-    streams = {name: _complete(forward(f.weights, tokens, f.path)) for name, f in sides.items()}
-    values: dict[str, dict[str, Array]] = {"a": {}, "b": {}}
-    for (site, y_a, has_a), (_, y_b, has_b) in zip(streams["a"], streams["b"], strict=True):
-        for name in values:
-            if site.stage == "attn_norm":
-                last = values[name].get("layer_output", values[name].get("embedding"))
-                values[name] = {} if last is None else {"layer_input": last}
-        if has_a or has_b:
-            inputs = {name: {stage: values[name][stage] for stage in inputs_of(site.stage)} for name in values}
-            yield Cell(site, sides["a"], sides["b"], tokens, inputs["a"], inputs["b"], y_a, y_b)
-        values["a"][site.stage], values["b"][site.stage] = y_a, y_b
-
-
-def _complete(stream: Iterator[tuple[Site, Array]]) -> Iterator[tuple[Site, Array, bool]]:
-    """The stream with qkv_bias filled in where a model has none; the flag tells the real ones."""
-    before = None
-    for site, value in stream:
-        if before is not None and before[0].stage == "qkv_matmul" and site.stage == "q_post_rope":
-            yield Site(site.layer, "qkv_bias"), before[1], False
-        yield site, value, True
-        before = (site, value)
+    factors = Factors.of(a.model, a.path), Factors.of(b.model, b.path)
+    for one, other in zip(steps(a, tokens), steps(b, tokens), strict=True):
+        if one.exists or other.exists:
+            yield Cell(one.site, *factors, tokens, one.inputs, other.inputs, one.y, other.y)
 
 
 def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
     """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
     crossed = cell.run(cell.b)
+    noise = cell.y_a if cell.a.path is cell.b.path else cell.run(replace(cell.a, path=cell.b.path))
     exact = {name: cell.run(f.exact()) for name, f in (("a", cell.a), ("b", cell.b))}
     errors = {}
-    for name, factors, y in (("a", cell.a, cell.run(cell.a)), ("b", cell.b, crossed)):
+    for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
         at = At(factors.weights, factors.path, cell.tokens, cell.site.layer)
         expected = predicted_error(cell.site.stage, at, cell.inputs_a, exact[name])
         actual = float(np.linalg.norm(y.astype(np.float64) - exact[name]))
         errors[name] = (expected, actual / expected if expected else 0.0)
     stored = storage_error(cell.site, cell.a.exact(), cell.inputs_a, cell.tokens, customs)
     norm = float(np.linalg.norm(cell.y_b.astype(np.float64)))
+    observed = cell.y_b.astype(np.float64) - cell.y_a
+    local, inherited = crossed.astype(np.float64) - cell.y_a, cell.y_b.astype(np.float64) - crossed
     floor = float(np.linalg.norm([errors["a"][0], errors["b"][0], stored]))
     return Decomposition(
         cell.site,
-        observed=relative(cell.y_b.astype(np.float64) - cell.y_a, cell.y_b),
-        local=relative(crossed.astype(np.float64) - cell.y_a, cell.y_b),
-        inherited=relative(cell.y_b.astype(np.float64) - crossed, cell.y_b),
+        observed=relative(observed, cell.y_b),
+        local=relative(local, cell.y_b),
+        inherited=relative(inherited, cell.y_b),
         floor=floor / norm if norm else 0.0,
         a_off=errors["a"][1],
         b_off=errors["b"][1],
         flipped=_flipped(cell, a, b),
+        noise=relative(noise.astype(np.float64) - cell.y_a, cell.y_b),
+        local_share=share(local, observed),
+        inherited_share=share(inherited, observed),
     )
 
 
-def _flipped(cell: Cell, a: Side, b: Side) -> tuple[int, int] | None:
+def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
     codes = []
     for side, y in ((a, cell.y_a), (b, cell.y_b)):
         at = At(side.model, side.path, cell.tokens, cell.site.layer)
         codes.append(activation_codes(at, cell.site.stage, np.ascontiguousarray(y)))
-    if codes[0] is None or codes[1] is None or codes[0].rule != codes[1].rule:
-        return None
-    return int((codes[0].codes != codes[1].codes).sum()), codes[0].codes.size
+    return flips(codes[0], codes[1], cell.y_a, cell.y_b)
 
 
 def _shares(cell: Cell) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """One cell of a pair in detail: where its local error sits, and how much of its difference the inputs explain."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,29 +9,41 @@ import numpy as np
 from kernels.errors import WorkbenchError
 from kernels.forward import At
 from kernels.paths import Array
-from kernels.stages import Site
+from kernels.stages import Site, execution_order
 from store.artifact import Artifact
 from store.foreign import ForeignTrace
 from workbench.bisect.announced import Progress
-from workbench.bisect.artifacts import walk
+from workbench.bisect.artifacts import Side, cells_of, decompose, steps, walk
 from workbench.bisect.breakdown import Breakdown, break_down, local_breakdown, times_median
+from workbench.bisect.customs import Customs
+from workbench.bisect.engines import FLOAT32
+from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.forecast import Forecast, forecast
 from workbench.bisect.question import Pair, model_sides, token_ids, trace_check
 from workbench.bisect.trace_check import TraceCheck
+from workbench.bisect.verdict import Decomposition
 
 WORST = 20  # parts that are listed by name
 
 
+_NO_BLOCKS = "a trace carries no weights: which super-block of a weight row its local error comes from is not known"
+_NO_NOISE = "a trace cannot be run again: the noise of its path is bounded by the floor and not measured"
+
+
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """A cell taken apart. forecast : None for a trace, whose other side was not run to this point."""
+    """A cell taken apart. cell : its figures as a whole, None where it was not judged. unknown : sentences."""
 
     breakdown: Breakdown
     forecast: Forecast | None
+    cell: Decomposition | None
+    unknown: tuple[str, ...] = ()
 
 
-def cell_detail(pair: Pair, site: Site, progress: Progress = lambda *_: None) -> Detail:
-    """Take one cell of a pair apart.
+def cell_detail(
+    pair: Pair, site: Site, progress: Progress = lambda *_: None, judged: Iterable[Decomposition] = ()
+) -> Detail:
+    """Take one cell of a pair apart. judged : cells of a trace that a bisection has checked.
 
     Raises WorkbenchError for a site that the pair does not have or that cannot be evaluated, and for two traces.
     """
@@ -39,18 +52,39 @@ def cell_detail(pair: Pair, site: Site, progress: Progress = lambda *_: None) ->
     if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
         raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
     check = trace_check(pair)
-    return Detail(break_down(site, _trace_error(check, site), check.model.config), None)
+    found = break_down(site, _trace_error(check, site), check.model.config)
+    cell = next((cell for cell in judged if cell.site == site), None)
+    unknown = (_NO_BLOCKS, _NO_NOISE) if site.stage in MATMUL_INPUT else (_NO_NOISE,)
+    return Detail(found, _forecast_of_trace(check, site, progress), cell, unknown)
 
 
 def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
-    a, b = model_sides(pair, progress)
-    tokens = token_ids(pair)
-    for cell in walk(a, b, tokens):
+    a, b = model_sides(pair)
+    tokens, cells = token_ids(pair), len(cells_of(a.model, b.model))
+    for done, cell in enumerate(walk(a, b, tokens)):
+        progress(done, cells, str(cell.site))
         if cell.site == site:
             at_a, at_b = (At(side.model, side.path, tokens, site.layer) for side in (a, b))
             known = forecast(site.stage, at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
-            return Detail(local_breakdown(site, cell.a, cell.b, tokens, cell.inputs_a), known)
+            figures = decompose(cell, a, b, Customs(a.model, b.model))
+            return Detail(local_breakdown(site, cell.a, cell.b, tokens, cell.inputs_a), known, figures)
     raise WorkbenchError(f"neither A nor B has a stage {site}; give another --cell")
+
+
+def _forecast_of_trace(check: TraceCheck, site: Site, progress: Progress) -> Forecast:
+    """What the inputs of the trace explain of its difference from our own run."""
+    own, total = Side(check.model, check.arithmetic.path), len(execution_order(check.model.config.num_hidden_layers))
+    for done, step in enumerate(steps(own, check.tokens)):
+        progress(done, total, f"our own run, {step.site}")
+        if step.site == site:
+            break
+    at, recorded = At(own.model, own.path, check.tokens, site.layer), check.recorded(site)
+    assert recorded is not None
+    sides = [(step.inputs, step.y), (check.inputs(site), recorded)]
+    (inputs_a, y_a), (inputs_b, y_b) = sides if check.side == "B" else reversed(sides)
+    known = forecast(site.stage, at, at, inputs_a, inputs_b, y_a, y_b)
+    unit = check.arithmetic.attention_unit if site.stage == "attention" else check.arithmetic.unit
+    return replace(known, floor=known.floor * unit / FLOAT32)
 
 
 def _trace_error(check: TraceCheck, site: Site) -> Array:
@@ -71,6 +105,7 @@ def detail_json(detail: Detail) -> dict[str, Any]:
     record: dict[str, Any] = {
         "layer": found.site.layer,
         "stage": found.site.stage,
+        "cell": None if detail.cell is None else detail.cell.to_json(),
         "rms": float(np.sqrt(np.square(found.error).mean())),
         "channels": found.per_channel().tolist(),
         "tokens": found.per_token().tolist(),
@@ -78,6 +113,7 @@ def detail_json(detail: Detail) -> dict[str, Any]:
         "worst_channels": worst_channels(found),
         "blocks": None,
         "forecast": None if detail.forecast is None else _forecast_json(detail.forecast),
+        "unknown": list(detail.unknown),
     }
     if found.blocks is not None:
         record["blocks"] = {

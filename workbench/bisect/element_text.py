@@ -9,14 +9,17 @@ from kernels.forward import inputs_of
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.artifact import Artifact
+from store.run import RunRecord
 from store.text import printable
 from store.trace import Trace
-from workbench.app.sources import open_artifacts, open_tensors
+from workbench.app.sources import open_model, open_tensors
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.provenance import Element, Term, element
+from workbench.recorded import of_other_engine
 from workbench.session import Session
 
 _PER_LINE = 16
+_LAST_BITS = 2.0**-20  # of the sum of magnitudes, that another order of sums may change
 
 
 def element_text(session: Session, site: Site, token: int, channel: int) -> Iterator[str]:
@@ -28,9 +31,14 @@ def element_text(session: Session, site: Site, token: int, channel: int) -> Iter
         raise WorkbenchError(_where_to_go(site))
     tensors = open_tensors(session)
     yield f"{site}, token {token}, channel {channel}"
-    for name, model, trace in zip("AB", open_artifacts(session), (tensors.a, tensors.b), strict=True):
+    sides = session.spec.a, session.spec.b
+    traces = tensors.a, tensors.b
+    for name, side, other, trace in zip("AB", sides, reversed(sides), traces, strict=True):
         yield ""
-        yield from _side(name, model, trace, site, token, channel)
+        if of_other_engine(trace.run):
+            yield f"{name}  a trace of {printable(trace.run.format, 40)}, with the weights of the model beside it"
+            name, side = " ", other
+        yield from _side(name, open_model(side), trace, site, token, channel)
 
 
 def _where_to_go(site: Site) -> str:
@@ -66,16 +74,19 @@ def _side(name: str, model: Artifact, trace: Trace, site: Site, token: int, chan
     rule = "kept as floats" if found.rule is None else f"rounded to 8 bits ({found.rule})"
     yield f"   path {run.numeric_path}, activations {rule}, blocks: {len(found.terms)}, in {_file(found)}"
     yield f"   stored      {stored:<16.9g} {stored.view(np.uint32):08x}"
-    yield f"   recomputed  {again:<16.9g} {again.view(np.uint32):08x}  {_agreement(found, again, stored)}"
+    yield f"   recomputed  {again:<16.9g} {again.view(np.uint32):08x}  {_agreement(found, again, stored, run)}"
     if found.bias is not None:
         yield f"   bias        {found.bias:<16.9g} added after the product"
     for n, term in enumerate(found.terms):
         yield from _term(n, term)
 
 
-def _agreement(found: Element, again: np.float32, stored: np.float32) -> str:
+def _agreement(found: Element, again: np.float32, stored: np.float32, run: RunRecord) -> str:
     if again.view(np.uint32) == stored.view(np.uint32):
         return "equal, bit for bit"
+    close = abs(float(again) - float(stored)) <= _LAST_BITS * sum(abs(term.partial) for term in found.terms)
+    if close and of_other_engine(run):
+        return "equal but for the last bits: another order of sums"
     return "NOT EQUAL" if found.exact_order else "a float64 sum: the last bits may differ"
 
 

@@ -60,16 +60,17 @@ def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Arr
 def storage_error(
     site: Site, exact: Factors, inputs: Mapping[str, Array], tokens: tuple[int, ...], customs: Customs
 ) -> float:
-    """‖what the formats of two copies of the stage's weights may cost‖, in the units of the output.
+    """‖what the formats of two right copies of the stage's weights cost‖, in the units of the output.
 
-    Every value may be off by half a step of each format; the errors of different values are independent. exact : the
-    factors in float64. inputs : what the stage reads.
+    Every value is off by a rounding error within half a step of each format; those of different values are independent.
+    A wrong tensor counts as a right one would: nothing where its like are equal on both sides. exact : the factors in
+    float64. inputs : what the stage reads.
     """
     names = [name for name in tensors_of(site) if name in customs.names]
     energy = 0.0
     for name in names:
         judged = customs.judge(name)
-        if judged.check.equal:
+        if judged.check.equal or judged.touched:
             continue
         if site.stage == "embedding":
             energy += float(judged.check.cost_of_rows[list(tokens)].sum())

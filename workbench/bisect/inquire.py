@@ -3,32 +3,21 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from kernels.compiler import compile_all
-from kernels.errors import WorkbenchError
-from kernels.forward import At
-from kernels.stages import Site, execution_order
-from store.artifact import Artifact
+from kernels.stages import Site
 from store.text import printable
 from workbench.bisect.answer import answer_json, answer_text, detail_lines
-from workbench.bisect.artifacts import Cell, Side, decompose, walk
-from workbench.bisect.comparable import require_same_sizes
-from workbench.bisect.customs import Customs, tensors_of
 from workbench.bisect.detail import cell_detail
 from workbench.bisect.element_text import element_text
-from workbench.bisect.forecast import forecast
-from workbench.bisect.patch import Agreement, Experiment, conclusion, patch_stage, patch_tensors
+from workbench.bisect.patch import Agreement, Experiment, Logits, conclusion, patch_path, patch_stage, patch_tensors
 from workbench.bisect.question import Pair, bisect_pair, model_sides, open_pair, token_ids
-from workbench.bisect.traces import LIMIT
-from workbench.bisect.verdict import Decomposition
-from workbench.inquiry import BISECTED, PATCHED, Answered, Checked, Doing, Inquiry, InquiryEvent
+from workbench.bisect.views import checked, views
+from workbench.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
 from workbench.metrics import format_value
 from workbench.session import Session
 from workbench.stage_tensors import stage_tensors
 
 Emit = Callable[[InquiryEvent], None]
-_AMPLIFIERS = frozenset(("attn_norm", "ffn_norm", "final_norm", "attention", "ffn_silu", "ffn_swigl"))
 
 
 def answer(inquiry: Inquiry, emit: Emit) -> None:
@@ -48,8 +37,8 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
     if inquiry.kind == "bisect":
         emit(_bisect(session, pair, emit, progress))
     elif inquiry.kind == "views":
-        for checked in views(pair, progress):
-            emit(checked)
+        for cell in views(pair, progress):
+            emit(cell)
         emit(Answered(""))
     elif inquiry.kind == "parts":
         emit(Answered("\n".join(detail_lines(cell_detail(pair, _site(inquiry), progress)))))
@@ -69,70 +58,15 @@ def _bisect(session: Session, pair: Pair, emit: Emit, progress: Callable[[int, i
     del record["cells"]  # long, and the screen asks for the cells of the whole pair
     session.log(BISECTED, **record, text=text)
     for cell in found.bisection.checked:
-        emit(_checked(cell, None))
+        emit(checked(cell, None))
     culprit = found.bisection.culprit
     return Answered(text, None if culprit is None else culprit.site)
 
 
-def views(pair: Pair, progress: Callable[[int, int, str], None]) -> Iterator[Checked]:
-    """Run every stage again on both inputs, not only up to the first wrong one; in execution order.
-
-    Raises WorkbenchError for two traces, which cannot be run again.
-    """
-    if not (isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact)):
-        if not isinstance(pair.a, Artifact) and not isinstance(pair.b, Artifact):
-            raise WorkbenchError("two traces carry no weights, so no stage can be run again: local is not known")
-        yield from (_checked(cell, None) for cell in bisect_pair(pair, progress).bisection.checked)
-        return
-    a, b = model_sides(pair)
-    require_same_sizes(a.model.config, b.model.config)
-    customs, total = Customs(a.model, b.model), len(execution_order(a.model.config.num_hidden_layers))
-    for done, cell in enumerate(walk(a, b, token_ids(pair)), 1):
-        yield _with_inputs(cell, a, b, customs)
-        progress(done, total, str(cell.site))
-
-
-def _with_inputs(cell: Cell, a: Side, b: Side, customs: Customs) -> Checked:
-    found = decompose(cell, a, b, customs)
-    gap = _norm(*(cell.inputs_b[name].astype(np.float64) - x for name, x in cell.inputs_a.items()))
-    size = _norm(*cell.inputs_b.values())
-    words, unforeseen = "", False
-    if cell.site.stage in _AMPLIFIERS:
-        at_a, at_b = (At(side.model, side.path, cell.tokens, cell.site.layer) for side in (a, b))
-        known = forecast(cell.site.stage, at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
-        unforeseen = known.marked
-        growth = "" if known.growth is None else f", relative growth {format_value(known.growth)}"
-        words = f"{format_value(known.predicted)}, observed {format_value(known.observed)}{growth}: " + (
-            "more than its inputs explain" if unforeseen else "what its inputs explain"
-        )
-    wrong = any(customs.judge(name).wrong for name in tensors_of(cell.site) if name in customs.names)
-    return _checked(found, gap / size if size else None, words, unforeseen, wrong)
-
-
-def _checked(
-    cell: Decomposition, at_input: float | None, words: str = "", unforeseen: bool = False, wrong: bool = False
-) -> Checked:
-    amplification = None if not at_input or cell.inherited is None else cell.inherited / at_input
-    beyond = wrong or cell.local is None or not cell.local <= LIMIT * cell.floor
-    return Checked(cell, amplification, beyond, words, unforeseen)
-
-
-def _norm(*parts: np.ndarray) -> float:
-    return float(sum(np.square(part, dtype=np.float64).sum() for part in parts) ** 0.5)
-
-
 def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Answered:
-    a, b = model_sides(pair)
-    ids = token_ids(pair)
-    experiments = [patch_stage(a, b, site, ids, progress)]
-    names = frozenset(name for name in stage_tensors(site) if name in a.model or name in b.model)
-    if names:
-        what = next(iter(names)) if len(names) == 1 else f"{len(names)} tensors of {site}"
-        experiments.append(patch_tensors(a, b, names, what, ids, progress))
     lines: list[str] = []
-    for name, experiment in zip(("Output", "Tensors"), experiments, strict=False):
-        lines += [f"{name} exchanged: {printable(experiment.part)}", conclusion(experiment), *_table(experiment), ""]
-    for experiment in experiments:
+    for title, experiment in _experiments(pair, site, progress):
+        lines += [f"{title} exchanged: {printable(experiment.part)}", conclusion(experiment), *_table(experiment), ""]
         session.log(
             PATCHED,
             site=site,
@@ -144,6 +78,19 @@ def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, in
     return Answered("\n".join(lines))
 
 
+def _experiments(pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Iterator[tuple[str, Experiment]]:
+    """What a stage gives on, the tensors that it uses, and the arithmetic of the whole run."""
+    a, b = model_sides(pair)
+    ids, known = token_ids(pair), Logits()
+    yield "Output", patch_stage(a, b, site, ids, progress, known)
+    names = frozenset(name for name in stage_tensors(site) if name in a.model or name in b.model)
+    if names:
+        what = next(iter(names)) if len(names) == 1 else f"{len(names)} tensors of {site}"
+        yield "Tensors", patch_tensors(a, b, names, what, ids, progress, known)
+    if a.path is not b.path:
+        yield f"Weights x paths, {a.path.name} and {b.path.name}", patch_path(a, b, ids, progress, known)
+
+
 def _table(experiment: Experiment) -> Iterator[str]:
     """The four runs against A and against B, and the double swap, within 76 columns."""
     yield f"{'':<18}{'KL to A':>9} {'max':>9} {'top-1≠':>7}  {'KL to B':>9} {'max':>9} {'top-1≠':>7}"
@@ -151,6 +98,13 @@ def _table(experiment: Experiment) -> Iterator[str]:
     for name, run in zip(names, experiment.runs, strict=True):
         yield f"{name:<18}{_figures(run.to_a, experiment.tokens)}  {_figures(run.to_b, experiment.tokens)}"
     yield f"{'double swap':<18}{_figures(experiment.both, experiment.tokens)}  B with A's against A with B's"
+    exact = [run.to_exact for run in experiment.runs]
+    if None not in exact:
+        yield ""
+        yield f"{'':<18}{'KL':>9} {'max':>9} {'top-1≠':>7}  to A's weights in float64"
+        for name, found in zip(names, exact, strict=True):
+            assert found is not None
+            yield f"{name:<18}{_figures(found, experiment.tokens)}"
 
 
 def _figures(found: Agreement, tokens: int) -> str:

@@ -24,6 +24,7 @@ from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.substitution import ORACLE
 from workbench.stage_tensors import stage_tensors
 
+Logits = dict[str, Array]
 _ROWS = 32  # tokens whose logits stand in float64 at once; a vocabulary is long
 
 
@@ -163,10 +164,17 @@ def conclusion(experiment: Experiment) -> str:
 
 
 def patch_tensors(
-    a: Side, b: Side, names: frozenset[str], part: str, tokens: tuple[int, ...], progress: Progress = lambda *_: None
+    a: Side,
+    b: Side,
+    names: frozenset[str],
+    part: str,
+    tokens: tuple[int, ...],
+    progress: Progress = lambda *_: None,
+    known: Logits | None = None,
 ) -> Experiment:
     """Exchange tensors. `part` is what to call them.
 
+    known : logits of A and B as they are, from an experiment before; this one puts them there.
     Raises WorkbenchError for a name that neither side has, or whose two tensors do not have the same shape.
     """
     for name in sorted(names):
@@ -179,7 +187,7 @@ def patch_tensors(
         replace(a, model=Overlay(a.model, b.model, names)),
         replace(b, model=Overlay(b.model, a.model, names)),
     )
-    return _Laboratory(a, b, tokens, progress).run(part, swapped)
+    return _Laboratory(a, b, tokens, progress, known).run(part, swapped)
 
 
 def layer_tensors(a: Model, b: Model, layer: int) -> frozenset[str]:
@@ -190,23 +198,30 @@ def layer_tensors(a: Model, b: Model, layer: int) -> frozenset[str]:
     return frozenset(name for name in names if name in a or name in b)
 
 
-def patch_path(a: Side, b: Side, tokens: tuple[int, ...], progress: Progress = lambda *_: None) -> Experiment:
+def patch_path(
+    a: Side, b: Side, tokens: tuple[int, ...], progress: Progress = lambda *_: None, known: Logits | None = None
+) -> Experiment:
     """Exchange the numeric paths: weights and paths of A and B in all four combinations, and A's weights in float64."""
     if a.path.name == b.path.name:
         raise WorkbenchError(
             f"both sides run on path {a.path.name}, so there is nothing to exchange; give another --path-a or --path-b"
         )
     swapped = replace(a, path=b.path), replace(b, path=a.path)
-    return _Laboratory(a, b, tokens, progress).run("numeric path", swapped, exact=True)
+    return _Laboratory(a, b, tokens, progress, known).run("numeric path", swapped, exact=True)
 
 
 def patch_stage(
-    a: Side, b: Side, site: Site, tokens: tuple[int, ...], progress: Progress = lambda *_: None
+    a: Side,
+    b: Side,
+    site: Site,
+    tokens: tuple[int, ...],
+    progress: Progress = lambda *_: None,
+    known: Logits | None = None,
 ) -> Experiment:
     """Exchange the values of one stage: each side goes on from there with what the other computed."""
     if site.layer is not None:
         _require_layer(a.model, site.layer)
-    return _Laboratory(a, b, tokens, progress).run_stage(site)
+    return _Laboratory(a, b, tokens, progress, known).run_stage(site)
 
 
 def _require_layer(model: Model, layer: int) -> None:
@@ -223,18 +238,23 @@ class _Laboratory:
     b: Side
     tokens: tuple[int, ...]
     progress: Progress
+    known: Logits | None
 
     def __post_init__(self) -> None:
         require_same_sizes(self.a.model.config, self.b.model.config)
 
     def run(self, part: str, swapped: tuple[Side, Side], exact: bool = False) -> Experiment:
         sides = {"A": self.a, "B": self.b, f"A with B's {part}": swapped[0], f"B with A's {part}": swapped[1]}
-        logits = {name: self.last(name, forward(side.model, self.tokens, side.path)) for name, side in sides.items()}
+        known = self.known or {}
+        logits = {
+            name: known[name] if name in known else self.last(name, forward(side.model, self.tokens, side.path))
+            for name, side in sides.items()
+        }
         oracle = forward(self.a.model, self.tokens, ORACLE) if exact else None
         return self.compare(part, logits, None if oracle is None else self.last("A in float64", oracle))
 
     def run_stage(self, site: Site) -> Experiment:
-        logits: dict[str, Array] = {}
+        logits: Logits = {}
         values: dict[str, Array] = {}
         entries: dict[str, Array] = {}
         for name, side in (("A", self.a), ("B", self.b)):
@@ -277,8 +297,10 @@ class _Laboratory:
             self.progress((site.layer or 0) + 1, layers, f"layers of {name}")
             yield site, value
 
-    def compare(self, part: str, logits: dict[str, Array], exact: Array | None) -> Experiment:
+    def compare(self, part: str, logits: Logits, exact: Array | None) -> Experiment:
         a, b, a_patched, b_patched = logits.values()
+        if self.known is not None:
+            self.known.update(A=a, B=b)
 
         def run(name: str) -> Run:
             y = logits[name]

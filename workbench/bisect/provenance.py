@@ -1,7 +1,7 @@
 """One element of a matmul stage, down to the bytes: which blocks of which weight row made it, and how.
 
 The dot product is computed again from the raw bytes, in plain NumPy and in the very order of the engine's own kernel
-(kernels/packed_dot.py, kernels/matmul_apr.py): it is the stored value, bit for bit, wherever that order is known.
+(kernels/packed_dot.py, kernels/float_dot.py): it is the stored value, bit for bit, on every path but float64.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.dequantize import dequantize
 from kernels.errors import WorkbenchError
+from kernels.float_dot import APR, FLOAT32, Scheme
 from kernels.forward import Model
 from kernels.paths import AprPath, F32Path
 from kernels.stages import Site
@@ -82,11 +83,11 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     file, stored_row, start = _place(model, weight, row)
     rule, terms = _terms(one, path, np.ascontiguousarray(x, dtype=path.dtype).reshape(1, -1), start)
     value: np.floating
-    exact_order = rule is not None or isinstance(path, AprPath)
+    exact_order = path.dtype == np.float32
     if rule is not None:
         value = _packed_dot(one.type, terms)
     elif exact_order:
-        value = _eight_lane_dot(terms)
+        value = _lane_dot(APR if isinstance(path, AprPath) else FLOAT32, terms)
     else:
         value = np.float64(sum(term.partial for term in terms))
     bias = _bias(model, site, channel)
@@ -185,15 +186,17 @@ def _packed_dot(type: TensorType, terms: Sequence[Term]) -> np.float32:
     return np.float32(result)
 
 
-def _eight_lane_dot(terms: Sequence[Term]) -> np.float32:
-    """Add up float products in the order of `kernels.matmul_apr.eight_lane_dot`."""
+def _lane_dot(scheme: Scheme, terms: Sequence[Term]) -> np.float32:
+    """Add up float products in the order of `kernels.float_dot`."""
     x = np.concatenate([term.x for term in terms])
     w = np.concatenate([term.block.values for term in terms])
-    acc, whole = np.zeros(8, np.float32), x.size // 8 * 8
-    for n in range(0, whole, 8):
-        acc = fma(x[n : n + 8], w[n : n + 8], acc)
-    four = acc[:4] + acc[4:]
-    total = (four[0] + four[1]) + (four[2] + four[3])
+    acc, whole = np.zeros(scheme.lanes, np.float32), x.size // scheme.lanes * scheme.lanes
+    for n in range(0, whole, scheme.lanes):
+        acc = fma(x[n : n + scheme.lanes], w[n : n + scheme.lanes], acc)
+    while acc.size > 1:
+        halves = scheme.fold == "halves" or acc.size == scheme.lanes
+        acc = acc[: acc.size // 2] + acc[acc.size // 2 :] if halves else acc[::2] + acc[1::2]
+    total = acc[0]
     for n in range(whole, x.size):
         total += x[n] * w[n]
     return np.float32(total)

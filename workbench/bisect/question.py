@@ -11,12 +11,12 @@ from typing import Literal
 from kernels.errors import WorkbenchError
 from kernels.forward import check_tokens
 from kernels.paths import numeric_path
-from kernels.stages import LAST_STAGES, Site
+from kernels.stages import LAST_STAGES, Site, execution_order
 from store.artifact import Artifact, open_artifact
 from store.errors import StoreError
 from store.foreign import ForeignTrace, is_trace, open_any_trace
 from store.text import printable
-from workbench.bisect.announced import AnnouncedModel, Progress
+from workbench.bisect.announced import Progress
 from workbench.bisect.artifacts import Side, bisect_artifacts
 from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.engines import arithmetic_of
@@ -91,23 +91,23 @@ def bisect_pair(pair: Pair, progress: Progress = lambda *_: None) -> Answer:
 
 
 def _two_models(pair: Pair, progress: Progress) -> Answer:
-    a, b = model_sides(pair, progress)
+    a, b = model_sides(pair)
     paths = a.path.name, b.path.name
     try:
         require_same_sizes(a.model.config, b.model.config)
     except PopulationError as error:
         return Answer(pair, paths, _uncomparable(error))
-    return Answer(pair, paths, bisect_artifacts(a, b, token_ids(pair)))
+    return Answer(pair, paths, bisect_artifacts(a, b, token_ids(pair), progress))
 
 
-def model_sides(pair: Pair, progress: Progress = lambda *_: None) -> tuple[Side, Side]:
+def model_sides(pair: Pair) -> tuple[Side, Side]:
     """Both sides of a pair of models as they run; WorkbenchError if one of them is a trace."""
     sides = []
     for source, asked in zip((pair.a, pair.b), pair.asked, strict=True):
         if isinstance(source, ForeignTrace):
             raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace and cannot be run; give a model")
         path = numeric_path(asked or DEFAULT_PATH[source.format])
-        sides.append(Side(AnnouncedModel(source, progress), path))
+        sides.append(Side(source, path))
     return sides[0], sides[1]
 
 
@@ -142,6 +142,8 @@ def _model_and_trace(pair: Pair, progress: Progress) -> Answer:
     except (PopulationError, StoreError) as error:
         return Answer(pair, pair.asked, _uncomparable(error))
     found = bisect_trace(check.reader(progress))
+    order = execution_order(check.model.config.num_hidden_layers)
+    found = replace(found, cells=sum(check.trace.status(site) != "absent" for site in order))
     if found.verdict == "uncomparable":
         found = _by_logits(check) or found
     paths = check.arithmetic.path.name, check.model_path

@@ -14,6 +14,7 @@ from kernels.forward import Model
 from kernels.paths import Array
 from kernels.stages import Site, execution_order
 from kernels.weight import Weight
+from workbench.bisect.announced import Progress
 from workbench.bisect.config_causes import config_cause, differing_fields
 from workbench.bisect.customs import Customs, Judged, has, stored_name, tensors_of
 from workbench.bisect.floor import MATMUL_INPUT
@@ -86,14 +87,15 @@ class Suspects:
         size = float(np.linalg.norm(base))
         return not float(np.linalg.norm(change)) <= _VISIBLE * size  # what is not finite shows
 
-    def others(self, first: Culprit) -> tuple[Culprit, ...]:
+    def others(self, first: Culprit, progress: Progress = lambda *_: None) -> tuple[Culprit, ...]:
         """Further mistakes, in execution order: tensors, biases, settings; whether they show is not asked."""
         found: list[Culprit] = []
         order = execution_order(self._a.config.num_hidden_layers)
         large = sum(_elements(self._a.weight(name)) for name in self._customs.names) > _LARGE
         if large:
             self.notes.append("the model is large: further mistakes were looked for in some rows of every tensor only")
-        for site in order:
+        for done, site in enumerate(order):
+            progress(done, len(order), f"further mistakes, tensors of {site}")
             for name in tensors_of(site):
                 known = name == first.tensor or not (has(self._a, name) and has(self._b, name))
                 if not known and (not large or self._customs.glance(name)) and self._customs.judge(name).wrong:

@@ -1,9 +1,10 @@
 """What a bisection answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from kernels.stages import Site
+from workbench.flips import Flips
 
 Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]
 Factor = Literal["weights", "numerics", "config", "graph"]
@@ -14,9 +15,11 @@ class Decomposition:
     """One checked cell; every figure is relative to B's norm at the cell (None where B is zero).
 
     observed : ‖y_B - y_A‖. local : what the stage adds on A's input. inherited : what came in, ‖f_B(x_B) - f_B(x_A)‖.
-    floor : what the two paths must add here by themselves. a_off, b_off : distance of each side from float64 on its
-    own weights, in multiples of what its path must add.
-    flipped : 8-bit codes that differ between the sides' inputs to the next matmul, and of how many.
+    floor : what the two paths, and the formats of weights that are right, must add here by themselves.
+    a_off, b_off : distance of each side from float64 on its own weights, in multiples of what its path must add.
+    noise : measured, both paths on A's weights and A's input; None where a side cannot be run.
+    local_share, inherited_share : parts of the observed difference along itself, which add up to 1; None without one.
+    flipped : 8-bit codes that differ between the sides' inputs to the next matmul.
     """
 
     site: Site
@@ -26,12 +29,15 @@ class Decomposition:
     floor: float
     a_off: float
     b_off: float
-    flipped: tuple[int, int] | None = None
+    flipped: Flips | None = None
+    noise: float | None = None
+    local_share: float | None = None
+    inherited_share: float | None = None
 
-    @property
-    def amplification(self) -> float | None:
-        """Inherited over observed at the input is left to whoever has the input cell; here inherited over local."""
-        return None if not self.local or self.inherited is None else self.inherited / self.local
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures without the place, under the names that JSON has for them."""
+        figures = {name: value for name, value in asdict(self).items() if name not in ("site", "flipped")}
+        return figures | {"flipped_codes": None if self.flipped is None else self.flipped.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class Bisection:
     """The answer: verdict, culprit, further culprits, and what it rests on.
 
     notes : what the answer does not cover, in sentences (a fault that this prompt does not show, ambiguity).
+    cells : how many cells the pair has; those in `checked` were run again.
     """
 
     verdict: Verdict
@@ -62,6 +69,7 @@ class Bisection:
     floor: float | None
     checked: tuple[Decomposition, ...]
     notes: tuple[str, ...] = ()
+    cells: int | None = None
 
     @property
     def differs(self) -> bool:
@@ -94,19 +102,7 @@ def bisection_json(answer: Bisection) -> dict[str, Any]:
         "others": [culprit_json(other) for other in answer.others],
         "floor": answer.floor,
         "cells_checked": len(answer.checked),
+        "cells_expected": answer.cells,
         "notes": list(answer.notes),
-        "cells": [
-            {
-                "layer": cell.site.layer,
-                "stage": cell.site.stage,
-                "observed": cell.observed,
-                "local": cell.local,
-                "inherited": cell.inherited,
-                "floor": cell.floor,
-                "a_off": cell.a_off,
-                "b_off": cell.b_off,
-                "flipped_codes": cell.flipped,
-            }
-            for cell in answer.checked
-        ],
+        "cells": [{"layer": cell.site.layer, "stage": cell.site.stage, **cell.to_json()} for cell in answer.checked],
     }

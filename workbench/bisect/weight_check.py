@@ -19,6 +19,7 @@ BLOCK = 32  # elements per verdict of a map of affected places; divides every qu
 LIMIT = 1.3
 # Mean square of the distances in steps: 1/3 for values spread evenly, at most 0.42 found; 4/3 where values were cut.
 ROUNDED_ONCE = 0.55
+_EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
 _CHUNK = 1 << 21
 _FITTED_RANGE = 1.7  # a fitted scale of Q4_0 and Q5_0 stays within this factor of the one that codes were rounded with
 
@@ -34,8 +35,8 @@ class WeightCheck:
     scaled : which part has that factor, "whole", "rows" or "columns", and a flag for every head.
     affected : bool (rows, blocks of 32 columns), where the difference is not explained.
     rel_rms : ‖a-b‖/‖b‖ (infinity if B is zero and A is not).
-    cost, cost_of_rows : float64 (columns,) and (rows,), the squares of what the formats may cost, summed over the other
-        dimension.
+    cost, cost_of_rows : float64 (columns,) and (rows,), the mean squares that the steps of both formats cost, summed
+        over the other dimension. They come from the formats alone: what a damaged tensor is off by is not in them.
     """
 
     equal: bool
@@ -123,8 +124,8 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     if a.fitted or b.fitted:
         blocks = _with_free_scales(a, b, blocks)
     inside = _inside(a, b, d)
-    cost = np.where(inside, a.width + b.width, np.float32(LIMIT) * np.abs(d)).astype(np.float64)
-    squares = np.square(np.where(np.isfinite(cost), cost, 0))
+    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / _EVEN
+    squares[~np.isfinite(squares)] = 0
     within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
     sums = [float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (a.values, b.values, d)]
     return _Part(

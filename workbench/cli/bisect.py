@@ -56,7 +56,7 @@ def command(
         pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
         compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
         answer = bisect_pair(pair, lambda done, total, text: line(done, total, f"bisect {text}"))
-        detail = None if cell is None else cell_detail(pair, cell, line)
+        detail = None if cell is None else cell_detail(pair, cell, line, answer.bisection.checked)
         record = answer_json(answer, detail, line) if as_json else None
     if record is None:
         click.echo(answer_text(answer, detail))

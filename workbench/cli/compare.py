@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 @click.argument("b", type=click.Path(path_type=Path))
 @pair_options
 @map_options
+@click.option(
+    "--local/--no-local",
+    default=None,
+    help="Run every stage again for what it inherits and what it adds. With --json models of up to half a GiB are "
+    "unless --no-local is given.",
+)
 @json_option
 def command(
     a: Path,
@@ -26,6 +32,7 @@ def command(
     path_b: str | None,
     metric: str,
     scope: "TokenScope",
+    local: bool | None,
     as_json: bool,
 ) -> int:
     """Run two models on the same tokens, or read their traces, and compare every stage of every layer.
@@ -36,13 +43,16 @@ def command(
     \b
     Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
     """  # noqa: D301
-    from workbench.cli.pair import compare_pair, comparison_text
+    from workbench.cli.pair import again_text, compare_pair, comparison_text, run_again
     from workbench.metrics import METRICS
 
     comparison = compare_pair((a, b), (path_a, path_b), tokens, prompt, METRICS[metric], scope)
+    again = run_again(comparison, (a, b), (path_a, path_b), local) if as_json or local else None
     if as_json:
-        print_json(comparison.to_json())
+        print_json(comparison.to_json(again))
     else:
         click.echo(comparison_text(comparison))
+        if again is not None:
+            click.echo(again_text(again))
     comparison.require_answer()
     return comparison.exit_code()

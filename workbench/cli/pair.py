@@ -12,11 +12,13 @@ from workbench.capture import CaptureJob, CellReady, Event, Progress, SideReady,
 from workbench.cells import Cell
 from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
-from workbench.comparison import Comparison
-from workbench.metrics import METRICS, Metric
+from workbench.comparison import Again, Comparison
+from workbench.metrics import METRICS, Metric, format_value
 from workbench.session import Session
 from workbench.sides import pair_sides
 from workbench.view import TokenScope, View
+
+_LARGE = 1 << 29  # bytes of a model whose stages are run again only if that is asked for
 
 
 class Collector:
@@ -48,6 +50,54 @@ def compare_pair(
     """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
     a, b, shared = pair_sides(paths, numeric_paths, tokens, prompt)
     return _run(CaptureJob(a, b, shared.ids, shared.prompt), metric, scope)
+
+
+def run_again(
+    comparison: Comparison,
+    paths: tuple[Path, Path],
+    numeric_paths: tuple[str | None, str | None],
+    asked: bool | None,
+) -> Again:
+    """Run every stage of a pair of models again on both inputs; the reason if it cannot be, or is not asked for.
+
+    asked : None leaves it to the size of the models.
+    """
+    from store.artifact import Artifact
+    from workbench.bisect.question import open_pair
+    from workbench.bisect.views import views
+    from workbench.compare import PopulationError
+
+    if asked is False:
+        return "--no-local was given"
+    if comparison.scope.kind != "all":
+        return "they cover all tokens together, not a --scope of one"
+    pair = open_pair(paths, numeric_paths, comparison.a.tokens, None)
+    for name, side in (("A", pair.a), ("B", pair.b)):
+        if not isinstance(side, Artifact):
+            return f"{name} is a recorded trace, which cannot be run again"
+        if asked is None and side.size > _LARGE:
+            return f"{name} is large; ask for them with --local"
+    try:
+        with ProgressLine() as line:
+            return {checked.cell.site: checked for checked in views(pair, line)}
+    except PopulationError as error:
+        return str(error)
+
+
+def again_text(again: Again) -> str:
+    """Return what running the cells again has shown in a sentence, or why it was not done."""
+    if isinstance(again, str):
+        return f"No stage was run again: {again}."
+    beyond = [checked for checked in again.values() if checked.beyond_floor]
+    if not beyond:
+        return f"{len(again)} cells run again: none adds more than rounding and formats explain."
+    first = beyond[0]
+    floors = "" if first.floors is None else f", {format_value(first.floors)} times its floor"
+    many = f"{len(beyond)} add{'s' * (len(beyond) == 1)}"
+    return (
+        f"{len(again)} cells run again: {many} more than rounding and formats explain, the first is "
+        f"{first.cell.site}, local {format_value(first.cell.local)} of B's norm{floors}."
+    )
 
 
 def run_session(session: Session) -> Comparison:

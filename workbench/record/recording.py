@@ -53,10 +53,11 @@ def record(
             with _Frames(child) as frames, zipfile.ZipFile(temporary, "x") as archive:
                 whole = _write(frames, archive, meta, engine, python, progress)
             if not whole or child.returncode != 0:
-                raise RecordError(
-                    f"{engine} ended before the trace was whole ({_last_words(child, complaints)}); "
-                    f"check that {printable(python)} is a Python with a working {engine}"
-                )
+                advice = f"check that {printable(python)} is a Python with a working {engine}"
+                if child.returncode < 0 and job.get("repack"):
+                    advice = "record without --repack: the kernels for rearranged weights crash in some builds (AMX)"
+                words = _last_words(child, complaints)
+                raise RecordError(f"{engine} ended before the trace was whole ({words}); {advice}")
         open_foreign(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

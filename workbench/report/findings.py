@@ -171,7 +171,9 @@ def _cell(found: Investigation) -> dict[str, Any]:
         metrics.append([metric.label, shown + mark, _band(metric), metric.definition])
     if cell.flipped is not None:
         what = "int8 activation codes into the next matmul that differ, over all tokens"
-        metrics.append(["flipped codes", f"{cell.flipped[0]} of {cell.flipped[1]}", "", what])
+        if cell.flipped.distance:
+            what += f"; {cell.flipped.distance}"
+        metrics.append(["flipped codes", f"{cell.flipped.flipped} of {cell.flipped.of}", "", what])
     shape = "×".join(map(str, cell.shape or ()))
     sentence = (
         f"{comparison.scope.label(len(comparison.a.tokens)).capitalize()}; tensors of {shape} (tokens × channels); "

@@ -1,0 +1,127 @@
+"""What a cell inherits and what it adds make up what is observed; the floor is what right copies cost, and no more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kernels.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
+from kernels.paths import numeric_path
+from store.artifact import open_artifact
+from tests.artifacts import tiny_safetensors, write_gguf
+from tests.memory_model import random_model
+from tests.unit.test_question import rounded_to_q8_0
+from workbench.bisect.artifacts import Side, bisect_artifacts, cells_of, walk
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.question import open_pair
+from workbench.bisect.views import views
+from workbench.demo import MODEL, make_copy
+from workbench.flips import flips
+
+IDS = (482, 803, 10, 67, 14, 310, 307)
+RIGHT, APR = open_artifact(MODEL), numeric_path("apr")
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """Copies of the shipped model, one for every mistake that is asked for."""
+    folder = tmp_path_factory.mktemp("faulty")
+
+    def copy(fault):
+        if not (folder / f"{fault}.apr").exists():
+            make_copy(folder / f"{fault}.apr", fault)
+        return folder / f"{fault}.apr"
+
+    return copy
+
+
+def run_again(a, b, tokens=IDS):
+    return {checked.cell.site: checked for checked in views(open_pair((a, b), (None, None), tokens, None))}
+
+
+def test_inherited_and_local_make_up_what_is_observed_at_every_cell(faulty):
+    a, b = Side(RIGHT, numeric_path("ggml")), Side(open_artifact(faulty("scaled")), APR)
+    again = run_again(MODEL, faulty("scaled"))
+    for cell in walk(a, b, IDS):
+        crossed, own = (cell.run(cell.b, x).astype(np.float64) for x in (cell.inputs_a, cell.inputs_b))
+        here = cell.run(cell.a).astype(np.float64)
+        observed = cell.y_b.astype(np.float64) - cell.y_a
+        inherited, local = own - crossed, crossed - here
+        size = np.linalg.norm(observed)
+        assert np.linalg.norm(inherited + local - observed) <= 1e-6 * size, cell.site
+        found, norm = again.pop(cell.site).cell, np.linalg.norm(cell.y_b.astype(np.float64))
+        figures = [np.linalg.norm(part) / norm for part in (observed, inherited, local)]
+        assert [found.observed, found.inherited, found.local] == pytest.approx(figures, rel=1e-6)
+        if size:
+            assert found.inherited_share + found.local_share == pytest.approx(1, abs=1e-6)
+    assert not again
+
+
+@pytest.mark.parametrize(("fault", "times"), [("permuted_rope", 300), ("corrupted_blocks", 60), ("wrong_layer", 150)])
+def test_a_wrong_weight_stands_out_from_a_floor_that_it_is_not_part_of(fault, times, faulty):
+    marked = {site: checked for site, checked in run_again(MODEL, faulty(fault)).items() if checked.beyond_floor}
+    (checked,) = marked.values()
+    assert checked.floors > times
+    assert checked.cell.noise < 2 * checked.cell.floor
+
+
+def test_right_copies_read_their_floor_and_are_not_marked(faulty, tmp_path):
+    assert not any(checked.beyond_floor or checked.unforeseen for checked in run_again(MODEL, faulty(None)).values())
+    tiny_safetensors(tmp_path / "hf", "qwen2", "F32")
+    write_gguf(tmp_path / "q8.gguf", rounded_to_q8_0(random_model("qwen2")))
+    found = run_again(tmp_path / "hf", tmp_path / "q8.gguf", (3, 1, 4, 1, 5, 9, 2))
+    products = {site: checked for site, checked in found.items() if site.stage in MATMUL_INPUT}
+    assert len(products) == 2 * 5 + 1
+    for site, checked in products.items():
+        assert 0.8 < checked.floors < 1.2, site
+        assert checked.cell.b_off == pytest.approx(1, abs=0.2)
+    assert not any(checked.beyond_floor or checked.unforeseen for checked in found.values())
+
+
+def test_noise_is_measured_with_one_sides_weights_on_both_paths(faulty):
+    found = run_again(MODEL, faulty("gate_up_swapped"))
+    for cell in walk(Side(RIGHT, numeric_path("ggml")), Side(open_artifact(faulty("gate_up_swapped")), APR), IDS):
+        other = np.asarray(cell.run(replace(cell.a, path=APR)), np.float64)
+        expected = np.linalg.norm(other - cell.y_a) / np.linalg.norm(cell.y_b.astype(np.float64))
+        assert found[cell.site].cell.noise == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_two_faults_that_cancel_in_part_are_both_found(tmp_path):
+    """The attention output doubled and its projection halved leave what follows nearly as it was."""
+    model = random_model("llama", layers=4)
+    names = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.down_proj.weight"
+    weights = dict(model.weights)
+    for name, factor in zip(names, (1.25, 0.8), strict=True):
+        values = weights[name].rows.view(np.float32) * np.float32(factor)
+        weights[name] = replace(weights[name], rows=values.view(np.uint8))
+    f32, told = numeric_path("f32"), []
+    found = bisect_artifacts(
+        Side(model, f32), Side(replace(model, weights=weights), f32), (3, 1, 4), lambda *at: told.append(at)
+    )
+    culprits = (found.culprit, *found.others)
+    assert [(culprit.tensor, culprit.cause) for culprit in culprits] == [(name, "scaled") for name in names]
+    assert len(found.checked) < found.cells == len(cells_of(model, model)) == 4 * 15 + 3
+    assert told[: len(found.checked)] == [(n, found.cells, str(cell.site)) for n, cell in enumerate(found.checked)]
+
+
+@pytest.mark.parametrize("rounded", [quantize_q8_0, quantize_q8_k, quantize_q8_k_apr])
+def test_flips_are_counted_with_their_distance_from_the_boundary(rounded):
+    x = np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)
+    x[:, ::32] = 1.27  # so that a step is 0.01
+    x[0, 5], x[1, 7] = 0.40499, 0.30
+    y = x.copy()
+    y[0, 5], y[1, 7] = 0.40501, 0.32
+    found = flips(rounded(x), rounded(y), x, y)
+    assert (found.flipped, found.of) == (2, 512)
+    assert found.largest == pytest.approx(1.5, abs=1e-3)  # from 30 to the boundary of 32 at 31.5
+    assert found.median == pytest.approx((0.001 + 1.5) / 2, abs=1e-3)
+    assert flips(rounded(x), None, x, y) is None
+
+
+def test_flips_do_not_see_the_sign_of_a_scale():
+    x = np.linspace(-2, 1, 256, dtype=np.float32).reshape(1, 256)
+    ggml, apr = quantize_q8_k(x), quantize_q8_k_apr(x)
+    assert np.sign(ggml.scales) == np.sign(apr.scales)  # the largest value is negative
+    mirrored = Codes("any", -ggml.codes, -ggml.scales)
+    assert flips(ggml, mirrored, x, x) == (0, 256, None, None)
+    assert flips(ggml, apr, x, x).flipped == 0
