@@ -1,6 +1,5 @@
 """Writing a plain model to disk in any format, and opening it as the program does."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,6 +99,3 @@ def write(model: MemoryModel, format: Format, path: Path) -> Path:
     else:
         write_apr(file, apr_metadata(model), apr_tensors(model))
     return file
-
-
-Edit = Callable[[MemoryModel], MemoryModel]
