@@ -30,76 +30,17 @@ class Plain:
         return tuple((37 * n + 11) % self.config.vocab_size for n in range(count))
 
 
-SHAPES = {
-    # MHA, untied
-    "llama-mha": {
-        "architecture": "llama",
-        "layers": 3,
-        "heads": 4,
-        "kv_heads": 4,
-        "head_dim": 16,
-        "hidden": 64,
-        "ffn": 96,
-        "vocab": 128,
-    },
-    # 4:1, rows of whole super-blocks
-    "qwen2-4to1": {
-        "architecture": "qwen2",
-        "layers": 3,
-        "heads": 8,
-        "kv_heads": 2,
-        "head_dim": 32,
-        "hidden": 256,
-        "ffn": 512,
-        "vocab": 160,
-    },
-    # 3:1, head_dim * heads is not the hidden size, tied
-    "llama-3to1-tied": {
-        "architecture": "llama",
-        "layers": 4,
-        "heads": 6,
-        "kv_heads": 2,
-        "head_dim": 32,
-        "hidden": 96,
-        "ffn": 256,
-        "vocab": 144,
-        "tied": True,
-    },
-    # 2:1, tied, wide heads
-    "qwen2-2to1-tied": {
-        "architecture": "qwen2",
-        "layers": 3,
-        "heads": 4,
-        "kv_heads": 2,
-        "head_dim": 64,
-        "hidden": 256,
-        "ffn": 512,
-        "vocab": 192,
-        "tied": True,
-    },
-    # MHA with biases and square projections
-    "qwen2-mha": {
-        "architecture": "qwen2",
-        "layers": 3,
-        "heads": 4,
-        "kv_heads": 4,
-        "head_dim": 32,
-        "hidden": 128,
-        "ffn": 192,
-        "vocab": 96,
-    },
-    # 4:1, rows of whole super-blocks
-    "llama-4to1": {
-        "architecture": "llama",
-        "layers": 3,
-        "heads": 8,
-        "kv_heads": 2,
-        "head_dim": 32,
-        "hidden": 256,
-        "ffn": 768,
-        "vocab": 112,
-    },
+_FIELDS = ("architecture", "layers", "heads", "kv_heads", "head_dim", "hidden", "ffn", "vocab", "tied")
+_ROWS = {
+    "llama-mha": ("llama", 3, 4, 4, 16, 64, 96, 128, False),
+    "qwen2-4to1": ("qwen2", 3, 8, 2, 32, 256, 512, 160, False),  # rows of whole super-blocks
+    "llama-3to1-tied": ("llama", 4, 6, 2, 32, 96, 256, 144, True),  # heads are wider than the hidden size in all
+    "qwen2-2to1-tied": ("qwen2", 3, 4, 2, 64, 256, 512, 192, True),
+    "qwen2-mha": ("qwen2", 3, 4, 4, 32, 128, 192, 96, False),
+    "llama-4to1": ("llama", 3, 8, 2, 32, 256, 768, 112, False),
+    "qwen2-small": ("qwen2", 2, 4, 2, 16, 64, 96, 128, False),
 }
+SHAPES = {name: dict(zip(_FIELDS, row, strict=True)) for name, row in _ROWS.items()}
 
 
 @cache

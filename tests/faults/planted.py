@@ -33,12 +33,12 @@ _FITTED_RANGE = 1.5
 _HIDDEN = 2.0  # times what storing costs a row, below which a change of it is not to be seen
 
 
-def planted(places: int = PLACES) -> Iterator[Case]:
+def planted(places: int = PLACES, models: tuple[str, ...] = MODELS) -> Iterator[Case]:
     """Every case with a fault in B."""
     for weight_fault in (*WEIGHT_FAULTS, *WHOLE_MODEL_FAULTS):
-        yield from _some(_weight_cases(weight_fault), weight_fault.kind, places)
+        yield from _some(_weight_cases(weight_fault, models), weight_fault.kind, places)
     for config_fault in CONFIG_FAULTS:
-        yield from _some(_config_cases(config_fault), config_fault.kind, places)
+        yield from _some(_config_cases(config_fault, models), config_fault.kind, places)
 
 
 def _some(cases: Iterator[Case], kind: str, places: int) -> Iterator[Case]:
@@ -58,8 +58,8 @@ def _fitting(model: Plain) -> Iterator[tuple[str, str]]:
     return ((a, b) for a, b in PAIRS if FORMATS[a].fits(model) and FORMATS[b].fits(model))
 
 
-def _weight_cases(fault: WeightFault) -> Iterator[Case]:
-    for name in MODELS:
+def _weight_cases(fault: WeightFault, models: tuple[str, ...]) -> Iterator[Case]:
+    for name in models:
         model = plain(name)
         for names, (a, b) in product(_tensors(fault, model), _fitting(model)):
             context = Context(model, names[0], FORMATS[b], np.random.default_rng(0))
@@ -113,8 +113,8 @@ def _scaled_back(wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (x * np.clip(factor, 1 / _FITTED_RANGE, _FITTED_RANGE)).reshape(wrong.shape)
 
 
-def _config_cases(fault: ConfigFault) -> Iterator[Case]:
-    for name in MODELS:
+def _config_cases(fault: ConfigFault, models: tuple[str, ...]) -> Iterator[Case]:
+    for name in models:
         model = plain(name)
         for a, b in _fitting(model):
             if fault.fits(model.config, FORMATS[b]):

@@ -98,7 +98,7 @@ def excess_of(a: Stored, b: Stored) -> Floats:
     """|b - a| in multiples of what both formats may cost, element by element; infinite where one is not finite."""
     d = b.values - a.values
     up = d > 0  # B is above: was A cut off at its top, or B at its bottom?
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         allowed = _reach(a, up, outward=True) + _reach(b, up, outward=False)
         excess = np.where(d == 0, np.float32(0), np.abs(d) / allowed)
     strange = ~np.isfinite(a.values) | ~np.isfinite(b.values)
