@@ -100,7 +100,7 @@ def _shows(source: MemoryModel, healthy: MemoryModel, faulty: MemoryModel, name:
     before, right, wrong = (np.atleast_2d(dequantize(model.weights[name])) for model in (source, healthy, faulty))
     if faulty.weights[name].type in _FITTED:
         wrong = _scaled_back(wrong, right)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         change = np.linalg.norm(wrong - right, axis=1)
     return not bool((change <= _HIDDEN * np.linalg.norm(right - before, axis=1)).all())
 

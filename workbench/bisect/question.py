@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from kernels.errors import WorkbenchError
 from kernels.forward import check_tokens
 from kernels.paths import numeric_path
@@ -82,6 +84,11 @@ def _tokens(sources: tuple[Source, Source], tokens: tuple[int, ...] | None, prom
 
 def bisect_pair(pair: Pair, progress: Progress = lambda *_: None) -> Answer:
     """Find the first cell of a pair that is really wrong."""
+    with np.errstate(all="ignore"):  # damaged weights hold values of any size; what is not finite is told as such
+        return _bisected(pair, progress)
+
+
+def _bisected(pair: Pair, progress: Progress) -> Answer:
     if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
         return _two_models(pair, progress)
     if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
