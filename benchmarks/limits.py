@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from kernels.byte_products import HOST
 from kernels.parallel import over_rows
 from kernels.vectors import F32, I8, I32, Vectors, array_intrinsic
+from store.artifact import Artifact
+from store.names import EMBEDDING
 
 Operation = Literal["int8", "f32", "f64"]
 
@@ -36,6 +38,14 @@ class Work:
     bytes: float
     operations: float = 0.0
     of: Operation = "f32"
+
+
+def forward_work(threads: int, model: Artifact, tokens: int, of: Operation) -> Work:
+    """A forward: every matrix read once as it is stored, and multiplied by every token."""
+    tied = model.config.tie_word_embeddings
+    matrices = [info for name, info in model.tensors.items() if len(info.shape) == 2 and (tied or name != EMBEDDING)]
+    values = sum(info.shape[0] * info.shape[1] for info in matrices)
+    return Work(threads, sum(info.nbytes for info in matrices), 2.0 * values * tokens, of)
 
 
 @dataclass(frozen=True)
