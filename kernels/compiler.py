@@ -8,12 +8,16 @@ a cached kernel is still valid: an edit to a helper in another file would go unn
 import hashlib
 import importlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import platformdirs
+
+from kernels.parallel import thread_count
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +32,7 @@ KERNEL_MODULES = (
     "kernels.ops",
     "kernels.metrics",
 )
+_BESIDE = ("kernels.matmul_float", "kernels.metrics")  # about half of the work
 
 _registered: list[tuple[Any, str]] = []
 
@@ -51,7 +56,7 @@ def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        compiled = _njit(function, reassociate)
+        compiled = _njit(function, reassociate, cache=True)
         _registered.extend((compiled, signature) for signature in signatures)
         return compiled
 
@@ -59,7 +64,9 @@ def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:
 
 
 def helper(*, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
-    """Compile a function that only kernels call; it is built into each of its callers.
+    """Compile a function that only kernels call; it is built into each of its callers, and so has no cache of its own.
+
+    Caches that two processes fill at the same time would not be safe: Numba numbers the variants of a function.
 
     of : what tells a closure from others of the same definition. Numba links cached functions by their name and a
     number that starts anew in every process, so closures compiled in different processes would pass for each other.
@@ -68,22 +75,49 @@ def helper(*, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         if of is not None:
             function.__qualname__ += "_" + hashlib.sha256(repr(of).encode()).hexdigest()[:16]
-        return _njit(function, reassociate)
+        return _njit(function, reassociate, cache=False)
 
     return decorate
 
 
-def _njit(function: F, reassociate: bool) -> F:
+def _njit(function: F, reassociate: bool, cache: bool) -> F:
     flags = REASSOCIATE if reassociate else False
-    compiled: F = numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=flags)
+    compiled: F = numba.njit(function, nogil=True, cache=cache, error_model="numpy", fastmath=flags)
     return compiled
 
 
 def compile_all(progress: Callable[[int, int, str], object] = lambda *_: None) -> None:
-    """Compile or load every kernel; progress(done, total, name) is called before each and at the end."""
+    """Compile or load every kernel; progress(done, total, name) is called before each and at the end.
+
+    Where nothing has been compiled yet, a second process compiles the modules in _BESIDE meanwhile.
+    """
+    beside = None if _cache_folder().exists() or thread_count() == 1 else _start_beside()
     for module in KERNEL_MODULES:
         importlib.import_module(module)
-    for done, (compiled, signature) in enumerate(_registered):
+    for done, (compiled, signature) in enumerate(sorted(_registered, key=lambda known: known[0].__module__ in _BESIDE)):
         progress(done, len(_registered), compiled.__name__)
+        if beside is not None and compiled.__module__ in _BESIDE:
+            beside.wait()
         compiled.compile(signature)
     progress(len(_registered), len(_registered), "")
+
+
+def compile_modules(names: tuple[str, ...]) -> None:
+    """Compile the kernels of some modules, so that the cache has them."""
+    for name in names:
+        importlib.import_module(name)
+    for compiled, signature in _registered:
+        if compiled.__module__ in names:
+            compiled.compile(signature)
+
+
+def _start_beside() -> "subprocess.Popen[bytes]":
+    """A process that compiles _BESIDE; should it fail, nothing is lost but its help."""
+    program = f"from kernels.compiler import compile_modules; compile_modules({_BESIDE!r})"
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from kernels.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
+from kernels.forward import At
 from kernels.paths import numeric_path
+from kernels.stages import Site
 from store.artifact import open_artifact
 from tests.artifacts import tiny_safetensors, write_gguf
 from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.artifacts import Side, bisect_artifacts, cells_of, walk
-from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.floor import MATMUL_INPUT, predicted_error
 from workbench.bisect.question import open_pair
 from workbench.bisect.views import views
 from workbench.demo import MODEL, make_copy
@@ -125,3 +127,17 @@ def test_flips_do_not_see_the_sign_of_a_scale():
     mirrored = Codes("any", -ggml.codes, -ggml.scales)
     assert flips(ggml, mirrored, x, x) == (0, 256, None, None)
     assert flips(ggml, apr, x, x).flipped == 0
+
+
+def test_the_floor_of_a_rotation_grows_with_the_position():
+    """A rounded angle is off by 2^-24 of itself, which at position 2000 is much more than at position 2."""
+    model, tokens = random_model("qwen2"), tuple(n % 50 for n in range(1000))
+    at_end = {}
+    for cell in walk(Side(model, numeric_path("ggml")), Side(model, numeric_path("f64")), tokens):
+        if cell.site in (Site(0, "q_post_rope"), Site(0, "k_post_rope")):
+            at = At(model, numeric_path("ggml"), tokens, 0)
+            error = np.linalg.norm(cell.y_a - cell.run(cell.a.exact()))
+            at_end[cell.site] = error / predicted_error(cell.site.stage, at, cell.inputs_a, cell.y_a)
+        if cell.site.stage == "attention":
+            break
+    assert all(0.3 < times < 1 for times in at_end.values()), at_end
