@@ -107,3 +107,24 @@ def _folded(v: Vectors, scheme: Scheme, lanes: Any) -> Any:  # noqa: ANN401
         lanes = v.b.fadd(v.pick(lanes, lanes, list(pairs)), v.pick(lanes, lanes, [i + 1 for i in pairs]))
     first, second = (v.b.extract_element(lanes, ir.Constant(I32, i)) for i in (0, 1))
     return v.b.fadd(first, second)
+
+
+LANES = 16
+
+
+def _emit_weighted_sum(b: Any, count: Any, a: Any, at: Any, rows: Any, vectors: Any, width: Any, out: Any) -> None:  # noqa: ANN401
+    v, element, i64 = Vectors(b), out.type.pointee, count.type
+    with cgutils.for_range(b, vectors) as part:
+        column = b.mul(part.index, i64(LANES))
+        total = cgutils.alloca_once_value(b, v.constant(element, LANES, 0.0))
+        b.store(v.constant(element, LANES, 0.0), total)
+        with cgutils.for_range(b, count) as row:
+            weight = v.splat(b.load(b.gep(a, [b.add(at, row.index)])), LANES)
+            values = v.load(element, LANES, rows, b.add(b.mul(row.index, width), column))
+            b.store(v.fma(weight, values, b.load(total)), total)
+        v.store(b.load(total), out, column)
+
+
+# A kernel function of (count, a, at, rows, vectors, width, out): out = sum of a[at + i] * rows[i] over i < count, in
+# this order, for the first `vectors` * LANES columns of rows (count, width).
+weighted_sum = array_intrinsic(7, types.void, _emit_weighted_sum)
