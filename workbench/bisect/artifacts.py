@@ -152,11 +152,16 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
     )
 
 
-def unexplained(cell: Cell, found: Decomposition, customs: Customs) -> Culprit:
-    """What is said of a local difference far beyond its floor for which no known mistake is found."""
+def unexplained(cell: Cell, found: Decomposition, customs: Customs) -> Culprit | None:
+    """What is said of a local difference far beyond its floor for which no known mistake is found.
+
+    None where a tensor was cut off instead of rounded: such errors point one way without being a mistake.
+    """
     differing = [
         name for name in tensors_of(cell.site) if name in customs.names and not customs.judge(name).check.equal
     ]
+    if any(customs.judge(name).note is not None for name in differing):
+        return None
     words = "no known mistake in weights, settings or arithmetic explains it"
     if differing:
         words = f"every value of {differing[0]} is within what its formats allow, but their errors add up"
