@@ -20,7 +20,7 @@ from kernels.weight import Weight
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
-_SHARE = 1 << 16  # elements that are worth a thread
+_SHARE = 1 << 18  # elements that are worth a thread
 _EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
 # |d| is sorted into bins by exponent and four bits of mantissa; what is not finite comes last.
 _BIN_BITS, _FINITE_BINS, _BINS = np.uint32(19), 0xFF0, 0x1000

@@ -13,7 +13,6 @@ from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.customs import Customs, tensors_of
 from workbench.bisect.forecast import forecast
 from workbench.bisect.question import Pair, bisect_pair, model_sides, token_ids
-from workbench.bisect.traces import LIMIT
 from workbench.bisect.verdict import Decomposition
 from workbench.inquiry import Checked
 from workbench.metrics import format_value
@@ -61,8 +60,7 @@ def checked(
 ) -> Checked:
     """Judge a cell: at_input is the relative difference of its inputs, wrong whether a tensor of it is."""
     amplification = None if not at_input or cell.inherited is None else cell.inherited / at_input
-    beyond = wrong or cell.local is None or not cell.local <= LIMIT * cell.floor
-    return Checked(cell, amplification, beyond, words, unforeseen)
+    return Checked(cell, amplification, wrong or cell.beyond_floor, words, unforeseen)
 
 
 def _norm(*parts: np.ndarray) -> float:
