@@ -6,7 +6,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks import forward_rows, product_rows, store_rows, tensor_rows
+from benchmarks import forward_rows, product_rows, scaling_rows, store_rows, tensor_rows
 from benchmarks.peer import ROOT, PeerError
 from benchmarks.report import Result, as_table, write_json
 from benchmarks.rows import Bench, Row
@@ -14,7 +14,8 @@ from benchmarks.rows import Bench, Row
 
 def all_rows() -> list[Row]:
     """Every row, in the order of the table."""
-    return [*forward_rows.rows(), *product_rows.rows(), *tensor_rows.rows(), *store_rows.rows()]
+    modules = (forward_rows, product_rows, tensor_rows, store_rows, scaling_rows)
+    return [row for module in modules for row in module.rows()]
 
 
 def chosen_rows(patterns: list[str]) -> list[Row]:
@@ -41,7 +42,7 @@ def main() -> int:
     for row in chosen_rows(given.rows):
         sys.stderr.write(f"{row.key} …\n")
         results.append(_measure(bench, row))
-    sys.stdout.write(as_table(results) + "\n")
+    sys.stdout.write(as_table(bench, results) + "\n")
     write_json(given.json or given.folder / "results.json", bench, results)
     if any(result.measured is None for result in results):
         return 2

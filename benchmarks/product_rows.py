@@ -7,14 +7,17 @@ import time
 from pathlib import Path
 
 from benchmarks.forward_rows import some_tokens
+from benchmarks.limits import Work, forward_work
 from benchmarks.processes import ENVIRONMENT, WORKBENCH, Terminal, run_watched
 from benchmarks.rows import Bench, Measured, Row
 from benchmarks.shapes import DEEP
 from benchmarks.store_rows import seven_billion
 from benchmarks.tensor_rows import read_once
+from store.artifact import open_artifact
 from workbench.metrics import METRICS
 
 _MOVES = 100
+_PAIR_TOKENS = 7
 
 
 def rows() -> list[Row]:
@@ -31,7 +34,13 @@ def rows() -> list[Row]:
 
 
 def _pair_seconds(bench: Bench) -> Measured:
-    return Measured([seconds for seconds, _ in _pair(bench)])
+    gguf = seven_billion(bench)
+    sides = [
+        forward_work(bench.threads, open_artifact(path), _PAIR_TOKENS, "int8")
+        for path in (gguf, bench.models.apr(gguf))
+    ]
+    work = Work(bench.threads, sum(side.bytes for side in sides), sum(side.operations for side in sides), "int8")
+    return Measured([seconds for seconds, _ in _pair(bench)], work=work)
 
 
 def _pair_memory(bench: Bench) -> Measured:
@@ -53,7 +62,7 @@ def _pair(bench: Bench) -> list[tuple[float, float]]:
 
 
 def _open_pair(bench: Bench, a: str, b: str) -> tuple[float, float]:
-    tokens = ",".join(map(str, some_tokens(7)))
+    tokens = ",".join(map(str, some_tokens(_PAIR_TOKENS)))
     command = [*WORKBENCH, "compare", a, b, "--tokens", tokens, "--json"]
     return run_watched(command, {"WORKBENCH_THREADS": str(bench.threads)})
 

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.limits import Limits, Work, measure_limits
 from benchmarks.models import ModelFolder
 
-Unit = Literal["s", "ms", "GB"]
+Unit = Literal["s", "ms", "GB", "x"]
 Verdict = Literal["aim", "must", "MISSED"]
 
 _PAUSE = 0.05  # seconds between two runs, in which the threads of the last one stop waiting for work
@@ -20,12 +21,16 @@ _PAUSE = 0.05  # seconds between two runs, in which the threads of the last one 
 
 @dataclass(frozen=True)
 class Measured:
-    """What product and peer needed, run by run; without a peer the product's figures stand alone."""
+    """What product and peer needed, run by run; without a peer the product's figures stand alone.
+
+    work : what the product has to do at least, where the machine's limits for that are measured.
+    """
 
     product: list[float]
     peer: list[float] = field(default_factory=list)
     unit: Unit = "s"
     note: str = ""
+    work: Work | None = None
 
     @property
     def value(self) -> float:
@@ -76,8 +81,24 @@ class Bench:
         """The models, made when they are first asked for."""
         return ModelFolder(self.folder / ("quick" if self.quick else "full"))
 
+    @cached_property
+    def limits(self) -> dict[int, Limits]:
+        """What the machine can do at most, by threads: on one, and on as many as both sides have."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = {}
+        for count in sorted({1, self.threads}):
+            with threads(count):
+                found[count] = measure_limits(self.folder, count)
+        return found
 
-def alternate(product: Callable[[], object], peer: Callable[[], float | None], rounds: int, note: str = "") -> Measured:
+
+def alternate(
+    product: Callable[[], object],
+    peer: Callable[[], float | None],
+    rounds: int,
+    note: str = "",
+    work: Work | None = None,
+) -> Measured:
     """Run product and peer in turn, after one run of each that does not count.
 
     A peer that measures itself returns its seconds.
@@ -91,7 +112,7 @@ def alternate(product: Callable[[], object], peer: Callable[[], float | None], r
             elapsed = time.perf_counter() - start
             if number:
                 kept.append(reported if isinstance(reported, float) else elapsed)
-    return Measured(*figures, note=note)
+    return Measured(*figures, note=note, work=work)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.forward_rows import some_tokens
+from benchmarks.limits import Work
 from benchmarks.peer import Peer
 from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import QWEN_3B, QWEN_7B, shortened
@@ -54,7 +55,8 @@ def _dequantizing(type: TensorType) -> Callable[[Bench], Measured]:
                 dequantize_rows(type, raw[start : start + _ROWS_OF_A_CALL], _COLUMNS)
 
         with Peer(bench.peer_python, "ggml_dequantize", 1, file=str(file), function=_FUNCTIONS[type], **size) as peer:
-            measured = alternate(product, peer.run, bench.rounds)
+            work = Work(1, raw.nbytes)  # what it makes stays in the cache
+            measured = alternate(product, peer.run, bench.rounds, work=work)
         file.unlink()
         return measured
 
@@ -75,9 +77,10 @@ def _sweep(bench: Bench) -> Measured:
         for file in files:
             np.memmap(file, mode="r").sum()
 
-    gigabytes = sum(file.stat().st_size for file in files) / 1e9
+    size = sum(file.stat().st_size for file in files)
     with threads(bench.threads):
-        return alternate(product, peer, min(bench.rounds, 3), note=f"{gigabytes:.1f} GB of input")
+        note, work = f"{size / 1e9:.1f} GB of input", Work(bench.threads, size)
+        return alternate(product, peer, min(bench.rounds, 3), note, work)
 
 
 def read_once(file: Path) -> int:
@@ -115,6 +118,8 @@ def _metrics(count: int) -> Callable[[Bench], Measured]:
                     tensor.values.mean()
                     tensor.values.std()
 
-        return alternate(product, peer, bench.rounds)
+        size = sum(tensor.values.nbytes for side in sides for tensor in side)
+        with threads(bench.threads):
+            return alternate(product, peer, bench.rounds, work=Work(bench.threads, size))
 
     return measure

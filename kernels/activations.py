@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiler import helper, kernel
-from kernels.machine import float_to_half, half_to_float
+from kernels.machine import bits, float_to_half, half_to_float
 
 
 class Codes(NamedTuple):
@@ -28,22 +28,44 @@ def _nearest_int(x: np.float32) -> np.int32:
     return np.int32(shifted - np.float32(12582912.0))
 
 
+_INFINITY = np.uint32(0x7F800000)  # the bits of it; those of NaN are larger
+
+
+@helper()
+def _largest(x: NDArray[np.float32], t: int, start: int, stop: int) -> np.float32:
+    """The first of the values x[t, start:stop] that has the largest magnitude; NaN counts for nothing.
+
+    The bits of magnitudes are in the order of magnitudes, and integers can be compared many at a time.
+    """
+    top = np.uint32(0)
+    for i in range(start, stop):
+        top = max(top, bits(x[t, i]) & np.uint32(0x7FFFFFFF))
+    found = np.float32(0)
+    if top <= _INFINITY:
+        for i in range(start, stop):
+            if bits(x[t, i]) & np.uint32(0x7FFFFFFF) == top:
+                found = x[t, i]
+                break
+        return found
+    for i in range(start, stop):
+        if abs(x[t, i]) > abs(found):
+            found = x[t, i]
+    return found
+
+
 @kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
 def _q8_k(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
     for t in range(x.shape[0]):
         for b in range(x.shape[1] // 256):
-            v, q = x[t, 256 * b : 256 * b + 256], codes[t, 256 * b : 256 * b + 256]
-            largest, signed = np.float32(0), np.float32(0)
-            for i in range(256):
-                if abs(v[i]) > largest:
-                    largest, signed = abs(v[i]), v[i]
-            if largest == 0:
+            start = 256 * b
+            signed = _largest(x, t, start, start + 256)
+            if signed == 0:
                 scales[t, b] = 0
-                q[:] = 0
+                codes[t, start : start + 256] = 0
                 continue
             inverse = np.float32(-127.0) / signed
             for i in range(256):
-                q[i] = min(np.int32(127), _nearest_int(inverse * v[i]))
+                codes[t, start + i] = min(np.int32(127), _nearest_int(inverse * x[t, start + i]))
             scales[t, b] = np.float32(1.0) / inverse
 
 
@@ -51,13 +73,11 @@ def _q8_k(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.fl
 def _q8_0(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
     for t in range(x.shape[0]):
         for b in range(x.shape[1] // 32):
-            v, q = x[t, 32 * b : 32 * b + 32], codes[t, 32 * b : 32 * b + 32]
-            largest = np.float32(0)
-            for i in range(32):
-                largest = max(largest, abs(v[i]))
+            start = 32 * b
+            largest = abs(_largest(x, t, start, start + 32))
             inverse = np.float32(127.0) / largest if largest != 0 else np.float32(0)
             for i in range(32):
-                q[i] = _nearest_int(v[i] * inverse)
+                codes[t, start + i] = _nearest_int(x[t, start + i] * inverse)
             scales[t, b] = half_to_float(float_to_half(largest / np.float32(127.0)))
 
 
@@ -65,18 +85,16 @@ def _q8_0(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.fl
 def _q8_k_apr(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
     for t in range(x.shape[0]):
         for b in range(x.shape[1] // 256):
-            v, q = x[t, 256 * b : 256 * b + 256], codes[t, 256 * b : 256 * b + 256]
-            largest = np.float32(0)
-            for i in range(256):
-                largest = max(largest, abs(v[i]))
+            start = 256 * b
+            largest = abs(_largest(x, t, start, start + 256))
             scale = largest / np.float32(127.0) if largest > np.float32(1e-10) else np.float32(1.0) / np.float32(127.0)
             inverse = np.float32(1.0) / scale
             for i in range(256):
-                product = v[i] * inverse
+                product = x[t, start + i] * inverse
                 whole = np.trunc(product)
                 if abs(product - whole) >= np.float32(0.5):  # exact: half away from zero
                     whole += np.copysign(np.float32(1), product)
-                q[i] = np.int32(min(max(whole, np.float32(-128)), np.float32(127)))
+                codes[t, start + i] = np.int32(min(max(whole, np.float32(-128)), np.float32(127)))
             scales[t, b] = scale
 
 

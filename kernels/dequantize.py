@@ -1,102 +1,126 @@
-"""Stored rows to float32: ggml's `dequantize_row_*` for every supported type (ggml-quants.c), bit for bit.
+"""Stored rows to numbers: ggml's `dequantize_row_*` for every supported type (ggml-quants.c), bit for bit.
 
-One row at a time, so that a matmul can dequantize a row into a small buffer that stays in cache.
+A few hundred values at a time, so that a matmul can dequantize into a small buffer that stays in cache.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite.ir import VectorType
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from kernels.compiler import helper, kernel
-from kernels.machine import half_to_float
+from kernels.compiler import kernel
 from kernels.parallel import over_rows
-from kernels.unpack import Q4_K, Q5_K, Q6_K, Buffers, row_buffers, unpacker
-from kernels.vectors import F32 as F32_TYPE
-from kernels.vectors import I8, I16, I32, Vectors, array_intrinsic
+from kernels.unpack import emit_unpack, row_buffers
+from kernels.vectors import F32, HALF, I8, I16, I32, Vectors, array_intrinsic
 from kernels.weight import BLOCKS, TensorType, Weight
 
-_unpack = unpacker(*(type for type in TensorType if BLOCKS[type].elements > 1))
-
-F32, F16, BF16 = int(TensorType.F32), int(TensorType.F16), int(TensorType.BF16)
+_LANES = 16  # floats converted at once
 
 
-@helper()
-def dequantize_row(type: int, raw: NDArray[np.uint8], out: NDArray[np.float32], buffers: Buffers) -> None:
-    """Write the float32 values of one stored row into `out`, whose size is the row's element count."""
-    n = out.size
-    if type == F32:
-        out[:] = raw.view(np.float32)
-    elif type == F16:
-        bits = raw.view(np.uint16)
-        for i in range(n):
-            out[i] = half_to_float(bits[i])
-    elif type == BF16:
-        bits, words = raw.view(np.uint16), out.view(np.uint32)
-        for i in range(n):
-            words[i] = np.uint32(bits[i]) << np.uint32(16)
-    else:
-        codes, scales, mins, d, dmin = buffers
-        _unpack(type, n, raw, 0, 0, codes, scales, mins, d, dmin)
-        _scale_codes(type, out, buffers)
+class _Rule(NamedTuple):
+    """How codes become values: group elements have one scale, `per_block` groups one d; `offset` is taken from codes.
 
-
-def _scaler(group: int, per_block: int, offset: int, has_min: bool) -> Callable[..., None]:
-    """A function of (groups, codes, scales, mins, d, dmin, out) that multiplies codes out.
-
-    group : elements with one scale. per_block : groups with one d; 0 if d is the only scale. offset : taken from codes.
+    With `per_block` 0 there are no scales but d.
     """
 
-    def body(b: Any, groups: Any, codes: Any, scales: Any, mins: Any, d: Any, dmin: Any, out: Any) -> None:  # noqa: ANN401
-        v = Vectors(b)
-
-        def number(array: Any, at: Any) -> Any:  # noqa: ANN401
-            value = b.load(b.gep(array, [at]))
-            return value if value.type == F32_TYPE else b.sitofp(b.trunc(value, I16), F32_TYPE)
-
-        with cgutils.for_range(b, groups) as loop:
-            g = loop.index
-            block = b.udiv(g, g.type(per_block)) if per_block else g
-            scale = number(d, block)
-            if per_block:
-                scale = b.fmul(scale, number(scales, g))
-            at = b.mul(g, g.type(group))
-            code = v.load(I8, group, codes, at)
-            if offset:
-                code = b.sub(code, v.constant(I8, group, offset))
-            value = b.fmul(v.splat(scale, group), v.to_float(b.sext(code, VectorType(I32, group))))
-            if has_min:
-                value = b.fsub(value, v.splat(b.fmul(number(dmin, block), number(mins, g)), group))
-            v.store(value, out, at)
-
-    return array_intrinsic(7, types.void, body)
+    group: int
+    per_block: int = 0
+    offset: int = 0
+    has_min: bool = False
 
 
-_scale_q45_k = _scaler(32, 8, 0, has_min=True)
-_scale_q6_k = _scaler(16, 16, 32, has_min=False)
-_scale_32 = _scaler(32, 0, 0, has_min=False)
+_RULES = {TensorType.Q4_K: _Rule(32, 8, has_min=True), TensorType.Q5_K: _Rule(32, 8, has_min=True)}
+_RULES |= {TensorType.Q6_K: _Rule(16, 16, offset=32)}
+_SMALL = _Rule(32)
 
 
-@helper()
-def _scale_codes(type: int, out: NDArray[np.float32], buffers: Buffers) -> None:
-    codes, scales, mins, d, dmin = buffers
-    if type in (Q4_K, Q5_K):
-        _scale_q45_k(out.size // 32, codes, scales, mins, d, dmin, out)
-    elif type == Q6_K:
-        _scale_q6_k(out.size // 16, codes, scales, mins, d, dmin, out)
-    else:
-        _scale_32(out.size // 32, codes, scales, mins, d, dmin, out)
+def dequantizer(element: Any) -> Callable[..., None]:  # noqa: ANN401
+    """A kernel function of (type, n, raw, start, out, at, codes, scales, mins, d, dmin).
+
+    It writes the n values that begin at byte `start` of raw to out[at], out[at + 1] ...; `element` is the LLVM type of
+    out. The rest are buffers as unpack.py makes them, with room for n.
+    """
+
+    def body(b: Any, type: Any, n: Any, raw: Any, start: Any, out: Any, at: Any, *buffers: Any) -> None:  # noqa: ANN401
+        v, end = Vectors(b), b.append_basic_block()
+        raw, out = b.gep(raw, [start]), b.gep(out, [at])
+        choice = b.switch(type, end)
+
+        def put(values: Any, index: Any) -> None:  # noqa: ANN401
+            wide = values if element == F32 else b.fpext(values, ir.VectorType(element, values.type.count))
+            v.store(wide, out, index)
+
+        for kind in TensorType:
+            choice.add_case(type.type(int(kind)), b.append_basic_block())
+            b.position_at_end(choice.cases[-1][1])
+            if BLOCKS[kind].elements == 1:
+                _emit_floats(v, kind, n, raw, put)
+            else:
+                emit_unpack(b, kind, n, raw, n.type(0), *buffers)
+                _emit_scaled(v, _RULES.get(kind, _SMALL), n, buffers, put)
+            b.branch(end)
+        b.position_at_end(end)
+
+    return array_intrinsic(11, types.void, body)
+
+
+def _emit_floats(v: Vectors, kind: TensorType, n: Any, raw: Any, put: Callable[[Any, Any], None]) -> None:  # noqa: ANN401
+    b, size = v.b, BLOCKS[kind].bytes
+
+    def move(first: Any, lanes: int) -> None:  # noqa: ANN401
+        stored = v.load(I8, size * lanes, raw, b.mul(first, n.type(size)))
+        if kind == TensorType.F16:
+            value = b.fpext(v.as_lanes(stored, HALF, 16), ir.VectorType(F32, lanes))
+        elif kind == TensorType.BF16:
+            value = b.zext(v.as_lanes(stored, I16), ir.VectorType(I32, lanes))
+            value = v.as_lanes(v.shifted(value, -16), F32, 32)
+        else:
+            value = v.as_lanes(stored, F32, 32)
+        put(value, first)
+
+    whole = b.and_(n, n.type(-_LANES))
+    with cgutils.for_range(b, b.udiv(n, n.type(_LANES))) as loop:
+        move(b.mul(loop.index, n.type(_LANES)), _LANES)
+    with cgutils.for_range(b, b.sub(n, whole)) as loop:
+        move(b.add(whole, loop.index), 1)
+
+
+def _emit_scaled(v: Vectors, rule: _Rule, n: Any, buffers: tuple[Any, ...], put: Callable[[Any, Any], None]) -> None:  # noqa: ANN401
+    b, (codes, scales, mins, d, dmin) = v.b, buffers
+
+    def number(array: Any, at: Any) -> Any:  # noqa: ANN401
+        value = b.load(b.gep(array, [at]))
+        return value if value.type == F32 else b.sitofp(b.trunc(value, I16), F32)
+
+    with cgutils.for_range(b, b.udiv(n, n.type(rule.group))) as loop:
+        g = loop.index
+        block = b.udiv(g, g.type(rule.per_block)) if rule.per_block else g
+        scale = number(d, block)
+        if rule.per_block:
+            scale = b.fmul(scale, number(scales, g))
+        at = b.mul(g, g.type(rule.group))
+        code = v.load(I8, rule.group, codes, at)
+        if rule.offset:
+            code = b.sub(code, v.constant(I8, rule.group, rule.offset))
+        value = b.fmul(v.splat(scale, rule.group), v.to_float(v.signed(code, I32)))
+        if rule.has_min:
+            value = b.fsub(value, v.splat(b.fmul(number(dmin, block), number(mins, g)), rule.group))
+        put(value, at)
+
+
+dequantize_row = dequantizer(F32)
 
 
 @kernel("void(int64, uint8[:, ::1], float32[:, ::1], int64, int64)")
 def _dequantize_rows(type: int, rows: NDArray[np.uint8], out: NDArray[np.float32], start: int, stop: int) -> None:
-    buffers = row_buffers(out.shape[1])
+    n, length = out.shape[1], rows.shape[1]
+    codes, scales, mins, d, dmin = row_buffers(n)
     for r in range(start, stop):
-        dequantize_row(type, rows[r], out[r], buffers)
+        dequantize_row(type, n, rows, r * length, out, r * n, codes, scales, mins, d, dmin)
 
 
 def dequantize_rows(type: TensorType, rows: NDArray[np.uint8], elements: int) -> NDArray[np.float32]:

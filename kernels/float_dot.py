@@ -1,8 +1,10 @@
-"""Dot products of a few float rows with a few tokens at a time, in a fixed order of sums.
+"""Products of float rows and tokens, some of both at a time, in a fixed order of sums.
 
 A product is summed in `lanes` parallel fma chains, the chains are added up as `fold` says, and the elements beyond the
 last full vector follow one by one. The order does not depend on how many rows and tokens are taken together, nor on
-the processor. Taking several of both keeps the multipliers busy: every loaded vector is used more than once.
+the processor. Taking several of both keeps the multipliers busy: every loaded vector is used more than once. A row is
+worked through chunk by chunk, so that what is used again is still in the nearest cache; in between the chains wait in
+memory.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,10 @@ from numba.core import cgutils
 from kernels.vectors import F32, I32, Vectors, array_intrinsic
 
 F64 = ir.DoubleType()
+
+CHUNK = 512  # columns
+GROUP = 16  # rows that go through the tokens together
+_ROWS = 4  # of them whose chains stand in registers, with those of up to tiles.TOKENS tokens
 
 
 class Scheme(NamedTuple):
@@ -34,52 +40,61 @@ FLOAT64 = Scheme(F64, 8, "halves")
 APR = Scheme(F32, 8, "pairs")
 
 
-def tile_dot(scheme: Scheme, rows: int, tokens: int) -> Callable[..., None]:
-    """A kernel function of (t, n, w, x, out, columns, r).
+def tile_dot(scheme: Scheme, tokens: int) -> Callable[..., None]:
+    """A kernel function of (t, vectors, rows, w, x, column, n, acc).
 
-    It writes the products of the first `rows` rows of w (rows, n) with tokens t, t+1, ... of x (all tokens, n) to
-    out (all tokens, columns) at columns r, r+1, ...; scheme.element is the type of all three arrays.
+    It adds the products of `vectors` vectors of each of the first `rows` rows of w (GROUP, CHUNK) with tokens t, t+1,
+    ... of x (all tokens, n), from its `column` on, to the chains of acc (all tokens, GROUP, lanes); scheme.element is
+    the type of all three. Chains of rows up to the next multiple of 4 change too.
     """
-    return array_intrinsic(7, types.void, lambda builder, *values: _emit(scheme, rows, tokens, builder, *values))
+    return array_intrinsic(8, types.void, lambda b, *values: _emit(scheme, tokens, Vectors(b), *values))
 
 
 def _emit(
     scheme: Scheme,
-    rows: int,
     tokens: int,
-    b: Any,  # noqa: ANN401
+    v: Vectors,
     t: Any,  # noqa: ANN401
-    n: Any,  # noqa: ANN401
+    vectors: Any,  # noqa: ANN401
+    rows: Any,  # noqa: ANN401
     w: Any,  # noqa: ANN401
     x: Any,  # noqa: ANN401
-    out: Any,  # noqa: ANN401
-    columns: Any,  # noqa: ANN401
-    r: Any,  # noqa: ANN401
+    column: Any,  # noqa: ANN401
+    n: Any,  # noqa: ANN401
+    acc: Any,  # noqa: ANN401
 ) -> None:
-    v, i64 = Vectors(b), n.type
-    w_rows = [b.gep(w, [b.mul(n, i64(i))]) for i in range(rows)]
-    x_rows = [b.gep(x, [b.mul(n, b.add(t, i64(i)))]) for i in range(tokens)]
-    zero = v.constant(scheme.element, scheme.lanes, 0.0)
-    sums = [[cgutils.alloca_once_value(b, zero) for _ in range(tokens)] for _ in range(rows)]
-    vectors = b.udiv(n, i64(scheme.lanes))
-    with cgutils.for_range(b, vectors) as loop:
-        at = b.mul(loop.index, i64(scheme.lanes))
-        ws = [v.load(scheme.element, scheme.lanes, row, at) for row in w_rows]
-        for j, row in enumerate(x_rows):
-            value = v.load(scheme.element, scheme.lanes, row, at)
-            for i in range(rows):
-                b.store(v.fma(value, ws[i], b.load(sums[i][j])), sums[i][j])
-    totals = [[cgutils.alloca_once_value(b, _folded(v, scheme, b.load(s))) for s in of_row] for of_row in sums]
-    with cgutils.for_range(b, b.urem(n, i64(scheme.lanes))) as loop:
-        at = b.add(b.mul(vectors, i64(scheme.lanes)), loop.index)
-        for i in range(rows):
-            for j in range(tokens):
-                product = b.fmul(b.load(b.gep(x_rows[j], [at])), b.load(b.gep(w_rows[i], [at])))
-                b.store(b.fadd(b.load(totals[i][j]), product), totals[i][j])
-    for i in range(rows):
-        for j in range(tokens):
-            place = b.add(b.mul(columns, b.add(t, i64(j))), b.add(r, i64(i)))
-            b.store(b.load(totals[i][j]), b.gep(out, [place]))
+    b, i64, element, lanes = v.b, n.type, scheme.element, scheme.lanes
+    all_tokens = [b.add(t, i64(j)) for j in range(tokens)]
+    x_rows = [b.gep(x, [b.add(b.mul(token, n), column)]) for token in all_tokens]
+    with cgutils.for_range(b, b.udiv(b.add(rows, i64(_ROWS - 1)), i64(_ROWS))) as tile:
+        first = b.mul(tile.index, i64(_ROWS))
+        w_rows = [b.gep(w, [b.mul(b.add(first, i64(i)), i64(CHUNK))]) for i in range(_ROWS)]
+        places = [
+            [b.mul(b.add(b.mul(token, i64(GROUP)), b.add(first, i64(i))), i64(lanes)) for token in all_tokens]
+            for i in range(_ROWS)
+        ]
+        sums = [[cgutils.alloca_once_value(b, v.load(element, lanes, acc, at)) for at in row] for row in places]
+        with cgutils.for_range(b, vectors) as loop:
+            at = b.mul(loop.index, i64(lanes))
+            ws = [v.load(element, lanes, row, at) for row in w_rows]
+            for j, row in enumerate(x_rows):
+                value = v.load(element, lanes, row, at)
+                for i in range(_ROWS):
+                    b.store(v.fma(value, ws[i], b.load(sums[i][j])), sums[i][j])
+        for row, chains in zip(places, sums, strict=True):
+            for at, chain in zip(row, chains, strict=True):
+                v.store(b.load(chain), acc, at)
+
+
+def folded(scheme: Scheme) -> Callable[..., Any]:
+    """A kernel function of (acc, at): the sum of a row's and a token's chains, which begin at acc[at]."""
+    result = {F32: types.float32, F64: types.float64}[scheme.element]
+
+    def body(b: Any, acc: Any, at: Any) -> Any:  # noqa: ANN401
+        v = Vectors(b)
+        return _folded(v, scheme, v.load(scheme.element, scheme.lanes, acc, at))
+
+    return array_intrinsic(2, result, body)
 
 
 def _folded(v: Vectors, scheme: Scheme, lanes: Any) -> Any:  # noqa: ANN401
@@ -92,3 +107,24 @@ def _folded(v: Vectors, scheme: Scheme, lanes: Any) -> Any:  # noqa: ANN401
         lanes = v.b.fadd(v.pick(lanes, lanes, list(pairs)), v.pick(lanes, lanes, [i + 1 for i in pairs]))
     first, second = (v.b.extract_element(lanes, ir.Constant(I32, i)) for i in (0, 1))
     return v.b.fadd(first, second)
+
+
+LANES = 16
+
+
+def _emit_weighted_sum(b: Any, count: Any, a: Any, at: Any, rows: Any, vectors: Any, width: Any, out: Any) -> None:  # noqa: ANN401
+    v, element, i64 = Vectors(b), out.type.pointee, count.type
+    with cgutils.for_range(b, vectors) as part:
+        column = b.mul(part.index, i64(LANES))
+        total = cgutils.alloca_once_value(b, v.constant(element, LANES, 0.0))
+        b.store(v.constant(element, LANES, 0.0), total)
+        with cgutils.for_range(b, count) as row:
+            weight = v.splat(b.load(b.gep(a, [b.add(at, row.index)])), LANES)
+            values = v.load(element, LANES, rows, b.add(b.mul(row.index, width), column))
+            b.store(v.fma(weight, values, b.load(total)), total)
+        v.store(b.load(total), out, column)
+
+
+# A kernel function of (count, a, at, rows, vectors, width, out): out = sum of a[at + i] * rows[i] over i < count, in
+# this order, for the first `vectors` * LANES columns of rows (count, width).
+weighted_sum = array_intrinsic(7, types.void, _emit_weighted_sum)

@@ -1,100 +1,131 @@
 """x @ W.T over dequantized weights: float32, float64, and float32 in APR's order of sums.
 
-Each thread dequantizes two stored rows at a time into a buffer that stays in cache and multiplies them with all
-tokens, so that a matrix is read once and never stands dequantized in memory.
+Each thread dequantizes a few hundred columns of a few stored rows at a time into a buffer that stays in cache and
+multiplies them with all tokens, so that a matrix is read once and never stands dequantized in memory.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.compiler import kernel
-from kernels.dequantize import dequantize_row
-from kernels.float_dot import APR, FLOAT32, FLOAT64, Scheme, tile_dot
+from kernels.compiler import helper, kernel
+from kernels.dequantize import dequantizer
+from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, Scheme, folded, tile_dot
 from kernels.parallel import over_rows
-from kernels.tiles import over_tokens
+from kernels.tiles import aligned, over_tokens
 from kernels.unpack import row_buffers
+from kernels.vectors import prefetch
 from kernels.weight import Weight
 
-_LEAST = 16  # rows worth a thread
+Real = TypeVar("Real", np.float32, np.float64)
 
 
-def _multiply(scheme: Scheme) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Functions of (tokens, n, w, x, out, columns, r) that multiply one row, and two rows, with all tokens."""
-    one, two = (over_tokens(partial(tile_dot, scheme, rows)) for rows in (1, 2))
-    return one, two
+def _multiplier(scheme: Scheme) -> Callable[..., None]:
+    """The product in one order of sums; arguments as `_matmul_f32`."""
+    dots, fold, fill = over_tokens(partial(tile_dot, scheme)), folded(scheme), dequantizer(scheme.element)
+    lanes = scheme.lanes
+
+    @helper(of=scheme)
+    def multiply(type, rows, x, w, acc, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        (tokens, n), length = x.shape, rows.shape[1]
+        codes, scales, mins, d, dmin = row_buffers(CHUNK)
+        for r in range(start, stop, GROUP):
+            together = min(GROUP, stop - r)
+            acc[:] = 0
+            for c in range(0, n, CHUNK):
+                count = min(CHUNK, n - c)
+                for i in range(together):
+                    place, size = (r + i) * length + c * length // n, count * length // n
+                    prefetch(rows, place + GROUP * length, size)
+                    fill(type, count, rows, place, w, i * CHUNK, codes, scales, mins, d, dmin)
+                dots(tokens, count // lanes, together, w, x, c, n, acc)
+            left = n % lanes
+            for token in range(tokens):
+                for i in range(together):
+                    total = fold(acc, (token * GROUP + i) * lanes)
+                    for k in range(left):
+                        total += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
+                    out[token, r + i] = total
+
+    return multiply
 
 
-_one_f32, _two_f32 = _multiply(FLOAT32)
-_one_f64, _two_f64 = _multiply(FLOAT64)
-_one_apr, _two_apr = _multiply(APR)
+_multiply_f32 = _multiplier(FLOAT32)
+_multiply_f64 = _multiplier(FLOAT64)
+_multiply_apr = _multiplier(APR)
+
+_SINGLE = "void(int64, uint8[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], int64, int64)"
+_DOUBLE = _SINGLE.replace("float32", "float64")
 
 
-@kernel("void(int64, uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64)")
+@kernel(_SINGLE)
 def _matmul_f32(
-    type: int, rows: NDArray[np.uint8], x: NDArray[np.float32], out: NDArray[np.float32], start: int, stop: int
+    type: int,
+    rows: NDArray[np.uint8],
+    x: NDArray[np.float32],
+    w: NDArray[np.float32],  # room for GROUP rows of CHUNK columns
+    acc: NDArray[np.float32],  # room for the sums of GROUP rows and all tokens
+    out: NDArray[np.float32],
+    start: int,
+    stop: int,
 ) -> None:
-    w, buffers = np.empty((2, x.shape[1]), np.float32), row_buffers(x.shape[1])
-    for r in range(start, stop, 2):
-        together = min(2, stop - r)
-        for i in range(together):
-            dequantize_row(type, rows[r + i], w[i], buffers)
-        if together == 2:
-            _two_f32(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
-        else:
-            _one_f32(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
+    _multiply_f32(type, rows, x, w, acc, out, start, stop)
 
 
-@kernel("void(int64, uint8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64)")
+@kernel(_SINGLE)
 def _matmul_f32_apr(
-    type: int, rows: NDArray[np.uint8], x: NDArray[np.float32], out: NDArray[np.float32], start: int, stop: int
+    type: int,
+    rows: NDArray[np.uint8],
+    x: NDArray[np.float32],
+    w: NDArray[np.float32],
+    acc: NDArray[np.float32],
+    out: NDArray[np.float32],
+    start: int,
+    stop: int,
 ) -> None:
-    w, buffers = np.empty((2, x.shape[1]), np.float32), row_buffers(x.shape[1])
-    for r in range(start, stop, 2):
-        together = min(2, stop - r)
-        for i in range(together):
-            dequantize_row(type, rows[r + i], w[i], buffers)
-        if together == 2:
-            _two_apr(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
-        else:
-            _one_apr(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
+    _multiply_apr(type, rows, x, w, acc, out, start, stop)
 
 
-@kernel("void(int64, uint8[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64)")
+@kernel(_DOUBLE)
 def _matmul_f64(
-    type: int, rows: NDArray[np.uint8], x: NDArray[np.float64], out: NDArray[np.float64], start: int, stop: int
+    type: int,
+    rows: NDArray[np.uint8],
+    x: NDArray[np.float64],
+    w: NDArray[np.float64],
+    acc: NDArray[np.float64],
+    out: NDArray[np.float64],
+    start: int,
+    stop: int,
 ) -> None:
-    n = x.shape[1]
-    row, w, buffers = np.empty(n, np.float32), np.empty((2, n), np.float64), row_buffers(n)
-    for r in range(start, stop, 2):
-        together = min(2, stop - r)
-        for i in range(together):
-            dequantize_row(type, rows[r + i], row, buffers)
-            w[i] = row
-        if together == 2:
-            _two_f64(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
-        else:
-            _one_f64(x.shape[0], x.shape[1], w, x, out, out.shape[1], r)
+    _multiply_f64(type, rows, x, w, acc, out, start, stop)
+
+
+def _product(compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], weight: Weight) -> NDArray[Real]:
+    out = np.empty((len(x), weight.shape[0]), x.dtype)
+
+    def share(start: int, stop: int) -> None:
+        w = aligned((GROUP, CHUNK), x.dtype.type)
+        w[:] = 0  # rows that are not there are multiplied too
+        acc = aligned((len(x) * GROUP * scheme.lanes,), x.dtype.type)
+        compute(int(weight.type), weight.rows, x, w, acc, out, start, stop)
+
+    over_rows(share, weight.shape[0], GROUP)
+    return out
 
 
 def matmul_f32(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
     """x @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
-    out = np.empty((len(x), weight.shape[0]), dtype=np.float32)
-    over_rows(lambda a, b: _matmul_f32(int(weight.type), weight.rows, x, out, a, b), weight.shape[0], _LEAST)
-    return out
+    return _product(_matmul_f32, FLOAT32, x, weight)
 
 
 def matmul_f32_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
     """The same in APR's order of sums: eight fma lanes (`f32_matmul` in aprender-serve)."""
-    out = np.empty((len(x), weight.shape[0]), dtype=np.float32)
-    over_rows(lambda a, b: _matmul_f32_apr(int(weight.type), weight.rows, x, out, a, b), weight.shape[0], _LEAST)
-    return out
+    return _product(_matmul_f32_apr, APR, x, weight)
 
 
 def matmul_f64(x: NDArray[np.float64], weight: Weight) -> NDArray[np.float64]:
     """x @ W.T in float64 over the float32 values of the weight; x float64 (tokens, in), returns (tokens, out)."""
-    out = np.empty((len(x), weight.shape[0]), dtype=np.float64)
-    over_rows(lambda a, b: _matmul_f64(int(weight.type), weight.rows, x, out, a, b), weight.shape[0], _LEAST)
-    return out
+    return _product(_matmul_f64, FLOAT64, x, weight)

@@ -20,7 +20,7 @@ from kernels.weight import Weight
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
-_SHARE = 1 << 16  # elements that are worth a thread
+_SHARE = 1 << 18  # elements that are worth a thread
 _EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
 # |d| is sorted into bins by exponent and four bits of mantissa; what is not finite comes last.
 _BIN_BITS, _FINITE_BINS, _BINS = np.uint32(19), 0xFF0, 0x1000
@@ -132,10 +132,11 @@ def _profile_stored(
     start: int,
     stop: int,
 ) -> None:
-    values, buffers = np.empty((2, columns), np.float32), row_buffers(columns)
+    values = np.empty((2, columns), np.float32)
+    codes, scales, mins, d, dmin = row_buffers(columns)
     for r in range(start, stop):
-        dequantize_row(type_a, a[r], values[0], buffers)
-        dequantize_row(type_b, b[r], values[1], buffers)
+        dequantize_row(type_a, columns, a, r * a.shape[1], values, 0, codes, scales, mins, d, dmin)
+        dequantize_row(type_b, columns, b, r * b.shape[1], values, columns, codes, scales, mins, d, dmin)
         _profile_row(values[0], values[1], out[r])
 
 

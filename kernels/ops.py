@@ -10,21 +10,29 @@ from numpy.typing import NDArray
 
 from kernels.compiler import kernel
 from kernels.config import ModelConfig
+from kernels.float_dot import LANES, weighted_sum
 from kernels.parallel import over_rows
 
 Real = TypeVar("Real", np.float32, np.float64)
 
 
+_CHAINS = 8  # tokens that are summed side by side, because every sum waits for the one before
+
+
 @kernel("void(float32[:, ::1], float32[::1], float32, float32[:, ::1])")
 def _rms_norm_ggml(x: NDArray[np.float32], w: NDArray[np.float32], eps: np.float32, out: NDArray[np.float32]) -> None:
-    for t in range(x.shape[0]):
-        total = np.float64(0)
-        for i in range(x.shape[1]):
-            total += np.float64(x[t, i] * x[t, i])
-        mean = np.float32(total / x.shape[1])
-        scale = np.float32(1) / np.sqrt(mean + eps)
-        for i in range(x.shape[1]):
-            out[t, i] = (x[t, i] * scale) * w[i]
+    tokens, n = x.shape
+    totals = np.empty(_CHAINS, np.float64)
+    for first in range(0, tokens, _CHAINS):
+        totals[:] = 0
+        for i in range(n):
+            for k in range(_CHAINS):
+                value = x[min(first + k, tokens - 1), i]
+                totals[k] += np.float64(value * value)
+        for t in range(first, min(first + _CHAINS, tokens)):
+            scale = np.float32(1) / np.sqrt(np.float32(totals[t - first] / n) + eps)
+            for i in range(n):
+                out[t, i] = (x[t, i] * scale) * w[i]
 
 
 @kernel("void(float32[:, ::1], float32[::1], float32, float32[:, ::1])")
@@ -52,12 +60,26 @@ def rms_norm_apr(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float
     return out
 
 
+@kernel(
+    "void(float32[:, ::1], float32[::1], float64, float32[:, ::1])",
+    "void(float64[:, ::1], float64[::1], float64, float64[:, ::1])",
+    reassociate=True,
+)
+def _rms_norm(x: NDArray[Real], w: NDArray[Real], eps: float, out: NDArray[Real]) -> None:
+    for t in range(x.shape[0]):
+        total = np.float64(0)
+        for i in range(x.shape[1]):
+            total += np.float64(x[t, i]) * np.float64(x[t, i])
+        scale = x.dtype.type(1.0 / np.sqrt(total / x.shape[1] + eps))
+        for i in range(x.shape[1]):
+            out[t, i] = w[i] * (x[t, i] * scale)
+
+
 def rms_norm(x: NDArray[Real], weight: NDArray[Real], eps: float) -> NDArray[Real]:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis, mean taken in float64, result in the dtype of x."""
-    mean = np.square(x, dtype=np.float64).mean(axis=-1, keepdims=True)
-    scale = (1.0 / np.sqrt(mean + eps)).astype(x.dtype)
-    result: NDArray[Real] = weight * (x * scale)
-    return result
+    out = np.empty_like(x)
+    _rms_norm(x, weight, eps, out)
+    return out
 
 
 def rope_angles_f64(positions: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float64]:
@@ -82,11 +104,9 @@ def rope_angles_ggml(positions: NDArray[np.int64], config: ModelConfig) -> NDArr
     The error grows with position and channel (ggml-cpu/ops.cpp `ggml_rope_cache_init`).
     """
     step = np.float32(float(np.float32(config.rope_theta)) ** float(np.float32(-2.0 / config.head_dim)))
-    angle: NDArray[np.float32] = positions.astype(np.float32)
-    angles = np.empty((len(positions), config.head_dim // 2), np.float32)
-    for i in range(angles.shape[1]):
-        angles[:, i] = angle
-        angle *= step
+    factors = np.full((len(positions), config.head_dim // 2), step)
+    factors[:, 0] = positions
+    angles = np.multiply.accumulate(factors, axis=1)
     return cast("NDArray[np.float32]", angles / _factors(config).astype(np.float32))
 
 
@@ -95,24 +115,35 @@ def _factors(config: ModelConfig) -> NDArray[np.float64]:
     return np.array(factors, dtype=np.float64)
 
 
+@kernel(
+    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32[:, ::1])",
+    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64[:, ::1])",
+)
+def _rotate(
+    x: NDArray[Real], cos: NDArray[Real], sin: NDArray[Real], step: int, apart: int, out: NDArray[Real]
+) -> None:
+    half = cos.shape[1]
+    for t in range(x.shape[0]):
+        for first in range(0, x.shape[1], 2 * half):
+            for i in range(half):
+                low, high = first + step * i, first + step * i + apart
+                out[t, low] = x[t, low] * cos[t, i] - x[t, high] * sin[t, i]
+                out[t, high] = x[t, high] * cos[t, i] + x[t, low] * sin[t, i]
+
+
 def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig) -> NDArray[Real]:
     """Rotary embedding of q or k: x (tokens, heads * head_dim), angles (tokens, head_dim/2), same shape out."""
-    cos, sin = (f(angles.astype(np.float64)).astype(x.dtype)[:, None, :] for f in (np.cos, np.sin))
-    heads = x.reshape(len(x), -1, config.head_dim)
-    out = np.empty_like(heads)
-    if config.rope_type == "neox":  # channel i turns with channel i + head_dim/2
-        low, high = slice(None, config.head_dim // 2), slice(config.head_dim // 2, None)
-    else:  # channel 2i turns with channel 2i+1
-        low, high = slice(0, None, 2), slice(1, None, 2)
-    out[..., low] = heads[..., low] * cos - heads[..., high] * sin
-    out[..., high] = heads[..., high] * cos + heads[..., low] * sin
-    return out.reshape(x.shape)
+    cos, sin = (f(angles.astype(np.float64)).astype(x.dtype) for f in (np.cos, np.sin))
+    # channel i turns with channel i + head_dim/2, or channel 2i with channel 2i+1
+    step, apart = (1, config.head_dim // 2) if config.rope_type == "neox" else (2, 1)
+    out = np.empty_like(x)
+    _rotate(x, cos, sin, step, apart, out)
+    return out
 
 
 @kernel(
     "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, float32[:, ::1], int64, int64)",
     "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, float64[:, ::1], int64, int64)",
-    reassociate=True,
 )
 def _attention(
     q: NDArray[Real],
@@ -125,28 +156,32 @@ def _attention(
     start: int,
     stop: int,
 ) -> None:
-    tokens = q.shape[0]
-    p = np.empty(tokens, q.dtype)
-    for head in range(start, stop):
-        first, shared = head * head_dim, head // group * head_dim
-        for t in range(tokens):
-            largest = q.dtype.type(-np.inf)
-            for s in range(t + 1):
-                dot = q.dtype.type(0)
+    tokens, room = q.shape[0], (q.shape[0] + LANES - 1) // LANES * LANES
+    vectors = (head_dim + LANES - 1) // LANES
+    keys, values = np.zeros((head_dim, room), q.dtype), np.zeros((tokens, vectors * LANES), q.dtype)
+    p, mixed = np.empty(room, q.dtype), np.empty(vectors * LANES, q.dtype)
+    for shared in range(start, stop):
+        for s in range(tokens):
+            for i in range(head_dim):
+                keys[i, s] = k[s, shared * head_dim + i]
+                values[s, i] = v[s, shared * head_dim + i]
+        for first in range(shared * group * head_dim, (shared + 1) * group * head_dim, head_dim):
+            for t in range(tokens):
+                weighted_sum(head_dim, q, t * q.shape[1] + first, keys, t // LANES + 1, room, p)
+                largest = q.dtype.type(-np.inf)
+                for s in range(t + 1):
+                    p[s] *= scale
+                    largest = max(largest, p[s])
+                total = 0.0
+                for s in range(t + 1):
+                    p[s] = np.exp(p[s] - largest)
+                    total += p[s]
+                share = q.dtype.type(1.0 / total)
+                for s in range(t + 1):
+                    p[s] *= share
+                weighted_sum(t + 1, p, 0, values, vectors, vectors * LANES, mixed)
                 for i in range(head_dim):
-                    dot += q[t, first + i] * k[s, shared + i]
-                p[s] = dot * scale
-                largest = max(largest, p[s])
-            total = 0.0
-            for s in range(t + 1):
-                p[s] = np.exp(p[s] - largest)
-                total += p[s]
-            share = q.dtype.type(1.0 / total)
-            out[t, first : first + head_dim] = 0
-            for s in range(t + 1):
-                weight = p[s] * share
-                for i in range(head_dim):
-                    out[t, first + i] += weight * v[s, shared + i]
+                    out[t, first + i] = mixed[i]
 
 
 def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: ModelConfig) -> NDArray[Real]:
@@ -159,12 +194,15 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group = config.num_attention_heads // config.num_key_value_heads
     scale = q.dtype.type(config.head_dim**-0.5)
-    over_rows(lambda a, b: _attention(q, k, v, config.head_dim, group, scale, out, a, b), config.num_attention_heads)
+    over_rows(lambda a, b: _attention(q, k, v, config.head_dim, group, scale, out, a, b), config.num_key_value_heads)
     return out
 
 
 def silu(x: NDArray[Real]) -> NDArray[Real]:
     """Elementwise x / (1 + exp(-x)) in the dtype of x."""
+    result = np.negative(x)
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
-        result: NDArray[Real] = np.divide(x, np.exp(-x) + 1, dtype=x.dtype)
+        np.exp(result, out=result)
+        result += 1
+        np.divide(x, result, out=result)
     return result

@@ -151,6 +151,14 @@ _EMIT: dict[TensorType, Callable[[_Block], None]] = {
 }
 
 
+def emit_unpack(b: Any, kind: TensorType, n: Any, raw: Any, first: Any, *outputs: Any) -> None:  # noqa: ANN401
+    """Emit the loop that unpacks n elements; pointers and counts are LLVM values, `outputs` as row_buffers has them."""
+    elements, size = BLOCKS[kind]
+    with cgutils.for_range(b, b.udiv(n, n.type(elements))) as loop:
+        block = b.gep(raw, [b.mul(loop.index, n.type(size))])
+        _EMIT[kind](_Block(Vectors(b), kind, block, b.add(first, loop.index), *outputs))
+
+
 def unpacker(*kinds: TensorType) -> Callable[..., None]:
     """A kernel function of (type, n, raw, start, first, codes, scales, mins, d, dmin); type is one of `kinds`.
 
@@ -162,12 +170,9 @@ def unpacker(*kinds: TensorType) -> Callable[..., None]:
         end = b.append_basic_block()
         choice = b.switch(type, end)
         for kind in kinds:
-            elements, size = BLOCKS[kind]
             choice.add_case(type.type(int(kind)), b.append_basic_block())
             b.position_at_end(choice.cases[-1][1])
-            with cgutils.for_range(b, b.udiv(n, n.type(elements))) as loop:
-                place = b.add(start, b.mul(loop.index, n.type(size)))
-                _EMIT[kind](_Block(Vectors(b), kind, b.gep(raw, [place]), b.add(first, loop.index), *outputs))
+            emit_unpack(b, kind, n, b.gep(raw, [start]), first, *outputs)
             b.branch(end)
         b.position_at_end(end)
 

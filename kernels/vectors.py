@@ -75,9 +75,9 @@ class Vectors:
         """The same vector `times` times end to end."""
         return self.pick(v, v, list(range(v.type.count)) * times)
 
-    def as_lanes(self, v: Any, element: Any) -> Any:  # noqa: ANN401
-        """The same bits in lanes of another width."""
-        count = v.type.count * v.type.element.width // element.width
+    def as_lanes(self, v: Any, element: Any, width: int = 0) -> Any:  # noqa: ANN401
+        """The same bits in lanes of another type; `width` in bits, which integer types know themselves."""
+        count = v.type.count * v.type.element.width // (width or element.width)
         return self.b.bitcast(v, ir.VectorType(element, count))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401
@@ -127,7 +127,7 @@ def _emit_prefetch(b: Any, array: Any, start: Any, size: Any) -> None:  # noqa: 
     line = 64  # bytes that come together
     with cgutils.for_range(b, b.udiv(b.add(size, size.type(line - 1)), size.type(line))) as loop:
         place = b.bitcast(b.gep(array, [b.add(start, b.mul(loop.index, size.type(line)))]), I8.as_pointer())
-        how = [I32(0), I32(3), I32(1)]  # to read, into the nearest cache, data
+        how = [I32(0), I32(2), I32(1)]  # to read, into the cache of the core, data
         Vectors(b).call("llvm.prefetch.p0", ir.VoidType(), place, *how)
 
 

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from store.errors import ArtifactError
 from store.text import printable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelFile:
     """A regular file as it was when the artifact was opened; reading it after it changed is an ArtifactError."""
 
@@ -68,9 +69,14 @@ class ModelFile:
         self.require(offset, length, what)
         self._check_unchanged()
         try:
-            return np.asarray(np.memmap(self.path, np.uint8, "c", offset, (length,)))
+            return self._whole[offset : offset + length]
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{self.shown}: {what} cannot be mapped ({error}); open the file again.") from None
+
+    @cached_property
+    def _whole(self) -> NDArray[np.uint8]:
+        """Mapped once, because pages of a new mapping have to be found again one by one."""
+        return np.asarray(np.memmap(self.path, np.uint8, "c"))
 
     @contextmanager
     def mapped(self) -> Iterator[mmap.mmap]:

@@ -69,6 +69,7 @@ class TraceWriter:
         self._last: tuple[NDArray[Any], h5py.Dataset] | None = None
         self._helpers = ThreadPoolExecutor(2, thread_name_prefix="store")  # a checksum and a sync beside the writing
         self._synced: Future[None] | None = None
+        self._groups: dict[int | None, h5py.Group] = {}  # the one that is being written to
 
     def __enter__(self) -> Self:
         import h5py
@@ -122,7 +123,7 @@ class TraceWriter:
         stored = as_stored(values)
         with self._writing():
             self._reserve(stored.nbytes + values.nbytes)
-            group = self._file if site.layer is None else self._file.require_group(f"layers/{site.layer:03d}")
+            group = self._group(site.layer)
             if site.stage == LAYER_OUTPUT and self._last is not None and self._last[0] is values:
                 group[site.stage] = self._last[1]  # a second name of the residual, not a second copy
             else:
@@ -143,7 +144,7 @@ class TraceWriter:
         with self._writing():
             self._reserve(0)
             self._file.flush()
-            group = self._file.require_group(f"layers/{layer:03d}")
+            group = self._group(layer)
             group.attrs["absent"] = _fixed_text(self._absent(layer, LAYER_STAGES))
             group.attrs["complete"] = True
             self._file.flush()
@@ -241,15 +242,29 @@ class TraceWriter:
         self._file.flush()
         os.fsync(self._file.id.get_vfd_handle())
 
+    def _group(self, layer: int | None) -> "h5py.Group":
+        """Where the stages of a layer, or of the whole model, belong."""
+        if layer not in self._groups:
+            self._groups = {layer: self._file if layer is None else self._file.require_group(f"layers/{layer:03d}")}
+        return self._groups[layer]
+
     def _wait_for_sync(self) -> None:
         if self._synced is not None:
             self._synced.result()
 
     def _create(self, group: "h5py.Group", name: str, values: NDArray[Any]) -> "h5py.Dataset":
+        """Create a dataset as `Group.create_dataset` does, through HDF5's own functions: hundreds are written."""
+        from h5py import Dataset, h5a, h5d, h5p, h5s, h5t
+
         checksum = self._helpers.submit(zlib.crc32, values.data)
-        dataset = group.create_dataset(name, data=values)
-        dataset.attrs["crc32"] = np.uint32(checksum.result())
-        return dataset
+        settings = h5p.create(h5p.DATASET_CREATE)
+        settings.set_obj_track_times(False)
+        kind, shape = h5t.py_create(values.dtype), h5s.create_simple(values.shape)
+        dataset = h5d.create(group.id, name.encode(), kind, shape, settings)
+        dataset.write(h5s.ALL, h5s.ALL, values)
+        attribute = h5a.create(dataset, b"crc32", h5t.STD_U32LE, h5s.create(h5s.SCALAR))
+        attribute.write(np.array(checksum.result(), np.uint32))
+        return Dataset(dataset)
 
     def _close(self) -> None:
         self._helpers.shutdown()

@@ -95,7 +95,7 @@ async def test_views_are_streamed_and_what_is_not_known_is_no_number(session, si
         await pilot.press("n")
         assert screen.model.cursor == SPOILT
         await until(pilot, lambda: "local 0.5!, inherited 0.1" in screen_text(pilot))
-        assert "local is 100.0× that" in screen_text(pilot)
+        assert "local is 100.0× its floor" in screen_text(pilot)
         view = screen.query_one(MapView)
         assert view.render_line(19).text.split()[-1] == "?"
         processes[0].say(*map(checked, order[40:]), Answered(""), None)

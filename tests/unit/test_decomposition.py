@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from kernels.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
+from kernels.forward import At
 from kernels.paths import numeric_path
+from kernels.stages import Site
 from store.artifact import open_artifact
 from tests.artifacts import tiny_safetensors, write_gguf
 from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.artifacts import Side, bisect_artifacts, cells_of, walk
-from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.floor import MATMUL_INPUT, predicted_error
 from workbench.bisect.question import open_pair
+from workbench.bisect.steps import Stored
 from workbench.bisect.views import views
 from workbench.demo import MODEL, make_copy
 from workbench.flips import flips
@@ -125,3 +128,45 @@ def test_flips_do_not_see_the_sign_of_a_scale():
     mirrored = Codes("any", -ggml.codes, -ggml.scales)
     assert flips(ggml, mirrored, x, x) == (0, 256, None, None)
     assert flips(ggml, apr, x, x).flipped == 0
+
+
+def test_the_floor_of_a_rotation_grows_with_the_position():
+    """A rounded angle is off by 2^-24 of itself, which at position 2000 is much more than at position 2."""
+    model, tokens = random_model("qwen2"), tuple(n % 50 for n in range(1000))
+    at_end = {}
+    for cell in walk(Side(model, numeric_path("ggml")), Side(model, numeric_path("f64")), tokens):
+        if cell.site in (Site(0, "q_post_rope"), Site(0, "k_post_rope")):
+            at = At(model, numeric_path("ggml"), tokens, 0)
+            error = np.linalg.norm(cell.y_a - cell.run(cell.a.exact()))
+            at_end[cell.site] = error / predicted_error(cell.site.stage, at, cell.inputs_a, cell.y_a)
+        if cell.site.stage == "attention":
+            break
+    assert all(0.3 < times < 1 for times in at_end.values()), at_end
+
+
+def test_errors_within_the_formats_that_all_point_one_way_are_an_unknown_mistake(tmp_path):
+    """Every value is within its step and no factor is left, but rounding never sums up like that."""
+    source, name, tokens = random_model("qwen2", hidden=256), "model.layers.1.mlp.up_proj.weight", (3, 1, 4, 1, 5, 9, 2)
+    rounded = rounded_to_q8_0(source)
+    a, b = Side(source, numeric_path("f32")), Side(rounded, numeric_path("f32"))
+    assert bisect_artifacts(a, b, tokens).verdict == "quantization_only"
+    x = next(cell.inputs_a["ffn_norm"] for cell in walk(a, b, tokens) if cell.site == Site(1, "ffn_up"))
+    stored = Stored.of(rounded.weights[name])
+    values = stored.values + np.float32(0.7) * stored.width * np.sign(x[3])
+    weight = replace(source.weights[name], rows=np.ascontiguousarray(values, np.float32).view(np.uint8))
+    leaning = Side(replace(source, weights=source.weights | {name: weight}), numeric_path("f32"))
+    culprit = bisect_artifacts(leaning, b, tokens[3:4]).culprit
+    assert (culprit.site, culprit.factor, culprit.cause) == (Site(1, "ffn_up"), "weights", "unknown")
+    assert "their errors add up" in culprit.explanation
+
+
+def test_what_is_not_finite_on_both_sides_alike_is_no_difference():
+    model, f32 = random_model("llama"), numeric_path("f32")
+    name = "model.layers.0.mlp.gate_proj.weight"
+    rows = model.weights[name].rows.view(np.float32).copy()
+    rows[3, 5] = np.nan
+    broken = replace(model, weights=model.weights | {name: replace(model.weights[name], rows=rows.view(np.uint8))})
+    assert bisect_artifacts(Side(broken, f32), Side(broken, f32), (3, 1, 4)).verdict == "alike"
+    for pair in ((model, broken), (broken, model)):
+        culprit = bisect_artifacts(*(Side(side, f32) for side in pair), (3, 1, 4)).culprit
+        assert (culprit.site, culprit.tensor) == (Site(0, "ffn_gate"), name)

@@ -182,10 +182,10 @@ def checked_lines(checked: Checked | None) -> list[str]:
     cell, grown, floors = checked.cell, checked.amplification, checked.floors
     mark = "!" if checked.beyond_floor else ""
     lines = [f"local {_known(cell.local)}{mark}, inherited {_known(cell.inherited)}"]
-    lines += [f"floor {format_value(cell.floor)}, local is {_known(floors)}× that"]
+    noise = "" if cell.noise is None else f", noise {format_value(cell.noise)}"
+    lines += [f"floor {format_value(cell.floor)}{noise}", f"local is {_known(floors)}× its floor"]
     if cell.noise is not None:
-        lines += [f"noise measured {format_value(cell.noise)}"]
-    lines += [f"off float64: A {format_value(cell.a_off)}×, B {format_value(cell.b_off)}× floor"]
+        lines += [f"off f64: A {format_value(cell.a_off)}, B {format_value(cell.b_off)} floors"]
     if grown is not None:
         lines.append(f"amplification {format_value(grown)}")
     if checked.forecast:

@@ -253,8 +253,10 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     @asking.setter
     def asking(self, text: str) -> None:
+        begins_or_ends = bool(self._asking) != bool(text)
         self._asking, self._changed = text, True
-        self.refresh_bindings()
+        if begins_or_ends:  # and not at every step: the footer is built anew
+            self.refresh_bindings()
 
     def take_checked(self, checked: Checked) -> None:
         """Show a cell that was run again."""

@@ -136,7 +136,7 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
         yield _row("left over", f"{format_value(culprit.residual)} of the norm, after that cause")
     cell = next((cell for cell in found.checked if cell.site == culprit.site), None)
     if cell is not None:
-        yield _row("cell", f"{_figures(cell)}, of B's norm")
+        yield from _measured(cell)
     shares = [f"{name} {round(share, 3) + 0.0:.1%}" for name, share in culprit.shares.items() if share is not None]
     if shares:
         yield _row("shares", ", ".join(shares))
@@ -152,7 +152,7 @@ def detail_lines(detail: Detail) -> Iterator[str]:
     """A cell taken apart, for a reader."""
     found = detail.breakdown
     if detail.cell is not None:
-        yield from _noise(detail.cell)
+        yield from _measured(detail.cell)
     yield _row("cell", f"{found.site}, local error by part, root mean square (in multiples of the median part)")
     yield _row("tokens", " ".join(map(format_value, found.per_token().tolist())))
     heads = zip(found.heads, found.per_head().tolist(), strict=True)
@@ -170,7 +170,7 @@ def detail_lines(detail: Detail) -> Iterator[str]:
     yield from (_row("not known", sentence) for sentence in detail.unknown)
 
 
-def _noise(cell: Decomposition) -> Iterator[str]:
+def _measured(cell: Decomposition) -> Iterator[str]:
     """What a cell's local error is measured against."""
     yield _row("figures", f"{_figures(cell)}, of B's norm")
     if cell.noise is not None:

@@ -17,9 +17,9 @@ from workbench.bisect.announced import Progress
 from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.customs import Customs, tensors_of
 from workbench.bisect.floor import predicted_error, storage_error
-from workbench.bisect.substitution import Factors, relative, share
+from workbench.bisect.substitution import Factors, difference, relative, share
 from workbench.bisect.suspects import Suspects
-from workbench.bisect.verdict import Bisection, Decomposition, Verdict
+from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
 from workbench.flips import Flips, flips
 
 
@@ -67,6 +67,8 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
         decomposition = decompose(cell, a, b, customs)
         checked.append(decomposition)
         culprit = suspects.culprit(cell.site, cell.a, cell.b, cell.run, cell.inputs_a, tokens)
+        if culprit is None and decomposition.beyond_floor:
+            culprit = unexplained(cell, decomposition, customs)
         if culprit is not None:
             culprit = replace(culprit, shares=_shares(cell))
             others, notes = suspects.others(culprit, progress), tuple(suspects.notes)
@@ -128,12 +130,12 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
     for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
         at = At(factors.weights, factors.path, cell.tokens, cell.site.layer)
         expected = predicted_error(cell.site.stage, at, cell.inputs_a, exact[name])
-        actual = float(np.linalg.norm(y.astype(np.float64) - exact[name]))
+        actual = float(np.linalg.norm(difference(y, exact[name])))
         errors[name] = (expected, actual / expected if expected else 0.0)
     stored = storage_error(cell.site, cell.a.exact(), cell.inputs_a, cell.tokens, customs)
     norm = float(np.linalg.norm(cell.y_b.astype(np.float64)))
-    observed = cell.y_b.astype(np.float64) - cell.y_a
-    local, inherited = crossed.astype(np.float64) - cell.y_a, cell.y_b.astype(np.float64) - crossed
+    observed, local = difference(cell.y_b, cell.y_a), difference(crossed, cell.y_a)
+    inherited = difference(cell.y_b, crossed)
     floor = float(np.linalg.norm([errors["a"][0], errors["b"][0], stored]))
     return Decomposition(
         cell.site,
@@ -144,10 +146,29 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
         a_off=errors["a"][1],
         b_off=errors["b"][1],
         flipped=_flipped(cell, a, b),
-        noise=relative(noise.astype(np.float64) - cell.y_a, cell.y_b),
+        noise=relative(difference(noise, cell.y_a), cell.y_b),
         local_share=share(local, observed),
         inherited_share=share(inherited, observed),
     )
+
+
+def unexplained(cell: Cell, found: Decomposition, customs: Customs) -> Culprit | None:
+    """What is said of a local difference far beyond its floor for which no known mistake is found.
+
+    None where a tensor was cut off instead of rounded: such errors point one way without being a mistake.
+    """
+    differing = [
+        name for name in tensors_of(cell.site) if name in customs.names and not customs.judge(name).check.equal
+    ]
+    if any(customs.judge(name).note is not None for name in differing):
+        return None
+    words = "no known mistake in weights, settings or arithmetic explains it"
+    if differing:
+        words = f"every value of {differing[0]} is within what its formats allow, but their errors add up"
+    times = "" if found.local is None or not found.floor else f"{found.local / found.floor:.3g} times "
+    why = f"the stage adds {times}its floor: {words}"
+    tensor = differing[0] if differing else None
+    return Culprit(cell.site, "weights" if differing else "numerics", "unknown", why, tensor, found.local)
 
 
 def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
@@ -160,7 +181,7 @@ def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
 
 def _shares(cell: Cell) -> dict[str, float | None]:
     """Each factor alone, swapped into A's run: its share of the observed difference; they need not add up to 1."""
-    observed = cell.y_b.astype(np.float64) - cell.y_a
+    observed = difference(cell.y_b, cell.y_a)
     base = cell.run(cell.a)
     swapped = {
         "input": cell.run(cell.a, cell.inputs_b),
@@ -168,6 +189,6 @@ def _shares(cell: Cell) -> dict[str, float | None]:
         "numerics": cell.run(replace(cell.a, path=cell.b.path)),
         "config": cell.run(replace(cell.a, config=cell.b.config)),
     }
-    shares = {name: share(y.astype(np.float64) - base, observed) for name, y in swapped.items()}
+    shares = {name: share(difference(y, base), observed) for name, y in swapped.items()}
     known = [value for value in shares.values() if value is not None]
     return shares | {"graph": 0.0, "remainder": 1.0 - sum(known) if known else None}

@@ -5,6 +5,7 @@ to 24 bits. The first rounding is in hand, element by element, so its effect is 
 weights in float64. The second is a small multiple of 2^-24 of the magnitudes that are added up.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,7 +24,8 @@ from workbench.stage_tensors import stage_tensors
 
 _UNIT = 2.0**-24
 # Rounding errors of the float operations of a stage, in units of 2^-24 of the norms involved; docs/bisect.md.
-_PER_OUTPUT, _PER_TERM = 4.0, 2.0
+_PER_OUTPUT, _PER_TERM, _PER_ANGLE = 4.0, 2.0, 1.0
+_ROTATED = ("q_post_rope", "k_post_rope")
 _CANCELLING = ("qkv_bias", "q_post_rope", "k_post_rope", "attention", "post_attn_residual", "post_ffn_residual")
 MATMUL_INPUT = {
     "qkv_matmul": "attn_norm",
@@ -45,6 +47,8 @@ def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Arr
         return norm * 2.0**-50
     terms = sum(float(np.linalg.norm(x.astype(np.float64))) for x in inputs.values()) if stage in _CANCELLING else 0.0
     error = _UNIT * (_PER_OUTPUT * norm + _PER_TERM * terms)
+    if stage in _ROTATED:
+        error = math.hypot(error, _UNIT * _PER_ANGLE * _turned(at, output))
     if stage not in MATMUL_INPUT or not rounded:
         return error
     x = np.ascontiguousarray(inputs[MATMUL_INPUT[stage]], dtype=np.float32)
@@ -55,6 +59,16 @@ def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Arr
         if lost is not None:
             energy += float(np.square(matmul_f64(lost, weight)).sum())
     return float(energy**0.5)
+
+
+def _turned(at: At, output: Array) -> float:
+    """‖output‖ with every token weighted by the root mean square of its angles: they are rounded to their own size.
+
+    Whole numbers, which the fastest pair has, are not rounded.
+    """
+    angles = ops.rope_angles_f64(at.positions(), at.config)
+    squares = np.square(np.where(angles == np.round(angles), 0, angles)).mean(axis=1)
+    return float(np.sqrt(np.square(output, dtype=np.float64).sum(axis=1) @ squares))
 
 
 def storage_error(

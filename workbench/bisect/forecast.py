@@ -18,7 +18,7 @@ from kernels.paths import Array
 from kernels.stages import Site
 from workbench.bisect.floor import predicted_error
 from workbench.bisect.substitution import Factors
-from workbench.bisect.traces import LIMIT
+from workbench.bisect.verdict import LIMIT
 from workbench.stage_tensors import stage_tensors
 
 Values = NDArray[np.float64]

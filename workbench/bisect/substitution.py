@@ -56,6 +56,13 @@ class Factors:
         return replace(self, path=ORACLE)
 
 
+def difference(found: Array, other: Array) -> Array:
+    """found - other in float64; 0 where both are the same, NaN and infinity included."""
+    same = (found == other) | (np.isnan(found) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        return np.where(same, 0.0, np.subtract(found, other, dtype=np.float64))
+
+
 def relative(difference: Array, reference: Array) -> float | None:
     """‖difference‖ / ‖reference‖ in float64, or None if the reference is zero and the difference is not."""
     top, bottom = (float(np.linalg.norm(x.astype(np.float64))) for x in (difference, reference))

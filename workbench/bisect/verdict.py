@@ -7,6 +7,8 @@ from kernels.stages import Site
 from workbench.flips import Flips
 
 Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]
+# A stage that is right stays within this many floors; docs/bisect.md.
+LIMIT = 8.0
 Factor = Literal["weights", "numerics", "config", "graph"]
 
 
@@ -33,6 +35,11 @@ class Decomposition:
     noise: float | None = None
     local_share: float | None = None
     inherited_share: float | None = None
+
+    @property
+    def beyond_floor(self) -> bool:
+        """Whether the stage adds more than rounding and right formats may; a difference from zero always is more."""
+        return self.local is None or not (self.local == 0 or self.local <= LIMIT * self.floor)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures without the place, under the names that JSON has for them."""

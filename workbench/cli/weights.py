@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from store.text import printable
 from workbench.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
+    from store.artifact import Artifact
+    from workbench.cli.progress import ProgressLine
     from workbench.weights import TensorDifference
 
 
@@ -32,16 +35,17 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     with ProgressLine() as progress:
         artifact_a, artifact_b = open_artifact(a), open_artifact(b)
         differences = list(sweep(artifact_a, artifact_b, progress))
-    compared = [d for d in differences if d.measures is not None]
-    outside = [d for d in differences if not d.in_band]
-    record = {
-        "a": {"path": str(a), "format": artifact_a.format, "sha256": artifact_a.sha256()},
-        "b": {"path": str(b), "format": artifact_b.format, "sha256": artifact_b.sha256()},
-        "compared": len(compared),
-        "expected": len(differences),
-        "outside_band": len(outside),
-        "tensors": [_json(difference) for difference in differences],
-    }
+        compared = [d for d in differences if d.measures is not None]
+        outside = [d for d in differences if not d.in_band]
+        if as_json:
+            record = {
+                "a": _side(a, artifact_a, progress),
+                "b": _side(b, artifact_b, progress),
+                "compared": len(compared),
+                "expected": len(differences),
+                "outside_band": len(outside),
+                "tensors": [_json(difference) for difference in differences],
+            }
     if as_json:
         print_json(record)
     else:
@@ -50,6 +54,14 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     if not compared:
         raise WorkbenchError(f"no tensor of {a} has a counterpart in {b}; give two copies of the same model")
     return 1 if outside else 0
+
+
+def _side(path: Path, artifact: "Artifact", progress: "ProgressLine") -> dict[str, Any]:
+    from workbench.fingerprints import sha256_of
+
+    hashing = f"hash {printable(path.name)}"
+    digest = sha256_of(artifact, lambda done, total: progress(done, total, hashing))
+    return {"path": str(path), "format": artifact.format, "sha256": digest}
 
 
 def _json(difference: "TensorDifference") -> dict[str, Any]:
