@@ -184,7 +184,8 @@ def checked_lines(checked: Checked | None) -> list[str]:
     lines = [f"local {_known(cell.local)}{mark}, inherited {_known(cell.inherited)}"]
     noise = "" if cell.noise is None else f", noise {format_value(cell.noise)}"
     lines += [f"floor {format_value(cell.floor)}{noise}", f"local is {_known(floors)}× its floor"]
-    lines += [f"off f64: A {format_value(cell.a_off)}, B {format_value(cell.b_off)} floors"]
+    if cell.noise is not None:
+        lines += [f"off f64: A {format_value(cell.a_off)}, B {format_value(cell.b_off)} floors"]
     if grown is not None:
         lines.append(f"amplification {format_value(grown)}")
     if checked.forecast:

@@ -11,7 +11,7 @@ from workbench.bisect.detail import cell_detail
 from workbench.bisect.element_text import element_text
 from workbench.bisect.patch import Agreement, Experiment, Logits, conclusion, patch_path, patch_stage, patch_tensors
 from workbench.bisect.question import Pair, bisect_pair, model_sides, open_pair, token_ids
-from workbench.bisect.views import checked, views
+from workbench.bisect.views import once_run, views
 from workbench.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
 from workbench.metrics import format_value
 from workbench.session import Session
@@ -57,8 +57,8 @@ def _bisect(session: Session, pair: Pair, emit: Emit, progress: Callable[[int, i
     record = answer_json(found, None, progress)
     del record["cells"]  # long, and the screen asks for the cells of the whole pair
     session.log(BISECTED, **record, text=text)
-    for cell in found.bisection.checked:
-        emit(checked(cell, None))
+    for cell in once_run(pair, found.bisection.checked):
+        emit(cell)
     culprit = found.bisection.culprit
     return Answered(text, None if culprit is None else culprit.site)
 

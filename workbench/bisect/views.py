@@ -1,6 +1,7 @@
 """Every cell of a pair run again on both inputs: what it inherits, what it adds, and how it amplifies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
     if not (isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact)):
         if not isinstance(pair.a, Artifact) and not isinstance(pair.b, Artifact):
             raise WorkbenchError("two traces carry no weights, so no stage can be run again: local is not known")
-        yield from (checked(cell, None) for cell in bisect_pair(pair, progress).bisection.checked)
+        yield from once_run(pair, bisect_pair(pair, progress).bisection.checked)
         return
     a, b = model_sides(pair)
     require_same_sizes(a.model.config, b.model.config)
@@ -36,6 +37,12 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
     for done, cell in enumerate(walk(a, b, token_ids(pair))):
         progress(done, total, str(cell.site))
         yield _with_inputs(cell, a, b, customs)
+
+
+def once_run(pair: Pair, cells: Iterable[Decomposition]) -> Iterator[Checked]:
+    """The cells that a bisection has judged; what a trace inherited is not known, only what it did with that."""
+    models = isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact)
+    return (checked(cell if models else replace(cell, inherited=None), None) for cell in cells)
 
 
 def _with_inputs(cell: Cell, a: Side, b: Side, customs: Customs) -> Checked:
