@@ -20,7 +20,7 @@ F64 = ir.DoubleType()
 
 CHUNK = 512  # columns
 GROUP = 16  # rows that go through the tokens together
-_ROWS = 4  # of them whose chains stand in registers, with those of up to tiles.TOKENS tokens
+_ROWS, _TOKENS = 4, 4  # of which the chains stand in registers together
 
 
 class Scheme(NamedTuple):
@@ -40,14 +40,24 @@ FLOAT64 = Scheme(F64, 8, "halves")
 APR = Scheme(F32, 8, "pairs")
 
 
-def tile_dot(scheme: Scheme, tokens: int) -> Callable[..., None]:
-    """A kernel function of (t, vectors, rows, w, x, column, n, acc).
+def group_dot(scheme: Scheme) -> Callable[..., None]:
+    """A kernel function of (tokens, vectors, rows, w, x, column, n, acc).
 
-    It adds the products of `vectors` vectors of each of the first `rows` rows of w (GROUP, CHUNK) with tokens t, t+1,
-    ... of x (all tokens, n), from its `column` on, to the chains of acc (all tokens, GROUP, lanes); scheme.element is
-    the type of all three. Chains of rows up to the next multiple of 4 change too.
+    It adds the products of `vectors` vectors of each of the first `rows` rows of w (GROUP, CHUNK) with all tokens of x
+    (tokens, n), from its `column` on, to the chains of acc (tokens, GROUP, lanes); scheme.element is the type of all
+    three. Chains of rows up to the next multiple of 4 change too.
     """
-    return array_intrinsic(8, types.void, lambda b, *values: _emit(scheme, tokens, Vectors(b), *values))
+
+    def body(b: Any, tokens: Any, *rest: Any) -> None:  # noqa: ANN401
+        i64, v = tokens.type, Vectors(b)
+        with cgutils.for_range(b, b.udiv(tokens, i64(_TOKENS))) as tile:
+            _emit(scheme, _TOKENS, v, b.mul(tile.index, i64(_TOKENS)), *rest)
+        left = b.urem(tokens, i64(_TOKENS))
+        for count in range(1, _TOKENS):
+            with b.if_then(b.icmp_signed("==", left, i64(count))):
+                _emit(scheme, count, v, b.sub(tokens, left), *rest)
+
+    return array_intrinsic(8, types.void, body)
 
 
 def _emit(
@@ -73,7 +83,10 @@ def _emit(
             [b.mul(b.add(b.mul(token, i64(GROUP)), b.add(first, i64(i))), i64(lanes)) for token in all_tokens]
             for i in range(_ROWS)
         ]
-        sums = [[cgutils.alloca_once_value(b, v.load(element, lanes, acc, at)) for at in row] for row in places]
+        sums = [[cgutils.alloca_once(b, ir.VectorType(element, lanes)) for _ in row] for row in places]
+        for row, chains in zip(places, sums, strict=True):
+            for at, chain in zip(row, chains, strict=True):
+                b.store(v.load(element, lanes, acc, at), chain)
         with cgutils.for_range(b, vectors) as loop:
             at = b.mul(loop.index, i64(lanes))
             ws = [v.load(element, lanes, row, at) for row in w_rows]

@@ -5,17 +5,16 @@ multiplies them with all tokens, so that a matrix is read once and never stands 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.aligned import aligned
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantizer
-from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, Scheme, folded, tile_dot
+from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, Scheme, folded, group_dot
 from kernels.parallel import over_rows
-from kernels.tiles import aligned, over_tokens
 from kernels.unpack import row_buffers
 from kernels.vectors import prefetch
 from kernels.weight import Weight
@@ -25,7 +24,7 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 def _multiplier(scheme: Scheme) -> Callable[..., None]:
     """The product in one order of sums; arguments as `_matmul_f32`."""
-    dots, fold, fill = over_tokens(partial(tile_dot, scheme)), folded(scheme), dequantizer(scheme.element)
+    dots, fold, fill = group_dot(scheme), folded(scheme), dequantizer(scheme.element)
     lanes = scheme.lanes
 
     @helper(of=scheme)

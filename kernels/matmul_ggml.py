@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from kernels import packed_dot
 from kernels.activations import Codes, quantize_q8_0, quantize_q8_k
+from kernels.aligned import aligned, aligned_floats
 from kernels.byte_products import HOST, Portable
 from kernels.compiler import helper, kernel
 from kernels.matmul_float import matmul_f32
 from kernels.packed_dot import BLOCK_32, CHUNK, SUMS, Scheme, chunk_dots, corrections, tile_results
 from kernels.parallel import over_rows
-from kernels.tiles import aligned, aligned_floats
 from kernels.unpack import Q4_K, Q5_K, Q6_K, row_buffers, unpacker
 from kernels.vectors import prefetch
 from kernels.weight import BLOCKS, TensorType, Weight
