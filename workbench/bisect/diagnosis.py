@@ -8,11 +8,11 @@ import numpy as np
 
 from kernels.paths import Array
 from kernels.stages import Site
-from workbench.bisect.catalogue import mistakes
 from workbench.bisect.customs import tensors_of
 from workbench.bisect.floor import MATMUL_INPUT, predicted_error
-from workbench.bisect.mistakes import LIMIT, Mistake, Question, Values, ranked
 from workbench.bisect.recorded import Checked, Reader
+from workbench.bisect.runtime_mistakes.catalogue import mistakes
+from workbench.bisect.runtime_mistakes.mistake import LIMIT, Mistake, Question, Values, ranked
 from workbench.bisect.steps import Stored
 from workbench.bisect.verdict import Culprit
 from workbench.bisect.weight_check import row_chunks

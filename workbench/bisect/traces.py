@@ -8,8 +8,8 @@ import numpy as np
 
 from workbench.bisect.diagnosis import diagnose
 from workbench.bisect.excuses import Excuses
-from workbench.bisect.mistakes import LIMIT
 from workbench.bisect.recorded import Checked, Reader, Recorded, recorded_stages
+from workbench.bisect.runtime_mistakes.mistake import LIMIT
 from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
 
 __all__ = ["LIMIT", "Reader", "Recorded", "bisect_trace"]

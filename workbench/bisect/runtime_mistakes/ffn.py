@@ -7,7 +7,7 @@ import numpy as np
 
 from kernels import ops
 from kernels.stages import Site
-from workbench.bisect.mistakes import FITTED, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.mistake import FITTED, Mistake, Question, Values
 
 
 def _erf(x: Values) -> Values:

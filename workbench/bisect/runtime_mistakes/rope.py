@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kernels import ops
 from kernels.config import ModelConfig
-from workbench.bisect.mistakes import FITTED, FREE, NAMED, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, NAMED, Mistake, Question, Values
 
 _BASES = (1e3, 1e4, 1e5, 5e5, 1e6, 1e7)
 

@@ -8,9 +8,9 @@ import numpy as np
 from kernels.activations import quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
 from kernels.dequantize import dequantize_rows
 from workbench.bisect.floor import decoded
-from workbench.bisect.mistakes import FREE, Flags, Mistake, Question, Values
-from workbench.bisect.product_mistakes import parts, stage_input
 from workbench.bisect.roundings import cut, rounded
+from workbench.bisect.runtime_mistakes.mistake import FREE, Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.products import parts, stage_input
 
 _LARGE = 1 << 22  # elements of a weight that are tried; beyond, some of its rows
 _NEAR = 0.2  # of the norm of the activations; rounding to 4 bits costs 0.1

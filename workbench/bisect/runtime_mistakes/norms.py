@@ -6,7 +6,7 @@ import numpy as np
 
 from kernels import ops
 from kernels.dequantize import dequantize
-from workbench.bisect.mistakes import FITTED, FREE, NAMED, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, NAMED, Mistake, Question, Values
 
 _EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 

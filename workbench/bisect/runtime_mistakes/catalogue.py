@@ -2,22 +2,22 @@
 
 from collections.abc import Callable, Iterator
 
-from workbench.bisect.attention_mistakes import attention_mistakes
-from workbench.bisect.channel_mistakes import (
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.runtime_mistakes.attention import attention_mistakes
+from workbench.bisect.runtime_mistakes.channels import (
     channel_mistakes,
     embedding_mistakes,
     head_mistakes,
     other_rows,
     rounded_outputs,
 )
-from workbench.bisect.ffn_mistakes import activation_mistakes, residual_mistakes
-from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.mistakes import Mistake, Question
-from workbench.bisect.norm_mistakes import bias_mistakes, norm_mistakes
-from workbench.bisect.product_before import under_the_bias, under_the_rotation
-from workbench.bisect.product_mistakes import product_mistakes
-from workbench.bisect.product_roundings import product_roundings
-from workbench.bisect.rope_mistakes import rope_mistakes
+from workbench.bisect.runtime_mistakes.ffn import activation_mistakes, residual_mistakes
+from workbench.bisect.runtime_mistakes.mistake import Mistake, Question
+from workbench.bisect.runtime_mistakes.norms import bias_mistakes, norm_mistakes
+from workbench.bisect.runtime_mistakes.product_before import under_the_bias, under_the_rotation
+from workbench.bisect.runtime_mistakes.product_roundings import product_roundings
+from workbench.bisect.runtime_mistakes.products import product_mistakes
+from workbench.bisect.runtime_mistakes.rope import rope_mistakes
 
 Candidates = Callable[[Question], Iterator[Mistake]]
 

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.mistakes import FITTED, NAMED, Flags, Mistake, Question, Values
-from workbench.bisect.product_roundings import Rule, float_rules, in_groups, to_grid_of
+from workbench.bisect.runtime_mistakes.mistake import FITTED, NAMED, Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.product_roundings import Rule, float_rules, in_groups, to_grid_of
 from workbench.bisect.verdict import Factor
 
 _SOME_ROWS = 24  # query rows of a long prompt that a first look is taken at

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.dequantize import dequantize_rows
-from workbench.bisect.attention_mistakes import cache_rules
-from workbench.bisect.mistakes import FITTED, FREE, NAMED, Flags, Mistake, Question, Values
-from workbench.bisect.product_roundings import activation_rules, half, weight_rules
 from workbench.bisect.roundings import rounded
+from workbench.bisect.runtime_mistakes.attention import cache_rules
+from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, NAMED, Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.product_roundings import activation_rules, half, weight_rules
 from workbench.bisect.verdict import Factor
 
 _ROTATED = ("qkv_matmul", "qkv_bias", "q_post_rope", "k_post_rope")

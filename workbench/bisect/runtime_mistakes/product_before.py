@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from kernels.stages import Site
-from workbench.bisect.mistakes import Flags, Mistake, Question, Values
-from workbench.bisect.norm_mistakes import vector
-from workbench.bisect.product_mistakes import product_mistakes
-from workbench.bisect.product_roundings import product_roundings
-from workbench.bisect.rope_mistakes import turned
+from workbench.bisect.runtime_mistakes.mistake import Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.norms import vector
+from workbench.bisect.runtime_mistakes.product_roundings import product_roundings
+from workbench.bisect.runtime_mistakes.products import product_mistakes
+from workbench.bisect.runtime_mistakes.rope import turned
 
 
 def under_the_bias(q: Question) -> Iterator[Mistake]:

@@ -9,7 +9,7 @@ from kernels.dequantize import dequantize
 from kernels.matmul_float import matmul_f64
 from kernels.paths import Array
 from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.mistakes import FITTED, FREE, Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, Values
 from workbench.bisect.weight_check import BLOCK
 
 _LARGE = 1 << 26  # elements of a weight beyond which it is not dequantized as a whole
