@@ -119,8 +119,8 @@ def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
     if cell.logits is not None:
         rows_of = slice(None) if position is None else slice(position, position + 1 or None)
         record["logits"] = {
-            "kl_b_a_mean": float(cell.logits.kl[rows_of].mean()),
-            "kl_b_a_max": float(cell.logits.kl[rows_of].max()),
+            "kl_b_a_mean": _finite(float(cell.logits.kl[rows_of].mean())),
+            "kl_b_a_max": _finite(float(cell.logits.kl[rows_of].max())),
             "top1_agreement": float(cell.logits.top1[rows_of].mean()),
             "top5_agreement": float(cell.logits.top5[rows_of].mean()),
         }

@@ -224,16 +224,14 @@ def _with_again(record: dict[str, Any], site: Site, again: Again | None) -> dict
     """A cell with what running it again has shown, over all tokens; null with the reason where it was not."""
     if again is None or "shape" not in record:
         return record
-    checked = again.get(site) if not isinstance(again, str) else None
-    if checked is not None:
-        return record | checked.to_json()
-    why = again if isinstance(again, str) else "no stage that can be run again"
-    words = f"local, inherited and floor are not known: {why}"
-    return (
-        record
-        | dict.fromkeys(("local", "inherited", "floor"))
-        | {"note": f"{record['note']}; {words}" if record["note"] else words}
-    )
+    checked = None if isinstance(again, str) else again.get(site)
+    record |= dict.fromkeys(("local", "inherited", "floor")) if checked is None else checked.to_json()
+    unknown = [name for name in ("local", "inherited", "floor") if record[name] is None]
+    if unknown:
+        why = again if isinstance(again, str) else "no stage that can be run again" if checked is None else "not finite"
+        words = f"{', '.join(unknown)} not known: {why}"
+        record["note"] = f"{record['note']}; {words}" if record["note"] else words
+    return record
 
 
 _STATES = {

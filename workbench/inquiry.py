@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kernels.stages import Site
-from workbench.bisect.verdict import Decomposition
+from workbench.bisect.verdict import Decomposition, finite
 from workbench.child_process import ChildProcess
 from workbench.flips import Flips
 from workbench.session import Session
@@ -80,7 +80,7 @@ class Checked:
         """Return the figures as `compare --json` prints them; all are over all tokens."""
         figures = self.cell.to_json()
         return {name: figures[name] for name in _COMPARED} | {
-            "amplification": self.amplification,
+            "amplification": finite(self.amplification),
             "beyond_floor": self.beyond_floor,
             "unforeseen": self.unforeseen,
         }

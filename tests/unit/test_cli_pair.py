@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from kernels.stages import Site
 from store.trace import open_trace
-from tests.artifacts import tiny_gguf
+from tests.artifacts import tiny_gguf, write_gguf
+from tests.memory_model import random_model
 from workbench.__main__ import run
 from workbench.demo import MODEL, PROMPT, make_copy
 from workbench.session import Session
@@ -82,6 +84,22 @@ def test_compare_says_on_request_which_cells_add_what_rounding_does_not(folder, 
     assert words in capsys.readouterr().out
     record, _ = called([*pair, "--no-local"], capsys, 1)
     assert {cell["floor"] for cell in record["cells"]} == {None}
+
+
+def test_values_that_are_not_finite_are_null_with_the_reason(tmp_path, capsys):
+    model = random_model("llama")
+    write_gguf(tmp_path / "right.gguf", model)
+    name = "model.layers.0.mlp.gate_proj.weight"
+    rows = model.weights[name].rows.view(np.float32).copy()
+    rows[3, 5] = np.nan
+    broken = replace(model.weights[name], rows=rows.view(np.uint8))
+    write_gguf(tmp_path / "nan.gguf", replace(model, weights=model.weights | {name: broken}))
+    record, _ = called(["compare", tmp_path / "right.gguf", tmp_path / "nan.gguf", "--tokens", "1,2"], capsys, 1)
+    cells = {(cell["layer"], cell["stage"]): cell for cell in record["cells"]}
+    assert cells[0, "ffn_gate"]["local"] is None
+    assert cells[0, "ffn_gate"]["note"].endswith("local, floor not known: not finite")
+    assert cells[0, "ffn_gate"]["beyond_floor"]
+    assert not cells[0, "ffn_up"]["beyond_floor"]
 
 
 def test_a_healthy_copy_is_alike_on_one_path_and_within_the_band_on_two(folder, capsys):

@@ -9,7 +9,7 @@ from store.text import printable
 from workbench.bisect.announced import Progress
 from workbench.bisect.detail import Detail, detail_json, worst_blocks, worst_channels
 from workbench.bisect.question import Answer, Source
-from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict, bisection_json
+from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict, bisection_json, finite
 from workbench.fingerprints import sha256_of
 from workbench.metrics import format_value
 
@@ -137,7 +137,8 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
     cell = next((cell for cell in found.checked if cell.site == culprit.site), None)
     if cell is not None:
         yield from _measured(cell)
-    shares = [f"{name} {round(share, 3) + 0.0:.1%}" for name, share in culprit.shares.items() if share is not None]
+    known = {name: share for name, share in culprit.shares.items() if finite(share) is not None}
+    shares = [f"{name} {round(share, 3) + 0.0:.1%}" for name, share in known.items() if share is not None]
     if shares:
         yield _row("shares", ", ".join(shares))
     if culprit.runner_up is not None:

@@ -1,5 +1,6 @@
 """What a bisection answers."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,11 @@ Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "u
 # A stage that is right stays within this many floors; docs/bisect.md.
 LIMIT = 8.0
 Factor = Literal["weights", "numerics", "config", "graph"]
+
+
+def finite(value: float | None) -> float | None:
+    """Return a figure as JSON can hold it."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,8 @@ class Decomposition:
         return self.local is None or not (self.local == 0 or self.local <= LIMIT * self.floor)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures without the place, under the names that JSON has for them."""
-        figures = {name: value for name, value in asdict(self).items() if name not in ("site", "flipped")}
+        """Return the figures without the place, under the names that JSON has for them; None for one not finite."""
+        figures = {name: finite(value) for name, value in asdict(self).items() if name not in ("site", "flipped")}
         return figures | {"flipped_codes": None if self.flipped is None else self.flipped.to_json()}
 
 
