@@ -1,6 +1,7 @@
-"""Mistakes of a runtime: edits of a Hugging Face model (torch_runs.py), whose dump is bisected against the model."""
+"""Mistakes of a runtime: edits of a Hugging Face model (torch_side), whose dump is bisected against the model."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from kernels.stages import Site
 from tests.faults.cases import Expected
 from tests.faults.models import Plain
 
-_SCRIPT = Path(__file__).with_name("torch_runs.py")
+_SCRIPT = Path(__file__).parent / "torch_side" / "run.py"
 
 
 @dataclass(frozen=True)
@@ -331,7 +332,7 @@ def value_of(fault: RuntimeFault, plain: Plain) -> object:
 
 
 def write_plain(plain: Plain, folder: Path) -> Path:
-    """What torch_runs.py builds a model from."""
+    """What torch_side/run.py builds a model from."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "weights.npz", **plain.values)
     c = plain.config
@@ -347,6 +348,9 @@ def run_jobs(jobs: list[dict], folder: Path, python: str) -> None:
     """Let the interpreter with torch run all jobs in one go."""
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
-    done = subprocess.run([python, str(_SCRIPT), str(path)], capture_output=True, text=True, check=False, cwd=folder)
+    alone = {**os.environ, "PYTHONPATH": ""}  # transformers would take our kernels for a package of that name
+    done = subprocess.run(
+        [python, str(_SCRIPT), str(path)], capture_output=True, text=True, check=False, cwd=folder, env=alone
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
