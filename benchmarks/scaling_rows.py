@@ -1,6 +1,5 @@
 """How cost grows: with layers, with tokens, and the memory of a capture with layers; three sizes of each."""
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -47,7 +46,7 @@ def _by_tokens(bench: Bench) -> Measured:
 def _growth(bench: Bench, sizes: tuple[int, int, int], run: Callable[[int], object]) -> Measured:
     """Cost of one more unit between the larger two sizes over that between the smaller two; all in turn.
 
-    Cost is processor time of all threads, which other programs disturb least.
+    Cost is the least processor time of all threads among the rounds, which other programs disturb least.
     """
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     with threads(bench.threads):
@@ -57,9 +56,9 @@ def _growth(bench: Bench, sizes: tuple[int, int, int], run: Callable[[int], obje
                 run(size)
                 if number:
                     seconds[size].append(time.process_time() - start)
-    small, middle, large = (statistics.median(seconds[size]) for size in sizes)
+    small, middle, large = (min(seconds[size]) for size in sizes)
     grown = ((large - middle) / (sizes[2] - sizes[1])) / ((middle - small) / (sizes[1] - sizes[0]))
-    figures = ", ".join(f"{size}: {statistics.median(seconds[size]):.3f} s" for size in sizes)
+    figures = ", ".join(f"{size}: {min(seconds[size]):.3f} s" for size in sizes)
     return Measured([grown], unit="x", note=figures)
 
 

@@ -22,6 +22,7 @@ from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.detail import cell_detail
 from workbench.bisect.engines import FLOAT32, arithmetic_of
 from workbench.bisect.question import bisect_pair, open_pair
+from workbench.bisect.views import views
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 TOKENS = (3, 1, 4, 1, 5, 9, 2)
@@ -315,3 +316,16 @@ def test_progress_is_told(place):
     seen.clear()
     bisect_pair(open_pair((place / "hf", place / "right.npz"), (None, None), None, None), lambda *f: seen.append(f))
     assert (0, 35, "embedding") in seen
+
+
+def test_the_map_marks_what_is_wrong_in_a_trace_and_not_what_rounding_of_weights_explains(place, tmp_path):
+    write_gguf(tmp_path / "q8.gguf", rounded_to_q8_0(random_model("qwen2")))
+    for model, trace, wrong in (
+        (tmp_path / "q8.gguf", "right.npz", []),
+        (place / "hf", "right.npz", []),
+        (place / "hf", "bug.npz", [Site(1, "ffn_silu")]),
+        (tmp_path / "q8.gguf", "bug.npz", [Site(1, "ffn_silu")]),
+    ):
+        cells = list(views(open_pair((model, place / trace), (None, None), None, None)))
+        assert [checked.cell.site for checked in cells if checked.beyond_floor] == wrong
+        assert {checked.cell.inherited for checked in cells} == {None}

@@ -57,7 +57,7 @@ def _bisect(session: Session, pair: Pair, emit: Emit, progress: Callable[[int, i
     record = answer_json(found, None, progress)
     del record["cells"]  # long, and the screen asks for the cells of the whole pair
     session.log(BISECTED, **record, text=text)
-    for cell in once_run(pair, found.bisection.checked):
+    for cell in once_run(pair, found.bisection):
         emit(cell)
     culprit = found.bisection.culprit
     return Answered(text, None if culprit is None else culprit.site)

@@ -1,6 +1,6 @@
 """Every cell of a pair run again on both inputs: what it inherits, what it adds, and how it amplifies."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.customs import Customs, tensors_of
 from workbench.bisect.forecast import forecast
 from workbench.bisect.question import Pair, bisect_pair, model_sides, token_ids
-from workbench.bisect.verdict import Decomposition
+from workbench.bisect.verdict import LIMIT, Bisection, Decomposition
 from workbench.inquiry import Checked
 from workbench.metrics import format_value
 
@@ -29,7 +29,7 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
     if not (isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact)):
         if not isinstance(pair.a, Artifact) and not isinstance(pair.b, Artifact):
             raise WorkbenchError("two traces carry no weights, so no stage can be run again: local is not known")
-        yield from once_run(pair, bisect_pair(pair, progress).bisection.checked)
+        yield from once_run(pair, bisect_pair(pair, progress).bisection)
         return
     a, b = model_sides(pair)
     require_same_sizes(a.model.config, b.model.config)
@@ -39,10 +39,15 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
         yield _with_inputs(cell, a, b, customs)
 
 
-def once_run(pair: Pair, cells: Iterable[Decomposition]) -> Iterator[Checked]:
+def once_run(pair: Pair, found: Bisection) -> Iterator[Checked]:
     """The cells that a bisection has judged; what a trace inherited is not known, only what it did with that."""
-    models = isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact)
-    return (checked(cell if models else replace(cell, inherited=None), None) for cell in cells)
+    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+        yield from (checked(cell, None) for cell in found.checked)
+        return
+    blamed = {culprit.site.stage for culprit in (found.culprit, *found.others) if culprit is not None}
+    for cell in found.checked:
+        off = cell.a_off + cell.b_off  # that of the trace; its model has none
+        yield Checked(replace(cell, inherited=None), None, cell.site.stage in blamed and not off <= LIMIT)
 
 
 def _with_inputs(cell: Cell, a: Side, b: Side, customs: Customs) -> Checked:
