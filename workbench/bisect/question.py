@@ -179,7 +179,7 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
         words = f"in {check.side}, the {printable(trace.engine, 40)} trace: {culprit.explanation}"
         return replace(culprit, explanation=words)
 
-    checked = found.checked
+    checked = tuple(replace(cell, inherited=None) for cell in found.checked)  # what came in is not known
     if check.side == "A":  # the trace is judged as B
         checked = tuple(replace(cell, a_off=cell.b_off, b_off=cell.a_off) for cell in checked)
     return replace(

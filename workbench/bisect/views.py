@@ -1,7 +1,6 @@
 """Every cell of a pair run again on both inputs: what it inherits, what it adds, and how it amplifies."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -47,7 +46,7 @@ def once_run(pair: Pair, found: Bisection) -> Iterator[Checked]:
     blamed = {culprit.site.stage for culprit in (found.culprit, *found.others) if culprit is not None}
     for cell in found.checked:
         off = cell.a_off + cell.b_off  # that of the trace; its model has none
-        yield Checked(replace(cell, inherited=None), None, cell.site.stage in blamed and not off <= LIMIT)
+        yield Checked(cell, None, cell.site.stage in blamed and not off <= LIMIT)
 
 
 def _with_inputs(cell: Cell, a: Side, b: Side, customs: Customs) -> Checked:
