@@ -12,9 +12,9 @@ from workbench.bisect.customs import tensors_of
 from workbench.bisect.floor import MATMUL_INPUT, predicted_error
 from workbench.bisect.recorded import Checked, Reader
 from workbench.bisect.runtime_mistakes.catalogue import mistakes
-from workbench.bisect.runtime_mistakes.mistake import LIMIT, Mistake, Question, Values, ranked
+from workbench.bisect.runtime_mistakes.mistake import Mistake, Question, Values, ranked
 from workbench.bisect.steps import Stored
-from workbench.bisect.verdict import Culprit
+from workbench.bisect.verdict import LIMIT, Culprit
 from workbench.bisect.weight_check import row_chunks
 
 # Times what rounding the weights costs: a whole stage, and a single channel, whose few tokens tell less.

@@ -13,9 +13,8 @@ import numpy as np
 from kernels.stages import Site
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.recorded import Checked, Reader
-from workbench.bisect.runtime_mistakes.mistake import LIMIT
 from workbench.bisect.steps import Stored
-from workbench.bisect.verdict import Culprit, Verdict
+from workbench.bisect.verdict import LIMIT, Culprit, Verdict
 from workbench.bisect.weight_check import row_chunks
 from workbench.stage_tensors import stage_tensors
 

@@ -16,7 +16,8 @@ from kernels.paths import Array, F32Path
 from kernels.stages import Site, execution_order
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.noise import FLOAT32, float_noise
-from workbench.bisect.runtime_mistakes.mistake import LIMIT, Values, units_off
+from workbench.bisect.runtime_mistakes.mistake import Values, units_off
+from workbench.bisect.verdict import LIMIT
 
 Rows = NDArray[np.int64]
 _OVER_TOKENS = ("q_post_rope", "k_post_rope", "attention")  # stages that need every token

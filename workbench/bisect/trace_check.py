@@ -13,7 +13,7 @@ from store.artifact import Artifact
 from store.foreign import ForeignTrace
 from workbench.bisect.announced import Progress, announced_trace
 from workbench.bisect.engines import Arithmetic
-from workbench.bisect.traces import Reader
+from workbench.bisect.recorded import Reader
 
 
 @dataclass(frozen=True, slots=True)

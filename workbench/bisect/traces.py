@@ -8,11 +8,8 @@ import numpy as np
 
 from workbench.bisect.diagnosis import diagnose
 from workbench.bisect.excuses import Excuses
-from workbench.bisect.recorded import Checked, Reader, Recorded, recorded_stages
-from workbench.bisect.runtime_mistakes.mistake import LIMIT
+from workbench.bisect.recorded import Checked, Reader, recorded_stages
 from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
-
-__all__ = ["LIMIT", "Reader", "Recorded", "bisect_trace"]
 
 
 def bisect_trace(reader: Reader) -> Bisection:
@@ -69,7 +66,7 @@ def _decomposition(stage: Checked) -> Decomposition:
     size = float(np.linalg.norm(y))
     gap, noise = float(np.linalg.norm(y - right)), float(np.linalg.norm(stage.noise))
     local = gap / size if size else (0.0 if gap == 0 else None)
-    return Decomposition(stage.site, local, local, 0.0, LIMIT * noise / size if size else 0.0, 0.0, stage.off)
+    return Decomposition(stage.site, local, local, 0.0, noise / size if size else 0.0, 0.0, stage.off)
 
 
 def _same_mistake(one: Culprit, other: Culprit) -> bool:

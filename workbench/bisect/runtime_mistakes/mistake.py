@@ -17,14 +17,10 @@ from kernels.forward import At
 from kernels.stages import Site
 from workbench.bisect.customs import has, tensors_of
 from workbench.bisect.substitution import Mixed
-from workbench.bisect.verdict import Factor
+from workbench.bisect.verdict import LIMIT, Factor
 
 Values = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-# Two correct implementations of one operation stay within this many units of noise (root mean square over a stage, a
-# channel or a token); docs/bisect.md has what was measured.
-LIMIT = 8.0
 
 # What a rounding leaves of the gap it makes if the engine rounded a few values to the other side; docs/bisect.md.
 _NEXT_LINE = 0.1
