@@ -310,6 +310,10 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
 def fits(fault: RuntimeFault, plain: Plain) -> bool:
     """Whether a model can have the fault."""
     c = plain.config
+    if (fault.edit.startswith("eps") and fault.value == c.rms_norm_eps) or (
+        fault.edit == "theta" and fault.value == c.rope_theta
+    ):
+        return False
     if fault.biased and c.architecture != "qwen2":
         return False
     if fault.square and c.num_attention_heads != c.num_key_value_heads:
