@@ -70,19 +70,21 @@ class Avx512Vnni(Portable):
         return v.call("llvm.x86.avx512.pmaddubs.w.512", ir.VectorType(I16, 32), codes, x)
 
     def signed(self, v: Vectors, codes: Any, x: Any, corrections: Any) -> Any:  # noqa: ANN401
-        return self._added(v, "vpdpbusd", corrections, x, codes)
+        return self._bytes(v, corrections, x, codes)
 
     def correction(self, v: Vectors, codes: Any) -> Any:  # noqa: ANN401
-        sums = self._added(v, "vpdpbusd", v.constant(I32, 16, 0), v.constant(I8, 64, -128), codes)
+        sums = self._bytes(v, v.constant(I32, 16, 0), v.constant(I8, 64, -128), codes)
         return v.b.neg(sums)
 
     def words(self, v: Vectors, start: Any, a: Any, b: Any) -> Any:  # noqa: ANN401
+        # as assembly, because LLVM would split the instruction into two where it thinks that the chain of sums is long
         words = [v.as_lanes(value, I32) for value in (a, b)]
         signature = ir.FunctionType(start.type, [start.type] * 3)
         return v.b.asm(signature, "vpdpwssd $2, $1, $0", "=v,v,v,0", [*words, start], side_effect=False)
 
-    def _added(self, v: Vectors, instruction: str, start: Any, a: Any, b: Any) -> Any:  # noqa: ANN401
-        return v.call(f"llvm.x86.avx512.{instruction}.512", start.type, start, v.as_lanes(a, I32), v.as_lanes(b, I32))
+    def _bytes(self, v: Vectors, start: Any, unsigned: Any, signed: Any) -> Any:  # noqa: ANN401
+        words = [v.as_lanes(value, I32) for value in (unsigned, signed)]
+        return v.call("llvm.x86.avx512.vpdpbusd.512", start.type, start, *words)
 
 
 def available() -> list[Portable]:
@@ -96,5 +98,5 @@ def available() -> list[Portable]:
     return found
 
 
-llvm.initialize_native_asmparser()
+llvm.initialize_native_asmparser()  # for Avx512Vnni.words
 HOST = available()[-1]
