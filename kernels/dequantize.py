@@ -46,6 +46,7 @@ def dequantizer(element: Any) -> Callable[..., None]:  # noqa: ANN401
     """
 
     def body(b: Any, type: Any, n: Any, raw: Any, start: Any, out: Any, at: Any, *buffers: Any) -> None:  # noqa: ANN401
+        """Branch on the type, one case each; a type that has none writes nothing."""
         v, end = Vectors(b), b.append_basic_block()
         raw, out = b.gep(raw, [start]), b.gep(out, [at])
         choice = b.switch(type, end)
@@ -72,6 +73,7 @@ def _emit_floats(v: Vectors, kind: TensorType, n: Any, raw: Any, put: Callable[[
     b, size = v.b, BLOCKS[kind].bytes
 
     def move(first: Any, lanes: int) -> None:  # noqa: ANN401
+        """Widen `lanes` values from value `first` on to float32."""
         stored = v.load(I8, size * lanes, raw, b.mul(first, n.type(size)))
         if kind == TensorType.F16:
             value = b.fpext(v.as_lanes(stored, HALF, 16), ir.VectorType(F32, lanes))

@@ -29,6 +29,7 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
 
     @helper(of=scheme)
     def multiply(type, rows, x, w, acc, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        """Rows start to stop of w, GROUP at a time and chunk by chunk, against every token: out[token, row]."""
         (tokens, n), length = x.shape, rows.shape[1]
         codes, scales, mins, d, dmin = row_buffers(CHUNK)
         for r in range(start, stop, GROUP):

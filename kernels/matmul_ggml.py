@@ -76,6 +76,7 @@ def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..
 
     @helper(of=(scheme, how.name))
     def multiply(type, n, rows, x, xd, sums, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        """Rows start to stop, _ROWS at a time and chunk by chunk, against every tile of tokens."""
         (chunks, tiles), (tokens, length) = x.shape[:2], (out.shape[0], rows.shape[1])
         codes, scales, mins, d, dmin = row_buffers(_ROWS * CHUNK)
         acc = aligned_floats(_ROWS * tiles * SUMS * 4 * tokens_in_tile)

@@ -106,6 +106,8 @@ def array_intrinsic(parameters: int, result: Any, emit: Callable[..., Any]) -> C
     """
 
     def typing(_context: Any, *args: Any) -> Any:  # noqa: ANN401
+        """Return the signature for these argument types and what emits the body, as Numba wants it."""
+
         def body(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401
             ready = [
                 context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value

@@ -88,6 +88,7 @@ class _Cursor:
         return self.data[start : start + length].decode("utf-8", "surrogateescape")
 
     def skip_strings(self, count: int, what: str) -> None:
+        """Move past `count` strings; ArtifactError if they are too many or end beyond the file."""
         self.strings += count
         if self.strings > MAX_STRINGS:
             raise ArtifactError(

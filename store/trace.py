@@ -157,6 +157,7 @@ class _Reader:
         self.arrays: dict[tuple[int, tuple[int, ...]], NDArray[Any]] = {}
 
     def trace(self, partial: bool) -> Trace:
+        """Return the recorded run; StoreError for another schema, or an unfinished run unless `partial`."""
         schema = self.value("schema")
         if schema != SCHEMA:
             raise StoreError(f"The store has schema {printable(str(schema))}, this program reads schema {SCHEMA}.")

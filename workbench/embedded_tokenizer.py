@@ -2,6 +2,7 @@
 
 import heapq
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -13,7 +14,7 @@ _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # kinds of tokens that are found in
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
 
 
-class EmbeddedTokenizer:
+class EmbeddedTokenizer(ABC):
     """What both kinds share: special tokens cut the text into parts, and BOS and EOS go around it.
 
     adds_bos : whether text starts with the BOS token where the file does not say.
@@ -52,13 +53,13 @@ class EmbeddedTokenizer:
         """Return the text of each token, "" if it has none."""
         return [self.shown(self.tokens[token]) if 0 <= token < len(self.tokens) else "" for token in tokens]
 
+    @abstractmethod
     def encode_part(self, text: str, after_special: bool) -> list[int]:
         """Return the ids of text without special tokens; `after_special` at the start and behind a special token."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self, token: str) -> str:
         """Return the text that a token of the vocabulary stands for."""
-        raise NotImplementedError
 
 
 class _Split(NamedTuple):

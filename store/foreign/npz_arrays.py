@@ -76,6 +76,7 @@ class _Member:
         self.deflated = deflated
 
     def located(self) -> StoredArray:
+        """Return the array, checked and not yet read; StoreError if its header and its size disagree."""
         shape, fortran, dtype, skip = self.header()
         expected = skip + dtype.itemsize * math.prod(shape)
         if expected != self.info.file_size:

@@ -1,5 +1,6 @@
 """The keys of the map that change what it shows: cursor, metric, tokens, axes, filter."""
 
+from abc import abstractmethod
 from dataclasses import replace
 
 from textual.screen import Screen
@@ -23,9 +24,9 @@ class MapKeys(Screen[None]):
         """The map."""
         return self.query_one(MapView)
 
+    @abstractmethod
     def change_view(self, view: View) -> None:
         """Show the map in another way."""
-        raise NotImplementedError
 
     def action_move(self, rows: int, columns: int) -> None:
         """Move the cursor."""

@@ -254,6 +254,7 @@ class _Laboratory:
         return self.compare(part, logits, None if oracle is None else self.last("A in float64", oracle))
 
     def run_stage(self, site: Site) -> Experiment:
+        """Run each side on from the other's value of one stage; WorkbenchError if a side does not have the stage."""
         logits: Logits = {}
         values: dict[str, Array] = {}
         entries: dict[str, Array] = {}
@@ -298,6 +299,7 @@ class _Laboratory:
             yield site, value
 
     def compare(self, part: str, logits: Logits, exact: Array | None) -> Experiment:
+        """Set the last logits of the four runs beside those of A and B; exact : A's in float64, or None."""
         a, b, a_patched, b_patched = logits.values()
         if self.known is not None:
             self.known.update(A=a, B=b)

@@ -116,6 +116,7 @@ class Recorder:
         return op not in (*VIEWS, *CACHE_WRITES)
 
     def listed(self, pointer: Any, op: str) -> dict[str, Any]:
+        """Add a node to the index and return its entry: name, operation, type, sizes, strides, sources."""
         tensor = Tensor.from_address(pointer)
         record = {
             "seq": len(self.index),
