@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.limits import Operation, forward_work
 from benchmarks.peer import Peer
 from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import TINYLLAMA, shortened
@@ -12,6 +13,7 @@ from kernels.paths import numeric_path
 from store.artifact import open_artifact
 
 _QUICK_LAYERS = 4
+_PRODUCTS: dict[str, Operation] = {"ggml": "int8", "f32": "f32", "f64": "f64"}  # what a path multiplies
 
 
 def rows() -> list[Row]:
@@ -63,5 +65,6 @@ def _beside_transformers(path: str, count: int) -> Callable[[Bench], Measured]:
 
 def _alternate(bench: Bench, model: Path, path: str, tokens: tuple[int, ...], peer: Peer) -> Measured:
     artifact, arithmetic = open_artifact(model), numeric_path(path)
+    work = forward_work(bench.threads, artifact, len(tokens), _PRODUCTS[path])
     with threads(bench.threads):
-        return alternate(lambda: list(forward(artifact, tokens, arithmetic)), peer.run, bench.rounds)
+        return alternate(lambda: list(forward(artifact, tokens, arithmetic)), peer.run, bench.rounds, work=work)
