@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numba
 import platformdirs
 
-from kernels.parallel import thread_count
+from kernels.threads import thread_count
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
 KERNEL_MODULES = (
+    "kernels.lookout",
     "kernels.dequantize",
     "kernels.activations",
     "kernels.matmul_float",

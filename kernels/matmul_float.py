@@ -110,10 +110,10 @@ def _product(compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], wei
         w = aligned((GROUP, CHUNK), x.dtype.type)
         w[:] = 0  # rows that are not there are multiplied too
         acc = aligned((len(x) * GROUP * scheme.lanes,), x.dtype.type)
-        compute(int(weight.type), weight.rows, x, w, acc, out, start, stop)
+        compute(int(weight.type), weight.stored, x, w, acc, out, start, stop)
 
     over_rows(share, weight.shape[0], GROUP)
-    return out
+    return weight.in_order(out)
 
 
 def matmul_f32(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:

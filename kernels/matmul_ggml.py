@@ -173,10 +173,10 @@ def matmul_codes(x: Codes, weight: Weight) -> NDArray[np.float32]:
     laid_out = packed(x, weight.type)
 
     def compute(start: int, stop: int) -> None:
-        _matmul_codes(int(weight.type), x.codes.shape[1], weight.rows, *laid_out, out, start, stop)
+        _matmul_codes(int(weight.type), x.codes.shape[1], weight.stored, *laid_out, out, start, stop)
 
     over_rows(compute, weight.shape[0], _LEAST)
-    return out
+    return weight.in_order(out)
 
 
 def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:

@@ -3,36 +3,93 @@
 Every row is computed by exactly one call in a fixed order of sums, so the result has the same bits for any number of
 threads. Plain threads over GIL-free kernels are used instead of Numba's parallel regions: those abort the process or
 a forked child under some of Numba's threading layers.
+
+Operations are short and follow each other closely, and a thread that sleeps needs about as long as one of them to
+wake up. So whoever waits looks out for a moment (lookout.py) before it goes to sleep.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from itertools import count
+from queue import SimpleQueue
+from threading import Lock, Thread
+
+from kernels.lookout import Flag
+from kernels.threads import thread_count
 
 _SHARES_PER_THREAD = 4  # uneven speed of the cores is evened out by handing out smaller shares
 
 
-def thread_count() -> int:
-    """Threads used by kernels: WORKBENCH_THREADS, or the processors this process may run on."""
-    wanted = os.environ.get("WORKBENCH_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernel")
-
-
 def over_rows(compute: Callable[[int, int], None], rows: int, least: int = 1) -> None:
-    """Call compute(start, stop) for shares that cover range(rows), at least `least` rows each, and wait for all."""
+    """Call compute(start, stop) for shares that cover range(rows), at least `least` rows each, and wait for all.
+
+    The calling thread works too. What `compute` raises is raised here, once all threads have finished.
+    """
     threads = thread_count()
     share = max(least, -(-rows // (threads * _SHARES_PER_THREAD)))
     if threads == 1 or share >= rows:
         compute(0, rows)
         return
-    starts = range(0, rows, share)
-    for done in [_pool(threads).submit(compute, start, min(start + share, rows)) for start in starts]:
-        done.result()
+    job = _Job(compute, rows, share)
+    for helper in _helpers(min(threads - 1, job.shares - 1)):
+        helper.give(job)
+    job.work()
+    job.wait()
+
+
+class _Job:
+    """An operation in shares; whoever is free takes the next one."""
+
+    def __init__(self, compute: Callable[[int, int], None], rows: int, share: int) -> None:
+        self._compute, self._rows, self._share = compute, rows, share
+        starts = range(0, rows, share)
+        self.shares = len(starts)
+        self._left, self._finished = iter(starts), count(1)  # the interpreter's lock makes taking the next one safe
+        self._errors: list[BaseException] = []
+        self._over, self._flag = SimpleQueue[None](), Flag()
+
+    def work(self) -> None:
+        """Compute shares until none is left."""
+        for start in self._left:
+            try:
+                self._compute(start, min(start + self._share, self._rows))
+            except BaseException as error:  # noqa: BLE001 - raised in `wait`, in the thread that asked
+                self._errors.append(error)
+            if next(self._finished) == self.shares:
+                self._over.put(None)
+                self._flag.raise_()
+
+    def wait(self) -> None:
+        """Return when all shares are finished."""
+        self._flag.look_out()
+        self._over.get()
+        if self._errors:
+            raise self._errors[0]
+
+
+class _Helper:
+    """A thread that works on jobs."""
+
+    def __init__(self) -> None:
+        self._jobs, self._flag = SimpleQueue[_Job](), Flag()
+        Thread(target=self._run, name="kernel", daemon=True).start()
+
+    def give(self, job: _Job) -> None:
+        """Let the thread work on a job."""
+        self._jobs.put(job)
+        self._flag.raise_()
+
+    def _run(self) -> None:
+        while True:
+            self._flag.look_out()
+            self._jobs.get().work()
+
+
+_hired: list[_Helper] = []
+_hiring = Lock()
+
+
+def _helpers(number: int) -> list[_Helper]:
+    with _hiring:
+        while len(_hired) < number:
+            _hired.append(_Helper())
+    return _hired[:number]

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 class TensorType(IntEnum):
@@ -50,18 +53,29 @@ def row_bytes(type: TensorType, elements: int) -> int:
     return elements // block.elements * block.bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Weight:
     """One tensor in canonical layout, rows still in their stored block format.
 
     name : canonical (Hugging Face) name.
     type : block format of every row.
     shape : (out, in) for matrices, (n,) for norm weights and biases.
-    rows : uint8 array of shape (out, row_bytes), C-contiguous, writable (mapped copy-on-write);
+    stored : uint8 array of shape (out, row_bytes), C-contiguous, writable (mapped copy-on-write);
         a 1-D tensor is one row.
+    order : canonical row i is stored[order[i]]; None where the order is the same.
     """
 
     name: str
     type: TensorType
     shape: tuple[int, ...]
-    rows: NDArray[np.uint8]
+    stored: NDArray[np.uint8]
+    order: NDArray[np.intp] | None = None
+
+    @cached_property
+    def rows(self) -> NDArray[np.uint8]:
+        """The rows in canonical order; a copy where they are stored in another one."""
+        return self.stored if self.order is None else self.stored[self.order]
+
+    def in_order(self, products: NDArray[Real]) -> NDArray[Real]:
+        """Products (tokens, out) with the stored rows as products with the canonical rows."""
+        return products if self.order is None else products.take(self.order, axis=1)

@@ -91,9 +91,11 @@ class Artifact:
                 f"{printable(self.path.name)} has no tensor {printable(name)}; `workbench inspect` lists its tensors."
             )
         rows = self._map(info)
-        if heads := self.interleaved.get(info.name):
-            rows = _canonical_order(rows, info.shape[0], heads)
-        return Weight(name, info.type, info.shape, rows)
+        heads = self.interleaved.get(info.name)
+        order = _canonical_order(info.shape[0], heads) if heads else None
+        if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
+            rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
+        return Weight(name, info.type, info.shape, rows, order)
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""
@@ -200,7 +202,6 @@ def _guess(start: bytes) -> str:
     return next((what for magic, what in known.items() if start.startswith(magic)), "of an unknown format")
 
 
-def _canonical_order(rows: NDArray[np.uint8], n_rows: int, heads: int) -> NDArray[np.uint8]:
-    """Return row 2i+s of every head as row s*head_dim/2+i, undoing the order that llama GGUF files store."""
-    order = np.arange(n_rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
-    return rows.reshape(n_rows, -1)[order].reshape(rows.shape)
+def _canonical_order(rows: int, heads: int) -> NDArray[np.intp]:
+    """Where the canonical rows are stored: row 2i+s of every head is row s*head_dim/2+i, as llama GGUF files have it."""
+    return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)

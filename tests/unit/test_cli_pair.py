@@ -92,7 +92,7 @@ def test_values_that_are_not_finite_are_null_with_the_reason(tmp_path, capsys):
     name = "model.layers.0.mlp.gate_proj.weight"
     rows = model.weights[name].rows.view(np.float32).copy()
     rows[3, 5] = np.nan
-    broken = replace(model.weights[name], rows=rows.view(np.uint8))
+    broken = replace(model.weights[name], stored=rows.view(np.uint8))
     write_gguf(tmp_path / "nan.gguf", replace(model, weights=model.weights | {name: broken}))
     record, _ = called(["compare", tmp_path / "right.gguf", tmp_path / "nan.gguf", "--tokens", "1,2"], capsys, 1)
     cells = {(cell["layer"], cell["stage"]): cell for cell in record["cells"]}

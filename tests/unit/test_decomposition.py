@@ -96,7 +96,7 @@ def test_two_faults_that_cancel_in_part_are_both_found(tmp_path):
     weights = dict(model.weights)
     for name, factor in zip(names, (1.25, 0.8), strict=True):
         values = weights[name].rows.view(np.float32) * np.float32(factor)
-        weights[name] = replace(weights[name], rows=values.view(np.uint8))
+        weights[name] = replace(weights[name], stored=values.view(np.uint8))
     f32, told = numeric_path("f32"), []
     found = bisect_artifacts(
         Side(model, f32), Side(replace(model, weights=weights), f32), (3, 1, 4), lambda *at: told.append(at)
@@ -153,7 +153,7 @@ def test_errors_within_the_formats_that_all_point_one_way_are_an_unknown_mistake
     x = next(cell.inputs_a["ffn_norm"] for cell in walk(a, b, tokens) if cell.site == Site(1, "ffn_up"))
     stored = Stored.of(rounded.weights[name])
     values = stored.values + np.float32(0.7) * stored.width * np.sign(x[3])
-    weight = replace(source.weights[name], rows=np.ascontiguousarray(values, np.float32).view(np.uint8))
+    weight = replace(source.weights[name], stored=np.ascontiguousarray(values, np.float32).view(np.uint8))
     leaning = Side(replace(source, weights=source.weights | {name: weight}), numeric_path("f32"))
     culprit = bisect_artifacts(leaning, b, tokens[3:4]).culprit
     assert (culprit.site, culprit.factor, culprit.cause) == (Site(1, "ffn_up"), "weights", "unknown")
@@ -165,7 +165,7 @@ def test_what_is_not_finite_on_both_sides_alike_is_no_difference():
     name = "model.layers.0.mlp.gate_proj.weight"
     rows = model.weights[name].rows.view(np.float32).copy()
     rows[3, 5] = np.nan
-    broken = replace(model, weights=model.weights | {name: replace(model.weights[name], rows=rows.view(np.uint8))})
+    broken = replace(model, weights=model.weights | {name: replace(model.weights[name], stored=rows.view(np.uint8))})
     assert bisect_artifacts(Side(broken, f32), Side(broken, f32), (3, 1, 4)).verdict == "alike"
     for pair in ((model, broken), (broken, model)):
         culprit = bisect_artifacts(*(Side(side, f32) for side in pair), (3, 1, 4)).culprit
