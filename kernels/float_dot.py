@@ -10,17 +10,20 @@ memory.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from kernels.vectors import F32, I32, Vectors, array_intrinsic
+from kernels.vectors import F32, Vectors, array_intrinsic, emit_prefetch
 
 F64 = ir.DoubleType()
 
 CHUNK = 512  # columns
-GROUP = 16  # rows that go through the tokens together
-_ROWS, _TOKENS = 4, 4  # of which the chains stand in registers together
+STRIDE = CHUNK + 16  # between rows in memory, so that they do not compete for the same places of the cache
+GROUP = 8  # rows that go through the tokens together
+# Tokens and rows of which the chains stand in registers together: as many as the processor has room for.
+TILE, _ROWS = (6, 4) if llvm.get_host_cpu_features().get("avx512f") else (3, 2)
 
 
 class Scheme(NamedTuple):
@@ -41,85 +44,102 @@ APR = Scheme(F32, 8, "pairs")
 
 
 def group_dot(scheme: Scheme) -> Callable[..., None]:
-    """A kernel function of (tokens, vectors, rows, w, x, column, n, acc).
+    """A kernel function of (tokens, vectors, rows, w, x, first, acc, raw, start, size, apart).
 
-    It adds the products of `vectors` vectors of each of the first `rows` rows of w (GROUP, CHUNK) with all tokens of x
-    (tokens, n), from its `column` on, to the chains of acc (tokens, GROUP, lanes); scheme.element is the type of all
-    three. Chains of rows up to the next multiple of 4 change too.
+    It adds the products of `vectors` vectors of each of the first `rows` rows of w (GROUP, STRIDE) with all tokens to
+    the chains of acc (tokens, GROUP, lanes); scheme.element is the type of all arrays. The vectors of the tokens begin
+    at x[first]: x is (tiles, vectors, TILE, lanes) from there on. Chains of rows up to the next multiple of 4 change
+    too. Meanwhile it asks for the bytes that will be wanted next: `size` of every row, `apart` from each other, from
+    raw[start] on.
     """
 
     def body(b: Any, tokens: Any, *rest: Any) -> None:  # noqa: ANN401
         i64, v = tokens.type, Vectors(b)
-        with cgutils.for_range(b, b.udiv(tokens, i64(_TOKENS))) as tile:
-            _emit(scheme, _TOKENS, v, b.mul(tile.index, i64(_TOKENS)), *rest)
-        left = b.urem(tokens, i64(_TOKENS))
-        for count in range(1, _TOKENS):
+        with cgutils.for_range(b, b.udiv(tokens, i64(TILE))) as tile:
+            _emit(scheme, TILE, v, tile.index, *rest)
+        left = b.urem(tokens, i64(TILE))
+        for count in range(1, TILE):
             with b.if_then(b.icmp_signed("==", left, i64(count))):
-                _emit(scheme, count, v, b.sub(tokens, left), *rest)
+                _emit(scheme, count, v, b.udiv(tokens, i64(TILE)), *rest)
 
-    return array_intrinsic(8, types.void, body)
+    return array_intrinsic(11, types.void, body)
 
 
 def _emit(
     scheme: Scheme,
     tokens: int,
     v: Vectors,
-    t: Any,  # noqa: ANN401
+    number: Any,  # noqa: ANN401
     vectors: Any,  # noqa: ANN401
     rows: Any,  # noqa: ANN401
     w: Any,  # noqa: ANN401
     x: Any,  # noqa: ANN401
-    column: Any,  # noqa: ANN401
-    n: Any,  # noqa: ANN401
+    first: Any,  # noqa: ANN401
     acc: Any,  # noqa: ANN401
+    raw: Any,  # noqa: ANN401
+    start: Any,  # noqa: ANN401
+    size: Any,  # noqa: ANN401
+    apart: Any,  # noqa: ANN401
 ) -> None:
-    b, i64, element, lanes = v.b, n.type, scheme.element, scheme.lanes
-    all_tokens = [b.add(t, i64(j)) for j in range(tokens)]
-    x_rows = [b.gep(x, [b.add(b.mul(token, n), column)]) for token in all_tokens]
-    with cgutils.for_range(b, b.udiv(b.add(rows, i64(_ROWS - 1)), i64(_ROWS))) as tile:
-        first = b.mul(tile.index, i64(_ROWS))
-        w_rows = [b.gep(w, [b.mul(b.add(first, i64(i)), i64(CHUNK))]) for i in range(_ROWS)]
+    """All rows with tile `number`, which has so many tokens."""
+    b, i64, element, lanes = v.b, number.type, scheme.element, scheme.lanes
+    tile = b.gep(x, [b.add(first, b.mul(number, b.mul(vectors, i64(TILE * lanes))))])
+    all_tokens = [b.add(b.mul(number, i64(TILE)), i64(j)) for j in range(tokens)]
+    with cgutils.for_range(b, b.udiv(b.add(rows, i64(_ROWS - 1)), i64(_ROWS))) as loop:
+        row = b.mul(loop.index, i64(_ROWS))
+        w_rows = [b.gep(w, [b.mul(b.add(row, i64(i)), i64(STRIDE))]) for i in range(_ROWS)]
         places = [
-            [b.mul(b.add(b.mul(token, i64(GROUP)), b.add(first, i64(i))), i64(lanes)) for token in all_tokens]
+            [b.mul(b.add(b.mul(token, i64(GROUP)), b.add(row, i64(i))), i64(lanes)) for token in all_tokens]
             for i in range(_ROWS)
         ]
-        sums = [[cgutils.alloca_once(b, ir.VectorType(element, lanes)) for _ in row] for row in places]
-        for row, chains in zip(places, sums, strict=True):
-            for at, chain in zip(row, chains, strict=True):
+        for i in range(_ROWS):
+            ahead = b.add(start, b.mul(apart, b.add(row, i64(i))))
+            emit_prefetch(b, raw, b.add(ahead, b.mul(size, number)), size)
+        sums = [[cgutils.alloca_once(b, ir.VectorType(element, lanes)) for _ in token] for token in places]
+        for token, chains in zip(places, sums, strict=True):
+            for at, chain in zip(token, chains, strict=True):
                 b.store(v.load(element, lanes, acc, at), chain)
-        with cgutils.for_range(b, vectors) as loop:
-            at = b.mul(loop.index, i64(lanes))
+        with cgutils.for_range(b, vectors) as step:
+            at = b.mul(step.index, i64(lanes))
             ws = [v.load(element, lanes, row, at) for row in w_rows]
-            for j, row in enumerate(x_rows):
-                value = v.load(element, lanes, row, at)
+            for j in range(tokens):
+                value = v.load(element, lanes, tile, b.add(b.mul(at, i64(TILE)), i64(j * lanes)))
                 for i in range(_ROWS):
                     b.store(v.fma(value, ws[i], b.load(sums[i][j])), sums[i][j])
-        for row, chains in zip(places, sums, strict=True):
-            for at, chain in zip(row, chains, strict=True):
+        for token, chains in zip(places, sums, strict=True):
+            for at, chain in zip(token, chains, strict=True):
                 v.store(b.load(chain), acc, at)
 
 
-def folded(scheme: Scheme) -> Callable[..., Any]:
-    """A kernel function of (acc, at): the sum of a row's and a token's chains, which begin at acc[at]."""
-    result = {F32: types.float32, F64: types.float64}[scheme.element]
+def folded(scheme: Scheme) -> Callable[..., None]:
+    """A kernel function of (acc, at, out, place): the sums of all chains of GROUP rows and a token.
 
-    def body(b: Any, acc: Any, at: Any) -> Any:  # noqa: ANN401
+    The chains begin at acc[at], the sums go to out[place], out[place + 1] ...
+    """
+
+    def body(b: Any, acc: Any, at: Any, out: Any, place: Any) -> None:  # noqa: ANN401
         v = Vectors(b)
-        return _folded(v, scheme, v.load(scheme.element, scheme.lanes, acc, at))
+        with cgutils.for_range(b, at.type(GROUP // _ROWS)) as loop:
+            first = b.add(at, b.mul(loop.index, at.type(_ROWS * scheme.lanes)))
+            chains = v.load(scheme.element, _ROWS * scheme.lanes, acc, first)
+            v.store(_folded(v, scheme, chains), out, b.add(place, b.mul(loop.index, at.type(_ROWS))))
 
-    return array_intrinsic(2, result, body)
+    return array_intrinsic(4, types.void, body)
 
 
-def _folded(v: Vectors, scheme: Scheme, lanes: Any) -> Any:  # noqa: ANN401
-    if scheme.fold == "halves":
-        return v.total(lanes)
-    half = lanes.type.count // 2
-    lanes = v.b.fadd(v.pick(lanes, lanes, list(range(half))), v.pick(lanes, lanes, list(range(half, 2 * half))))
-    while lanes.type.count > 2:
-        pairs = range(0, lanes.type.count, 2)
-        lanes = v.b.fadd(v.pick(lanes, lanes, list(pairs)), v.pick(lanes, lanes, [i + 1 for i in pairs]))
-    first, second = (v.b.extract_element(lanes, ir.Constant(I32, i)) for i in (0, 1))
-    return v.b.fadd(first, second)
+def _folded(v: Vectors, scheme: Scheme, chains: Any) -> Any:  # noqa: ANN401
+    """The sums of _ROWS rows, whose lanes lie one row after another."""
+    lanes = scheme.lanes
+    while lanes > 1:
+        half = lanes // 2
+        if scheme.fold == "halves" or lanes == scheme.lanes:
+            first = [row * lanes + i for row in range(_ROWS) for i in range(half)]
+            second = [i + half for i in first]
+        else:
+            first = [row * lanes + 2 * i for row in range(_ROWS) for i in range(half)]
+            second = [i + 1 for i in first]
+        chains, lanes = v.b.fadd(v.pick(chains, chains, first), v.pick(chains, chains, second)), half
+    return chains
 
 
 LANES = 16

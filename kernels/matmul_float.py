@@ -10,13 +10,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.aligned import aligned
+from kernels.aligned import scratch
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantizer
-from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, Scheme, folded, group_dot
+from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, STRIDE, TILE, Scheme, folded, group_dot
 from kernels.parallel import over_rows
 from kernels.unpack import row_buffers
-from kernels.vectors import prefetch
 from kernels.weight import Weight
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -28,27 +27,27 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
     lanes = scheme.lanes
 
     @helper(of=scheme)
-    def multiply(type, rows, x, w, acc, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def multiply(type, rows, x, tiles, w, acc, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         """Rows start to stop of w, GROUP at a time and chunk by chunk, against every token: out[token, row]."""
-        (tokens, n), length = x.shape, rows.shape[1]
+        (tokens, n), length, room = x.shape, rows.shape[1], (len(x) + TILE - 1) // TILE * TILE
         codes, scales, mins, d, dmin = row_buffers(CHUNK)
+        sums = np.empty(GROUP, w.dtype)
         for r in range(start, stop, GROUP):
             together = min(GROUP, stop - r)
             acc[:] = 0
             for c in range(0, n, CHUNK):
-                count = min(CHUNK, n - c)
+                count, place = min(CHUNK, n - c), r * length + c * length // n
+                ahead = place + GROUP * length, count * length // n // (room // TILE)  # so many bytes for each tile
                 for i in range(together):
-                    place, size = (r + i) * length + c * length // n, count * length // n
-                    prefetch(rows, place + GROUP * length, size)
-                    fill(type, count, rows, place, w, i * CHUNK, codes, scales, mins, d, dmin)
-                dots(tokens, count // lanes, together, w, x, c, n, acc)
+                    fill(type, count, rows, place + i * length, w, i * STRIDE, codes, scales, mins, d, dmin)
+                dots(tokens, count // lanes, together, w, tiles, c * room, acc, rows, *ahead, length)
             left = n % lanes
             for token in range(tokens):
+                fold(acc, token * GROUP * lanes, sums, 0)
                 for i in range(together):
-                    total = fold(acc, (token * GROUP + i) * lanes)
                     for k in range(left):
-                        total += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
-                    out[token, r + i] = total
+                        sums[i] += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
+                    out[token, r + i] = sums[i]
 
     return multiply
 
@@ -57,7 +56,10 @@ _multiply_f32 = _multiplier(FLOAT32)
 _multiply_f64 = _multiplier(FLOAT64)
 _multiply_apr = _multiplier(APR)
 
-_SINGLE = "void(int64, uint8[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], int64, int64)"
+_SINGLE = (
+    "void(int64, uint8[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], float32[::1],"
+    " float32[:, ::1], int64, int64)"
+)
 _DOUBLE = _SINGLE.replace("float32", "float64")
 
 
@@ -66,13 +68,14 @@ def _matmul_f32(
     type: int,
     rows: NDArray[np.uint8],
     x: NDArray[np.float32],
+    tiles: NDArray[np.float32],  # x once more, as `tiled` lays it out
     w: NDArray[np.float32],  # room for GROUP rows of CHUNK columns
     acc: NDArray[np.float32],  # room for the sums of GROUP rows and all tokens
     out: NDArray[np.float32],
     start: int,
     stop: int,
 ) -> None:
-    _multiply_f32(type, rows, x, w, acc, out, start, stop)
+    _multiply_f32(type, rows, x, tiles, w, acc, out, start, stop)
 
 
 @kernel(_SINGLE)
@@ -80,13 +83,14 @@ def _matmul_f32_apr(
     type: int,
     rows: NDArray[np.uint8],
     x: NDArray[np.float32],
+    tiles: NDArray[np.float32],
     w: NDArray[np.float32],
     acc: NDArray[np.float32],
     out: NDArray[np.float32],
     start: int,
     stop: int,
 ) -> None:
-    _multiply_apr(type, rows, x, w, acc, out, start, stop)
+    _multiply_apr(type, rows, x, tiles, w, acc, out, start, stop)
 
 
 @kernel(_DOUBLE)
@@ -94,23 +98,48 @@ def _matmul_f64(
     type: int,
     rows: NDArray[np.uint8],
     x: NDArray[np.float64],
+    tiles: NDArray[np.float64],
     w: NDArray[np.float64],
     acc: NDArray[np.float64],
     out: NDArray[np.float64],
     start: int,
     stop: int,
 ) -> None:
-    _multiply_f64(type, rows, x, w, acc, out, start, stop)
+    _multiply_f64(type, rows, x, tiles, w, acc, out, start, stop)
+
+
+@kernel("void(uint32[:, ::1], int64, int64, int64, uint32[::1])")
+def _tile(x: NDArray[np.uint32], columns: int, vector: int, chunk: int, out: NDArray[np.uint32]) -> None:
+    room = (len(x) + TILE - 1) // TILE * TILE
+    for token in range(len(x)):
+        for c in range(0, columns, chunk):
+            size = min(chunk, columns - c)
+            first = c * room + token // TILE * TILE * size + token % TILE * vector
+            for k in range(0, size, vector):
+                for i in range(vector):
+                    out[first + k * TILE + i] = x[token, c + k + i]
+
+
+def tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
+    """X (tokens, in) as the dot products read it: chunk by chunk (tiles, vectors, TILE, lanes), one after another.
+
+    Elements beyond the last full vector are left out; tokens that fill up the last tile are not set.
+    """
+    columns, words = x.shape[1] // scheme.lanes * scheme.lanes, x.itemsize // 4
+    out = scratch("tiles", (-(-len(x) // TILE) * TILE * columns,), x.dtype.type)
+    _tile(x.view(np.uint32), columns * words, scheme.lanes * words, CHUNK * words, out.view(np.uint32))
+    return out
 
 
 def _product(compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], weight: Weight) -> NDArray[Real]:
     out = np.empty((len(x), weight.shape[0]), x.dtype)
+    tiles = tiled(x, scheme)
 
     def share(start: int, stop: int) -> None:
-        w = aligned((GROUP, CHUNK), x.dtype.type)
+        w = scratch("rows", (GROUP, STRIDE), x.dtype.type)
         w[:] = 0  # rows that are not there are multiplied too
-        acc = aligned((len(x) * GROUP * scheme.lanes,), x.dtype.type)
-        compute(int(weight.type), weight.stored, x, w, acc, out, start, stop)
+        acc = scratch("chains", (len(x) * GROUP * scheme.lanes,), x.dtype.type)
+        compute(int(weight.type), weight.stored, x, tiles, w, acc, out, start, stop)
 
     over_rows(share, weight.shape[0], GROUP)
     return weight.in_order(out)

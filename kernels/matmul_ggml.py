@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kernels import packed_dot
 from kernels.activations import Codes, quantize_q8_0, quantize_q8_k
-from kernels.aligned import aligned, aligned_floats
+from kernels.aligned import aligned_floats, scratch
 from kernels.byte_products import HOST, Portable
 from kernels.compiler import helper, kernel
 from kernels.matmul_float import matmul_f32
@@ -146,9 +146,9 @@ def packed(x: Codes, type: TensorType, how: Portable = HOST) -> Packed:
     chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // BLOCKS[type].elements
     halves = 2 if type == TensorType.Q6_K else 1  # it wants sums of 16 codes, others those of 32
     made = Packed(
-        aligned((chunks, tiles, CHUNK * tile), np.int8),
-        aligned((chunks, tiles, blocks * 4 * tile), np.float32),
-        aligned((chunks, tiles, halves * 8 * tile), np.int16),
+        scratch("codes", (chunks, tiles, CHUNK * tile), np.int8),
+        scratch("scales", (chunks, tiles, blocks * 4 * tile), np.float32),
+        scratch("sums", (chunks, tiles, halves * 8 * tile), np.int16),
     )
     _pack(x.codes, x.scales, tile, how.flip if blocks > 1 else 0, *made)
     return made

@@ -52,7 +52,7 @@ class _Job:
         for start in self._left:
             try:
                 self._compute(start, min(start + self._share, self._rows))
-            except BaseException as error:  # noqa: BLE001 - raised in `wait`, in the thread that asked
+            except BaseException as error:  # raised in `wait`, in the thread that asked
                 self._errors.append(error)
             if next(self._finished) == self.shares:
                 self._over.put(None)

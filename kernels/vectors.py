@@ -125,7 +125,8 @@ def array_intrinsic(parameters: int, result: Any, emit: Callable[..., Any]) -> C
     return compiled
 
 
-def _emit_prefetch(b: Any, array: Any, start: Any, size: Any) -> None:  # noqa: ANN401
+def emit_prefetch(b: Any, array: Any, start: Any, size: Any) -> None:  # noqa: ANN401
+    """Ask for bytes that will be wanted soon; they need not be there."""
     line = 64  # bytes that come together
     with cgutils.for_range(b, b.udiv(b.add(size, size.type(line - 1)), size.type(line))) as loop:
         place = b.bitcast(b.gep(array, [b.add(start, b.mul(loop.index, size.type(line)))]), I8.as_pointer())
@@ -134,4 +135,4 @@ def _emit_prefetch(b: Any, array: Any, start: Any, size: Any) -> None:  # noqa: 
 
 
 # A kernel function of (bytes, start, size): asks for bytes that will be wanted soon; they need not be there.
-prefetch = array_intrinsic(3, types.void, _emit_prefetch)
+prefetch = array_intrinsic(3, types.void, emit_prefetch)

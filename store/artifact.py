@@ -203,5 +203,5 @@ def _guess(start: bytes) -> str:
 
 
 def _canonical_order(rows: int, heads: int) -> NDArray[np.intp]:
-    """Where the canonical rows are stored: row 2i+s of every head is row s*head_dim/2+i, as llama GGUF files have it."""
+    """Return where canonical rows are in llama GGUF files: row s*head_dim/2+i of every head is stored as row 2i+s."""
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
