@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kernels.compiler import helper, kernel
 from kernels.machine import bits, float_to_half, half_to_float
+from kernels.parallel import by_token
 
 
 class Codes(NamedTuple):
@@ -105,19 +106,19 @@ def _empty(rule: str, shape: tuple[int, ...], block: int) -> Codes:
 def quantize_q8_k(x: NDArray[np.float32]) -> Codes:
     """Ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even."""
     rounded = _empty("ggml Q8_K", x.shape, 256)
-    _q8_k(x, rounded.codes, rounded.scales)
+    by_token(lambda t: _q8_k(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
     return rounded
 
 
 def quantize_q8_0(x: NDArray[np.float32]) -> Codes:
     """Ggml's Q8_0 as x86 computes it for activations: per 32, scale rounded to half after the codes are made."""
     rounded = _empty("ggml Q8_0", x.shape, 32)
-    _q8_0(x, rounded.codes, rounded.scales)
+    by_token(lambda t: _q8_0(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
     return rounded
 
 
 def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
     """APR's Q8_K: per 256, scale = max|x|/127 and positive, round half away from zero."""
     rounded = _empty("APR Q8_K", x.shape, 256)
-    _q8_k_apr(x, rounded.codes, rounded.scales)
+    by_token(lambda t: _q8_k_apr(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
     return rounded

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.activations import Codes
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
-from kernels.ops import rotate
+from kernels.ops import elementwise, rotate
 from kernels.paths import Array, F32Path
 from kernels.stages import LAYER_STAGES, Site
 from kernels.weight import Weight
@@ -117,7 +117,7 @@ def attn_out(at: At, attention: Array) -> Array:  # noqa: D103
 
 
 def post_attn_residual(at: At, layer_input: Array, attn_out: Array) -> Array:  # noqa: ARG001, D103
-    return layer_input + attn_out
+    return elementwise(np.add, layer_input, attn_out)
 
 
 def ffn_norm(at: At, post_attn_residual: Array) -> Array:  # noqa: D103
@@ -137,7 +137,7 @@ def ffn_silu(at: At, ffn_gate: Array) -> Array:  # noqa: D103
 
 
 def ffn_swigl(at: At, ffn_silu: Array, ffn_up: Array) -> Array:  # noqa: ARG001, D103
-    return ffn_silu * ffn_up
+    return elementwise(np.multiply, ffn_silu, ffn_up)
 
 
 def ffn_out(at: At, ffn_swigl: Array) -> Array:  # noqa: D103
@@ -145,7 +145,7 @@ def ffn_out(at: At, ffn_swigl: Array) -> Array:  # noqa: D103
 
 
 def post_ffn_residual(at: At, post_attn_residual: Array, ffn_out: Array) -> Array:  # noqa: ARG001, D103
-    return post_attn_residual + ffn_out
+    return elementwise(np.add, post_attn_residual, ffn_out)
 
 
 def layer_output(at: At, post_ffn_residual: Array) -> Array:  # noqa: ARG001, D103

@@ -14,7 +14,7 @@ from kernels.aligned import scratch
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantizer
 from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, STRIDE, TILE, Scheme, folded, group_dot
-from kernels.parallel import over_rows
+from kernels.parallel import by_token, over_rows
 from kernels.unpack import row_buffers
 from kernels.weight import Weight
 
@@ -108,10 +108,12 @@ def _matmul_f64(
     _multiply_f64(type, rows, x, tiles, w, acc, out, start, stop)
 
 
-@kernel("void(uint32[:, ::1], int64, int64, int64, uint32[::1])")
-def _tile(x: NDArray[np.uint32], columns: int, vector: int, chunk: int, out: NDArray[np.uint32]) -> None:
+@kernel("void(uint32[:, ::1], int64, int64, int64, uint32[::1], int64, int64)")
+def _tile(
+    x: NDArray[np.uint32], columns: int, vector: int, chunk: int, out: NDArray[np.uint32], start: int, stop: int
+) -> None:
     room = (len(x) + TILE - 1) // TILE * TILE
-    for token in range(len(x)):
+    for token in range(start, stop):
         for c in range(0, columns, chunk):
             size = min(chunk, columns - c)
             first = c * room + token // TILE * TILE * size + token % TILE * vector
@@ -127,7 +129,8 @@ def tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
     """
     columns, words = x.shape[1] // scheme.lanes * scheme.lanes, x.itemsize // 4
     out = scratch("tiles", (-(-len(x) // TILE) * TILE * columns,), x.dtype.type)
-    _tile(x.view(np.uint32), columns * words, scheme.lanes * words, CHUNK * words, out.view(np.uint32))
+    given, to, sizes = x.view(np.uint32), out.view(np.uint32), (columns * words, scheme.lanes * words, CHUNK * words)
+    by_token(lambda t: _tile(given, *sizes, to, t.start, t.stop), x.shape)
     return out
 
 

@@ -27,6 +27,7 @@ from kernels.weight import BLOCKS, TensorType, Weight
 _ROWS = 4  # rows taken together: each chunk of activations is loaded into the nearest cache once for all of them
 _LINE = 16  # products of a token that are gathered before they are written, a cache line
 _LEAST = 16  # rows worth a thread
+_LEAST_CODES = 1 << 14  # codes worth a thread when they are laid out
 
 
 class Packed(NamedTuple):
@@ -37,7 +38,10 @@ class Packed(NamedTuple):
     sums: NDArray[np.int16]  # (chunks, tiles, sums of 16 or 32 codes of all tokens of a tile)
 
 
-@kernel("void(int8[:, ::1], float32[:, ::1], int64, int64, int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1])")
+@kernel(
+    "void(int8[:, ::1], float32[:, ::1], int64, int64,"
+    " int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1], int64, int64)"
+)
 def _pack(
     codes: NDArray[np.int8],
     scales: NDArray[np.float32],
@@ -46,15 +50,18 @@ def _pack(
     x: NDArray[np.int8],
     xd: NDArray[np.float32],
     sums: NDArray[np.int16],
+    start: int,
+    stop: int,
 ) -> None:
     tokens, n = codes.shape
     blocks = xd.shape[2] // (4 * tile)  # in a chunk
     halves = sums.shape[2] // (8 * tile)
     inverted = np.int8(flip)
-    x[:] = inverted
-    xd[:] = 0
-    sums[:] = 0
-    for token in range(tokens):
+    for c in range(x.shape[0]):
+        x[c, start:stop] = inverted
+        xd[c, start:stop] = 0
+        sums[c, start:stop] = 0
+    for token in range(start * tile, min(stop * tile, tokens)):
         to, t = token // tile, token % tile
         for k in range(n // 16):
             c, part = k // 16, k % 16
@@ -150,7 +157,8 @@ def packed(x: Codes, type: TensorType, how: Portable = HOST) -> Packed:
         scratch("scales", (chunks, tiles, blocks * 4 * tile), np.float32),
         scratch("sums", (chunks, tiles, halves * 8 * tile), np.int16),
     )
-    _pack(x.codes, x.scales, tile, how.flip if blocks > 1 else 0, *made)
+    flip = how.flip if blocks > 1 else 0
+    over_rows(lambda a, b: _pack(x.codes, x.scales, tile, flip, *made, a, b), tiles, max(1, _LEAST_CODES // n // tile))
     return made
 
 

@@ -3,6 +3,7 @@
 Each engine's own rule is a function of its own where the rules differ; paths.py says which path uses which.
 """
 
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import numpy as np
@@ -11,12 +12,25 @@ from numpy.typing import NDArray
 from kernels.compiler import kernel
 from kernels.config import ModelConfig
 from kernels.float_dot import LANES, weighted_sum
-from kernels.parallel import over_rows
+from kernels.parallel import by_token, over_rows
 
 Real = TypeVar("Real", np.float32, np.float64)
 
 
 _CHAINS = 8  # tokens that are summed side by side, because every sum waits for the one before
+_QUICK = 1 << 17  # values worth a thread when NumPy computes them
+
+
+def _each(compute: Callable[[slice], object], shape: tuple[int, ...]) -> None:
+    """by_token for NumPy's functions, which are quick, and take and give the interpreter's lock each time."""
+    by_token(compute, shape, -(-_QUICK // shape[1]))
+
+
+def elementwise(function: np.ufunc, a: NDArray[Real], b: NDArray[Real]) -> NDArray[Real]:
+    """function(a, b) of two arrays (tokens, channels) of the same shape and dtype."""
+    out = np.empty_like(a)
+    _each(lambda t: function(a[t], b[t], out=out[t]), a.shape)
+    return out
 
 
 @kernel("void(float32[:, ::1], float32[::1], float32, float32[:, ::1])")
@@ -49,14 +63,14 @@ def _rms_norm_apr(x: NDArray[np.float32], w: NDArray[np.float32], eps: np.float3
 def rms_norm_ggml(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float) -> NDArray[np.float32]:
     """llama.cpp's RMS norm, bit for bit: float32 squares summed in order in float64 (ggml-cpu/ops.cpp)."""
     out = np.empty_like(x)
-    _rms_norm_ggml(x, weight, np.float32(eps), out)
+    by_token(lambda t: _rms_norm_ggml(x[t], weight, np.float32(eps), out[t]), x.shape, _CHAINS)
     return out
 
 
 def rms_norm_apr(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float) -> NDArray[np.float32]:
     """APR's RMS norm: squares summed from left to right in float32."""
     out = np.empty_like(x)
-    _rms_norm_apr(x, weight, np.float32(eps), out)
+    by_token(lambda t: _rms_norm_apr(x[t], weight, np.float32(eps), out[t]), x.shape)
     return out
 
 
@@ -78,7 +92,7 @@ def _rms_norm(x: NDArray[Real], w: NDArray[Real], eps: float, out: NDArray[Real]
 def rms_norm(x: NDArray[Real], weight: NDArray[Real], eps: float) -> NDArray[Real]:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis, mean taken in float64, result in the dtype of x."""
     out = np.empty_like(x)
-    _rms_norm(x, weight, eps, out)
+    by_token(lambda t: _rms_norm(x[t], weight, eps, out[t]), x.shape)
     return out
 
 
@@ -137,7 +151,7 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig) -> NDAr
     # channel i turns with channel i + head_dim/2, or channel 2i with channel 2i+1
     step, apart = (1, config.head_dim // 2) if config.rope_type == "neox" else (2, 1)
     out = np.empty_like(x)
-    _rotate(x, cos, sin, step, apart, out)
+    by_token(lambda t: _rotate(x[t], cos[t], sin[t], step, apart, out[t]), x.shape)
     return out
 
 
@@ -199,10 +213,16 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
 
 
 def silu(x: NDArray[Real]) -> NDArray[Real]:
-    """Elementwise x / (1 + exp(-x)) in the dtype of x."""
-    result = np.negative(x)
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
-        np.exp(result, out=result)
-        result += 1
-        np.divide(x, result, out=result)
-    return result
+    """x / (1 + exp(-x)) of x (tokens, channels) in its dtype."""
+    out = np.empty_like(x)
+
+    def compute(tokens: slice) -> None:
+        some, result = x[tokens], out[tokens]
+        with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
+            np.negative(some, out=result)
+            np.exp(result, out=result)
+            result += 1
+            np.divide(some, result, out=result)
+
+    _each(compute, x.shape)
+    return out

@@ -17,9 +17,10 @@ from kernels.lookout import Flag
 from kernels.threads import thread_count
 
 _SHARES_PER_THREAD = 4  # uneven speed of the cores is evened out by handing out smaller shares
+_LEAST = 1 << 14  # values worth a thread
 
 
-def over_rows(compute: Callable[[int, int], None], rows: int, least: int = 1) -> None:
+def over_rows(compute: Callable[[int, int], object], rows: int, least: int = 1) -> None:
     """Call compute(start, stop) for shares that cover range(rows), at least `least` rows each, and wait for all.
 
     The calling thread works too. What `compute` raises is raised here, once all threads have finished.
@@ -36,10 +37,18 @@ def over_rows(compute: Callable[[int, int], None], rows: int, least: int = 1) ->
     job.wait()
 
 
+def by_token(compute: Callable[[slice], object], shape: tuple[int, ...], least: int = 1) -> None:
+    """Call compute(tokens) for slices that cover all tokens, at least `least` each, on as many threads as is worth it.
+
+    shape : (tokens, channels) of what is computed.
+    """
+    over_rows(lambda start, stop: compute(slice(start, stop)), shape[0], max(least, _LEAST // shape[1]))
+
+
 class _Job:
     """An operation in shares; whoever is free takes the next one."""
 
-    def __init__(self, compute: Callable[[int, int], None], rows: int, share: int) -> None:
+    def __init__(self, compute: Callable[[int, int], object], rows: int, share: int) -> None:
         self._compute, self._rows, self._share = compute, rows, share
         starts = range(0, rows, share)
         self.shares = len(starts)
