@@ -47,10 +47,10 @@ def group_dot(scheme: Scheme) -> Callable[..., None]:
     """A kernel function of (tokens, vectors, rows, w, x, first, acc, raw, start, size, apart).
 
     It adds the products of `vectors` vectors of each of the first `rows` rows of w (GROUP, STRIDE) with all tokens to
-    the chains of acc (tokens, GROUP, lanes); scheme.element is the type of all arrays. The vectors of the tokens begin
-    at x[first]: x is (tiles, vectors, TILE, lanes) from there on. Chains of rows up to the next multiple of 4 change
-    too. Meanwhile it asks for the bytes that will be wanted next: `size` of every row, `apart` from each other, from
-    raw[start] on.
+    the chains of acc (tiles, GROUP / _ROWS, TILE, _ROWS, lanes); scheme.element is the type of all arrays. The vectors
+    of the tokens begin at x[first]: x is (tiles, vectors, TILE, lanes) from there on. Chains of rows up to the next
+    multiple of _ROWS change too. Meanwhile it asks for the bytes that will be wanted next: `size` of every row for
+    every tile, rows `apart` from each other, from raw[start] on.
     """
 
     def body(b: Any, tokens: Any, *rest: Any) -> None:  # noqa: ANN401
@@ -83,46 +83,46 @@ def _emit(
 ) -> None:
     """All rows with tile `number`, which has so many tokens."""
     b, i64, element, lanes = v.b, number.type, scheme.element, scheme.lanes
+    pairs = [(i, j) for j in range(tokens) for i in range(_ROWS)]
     tile = b.gep(x, [b.add(first, b.mul(number, b.mul(vectors, i64(TILE * lanes))))])
-    all_tokens = [b.add(b.mul(number, i64(TILE)), i64(j)) for j in range(tokens)]
+    chains_of_tile = b.gep(acc, [b.mul(number, i64(GROUP * TILE * lanes))])
     with cgutils.for_range(b, b.udiv(b.add(rows, i64(_ROWS - 1)), i64(_ROWS))) as loop:
         row = b.mul(loop.index, i64(_ROWS))
-        w_rows = [b.gep(w, [b.mul(b.add(row, i64(i)), i64(STRIDE))]) for i in range(_ROWS)]
-        places = [
-            [b.mul(b.add(b.mul(token, i64(GROUP)), b.add(row, i64(i))), i64(lanes)) for token in all_tokens]
-            for i in range(_ROWS)
-        ]
+        w_rows = b.gep(w, [b.mul(row, i64(STRIDE))])
+        chains = b.gep(chains_of_tile, [b.mul(row, i64(TILE * lanes))])
         for i in range(_ROWS):
             ahead = b.add(start, b.mul(apart, b.add(row, i64(i))))
             emit_prefetch(b, raw, b.add(ahead, b.mul(size, number)), size)
-        sums = [[cgutils.alloca_once(b, ir.VectorType(element, lanes)) for _ in token] for token in places]
-        for token, chains in zip(places, sums, strict=True):
-            for at, chain in zip(token, chains, strict=True):
-                b.store(v.load(element, lanes, acc, at), chain)
+        # constant distances from few pointers, which need no registers
+        places = {(i, j): i64((j * _ROWS + i) * lanes) for i, j in pairs}
+        sums = {pair: cgutils.alloca_once(b, ir.VectorType(element, lanes)) for pair in pairs}
+        for pair in pairs:
+            b.store(v.load(element, lanes, chains, places[pair]), sums[pair])
         with cgutils.for_range(b, vectors) as step:
             at = b.mul(step.index, i64(lanes))
-            ws = [v.load(element, lanes, row, at) for row in w_rows]
-            for j in range(tokens):
-                value = v.load(element, lanes, tile, b.add(b.mul(at, i64(TILE)), i64(j * lanes)))
-                for i in range(_ROWS):
-                    b.store(v.fma(value, ws[i], b.load(sums[i][j])), sums[i][j])
-        for token, chains in zip(places, sums, strict=True):
-            for at, chain in zip(token, chains, strict=True):
-                v.store(b.load(chain), acc, at)
+            ws, xs = b.gep(w_rows, [at]), b.gep(tile, [b.mul(at, i64(TILE))])
+            loaded = [v.load(element, lanes, ws, i64(i * STRIDE)) for i in range(_ROWS)]
+            values = [v.load(element, lanes, xs, i64(j * lanes)) for j in range(tokens)]
+            for i, j in pairs:
+                b.store(v.fma(values[j], loaded[i], b.load(sums[i, j])), sums[i, j])
+        for pair in pairs:
+            v.store(b.load(sums[pair]), chains, places[pair])
 
 
 def folded(scheme: Scheme) -> Callable[..., None]:
-    """A kernel function of (acc, at, out, place): the sums of all chains of GROUP rows and a token.
+    """A kernel function of (acc, token, out, place): the sums of all chains of GROUP rows and a token.
 
-    The chains begin at acc[at], the sums go to out[place], out[place + 1] ...
+    The chains are in acc as `group_dot` leaves them; the sums go to out[place], out[place + 1] ...
     """
 
-    def body(b: Any, acc: Any, at: Any, out: Any, place: Any) -> None:  # noqa: ANN401
-        v = Vectors(b)
-        with cgutils.for_range(b, at.type(GROUP // _ROWS)) as loop:
-            first = b.add(at, b.mul(loop.index, at.type(_ROWS * scheme.lanes)))
-            chains = v.load(scheme.element, _ROWS * scheme.lanes, acc, first)
-            v.store(_folded(v, scheme, chains), out, b.add(place, b.mul(loop.index, at.type(_ROWS))))
+    def body(b: Any, acc: Any, token: Any, out: Any, place: Any) -> None:  # noqa: ANN401
+        v, i64 = Vectors(b), token.type
+        tile, inside = b.udiv(token, i64(TILE)), b.urem(token, i64(TILE))
+        first = b.add(b.mul(tile, i64(GROUP * TILE)), b.mul(inside, i64(_ROWS)))
+        for row in range(0, GROUP, _ROWS):
+            at = b.mul(b.add(first, i64(row * TILE)), i64(scheme.lanes))
+            chains = v.load(scheme.element, _ROWS * scheme.lanes, acc, at)
+            v.store(_folded(v, scheme, chains), out, b.add(place, i64(row)))
 
     return array_intrinsic(4, types.void, body)
 

