@@ -5,6 +5,7 @@ multiplies them with all tokens, so that a matrix is read once and never stands 
 """
 
 from collections.abc import Callable
+from threading import local
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from kernels.aligned import scratch
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantizer
 from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, STRIDE, TILE, Scheme, folded, group_dot
-from kernels.parallel import by_token, over_rows
+from kernels.parallel import over_rows
 from kernels.unpack import row_buffers
 from kernels.weight import Weight
 
@@ -71,7 +72,7 @@ def _matmul_f32(
     type: int,
     rows: NDArray[np.uint8],
     x: NDArray[np.float32],
-    tiles: NDArray[np.float32],  # x once more, as `tiled` lays it out
+    tiles: NDArray[np.float32],  # x once more, as `_tiled` lays it out
     w: NDArray[np.float32],  # room for GROUP rows of CHUNK columns
     acc: NDArray[np.float32],  # room for the sums of GROUP rows and all tokens
     out: NDArray[np.float32],
@@ -111,12 +112,10 @@ def _matmul_f64(
     _multiply_f64(type, rows, x, tiles, w, acc, out, start, stop)
 
 
-@kernel("void(uint32[:, ::1], int64, int64, int64, uint32[::1], int64, int64)")
-def _tile(
-    x: NDArray[np.uint32], columns: int, vector: int, chunk: int, out: NDArray[np.uint32], start: int, stop: int
-) -> None:
+@kernel("void(uint32[:, ::1], int64, int64, int64, uint32[::1])")
+def _tile(x: NDArray[np.uint32], columns: int, vector: int, chunk: int, out: NDArray[np.uint32]) -> None:
     room = (len(x) + TILE - 1) // TILE * TILE
-    for token in range(start, stop):
+    for token in range(len(x)):
         for c in range(0, columns, chunk):
             size = min(chunk, columns - c)
             first = c * room + token // TILE * TILE * size + token % TILE * vector
@@ -125,27 +124,28 @@ def _tile(
                     out[first + k * TILE + i] = x[token, c + k + i]
 
 
-def tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
+def _tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
     """X (tokens, in) as the dot products read it: chunk by chunk (tiles, vectors, TILE, lanes), one after another.
 
     Elements beyond the last full vector are left out; tokens that fill up the last tile are not set.
     """
     columns, words = x.shape[1] // scheme.lanes * scheme.lanes, x.itemsize // 4
     out = scratch("tiles", (-(-len(x) // TILE) * TILE * columns,), x.dtype.type)
-    given, to, sizes = x.view(np.uint32), out.view(np.uint32), (columns * words, scheme.lanes * words, CHUNK * words)
-    by_token(lambda t: _tile(given, *sizes, to, t.start, t.stop), x.shape)
+    _tile(x.view(np.uint32), columns * words, scheme.lanes * words, CHUNK * words, out.view(np.uint32))
     return out
 
 
 def _product(compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], weight: Weight) -> NDArray[Real]:
     out = np.empty((len(x), weight.shape[0]), x.dtype)
-    tiles = tiled(x, scheme)
+    own = local()  # what a thread has made for itself is nearer to it than what another one has made
 
     def share(start: int, stop: int) -> None:
+        if not hasattr(own, "tiles"):
+            own.tiles = _tiled(x, scheme)
         w = scratch("rows", (GROUP, STRIDE), x.dtype.type)
         w[:] = 0  # rows that are not there are multiplied too
         acc = scratch("chains", (-(-len(x) // TILE) * TILE * GROUP * scheme.lanes,), x.dtype.type)
-        compute(int(weight.type), weight.stored, x, tiles, w, acc, out, start, stop)
+        compute(int(weight.type), weight.stored, x, own.tiles, w, acc, out, start, stop)
 
     over_rows(share, weight.shape[0], GROUP)
     return weight.in_order(out)

@@ -16,7 +16,7 @@ from threading import Lock, Thread
 from kernels.lookout import Flag
 from kernels.threads import thread_count
 
-_LAST = 16  # the smallest share, as a part of what a thread would have of all
+_LAST = 8  # the smallest share, as a part of what a thread would have of all
 _LEAST = 1 << 14  # values worth a thread
 
 
@@ -42,7 +42,7 @@ def _shares(rows: int, least: int, threads: int) -> list[tuple[int, int]]:
     shares, start = list[tuple[int, int]](), 0
     smallest = rows // (threads * _LAST)
     while start < rows:
-        wanted = max((rows - start) // (2 * threads), smallest, 1)
+        wanted = max(2 * (rows - start) // (3 * threads), smallest, 1)
         stop = min(start + -(-wanted // least) * least, rows)
         shares.append((start, stop))
         start = stop
