@@ -205,6 +205,18 @@ async def test_the_map_scrolls_by_half_a_page_and_keeps_its_labels(session):
         assert "of 80" in view.render_line(0).text
 
 
+@pytest.mark.parametrize(("there", "back", "stage_rows"), [("right", "left", True), ("down", "up", False)])
+async def test_arrows_move_the_cursor_on_a_map_that_scrolls(tmp_path, there, back, stage_rows):
+    app, _ = app_for(fakes.new_session(tmp_path / "pair", transposed=stage_rows), layers=80)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        screen.show_site(Site(0, "ffn_gate"))
+        await pilot.press(*[there] * 60)
+        assert screen.model.cursor == Site(60, "ffn_gate")
+        await pilot.press(*[back] * 60)
+        assert screen.model.cursor == Site(0, "ffn_gate")
+
+
 async def test_a_terminal_too_small_says_so_and_recovers(session):
     app, _ = app_for(session)
     async with app.run_test(size=(50, 12)) as pilot:

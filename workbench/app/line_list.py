@@ -19,7 +19,7 @@ def _no_line(index: int) -> tuple[str, bool]:  # noqa: ARG001
     return "", False
 
 
-class LineList(ScrollView, can_focus=True):
+class LineList(ScrollView, can_focus=True, inherit_bindings=False):
     """Lines under a fixed head, with a cursor. `line(index)` gives a line's text and whether it is to stand out."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"list--head", "list--plain", "list--marked"}

@@ -57,7 +57,7 @@ def width_of(stage_rows: bool, model: MapModel) -> int:
     return LAYER_LABEL + 1 + len(model.stage_axis) * 4
 
 
-class MapView(ScrollView, can_focus=True):
+class MapView(ScrollView, can_focus=True, inherit_bindings=False):
     """Draws a MapModel. stage_rows: stages are the rows, layers the columns; else the other way round."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"map--label", "map--current", "map--plain", "map--outside"}
