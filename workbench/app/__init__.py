@@ -1,12 +1,17 @@
 """The app: the map of a session, filled while the pair runs. Nothing else imports Textual."""
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from workbench.session import Session
 
-_PAINTINGS = "240"  # a second at most; with Textual's 60 a key would wait 8 ms on average before anything is painted
+# A second at most: after a painting Textual waits for up to two of these periods, and a key that came meanwhile as well.
+_PAINTINGS = "1000"
+
+# New objects between two looks for garbage: a look at so few takes less than 1 ms, which a key may have to wait.
+_GARBAGE_LOOKS = 2_000
 
 
 def run(session: "Session") -> int:
@@ -15,5 +20,7 @@ def run(session: "Session") -> int:
     from workbench.app.app import WorkbenchApp
     from workbench.comparison import NOT_COMPARABLE
 
+    gc.freeze()  # what has been loaded stays; it need not be looked at any more
+    gc.set_threshold(_GARBAGE_LOOKS)
     answer = WorkbenchApp(session).run()
     return NOT_COMPARABLE if answer is None else answer

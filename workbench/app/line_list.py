@@ -9,8 +9,9 @@ from rich.style import Style
 from textual import events
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+from workbench.app.line_view import LineView
 
 Line = Callable[[int], tuple[str, bool]]
 
@@ -19,7 +20,7 @@ def _no_line(index: int) -> tuple[str, bool]:  # noqa: ARG001
     return "", False
 
 
-class LineList(ScrollView, can_focus=True, inherit_bindings=False):
+class LineList(LineView):
     """Lines under a fixed head, with a cursor. `line(index)` gives a line's text and whether it is to stand out."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"list--head", "list--plain", "list--marked"}
@@ -86,13 +87,13 @@ class LineList(ScrollView, can_focus=True, inherit_bindings=False):
         width = self.size.width
         index = y - 1 + round(self.scroll_y)
         if y == 0:
-            text, style = f"  {self.head}", self.get_component_rich_style("list--head")
+            text, style = f"  {self.head}", self.style("list--head")
         elif index < self.count:
             line, marked = self._line(index)
-            style = self.get_component_rich_style("list--marked" if marked else "list--plain")
+            style = self.style("list--marked" if marked else "list--plain")
             here = index == self.cursor
             text = f"{'▸' if here else ' '} {line}"
             style = style + Style(reverse=True, bold=True) if here and self.has_focus else style
         else:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.style())
         return Strip([Segment(text, style)]).adjust_cell_length(width, style)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import work
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 PANEL = 38  # columns of the inspector beside the map
 SMALLEST = (60, 20)
-SAVE_AFTER = 0.3  # seconds without another change of the view
+SHOW_AFTER = 0.02  # seconds from the last move until the inspector follows; a key that is held comes first
+SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
 REFRESH = 0.1  # seconds between two paintings of the status line
 
 
@@ -72,7 +74,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._asking = ""
         self._doing = "starting"
         self._changed = True
+        self._show_timer: Timer | None = None
         self._save_timer: Timer | None = None
+        self._saving = Lock()
 
     def compose(self) -> ComposeResult:
         """Lay out the map, the inspector, the legend and two lines of words."""
@@ -132,7 +136,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def on_map_view_cursor_moved(self) -> None:
         """Paint the cursor where it is now; only then show the cell."""
-        self.call_after_refresh(self._show_cell)
+        if self._show_timer is not None:
+            self._show_timer.stop()
+        self._show_timer = self.set_timer(SHOW_AFTER, self._show_cell)
         self._save_soon()
 
     async def on_map_view_opened(self) -> None:
@@ -145,15 +151,24 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def _save_soon(self) -> None:
         if self._save_timer is None:
-            self._save_timer = self.set_timer(SAVE_AFTER, self.save_view)
+            self._save_timer = self.set_timer(SAVE_AFTER, self._save_meanwhile)
+
+    @work(thread=True, group="save", exit_on_error=False)
+    def _save_meanwhile(self) -> None:
+        """Save the view without a key having to wait for the disk."""
+        self._save_timer = None
+        self._save()
 
     def save_view(self) -> None:
         """Write what is shown to the session folder."""
-        self._save_timer = None
         try:
-            self.session.save_view(self.model.view.to_json())
+            self._save()
         except WorkbenchError as error:
             complain(self.app, error)
+
+    def _save(self) -> None:
+        with self._saving:  # who comes last writes the newest view
+            self.session.save_view(self.model.view.to_json())
 
     # The capture
 
@@ -298,6 +313,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     # Words
 
     def _show_cell(self) -> None:
+        self._show_timer = None
         if self.phase == "failed" and self.model.cell(self.model.cursor) is None:
             self.query_one(Inspector).say(self._doing)
             return

@@ -9,12 +9,12 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from kernels.stages import STAGES, Site
+from workbench.app.line_view import LineView
 from workbench.app.map_model import MapModel
 from workbench.heat import LEVELS, OUTSIDE, PALETTE
 
@@ -57,7 +57,7 @@ def width_of(stage_rows: bool, model: MapModel) -> int:
     return LAYER_LABEL + 1 + len(model.stage_axis) * 4
 
 
-class MapView(ScrollView, can_focus=True, inherit_bindings=False):
+class MapView(LineView):
     """Draws a MapModel. stage_rows: stages are the rows, layers the columns; else the other way round."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"map--label", "map--current", "map--plain", "map--outside"}
@@ -136,9 +136,11 @@ class MapView(ScrollView, can_focus=True, inherit_bindings=False):
         self._moved(before)
 
     def _moved(self, before: tuple[int, int]) -> None:
+        """Paint what a move from a place has changed: two rows, or a row and the heads."""
+        row, column = self._cursor_place()
         if not self.show_cursor():
-            rows = {before[0], self._cursor_place()[0]}
-            self.refresh(Region(0, 0, self.size.width, self._head), *(self._row_region(row) for row in rows))
+            heads = range(self._head) if column != before[1] else ()
+            self.refresh_lines({*heads, self._line_of(before[0]), self._line_of(row)})
         self.post_message(self.CursorMoved(self.model.cursor))
 
     def show_cursor(self) -> bool:
@@ -163,10 +165,10 @@ class MapView(ScrollView, can_focus=True, inherit_bindings=False):
     def refresh_cell(self, site: Site) -> None:
         """Paint the row of a cell again."""
         stage, layer = self.model.place(site)
-        self.refresh(self._row_region(stage if self.stage_rows else layer))
+        self.refresh_lines({self._line_of(stage if self.stage_rows else layer)})
 
-    def _row_region(self, row: int) -> Region:
-        return Region(0, self._head + row - round(self.scroll_y), self.size.width, 1)
+    def _line_of(self, row: int) -> int:
+        return self._head + row - round(self.scroll_y)
 
     def on_click(self, event: events.Click) -> None:
         """Move to the cell clicked; open it when the cursor is there already."""
@@ -191,10 +193,10 @@ class MapView(ScrollView, can_focus=True, inherit_bindings=False):
         elif row < self._rows:
             label, cells = self._label(row), self._row_cells(row)
         else:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.style())
         left = round(self.scroll_x) % self.cell_width
         body = Strip(cells).crop(left, left + width - self._gutter)
-        return Strip.join([label, body]).adjust_cell_length(width, self.rich_style)
+        return Strip.join([label, body]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
         text = ""
@@ -205,7 +207,7 @@ class MapView(ScrollView, can_focus=True, inherit_bindings=False):
             text = "layer" if self.stage_rows else ""
             if self.stage_rows and shown < len(axis):
                 text = f"layer {axis[first]}-{axis[min(first + shown, len(axis)) - 1]} of {self.model.layers}"
-        return Strip([Segment(f" {text:<{self._gutter - 1}}", self._style("map--label"))])
+        return Strip([Segment(f" {text:<{self._gutter - 1}}", self.style("map--label"))])
 
     def _label(self, row: int) -> Strip:
         name = self.model.stage_axis[row] if self.stage_rows else str(self.model.layer_axis[row])
@@ -215,10 +217,10 @@ class MapView(ScrollView, can_focus=True, inherit_bindings=False):
             if self.stage_rows
             else f"{'▸' if current else ' '}{name:>3} "
         )
-        return Strip([Segment(text, self._style("map--current" if current else "map--label"))])
+        return Strip([Segment(text, self.style("map--current" if current else "map--label"))])
 
     def _head_cells(self, y: int) -> list[Segment]:
-        plain, current = self._style("map--label"), self._style("map--current")
+        plain, current = self.style("map--label"), self.style("map--current")
         here = self._cursor_place()[1]
         width = self.cell_width
         segments = [Segment(" ", plain)]
@@ -240,7 +242,7 @@ class MapView(ScrollView, can_focus=True, inherit_bindings=False):
         return range(first, min(first + self.size.width // self.cell_width + 2, self._columns))
 
     def _row_cells(self, row: int) -> list[Segment]:
-        plain = self._style("map--plain")
+        plain = self.style("map--plain")
         cursor = self._cursor_place()
         segments = [Segment(" ", plain)]
         for column in self._columns_shown():
@@ -261,15 +263,12 @@ class MapView(ScrollView, can_focus=True, inherit_bindings=False):
         """Glyph or figure of a cell with its mark, and its style."""
         look = self.model.look(site)
         if look is None:
-            return "  ", self._style("map--plain")
+            return "  ", self.style("map--plain")
         if look.level is None:
-            style = self._style("map--outside" if look.outside else "map--plain")
+            style = self.style("map--outside" if look.outside else "map--plain")
         else:
             style = HEAT[look.level]
         shown = look.glyph
         if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
             shown = f"{look.glyph if look.level is None else look.text:>{_FIGURES - 3}}"
         return (shown + OUTSIDE, style + Style(bold=True)) if look.outside else (f"{shown} ", style)
-
-    def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(name)
