@@ -20,7 +20,7 @@ def still(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """A key is pressed only when the screen that the last one opened is there, however slow the machine.
+    """A key is pressed only when what the last one has brought about is on the screen, however slow the machine.
 
     A pilot waits for the answer of every widget; one that has gone meanwhile never answers, so it is asked anew.
     """
@@ -38,7 +38,7 @@ def patient(monkeypatch):
     async def press_when_ready(pilot: Pilot, *keys: str) -> None:
         for key in keys:
             await press(pilot, key)
-            await until(pilot, lambda: pilot.app.screen.is_mounted)
+            await until(pilot, lambda: pilot.app.screen.is_mounted and pilot.app.map_screen._show_timer is None)
 
     monkeypatch.setattr(Pilot, "_wait_for_screen", wait_for_those_that_stay)
     monkeypatch.setattr(Pilot, "press", press_when_ready)

@@ -161,8 +161,7 @@ async def test_statuses_are_signs_and_words_never_numbers(session):
         assert rows(pilot)["ffn_up"].split() == ["·", "?", "≠", "1.001"]
         assert "64/66 compared" in screen_text(pilot)
         screen.show_site(places[2])
-        await pilot.pause()
-        assert "UNCOMPARABLE" in screen_text(pilot)
+        await until(pilot, lambda: "UNCOMPARABLE" in screen_text(pilot))
         assert "why [b]uncomparable[/b]" in screen_text(pilot)
 
 

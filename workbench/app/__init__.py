@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from workbench.session import Session
 
-# A second at most: after a painting Textual waits for up to two of these periods, and a key that came meanwhile as well.
+# A second at most. After a painting Textual lets up to two such periods pass, and a key that comes meanwhile waits.
 _PAINTINGS = "1000"
 
 # New objects between two looks for garbage: a look at so few takes less than 1 ms, which a key may have to wait.

@@ -1,7 +1,6 @@
 """What the map and the lists share: they paint their own lines, and scroll only to follow their cursor."""
 
 from rich.style import Style
-from textual.geometry import Region
 from textual.scroll_view import ScrollView
 
 
@@ -23,7 +22,3 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
         if known is None:
             known = self._known_styles[name] = self.get_component_rich_style(name) if name else self.rich_style
         return known
-
-    def refresh_lines(self, lines: set[int]) -> None:
-        """Paint some of the lines in view again."""
-        self.refresh(*(Region(0, line, self.size.width, 1) for line in lines))

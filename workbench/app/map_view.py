@@ -9,7 +9,7 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
 
@@ -139,8 +139,10 @@ class MapView(LineView):
         """Paint what a move from a place has changed: two rows, or a row and the heads."""
         row, column = self._cursor_place()
         if not self.show_cursor():
-            heads = range(self._head) if column != before[1] else ()
-            self.refresh_lines({*heads, self._line_of(before[0]), self._line_of(row)})
+            for changed in {before[0], row}:
+                self.refresh_line(self._head + changed)
+            if column != before[1]:
+                self.refresh(Region(0, 0, self.size.width, self._head))
         self.post_message(self.CursorMoved(self.model.cursor))
 
     def show_cursor(self) -> bool:
@@ -165,10 +167,7 @@ class MapView(LineView):
     def refresh_cell(self, site: Site) -> None:
         """Paint the row of a cell again."""
         stage, layer = self.model.place(site)
-        self.refresh_lines({self._line_of(stage if self.stage_rows else layer)})
-
-    def _line_of(self, row: int) -> int:
-        return self._head + row - round(self.scroll_y)
+        self.refresh_line(self._head + (stage if self.stage_rows else layer))
 
     def on_click(self, event: events.Click) -> None:
         """Move to the cell clicked; open it when the cursor is there already."""
@@ -264,10 +263,8 @@ class MapView(LineView):
         look = self.model.look(site)
         if look is None:
             return "  ", self.style("map--plain")
-        if look.level is None:
-            style = self.style("map--outside" if look.outside else "map--plain")
-        else:
-            style = HEAT[look.level]
+        unmeasured = "map--outside" if look.outside else "map--plain"
+        style = self.style(unmeasured) if look.level is None else HEAT[look.level]
         shown = look.glyph
         if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
             shown = f"{look.glyph if look.level is None else look.text:>{_FIGURES - 3}}"
