@@ -40,7 +40,7 @@ PANEL = 38  # columns of the inspector beside the map
 SMALLEST = (60, 20)
 SHOW_AFTER = 0.02  # seconds from the last move until the inspector follows; a key that is held comes first
 SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
-REFRESH = 0.1  # seconds between two paintings of the status line
+REFRESH = 0.1  # seconds between two paintings of what has arrived
 
 
 class MapScreen(ReportsWorkerErrors, MapKeys):
@@ -74,6 +74,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._asking = ""
         self._doing = "starting"
         self._changed = True
+        self._arrived = False
         self._show_timer: Timer | None = None
         self._save_timer: Timer | None = None
         self._saving = Lock()
@@ -91,8 +92,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def on_mount(self) -> None:
         """Paint first; only then start the capture."""
-        self.set_interval(REFRESH, self._refresh_words)
-        self._refresh_words()
+        self.set_interval(REFRESH, self._refresh_changed)
+        self._refresh_changed()
         self.call_after_refresh(self.follow_capture)
 
     def on_unmount(self) -> None:
@@ -219,10 +220,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.lay_out()
 
     def _cell_ready(self, cell: Cell) -> None:
-        if self.model.receive(cell):
-            self.map.refresh()
-        else:
-            self.map.refresh_cell(cell.site)
+        self.model.receive(cell)
+        self._arrived = True
         if cell.site == self.model.cursor:
             self._show_cell()
 
@@ -276,9 +275,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     def take_checked(self, checked: Checked) -> None:
         """Show a cell that was run again."""
         self.model.check(checked)
-        self._changed = True
-        if self.model.view.aspect != OBSERVED:
-            self.map.refresh()
+        self._changed = self._arrived = True
         if checked.cell.site == self.model.cursor:
             self._show_cell()
 
@@ -343,8 +340,11 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         path = run.numeric_path if run else spec.numeric_path
         return f"{printable(Path(spec.path).name, 60)} [{path or 'recorded'}]"
 
-    def _refresh_words(self) -> None:
-        """Say what is shown and how far it is, if anything has changed."""
+    def _refresh_changed(self) -> None:
+        """Show the cells that have arrived, what is shown of them and how far it is."""
+        if self._arrived:
+            self._arrived = False
+            self.map.refresh()
         if self._changed:
             self._changed = False
             self.query_one(StatusLine).say(status(self.model, self.phase, self._doing, self._asking))

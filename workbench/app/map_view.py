@@ -164,11 +164,6 @@ class MapView(LineView):
             start = cursor - shown // 2
         return min(max(start, 0), max(count - shown, 0))
 
-    def refresh_cell(self, site: Site) -> None:
-        """Paint the row of a cell again."""
-        stage, layer = self.model.place(site)
-        self.refresh_line(self._head + (stage if self.stage_rows else layer))
-
     def on_click(self, event: events.Click) -> None:
         """Move to the cell clicked; open it when the cursor is there already."""
         row = event.y - self._head + round(self.scroll_y)
