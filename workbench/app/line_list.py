@@ -53,12 +53,13 @@ class LineList(LineView):
 
     def go(self, index: int) -> None:
         """Put the cursor on a line, the nearest if there is no such line, and bring it into view."""
-        self.cursor = min(max(index, 0), max(self.count - 1, 0))
+        before, self.cursor = self.cursor, min(max(index, 0), max(self.count - 1, 0))
         page = max(self.size.height - 1, 1)
         top = round(self.scroll_y)
         if not top <= self.cursor < top + page:
             self.scroll_to(y=max(self.cursor - page // 2, 0), animate=False, force=True)
-        self.refresh()
+        for changed in {before, self.cursor}:
+            self.refresh_line(1 + changed)
         if self.count:
             self.post_message(self.CursorMoved(self.cursor))
 

@@ -18,6 +18,7 @@ from kernels.stages import Site
 from store.text import printable
 from workbench.app.actions import bindings
 from workbench.app.feed import CaptureEvent, Feed, StartCapture
+from workbench.app.follow import Follow
 from workbench.app.inspector import CellReport, Inspector
 from workbench.app.laboratory import Laboratory, StartInquiry
 from workbench.app.map_keys import MapKeys
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 PANEL = 38  # columns of the inspector beside the map
 SMALLEST = (60, 20)
-SHOW_AFTER = 0.02  # seconds from the last move until the inspector follows; a key that is held comes first
 SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
 REFRESH = 0.1  # seconds between two paintings of what has arrived
 
@@ -75,7 +75,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._doing = "starting"
         self._changed = True
         self._arrived = False
-        self._show_timer: Timer | None = None
+        self.follow = Follow(self, self._show_cell)
         self._save_timer: Timer | None = None
         self._saving = Lock()
 
@@ -136,10 +136,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._view_changed()
 
     def on_map_view_cursor_moved(self) -> None:
-        """Paint the cursor where it is now; only then show the cell."""
-        if self._show_timer is not None:
-            self._show_timer.stop()
-        self._show_timer = self.set_timer(SHOW_AFTER, self._show_cell)
+        """Show the cell when the cursor rests, and save where it is."""
+        self.follow.moved()
         self._save_soon()
 
     async def on_map_view_opened(self) -> None:
@@ -310,7 +308,6 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     # Words
 
     def _show_cell(self) -> None:
-        self._show_timer = None
         if self.phase == "failed" and self.model.cell(self.model.cursor) is None:
             self.query_one(Inspector).say(self._doing)
             return
