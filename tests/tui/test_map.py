@@ -88,6 +88,16 @@ async def test_a_reopened_session_shows_what_it_showed(session):
         assert "embedding" not in rows(pilot)
 
 
+async def test_the_view_is_saved_while_the_app_runs(session):
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: Session.open(session.folder).spec.view.get("cursor") == list(fakes.FAULTY))
+        await pilot.press("m")
+        await until(pilot, lambda: Session.open(session.folder).spec.view.get("metric") == screen.model.metric.key)
+
+
 async def test_a_filter_that_matches_nothing_is_asked_again(session):
     app, _ = app_for(session)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -201,7 +211,9 @@ async def test_the_map_scrolls_by_half_a_page_and_keeps_its_labels(session):
         assert line.startswith("▸ffn_gate")
         assert "[4]" in line
         assert line.rstrip().endswith("[4]")
-        assert "of 80" in view.render_line(0).text
+        assert "layer 51-79 of 80" in view.render_line(0).text
+        await pilot.press("up")
+        assert "▸ffn_norm" in screen_text(pilot)
 
 
 @pytest.mark.parametrize(("there", "back", "stage_rows"), [("right", "left", True), ("down", "up", False)])

@@ -89,7 +89,9 @@ class MapView(LineView):
         columns = max(self._columns, 1)
         narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
         self.cell_width = _FIGURES if columns * _FIGURES <= room else narrow
-        self.virtual_size = Size(self._gutter + 1 + self._columns * self.cell_width, self._head + self._rows)
+        # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
+        cells = self._columns * self.cell_width + room % self.cell_width
+        self.virtual_size = Size(self._gutter + 1 + cells, self._head + self._rows)
         self.show_cursor()
         self.refresh()
 
