@@ -50,7 +50,7 @@ class ListScreen(ReportsWorkerErrors, Screen[None]):
 
     def describe(self, text: Text) -> None:
         """Show some text below the list."""
-        self.query_one("#detail", Static).update(text)
+        self.query_one("#detail", Static).update(text, layout=False)  # as high as ever
 
     def action_move(self, how: str) -> None:
         """Move the cursor of the list."""
