@@ -92,11 +92,12 @@ class Terminal:
         os.write(self.screen, key)
 
     def wait_for(self, seen: Callable[[bytes], bool], seconds: float) -> float:
-        """Read the screen until what it has shown as text passes `seen`; returns when that was (perf_counter)."""
+        """Read the screen until what it has shown as text passes `seen`; returns when that came (perf_counter)."""
         end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            if self._read(end - time.perf_counter()) and seen(_ESCAPES.sub(b" ", self.shown)):
-                return time.perf_counter()
+        while self._read(end - time.perf_counter()):
+            came = time.perf_counter()
+            if seen(_ESCAPES.sub(b" ", self.shown)):
+                return came
         raise RuntimeError(f"the screen did not come: {_ESCAPES.sub(b' ', self.shown)[-300:]!r}")
 
     def settle(self, quiet: float) -> None:

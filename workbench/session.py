@@ -3,19 +3,19 @@
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kernels.errors import WorkbenchError
 from store.files import create_atomically, write_atomically
 from store.run import DISTRIBUTION, now
 from store.text import printable
-from workbench import hypotheses
-from workbench.hypotheses import Hypothesis
 from workbench.plain import plain
+
+if TYPE_CHECKING:
+    from workbench.hypotheses import Hypothesis
 
 SCHEMA = 1
 SPEC_FILE = "session.json"
@@ -136,17 +136,25 @@ class Session:
                 entries.append(entry)
         return entries
 
-    def hypotheses(self) -> list[Hypothesis]:
+    # Hypotheses: what reads and writes them is loaded here, since opening a session takes none of it
+
+    def hypotheses(self) -> list["Hypothesis"]:
         """Return the readable hypotheses by number."""
-        return hypotheses.load(self.hypotheses_folder).hypotheses
+        from workbench.hypotheses import load
+
+        return load(self.hypotheses_folder).hypotheses
 
     def problems(self) -> list[str]:
         """Return a sentence for every hypothesis file that cannot be read."""
-        return hypotheses.load(self.hypotheses_folder).problems
+        from workbench.hypotheses import load
 
-    def write_hypothesis(self, hypothesis: Hypothesis) -> Hypothesis:
+        return load(self.hypotheses_folder).problems
+
+    def write_hypothesis(self, hypothesis: "Hypothesis") -> "Hypothesis":
         """Write a new or changed hypothesis (see workbench.hypotheses.write) and log it."""
-        written = hypotheses.write(self.hypotheses_folder, hypothesis)
+        from workbench.hypotheses import write
+
+        written = write(self.hypotheses_folder, hypothesis)
         kind = "hypothesis" if hypothesis.number == 0 else "hypothesis changed"
         self.log(kind, number=written.number, title=written.title, status=written.status, site=written.site)
         return written
@@ -168,6 +176,8 @@ def append_log(folder: Path, kind: str, /, **facts: Any) -> None:  # noqa: ANN40
 
 
 def _is_checkout(folder: Path) -> bool:
+    import tomllib
+
     try:
         project = tomllib.loads((folder / "pyproject.toml").read_text())
     except (OSError, ValueError):

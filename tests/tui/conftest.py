@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from textual.pilot import Pilot, WaitForScreenTimeout
+from textual.screen import Screen
 
 from tests.tui import fakes
 from workbench.app.app import WorkbenchApp
+from workbench.app.list_screen import ListScreen
 from workbench.app.map_screen import MapScreen
 from workbench.session import Session
 
@@ -20,7 +22,7 @@ def still(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """A key is pressed only when the screen that the last one opened is there, however slow the machine.
+    """A key is pressed only when what the last one has brought about is on the screen, however slow the machine.
 
     A pilot waits for the answer of every widget; one that has gone meanwhile never answers, so it is asked anew.
     """
@@ -38,7 +40,7 @@ def patient(monkeypatch):
     async def press_when_ready(pilot: Pilot, *keys: str) -> None:
         for key in keys:
             await press(pilot, key)
-            await until(pilot, lambda: pilot.app.screen.is_mounted)
+            await until(pilot, lambda: pilot.app.screen.is_mounted and not pending(pilot.app.screen))
 
     monkeypatch.setattr(Pilot, "_wait_for_screen", wait_for_those_that_stay)
     monkeypatch.setattr(Pilot, "press", press_when_ready)
@@ -62,6 +64,11 @@ async def until(pilot: Pilot, condition: Callable[[], object]) -> None:
         assert time.monotonic() < end, f"never came true; the screen shows\n{screen_text(pilot)}"
         await asyncio.sleep(0.01)
     await pilot.pause()
+
+
+def pending(screen: Screen) -> bool:
+    """Whether something will follow the cursor."""
+    return isinstance(screen, MapScreen | ListScreen) and screen.follow.pending
 
 
 async def until_filled(pilot: Pilot) -> MapScreen:

@@ -88,6 +88,16 @@ async def test_a_reopened_session_shows_what_it_showed(session):
         assert "embedding" not in rows(pilot)
 
 
+async def test_the_view_is_saved_while_the_app_runs(session):
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: Session.open(session.folder).spec.view.get("cursor") == list(fakes.FAULTY))
+        await pilot.press("m")
+        await until(pilot, lambda: Session.open(session.folder).spec.view.get("metric") == screen.model.metric.key)
+
+
 async def test_a_filter_that_matches_nothing_is_asked_again(session):
     app, _ = app_for(session)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -161,8 +171,7 @@ async def test_statuses_are_signs_and_words_never_numbers(session):
         assert rows(pilot)["ffn_up"].split() == ["·", "?", "≠", "1.001"]
         assert "64/66 compared" in screen_text(pilot)
         screen.show_site(places[2])
-        await pilot.pause()
-        assert "UNCOMPARABLE" in screen_text(pilot)
+        await until(pilot, lambda: "UNCOMPARABLE" in screen_text(pilot))
         assert "why [b]uncomparable[/b]" in screen_text(pilot)
 
 
@@ -202,7 +211,21 @@ async def test_the_map_scrolls_by_half_a_page_and_keeps_its_labels(session):
         assert line.startswith("▸ffn_gate")
         assert "[4]" in line
         assert line.rstrip().endswith("[4]")
-        assert "of 80" in view.render_line(0).text
+        assert "layer 51-79 of 80" in view.render_line(0).text
+        await pilot.press("up")
+        assert "▸ffn_norm" in screen_text(pilot)
+
+
+@pytest.mark.parametrize(("there", "back", "stage_rows"), [("right", "left", True), ("down", "up", False)])
+async def test_arrows_move_the_cursor_on_a_map_that_scrolls(tmp_path, there, back, stage_rows):
+    app, _ = app_for(fakes.new_session(tmp_path / "pair", transposed=stage_rows), layers=80)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        screen.show_site(Site(0, "ffn_gate"))
+        await pilot.press(*[there] * 60)
+        assert screen.model.cursor == Site(60, "ffn_gate")
+        await pilot.press(*[back] * 60)
+        assert screen.model.cursor == Site(0, "ffn_gate")
 
 
 async def test_a_terminal_too_small_says_so_and_recovers(session):

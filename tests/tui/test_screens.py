@@ -95,6 +95,8 @@ async def test_millions_of_elements_open_and_jump(session):
         await until(pilot, lambda: "in index order" in screen_text(pilot))
         await pilot.press("G")
         assert line(pilot, elements.count - 1).split()[1:3] == ["6", "151999"]
+        await pilot.press("up", "up", "down", "pageup", "pagedown")
+        assert app.screen.list.cursor == elements.count - 2
 
 
 async def test_weights_are_listed_as_they_are_compared(tmp_path):

@@ -11,7 +11,7 @@ from workbench.app.app import WorkbenchApp
 from workbench.session import Session, SessionSpec, Side
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("numba", "h5py", "gguf", "safetensors", "tokenizers", "jinja2")
+HEAVY = ("numba", "h5py", "gguf", "safetensors", "tokenizers", "jinja2", "yaml")
 
 
 def test_the_screen_loads_no_compiler_no_store_and_no_model():

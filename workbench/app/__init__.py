@@ -1,17 +1,20 @@
 """The app: the map of a session, filled while the pair runs. Nothing else imports Textual."""
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from workbench.session import Session
 
-_PAINTINGS = "240"  # a second at most; with Textual's 60 a key would wait 8 ms on average before anything is painted
+# A second at most. After a painting Textual lets up to two such periods pass, and a key that comes meanwhile waits.
+_PAINTINGS = "1000"
 
 
 def run(session: "Session") -> int:
     """Show a session until the user leaves; returns 0 alike, 1 different, 2 if the question could not be answered."""
     os.environ.setdefault("TEXTUAL_FPS", _PAINTINGS)
+    gc.disable()  # until the first frame is there: what is loaded until then is no garbage
     from workbench.app.app import WorkbenchApp
     from workbench.comparison import NOT_COMPARABLE
 

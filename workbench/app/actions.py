@@ -154,7 +154,11 @@ def of_screen(screen: str) -> list[Action]:
 
 
 def bindings(screen: str) -> Iterator[Binding]:
-    """Key bindings of a screen; ctrl+p is bound by Textual itself."""
+    """Key bindings of a screen; ctrl+p is bound by Textual itself.
+
+    They have priority: a key need not pass the focused widget and all around it first, which takes longer than a move.
+    Keys that a field for text takes in are its own all the same.
+    """
     for action in of_screen(screen):
         if not action.keys or action.keys == "ctrl+p":
             continue
@@ -164,6 +168,7 @@ def bindings(screen: str) -> Iterator[Binding]:
             action.name,
             action.description,
             show=action.show,
+            priority=True,
             key_display=name,
             tooltip=action.tooltip,
             id=f"{screen}.{action.name}",

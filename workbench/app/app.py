@@ -1,6 +1,10 @@
-"""The Textual application: it holds the screens together and does what can be done from more than one of them."""
+"""The Textual application: it holds the screens together and does what can be done from more than one of them.
+
+All screens but the map are loaded when they are asked for, so that the map is there at once.
+"""
 
 import dataclasses
+import gc
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,31 +16,26 @@ from textual.screen import Screen
 
 from kernels.stages import Site
 from store.text import printable
-from workbench.app.cell_screen import CellScreen
-from workbench.app.config_screen import ConfigScreen
-from workbench.app.drafts import Draft, Drafts
 from workbench.app.feed import Capture, StartCapture
-from workbench.app.help_screen import HelpScreen
-from workbench.app.hypotheses_screen import HypothesesScreen
 from workbench.app.inquiries import Inquiries
 from workbench.app.inspector import compact_text
 from workbench.app.laboratory import StartInquiry
 from workbench.app.map_screen import MapScreen
-from workbench.app.note_screen import NoteScreen
 from workbench.app.palette import ActionProvider
 from workbench.app.sources import Tensors, open_artifacts, open_tensors, tensor_types
-from workbench.app.weights_screen import WeightsScreen
 from workbench.app.workers import ReportsWorkerErrors
 from workbench.capture import CaptureJob, CaptureProcess
-from workbench.evidence import cell_evidence
-from workbench.hypotheses import Hypothesis
 from workbench.inquiry import InquiryProcess
 from workbench.stage_tensors import stage_tensors
 
 if TYPE_CHECKING:
+    from workbench.app.drafts import Draft
+    from workbench.app.hypotheses_screen import HypothesesScreen
     from workbench.session import Session
     from workbench.weights import TensorDifference
 
+# New objects between two looks for garbage: a look at so few takes less than 1 ms, for which a key may have to wait.
+_GARBAGE_LOOKS = 2_000
 BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
 
 
@@ -80,12 +79,21 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
         """Start with the map."""
         return self.map_screen
 
+    def on_ready(self) -> None:
+        """Once the first frame is there, look for garbage again if `run` has put that off: often and briefly."""
+        if not gc.isenabled():
+            gc.freeze()
+            gc.set_threshold(_GARBAGE_LOOKS)
+            gc.enable()
+
     async def action_quit(self) -> None:
         """Leave, with what the map says as exit code."""
         self.exit(self.map_screen.exit_code())
 
     def action_show_help(self) -> None:
         """List every key, those of this screen first."""
+        from workbench.app.help_screen import HelpScreen
+
         self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", ""))))
 
     # Into a cell
@@ -106,6 +114,8 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def on_workbench_app_tensors_opened(self, message: TensorsOpened) -> None:
         """Show the elements of a cell."""
+        from workbench.app.cell_screen import CellScreen
+
         model = self.map_screen.model
         cell = model.cell(message.site)
         if cell is None:
@@ -119,6 +129,8 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def action_show_weights(self) -> None:
         """Compare every weight tensor; start at the one that the cell under the cursor uses."""
+        from workbench.app.weights_screen import WeightsScreen
+
         names = stage_tensors(self.map_screen.model.cursor)
         self.push_screen(WeightsScreen(self._sweep, names[0] if names else None))
 
@@ -131,6 +143,8 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def action_show_config(self) -> None:
         """Show both configurations side by side."""
+        from workbench.app.config_screen import ConfigScreen
+
         runs = self.map_screen.runs
         if len(runs) < 2:
             self.notify("The configurations are shown as soon as both sides have been opened.", markup=False)
@@ -160,6 +174,9 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def action_add_note(self) -> None:
         """Write a hypothesis about the cell under the cursor."""
+        from workbench.app.drafts import Drafts
+        from workbench.app.note_screen import NoteScreen
+
         screen = self.map_screen
         site = screen.model.cursor
         evidence = compact_text(screen.report(), 64, 2)
@@ -170,8 +187,11 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
         self.push_screen(NoteScreen(site, evidence, Drafts(self.session.folder), partial(self._save_note, site)), saved)
 
-    def _save_note(self, site: Site, draft: Draft) -> str:
+    def _save_note(self, site: Site, draft: "Draft") -> str:
         """Write a hypothesis bound to what the map shows of a site; return where."""
+        from workbench.evidence import cell_evidence
+        from workbench.hypotheses import Hypothesis
+
         model = self.map_screen.model
         cell = model.cell(site)
         evidence = {} if cell is None else cell_evidence(cell, model.view.tokens, self.map_screen.runs)
@@ -184,9 +204,11 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def action_show_hypotheses(self) -> None:
         """List the hypotheses."""
+        from workbench.app.hypotheses_screen import HypothesesScreen
+
         self.push_screen(HypothesesScreen(self.session))
 
-    def on_hypotheses_screen_cell_chosen(self, message: HypothesesScreen.CellChosen) -> None:
+    def on_hypotheses_screen_cell_chosen(self, message: "HypothesesScreen.CellChosen") -> None:
         """Show the cell that a hypothesis is about."""
         while self.screen is not self.map_screen:
             self.pop_screen()

@@ -144,6 +144,10 @@ class CellScreen(ListScreen):
         bits = (f"{side} {value:.9g} {np.float32(value).view(np.uint32):08x}" for side, value in element.sides())
         return Text(f"token {element.token} channel {channel}: {'  '.join(bits)}\n{self._tensors}")
 
+    def describe(self, text: Text) -> None:
+        """Show some text below the list, which leaves it as many lines as it takes."""
+        self.query_one("#detail", Static).update(text)
+
     def _element(self, line: int) -> Element:
         return self.elements.element(line if self._indices is None else int(self._indices[line]))
 

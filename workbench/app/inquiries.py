@@ -7,7 +7,6 @@ from textual.app import App
 
 from kernels.stages import Site
 from store.text import printable
-from workbench.app.cell_screen import CellScreen
 from workbench.app.laboratory import Laboratory
 from workbench.app.map_screen import MapScreen
 from workbench.app.page_screen import PageScreen, VerdictScreen
@@ -15,6 +14,7 @@ from workbench.inquiry import Answered, Checked, Doing, Inquiry, Kind, Refused, 
 from workbench.view import ASPECTS, OBSERVED
 
 if TYPE_CHECKING:
+    from workbench.app.cell_screen import CellScreen
     from workbench.session import Session
 
 _WAIT = "The pair can be asked once the capture is complete, or stopped (esc)."
@@ -62,7 +62,7 @@ class Inquiries(App[int]):
         site = self.map_screen.model.cursor
         self._ask("parts", f"local error of {site}", site=site)
 
-    def on_cell_screen_bytes_asked(self, message: CellScreen.BytesAsked) -> None:
+    def on_cell_screen_bytes_asked(self, message: "CellScreen.BytesAsked") -> None:
         """Show what an element was computed from."""
         title = f"bytes of {message.site}, token {message.token} channel {message.channel}"
         self._ask("bytes", title, site=message.site, token=message.token, channel=message.channel)

@@ -9,8 +9,9 @@ from rich.style import Style
 from textual import events
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+from workbench.app.line_view import LineView
 
 Line = Callable[[int], tuple[str, bool]]
 
@@ -19,7 +20,7 @@ def _no_line(index: int) -> tuple[str, bool]:  # noqa: ARG001
     return "", False
 
 
-class LineList(ScrollView, can_focus=True):
+class LineList(LineView):
     """Lines under a fixed head, with a cursor. `line(index)` gives a line's text and whether it is to stand out."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"list--head", "list--plain", "list--marked"}
@@ -52,12 +53,13 @@ class LineList(ScrollView, can_focus=True):
 
     def go(self, index: int) -> None:
         """Put the cursor on a line, the nearest if there is no such line, and bring it into view."""
-        self.cursor = min(max(index, 0), max(self.count - 1, 0))
+        before, self.cursor = self.cursor, min(max(index, 0), max(self.count - 1, 0))
         page = max(self.size.height - 1, 1)
         top = round(self.scroll_y)
         if not top <= self.cursor < top + page:
             self.scroll_to(y=max(self.cursor - page // 2, 0), animate=False, force=True)
-        self.refresh()
+        for changed in {before, self.cursor}:
+            self.refresh_line(1 + changed)
         if self.count:
             self.post_message(self.CursorMoved(self.cursor))
 
@@ -86,13 +88,13 @@ class LineList(ScrollView, can_focus=True):
         width = self.size.width
         index = y - 1 + round(self.scroll_y)
         if y == 0:
-            text, style = f"  {self.head}", self.get_component_rich_style("list--head")
+            text, style = f"  {self.head}", self.style("list--head")
         elif index < self.count:
             line, marked = self._line(index)
-            style = self.get_component_rich_style("list--marked" if marked else "list--plain")
+            style = self.style("list--marked" if marked else "list--plain")
             here = index == self.cursor
             text = f"{'▸' if here else ' '} {line}"
             style = style + Style(reverse=True, bold=True) if here and self.has_focus else style
         else:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.style())
         return Strip([Segment(text, style)]).adjust_cell_length(width, style)

@@ -5,6 +5,7 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from workbench.app.follow import Follow
 from workbench.app.line_list import LineList
 from workbench.app.status_line import StatusLine
 from workbench.app.workers import ReportsWorkerErrors
@@ -14,6 +15,10 @@ class ListScreen(ReportsWorkerErrors, Screen[None]):
     """Shows a LineList; subclasses fill it, say what it is, and describe the line under the cursor."""
 
     HEAD = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.follow = Follow(self, self._describe_line)
 
     def compose(self) -> ComposeResult:
         """Lay out words, the list, the line under the cursor in full, and the keys."""
@@ -31,9 +36,13 @@ class ListScreen(ReportsWorkerErrors, Screen[None]):
         """Show what the screen is about, and how far it is."""
         self.query_one(StatusLine).say(Text(f" {text}", "bold"))
 
-    def on_line_list_cursor_moved(self, message: LineList.CursorMoved) -> None:
-        """Show the line under the cursor in full."""
-        self.describe(self.detail(message.index))
+    def on_line_list_cursor_moved(self) -> None:
+        """Show the line under the cursor in full when the cursor rests."""
+        self.follow.moved()
+
+    def _describe_line(self) -> None:
+        if self.list.count:
+            self.describe(self.detail(self.list.cursor))
 
     def detail(self, index: int) -> Text:  # noqa: ARG002
         """Return what there is to say about a line beyond the line itself."""
@@ -41,7 +50,7 @@ class ListScreen(ReportsWorkerErrors, Screen[None]):
 
     def describe(self, text: Text) -> None:
         """Show some text below the list."""
-        self.query_one("#detail", Static).update(text)
+        self.query_one("#detail", Static).update(text, layout=False)  # as high as ever
 
     def action_move(self, how: str) -> None:
         """Move the cursor of the list."""

@@ -38,15 +38,14 @@ class MapModel:
         self.layers, self.tokens = layers, tokens
         self._lay_out()
 
-    def receive(self, cell: Cell) -> bool:
-        """Take a cell; return whether other cells look different because of it."""
+    def receive(self, cell: Cell) -> None:
+        """Take a cell; others may look different because of it."""
         self.cells[cell.site] = cell
         self._looks.pop(cell.site, None)
         edge = max(self._edge, self._edge_of(cell))
-        changed, self._edge = edge != self._edge and self._edge > 0, edge
-        if changed:
+        if edge != self._edge:
+            self._edge = edge
             self._looks.clear()
-        return changed
 
     def check(self, checked: Checked) -> None:
         """Take a cell that was run again."""

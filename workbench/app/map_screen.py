@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import work
@@ -17,6 +18,7 @@ from kernels.stages import Site
 from store.text import printable
 from workbench.app.actions import bindings
 from workbench.app.feed import CaptureEvent, Feed, StartCapture
+from workbench.app.follow import Follow
 from workbench.app.inspector import CellReport, Inspector
 from workbench.app.laboratory import Laboratory, StartInquiry
 from workbench.app.map_keys import MapKeys
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
 PANEL = 38  # columns of the inspector beside the map
 SMALLEST = (60, 20)
-SAVE_AFTER = 0.3  # seconds without another change of the view
-REFRESH = 0.1  # seconds between two paintings of the status line
+SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
+REFRESH = 0.1  # seconds between two paintings of what has arrived
 
 
 class MapScreen(ReportsWorkerErrors, MapKeys):
@@ -72,7 +74,10 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._asking = ""
         self._doing = "starting"
         self._changed = True
+        self._arrived = False
+        self.follow = Follow(self, self._show_cell)
         self._save_timer: Timer | None = None
+        self._saving = Lock()
 
     def compose(self) -> ComposeResult:
         """Lay out the map, the inspector, the legend and two lines of words."""
@@ -87,8 +92,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def on_mount(self) -> None:
         """Paint first; only then start the capture."""
-        self.set_interval(REFRESH, self._refresh_words)
-        self._refresh_words()
+        self.set_interval(REFRESH, self._refresh_changed)
+        self._refresh_changed()
         self.call_after_refresh(self.follow_capture)
 
     def on_unmount(self) -> None:
@@ -131,8 +136,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._view_changed()
 
     def on_map_view_cursor_moved(self) -> None:
-        """Paint the cursor where it is now; only then show the cell."""
-        self.call_after_refresh(self._show_cell)
+        """Show the cell when the cursor rests, and save where it is."""
+        self.follow.moved()
         self._save_soon()
 
     async def on_map_view_opened(self) -> None:
@@ -145,15 +150,24 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def _save_soon(self) -> None:
         if self._save_timer is None:
-            self._save_timer = self.set_timer(SAVE_AFTER, self.save_view)
+            self._save_timer = self.set_timer(SAVE_AFTER, self._save_meanwhile)
+
+    @work(thread=True, group="save", exit_on_error=False)
+    def _save_meanwhile(self) -> None:
+        """Save the view without a key having to wait for the disk."""
+        self._save_timer = None
+        self._save()
 
     def save_view(self) -> None:
         """Write what is shown to the session folder."""
-        self._save_timer = None
         try:
-            self.session.save_view(self.model.view.to_json())
+            self._save()
         except WorkbenchError as error:
             complain(self.app, error)
+
+    def _save(self) -> None:
+        with self._saving:  # who comes last writes the newest view
+            self.session.save_view(self.model.view.to_json())
 
     # The capture
 
@@ -204,10 +218,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.lay_out()
 
     def _cell_ready(self, cell: Cell) -> None:
-        if self.model.receive(cell):
-            self.map.refresh()
-        else:
-            self.map.refresh_cell(cell.site)
+        self.model.receive(cell)
+        self._arrived = True
         if cell.site == self.model.cursor:
             self._show_cell()
 
@@ -261,9 +273,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     def take_checked(self, checked: Checked) -> None:
         """Show a cell that was run again."""
         self.model.check(checked)
-        self._changed = True
-        if self.model.view.aspect != OBSERVED:
-            self.map.refresh()
+        self._changed = self._arrived = True
         if checked.cell.site == self.model.cursor:
             self._show_cell()
 
@@ -327,8 +337,11 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         path = run.numeric_path if run else spec.numeric_path
         return f"{printable(Path(spec.path).name, 60)} [{path or 'recorded'}]"
 
-    def _refresh_words(self) -> None:
-        """Say what is shown and how far it is, if anything has changed."""
+    def _refresh_changed(self) -> None:
+        """Show the cells that have arrived, what is shown of them and how far it is."""
+        if self._arrived:
+            self._arrived = False
+            self.map.refresh()
         if self._changed:
             self._changed = False
             self.query_one(StatusLine).say(status(self.model, self.phase, self._doing, self._asking))

@@ -11,10 +11,10 @@ from rich.style import Style
 from textual import events
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from kernels.stages import STAGES, Site
+from workbench.app.line_view import LineView
 from workbench.app.map_model import MapModel
 from workbench.heat import LEVELS, OUTSIDE, PALETTE
 
@@ -57,7 +57,7 @@ def width_of(stage_rows: bool, model: MapModel) -> int:
     return LAYER_LABEL + 1 + len(model.stage_axis) * 4
 
 
-class MapView(ScrollView, can_focus=True):
+class MapView(LineView):
     """Draws a MapModel. stage_rows: stages are the rows, layers the columns; else the other way round."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"map--label", "map--current", "map--plain", "map--outside"}
@@ -89,7 +89,9 @@ class MapView(ScrollView, can_focus=True):
         columns = max(self._columns, 1)
         narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
         self.cell_width = _FIGURES if columns * _FIGURES <= room else narrow
-        self.virtual_size = Size(self._gutter + 1 + self._columns * self.cell_width, self._head + self._rows)
+        # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
+        cells = self._columns * self.cell_width + room % self.cell_width
+        self.virtual_size = Size(self._gutter + 1 + cells, self._head + self._rows)
         self.show_cursor()
         self.refresh()
 
@@ -136,9 +138,13 @@ class MapView(ScrollView, can_focus=True):
         self._moved(before)
 
     def _moved(self, before: tuple[int, int]) -> None:
+        """Paint what a move from a place has changed: two rows, or a row and the heads."""
+        row, column = self._cursor_place()
         if not self.show_cursor():
-            rows = {before[0], self._cursor_place()[0]}
-            self.refresh(Region(0, 0, self.size.width, self._head), *(self._row_region(row) for row in rows))
+            for changed in {before[0], row}:
+                self.refresh_line(self._head + changed)
+            if column != before[1]:
+                self.refresh(Region(0, 0, self.size.width, self._head))
         self.post_message(self.CursorMoved(self.model.cursor))
 
     def show_cursor(self) -> bool:
@@ -159,14 +165,6 @@ class MapView(ScrollView, can_focus=True):
         if not start <= cursor < start + shown:
             start = cursor - shown // 2
         return min(max(start, 0), max(count - shown, 0))
-
-    def refresh_cell(self, site: Site) -> None:
-        """Paint the row of a cell again."""
-        stage, layer = self.model.place(site)
-        self.refresh(self._row_region(stage if self.stage_rows else layer))
-
-    def _row_region(self, row: int) -> Region:
-        return Region(0, self._head + row - round(self.scroll_y), self.size.width, 1)
 
     def on_click(self, event: events.Click) -> None:
         """Move to the cell clicked; open it when the cursor is there already."""
@@ -191,10 +189,10 @@ class MapView(ScrollView, can_focus=True):
         elif row < self._rows:
             label, cells = self._label(row), self._row_cells(row)
         else:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.style())
         left = round(self.scroll_x) % self.cell_width
         body = Strip(cells).crop(left, left + width - self._gutter)
-        return Strip.join([label, body]).adjust_cell_length(width, self.rich_style)
+        return Strip.join([label, body]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
         text = ""
@@ -205,7 +203,7 @@ class MapView(ScrollView, can_focus=True):
             text = "layer" if self.stage_rows else ""
             if self.stage_rows and shown < len(axis):
                 text = f"layer {axis[first]}-{axis[min(first + shown, len(axis)) - 1]} of {self.model.layers}"
-        return Strip([Segment(f" {text:<{self._gutter - 1}}", self._style("map--label"))])
+        return Strip([Segment(f" {text:<{self._gutter - 1}}", self.style("map--label"))])
 
     def _label(self, row: int) -> Strip:
         name = self.model.stage_axis[row] if self.stage_rows else str(self.model.layer_axis[row])
@@ -215,10 +213,10 @@ class MapView(ScrollView, can_focus=True):
             if self.stage_rows
             else f"{'▸' if current else ' '}{name:>3} "
         )
-        return Strip([Segment(text, self._style("map--current" if current else "map--label"))])
+        return Strip([Segment(text, self.style("map--current" if current else "map--label"))])
 
     def _head_cells(self, y: int) -> list[Segment]:
-        plain, current = self._style("map--label"), self._style("map--current")
+        plain, current = self.style("map--label"), self.style("map--current")
         here = self._cursor_place()[1]
         width = self.cell_width
         segments = [Segment(" ", plain)]
@@ -240,7 +238,7 @@ class MapView(ScrollView, can_focus=True):
         return range(first, min(first + self.size.width // self.cell_width + 2, self._columns))
 
     def _row_cells(self, row: int) -> list[Segment]:
-        plain = self._style("map--plain")
+        plain = self.style("map--plain")
         cursor = self._cursor_place()
         segments = [Segment(" ", plain)]
         for column in self._columns_shown():
@@ -261,15 +259,10 @@ class MapView(ScrollView, can_focus=True):
         """Glyph or figure of a cell with its mark, and its style."""
         look = self.model.look(site)
         if look is None:
-            return "  ", self._style("map--plain")
-        if look.level is None:
-            style = self._style("map--outside" if look.outside else "map--plain")
-        else:
-            style = HEAT[look.level]
+            return "  ", self.style("map--plain")
+        unmeasured = "map--outside" if look.outside else "map--plain"
+        style = self.style(unmeasured) if look.level is None else HEAT[look.level]
         shown = look.glyph
         if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
             shown = f"{look.glyph if look.level is None else look.text:>{_FIGURES - 3}}"
         return (shown + OUTSIDE, style + Style(bold=True)) if look.outside else (f"{shown} ", style)
-
-    def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(name)

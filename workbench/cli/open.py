@@ -46,11 +46,11 @@ def _session(
     prompt: str | None,
     folder: Path | None,
 ) -> "Session":
-    from workbench.demo import restore
-    from workbench.pairing import pair_session
     from workbench.session import Session
 
     if len(sources) == 2:
+        from workbench.pairing import pair_session
+
         return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
@@ -69,6 +69,8 @@ def _session(
         raise click.UsageError(
             f"{given[0]} belongs to two sides, and {sources[0]} is one; give A and B, or a session alone"
         )
+    from workbench.demo import restore
+
     session = Session.open(sources[0])
     restore(session)
     return session
