@@ -33,7 +33,7 @@ KERNEL_MODULES = (
     "kernels.ops",
     "kernels.metrics",
 )
-_BESIDE = ("kernels.matmul_float", "kernels.metrics")  # about half of the work
+_BESIDE = ("kernels.matmul_float", "kernels.activations")  # about half of the work
 
 _registered: list[tuple[Any, str]] = []
 

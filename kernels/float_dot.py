@@ -56,11 +56,12 @@ def group_dot(scheme: Scheme) -> Callable[..., None]:
     def body(b: Any, tokens: Any, *rest: Any) -> None:  # noqa: ANN401
         i64, v = tokens.type, Vectors(b)
         with cgutils.for_range(b, b.udiv(tokens, i64(TILE))) as tile:
-            _emit(scheme, TILE, v, tile.index, *rest)
+            _emit(scheme, TILE, v, b.mul(tile.index, i64(TILE)), *rest)
         left = b.urem(tokens, i64(TILE))
-        for count in range(1, TILE):
-            with b.if_then(b.icmp_signed("==", left, i64(count))):
-                _emit(scheme, count, v, b.udiv(tokens, i64(TILE)), *rest)
+        for count in (4, 2, 1):  # code for every number that may be left would take long to compile
+            with b.if_then(b.icmp_unsigned(">=", left, i64(count))):
+                _emit(scheme, count, v, b.sub(tokens, left), *rest)
+            left = b.urem(left, i64(count))
 
     return array_intrinsic(11, types.void, body)
 
@@ -69,7 +70,7 @@ def _emit(
     scheme: Scheme,
     tokens: int,
     v: Vectors,
-    number: Any,  # noqa: ANN401
+    token: Any,  # noqa: ANN401
     vectors: Any,  # noqa: ANN401
     rows: Any,  # noqa: ANN401
     w: Any,  # noqa: ANN401
@@ -81,11 +82,14 @@ def _emit(
     size: Any,  # noqa: ANN401
     apart: Any,  # noqa: ANN401
 ) -> None:
-    """All rows with tile `number`, which has so many tokens."""
-    b, i64, element, lanes = v.b, number.type, scheme.element, scheme.lanes
+    """All rows with so many tokens of a tile, from `token` on."""
+    b, i64, element, lanes = v.b, token.type, scheme.element, scheme.lanes
+    number, inside = b.udiv(token, i64(TILE)), b.urem(token, i64(TILE))
     pairs = [(i, j) for j in range(tokens) for i in range(_ROWS)]
-    tile = b.gep(x, [b.add(first, b.mul(number, b.mul(vectors, i64(TILE * lanes))))])
-    chains_of_tile = b.gep(acc, [b.mul(number, i64(GROUP * TILE * lanes))])
+    tile = b.add(first, b.mul(number, b.mul(vectors, i64(TILE * lanes))))
+    tile = b.gep(x, [b.add(tile, b.mul(inside, i64(lanes)))])
+    chains_of_tile = b.add(b.mul(number, i64(GROUP * TILE)), b.mul(inside, i64(_ROWS)))
+    chains_of_tile = b.gep(acc, [b.mul(chains_of_tile, i64(lanes))])
     with cgutils.for_range(b, b.udiv(b.add(rows, i64(_ROWS - 1)), i64(_ROWS))) as loop:
         row = b.mul(loop.index, i64(_ROWS))
         w_rows = b.gep(w, [b.mul(row, i64(STRIDE))])

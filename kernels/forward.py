@@ -69,10 +69,9 @@ class At:
         """Whether the model has that tensor in this layer."""
         return self.name(suffix) in self.model
 
-    def rotated(self, x: Array) -> Array:
-        """X (tokens, heads * head_dim) turned by the tokens' positions."""
-        angles = self.path.rope_angles(self.positions(), self.config)
-        return rotate(np.ascontiguousarray(x), angles, self.config)
+    def rotated(self, x: Array, columns: slice) -> Array:
+        """Heads in some columns of x (tokens, channels), turned by the tokens' positions."""
+        return rotate(x, self.path.rope_angles(self.positions(), self.config), self.config, columns)
 
 
 def embedding(at: At) -> Array:  # noqa: D103 - the stage functions are described by the table in docs/stages.md
@@ -84,8 +83,7 @@ def attn_norm(at: At, layer_input: Array) -> Array:  # noqa: D103
 
 
 def qkv_matmul(at: At, attn_norm: Array) -> Array:  # noqa: D103
-    q, k, v = (at.path.matmul(attn_norm, at.weight(f"self_attn.{p}_proj.weight")) for p in "qkv")
-    return np.concatenate((q, k, v), axis=1)  # Q|K|V of every token
+    return at.path.matmul(attn_norm, *(at.weight(f"self_attn.{p}_proj.weight") for p in "qkv"))  # Q|K|V of every token
 
 
 def qkv_bias(at: At, qkv_matmul: Array) -> Array | None:  # noqa: D103
@@ -97,11 +95,11 @@ def qkv_bias(at: At, qkv_matmul: Array) -> Array | None:  # noqa: D103
 
 
 def q_post_rope(at: At, qkv_bias: Array) -> Array:  # noqa: D103
-    return at.rotated(qkv_bias[:, : at.config.q_size])
+    return at.rotated(qkv_bias, slice(at.config.q_size))
 
 
 def k_post_rope(at: At, qkv_bias: Array) -> Array:  # noqa: D103
-    return at.rotated(qkv_bias[:, at.config.q_size : at.config.q_size + at.config.kv_size])
+    return at.rotated(qkv_bias, slice(at.config.q_size, at.config.q_size + at.config.kv_size))
 
 
 def attention(at: At, q_post_rope: Array, k_post_rope: Array, qkv_bias: Array) -> Array:  # noqa: D103

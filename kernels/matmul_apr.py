@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kernels.activations import Codes, quantize_q8_k_apr
 from kernels.matmul_float import matmul_f32_apr
 from kernels.matmul_ggml import matmul_codes
+from kernels.products import joined
 from kernels.weight import TensorType, Weight
 
 FUSED_TYPES = (TensorType.Q4_K, TensorType.Q6_K)
@@ -23,7 +24,13 @@ def round_activations(x: NDArray[np.float32], weight: Weight) -> Codes | None:
     return quantize_q8_k_apr(x) if fused else None
 
 
-def matmul_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
+def matmul_apr(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
     """x @ W.T with 8-bit activations where APR has them; shapes and dtypes as `matmul_f32_apr`."""
+    if all(weight.name.endswith(FLOAT_PROJECTIONS) for weight in weights):
+        return matmul_f32_apr(x, *weights)
+    return joined([_matmul(x, weight) for weight in weights])
+
+
+def _matmul(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
     codes = round_activations(x, weight)
     return matmul_f32_apr(x, weight) if codes is None else matmul_codes(codes, weight)

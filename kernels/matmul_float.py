@@ -15,7 +15,7 @@ from kernels.aligned import scratch
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantizer
 from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, STRIDE, TILE, Scheme, folded, group_dot
-from kernels.parallel import over_rows
+from kernels.products import side_by_side
 from kernels.unpack import row_buffers
 from kernels.weight import Weight
 
@@ -28,8 +28,8 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
     lanes = scheme.lanes
 
     @helper(of=scheme)
-    def multiply(type, rows, x, tiles, w, acc, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        """Rows start to stop of w, GROUP at a time and chunk by chunk, against every token: out[token, row]."""
+    def multiply(type, rows, x, tiles, w, acc, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        """Rows start to stop, GROUP at a time and chunk by chunk, against every token: out[token, column + row]."""
         (tokens, n), length, room = x.shape, rows.shape[1], (len(x) + TILE - 1) // TILE * TILE
         codes, scales, mins, d, dmin = row_buffers(CHUNK)
         sums = np.empty(GROUP, w.dtype)
@@ -45,13 +45,13 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
             left = n % lanes
             for token in range(tokens):
                 if together == GROUP and left == 0:
-                    fold(acc, token, out, token * out.shape[1] + r)
+                    fold(acc, token, out, token * out.shape[1] + column + r)
                     continue
                 fold(acc, token, sums, 0)
                 for i in range(together):
                     for k in range(left):
                         sums[i] += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
-                    out[token, r + i] = sums[i]
+                    out[token, column + r + i] = sums[i]
 
     return multiply
 
@@ -62,7 +62,7 @@ _multiply_apr = _multiplier(APR)
 
 _SINGLE = (
     "void(int64, uint8[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], float32[::1],"
-    " float32[:, ::1], int64, int64)"
+    " float32[:, ::1], int64, int64, int64)"
 )
 _DOUBLE = _SINGLE.replace("float32", "float64")
 
@@ -76,10 +76,11 @@ def _matmul_f32(
     w: NDArray[np.float32],  # room for GROUP rows of CHUNK columns
     acc: NDArray[np.float32],  # room for the sums of GROUP rows and all tokens
     out: NDArray[np.float32],
+    column: int,
     start: int,
     stop: int,
 ) -> None:
-    _multiply_f32(type, rows, x, tiles, w, acc, out, start, stop)
+    _multiply_f32(type, rows, x, tiles, w, acc, out, column, start, stop)
 
 
 @kernel(_SINGLE)
@@ -91,10 +92,11 @@ def _matmul_f32_apr(
     w: NDArray[np.float32],
     acc: NDArray[np.float32],
     out: NDArray[np.float32],
+    column: int,
     start: int,
     stop: int,
 ) -> None:
-    _multiply_apr(type, rows, x, tiles, w, acc, out, start, stop)
+    _multiply_apr(type, rows, x, tiles, w, acc, out, column, start, stop)
 
 
 @kernel(_DOUBLE)
@@ -106,10 +108,11 @@ def _matmul_f64(
     w: NDArray[np.float64],
     acc: NDArray[np.float64],
     out: NDArray[np.float64],
+    column: int,
     start: int,
     stop: int,
 ) -> None:
-    _multiply_f64(type, rows, x, tiles, w, acc, out, start, stop)
+    _multiply_f64(type, rows, x, tiles, w, acc, out, column, start, stop)
 
 
 @kernel("void(uint32[:, ::1], int64, int64, int64, uint32[::1])")
@@ -135,32 +138,35 @@ def _tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
     return out
 
 
-def _product(compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], weight: Weight) -> NDArray[Real]:
-    out = np.empty((len(x), weight.shape[0]), x.dtype)
+def _product(
+    compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], weights: tuple[Weight, ...]
+) -> NDArray[Real]:
     own = local()  # what a thread has made for itself is nearer to it than what another one has made
 
-    def share(start: int, stop: int) -> None:
+    def some(weight: Weight, out: NDArray[Real], column: int, start: int, stop: int) -> None:
         if not hasattr(own, "tiles"):
             own.tiles = _tiled(x, scheme)
         w = scratch("rows", (GROUP, STRIDE), x.dtype.type)
         w[:] = 0  # rows that are not there are multiplied too
         acc = scratch("chains", (-(-len(x) // TILE) * TILE * GROUP * scheme.lanes,), x.dtype.type)
-        compute(int(weight.type), weight.stored, x, own.tiles, w, acc, out, start, stop)
+        compute(int(weight.type), weight.stored, x, own.tiles, w, acc, out, column, start, stop)
 
-    over_rows(share, weight.shape[0], GROUP)
-    return weight.in_order(out)
-
-
-def matmul_f32(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """x @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
-    return _product(_matmul_f32, FLOAT32, x, weight)
+    return side_by_side(weights, len(x), x.dtype.type, some, GROUP)
 
 
-def matmul_f32_apr(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
+def matmul_f32(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
+    """x @ W.T for each weight, side by side: x float32 (tokens, in), weights of shape (out, in).
+
+    Returns float32 (tokens, all outs).
+    """
+    return _product(_matmul_f32, FLOAT32, x, weights)
+
+
+def matmul_f32_apr(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
     """The same in APR's order of sums: eight fma lanes (`f32_matmul` in aprender-serve)."""
-    return _product(_matmul_f32_apr, APR, x, weight)
+    return _product(_matmul_f32_apr, APR, x, weights)
 
 
-def matmul_f64(x: NDArray[np.float64], weight: Weight) -> NDArray[np.float64]:
-    """x @ W.T in float64 over the float32 values of the weight; x float64 (tokens, in), returns (tokens, out)."""
-    return _product(_matmul_f64, FLOAT64, x, weight)
+def matmul_f64(x: NDArray[np.float64], *weights: Weight) -> NDArray[np.float64]:
+    """The same in float64 over the float32 values of the weights; x float64, returns float64."""
+    return _product(_matmul_f64, FLOAT64, x, weights)

@@ -7,6 +7,7 @@ engine's order.
 """
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from kernels.compiler import helper, kernel
 from kernels.matmul_float import matmul_f32
 from kernels.packed_dot import BLOCK_32, CHUNK, SUMS, Scheme, chunk_dots, corrections, tile_results
 from kernels.parallel import over_rows
+from kernels.products import joined, side_by_side
 from kernels.unpack import Q4_K, Q5_K, Q6_K, row_buffers, unpacker
 from kernels.vectors import prefetch
 from kernels.weight import BLOCKS, TensorType, Weight
@@ -82,7 +84,7 @@ def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..
     dots, correct, results, tokens_in_tile = chunk_dots(scheme, how), corrections(how), tile_results(how), how.tokens
 
     @helper(of=(scheme, how.name))
-    def multiply(type, n, rows, x, xd, sums, out, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def multiply(type, n, rows, x, xd, sums, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         """Rows start to stop, _ROWS at a time and chunk by chunk, against every tile of tokens."""
         (chunks, tiles), (tokens, length) = x.shape[:2], (out.shape[0], rows.shape[1])
         codes, scales, mins, d, dmin = row_buffers(_ROWS * CHUNK)
@@ -111,7 +113,7 @@ def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..
             if first + together == _LINE or r + together == stop:
                 for token in range(tokens):
                     for i in range(first + together):
-                        out[token, r - first + i] = line[token * _LINE + i]
+                        out[token, column + r - first + i] = line[token * _LINE + i]
 
     return multiply
 
@@ -124,7 +126,7 @@ _multiply_q6_k = multiplier(packed_dot.Q6_K, HOST, TensorType.Q6_K)
 
 @kernel(
     "void(int64, int64, uint8[:, ::1], int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1],"
-    " float32[:, ::1], int64, int64)"
+    " float32[:, ::1], int64, int64, int64)"
 )
 def _matmul_codes(
     type: int,
@@ -134,17 +136,18 @@ def _matmul_codes(
     xd: NDArray[np.float32],
     sums: NDArray[np.int16],
     out: NDArray[np.float32],
+    column: int,
     start: int,
     stop: int,
 ) -> None:
     if type == Q4_K:
-        _multiply_q4_k(type, n, rows, x, xd, sums, out, start, stop)
+        _multiply_q4_k(type, n, rows, x, xd, sums, out, column, start, stop)
     elif type == Q5_K:
-        _multiply_q5_k(type, n, rows, x, xd, sums, out, start, stop)
+        _multiply_q5_k(type, n, rows, x, xd, sums, out, column, start, stop)
     elif type == Q6_K:
-        _multiply_q6_k(type, n, rows, x, xd, sums, out, start, stop)
+        _multiply_q6_k(type, n, rows, x, xd, sums, out, column, start, stop)
     else:
-        _multiply_32(type, n, rows, x, xd, sums, out, start, stop)
+        _multiply_32(type, n, rows, x, xd, sums, out, column, start, stop)
 
 
 def packed(x: Codes, type: TensorType, how: Portable = HOST) -> Packed:
@@ -169,22 +172,29 @@ def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
     return quantize_q8_0(x) if BLOCKS[type].elements == 32 else None
 
 
-def matmul_ggml(x: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
-    """X @ W.T: x float32 (tokens, in), weight of shape (out, in); returns float32 (tokens, out)."""
-    codes = round_activations(x, weight.type)
-    return matmul_f32(rounded_to(x, weight.type), weight) if codes is None else matmul_codes(codes, weight)
+def matmul_ggml(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
+    """X @ W.T for each weight, side by side: x float32 (tokens, in), weights of shape (out, in).
+
+    Returns float32 (tokens, all outs).
+    """
+    alike = [tuple(some) for _, some in groupby(weights, lambda weight: weight.type)]
+    return joined([_matmul(x, some[0].type, some) for some in alike])
 
 
-def matmul_codes(x: Codes, weight: Weight) -> NDArray[np.float32]:
-    """Product of 8-bit activations (tokens, in) and a quantized weight (out, in); returns float32 (tokens, out)."""
-    out = np.empty((len(x.codes), weight.shape[0]), dtype=np.float32)
-    laid_out = packed(x, weight.type)
+def _matmul(x: NDArray[np.float32], type: TensorType, weights: tuple[Weight, ...]) -> NDArray[np.float32]:
+    codes = round_activations(x, type)
+    return matmul_f32(rounded_to(x, type), *weights) if codes is None else matmul_codes(codes, *weights)
 
-    def compute(start: int, stop: int) -> None:
-        _matmul_codes(int(weight.type), x.codes.shape[1], weight.stored, *laid_out, out, start, stop)
 
-    over_rows(compute, weight.shape[0], _LEAST)
-    return weight.in_order(out)
+def matmul_codes(x: Codes, *weights: Weight) -> NDArray[np.float32]:
+    """The same for 8-bit activations (tokens, in) and quantized weights of one type."""
+    type, n = weights[0].type, x.codes.shape[1]
+    laid_out = packed(x, type)
+
+    def compute(weight: Weight, out: NDArray[np.float32], column: int, start: int, stop: int) -> None:
+        _matmul_codes(int(type), n, weight.stored, *laid_out, out, column, start, stop)
+
+    return side_by_side(weights, len(x.codes), np.float32, compute, _LEAST)
 
 
 def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:

@@ -130,28 +130,33 @@ def _factors(config: ModelConfig) -> NDArray[np.float64]:
 
 
 @kernel(
-    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32[:, ::1])",
-    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64[:, ::1])",
+    "void(float32[:, ::1], int64, float32[:, ::1], float32[:, ::1], int64, int64, float32[:, ::1])",
+    "void(float64[:, ::1], int64, float64[:, ::1], float64[:, ::1], int64, int64, float64[:, ::1])",
 )
 def _rotate(
-    x: NDArray[Real], cos: NDArray[Real], sin: NDArray[Real], step: int, apart: int, out: NDArray[Real]
+    x: NDArray[Real], column: int, cos: NDArray[Real], sin: NDArray[Real], step: int, apart: int, out: NDArray[Real]
 ) -> None:
     half = cos.shape[1]
     for t in range(x.shape[0]):
-        for first in range(0, x.shape[1], 2 * half):
+        for first in range(0, out.shape[1], 2 * half):
             for i in range(half):
                 low, high = first + step * i, first + step * i + apart
-                out[t, low] = x[t, low] * cos[t, i] - x[t, high] * sin[t, i]
-                out[t, high] = x[t, high] * cos[t, i] + x[t, low] * sin[t, i]
+                a, b = x[t, column + low], x[t, column + high]
+                out[t, low] = a * cos[t, i] - b * sin[t, i]
+                out[t, high] = b * cos[t, i] + a * sin[t, i]
 
 
-def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig) -> NDArray[Real]:
-    """Rotary embedding of q or k: x (tokens, heads * head_dim), angles (tokens, head_dim/2), same shape out."""
+def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig, columns: slice = slice(None)) -> NDArray[Real]:
+    """Rotary embedding of q or k: angles (tokens, head_dim/2), x (tokens, channels) with heads in these columns.
+
+    Returns (tokens, columns).
+    """
+    start, stop, _ = columns.indices(x.shape[1])
     cos, sin = (f(angles.astype(np.float64)).astype(x.dtype) for f in (np.cos, np.sin))
     # channel i turns with channel i + head_dim/2, or channel 2i with channel 2i+1
     step, apart = (1, config.head_dim // 2) if config.rope_type == "neox" else (2, 1)
-    out = np.empty_like(x)
-    by_token(lambda t: _rotate(x[t], cos[t], sin[t], step, apart, out[t]), x.shape)
+    out = np.empty((len(x), stop - start), x.dtype)
+    by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], step, apart, out[t]), out.shape)
     return out
 
 

@@ -45,9 +45,9 @@ class F32Path:
         """RMS norm over channels, times the norm weight."""
         return ops.rms_norm(x, self.vector(weight), eps)
 
-    def matmul(self, x: Array, weight: Weight) -> Array:
-        """X @ W.T."""
-        return matmul_f32(x, weight)
+    def matmul(self, x: Array, *weights: Weight) -> Array:
+        """X @ W.T for each weight, side by side: (tokens, all outs)."""
+        return matmul_f32(x, *weights)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:  # noqa: ARG002 - floats by default
         """The 8-bit codes of x that `matmul` with this weight works on, or None where it keeps floats."""
@@ -79,8 +79,8 @@ class F64Path(F32Path):
     def settings(self) -> dict[str, str]:
         return {"activations": "float64", "kv": "float64", "sums": "float64, re-ordered"}
 
-    def matmul(self, x: Array, weight: Weight) -> Array:
-        return matmul_f64(x, weight)
+    def matmul(self, x: Array, *weights: Weight) -> Array:
+        return matmul_f64(x, *weights)
 
     def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
         return ops.rope_angles_f64(positions, config)
@@ -103,8 +103,8 @@ class GgmlPath(F32Path):
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         return ops.rms_norm_ggml(x, self.vector(weight), eps)
 
-    def matmul(self, x: Array, weight: Weight) -> Array:
-        return matmul_ggml.matmul_ggml(x, weight)
+    def matmul(self, x: Array, *weights: Weight) -> Array:
+        return matmul_ggml.matmul_ggml(x, *weights)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
         return matmul_ggml.round_activations(x, weight.type)
@@ -131,8 +131,8 @@ class AprPath(F32Path):
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         return ops.rms_norm_apr(x, self.vector(weight), eps)
 
-    def matmul(self, x: Array, weight: Weight) -> Array:
-        return matmul_apr.matmul_apr(x, weight)
+    def matmul(self, x: Array, *weights: Weight) -> Array:
+        return matmul_apr.matmul_apr(x, *weights)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
         return matmul_apr.round_activations(x, weight)

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-Real = TypeVar("Real", np.float32, np.float64)
 
 
 class TensorType(IntEnum):
@@ -75,7 +73,3 @@ class Weight:
     def rows(self) -> NDArray[np.uint8]:
         """The rows in canonical order; a copy where they are stored in another one."""
         return self.stored if self.order is None else self.stored[self.order]
-
-    def in_order(self, products: NDArray[Real]) -> NDArray[Real]:
-        """Products (tokens, out) with the stored rows as products with the canonical rows."""
-        return products if self.order is None else products.take(self.order, axis=1)
