@@ -57,7 +57,7 @@ def test_every_way_to_multiply_bytes_has_the_bits_of_ggml(type, how, recorded):
     x, weight = random_activations(7, TOKENS, COLUMNS), random_weight(int(type), type, ROWS, COLUMNS)
     ours = np.empty((TOKENS, ROWS), np.float32)
     codes = round_activations(x, type)
-    multiply(int(type), COLUMNS, weight.rows, *packed(codes, type, how), ours, 0, ROWS)
+    multiply(int(type), COLUMNS, weight.rows, *packed(codes, type, how), ours, 0, 0, ROWS)
     assert np.array_equal(ours.view(np.uint32), recorded[type.name].view(np.uint32))
 
 
