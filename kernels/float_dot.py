@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from kernels.vectors import F32, Vectors, array_intrinsic, emit_prefetch
+from kernels.vectors import F32, I32, Vectors, array_intrinsic, emit_prefetch
 
 F64 = ir.DoubleType()
 
@@ -41,6 +41,24 @@ class Scheme(NamedTuple):
 FLOAT32 = Scheme(F32, 16, "halves")
 FLOAT64 = Scheme(F64, 8, "halves")
 APR = Scheme(F32, 8, "pairs")
+
+
+FULL = 16  # 32-bit words of a vector of FLOAT32 and FLOAT64; APR's have half as many
+
+
+def _moved(words: int) -> Callable[..., None]:
+    """A kernel function of (count, x, start, out, to): vectors of x one after another to every TILE-th place of out."""
+
+    def body(b: Any, count: Any, x: Any, start: Any, out: Any, to: Any) -> None:  # noqa: ANN401
+        v, i64 = Vectors(b), count.type
+        with cgutils.for_range(b, count) as loop:
+            vector = v.load(I32, words, x, b.add(start, b.mul(loop.index, i64(words))))
+            v.store(vector, out, b.add(to, b.mul(loop.index, i64(words * TILE))))
+
+    return array_intrinsic(5, types.void, body)
+
+
+move_full, move_half = _moved(FULL), _moved(FULL // 2)
 
 
 def group_dot(scheme: Scheme) -> Callable[..., None]:

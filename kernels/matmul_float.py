@@ -14,7 +14,21 @@ from numpy.typing import NDArray
 from kernels.aligned import scratch
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantizer
-from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, GROUP, STRIDE, TILE, Scheme, folded, group_dot
+from kernels.float_dot import (
+    APR,
+    CHUNK,
+    FLOAT32,
+    FLOAT64,
+    FULL,
+    GROUP,
+    STRIDE,
+    TILE,
+    Scheme,
+    folded,
+    group_dot,
+    move_full,
+    move_half,
+)
 from kernels.products import side_by_side
 from kernels.unpack import row_buffers
 from kernels.weight import Weight
@@ -121,10 +135,11 @@ def _tile(x: NDArray[np.uint32], columns: int, vector: int, chunk: int, out: NDA
     for token in range(len(x)):
         for c in range(0, columns, chunk):
             size = min(chunk, columns - c)
-            first = c * room + token // TILE * TILE * size + token % TILE * vector
-            for k in range(0, size, vector):
-                for i in range(vector):
-                    out[first + k * TILE + i] = x[token, c + k + i]
+            start, to = token * x.shape[1] + c, c * room + token // TILE * TILE * size + token % TILE * vector
+            if vector == FULL:
+                move_full(size // vector, x, start, out, to)
+            else:
+                move_half(size // vector, x, start, out, to)
 
 
 def _tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
