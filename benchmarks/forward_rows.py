@@ -1,5 +1,6 @@
 """Traced forwards: all stages to memory, beside the engine that the numeric path stands for."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import TINYLLAMA, shortened
 from kernels.config import ModelConfig
 from kernels.forward import forward
-from kernels.paths import numeric_path
+from kernels.paths import Array, numeric_path
+from kernels.stages import Site
 from store.artifact import open_artifact
 
 _QUICK_LAYERS = 4
@@ -66,5 +68,13 @@ def _beside_transformers(path: str, count: int) -> Callable[[Bench], Measured]:
 def _alternate(bench: Bench, model: Path, path: str, tokens: tuple[int, ...], peer: Peer) -> Measured:
     artifact, arithmetic = open_artifact(model), numeric_path(path)
     work = forward_work(bench.threads, artifact, len(tokens), _PRODUCTS[path])
+    stages: list[tuple[Site, Array]] = []
+
+    def run() -> float:
+        stages.clear()  # not before its next turn, as the peers keep their copies
+        start = time.perf_counter()
+        stages.extend(forward(artifact, tokens, arithmetic))
+        return time.perf_counter() - start
+
     with threads(bench.threads):
-        return alternate(lambda: list(forward(artifact, tokens, arithmetic)), peer.run, bench.rounds, work=work)
+        return alternate(run, peer.run, bench.rounds, work=work)
