@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from textual import events
 from textual.widgets import Input, TextArea
 
 from kernels.stages import Site
@@ -186,8 +187,9 @@ async def test_what_is_being_written_survives_a_kill(session):
         # What another process finds now is what a kill would leave.
         await until(pilot, lambda: Drafts(session.folder).get(fakes.FAULTY) == Draft("half"))
         for keys, title in ((("escape", "l", "a"), ""), (("escape", "h", "a"), "half")):
+            left = app.screen
             await pilot.press(*keys)
-            await until(pilot, lambda: app.screen.query("#title"))
+            await until(pilot, lambda left=left: app.screen is not left and app.screen.query("#title"))
             assert app.screen.query_one("#title", Input).value == title
 
 
@@ -207,6 +209,21 @@ async def test_a_broken_hypothesis_file_is_listed_with_its_line_and_edited(sessi
         assert isinstance(app.screen, HypothesesScreen)
         assert "hypotheses/01-broken.md, line" in screen_text(pilot)
     assert (session.hypotheses_folder / "01-broken.md").read_text() == "---\ntitle: [\n---\n"
+
+
+@pytest.mark.parametrize("keys", ["wjjj", "Hjjj", "cjjj", "axyz"])
+async def test_keys_typed_ahead_wait_for_the_screen_that_they_are_meant_for(session, keys):
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        cursor = app.map_screen.model.cursor
+        for key in keys:
+            app.post_message(events.Key(key, key))
+        await until(pilot, lambda: app.screen is not app.map_screen and app.screen.is_mounted)
+        await pilot.pause()
+        assert app.map_screen.model.cursor == cursor
+        if isinstance(app.screen, NoteScreen):
+            await until(pilot, lambda: app.screen.query_one("#title", Input).value == "xyz")
 
 
 async def test_help_lists_the_whole_table_and_the_palette_runs_it(session):

@@ -156,8 +156,8 @@ def of_screen(screen: str) -> list[Action]:
 def bindings(screen: str) -> Iterator[Binding]:
     """Key bindings of a screen; ctrl+p is bound by Textual itself.
 
-    They have priority: a key need not pass the focused widget and all around it first, which takes longer than a move.
-    Keys that a field for text takes in are its own all the same.
+    Those of the map have priority: a key need not pass the focused widget and all around it first, which takes longer
+    than a move. Keys of screens that are opened have none, so that what is typed ahead waits until they are there.
     """
     for action in of_screen(screen):
         if not action.keys or action.keys == "ctrl+p":
@@ -168,7 +168,7 @@ def bindings(screen: str) -> Iterator[Binding]:
             action.name,
             action.description,
             show=action.show,
-            priority=True,
+            priority=screen == "map",
             key_display=name,
             tooltip=action.tooltip,
             id=f"{screen}.{action.name}",

@@ -5,12 +5,13 @@ All screens but the map are loaded when they are asked for, so that the map is t
 
 import dataclasses
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
+from textual.dom import DOMNode
 from textual.message import Message
 from textual.screen import Screen
 
@@ -29,6 +30,8 @@ from workbench.inquiry import InquiryProcess
 from workbench.stage_tensors import stage_tensors
 
 if TYPE_CHECKING:
+    from textual.actions import ActionParseResult
+
     from workbench.app.drafts import Draft
     from workbench.app.hypotheses_screen import HypothesesScreen
     from workbench.session import Session
@@ -85,6 +88,15 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
             gc.freeze()
             gc.set_threshold(_GARBAGE_LOOKS)
             gc.enable()
+
+    async def run_action(
+        self,
+        action: "str | ActionParseResult",
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Do nothing as long as the map is not there: its keys have priority, and would come to it before."""
+        return self.map_screen.is_mounted and await super().run_action(action, default_namespace, namespaces)
 
     async def action_quit(self) -> None:
         """Leave, with what the map says as exit code."""

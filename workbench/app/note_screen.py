@@ -32,6 +32,7 @@ class NoteScreen(ModalScreen[str | None]):
         self._drafts = drafts
         self._save = save
         self._timer: Timer | None = None
+        self._written = Draft()  # what the fields hold, which are gone before the screen is
 
     def compose(self) -> ComposeResult:
         """Lay out the form, filled with the draft that there may be."""
@@ -86,6 +87,7 @@ class NoteScreen(ModalScreen[str | None]):
 
     def action_keep_draft(self) -> None:
         """Go back, and keep what is written."""
+        self._written = self._draft()
         self._keep()
         self.dismiss(None)
 
@@ -97,13 +99,14 @@ class NoteScreen(ModalScreen[str | None]):
         return Draft(self.query_one("#title", Input).value, *areas)
 
     def _keep_soon(self) -> None:
+        self._written = self._draft()
         self._stop_timer()
         self._timer = self.set_timer(KEEP_AFTER, self._keep)
 
     def _keep(self) -> None:
         self._stop_timer()
         try:
-            self._drafts.put(self._site, self._draft())
+            self._drafts.put(self._site, self._written)
         except OSError as error:
             self._complain(f"The draft cannot be written ({error.strerror}); copy it before you leave.")
 
