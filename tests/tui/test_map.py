@@ -92,10 +92,10 @@ async def test_the_view_is_saved_while_the_app_runs(session):
     app, _ = app_for(session)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)
-        await pilot.press("n")
-        await until(pilot, lambda: Session.open(session.folder).spec.view.get("cursor") == list(fakes.FAULTY))
-        await pilot.press("m")
-        await until(pilot, lambda: Session.open(session.folder).spec.view.get("metric") == screen.model.metric.key)
+        await pilot.press("n", "m")
+        shown = screen.model.view.to_json()
+        await until(pilot, lambda: Session.open(session.folder).spec.view == shown)
+        assert (shown["cursor"], shown["metric"]) == (list(fakes.FAULTY), "rel_rms")
 
 
 async def test_a_filter_that_matches_nothing_is_asked_again(session):
