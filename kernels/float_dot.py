@@ -1,167 +1,157 @@
 """Products of float rows and tokens, some of both at a time, in a fixed order of sums.
 
-A product is summed in `lanes` parallel fma chains, the chains are added up as `fold` says, and the elements beyond the
-last full vector follow one by one. The order does not depend on how many rows and tokens are taken together, nor on
-the processor. Taking several of both keeps the multipliers busy: every loaded vector is used more than once. A row is
-worked through chunk by chunk, so that what is used again is still in the nearest cache; in between the chains wait in
-memory.
+A product is summed in parallel fma chains, element k in chain k % chains. At the end the upper half of the chains is
+added to the lower, then neighbours are added until one is left (of eight chains, APR's order), and the elements beyond
+the last multiple of the chains follow one by one. The order depends neither on how many rows and tokens are taken
+together nor on the processor.
+
+A vector holds the chains of a few tokens. Several rows and vectors are taken together, so that every loaded value is
+used more than once and the multipliers stay busy. A row is worked through chunk by chunk, so that what is used again
+is still in the nearest cache; in between the chains wait in memory. Few chains make that cheap.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from kernels.vectors import F32, I32, Vectors, array_intrinsic, emit_prefetch
+from kernels.memory import LINE
+from kernels.vectors import F32, I32, Vectors, array_intrinsic
 
 F64 = ir.DoubleType()
 
 CHUNK = 512  # columns
 STRIDE = CHUNK + 16  # between rows in memory, so that they do not compete for the same places of the cache
-GROUP = 8  # rows that go through the tokens together
-# Tokens and rows of which the chains stand in registers together: as many as the processor has room for.
-TILE, _ROWS = (6, 4) if llvm.get_host_cpu_features().get("avx512f") else (3, 2)
+_WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+_VECTOR = 64 if _WIDE else 32  # bytes
+# Rows and vectors of tokens of which the chains stand in registers together: as many as the processor has room for.
+ROWS, _VECTORS = (12, 2) if _WIDE else (4, 3)
 
 
 class Scheme(NamedTuple):
-    """The order of sums.
-
-    fold : "halves" adds the upper half of the lanes to the lower until one is left; "pairs" does so once and then adds
-        neighbours (APR's order).
-    """
+    """The order of sums: in which type, and in how many chains."""
 
     element: Any
-    lanes: int
-    fold: Literal["halves", "pairs"]
+    chains: int
+
+    @property
+    def together(self) -> int:
+        """Tokens whose chains share a vector."""
+        return max(1, _VECTOR // (4 if self.element == F32 else 8) // self.chains)
+
+    @property
+    def tile(self) -> int:
+        """Tokens that go through the rows together."""
+        return _VECTORS * self.together
+
+    def places(self, tokens: int) -> int:
+        """Tokens of all tiles, when the last one is filled up."""
+        return -(-tokens // self.tile) * self.tile
 
 
-FLOAT32 = Scheme(F32, 16, "halves")
-FLOAT64 = Scheme(F64, 8, "halves")
-APR = Scheme(F32, 8, "pairs")
+FLOAT32 = Scheme(F32, 4)
+FLOAT64 = Scheme(F64, 4)
+APR = Scheme(F32, 8)
 
 
-FULL = 16  # 32-bit words of a vector of FLOAT32 and FLOAT64; APR's have half as many
+def _emit_move(b: Any, x: Any, start: Any, out: Any, to: Any) -> None:  # noqa: ANN401
+    v = Vectors(b)
+    v.store(v.load(I32, MOVED, x, start), out, to)
 
 
-def _moved(words: int) -> Callable[..., None]:
-    """A kernel function of (count, x, start, out, to): vectors of x one after another to every TILE-th place of out."""
+MOVED = 4  # 32-bit words; the chains of a token are a multiple in every scheme
+# A kernel function of (x, start, out, to): a few words of x from x[start] on, to out[to] and on.
+move = array_intrinsic(4, types.void, _emit_move)
 
-    def body(b: Any, count: Any, x: Any, start: Any, out: Any, to: Any) -> None:  # noqa: ANN401
-        v, i64 = Vectors(b), count.type
-        with cgutils.for_range(b, count) as loop:
-            vector = v.load(I32, words, x, b.add(start, b.mul(loop.index, i64(words))))
-            v.store(vector, out, b.add(to, b.mul(loop.index, i64(words * TILE))))
+
+def group_dot(scheme: Scheme) -> Callable[..., None]:
+    """A kernel function of (tiles, columns, w, x, first, acc, raw, start, size, apart).
+
+    It adds the products of the first `columns` columns of w (ROWS, STRIDE), a multiple of the chains, with all tokens
+    to the chains of acc (tiles, ROWS, tokens of a tile, chains); scheme.element is the type of all arrays. From
+    x[first] on x is (tiles, columns / chains, tokens of a tile, chains). Meanwhile it asks for the bytes that will be
+    wanted next: `size` of every row for every tile, rows `apart` from each other, from raw[start] on.
+    """
+    element, chains, width = scheme.element, scheme.chains, scheme.tile * scheme.chains
+    lanes = scheme.together * chains
+    pairs = [(i, j) for i in range(ROWS) for j in range(_VECTORS)]
+
+    def one(v: Vectors, columns: Any, w: Any, x: Any, acc: Any, raw: Any, size: Any, apart: Any) -> None:  # noqa: ANN401
+        """All rows with the tokens of one tile."""
+        b, i64 = v.b, columns.type
+        # constant distances from one pointer, which need no registers
+        places = {(i, j): i64(i * width + j * lanes) for i, j in pairs}
+        sums = {pair: cgutils.alloca_once(b, ir.VectorType(element, lanes)) for pair in pairs}
+        for pair in pairs:
+            b.store(v.load(element, lanes, acc, places[pair]), sums[pair])
+        steps = b.udiv(columns, i64(chains))
+        each = b.udiv(b.mul(size, i64(ROWS)), steps)  # bytes to ask for in a step
+        with cgutils.for_range(b, i64(ROWS)) as part:  # the next bytes of one row in each
+            begin, end = (b.udiv(b.mul(steps, p), i64(ROWS)) for p in (part.index, b.add(part.index, i64(1))))
+            ahead = b.sub(b.mul(apart, part.index), b.mul(each, begin))
+            with cgutils.for_range_slice(b, begin, end, i64(1), i64) as (step, _):
+                for line in range(2):
+                    v.ask(raw, b.add(b.add(ahead, b.mul(each, step)), i64(line * LINE)))
+                ws, xs = b.gep(w, [b.mul(step, i64(chains))]), b.gep(x, [b.mul(step, i64(width))])
+                values = [v.load(element, lanes, xs, i64(j * lanes)) for j in range(_VECTORS)]
+                for i in range(ROWS):
+                    row = v.repeated(v.load(element, chains, ws, i64(i * STRIDE)), scheme.together)
+                    for j in range(_VECTORS):
+                        b.store(v.fma(values[j], row, b.load(sums[i, j])), sums[i, j])
+        for pair in pairs:
+            v.store(b.load(sums[pair]), acc, places[pair])
+
+    def body(b: Any, tiles: Any, columns: Any, w: Any, x: Any, first: Any, acc: Any, raw: Any, *wanted: Any) -> None:  # noqa: ANN401
+        (start, size, apart), i64 = wanted, tiles.type
+        with cgutils.for_range(b, tiles) as tile:
+            tokens = b.gep(x, [b.add(first, b.mul(tile.index, b.mul(columns, i64(scheme.tile))))])
+            chains_of_tile = b.gep(acc, [b.mul(tile.index, i64(ROWS * width))])
+            ahead = b.gep(raw, [b.add(start, b.mul(size, tile.index))])
+            one(Vectors(b), columns, w, tokens, chains_of_tile, ahead, size, apart)
+
+    return array_intrinsic(10, types.void, body)
+
+
+def folded(scheme: Scheme) -> Callable[..., None]:
+    """A kernel function of (acc, vector, out, place, apart): the sums of all chains of a vector of tokens.
+
+    The chains are in acc as `group_dot` leaves them. The ROWS sums of the first token go to out[place] and on, those of
+    the next one to out[place + apart] and on.
+    """
+    element, chains, width = scheme.element, scheme.chains, scheme.tile * scheme.chains
+    lanes, together = scheme.together * chains, 4
+
+    def body(b: Any, acc: Any, vector: Any, out: Any, place: Any, apart: Any) -> None:  # noqa: ANN401
+        v, i64 = Vectors(b), vector.type
+        tile, inside = b.udiv(vector, i64(_VECTORS)), b.urem(vector, i64(_VECTORS))
+        first = b.add(b.mul(tile, i64(ROWS * width)), b.mul(inside, i64(lanes)))
+        for row in range(0, ROWS, together):
+            rows = [v.load(element, lanes, acc, b.add(first, i64((row + i) * width))) for i in range(together)]
+            sums = _folded(v, rows, chains)
+            for token in range(scheme.together):
+                mine = v.pick(sums, sums, list(range(token * together, (token + 1) * together)))
+                v.store(mine, out, b.add(b.add(place, i64(row)), b.mul(apart, i64(token))))
 
     return array_intrinsic(5, types.void, body)
 
 
-move_full, move_half = _moved(FULL), _moved(FULL // 2)
-
-
-def group_dot(scheme: Scheme) -> Callable[..., None]:
-    """A kernel function of (tokens, vectors, rows, w, x, first, acc, raw, start, size, apart).
-
-    It adds the products of `vectors` vectors of each of the first `rows` rows of w (GROUP, STRIDE) with all tokens to
-    the chains of acc (tiles, GROUP / _ROWS, TILE, _ROWS, lanes); scheme.element is the type of all arrays. The vectors
-    of the tokens begin at x[first]: x is (tiles, vectors, TILE, lanes) from there on. Chains of rows up to the next
-    multiple of _ROWS change too. Meanwhile it asks for the bytes that will be wanted next: `size` of every row for
-    every tile, rows `apart` from each other, from raw[start] on.
-    """
-
-    def body(b: Any, tokens: Any, *rest: Any) -> None:  # noqa: ANN401
-        i64, v = tokens.type, Vectors(b)
-        with cgutils.for_range(b, b.udiv(tokens, i64(TILE))) as tile:
-            _emit(scheme, TILE, v, b.mul(tile.index, i64(TILE)), *rest)
-        left = b.urem(tokens, i64(TILE))
-        for count in (4, 2, 1):  # code for every number that may be left would take long to compile
-            with b.if_then(b.icmp_unsigned(">=", left, i64(count))):
-                _emit(scheme, count, v, b.sub(tokens, left), *rest)
-            left = b.urem(left, i64(count))
-
-    return array_intrinsic(11, types.void, body)
-
-
-def _emit(
-    scheme: Scheme,
-    tokens: int,
-    v: Vectors,
-    token: Any,  # noqa: ANN401
-    vectors: Any,  # noqa: ANN401
-    rows: Any,  # noqa: ANN401
-    w: Any,  # noqa: ANN401
-    x: Any,  # noqa: ANN401
-    first: Any,  # noqa: ANN401
-    acc: Any,  # noqa: ANN401
-    raw: Any,  # noqa: ANN401
-    start: Any,  # noqa: ANN401
-    size: Any,  # noqa: ANN401
-    apart: Any,  # noqa: ANN401
-) -> None:
-    """All rows with so many tokens of a tile, from `token` on."""
-    b, i64, element, lanes = v.b, token.type, scheme.element, scheme.lanes
-    number, inside = b.udiv(token, i64(TILE)), b.urem(token, i64(TILE))
-    pairs = [(i, j) for j in range(tokens) for i in range(_ROWS)]
-    tile = b.add(first, b.mul(number, b.mul(vectors, i64(TILE * lanes))))
-    tile = b.gep(x, [b.add(tile, b.mul(inside, i64(lanes)))])
-    chains_of_tile = b.add(b.mul(number, i64(GROUP * TILE)), b.mul(inside, i64(_ROWS)))
-    chains_of_tile = b.gep(acc, [b.mul(chains_of_tile, i64(lanes))])
-    with cgutils.for_range(b, b.udiv(b.add(rows, i64(_ROWS - 1)), i64(_ROWS))) as loop:
-        row = b.mul(loop.index, i64(_ROWS))
-        w_rows = b.gep(w, [b.mul(row, i64(STRIDE))])
-        chains = b.gep(chains_of_tile, [b.mul(row, i64(TILE * lanes))])
-        for i in range(_ROWS):
-            ahead = b.add(start, b.mul(apart, b.add(row, i64(i))))
-            emit_prefetch(b, raw, b.add(ahead, b.mul(size, number)), size)
-        # constant distances from few pointers, which need no registers
-        places = {(i, j): i64((j * _ROWS + i) * lanes) for i, j in pairs}
-        sums = {pair: cgutils.alloca_once(b, ir.VectorType(element, lanes)) for pair in pairs}
-        for pair in pairs:
-            b.store(v.load(element, lanes, chains, places[pair]), sums[pair])
-        with cgutils.for_range(b, vectors) as step:
-            at = b.mul(step.index, i64(lanes))
-            ws, xs = b.gep(w_rows, [at]), b.gep(tile, [b.mul(at, i64(TILE))])
-            loaded = [v.load(element, lanes, ws, i64(i * STRIDE)) for i in range(_ROWS)]
-            values = [v.load(element, lanes, xs, i64(j * lanes)) for j in range(tokens)]
-            for i, j in pairs:
-                b.store(v.fma(values[j], loaded[i], b.load(sums[i, j])), sums[i, j])
-        for pair in pairs:
-            v.store(b.load(sums[pair]), chains, places[pair])
-
-
-def folded(scheme: Scheme) -> Callable[..., None]:
-    """A kernel function of (acc, token, out, place): the sums of all chains of GROUP rows and a token.
-
-    The chains are in acc as `group_dot` leaves them; the sums go to out[place], out[place + 1] ...
-    """
-
-    def body(b: Any, acc: Any, token: Any, out: Any, place: Any) -> None:  # noqa: ANN401
-        v, i64 = Vectors(b), token.type
-        tile, inside = b.udiv(token, i64(TILE)), b.urem(token, i64(TILE))
-        first = b.add(b.mul(tile, i64(GROUP * TILE)), b.mul(inside, i64(_ROWS)))
-        for row in range(0, GROUP, _ROWS):
-            at = b.mul(b.add(first, i64(row * TILE)), i64(scheme.lanes))
-            chains = v.load(scheme.element, _ROWS * scheme.lanes, acc, at)
-            v.store(_folded(v, scheme, chains), out, b.add(place, i64(row)))
-
-    return array_intrinsic(4, types.void, body)
-
-
-def _folded(v: Vectors, scheme: Scheme, chains: Any) -> Any:  # noqa: ANN401
-    """The sums of _ROWS rows, whose lanes lie one row after another."""
-    lanes = scheme.lanes
-    while lanes > 1:
-        half = lanes // 2
-        if scheme.fold == "halves" or lanes == scheme.lanes:
-            first = [row * lanes + i for row in range(_ROWS) for i in range(half)]
-            second = [i + half for i in first]
-        else:
-            first = [row * lanes + 2 * i for row in range(_ROWS) for i in range(half)]
-            second = [i + 1 for i in first]
-        chains, lanes = v.b.fadd(v.pick(chains, chains, first), v.pick(chains, chains, second)), half
-    return chains
+def _folded(v: Vectors, rows: list[Any], chains: int) -> Any:  # noqa: ANN401
+    """The sums of the chains of rows (tokens, chains), as (tokens, rows)."""
+    tokens, lower, apart = rows[0].type.count // chains, range(chains // 2), chains // 2
+    while chains > 1:
+        pairs = list(zip(rows[::2], rows[1::2], strict=True)) if len(rows) > 1 else [(rows[0], rows[0])]
+        count = rows[0].type.count
+        sources, size = range(0, count * min(len(rows), 2), count), count // tokens
+        firsts = [source + token for token in range(0, count, size) for source in sources]
+        places = [first + row + i for first in firsts for row in range(0, size, chains) for i in lower]
+        others = [i + apart for i in places]
+        rows = [v.b.fadd(v.pick(a, b, places), v.pick(a, b, others)) for a, b in pairs]
+        chains //= 2
+        lower, apart = range(0, chains, 2), 1
+    return rows[0]
 
 
 LANES = 16

@@ -11,24 +11,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.aligned import scratch
 from kernels.compiler import helper, kernel
 from kernels.dequantize import dequantizer
-from kernels.float_dot import (
-    APR,
-    CHUNK,
-    FLOAT32,
-    FLOAT64,
-    FULL,
-    GROUP,
-    STRIDE,
-    TILE,
-    Scheme,
-    folded,
-    group_dot,
-    move_full,
-    move_half,
-)
+from kernels.float_dot import APR, CHUNK, FLOAT32, FLOAT64, MOVED, ROWS, STRIDE, Scheme, folded, group_dot, move
+from kernels.memory import scratch
 from kernels.products import side_by_side
 from kernels.unpack import row_buffers
 from kernels.weight import Weight
@@ -39,33 +25,36 @@ Real = TypeVar("Real", np.float32, np.float64)
 def _multiplier(scheme: Scheme) -> Callable[..., None]:
     """The product in one order of sums; arguments as `_matmul_f32`."""
     dots, fold, fill = group_dot(scheme), folded(scheme), dequantizer(scheme.element)
-    lanes = scheme.lanes
+    chains, size, abreast = scheme.chains, scheme.tile, scheme.together
 
     @helper(of=scheme)
-    def multiply(type, rows, x, tiles, w, acc, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        """Rows start to stop, GROUP at a time and chunk by chunk, against every token: out[token, column + row]."""
-        (tokens, n), length, room = x.shape, rows.shape[1], (len(x) + TILE - 1) // TILE * TILE
+    def multiply(type, rows, x, tiled, w, acc, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        """Rows start to stop, ROWS at a time and chunk by chunk, against every token: out[token, column + row]."""
+        (tokens, n), length, tiles = x.shape, rows.shape[1], (len(x) + size - 1) // size
         codes, scales, mins, d, dmin = row_buffers(CHUNK)
-        sums = np.empty(GROUP, w.dtype)
-        for r in range(start, stop, GROUP):
-            together = min(GROUP, stop - r)
+        sums = np.empty((abreast, ROWS), w.dtype)
+        for r in range(start, stop, ROWS):
+            together = min(ROWS, stop - r)
             acc[:] = 0
             for c in range(0, n, CHUNK):
                 count, place = min(CHUNK, n - c), r * length + c * length // n
-                ahead = place + GROUP * length, count * length // n // (room // TILE)  # so many bytes for each tile
+                ahead = place + ROWS * length, count * length // n // tiles  # so many bytes for each tile
                 for i in range(together):
                     fill(type, count, rows, place + i * length, w, i * STRIDE, codes, scales, mins, d, dmin)
-                dots(tokens, count // lanes, together, w, tiles, c * room, acc, rows, *ahead, length)
-            left = n % lanes
-            for token in range(tokens):
-                if together == GROUP and left == 0:
-                    fold(acc, token, out, token * out.shape[1] + column + r)
+                if count < chains:
                     continue
-                fold(acc, token, sums, 0)
-                for i in range(together):
-                    for k in range(left):
-                        sums[i] += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
-                    out[token, column + r + i] = sums[i]
+                dots(tiles, count // chains * chains, w, tiled, c * tiles * size, acc, rows, *ahead, length)
+            left = n % chains
+            for first in range(0, tokens, abreast):
+                if together == ROWS and left == 0 and first + abreast <= tokens:
+                    fold(acc, first // abreast, out, first * out.shape[1] + column + r, out.shape[1])
+                    continue
+                fold(acc, first // abreast, sums, 0, ROWS)
+                for token in range(first, min(first + abreast, tokens)):
+                    for i in range(together):
+                        for k in range(left):
+                            sums[token - first, i] += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
+                        out[token, column + r + i] = sums[token - first, i]
 
     return multiply
 
@@ -87,8 +76,8 @@ def _matmul_f32(
     rows: NDArray[np.uint8],
     x: NDArray[np.float32],
     tiles: NDArray[np.float32],  # x once more, as `_tiled` lays it out
-    w: NDArray[np.float32],  # room for GROUP rows of CHUNK columns
-    acc: NDArray[np.float32],  # room for the sums of GROUP rows and all tokens
+    w: NDArray[np.float32],  # room for ROWS rows of CHUNK columns
+    acc: NDArray[np.float32],  # room for the sums of ROWS rows and all tokens
     out: NDArray[np.float32],
     column: int,
     start: int,
@@ -129,27 +118,31 @@ def _matmul_f64(
     _multiply_f64(type, rows, x, tiles, w, acc, out, column, start, stop)
 
 
-@kernel("void(uint32[:, ::1], int64, int64, int64, uint32[::1])")
-def _tile(x: NDArray[np.uint32], columns: int, vector: int, chunk: int, out: NDArray[np.uint32]) -> None:
-    room = (len(x) + TILE - 1) // TILE * TILE
-    for token in range(len(x)):
-        for c in range(0, columns, chunk):
-            size = min(chunk, columns - c)
-            start, to = token * x.shape[1] + c, c * room + token // TILE * TILE * size + token % TILE * vector
-            if vector == FULL:
-                move_full(size // vector, x, start, out, to)
-            else:
-                move_half(size // vector, x, start, out, to)
+@kernel("void(uint32[:, ::1], int64, int64, int64, int64, uint32[::1])")
+def _tile(x: NDArray[np.uint32], columns: int, step: int, tile: int, chunk: int, out: NDArray[np.uint32]) -> None:
+    places = (len(x) + tile - 1) // tile * tile
+    for c in range(0, columns, chunk):
+        size = min(chunk, columns - c)
+        for token in range(len(x)):
+            to = c * places + token // tile * tile * size + token % tile * step
+            for start in range(c, c + size, step):
+                for word in range(0, step, MOVED):
+                    move(x, token * x.shape[1] + start + word, out, to + word)
+                to += tile * step
 
 
 def _tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
-    """X (tokens, in) as the dot products read it: chunk by chunk (tiles, vectors, TILE, lanes), one after another.
+    """X (tokens, in) as the dot products read it: chunk by chunk (tiles, in / chains, tokens of a tile, chains).
 
-    Elements beyond the last full vector are left out; tokens that fill up the last tile are not set.
+    Elements beyond the last multiple of the chains are left out; tokens that fill up the last tile are zero, because
+    what may lie in memory else, such as denormal numbers, can take very long to multiply.
     """
-    columns, words = x.shape[1] // scheme.lanes * scheme.lanes, x.itemsize // 4
-    out = scratch("tiles", (-(-len(x) // TILE) * TILE * columns,), x.dtype.type)
-    _tile(x.view(np.uint32), columns * words, scheme.lanes * words, CHUNK * words, out.view(np.uint32))
+    columns, words = x.shape[1] // scheme.chains * scheme.chains, x.itemsize // 4
+    out = scratch("tiles", (scheme.places(len(x)) * columns,), x.dtype.type)
+    if scheme.places(len(x)) != len(x):
+        out[:] = 0
+    sizes = columns * words, scheme.chains * words, scheme.tile, CHUNK * words
+    _tile(x.view(np.uint32), *sizes, out.view(np.uint32))
     return out
 
 
@@ -161,12 +154,12 @@ def _product(
     def some(weight: Weight, out: NDArray[Real], column: int, start: int, stop: int) -> None:
         if not hasattr(own, "tiles"):
             own.tiles = _tiled(x, scheme)
-        w = scratch("rows", (GROUP, STRIDE), x.dtype.type)
+        w = scratch("rows", (ROWS, STRIDE), x.dtype.type)
         w[:] = 0  # rows that are not there are multiplied too
-        acc = scratch("chains", (-(-len(x) // TILE) * TILE * GROUP * scheme.lanes,), x.dtype.type)
+        acc = scratch("chains", (scheme.places(len(x)) * ROWS * scheme.chains,), x.dtype.type)
         compute(int(weight.type), weight.stored, x, own.tiles, w, acc, out, column, start, stop)
 
-    return side_by_side(weights, len(x), x.dtype.type, some, GROUP)
+    return side_by_side(weights, len(x), x.dtype.type, some, ROWS)
 
 
 def matmul_f32(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:

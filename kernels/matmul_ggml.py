@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from kernels import packed_dot
 from kernels.activations import Codes, quantize_q8_0, quantize_q8_k
-from kernels.aligned import aligned_floats, scratch
 from kernels.byte_products import HOST, Portable
 from kernels.compiler import helper, kernel
 from kernels.matmul_float import matmul_f32
+from kernels.memory import aligned_floats, scratch
 from kernels.packed_dot import BLOCK_32, CHUNK, SUMS, Scheme, chunk_dots, corrections, tile_results
 from kernels.parallel import over_rows
 from kernels.products import joined, side_by_side

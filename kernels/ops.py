@@ -9,9 +9,10 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.compiler import kernel
+from kernels.compiler import helper, kernel
 from kernels.config import ModelConfig
 from kernels.float_dot import LANES, weighted_sum
+from kernels.memory import lent
 from kernels.parallel import by_token, over_rows
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -28,7 +29,7 @@ def _each(compute: Callable[[slice], object], shape: tuple[int, ...]) -> None:
 
 def elementwise(function: np.ufunc, a: NDArray[Real], b: NDArray[Real]) -> NDArray[Real]:
     """function(a, b) of two arrays (tokens, channels) of the same shape and dtype."""
-    out = np.empty_like(a)
+    out = lent(a.shape, a.dtype.type)
     _each(lambda t: function(a[t], b[t], out=out[t]), a.shape)
     return out
 
@@ -62,14 +63,14 @@ def _rms_norm_apr(x: NDArray[np.float32], w: NDArray[np.float32], eps: np.float3
 
 def rms_norm_ggml(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float) -> NDArray[np.float32]:
     """llama.cpp's RMS norm, bit for bit: float32 squares summed in order in float64 (ggml-cpu/ops.cpp)."""
-    out = np.empty_like(x)
+    out = lent(x.shape, x.dtype.type)
     by_token(lambda t: _rms_norm_ggml(x[t], weight, np.float32(eps), out[t]), x.shape, _CHAINS)
     return out
 
 
 def rms_norm_apr(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float) -> NDArray[np.float32]:
     """APR's RMS norm: squares summed from left to right in float32."""
-    out = np.empty_like(x)
+    out = lent(x.shape, x.dtype.type)
     by_token(lambda t: _rms_norm_apr(x[t], weight, np.float32(eps), out[t]), x.shape)
     return out
 
@@ -91,7 +92,7 @@ def _rms_norm(x: NDArray[Real], w: NDArray[Real], eps: float, out: NDArray[Real]
 
 def rms_norm(x: NDArray[Real], weight: NDArray[Real], eps: float) -> NDArray[Real]:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis, mean taken in float64, result in the dtype of x."""
-    out = np.empty_like(x)
+    out = lent(x.shape, x.dtype.type)
     by_token(lambda t: _rms_norm(x[t], weight, eps, out[t]), x.shape)
     return out
 
@@ -129,21 +130,44 @@ def _factors(config: ModelConfig) -> NDArray[np.float64]:
     return np.array(factors, dtype=np.float64)
 
 
+_ONE, _TWO = np.uint64(1), np.uint64(2)  # unsigned numbers cannot count from the end, so loops over them vectorise
+
+
+@helper()
+def _turn(
+    x: NDArray[Real],
+    at: np.uint64,
+    step: np.uint64,
+    apart: np.uint64,
+    cos: NDArray[Real],
+    sin: NDArray[Real],
+    out: NDArray[Real],
+    to: np.uint64,
+) -> None:
+    """Turn each channel at + step * i together with the one `apart` from it."""
+    for i in range(np.uint64(len(cos))):
+        low = step * i
+        a, b = x[at + low], x[at + low + apart]
+        out[to + low] = a * cos[i] - b * sin[i]
+        out[to + low + apart] = b * cos[i] + a * sin[i]
+
+
 @kernel(
-    "void(float32[:, ::1], int64, float32[:, ::1], float32[:, ::1], int64, int64, float32[:, ::1])",
-    "void(float64[:, ::1], int64, float64[:, ::1], float64[:, ::1], int64, int64, float64[:, ::1])",
+    "void(float32[:, ::1], int64, float32[:, ::1], float32[:, ::1], boolean, float32[:, ::1])",
+    "void(float64[:, ::1], int64, float64[:, ::1], float64[:, ::1], boolean, float64[:, ::1])",
 )
 def _rotate(
-    x: NDArray[Real], column: int, cos: NDArray[Real], sin: NDArray[Real], step: int, apart: int, out: NDArray[Real]
+    x: NDArray[Real], column: int, cos: NDArray[Real], sin: NDArray[Real], neox: bool, out: NDArray[Real]
 ) -> None:
     half = cos.shape[1]
     for t in range(x.shape[0]):
+        token, turned, c, s = x[t], out[t], cos[t], sin[t]
         for first in range(0, out.shape[1], 2 * half):
-            for i in range(half):
-                low, high = first + step * i, first + step * i + apart
-                a, b = x[t, column + low], x[t, column + high]
-                out[t, low] = a * cos[t, i] - b * sin[t, i]
-                out[t, high] = b * cos[t, i] + a * sin[t, i]
+            at, to = np.uint64(column + first), np.uint64(first)
+            if neox:  # channel i turns with channel i + head_dim/2
+                _turn(token, at, _ONE, np.uint64(half), c, s, turned, to)
+            else:  # channel 2i turns with channel 2i+1
+                _turn(token, at, _TWO, _ONE, c, s, turned, to)
 
 
 def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig, columns: slice = slice(None)) -> NDArray[Real]:
@@ -153,10 +177,9 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig, columns
     """
     start, stop, _ = columns.indices(x.shape[1])
     cos, sin = (f(angles.astype(np.float64)).astype(x.dtype) for f in (np.cos, np.sin))
-    # channel i turns with channel i + head_dim/2, or channel 2i with channel 2i+1
-    step, apart = (1, config.head_dim // 2) if config.rope_type == "neox" else (2, 1)
-    out = np.empty((len(x), stop - start), x.dtype)
-    by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], step, apart, out[t]), out.shape)
+    neox = config.rope_type == "neox"
+    out = lent((len(x), stop - start), x.dtype.type)
+    by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], neox, out[t]), out.shape)
     return out
 
 
@@ -209,7 +232,7 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
     q (tokens, heads * head_dim); k, v (tokens, key_value_heads * head_dim); returns the shape and dtype of q.
     softmax(q k^T / sqrt(head_dim)) v with the maximum subtracted and the denominator summed in float64.
     """
-    out = np.empty_like(q)
+    out = lent(q.shape, q.dtype.type)
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group = config.num_attention_heads // config.num_key_value_heads
     scale = q.dtype.type(config.head_dim**-0.5)
@@ -219,7 +242,7 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
 
 def silu(x: NDArray[Real]) -> NDArray[Real]:
     """x / (1 + exp(-x)) of x (tokens, channels) in its dtype."""
-    out = np.empty_like(x)
+    out = lent(x.shape, x.dtype.type)
 
     def compute(tokens: slice) -> None:
         some, result = x[tokens], out[tokens]

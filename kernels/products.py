@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.memory import lent
 from kernels.parallel import over_rows
 from kernels.weight import Weight
 
@@ -21,7 +22,7 @@ def side_by_side(
 ) -> NDArray[Real]:
     """Return (tokens, rows of all weights), rows in canonical order; each thread computes `least` rows at a time."""
     ends = list(accumulate(weight.shape[0] for weight in weights))
-    out = np.empty((tokens, ends[-1]), dtype)
+    out = lent((tokens, ends[-1]), dtype)
 
     def share(start: int, stop: int) -> None:
         for weight, end in zip(weights, ends, strict=True):

@@ -12,6 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.memory import LINE
+
 I8, I16, I32, HALF, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
 
 
@@ -89,6 +91,12 @@ class Vectors:
         """int32 lanes as the nearest float32."""
         return self.b.sitofp(lanes, ir.VectorType(F32, lanes.type.count))
 
+    def ask(self, array: Any, at: Any) -> None:  # noqa: ANN401
+        """Ask for the cache line of a byte that will be wanted soon; it need not be there."""
+        place = self.b.bitcast(self.b.gep(array, [at]), I8.as_pointer())
+        how = [I32(0), I32(2), I32(1)]  # to read, into the cache of the core, data
+        self.call("llvm.prefetch.p0", ir.VoidType(), place, *how)
+
     def total(self, v: Any) -> Any:  # noqa: ANN401
         """Sum of float lanes: upper half onto lower half until one is left (ggml's `hsum_float_8`)."""
         while v.type.count > 2:
@@ -125,14 +133,11 @@ def array_intrinsic(parameters: int, result: Any, emit: Callable[..., Any]) -> C
     return compiled
 
 
-def emit_prefetch(b: Any, array: Any, start: Any, size: Any) -> None:  # noqa: ANN401
-    """Ask for bytes that will be wanted soon; they need not be there."""
-    line = 64  # bytes that come together
-    with cgutils.for_range(b, b.udiv(b.add(size, size.type(line - 1)), size.type(line))) as loop:
-        place = b.bitcast(b.gep(array, [b.add(start, b.mul(loop.index, size.type(line)))]), I8.as_pointer())
-        how = [I32(0), I32(2), I32(1)]  # to read, into the cache of the core, data
-        Vectors(b).call("llvm.prefetch.p0", ir.VoidType(), place, *how)
+def _emit_prefetch(b: Any, array: Any, start: Any, size: Any) -> None:  # noqa: ANN401
+    v = Vectors(b)
+    with cgutils.for_range(b, b.udiv(b.add(size, size.type(LINE - 1)), size.type(LINE))) as loop:
+        v.ask(array, b.add(start, b.mul(loop.index, size.type(LINE))))
 
 
 # A kernel function of (bytes, start, size): asks for bytes that will be wanted soon; they need not be there.
-prefetch = array_intrinsic(3, types.void, emit_prefetch)
+prefetch = array_intrinsic(3, types.void, _emit_prefetch)

@@ -190,12 +190,12 @@ def _lane_dot(scheme: Scheme, terms: Sequence[Term]) -> np.float32:
     """Add up float products in the order of `kernels.float_dot`."""
     x = np.concatenate([term.x for term in terms])
     w = np.concatenate([term.block.values for term in terms])
-    acc, whole = np.zeros(scheme.lanes, np.float32), x.size // scheme.lanes * scheme.lanes
-    for n in range(0, whole, scheme.lanes):
-        acc = fma(x[n : n + scheme.lanes], w[n : n + scheme.lanes], acc)
+    acc, whole = np.zeros(scheme.chains, np.float32), x.size // scheme.chains * scheme.chains
+    for n in range(0, whole, scheme.chains):
+        acc = fma(x[n : n + scheme.chains], w[n : n + scheme.chains], acc)
+    acc = acc[: acc.size // 2] + acc[acc.size // 2 :]
     while acc.size > 1:
-        halves = scheme.fold == "halves" or acc.size == scheme.lanes
-        acc = acc[: acc.size // 2] + acc[acc.size // 2 :] if halves else acc[::2] + acc[1::2]
+        acc = acc[::2] + acc[1::2]
     total = acc[0]
     for n in range(whole, x.size):
         total += x[n] * w[n]
