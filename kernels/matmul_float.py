@@ -25,12 +25,12 @@ Real = TypeVar("Real", np.float32, np.float64)
 def _multiplier(scheme: Scheme) -> Callable[..., None]:
     """The product in one order of sums; arguments as `_matmul_f32`."""
     dots, fold, fill = group_dot(scheme), folded(scheme), dequantizer(scheme.element)
-    chains, size, abreast = scheme.chains, scheme.tile, scheme.together
+    chains, tile, abreast = scheme.chains, scheme.tile, scheme.together
 
     @helper(of=scheme)
     def multiply(type, rows, x, tiled, w, acc, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         """Rows start to stop, ROWS at a time and chunk by chunk, against every token: out[token, column + row]."""
-        (tokens, n), length, tiles = x.shape, rows.shape[1], (len(x) + size - 1) // size
+        (tokens, n), length, tiles = x.shape, rows.shape[1], (len(x) + tile - 1) // tile
         codes, scales, mins, d, dmin = row_buffers(CHUNK)
         sums = np.empty((abreast, ROWS), w.dtype)
         for r in range(start, stop, ROWS):
@@ -38,12 +38,14 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
             acc[:] = 0
             for c in range(0, n, CHUNK):
                 count, place = min(CHUNK, n - c), r * length + c * length // n
-                ahead = place + ROWS * length, count * length // n // tiles  # so many bytes for each tile
+                later = c + CHUNK if c + CHUNK < n else 0  # the next columns, of the same rows or the next ones
+                ahead = (r if later else r + ROWS) * length + later * length // n
+                size = min(CHUNK, n - later) * length // n // tiles  # bytes to ask for with each tile
                 for i in range(together):
                     fill(type, count, rows, place + i * length, w, i * STRIDE, codes, scales, mins, d, dmin)
                 if count < chains:
                     continue
-                dots(tiles, count // chains * chains, w, tiled, c * tiles * size, acc, rows, *ahead, length)
+                dots(tiles, count // chains * chains, w, tiled, c * tiles * tile, acc, rows, ahead, size, length)
             left = n % chains
             for first in range(0, tokens, abreast):
                 if together == ROWS and left == 0 and first + abreast <= tokens:
