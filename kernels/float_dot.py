@@ -68,18 +68,18 @@ move = array_intrinsic(4, types.void, _emit_move)
 
 
 def group_dot(scheme: Scheme) -> Callable[..., None]:
-    """A kernel function of (tiles, columns, w, x, first, acc, raw, start, size, apart).
+    """A kernel function of (tiles, columns, w, x, first, acc, raw, start, size).
 
     It adds the products of the first `columns` columns of w (ROWS, STRIDE), a multiple of the chains, with all tokens
     to the chains of acc (tiles, ROWS, tokens of a tile, chains); scheme.element is the type of all arrays. From
     x[first] on x is (tiles, columns / chains, tokens of a tile, chains). Meanwhile it asks for the bytes that will be
-    wanted next: `size` of every row for every tile, rows `apart` from each other, from raw[start] on.
+    wanted next: `size` for every tile, from raw[start] on.
     """
     element, chains, width = scheme.element, scheme.chains, scheme.tile * scheme.chains
     lanes = scheme.together * chains
     pairs = [(i, j) for i in range(ROWS) for j in range(_VECTORS)]
 
-    def one(v: Vectors, columns: Any, w: Any, x: Any, acc: Any, raw: Any, size: Any, apart: Any) -> None:  # noqa: ANN401
+    def one(v: Vectors, columns: Any, w: Any, x: Any, acc: Any, raw: Any, size: Any) -> None:  # noqa: ANN401
         """All rows with the tokens of one tile."""
         b, i64 = v.b, columns.type
         # constant distances from one pointer, which need no registers
@@ -88,31 +88,28 @@ def group_dot(scheme: Scheme) -> Callable[..., None]:
         for pair in pairs:
             b.store(v.load(element, lanes, acc, places[pair]), sums[pair])
         steps = b.udiv(columns, i64(chains))
-        each = b.udiv(b.mul(size, i64(ROWS)), steps)  # bytes to ask for in a step
-        with cgutils.for_range(b, i64(ROWS)) as part:  # the next bytes of one row in each
-            begin, end = (b.udiv(b.mul(steps, p), i64(ROWS)) for p in (part.index, b.add(part.index, i64(1))))
-            ahead = b.sub(b.mul(apart, part.index), b.mul(each, begin))
-            with cgutils.for_range_slice(b, begin, end, i64(1), i64) as (step, _):
-                for line in range(2):
-                    v.ask(raw, b.add(b.add(ahead, b.mul(each, step)), i64(line * LINE)))
-                ws, xs = b.gep(w, [b.mul(step, i64(chains))]), b.gep(x, [b.mul(step, i64(width))])
-                values = [v.load(element, lanes, xs, i64(j * lanes)) for j in range(_VECTORS)]
-                for i in range(ROWS):
-                    row = v.repeated(v.load(element, chains, ws, i64(i * STRIDE)), scheme.together)
-                    for j in range(_VECTORS):
-                        b.store(v.fma(values[j], row, b.load(sums[i, j])), sums[i, j])
+        each = b.udiv(size, steps)  # one after another: whatever jumps disturbs how the processor reads x ahead
+        with cgutils.for_range(b, steps) as loop:
+            for line in range(2):
+                v.ask(raw, b.add(b.mul(loop.index, each), i64(line * LINE)))
+            ws, xs = b.gep(w, [b.mul(loop.index, i64(chains))]), b.gep(x, [b.mul(loop.index, i64(width))])
+            values = [v.load(element, lanes, xs, i64(j * lanes)) for j in range(_VECTORS)]
+            for i in range(ROWS):
+                row = v.repeated(v.load(element, chains, ws, i64(i * STRIDE)), scheme.together)
+                for j in range(_VECTORS):
+                    b.store(v.fma(values[j], row, b.load(sums[i, j])), sums[i, j])
         for pair in pairs:
             v.store(b.load(sums[pair]), acc, places[pair])
 
-    def body(b: Any, tiles: Any, columns: Any, w: Any, x: Any, first: Any, acc: Any, raw: Any, *wanted: Any) -> None:  # noqa: ANN401
-        (start, size, apart), i64 = wanted, tiles.type
+    def body(b: Any, tiles: Any, columns: Any, w: Any, x: Any, first: Any, acc: Any, *wanted: Any) -> None:  # noqa: ANN401
+        (raw, start, size), i64 = wanted, tiles.type
         with cgutils.for_range(b, tiles) as tile:
             tokens = b.gep(x, [b.add(first, b.mul(tile.index, b.mul(columns, i64(scheme.tile))))])
             chains_of_tile = b.gep(acc, [b.mul(tile.index, i64(ROWS * width))])
             ahead = b.gep(raw, [b.add(start, b.mul(size, tile.index))])
-            one(Vectors(b), columns, w, tokens, chains_of_tile, ahead, size, apart)
+            one(Vectors(b), columns, w, tokens, chains_of_tile, ahead, size)
 
-    return array_intrinsic(10, types.void, body)
+    return array_intrinsic(9, types.void, body)
 
 
 def folded(scheme: Scheme) -> Callable[..., None]:

@@ -38,14 +38,13 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
             acc[:] = 0
             for c in range(0, n, CHUNK):
                 count, place = min(CHUNK, n - c), r * length + c * length // n
-                later = c + CHUNK if c + CHUNK < n else 0  # the next columns, of the same rows or the next ones
-                ahead = (r if later else r + ROWS) * length + later * length // n
-                size = min(CHUNK, n - later) * length // n // tiles  # bytes to ask for with each tile
+                ahead = (r + ROWS) * length + ROWS * (c * length // n)  # the next rows, a part with each chunk
                 for i in range(together):
                     fill(type, count, rows, place + i * length, w, i * STRIDE, codes, scales, mins, d, dmin)
                 if count < chains:
                     continue
-                dots(tiles, count // chains * chains, w, tiled, c * tiles * tile, acc, rows, ahead, size, length)
+                size = ROWS * (count * length // n) // tiles
+                dots(tiles, count // chains * chains, w, tiled, c * tiles * tile, acc, rows, ahead, size)
             left = n % chains
             for first in range(0, tokens, abreast):
                 if together == ROWS and left == 0 and first + abreast <= tokens:
@@ -156,8 +155,7 @@ def _product(
     def some(weight: Weight, out: NDArray[Real], column: int, start: int, stop: int) -> None:
         if not hasattr(own, "tiles"):
             own.tiles = _tiled(x, scheme)
-        w = scratch("rows", (ROWS, STRIDE), x.dtype.type)
-        w[:] = 0  # rows that are not there are multiplied too
+        w = scratch("rows", (ROWS, STRIDE), x.dtype.type)  # of which those that are not there are multiplied too
         acc = scratch("chains", (scheme.places(len(x)) * ROWS * scheme.chains,), x.dtype.type)
         compute(int(weight.type), weight.stored, x, own.tiles, w, acc, out, column, start, stop)
 
