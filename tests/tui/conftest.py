@@ -67,8 +67,9 @@ async def until(pilot: Pilot, condition: Callable[[], object]) -> None:
 
 
 def pending(screen: Screen) -> bool:
-    """Whether something will follow the cursor."""
-    return isinstance(screen, MapScreen | ListScreen) and screen.follow.pending
+    """Whether something will follow the cursor, or is painted with the next refresh."""
+    late = isinstance(screen, MapScreen) and screen._changed
+    return late or (isinstance(screen, MapScreen | ListScreen) and screen.follow.pending)
 
 
 async def until_filled(pilot: Pilot) -> MapScreen:
