@@ -2,7 +2,6 @@
 
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
 from store.errors import StoreError
@@ -67,7 +67,7 @@ class TraceWriter:
         self._written: set[Site] = set()
         self._known_absent = absent
         self._last: tuple[NDArray[Any], h5py.Dataset] | None = None
-        self._helpers = ThreadPoolExecutor(2, thread_name_prefix="store")  # a checksum and a sync beside the writing
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="store")  # syncs beside the writing
         self._synced: Future[None] | None = None
         self._groups: dict[int | None, h5py.Group] = {}  # the one that is being written to
 
@@ -136,7 +136,7 @@ class TraceWriter:
         return stored
 
     def finish_layer(self, layer: int) -> None:
-        """Mark a layer complete; it goes to the disk while the next one is computed.
+        """Mark a layer complete; it goes to the disk while the next ones are computed.
 
         The mark outlives the process. Should the machine stop, a mark may be on the disk before its tensors: those
         have their checksums.
@@ -148,8 +148,9 @@ class TraceWriter:
             group.attrs["absent"] = _fixed_text(self._absent(layer, LAYER_STAGES))
             group.attrs["complete"] = True
             self._file.flush()
-            self._wait_for_sync()
-            self._synced = self._helpers.submit(os.fsync, self._file.id.get_vfd_handle())
+            if self._synced is None or self._synced.done():  # else the next one takes this layer too
+                self._wait_for_sync()
+                self._synced = self._helper.submit(os.fsync, self._file.id.get_vfd_handle())
         self._last = None
         self.completed_layers = layer + 1
 
@@ -191,7 +192,7 @@ class TraceWriter:
         for layer in range(unfinished.completed_layers):
             sites = _sites(unfinished, layer)
             parts = [unfinished.stages[site] for site in sites] + [unfinished.states.get(layer)]
-            if not all(part is None or part.checksum == zlib.crc32(part.values.data) for part in parts):
+            if not all(part is None or part.checksum == crc32(part.values.data) for part in parts):
                 return
             output = unfinished.read(Site(layer, LAYER_OUTPUT))
             for site in sites:
@@ -256,18 +257,17 @@ class TraceWriter:
         """Create a dataset as `Group.create_dataset` does, through HDF5's own functions: hundreds are written."""
         from h5py import Dataset, h5a, h5d, h5p, h5s, h5t
 
-        checksum = self._helpers.submit(zlib.crc32, values.data)
         settings = h5p.create(h5p.DATASET_CREATE)
         settings.set_obj_track_times(False)
         kind, shape = h5t.py_create(values.dtype), h5s.create_simple(values.shape)
         dataset = h5d.create(group.id, name.encode(), kind, shape, settings)
         dataset.write(h5s.ALL, h5s.ALL, values)
         attribute = h5a.create(dataset, b"crc32", h5t.STD_U32LE, h5s.create(h5s.SCALAR))
-        attribute.write(np.array(checksum.result(), np.uint32))
+        attribute.write(np.array(crc32(values.data), np.uint32))
         return Dataset(dataset)
 
     def _close(self) -> None:
-        self._helpers.shutdown()
+        self._helper.shutdown()
         with suppress(Exception):  # what finished layers need is on the disk already
             self._file.close()
 
