@@ -6,6 +6,7 @@ New memory costs a page fault every 4 KiB, and clearing it: more than many of th
 import math
 from threading import RLock, local
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,18 +43,17 @@ def lent(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
 
     The arrays of a layer have the sizes of those of the layer before.
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    return np.asarray(_Loan(_take(size))).view(dtype).reshape(shape)
+    block = _take(math.prod(shape) * np.dtype(dtype).itemsize)
+    loan = _Loan(block)
+    finalize(loan, _give_back, block).atexit = False
+    return np.asarray(loan).view(dtype).reshape(shape)
 
 
 class _Loan:
     """What the arrays in lent memory refer to."""
 
     def __init__(self, block: NDArray[np.uint8]) -> None:
-        self._block, self.__array_interface__ = block, block.__array_interface__
-
-    def __del__(self) -> None:
-        _give_back(self._block)
+        self.__array_interface__ = block.__array_interface__
 
 
 _free: dict[int, list[NDArray[np.uint8]]] = {}  # by size

@@ -1,5 +1,8 @@
 """Memory that goes round: lent again only when nothing refers to it, and kept up to a limit."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -49,3 +52,15 @@ def test_arrays_begin_with_a_cache_line(shape):
         assert array.shape == shape
         assert place(array) % memory.LINE == 0
         assert array.flags.writeable
+
+
+def test_a_process_ends_in_silence_while_arrays_are_left():
+    program = """
+import threading, time
+import numpy as np
+from kernels.memory import lent
+np.left_behind = lent((7,), np.float32)
+threading.Thread(target=lambda x=lent((9,), np.float32): time.sleep(60), daemon=True).start()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
