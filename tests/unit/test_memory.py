@@ -58,9 +58,10 @@ def test_a_process_ends_in_silence_while_arrays_are_left():
     program = """
 import threading, time
 import numpy as np
-from kernels.memory import lent
-np.left_behind = lent((7,), np.float32)
-threading.Thread(target=lambda x=lent((9,), np.float32): time.sleep(60), daemon=True).start()
+from kernels import memory
+memory.left_behind = memory.lent((8,), np.float32)
+np.left_behind = memory.lent((7,), np.float32)
+threading.Thread(target=lambda x=memory.lent((9,), np.float32): time.sleep(60), daemon=True).start()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
