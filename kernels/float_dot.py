@@ -102,6 +102,7 @@ def group_dot(scheme: Scheme) -> Callable[..., None]:
             v.store(b.load(sums[pair]), acc, places[pair])
 
     def body(b: Any, tiles: Any, columns: Any, w: Any, x: Any, first: Any, acc: Any, *wanted: Any) -> None:  # noqa: ANN401
+        """The loop over tiles; parameters, shapes and types as `group_dot` says."""
         (raw, start, size), i64 = wanted, tiles.type
         with cgutils.for_range(b, tiles) as tile:
             tokens = b.gep(x, [b.add(first, b.mul(tile.index, b.mul(columns, i64(scheme.tile))))])
@@ -122,6 +123,7 @@ def folded(scheme: Scheme) -> Callable[..., None]:
     lanes, together = scheme.together * chains, 4
 
     def body(b: Any, acc: Any, vector: Any, out: Any, place: Any, apart: Any) -> None:  # noqa: ANN401
+        """Four rows at a time; parameters, shapes and types as `folded` says."""
         v, i64 = Vectors(b), vector.type
         tile, inside = b.udiv(vector, i64(_VECTORS)), b.urem(vector, i64(_VECTORS))
         first = b.add(b.mul(tile, i64(ROWS * width)), b.mul(inside, i64(lanes)))
