@@ -40,7 +40,9 @@ def patient(monkeypatch):
     async def press_when_ready(pilot: Pilot, *keys: str) -> None:
         for key in keys:
             await press(pilot, key)
-            await until(pilot, lambda: pilot.app.screen.is_mounted and not pending(pilot.app.screen))
+            await until(
+                pilot, lambda: pilot.app._exit or (pilot.app.screen.is_mounted and not pending(pilot.app.screen))
+            )
 
     monkeypatch.setattr(Pilot, "_wait_for_screen", wait_for_those_that_stay)
     monkeypatch.setattr(Pilot, "press", press_when_ready)

@@ -62,12 +62,12 @@ ACTIONS: tuple[Action, ...] = (
         show=True,
     ),
     Action("map", "r", "resume", "Resume", "Go on with a capture that was stopped.", show=True),
-    Action("map", "enter", "app.open_cell", "Elements", "Go into the cell: every element of it.", show=True),
+    Action("map", "enter", "app.open_cell", "Open", "Go into the cell: every element of it.", show=True),
     Action("map", "b", "app.bisect", "Bisect", "Go to the first cell that is really wrong, and say why.", show=True),
     Action(
         "map", "i", "app.cycle_aspect", "View", "Observed, local, inherited, amplification, local / floor.", show=True
     ),
-    Action("map", "n", "next_outside(1)", "Next !", "Go to the next cell out of band.", show=True),
+    Action("map", "n", "next_outside(1)", "Next", "Go to the next cell out of band.", show=True),
     Action("map", "N", "next_outside(-1)", "Previous !", "Go to the previous cell out of band."),
     Action("map", "m", "cycle_metric(1)", "Metric", "Show the next metric.", show=True),
     Action("map", "M", "cycle_metric(-1)", "Previous metric", "Show the previous metric."),
