@@ -21,6 +21,7 @@ from store.foreign.trace import GGML_ORDER, LLAMA_CPP, UNKNOWN_ORDER, ForeignTra
 from store.model_file import ModelFile
 from store.text import printable
 
+_FLOAT_CACHES = {"f32", "f16", "bf16", "None"}
 _FUSED_SILU = "llama.cpp fuses it into ffn_swigl and never stores it"
 _UNSAID = {
     "model_sha256": "No checksum of the model is there: that it was this model is your word.",
@@ -78,6 +79,8 @@ def _observed(graph: Graph) -> Iterator[tuple[str, Any]]:
         types = {node.type for node in graph.nodes if node.op == "SET_ROWS" and node.name.startswith(f"cache_{part}_l")}
         if len(types) == 1:
             yield f"type_{part}", types.pop()
+        if (side := graph.turned(part)) is not None:
+            yield f"turned_{part}", side
     yield "batches", graph.batches()
     if graph.outputs is not None:
         yield "outputs", graph.outputs
@@ -106,12 +109,23 @@ def _floats(node: Node) -> NDArray[np.floating[Any]]:
 
 def _notes(meta: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[str]:
     if observed.get("flash_attention") == "on":
-        yield (
-            "Flash attention was on: scores and softmax were never stored, K and V entered as float16 whatever the "
-            "cache holds, and sums over V were kept in float16 for prompts of fewer than 64 tokens."
+        kept = {str(observed.get(f"type_{part}")) for part in "kv"}
+        floats = (
+            "K and V entered as float16 whatever the cache holds" if kept <= _FLOAT_CACHES else "K and V were blocks"
         )
+        sums = (
+            ", and sums over V were kept in float16 for prompts of fewer than 64 tokens"
+            if kept <= {"f16", "f32"}
+            else ""
+        )
+        yield f"Flash attention was on: scores and softmax were never stored, {floats}{sums}."
     elif "f16" in (observed.get("type_k"), observed.get("type_v")):
         yield "The KV cache was float16: q, k, v and the probabilities were rounded to float16 inside attention."
+    if "turned_k" in observed or "turned_v" in observed:
+        yield (
+            "Because of its quantized cache the engine turned q, k and v by Walsh-Hadamard matrices before attention "
+            "and what came of it back; the stages here are those before and after."
+        )
     if meta.get("repack"):
         yield "Weights were repacked: products are summed in another order, and differently for the last rows of four."
     batches, outputs = observed["batches"], observed.get("outputs")

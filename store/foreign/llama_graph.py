@@ -20,6 +20,9 @@ NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias)")
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
+_CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
+_SIDES = (64, 128, 256, 512)
+_TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
 
@@ -54,18 +57,24 @@ _MEANING: dict[tuple[str, str], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: its values if they were kept, the ggml type, and the names of what it was computed from."""
+    """One node: its values if they were kept, the ggml type, and the names of what it was computed from.
+
+    channels : values per row where the shape of the node itself does not tell.
+    """
 
     name: str
     op: str
     type: str
     sources: tuple[str, ...]
     array: StoredArray | None
+    channels: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, channels) of the values, heads flattened."""
         shape = self.array.shape if self.array is not None else ()
+        if self.channels is not None and math.prod(shape) % self.channels == 0:
+            return math.prod(shape) // self.channels, self.channels
         if self.op in _HEADED and len(shape) == 2:
             shape = (1, *shape)  # the axis of a single token is not written
         if len(shape) not in (2, 3):
@@ -111,6 +120,12 @@ class Graph:
         multiplied = any(self.slots.get((layer, slot)) for slot in ("qkv_matmul", "matmul.q"))
         return multiplied and not any(self.slots.get((layer, slot)) for slot in ("qkv_bias", *_BIASES))
 
+    def turned(self, part: str) -> int | None:
+        """Return the side of the Walsh-Hadamard matrix that turns K ("k") or V ("v"); None if nothing turns it."""
+        turning = (node for node in self.nodes if node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format(part),))
+        sides = (node.array.shape[-1] for node in turning if node.array is not None and node.array.shape)
+        return next((side for side in sides if side in _SIDES), None)
+
     def batches(self) -> tuple[int, ...]:
         """Return how many tokens each batch of the prompt had."""
         return tuple(node.shape[0] for node in self.slots.get((None, "embedding"), ()))
@@ -123,6 +138,10 @@ class Graph:
             return self._stacked(slots[layer, "attn_out.biased"])
         if stage == "lm_head" and (layer, stage) not in slots and self.logits is not None:
             return self._stacked([Node("logits", "", "f32", (), self.logits)])
+        if stage == "attention" and (turned := slots.get((layer, "attention.turned_back"))):
+            before = slots.get((layer, "attention"), ())
+            channels = before[0].shape[1] if before else None
+            return self._stacked([replace(node, channels=channels) for node in turned]) if channels else None
         if (layer, stage) in slots:
             return self._stacked(slots[layer, stage])
         if stage == "qkv_matmul":
@@ -236,6 +255,10 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None
         meaning, layer = "attention", int(query[1]) if query is not None else layer
+    elif meaning is None and node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format("v"),):
+        context = _CONTEXT.match(node.sources[1]) if node.sources[1:] else None
+        if context is not None:  # the same matrix turned V before; it is its own inverse
+            meaning, layer = "attention.turned_back", int(context[1])
     elif meaning is None and node.op in ("MUL_MAT", "ADD"):
         output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
         if output is not None:  # the node itself has no name in qwen2 graphs

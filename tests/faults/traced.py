@@ -27,6 +27,8 @@ _LLAMA_SETTINGS = (
     {"flash": "on"},
     {"flash": "auto", "kv": "f16", "repack": True},
     {"kv": "f16"},
+    {"flash": "on", "kv": "q8_0"},
+    {"flash": "on", "kv": "q8_0,q4_0"},
     {"threads": 2},
     {"batch": 2},
     {"batch": 3, "threads": 2, "kv": "f16"},

@@ -21,6 +21,7 @@ from tests.memory_model import random_model
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.detail import cell_detail
 from workbench.bisect.engines import FLOAT32, arithmetic_of
+from workbench.bisect.kv_cache import KvCache
 from workbench.bisect.question import bisect_pair, open_pair
 from workbench.bisect.views import views
 
@@ -254,8 +255,8 @@ def test_settings_of_the_engine_are_understood(place, tmp_path):
         assert found.unit == FLOAT32
         assert "half precision" in found.notes[0]
     coarse = arithmetic_of(replace(clean, observed={**clean.observed, "type_v": "q8_0"}))
-    assert coarse.attention_unit > 2.0**-8
-    assert "relative rounding of 0.031 only: the KV cache was f32 and q8_0" in coarse.notes[0]
+    assert coarse.cache == KvCache("f32", "q8_0")
+    assert "what its cache keeps of K and V only: the KV cache was f32 and q8_0" in coarse.notes[0]
     assert arithmetic_of(replace(clean, observed={}, settings={"flash": [1], "kv": {}})).attention_unit > 2.0**-8
     silent = replace(clean, observed={}, settings={})
     assert "whether flash attention was on is not there" in arithmetic_of(silent).notes[0]

@@ -108,6 +108,7 @@ def test_an_engine_that_is_not_installed_is_named(tmp_path, monkeypatch, capsys,
     [
         (["m.gguf", "--engine", "transformers"], "m.gguf is gguf, which cannot be recorded with this engine"),
         (["hf", "--kv", "f16"], "--kv is no setting of transformers"),
+        (["m.gguf", "--kv", "q8_0,f16,f16"], "give one type, or those of K and V with a comma, of f32, f16"),
         (["hf/model.safetensors"], "give the folder"),
         (["m.gguf", "-o", "m.gguf"], "m.gguf exists"),
         (["m.gguf", "--python", "nowhere"], "--python nowhere cannot be run"),
@@ -163,6 +164,7 @@ def test_the_settings_of_llama_cpp_take_effect_and_are_recorded(tmp_path, capsys
     cases = {
         ("--flash", "on"): {"flash": 1, "flash_attention": "on"},
         ("--flash", "auto", "--kv", "f16"): {"flash": -1, "kv": "f16", "flash_attention": "on", "type_k": "f16"},
+        ("--flash", "on", "--kv", "f16,bf16"): {"kv": "f16,bf16", "type_k": "f16", "type_v": "bf16"},
         ("--kv", "f16"): {"kv": "f16", "type_v": "f16", "flash_attention": "off"},
         ("--repack",): {"repack": 1},
         ("--batch", "2"): {"n_ubatch": 2, "batches": (2, 2, 1)},

@@ -7,12 +7,13 @@ from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
 from store.foreign import ForeignTrace
 from store.text import printable
+from workbench.bisect.kv_cache import KINDS, KvCache
 
 FLOAT32 = 2.0**-24  # relative rounding of one operation
 _HALF = 2.0**-11
-# Rounding of what llama.cpp keeps of K and V; f16 is its default, and a quantized cache is coarser than any of these.
-_CACHES = {"f32": FLOAT32, "f16": _HALF, "unknown": _HALF, "bf16": 2.0**-8}
-_QUANTIZED_CACHE = 2.0**-5
+# Rounding of what llama.cpp keeps of K and V as floats; f16 is its default.
+_CACHES = {"f32": FLOAT32, "f16": _HALF, "unknown": _HALF, "bf16": 2.0**-8, **dict.fromkeys(KINDS, FLOAT32)}
+_STRANGE_CACHE = 2.0**-5
 # Path and rounding by the precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
 _DTYPES = {
     "float64": ("f64", FLOAT32),
@@ -27,12 +28,14 @@ class Arithmetic:
     """How an engine computed.
 
     unit, attention_unit : relative rounding of its own numbers, and of those inside attention.
+    cache : how K and V are kept where that is coarser than floats.
     notes : sentences about what that leaves unchecked or had to be taken for granted.
     """
 
     path: F32Path
     unit: float = FLOAT32
     attention_unit: float = FLOAT32
+    cache: KvCache | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -57,7 +60,7 @@ def _transformers(trace: ForeignTrace) -> Arithmetic:
     dtype = trace.settings.get("dtype")
     if dtype is None:
         path, unit = _DTYPES["float32"]
-        return Arithmetic(numeric_path(path), unit, unit, ("It was checked as a float32 run.",))
+        return Arithmetic(numeric_path(path), unit, unit, notes=("It was checked as a float32 run.",))
     if str(dtype) not in _DTYPES:
         raise WorkbenchError(
             f"{printable(trace.path.name)} was computed in {printable(str(dtype), 40)}, which cannot be checked; "
@@ -65,13 +68,14 @@ def _transformers(trace: ForeignTrace) -> Arithmetic:
         )
     path, unit = _DTYPES[str(dtype)]
     notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if unit > FLOAT32 else ()
-    return Arithmetic(numeric_path(path), unit, unit, notes)
+    return Arithmetic(numeric_path(path), unit, unit, notes=notes)
 
 
 def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
-    """Attention in half precision where K and V are kept so, or flash attention casts them."""
+    """Attention in half precision where K and V are kept so, or flash attention casts them; or in quantized blocks."""
     flash = trace.observed.get("flash_attention", {"0": "off", "1": "on"}.get(str(trace.settings.get("flash"))))
-    kinds = {str(trace.observed.get(f"type_{part}", trace.settings.get("kv", "unknown"))) for part in "kv"}
+    cache = _cache_of(trace)
+    kinds = {cache.type_k, cache.type_v}
     path = numeric_path("ggml")
     if flash == "off" and kinds == {"f32"}:
         return Arithmetic(path)
@@ -79,15 +83,27 @@ def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
     if flash != "off":
         reasons.append("flash attention was on" if flash == "on" else "whether flash attention was on is not there")
     if kinds != {"f32"}:
-        names = " and ".join(printable(kind, 20) for kind in sorted(kinds))
-        reasons.append(
-            f"the KV cache was {names}" if "unknown" not in kinds else "the type of the KV cache is not there"
-        )
-    unit = max(_HALF if flash != "off" else FLOAT32, *(_CACHES.get(kind, _QUANTIZED_CACHE) for kind in kinds))
+        reasons.append("the type of the KV cache is not there" if "unknown" in kinds else _cache_words(cache))
+    unit = max(_HALF if flash != "off" else FLOAT32, *(_CACHES.get(kind, _STRANGE_CACHE) for kind in kinds))
     words = "half precision" if unit == _HALF else f"a relative rounding of {unit:.2g}"
-    return Arithmetic(
-        path, attention_unit=unit, notes=(f"Attention was checked to {words} only: {', '.join(reasons)}.",)
-    )
+    if cache.quantized:
+        words = "what its cache keeps of K and V"
+    note = f"Attention was checked to {words} only: {', '.join(reasons)}."
+    return Arithmetic(path, attention_unit=unit, cache=cache if cache.quantized else None, notes=(note,))
+
+
+def _cache_of(trace: ForeignTrace) -> KvCache:
+    """How K and V were kept: what the nodes prove, else what the settings say."""
+    said = str(trace.settings.get("kv", "unknown")).split(",")
+    seen = trace.observed
+    types = str(seen.get("type_k", said[0])), str(seen.get("type_v", said[-1]))
+    return KvCache(*types, seen.get("turned_k", 0), seen.get("turned_v", 0))
+
+
+def _cache_words(cache: KvCache) -> str:
+    names = " and ".join(printable(kind, 20) for kind in sorted({cache.type_k, cache.type_v}))
+    turned = "" if not (cache.turned_k or cache.turned_v) else ", turned by Walsh-Hadamard matrices"
+    return f"the KV cache was {names}{turned}"
 
 
 def _apr(_trace: ForeignTrace) -> Arithmetic:

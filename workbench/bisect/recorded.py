@@ -15,12 +15,14 @@ from kernels.forward import At, Model, evaluate, inputs_of
 from kernels.paths import Array, F32Path
 from kernels.stages import Site, execution_order
 from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.kv_cache import KvCache
 from workbench.bisect.noise import FLOAT32, float_noise
 from workbench.bisect.runtime_mistakes.mistake import Values, units_off
 from workbench.bisect.verdict import LIMIT
 
 Rows = NDArray[np.int64]
 _OVER_TOKENS = ("q_post_rope", "k_post_rope", "attention")  # stages that need every token
+_PERHAPS = 6.0  # times its predicted size that the rounding of a cache may have in the worst channel or token
 _LINEAR = ("qkv_bias", "post_attn_residual", "post_ffn_residual", "layer_output")  # hand on what their inputs round
 
 
@@ -43,6 +45,7 @@ class Reader:
 
     unit : relative rounding of the engine's own numbers (2^-24 for float32, 2^-9 for bfloat16).
     attention_unit : the same for attention, where keys and values may be kept in half precision.
+    cache : how keys and values are kept where that is coarser than floats.
     """
 
     model: Model
@@ -51,11 +54,15 @@ class Reader:
     tokens: tuple[int, ...]
     unit: float = FLOAT32
     attention_unit: float = FLOAT32
+    cache: KvCache | None = None
 
     def noise(self, site: Site, inputs: Mapping[str, Array], right: Array) -> Values:
         """What float rounding may do to every element of a stage."""
         unit = self.attention_unit if site.stage == "attention" else self.unit
-        return float_noise(site.stage, self.at(site), inputs, right, unit)
+        noise = float_noise(site.stage, self.at(site), inputs, right, unit)
+        if site.stage == "attention" and self.cache is not None:
+            noise = noise + _PERHAPS / LIMIT * self.cache.noise(self.at(site), inputs)
+        return noise
 
     def at(self, site: Site) -> At:
         """Where a stage is evaluated."""

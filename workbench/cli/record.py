@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import json_option, print_json, token_options
+from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
     from store.foreign import ForeignTrace
@@ -19,6 +20,14 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "llama.cpp": {"repack": False, "flash": "off", "kv": "f32", "threads": None, "batch": 512},
     "transformers": {"dtype": "float32"},
 }
+
+
+def _cache_types(_context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    """Check the types of K and V that the user gave."""
+    names = [] if given is None else given.split(",")
+    if len(names) > 2 or any(name not in CACHE_TYPES for name in names):
+        raise click.BadParameter(f"give one type, or those of K and V with a comma, of {', '.join(CACHE_TYPES)}")
+    return given
 
 
 @click.command()
@@ -35,7 +44,12 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 )
 @click.option("--repack/--no-repack", default=None, help="llama.cpp: rearrange the weights; off unless asked for.")
 @click.option("--flash", type=click.Choice(["on", "off", "auto"]), help="llama.cpp: flash attention; off by default.")
-@click.option("--kv", type=click.Choice(["f32", "f16"]), help="llama.cpp: type of the KV cache; f32 by default.")
+@click.option(
+    "--kv",
+    metavar="TYPE|K,V",
+    callback=_cache_types,
+    help=f"llama.cpp: type of the KV cache, or of K and of V; f32 by default. {' '.join(CACHE_TYPES)}",
+)
 @click.option("--threads", type=click.IntRange(1, 512), help="llama.cpp: threads; by default all CPUs.")
 @click.option("--batch", type=click.IntRange(1, 65536), help="llama.cpp: tokens computed at a time; 512 by default.")
 @click.option(

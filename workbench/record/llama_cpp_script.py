@@ -18,7 +18,10 @@ VIEWS = ("NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE")
 CACHE_WRITES = ("SET_ROWS", "CPY")  # the whole KV buffer, which no stage needs: listed, not sent
 NUMPY_TYPES = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "i32": "<i4", "f64": "<f8"}
 FLASH = {"auto": -1, "off": 0, "on": 1}
-KV_TYPES = {"f32": 0, "f16": 1}
+# enum ggml_type of what llama.cpp keeps K and V in; a quantized V needs flash attention.
+CACHE_TYPES = {
+    "f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20,
+}  # fmt: skip
 MIN_CONTEXT = 64
 LOG_ERROR = 4
 
@@ -180,11 +183,17 @@ def load(llama: Any, job: dict[str, Any]) -> Any:
     return model
 
 
+def cache_types(job: dict[str, Any]) -> tuple[str, str]:
+    """Return the types of K and of V: a job names both ("q8_0,f16"), or one for both."""
+    keys, _, values = job["kv"].partition(",")
+    return keys, values or keys
+
+
 def context(llama: Any, model: Any, job: dict[str, Any], callback: Any) -> Any:
     """Make a context with the settings of the job, and the callback that sees every node."""
     tokens = len(job["tokens"])
     parameters = llama.llama_context_default_params()
-    kv = KV_TYPES[job["kv"]]
+    keys, values = (CACHE_TYPES[name] for name in cache_types(job))
     assign(
         parameters,
         n_ctx=max(MIN_CONTEXT, tokens),
@@ -194,8 +203,8 @@ def context(llama: Any, model: Any, job: dict[str, Any], callback: Any) -> Any:
         n_threads_batch=job["threads"],
         flash_attn_type=FLASH[job["flash"]],
         offload_kqv=False,
-        type_k=kv,
-        type_v=kv,
+        type_k=keys,
+        type_v=values,
         cb_eval=callback,
     )
     made = llama.llama_init_from_model(model, parameters)
