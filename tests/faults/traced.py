@@ -147,8 +147,10 @@ def _transformers(batch: _Batch) -> Iterator[Case]:
 def _llama_cpp(python: str) -> Iterator[Case]:
     for number, settings in enumerate(_LLAMA_SETTINGS):
         for at, format in enumerate(("gguf-f16", "gguf-q8_0", "gguf-q4_k_m")):
-            names = [name for name in _MODELS if FORMATS[format].fits(plain(name))]
-            model = plain(names[(number + at) % len(names)])
+            block = 32 if "q" in str(settings.get("kv")) else 1  # llama.cpp refuses heads of other sizes
+            models = [plain(name) for name in _MODELS if FORMATS[format].fits(plain(name))]
+            models = [model for model in models if model.config.head_dim % block == 0]
+            model = models[(number + at) % len(models)]
             words = " ".join(f"{key}={value}" for key, value in settings.items()) or "plain"
             prepare = partial(_record, model, format, _LLAMA | settings, python)
             yield Case(f"llama.cpp {words}", "none", model.name, f"{format} trace", None, prepare)
