@@ -1,0 +1,70 @@
+"""GGUF files that are no language model by themselves, and what is known of those of other architectures."""
+
+import re
+from collections.abc import Mapping
+
+from kernels.errors import UnsupportedModelError
+from store.fields import Fields
+from store.layout import interleaved_tensors
+from store.model_file import ModelFile
+from store.stored_model import TensorInfo
+from store.text import printable
+
+# Architectures whose converters turn the rows of q and k for adjacent pairs (llama.cpp's conversion/, 2026-11).
+_INTERLEAVED = frozenset(
+    "llama llama-embed mistral3 smollm3 arcee granite granitemoe deci internlm2 minicpm baichuan xverse olmo arctic "
+    "bailingmoe deepseek llada nanbeige chameleon".split()
+)
+_KINDS = {
+    "adapter": "a LoRA adapter; merge it into its base model (`llama-export-lora`) and give the result",
+    "imatrix": "an importance matrix, which guides quantization; give the model that it was made of",
+    "mmproj": "the projector of a vision or audio model; give the GGUF of the language model that belongs to it",
+}
+_PART = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL | re.ASCII)
+
+
+def require_model(file: ModelFile, metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise UnsupportedModelError, saying what it is and what to give instead, for all but a whole language model."""
+    fields = Fields(file.shown, metadata)
+    parts = fields.integer("split.count", low=0)
+    if parts is not None and parts > 1:
+        number = (fields.integer("split.no", low=0) or 0) + 1
+        raise UnsupportedModelError(
+            f"{file.shown} is one of {parts} parts of a model, number {number}{_other_parts(file, parts)}; join them "
+            "with `llama-gguf-split --merge FIRST_PART WHOLE.gguf` and give the result."
+        )
+    kind = fields.text("general.type")
+    if kind == "model" or kind is None:
+        kind = "mmproj" if fields.text("general.architecture") == "clip" else None
+    if kind in _KINDS:
+        raise UnsupportedModelError(f"{file.shown} is {_KINDS[kind]}.")
+    if not tensors and "tokenizer.ggml.tokens" in metadata:
+        raise UnsupportedModelError(f"{file.shown} holds a vocabulary and no tensors; give the model itself.")
+
+
+def _other_parts(file: ModelFile, count: int) -> str:
+    """Which other parts lie beside this one, by the names that llama.cpp gives them; empty for other names."""
+    match = _PART.fullmatch(file.path.name)
+    if match is None or count > 99_999:
+        return ""
+    names = [f"{match[1]}-{number:05d}-of-{count:05d}.gguf" for number in range(1, min(count, 1000) + 1)]
+    others = [name for name in names if name != file.path.name]
+    missing = [name for name in others if not (file.path.parent / name).is_file()]
+    if not missing:
+        return f" (beside it lie the others, {_listed(others)})"
+    return f" (beside it lie {len(others) - len(missing)} others; {_listed(missing)} is not there)"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(printable(name, 120) for name in names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def interleaved_rows(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]) -> dict[str, int]:
+    """Return the q and k tensors with rows in adjacent-pair order of any architecture, as far as heads are known."""
+    architecture = metadata.get("general.architecture")
+    if architecture not in _INTERLEAVED:
+        return {}
+    heads = metadata.get(f"{architecture}.attention.head_count")
+    kv_heads = metadata.get(f"{architecture}.attention.head_count_kv", heads)
+    counts = [count for count in (heads, kv_heads) if isinstance(count, int) and not isinstance(count, bool) and count]
+    return interleaved_tensors(tensors, *counts) if len(counts) == 2 else {}
