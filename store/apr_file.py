@@ -76,12 +76,13 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     tensors = dict(found.tensors)
     interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
     config = _config(file, fields, architecture, rope_type, tensors, doubts)
-    problems = check_tensors(file.shown, tensors, config)
+    problems, unused = check_tensors(file.shown, tensors, config)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return Artifact(
         path=found.path,
         format=found.format,
         config=config,
+        unused=unused,
         tensors=tensors,
         sources=found.sources,
         problems=(*found.problems, *problems, *doubts),

@@ -12,9 +12,13 @@ __all__ = ["Artifact", "Format", "TensorInfo", "open_artifact"]
 
 @dataclass(kw_only=True)
 class Artifact(StoredModel):
-    """A model whose every tensor that the forward needs is known to be there with the right shape."""
+    """A model whose every tensor that the forward needs is known to be there with the right shape.
+
+    unused : names of tensors that are stored, and that the forward does not use.
+    """
 
     config: ModelConfig
+    unused: tuple[str, ...] = ()
 
     @property
     def tied(self) -> bool:

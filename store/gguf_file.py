@@ -32,6 +32,7 @@ _REFUSED = (
     "attention.clamp_kqv",
     "attention.max_alibi_bias",
 )
+_OUTPUT_BIAS = "output.bias"
 _VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "llama": "spm"}
 
 
@@ -66,13 +67,15 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     tensors = dict(found.tensors)
     fields = Fields(file.shown, _uniform(file.shown, metadata), f"{architecture}.")
     config = _config(file, architecture, fields, tensors)
-    problems = check_tensors(file.shown, tensors, config) + _odd_settings(file, fields, config)
+    problems, unused = check_tensors(file.shown, tensors, config)
+    problems += _odd_settings(file, fields, tensors, config)
     problems += refused_by_llama_cpp(file.shown, fields, found.tensors, config)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return Artifact(
         path=found.path,
         format=found.format,
         config=config,
+        unused=unused,
         tensors=tensors,
         sources=found.sources,
         problems=(*found.problems, *problems),
@@ -144,9 +147,14 @@ def _single(file: str, key: str, values: LazyArray) -> object:
     return distinct.pop()
 
 
-def _odd_settings(file: ModelFile, fields: Fields, config: ModelConfig) -> list[str]:
+def _odd_settings(file: ModelFile, fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelConfig) -> list[str]:
     """Refuse settings that change the computation; return sentences about those that only look like it."""
     fields.refuse(*_REFUSED)
+    if config.architecture == "qwen2" and _OUTPUT_BIAS in tensors:
+        raise UnsupportedModelError(
+            f"{file.shown} has the tensor {_OUTPUT_BIAS}, which llama.cpp adds to the logits of qwen2 and this program "
+            "does not; use a model without it."
+        )
     scale = fields.number("attention.scale") if fields.find("attention.scale")[1] else None
     if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
         raise UnsupportedModelError(

@@ -12,8 +12,27 @@ from store.text import printable
 
 # Architectures whose converters turn the rows of q and k for adjacent pairs (llama.cpp's conversion/, 2026-11).
 _INTERLEAVED = frozenset(
-    "llama llama-embed mistral3 smollm3 arcee granite granitemoe deci internlm2 minicpm baichuan xverse olmo arctic "
-    "bailingmoe deepseek llada nanbeige chameleon".split()
+    [
+        "llama",
+        "llama-embed",
+        "mistral3",
+        "smollm3",
+        "arcee",
+        "granite",
+        "granitemoe",
+        "deci",
+        "internlm2",
+        "minicpm",
+        "baichuan",
+        "xverse",
+        "olmo",
+        "arctic",
+        "bailingmoe",
+        "deepseek",
+        "llada",
+        "nanbeige",
+        "chameleon",
+    ]
 )
 _KINDS = {
     "adapter": "a LoRA adapter; merge it into its base model (`llama-export-lora`) and give the result",

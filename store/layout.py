@@ -1,6 +1,6 @@
 """Which tensors a llama or qwen2 decoder is made of, and whether a file has them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
@@ -103,10 +103,10 @@ def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
             raise ArtifactError(f"{file} is malformed: tensors {both} overlap; convert or download it again.")
 
 
-def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:
+def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> tuple[list[str], tuple[str, ...]]:
     """Check the tensors against the configuration; fused q/k/v tensors are replaced in `tensors` by their parts.
 
-    Returns sentences about what is odd. Raises ArtifactError for a required tensor that is missing or has another
+    Returns sentences about what is odd, and the names of tensors that are not used. Raises ArtifactError for a required tensor that is missing or has another
     shape, UnsupportedModelError for a layer tensor that the forward does not compute with.
     """
     for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
@@ -118,13 +118,16 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
         _check(file, tensors[name], shape)
         known.add(name)
     problems = _check_biases(file, tensors, config, known)
-    return problems + _unused(file, tensors, known, config)
+    unused = _unused(file, tensors, known, config)
+    if unused:
+        problems.append(f"{file} stores {counted([info.raw_name for info in unused])} that the forward does not use.")
+    return problems, tuple(info.name for info in unused)
 
 
 def _check(file: str, info: TensorInfo, shape: Shape) -> None:
     """Raise unless the forward can read a tensor and it has the right shape."""
     if not isinstance(info.type, TensorType):
-        raise unsupported_type(file, info.raw_name, info.type.name)
+        raise unsupported_type(file, info.raw_name, info.type.name + info.type.note)
     if info.shape != shape:
         raise ArtifactError(
             f"{file}: tensor {_both_names(info)} has the shape {show_shape(info.shape)} where the configuration "
@@ -175,7 +178,8 @@ def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     return []
 
 
-def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: ModelConfig) -> list[str]:
+def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: ModelConfig) -> list[TensorInfo]:
+    """Tensors that the forward does not use; UnsupportedModelError for those of its layers."""
     unused = [info for name, info in tensors.items() if name not in known]
     for info in unused:
         layer = layer_of(info.name)
@@ -184,10 +188,13 @@ def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: 
                 f"{file} has the tensor {_both_names(info)}, which this program does not compute with; supported "
                 f"are llama and qwen2 decoders with plain projections, q/k/v biases and RMS norms."
             )
-    if not unused:
-        return []
-    names = ", ".join(printable(info.raw_name, 80) for info in unused[:3]) + (", …" if len(unused) > 3 else "")
-    return [f"{file} stores {len(unused)} tensors that the forward does not use: {names}."]
+    return unused
+
+
+def counted(names: Sequence[str]) -> str:
+    """Say how many tensors there are and which are the first: 5 tensors (a, b, c, …)."""
+    listed = ", ".join(printable(name, 80) for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} tensor{'s' * (len(names) != 1)} ({listed})"
 
 
 def unsupported_type(file: str, tensor: str, type: str) -> UnsupportedModelError:

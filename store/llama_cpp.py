@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 
 from kernels.config import ModelConfig
 from store.fields import Fields
+from store.layout import counted
 from store.stored_model import TensorInfo
-from store.text import printable
 from store.vocabulary import LazyArray
 
 _WHOLE = {"token_embd.weight", "output_norm.weight", "output.weight"}
@@ -39,8 +39,7 @@ def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelCon
         if (match := known.fullmatch(info.raw_name)) is None or int(match["layer"] or 0) >= max(layers - unused, 1)
     ]
     if left:
-        names = ", ".join(printable(name, 80) for name in left[:3]) + (", …" if len(left) > 3 else "")
-        yield f"it holds {len(left)} tensors that {config.architecture} models are not made of there ({names})"
+        yield f"it holds {counted(left)} that {config.architecture} models are not made of there"
     tokens = fields.values.get("tokenizer.ggml.tokens")
     if isinstance(tokens, LazyArray) and len(tokens) != config.vocab_size:
         yield f"its vocabulary has {len(tokens)} tokens and its embedding {config.vocab_size} rows"

@@ -58,11 +58,13 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     _check_supported(fields)
     tensors = dict(found.tensors)
     config = _config(fields, has_lm_head=LM_HEAD in tensors)
-    problems = check_tensors(file.shown, tensors, config) + _odd_settings(fields, config)
+    problems, unused = check_tensors(file.shown, tensors, config)
+    problems += _odd_settings(fields, config)
     return Artifact(
         path=found.path,
         format=found.format,
         config=config,
+        unused=unused,
         tensors=tensors,
         sources=found.sources,
         problems=(*found.problems, *problems),

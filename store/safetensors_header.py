@@ -57,7 +57,7 @@ def _entry(file: ModelFile, start: int, name: str, entry: object) -> TensorInfo:
             "place; download it again."
         )
     begin, end = offsets
-    kind = safetensors_type(dtype)
+    kind = safetensors_type(printable(dtype, 40))
     file.require(start + begin, max(end - begin, 0), f"tensor {printable(name, 80)}")
     nbytes = _bytes(kind, shape)
     if end < begin or nbytes not in (None, end - begin):

@@ -43,7 +43,7 @@ class TensorInfo:
     def unread(self) -> str | None:
         """Why the values cannot be had, None if they can."""
         if not isinstance(self.type, TensorType):
-            return f"type {printable(self.type.name, 80)} cannot be read yet"
+            return f"type {self.type.name}{self.type.note} cannot be read yet"
         return None if self.nbytes else "it is empty"
 
 

@@ -13,10 +13,12 @@ class OtherType:
     """A type whose tensors are located but not turned into numbers.
 
     block : elements and bytes of a block; None where they are not known.
+    note : what else there is to say of it, to be put behind the name.
     """
 
     name: str
     block: Block | None = None
+    note: str = ""
 
 
 StoredType = TensorType | OtherType
@@ -27,19 +29,17 @@ def block_of(type: StoredType) -> Block | None:
     return type.block if isinstance(type, OtherType) else BLOCKS[type]
 
 
-_REMOVED = ", removed from llama.cpp"
-_PACKED = ", removed from llama.cpp, which packs the plain type itself"
-
+_REMOVED = frozenset((4, 5, 31, 32, 33, 36, 37, 38))
 # ggml.h, `enum ggml_type`, and the block sizes of ggml-common.h (llama.cpp of 2026-11); removed ones as they last were.
 _GGML: dict[int, OtherType] = {
-    code: OtherType(name, Block(elements, size))
+    code: OtherType(name, Block(elements, size), " (removed from llama.cpp)" if code in _REMOVED else "")
     for code, name, elements, size in (
         (0, "F32", 1, 4),
         (1, "F16", 1, 2),
         (2, "Q4_0", 32, 18),
         (3, "Q4_1", 32, 20),
-        (4, f"Q4_2{_REMOVED}", 16, 10),
-        (5, f"Q4_3{_REMOVED}", 16, 12),
+        (4, "Q4_2", 16, 10),
+        (5, "Q4_3", 16, 12),
         (6, "Q5_0", 32, 22),
         (7, "Q5_1", 32, 24),
         (8, "Q8_0", 32, 34),
@@ -65,14 +65,14 @@ _GGML: dict[int, OtherType] = {
         (28, "F64", 1, 8),
         (29, "IQ1_M", 256, 56),
         (30, "BF16", 1, 2),
-        (31, f"Q4_0_4_4{_PACKED}", 32, 18),
-        (32, f"Q4_0_4_8{_PACKED}", 32, 18),
-        (33, f"Q4_0_8_8{_PACKED}", 32, 18),
+        (31, "Q4_0_4_4", 32, 18),
+        (32, "Q4_0_4_8", 32, 18),
+        (33, "Q4_0_8_8", 32, 18),
         (34, "TQ1_0", 256, 54),
         (35, "TQ2_0", 256, 66),
-        (36, f"IQ4_NL_4_4{_PACKED}", 32, 18),
-        (37, f"IQ4_NL_4_8{_PACKED}", 32, 18),
-        (38, f"IQ4_NL_8_8{_PACKED}", 32, 18),
+        (36, "IQ4_NL_4_4", 32, 18),
+        (37, "IQ4_NL_4_8", 32, 18),
+        (38, "IQ4_NL_8_8", 32, 18),
         (39, "MXFP4", 32, 17),
         (40, "NVFP4", 64, 36),
         (41, "Q1_0", 128, 18),
@@ -111,7 +111,7 @@ def ggml_type(code: int) -> StoredType:
     """Return the type with this number in ggml."""
     if code in BLOCKS:
         return TensorType(code)
-    return _GGML.get(code) or OtherType(f"number {code}, which ggml gives no type")
+    return _GGML.get(code) or OtherType(f"number {code}", note=" (which no type of ggml has)")
 
 
 def safetensors_type(dtype: str) -> StoredType:
