@@ -106,8 +106,9 @@ def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
 def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> tuple[list[str], tuple[str, ...]]:
     """Check the tensors against the configuration; fused q/k/v tensors are replaced in `tensors` by their parts.
 
-    Returns sentences about what is odd, and the names of tensors that are not used. Raises ArtifactError for a required tensor that is missing or has another
-    shape, UnsupportedModelError for a layer tensor that the forward does not compute with.
+    Returns sentences about what is odd, and the names of tensors that are not used. Raises ArtifactError for a required
+    tensor that is missing or has another shape, UnsupportedModelError for a layer tensor that the forward does not
+    compute with.
     """
     for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
         _split_fused(file, tensors, name, config)

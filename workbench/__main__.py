@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
         if sentence is not None and _wants_json(arguments):
             answer["error"] = sentence
         if answer:
-            print(json.dumps(answer, ensure_ascii=True, allow_nan=False))
+            click.echo(json.dumps(answer, ensure_ascii=True, allow_nan=False))
         sys.stdout.flush()
         if sentence is not None:
             click.echo(f"workbench: {sentence}", err=True)

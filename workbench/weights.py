@@ -20,7 +20,7 @@ from kernels.weight import Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
 from store.stored_model import StoredModel, TensorInfo
-from workbench.vocabularies import common_rows, describe_extra_rows
+from workbench.one_sided import common_rows, extra_rows
 
 # Quantization to 4 bits costs about 0.08 relative RMS; a row beyond this is not explained by it.
 ROW_BAND = 0.5
@@ -103,7 +103,7 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
     ]
     weight_a, weight_b = a.weight(name), b.weight(name)
     if _padded(name, info_a, info_b):
-        findings.append(describe_extra_rows(weight_a, weight_b))
+        findings.append(extra_rows(weight_a, weight_b))
         weight_a, weight_b = common_rows(weight_a, weight_b)
     elif info_a.shape != info_b.shape:
         note = f"A is {_dims(info_a.shape)}, B is {_dims(info_b.shape)}"
