@@ -60,6 +60,7 @@ def compare_streams(
     """
     streams = {"a": iter(a), "b": iter(b)}
     waiting = {side: next(stream, None) for side, stream in streams.items()}
+    one_model = True  # as far as the channels tell that came by
     for site in execution_order(layers):
         here: dict[str, StageTensor | None] = {}
         for side, stream in streams.items():
@@ -67,18 +68,27 @@ def compare_streams(
             here[side] = tensor if tensor is not None and tensor.site == site else None
             if here[side] is not None:
                 waiting[side] = next(stream, None)
-        yield compare_stage(site, here["a"], here["b"], partial(_at_site, absent, site))
+        yield compare_stage(site, here["a"], here["b"], partial(_at_site, absent, site), one_model)
+        if (x := here["a"]) is not None and (y := here["b"]) is not None:
+            one_model &= x.values.shape[1] == y.values.shape[1]
 
 
 def _at_site(absent: Callable[[str, Site], bool], site: Site, side: str) -> bool:
     return absent(side, site)
 
 
-def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:
-    """The cell of one stage; never numbers for unlike populations."""
+def compare_stage(
+    site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool], one_model: bool = True
+) -> Cell:
+    """The cell of one stage; never numbers for unlike populations.
+
+    one_model : logits of unlike vocabularies are compared over the tokens that both have, as one side is padded.
+    """
     if a is None or b is None:
         return _missing(site, a, b, absent)
-    a, b, note = _of_common_vocabulary(a, b)
+    note = None
+    if one_model:
+        a, b, note = _of_common_vocabulary(a, b)
     difference = _population_difference(a, b)
     if difference or a.positions is None:
         return Cell(site, "uncomparable", difference or "rows without known token positions on both sides")

@@ -163,8 +163,9 @@ class ForeignTrace:
     def bind(self, tokens: tuple[int, ...], config: ModelConfig) -> "ForeignTrace":
         """Return the trace with its rows and channels told by the tokens and the model that it was recorded with.
 
-        Checks every size against them, but for the length of the vocabulary, which is the trace's own; and gives the q and k channels of llama.cpp's llama models the order that
-        Hugging Face has. StoreError, one sentence, for whatever cannot belong together.
+        Checks every size against them, but for the length of the vocabulary, which may be the trace's own. The q and k
+        channels of llama.cpp's llama models get the order that Hugging Face has. StoreError, one sentence, for whatever
+        cannot belong together.
         """
         name = printable(str(self.path))
         self._check(name, tokens, config)
