@@ -5,7 +5,7 @@ from pathlib import Path
 
 from store.errors import ArtifactError
 from store.model_file import ModelFile
-from store.safetensors_file import INDEX_NAME, open_safetensors
+from store.safetensors_file import INDEX_NAME, adapter_of, open_safetensors
 from store.stored_model import StoredModel
 from store.text import printable
 
@@ -40,6 +40,8 @@ def _without_safetensors(folder: Path) -> str:
         if found := sorted(folder.glob(pattern)):
             names = ", ".join(printable(path.name, 80) for path in found[:3]) + (", …" if len(found) > 3 else "")
             return f"holds {what} and no SafeTensors model; give one of them ({names})."
+    if (adapter := adapter_of(folder)) is not None:
+        return f"holds {adapter}"
     pickles = sorted(path for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickles:
         return (

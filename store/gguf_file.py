@@ -57,6 +57,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     metadata = found.metadata
     found.vocabulary = _vocabulary(metadata, file.shown)
     found.interleaved = interleaved_rows(metadata, found.tensors)
+    found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
     require_model(file, metadata, found.tensors)
     architecture = Fields(file.shown, metadata).needed_text("general.architecture")
     if architecture not in ARCHITECTURES:
@@ -66,6 +67,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
         )
     tensors = dict(found.tensors)
     fields = Fields(file.shown, _uniform(file.shown, metadata), f"{architecture}.")
+    fields.refuse(*_REFUSED)
     config = _config(file, architecture, fields, tensors)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += _odd_settings(file, fields, tensors, config)
@@ -149,7 +151,6 @@ def _single(file: str, key: str, values: LazyArray) -> object:
 
 def _odd_settings(file: ModelFile, fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelConfig) -> list[str]:
     """Refuse settings that change the computation; return sentences about those that only look like it."""
-    fields.refuse(*_REFUSED)
     if config.architecture == "qwen2" and _OUTPUT_BIAS in tensors:
         raise UnsupportedModelError(
             f"{file.shown} has the tensor {_OUTPUT_BIAS}, which llama.cpp adds to the logits of qwen2 and this program "

@@ -70,8 +70,9 @@ def _other_parts(file: ModelFile, count: int) -> str:
     others = [name for name in names if name != file.path.name]
     missing = [name for name in others if not (file.path.parent / name).is_file()]
     if not missing:
-        return f" (beside it lie the others, {_listed(others)})"
-    return f" (beside it lie {len(others) - len(missing)} others; {_listed(missing)} is not there)"
+        return f" (the others lie beside it: {_listed(others)})"
+    there = [name for name in others if name not in missing]
+    return f" (beside it: {_listed(there) if there else 'none of the others'}; missing: {_listed(missing)})"
 
 
 def _listed(names: list[str]) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kernels.config import ModelConfig
-from kernels.errors import UnsupportedModelError
+from kernels.errors import UnsupportedModelError, WorkbenchError
 from store import rope
 from store.artifact import Artifact
 from store.errors import ArtifactError
 from store.fields import MAX_INTEGER, Fields
 from store.json_text import read_object
-from store.layout import by_canonical_name, check_tensors
+from store.layout import by_canonical_name, check_tensors, counted
 from store.model_file import ModelFile
 from store.names import LM_HEAD
 from store.safetensors_header import read_header, read_index
@@ -21,6 +21,7 @@ from store.text import printable
 from store.vocabulary import Vocabulary
 
 INDEX_NAME = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.safetensors", re.DOTALL | re.ASCII)
 # What a model_type is in the terms of kernels.config.ARCHITECTURES. A mistral without window is a llama.
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "mistral": "llama"}
@@ -47,15 +48,21 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> StoredModel:
 def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     """Make of the files what can be run; what is known before that fails is kept in `found`."""
     folder = file.path.parent
-    _require_config(file, folder)
+    if not os.path.isfile(folder / "config.json"):
+        raise _without_config(file, found)
     config_file = ModelFile.at(folder / "config.json")
     found.sources = (*found.sources, config_file)
     values = found.metadata = read_object(config_file)
     tokenizer = folder / "tokenizer.json"
     found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
-    _refuse_shard(file)
+    _refuse_shard(file, found)
     fields = Fields(f"{printable(folder.resolve().name)}/config.json", _of_text_model(values))
     _check_supported(fields)
+    if adapter := [name for name in found.tensors if ".lora_" in name]:
+        raise UnsupportedModelError(
+            f"{file.shown} holds an adapter that is not merged into its weights, {counted(adapter)}; merge it (peft: "
+            "`merge_and_unload`) and give the result."
+        )
     tensors = dict(found.tensors)
     config = _config(fields, has_lm_head=LM_HEAD in tensors)
     problems, unused = check_tensors(file.shown, tensors, config)
@@ -73,31 +80,40 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     )
 
 
-def _require_config(file: ModelFile, folder: Path) -> None:
-    """Raise, saying what the file is part of and what to give instead, where there is no config.json beside it."""
-    if os.path.isfile(folder / "config.json"):
-        return
+def _without_config(file: ModelFile, found: StoredModel) -> WorkbenchError:
+    """What a file without a config.json beside it is part of, and what to give instead."""
+    folder = file.path.parent
     shown = printable(str(folder))
-    if os.path.isfile(folder / "adapter_config.json"):
-        values = read_object(ModelFile.at(folder / "adapter_config.json"))
-        base = Fields("adapter_config.json", values).text("base_model_name_or_path")
-        raise UnsupportedModelError(
-            f"{file.shown} is an adapter to {printable(base or 'a model that is not named', 200)} and no model by "
-            "itself; merge it into that model (peft: `merge_and_unload`) and give the result."
-        )
+    if (adapter := adapter_of(folder)) is not None:
+        found.metadata = read_object(ModelFile.at(folder / ADAPTER_CONFIG))
+        return UnsupportedModelError(f"{file.shown} is {adapter}")
     if os.path.isfile(folder / "params.json"):
-        raise UnsupportedModelError(
+        found.metadata = read_object(ModelFile.at(folder / "params.json"))
+        return UnsupportedModelError(
             f"{shown} holds a model in Mistral's own format (params.json, {file.shown}); give the folder of the "
             "transformers format, which has a config.json."
         )
-    raise ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
+    return ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
 
 
-def _refuse_shard(file: ModelFile) -> None:
+def adapter_of(folder: Path) -> str | None:
+    """Say what the weights of a folder are an adapter to and what to give instead; None if they are no adapter."""
+    if not os.path.isfile(folder / ADAPTER_CONFIG):
+        return None
+    fields = Fields(ADAPTER_CONFIG, read_object(ModelFile.at(folder / ADAPTER_CONFIG)))
+    base = fields.text("base_model_name_or_path") or "a model that is not named"
+    return (
+        f"an adapter to {printable(base, 200)} and no model by itself; merge it into that model (peft: "
+        "`merge_and_unload`) and give the result."
+    )
+
+
+def _refuse_shard(file: ModelFile, found: StoredModel) -> None:
     """Raise UnsupportedModelError for one file of several, named as save_pretrained names them."""
     match = _SHARD.fullmatch(file.path.name)
     if match is None or int(match[3]) < 2:
         return
+    found.is_part = True
     index = file.path.with_name(f"{match[1]}.safetensors.index.json")
     what = index.name if index.is_file() else f"its index ({printable(index.name)}, which is not there)"
     raise UnsupportedModelError(

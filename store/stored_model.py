@@ -65,6 +65,8 @@ class StoredModel:
         The files that decide what the model computes, config.json included.
     refusal
         Why the model cannot be run; None if it can.
+    is_part
+        It is one of several files of a model, so that tensors may be missing without anything being wrong.
     """
 
     path: Path
@@ -76,6 +78,7 @@ class StoredModel:
     interleaved: Mapping[str, int] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
     refusal: WorkbenchError | None = None
+    is_part: bool = False
     _sha256: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property

@@ -26,14 +26,15 @@ from workbench.one_sided import common_rows, extra_rows
 ROW_BAND = 0.5
 _EXPLAINED = 0.5  # a rearrangement explains a tensor if it takes away at least this share of the relative RMS
 
-TensorStatus = Literal["ok", "identical", "uncomparable", "unread", "only_a", "only_b"]
+TensorStatus = Literal["ok", "identical", "uncomparable", "unread", "elsewhere", "only_a", "only_b"]
 
 
 @dataclass(frozen=True, slots=True)
 class TensorDifference:
     """How one tensor differs between two models.
 
-    status : "unread" where a side's values cannot be had, so that nothing is known of the difference.
+    status : "unread" where a side's values cannot be had, and "elsewhere" where a side is one file of several and may
+        have the tensor in another one; nothing is known of the difference then.
     measures : over all elements; None unless the status is "ok" or "identical".
     worst_row, worst_row_rel_rms : the output row with the largest relative RMS (None where undefined).
     findings : what was undone, and what seems to be wrong, in sentences.
@@ -53,8 +54,8 @@ class TensorDifference:
 
     @property
     def in_band(self) -> bool | None:
-        """Whether the tensor is there on both sides and no row differs by more than ROW_BAND; None if "unread"."""
-        if self.status == "unread":
+        """Whether the tensor is there on both sides and no row differs by more than ROW_BAND; None if unknown."""
+        if self.status in ("unread", "elsewhere"):
             return None
         if self.measures is None:
             return False
@@ -141,13 +142,15 @@ def _head_dim(*models: StoredModel) -> int | None:
 
 
 def _unmatched(a: StoredModel, b: StoredModel, name: str) -> TensorDifference:
-    side, model = ("A", a) if name in a else ("B", b)
+    side, model, other = ("A", a, b) if name in a else ("B", b, a)
     info = model.info(name)
     unused = isinstance(model, Artifact) and name in model.unused
     return TensorDifference(
         name=name,
-        status="only_a" if side == "A" else "only_b",
-        note=f"only {side} has this tensor" + (", and its forward does not use it" if unused else ""),
+        status="elsewhere" if other.is_part else "only_a" if side == "A" else "only_b",
+        note=f"only {side} has this tensor"
+        + (", and its forward does not use it" if unused else "")
+        + (f"; {'B' if side == 'A' else 'A'} is one file of several" if other.is_part else ""),
         shape_a=info.shape if side == "A" else None,
         shape_b=info.shape if side == "B" else None,
         type_a=info.type.name if side == "A" else None,

@@ -46,16 +46,28 @@ def command(a: Path, b: Path, as_json: bool) -> int:
                 "compared": len(compared),
                 "expected": len(differences),
                 "outside_band": len(outside),
+                "unknown": len([d for d in differences if d.in_band is None]),
                 "tensors": [_json(difference) for difference in differences],
             }
     if as_json:
         print_json(record)
     else:
         click.echo("\n".join(_table(differences)))
-        click.echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band")
+        unknown = [d for d in differences if d.in_band is None]
+        rest = f", {len(unknown)} that cannot be judged" if unknown else ""
+        click.echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band{rest}")
     if not compared:
-        raise WorkbenchError(f"no tensor of {a} has a counterpart in {b}; give two copies of the same model")
+        raise WorkbenchError(_nothing_compared(a, b, differences))
     return 1 if outside else 0
+
+
+def _nothing_compared(a: Path, b: Path, differences: list["TensorDifference"]) -> str:
+    unread = [difference for difference in differences if difference.status == "unread"]
+    if not unread:
+        return f"no tensor of {a} has a counterpart in {b}; give two copies of the same model"
+    return (
+        f"no tensor of {a} and {b} could be compared: of {unread[0].name} {unread[0].note}; give copies of other types"
+    )
 
 
 def _side(path: Path, model: "StoredModel", progress: "ProgressLine") -> dict[str, Any]:
