@@ -10,7 +10,7 @@ from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError
 from store.fields import Fields, shortest
 from store.gguf_header import read_header, tensor_table
-from store.gguf_kinds import interleaved_rows, require_model
+from store.gguf_kinds import family_names, interleaved_rows, norms_plus_one, require_model
 from store.layout import by_canonical_name, check_tensors, interleaved_tensors
 from store.llama_cpp import refused_by_llama_cpp
 from store.model_file import ModelFile
@@ -44,10 +44,11 @@ def open_gguf(file: ModelFile) -> StoredModel:
     found = StoredModel(
         path=file.path,
         format="gguf",
-        tensors=tensors,
+        tensors=family_names(header.metadata, tensors),
         sources=(file,),
         problems=(*problems, *wrapped),
         metadata=header.metadata,
+        norms_plus_one=norms_plus_one(header.metadata),
     )
     return runnable(found, lambda: _artifact(file, found))
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from kernels.errors import UnsupportedModelError
 from store.fields import Fields
@@ -10,30 +11,17 @@ from store.model_file import ModelFile
 from store.stored_model import TensorInfo
 from store.text import printable
 
-# Architectures whose converters turn the rows of q and k for adjacent pairs (llama.cpp's conversion/, 2026-11).
-_INTERLEAVED = frozenset(
-    [
-        "llama",
-        "llama-embed",
-        "mistral3",
-        "smollm3",
-        "arcee",
-        "granite",
-        "granitemoe",
-        "deci",
-        "internlm2",
-        "minicpm",
-        "baichuan",
-        "xverse",
-        "olmo",
-        "arctic",
-        "bailingmoe",
-        "deepseek",
-        "llada",
-        "nanbeige",
-        "chameleon",
-    ]
-)
+# What llama.cpp's converters do to the tensors of an architecture (conversion/ of 2026-11).
+_INTERLEAVED = "llama llama-embed mistral3 smollm3 arcee granite granitemoe deci internlm2 minicpm baichuan xverse olmo"
+_ALSO_INTERLEAVED = "arctic bailingmoe deepseek llada nanbeige chameleon"  # rows of q and k, for adjacent pairs
+_NORMS_PLUS_ONE = frozenset(("gemma", "gemma2", "gemma3"))
+_FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
+_NORM_NAMES = {
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_NORM = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.(ffn_norm|post_attention_norm|post_ffw_norm)\.weight", re.ASCII)
 _KINDS = {
     "adapter": "a LoRA adapter; merge it into its base model (`llama-export-lora`) and give the result",
     "imatrix": "an importance matrix, which guides quantization; give the model that it was made of",
@@ -82,9 +70,27 @@ def _listed(names: list[str]) -> str:
 def interleaved_rows(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]) -> dict[str, int]:
     """Return the q and k tensors with rows in adjacent-pair order of any architecture, as far as heads are known."""
     architecture = metadata.get("general.architecture")
-    if architecture not in _INTERLEAVED:
+    if architecture not in (*_INTERLEAVED.split(), *_ALSO_INTERLEAVED.split()):
         return {}
     heads = metadata.get(f"{architecture}.attention.head_count")
     kv_heads = metadata.get(f"{architecture}.attention.head_count_kv", heads)
     counts = [count for count in (heads, kv_heads) if isinstance(count, int) and not isinstance(count, bool) and count]
     return interleaved_tensors(tensors, *counts) if len(counts) == 2 else {}
+
+
+def family_names(metadata: Mapping[str, object], tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """Return the tensors with the names that Hugging Face gives the norms of families with norms behind each part."""
+    if metadata.get("general.architecture") not in _FOUR_NORMS:
+        return tensors
+    named = ((_norm_name(info.raw_name) or name, info) for name, info in tensors.items())
+    return {name: replace(info, name=name) for name, info in named}
+
+
+def _norm_name(raw: str) -> str | None:
+    match = _NORM.fullmatch(raw)
+    return None if match is None else f"model.layers.{match[1]}.{_NORM_NAMES[match[2]]}.weight"
+
+
+def norms_plus_one(metadata: Mapping[str, object]) -> bool:
+    """Tell whether the norm weights of a GGUF file are stored with 1 added, for a norm that does not add it."""
+    return metadata.get("general.architecture") in _NORMS_PLUS_ONE

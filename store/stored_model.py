@@ -57,6 +57,8 @@ class StoredModel:
     interleaved
         Tensors whose rows are stored for adjacent-pair rotation, with their number of heads; `weight` returns
         those rows in canonical order.
+    norms_plus_one
+        Norm weights are stored with 1 added, where other formats leave that to the norm.
     problems
         Sentences about what is odd in the file, though it can be read.
     metadata
@@ -76,6 +78,7 @@ class StoredModel:
     problems: tuple[str, ...] = ()
     metadata: Mapping[str, object] = field(default_factory=dict)
     interleaved: Mapping[str, int] = field(default_factory=dict)
+    norms_plus_one: bool = False
     vocabulary: Vocabulary | None = None
     refusal: WorkbenchError | None = None
     is_part: bool = False

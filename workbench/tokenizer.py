@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
+from store.model_file import ModelFile
 from store.text import printable
 from store.vocabulary import Vocabulary
 from workbench.embedded_tokenizer import ByteLevelBpe, SentencePiece, from_byte_alphabet
@@ -84,6 +85,7 @@ class _HuggingFace:
         return [from_byte_alphabet(piece) if answer["byte_level"] else piece.replace("▁", " ") for piece in spelled]
 
     def _ask(self, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+        ModelFile.at(Path(self._file)).require_content()
         root = str(Path(__file__).resolve().parents[1])
         others = os.environ.get("PYTHONPATH")
         done = subprocess.run(  # -P: modules in the working directory are none of ours

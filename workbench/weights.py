@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.dequantize import dequantize
 from kernels.measures import COL, Measures, summarise
 from kernels.metrics import profile_weights
-from kernels.weight import Weight
+from kernels.weight import TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
 from store.stored_model import StoredModel, TensorInfo
@@ -103,6 +103,9 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
         if model.permuted(info_a.name if side == "A" else info_b.name)
     ]
     weight_a, weight_b = a.weight(name), b.weight(name)
+    if a.norms_plus_one != b.norms_plus_one and name.endswith("norm.weight"):
+        findings.append(f"{'A' if a.norms_plus_one else 'B'} stores the norm with 1 added; undone")
+        weight_a, weight_b = (_less_one(w) if m.norms_plus_one else w for m, w in ((a, weight_a), (b, weight_b)))
     if _padded(name, info_a, info_b):
         findings.append(extra_rows(weight_a, weight_b))
         weight_a, weight_b = common_rows(weight_a, weight_b)
@@ -125,6 +128,11 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
         findings=tuple(findings),
         **facts,
     )
+
+
+def _less_one(weight: Weight) -> Weight:
+    values = dequantize(weight) - np.float32(1)
+    return Weight(weight.name, TensorType.F32, weight.shape, values.reshape(len(weight.stored), -1).view(np.uint8))
 
 
 def _padded(name: str, a: TensorInfo, b: TensorInfo) -> bool:
