@@ -56,7 +56,8 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     tokenizer = folder / "tokenizer.json"
     found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
     _refuse_shard(file, found)
-    fields = Fields(f"{printable(folder.resolve().name)}/config.json", _of_text_model(values))
+    settings = _of_text_model(values)
+    fields = Fields(f"{printable(folder.resolve().name)}/config.json", settings)
     _check_supported(fields)
     if adapter := [name for name in found.tensors if ".lora_" in name]:
         raise UnsupportedModelError(
@@ -67,6 +68,8 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     config = _config(fields, has_lm_head=LM_HEAD in tensors)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += _odd_settings(fields, config)
+    if settings is not values:
+        problems.append(f"{fields.file} is of several models; the settings of its text_config are used.")
     return Artifact(
         path=found.path,
         format=found.format,
