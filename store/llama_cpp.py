@@ -36,7 +36,8 @@ def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelCon
     left = [
         info.raw_name
         for info in tensors.values()
-        if (match := known.fullmatch(info.raw_name)) is None or int(match["layer"] or 0) >= max(layers - unused, 1)
+        if (match := known.fullmatch(info.raw_name)) is None
+        or (match["layer"] is not None and int(match["layer"]) >= layers - unused)
     ]
     if left:
         yield f"it holds {counted(left)} that {config.architecture} models are not made of there"

@@ -19,7 +19,7 @@ from kernels.metrics import profile_weights
 from kernels.weight import TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
-from store.stored_model import StoredModel, TensorInfo
+from store.stored_model import StoredModel
 from workbench.one_sided import common_rows, extra_rows
 
 # Quantization to 4 bits costs about 0.08 relative RMS; a row beyond this is not explained by it.
@@ -97,19 +97,8 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
     unread = [f"{side}: {info.unread}" for side, info in (("A", info_a), ("B", info_b)) if info.unread is not None]
     if unread:
         return TensorDifference(status="unread", note="; ".join(unread), **facts)
-    findings = [
-        f"{side} stores the rows for adjacent-pair rotation; undone"
-        for side, model in (("A", a), ("B", b))
-        if model.permuted(info_a.name if side == "A" else info_b.name)
-    ]
-    weight_a, weight_b = a.weight(name), b.weight(name)
-    if a.norms_plus_one != b.norms_plus_one and name.endswith("norm.weight"):
-        findings.append(f"{'A' if a.norms_plus_one else 'B'} stores the norm with 1 added; undone")
-        weight_a, weight_b = (_less_one(w) if m.norms_plus_one else w for m, w in ((a, weight_a), (b, weight_b)))
-    if _padded(name, info_a, info_b):
-        findings.append(extra_rows(weight_a, weight_b))
-        weight_a, weight_b = common_rows(weight_a, weight_b)
-    elif info_a.shape != info_b.shape:
+    weight_a, weight_b, findings = _as_used(a, b, name)
+    if weight_a.shape != weight_b.shape or info_a.shape[1:] != info_b.shape[1:]:
         note = f"A is {_dims(info_a.shape)}, B is {_dims(info_b.shape)}"
         if weight_a.shape == weight_b.shape[::-1] and (gap := _transposed_gap(weight_a, weight_b)) < _EXPLAINED:
             findings.append(f"B is A transposed (relative RMS {gap:.2g} after transposing)")
@@ -130,19 +119,25 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
     )
 
 
+def _as_used(a: StoredModel, b: StoredModel, name: str) -> tuple[Weight, Weight, list[str]]:
+    """Both sides' tensor without what formats are known to do to it, over the rows of both; and what was undone."""
+    one, other, findings = a.weight(name), b.weight(name), list[str]()
+    for side, model in (("A", a), ("B", b)):
+        if model.permuted(model.info(name).name):
+            findings.append(f"{side} stores the rows for adjacent-pair rotation; undone")
+    if a.norms_plus_one != b.norms_plus_one and name.endswith("norm.weight"):
+        findings.append(f"{'A' if a.norms_plus_one else 'B'} stores the norm with 1 added; undone")
+        one, other = _less_one(one) if a.norms_plus_one else one, _less_one(other) if b.norms_plus_one else other
+    per_token = name in (EMBEDDING, LM_HEAD) and len(one.shape) == len(other.shape) == 2
+    if per_token and one.shape[0] != other.shape[0] and one.shape[1] == other.shape[1]:
+        findings.append(extra_rows(one, other))
+        one, other = common_rows(one, other)
+    return one, other, findings
+
+
 def _less_one(weight: Weight) -> Weight:
     values = dequantize(weight) - np.float32(1)
     return Weight(weight.name, TensorType.F32, weight.shape, values.reshape(len(weight.stored), -1).view(np.uint8))
-
-
-def _padded(name: str, a: TensorInfo, b: TensorInfo) -> bool:
-    """Whether a tensor has a row for every token, and one side has more tokens."""
-    return (
-        name in (EMBEDDING, LM_HEAD)
-        and len(a.shape) == len(b.shape) == 2
-        and a.shape != b.shape
-        and (a.shape[1] == b.shape[1])
-    )
 
 
 def _head_dim(*models: StoredModel) -> int | None:
