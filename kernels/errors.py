@@ -3,19 +3,9 @@
 A message is one sentence that names the file, tensor or option and says what to do about it.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 
 class WorkbenchError(Exception):
-    """A question that cannot be answered, told in one sentence; the command line turns it into exit code 2.
-
-    facts : what a program may want to know of it beside the sentence, as JSON values.
-    """
-
-    def __init__(self, *sentence: object, facts: Mapping[str, Any] | None = None) -> None:
-        super().__init__(*sentence)
-        self.facts = dict(facts or {})
+    """A question that cannot be answered, told in one sentence; the command line turns it into exit code 2."""
 
 
 class MissingTensorError(WorkbenchError, KeyError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kernels.config import ModelConfig
-from kernels.errors import UnsupportedModelError, WorkbenchError
+from kernels.errors import UnsupportedModelError
 from store import rope
 from store.artifact import Artifact
 from store.errors import ArtifactError
@@ -22,6 +22,7 @@ from store.vocabulary import Vocabulary
 
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
+_TEXT_MODEL = ("text_config", "llm_config", "language_config")
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.safetensors", re.DOTALL | re.ASCII)
 # What a model_type is in the terms of kernels.config.ARCHITECTURES. A mistral without window is a llama.
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "mistral": "llama"}
@@ -48,28 +49,20 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> StoredModel:
 def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     """Make of the files what can be run; what is known before that fails is kept in `found`."""
     folder = file.path.parent
+    _take_settings(found, folder)
+    _refuse_parts(file, found)
     if not os.path.isfile(folder / "config.json"):
-        raise _without_config(file, found)
-    config_file = ModelFile.at(folder / "config.json")
-    found.sources = (*found.sources, config_file)
-    values = found.metadata = read_object(config_file)
-    tokenizer = folder / "tokenizer.json"
-    found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
-    _refuse_shard(file, found)
-    settings = _of_text_model(values)
+        shown = printable(str(folder))
+        raise ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
+    settings = _of_text_model(found.metadata)
     fields = Fields(f"{printable(folder.resolve().name)}/config.json", settings)
     _check_supported(fields)
-    if adapter := [name for name in found.tensors if ".lora_" in name]:
-        raise UnsupportedModelError(
-            f"{file.shown} holds an adapter that is not merged into its weights, {counted(adapter)}; merge it (peft: "
-            "`merge_and_unload`) and give the result."
-        )
     tensors = dict(found.tensors)
     config = _config(fields, has_lm_head=LM_HEAD in tensors)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += _odd_settings(fields, config)
-    if settings is not values:
-        problems.append(f"{fields.file} is of several models; the settings of its text_config are used.")
+    if settings is not found.metadata:
+        problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
     return Artifact(
         path=found.path,
         format=found.format,
@@ -78,25 +71,47 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
         tensors=tensors,
         sources=found.sources,
         problems=(*found.problems, *problems),
-        metadata=values,
+        metadata=found.metadata,
         vocabulary=found.vocabulary,
     )
 
 
-def _without_config(file: ModelFile, found: StoredModel) -> WorkbenchError:
-    """What a file without a config.json beside it is part of, and what to give instead."""
-    folder = file.path.parent
-    shown = printable(str(folder))
-    if (adapter := adapter_of(folder)) is not None:
-        found.metadata = read_object(ModelFile.at(folder / ADAPTER_CONFIG))
-        return UnsupportedModelError(f"{file.shown} is {adapter}")
-    if os.path.isfile(folder / "params.json"):
-        found.metadata = read_object(ModelFile.at(folder / "params.json"))
-        return UnsupportedModelError(
-            f"{shown} holds a model in Mistral's own format (params.json, {file.shown}); give the folder of the "
-            "transformers format, which has a config.json."
+def _take_settings(found: StoredModel, folder: Path) -> None:
+    """Keep in `found` what lies beside its tensors: the settings, under the first of their names, and a tokenizer."""
+    tokenizer = folder / "tokenizer.json"
+    found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
+    for name in ("config.json", ADAPTER_CONFIG, "params.json"):
+        if os.path.isfile(folder / name):
+            file = ModelFile.at(folder / name)
+            found.sources = (*found.sources, file)
+            found.metadata = read_object(file)
+            return
+
+
+def _refuse_parts(file: ModelFile, found: StoredModel) -> None:
+    """Raise UnsupportedModelError, saying what to give instead, for what is no whole model by Hugging Face's names."""
+    folder, names = file.path.parent, [info.raw_name for info in found.tensors.values()]
+    match = _SHARD.fullmatch(file.path.name)
+    if match is not None and int(match[3]) > 1:
+        found.is_part = True
+        index = file.path.with_name(f"{match[1]}.safetensors.index.json")
+        missing = "" if index.is_file() else ", which is not there"
+        raise UnsupportedModelError(
+            f"{file.shown} is file {int(match[2])} of the {int(match[3])} of a model; give the folder "
+            f"{printable(str(folder))}, or its index {printable(index.name)}{missing}."
         )
-    return ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
+    if any(name.endswith("layers.0.attention.wq.weight") for name in names):
+        raise UnsupportedModelError(
+            f"{file.shown} holds a model under Mistral's own names (consolidated, with params.json); give the files of "
+            "the transformers format, which have a config.json."
+        )
+    if adapter := [name for name in names if ".lora_" in name]:
+        raise UnsupportedModelError(
+            f"{file.shown} is {adapter_of(folder)}"
+            if os.path.isfile(folder / ADAPTER_CONFIG)
+            else f"{file.shown} holds an adapter that is not merged into its weights, {counted(adapter)}; merge it "
+            "(peft: `merge_and_unload`) and give the result."
+        )
 
 
 def adapter_of(folder: Path) -> str | None:
@@ -111,26 +126,12 @@ def adapter_of(folder: Path) -> str | None:
     )
 
 
-def _refuse_shard(file: ModelFile, found: StoredModel) -> None:
-    """Raise UnsupportedModelError for one file of several, named as save_pretrained names them."""
-    match = _SHARD.fullmatch(file.path.name)
-    if match is None or int(match[3]) < 2:
-        return
-    found.is_part = True
-    index = file.path.with_name(f"{match[1]}.safetensors.index.json")
-    what = index.name if index.is_file() else f"its index ({printable(index.name)}, which is not there)"
-    raise UnsupportedModelError(
-        f"{file.shown} is file {int(match[2])} of the {int(match[3])} of a model; give the folder "
-        f"{printable(str(file.path.parent))}, or {printable(what)} in it."
-    )
-
-
 def _of_text_model(values: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the settings of the text model of a model with several parts: they stand in `text_config`.
+    """Return the settings of the text model of a model with several parts: they stand in an object of their own.
 
     What stands at the top counts, unless it is the type of a model that this program does not know.
     """
-    text = values.get("text_config")
+    text = next((values[key] for key in _TEXT_MODEL if isinstance(values.get(key), dict)), None)
     if not isinstance(text, dict):
         return values
     if values.get("model_type") in _MODEL_TYPES:

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,14 @@ _PATIENCE = 60.0  # seconds for one prompt
 
 
 class TokenizerError(WorkbenchError, ValueError):
-    """A prompt that cannot be turned into token ids; --tokens always can."""
+    """A prompt that cannot be turned into token ids; --tokens always can.
+
+    facts : what a program may want to know of it beside the sentence, as JSON values.
+    """
+
+    def __init__(self, sentence: str, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(sentence)
+        self.facts = dict(facts or {})
 
 
 class Tokenizer(Protocol):

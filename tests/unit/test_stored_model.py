@@ -126,14 +126,18 @@ def test_one_of_several_files_names_the_folder(tmp_path):
         (("a.gguf", "b.gguf"), r"give one of them \(a.gguf, b.gguf\)"),
         (("adapter_config.json", "adapter_model.bin"), "an adapter to org/base"),
         (("adapter_config.json", "adapter_model.safetensors"), "an adapter to org/base"),
-        (("params.json", "consolidated.safetensors"), "Mistral's own format"),
+        (("params.json", "consolidated.safetensors"), "Mistral's own names"),
+        (("model-00001-of-00002.safetensors",), "file 1 of the 2"),
+        (("other.safetensors",), "needs the config.json"),
     ],
 )
 def test_a_folder_of_something_else_says_what_to_give(tmp_path, files, words):
     for name in files:
         (tmp_path / name).write_text('{"base_model_name_or_path": "org/base"}')
         if name.endswith(".safetensors"):
-            write_safetensors_entries(tmp_path / name, {"a": ("F32", (1,), bytes(4))})
+            tensors = ("layers.0.attention.wq.weight",) if name.startswith("cons") else ("a.lora_A.weight",)
+            tensors = tensors if len(files) == 2 else ("a",)
+            write_safetensors_entries(tmp_path / name, {tensor: ("F32", (1,), bytes(4)) for tensor in tensors})
     with pytest.raises(WorkbenchError, match=words):
         open_artifact(tmp_path)
 

@@ -111,7 +111,11 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
         rows.append((printable(tensor["name"]), tensor["type"], shape_text(tensor["shape"]), size, where))
     lines += ["", *aligned(rows, indent="  ")]
     problems = [f"  {printable(problem, 1000)}" for problem in record["problems"]]
-    return [*lines, "", *(["problems", *problems] if problems else ["no problems found"])]
+    return [
+        *lines,
+        "",
+        *(["problems", *problems] if problems else [f"no {'' if record['runnable'] else 'other '}problems found"]),
+    ]
 
 
 def _tokenizer(model: "StoredModel") -> dict[str, Any]:
