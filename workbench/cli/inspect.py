@@ -111,11 +111,8 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
         rows.append((printable(tensor["name"]), tensor["type"], shape_text(tensor["shape"]), size, where))
     lines += ["", *aligned(rows, indent="  ")]
     problems = [f"  {printable(problem, 1000)}" for problem in record["problems"]]
-    return [
-        *lines,
-        "",
-        *(["problems", *problems] if problems else [f"no {'' if record['runnable'] else 'other '}problems found"]),
-    ]
+    none = "no problems found" if record["runnable"] else "no other problems found"
+    return [*lines, "", *(["problems", *problems] if problems else [none])]
 
 
 def _tokenizer(model: "StoredModel") -> dict[str, Any]:
