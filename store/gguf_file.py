@@ -10,7 +10,7 @@ from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError
 from store.fields import Fields, shortest
 from store.gguf_header import read_header, tensor_table
-from store.gguf_kinds import family_names, interleaved_rows, norms_plus_one, require_model
+from store.gguf_kinds import family_names, interleaved_rows, norms_plus_one, require_model, whole_metadata
 from store.layout import by_canonical_name, check_tensors, interleaved_tensors
 from store.llama_cpp import refused_by_llama_cpp
 from store.model_file import ModelFile
@@ -41,14 +41,15 @@ def open_gguf(file: ModelFile) -> StoredModel:
     header = read_header(file)
     stored, problems = tensor_table(file, header)
     tensors, wrapped = by_canonical_name(file.shown, stored)
+    metadata = whole_metadata(file, header.metadata)
     found = StoredModel(
         path=file.path,
         format="gguf",
-        tensors=family_names(header.metadata, tensors),
+        tensors=family_names(metadata, tensors),
         sources=(file,),
         problems=(*problems, *wrapped),
-        metadata=header.metadata,
-        norms_plus_one=norms_plus_one(header.metadata),
+        metadata=metadata,
+        norms_plus_one=norms_plus_one(metadata),
     )
     return runnable(found, lambda: _artifact(file, found))
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kernels.errors import UnsupportedModelError
+from store.errors import ArtifactError
 from store.fields import Fields
+from store.gguf_header import read_header
 from store.layout import interleaved_tensors
 from store.model_file import ModelFile
 from store.stored_model import TensorInfo
@@ -47,6 +49,18 @@ def require_model(file: ModelFile, metadata: Mapping[str, object], tensors: Mapp
         raise UnsupportedModelError(f"{file.shown} is {_KINDS[kind]}.")
     if not tensors and "tokenizer.ggml.tokens" in metadata:
         raise UnsupportedModelError(f"{file.shown} holds a vocabulary and no tensors; give the model itself.")
+
+
+def whole_metadata(file: ModelFile, metadata: dict[str, object]) -> dict[str, object]:
+    """Return the metadata of a part with that of the first part, where all settings stand, if that lies beside it."""
+    match = _PART.fullmatch(file.path.name)
+    if match is None or "general.architecture" in metadata:
+        return metadata
+    first = file.path.with_name(f"{match[1]}-00001-of-{match[3]}.gguf")
+    try:
+        return read_header(ModelFile.at(first)).metadata | metadata
+    except (ArtifactError, UnsupportedModelError):
+        return metadata
 
 
 def _other_parts(file: ModelFile, count: int) -> str:

@@ -15,6 +15,7 @@ from tests.artifacts import (
     change_type,
     entries_of,
     float_tensor,
+    gguf_rows,
     hf_config,
     tiny_gguf,
     tiny_model,
@@ -108,6 +109,20 @@ def test_a_part_names_the_parts_that_lie_beside_it(tmp_path):
     (tmp_path / "m-00003-of-00003.gguf").touch()
     model = gguf_of(tmp_path / "m-00001-of-00003.gguf", tensors={"a": np.ones((1, 4), np.float32)}, **keys)
     assert "beside it: m-00003-of-00003.gguf; missing: m-00002-of-00003.gguf" in str(model.refusal)
+
+
+def test_a_later_part_has_the_settings_of_the_first(tmp_path):
+    """Only the first part says the architecture, which tells in which order the rows of q are stored."""
+    model = tiny_model("llama", layers=1)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    settings = {"llama__attention__head_count": 4, "llama__attention__head_count_kv": 2}
+    gguf_of(tmp_path / "m-00001-of-00002.gguf", "llama", split__count=2, split__no=0, **settings)
+    rows = {"blk.0.attn_q.weight": gguf_rows(model, name).view(np.float32)}
+    part = tmp_path / "m-00002-of-00002.gguf"
+    gguf_of(part, "llama", rows, split__count=2, split__no=1)
+    key = b"general.architecture"
+    part.write_bytes(part.read_bytes().replace(key, b"general.not_in_part2"))
+    assert np.array_equal(open_model(part).weight(name).rows, model.weights[name].rows)
 
 
 def test_one_of_several_files_names_the_folder(tmp_path):
