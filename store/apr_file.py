@@ -25,6 +25,7 @@ from store.layout import (
 )
 from store.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, is_gguf_name
+from store.stored_model import StoredModel, runnable
 from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
 
@@ -47,30 +48,47 @@ class Header:
     problems: list[str]
 
 
-def open_apr(file: ModelFile) -> Artifact:
-    """Open an APR v2 file as an artifact; see `store.artifact.open_artifact` for the errors."""
+def open_apr(file: ModelFile) -> StoredModel:
+    """Open an APR v2 file; see `store.open.open_model` for the errors."""
     header = _read_header(file)
     metadata = _read_metadata(file, header)
-    fields = Fields(file.shown, metadata)
-    _refuse_shards(fields)
     _refuse_json_weights(file, header)
-    architecture = _architecture(fields)
     stored = _read_index(file, header)
     problems = header.problems + _index_problems(file, stored) + _footer_problems(file, stored)
-    tensors = by_canonical_name(file.shown, stored)
-    interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
-    config = _config(file, fields, architecture, rope_type, tensors, doubts)
-    problems += check_tensors(file.shown, tensors, config)
-    return Artifact(
+    tensors, wrapped = by_canonical_name(file.shown, stored)
+    found = StoredModel(
         path=file.path,
         format="apr",
-        config=config,
         tensors=tensors,
         sources=(file,),
-        problems=(*problems, *doubts),
+        problems=(*problems, *wrapped),
         metadata=metadata,
-        interleaved=interleaved_tensors(tensors, config) if interleaved else {},
-        vocabulary=_vocabulary(fields),
+    )
+    return runnable(found, lambda: _artifact(file, found))
+
+
+def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
+    """Make of a file what can be run; what is known before that fails is kept in `found`."""
+    fields = Fields(file.shown, found.metadata)
+    found.vocabulary = _vocabulary(fields)
+    _refuse_shards(fields)
+    architecture = _architecture(fields)
+    tensors = dict(found.tensors)
+    interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
+    config = _config(file, fields, architecture, rope_type, tensors, doubts)
+    problems, unused = check_tensors(file.shown, tensors, config)
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    return Artifact(
+        path=found.path,
+        format=found.format,
+        config=config,
+        unused=unused,
+        tensors=tensors,
+        sources=found.sources,
+        problems=(*found.problems, *problems, *doubts),
+        metadata=found.metadata,
+        interleaved=interleaved_tensors(tensors, heads, kv_heads) if interleaved else {},
+        vocabulary=found.vocabulary,
     )
 
 

@@ -5,7 +5,8 @@ import zlib
 
 from kernels.weight import BLOCKS, TensorType
 from store.errors import ArtifactError
-from store.layout import Shape, show_shape, stored_bytes, unsupported_type
+from store.layout import Shape, show_shape, stored_bytes
+from store.tensor_types import OtherType, StoredType
 from store.text import printable
 
 MAGIC = b"APR\0"
@@ -58,10 +59,10 @@ def header_checksum(header: bytes) -> int:
     return zlib.crc32(header[CHECKSUM_OFFSET + 4 :], zlib.crc32(header[:CHECKSUM_OFFSET]))
 
 
-def tensor_type(file: str, name: str, code: int, shape: Shape, size: int) -> TensorType:
+def tensor_type(file: str, name: str, code: int, shape: Shape, size: int) -> StoredType:
     """Return the type of a tensor that takes `size` bytes and carries this dtype code.
 
-    Raises UnsupportedModelError for a type that is not read, ArtifactError if the size fits no reading of the code.
+    Raises ArtifactError if the size fits no reading of the code.
     """
     readings = _READINGS.get(code, ())
     for reading in readings:
@@ -69,9 +70,9 @@ def tensor_type(file: str, name: str, code: int, shape: Shape, size: int) -> Ten
             return reading
     for reading in readings:
         if BLOCKS[reading].elements == 256 and stored_bytes(reading, (*shape[:-1], -(-shape[-1] // 256) * 256)) == size:
-            raise unsupported_type(file, name, f"{reading.name} with rows padded from {shape[-1]} to whole blocks")
+            return OtherType(f"{reading.name} with rows padded from {shape[-1]} to whole blocks")
     if code in _OTHER_TYPES or not readings:
-        raise unsupported_type(file, name, f"{_OTHER_TYPES.get(code, 'unknown')} (dtype code {code})")
+        return OtherType(f"{_OTHER_TYPES.get(code, 'unknown')} (dtype code {code})")
     names = " or ".join(reading.name for reading in readings)
     raise ArtifactError(
         f"{file} is malformed: tensor {printable(name, 80)} has dtype code {code} ({names}) and the shape "

@@ -87,22 +87,22 @@ def convert_to_apr(artifact: Artifact, path: Path, progress: Progress | None = N
 
     Returns sentences about what APR readers may stumble over.
     """
-    tensors = [
-        AprTensor(
-            gguf_name(info.name) if artifact.interleaved else info.name,
-            info.type,
-            info.shape,
-            artifact.stored_rows(info.name).reshape(-1),
-        )
-        for info in artifact.tensors.values()
-        if info.name != ROPE_FREQS
-    ]
+    tensors, left_out = list[AprTensor](), list[str]()
+    for info in artifact.tensors.values():
+        if not isinstance(info.type, TensorType) or not info.shape or not info.nbytes:
+            left_out.append(info.raw_name)
+        elif info.name != ROPE_FREQS:
+            name = gguf_name(info.name) if artifact.interleaved else info.name
+            tensors.append(AprTensor(name, info.type, info.shape, artifact.stored_rows(info.name).reshape(-1)))
     if artifact.config.rope_factors is not None:
         factors = np.array(artifact.config.rope_factors, "<f4")
         tensors.append(AprTensor(ROPE_FREQS, TensorType.F32, factors.shape, factors.view(np.uint8)))
     vocabulary, notes = _embeddable(artifact)
     metadata = _metadata(artifact, tensors) | _tokenizer_metadata(vocabulary)
     write_apr(path, metadata, tensors, progress)
+    if left_out:
+        first = printable(left_out[0], 80)
+        notes.append(f"{len(left_out)} tensors that no forward uses were left out, the first is {first}.")
     return (*notes, *_type_notes(path, tensors))
 
 

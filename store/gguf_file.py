@@ -10,9 +10,12 @@ from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError
 from store.fields import Fields, shortest
 from store.gguf_header import read_header, tensor_table
+from store.gguf_kinds import family_names, interleaved_rows, norms_plus_one, require_model, whole_metadata
 from store.layout import by_canonical_name, check_tensors, interleaved_tensors
+from store.llama_cpp import refused_by_llama_cpp
 from store.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
+from store.stored_model import StoredModel, runnable
 from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
 
@@ -29,39 +32,60 @@ _REFUSED = (
     "attention.clamp_kqv",
     "attention.max_alibi_bias",
 )
+_OUTPUT_BIAS = "output.bias"
 _VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "llama": "spm"}
 
 
-def open_gguf(file: ModelFile) -> Artifact:
-    """Open a GGUF file as an artifact; see `store.artifact.open_artifact` for the errors."""
+def open_gguf(file: ModelFile) -> StoredModel:
+    """Open a GGUF file; see `store.open.open_model` for the errors."""
     header = read_header(file)
-    metadata = header.metadata
-    split = Fields(file.shown, metadata).integer("split.count", low=0)
-    if split is not None and split > 1:
-        raise UnsupportedModelError(
-            f"{file.shown} is one of {split} parts; join them with `llama-gguf-split --merge` first."
-        )
+    stored, problems = tensor_table(file, header)
+    tensors, wrapped = by_canonical_name(file.shown, stored)
+    metadata = whole_metadata(file, header.metadata)
+    found = StoredModel(
+        path=file.path,
+        format="gguf",
+        tensors=family_names(metadata, tensors),
+        sources=(file,),
+        problems=(*problems, *wrapped),
+        metadata=metadata,
+        norms_plus_one=norms_plus_one(metadata),
+    )
+    return runnable(found, lambda: _artifact(file, found))
+
+
+def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
+    """Make of a file what can be run; what is known before that fails is kept in `found`."""
+    metadata = found.metadata
+    found.vocabulary = _vocabulary(metadata, file.shown)
+    found.interleaved = interleaved_rows(metadata, found.tensors)
+    found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
+    require_model(file, metadata, found.tensors)
     architecture = Fields(file.shown, metadata).needed_text("general.architecture")
     if architecture not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{file.shown} has the architecture {printable(architecture, 80)}; "
             f"supported are {', '.join(ARCHITECTURES)}."
         )
-    stored, problems = tensor_table(file, header)
-    tensors = by_canonical_name(file.shown, stored)
+    tensors = dict(found.tensors)
     fields = Fields(file.shown, _uniform(file.shown, metadata), f"{architecture}.")
+    fields.refuse(*_REFUSED)
     config = _config(file, architecture, fields, tensors)
-    problems += check_tensors(file.shown, tensors, config) + _odd_settings(file, fields, config)
+    problems, unused = check_tensors(file.shown, tensors, config)
+    problems += _odd_settings(file, fields, tensors, config)
+    problems += refused_by_llama_cpp(file.shown, fields, found.tensors, config)
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return Artifact(
-        path=file.path,
-        format="gguf",
+        path=found.path,
+        format=found.format,
         config=config,
+        unused=unused,
         tensors=tensors,
-        sources=(file,),
-        problems=tuple(problems),
+        sources=found.sources,
+        problems=(*found.problems, *problems),
         metadata=metadata,
-        interleaved=interleaved_tensors(tensors, config) if architecture == "llama" else {},
-        vocabulary=_vocabulary(metadata, file.shown),
+        interleaved=interleaved_tensors(tensors, heads, kv_heads) if architecture == "llama" else {},
+        vocabulary=found.vocabulary,
     )
 
 
@@ -127,9 +151,13 @@ def _single(file: str, key: str, values: LazyArray) -> object:
     return distinct.pop()
 
 
-def _odd_settings(file: ModelFile, fields: Fields, config: ModelConfig) -> list[str]:
+def _odd_settings(file: ModelFile, fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelConfig) -> list[str]:
     """Refuse settings that change the computation; return sentences about those that only look like it."""
-    fields.refuse(*_REFUSED)
+    if config.architecture == "qwen2" and _OUTPUT_BIAS in tensors:
+        raise UnsupportedModelError(
+            f"{file.shown} has the tensor {_OUTPUT_BIAS}, which llama.cpp adds to the logits of qwen2 and this program "
+            "does not; use a model without it."
+        )
     scale = fields.number("attention.scale") if fields.find("attention.scale")[1] else None
     if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
         raise UnsupportedModelError(

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.errors import UnsupportedModelError
-from kernels.weight import BLOCKS, TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.fields import Fields
-from store.layout import check_blocks, check_overlaps, unsupported_type
+from store.layout import check_blocks, check_overlaps, check_rank
 from store.model_file import ModelFile
+from store.tensor_types import ggml_type
 from store.text import printable
 from store.vocabulary import LazyArray
 
@@ -153,8 +153,7 @@ def read_header(file: ModelFile) -> Header:
 def tensor_table(file: ModelFile, header: Header) -> tuple[list[TensorInfo], list[str]]:
     """Return the tensors, their names as stored, and sentences about what is odd.
 
-    Raises ArtifactError for a tensor that does not lie within the file or shares bytes with another,
-    UnsupportedModelError for a type that is not read.
+    Raises ArtifactError for a tensor that does not lie within the file or shares bytes with another.
     """
     tensors = [_located(file, header.data_offset, entry) for entry in header.entries]
     check_overlaps(file.shown, tensors)
@@ -239,22 +238,12 @@ def _entry(cursor: _Cursor) -> Entry:
 
 def _located(file: ModelFile, data_offset: int, entry: Entry) -> TensorInfo:
     name, dims = entry.name, entry.dims
-    if entry.type not in BLOCKS:
-        raise unsupported_type(file.shown, name, _type_name(entry.type))
     while len(dims) > 2 and dims[-1] == 1:
         dims = dims[:-1]
     shape = tuple(reversed(dims))
-    tensor_type = TensorType(entry.type)
-    nbytes = check_blocks(file.shown, name, tensor_type, shape)
+    check_rank(file.shown, name, shape)
+    kind = ggml_type(entry.type)
+    nbytes = check_blocks(file.shown, name, kind, shape)
     offset = data_offset + entry.offset
     file.require(offset, nbytes, f"tensor {printable(name, 80)}")
-    return TensorInfo(name, name, tensor_type, shape, file.path, offset, nbytes)
-
-
-def _type_name(code: int) -> str:
-    import gguf
-
-    try:
-        return gguf.GGMLQuantizationType(code).name
-    except ValueError:
-        return f"number {code}"
+    return TensorInfo(name, name, kind, shape, file.path, offset, nbytes)

@@ -30,6 +30,7 @@ def read_object(file: ModelFile) -> dict[str, object]:
     """Return the JSON object that is the whole content of `file`."""
     if file.size > MAX_JSON:
         raise ArtifactError(f"{file.shown} has {file.size} bytes, too many for the JSON file it should be.")
+    file.require_content()
     return parse_object(file.read(0, file.size, "its text"), file.shown)
 
 

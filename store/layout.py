@@ -1,26 +1,43 @@
 """Which tensors a llama or qwen2 decoder is made of, and whether a file has them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
+from typing import overload
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
-from kernels.weight import BLOCKS, TensorType, row_bytes
+from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.names import EMBEDDING, FINAL_NORM, LM_HEAD, ROPE_FREQS, canonical_name, layer_of
+from store.tensor_types import StoredType, block_of
 from store.text import printable
+from store.wrapped_names import without_wrapper
 
+MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
 
 
-def stored_bytes(type: TensorType, shape: Shape) -> int:
-    """Bytes of a tensor of `shape` [out, in] or [n]; ValueError if its rows do not fill whole blocks."""
-    rows = shape[0] if len(shape) == 2 else 1
-    return rows * row_bytes(type, shape[-1])
+@overload
+def stored_bytes(type: TensorType, shape: Shape) -> int: ...
+@overload
+def stored_bytes(type: StoredType, shape: Shape) -> int | None: ...
+def stored_bytes(type: StoredType, shape: Shape) -> int | None:
+    """Bytes of a tensor of `shape` [..., out, in], [n] or []; None for a type of unknown size.
+
+    ValueError if its rows do not fill whole blocks.
+    """
+    block = block_of(type)
+    if block is None:
+        return None
+    row = shape[-1] if shape else 1
+    if row % block.elements:
+        raise ValueError(f"a row of {row} values does not fill whole {type.name} blocks of {block.elements}")
+    return prod(shape[:-1]) * (row // block.elements * block.bytes)
 
 
 def required_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
@@ -49,28 +66,32 @@ def bias_sizes(config: ModelConfig) -> dict[str, int]:
     return {"q_proj": config.q_size, "k_proj": kv_size, "v_proj": kv_size, "o_proj": config.hidden_size}
 
 
-def interleaved_tensors(tensors: Mapping[str, TensorInfo], config: ModelConfig) -> dict[str, int]:
+def interleaved_tensors(tensors: Mapping[str, TensorInfo], heads: int, kv_heads: int) -> dict[str, int]:
     """Return the q and k tensors, whose rows llama conversions store for adjacent-pair rotation, with their heads."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    of_module = {"q_proj": heads, "k_proj": kv_heads}
     names = (
-        (f"model.layers.{layer}.self_attn.{module}.{kind}", heads[module])
-        for layer in range(config.num_hidden_layers)
-        for module in heads
-        for kind in ("weight", "bias")
+        (name, of_module[module])
+        for name in tensors
+        if layer_of(name) is not None and (module := name.split(".")[-2]) in of_module
     )
-    return {name: count for name, count in names if name in tensors}
+    return {name: count for name, count in names if tensors[name].shape[0] % (2 * count) == 0}
 
 
-def by_canonical_name(file: str, stored: Iterable[TensorInfo]) -> dict[str, TensorInfo]:
-    """Rename stored tensors to canonical names; ArtifactError if two of them claim the same name."""
+def by_canonical_name(file: str, stored: Iterable[TensorInfo]) -> tuple[dict[str, TensorInfo], list[str]]:
+    """Rename stored tensors to canonical names, and say so where all names had something before them.
+
+    Raises ArtifactError if two tensors claim the same name.
+    """
+    infos = list(stored)
+    names, problem = without_wrapper([info.raw_name for info in infos])
     tensors: dict[str, TensorInfo] = {}
-    for info in stored:
-        name = canonical_name(info.raw_name)
+    for info, plain in zip(infos, names, strict=True):
+        name = info.raw_name if plain is None else canonical_name(plain)
         if name in tensors:
             both = " and ".join(printable(raw, 80) for raw in (tensors[name].raw_name, info.raw_name))
             raise ArtifactError(f"{file} stores {printable(name, 80)} twice, as {both}; remove one of them.")
         tensors[name] = replace(info, name=name)
-    return tensors
+    return tensors, [f"{file} {problem}"] if problem else []
 
 
 def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
@@ -82,11 +103,12 @@ def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
             raise ArtifactError(f"{file} is malformed: tensors {both} overlap; convert or download it again.")
 
 
-def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:
+def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> tuple[list[str], tuple[str, ...]]:
     """Check the tensors against the configuration; fused q/k/v tensors are replaced in `tensors` by their parts.
 
-    Returns sentences about what is odd. Raises ArtifactError for a required tensor that is missing or has another
-    shape, UnsupportedModelError for a layer tensor that the forward does not compute with.
+    Returns sentences about what is odd, and the names of tensors that are not used. Raises ArtifactError for a required
+    tensor that is missing or has another shape, UnsupportedModelError for a layer tensor that the forward does not
+    compute with.
     """
     for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
         _split_fused(file, tensors, name, config)
@@ -94,13 +116,19 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     for name, shape in required_tensors(config):
         if name not in tensors:
             raise ArtifactError(f"{file} lacks the tensor {name}, which the forward needs; convert the model again.")
-        _check_shape(file, tensors[name], shape)
+        _check(file, tensors[name], shape)
         known.add(name)
     problems = _check_biases(file, tensors, config, known)
-    return problems + _unused(file, tensors, known, config)
+    unused = _unused(file, tensors, known, config)
+    if unused:
+        problems.append(f"{file} stores {counted([info.raw_name for info in unused])} that the forward does not use.")
+    return problems, tuple(info.name for info in unused)
 
 
-def _check_shape(file: str, info: TensorInfo, shape: Shape) -> None:
+def _check(file: str, info: TensorInfo, shape: Shape) -> None:
+    """Raise unless the forward can read a tensor and it has the right shape."""
+    if not isinstance(info.type, TensorType):
+        raise unsupported_type(file, info.raw_name, info.type.name + info.type.note)
     if info.shape != shape:
         raise ArtifactError(
             f"{file}: tensor {_both_names(info)} has the shape {show_shape(info.shape)} where the configuration "
@@ -114,7 +142,7 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
     kind = name.rpartition(".")[2]
     sizes = (("q_proj", config.q_size), ("k_proj", config.kv_size), ("v_proj", config.kv_size))
     rows = sum(size for _, size in sizes)
-    _check_shape(file, fused, (rows, config.hidden_size) if kind == "weight" else (rows,))
+    _check(file, fused, (rows, config.hidden_size) if kind == "weight" else (rows,))
     offset = fused.offset
     for module, size in sizes:
         part = name.replace("qkv_proj", module)
@@ -133,7 +161,7 @@ def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
         present = [module for module in bias_sizes(config) if f"{prefix}{module}.bias" in tensors]
         for module in present:
             name = f"{prefix}{module}.bias"
-            _check_shape(file, tensors[name], (bias_sizes(config)[module],))
+            _check(file, tensors[name], (bias_sizes(config)[module],))
             known.add(name)
         missing = [module for module in ("q_proj", "k_proj", "v_proj") if module not in present]
         if 0 < len(missing) < 3:
@@ -151,7 +179,8 @@ def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     return []
 
 
-def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: ModelConfig) -> list[str]:
+def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: ModelConfig) -> list[TensorInfo]:
+    """Tensors that the forward does not use; UnsupportedModelError for those of its layers."""
     unused = [info for name, info in tensors.items() if name not in known]
     for info in unused:
         layer = layer_of(info.name)
@@ -160,10 +189,13 @@ def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: 
                 f"{file} has the tensor {_both_names(info)}, which this program does not compute with; supported "
                 f"are llama and qwen2 decoders with plain projections, q/k/v biases and RMS norms."
             )
-    if not unused:
-        return []
-    names = ", ".join(printable(info.raw_name, 80) for info in unused[:3]) + (", …" if len(unused) > 3 else "")
-    return [f"{file} stores {len(unused)} tensors that the forward does not use: {names}."]
+    return unused
+
+
+def counted(names: Sequence[str]) -> str:
+    """Say how many tensors there are and which are the first: 5 tensors (a, b, c, …)."""
+    listed = ", ".join(printable(name, 80) for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} tensor{'s' * (len(names) != 1)} ({listed})"
 
 
 def unsupported_type(file: str, tensor: str, type: str) -> UnsupportedModelError:
@@ -174,23 +206,25 @@ def unsupported_type(file: str, tensor: str, type: str) -> UnsupportedModelError
 
 
 def check_rank(file: str, raw_name: str, shape: Shape) -> None:
-    """Raise ArtifactError unless `shape` is that of a vector or matrix that is not empty."""
-    if len(shape) not in (1, 2) or min(shape) < 1:
+    """Raise ArtifactError unless `shape` is that of a tensor with values."""
+    if not 1 <= len(shape) <= MAX_RANK or min(shape) < 1:
         raise ArtifactError(
-            f"{file}: tensor {printable(raw_name, 80)} has the shape {show_shape(shape)}; "
-            "only vectors and matrices are read."
+            f"{file}: tensor {printable(raw_name, 80)} has the shape {show_shape(shape[:MAX_RANK])}, which holds no "
+            "values; convert the model again."
         )
 
 
-def check_blocks(file: str, raw_name: str, type: TensorType, shape: Shape) -> int:
-    """Return the bytes of a vector or matrix; ArtifactError if it is neither or its rows do not fill whole blocks."""
-    check_rank(file, raw_name, shape)
-    if shape[-1] % BLOCKS[type].elements:
+def check_blocks(file: str, raw_name: str, type: StoredType, shape: Shape) -> int:
+    """Return the bytes of a tensor, 0 for a type of unknown size; ArtifactError unless rows fill whole blocks."""
+    try:
+        return stored_bytes(type, shape) or 0
+    except ValueError:
+        block = block_of(type)
+        assert block is not None
         raise ArtifactError(
             f"{file}: tensor {printable(raw_name, 80)} has rows of {shape[-1]} values, which do not fill whole "
-            f"{type.name} blocks of {BLOCKS[type].elements}; convert the model again."
-        )
-    return stored_bytes(type, shape)
+            f"{type.name} blocks of {block.elements}; convert the model again."
+        ) from None
 
 
 def _both_names(info: TensorInfo) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from store.errors import ArtifactError
 from store.text import printable
 
+_POINTER = b"version https://git-lfs"
+
 
 @dataclass(frozen=True)
 class ModelFile:
@@ -44,6 +46,14 @@ class ModelFile:
     def shown(self) -> str:
         """The file's name as messages give it."""
         return printable(self.path.name)
+
+    def require_content(self) -> None:
+        """Raise ArtifactError if the file is the pointer that Git LFS leaves in the place of a large file."""
+        if self.read(0, min(self.size, len(_POINTER)), "its first bytes") == _POINTER:
+            raise ArtifactError(
+                f"{self.shown} is a Git LFS pointer instead of the file that belongs there; run `git lfs pull` in its "
+                "folder."
+            )
 
     def require(self, offset: int, length: int, what: str) -> None:
         """Raise ArtifactError unless `length` bytes at `offset` lie within the file."""

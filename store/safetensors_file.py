@@ -1,193 +1,156 @@
-"""Read SafeTensors models: a single file, a sharded index, or a Hugging Face folder, each with its config.json.
-
-The header rules are those of the safetensors format: an 8-byte little-endian length, a JSON object, and tensors
-that fill the rest of the file without gap or overlap.
-"""
+"""Read SafeTensors models: a single file or a sharded index, with the config.json beside it."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from kernels.config import ARCHITECTURES, ModelConfig
+from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
-from kernels.weight import TensorType
 from store import rope
-from store.artifact import Artifact, TensorInfo
+from store.artifact import Artifact
 from store.errors import ArtifactError
-from store.fields import Fields
-from store.json_text import MAX_JSON, parse_object, read_object
-from store.layout import by_canonical_name, check_blocks, check_tensors, unsupported_type
+from store.fields import MAX_INTEGER, Fields
+from store.json_text import read_object
+from store.layout import by_canonical_name, check_tensors, counted
 from store.model_file import ModelFile
 from store.names import LM_HEAD
+from store.safetensors_header import read_header, read_index
+from store.stored_model import StoredModel, runnable
 from store.text import printable
 from store.vocabulary import Vocabulary
 
 INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
-MAX_TENSORS = 1 << 16
-
-_TYPES: dict[str, TensorType] = {"F32": TensorType.F32, "F16": TensorType.F16, "BF16": TensorType.BF16}
-
-
-def open_folder(folder: Path) -> Artifact:
-    """Open a Hugging Face folder; see `store.artifact.open_artifact` for the errors."""
-    shown = printable(str(folder))
-    if not os.path.isfile(folder / "config.json"):
-        raise ArtifactError(f"{shown} holds no config.json; give a Hugging Face folder or a model file.")
-    for name in (INDEX_NAME, SINGLE_NAME):
-        if os.path.isfile(folder / name):
-            return open_safetensors(ModelFile.at(folder / name), folder)
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) != 1:
-        raise ArtifactError(
-            f"{shown} holds {len(found)} .safetensors files and no {INDEX_NAME}; give the one that is meant."
-        )
-    return open_safetensors(ModelFile.at(found[0]), folder)
+ADAPTER_CONFIG = "adapter_config.json"
+_TEXT_MODEL = ("text_config", "llm_config", "language_config")
+_SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.safetensors", re.DOTALL | re.ASCII)
+# What a model_type is in the terms of kernels.config.ARCHITECTURES. A mistral without window is a llama.
+_MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "mistral": "llama"}
 
 
-def open_safetensors(file: ModelFile, path: Path | None = None) -> Artifact:
-    """Open a .safetensors file or a sharded index, with the config.json beside it.
+def open_safetensors(file: ModelFile, path: Path | None = None) -> StoredModel:
+    """Open a .safetensors file or a sharded index; see `store.open.open_model` for the errors.
 
     path : what the user asked for, when it is the folder and not the file.
     """
-    folder = file.path.parent
-    config_path = folder / "config.json"
-    if not os.path.isfile(config_path):
-        raise ArtifactError(
-            f"{file.shown} needs the config.json of its model beside it, in {printable(str(folder))}; copy it there."
-        )
-    config_file = ModelFile.at(config_path)
-    values = read_object(config_file)
-    fields = Fields(f"{printable(folder.resolve().name)}/config.json", values)
-    _check_supported(fields)
     is_single = file.read(0, min(file.size, 8), "its start")[7:] == b"\0"  # JSON text has no zero byte
-    sources, stored, problems = _single(file) if is_single else _sharded(file)
-    tensors = by_canonical_name(file.shown, stored)
-    config = _config(fields, has_lm_head=LM_HEAD in tensors)
-    problems += check_tensors(file.shown, tensors, config) + _odd_settings(fields, config)
-    tokenizer = folder / "tokenizer.json"
-    return Artifact(
+    sources, stored, problems = ([file], read_header(file), []) if is_single else read_index(file)
+    tensors, wrapped = by_canonical_name(file.shown, stored)
+    found = StoredModel(
         path=path or file.path,
         format="safetensors",
-        config=config,
         tensors=tensors,
-        sources=(*sources, config_file),
-        problems=tuple(problems),
-        metadata=values,
-        vocabulary=Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None,
+        sources=tuple(sources),
+        problems=(*problems, *wrapped),
+    )
+    return runnable(found, lambda: _artifact(file, found))
+
+
+def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
+    """Make of the files what can be run; what is known before that fails is kept in `found`."""
+    folder = file.path.parent
+    _take_settings(found, folder)
+    _refuse_parts(file, found)
+    if not os.path.isfile(folder / "config.json"):
+        shown = printable(str(folder))
+        raise ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
+    settings = _of_text_model(found.metadata)
+    fields = Fields(f"{printable(folder.resolve().name)}/config.json", settings)
+    _check_supported(fields)
+    tensors = dict(found.tensors)
+    config = _config(fields, has_lm_head=LM_HEAD in tensors)
+    problems, unused = check_tensors(file.shown, tensors, config)
+    problems += _odd_settings(fields, config)
+    if settings is not found.metadata:
+        problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
+    return Artifact(
+        path=found.path,
+        format=found.format,
+        config=config,
+        unused=unused,
+        tensors=tensors,
+        sources=found.sources,
+        problems=(*found.problems, *problems),
+        metadata=found.metadata,
+        vocabulary=found.vocabulary,
     )
 
 
-def read_header(file: ModelFile) -> list[TensorInfo]:
-    """Read the tensor table of one .safetensors file; ArtifactError if it breaks a rule of the format."""
-    length = int.from_bytes(file.read(0, 8, "the header length"), "little")
-    file.require(8, length, "the header")
-    if length > MAX_JSON:
-        raise ArtifactError(f"{file.shown} has a header of {length} bytes; at most {MAX_JSON} are read.")
-    header = parse_object(file.read(8, length, "the header"), f"the header of {file.shown}", unique_keys=True)
-    header.pop("__metadata__", None)
-    if len(header) > MAX_TENSORS:
-        raise ArtifactError(f"{file.shown} is malformed: it claims {len(header)} tensors; download it again.")
-    tensors = [_entry(file, 8 + length, name, entry) for name, entry in header.items()]
-    position = 8 + length
-    for info in sorted(tensors, key=lambda info: (info.offset, info.nbytes)):
-        if info.offset != position:
-            raise ArtifactError(
-                f"{file.shown} is malformed: tensor {printable(info.raw_name, 80)} starts at byte {info.offset} where "
-                f"the one before it ends at {position}; download it again."
-            )
-        position += info.nbytes
-    if position != file.size:
-        raise ArtifactError(
-            f"{file.shown} is malformed: its tensors end at byte {position}, but the file has {file.size} bytes; "
-            "download it again."
+def _take_settings(found: StoredModel, folder: Path) -> None:
+    """Keep in `found` what lies beside its tensors: the settings, under the first of their names, and a tokenizer."""
+    tokenizer = folder / "tokenizer.json"
+    found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
+    for name in ("config.json", ADAPTER_CONFIG, "params.json"):
+        if os.path.isfile(folder / name):
+            file = ModelFile.at(folder / name)
+            found.sources = (*found.sources, file)
+            found.metadata = read_object(file)
+            return
+
+
+def _refuse_parts(file: ModelFile, found: StoredModel) -> None:
+    """Raise UnsupportedModelError, saying what to give instead, for what is no whole model by Hugging Face's names."""
+    folder, names = file.path.parent, [info.raw_name for info in found.tensors.values()]
+    match = _SHARD.fullmatch(file.path.name)
+    if match is not None and int(match[3]) > 1:
+        found.is_part = True
+        index = file.path.with_name(f"{match[1]}.safetensors.index.json")
+        missing = "" if index.is_file() else ", which is not there"
+        raise UnsupportedModelError(
+            f"{file.shown} is file {int(match[2])} of the {int(match[3])} of a model; give the folder "
+            f"{printable(str(folder))}, or its index {printable(index.name)}{missing}."
         )
-    return tensors
-
-
-def _entry(file: ModelFile, start: int, name: str, entry: object) -> TensorInfo:
-    fields = Fields(f"the header of {file.shown}", entry if isinstance(entry, dict) else {})
-    dtype = fields.text("dtype")
-    shape, offsets = (_whole_numbers(fields.find(key)[1]) for key in ("shape", "data_offsets"))
-    if dtype is None or shape is None or offsets is None or len(offsets) != 2:
-        raise ArtifactError(
-            f"{file.shown} is malformed: its header describes tensor {printable(name, 80)} without type, shape or "
-            "place; download it again."
+    if any(name.endswith("layers.0.attention.wq.weight") for name in names):
+        raise UnsupportedModelError(
+            f"{file.shown} holds a model under Mistral's own names (consolidated, with params.json); give the files of "
+            "the transformers format, which have a config.json."
         )
-    if dtype not in _TYPES:
-        raise unsupported_type(file.shown, name, printable(dtype, 40))
-    begin, end = offsets
-    tensor_type = _TYPES[dtype]
-    nbytes = check_blocks(file.shown, name, tensor_type, shape)
-    file.require(start + begin, nbytes, f"tensor {printable(name, 80)}")
-    if end - begin != nbytes:
-        raise ArtifactError(
-            f"{file.shown} is malformed: tensor {printable(name, 80)} takes {nbytes} bytes by its shape and "
-            f"{end - begin} by its place; download it again."
+    if adapter := [name for name in names if ".lora_" in name]:
+        raise UnsupportedModelError(
+            f"{file.shown} is {adapter_of(folder)}"
+            if os.path.isfile(folder / ADAPTER_CONFIG)
+            else f"{file.shown} holds an adapter that is not merged into its weights, {counted(adapter)}; merge it "
+            "(peft: `merge_and_unload`) and give the result."
         )
-    return TensorInfo(name, name, tensor_type, shape, file.path, start + begin, nbytes)
 
 
-def _whole_numbers(value: object) -> tuple[int, ...] | None:
-    if not isinstance(value, list):
+def adapter_of(folder: Path) -> str | None:
+    """Say what the weights of a folder are an adapter to and what to give instead; None if they are no adapter."""
+    if not os.path.isfile(folder / ADAPTER_CONFIG):
         return None
-    numbers = tuple(item for item in value if isinstance(item, int) and not isinstance(item, bool) and item >= 0)
-    return numbers if len(numbers) == len(value) else None
-
-
-def _single(file: ModelFile) -> tuple[list[ModelFile], list[TensorInfo], list[str]]:
-    return [file], read_header(file), []
-
-
-def _sharded(index: ModelFile) -> tuple[list[ModelFile], list[TensorInfo], list[str]]:
-    """Return the files, tensors and oddities of a sharded model."""
-    weight_map = read_object(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ArtifactError(
-            f"{index.shown} has no weight_map; give a .safetensors file, its index, or the model's folder."
-        )
-    shards = {name: _shard(index, name) for name in sorted(set(_shard_names(index, weight_map)))}
-    tensors = {name: {info.raw_name: info for info in read_header(shard)} for name, shard in shards.items()}
-    for tensor, shard in weight_map.items():
-        if tensor not in tensors[shard]:
-            raise ArtifactError(
-                f"{index.shown} places tensor {printable(tensor, 80)} in {printable(shard, 80)}, which does not hold "
-                "it; download both again."
-            )
-    stored = [info for infos in tensors.values() for info in infos.values()]
-    unlisted = [info.raw_name for info in stored if weight_map.get(info.raw_name) != info.file.name]
-    if not unlisted:
-        return list(shards.values()), stored, []
-    problem = (
-        f"{index.shown} does not list {len(unlisted)} tensors that its files hold, the first is "
-        f"{printable(unlisted[0], 80)}; they are not used."
+    fields = Fields(ADAPTER_CONFIG, read_object(ModelFile.at(folder / ADAPTER_CONFIG)))
+    base = fields.text("base_model_name_or_path") or "a model that is not named"
+    return (
+        f"an adapter to {printable(base, 200)} and no model by itself; merge it into that model (peft: "
+        "`merge_and_unload`) and give the result."
     )
-    listed = [info for info in stored if weight_map.get(info.raw_name) == info.file.name]
-    return list(shards.values()), listed, [problem]
 
 
-def _shard_names(index: ModelFile, weight_map: Mapping[str, object]) -> list[str]:
-    names = [name for name in weight_map.values() if isinstance(name, str)]
-    if len(names) < len(weight_map):
-        raise ArtifactError(f"{index.shown} names a file that is not a text; download it again.")
-    return names
+def _of_text_model(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the settings of the text model of a model with several parts: they stand in an object of their own.
 
-
-def _shard(index: ModelFile, name: str) -> ModelFile:
-    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
-        raise ArtifactError(
-            f"{index.shown} names the file {printable(name, 80)}, which is not a plain name in its own folder; "
-            "download it again."
-        )
-    return ModelFile.at(index.path.parent / name)
+    What stands at the top counts, unless it is the type of a model that this program does not know.
+    """
+    text = next((values[key] for key in _TEXT_MODEL if isinstance(values.get(key), dict)), None)
+    if not isinstance(text, dict):
+        return values
+    if values.get("model_type") in _MODEL_TYPES:
+        return text | {key: value for key, value in values.items() if value is not None}
+    tied = any(part.get("tie_word_embeddings") is True for part in (values, text))
+    return {**values, **text, "tie_word_embeddings": tied}
 
 
 def _check_supported(fields: Fields) -> None:
     """Refuse architectures and settings that this program does not compute."""
     model_type = fields.needed_text("model_type")
-    if model_type not in ARCHITECTURES:
+    if model_type not in _MODEL_TYPES:
         raise UnsupportedModelError(
-            f"{fields.file} has the model_type {printable(model_type, 80)}; supported are {', '.join(ARCHITECTURES)}."
+            f"{fields.file} has the model_type {printable(model_type, 80)}; supported are {', '.join(_MODEL_TYPES)}."
+        )
+    if isinstance(packed := fields.find("quantization")[1], dict):
+        raise UnsupportedModelError(
+            f"{fields.file} describes an MLX model of {printable(str(packed.get('bits')), 20)} bits, whose weights are "
+            "packed beside scales and biases; undo that with `mlx_lm.convert --dequantize`, or give the original model."
         )
     if (quantization := fields.find("quantization_config")[1]) is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
@@ -201,6 +164,12 @@ def _check_supported(fields: Fields) -> None:
             f"{fields.file} has the activation {printable(activation, 80)}; only silu is supported."
         )
     fields.refuse("use_sliding_window", "mlp_bias")
+    window = fields.integer("sliding_window", low=0) if model_type == "mistral" else None
+    if window is not None and window < (fields.integer("max_position_embeddings") or MAX_INTEGER):
+        raise UnsupportedModelError(
+            f"{fields.file} sets a sliding_window of {window} tokens, which this program does not compute; "
+            "use a model without it."
+        )
     layer_types = fields.find("layer_types")[1]
     if isinstance(layer_types, list) and any(kind != "full_attention" for kind in layer_types):
         raise UnsupportedModelError(f"{fields.file} has layer_types other than full_attention, the only supported one.")
@@ -210,14 +179,14 @@ def _config(fields: Fields, has_lm_head: bool) -> ModelConfig:
     hidden = fields.needed_integer("hidden_size")
     heads = fields.needed_integer("num_attention_heads")
     size = rope.head_dim(fields, hidden, heads, "head_dim")
-    # transformers takes a missing num_key_value_heads as the number of heads in llama, but as 32 in qwen2.
+    # transformers takes a missing num_key_value_heads as that of the heads in llama, but as 32 in qwen2, 8 in mistral.
     kv_heads = fields.integer("num_key_value_heads")
     if kv_heads is None:
         kv_heads = heads if fields.text("model_type") == "llama" else fields.needed_integer("num_key_value_heads")
     scaling = _rope_settings(fields)
     rope_theta = scaling.number("rope_theta") or fields.number("rope_theta") or 10000.0
     config = ModelConfig(
-        architecture=fields.needed_text("model_type"),
+        architecture=_MODEL_TYPES[fields.needed_text("model_type")],
         num_hidden_layers=fields.needed_integer("num_hidden_layers"),
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("intermediate_size"),

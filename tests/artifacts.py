@@ -169,13 +169,33 @@ def write_safetensors(folder: Path, model: MemoryModel, shards: int = 1, transfo
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def change_type(path: Path, tensor: str, code: int) -> None:
+    """Give a two-dimensional tensor of a GGUF file another type id."""
+    data = bytearray(path.read_bytes())
+    at = data.index(tensor.encode()) + len(tensor) + 4 + 2 * 8
+    data[at : at + 4] = struct.pack("<I", code)
+    path.write_bytes(data)
+
+
+def float_tensor(name: str, values: np.ndarray) -> Weight:
+    """A float32 tensor in memory, a vector or a matrix."""
+    rows = np.ascontiguousarray(values, np.float32).reshape(len(values) if values.ndim == 2 else 1, -1)
+    return Weight(name, TensorType.F32, values.shape, rows.view(np.uint8))
+
+
 def write_safetensors_file(path: Path, weights: dict[str, Weight]) -> None:
-    """The functions of the safetensors package cannot write BF16 without torch."""
+    write_safetensors_entries(path, entries_of(weights))
+
+
+def entries_of(weights: dict[str, Weight]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (weight.type.name, weight.shape, weight.rows.tobytes()) for name, weight in weights.items()}
+
+
+def write_safetensors_entries(path: Path, entries: dict[str, tuple[str, tuple[int, ...], bytes]]) -> None:
+    """Tensors by dtype, shape and bytes: the functions of the safetensors package cannot write BF16 without torch."""
     header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, weight in weights.items():
-        raw = weight.rows.tobytes()
-        place = [len(data), len(data) + len(raw)]
-        header[name] = {"dtype": weight.type.name, "shape": weight.shape, "data_offsets": place}
+    for name, (dtype, shape, raw) in entries.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)

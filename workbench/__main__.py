@@ -1,9 +1,11 @@
 """The `workbench` command: runs a command and turns every error into one sentence and an exit code."""
 
 import gc
+import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -23,22 +25,47 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code and never lets an exception reach the user."""
+    answer: dict[str, Any] = {}  # what the command answers with under --json
     try:
-        from workbench.cli import workbench
-
-        status = workbench.main(args=list(arguments), prog_name="workbench", standalone_mode=False)
+        status, sentence = _answered(arguments, answer)
+        if sentence is not None and _wants_json(arguments):
+            answer["error"] = sentence
+        if answer:
+            click.echo(json.dumps(answer, ensure_ascii=True, allow_nan=False))
         sys.stdout.flush()
+        if sentence is not None:
+            click.echo(f"workbench: {sentence}", err=True)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", INTERRUPTED)
+        click.echo("workbench: interrupted", err=True)
+        return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # click turns a closed pipe into exit code 1, which here means "different"
         # Python flushes stdout once more at exit; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    return status
+
+
+def _answered(arguments: Sequence[str], answer: dict[str, Any]) -> tuple[int, str | None]:
+    """Run one command line; its exit code, and one sentence where the question could not be answered."""
+    try:
+        from workbench.cli import workbench
+
+        status = workbench.main(args=list(arguments), prog_name="workbench", standalone_mode=False, obj=answer)
+        return (status if isinstance(status, int) else ANSWERED_ALIKE), None
+    except (click.Abort, BrokenPipeError):
+        raise
     except Exception as error:
         if os.environ.get("WORKBENCH_TRACEBACK"):
             raise
-        return _fail(_sentence(error), NOT_ANSWERED)
-    return status if isinstance(status, int) else ANSWERED_ALIKE
+        from store.text import printable
+
+        answer.update(getattr(error, "facts", {}) if _wants_json(arguments) else {})
+        return NOT_ANSWERED, printable(" ".join(_sentence(error).split()), 2000)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether --json was given, also where the rest of the command line could not be understood."""
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
 def _sentence(error: Exception) -> str:
@@ -57,13 +84,6 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"stopped on an internal error ({what}); set WORKBENCH_TRACEBACK=1 to see where"
-
-
-def _fail(sentence: str, status: int) -> int:
-    from store.text import printable
-
-    click.echo(f"workbench: {printable(' '.join(sentence.split()), 2000)}", err=True)
-    return status
 
 
 if __name__ == "__main__":

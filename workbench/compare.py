@@ -1,7 +1,7 @@
 """Comparing two traces, stage by stage, and refusing what cannot be compared."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from kernels.activations import Codes
 from kernels.errors import WorkbenchError
 from kernels.measures import COL
 from kernels.metrics import gap_percentiles, logit_agreement, profile
-from kernels.stages import Site, execution_order
+from kernels.stages import LAST_STAGES, Site, execution_order
 from workbench.cells import Cell
 from workbench.flips import flips
 
@@ -60,6 +60,7 @@ def compare_streams(
     """
     streams = {"a": iter(a), "b": iter(b)}
     waiting = {side: next(stream, None) for side, stream in streams.items()}
+    one_model = True  # as far as the channels tell that came by
     for site in execution_order(layers):
         here: dict[str, StageTensor | None] = {}
         for side, stream in streams.items():
@@ -67,17 +68,27 @@ def compare_streams(
             here[side] = tensor if tensor is not None and tensor.site == site else None
             if here[side] is not None:
                 waiting[side] = next(stream, None)
-        yield compare_stage(site, here["a"], here["b"], partial(_at_site, absent, site))
+        yield compare_stage(site, here["a"], here["b"], partial(_at_site, absent, site), one_model)
+        if (x := here["a"]) is not None and (y := here["b"]) is not None:
+            one_model &= x.values.shape[1] == y.values.shape[1]
 
 
 def _at_site(absent: Callable[[str, Site], bool], site: Site, side: str) -> bool:
     return absent(side, site)
 
 
-def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:
-    """The cell of one stage; never numbers for unlike populations."""
+def compare_stage(
+    site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool], one_model: bool = True
+) -> Cell:
+    """The cell of one stage; never numbers for unlike populations.
+
+    one_model : logits of unlike vocabularies are compared over the tokens that both have, as one side is padded.
+    """
     if a is None or b is None:
         return _missing(site, a, b, absent)
+    note = None
+    if one_model:
+        a, b, note = _of_common_vocabulary(a, b)
     difference = _population_difference(a, b)
     if difference or a.positions is None:
         return Cell(site, "uncomparable", difference or "rows without known token positions on both sides")
@@ -87,6 +98,7 @@ def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, abse
     return Cell(
         site,
         "identical" if same else "ok",
+        note,
         shape=(values_a.shape[0], values_a.shape[1]),
         profile=cell_profile,
         positions=a.positions,
@@ -94,6 +106,16 @@ def compare_stage(site: Site, a: StageTensor | None, b: StageTensor | None, abse
         flipped=flips(a.codes, b.codes, values_a, values_b),
         percentiles={} if same else gap_percentiles(values_a, values_b),
     )
+
+
+def _of_common_vocabulary(a: StageTensor, b: StageTensor) -> tuple[StageTensor, StageTensor, str | None]:
+    """Logits of unlike vocabularies over the tokens that both have, and a note that says so."""
+    sizes = a.values.shape[1], b.values.shape[1]
+    if a.site.stage != LAST_STAGES[-1] or sizes[0] == sizes[1]:
+        return a, b, None
+    common = min(sizes)
+    first, second = (replace(side, values=np.ascontiguousarray(side.values[:, :common])) for side in (a, b))
+    return first, second, f"A has {sizes[0]} tokens and B {sizes[1]}; the first {common} were compared"
 
 
 def _missing(site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool]) -> Cell:

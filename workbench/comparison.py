@@ -38,13 +38,17 @@ DECIDING_SETTINGS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A pair of runs and its cells in execution order, seen in one metric and one token scope."""
+    """A pair of runs and its cells in execution order, seen in one metric and one token scope.
+
+    notes : sentences about what one of the two models alone has and no cell covers.
+    """
 
     a: RunRecord
     b: RunRecord
     cells: Sequence[Cell]
     metric: Metric
     scope: TokenScope
+    notes: tuple[str, ...] = ()
 
     @property
     def shown(self) -> tuple[Metric, ...]:
@@ -172,7 +176,8 @@ class Comparison:
         lines += [
             f"The models differ in {name}: {a} in A, {b} in B." for name, (a, b) in self.config_differences.items()
         ]
-        return lines
+        lines += [f"{cell.site}: {cell.note}." for cell in self.cells if cell.profile is not None and cell.note]
+        return [*lines, *self.notes]
 
     def _largest(self, metric: Metric) -> str:
         """Words for the cell furthest from identical, which a wide band says nothing about."""
@@ -207,7 +212,9 @@ class Comparison:
                 "b": _population(self.b),
                 "alike": not self.uncomparable,
                 "scope": self.scope.label(len(self.a.tokens)),
+                "vocab_size": min(self.a.config.vocab_size, self.b.config.vocab_size),
             },
+            "notes": list(self.notes),
             "compared": compared,
             "expected": expected,
             "metric": self.metric.key,

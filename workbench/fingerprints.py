@@ -9,15 +9,15 @@ from typing import Any
 
 import platformdirs
 
-from store.artifact import Artifact
 from store.files import write_atomically
 from store.run import DISTRIBUTION
+from store.stored_model import StoredModel
 
 _KEPT = 500  # artifacts
 _SETTLED = 2.0  # seconds after which a change of a file is sure to change its time stamp
 
 
-def sha256_of(artifact: Artifact, progress: Callable[[int, int], None] | None = None) -> str:
+def sha256_of(artifact: StoredModel, progress: Callable[[int, int], None] | None = None) -> str:
     """Return artifact.sha256(), from the cache if path, size, time and inode of all its files are as they were then.
 
     progress : called with bytes done and bytes in all while the files are read.
@@ -39,7 +39,7 @@ def sha256_of(artifact: Artifact, progress: Callable[[int, int], None] | None = 
     return found
 
 
-def _state(artifact: Artifact) -> list[list[Any]]:
+def _state(artifact: StoredModel) -> list[list[Any]]:
     found = ((path, path.stat()) for path in artifact.files)
     return [[str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino] for path, stat in found]
 

@@ -60,6 +60,7 @@ def _recorded(
     from workbench.bisect.engines import arithmetic_of  # needs the compiler, which a pair of other sides does without
 
     bound = trace.bind(tokens, config)
+    assert bound.config is not None
     said = {f"observed_{name}": value for name, value in trace.observed.items()}
     said |= {"notes": " ".join(bound.notes), _UNSAID: " ".join(trace.not_carried)}
     version = trace.settings.get("engine_version", trace.settings.get(trace.engine))
@@ -72,7 +73,7 @@ def _recorded(
         tokens=tokens,
         prompt=prompt,
         settings=plain(trace.settings | said),
-        config=config,
+        config=bound.config,
         versions={} if version is None else {trace.engine: printable(str(version))},
         machine={},
         created=datetime.fromtimestamp(_modified(trace), UTC).isoformat(timespec="milliseconds"),

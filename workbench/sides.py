@@ -17,6 +17,7 @@ from workbench.tokenizer import TokenizerError, decode_tokens, encode
 
 # What the engine that a format belongs to would compute.
 DEFAULT_PATH = {"safetensors": "f32", "gguf": "ggml", "apr": "apr"}
+_NEAR = 8  # token ids that are shown before and after the first one that differs
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -104,7 +105,8 @@ def _prompt_tokens(artifacts: list[Artifact], prompt: str) -> tuple[int, ...]:
         raise TokenizerError(f"{names} has no tokenizer; give --tokens instead of --prompt")
     found = [encode(artifact, prompt) for artifact in able]
     if len(found) == 2 and found[0] != found[1]:
-        raise TokenizerError(_how_they_differ(able, found))
+        a, b = ({"path": str(artifact.path), "tokens": ids} for artifact, ids in zip(able, found, strict=True))
+        raise TokenizerError(_how_they_differ(able, found), facts={"verdict": "uncomparable", "a": a, "b": b})
     return tuple(found[0])
 
 
@@ -114,7 +116,8 @@ def _how_they_differ(artifacts: list[Artifact], found: list[list[int]]) -> str:
     for side, artifact, ids in zip("AB", artifacts, found, strict=True):
         token = ids[first] if first < len(ids) else None
         what = "nothing more" if token is None else f"{token} {decode_tokens(artifact, [token])[0]!r}"
-        words.append(f"{side} has {what} ({len(ids)} tokens)")
+        near = ",".join(map(str, ids[max(first - _NEAR, 0) : first + _NEAR + 1]))
+        words.append(f"{side} has {what} (of {len(ids)} tokens, from {max(first - _NEAR, 0)} on: {near})")
     return (
         f"the two sides tokenize the prompt differently, a finding in itself: at token {first} {' and '.join(words)}; "
         "give --tokens to run both on the same ids"

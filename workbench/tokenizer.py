@@ -8,12 +8,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
+from store.model_file import ModelFile
 from store.text import printable
 from store.vocabulary import Vocabulary
 from workbench.embedded_tokenizer import ByteLevelBpe, SentencePiece, from_byte_alphabet
@@ -22,7 +23,14 @@ _PATIENCE = 60.0  # seconds for one prompt
 
 
 class TokenizerError(WorkbenchError, ValueError):
-    """A prompt that cannot be turned into token ids; --tokens always can."""
+    """A prompt that cannot be turned into token ids; --tokens always can.
+
+    facts : what a program may want to know of it beside the sentence, as JSON values.
+    """
+
+    def __init__(self, sentence: str, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(sentence)
+        self.facts = dict(facts or {})
 
 
 class Tokenizer(Protocol):
@@ -84,6 +92,7 @@ class _HuggingFace:
         return [from_byte_alphabet(piece) if answer["byte_level"] else piece.replace("▁", " ") for piece in spelled]
 
     def _ask(self, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+        ModelFile.at(Path(self._file)).require_content()
         root = str(Path(__file__).resolve().parents[1])
         others = os.environ.get("PYTHONPATH")
         done = subprocess.run(  # -P: modules in the working directory are none of ours

@@ -20,6 +20,7 @@ from store.trace import open_trace
 
 __all__ = ["ForeignStage", "ForeignTrace", "is_trace", "open_any_trace", "open_foreign", "store_of_trace"]
 
+_LONGEST_NAME = 1 << 10
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _FORMATS = (
     "APRT folders, llama.cpp dumps (.npz), llama-debug logits (NAME.bin beside NAME-tokens.bin), stage dumps (.npz, "
@@ -75,7 +76,7 @@ def _kind(path: Path) -> str | None:
     if magic.startswith(APRT_MAGIC):
         return "aprt"
     if magic.startswith(ZIP_MAGIC):
-        return "npz"
+        return None if _is_checkpoint(path) else "npz"
     if _has_stage_keys(file):
         return "safetensors"
     return "logits" if is_logits_file(file) else None
@@ -84,6 +85,14 @@ def _kind(path: Path) -> str | None:
 def _magic(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(len(_HDF5_MAGIC))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Tell a PyTorch checkpoint, whose first member is a pickle in a folder, from an archive of arrays."""
+    with path.open("rb") as file:
+        start = file.read(30 + _LONGEST_NAME)
+    length = int.from_bytes(start[26:28], "little")
+    return start[30 : 30 + length].endswith((b"/data.pkl", b"/.format_version"))
 
 
 def _has_stage_keys(file: ModelFile) -> bool:

@@ -16,6 +16,7 @@ from kernels.stages import Site, execution_order
 from store.errors import StoreError
 from store.foreign.arrays import as_store_error, widened
 from store.foreign.channels import ROTATED, halves_from_adjacent, stage_channels
+from store.foreign.vocabulary import LOGITS, recorded_vocabulary
 from store.model_file import ModelFile
 from store.run import RunRecord
 from store.text import printable
@@ -162,11 +163,15 @@ class ForeignTrace:
     def bind(self, tokens: tuple[int, ...], config: ModelConfig) -> "ForeignTrace":
         """Return the trace with its rows and channels told by the tokens and the model that it was recorded with.
 
-        Checks every size against them, and gives the q and k channels of llama.cpp's llama models the order that
-        Hugging Face has. StoreError, one sentence, for whatever cannot belong together.
+        Checks every size against them, but for the length of the vocabulary, which may be the trace's own. The q and k
+        channels of llama.cpp's llama models get the order that Hugging Face has. StoreError, one sentence, for whatever
+        cannot belong together.
         """
         name = printable(str(self.path))
         self._check(name, tokens, config)
+        config = dataclasses.replace(
+            config, vocab_size=recorded_vocabulary(self.parts.get(LOGITS), len(tokens), config)
+        )
         channels = stage_channels(config)
         parts: dict[Site, ForeignStage] = {}
         for site, stage in self.parts.items():

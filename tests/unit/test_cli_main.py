@@ -11,6 +11,7 @@ import pytest
 import workbench.cli
 from kernels.errors import WorkbenchError
 from kernels.paths import PATHS
+from tests.artifacts import tiny_gguf
 from workbench.__main__ import run
 from workbench.cli import COMMANDS
 from workbench.cli.options import METRIC_NAMES, PATH_NAMES
@@ -83,6 +84,36 @@ def test_every_error_is_one_sentence(error, status, words, monkeypatch, capsys):
 def test_bad_usage_is_exit_code_2(arguments, capsys):
     assert run(arguments) == 2
     assert capsys.readouterr().err.startswith("workbench: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_under_json_the_reason_is_an_object_too(command, capsys):
+    assert run([command, "nowhere", "nowhere", "--json", "--no-such-option"]) == 2
+    out, err = capsys.readouterr()
+    assert err == f"workbench: {json.loads(out)['error']}\n"
+
+
+def test_what_was_answered_is_one_object_with_the_reason_why_it_is_no_verdict(tmp_path, capsys):
+    tiny_gguf(tmp_path / "other.gguf")
+    for command in ("compare", "bisect"):
+        assert run([command, str(MODEL), str(tmp_path / "other.gguf"), "--tokens", "1,2", "--json"]) == 2
+        out, err = capsys.readouterr()
+        record = json.loads(out)
+        assert record["tokens"] == [1, 2]
+        assert err == f"workbench: {record['error']}\n"
+
+
+def test_a_prompt_that_both_sides_tokenize_differently_is_shown_on_both(tmp_path, capsys):
+    tiny_gguf(tmp_path / "a.gguf", vocabulary="bpe", vocab=300)
+    tiny_gguf(tmp_path / "b.gguf", vocabulary="spm", vocab=300)
+    assert run(["bisect", str(tmp_path / "a.gguf"), str(tmp_path / "b.gguf"), "--prompt", "hell", "--json"]) == 2
+    out, err = capsys.readouterr()
+    record = json.loads(out)
+    assert record["verdict"] == "uncomparable"
+    ids = [record[side]["tokens"] for side in "ab"]
+    assert ids[0] != ids[1]
+    assert all(",".join(map(str, side)) in err for side in ids)
+    assert record["error"] in err
 
 
 @pytest.mark.parametrize("ids", ["", ",", "1,x", "1,-2", "1.5", "²"])

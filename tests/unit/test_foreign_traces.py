@@ -282,8 +282,9 @@ def test_saved_logits_are_those_of_the_last_token(tmp_path):
     assert trace.tokens == TOKENS
     assert trace.engine == "llama.cpp"
     assert_holds(trace.bind(TOKENS, QWEN2.config), {Site(None, "lm_head"): np.tile(logits, (5, 1))}, lambda site: (4,))
-    with pytest.raises(StoreError, match="128 channels where the model has 64"):
-        trace.bind(TOKENS, replace(QWEN2.config, vocab_size=64))
+    assert trace.bind(TOKENS, replace(QWEN2.config, vocab_size=96)).config.vocab_size == 128  # one of them is padded
+    with pytest.raises(StoreError, match="128 channels where the model has 96"):  # an embedding, and no logits
+        trace.bind(TOKENS, replace(QWEN2.config, vocab_size=96, hidden_size=128))
     with pytest.raises(StoreError, match="holds token ids; give the file of the logits"):
         open_any_trace(tmp_path / "llamacpp-m-tokens.bin")
     (tmp_path / "llamacpp-m-tokens.bin").write_bytes(np.array([5, -1], "<i4").tobytes())

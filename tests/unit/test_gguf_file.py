@@ -15,7 +15,7 @@ from store.artifact import open_artifact
 from store.gguf_header import read_header
 from store.model_file import ModelFile
 from store.names import canonical_name
-from tests.artifacts import byte_tokens, gguf_rows, interleaved_rows, tiny_gguf, tiny_model, write_gguf
+from tests.artifacts import byte_tokens, change_type, gguf_rows, interleaved_rows, tiny_gguf, tiny_model, write_gguf
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
@@ -148,13 +148,9 @@ def test_unsupported_architecture_and_type_are_named(tmp_path):
     write_gguf(tmp_path / "m.gguf", model)
     with pytest.raises(UnsupportedModelError, match="gemma2; supported are llama, qwen2"):
         open_artifact(tmp_path / "m.gguf")
-    writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
-    writer.add_tensor("blk.0.ffn_up.weight", np.zeros((2, 110), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q3_K)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(UnsupportedModelError, match=r"blk\.0\.ffn_up\.weight has the type Q3_K; supported are F32"):
+    tiny_gguf(tmp_path / "t.gguf")
+    change_type(tmp_path / "t.gguf", "blk.0.ffn_up.weight", 24)
+    with pytest.raises(UnsupportedModelError, match=r"blk\.0\.ffn_up\.weight has the type I8; supported are F32"):
         open_artifact(tmp_path / "t.gguf")
 
 
@@ -188,7 +184,9 @@ def test_tensors_that_are_not_computed_with_are_refused_or_listed(tmp_path):
     model.weights["model.layers.2.input_layernorm.weight"] = norm  # beyond the last layer
     write_gguf(tmp_path / "m.gguf", model)
     assert open_artifact(tmp_path / "m.gguf").problems == (
-        "m.gguf stores 1 tensors that the forward does not use: blk.2.attn_norm.weight.",
+        "m.gguf stores 1 tensor (blk.2.attn_norm.weight) that the forward does not use.",
+        "llama.cpp would refuse m.gguf: it holds 1 tensor (blk.2.attn_norm.weight) that qwen2 models are not made of "
+        "there.",
     )
     model.weights["model.layers.1.self_attn.q_norm.weight"] = norm
     write_gguf(tmp_path / "m.gguf", model)

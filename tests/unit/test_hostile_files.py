@@ -79,7 +79,7 @@ GGUF_FILES = {
     "no dimension": (gguf_file(tensors=[tensor(b"t", [])]), "claims 0 dimensions"),
     "2**32-1 dimensions": (gguf_file(tensors=[string(b"t") + b"\xff" * 4]), "claims 4294967295 dimensions"),
     "empty tensor": (gguf_file(tensors=[tensor(b"t", [0])], data=F32), "has the shape 0"),
-    "three dimensions": (gguf_file(tensors=[tensor(b"t", [2, 2, 2])], data=F32), "only vectors and matrices"),
+    "three dimensions, cut off": (gguf_file(tensors=[tensor(b"t", [2, 2, 3])], data=F32), "tensor t would end at byte"),
     "overflowing dimensions": (
         gguf_file(tensors=[tensor(b"t", [2**63, 2**63])], data=F32),
         "tensor t would end at byte",
@@ -90,11 +90,11 @@ GGUF_FILES = {
     ),
     "data cut off": (gguf_file(tensors=[tensor(b"t", [8])], data=F32[1:]), "tensor t would end at byte"),
     "partial block": (gguf_file(tensors=[tensor(b"t", [8], type=8)], data=F32), "do not fill whole Q8_0 blocks of 32"),
-    "dead type": (gguf_file(tensors=[tensor(b"t", [8], type=4)], data=F32), "has the type number 4; supported are F32"),
-    "later type": (gguf_file(tensors=[tensor(b"t", [8], type=39)], data=F32), "has the type MXFP4; supported are F32"),
+    "dead type, partial block": (gguf_file(tensors=[tensor(b"t", [8], type=4)], data=F32), "whole Q4_2 blocks of 16"),
+    "later type, cut off": (gguf_file(tensors=[tensor(b"t", [64], type=39)], data=F32), "tensor t would end at byte"),
     "type 2**32-1": (
-        gguf_file(tensors=[tensor(b"t", [8], type=2**32 - 1)], data=F32),
-        "has the type number 4294967295",
+        gguf_file(tensors=[tensor(b"token_embd.weight", [8], type=2**32 - 1)], data=F32),
+        r"lacks|does not say",
     ),
     "overlap": (gguf_file(tensors=[tensor(b"t", [8]), tensor(b"u", [4], offset=28)], data=F32 * 2), "t and u overlap"),
     "tensor twice": (
@@ -103,7 +103,9 @@ GGUF_FILES = {
     ),
     "other architecture, with tensors of its own": (
         gguf_file(
-            keys=[key(b"general.architecture", 8, string(b"qwen3moe"))], tensors=[tensor(b"t", [2, 2, 2], type=39)]
+            keys=[key(b"general.architecture", 8, string(b"qwen3moe"))],
+            tensors=[tensor(b"t", [32, 1, 2], type=39)],
+            data=F32 * 2,
         ),
         "has the architecture qwen3moe; supported are llama, qwen2",
     ),
@@ -205,9 +207,12 @@ OTHER_FILES = {
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file, perhaps a recorded trace"),
     "zip": (b"PK\3\4" + bytes(50), "a zip archive, perhaps a PyTorch checkpoint"),
     "pickle": (b"\x80\x02" + bytes(50), "a Python pickle"),
+    "GGML": (b"lmgg" + bytes(50), "from before GGUF"),
+    "GGJT": (b"tjgg" + bytes(50), "from before GGUF"),
+    "GGMF": (b"fmgg" + bytes(50), "from before GGUF"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
-    "other JSON": (b'{"hidden_size": 1}', r"needs the config\.json"),
-    "length alone": (struct.pack("<Q", 2**40) + b"{", r"needs the config\.json"),
+    "other JSON": (b'{"hidden_size": 1}', "has no weight_map"),
+    "length alone": (struct.pack("<Q", 2**40) + b"{", "the header would end at byte"),
 }
 
 

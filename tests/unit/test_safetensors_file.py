@@ -81,7 +81,9 @@ def test_a_missing_key_is_named_and_never_guessed(tmp_path, key):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "mistral"}, "model_type mistral; supported are llama, qwen2"),
+        ({"model_type": "qwen3"}, "model_type qwen3; supported are llama, qwen2"),
+        ({"model_type": "mistral", "sliding_window": 64}, "sliding_window of 64 tokens"),
+        ({"quantization": {"bits": 4, "group_size": 64}}, "MLX model of 4 bits"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantization_config \(gptq\)"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
@@ -223,13 +225,13 @@ BROKEN_HEADERS = {
     "data left over": (header_of({"a": F32_PAIR}, bytes(9)), "but the file has"),
     "gap": (header_of({"a": F32_PAIR | {"data_offsets": [4, 12]}}, bytes(12)), "starts at byte"),
     "overlap": (header_of({"a": F32_PAIR, "b": F32_PAIR}, bytes(8)), "starts at byte"),
-    "backwards": (header_of({"a": F32_PAIR | {"data_offsets": [8, 0]}}, bytes(8)), "would end at byte"),
-    "shape larger than its place": (header_of({"a": F32_PAIR | {"shape": [3]}}, bytes(8)), "would end at byte"),
+    "backwards": (header_of({"a": F32_PAIR | {"data_offsets": [8, 0]}}, bytes(8)), "8 bytes by its shape and -8"),
+    "shape larger than its place": (header_of({"a": F32_PAIR | {"shape": [3]}}, bytes(8)), "12 bytes by its shape"),
     "shape smaller than its place": (
         header_of({"a": F32_PAIR | {"shape": [1]}}, bytes(8)),
         "4 bytes by its shape and 8",
     ),
-    "overflowing shape": (header_of({"a": F32_PAIR | {"shape": [2**62, 2**62]}}, bytes(8)), "would end at byte"),
+    "overflowing shape": (header_of({"a": F32_PAIR | {"shape": [2**62, 2**62]}}, bytes(8)), "bytes by its shape and 8"),
     "negative shape": (header_of({"a": F32_PAIR | {"shape": [-2]}}, bytes(8)), "without type, shape or place"),
     "fractional shape": (header_of({"a": F32_PAIR | {"shape": [2.0]}}, bytes(8)), "without type, shape or place"),
     "type that is no text": (header_of({"a": F32_PAIR | {"dtype": 1}}, bytes(8)), "gives dtype as 1"),
@@ -240,22 +242,11 @@ BROKEN_HEADERS = {
     "key twice": (struct.pack("<Q", 15) + b'{"a":1, "a":2} ', "a key stands twice"),
     "deep nesting": (struct.pack("<Q", 200_000) + b'{"a":' + b"[" * 199_995, "nested too deeply"),
 }
-UNUSABLE_HEADERS = {
-    "other type": (
-        header_of({"a": F32_PAIR | {"dtype": "I64", "shape": [1]}}, bytes(8)),
-        "has the type I64; supported",
-    ),
-    "scalar": (
-        header_of({"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}, bytes(4)),
-        r"has the shape \(\)",
-    ),
-    "empty tensor": (header_of({"a": {"dtype": "F32", "shape": [0, 2], "data_offsets": [0, 0]}}), "has the shape 0×2"),
-}
 
 
-@pytest.mark.parametrize("case", BROKEN_HEADERS | UNUSABLE_HEADERS)
+@pytest.mark.parametrize("case", BROKEN_HEADERS)
 def test_a_header_that_breaks_a_rule_is_refused(tmp_path, case):
-    content, words = (BROKEN_HEADERS | UNUSABLE_HEADERS)[case]
+    content, words = BROKEN_HEADERS[case]
     tiny_safetensors(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(WorkbenchError, match=words):

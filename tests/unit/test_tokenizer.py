@@ -85,7 +85,7 @@ def test_pieces_are_safe_to_show():
         (replace(VOCABULARY, pre="klingon"), "klingon"),
         (replace(VOCABULARY, tokens=lazy(["a", "b"])), "byte 0x74"),
         (replace(sentencepiece(), scores=None), "scores"),
-        (Vocabulary("hf_json", json_path=Path("nowhere.json")), "No such file"),
+        (Vocabulary("hf_json", json_path=Path("nowhere.json")), "does not exist"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_used_is_named_with_the_way_out(vocabulary, words):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.text import printable
@@ -32,6 +34,8 @@ class Tensors:
         if self.a.positions(cell.site) != self.b.positions(cell.site):
             rows = [slice(-1, None)] * 2  # aligned to the last token
         a, b = (trace.read(cell.site)[part] for trace, part in zip((self.a, self.b), rows, strict=True))
+        if cell.shape is not None:  # logits of unlike vocabularies are compared over the common tokens
+            a, b = (np.ascontiguousarray(values[:, : cell.shape[1]]) for values in (a, b))
         positions = cell.positions if row is None else cell.positions[row : row + 1]
         return Elements(a, b, positions)
 

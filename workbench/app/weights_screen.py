@@ -116,7 +116,7 @@ class WeightsScreen(ListScreen):
         places = [index for index, difference in enumerate(shown) if difference.name == name]
         self.list.show(len(shown), self._line, cursor=places[0] if places else None)
         alone = sum(difference.status in ("only_a", "only_b") for difference in self._differences)
-        bad = sum(not difference.in_band for difference in self._differences)
+        bad = sum(difference.in_band is False for difference in self._differences)
         parts = [f"{len(self._differences) - alone}/{self._expected} tensors compared"]
         parts += [f"/{printable(self._filter, 30)}"] if self._filter else []
         parts += [f"{bad} out of band", f"{alone} unmatched", "largest first" if self._largest_first else "model order"]
@@ -126,7 +126,7 @@ class WeightsScreen(ListScreen):
         difference = self._shown[index]
         name = printable(difference.name.removeprefix("model."), _NAME - 1)
         types = "/".join(dict.fromkeys(kind or "-" for kind in (difference.type_a, difference.type_b)))
-        flag = "" if difference.in_band else " !"
+        flag = " !" if difference.in_band is False else ""
         if difference.measures is None:
             return f"{name:<{_NAME}} {types:<10}{difference.note or difference.status}{flag}", True
         if difference.measures.identical:

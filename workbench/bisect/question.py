@@ -17,6 +17,7 @@ from kernels.stages import LAST_STAGES, Site, execution_order
 from store.artifact import Artifact, open_artifact
 from store.errors import StoreError
 from store.foreign import ForeignTrace, is_trace, open_any_trace
+from store.foreign.vocabulary import with_vocabulary
 from store.text import printable
 from workbench.bisect.announced import Progress
 from workbench.bisect.artifacts import Side, bisect_artifacts
@@ -28,6 +29,7 @@ from workbench.bisect.traces import bisect_trace
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.compare import PopulationError
 from workbench.fingerprints import sha256_of
+from workbench.one_sided import of_common_vocabulary, unused_tensors
 from workbench.sides import DEFAULT_PATH, Tokens, shared_tokens
 
 Source = Artifact | ForeignTrace
@@ -35,12 +37,16 @@ Source = Artifact | ForeignTrace
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two sides, what both run (None where two traces do not say), and the numeric paths asked for."""
+    """Two sides, what both run (None where two traces do not say), and the numeric paths asked for.
+
+    notes : sentences about what one of two models alone has and no figure covers.
+    """
 
     a: Source
     b: Source
     tokens: Tokens | None
     asked: tuple[str | None, str | None]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,11 @@ def open_pair(
     for source, option, path in zip((a, b), ("--path-a", "--path-b"), asked, strict=True):
         if isinstance(source, ForeignTrace) and path is not None:
             raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace; leave out {option}")
-    return Pair(a, b, _tokens((a, b), tokens, prompt), asked)
+    shared, notes = _tokens((a, b), tokens, prompt), tuple[str, ...]()
+    if isinstance(a, Artifact) and isinstance(b, Artifact):
+        a, b, notes = of_common_vocabulary(a, b)
+        notes = (*notes, *unused_tensors(a, b))
+    return Pair(a, b, shared, asked, notes)
 
 
 def _tokens(sources: tuple[Source, Source], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens | None:
@@ -104,7 +114,8 @@ def _two_models(pair: Pair, progress: Progress) -> Answer:
         require_same_sizes(a.model.config, b.model.config)
     except PopulationError as error:
         return Answer(pair, paths, _uncomparable(error))
-    return Answer(pair, paths, bisect_artifacts(a, b, token_ids(pair), progress))
+    found = bisect_artifacts(a, b, token_ids(pair), progress)
+    return Answer(pair, paths, replace(found, notes=(*found.notes, *pair.notes)))
 
 
 def model_sides(pair: Pair) -> tuple[Side, Side]:
@@ -136,11 +147,18 @@ def trace_check(pair: Pair) -> TraceCheck:
     asked, ids = pair.asked[1 if swapped else 0], token_ids(pair)
     arithmetic = arithmetic_of(trace, asked)
     check_tokens(ids, model.config)
-    if trace.config is not None:
-        sides = (trace.config, model.config) if swapped else (model.config, trace.config)
-        require_same_sizes(*sides)
     side: Literal["A", "B"] = "A" if swapped else "B"
-    return TraceCheck(model, trace.bind(ids, model.config), arithmetic, asked or arithmetic.path.name, side, ids)
+    if trace.config is not None:
+        other = replace(trace.config, vocab_size=model.config.vocab_size)
+        require_same_sizes(*((other, model.config) if swapped else (model.config, other)))
+    bound, notes = trace.bind(ids, model.config), tuple[str, ...]()
+    assert bound.config is not None
+    sizes = model.config.vocab_size, bound.config.vocab_size
+    if sizes[0] != sizes[1]:
+        check_tokens(ids, bound.config)
+        notes = (f"The model has {sizes[0]} tokens and the trace {sizes[1]}; logits were compared over {min(sizes)}.",)
+        model, bound = model.with_vocabulary(min(sizes)), with_vocabulary(bound, min(sizes))
+    return TraceCheck(model, bound, arithmetic, asked or arithmetic.path.name, side, ids, notes)
 
 
 def _model_and_trace(pair: Pair, progress: Progress) -> Answer:
@@ -170,7 +188,14 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
     """The verdict on a trace, in words of A and B, with what the trace leaves unsaid."""
     trace, own, verdict = check.trace, check.arithmetic.path.name, found.verdict
     # The last of its own notes is the reason where there is no answer, and the reason comes first.
-    notes = [*reversed(found.notes), *_other_file(check), *check.arithmetic.notes, *trace.notes, *trace.not_carried]
+    notes = [
+        *reversed(found.notes),
+        *check.notes,
+        *_other_file(check),
+        *check.arithmetic.notes,
+        *trace.notes,
+        *trace.not_carried,
+    ]
     if check.model_path != own:
         notes.append(f"The trace was checked with its own arithmetic, path {own}, and not with {check.model_path}.")
         verdict = "numerics_only" if verdict == "alike" else verdict

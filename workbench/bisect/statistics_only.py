@@ -38,6 +38,7 @@ def compare_traces(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | N
     unlike = [cell for cell in cells if cell.status == "uncomparable"]
     differing = next((cell for cell in compared if cell.status == "ok"), None)
     notes = [f"{len(compared)} of {len(cells)} cells could be compared."]
+    notes += [f"{cell.site}: {cell.note}." for cell in compared if cell.note]
     if unlike:
         notes.append(f"{len(unlike)} cells hold unlike populations, the first is {unlike[0].site}: {unlike[0].note}.")
     if differing is None:

@@ -18,7 +18,10 @@ from workbench.bisect.recorded import Reader
 
 @dataclass(frozen=True, slots=True)
 class TraceCheck:
-    """A trace that is bound to a model. model_path : how the model itself would run. side : the trace is A or B."""
+    """A trace that is bound to a model, both with the tokens that they have in common.
+
+    model_path : how the model itself would run. side : the trace is A or B. notes : what one of them alone has.
+    """
 
     model: Artifact
     trace: ForeignTrace
@@ -26,6 +29,7 @@ class TraceCheck:
     model_path: str
     side: Literal["A", "B"]
     tokens: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
     def reader(self, progress: Progress = lambda *_: None) -> Reader:
         """The trace as `bisect_trace` takes it."""

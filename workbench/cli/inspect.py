@@ -8,8 +8,8 @@ import click
 from workbench.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from store.artifact import Artifact
     from store.foreign import ForeignTrace
+    from store.stored_model import StoredModel
     from store.trace import Trace
 
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 def command(source: Path, as_json: bool) -> int:
     """Show the configuration, tensors, types, tokenizer and problems of a model, or the run and coverage of a trace.
 
+    Of a model that cannot be run everything is shown that can be found, and why it cannot be run.
+
     \b
     Example:  workbench inspect model.gguf
     """  # noqa: D301
-    from store.artifact import open_artifact
     from store.foreign import is_trace as is_foreign_trace
     from store.foreign import open_foreign
+    from store.open import open_model
     from store.trace import open_trace
     from workbench.sides import is_trace
 
@@ -33,7 +35,7 @@ def command(source: Path, as_json: bool) -> int:
     elif is_foreign_trace(source):
         record, lines = _foreign(open_foreign(source))
     else:
-        record, lines = _artifact(open_artifact(source))
+        record, lines = _model(open_model(source))
     if as_json:
         print_json(record)
     else:
@@ -41,20 +43,22 @@ def command(source: Path, as_json: bool) -> int:
     return 0
 
 
-def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
-    from dataclasses import asdict
+def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
+    from store.tensor_types import block_of
 
     types: dict[str, dict[str, int]] = {}
-    for tensor in artifact.tensors.values():
+    for tensor in model.tensors.values():
         of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
         of_type["tensors"] += 1
         of_type["bytes"] += tensor.nbytes
     record = {
-        "path": str(artifact.path),
-        "format": artifact.format,
-        "size": artifact.size,
-        "files": [str(file) for file in artifact.files],
-        "config": asdict(artifact.config),
+        "path": str(model.path),
+        "format": model.format,
+        "size": model.size,
+        "files": [str(file) for file in model.files],
+        "runnable": model.refusal is None,
+        "why_not": None if model.refusal is None else str(model.refusal),
+        "config": _config(model),
         "types": types,
         "tensors": [
             {
@@ -62,25 +66,40 @@ def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
                 "stored_as": tensor.raw_name,
                 "type": tensor.type.name,
                 "shape": list(tensor.shape),
-                "bytes": tensor.nbytes,
+                "bytes": tensor.nbytes if tensor.nbytes or block_of(tensor.type) else None,
                 "file": tensor.file.name,
                 "offset": tensor.offset,
-                "rows_reordered": artifact.permuted(tensor.name),
+                "rows_reordered": model.permuted(tensor.name),
             }
-            for tensor in artifact.tensors.values()
+            for tensor in model.tensors.values()
         ],
-        "tokenizer": _tokenizer(artifact),
-        "problems": list(artifact.problems),
+        "tokenizer": _tokenizer(model),
+        "problems": list(model.problems),
     }
-    return record, _artifact_lines(record)
+    return record, _model_lines(record)
 
 
-def _artifact_lines(record: dict[str, Any]) -> list[str]:
+def _config(model: "StoredModel") -> dict[str, Any]:
+    """The hyper-parameters of a model that can be run, in canonical terms; else the settings as the file has them."""
+    from dataclasses import asdict
+
+    from store.artifact import Artifact
+    from workbench.plain import plain
+
+    if isinstance(model, Artifact):
+        return asdict(model.config)
+    stored: dict[str, Any] = plain(model.metadata)
+    return stored
+
+
+def _model_lines(record: dict[str, Any]) -> list[str]:
     from store.text import printable
     from workbench.cli.tables import aligned, bytes_text, shape_text
 
-    lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", "", "configuration"]
-    lines += aligned([(name, _short(value)) for name, value in record["config"].items()], indent="  ")
+    lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", ""]
+    lines += [] if record["runnable"] else [f"It cannot be run: {printable(record['why_not'], 1000)}", ""]
+    lines += ["configuration" + ("" if record["runnable"] else ", as the file has it")]
+    lines += aligned([(printable(name, 80), _short(value)) for name, value in record["config"].items()], indent="  ")
     tokenizer = (f"{name} {printable(str(value))}" for name, value in record["tokenizer"].items() if value is not None)
     lines += ["", f"tokenizer: {', '.join(tokenizer)}", "", f"{len(record['tensors'])} tensors"]
     counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in record["types"].items()]
@@ -88,15 +107,16 @@ def _artifact_lines(record: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [("tensor", "type", "shape", "size", "offset")]
     for tensor in record["tensors"]:
         where = f"{tensor['offset']}{' (rows reordered)' if tensor['rows_reordered'] else ''}"
-        size = bytes_text(tensor["bytes"])
+        size = "?" if tensor["bytes"] is None else bytes_text(tensor["bytes"])
         rows.append((printable(tensor["name"]), tensor["type"], shape_text(tensor["shape"]), size, where))
     lines += ["", *aligned(rows, indent="  ")]
     problems = [f"  {printable(problem, 1000)}" for problem in record["problems"]]
-    return [*lines, "", *(["problems", *problems] if problems else ["no problems found"])]
+    none = "no problems found" if record["runnable"] else "no other problems found"
+    return [*lines, "", *(["problems", *problems] if problems else [none])]
 
 
-def _tokenizer(artifact: "Artifact") -> dict[str, Any]:
-    vocabulary = artifact.vocabulary
+def _tokenizer(model: "StoredModel") -> dict[str, Any]:
+    vocabulary = model.vocabulary
     if vocabulary is None:
         return {"kind": "none; --prompt cannot be used"}
     kinds = {"hf_json": "tokenizer.json", "bpe": "byte-level BPE", "spm": "SentencePiece"}
@@ -110,7 +130,11 @@ def _tokenizer(artifact: "Artifact") -> dict[str, Any]:
 
 
 def _short(value: object) -> str:
-    return f"{len(value)} factors from {value[0]:g} to {value[-1]:g}" if isinstance(value, tuple) else str(value)
+    from store.text import printable
+
+    if isinstance(value, tuple):
+        return f"{len(value)} factors from {value[0]:g} to {value[-1]:g}"
+    return printable(str(value))
 
 
 def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:

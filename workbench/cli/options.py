@@ -69,10 +69,11 @@ def json_option(command: F) -> F:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Write one JSON object to stdout; floats keep all digits, NaN and infinity cannot occur."""
-    import json
+    """Answer with a JSON object: it is printed, and with it why there is no answer, when the command has ended.
 
-    click.echo(json.dumps(value, ensure_ascii=True, allow_nan=False))
+    Floats keep all digits; NaN and infinity cannot occur.
+    """
+    click.get_current_context().ensure_object(dict).update(value)
 
 
 def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:

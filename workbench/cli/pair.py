@@ -49,7 +49,18 @@ def compare_pair(
 ) -> Comparison:
     """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
     a, b, shared = pair_sides(paths, numeric_paths, tokens, prompt)
-    return _run(CaptureJob(a, b, shared.ids, shared.prompt), metric, scope)
+    comparison = _run(CaptureJob(a, b, shared.ids, shared.prompt), metric, scope)
+    return replace(comparison, notes=_one_sided(paths))
+
+
+def _one_sided(paths: tuple[Path, Path]) -> tuple[str, ...]:
+    """Say what one of two models alone has; nothing of traces, which carry no weights."""
+    from store.artifact import Artifact
+    from workbench.one_sided import one_sided
+    from workbench.sides import open_side
+
+    a, b = map(open_side, paths)
+    return one_sided(a, b) if isinstance(a, Artifact) and isinstance(b, Artifact) else ()
 
 
 def run_again(

@@ -9,7 +9,7 @@ from store.text import printable
 from workbench.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from store.artifact import Artifact
+    from store.stored_model import StoredModel
     from workbench.cli.progress import ProgressLine
     from workbench.weights import TensorDifference
 
@@ -21,47 +21,61 @@ if TYPE_CHECKING:
 def command(a: Path, b: Path, as_json: bool) -> int:
     """Compare every tensor of two models, whatever their formats.
 
-    Tensors are paired by their canonical name; known differences of layout are undone and reported, unmatched tensors
-    are listed. Exit code 0: every tensor is within the band, 1: some are not, 2: nothing was compared.
+    Tensors are paired by their canonical name, or as they are stored where there is none; neither model has to be one
+    that can be run. Known differences of layout are undone and reported; tensors without a counterpart, and of types
+    that cannot be read, are listed. Exit code 0: every tensor that was compared is within the band, 1: some are not, or
+    have no counterpart, 2: nothing was compared.
 
     \b
     Example:  workbench weights model.gguf model.apr
     """  # noqa: D301
     from kernels.errors import WorkbenchError
-    from store.artifact import open_artifact
+    from store.open import open_model
     from workbench.cli.progress import ProgressLine
     from workbench.weights import sweep
 
     with ProgressLine() as progress:
-        artifact_a, artifact_b = open_artifact(a), open_artifact(b)
-        differences = list(sweep(artifact_a, artifact_b, progress))
+        model_a, model_b = open_model(a), open_model(b)
+        differences = list(sweep(model_a, model_b, progress))
         compared = [d for d in differences if d.measures is not None]
-        outside = [d for d in differences if not d.in_band]
+        outside = [d for d in differences if d.in_band is False]
         if as_json:
             record = {
-                "a": _side(a, artifact_a, progress),
-                "b": _side(b, artifact_b, progress),
+                "a": _side(a, model_a, progress),
+                "b": _side(b, model_b, progress),
                 "compared": len(compared),
                 "expected": len(differences),
                 "outside_band": len(outside),
+                "unknown": len([d for d in differences if d.in_band is None]),
                 "tensors": [_json(difference) for difference in differences],
             }
     if as_json:
         print_json(record)
     else:
         click.echo("\n".join(_table(differences)))
-        click.echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band")
+        unknown = [d for d in differences if d.in_band is None]
+        rest = f", {len(unknown)} that cannot be judged" if unknown else ""
+        click.echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band{rest}")
     if not compared:
-        raise WorkbenchError(f"no tensor of {a} has a counterpart in {b}; give two copies of the same model")
+        raise WorkbenchError(_nothing_compared(a, b, differences))
     return 1 if outside else 0
 
 
-def _side(path: Path, artifact: "Artifact", progress: "ProgressLine") -> dict[str, Any]:
+def _nothing_compared(a: Path, b: Path, differences: list["TensorDifference"]) -> str:
+    unread = [difference for difference in differences if difference.status == "unread"]
+    if not unread:
+        return f"no tensor of {a} has a counterpart in {b}; give two copies of the same model"
+    return (
+        f"no tensor of {a} and {b} could be compared: of {unread[0].name} {unread[0].note}; give copies of other types"
+    )
+
+
+def _side(path: Path, model: "StoredModel", progress: "ProgressLine") -> dict[str, Any]:
     from workbench.fingerprints import sha256_of
 
     hashing = f"hash {printable(path.name)}"
-    digest = sha256_of(artifact, lambda done, total: progress(done, total, hashing))
-    return {"path": str(path), "format": artifact.format, "sha256": digest}
+    digest = sha256_of(model, lambda done, total: progress(done, total, hashing))
+    return {"path": str(path), "format": model.format, "sha256": digest}
 
 
 def _json(difference: "TensorDifference") -> dict[str, Any]:
@@ -102,7 +116,7 @@ def _table(differences: list["TensorDifference"]) -> list[str]:
         if d.measures is not None and not d.measures.identical:
             values = [d.measures.words.get(metric.key) or format_value(metric.value(d.measures)) for metric in columns]
         words = [*d.findings, *([d.note] if d.note else [])]
-        verdict = "identical" if d.status == "identical" else "" if d.in_band else "OUTSIDE"
+        verdict = "identical" if d.status == "identical" else "OUTSIDE" if d.in_band is False else ""
         rows.append(
             [printable(d.name), d.type_a or "-", d.type_b or "-", *values, "; ".join([verdict, *words]).strip("; ")]
         )

@@ -58,7 +58,7 @@ def _gate_up_swapped(model: Artifact, layer: str) -> Change:
 def _corrupted_blocks(model: Artifact, layer: str) -> Change:
     name = f"{layer}self_attn.o_proj.weight"
     rows = model.stored_rows(name).copy()
-    rows[:8, _VALUES[model.tensors[name].type]] ^= 0xFF
+    rows[:8, _VALUES[model.weight(name).type]] ^= 0xFF
     return Change(rows={name: rows})
 
 
@@ -69,7 +69,7 @@ def _zeroed(model: Artifact, layer: str) -> Change:
 
 def _scaled(model: Artifact, layer: str) -> Change:
     name = f"{layer}mlp.up_proj.weight"
-    kind = model.tensors[name].type
+    kind = model.weight(name).type
     stored = model.stored_rows(name)
     blocks = stored.reshape(-1, BLOCKS[kind].bytes).copy()
     scales = np.ascontiguousarray(blocks[:, _SCALES[kind]]).view(np.float16)

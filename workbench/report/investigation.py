@@ -15,6 +15,7 @@ from workbench.comparison import Comparison
 from workbench.fingerprints import sha256_of
 from workbench.lockstep import Recorded, models_of
 from workbench.metrics import METRICS
+from workbench.one_sided import one_sided
 from workbench.recorded import of_other_engine
 from workbench.session import Session, Side
 from workbench.tokenizer import decode_tokens
@@ -67,7 +68,9 @@ def investigate(session: Session, progress: Progress) -> Investigation:
         unlike = [cell.site for cell in cells if cell.status == "uncomparable"]
         aligned = {cell.site: cell for cell in tensors.align(unlike)}
         cells = [aligned.get(cell.site, cell) for cell in cells]
-    comparison = Comparison(a.run, b.run, cells, METRICS[view.metric], view.tokens)
+    one, other = models
+    notes = one_sided(one, other) if isinstance(one, Artifact) and isinstance(other, Artifact) else ()
+    comparison = Comparison(a.run, b.run, cells, METRICS[view.metric], view.tokens, notes)
     able = next((model for model in models if isinstance(model, Artifact) and model.vocabulary is not None), None)
     texts = [f"token {token}" for token in a.run.tokens] if able is None else decode_tokens(able, a.run.tokens)
     return Investigation(session, comparison, tensors, models, texts)

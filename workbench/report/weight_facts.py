@@ -20,7 +20,7 @@ def weight_facts(
         return {"sentence": f"The tensors were not compared: {reasons}", "groups": [], "outside": [], "findings": []}
     differences = list(sweep(a, b, progress))
     compared = [d for d in differences if d.measures is not None]
-    outside = [d for d in differences if not d.in_band]
+    outside = [d for d in differences if d.in_band is False]
     same = sum(d.status == "identical" for d in differences)
     return {
         "sentence": (
@@ -29,7 +29,7 @@ def weight_facts(
         ),
         "groups": _by_type(compared),
         "outside": [["tensor", "A", "B", "relative RMS", "what"], *map(_row, outside)] if outside else [],
-        "findings": [f"{d.name}: {finding}" for d in differences if d.in_band for finding in d.findings],
+        "findings": [f"{d.name}: {finding}" for d in differences if d.in_band is not False for finding in d.findings],
     }
 
 

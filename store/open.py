@@ -1,0 +1,64 @@
+"""What a path holds: the format is decided by content, never by name."""
+
+import os
+from pathlib import Path
+from typing import get_args
+
+from store.apr_file import open_apr
+from store.errors import ArtifactError
+from store.folder import open_folder
+from store.gguf_file import open_gguf
+from store.model_file import ModelFile
+from store.safetensors_file import open_safetensors
+from store.stored_model import Format, StoredModel
+
+_CODE = "which is not read because it can run code; save it as SafeTensors (`save_pretrained`)"
+_OLD = "which llama.cpp no longer reads either; convert the original model to GGUF again"
+_KNOWN: dict[bytes, str] = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, perhaps a recorded trace or a Keras model, and not a model that is read",
+    b"PK\x03\x04": f"a zip archive, perhaps a PyTorch checkpoint, {_CODE}",
+    b"\x80": f"a Python pickle, perhaps a PyTorch checkpoint, {_CODE}",
+    b"FUGG": "a big-endian GGUF, which is not supported; convert the model again on or for a little-endian machine",
+    b"lmgg": f"a GGML file without version, from before GGUF, {_OLD}",
+    b"fmgg": f"a GGMF file, from before GGUF, {_OLD}",
+    b"tjgg": f"a GGJT file, from before GGUF, {_OLD}",
+    b"algg": f"a GGLA file (a LoRA adapter from before GGUF), {_OLD} and merge the adapter into it",
+}
+
+
+def open_model(path: Path | str) -> StoredModel:
+    """Locate the tensors and settings of a model: an Artifact where it can be run, else with `refusal` set.
+
+    path : an APR v2, GGUF or SafeTensors file, a SafeTensors index, or a Hugging Face folder.
+
+    Raises ArtifactError or UnsupportedModelError where not even the tensors can be located.
+    """
+    path = Path(path)
+    if os.path.isdir(path):
+        return open_folder(path)
+    file = ModelFile.at(path)
+    model = _open_file(file)
+    named = path.suffix.lower().removeprefix(".")
+    if named in get_args(Format) and named != model.format:
+        model.problems += (f"{file.shown} is named .{named} but holds {model.format}; it is read as what it holds.",)
+    return model
+
+
+def _open_file(file: ModelFile) -> StoredModel:
+    file.require_content()
+    start = file.read(0, min(file.size, 32), "its first bytes")
+    if start[:4] == b"GGUF":
+        return open_gguf(file)
+    if start[:3] == b"APR":
+        return open_apr(file)
+    if start[7:9] == b"\0{" or start.lstrip()[:1] == b"{":
+        return open_safetensors(file)
+    raise ArtifactError(f"{file.shown} is {_guess(file, start)}; give an APR v2, GGUF or SafeTensors model.")
+
+
+def _guess(file: ModelFile, start: bytes) -> str:
+    if not start:
+        return "empty"
+    if start[:1] == b"\x08" and file.path.suffix.lower() == ".onnx":
+        return "an ONNX graph, which is not read"
+    return next((what for magic, what in _KNOWN.items() if start.startswith(magic)), "of an unknown format")

@@ -1,0 +1,199 @@
+"""A model on disk as far as no forward is needed: its settings as they are written, and every tensor located."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
+from kernels.weight import BLOCKS, TensorType, Weight
+from store.errors import ArtifactError
+from store.model_file import ModelFile
+from store.names import EMBEDDING, LM_HEAD
+from store.tensor_types import StoredType
+from store.text import printable
+from store.vocabulary import Vocabulary
+
+Format = Literal["gguf", "apr", "safetensors"]
+
+_HASH_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
+
+    nbytes : 0 for a type whose size is not known, and for a tensor without values.
+    """
+
+    name: str  # canonical (Hugging Face)
+    raw_name: str
+    type: StoredType
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+    @property
+    def unread(self) -> str | None:
+        """Why the values cannot be had, None if they can."""
+        if not isinstance(self.type, TensorType):
+            return f"type {self.type.name}{self.type.note} cannot be read yet"
+        return None if self.nbytes else "it is empty"
+
+
+@dataclass(kw_only=True)
+class StoredModel:
+    """A model file, or folder of files, whose tensors are known by place, type and shape.
+
+    tensors
+        Stored tensors by canonical name, or by the stored one where no canonical name is known. With tied embeddings
+        `lm_head.weight` is not among them, though `weight("lm_head.weight")` answers with the embedding.
+    interleaved
+        Tensors whose rows are stored for adjacent-pair rotation, with their number of heads; `weight` returns
+        those rows in canonical order.
+    norms_plus_one
+        Norm weights are stored with 1 added, where other formats leave that to the norm.
+    problems
+        Sentences about what is odd in the file, though it can be read.
+    metadata
+        What the file says about itself, as it says it; long arrays are LazyArray.
+    sources
+        The files that decide what the model computes, config.json included.
+    refusal
+        Why the model cannot be run; None if it can.
+    is_part
+        It is one of several files of a model, so that tensors may be missing without anything being wrong.
+    """
+
+    path: Path
+    format: Format
+    tensors: dict[str, TensorInfo]
+    sources: tuple[ModelFile, ...]
+    problems: tuple[str, ...] = ()
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    interleaved: Mapping[str, int] = field(default_factory=dict)
+    norms_plus_one: bool = False
+    vocabulary: Vocabulary | None = None
+    refusal: WorkbenchError | None = None
+    is_part: bool = False
+    _sha256: str | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Paths of the files that decide what the model computes."""
+        return tuple(source.path for source in self.sources)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(source.size for source in self.sources)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output head is the embedding matrix."""
+        if LM_HEAD in self.tensors:
+            return False
+        return self.format != "safetensors" or self.metadata.get("tie_word_embeddings") is True
+
+    def __contains__(self, name: object) -> bool:
+        return self._stored_name(name) in self.tensors
+
+    def info(self, name: str) -> TensorInfo:
+        """Return where a tensor lies, by canonical name; MissingTensorError if the model does not have it."""
+        info = self.tensors.get(str(self._stored_name(name)))
+        if info is None:
+            raise MissingTensorError(
+                f"{printable(self.path.name)} has no tensor {printable(name)}; `workbench inspect` lists its tensors."
+            )
+        return info
+
+    def weight(self, name: str) -> Weight:
+        """Return a tensor by canonical name, mapped from the file when its bytes are touched.
+
+        One of more than two axes comes as the matrix of all its rows. Raises MissingTensorError for a name that the
+        model does not have, UnsupportedModelError for a tensor whose values cannot be had.
+        """
+        info = self.info(name)
+        if info.unread is not None or not isinstance(info.type, TensorType):
+            raise UnsupportedModelError(
+                f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}: {info.unread}."
+            )
+        rows = self._map(info, info.type)
+        heads = self.interleaved.get(info.name)
+        order = _canonical_order(info.shape[0], heads) if heads else None
+        if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
+            rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
+        shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
+        return Weight(name, info.type, shape, rows, order)
+
+    def stored_rows(self, name: str) -> NDArray[np.uint8]:
+        """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""
+        info = self.tensors[name]
+        assert isinstance(info.type, TensorType)
+        return self._map(info, info.type)
+
+    def permuted(self, name: str) -> bool:
+        """Tell whether the rows of a tensor are stored in another order than the canonical one."""
+        return name in self.interleaved
+
+    def sha256(self, progress: Callable[[int, int], None] | None = None) -> str:
+        """Return the SHA-256 of the file, or of the "name  sha256" lines of `files` when there are several.
+
+        progress : called with bytes done and bytes in all.
+        """
+        if self._sha256 is None:
+            self._sha256 = self._hash(progress)
+        return self._sha256
+
+    def _stored_name(self, name: object) -> object:
+        return EMBEDDING if name == LM_HEAD and self.tied else name
+
+    @cached_property
+    def _source_of(self) -> dict[Path, ModelFile]:
+        return {source.path: source for source in self.sources}
+
+    def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
+        data = self._source_of[info.file].map(info.offset, info.nbytes, f"tensor {printable(info.raw_name)}")
+        element = BLOCKS[type]
+        if element.elements == 1 and info.offset % element.bytes:
+            data = data.copy()  # so that the rows can be viewed as numbers
+        return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
+
+    def _hash(self, progress: Callable[[int, int], None] | None) -> str:
+        done, digests = 0, list[str]()
+        for source in self.sources:
+            digest = hashlib.sha256()
+            try:
+                with source.path.open("rb") as file:
+                    while chunk := file.read(_HASH_CHUNK):
+                        digest.update(chunk)
+                        done += len(chunk)
+                        if progress is not None:
+                            progress(done, self.size)
+            except OSError as error:
+                raise ArtifactError(f"{printable(str(source.path))} cannot be read ({error.strerror}).") from None
+            digests.append(digest.hexdigest())
+        if len(digests) == 1:
+            return digests[0]
+        lines = (f"{path.name}  {digest}\n" for path, digest in zip(self.files, digests, strict=True))
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def runnable(found: StoredModel, complete: "Callable[[], StoredModel]") -> StoredModel:
+    """Return what `complete` makes of a stored model, or the stored model with the reason why it cannot be run."""
+    try:
+        return complete()
+    except (ArtifactError, UnsupportedModelError) as error:
+        found.refusal = error
+        return found
+
+
+def _canonical_order(rows: int, heads: int) -> NDArray[np.intp]:
+    """Return where canonical rows are in llama GGUF files: row s*head_dim/2+i of every head is stored as row 2i+s."""
+    return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)

@@ -1,0 +1,49 @@
+"""Tensor names with something before them: what training wrappers, adapters and vision models put around a decoder."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from store.names import LM_HEAD
+from store.text import printable
+
+# torch.compile and fully sharded or checkpointed training, which may stand anywhere within a name.
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_LAYER = re.compile(r"(.*?)layers\.(?:0|[1-9][0-9]{0,5})\.input_layernorm\.weight", re.ASCII | re.DOTALL)
+_PLAIN = ("", "model.")
+
+
+def without_wrapper(raw_names: Sequence[str]) -> tuple[list[str | None], str | None]:
+    """Return every name without what stands before the names of the decoder, and a sentence about it (None: nothing).
+
+    The decoder is the part with the most layers of canonical names below one prefix. The name of a tensor that is
+    not part of it, as those of a vision tower, is None.
+    """
+    names = [_WRAPPERS.sub("", raw) for raw in raw_names]
+    found = Counter(match[1] for name in names if (match := _LAYER.fullmatch(name)))
+    if not found or any(found[plain] for plain in _PLAIN):
+        changed = next((raw for raw, name in zip(raw_names, names, strict=True) if raw != name), None)
+        words = None if changed is None else f"names tensors as training wrappers do ({printable(changed, 80)})"
+        return list(names), words and f"{words}; they are read without it."
+    prefix = found.most_common(1)[0][0]
+    head = _head_name(prefix, set(names))
+    plain = [_plain(name, prefix, head) for name in names]
+    outside = sum(name is None for name in plain)
+    others = f"; {outside} tensors are named otherwise and not part of it" if outside else ""
+    return plain, (
+        f"names the tensors of its decoder {printable(prefix, 80)}layers… where others have model.layers…; they are "
+        f"read as those{others}."
+    )
+
+
+def _head_name(prefix: str, names: set[str]) -> str:
+    """Name of the output head: it stands beside the decoder, or beside one of the modules around it."""
+    parts = prefix.split(".")[:-1]
+    places = (".".join(parts[:count]) + "." if count else "" for count in range(len(parts), -1, -1))
+    return next((place + LM_HEAD for place in places if place + LM_HEAD in names), LM_HEAD)
+
+
+def _plain(name: str, prefix: str, head: str) -> str | None:
+    if name == head:
+        return LM_HEAD
+    return f"model.{name.removeprefix(prefix)}" if name.startswith(prefix) else None
