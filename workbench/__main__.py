@@ -1,6 +1,7 @@
 """The `workbench` command: runs a command and turns every error into one sentence and an exit code."""
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ _GARBAGE_LOOKS = 50_000
 def main() -> None:
     """Entry point of the console script and of `python -m workbench`."""
     gc.set_threshold(_GARBAGE_LOOKS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not undo what was done
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from kernels.errors import WorkbenchError
 from store.text import printable
-from workbench.session import SessionError, append_log
+from workbench.session_files import SessionError, append_log
 
 Record = dict[str, Any]
 Event = TypeVar("Event")

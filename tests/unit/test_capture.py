@@ -289,7 +289,7 @@ def test_a_failure_while_writing_keeps_what_can_be_resumed(job, expected, monkey
 
     with monkeypatch.context() as full:
         full.setattr(os, "posix_fallocate", reserve)
-        with pytest.raises(StoreError, match=r"h5.partial cannot be written \(No space left on device\); make room"):
+        with pytest.raises(StoreError, match=r"h5 cannot be written \(No space left on device\); make room"):
             capture(job, lambda event: None)
     assert_nothing_wrong(job.folder, expected)
     assert open_trace(job.folder / "a.h5.partial", partial=True).completed_layers >= 1

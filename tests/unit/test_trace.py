@@ -263,7 +263,7 @@ def test_a_full_disk_gives_one_sentence_and_keeps_finished_layers(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(StoreError, match=r"nowhere/run.h5.partial cannot be written \(No such file or directory\)"):
+    with pytest.raises(StoreError, match=r"nowhere/run.h5 cannot be written \(No such file or directory\)"):
         write_store(tmp_path / "nowhere" / "run.h5")
 
 

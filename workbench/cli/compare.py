@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import json_option, map_options, pair_options, print_json
+from workbench.cli.options import PATH, json_option, map_options, pair_options, print_json
 
 if TYPE_CHECKING:
     from workbench.view import TokenScope
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @pair_options
 @map_options
 @click.option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import json_option, print_json
+from workbench.cli.options import PATH, json_option, print_json
 
 if TYPE_CHECKING:
     from store.artifact import Artifact
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="X", type=click.Path(path_type=Path))
+@click.argument("source", metavar="X", type=PATH)
 @json_option
 def command(source: Path, as_json: bool) -> int:
     """Show the configuration, tensors, types, tokenizer and problems of a model, or the run and coverage of a trace.
@@ -188,4 +188,4 @@ def _foreign(trace: "ForeignTrace") -> tuple[dict[str, Any], list[str]]:
 
 
 def _shape(trace: "Trace", site: Any, state: str) -> list[int] | None:  # noqa: ANN401
-    return list(trace.read(site).shape) if state == "ok" else None
+    return list(trace.stages[site].values.shape) if state == "ok" else None

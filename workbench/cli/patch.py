@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import json_option, pair_options, print_json
+from workbench.cli.options import PATH, json_option, pair_options, print_json
 from workbench.cli.sites import site_option
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @click.option("--tensor", metavar="NAME", help="Exchange one tensor, by its Hugging Face name.")
 @click.option("--layer", metavar="N", type=click.IntRange(0), help="Exchange all tensors of a layer.")
 @click.option("--stage", metavar="LAYER:STAGE", callback=site_option, help="Exchange the values of one stage.")
@@ -61,6 +61,7 @@ def command(
         pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
         compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
         experiment = _experiment(pair, tensor, layer, stage, line)
+        pair.require_unchanged()
     if as_json:
         print_json(_json(pair, experiment))
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from store.text import printable
-from workbench.cli.options import json_option, print_json
+from workbench.cli.options import PATH, json_option, print_json
 
 if TYPE_CHECKING:
     from store.artifact import Artifact
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @json_option
 def command(a: Path, b: Path, as_json: bool) -> int:
     """Compare every tensor of two models, whatever their formats.
