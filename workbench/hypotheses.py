@@ -28,7 +28,7 @@ _NAME = re.compile(r"(\d{2,})-(.+)\.md")
 _MARKER = re.compile(r"\.number-(\d+)")
 _FILE = re.compile(r"---[ \t]*\r?\n(?P<front>.*?)^---[ \t]*(\r?\n|\Z)(?P<body>.*)", re.DOTALL | re.MULTILINE)
 _MAX_BYTES = 1 << 20
-_MAX_BITS = 1024  # of a whole number: Python refuses to write out much longer ones
+_MAX_BITS = 1000  # of a whole number; a longer one fits no float, and a much longer one Python does not write out
 
 
 class HypothesisError(WorkbenchError, ValueError):

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.options import PATH, force_option, json_option, print_json
+from workbench.cli.tables import echo
 
 
 @click.command()
@@ -37,7 +38,7 @@ def command(source: Path, output: Path, force: bool, as_json: bool) -> int:
             {"source": str(source), "output": str(output), "size": size, "tensors": tensors, "notes": list(notes)}
         )
     else:
-        click.echo(f"wrote {printable(str(output), 1000)}: {len(artifact.tensors)} tensors, {bytes_text(size)}")
+        echo(f"wrote {printable(str(output), 1000)}: {len(artifact.tensors)} tensors, {bytes_text(size)}")
         for note in notes:
-            click.echo(f"note: {note}")
+            echo(f"note: {printable(note, 1000)}")
     return 0

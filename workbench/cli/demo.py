@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.tables import echo
 
 
 @click.command()
@@ -34,5 +35,5 @@ def _list(as_json: bool) -> int:
     if as_json:
         print_json({name: fault.summary for name, fault in FAULTS.items()})
     else:
-        click.echo("\n".join(aligned([(name, fault.summary) for name, fault in FAULTS.items()])))
+        echo("\n".join(aligned([(name, fault.summary) for name, fault in FAULTS.items()])))
     return 0

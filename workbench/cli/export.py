@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.options import PATH, force_option, json_option, print_json
+from workbench.cli.tables import echo
 
 
 @click.command()
@@ -32,5 +33,5 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> in
     if as_json:
         print_json({"session": str(session.folder), "report": str(report), "picture": str(picture)})
     else:
-        click.echo(f"wrote {printable(str(report), 1000)} and {printable(picture.name)}")
+        echo(f"wrote {printable(str(report), 1000)} and {printable(picture.name)}")
     return 0

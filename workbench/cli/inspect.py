@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.artifact import Artifact
@@ -37,7 +38,7 @@ def command(source: Path, as_json: bool) -> int:
     if as_json:
         print_json(record)
     else:
-        click.echo("\n".join(lines))
+        echo("\n".join(lines))
     return 0
 
 
@@ -80,7 +81,7 @@ def _artifact_lines(record: dict[str, Any]) -> list[str]:
     from workbench.cli.tables import aligned, bytes_text, shape_text
 
     lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", "", "configuration"]
-    lines += aligned([(name, _short(value)) for name, value in record["config"].items()], indent="  ")
+    lines += aligned([(name, printable(_short(value))) for name, value in record["config"].items()], indent="  ")
     tokenizer = (f"{name} {printable(str(value))}" for name, value in record["tokenizer"].items() if value is not None)
     lines += ["", f"tokenizer: {', '.join(tokenizer)}", "", f"{len(record['tensors'])} tensors"]
     counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in record["types"].items()]
@@ -142,9 +143,9 @@ def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
     lines = [f"{printable(str(trace.path))}: trace, {bytes_text(trace.path.stat().st_size)}{unfinished}", "", "run"]
     facts = {**{k: v for k, v in run.items() if not isinstance(v, dict)}, **run["settings"]}
     facts["tokens"] = ",".join(map(str, run["tokens"]))
-    lines += aligned([(name, printable(str(value))) for name, value in facts.items()], indent="  ")
+    lines += aligned([(printable(name), printable(str(value))) for name, value in facts.items()], indent="  ")
     for group in ("versions", "machine", "config"):
-        pairs = aligned([(name, printable(str(value))) for name, value in run[group].items()], indent="  ")
+        pairs = aligned([(printable(n), printable(str(value))) for n, value in run[group].items()], indent="  ")
         lines += ["", group, *pairs]
     lines += [
         "",

@@ -115,10 +115,16 @@ def json_option(command: F) -> F:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Write one JSON object to stdout; floats keep all digits, NaN and infinity cannot occur."""
+    """Write one JSON object to stdout; floats keep all digits, NaN and infinities become texts."""
     import json
 
-    click.echo(json.dumps(value, ensure_ascii=True, allow_nan=False))
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:  # what a file says of itself can be a number that JSON does not have
+        from workbench.plain import plain
+
+        text = json.dumps(plain(value))
+    click.echo(text)
 
 
 def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:

@@ -7,6 +7,7 @@ import click
 
 from workbench.cli.options import PATH, json_option, pair_options, print_json
 from workbench.cli.sites import site_option
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from kernels.stages import Site
@@ -65,7 +66,7 @@ def command(
     if as_json:
         print_json(_json(pair, experiment))
     else:
-        click.echo("\n".join(_text(experiment)))
+        echo("\n".join(_text(experiment)))
     return 1 if experiment.matters else 0
 
 

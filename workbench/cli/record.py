@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import PATH, force_option, json_option, print_json, token_options
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.foreign import ForeignTrace
@@ -93,7 +94,7 @@ def command(
     if as_json:
         print_json(_summary(trace))
     else:
-        click.echo("\n".join(_lines(trace)))
+        echo("\n".join(_lines(trace)))
     return 0
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.options import PATH, PATH_NAMES, force_option, json_option, print_json, token_options
+from workbench.cli.tables import echo
 
 
 @click.command()
@@ -58,5 +59,5 @@ def command(
         print_json({"output": str(output), "size": size, "run": run.to_json()})
     else:
         name = printable(str(output), 1000)
-        click.echo(f"wrote {name}: {len(run.tokens)} tokens on path {run.numeric_path}, {bytes_text(size)}")
+        echo(f"wrote {name}: {len(run.tokens)} tokens on path {run.numeric_path}, {bytes_text(size)}")
     return 0

@@ -7,6 +7,7 @@ import click
 
 from store.text import printable
 from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.artifact import Artifact
@@ -49,10 +50,12 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     if as_json:
         print_json(record)
     else:
-        click.echo("\n".join(_table(differences)))
-        click.echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band")
+        echo("\n".join(_table(differences)))
+        echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band")
     if not compared:
-        raise WorkbenchError(f"no tensor of {a} has a counterpart in {b}; give two copies of the same model")
+        raise WorkbenchError(
+            f"no tensor of {printable(str(a))} has a counterpart in {printable(str(b))}; give two copies of one model"
+        )
     return 1 if outside else 0
 
 
@@ -101,7 +104,7 @@ def _table(differences: list["TensorDifference"]) -> list[str]:
         values = ["-"] * len(columns)
         if d.measures is not None and not d.measures.identical:
             values = [d.measures.words.get(metric.key) or format_value(metric.value(d.measures)) for metric in columns]
-        words = [*d.findings, *([d.note] if d.note else [])]
+        words = [printable(text, 1000) for text in (*d.findings, *([d.note] if d.note else []))]
         verdict = "identical" if d.status == "identical" else "" if d.in_band else "OUTSIDE"
         rows.append(
             [printable(d.name), d.type_a or "-", d.type_b or "-", *values, "; ".join([verdict, *words]).strip("; ")]
