@@ -30,7 +30,7 @@ def require_writable(path: Path, inputs: Iterable[Path], force: bool, again: str
             where = printable(str(path.parent), 1000)
             raise OutputError(f"{name} cannot be written, there is no folder {where}; make it, or {again}.")
     elif (status.st_dev, status.st_ino) in map(_identity, _files(inputs)):
-        raise OutputError(f"{name} is itself read by this command, or a part of what is read; {again}.")
+        raise OutputError(f"{name} is one of the files that this command reads; {again}.")
     elif not force:
         raise OutputError(f"{name} exists; {again}, or --force to replace it.")
     remove_leftovers(path.parent)

@@ -230,3 +230,34 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path):
     assert shelf.problems == []
     assert {h.title for h in shelf.hypotheses} == {f"{name} {n}" for name in "abc" for n in range(12)}
     assert [h.number for h in shelf.hypotheses] == list(range(1, 37))
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ('{a: !!int ""}', 8),
+        ("\n  a: 1\n  b: !!timestamp x", 10),
+        ("{a: !!bool x}", 8),
+        ("{a: !!float x}", 8),
+        ("{a: !!binary x}", 8),
+        ("\n  a: !mine x", 9),
+        ("!!set {a}", 8),
+        ('\n  a: "\\UFFFFFFFF"', 9),
+        ("\n  a: 1\n  b: " + "9" * 5000, 10),
+        ("\n  a: 0x" + "f" * 5000, 9),
+        ("\n  a: 1" + ":59" * 3000, 9),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_a_value_that_does_not_fit_its_kind_is_named_with_its_line(tmp_path, value, line):
+    front = "title: t\nstatus: UNTESTED\nlayer: 1\nstage: ffn_up\nclaim: c\nprediction: p"
+    (tmp_path / "01-x.md").write_text(f"---\n{front}\nevidence: {value}\n---\n")
+    (problem,) = hypotheses.load(tmp_path).problems
+    assert problem.startswith(f"hypotheses/01-x.md, line {line}: ")
+    assert len(problem) < 300
+
+
+def test_values_that_only_look_like_a_date_or_a_merge_stay_texts(tmp_path):
+    front = "title: t\nstatus: UNTESTED\nlayer: 1\nstage: ffn_up\nclaim: c\nprediction: p"
+    (tmp_path / "01-x.md").write_text(f"---\n{front}\nevidence: {{day: 2026-01-31, sign: =, <<: 5}}\n---\n")
+    assert hypotheses.read(tmp_path / "01-x.md").evidence == {"day": "2026-01-31", "sign": "=", "<<": 5}
