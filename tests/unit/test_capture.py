@@ -342,7 +342,7 @@ def test_a_reader_that_stops_listening_leaves_no_process(job):
     assert process._process.wait(10) is not None
 
 
-@pytest.mark.parametrize("ending", [signal.SIGSEGV, signal.SIGKILL])
+@pytest.mark.parametrize("ending", [signal.SIGSEGV, signal.SIGKILL, signal.SIGBUS])
 def test_a_crash_of_the_process_is_one_failure(job, ending):
     job.folder.mkdir()
     process = CaptureProcess(job)
@@ -353,6 +353,7 @@ def test_a_crash_of_the_process_is_one_failure(job, ending):
     assert isinstance(last, Failed)
     assert last.message.startswith(f"The capture process was ended by {ending.name}")
     assert last.message.endswith("run it again, finished layers are kept.")
+    assert ("a file was cut short while it was read" in last.message) == (ending is signal.SIGBUS)
 
 
 def test_what_nobody_foresaw_is_logged_and_named(job, monkeypatch, tmp_path):
