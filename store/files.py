@@ -144,8 +144,8 @@ def sync_directory(folder: Path) -> None:
         os.close(handle)
 
 
-def lock(file: IO[bytes]) -> None:
-    """Wait until no other process has this file locked, and lock it until it is closed, where the system can."""
+def lock(file: IO[bytes] | int) -> None:
+    """Wait until no other process has this open file locked, and lock it until it is closed, where the system can."""
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

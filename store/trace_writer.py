@@ -16,7 +16,7 @@ from zlib_ng.zlib_ng import crc32
 
 from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
 from store.errors import StoreError
-from store.files import remove_leftovers, rename, status_of, sync_directory, temporary_name
+from store.files import lock, remove_leftovers, rename, status_of, sync_directory, temporary_name
 from store.run import RunRecord
 from store.text import printable
 from store.trace import (
@@ -83,6 +83,7 @@ class TraceWriter:
         try:
             with self._writing():
                 self._file = h5py.File(fresh, "w", locking="best-effort")
+                lock(self._file.id.get_vfd_handle())  # as HDF5 does, unless an environment variable forbids it
                 self._inode = _inode(self._file.id.get_vfd_handle())
                 self._reserve(0)
             if unfinished is not None:
