@@ -111,13 +111,22 @@ class Trace:
         site = Site(layer, LAYER_OUTPUT)
         return self._values(self.states[layer], site) if layer in self.states else self.read(site)
 
+    def intact(self) -> bool:
+        """Read everything, and tell whether all of it is what was written."""
+        try:
+            for site in self.sites():
+                self.read(site)
+        except StoreError:
+            return False
+        return True
+
     def _values(self, stage: StoredStage, site: Site) -> NDArray[Any]:
         values = stage.values
         if stage.checksum is not None and id(values) not in self._verified:
             if crc32(values.data) != stage.checksum:
                 raise StoreError(
                     f"{printable(str(self.path))} is damaged: the values of {site} are not those that were written; "
-                    "copy the store again, or trace the model again."
+                    "put a whole copy in its place, or remove it and trace the model again."
                 )
             self._verified.add(id(values))
         return values

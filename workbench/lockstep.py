@@ -176,7 +176,8 @@ def _adopted(trace: Trace, stored: Path) -> Trace:
         copy = None
     foreign = of_other_engine(trace.run)
     same = copy is not None and copy.run == trace.run
-    if copy is not None and same and (foreign or stored.stat().st_size == trace.path.stat().st_size):
+    alike = same and (foreign or stored.stat().st_size == trace.path.stat().st_size)
+    if copy is not None and alike and copy.intact():
         return copy
     if foreign:
         write_trace(trace, stored)

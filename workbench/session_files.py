@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.errors import WorkbenchError
-from store.files import lock, read_bounded, status_of
+from store.files import lock, read_bounded, status_of, write_atomically
 from store.run import now
 from store.text import printable
 from workbench.plain import plain
@@ -126,7 +126,9 @@ def append_log(folder: Path, kind: str, /, **facts: Any) -> None:  # noqa: ANN40
     path = folder / LOG_FILE
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        status_of(path)
+        status = status_of(path)
+        if status is not None and status.st_nlink > 1:  # a log of its own, which is no file elsewhere too
+            write_atomically(path, read_bounded(path, _LIMITS[LOG_FILE]))
         with open(os.open(path, flags, 0o666), "rb+", buffering=0) as file:
             lock(file)
             end = file.seek(0, os.SEEK_END)

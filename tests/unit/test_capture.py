@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from store.errors import StoreError
 from store.trace import open_trace, partial_path
 from tests.artifacts import tiny_apr, tiny_gguf, tiny_safetensors
 from tests.crasher import Crasher
+from tests.stores import write_store
 from workbench.capture import (
     CaptureJob,
     CaptureProcess,
@@ -340,6 +342,23 @@ def test_a_reader_that_stops_listening_leaves_no_process(job):
     for _ in process.events():
         break
     assert process._process.wait(10) is not None
+
+
+def test_a_damaged_copy_of_a_recorded_side_is_made_anew(tmp_path):
+    sides = []
+    for name in "ab":
+        write_store(tmp_path / f"{name}.h5")
+        sides.append(Side(str(tmp_path / f"{name}.h5"), ""))
+    job = CaptureJob(*sides, TOKENS, folder=tmp_path / "s")
+    capture(job, lambda _: None)
+    copy = tmp_path / "s" / "b.h5"
+    with h5py.File(copy) as file:
+        offset = file["layers/001/ffn_up"].id.get_offset()
+    content = bytearray(copy.read_bytes())
+    content[offset] ^= 1
+    copy.write_bytes(content)
+    capture(job, lambda _: None)
+    assert copy.read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGSEGV, signal.SIGKILL, signal.SIGBUS])

@@ -80,6 +80,16 @@ def test_a_note_that_is_no_file_of_its_own_is_a_problem(session, kind):
     assert "01-x.md cannot be read" in shelf.problems[0]
 
 
+def test_a_log_that_is_a_file_elsewhere_too_is_not_appended_to_there(session):
+    session.log("one")
+    elsewhere = session.folder.parent / "elsewhere"
+    os.link(session.folder / "log.jsonl", elsewhere)
+    before = elsewhere.read_bytes()
+    session.log("two")
+    assert elsewhere.read_bytes() == before
+    assert [entry["kind"] for entry in session.entries()] == ["one", "two"]
+
+
 @pytest.mark.parametrize("path", ["a\0b", "\ud800", ""])
 def test_a_path_that_cannot_be_is_refused(session, path):
     file = session.folder / SPEC_FILE
