@@ -61,8 +61,9 @@ def token_options(command: F) -> F:
         tokens_file: tuple[int, ...] | None,
         **options: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        if tokens is not None and tokens_file is not None:
-            raise click.UsageError("--tokens and --tokens-file were both given; give one of them")
+        others = {"--tokens": tokens, "--prompt": options["prompt"]}
+        if tokens_file is not None and (given := [name for name, value in others.items() if value is not None]):
+            raise click.UsageError(f"{given[0]} and --tokens-file were both given; give one of them")
         return command(*arguments, tokens=tokens if tokens_file is None else tokens_file, **options)
 
     ids = click.option(
