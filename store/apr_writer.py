@@ -5,14 +5,12 @@ their names, each padded to 64 bytes, and the CRC-32 of everything as a footer.
 """
 
 import json
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,7 @@ from kernels.weight import BLOCKS, TensorType
 from store import apr_format as apr
 from store.artifact import Artifact
 from store.errors import ArtifactError
-from store.files import sync_directory
+from store.files import give_name, temporary_beside
 from store.layout import Shape
 from store.names import ROPE_FREQS, gguf_name
 from store.text import printable
@@ -44,22 +42,28 @@ class AprTensor:
 
 
 def write_apr(
-    path: Path, metadata: Mapping[str, object], tensors: Iterable[AprTensor], progress: Progress | None = None
+    path: Path,
+    metadata: Mapping[str, object],
+    tensors: Iterable[AprTensor],
+    progress: Progress | None = None,
+    *,
+    replace: bool = True,
+    checked: Callable[[], None] | None = None,
 ) -> None:
     """Write an APR v2 file; it appears at `path` complete or not at all.
 
     metadata : written as one JSON object in this order.
     progress : called with the bytes written and the bytes in all.
+    replace : whether a file that is there is replaced.
+    checked : called when all is written, before the file appears; what it raises keeps the file from appearing.
 
     Raises ArtifactError if it cannot be written.
     """
     in_order = sorted(tensors, key=lambda tensor: tensor.name.encode())
     head = _head(path, metadata, in_order)
     total = len(head) + sum(apr.padded(tensor.data.nbytes) for tensor in in_order) + 4
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with temporary.open("xb") as file:
+        with temporary_beside(path) as (temporary, file):
             done = checksum = 0
             for part in _parts(head, in_order):
                 checksum = zlib.crc32(part, checksum)
@@ -67,20 +71,21 @@ def write_apr(
                 if progress is not None:
                     progress(done, total)
             file.write(checksum.to_bytes(4, "little"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_directory(path.parent)
+            if checked is not None:
+                checked()
+            give_name(file, temporary, path, replace)
     except OSError as error:
         raise ArtifactError(
             f"{printable(str(path))} cannot be written ({error.strerror}); choose another place."
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def convert_to_apr(artifact: Artifact, path: Path, progress: Progress | None = None) -> tuple[str, ...]:
+def convert_to_apr(
+    artifact: Artifact, path: Path, progress: Progress | None = None, replace: bool = True
+) -> tuple[str, ...]:
     """Write an artifact as APR v2: the stored bytes unchanged, the configuration and the tokenizer in its metadata.
+
+    replace : whether a file that is there is replaced. ArtifactError if the artifact changes while it is read.
 
     q and k rows that are stored for adjacent pairs keep that order, under GGUF names and with rope_type 0, as
     `apr import` leaves llama models. Everything else gets Hugging Face names.
@@ -99,7 +104,7 @@ def convert_to_apr(artifact: Artifact, path: Path, progress: Progress | None = N
         tensors.append(AprTensor(ROPE_FREQS, TensorType.F32, factors.shape, factors.view(np.uint8)))
     vocabulary, notes = _embeddable(artifact)
     metadata = _metadata(artifact, tensors) | _tokenizer_metadata(vocabulary)
-    write_apr(path, metadata, tensors, progress)
+    write_apr(path, metadata, tensors, progress, replace=replace, checked=artifact.require_unchanged)
     if left_out:
         first = printable(left_out[0], 80)
         notes.append(f"{len(left_out)} tensors that no forward uses were left out, the first is {first}.")

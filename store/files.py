@@ -1,47 +1,136 @@
-"""Files that are replaced as a whole or not at all."""
+"""Files that are replaced as a whole or not at all, never through a link, and read only if they are regular files."""
 
+import errno
 import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: nothing is locked there, and so nothing is taken for left behind
+    fcntl = None  # type: ignore[assignment]
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+_TEMPORARY = re.compile(r"\.workbench-[0-9a-f]{32}\.tmp")
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Look at `path` itself, not at what a link leads to: None if nothing is there, OSError unless a regular file is.
+
+    The error's `strerror` says in words what stands there instead.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+    return status
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes; OSError for a link, a pipe, a device, or more.
+
+    Neither a pipe that nobody writes to nor a sparse file of any size can hold the reader up.
+    """
+    status_of(path)
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        content = file.read(limit + 1) if status.st_size <= limit else b""
+    if max(status.st_size, len(content)) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+    return content
+
+
+def write_atomically(path: Path, content: str | bytes, replace: bool = True) -> None:
     """Give `path` this content (text as UTF-8) so that a crash leaves either the old content or the new one.
 
-    A symbolic link is followed, not replaced. OSError if it cannot be written; nothing is left behind then.
+    replace : FileExistsError if false and anything is there, even if it came this instant. OSError, which names
+    `path`, if it cannot be written, or is a link or anything else but a regular file; nothing is left behind then.
     """
-    path = path.resolve()
-    temporary = write_beside(path, content)
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    with temporary_beside(path) as (temporary, file):
+        file.write(content.encode() if isinstance(content, str) else content)
+        give_name(file, temporary, path, replace)
 
 
-def create_atomically(path: Path, content: str | bytes) -> None:
-    """Like `write_atomically`, but FileExistsError if there is anything at `path`, even if it came this instant."""
-    temporary = write_beside(path, content)
-    try:
-        os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Make a new hidden file in the folder of `path`, open for writing; what still has its name at the end is removed.
 
-
-def write_beside(path: Path, content: str | bytes) -> Path:
-    """Write the content to a new hidden file in the same folder, through to the disk, and return its path."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    It is locked as long as it is open, so that no other process takes it for left behind. An OSError within names
+    `path`, which the user knows, and not this file.
+    """
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+            try:
+                _lock(file)
+                yield temporary, file
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise
-    return temporary
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a new name in the folder of `path`, by which `remove_leftovers` knows what was left behind."""
+    return path.with_name(f".workbench-{uuid4().hex}.tmp")
+
+
+def give_name(file: IO[bytes], temporary: Path, path: Path, replace: bool = True) -> None:
+    """Bring a finished file to the disk and give it its name; see `write_atomically` for `replace` and the errors."""
+    file.flush()
+    os.fsync(file.fileno())
+    status_of(path)
+    rename(temporary, path, replace)
+    sync_directory(path.parent)
+
+
+def rename(temporary: Path, path: Path, replace: bool) -> None:
+    """Rename a file; unless `replace`, FileExistsError if there is anything at `path`."""
+    if replace:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)
+        temporary.unlink()
+    except FileExistsError:
+        raise
+    except OSError:  # a file system that has no hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temporary, path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed left unfinished in a folder: files of ours that nobody has locked."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in filter(_TEMPORARY.fullmatch, names):
+        path = folder / name
+        with suppress(OSError):
+            if status_of(path) is None or fcntl is None:
+                continue
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def sync_directory(folder: Path) -> None:
@@ -53,3 +142,16 @@ def sync_directory(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def lock(file: IO[bytes] | int) -> None:
+    """Wait until no other process has this open file locked, and lock it until it is closed, where the system can."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _lock(file: IO[bytes]) -> None:
+    lock(file)
+    if os.fstat(file.fileno()).st_nlink == 0:
+        raise OSError(errno.EAGAIN, "another process tidied up at this instant; try again", file.name)

@@ -24,6 +24,7 @@ class ModelFile:
     path: Path
     size: int
     modified: int  # ns
+    inode: int
 
     @classmethod
     def at(cls, path: Path) -> "ModelFile":
@@ -40,7 +41,7 @@ class ModelFile:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
             raise ArtifactError(f"{shown} cannot be read ({reason or error}); check the path.") from None
-        return cls(path, status.st_size, status.st_mtime_ns)
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
     @property
     def shown(self) -> str:
@@ -66,7 +67,7 @@ class ModelFile:
     def read(self, offset: int, length: int, what: str) -> bytes:
         """Return `length` bytes at `offset`."""
         self.require(offset, length, what)
-        self._check_unchanged()
+        self.require_unchanged()
         with self.path.open("rb") as file:
             file.seek(offset)
             data = file.read(length)
@@ -77,7 +78,7 @@ class ModelFile:
     def map(self, offset: int, length: int, what: str) -> NDArray[np.uint8]:
         """Return `length` > 0 bytes at `offset` as a writable array, mapped copy-on-write: the file never changes."""
         self.require(offset, length, what)
-        self._check_unchanged()
+        self.require_unchanged()
         try:
             return self._whole[offset : offset + length]
         except (OSError, ValueError) as error:
@@ -91,16 +92,17 @@ class ModelFile:
     @contextmanager
     def mapped(self) -> Iterator[mmap.mmap]:
         """Map the whole file read-only for the length of a `with` block; the file must not be empty."""
-        self._check_unchanged()
+        self.require_unchanged()
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) as data:
             yield data
 
-    def _check_unchanged(self) -> None:
+    def require_unchanged(self) -> None:
+        """Raise ArtifactError if the file was replaced or written to since it was opened, as its time stamp tells."""
         try:
             status = self.path.stat()
         except OSError:
             raise self._changed() from None
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
+        if (status.st_size, status.st_mtime_ns, status.st_ino) != (self.size, self.modified, self.inode):
             raise self._changed()
 
     def _changed(self) -> ArtifactError:

@@ -90,6 +90,12 @@ class StoredModel:
         return tuple(source.path for source in self.sources)
 
     @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Whatever may be read of this model: its path, which can be a folder, its files, and its tokenizer."""
+        tokenizer = None if self.vocabulary is None else self.vocabulary.json_path
+        return (self.path, *self.files, *(() if tokenizer is None else (tokenizer,)))
+
+    @property
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(source.size for source in self.sources)
@@ -137,6 +143,14 @@ class StoredModel:
         info = self.tensors[name]
         assert isinstance(info.type, TensorType)
         return self._map(info, info.type)
+
+    def require_unchanged(self) -> None:
+        """Raise ArtifactError if a file of this model was replaced or written to since it was opened.
+
+        To be called when the last of its bytes has been read, since what is mapped changes with the file.
+        """
+        for source in self.sources:
+            source.require_unchanged()
 
     def permuted(self, name: str) -> bool:
         """Tell whether the rows of a tensor are stored in another order than the canonical one."""

@@ -9,12 +9,13 @@ import json
 import math
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site, execution_order
 from store.errors import StoreError
@@ -42,6 +43,8 @@ ATTRIBUTES: dict[str, str] = {
     "created": "created",
 }
 JSON_FIELDS = ("settings", "config", "versions", "machine")
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_MAX_VALUE = 1 << 26  # bytes of a prompt or of token ids, which are read whole
 
 Status = Literal["ok", "absent", "unmeasured"]
 
@@ -79,6 +82,7 @@ class Trace:
     stages: Mapping[Site, StoredStage]
     states: Mapping[int, StoredStage]
     absent: frozenset[Site]
+    _verified: set[int] = field(default_factory=set, init=False, repr=False)  # ids of arrays
 
     def sites(self) -> list[Site]:
         """Return where this trace holds a tensor, in execution order."""
@@ -92,8 +96,11 @@ class Trace:
         return "absent" if beyond or site in self.absent else "unmeasured"
 
     def read(self, site: Site) -> NDArray[np.float32]:
-        """Return the values, float32 (tokens, channels), mapped; stages that share storage share the array."""
-        return self._stage(site).values
+        """Return the values, float32 (tokens, channels), mapped; stages that share storage share the array.
+
+        StoreError if they are not those that were written: at its first reading, a tensor must have its checksum.
+        """
+        return self._values(self._stage(site), site)
 
     def positions(self, site: Site) -> tuple[int, ...] | None:
         """Return the token position of every row, or None where it is unknown."""
@@ -101,11 +108,33 @@ class Trace:
 
     def state(self, layer: int) -> NDArray[np.floating[Any]]:
         """Return what layer + 1 continues from: layer_output in the precision of the run."""
-        return self.states[layer].values if layer in self.states else self.read(Site(layer, LAYER_OUTPUT))
+        site = Site(layer, LAYER_OUTPUT)
+        return self._values(self.states[layer], site) if layer in self.states else self.read(site)
+
+    def intact(self) -> bool:
+        """Read everything, and tell whether all of it is what was written."""
+        try:
+            for site in self.sites():
+                self.read(site)
+        except StoreError:
+            return False
+        return True
+
+    def _values(self, stage: StoredStage, site: Site) -> NDArray[Any]:
+        values = stage.values
+        if stage.checksum is not None and id(values) not in self._verified:
+            if crc32(values.data) != stage.checksum:
+                raise StoreError(
+                    f"{printable(str(self.path))} is damaged: the values of {site} are not those that were written; "
+                    "put a whole copy in its place, or remove it and trace the model again."
+                )
+            self._verified.add(id(values))
+        return values
 
     def _stage(self, site: Site) -> StoredStage:
         if site not in self.stages:
-            raise StoreError(f"{self.path} holds no tensor of {site} ({self.status(site)}); trace the model again.")
+            name = printable(str(self.path))
+            raise StoreError(f"{name} holds no tensor of {site} ({self.status(site)}); trace the model again.")
         return self.stages[site]
 
 
@@ -114,9 +143,12 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def layer_group(layer: int) -> str:
-    """Return the name of a layer's group."""
-    return f"layers/{layer:03d}"
+def is_hdf5(path: Path) -> bool:
+    """Tell whether a regular file starts as every HDF5 file does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
 
 
 def open_trace(path: Path | str, partial: bool = False) -> Trace:
@@ -203,6 +235,8 @@ class _Reader:
         if dataset is None:
             return found
         self.check_storage(dataset)
+        if dataset.size * dataset.dtype.itemsize > _MAX_VALUE:
+            raise StoreError(f"{dataset.name} has more than {_MAX_VALUE} bytes, which no run has.")
         return _text_or_numbers(dataset[()])
 
     def attribute(self, group: "h5py.Group | h5py.Dataset", name: str) -> Any:  # noqa: ANN401

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,7 @@ from zlib_ng.zlib_ng import crc32
 
 from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
 from store.errors import StoreError
-from store.files import sync_directory
+from store.files import lock, remove_leftovers, rename, status_of, sync_directory, temporary_name
 from store.run import RunRecord
 from store.text import printable
 from store.trace import (
@@ -29,6 +27,7 @@ from store.trace import (
     SCHEMA,
     BusyStoreError,
     Trace,
+    is_hdf5,
     open_trace,
     partial_path,
 )
@@ -56,11 +55,15 @@ class TraceWriter:
 
     absent : stages that the model does not have, for a run that did not record all others; such a store is always
     written from the start. None: every stage that is not written is absent.
+    replace : whether a store that is there is replaced; else one that has come meanwhile makes `finish` fail.
     """
 
-    def __init__(self, path: Path | str, run: RunRecord, absent: frozenset[Site] | None = None) -> None:
+    def __init__(
+        self, path: Path | str, run: RunRecord, absent: frozenset[Site] | None = None, replace: bool = True
+    ) -> None:
         self.path = Path(path)
         self.partial = partial_path(self.path)
+        self._replace = replace
         self.run = run
         self.completed_layers = 0
         self._resumed: Trace | None = None
@@ -75,12 +78,12 @@ class TraceWriter:
         import h5py
 
         unfinished = self._resumable()
-        for stale in self.path.parent.glob(f"{escape(self.partial.name)}.new-*"):
-            stale.unlink(missing_ok=True)
-        fresh = self.partial.with_name(f"{self.partial.name}.new-{uuid4().hex}")
+        remove_leftovers(self.path.parent)
+        fresh = temporary_name(self.path)
         try:
             with self._writing():
                 self._file = h5py.File(fresh, "w", locking="best-effort")
+                lock(self._file.id.get_vfd_handle())  # as HDF5 does, unless an environment variable forbids it
                 self._inode = _inode(self._file.id.get_vfd_handle())
                 self._reserve(0)
             if unfinished is not None:
@@ -170,14 +173,17 @@ class TraceWriter:
             self._file.close()
             with self.partial.open("rb+") as partial:
                 if _inode(partial.fileno()) != self._inode:
-                    raise StoreError(f"{printable(str(self.partial))} was replaced by another process; run it again.")
+                    name = printable(str(self.path))
+                    raise StoreError(f"{name} was replaced by another process while it was written; run it again.")
                 partial.truncate(size)  # gives back what was reserved and not needed
                 os.fsync(partial.fileno())
-            os.replace(self.partial, self.path)
+            _is_there(self.path)
+            rename(self.partial, self.path, self._replace)
             sync_directory(self.path.parent)
 
     def _resumable(self) -> Trace | None:
         """Return the unfinished store of this very run, if there is one."""
+        self._require_ours()
         try:
             unfinished = open_trace(self.partial, partial=True)
         except BusyStoreError:
@@ -186,6 +192,12 @@ class TraceWriter:
             return None
         resumable = self._known_absent is None and unfinished.run.identity == self.run.identity
         return unfinished if resumable else None
+
+    def _require_ours(self) -> None:
+        """Raise StoreError if what has the name of the partial was not begun as a store."""
+        if _is_there(self.partial) and not is_hdf5(self.partial):
+            name = printable(str(self.partial))
+            raise StoreError(f"{name} is in the way and is no unfinished store; move it, or choose another name.")
 
     def _copy(self, unfinished: Trace) -> None:
         """Write the whole layers of an earlier attempt again, up to the first one that lost its checksum."""
@@ -279,7 +291,7 @@ class TraceWriter:
         except (OSError, RuntimeError) as error:
             code = getattr(error, "errno", None)
             why = os.strerror(code) if code else printable(" ".join(str(error).split()), 160)
-            name = printable(str(self.partial))
+            name = printable(str(self.path))
             raise StoreError(
                 f"{name} cannot be written ({why}); make room or choose another place, then run it again: "
                 "finished layers are kept."
@@ -303,6 +315,16 @@ def write_trace(trace: Trace, path: Path) -> None:
             writer.finish_layer(layer)
         write(Site(None, stage) for stage in LAST_STAGES)
         writer.finish()
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a file; StoreError if anything else is, which is neither replaced nor followed."""
+    try:
+        return status_of(path) is not None
+    except OSError as error:
+        raise StoreError(
+            f"{printable(str(path))} cannot be written ({error.strerror}); choose another place."
+        ) from None
 
 
 def _fixed_text(text: str) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """The `workbench` command: runs a command and turns every error into one sentence and an exit code."""
 
 import gc
+import io
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ _GARBAGE_LOOKS = 50_000
 def main() -> None:
     """Entry point of the console script and of `python -m workbench`."""
     gc.set_threshold(_GARBAGE_LOOKS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not undo what was done
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -31,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
         if sentence is not None and _wants_json(arguments):
             answer["error"] = sentence
         if answer:
-            click.echo(json.dumps(answer, ensure_ascii=True, allow_nan=False))
+            click.echo(_json(answer))
         sys.stdout.flush()
         if sentence is not None:
             click.echo(f"workbench: {sentence}", err=True)
@@ -61,6 +65,16 @@ def _answered(arguments: Sequence[str], answer: dict[str, Any]) -> tuple[int, st
 
         answer.update(getattr(error, "facts", {}) if _wants_json(arguments) else {})
         return NOT_ANSWERED, printable(" ".join(_sentence(error).split()), 2000)
+
+
+def _json(answer: dict[str, Any]) -> str:
+    """The answer as one JSON object in ASCII; floats keep all digits, NaN and infinities become texts."""
+    try:
+        return json.dumps(answer, allow_nan=False)
+    except ValueError:  # what a file says of itself can be a number that JSON does not have
+        from workbench.plain import plain
+
+        return json.dumps(plain(answer))
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

@@ -122,14 +122,18 @@ def capture(job: CaptureJob, emit: Emit) -> None:
     run_pair(job, emit)
 
 
-def trace_side(side: Side, tokens: tuple[int, ...], prompt: str | None, output: Path, emit: Emit) -> RunRecord:
+def trace_side(
+    side: Side, tokens: tuple[int, ...], prompt: str | None, output: Path, emit: Emit, replace: bool = True
+) -> RunRecord:
     """Run one model into the store `output`, resuming an unfinished one of the same run; returns what was run.
+
+    replace : whether a store that is there is replaced.
 
     Raises WorkbenchError in one sentence.
     """
     from workbench.lockstep import run_one
 
-    return run_one(side, tokens, prompt, output, emit)
+    return run_one(side, tokens, prompt, output, emit, replace)
 
 
 class CaptureProcess(ChildProcess[Event]):

@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from kernels.errors import WorkbenchError
 from store.text import printable
-from workbench.session import SessionError, append_log
+from workbench.bus_errors import CHANGED
+from workbench.session_files import SessionError, append_log
 
 Record = dict[str, Any]
 Event = TypeVar("Event")
@@ -120,6 +121,7 @@ class ChildProcess(Generic[Event]):
         if status < 0:
             how = f"was ended by {signal.Signals(-status).name}"
             how += ", perhaps for want of memory" if -status == signal.SIGKILL else ""
+            how += f": {CHANGED}" if -status == getattr(signal, "SIGBUS", 0) else ""
         said = f" ({printable(words.splitlines()[-1], 160)})" if words else ""
         return f"The {self._what} process {how}{said}; {self._advice}."
 

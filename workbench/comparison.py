@@ -11,6 +11,7 @@ from kernels.errors import WorkbenchError
 from kernels.measures import Measures
 from kernels.stages import LAYER_STAGES, STAGES, Site
 from store.run import RunRecord
+from store.text import printable
 from workbench.cells import Cell, cell_json
 from workbench.heat import UNMEASURED, Look, counts, level_edge, look
 from workbench.inquiry import Checked
@@ -173,9 +174,9 @@ class Comparison:
                 lines.append(f"No cell is outside the band ({band}){self._largest(metric)}.")
         if self.flipped is not None:
             lines.append(f"{self.flipped[0]} of {self.flipped[1]} activation codes flipped (8 bits, all tokens).")
-        lines += [
-            f"The models differ in {name}: {a} in A, {b} in B." for name, (a, b) in self.config_differences.items()
-        ]
+        for name, values in self.config_differences.items():
+            a, b = (printable(str(value)) for value in values)
+            lines.append(f"The models differ in {name}: {a} in A, {b} in B.")
         lines += [f"{cell.site}: {cell.note}." for cell in self.cells if cell.profile is not None and cell.note]
         return [*lines, *self.notes]
 

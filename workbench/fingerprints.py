@@ -9,7 +9,7 @@ from typing import Any
 
 import platformdirs
 
-from store.files import write_atomically
+from store.files import remove_leftovers, write_atomically
 from store.run import DISTRIBUTION
 from store.stored_model import StoredModel
 
@@ -35,6 +35,7 @@ def sha256_of(artifact: StoredModel, progress: Callable[[int, int], None] | None
         kept = dict(list(entries.items())[1 - _KEPT :]) | {name: {"files": state, "sha256": found}}
         with suppress(OSError):  # it is only a cache
             cache.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(cache.parent)
             write_atomically(cache, json.dumps(kept))
     return found
 

@@ -14,7 +14,7 @@ import yaml
 
 from kernels.errors import WorkbenchError
 from kernels.stages import LAYER_STAGES, STAGES, Site
-from store.files import write_atomically
+from store.files import read_bounded, write_atomically
 from store.run import now
 from store.text import printable
 from workbench.plain import plain
@@ -28,6 +28,7 @@ _NAME = re.compile(r"(\d{2,})-(.+)\.md")
 _MARKER = re.compile(r"\.number-(\d+)")
 _FILE = re.compile(r"---[ \t]*\r?\n(?P<front>.*?)^---[ \t]*(\r?\n|\Z)(?P<body>.*)", re.DOTALL | re.MULTILINE)
 _MAX_BYTES = 1 << 20
+_MAX_BITS = 1000  # of a whole number; a longer one fits no float, and a much longer one Python does not write out
 
 
 class HypothesisError(WorkbenchError, ValueError):
@@ -89,7 +90,7 @@ def load(folder: Path) -> Shelf:
     """Read all hypotheses of a folder; a folder that does not exist is empty."""
     shelf = Shelf([], [])
     taken: dict[int, str] = {}
-    files = folder.iterdir() if folder.is_dir() else ()
+    files = folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ()
     for path in sorted(file for file in files if file.suffix == ".md" and not file.name.startswith(".")):
         try:
             hypothesis = read(path)
@@ -134,11 +135,9 @@ def write(folder: Path, hypothesis: Hypothesis) -> Hypothesis:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, _MAX_BYTES)
     except OSError as error:
         raise HypothesisError(f"{_shown(path)} cannot be read ({error.strerror}).") from error
-    if len(content) > _MAX_BYTES:
-        raise HypothesisError(f"{_shown(path)} has more than a megabyte; shorten it.")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -170,8 +169,8 @@ def _parse(path: Path, text: str) -> Hypothesis:
     except yaml.reader.ReaderError as error:
         line = match["front"].count("\n", 0, error.position)
         raise wrong(line + 2, "it holds a control character; remove it.") from None
-    except (RecursionError, ValueError) as error:
-        raise wrong(2, f"it is not usable YAML ({printable(str(error))}); correct it by hand.") from None
+    except RecursionError:
+        raise wrong(2, "it is not usable YAML, nested too deeply; correct it by hand.") from None
     return Hypothesis(
         title=texts["title"],
         site=Site(layer, stage),
@@ -204,6 +203,33 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+# Texts that look like a date, a `<<` or a `=` stay texts; what is left are the kinds of the core schema.
+_CORE = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in _CORE]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Values(yaml.constructor.SafeConstructor):
+    """Values of the core schema; whatever is wrong with one is a _FieldError with its line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
+        line, kind = node.start_mark.line, printable(str(node.tag).rpartition(":")[2], 40)
+        if node.tag not in _CORE:
+            raise _FieldError(line, f"{kind} is no kind of value that is read here; write it as plain text.")
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+                raise OverflowError
+            return value
+        except (_FieldError, yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # the constructors assume that a value fits its tag
+            text = printable(str(node.value), 40)
+            raise _FieldError(line, f"{text!r} is no {kind}; write it as plain text.") from error
+
+
 class _Dumper(yaml.SafeDumper):
     """YAML that keeps the lines of a text as they are, and escapes what cannot be seen."""
 
@@ -227,6 +253,8 @@ def _fields(front: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
     loader = _Loader(front)
     try:
         node = loader.get_single_node()
+    except (ValueError, OverflowError) as error:  # of a character or a number that cannot be
+        raise _FieldError(loader.get_mark().line, f"it is not YAML ({error}); correct it by hand.") from error
     finally:
         loader.dispose()
     if not isinstance(node, yaml.MappingNode):
@@ -273,7 +301,7 @@ def _evidence(fields: Mapping[str, tuple[yaml.Node, yaml.Node]]) -> dict[str, An
     if "evidence" not in fields:
         return {}
     name, node = fields["evidence"]
-    evidence = yaml.constructor.SafeConstructor().construct_document(node)
+    evidence = _Values().construct_document(node)
     if not isinstance(evidence, dict | None):
         raise _FieldError(name.start_mark.line, "evidence must be a list of `name: value` fields; correct it by hand.")
     return evidence or {}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kernels.stages import Site
+from kernels.stages import LAYER_STAGES, STAGES, Site
 from workbench.bisect.verdict import Decomposition, finite
 from workbench.child_process import ChildProcess
 from workbench.flips import Flips
@@ -150,5 +150,9 @@ def last_bisection(session: Session) -> dict[str, Any] | None:
 
 def culprit_site(record: dict[str, Any]) -> Site | None:
     """Return the cell that a bisection accuses, or None."""
-    culprit = record.get("culprit")
-    return Site(culprit["layer"], culprit["stage"]) if isinstance(culprit, dict) else None
+    match record.get("culprit"):
+        case {"layer": int(layer), "stage": str(stage)} if stage in LAYER_STAGES:
+            return Site(layer, stage)
+        case {"layer": None, "stage": str(stage)} if stage in STAGES and stage not in LAYER_STAGES:
+            return Site(None, stage)
+    return None  # nobody is accused, or a hand has changed the log

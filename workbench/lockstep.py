@@ -1,6 +1,5 @@
 """Two sides side by side: each is run, or read where it has been recorded, and every pair of stages is compared."""
 
-import os
 import shutil
 import time
 from collections import Counter
@@ -8,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,7 @@ from kernels.paths import numeric_path
 from kernels.stages import Site, execution_order
 from store.artifact import Artifact, open_artifact
 from store.errors import StoreError
-from store.files import sync_directory
+from store.files import give_name, temporary_beside
 from store.foreign import open_foreign
 from store.run import RunRecord, describe_machine, now, versions
 from store.text import printable
@@ -30,10 +28,12 @@ from workbench.capture import CaptureJob, CellReady, Emit, Finished, Progress, S
 from workbench.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.fingerprints import sha256_of
 from workbench.recorded import Source, of_other_engine, recorded_sides, same_model
-from workbench.session import Side, append_log
+from workbench.session import Side
+from workbench.session_files import append_log
 from workbench.sides import is_trace, recorded_tokens
 
 SIDES: tuple[SideName, SideName] = ("a", "b")
+_COPY_CHUNK = 1 << 22  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +78,17 @@ class Running:
         if writer is None:
             for site, values in forward(self.model, tokens, path):
                 yield self._tensor(site, as_stored(values))
+            self.model.require_unchanged()
             return
         for site, stored in writer.completed():
             yield self._tensor(site, stored)
         for site, values in forward(self.model, tokens, path, writer.completed_layers, writer.resume_state()):
             stored = writer.write(site, values)
             if site.stage == LAYER_OUTPUT and site.layer is not None:
+                self.model.require_unchanged()  # a layer of other weights must not be resumed
                 writer.finish_layer(site.layer)
             yield self._tensor(site, stored)
+        self.model.require_unchanged()
         writer.finish()
 
     def _tensor(self, site: Site, stored: NDArray[np.float32]) -> StageTensor:
@@ -122,11 +125,13 @@ def run_pair(job: CaptureJob, emit: Emit) -> None:
     emit(Finished(seconds))
 
 
-def run_one(side: Side, tokens: tuple[int, ...], prompt: str | None, output: Path, emit: Emit) -> RunRecord:
+def run_one(
+    side: Side, tokens: tuple[int, ...], prompt: str | None, output: Path, emit: Emit, replace: bool
+) -> RunRecord:
     """Do what workbench.capture.trace_side promises."""
     artifact = open_artifact(side.path)
     run = _run(artifact, side, tokens, prompt, emit)
-    with TraceWriter(output, run) as writer:
+    with TraceWriter(output, run, replace=replace) as writer:
         compile_all(lambda done, total, kernel: emit(Progress("compile", done, total, kernel)))
         running, total = Running(writer.run, artifact, writer), len(execution_order(run.config.num_hidden_layers))
         for done, tensor in enumerate(running.stages(), 1):
@@ -171,20 +176,17 @@ def _adopted(trace: Trace, stored: Path) -> Trace:
         copy = None
     foreign = of_other_engine(trace.run)
     same = copy is not None and copy.run == trace.run
-    if copy is not None and same and (foreign or stored.stat().st_size == trace.path.stat().st_size):
+    alike = same and (foreign or stored.stat().st_size == trace.path.stat().st_size)
+    if copy is not None and alike and copy.intact():
         return copy
     if foreign:
         write_trace(trace, stored)
         return open_trace(stored)
-    temporary = stored.with_name(f".{stored.name}.{uuid4().hex}")
     try:
-        shutil.copyfile(trace.path, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, stored)
-        sync_directory(stored.parent)
+        with trace.path.open("rb") as original, temporary_beside(stored) as (temporary, file):
+            shutil.copyfileobj(original, file, _COPY_CHUNK)
+            give_name(file, temporary, stored)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(f"{printable(str(stored))} cannot be written ({error.strerror}); make room.") from error
     return open_trace(stored)
 

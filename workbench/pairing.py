@@ -1,10 +1,12 @@
 """Finding or making the session of a pair; loads no kernels, so that the screen is there at once."""
 
+import os
 from itertools import count
 from pathlib import Path
 
 from store.text import printable
-from workbench.session import SPEC_FILE, Session, SessionError, SessionSpec
+from workbench.session import Session, SessionSpec
+from workbench.session_files import SPEC_FILE, SessionError
 from workbench.sides import pair_sides
 
 
@@ -30,14 +32,14 @@ def pair_session(
         try:
             return open_or_create(place, wanted)
         except SessionError:
-            if not (place / SPEC_FILE).exists():
+            if not os.path.lexists(place / SPEC_FILE):
                 raise
     raise AssertionError("unreachable")
 
 
 def open_or_create(folder: Path, wanted: SessionSpec) -> Session:
     """Open the session in a folder if it is about the wanted pair, or make it there."""
-    if not (folder / SPEC_FILE).exists():
+    if not os.path.lexists(folder / SPEC_FILE):
         return Session.create(folder, wanted)
     session = Session.open(folder)
     found = session.spec

@@ -8,21 +8,30 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from kernels.errors import WorkbenchError
-from store.files import create_atomically, write_atomically
+from store.files import remove_leftovers, write_atomically
 from store.run import DISTRIBUTION, now
 from store.text import printable
 from workbench.plain import plain
+from workbench.session_files import (
+    FINDINGS,
+    HYPOTHESES,
+    SPEC_FILE,
+    STORES,
+    SessionError,
+    append_log,
+    read_log,
+    read_spec,
+    require_free,
+    require_not_own,
+    require_plain,
+    shown,
+)
 
 if TYPE_CHECKING:
     from workbench.hypotheses import Hypothesis
 
 SCHEMA = 1
-SPEC_FILE = "session.json"
-
-
-class SessionError(WorkbenchError, ValueError):
-    """A session folder that cannot be made, opened or written."""
+MAX_TOKEN = 2**31 - 1  # engines keep token ids in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +68,34 @@ class Session:
 
     @classmethod
     def create(cls, folder: Path, spec: SessionSpec) -> Self:
-        """Make a new session folder; SessionError if there is a session in it already."""
+        """Make a new session folder; SessionError if a session is in it already, or files that one would replace."""
         folder = folder.absolute()
         spec = replace(spec, name=spec.name or folder.name)
         try:
-            (folder / "hypotheses").mkdir(parents=True, exist_ok=True)
-            create_atomically(folder / SPEC_FILE, _json({"schema": SCHEMA, **_relative(asdict(spec), folder)}))
+            if not os.path.lexists(folder / SPEC_FILE):
+                require_free(folder)
+            (folder / HYPOTHESES).mkdir(parents=True, exist_ok=True)
+            record = _json({"schema": SCHEMA, **_relative(asdict(spec), folder)})
+            write_atomically(folder / SPEC_FILE, record, replace=False)
         except FileExistsError:
-            raise SessionError(
-                f"{_shown(folder)} holds a session already; open it, or choose another folder."
-            ) from None
+            raise SessionError(f"{shown(folder)} holds a session already; open it, or choose another folder.") from None
         except OSError as error:
-            raise SessionError(f"The session {_shown(folder)} cannot be made ({error.strerror}).") from error
+            raise SessionError(f"The session {shown(folder)} cannot be made ({error.strerror}).") from error
         return cls(folder, spec)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open an existing session; SessionError names the field of session.json that is missing or wrong."""
+        """Open an existing session; SessionError names the file in it that is none, or the field that is wrong.
+
+        What a process that was killed has left unfinished in it is removed.
+        """
         folder = folder.absolute()
-        return cls(folder, _spec(folder, _read(folder)))
+        require_plain(folder)
+        spec = _spec(folder, _read(folder))
+        require_not_own(folder, (("a", spec.a.path), ("b", spec.b.path)))
+        remove_leftovers(folder)
+        remove_leftovers(folder / HYPOTHESES)
+        return cls(folder, spec)
 
     @staticmethod
     def default_folder(name: str) -> Path:
@@ -93,17 +111,17 @@ class Session:
 
     def trace_path(self, side: str) -> Path:
         """Return where the trace of side "a" or "b" lies once it is complete."""
-        return self.folder / f"{side}.h5"
+        return self.folder / STORES[side]
 
     @property
     def findings_path(self) -> Path:
         """Where the exported findings go."""
-        return self.folder / "findings.md"
+        return self.folder / FINDINGS
 
     @property
     def hypotheses_folder(self) -> Path:
         """Where the notes are."""
-        return self.folder / "hypotheses"
+        return self.folder / HYPOTHESES
 
     def save_view(self, view: Mapping[str, Any]) -> None:
         """Keep how the map is left; everything else in session.json stays as it is on the disk."""
@@ -112,7 +130,7 @@ class Session:
         try:
             write_atomically(self.folder / SPEC_FILE, _json(record | {"view": plain(view)}))
         except OSError as error:
-            where = _shown(self.folder / SPEC_FILE)
+            where = shown(self.folder / SPEC_FILE)
             raise SessionError(f"{where} cannot be written ({error.strerror}); the view is not saved.") from error
         self.spec = replace(self.spec, view=dict(view))
 
@@ -122,19 +140,7 @@ class Session:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the log, oldest first; a line that a crash has torn is left out."""
-        try:
-            lines = (self.folder / "log.jsonl").read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        entries = []
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(entry, dict):
-                entries.append(entry)
-        return entries
+        return read_log(self.folder)
 
     # Hypotheses: what reads and writes them is loaded here, since opening a session takes none of it
 
@@ -158,21 +164,6 @@ class Session:
         kind = "hypothesis" if hypothesis.number == 0 else "hypothesis changed"
         self.log(kind, number=written.number, title=written.title, status=written.status, site=written.site)
         return written
-
-
-def append_log(folder: Path, kind: str, /, **facts: Any) -> None:  # noqa: ANN401
-    """Append one line to a session's log.jsonl and bring it to the disk; other processes may do so at the same time."""
-    line = json.dumps(plain({"time": now(), "kind": kind, **facts})).encode() + b"\n"
-    path = folder / "log.jsonl"
-    try:
-        with path.open("ab+", buffering=0) as file:
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else b"\n" + line  # a crash has torn the last one
-            file.write(line)
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise SessionError(f"{_shown(path)} cannot be written ({error.strerror}).") from error
 
 
 def _is_checkout(folder: Path) -> bool:
@@ -200,20 +191,17 @@ def _relative(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / SPEC_FILE
+    content = read_spec(folder)
     try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise SessionError(f"{_shown(folder)} is not a session: it holds no {SPEC_FILE}.") from None
-    except OSError as error:
-        raise SessionError(f"{_shown(path)} cannot be read ({error.strerror}).") from error
+        record = json.loads(content)
     except (ValueError, RecursionError) as error:
         line = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise SessionError(f"{_shown(path)} is not JSON{line}; correct it by hand.") from None
+        raise SessionError(f"{shown(path)} is not JSON{line}; correct it by hand.") from None
     if not isinstance(record, dict) or "schema" not in record:
-        raise SessionError(f"{_shown(path)} has no schema number; it was not written by this program.")
+        raise SessionError(f"{shown(path)} has no schema number; it was not written by this program.")
     if record["schema"] != SCHEMA:
         found = printable(repr(record["schema"]), 40)
-        raise SessionError(f"{_shown(path)} has schema {found}; this program reads schema {SCHEMA}.")
+        raise SessionError(f"{shown(path)} has schema {found}; this program reads schema {SCHEMA}.")
     return record
 
 
@@ -222,18 +210,18 @@ def _spec(folder: Path, record: dict[str, Any]) -> SessionSpec:
 
     def wrong(name: str, expected: str) -> SessionError:
         state = "is not" if name in record else "is missing; it must be"
-        return SessionError(f"{_shown(folder / SPEC_FILE)}: field {name} {state} {expected}; correct it by hand.")
+        return SessionError(f"{shown(folder / SPEC_FILE)}: field {name} {state} {expected}; correct it by hand.")
 
     def side(name: str) -> Side:
         value = record.get(name)
         fields = value if isinstance(value, dict) else {}
         path, numeric_path = fields.get("path"), fields.get("numeric_path")
-        if not isinstance(path, str) or not path or not isinstance(numeric_path, str):
+        if not isinstance(path, str) or not _can_be_a_path(path) or not isinstance(numeric_path, str):
             raise wrong(name, "an object with the texts path and numeric_path")
         return Side(os.path.abspath(folder / path), numeric_path)
 
     tokens, prompt, view = record.get("tokens"), record.get("prompt"), record.get("view", {})
-    if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
+    if not isinstance(tokens, list) or not all(type(t) is int and 0 <= t <= MAX_TOKEN for t in tokens):
         raise wrong("tokens", "a list of token ids")
     if not isinstance(prompt, str | None):
         raise wrong("prompt", "a text or null")
@@ -247,5 +235,8 @@ def _spec(folder: Path, record: dict[str, Any]) -> SessionSpec:
     return SessionSpec(side("a"), side("b"), tuple(tokens), prompt, view, created, name)
 
 
-def _shown(path: Path) -> str:
-    return printable(str(path), 1000)
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return False

@@ -74,11 +74,16 @@ def tensor_names(a: StoredModel, b: StoredModel) -> list[str]:
 def sweep(
     a: StoredModel, b: StoredModel, progress: Callable[[int, int, str], object] = lambda *_: None
 ) -> Iterator[TensorDifference]:
-    """Compare every tensor of two models; progress(done, total, name) is called before each."""
+    """Compare every tensor of two models; progress(done, total, name) is called before each.
+
+    ArtifactError, after the last one, if a file has changed meanwhile.
+    """
     names = tensor_names(a, b)
     for done, name in enumerate(names):
         progress(done, len(names), name)
         yield compare_tensor(a, b, name)
+    a.require_unchanged()
+    b.require_unchanged()
     progress(len(names), len(names), "")
 
 

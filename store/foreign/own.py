@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kernels.stages import Site
 from store.foreign.trace import ForeignStage, ForeignTrace
@@ -23,7 +21,7 @@ def trace_of_store(trace: Trace) -> ForeignTrace:
         engine="workbench",
         tokens=trace.run.tokens,
         settings=_settings(trace.run),
-        parts={site: _stage(stage) for site, stage in trace.stages.items()},
+        parts={site: _stage(trace, site) for site in trace.stages},
         files=(ModelFile.at(trace.path),),
         absent=trace.absent,
         config=trace.run.config,
@@ -67,10 +65,6 @@ def _settings(run: RunRecord) -> dict[str, object]:
     return {name: value for name, value in record.items() if name not in ("tokens", "config")}
 
 
-def _stage(stage: StoredStage) -> ForeignStage:
-    values = stage.values
-    return ForeignStage(values.size, "float32", partial(_same, values), values.shape[1], stage.positions)
-
-
-def _same(values: NDArray[Any]) -> NDArray[Any]:
-    return values
+def _stage(trace: Trace, site: Site) -> ForeignStage:
+    stage = trace.stages[site]
+    return ForeignStage(stage.values.size, "float32", partial(trace.read, site), stage.values.shape[1], stage.positions)

@@ -70,12 +70,14 @@ async def test_escape_gives_a_bisection_up(session):
 
 
 async def test_a_verdict_is_kept_in_the_session(session):
-    session.log(BISECTED, text="NUMERICS ONLY: nothing is broken.", culprit=None)
+    session.log(BISECTED, text="NUMERICS ONLY: \x1b[2Jnothing is broken.", culprit={"stage": "\x1b"})
     app, asked, _ = app_asking(session)
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)
         await pilot.press("b")
         await until(pilot, lambda: "NUMERICS ONLY" in screen_text(pilot))
+        assert "\\x1b[2J" in screen_text(pilot)
+        assert "\x1b" not in screen_text(pilot)
         assert not asked
         await pilot.press("r")
         await until(pilot, lambda: asked)

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from store.errors import StoreError
 from store.trace import open_trace, partial_path
 from tests.artifacts import tiny_apr, tiny_gguf, tiny_safetensors
 from tests.crasher import Crasher
+from tests.stores import write_store
 from workbench.capture import (
     CaptureJob,
     CaptureProcess,
@@ -289,7 +291,7 @@ def test_a_failure_while_writing_keeps_what_can_be_resumed(job, expected, monkey
 
     with monkeypatch.context() as full:
         full.setattr(os, "posix_fallocate", reserve)
-        with pytest.raises(StoreError, match=r"h5.partial cannot be written \(No space left on device\); make room"):
+        with pytest.raises(StoreError, match=r"h5 cannot be written \(No space left on device\); make room"):
             capture(job, lambda event: None)
     assert_nothing_wrong(job.folder, expected)
     assert open_trace(job.folder / "a.h5.partial", partial=True).completed_layers >= 1
@@ -342,7 +344,24 @@ def test_a_reader_that_stops_listening_leaves_no_process(job):
     assert process._process.wait(10) is not None
 
 
-@pytest.mark.parametrize("ending", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_damaged_copy_of_a_recorded_side_is_made_anew(tmp_path):
+    sides = []
+    for name in "ab":
+        write_store(tmp_path / f"{name}.h5")
+        sides.append(Side(str(tmp_path / f"{name}.h5"), ""))
+    job = CaptureJob(*sides, TOKENS, folder=tmp_path / "s")
+    capture(job, lambda _: None)
+    copy = tmp_path / "s" / "b.h5"
+    with h5py.File(copy) as file:
+        offset = file["layers/001/ffn_up"].id.get_offset()
+    content = bytearray(copy.read_bytes())
+    content[offset] ^= 1
+    copy.write_bytes(content)
+    capture(job, lambda _: None)
+    assert copy.read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGSEGV, signal.SIGKILL, signal.SIGBUS])
 def test_a_crash_of_the_process_is_one_failure(job, ending):
     job.folder.mkdir()
     process = CaptureProcess(job)
@@ -353,6 +372,7 @@ def test_a_crash_of_the_process_is_one_failure(job, ending):
     assert isinstance(last, Failed)
     assert last.message.startswith(f"The capture process was ended by {ending.name}")
     assert last.message.endswith("run it again, finished layers are kept.")
+    assert ("a file was cut short while it was read" in last.message) == (ending is signal.SIGBUS)
 
 
 def test_what_nobody_foresaw_is_logged_and_named(job, monkeypatch, tmp_path):

@@ -1,9 +1,12 @@
 """The command line as a whole: fast help, one sentence per error, exit codes."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -14,10 +17,11 @@ from kernels.paths import PATHS
 from tests.artifacts import tiny_gguf
 from workbench.__main__ import run
 from workbench.cli import COMMANDS
-from workbench.cli.options import METRIC_NAMES, PATH_NAMES
+from workbench.cli.options import METRIC_NAMES, PATH_NAMES, print_json
 from workbench.demo import MODEL
 from workbench.metrics import METRICS
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "numba", "h5py", "textual", "gguf", "safetensors", "tokenizers", "jinja2", "yaml", "rich")
 
 
@@ -116,10 +120,95 @@ def test_a_prompt_that_both_sides_tokenize_differently_is_shown_on_both(tmp_path
     assert record["error"] in err
 
 
-@pytest.mark.parametrize("ids", ["", ",", "1,x", "1,-2", "1.5", "²"])
+@pytest.mark.parametrize("ids", ["", ",", "1,x", "1,-2", "1.5", "²", "1,,2", "1,", ",1", "9" * 5000, "4294967296"])
 def test_token_ids_are_checked(ids, capsys):
     assert run(["compare", "a", "b", "--tokens", ids]) == 2
-    assert "token ids" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "token ids" in err
+    assert len(err) < 300
+
+
+def test_tokens_may_come_from_a_file_or_from_stdin(tmp_path, capsys, monkeypatch):
+    ids = list(range(1, 5)) * 25_000
+    (tmp_path / "ids").write_text("\n".join(f"{a}, {b} {c},{d}" for a, b, c, d in [ids[:4]] * 25_000))
+    seen = []
+    monkeypatch.setattr("workbench.sides.shared_tokens", lambda sources, tokens, prompt: seen.append(tokens) or 1 / 0)
+    command = ["trace", str(MODEL), "-o", str(tmp_path / "o.h5"), "--tokens-file"]
+    assert run([*command, str(tmp_path / "ids")]) == 2
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"7 8,9\n")))
+    assert run([*command, "-"]) == 2
+    assert [list(tokens) for tokens in seen] == [ids, [7, 8, 9]]
+    capsys.readouterr()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 1 << 38)
+    (tmp_path / "words").write_text("1 2 three")
+    for name in ("pipe", "huge", "words", "nowhere", "."):
+        assert run([*command, str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert run([*command, str(tmp_path / "ids"), "--tokens", "1"]) == 2
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", ""],
+        ["compare", "", ""],
+        ["open", "a", "b", "--session", ""],
+        ["demo", "--session", ""],
+        ["export", "s", "-o", ""],
+        ["compare", "a", "b", "--tokens", "1", "--scope", "9" * 5000],
+        ["bisect", "a", "b", "--tokens", "1", "--cell", "9" * 5000 + ":ffn_up"],
+    ],
+)
+def test_empty_names_and_endless_numbers_are_one_short_sentence(arguments, capsys):
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert len(err) < 300
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_no_name_and_no_terminal_makes_a_command_fail_after_its_work(tmp_path, encoding):
+    model, copy = (os.fsencode(tmp_path) + b"/" + name for name in (b"m\xff\x1b[31m.gguf", b"c\xff\xc3\xa9.apr"))
+    shutil.copy(os.fsencode(MODEL), model)
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    for command in (["convert", model, "-o", copy], ["inspect", copy], ["inspect", copy, "--json"]):
+        program = [sys.executable, "-m", "workbench", *command]
+        done = subprocess.run(program, capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\x1b" not in done.stdout
+        assert b"\\xff" in done.stdout or b"\\udcff" in done.stdout
+
+
+def test_json_holds_what_json_has_no_number_for(capsys):
+    print_json({"x": float("nan"), "y": [float("-inf")], "z": "\ud800"})
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == {"x": "nan", "y": ["-inf"], "z": "\ud800"}
+
+
+BUS_ERROR = """
+import os, sys, threading
+import numpy as np
+from workbench.bus_errors import tell_bus_errors
+tell_bus_errors()
+values = np.memmap(sys.argv[1], np.uint8, "c")
+os.truncate(sys.argv[1], 0)
+reading = threading.Thread(target=values.sum)
+reading.start()
+reading.join()
+"""
+
+
+def test_a_bus_error_ends_in_a_sentence(tmp_path):
+    (tmp_path / "model").write_bytes(bytes(1 << 20))
+    command = [sys.executable, "-c", BUS_ERROR, tmp_path / "model"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("workbench: a file was cut short while it was read")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_closed_pipe_is_silent():

@@ -124,7 +124,7 @@ def test_a_hand_edit_since_reading_is_not_overwritten(tmp_path, note):
         ("mood: hopeful", "mood: &a [*a]", r"line 9: it is not YAML \(aliases"),
         ("mood: hopeful", "mood: " + "[" * 5000, r"line \d+: it is not "),
         ("mood: hopeful", "mood: \x1b[31m", "line 9: it holds a control character"),
-        ("evidence:\n", "evidence: !!python/object:os.system\n", r"line 10: it is not YAML"),
+        ("evidence:\n", "evidence: !!python/object:os.system\n", r"line 10: os.system is no kind of value"),
         ("  rel_rms: 0.25\n  tokens: [1, 2]\n", "- 1\n", "line 10: evidence must be a list of `name: value`"),
         (NOTE[:3], "", "line 1: the front matter between two lines of --- is missing"),
         ("# last words\n---", "# last words\n--", "line 1: the front matter"),
@@ -157,7 +157,7 @@ def test_unreadable_files_are_named(tmp_path, note):
     (tmp_path / "09-folder.md").mkdir()
     first, second, third, fourth = hypotheses.load(tmp_path).problems
     assert first == "hypotheses/07-rope-base.md, line 10: it is not UTF-8 text; save it as UTF-8."
-    assert "more than a megabyte" in second
+    assert "more than 1048576 bytes" in second
     assert "09-folder.md cannot be read" in third
     assert "idea.md is not named NN-slug.md" in fourth
     (tmp_path / "10-copy.md").write_text(NOTE)
@@ -230,3 +230,34 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path):
     assert shelf.problems == []
     assert {h.title for h in shelf.hypotheses} == {f"{name} {n}" for name in "abc" for n in range(12)}
     assert [h.number for h in shelf.hypotheses] == list(range(1, 37))
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ('{a: !!int ""}', 8),
+        ("\n  a: 1\n  b: !!timestamp x", 10),
+        ("{a: !!bool x}", 8),
+        ("{a: !!float x}", 8),
+        ("{a: !!binary x}", 8),
+        ("\n  a: !mine x", 9),
+        ("!!set {a}", 8),
+        ('\n  a: "\\UFFFFFFFF"', 9),
+        ("\n  a: 1\n  b: " + "9" * 5000, 10),
+        ("\n  a: 0x" + "f" * 5000, 9),
+        ("\n  a: 1" + ":59" * 3000, 9),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_a_value_that_does_not_fit_its_kind_is_named_with_its_line(tmp_path, value, line):
+    front = "title: t\nstatus: UNTESTED\nlayer: 1\nstage: ffn_up\nclaim: c\nprediction: p"
+    (tmp_path / "01-x.md").write_text(f"---\n{front}\nevidence: {value}\n---\n")
+    (problem,) = hypotheses.load(tmp_path).problems
+    assert problem.startswith(f"hypotheses/01-x.md, line {line}: ")
+    assert len(problem) < 300
+
+
+def test_values_that_only_look_like_a_date_or_a_merge_stay_texts(tmp_path):
+    front = "title: t\nstatus: UNTESTED\nlayer: 1\nstage: ffn_up\nclaim: c\nprediction: p"
+    (tmp_path / "01-x.md").write_text(f"---\n{front}\nevidence: {{day: 2026-01-31, sign: =, <<: 5}}\n---\n")
+    assert hypotheses.read(tmp_path / "01-x.md").evidence == {"day": "2026-01-31", "sign": "=", "<<": 5}

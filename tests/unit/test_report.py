@@ -19,7 +19,7 @@ from workbench.demo import demo_session
 from workbench.heat import LEVELS, PALETTE
 from workbench.hypotheses import Hypothesis
 from workbench.report import export
-from workbench.report.markdown import code_block, command, escaped, quoted, table
+from workbench.report.markdown import code_block, command, escaped, link, quoted, table
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")
 
@@ -151,6 +151,53 @@ def test_escaped_text_renders_as_itself(words):
         assert page.tags <= {"p", "ul", "li", "blockquote"}
     page = rendered(table([["a", "b"], [f"x{words}x", "c"]]))
     assert f"x{words}x" in page.seen
+
+
+HOSTILE = [
+    "# heading",
+    "###### x #",
+    "heading\n===",
+    "heading\n---",
+    "---",
+    "- - -",
+    "***",
+    "- item",
+    "+ item",
+    "* item",
+    "1. item",
+    "2) item",
+    "-",
+    "1.",
+    "    code",
+    "\tcode",
+    "```sh",
+    "~~~",
+    "<b>bold</b>",
+    "<!-- x",
+    "[x](javascript:alert(1))",
+    "[x]: javascript:alert(1)",
+    "<javascript:alert(1)>",
+    "![x](http://x/y.png)",
+    "| a | b |\n|---|---|\n| c | d |",
+    "a\n:--\nb",
+    "> quote",
+    "x  \ny\\",
+    "&lt;script&gt;",
+]
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_no_line_of_a_note_or_of_a_log_makes_structure(words):
+    def kinds(markdown):
+        return {token.type for block in MARKDOWN.parse(markdown) for token in (block, *(block.children or []))}
+
+    for around in (quoted, lambda text: f"- {escaped(text)}", lambda text: f"# {escaped(text)}", escaped):
+        assert kinds(around(words)) <= kinds(around("word\nword")) | {"softbreak"}
+    assert kinds(f"before\n{escaped(words)}") == kinds("before\nword")
+
+
+def test_the_link_to_the_picture_holds_any_name():
+    assert link("a b\udcff\n(é.svg") == "a%20b%FF%0A%28%C3%A9.svg"
 
 
 @given(st.lists(st.text(min_size=1), min_size=1))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kernels.stages import Site
 from workbench.hypotheses import Hypothesis
-from workbench.session import Session, SessionError, SessionSpec, Side
+from workbench.session import Session, SessionSpec, Side
+from workbench.session_files import SessionError
 
 ROOT = Path(__file__).parents[2]
 SPEC = SessionSpec(
@@ -33,7 +34,11 @@ def test_a_session_is_reopened_exactly(tmp_path):
     assert opened.trace_path("b") == tmp_path / "tuesday" / "b.h5"
 
 
-@given(st.builds(SessionSpec, *[st.builds(Side, st.just("/m/x"), st.text())] * 2, st.lists(st.integers(0)).map(tuple)))
+@given(
+    st.builds(
+        SessionSpec, *[st.builds(Side, st.just("/m/x"), st.text())] * 2, st.lists(st.integers(0, 2**31 - 1)).map(tuple)
+    )
+)
 def test_any_spec_survives(tmp_path_factory, spec):
     folder = tmp_path_factory.mktemp("sessions") / "s"
     Session.create(folder, spec)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kernels.stages import Site, execution_order
 from store.errors import StoreError
+from store.foreign import open_any_trace
 from store.run import RunRecord
 from store.trace import BusyStoreError, open_trace
 from store.trace_writer import TraceWriter
@@ -40,7 +41,7 @@ def test_mapped_tensors_equal_what_h5py_reads_and_what_was_written(tmp_path, dty
     assert_right(trace, dtype)
     with h5py.File(path) as file:
         for site in SITES:
-            dataset = file[site.stage if site.layer is None else f"layers/{site.layer:03d}/{site.stage}"]
+            dataset = file[_place(site)]
             assert dataset.dtype == "<f4"
             assert dataset.chunks is None
             assert np.array_equal(dataset[()], trace.read(site))
@@ -231,6 +232,7 @@ def test_an_unfinished_store_is_not_opened_as_a_trace(tmp_path):
 FULL_DISK = """
 import resource, sys
 from store.errors import StoreError
+from store.foreign import open_any_trace
 from tests.stores import write_store
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -263,7 +265,7 @@ def test_a_full_disk_gives_one_sentence_and_keeps_finished_layers(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(StoreError, match=r"nowhere/run.h5.partial cannot be written \(No such file or directory\)"):
+    with pytest.raises(StoreError, match=r"nowhere/run.h5 cannot be written \(No such file or directory\)"):
         write_store(tmp_path / "nowhere" / "run.h5")
 
 
@@ -390,6 +392,7 @@ DAMAGE = """
 import sys, random
 from pathlib import Path
 from store.errors import StoreError
+from store.foreign import open_any_trace
 from store.trace import open_trace
 whole, victim = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 dice = random.Random(103)
@@ -426,3 +429,27 @@ def test_damaged_stores_never_crash_the_reader(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 200
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_bit_that_flips_in_any_tensor_is_told_when_it_is_read(tmp_path, dtype):
+    path = tmp_path / "run.h5"
+    write_store(path, dtype=dtype)
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        offsets = {site: file[_place(site)].id.get_offset() for site in SITES}
+    for site, offset in offsets.items():
+        content = bytearray(whole)
+        content[offset + 5] ^= 1
+        path.write_bytes(content)
+        trace = open_trace(path)
+        with pytest.raises(StoreError, match=f"the values of {site} are not those"):
+            trace.read(site)
+        with pytest.raises(StoreError, match="are not those"):
+            open_any_trace(path).read(site)
+        others = [other for other in SITES if offsets[other] != offset]
+        assert all(np.array_equal(trace.read(other), expected_values(other, dtype)) for other in others)
+
+
+def _place(site):
+    return site.stage if site.layer is None else f"layers/{site.layer:03d}/{site.stage}"

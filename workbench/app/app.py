@@ -122,7 +122,10 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     @work(thread=True, exclusive=True, group="open", exit_on_error=False)
     def _open_tensors(self, site: Site) -> None:
-        self.post_message(self.TensorsOpened(site, open_tensors(self.session)))
+        tensors = open_tensors(self.session)
+        for trace in (tensors.a, tensors.b):
+            trace.read(site)  # here, where a damaged one can be told
+        self.post_message(self.TensorsOpened(site, tensors))
 
     def on_workbench_app_tensors_opened(self, message: TensorsOpened) -> None:
         """Show the elements of a cell."""

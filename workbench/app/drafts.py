@@ -7,6 +7,7 @@ from typing import Any
 
 from kernels.stages import Site
 from store.files import write_atomically
+from workbench.session_files import DRAFTS, SessionError, read_drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Drafts:
     """The drafts of a session, one for each site."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "drafts.json"
+        self._path = folder / DRAFTS
 
     def get(self, site: Site) -> Draft:
         """Return the draft about a site, an empty one if there is none."""
@@ -49,7 +50,7 @@ class Drafts:
 
     def _read(self) -> dict[str, Any]:
         try:
-            records = json.loads(self._path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            records = json.loads(read_drafts(self._path.parent))
+        except (SessionError, ValueError, RecursionError):
             return {}
         return records if isinstance(records, dict) else {}

@@ -11,6 +11,7 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
+from store.text import printable
 from workbench.app.line_view import LineView
 
 Line = Callable[[int], tuple[str, bool]]
@@ -93,7 +94,7 @@ class LineList(LineView):
             line, marked = self._line(index)
             style = self.style("list--marked" if marked else "list--plain")
             here = index == self.cursor
-            text = f"{'▸' if here else ' '} {line}"
+            text = f"{'▸' if here else ' '} {printable(line, width)}"
             style = style + Style(reverse=True, bold=True) if here and self.has_focus else style
         else:
             return Strip.blank(width, self.style())

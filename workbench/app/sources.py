@@ -109,7 +109,7 @@ def tensor_types(session: "Session", site: Site) -> str:
     try:
         sides = dict(zip("AB", open_artifacts(session), strict=True))
     except WorkbenchError as error:
-        return f"uses {', '.join(names)}; {error}"
+        return f"uses {', '.join(names)}; {printable(str(error), 400)}"
     lines = []
     for name in names:
         types = (

@@ -98,7 +98,7 @@ def answer_text(answer: Answer, detail: Detail | None) -> str:
         lines.append(_row(name, f"{printable(str(source.path))} ({kind}" + (f", path {path})" if path else ")")))
     if pair.tokens is not None:
         prompt = "" if pair.tokens.prompt is None else f"  ({printable(pair.tokens.prompt)!r})"
-        lines.append(_row("tokens", ",".join(map(str, pair.tokens.ids)) + prompt))
+        lines.append(_row("tokens", printable(",".join(map(str, pair.tokens.ids)), 4000) + prompt))
     lines.append(_row("checked", _coverage(answer)))
     if found.culprit is not None:
         lines += ["", *_culprit(found, found.culprit)]

@@ -75,6 +75,7 @@ def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, in
             left=experiment.left,
             brought=experiment.brought,
         )
+    pair.require_unchanged()
     return Answered("\n".join(lines))
 
 

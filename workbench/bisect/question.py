@@ -48,6 +48,12 @@ class Pair:
     asked: tuple[str | None, str | None]
     notes: tuple[str, ...] = ()
 
+    def require_unchanged(self) -> None:
+        """Raise WorkbenchError if a file of either side was written to since it was opened; to be called at the end."""
+        for source in (self.a, self.b):
+            for file in source.sources if isinstance(source, Artifact) else source.files:
+                file.require_unchanged()
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -95,7 +101,9 @@ def _tokens(sources: tuple[Source, Source], tokens: tuple[int, ...] | None, prom
 def bisect_pair(pair: Pair, progress: Progress = lambda *_: None) -> Answer:
     """Find the first cell of a pair that is really wrong."""
     with np.errstate(all="ignore"):  # damaged weights hold values of any size; what is not finite is told as such
-        return _bisected(pair, progress)
+        answer = _bisected(pair, progress)
+    pair.require_unchanged()
+    return answer
 
 
 def _bisected(pair: Pair, progress: Progress) -> Answer:

@@ -36,6 +36,7 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
     for done, cell in enumerate(walk(a, b, token_ids(pair))):
         progress(done, total, str(cell.site))
         yield _with_inputs(cell, a, b, customs)
+    pair.require_unchanged()
 
 
 def once_run(pair: Pair, found: Bisection) -> Iterator[Checked]:

@@ -20,6 +20,12 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"workbench.cli.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        from workbench.bus_errors import tell_bus_errors
+
+        tell_bus_errors()
+        return super().invoke(ctx)
+
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: Any) -> None:  # noqa: ANN401
     if wanted:

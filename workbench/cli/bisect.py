@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import json_option, pair_options, print_json
+from workbench.cli.options import PATH, json_option, pair_options, print_json
 from workbench.cli.sites import site_option
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from kernels.stages import Site
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @pair_options
 @click.option(
     "--cell",
@@ -59,7 +60,7 @@ def command(
         detail = None if cell is None else cell_detail(pair, cell, line, answer.bisection.checked)
         record = answer_json(answer, detail, line) if as_json else None
     if record is None:
-        click.echo(answer_text(answer, detail))
+        echo(answer_text(answer, detail))
     else:
         print_json(record)
     if (why := reason(answer)) is not None:

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import json_option, map_options, pair_options, print_json
+from workbench.cli.options import PATH, json_option, map_options, pair_options, print_json
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from workbench.view import TokenScope
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @pair_options
 @map_options
 @click.option(
@@ -51,8 +52,8 @@ def command(
     if as_json:
         print_json(comparison.to_json(again))
     else:
-        click.echo(comparison_text(comparison))
+        echo(comparison_text(comparison))
         if again is not None:
-            click.echo(again_text(again))
+            echo(again_text(again))
     comparison.require_answer()
     return comparison.exit_code()

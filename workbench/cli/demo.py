@@ -4,14 +4,15 @@ from pathlib import Path
 
 import click
 
-from workbench.cli.options import json_option, print_json
+from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.tables import echo
 
 
 @click.command()
 @click.option("--fault", metavar="NAME", help="Give the copy this fault; see --list-faults.")
 @click.option("--layer", type=int, default=3, show_default=True, help="Layer that the fault is in.")
 @click.option("--list-faults", is_flag=True, help="List the faults and exit.")
-@click.option("--session", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the session.")
+@click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
 @json_option
 def command(fault: str | None, layer: int, list_faults: bool, folder: Path | None, as_json: bool) -> int:
     """Open a small trained model, as GGUF, beside an APR copy of it that is healthy or has a fault you choose.
@@ -34,5 +35,5 @@ def _list(as_json: bool) -> int:
     if as_json:
         print_json({name: fault.summary for name, fault in FAULTS.items()})
     else:
-        click.echo("\n".join(aligned([(name, fault.summary) for name, fault in FAULTS.items()])))
+        echo("\n".join(aligned([(name, fault.summary) for name, fault in FAULTS.items()])))
     return 0

@@ -4,31 +4,34 @@ from pathlib import Path
 
 import click
 
-from workbench.cli.options import json_option, print_json
+from workbench.cli.options import PATH, force_option, json_option, print_json
+from workbench.cli.tables import echo
 
 
 @click.command()
-@click.argument("folder", metavar="SESSION", type=click.Path(path_type=Path))
-@click.option("-o", "--output", metavar="FILE.md", type=click.Path(path_type=Path), help="File to write.")
+@click.argument("folder", metavar="SESSION", type=PATH)
+@click.option("-o", "--output", metavar="FILE.md", type=PATH, help="File to write.")
+@force_option
 @json_option
-def command(folder: Path, output: Path | None, as_json: bool) -> int:
+def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> int:
     """Write what a session has found as Markdown, with a picture of its map beside it.
 
-    The document goes to findings.md in the session folder unless -o names another place; it is replaced as a whole.
+    The document goes to findings.md in the session folder, which is replaced as a whole, unless -o names another place.
 
     \b
     Example:  workbench export sessions/model-vs-model -o findings.md
     """  # noqa: D301
+    from store.text import printable
     from workbench.cli.progress import ProgressLine
     from workbench.report import export
     from workbench.session import Session
 
     session = Session.open(folder)
     with ProgressLine() as progress:
-        report = export(session, output, progress)
+        report = export(session, output, progress, force)
     picture = report.with_suffix(".svg")
     if as_json:
         print_json({"session": str(session.folder), "report": str(report), "picture": str(picture)})
     else:
-        click.echo(f"wrote {report} and {picture.name}")
+        echo(f"wrote {printable(str(report), 1000)} and {printable(picture.name)}")
     return 0

@@ -3,9 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
 from workbench.cli.options import print_json
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -17,6 +16,7 @@ def show(session: "Session", as_json: bool) -> int:
         from workbench.app import run
 
         return run(session)
+    from store.text import printable
     from workbench.cli.pair import comparison_text, run_session
     from workbench.cli.progress import ProgressLine
     from workbench.report import export
@@ -27,7 +27,8 @@ def show(session: "Session", as_json: bool) -> int:
     if as_json:
         print_json(comparison.to_json() | {"session": str(session.folder), "report": str(report)})
     else:
-        click.echo(comparison_text(comparison))
-        click.echo(f"\nsession  {session.folder}\nreport   {report}")
+        echo(comparison_text(comparison))
+        folder, document = (printable(str(path), 1000) for path in (session.folder, report))
+        echo(f"\nsession  {folder}\nreport   {document}")
     comparison.require_answer()
     return comparison.exit_code()

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import json_option, print_json
+from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.foreign import ForeignTrace
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="X", type=click.Path(path_type=Path))
+@click.argument("source", metavar="X", type=PATH)
 @json_option
 def command(source: Path, as_json: bool) -> int:
     """Show the configuration, tensors, types, tokenizer and problems of a model, or the run and coverage of a trace.
@@ -39,7 +40,7 @@ def command(source: Path, as_json: bool) -> int:
     if as_json:
         print_json(record)
     else:
-        click.echo("\n".join(lines))
+        echo("\n".join(lines))
     return 0
 
 
@@ -99,7 +100,8 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
     lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", ""]
     lines += [] if record["runnable"] else [f"It cannot be run: {printable(record['why_not'], 1000)}", ""]
     lines += ["configuration" + ("" if record["runnable"] else ", as the file has it")]
-    lines += aligned([(printable(name, 80), _short(value)) for name, value in record["config"].items()], indent="  ")
+    config = [(printable(name, 80), printable(_short(value))) for name, value in record["config"].items()]
+    lines += aligned(config, indent="  ")
     tokenizer = (f"{name} {printable(str(value))}" for name, value in record["tokenizer"].items() if value is not None)
     lines += ["", f"tokenizer: {', '.join(tokenizer)}", "", f"{len(record['tensors'])} tensors"]
     counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in record["types"].items()]
@@ -166,9 +168,9 @@ def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
     lines = [f"{printable(str(trace.path))}: trace, {bytes_text(trace.path.stat().st_size)}{unfinished}", "", "run"]
     facts = {**{k: v for k, v in run.items() if not isinstance(v, dict)}, **run["settings"]}
     facts["tokens"] = ",".join(map(str, run["tokens"]))
-    lines += aligned([(name, printable(str(value))) for name, value in facts.items()], indent="  ")
+    lines += aligned([(printable(name), printable(str(value))) for name, value in facts.items()], indent="  ")
     for group in ("versions", "machine", "config"):
-        pairs = aligned([(name, printable(str(value))) for name, value in run[group].items()], indent="  ")
+        pairs = aligned([(printable(n), printable(str(value))) for n, value in run[group].items()], indent="  ")
         lines += ["", group, *pairs]
     lines += [
         "",
@@ -212,4 +214,4 @@ def _foreign(trace: "ForeignTrace") -> tuple[dict[str, Any], list[str]]:
 
 
 def _shape(trace: "Trace", site: Any, state: str) -> list[int] | None:  # noqa: ANN401
-    return list(trace.read(site).shape) if state == "ok" else None
+    return list(trace.stages[site].values.shape) if state == "ok" else None

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import json_option, pair_options
+from workbench.cli.options import PATH, json_option, pair_options
 
 if TYPE_CHECKING:
     from workbench.session import Session
 
 
 @click.command()
-@click.argument("sources", metavar="[A B | SESSION]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", metavar="[A B | SESSION]", nargs=-1, required=True, type=PATH)
 @pair_options
-@click.option("--session", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the session.")
+@click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
 @json_option
 def command(
     sources: tuple[Path, ...],

@@ -1,9 +1,16 @@
 """Options that several commands share, and how their values are read and written."""
 
+import functools
+import os
+import re
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+
+from store.text import printable
 
 if TYPE_CHECKING:
     from workbench.view import TokenScope
@@ -28,13 +35,53 @@ METRIC_NAMES = (
 )
 
 
+_MAX_TOKENS_FILE = 1 << 24  # bytes; more than a million ids
+_TOKEN_IDS = re.compile(r"\s*[0-9]{1,10}(?:(?:\s*,\s*|\s+)[0-9]{1,10})*\s*", re.ASCII)
+
+
+class _PathType(click.Path):
+    """A path that is not empty: an empty one would be taken for the current folder."""
+
+    def convert(self, value: "str | os.PathLike[str]", param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        if not os.fspath(value):
+            self.fail("the name is empty; give the name of a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _PathType(path_type=Path)
+
+
 def token_options(command: F) -> F:
-    """Add --prompt and --tokens: what to run."""
+    """Add --prompt, --tokens and --tokens-file: what to run. The command gets the ids of either as `tokens`."""
+
+    @functools.wraps(command)
+    def with_tokens(
+        *arguments: Any,  # noqa: ANN401
+        tokens: tuple[int, ...] | None,
+        tokens_file: tuple[int, ...] | None,
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        others = {"--tokens": tokens, "--prompt": options["prompt"]}
+        if tokens_file is not None and (given := [name for name, value in others.items() if value is not None]):
+            raise click.UsageError(f"{given[0]} and --tokens-file were both given; give one of them")
+        return command(*arguments, tokens=tokens if tokens_file is None else tokens_file, **options)
+
     ids = click.option(
         "--tokens", metavar="1,2,3", callback=_token_ids, help="Token ids to run, for example 482,803,10."
     )
+    file = click.option(
+        "--tokens-file",
+        metavar="FILE",
+        callback=_token_file,
+        help="File of token ids to run, separated by commas or white space; - for stdin.",
+    )
     text = click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer.")
-    return text(ids(command))
+    return text(ids(file(cast("F", with_tokens))))
+
+
+def force_option(command: F) -> F:
+    """Add --force."""
+    return click.option("--force", is_flag=True, help="Replace the file if it exists.")(command)
 
 
 def pair_options(command: F) -> F:
@@ -69,21 +116,40 @@ def json_option(command: F) -> F:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Answer with a JSON object: it is printed, and with it why there is no answer, when the command has ended.
-
-    Floats keep all digits; NaN and infinity cannot occur.
-    """
+    """Answer with a JSON object: it is printed, and with it why there is no answer, when the command has ended."""
     click.get_current_context().ensure_object(dict).update(value)
 
 
 def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Read token ids written 482,803,10."""
+    return None if value is None else _ids(value, printable(repr(value), 60))
+
+
+def _token_file(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Read the token ids in a file, or from stdin."""
+    from store.files import read_bounded
+
     if value is None:
         return None
-    parts = value.replace(",", " ").split()
-    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is not a list of token ids such as 482,803,10")
-    return tuple(int(part) for part in parts)
+    try:
+        if value == "-":
+            content = sys.stdin.buffer.read(_MAX_TOKENS_FILE + 1)
+        else:
+            content = read_bounded(Path(value).resolve(), _MAX_TOKENS_FILE)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise click.BadParameter(f"{printable(value)} cannot be read ({getattr(error, 'strerror', error)})") from None
+    if len(content) > _MAX_TOKENS_FILE:
+        raise click.BadParameter(f"stdin has more than {_MAX_TOKENS_FILE} bytes")
+    return _ids(content.decode("ascii", "replace"), "stdin" if value == "-" else printable(value))
+
+
+def _ids(text: str, name: str) -> tuple[int, ...]:
+    from workbench.session import MAX_TOKEN
+
+    ids = tuple(map(int, re.findall("[0-9]+", text))) if _TOKEN_IDS.fullmatch(text) else ()
+    if not ids or max(ids) > MAX_TOKEN:
+        raise click.BadParameter(f"{name} is not a list of token ids, 0 to {MAX_TOKEN}, such as 482,803,10")
+    return ids
 
 
 def _token_scope(_ctx: click.Context, _option: click.Parameter, value: str) -> "TokenScope":
@@ -94,6 +160,6 @@ def _token_scope(_ctx: click.Context, _option: click.Parameter, value: str) -> "
         return TokenScope("all")
     if value == "last":
         return TokenScope("last")
-    if not (value.isascii() and value.isdecimal()):
-        raise click.BadParameter(f"{value!r} is none of all, last and a token position from 0")
+    if not re.fullmatch("[0-9]{1,9}", value):
+        raise click.BadParameter(f"{printable(value, 60)!r} is none of all, last and a token position from 0")
     return TokenScope("one", int(value))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from store.run import RunRecord
+from store.text import printable
 from store.trace import open_trace
 from workbench.app.sources import Tensors
 from workbench.capture import CaptureJob, CellReady, Event, Progress, SideReady, capture
@@ -145,9 +146,11 @@ def comparison_text(comparison: Comparison) -> str:
     """Return the comparison as text: both sides, the map as tables as wide as the terminal, and the summary."""
     lines = []
     for name, run in (("A", comparison.a), ("B", comparison.b)):
-        lines.append(f"{name}  {run.artifact}  ({run.format}, path {run.numeric_path}, sha256 {run.sha256[:16]}…)")
+        facts = f"{run.format}, path {run.numeric_path}, sha256 {run.sha256[:16]}…"
+        lines.append(f"{name}  {printable(run.artifact, 1000)}  ({printable(facts)})")
     a = comparison.a
-    lines.append(f"tokens  {','.join(map(str, a.tokens))}" + ("" if a.prompt is None else f"  ({a.prompt!r})"))
+    prompt = "" if a.prompt is None else f'  ("{printable(a.prompt, 1000)}")'
+    lines.append(f"tokens  {printable(','.join(map(str, a.tokens)), 4000)}{prompt}")
     lines += [
         "",
         f"{comparison.metric.label} over {comparison.scope.label(len(a.tokens))}: {comparison.metric.definition}",

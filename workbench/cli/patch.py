@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import json_option, pair_options, print_json
+from workbench.cli.options import PATH, json_option, pair_options, print_json
 from workbench.cli.sites import site_option
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from kernels.stages import Site
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @click.option("--tensor", metavar="NAME", help="Exchange one tensor, by its Hugging Face name.")
 @click.option("--layer", metavar="N", type=click.IntRange(0), help="Exchange all tensors of a layer.")
 @click.option("--stage", metavar="LAYER:STAGE", callback=site_option, help="Exchange the values of one stage.")
@@ -61,10 +62,11 @@ def command(
         pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
         compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
         experiment = _experiment(pair, tensor, layer, stage, line)
+        pair.require_unchanged()
     if as_json:
         print_json(_json(pair, experiment))
     else:
-        click.echo("\n".join(_text(experiment)))
+        echo("\n".join(_text(experiment)))
     return 1 if experiment.matters else 0
 
 

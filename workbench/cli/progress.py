@@ -5,6 +5,8 @@ import sys
 import time
 from types import TracebackType
 
+from store.text import printable
+
 _INTERVAL = 0.1  # seconds between two paintings
 _BAR = 20  # characters
 _MANY = 100_000  # steps beyond which, as with bytes, a share says more than their number
@@ -35,7 +37,7 @@ class ProgressLine:
         full = round(_BAR * min(done, total) / total) if total else 0
         count = f"{100 * done // total} %" if total > _MANY else f"{done}/{total}"
         bar = f"[{'#' * full}{'-' * (_BAR - full)}] {count}  " if total else ""
-        self._paint(bar + text)
+        self._paint(bar + printable(text))
 
     def _paint(self, line: str) -> None:
         if not self._terminal or not (line or self._width):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import json_option, print_json, token_options
+from workbench.cli.options import PATH, force_option, json_option, print_json, token_options
+from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
-@click.option("-o", "--output", metavar="OUT.npz", type=click.Path(path_type=Path), required=True, help="The trace.")
+@click.argument("model", metavar="MODEL", type=PATH)
+@click.option("-o", "--output", metavar="OUT.npz", type=PATH, required=True, help="The trace.")
 @click.option("--engine", type=click.Choice(list(_FORMATS)), help="Engine to run; by default the one of the format.")
 @token_options
 @click.option(
@@ -57,7 +58,7 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
     type=click.Choice(["float32", "float64", "bfloat16"]),
     help="transformers: float32 by default.",
 )
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@force_option
 @json_option
 def command(
     model: Path,
@@ -79,6 +80,7 @@ def command(
               workbench compare engine.npz model.gguf
     """  # noqa: D301
     from store.artifact import open_artifact
+    from store.outputs import require_writable
     from workbench.cli.progress import ProgressLine
     from workbench.record.recording import record
     from workbench.sides import shared_tokens
@@ -90,8 +92,7 @@ def command(
         raise click.UsageError(f"{model} is {artifact.format}, which cannot be recorded with this engine: {known}")
     if engine == "transformers" and not artifact.path.is_dir():
         raise click.UsageError(f"transformers loads folders; give the folder of {model}")
-    if output.exists() and not force:
-        raise click.UsageError(f"{output} exists; give -o another name, or --force to replace it")
+    require_writable(output, [model, *artifact.inputs], force)
     job = {"model": str(artifact.path.resolve()), **_settings(engine, settings)}
     job["tokens"] = list(shared_tokens([artifact], tokens, prompt).ids)
     with ProgressLine() as line:
@@ -102,12 +103,12 @@ def command(
             "architecture": artifact.config.architecture,
             "tokens": job["tokens"],
         }
-        trace = record(engine, job, about, output, python, line)
+        trace = record(engine, job, about, output, python, line, replace=force, checked=artifact.require_unchanged)
     trace = trace.bind(tuple(job["tokens"]), artifact.config)
     if as_json:
         print_json(_summary(trace))
     else:
-        click.echo("\n".join(_lines(trace)))
+        echo("\n".join(_lines(trace)))
     return 0
 
 
@@ -147,5 +148,5 @@ def _lines(trace: "ForeignTrace") -> list[str]:
     summary = _summary(trace)
     counts = ", ".join(f"{count} {status}" for status, count in summary["stages"].items() if count)
     version = printable(str(trace.settings["engine_version"]))
-    lines = [f"wrote {trace.path}: {len(summary['tokens'])} tokens, stages {counts} ({version})"]
+    lines = [f"wrote {printable(str(trace.path), 1000)}: {len(summary['tokens'])} tokens, stages {counts} ({version})"]
     return lines + [f"note: {printable(note, 1000)}" for note in trace.notes]

@@ -1,5 +1,6 @@
 """Stages as options name them: 3:ffn_gate, or lm_head for a stage of the whole model."""
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -11,16 +12,17 @@ if TYPE_CHECKING:
 def site_option(_ctx: click.Context, _option: click.Parameter, value: str | None) -> "Site | None":
     """Read LAYER:STAGE."""
     from kernels.stages import LAYER_STAGES, STAGES, Site
+    from store.text import printable
 
     if value is None:
         return None
     layer, colon, stage = value.rpartition(":")
     if stage not in STAGES:
-        raise click.BadParameter(f"{value!r} names no stage; the stages are {', '.join(STAGES)}")
+        raise click.BadParameter(f"{printable(value, 60)!r} names no stage; the stages are {', '.join(STAGES)}")
     if stage not in LAYER_STAGES:
         if colon:
             raise click.BadParameter(f"{stage} is a stage of the whole model; leave out the layer")
         return Site(None, stage)
-    if not (layer.isascii() and layer.isdecimal()):
-        raise click.BadParameter(f"{value!r} names no layer; write 0:{stage} for layer 0")
+    if not re.fullmatch("[0-9]{1,9}", layer):
+        raise click.BadParameter(f"{printable(value, 60)!r} names no layer; write 0:{stage} for layer 0")
     return Site(int(layer), stage)

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+import click
+
+from store.text import printable
+
 
 def aligned(rows: Iterable[Sequence[object]], right: frozenset[int] = frozenset(), indent: str = "") -> list[str]:
     """Lines of a table whose columns are as wide as their widest text; columns in `right` end flush."""
@@ -15,6 +19,11 @@ def aligned(rows: Iterable[Sequence[object]], right: frozenset[int] = frozenset(
         for row in texts
     )
     return [indent + line.rstrip() for line in lines]
+
+
+def echo(text: str) -> None:
+    """Print text on stdout; whatever a terminal might act on comes out escaped, wherever it came from."""
+    click.echo("\n".join(printable(line, len(line)) for line in text.split("\n")))
 
 
 def bytes_text(size: int) -> str:

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import click
 
-from workbench.cli.options import PATH_NAMES, json_option, print_json, token_options
+from workbench.cli.options import PATH, PATH_NAMES, force_option, json_option, print_json, token_options
+from workbench.cli.tables import echo
 
 
 @click.command()
-@click.argument("source", metavar="X", type=click.Path(path_type=Path))
-@click.option("-o", "--output", metavar="OUT.h5", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.argument("source", metavar="X", type=PATH)
+@click.option("-o", "--output", metavar="OUT.h5", type=PATH, required=True, help="File to write.")
 @click.option(
     "--path", type=click.Choice(PATH_NAMES), help="Numeric path; by default as the engine of its format computes."
 )
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@force_option
 @token_options
 @json_option
 def command(
@@ -32,16 +33,19 @@ def command(
     \b
     Example:  workbench trace model.gguf -o model.h5 --prompt "def add(a, b):"
     """  # noqa: D301
-    from kernels.errors import WorkbenchError
     from store.artifact import open_artifact
+    from store.outputs import require_writable
+    from store.text import printable
+    from store.trace import partial_path
     from workbench.capture import Event, Progress, trace_side
     from workbench.cli.progress import ProgressLine
     from workbench.cli.tables import bytes_text
     from workbench.sides import shared_tokens, side_of
 
-    if output.exists() and not force:
-        raise WorkbenchError(f"{output} exists; give -o another name, or --force to replace it")
     artifact = open_artifact(source)
+    inputs = [source, *artifact.inputs]
+    require_writable(output, inputs, force)
+    require_writable(partial_path(output), inputs, force=True)  # an unfinished store is continued
     shared = shared_tokens([artifact], tokens, prompt)
     with ProgressLine() as line:
 
@@ -49,10 +53,11 @@ def command(
             if isinstance(event, Progress):
                 line(event.done, event.total, f"{event.phase} {event.text}")
 
-        run = trace_side(side_of(artifact, path), shared.ids, shared.prompt, output, show)
+        run = trace_side(side_of(artifact, path), shared.ids, shared.prompt, output, show, force)
     size = output.stat().st_size
     if as_json:
         print_json({"output": str(output), "size": size, "run": run.to_json()})
     else:
-        click.echo(f"wrote {output}: {len(run.tokens)} tokens on path {run.numeric_path}, {bytes_text(size)}")
+        name = printable(str(output), 1000)
+        echo(f"wrote {name}: {len(run.tokens)} tokens on path {run.numeric_path}, {bytes_text(size)}")
     return 0

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from store.text import printable
-from workbench.cli.options import json_option, print_json
+from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.stored_model import StoredModel
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @json_option
 def command(a: Path, b: Path, as_json: bool) -> int:
     """Compare every tensor of two models, whatever their formats.
@@ -52,10 +53,10 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     if as_json:
         print_json(record)
     else:
-        click.echo("\n".join(_table(differences)))
+        echo("\n".join(_table(differences)))
         unknown = [d for d in differences if d.in_band is None]
         rest = f", {len(unknown)} that cannot be judged" if unknown else ""
-        click.echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band{rest}")
+        echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band{rest}")
     if not compared:
         raise WorkbenchError(_nothing_compared(a, b, differences))
     return 1 if outside else 0
@@ -115,7 +116,7 @@ def _table(differences: list["TensorDifference"]) -> list[str]:
         values = ["-"] * len(columns)
         if d.measures is not None and not d.measures.identical:
             values = [d.measures.words.get(metric.key) or format_value(metric.value(d.measures)) for metric in columns]
-        words = [*d.findings, *([d.note] if d.note else [])]
+        words = [printable(text, 1000) for text in (*d.findings, *([d.note] if d.note else []))]
         verdict = "identical" if d.status == "identical" else "OUTSIDE" if d.in_band is False else ""
         rows.append(
             [printable(d.name), d.type_a or "-", d.type_b or "-", *values, "; ".join([verdict, *words]).strip("; ")]

@@ -1,7 +1,6 @@
 """Recording a trace in an engine: starts the engine's script, and writes what it sends as one complete file."""
 
 import json
-import os
 import subprocess
 import tempfile
 import zipfile
@@ -10,14 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
 from store.errors import StoreError
-from store.files import sync_directory
+from store.files import give_name, temporary_beside
 from store.foreign import ForeignTrace, open_foreign
 from store.text import printable
 
@@ -33,24 +31,31 @@ class RecordError(WorkbenchError, ValueError):
 
 
 def record(
-    engine: str, job: dict[str, Any], meta: dict[str, Any], output: Path, python: str, progress: Progress
+    engine: str,
+    job: dict[str, Any],
+    meta: dict[str, Any],
+    output: Path,
+    python: str,
+    progress: Progress,
+    *,
+    replace: bool = True,
+    checked: Callable[[], None] = lambda: None,
 ) -> ForeignTrace:
     """Run one forward in an engine and write its trace to `output`; returns the trace, opened.
 
     engine : "llama.cpp" or "transformers". job : model, tokens and settings, as the engine's script wants them.
     meta : what this side knows of the model; it joins what the engine says of itself in `__meta__`.
-    python : the interpreter in which the engine is installed.
+    python : the interpreter in which the engine is installed. replace : whether a file that is there is replaced.
+    checked : called when the trace is whole; what it raises keeps the file from appearing.
 
     The file appears when it is complete and has been read back; before, or if anything fails, nothing is there and
     what was there stays. RecordError, one sentence, when the engine is missing or fails.
     """
-    output = output.resolve()
-    temporary = output.with_name(f".{output.stem}.{uuid4().hex}.npz")
     script = _SCRIPTS / f"{engine.replace('.', '_')}_script.py"
     try:
-        with tempfile.TemporaryFile() as complaints:
+        with tempfile.TemporaryFile() as complaints, temporary_beside(output) as (temporary, file):
             child = _started(python, script, job, complaints)
-            with _Frames(child) as frames, zipfile.ZipFile(temporary, "x") as archive:
+            with _Frames(child) as frames, zipfile.ZipFile(file, "w") as archive:
                 whole = _write(frames, archive, meta, engine, python, progress)
             if not whole or child.returncode != 0:
                 advice = f"check that {printable(python)} is a Python with a working {engine}"
@@ -58,20 +63,23 @@ def record(
                     advice = "record without --repack: the kernels for rearranged weights crash in some builds (AMX)"
                 words = _last_words(child, complaints)
                 raise RecordError(f"{engine} ended before the trace was whole ({words}); {advice}")
-        open_foreign(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, output)
+            file.flush()
+            _read_back(temporary, output, engine)
+            checked()
+            give_name(file, temporary, output, replace)
     except OSError as error:
         raise RecordError(
             f"{printable(str(output))} cannot be written ({error.strerror}); give -o another path."
         ) from None
-    except StoreError as error:
-        raise RecordError(f"{engine} gave a trace that cannot be read back: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_directory(output.parent)
     return open_foreign(output)
+
+
+def _read_back(temporary: Path, output: Path, engine: str) -> None:
+    try:
+        open_foreign(temporary)
+    except StoreError as error:
+        why = str(error).replace(temporary.name, printable(output.name))
+        raise RecordError(f"{engine} gave a trace that cannot be read back: {why}") from None
 
 
 class _Frames:

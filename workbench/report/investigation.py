@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from kernels.errors import WorkbenchError
 from kernels.stages import Site, execution_order
@@ -37,6 +38,12 @@ class Investigation:
     tensors: Tensors
     models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError]
     texts: list[str]
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All files that were read."""
+        models = (model for model in self.models if isinstance(model, Artifact))
+        return [self.tensors.a.path, self.tensors.b.path, *(path for model in models for path in model.inputs)]
 
     @property
     def files(self) -> tuple[str, str]:
