@@ -8,13 +8,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from kernels.config import ARCHITECTURES, ModelConfig
-from kernels.errors import UnsupportedModelError
 from kernels.weight import TensorType
-from store import rope
 from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError
 from store.fields import Fields
+from store.hf_config import config_of, drop_unused_biases, supported_fields
 from store.json_text import MAX_JSON, parse_object, read_object
 from store.layout import by_canonical_name, check_blocks, check_tensors, unsupported_type
 from store.model_file import ModelFile
@@ -58,13 +56,13 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> Artifact:
         )
     config_file = ModelFile.at(config_path)
     values = read_object(config_file)
-    fields = Fields(f"{printable(folder.resolve().name)}/config.json", values)
-    _check_supported(fields)
+    fields, problems = supported_fields(f"{printable(folder.resolve().name)}/config.json", values)
     is_single = file.read(0, min(file.size, 8), "its start")[7:] == b"\0"  # JSON text has no zero byte
-    sources, stored, problems = _single(file) if is_single else _sharded(file)
+    sources, stored, odd_files = _single(file) if is_single else _sharded(file)
     tensors = by_canonical_name(file.shown, stored)
-    config = _config(fields, has_lm_head=LM_HEAD in tensors)
-    problems += check_tensors(file.shown, tensors, config) + _odd_settings(fields, config)
+    config, odd_settings = config_of(fields, has_lm_head=LM_HEAD in tensors)
+    problems += odd_files + odd_settings + drop_unused_biases(file.shown, tensors, fields)
+    problems += check_tensors(file.shown, tensors, config)
     tokenizer = folder / "tokenizer.json"
     return Artifact(
         path=path or file.path,
@@ -180,81 +178,3 @@ def _shard(index: ModelFile, name: str) -> ModelFile:
             "download it again."
         )
     return ModelFile.at(index.path.parent / name)
-
-
-def _check_supported(fields: Fields) -> None:
-    """Refuse architectures and settings that this program does not compute."""
-    model_type = fields.needed_text("model_type")
-    if model_type not in ARCHITECTURES:
-        raise UnsupportedModelError(
-            f"{fields.file} has the model_type {printable(model_type, 80)}; supported are {', '.join(ARCHITECTURES)}."
-        )
-    if (quantization := fields.find("quantization_config")[1]) is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedModelError(
-            f"{fields.file} has a quantization_config ({printable(str(method), 80)}); supported are plain F32, F16 and "
-            "BF16 tensors, or a GGUF or APR file."
-        )
-    activation = fields.text("hidden_act") or "silu"
-    if activation != "silu":
-        raise UnsupportedModelError(
-            f"{fields.file} has the activation {printable(activation, 80)}; only silu is supported."
-        )
-    fields.refuse("use_sliding_window", "mlp_bias")
-    layer_types = fields.find("layer_types")[1]
-    if isinstance(layer_types, list) and any(kind != "full_attention" for kind in layer_types):
-        raise UnsupportedModelError(f"{fields.file} has layer_types other than full_attention, the only supported one.")
-
-
-def _config(fields: Fields, has_lm_head: bool) -> ModelConfig:
-    hidden = fields.needed_integer("hidden_size")
-    heads = fields.needed_integer("num_attention_heads")
-    size = rope.head_dim(fields, hidden, heads, "head_dim")
-    # transformers takes a missing num_key_value_heads as the number of heads in llama, but as 32 in qwen2.
-    kv_heads = fields.integer("num_key_value_heads")
-    if kv_heads is None:
-        kv_heads = heads if fields.text("model_type") == "llama" else fields.needed_integer("num_key_value_heads")
-    scaling = _rope_settings(fields)
-    rope_theta = scaling.number("rope_theta") or fields.number("rope_theta") or 10000.0
-    config = ModelConfig(
-        architecture=fields.needed_text("model_type"),
-        num_hidden_layers=fields.needed_integer("num_hidden_layers"),
-        hidden_size=hidden,
-        intermediate_size=fields.needed_integer("intermediate_size"),
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=size,
-        vocab_size=fields.needed_integer("vocab_size"),
-        rms_norm_eps=fields.needed_number("rms_norm_eps"),
-        rope_theta=rope_theta,
-        rope_type="neox",
-        tie_word_embeddings=bool(fields.flag("tie_word_embeddings")) and not has_lm_head,
-        max_position_embeddings=fields.integer("max_position_embeddings"),
-        rope_factors=rope.hf_factors(scaling, rope_theta, size),
-    )
-    rope.check_heads(fields.file, config)
-    return config
-
-
-def _rope_settings(fields: Fields) -> Fields:
-    """Return `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4); empty when there is neither."""
-    key, value = fields.find("rope_parameters", "rope_scaling")
-    if value is not None and not isinstance(value, dict):
-        raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
-    scaling = Fields(fields.file, value or {})
-    for settings in (fields, scaling):
-        if settings.number("partial_rotary_factor") not in (None, 1):
-            raise UnsupportedModelError(
-                f"{fields.file} has a partial_rotary_factor; only heads that rotate as a whole are supported."
-            )
-    return scaling
-
-
-def _odd_settings(fields: Fields, config: ModelConfig) -> list[str]:
-    problems = []
-    if fields.flag("tie_word_embeddings") and not config.tie_word_embeddings:
-        problems.append(
-            f"{fields.file} says tie_word_embeddings, but {LM_HEAD} is stored; the stored tensor is used "
-            "(older transformers use the embedding instead)."
-        )
-    return problems

@@ -21,8 +21,12 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
     yield from _pairings(q, x, positions)
     yield from _positions(q, x, positions)
     if config.rope_factors is not None:
-        plain = replace(config, rope_factors=None)
+        plain = replace(config, rope_factors=None, rope_attention_factor=1.0)
         yield Mistake("rope_theta", "config", "the rotary scaling is left out", turned(x, positions, plain))
+    if config.rope_attention_factor != 1:
+        short = replace(config, rope_attention_factor=1.0)
+        words = f"the attention factor {config.rope_attention_factor:.6g} of the rotary scaling is left out"
+        yield Mistake("attention_scale", "config", words, turned(x, positions, short))
     yield from _found_frequencies(q, x, positions)
 
 
