@@ -24,6 +24,8 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 MAX_TENSORS = 1 << 16
 
+_ADAPTER = "adapter_"  # how the names of peft's files begin
+
 _TYPES: dict[str, TensorType] = {"F32": TensorType.F32, "F16": TensorType.F16, "BF16": TensorType.BF16}
 
 
@@ -32,15 +34,66 @@ def open_folder(folder: Path) -> Artifact:
     shown = printable(str(folder))
     if not os.path.isfile(folder / "config.json"):
         raise ArtifactError(f"{shown} holds no config.json; give a Hugging Face folder or a model file.")
-    for name in (INDEX_NAME, SINGLE_NAME):
+    file = ModelFile.at(folder / _weights_name(folder))
+    artifact = open_safetensors(file, folder)
+    artifact.problems += tuple(_unread(folder, artifact.files, file.path))
+    return artifact
+
+
+def _weights_name(folder: Path) -> str:
+    """Return the file that transformers loads from a folder: the one that config.json names, one file, or an index.
+
+    A lone .safetensors file of another name, which transformers does not look for, is taken where nothing else is.
+    """
+    named = Fields("config.json", read_object(ModelFile.at(folder / "config.json"))).text("transformers_weights")
+    if named is not None:
+        if named in ("", ".", "..") or any(character in named for character in "/\\\0"):
+            raise ArtifactError(
+                f"config.json names the weights {printable(named, 80)}, which is not a plain name in its own folder."
+            )
+        return named
+    for name in (SINGLE_NAME, INDEX_NAME):
         if os.path.isfile(folder / name):
-            return open_safetensors(ModelFile.at(folder / name), folder)
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) != 1:
+            return name
+    found = [name for name in _named(folder, "*.safetensors") if not name.startswith(_ADAPTER)]
+    pickled = _named(folder, "pytorch_model*.bin")
+    if len(found) == 1 and not pickled:
+        return found[0]
+    shown = printable(str(folder))
+    if pickled:
         raise ArtifactError(
-            f"{shown} holds {len(found)} .safetensors files and no {INDEX_NAME}; give the one that is meant."
+            f"{shown} holds {printable(pickled[0], 80)} and no {SINGLE_NAME} or {INDEX_NAME}; transformers reads the "
+            "former, a Python pickle, which is not read here because it can run code."
         )
-    return open_safetensors(ModelFile.at(found[0]), folder)
+    raise ArtifactError(
+        f"{shown} holds {len(found)} .safetensors files and no {INDEX_NAME}; give the one that is meant."
+    )
+
+
+def _unread(folder: Path, read: tuple[Path, ...], chosen: Path) -> list[str]:
+    """Return sentences about weights that lie in a folder beside those that are read, and are not part of the model."""
+    used = {path.name for path in read} | {chosen.name}
+    weights = [*_named(folder, "*.safetensors"), *_named(folder, "*.safetensors.index.json")]
+    weights += [*_named(folder, "pytorch_model*.bin"), *_named(folder, "pytorch_model*.bin.index.json")]
+    others = [name for name in weights if name not in used and not name.startswith(_ADAPTER)]
+    adapters = _named(folder, f"{_ADAPTER}*")
+    problems = []
+    if others:
+        names = ", ".join(printable(name, 80) for name in others[:3]) + (", …" if len(others) > 3 else "")
+        problems.append(
+            f"{printable(folder.resolve().name)} holds {len(others)} more weight files, which are not read, as "
+            f"transformers reads {printable(chosen.name, 80)}: {names}."
+        )
+    if adapters:
+        problems.append(
+            f"{printable(folder.resolve().name)} holds an adapter ({printable(adapters[0], 80)}), which is not "
+            "applied: the model is read without it (transformers applies it where peft is installed)."
+        )
+    return problems
+
+
+def _named(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
 
 
 def open_safetensors(file: ModelFile, path: Path | None = None) -> Artifact:

@@ -179,6 +179,38 @@ def test_files_that_are_not_there(tmp_path):
         open_artifact(tmp_path / "model-00001-of-00002.safetensors")
 
 
+def test_a_folder_is_read_as_transformers_reads_it_and_says_what_lies_beside(tmp_path):
+    """transformers 5.23: what config.json names, else model.safetensors, else the index, else a pickle."""
+    tiny_safetensors(tmp_path, shards=2, seed=1)
+    old = open_artifact(tmp_path)
+    assert old.problems == ()
+    model = tiny_safetensors(tmp_path)  # written beside the older set
+    artifact = open_artifact(tmp_path)
+    assert [path.name for path in artifact.files] == ["model.safetensors", "config.json"]
+    assert np.array_equal(artifact.weight("lm_head.weight").rows, model.weights["lm_head.weight"].rows)
+    assert "holds 3 more weight files, which are not read" in artifact.problems[0]
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()  # the index no longer holds, and nobody asks it
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    problems = open_artifact(tmp_path).problems
+    assert "holds 3 more weight files" in problems[0]
+    assert "pytorch_model.bin" in problems[0]
+    assert "an adapter (adapter_model.safetensors), which is not applied" in problems[1]
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    write_config(tmp_path, model, transformers_weights="other.safetensors")
+    assert [path.name for path in open_artifact(tmp_path).files] == ["other.safetensors", "config.json"]
+    write_config(tmp_path, model, transformers_weights="../other.safetensors")
+    with pytest.raises(WorkbenchError, match="not a plain name"):
+        open_artifact(tmp_path)
+    write_config(tmp_path, model)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WorkbenchError, match=r"pytorch_model\.bin and no model\.safetensors"):
+        open_artifact(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    assert open_artifact(tmp_path).files[0].name == "other.safetensors"
+
+
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a\\b", "..", "", "x\0y", 7, None])
 def test_an_index_does_not_lead_out_of_its_folder(tmp_path, name):
     tiny_safetensors(tmp_path / "m", shards=2)

@@ -44,6 +44,8 @@ def command(source: Path, as_json: bool) -> int:
 def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
     from dataclasses import asdict
 
+    from store.settings import settings_of
+
     types: dict[str, dict[str, int]] = {}
     for tensor in artifact.tensors.values():
         of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
@@ -55,6 +57,9 @@ def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
         "size": artifact.size,
         "files": [str(file) for file in artifact.files],
         "config": asdict(artifact.config),
+        "settings": [
+            asdict(setting) for setting in settings_of(artifact.format, artifact.config.architecture, artifact.metadata)
+        ],
         "types": types,
         "tensors": [
             {
@@ -81,6 +86,9 @@ def _artifact_lines(record: dict[str, Any]) -> list[str]:
 
     lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", "", "configuration"]
     lines += aligned([(name, _short(value)) for name, value in record["config"].items()], indent="  ")
+    lines += ["", "keys of the file"]
+    keys = [(setting["key"], setting["value"], setting["use"]) for setting in record["settings"]]
+    lines += aligned([("key", "value", "for the numbers"), *keys], indent="  ")
     tokenizer = (f"{name} {printable(str(value))}" for name, value in record["tokenizer"].items() if value is not None)
     lines += ["", f"tokenizer: {', '.join(tokenizer)}", "", f"{len(record['tensors'])} tensors"]
     counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in record["types"].items()]
