@@ -115,7 +115,7 @@ def test_words_of_files_and_people_stay_words(text):
 
 
 def test_it_is_replaced_as_a_whole_and_stays_beside_its_picture(session, tmp_path):
-    target = export(session, tmp_path / "my findings.md")
+    target = export(session, tmp_path / "my findings.md").path
     assert target.read_text().count("my%20findings.svg") == 1
     picture = ElementTree.parse(tmp_path / "my findings.svg")
     assert {path.name for path in tmp_path.iterdir()} == {"my findings.md", "my findings.svg"}
@@ -128,7 +128,7 @@ def test_it_is_written_when_the_models_are_gone(session, tmp_path):
     for model in [*session.folder.glob("*.gguf"), *session.folder.glob("*.apr")]:
         model.rename(tmp_path / model.name)
     try:
-        text = export(session, tmp_path / "gone.md").read_text()
+        text = export(session, tmp_path / "gone.md").path.read_text()
     finally:
         for model in [*tmp_path.glob("*.gguf"), *tmp_path.glob("*.apr")]:
             model.rename(session.folder / model.name)

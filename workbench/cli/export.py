@@ -15,6 +15,7 @@ def command(folder: Path, output: Path | None, as_json: bool) -> int:
     """Write what a session has found as Markdown, with a picture of its map beside it.
 
     The document goes to findings.md in the session folder unless -o names another place; it is replaced as a whole.
+    The exit code is that of the session's verdict, or of its comparison if nobody has bisected it.
 
     \b
     Example:  workbench export sessions/model-vs-model -o findings.md
@@ -25,10 +26,11 @@ def command(folder: Path, output: Path | None, as_json: bool) -> int:
 
     session = Session.open(folder)
     with ProgressLine() as progress:
-        report = export(session, output, progress)
+        report, found = export(session, output, progress)
     picture = report.with_suffix(".svg")
     if as_json:
         print_json({"session": str(session.folder), "report": str(report), "picture": str(picture)})
     else:
         click.echo(f"wrote {report} and {picture.name}")
-    return 0
+    found.require_answer()
+    return found.exit_code()

@@ -8,26 +8,44 @@ import click
 from workbench.cli.options import print_json
 
 if TYPE_CHECKING:
+    from workbench.cli.progress import ProgressLine
     from workbench.session import Session
 
 
 def show(session: "Session", as_json: bool) -> int:
-    """Open a session in the app; without a terminal, or for JSON, run it, export it and print what was found."""
+    """Open a session in the app; without a terminal, or for JSON, run, bisect and export it, and print what was found.
+
+    A session that has a verdict on the same files keeps it. Returns the exit code of the verdict.
+    """
     if sys.stdout.isatty() and not as_json:
         from workbench.app import run
 
         return run(session)
     from workbench.cli.pair import comparison_text, run_session
     from workbench.cli.progress import ProgressLine
+    from workbench.conclusion import Conclusion
     from workbench.report import export
 
     comparison = run_session(session)
     with ProgressLine() as progress:
-        report = export(session, progress=progress)
+        found = Conclusion.of(session, comparison)
+        if found.bisection is None:
+            _bisect(session, progress)
+            found = Conclusion.of(session, comparison)
+        report = export(session, progress=progress).path
     if as_json:
-        print_json(comparison.to_json() | {"session": str(session.folder), "report": str(report)})
+        places = {"session": str(session.folder), "report": str(report)}
+        print_json(comparison.to_json() | {"bisection": found.to_json()} | places)
     else:
-        click.echo(comparison_text(comparison))
-        click.echo(f"\nsession  {session.folder}\nreport   {report}")
-    comparison.require_answer()
-    return comparison.exit_code()
+        click.echo("\n".join([*found.lines(), "", comparison_text(comparison), ""]))
+        click.echo(f"session  {session.folder}\nreport   {report}")
+    found.require_answer()
+    return found.exit_code()
+
+
+def _bisect(session: "Session", progress: "ProgressLine") -> None:
+    from kernels.compiler import compile_all
+    from workbench.bisect.inquire import bisect_session, pair_of
+
+    compile_all(lambda done, total, name: progress(done, total, f"compile {name}"))
+    bisect_session(session, pair_of(session), lambda done, total, text: progress(done, total, f"bisect {text}"))

@@ -1,12 +1,13 @@
 """Export: the findings document of a session, in Markdown, with a picture of the map beside it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from store.files import write_atomically
 from store.text import printable
 
 if TYPE_CHECKING:
+    from workbench.conclusion import Conclusion
     from workbench.report.investigation import Progress
     from workbench.session import Session
 
@@ -15,12 +16,20 @@ def _silent(_done: int, _total: int, _text: str) -> None:
     """Show nothing."""
 
 
-def export(session: "Session", target: Path | None = None, progress: "Progress" = _silent) -> Path:
+class Exported(NamedTuple):
+    """Where the findings went, and what they conclude."""
+
+    path: Path
+    conclusion: "Conclusion"
+
+
+def export(session: "Session", target: Path | None = None, progress: "Progress" = _silent) -> Exported:
     """Write the findings of a session to `target` (its own findings.md by default), the map as .svg beside it.
 
     Reads what the session has captured; raises WorkbenchError if a side has nothing yet. Each file is replaced as a
     whole.
     """
+    from workbench.conclusion import Conclusion
     from workbench.report.findings import facts
     from workbench.report.investigation import investigate
     from workbench.report.map_svg import map_svg
@@ -31,12 +40,13 @@ def export(session: "Session", target: Path | None = None, progress: "Progress" 
     shown = found.comparison
     title = printable(f"{session.spec.name}, {shown.scope.label(len(shown.a.tokens))}")
     maps = {metric.label: shown.looks(metric) for metric in shown.shown}
-    document = _rendered(facts(found, picture.name, progress))
+    concluded = Conclusion.of(session, shown)
+    document = _rendered(facts(found, concluded, picture.name, progress))
     write_atomically(picture, map_svg(title, maps))
     write_atomically(target, document)
     inside = target.absolute().is_relative_to(session.folder)
     session.log("exported", report=str(target.absolute().relative_to(session.folder)) if inside else str(target))
-    return target
+    return Exported(target, concluded)
 
 
 def _rendered(facts: dict[str, object]) -> str:
