@@ -16,7 +16,7 @@ from workbench.session import Session
 def standing_bisection(session: Session, runs: Mapping[str, RunRecord]) -> dict[str, Any] | None:
     """Return the log entry of a session's last bisection if it was about the files of these runs, by side."""
     known = last_bisection(session)
-    if known is None or known.get("verdict") not in EXIT_CODES:
+    if known is None or str(known.get("verdict")) not in EXIT_CODES:
         return None
     of = {side: facts for side in ("a", "b") if isinstance(facts := known.get(side), dict)}
     same = all(

@@ -70,7 +70,7 @@ async def test_escape_gives_a_bisection_up(session):
 
 
 async def test_a_verdict_is_kept_in_the_session(session):
-    session.log(BISECTED, text="NUMERICS ONLY: nothing is broken.", culprit=None)
+    session.log(BISECTED, verdict="numerics_only", text="NUMERICS ONLY: nothing is broken.", culprit=None)
     app, asked, _ = app_asking(session)
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)
