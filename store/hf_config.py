@@ -96,7 +96,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
         max_position_embeddings=fields.integer("max_position_embeddings"),
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
-        causal=fields.flag("is_causal") is not False,
+        causal="is_causal" not in fields.values or fields.flag("is_causal") is True,  # null is false there
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
@@ -121,7 +121,7 @@ def drop_unused_biases(file: str, tensors: dict[str, TensorInfo], fields: Fields
     llama has them on all projections that attention_bias and mlp_bias name, qwen2 always on q, k and v only.
     """
     llama = fields.needed_text("model_type") == "llama"
-    biased = {f"self_attn.{letter}_proj.bias" for letter in ("qkvo" if llama else "qkv")}
+    biased = {f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", *("o" if llama else ""))}
     if llama and not fields.flag("attention_bias"):
         biased = set()
     if llama and fields.flag("mlp_bias"):

@@ -151,6 +151,8 @@ def _hf_longrope(s: _Stretch) -> Scaling:
     factor = s.scaling.number("factor") or s.longest / original
     attention = s.scaling.number("attention_factor")
     if attention is None:
+        if original == 1:
+            raise ArtifactError(f"{s.scaling.file} gives an original context of one token; correct it.")
         attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
     return Scaling(tuple(map(_single, numbers)), attention, original, f"{s.group} (rope_type longrope)")
 

@@ -91,6 +91,7 @@ CASES = {
     ),
     "dynamic within its context": Case("transformers", "qwen2", {"rope_scaling": {"type": "dynamic", "factor": 4.0}}),
     "not causal": Case("transformers", "llama", {"is_causal": False}),
+    "causality null": Case("transformers", "qwen2", {"is_causal": None}),
     "a window that is not reached": Case(
         "transformers", "qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
     ),

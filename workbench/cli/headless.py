@@ -21,24 +21,31 @@ def show(session: "Session", as_json: bool) -> int:
         from workbench.app import run
 
         return run(session)
+    from kernels.errors import WorkbenchError
     from workbench.cli.pair import comparison_text, run_session
     from workbench.cli.progress import ProgressLine
     from workbench.conclusion import Conclusion
     from workbench.report import export
 
-    comparison = run_session(session)
+    comparison, refusal = run_session(session), None
     with ProgressLine() as progress:
         found = Conclusion.of(session, comparison)
         if found.bisection is None:
-            _bisect(session, progress)
+            try:
+                _bisect(session, progress)
+            except WorkbenchError as error:  # what the comparison shows is shown all the same
+                refusal = error
             found = Conclusion.of(session, comparison)
         report = export(session, progress=progress).path
     if as_json:
         places = {"session": str(session.folder), "report": str(report)}
         print_json(comparison.to_json() | {"bisection": found.to_json()} | places)
     else:
-        click.echo("\n".join([*found.lines(), "", comparison_text(comparison), ""]))
+        verdict = [*found.lines(), ""] if found.bisection is not None else []
+        click.echo("\n".join([*verdict, comparison_text(comparison), ""]))
         click.echo(f"session  {session.folder}\nreport   {report}")
+    if refusal is not None:
+        raise refusal
     found.require_answer()
     return found.exit_code()
 
