@@ -130,13 +130,21 @@ _APR = Table(
             *("n_head", "num_kv_heads", "num_key_value_heads", "n_kv_heads", "intermediate_size", "intermediate_dim"),
             *("ffn_dim", "n_inner", "head_dim", "vocab_size", "n_vocab", "rope_theta", "rope_type", "rms_norm_eps"),
             *("layer_norm_eps", "norm_eps", "eps", "max_position_embeddings", "context_length", "max_seq_len", "n_ctx"),
-            *("rope_scaling", "rope_parameters", *_ROPE),
+            *("rope_scaling", "rope_parameters", *_ROPE, "sharding", "sharding.shard_count"),
         )
     ),
-    refused=_OTHER_FAMILIES | {"num_experts": (), "num_local_experts": ()},
+    refused=_OTHER_FAMILIES
+    | {
+        "hidden_act": ("silu", "swish"),
+        "partial_rotary_factor": (1,),
+        "use_sliding_window": (),
+        "num_experts": (),
+        "num_local_experts": (),
+    },
     irrelevant=(
         *("name", "version", "description", "author", "license", "data_source", "data_license", "source", "created_at"),
-        *("total_size", "param_count", "quantization*", "tokenizer.*", "tied_embeddings", "sharding*", "custom*"),
+        *("total_size", "param_count", "quantization*", "tokenizer.*", "tied_embeddings", "custom*"),
+        *("sharding.*", "sliding_window", "max_window_layers"),
         *("provenance*", "training*", "chat_template*", "special_tokens*", "bos_token_id", "eos_token_id"),
     ),
 )

@@ -9,9 +9,10 @@ import pytest
 from kernels.errors import UnsupportedModelError
 from kernels.forward import forward
 from kernels.paths import numeric_path
+from store.apr_writer import write_apr
 from store.artifact import open_artifact
 from store.settings import settings_of
-from tests.artifacts import hf_config, tiny_model, write_gguf, write_safetensors
+from tests.artifacts import apr_metadata, apr_tensors, hf_config, tiny_model, write_gguf, write_safetensors
 from tests.settings_cases import CASES, KEPT, ROWS, TOKENS, Case
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "settings.npz"
@@ -78,3 +79,13 @@ def test_every_key_of_a_file_is_used_irrelevant_or_not_understood(tmp_path):
     assert [key for key, use in uses.items() if use == "not understood"] == ["llama.magic.gain"]
     assert uses["llama.rope.freq_base"] == "used"
     assert uses["tokenizer.ggml.model"] == "irrelevant"
+
+
+def test_a_setting_of_an_apr_file_that_is_not_computed_is_refused_by_name(tmp_path):
+    model = tiny_model("qwen2")
+    write_apr(tmp_path / "m.apr", apr_metadata(model, hidden_act="silu", sliding_window=64), apr_tensors(model))
+    assert open_artifact(tmp_path / "m.apr").problems == ()
+    for setting in ({"hidden_act": "gelu"}, {"use_sliding_window": True}, {"partial_rotary_factor": 0.5}):
+        write_apr(tmp_path / "m.apr", apr_metadata(model, **setting), apr_tensors(model))
+        with pytest.raises(UnsupportedModelError, match=next(iter(setting))):
+            open_artifact(tmp_path / "m.apr")
