@@ -62,12 +62,14 @@ class Conclusion:
         if self.bisection is None:
             bands = " and ".join(metric.label for metric in self.comparison.judges)
             return f"This rests on the bands of {bands} alone: nobody has bisected the pair."
-        when, checked, of = (
-            printable(str(self.bisection.get(k)), 40) for k in ("time", "cells_checked", "cells_expected")
-        )
+        known = {name: printable(str(value), 40) for name, value in self.bisection.items()}
+        if "cells_compared" in known:
+            did = f"compared {known['cells_compared']} cells of two traces"
+        else:
+            did = f"ran {known.get('cells_checked')} of {known.get('cells_expected')} cells again on one input"
         return (
-            f"This rests on the bisection of {when}, which ran {checked} of {of} cells again on one input; the bands "
-            "of the maps only show where to look."
+            f"This rests on the bisection of {known.get('time')}, which {did}; "
+            "the bands of the maps only show where to look."
         )
 
     def to_json(self) -> dict[str, Any] | None:
