@@ -10,6 +10,7 @@ from store.text import printable
 from workbench.bisect.verdict import EXIT_CODES
 from workbench.comparison import NOT_COMPARABLE, Comparison
 from workbench.inquiry import last_bisection
+from workbench.recorded import of_other_engine
 from workbench.session import Session
 
 
@@ -19,11 +20,14 @@ def standing_bisection(session: Session, runs: Mapping[str, RunRecord]) -> dict[
     if known is None or str(known.get("verdict")) not in EXIT_CODES:
         return None
     of = {side: facts for side in ("a", "b") if isinstance(facts := known.get(side), dict)}
-    same = all(
-        side not in runs or facts.get("format") == "trace" or facts.get("sha256") == runs[side].sha256
-        for side, facts in of.items()
-    )
-    return known if same else None
+    return known if all(side not in runs or _same(facts, runs[side]) for side, facts in of.items()) else None
+
+
+def _same(facts: Mapping[str, Any], run: RunRecord) -> bool:
+    """Whether a side of a bisection is what was run; a trace of ours is known by when it was made."""
+    if facts.get("format") == "trace" and not of_other_engine(run):
+        return bool(facts.get("created") == run.created)
+    return bool(facts.get("sha256") == run.sha256)
 
 
 @dataclass(frozen=True, eq=False)

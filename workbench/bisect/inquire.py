@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kernels.compiler import compile_all
 from kernels.stages import Site
+from store.foreign import ForeignTrace
 from store.text import printable
 from workbench.bisect.announced import Progress
 from workbench.bisect.answer import answer_json, answer_text, detail_lines
@@ -58,6 +59,9 @@ def bisect_session(session: Session, pair: Pair, progress: Progress) -> tuple[An
     text = answer_text(found, None)
     record = answer_json(found, None, progress)
     del record["cells"]  # long, and the screen asks for the cells of the whole pair
+    for side, source in (("a", pair.a), ("b", pair.b)):
+        if isinstance(source, ForeignTrace) and source.run is not None:
+            record[side]["created"] = source.run.created
     session.log(BISECTED, **record, text=text)
     return found, text
 
