@@ -17,7 +17,14 @@ class ModelConfig:
         i with i + head_dim/2 (rotate_half), "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF files are
         stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
     rope_factors
-        Divisors of the head_dim/2 rotary frequencies (llama3 or linear scaling), or None for no scaling.
+        Divisors of the head_dim/2 rotary frequencies (linear, llama3, YaRN or LongRoPE scaling), or None for none.
+    rope_attention_factor
+        What rotated queries and keys are multiplied by (YaRN and LongRoPE), 1 for nothing.
+    causal
+        Whether a token attends to itself and those before it only, and not to all.
+    length_limit, length_limit_key
+        Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
+        beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
     """
 
     architecture: str
@@ -34,6 +41,10 @@ class ModelConfig:
     tie_word_embeddings: bool
     max_position_embeddings: int | None = None
     rope_factors: tuple[float, ...] | None = None
+    rope_attention_factor: float = 1.0
+    causal: bool = True
+    length_limit: int | None = None
+    length_limit_key: str | None = None
 
     @property
     def q_size(self) -> int:

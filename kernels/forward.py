@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kernels.activations import Codes
 from kernels.config import ModelConfig
-from kernels.errors import WorkbenchError
+from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.ops import elementwise, rotate
 from kernels.paths import Array, F32Path
 from kernels.stages import LAYER_STAGES, Site
@@ -241,11 +241,16 @@ def activation_codes(at: At, stage: str, x: Array) -> Codes | None:
 
 
 def check_tokens(tokens: tuple[int, ...], config: ModelConfig) -> None:
-    """Raise WorkbenchError unless there is at least one token id and all are in the vocabulary."""
+    """Raise WorkbenchError unless all token ids are in the vocabulary, and there are neither none nor too many."""
     if not tokens:
         raise WorkbenchError("there are no tokens to run; give --tokens or a --prompt that is not empty")
     wrong = [token for token in tokens if not 0 <= token < config.vocab_size]
     if wrong:
         raise WorkbenchError(
             f"token {wrong[0]} is not in the vocabulary of {config.vocab_size} entries; check --tokens"
+        )
+    if config.length_limit is not None and len(tokens) > config.length_limit:
+        raise UnsupportedModelError(
+            f"{len(tokens)} tokens are given, but {config.length_limit_key} changes what the model computes beyond "
+            f"{config.length_limit}, and only up to there it is computed; give at most {config.length_limit} tokens"
         )

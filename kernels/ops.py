@@ -176,7 +176,8 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig, columns
     Returns (tokens, columns).
     """
     start, stop, _ = columns.indices(x.shape[1])
-    cos, sin = (f(angles.astype(np.float64)).astype(x.dtype) for f in (np.cos, np.sin))
+    factor = x.dtype.type(config.rope_attention_factor)
+    cos, sin = (f(angles.astype(np.float64)).astype(x.dtype) * factor for f in (np.cos, np.sin))
     neox = config.rope_type == "neox"
     out = lent((len(x), stop - start), x.dtype.type)
     by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], neox, out[t]), out.shape)
@@ -184,8 +185,10 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig, columns
 
 
 @kernel(
-    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, float32[:, ::1], int64, int64)",
-    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, float64[:, ::1], int64, int64)",
+    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, boolean, float32[:, ::1], int64, "
+    "int64)",
+    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, boolean, float64[:, ::1], int64, "
+    "int64)",
 )
 def _attention(
     q: NDArray[Real],
@@ -194,6 +197,7 @@ def _attention(
     head_dim: int,
     group: int,
     scale: Real,
+    causal: bool,
     out: NDArray[Real],
     start: int,
     stop: int,
@@ -209,25 +213,26 @@ def _attention(
                 values[s, i] = v[s, shared * head_dim + i]
         for first in range(shared * group * head_dim, (shared + 1) * group * head_dim, head_dim):
             for t in range(tokens):
-                weighted_sum(head_dim, q, t * q.shape[1] + first, keys, t // LANES + 1, room, p)
+                seen = t + 1 if causal else tokens
+                weighted_sum(head_dim, q, t * q.shape[1] + first, keys, (seen - 1) // LANES + 1, room, p)
                 largest = q.dtype.type(-np.inf)
-                for s in range(t + 1):
+                for s in range(seen):
                     p[s] *= scale
                     largest = max(largest, p[s])
                 total = 0.0
-                for s in range(t + 1):
+                for s in range(seen):
                     p[s] = np.exp(p[s] - largest)
                     total += p[s]
                 share = q.dtype.type(1.0 / total)
-                for s in range(t + 1):
+                for s in range(seen):
                     p[s] *= share
-                weighted_sum(t + 1, p, 0, values, vectors, vectors * LANES, mixed)
+                weighted_sum(seen, p, 0, values, vectors, vectors * LANES, mixed)
                 for i in range(head_dim):
                     out[t, first + i] = mixed[i]
 
 
 def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: ModelConfig) -> NDArray[Real]:
-    """Causal grouped-query attention before the output projection.
+    """Grouped-query attention before the output projection, causal unless the model says otherwise.
 
     q (tokens, heads * head_dim); k, v (tokens, key_value_heads * head_dim); returns the shape and dtype of q.
     softmax(q k^T / sqrt(head_dim)) v with the maximum subtracted and the denominator summed in float64.
@@ -236,7 +241,10 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group = config.num_attention_heads // config.num_key_value_heads
     scale = q.dtype.type(config.head_dim**-0.5)
-    over_rows(lambda a, b: _attention(q, k, v, config.head_dim, group, scale, out, a, b), config.num_key_value_heads)
+    over_rows(
+        lambda a, b: _attention(q, k, v, config.head_dim, group, scale, config.causal, out, a, b),
+        config.num_key_value_heads,
+    )
     return out
 
 

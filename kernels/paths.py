@@ -62,7 +62,7 @@ class F32Path:
         return ops.rope_angles_f32(positions, config)
 
     def attention(self, q: Array, k: Array, v: Array, config: ModelConfig) -> Array:
-        """Causal grouped-query attention."""
+        """Grouped-query attention, before the output projection."""
         return ops.attention(q, k, v, config)
 
     def silu(self, x: Array) -> Array:

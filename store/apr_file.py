@@ -16,6 +16,7 @@ from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError
 from store.fields import Fields, shortest
 from store.json_text import parse_object
+from store.known_settings import TABLES
 from store.layout import (
     by_canonical_name,
     check_overlaps,
@@ -77,6 +78,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
     config = _config(file, fields, architecture, rope_type, tensors, doubts)
     problems, unused = check_tensors(file.shown, tensors, config)
+    problems += TABLES["apr"][architecture].check(fields, architecture)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return Artifact(
         path=found.path,
@@ -300,6 +302,7 @@ def _config(
     vocab_size = tensors[EMBEDDING].shape[0]
     if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, vocab_size):
         doubts.append(f"{file.shown} claims another vocabulary size than the {vocab_size} rows of its embedding.")
+    scaling = _scaling(file, fields, tensors, theta, size)
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=fields.needed_integer("num_layers", "num_hidden_layers", "n_layers", "n_layer"),
@@ -314,19 +317,24 @@ def _config(
         rope_type=rope_type,
         tie_word_embeddings=LM_HEAD not in tensors,
         max_position_embeddings=fields.integer("max_position_embeddings", "context_length", "max_seq_len", "n_ctx"),
-        rope_factors=_rope_factors(file, fields, tensors, theta, size),
+        rope_factors=scaling.factors,
+        rope_attention_factor=scaling.attention_factor,
+        length_limit=scaling.limit,
+        length_limit_key=scaling.limit_key,
     )
     rope.check_heads(file.shown, config)
     return config
 
 
-def _rope_factors(
+def _scaling(
     file: ModelFile, fields: Fields, tensors: Mapping[str, TensorInfo], theta: float, head_dim: int
-) -> rope.Factors:
+) -> rope.Scaling:
     if ROPE_FREQS in tensors:
-        return rope.stored_factors(file, tensors[ROPE_FREQS], head_dim)
-    scaling = fields.find("rope_scaling", "rope_parameters")[1]
-    return rope.hf_factors(Fields(fields.file, scaling), theta, head_dim) if isinstance(scaling, dict) else None
+        return rope.Scaling(rope.stored_factors(file, tensors[ROPE_FREQS], head_dim))
+    group, scaling = fields.find("rope_scaling", "rope_parameters")
+    if not isinstance(scaling, dict):
+        return rope.Scaling()
+    return rope.hf_scaling(group, Fields(fields.file, scaling), fields, theta, head_dim)
 
 
 def _vocabulary(fields: Fields) -> Vocabulary | None:

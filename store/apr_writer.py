@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.errors import UnsupportedModelError
 from kernels.weight import BLOCKS, TensorType
 from store import apr_format as apr
 from store.artifact import Artifact
@@ -90,8 +91,10 @@ def convert_to_apr(
     q and k rows that are stored for adjacent pairs keep that order, under GGUF names and with rope_type 0, as
     `apr import` leaves llama models. Everything else gets Hugging Face names.
 
-    Returns sentences about what APR readers may stumble over.
+    Returns sentences about what APR readers may stumble over. Raises UnsupportedModelError for a setting that APR has
+    no place for.
     """
+    notes = _unwritten(artifact)
     tensors, left_out = list[AprTensor](), list[str]()
     for info in artifact.tensors.values():
         if not isinstance(info.type, TensorType) or not info.shape or not info.nbytes:
@@ -102,13 +105,31 @@ def convert_to_apr(
     if artifact.config.rope_factors is not None:
         factors = np.array(artifact.config.rope_factors, "<f4")
         tensors.append(AprTensor(ROPE_FREQS, TensorType.F32, factors.shape, factors.view(np.uint8)))
-    vocabulary, notes = _embeddable(artifact)
+    vocabulary, without = _embeddable(artifact)
     metadata = _metadata(artifact, tensors) | _tokenizer_metadata(vocabulary)
     write_apr(path, metadata, tensors, progress, replace=replace, checked=artifact.require_unchanged)
     if left_out:
         first = printable(left_out[0], 80)
         notes.append(f"{len(left_out)} tensors that no forward uses were left out, the first is {first}.")
-    return (*notes, *_type_notes(path, tensors))
+    return (*notes, *without, *_type_notes(path, tensors))
+
+
+def _unwritten(artifact: Artifact) -> list[str]:
+    """Refuse settings that an APR file would lose; return a sentence for one that matters to long texts only."""
+    config, shown = artifact.config, printable(artifact.path.name)
+    lost = [
+        name for name, usual in (("rope_attention_factor", 1.0), ("causal", True)) if getattr(config, name) != usual
+    ]
+    if lost:
+        raise UnsupportedModelError(
+            f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
+        )
+    if config.length_limit is None:
+        return []
+    return [
+        f"APR has no place for {config.length_limit_key}, so beyond {config.length_limit} tokens the copy computes "
+        f"something else than {shown}."
+    ]
 
 
 def _head(path: Path, metadata: Mapping[str, object], tensors: list[AprTensor]) -> bytes:

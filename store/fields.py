@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kernels.errors import UnsupportedModelError
 from store.errors import ArtifactError
 from store.text import printable
 
@@ -85,22 +84,14 @@ class Fields:
             raise self._missing(*keys)
         return value
 
-    def refuse(self, *keys: str) -> None:
-        """Raise UnsupportedModelError for the first of `keys` that is set to anything but zero, false or empty."""
-        for key in keys:
-            name, value = self.find(key)
-            if value:
-                raise UnsupportedModelError(
-                    f"{self.file} sets {name} to {_show(value)}, which this program does not compute; "
-                    "use a model without it."
-                )
-
     def _missing(self, *keys: str) -> ArtifactError:
         names = " or ".join(self.prefix + key for key in keys)
         return ArtifactError(f"{self.file} does not say {names}; add it, it is needed and cannot be guessed.")
 
     def _wrong(self, key: str, value: object, expected: str) -> ArtifactError:
-        return ArtifactError(f"{self.file} gives {key} as {_show(value)}, which is not {expected}; correct the file.")
+        return ArtifactError(
+            f"{self.file} gives {key} as {show_value(value)}, which is not {expected}; correct the file."
+        )
 
 
 def shortest(number: float) -> float:
@@ -111,5 +102,8 @@ def shortest(number: float) -> float:
     return float(str(np.float32(number)))
 
 
-def _show(value: object) -> str:
-    return printable(repr(value) if isinstance(value, str | int | float | bool) else type(value).__name__, 80)
+def show_value(value: object) -> str:
+    """Return a value of a file in short and fit for a terminal; a list or an object only by its size."""
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    return printable(repr(value), 80)

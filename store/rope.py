@@ -1,6 +1,8 @@
 """Rotary settings as the formats spell them, turned into divisors of the rotary frequencies."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +19,19 @@ from store.text import printable
 MAX_HEAD_DIM = 1 << 14
 
 Factors = tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How a model stretches its rotary embedding: divisors of the frequencies, and what q and k are multiplied by.
+
+    limit, limit_key : up to how many tokens that holds, and the setting that changes it beyond; None for any number.
+    """
+
+    factors: Factors = None
+    attention_factor: float = 1.0
+    limit: int | None = None
+    limit_key: str | None = None
 
 
 def head_dim(fields: Fields, hidden: int, heads: int, *keys: str) -> int:
@@ -62,28 +77,135 @@ def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[fl
     return tuple(factors.tolist())
 
 
-def hf_factors(scaling: Fields, rope_theta: float, head_dim: int) -> Factors:
-    """Return the divisors for Hugging Face's `rope_scaling` or `rope_parameters` (modeling_rope_utils.py)."""
+def hf_scaling(group: str, scaling: Fields, model: Fields, rope_theta: float, head_dim: int) -> Scaling:
+    """Return what Hugging Face's `rope_scaling` or `rope_parameters` asks for (transformers' modeling_rope_utils.py).
+
+    group : name of that object, whose keys `scaling` holds. model : the whole configuration around it.
+    """
     kind = scaling.text("rope_type", "type") or "default"
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return linear(scaling.needed_number("factor"), head_dim)
-    if kind != "llama3":
+    if kind not in _HF_KINDS:
         raise UnsupportedModelError(
             f"{scaling.file} scales its rotary embedding by {printable(kind, 80)}; "
-            "supported are default, linear and llama3."
+            f"supported are {', '.join(_HF_KINDS)}."
         )
-    factor = scaling.needed_number("factor")
-    low = scaling.needed_number("low_freq_factor")
-    high = scaling.needed_number("high_freq_factor")
-    original = scaling.needed_integer("original_max_position_embeddings")
+    return _HF_KINDS[kind](_Stretch(group, scaling, model, rope_theta, head_dim))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """What a scaling of Hugging Face's is computed from."""
+
+    group: str
+    scaling: Fields
+    model: Fields
+    rope_theta: float
+    head_dim: int
+
+    @property
+    def original(self) -> int:
+        """The context before scaling; a key of the whole configuration counts before one beside the scaling."""
+        key = "original_max_position_embeddings"
+        return self.model.integer(key) or self.scaling.integer(key) or self.longest
+
+    @property
+    def longest(self) -> int:
+        """The longest text the model is made for."""
+        return self.model.needed_integer("max_position_embeddings")
+
+    def factor(self) -> float:
+        """By how much the context was stretched: as stated, or if null by how much it is longer than before."""
+        if self.scaling.values.get("factor", 0) is None:
+            return self.longest / self.original
+        return self.scaling.needed_number("factor")
+
+
+def _hf_linear(s: _Stretch) -> Scaling:
+    return Scaling(linear(s.scaling.needed_number("factor"), s.head_dim))
+
+
+def _hf_dynamic(s: _Stretch) -> Scaling:
+    """NTK scaling by the length of the text: nothing changes up to the model's own context."""
+    s.scaling.needed_number("factor")
+    return Scaling(limit=s.longest, limit_key=f"{s.group} (rope_type dynamic)")
+
+
+def _hf_llama3(s: _Stretch) -> Scaling:
+    factor = s.scaling.needed_number("factor")
+    low = s.scaling.needed_number("low_freq_factor")
+    high = s.scaling.needed_number("high_freq_factor")
+    original = s.original
     if high <= low:
         raise ArtifactError(
-            f"{scaling.file} gives high_freq_factor {high} not above low_freq_factor {low}; correct it."
+            f"{s.scaling.file} gives high_freq_factor {high} not above low_freq_factor {low}; correct it."
         )
-    wavelengths = (2 * math.pi * rope_theta ** (2 * i / head_dim) for i in range(head_dim // 2))
-    return tuple(_single(_llama3(original / wavelength, factor, low, high)) for wavelength in wavelengths)
+    wavelengths = (2 * math.pi * s.rope_theta ** (2 * i / s.head_dim) for i in range(s.head_dim // 2))
+    return Scaling(tuple(_single(_llama3(original / wavelength, factor, low, high)) for wavelength in wavelengths))
+
+
+def _hf_longrope(s: _Stretch) -> Scaling:
+    """Stored divisors, which are others for texts beyond the original context."""
+    short, original = s.scaling.find("short_factor")[1], s.original
+    numbers = [value for value in short if type(value) in (int, float)] if isinstance(short, list) else []
+    if len(numbers) != s.head_dim // 2 or not all(SMALLEST <= value <= LARGEST for value in numbers):
+        raise ArtifactError(f"{s.scaling.file} gives no short_factor of {s.head_dim // 2} numbers; correct it.")
+    factor = s.scaling.number("factor") or s.longest / original
+    attention = s.scaling.number("attention_factor")
+    if attention is None:
+        if original == 1:
+            raise ArtifactError(f"{s.scaling.file} gives an original context of one token; correct it.")
+        attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    return Scaling(tuple(map(_single, numbers)), attention, original, f"{s.group} (rope_type longrope)")
+
+
+def _hf_yarn(s: _Stretch) -> Scaling:
+    factor, attention = s.factor(), s.scaling.number("attention_factor")
+    mscale, mscale_all = s.scaling.number("mscale"), s.scaling.number("mscale_all_dim")
+    if attention is None:
+        attention = yarn_magnitude(factor)
+        if mscale is not None and mscale_all is not None:
+            attention = yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all)
+    fast, slow = s.scaling.number("beta_fast") or _BETA_FAST, s.scaling.number("beta_slow") or _BETA_SLOW
+    low, high = (_yarn_pair(s.scaling.file, turns, s.head_dim, s.rope_theta, s.original) for turns in (fast, slow))
+    if s.scaling.flag("truncate") is not False:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, s.head_dim - 1)
+    return Scaling(_yarn_factors(factor, low, (high - low) or 0.001, s.head_dim), attention)
+
+
+_HF_KINDS: dict[str, Callable[[_Stretch], Scaling]] = {
+    "default": lambda _: Scaling(),
+    "linear": _hf_linear,
+    "dynamic": _hf_dynamic,
+    "llama3": _hf_llama3,
+    "longrope": _hf_longrope,
+    "yarn": _hf_yarn,
+}
+_BETA_FAST, _BETA_SLOW = 32.0, 1.0
+
+
+def ggml_yarn(file: str, factor: float, original: int, rope_theta: float, head_dim: int) -> Scaling:
+    """Return llama.cpp's YaRN (ggml.c `ggml_rope_yarn_corr_dims`, ggml-cpu/ops.cpp `rope_yarn`)."""
+    fast, slow = (_yarn_pair(file, turns, head_dim, rope_theta, original) for turns in (_BETA_FAST, _BETA_SLOW))
+    low, high = max(math.floor(fast), 0), min(math.ceil(slow), head_dim - 1)
+    return Scaling(_yarn_factors(factor, low, max(high - low, 0.001), head_dim), yarn_magnitude(factor))
+
+
+def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
+    """Return what YaRN multiplies rotated queries and keys by for a context stretched by `factor`."""
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def _yarn_factors(factor: float, low: float, width: float, head_dim: int) -> tuple[float, ...]:
+    """Return YaRN's divisors: 1 up to channel pair `low`, `factor` from low + width on, blended in between."""
+    shares = (min(max((pair - low) / width, 0.0), 1.0) for pair in range(head_dim // 2))
+    return tuple(_single(1 / (share / factor + (1 - share))) for share in shares)
+
+
+def _yarn_pair(file: str, turns: float, head_dim: int, rope_theta: float, original: float) -> float:
+    """Return which channel pair makes `turns` turns over the original context, between the whole ones."""
+    if rope_theta == 1:
+        raise ArtifactError(f"{file} gives a rotary base of 1, which YaRN cannot scale; correct it.")
+    return head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(rope_theta))
 
 
 def _single(factor: float) -> float:

@@ -5,12 +5,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
-from store import rope
 from store.artifact import Artifact
 from store.errors import ArtifactError
-from store.fields import MAX_INTEGER, Fields
+from store.fields import Fields
+from store.hf_config import FAMILIES, config_of, drop_unused_biases, supported_fields
 from store.json_text import read_object
 from store.layout import by_canonical_name, check_tensors, counted
 from store.model_file import ModelFile
@@ -24,8 +23,6 @@ INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 _TEXT_MODEL = ("text_config", "llm_config", "language_config")
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.safetensors", re.DOTALL | re.ASCII)
-# What a model_type is in the terms of kernels.config.ARCHITECTURES. A mistral without window is a llama.
-_MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "mistral": "llama"}
 
 
 def open_safetensors(file: ModelFile, path: Path | None = None) -> StoredModel:
@@ -55,12 +52,12 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
         shown = printable(str(folder))
         raise ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
     settings = _of_text_model(found.metadata)
-    fields = Fields(f"{printable(folder.resolve().name)}/config.json", settings)
-    _check_supported(fields)
+    fields, odd_fields = supported_fields(f"{printable(folder.resolve().name)}/config.json", settings)
     tensors = dict(found.tensors)
-    config = _config(fields, has_lm_head=LM_HEAD in tensors)
+    config, odd_settings = config_of(fields, has_lm_head=LM_HEAD in tensors)
+    dropped = drop_unused_biases(file.shown, tensors, fields)
     problems, unused = check_tensors(file.shown, tensors, config)
-    problems += _odd_settings(fields, config)
+    problems = [*odd_fields, *odd_settings, *dropped, *problems]
     if settings is not found.metadata:
         problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
     return Artifact(
@@ -134,96 +131,7 @@ def _of_text_model(values: Mapping[str, object]) -> Mapping[str, object]:
     text = next((values[key] for key in _TEXT_MODEL if isinstance(values.get(key), dict)), None)
     if not isinstance(text, dict):
         return values
-    if values.get("model_type") in _MODEL_TYPES:
+    if values.get("model_type") in FAMILIES:
         return text | {key: value for key, value in values.items() if value is not None}
     tied = any(part.get("tie_word_embeddings") is True for part in (values, text))
     return {**values, **text, "tie_word_embeddings": tied}
-
-
-def _check_supported(fields: Fields) -> None:
-    """Refuse architectures and settings that this program does not compute."""
-    model_type = fields.needed_text("model_type")
-    if model_type not in _MODEL_TYPES:
-        raise UnsupportedModelError(
-            f"{fields.file} has the model_type {printable(model_type, 80)}; supported are {', '.join(_MODEL_TYPES)}."
-        )
-    if isinstance(packed := fields.find("quantization")[1], dict):
-        raise UnsupportedModelError(
-            f"{fields.file} describes an MLX model of {printable(str(packed.get('bits')), 20)} bits, whose weights are "
-            "packed beside scales and biases; undo that with `mlx_lm.convert --dequantize`, or give the original model."
-        )
-    if (quantization := fields.find("quantization_config")[1]) is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedModelError(
-            f"{fields.file} has a quantization_config ({printable(str(method), 80)}); supported are plain F32, F16 and "
-            "BF16 tensors, or a GGUF or APR file."
-        )
-    activation = fields.text("hidden_act") or "silu"
-    if activation != "silu":
-        raise UnsupportedModelError(
-            f"{fields.file} has the activation {printable(activation, 80)}; only silu is supported."
-        )
-    fields.refuse("use_sliding_window", "mlp_bias")
-    window = fields.integer("sliding_window", low=0) if model_type == "mistral" else None
-    if window is not None and window < (fields.integer("max_position_embeddings") or MAX_INTEGER):
-        raise UnsupportedModelError(
-            f"{fields.file} sets a sliding_window of {window} tokens, which this program does not compute; "
-            "use a model without it."
-        )
-    layer_types = fields.find("layer_types")[1]
-    if isinstance(layer_types, list) and any(kind != "full_attention" for kind in layer_types):
-        raise UnsupportedModelError(f"{fields.file} has layer_types other than full_attention, the only supported one.")
-
-
-def _config(fields: Fields, has_lm_head: bool) -> ModelConfig:
-    hidden = fields.needed_integer("hidden_size")
-    heads = fields.needed_integer("num_attention_heads")
-    size = rope.head_dim(fields, hidden, heads, "head_dim")
-    # transformers takes a missing num_key_value_heads as that of the heads in llama, but as 32 in qwen2, 8 in mistral.
-    kv_heads = fields.integer("num_key_value_heads")
-    if kv_heads is None:
-        kv_heads = heads if fields.text("model_type") == "llama" else fields.needed_integer("num_key_value_heads")
-    scaling = _rope_settings(fields)
-    rope_theta = scaling.number("rope_theta") or fields.number("rope_theta") or 10000.0
-    config = ModelConfig(
-        architecture=_MODEL_TYPES[fields.needed_text("model_type")],
-        num_hidden_layers=fields.needed_integer("num_hidden_layers"),
-        hidden_size=hidden,
-        intermediate_size=fields.needed_integer("intermediate_size"),
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=size,
-        vocab_size=fields.needed_integer("vocab_size"),
-        rms_norm_eps=fields.needed_number("rms_norm_eps"),
-        rope_theta=rope_theta,
-        rope_type="neox",
-        tie_word_embeddings=bool(fields.flag("tie_word_embeddings")) and not has_lm_head,
-        max_position_embeddings=fields.integer("max_position_embeddings"),
-        rope_factors=rope.hf_factors(scaling, rope_theta, size),
-    )
-    rope.check_heads(fields.file, config)
-    return config
-
-
-def _rope_settings(fields: Fields) -> Fields:
-    """Return `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4); empty when there is neither."""
-    key, value = fields.find("rope_parameters", "rope_scaling")
-    if value is not None and not isinstance(value, dict):
-        raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
-    scaling = Fields(fields.file, value or {})
-    for settings in (fields, scaling):
-        if settings.number("partial_rotary_factor") not in (None, 1):
-            raise UnsupportedModelError(
-                f"{fields.file} has a partial_rotary_factor; only heads that rotate as a whole are supported."
-            )
-    return scaling
-
-
-def _odd_settings(fields: Fields, config: ModelConfig) -> list[str]:
-    problems = []
-    if fields.flag("tie_word_embeddings") and not config.tie_word_embeddings:
-        problems.append(
-            f"{fields.file} says tie_word_embeddings, but {LM_HEAD} is stored; the stored tensor is used "
-            "(older transformers use the embedding instead)."
-        )
-    return problems

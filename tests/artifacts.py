@@ -86,7 +86,13 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     writer.add_rope_dimension_count(c.head_dim)
     for key, value in more.items():
         name = f"{c.architecture}.{key.replace('__', '.')}"
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
+        add = {
+            bool: writer.add_bool,
+            int: writer.add_uint32,
+            float: writer.add_float32,
+            str: writer.add_string,
+            list: writer.add_array,
+        }
         add[type(value)](name, value)
     _add_vocabulary(writer, vocabulary, c.vocab_size)
     for name, weight in model.weights.items():

@@ -30,6 +30,8 @@ DECIDING_SETTINGS = frozenset(
         "rope_theta",
         "rope_type",
         "rope_factors",
+        "rope_attention_factor",
+        "causal",
         "num_attention_heads",
         "num_key_value_heads",
         "head_dim",

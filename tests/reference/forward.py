@@ -55,7 +55,7 @@ def rope(x, c):
                 second = head * c.head_dim + (i + half if c.rope_type == "neox" else 2 * i + 1)
                 out[position, first] = row[first] * math.cos(angle) - row[second] * math.sin(angle)
                 out[position, second] = row[second] * math.cos(angle) + row[first] * math.sin(angle)
-    return out
+    return out * c.rope_attention_factor
 
 
 def attend(q, k, v, c):
@@ -65,7 +65,10 @@ def attend(q, k, v, c):
         group = head * c.num_key_value_heads // c.num_attention_heads
         shared = slice(group * c.head_dim, (group + 1) * c.head_dim)
         for t in range(len(q)):
-            scores = [math.fsum(q[t, own] * k[s, shared]) / math.sqrt(c.head_dim) for s in range(t + 1)]
+            scores = [
+                math.fsum(q[t, own] * k[s, shared]) / math.sqrt(c.head_dim)
+                for s in range(t + 1 if c.causal else len(q))
+            ]
             weights = [math.exp(score - max(scores)) for score in scores]
             out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in enumerate(weights))
     return out

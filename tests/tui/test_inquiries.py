@@ -70,7 +70,8 @@ async def test_escape_gives_a_bisection_up(session):
 
 
 async def test_a_verdict_is_kept_in_the_session(session):
-    session.log(BISECTED, text="NUMERICS ONLY: \x1b[2Jnothing is broken.", culprit={"stage": "\x1b"})
+    text = "NUMERICS ONLY: \x1b[2Jnothing is broken."
+    session.log(BISECTED, verdict="numerics_only", text=text, culprit={"stage": "\x1b"})
     app, asked, _ = app_asking(session)
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)

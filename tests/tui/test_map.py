@@ -8,6 +8,7 @@ from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.map_view import MapView
 from workbench.capture import CellReady, Failed, Finished, SideReady
 from workbench.cells import Cell
+from workbench.inquiry import BISECTED
 from workbench.session import Session
 
 SIZES = [(80, 24), (120, 40)]
@@ -147,6 +148,17 @@ async def test_the_exit_code_is_the_answer(session):
         await until_filled(pilot)
         await pilot.press("q")
     assert app.return_value == 1
+
+
+@pytest.mark.parametrize(("verdict", "other", "status"), [("quantization_only", "", 0), ("alike", "another", 1)])
+async def test_the_exit_code_is_the_verdict_on_these_files(session, verdict, other, status):
+    sides = {side: {"format": "gguf", "sha256": other or fakes.run_record(side).sha256} for side in ("a", "b")}
+    session.log(BISECTED, verdict=verdict, text="told", **sides)
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("q")
+    assert app.return_value == status  # the map alone says 1
 
 
 async def test_a_failed_capture_is_told_in_its_own_sentence(session):

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from kernels.errors import WorkbenchError
+from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.weight import TensorType
 from store.apr_writer import AprTensor, convert_to_apr, write_apr
 from store.artifact import open_artifact
@@ -133,6 +133,9 @@ def test_rope_scaling_survives(tmp_path):
     after = open_artifact(tmp_path / "m.apr")
     assert after.config == before.config
     assert after.config.rope_factors == (2.5,) * 8
+    write_gguf(tmp_path / "b.gguf", tiny_model("llama"), rope__scaling__attn_factor=1.5)
+    with pytest.raises(UnsupportedModelError, match=r"rope_attention_factor 1\.5, which APR has no place for"):
+        convert_to_apr(open_artifact(tmp_path / "b.gguf"), tmp_path / "b.apr")
     assert after.problems == ()
 
 

@@ -178,17 +178,42 @@ def test_default_sessions_of_different_questions_do_not_mix(folder, tmp_path, mo
 
 
 def test_demo_makes_its_pair_in_a_folder_that_can_be_moved(tmp_path, capsys):
-    record, _ = called(["demo", "--fault", "zeroed", "--layer", "1", "--session", tmp_path / "demo"], capsys, 0)
+    record, _ = called(["demo", "--fault", "zeroed", "--layer", "1", "--session", tmp_path / "demo"], capsys, 1)
+    assert record["bisection"]["culprit"]["cause"] == "zeroed"
+    assert record["outside_band"] == 0  # no band sees it, so the verdict is what the exit code tells
     shutil.move(tmp_path / "demo", tmp_path / "moved")
-    again, _ = called(["open", tmp_path / "moved"], capsys, 0)
+    again, _ = called(["open", tmp_path / "moved"], capsys, 1)
     assert again["cells"] == record["cells"]
+    assert again["bisection"] == record["bisection"]
     for name in ("*.gguf", "*.apr", "*.h5"):
         for file in (tmp_path / "moved").glob(name):
             file.unlink()
-    restored, _ = called(["open", tmp_path / "moved"], capsys, 0)
+    restored, _ = called(["open", tmp_path / "moved"], capsys, 1)
     assert restored["cells"] == record["cells"]
     assert "no fault gremlin" in refused(["demo", "--fault", "gremlin", "--session", tmp_path / "x"], capsys)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_verdict_is_kept_for_the_files_it_is_about_and_decides_every_exit_code(folder, tmp_path, capsys):
+    place = tmp_path / "pair"
+    copy = place.with_suffix(".apr")
+    shutil.copy(folder / "healthy.apr", copy)
+
+    def verdicts():
+        return [entry["verdict"] for entry in Session.open(place).entries() if entry["kind"] == "bisected"]
+
+    pair = [MODEL, copy, "--tokens", TOKENS]
+    assert run([str(word) for word in ["open", *pair, "--session", place]]) == 0
+    assert run(["open", str(place)]) == run(["export", str(place)]) == 0
+    assert verdicts() == ["numerics_only"]
+    assert capsys.readouterr().out.startswith("NUMERICS ONLY")
+    make_copy(copy, "scaled", 1)
+    assert run(["open", str(place)]) == run(["export", str(place)]) == 1
+    assert capsys.readouterr().out.startswith("DIVERGENT at layer 1 ffn_up: scaled")
+    assert verdicts() == ["numerics_only", "divergent"]
+    (place / "log.jsonl").unlink()  # nobody has bisected: the comparison decides, and says so
+    assert run(["export", str(place)]) == 0
+    assert "nobody has bisected the pair" in (place / "findings.md").read_text()
 
 
 def test_demo_lists_its_faults(capsys):

@@ -156,15 +156,16 @@ def test_what_cannot_be_answered_is_told_in_a_sentence(gguf, model, stages, tmp_
 def test_a_session_keeps_the_dump_and_reopens_without_it(gguf, model, stages, tmp_path, capsys):
     dump, session = tmp_path / "last.npz", tmp_path / "session"
     write_llama_dump(dump, model, stages, TOKENS, outputs=(3,))
-    first = printed(capsys, 2, "open", gguf, dump, "--session", session)
+    verdict = run(["bisect", str(gguf), str(dump)])
+    first = printed(capsys, verdict, "open", gguf, dump, "--session", session)
     written = (session / "b.h5").stat().st_mtime_ns
     stored = open_trace(session / "b.h5")
     assert stored.positions(LM_HEAD) == (3,)
     assert stored.status(Site(0, "ffn_silu")) == "unmeasured"
     assert stored.run.tokens == TOKENS
-    assert printed(capsys, 2, "open", session) == first
+    assert printed(capsys, verdict, "open", session) == first
     dump.unlink()
-    assert printed(capsys, 2, "open", session) == first
+    assert printed(capsys, verdict, "open", session) == first
     assert (session / "b.h5").stat().st_mtime_ns == written
     findings = (session / "findings.md").read_text()
     assert "activation codes flipped" in findings
@@ -176,7 +177,8 @@ def test_a_session_of_nothing_but_logits(gguf, stages, tmp_path, capsys):
     pair = (gguf, tmp_path / "logits.bin")
     record = printed(capsys, 0, "compare", *pair, "--scope", "last")
     assert (record["compared"], statuses(record)[None, "lm_head"]) == (1, "identical")
-    printed(capsys, 2, "open", *pair, "--session", tmp_path / "session")
+    verdict = run(["bisect", *map(str, pair)])
+    printed(capsys, verdict, "open", *pair, "--session", tmp_path / "session")
     stored = open_trace(tmp_path / "session/b.h5")
     assert stored.sites() == [LM_HEAD]
     assert not stored.absent
@@ -189,4 +191,5 @@ def test_a_changed_dump_is_written_into_its_session_again(gguf, model, stages, t
     write_llama_dump(dump, model, stages | {LM_HEAD: stages[LM_HEAD] * 10}, TOKENS)
     changed = printed(capsys, 1, "open", session)
     assert changed["first_outside_band"] == {"layer": None, "stage": "lm_head"}
+    assert changed["bisection"]["culprit"]["stage"] == "lm_head"
     assert np.array_equal(open_trace(session / "b.h5").read(LM_HEAD), stages[LM_HEAD] * 10)

@@ -58,14 +58,19 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     assert worst[0] < limit, worst
 
 
-@pytest.mark.parametrize("rope", ["neox", "norm", "scaled"])
+@pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "not causal"])
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 
     model = random_model(architecture, heads=6, kv_heads=2, head_dim=8, hidden=40, ffn=48, vocab=32, seed=3)
-    factors = (1.0, 2.0, 4.0, 8.0) if rope == "scaled" else None
-    model.config = replace(model.config, rope_type="norm" if rope == "norm" else "neox", rope_factors=factors)
+    changes = {
+        "neox": {},
+        "norm": {"rope_type": "norm"},
+        "scaled": {"rope_factors": (1.0, 2.0, 4.0, 8.0), "rope_attention_factor": 1.25},
+        "not causal": {"causal": False},
+    }
+    model.config = replace(model.config, **changes[rope])
     expected = literal_forward(model.config, model.values(), (3, 1, 30, 1))
     ours = dict(forward(model, (3, 1, 30, 1), numeric_path("f64")))
     assert {tuple(site) for site in ours} == expected.keys()

@@ -2,6 +2,7 @@
 
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -118,8 +119,8 @@ def test_rope_scaling(tmp_path):
     artifact = open_artifact(tmp_path / "m.gguf")
     assert artifact.config.rope_factors == (1.0, 1.0, 2.5, 8.0)
     assert artifact.problems == ()
-    write_gguf(tmp_path / "m.gguf", tiny_model(), rope__scaling__type="yarn")
-    with pytest.raises(UnsupportedModelError, match=r"yarn; supported are none, linear"):
+    write_gguf(tmp_path / "m.gguf", tiny_model(), rope__scaling__type="longrope")
+    with pytest.raises(UnsupportedModelError, match=r"longrope; supported are none, linear"):
         open_artifact(tmp_path / "m.gguf")
 
 
@@ -128,6 +129,8 @@ def test_settings_that_change_the_computation_are_refused_by_name(tmp_path):
     refused = {
         "expert_count": 8,
         "attn_logit_softcapping": 50.0,
+        "attention__clamp_kqv": 8.0,
+        "nextn_predict_layers": 1,
         "attention__scale": 0.5,
         "rope__dimension_count": 4,
         "attention__head_count": [4, 2],
@@ -139,7 +142,14 @@ def test_settings_that_change_the_computation_are_refused_by_name(tmp_path):
     write_gguf(path, tiny_model(), attention__head_count=[4, 4], attention__sliding_window=512)
     artifact = open_artifact(path)
     assert artifact.config.num_attention_heads == 4
-    assert "sliding window of 512" in artifact.problems[0]
+    assert "attention.sliding_window to 512, which llama.cpp ignores" in artifact.problems[0]
+    write_gguf(path, tiny_model(), logit_scale=1.0, expert_count=0)
+    assert open_artifact(path).problems == ()
+    model = tiny_model()
+    model.weights["output.bias"] = replace(model.weights["model.norm.weight"], name="output.bias")
+    write_gguf(path, model)
+    with pytest.raises(UnsupportedModelError, match=r"output\.bias"):
+        open_artifact(path)
 
 
 def test_unsupported_architecture_and_type_are_named(tmp_path):

@@ -68,30 +68,21 @@ def test_config_of_transformers_4_and_5(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key",
-    ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "rms_norm_eps"],
-)
-def test_a_missing_key_is_named_and_never_guessed(tmp_path, key):
-    model = tiny_safetensors(tmp_path)
-    write_config(tmp_path, model, **{key: ...})
-    with pytest.raises(WorkbenchError, match=rf"config\.json does not say {key}"):
-        open_artifact(tmp_path)
-
-
-@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"model_type": "qwen3"}, "model_type qwen3; supported are llama, qwen2"),
         ({"model_type": "mistral", "sliding_window": 64}, "sliding_window of 64 tokens"),
         ({"quantization": {"bits": 4, "group_size": 64}}, "MLX model of 4 bits"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantization_config \(gptq\)"),
-        ({"use_sliding_window": True}, "use_sliding_window"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "layer_types other than full_attention"),
         ({"hidden_act": "gelu"}, "activation gelu; only silu"),
-        ({"mlp_bias": True}, "mlp_bias"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4}}, "by yarn; supported are default, linear and llama3"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4}, "rope_parameters": ...}, "by dynamic"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"final_logit_softcapping": 30.0}, "sets final_logit_softcapping to 30.0"),
+        ({"rope_parameters": {"rope_type": "proportional"}}, "by proportional; supported are default, linear"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "rope_parameters for each kind of layer"),
+        (
+            {"partial_rotary_factor": 0.5, "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            "partial_rotary_factor",
+        ),
         ({"head_dim": 15}, "heads of 15 channels"),
     ],
 )
@@ -109,7 +100,10 @@ def test_what_is_not_computed_is_refused_by_name(tmp_path, changes, words):
         ({"hidden_size": True}, "gives hidden_size as True"),
         ({"num_attention_heads": 3, "head_dim": ...}, "do not divide among 3 attention heads"),
         ({"num_key_value_heads": 3}, "do not divide among 3 key/value heads"),
-        ({"num_key_value_heads": ...}, "does not say num_key_value_heads"),  # transformers would take 32 for qwen2
+        ({"num_key_value_heads": ...}, "do not divide among 32 key/value heads"),  # transformers' default of qwen2
+        ({"hidden_size": ...}, "shape 128×64 where the configuration implies 128×4096"),
+        ({"rms_norm_eps": None}, "does not say rms_norm_eps"),
+        ({"layer_types": ["sliding_attention"] * 2}, "no sliding_window that is in use"),
         ({"rms_norm_eps": 0}, "gives rms_norm_eps as 0"),
         ({"rms_norm_eps": float("nan")}, "gives rms_norm_eps as nan"),
         ({"vocab_size": 127}, "shape 128×64 where the configuration implies 127×64"),
@@ -185,6 +179,38 @@ def test_files_that_are_not_there(tmp_path):
     (tmp_path / "config.json").unlink()
     with pytest.raises(WorkbenchError, match=r"needs the config\.json"):
         open_artifact(tmp_path / "model-00001-of-00002.safetensors")
+
+
+def test_a_folder_is_read_as_transformers_reads_it_and_says_what_lies_beside(tmp_path):
+    """transformers 5.23: what config.json names, else model.safetensors, else the index, else a pickle."""
+    tiny_safetensors(tmp_path, shards=2, seed=1)
+    old = open_artifact(tmp_path)
+    assert old.problems == ()
+    model = tiny_safetensors(tmp_path)  # written beside the older set
+    artifact = open_artifact(tmp_path)
+    assert [path.name for path in artifact.files] == ["model.safetensors", "config.json"]
+    assert np.array_equal(artifact.weight("lm_head.weight").rows, model.weights["lm_head.weight"].rows)
+    assert "holds 3 more weight files, which are not read" in artifact.problems[0]
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()  # the index no longer holds, and nobody asks it
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    problems = open_artifact(tmp_path).problems
+    assert "holds 3 more weight files" in problems[0]
+    assert "pytorch_model.bin" in problems[0]
+    assert "an adapter (adapter_model.safetensors), which is not applied" in problems[1]
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    write_config(tmp_path, model, transformers_weights="other.safetensors")
+    assert [path.name for path in open_artifact(tmp_path).files] == ["other.safetensors", "config.json"]
+    write_config(tmp_path, model, transformers_weights="../other.safetensors")
+    with pytest.raises(WorkbenchError, match="not a plain name"):
+        open_artifact(tmp_path)
+    write_config(tmp_path, model)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WorkbenchError, match=r"pytorch_model\.bin and no model\.safetensors"):
+        open_artifact(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    assert open_artifact(tmp_path).files[0].name == "other.safetensors"
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a\\b", "..", "", "x\0y", 7, None])

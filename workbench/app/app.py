@@ -25,6 +25,7 @@ from workbench.app.map_screen import MapScreen
 from workbench.app.palette import ActionProvider
 from workbench.app.sources import Tensors, open_artifacts, open_tensors, tensor_types
 from workbench.app.workers import ReportsWorkerErrors
+from workbench.bisect.verdict import EXIT_CODES
 from workbench.capture import CaptureJob, CaptureProcess
 from workbench.inquiry import InquiryProcess
 from workbench.stage_tensors import stage_tensors
@@ -99,8 +100,10 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
         return self.map_screen.is_mounted and await super().run_action(action, default_namespace, namespaces)
 
     async def action_quit(self) -> None:
-        """Leave, with what the map says as exit code."""
-        self.exit(self.map_screen.exit_code())
+        """Leave; the verdict of the bisection is the exit code, or where there is none what the map says."""
+        screen = self.map_screen
+        known = self.standing_bisection() if len(screen.runs) == 2 and screen.phase != "failed" else None
+        self.exit(screen.exit_code() if known is None else EXIT_CODES[known["verdict"]])
 
     def action_show_help(self) -> None:
         """List every key, those of this screen first."""
@@ -179,7 +182,7 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
     def _export(self) -> None:
         from workbench.report import export
 
-        self.post_message(self.Exported(export(self.session)))
+        self.post_message(self.Exported(export(self.session).path))
 
     def on_workbench_app_exported(self, message: Exported) -> None:
         """Say where the findings are."""

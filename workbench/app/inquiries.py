@@ -10,7 +10,7 @@ from store.text import printable
 from workbench.app.laboratory import Laboratory
 from workbench.app.map_screen import MapScreen
 from workbench.app.page_screen import PageScreen, VerdictScreen
-from workbench.inquiry import Answered, Checked, Doing, Inquiry, Kind, Refused, culprit_site, last_bisection
+from workbench.inquiry import Answered, Checked, Doing, Inquiry, Kind, Refused, culprit_site
 from workbench.view import ASPECTS, OBSERVED
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Inquiries(App[int]):
 
     def action_bisect(self) -> None:
         """Show the verdict that the session holds, or find it."""
-        known = last_bisection(self.session)
-        if known is not None and self._same_files(known):
+        known = self.standing_bisection()
+        if known is not None:
             self._show_verdict(str(known["text"]), culprit_site(known))
         else:
             self.action_bisect_again()
@@ -113,11 +113,8 @@ class Inquiries(App[int]):
             self.map_screen.show_site(site)
         self.push_screen(VerdictScreen(text))
 
-    def _same_files(self, known: dict[str, Any]) -> bool:
-        """Whether a verdict is about the files that the session shows."""
-        runs = self.map_screen.runs
-        return all(
-            side not in runs or known[side].get("format") == "trace" or known[side].get("sha256") == runs[side].sha256
-            for side in ("a", "b")
-            if isinstance(known.get(side), dict)
-        )
+    def standing_bisection(self) -> dict[str, Any] | None:
+        """The last bisection in the session's log, if it was about the files that the map shows."""
+        from workbench.conclusion import standing_bisection
+
+        return standing_bisection(self.session, self.map_screen.runs)

@@ -9,11 +9,11 @@ from store.text import printable
 from workbench.bisect.announced import Progress
 from workbench.bisect.detail import Detail, detail_json, worst_blocks, worst_channels
 from workbench.bisect.question import Answer, Source
-from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict, bisection_json, finite
+from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Decomposition, Verdict, bisection_json, finite
 from workbench.fingerprints import sha256_of
 from workbench.metrics import format_value
 
-ALIKE, DIVERGENT, NOT_ANSWERED = 0, 1, 2
+_NOT_ANSWERED = 2
 _WORDS: dict[Verdict, str] = {
     "alike": "ALIKE: no cell differs.",
     "numerics_only": "NUMERICS ONLY: they differ, and by no more than their arithmetic must. Nothing is broken.",
@@ -26,15 +26,12 @@ _WORDS: dict[Verdict, str] = {
 
 def exit_code(answer: Answer) -> int:
     """0 nothing is broken, 1 divergent, 2 no answer."""
-    verdict = answer.bisection.verdict
-    if verdict in ("undecided", "uncomparable"):
-        return NOT_ANSWERED
-    return DIVERGENT if verdict == "divergent" else ALIKE
+    return EXIT_CODES[answer.bisection.verdict]
 
 
 def reason(answer: Answer) -> str | None:
     """Why there is no answer, in one sentence; None if there is one."""
-    if exit_code(answer) != NOT_ANSWERED:
+    if exit_code(answer) != _NOT_ANSWERED:
         return None
     notes = answer.bisection.notes
     return f"{answer.bisection.verdict}: {notes[0]}" if notes else f"the pair is {answer.bisection.verdict}"

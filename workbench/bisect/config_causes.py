@@ -20,6 +20,8 @@ _CAUSE_OF_FIELD = {
     "rope_theta": "rope_theta",
     "rope_type": "rope_type",
     "rope_factors": "rope_theta",
+    "rope_attention_factor": "attention_scale",
+    "causal": "causal_mask",
     "head_dim": "head_grouping",
     "num_attention_heads": "head_grouping",
     "num_key_value_heads": "head_grouping",

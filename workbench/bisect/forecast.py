@@ -131,11 +131,11 @@ def _attention(_site: Site, at: At, x: Inputs, dx: Inputs) -> Values:
     group = at.config.num_attention_heads // at.config.num_key_value_heads
     query, key, value = x["q_post_rope"], x["k_post_rope"], x["qkv_bias"][:, offset:]
     d_query, d_key, d_value = dx["q_post_rope"], dx["k_post_rope"], dx["qkv_bias"][:, offset:]
-    ahead = np.triu(np.ones((len(query), len(query)), dtype=bool), 1)
+    unseen = np.triu(np.ones((len(query), len(query)), dtype=bool), 1) & at.config.causal
     out = np.empty_like(query)
     for head in range(at.config.num_attention_heads):
         own, shared = (slice(n * d, n * d + d) for n in (head, head // group))
-        scores = np.where(ahead, -np.inf, query[:, own] @ key[:, shared].T * d**-0.5)
+        scores = np.where(unseen, -np.inf, query[:, own] @ key[:, shared].T * d**-0.5)
         share = np.exp(scores - scores.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         slope = (d_query[:, own] @ key[:, shared].T + query[:, own] @ d_key[:, shared].T) * d**-0.5

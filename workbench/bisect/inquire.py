@@ -5,12 +5,14 @@ from pathlib import Path
 
 from kernels.compiler import compile_all
 from kernels.stages import Site
+from store.foreign import ForeignTrace
 from store.text import printable
+from workbench.bisect.announced import Progress
 from workbench.bisect.answer import answer_json, answer_text, detail_lines
 from workbench.bisect.detail import cell_detail
 from workbench.bisect.element_text import element_text
 from workbench.bisect.patch import Agreement, Experiment, Logits, conclusion, patch_path, patch_stage, patch_tensors
-from workbench.bisect.question import Pair, bisect_pair, model_sides, open_pair, token_ids
+from workbench.bisect.question import Answer, Pair, bisect_pair, model_sides, open_pair, token_ids
 from workbench.bisect.views import once_run, views
 from workbench.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
 from workbench.metrics import format_value
@@ -28,12 +30,10 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
         emit(Doing(done, total, text))
 
     compile_all(lambda done, total, name: progress(done, total, f"compile {name}"))
-    spec = session.spec
     if inquiry.kind == "bytes":
         emit(Answered("\n".join(element_text(session, _site(inquiry), inquiry.token, inquiry.channel))))
         return
-    asked = spec.a.numeric_path or None, spec.b.numeric_path or None
-    pair = open_pair((Path(spec.a.path), Path(spec.b.path)), asked, spec.tokens or None, None)
+    pair = pair_of(session)
     if inquiry.kind == "bisect":
         emit(_bisect(session, pair, emit, progress))
     elif inquiry.kind == "views":
@@ -46,17 +46,33 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
         emit(_patch(session, pair, _site(inquiry), progress))
 
 
+def pair_of(session: Session) -> Pair:
+    """Open the two sides of a session; see `open_pair` for the errors."""
+    spec = session.spec
+    asked = spec.a.numeric_path or None, spec.b.numeric_path or None
+    return open_pair((Path(spec.a.path), Path(spec.b.path)), asked, spec.tokens or None, None)
+
+
+def bisect_session(session: Session, pair: Pair, progress: Progress) -> tuple[Answer, str]:
+    """Find the first wrong cell of a session's pair and keep the verdict in its log; returns it, and it in words."""
+    found = bisect_pair(pair, progress)
+    text = answer_text(found, None)
+    record = answer_json(found, None, progress)
+    del record["cells"]  # long, and the screen asks for the cells of the whole pair
+    for side, source in (("a", pair.a), ("b", pair.b)):
+        if isinstance(source, ForeignTrace) and source.run is not None:
+            record[side]["created"] = source.run.created
+    session.log(BISECTED, **record, text=text)
+    return found, text
+
+
 def _site(inquiry: Inquiry) -> Site:
     assert inquiry.site is not None
     return inquiry.site
 
 
-def _bisect(session: Session, pair: Pair, emit: Emit, progress: Callable[[int, int, str], None]) -> Answered:
-    found = bisect_pair(pair, progress)
-    text = answer_text(found, None)
-    record = answer_json(found, None, progress)
-    del record["cells"]  # long, and the screen asks for the cells of the whole pair
-    session.log(BISECTED, **record, text=text)
+def _bisect(session: Session, pair: Pair, emit: Emit, progress: Progress) -> Answered:
+    found, text = bisect_session(session, pair, progress)
     for cell in once_run(pair, found.bisection):
         emit(cell)
     culprit = found.bisection.culprit

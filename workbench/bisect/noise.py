@@ -97,12 +97,19 @@ def _attention(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Va
     value = x["qkv_bias"][:, c.q_size + c.kv_size :]
     group = c.num_attention_heads // c.num_key_value_heads
     lengths = [np.linalg.norm(z.reshape(len(z), -1, c.head_dim), axis=2) for z in (x["q_post_rope"], x["k_post_rope"])]
-    keys = np.maximum.accumulate(np.repeat(lengths[1], group, axis=1), axis=0)
+    keys = _largest_seen(np.repeat(lengths[1], group, axis=1), c.causal)
     scores = lengths[0] * keys * c.head_dim**-0.5  # (tokens, heads), the largest that any of them can be
-    values = np.maximum.accumulate(value, axis=0).reshape(len(value), -1, c.head_dim)
+    values = _largest_seen(value, c.causal).reshape(len(value), -1, c.head_dim)
     reach = np.repeat(values, group, axis=1)
     noise = unit * (4 + scores[:, :, None]) * reach
     return np.asarray(noise.reshape(size.shape) + 2 * unit * size)
+
+
+def _largest_seen(values: Values, causal: bool) -> Values:
+    """The largest among the tokens that each token attends to, (tokens, channels)."""
+    if causal:
+        return np.asarray(np.maximum.accumulate(values, axis=0))
+    return np.broadcast_to(values.max(axis=0), values.shape)
 
 
 def _silu(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:

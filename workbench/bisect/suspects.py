@@ -124,6 +124,8 @@ SETTINGS = {
     "rope_theta": ("rope_theta", "q_post_rope"),
     "rope_type": ("rope_type", "q_post_rope"),
     "rope_factors": ("rope_theta", "q_post_rope"),
+    "rope_attention_factor": ("attention_scale", "q_post_rope"),
+    "causal": ("causal_mask", "attention"),
     "head_dim": ("head_grouping", "q_post_rope"),
     "num_attention_heads": ("head_grouping", "q_post_rope"),
     "num_key_value_heads": ("head_grouping", "q_post_rope"),

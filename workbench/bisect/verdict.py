@@ -8,6 +8,14 @@ from kernels.stages import Site
 from workbench.flips import Flips
 
 Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]
+EXIT_CODES: dict[Verdict, int] = {  # 0 nothing is broken, 1 something is, 2 not answered
+    "alike": 0,
+    "numerics_only": 0,
+    "quantization_only": 0,
+    "divergent": 1,
+    "undecided": 2,
+    "uncomparable": 2,
+}
 # A stage that is right stays within this many floors; docs/bisect.md.
 LIMIT = 8.0
 Factor = Literal["weights", "numerics", "config", "graph"]

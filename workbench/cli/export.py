@@ -17,6 +17,7 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> in
     """Write what a session has found as Markdown, with a picture of its map beside it.
 
     The document goes to findings.md in the session folder, which is replaced as a whole, unless -o names another place.
+    The exit code is that of the session's verdict, or of its comparison if nobody has bisected it.
 
     \b
     Example:  workbench export sessions/model-vs-model -o findings.md
@@ -28,10 +29,11 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> in
 
     session = Session.open(folder)
     with ProgressLine() as progress:
-        report = export(session, output, progress, force)
+        report, found = export(session, output, progress, force)
     picture = report.with_suffix(".svg")
     if as_json:
         print_json({"session": str(session.folder), "report": str(report), "picture": str(picture)})
     else:
         echo(f"wrote {printable(str(report), 1000)} and {printable(picture.name)}")
-    return 0
+    found.require_answer()
+    return found.exit_code()

@@ -60,6 +60,7 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
         "runnable": model.refusal is None,
         "why_not": None if model.refusal is None else str(model.refusal),
         "config": _config(model),
+        "settings": _settings(model),
         "types": types,
         "tensors": [
             {
@@ -93,6 +94,21 @@ def _config(model: "StoredModel") -> dict[str, Any]:
     return stored
 
 
+def _settings(model: "StoredModel") -> list[dict[str, Any]]:
+    """What becomes of every key of a model that can be run."""
+    from dataclasses import asdict
+
+    from store.artifact import Artifact
+    from store.known_settings import TABLES
+    from store.settings import settings_of
+
+    if not isinstance(model, Artifact):
+        return []
+    named = str(model.metadata.get("model_type"))
+    family = named if named in TABLES[model.format] else model.config.architecture
+    return [asdict(setting) for setting in settings_of(model.format, family, model.metadata)]
+
+
 def _model_lines(record: dict[str, Any]) -> list[str]:
     from store.text import printable
     from workbench.cli.tables import aligned, bytes_text, shape_text
@@ -102,6 +118,10 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
     lines += ["configuration" + ("" if record["runnable"] else ", as the file has it")]
     config = [(printable(name, 80), printable(_short(value))) for name, value in record["config"].items()]
     lines += aligned(config, indent="  ")
+    if record["settings"]:
+        lines += ["", "keys of the file"]
+        keys = [(setting["key"], setting["value"], setting["use"]) for setting in record["settings"]]
+        lines += aligned([("key", "value", "for the numbers"), *keys], indent="  ")
     tokenizer = (f"{name} {printable(str(value))}" for name, value in record["tokenizer"].items() if value is not None)
     lines += ["", f"tokenizer: {', '.join(tokenizer)}", "", f"{len(record['tensors'])} tensors"]
     counts = [(kind, of["tensors"], bytes_text(of["bytes"])) for kind, of in record["types"].items()]

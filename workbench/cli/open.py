@@ -28,7 +28,11 @@ def command(
     """Open two models or traces side by side, or a saved session.
 
     The screen shows itself at once and fills while both sides run. Everything is kept in the session folder. Where
-    stdout is not a terminal, or with --json, the same work is done and the result is printed.
+    stdout is not a terminal, or with --json, the same work is done, the pair is bisected unless the session has a
+    verdict on the same files, and the result is printed, the verdict first.
+
+    Exit code: that of the verdict, as `workbench bisect` gives it; in the app, if nobody has bisected, what the map
+    says.
 
     \b
     Example:  workbench open model.gguf model.apr --prompt "def add(a, b):"

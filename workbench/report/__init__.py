@@ -1,7 +1,7 @@
 """Export: the findings document of a session, in Markdown, with a picture of the map beside it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from store.files import write_atomically
 from store.outputs import OutputError, require_writable
@@ -9,6 +9,7 @@ from store.text import printable
 from workbench.session_files import FINDINGS, FINDINGS_PICTURE, OWN_FILES, SPEC_FILE
 
 if TYPE_CHECKING:
+    from workbench.conclusion import Conclusion
     from workbench.report.investigation import Progress
     from workbench.session import Session
 
@@ -17,13 +18,23 @@ def _silent(_done: int, _total: int, _text: str) -> None:
     """Show nothing."""
 
 
-def export(session: "Session", target: Path | None = None, progress: "Progress" = _silent, force: bool = False) -> Path:
+class Exported(NamedTuple):
+    """Where the findings went, and what they conclude."""
+
+    path: Path
+    conclusion: "Conclusion"
+
+
+def export(
+    session: "Session", target: Path | None = None, progress: "Progress" = _silent, force: bool = False
+) -> Exported:
     """Write the findings of a session to `target` (its own findings.md by default), the map as .svg beside it.
 
     Reads what the session has captured; raises WorkbenchError if a side has nothing yet, or where either file must not
     be written (see store.outputs). Each file is replaced as a whole; files other than the session's own only if
     `force`.
     """
+    from workbench.conclusion import Conclusion
     from workbench.report.findings import facts
     from workbench.report.investigation import investigate
     from workbench.report.map_svg import map_svg
@@ -37,13 +48,14 @@ def export(session: "Session", target: Path | None = None, progress: "Progress" 
     shown = found.comparison
     title = printable(f"{session.spec.name}, {shown.scope.label(len(shown.a.tokens))}")
     maps = {metric.label: shown.looks(metric) for metric in shown.shown}
-    document = _rendered(facts(found, picture.name, progress))
+    concluded = Conclusion.of(session, shown)
+    document = _rendered(facts(found, concluded, picture.name, progress))
     _require_writable((target, picture), [*_inputs(session), *found.inputs], replace)
     write_atomically(picture, map_svg(title, maps), replace)
     write_atomically(target, document, replace)
     inside = target.absolute().is_relative_to(session.folder)
     session.log("exported", report=str(target.absolute().relative_to(session.folder)) if inside else str(target))
-    return target
+    return Exported(target, concluded)
 
 
 def _picture_of(target: Path) -> Path:

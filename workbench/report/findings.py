@@ -10,10 +10,11 @@ from store.run import RunRecord, now
 from workbench import __version__
 from workbench.cells import Cell
 from workbench.comparison import NOT_COMPARABLE, Comparison
+from workbench.conclusion import Conclusion
 from workbench.demo import entry_of
 from workbench.metrics import METRICS, Metric, format_value, in_band
 from workbench.recorded import of_other_engine
-from workbench.report.bisection_facts import bisection_facts
+from workbench.report.experiments import experiments
 from workbench.report.investigation import Investigation, Progress
 from workbench.report.markdown import command
 from workbench.report.weight_facts import weight_facts
@@ -27,14 +28,15 @@ _TOKEN_ROWS = 64
 _LAYERS_PER_BLOCK = 8
 
 
-def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, Any]:
+def facts(found: Investigation, concluded: Conclusion, picture: str, progress: Progress) -> dict[str, Any]:
     """Return everything that the template shows."""
     comparison, session = found.comparison, found.session
     run = comparison.a
     ours = comparison.b if of_other_engine(run) else run
     return {
         "title": f"Findings: {session.spec.name}",
-        "verdict": _verdict(comparison),
+        "verdict": next(iter(concluded.lines()), None) or _verdict(comparison),
+        "rests_on": concluded.rests_on(),
         "created": now(),
         "version": __version__,
         "sides": _sides(found),
@@ -51,7 +53,8 @@ def facts(found: Investigation, picture: str, progress: Progress) -> dict[str, A
         "picture": picture,
         "maps": [_map(comparison, metric) for metric in comparison.shown],
         "cell": _cell(found),
-        "bisection": bisection_facts(session),
+        "bisection": concluded.lines(),
+        "experiments": experiments(session),
         "weights": weight_facts(found.models, progress),
         "hypotheses": [(hypothesis, _evidence(hypothesis.evidence)) for hypothesis in session.hypotheses()],
         "problems": session.problems(),

@@ -26,6 +26,7 @@ class Heads:
     k: Values
     v: Values
     rows: NDArray[np.int64]
+    causal: bool
 
     @classmethod
     def of(cls, question: Question) -> "Heads":
@@ -33,7 +34,7 @@ class Heads:
         c, x = question.config, question.x
         parts = x["q_post_rope"], x["k_post_rope"], x["qkv_bias"][:, c.q_size + c.kv_size :]
         q, k, v = (part.reshape(len(part), -1, c.head_dim) for part in parts)
-        return cls(q, k, v, np.arange(len(q)))
+        return cls(q, k, v, np.arange(len(q)), c.causal)
 
     def owners(self) -> NDArray[np.int64]:
         """The key and value head of every head."""
@@ -43,10 +44,10 @@ class Heads:
     def attend(
         self, scale: float, mask: Flags | None = None, owner: NDArray[np.int64] | None = None, cap: float | None = None
     ) -> Values:
-        """softmax(q k^T scale + mask) v, (rows, heads * d); mask: (rows, tokens), causal if None."""
+        """softmax(q k^T scale + mask) v, (rows, heads * d); mask: (rows, tokens), the model's own if None."""
         owner = self.owners() if owner is None else owner
         if mask is None:
-            mask = self.rows[:, None] >= np.arange(len(self.k))
+            mask = (self.rows[:, None] >= np.arange(len(self.k))) | (not self.causal)
         mask = mask | ~mask.any(axis=1, keepdims=True)
         out = np.empty((len(self.rows), *self.q.shape[1:]))
         for head, shared in enumerate(owner.tolist()):
@@ -134,6 +135,7 @@ def _masks(q: Question, some: Heads) -> Iterator[_Try]:
     # least and greatest distance from a token back to one that it sees, and the first one that is ever seen
     kinds = {
         "every token sees every other": (-end, end, 0),
+        "a token sees itself and what precedes": (0, end, 0),
         "a token does not see itself": (1, end, 0),
         "a token sees the next one too": (-1, end, 0),
         "a token sees itself and what follows": (-end, 0, 0),

@@ -21,8 +21,12 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
     yield from _pairings(q, x, positions)
     yield from _positions(q, x, positions)
     if config.rope_factors is not None:
-        plain = replace(config, rope_factors=None)
+        plain = replace(config, rope_factors=None, rope_attention_factor=1.0)
         yield Mistake("rope_theta", "config", "the rotary scaling is left out", turned(x, positions, plain))
+    if config.rope_attention_factor != 1:
+        short = replace(config, rope_attention_factor=1.0)
+        words = f"the attention factor {config.rope_attention_factor:.6g} of the rotary scaling is left out"
+        yield Mistake("attention_scale", "config", words, turned(x, positions, short))
     yield from _found_frequencies(q, x, positions)
 
 
@@ -127,7 +131,7 @@ def _fitted_base(q: Question, x: Values) -> float | None:
 
 
 def _found_frequencies(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
-    """Any frequencies at all, as long as every token's angle is its position times them."""
+    """Any frequencies at all, as long as every token's angle is its position times them, and any length with them."""
     if len(x) < 3:
         return
     found = np.angle(_phases(q, x)[1])
@@ -135,6 +139,14 @@ def _found_frequencies(q: Question, x: Values, positions: Values) -> Iterator[Mi
     with np.errstate(divide="ignore"):
         factors = ops.rope_angles_f64(np.ones(1, dtype=np.int64), replace(config, rope_factors=None))[0] / found
     if np.isfinite(factors).all() and (factors > 0).all():
-        predicted = turned(x, positions, replace(config, rope_factors=tuple(factors.tolist())))
+        found_config = replace(config, rope_factors=tuple(factors.tolist()))
         words = f"the rotary frequencies are divided by {factors.min():.3g} to {factors.max():.3g}"
-        yield Mistake("rope_theta", "config", words, predicted, rank=FREE)
+        yield Mistake("rope_theta", "config", words, turned(x, positions, found_config), rank=FREE)
+        if config.rope_factors is None and np.allclose(factors, 1, rtol=1e-4):
+            return  # then it is the length alone that differs, which is told by simpler mistakes
+        with np.errstate(divide="ignore", invalid="ignore"):
+            longer = float(np.linalg.norm(q.y) / np.linalg.norm(x))
+        if np.isfinite(longer) and longer > 0:
+            words += f", and the output is multiplied by {longer:.6g}"
+            predicted = turned(x, positions, replace(found_config, rope_attention_factor=longer))
+            yield Mistake("rope_theta", "config", words, predicted, rank=FREE)

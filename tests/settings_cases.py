@@ -1,0 +1,135 @@
+"""Small models, each with one setting that changes the numbers, as files that the engines read too."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kernels.stages import Site
+from kernels.weight import TensorType, Weight
+from tests.artifacts import hf_config, tiny_model, write_gguf, write_safetensors
+from tests.memory_model import MemoryModel
+
+TOKENS = tuple((7 * n + 3) % 128 for n in range(24))
+KEPT = (Site(0, "q_post_rope"), Site(1, "attention"), Site(None, "lm_head"))  # what is recorded of each, and
+ROWS = (0, 1, 11, 23)  # of which tokens
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+PLAIN = {"rope_type": "default", "rope_theta": 500000.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model: `changes` to config.json (... removes a key) or to the metadata of a GGUF, stored biases to add."""
+
+    engine: str
+    architecture: str
+    changes: dict[str, object] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> Path:
+        model = self.model()
+        if self.engine == "llama.cpp":
+            write_gguf(folder / "m.gguf", model, vocabulary=None, **self.changes)
+            return folder / "m.gguf"
+        write_safetensors(folder, model)
+        config = hf_config(model) | self.changes
+        config = {key: value for key, value in config.items() if value is not ...}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    def model(self) -> MemoryModel:
+        model = tiny_model(self.architecture)
+        rng, c = np.random.default_rng(9), model.config
+        sizes = {"q": c.q_size, "k": c.kv_size, "v": c.kv_size, "o": c.hidden_size}
+        for layer in range(c.num_hidden_layers):
+            for letter in self.biases:
+                name = f"model.layers.{layer}.self_attn.{letter}_proj.bias"
+                values = rng.standard_normal(sizes[letter]).astype(np.float32)
+                model.weights[name] = Weight(name, TensorType.F32, values.shape, values.view(np.uint8).reshape(1, -1))
+        return model
+
+
+def yarn(**more: object) -> dict[str, object]:
+    """YaRN whose blend lies within the eight pairs of a head."""
+    return {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 100.0} | more
+
+
+CASES = {
+    "old scaling beside new": Case(
+        "transformers", "llama", {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_parameters": PLAIN}
+    ),
+    "scaling and a base apart": Case(
+        "transformers",
+        "qwen2",
+        {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_parameters": ..., "rope_theta": 500000.0},
+    ),
+    "llama3 over the whole context": Case("transformers", "llama", {"rope_parameters": LLAMA3 | {"rope_theta": 5e4}}),
+    "yarn": Case("transformers", "qwen2", {"rope_parameters": yarn()}),
+    "yarn with everything": Case(
+        "transformers",
+        "llama",
+        {"rope_parameters": yarn(beta_fast=3.0, beta_slow=0.5, truncate=False, mscale=0.7, mscale_all_dim=1.3)},
+    ),
+    "yarn whose attention factor is given": Case(
+        "transformers", "llama", {"rope_parameters": yarn(attention_factor=1.5), "original_max_position_embeddings": 64}
+    ),
+    "yarn of no range": Case(
+        "transformers", "qwen2", {"rope_parameters": yarn(beta_fast=1.0, factor=None), "rope_theta": 5e5}
+    ),
+    "longrope": Case(
+        "transformers",
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "short_factor": [1, 1.5, 2, 2.5, 3, 3.5, 4, 8],
+                "long_factor": [9.0] * 8,
+                "original_max_position_embeddings": 64,
+            }
+        },
+    ),
+    "dynamic within its context": Case("transformers", "qwen2", {"rope_scaling": {"type": "dynamic", "factor": 4.0}}),
+    "not causal": Case("transformers", "llama", {"is_causal": False}),
+    "causality null": Case("transformers", "qwen2", {"is_causal": None}),
+    "a window that is not reached": Case(
+        "transformers", "qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
+    ),
+    "a window that llama does not have": Case("transformers", "llama", {"sliding_window": 4}),
+    "biases without attention_bias": Case("transformers", "llama", {}, tuple("qkvo")),
+    "biases with attention_bias": Case("transformers", "llama", {"attention_bias": True}, tuple("qkvo")),
+    "output biases of qwen2": Case("transformers", "qwen2", {"attention_bias": True}, ("o",)),
+    "defaults": Case(
+        "transformers", "llama", {"rms_norm_eps": ..., "rope_parameters": ..., "tie_word_embeddings": ...}
+    ),
+    "partial rotation of the default kind": Case("transformers", "llama", {"partial_rotary_factor": 0.5}),
+    "gguf yarn": Case(
+        "llama.cpp",
+        "llama",
+        {
+            "rope__scaling__type": "yarn",
+            "rope__scaling__factor": 4.0,
+            "rope__scaling__original_context_length": 32,
+            "rope__freq_base": 100.0,
+        },
+    ),
+    "gguf yarn with betas and an attention factor": Case(
+        "llama.cpp",
+        "qwen2",
+        {
+            "rope__scaling__type": "yarn",
+            "rope__scaling__factor": 8.0,
+            "rope__scaling__attn_factor": 0.75,
+            "rope__scaling__yarn_beta_fast": 3.0,
+            "rope__scaling__yarn_beta_slow": 0.5,
+            "rope__freq_base": 100.0,
+        },
+    ),
+    "gguf attention factor alone": Case("llama.cpp", "qwen2", {"rope__scaling__attn_factor": 1.5}),
+    "gguf factor of no scaling": Case(
+        "llama.cpp", "llama", {"rope__scaling__type": "none", "rope__scaling__factor": 4.0}
+    ),
+    "gguf not causal": Case("llama.cpp", "qwen2", {"attention__causal": False}),
+    "gguf window": Case("llama.cpp", "qwen2", {"attention__sliding_window": 4}),
+    "gguf activation": Case("llama.cpp", "llama", {"hidden_activation": "gelu"}),
+}

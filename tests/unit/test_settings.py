@@ -1,0 +1,91 @@
+"""Settings that change the numbers, against what transformers and llama.cpp compute with them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels.errors import UnsupportedModelError
+from kernels.forward import forward
+from kernels.paths import numeric_path
+from store.apr_writer import write_apr
+from store.artifact import open_artifact
+from store.settings import settings_of
+from tests.artifacts import apr_metadata, apr_tensors, hf_config, tiny_model, write_gguf, write_safetensors
+from tests.settings_cases import CASES, KEPT, ROWS, TOKENS, Case
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "settings.npz"
+
+
+def stages_of(case: Case, folder: Path) -> dict:
+    path = "ggml" if case.engine == "llama.cpp" else "f32"
+    computed = dict(forward(open_artifact(case.write(folder)), TOKENS, numeric_path(path)))
+    return {site: computed[site][list(ROWS)] for site in KEPT}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_setting_does_what_it_does_in_its_engine(tmp_path, name):
+    with np.load(GOLDEN) as recorded:
+        expected = {site: recorded[f"{name}|{site}"] for site in KEPT}
+    for site, ours in stages_of(CASES[name], tmp_path).items():
+        assert np.linalg.norm(ours - expected[site]) < 2e-6 * np.linalg.norm(expected[site]), site
+
+
+def test_the_recorded_settings_are_no_trifles():
+    """Each case that is obeyed and not ignored is far from the plain model, so ignoring it would be seen."""
+    with np.load(GOLDEN) as recorded:
+        plain = {"llama": recorded["a window that llama does not have|lm_head"]}
+        plain["qwen2"] = recorded["a window that is not reached|lm_head"]
+        for name in ("old scaling beside new", "yarn", "yarn with everything", "longrope", "not causal", "defaults"):
+            logits = recorded[f"{name}|lm_head"]
+            assert np.linalg.norm(logits - plain[CASES[name].architecture]) > 1e-4 * np.linalg.norm(logits), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}, 5),
+        ({"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}, None),
+        ({"sliding_window": 5}, None),
+        ({"use_sliding_window": True, "sliding_window": 5, "layer_types": ["full_attention"] * 2}, None),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 6}, 6),
+    ],
+)
+def test_a_setting_that_holds_up_to_a_length_is_refused_by_name_beyond(tmp_path, changes, limit):
+    model = tiny_model("qwen2")
+    write_safetensors(tmp_path, model)
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | changes))
+    artifact, path = open_artifact(tmp_path), numeric_path("f32")
+    assert artifact.config.length_limit == limit
+    assert len(list(forward(artifact, TOKENS[: limit or 20], path))) == 35
+    if limit is not None:
+        with pytest.raises(UnsupportedModelError, match=rf"(sliding_window|dynamic).* at most {limit} tokens"):
+            next(forward(artifact, TOKENS[: limit + 1], path))
+
+
+def test_every_key_of_a_file_is_used_irrelevant_or_not_understood(tmp_path):
+    model = tiny_model("llama")
+    more = {"use_cache": True, "rope_parameters": {"rope_type": "default", "waves": 3}, "magic_gain": 2.0, "qk_norm": 0}
+    write_safetensors(tmp_path, model)
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | more))
+    uses = {setting.key: setting.use for setting in settings_of("safetensors", "llama", hf_config(model) | more)}
+    assert uses["hidden_size"] == uses["rope_parameters.rope_type"] == uses["qk_norm"] == "used"
+    assert uses["use_cache"] == uses["architectures"] == "irrelevant"
+    assert [key for key, use in uses.items() if use == "not understood"] == ["rope_parameters.waves", "magic_gain"]
+    write_gguf(tmp_path / "m.gguf", model, vocabulary=None, magic__gain=2.0)
+    artifact = open_artifact(tmp_path / "m.gguf")
+    uses = {setting.key: setting.use for setting in settings_of("gguf", "llama", artifact.metadata)}
+    assert [key for key, use in uses.items() if use == "not understood"] == ["llama.magic.gain"]
+    assert uses["llama.rope.freq_base"] == "used"
+    assert uses["tokenizer.ggml.model"] == "irrelevant"
+
+
+def test_a_setting_of_an_apr_file_that_is_not_computed_is_refused_by_name(tmp_path):
+    model = tiny_model("qwen2")
+    write_apr(tmp_path / "m.apr", apr_metadata(model, hidden_act="silu", sliding_window=64), apr_tensors(model))
+    assert open_artifact(tmp_path / "m.apr").problems == ()
+    for setting in ({"hidden_act": "gelu"}, {"use_sliding_window": True}, {"partial_rotary_factor": 0.5}):
+        write_apr(tmp_path / "m.apr", apr_metadata(model, **setting), apr_tensors(model))
+        with pytest.raises(UnsupportedModelError, match=next(iter(setting))):
+            open_artifact(tmp_path / "m.apr")
