@@ -18,7 +18,6 @@ _NAMES = (
     INDEX_NAME,
     "consolidated.safetensors.index.json",
     "consolidated.safetensors",
-    "adapter_model.safetensors",
 )
 _ADAPTER = "adapter_"  # how the names of peft's files begin
 
@@ -42,7 +41,8 @@ def _weights_name(folder: Path) -> str:
     for name in _NAMES:
         if os.path.isfile(folder / name):
             return name
-    found = [name for name in _names(folder, "*.safetensors") if not name.startswith(_ADAPTER)]
+    all_found = _names(folder, "*.safetensors")
+    found = [name for name in all_found if not name.startswith(_ADAPTER)] or all_found
     pickled = _names(folder, "pytorch_model*.bin")  # which transformers reads before a file of another name
     if len(found) == 1 and not pickled:
         return found[0]

@@ -18,7 +18,11 @@ from store.vocabulary import LazyArray
 MAX_LAYERS = 1 << 14
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
-_AFTER_HEAD = ("output.bias", "output.scale")  # llama.cpp applies them to the logits
+# What llama.cpp does to the logits, by the tensor that it takes for it.
+_AFTER_HEAD = {
+    "llama": {"output.scale": "multiplies the logits with"},
+    "qwen2": {"output.bias": "adds to the logits", "output.scale": "multiplies the logits with"},
+}
 
 
 def config_of(
@@ -28,10 +32,10 @@ def config_of(
 
     Raises ArtifactError for what is missing or cannot be, UnsupportedModelError, by name, for what is not computed.
     """
-    if EMBEDDING not in tensors:
-        raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
     fields = Fields(file.shown, _uniform(file.shown, metadata), f"{architecture}.")
     problems = TABLES["gguf"][architecture].check(fields, architecture)
+    if EMBEDDING not in tensors:
+        raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
     size = rope.head_dim(fields, hidden, heads, "attention.key_length")
@@ -115,10 +119,11 @@ def _refuse_what_follows(fields: Fields, config: ModelConfig, tensors: Mapping[s
         raise UnsupportedModelError(
             f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."
         )
-    for name in _AFTER_HEAD:
+    for name, what in _AFTER_HEAD[config.architecture].items():
         if name in tensors:
             raise UnsupportedModelError(
-                f"{fields.file} has the tensor {name}, which this program does not compute; use a model without it."
+                f"{fields.file} has the tensor {name}, which llama.cpp {what} and this program does not compute; use a "
+                "model without it."
             )
 
 

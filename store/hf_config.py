@@ -52,7 +52,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
 }
 _THETA = 10000.0
 _SILU = ("silu", "swish")  # two names of one function in transformers
-_SPOKEN_OF = ("rms_norm_eps", "num_key_value_heads", "sliding_window")  # defaults that no tensor would contradict
+_SPOKEN_OF = ("rms_norm_eps", "num_key_value_heads")  # defaults that no tensor would contradict
 
 
 def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, list[str]]:

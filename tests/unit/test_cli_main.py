@@ -17,7 +17,7 @@ from kernels.paths import PATHS
 from tests.artifacts import tiny_gguf
 from workbench.__main__ import run
 from workbench.cli import COMMANDS
-from workbench.cli.options import METRIC_NAMES, PATH_NAMES, print_json
+from workbench.cli.options import METRIC_NAMES, PATH_NAMES
 from workbench.demo import MODEL
 from workbench.metrics import METRICS
 
@@ -182,8 +182,10 @@ def test_no_name_and_no_terminal_makes_a_command_fail_after_its_work(tmp_path, e
         assert b"\\xff" in done.stdout or b"\\udcff" in done.stdout
 
 
-def test_json_holds_what_json_has_no_number_for(capsys):
-    print_json({"x": float("nan"), "y": [float("-inf")], "z": "\ud800"})
+def test_json_holds_what_json_has_no_number_for(capsys, monkeypatch):
+    answer = {"x": float("nan"), "y": [float("-inf")], "z": "\ud800"}
+    monkeypatch.setattr("workbench.cli.workbench.main", lambda obj, **_: obj.update(answer))
+    assert run(["inspect", "m", "--json"]) == 0
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out) == {"x": "nan", "y": ["-inf"], "z": "\ud800"}

@@ -71,7 +71,6 @@ def test_config_of_transformers_4_and_5(tmp_path):
     ("changes", "words"),
     [
         ({"model_type": "qwen3"}, "model_type qwen3; supported are llama, qwen2"),
-        ({"model_type": "mistral", "sliding_window": 64}, "sliding_window of 64 tokens"),
         ({"quantization": {"bits": 4, "group_size": 64}}, "MLX model of 4 bits"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantization_config \(gptq\)"),
         ({"layer_types": ["full_attention", "chunked_attention"]}, "layer_types other than full_attention"),
@@ -177,8 +176,12 @@ def test_files_that_are_not_there(tmp_path):
         open_artifact(tmp_path)
     (tmp_path / "model.safetensors.index.json").unlink()
     (tmp_path / "config.json").unlink()
-    with pytest.raises(WorkbenchError, match=r"needs the config\.json"):
+    with pytest.raises(WorkbenchError, match="is file 1 of the 2 of a model"):
         open_artifact(tmp_path / "model-00001-of-00002.safetensors")
+    tiny_safetensors(tmp_path / "one")
+    (tmp_path / "one" / "config.json").unlink()
+    with pytest.raises(WorkbenchError, match=r"needs the config\.json"):
+        open_artifact(tmp_path / "one")
 
 
 def test_a_folder_is_read_as_transformers_reads_it_and_says_what_lies_beside(tmp_path):
@@ -207,7 +210,7 @@ def test_a_folder_is_read_as_transformers_reads_it_and_says_what_lies_beside(tmp
     write_config(tmp_path, model)
     (tmp_path / "model.safetensors.index.json").unlink()
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(WorkbenchError, match=r"pytorch_model\.bin and no model\.safetensors"):
+    with pytest.raises(WorkbenchError, match=r"pytorch_model\.bin, a PyTorch checkpoint"):
         open_artifact(tmp_path)
     (tmp_path / "pytorch_model.bin").unlink()
     assert open_artifact(tmp_path).files[0].name == "other.safetensors"
