@@ -113,6 +113,8 @@ def answer_text(answer: Answer, detail: Detail | None) -> str:
 
 
 def _verdict(found: Bisection) -> str:
+    if found.verdict == "undecided" and found.first_divergent is None and found.cells is not None:
+        return f"UNDECIDED: nothing wrong was found, but only {found.covered} of {found.cells} cells were checked."
     if found.culprit is None:
         return _WORDS.get(found.verdict, found.verdict.upper())
     return f"DIVERGENT at {found.culprit.site}: {found.culprit.cause} ({found.culprit.factor})."
@@ -123,7 +125,8 @@ def _coverage(answer: Answer) -> str:
         return f"no cell; {answer.compared} cells of two traces were compared"
     checked, cells = answer.bisection.checked, answer.bisection.cells
     stop = f", in execution order up to {checked[-1].site}" if checked else ""
-    return f"{len(checked)}{'' if cells is None else f' of {cells}'} cells{stop}"
+    inside = f", {answer.bisection.cells_in_spans} more inside spans" if answer.bisection.cells_in_spans else ""
+    return f"{len(checked)}{'' if cells is None else f' of {cells}'} cells{inside}{stop}"
 
 
 def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:

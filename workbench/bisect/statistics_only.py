@@ -1,17 +1,10 @@
-"""Where no stage can be run again on its own input: what differs can be measured, but no cause can be proved.
-
-So it is with two recorded traces, which carry no weights, and with a trace of nothing but final logits.
-"""
+"""Two recorded traces carry no weights: what differs can be measured, but no cause can be proved."""
 
 from dataclasses import replace
 
-from kernels.forward import forward
-from kernels.paths import Array
 from kernels.stages import Site, execution_order
 from store.errors import StoreError
 from store.foreign import ForeignStage, ForeignTrace
-from workbench.bisect.artifacts import Side
-from workbench.bisect.patch import Agreement
 from workbench.bisect.verdict import Bisection, Verdict
 from workbench.cells import Cell
 from workbench.compare import PopulationError, StageTensor, compare_stage, require_same_tokens
@@ -94,19 +87,3 @@ def _measured(stage: ForeignStage, tokens: tuple[int, ...] | None) -> ForeignSta
         return stage.bound(len(tokens), stage.channels or max(1, stage.count // rows))
     except StoreError:
         return None
-
-
-def compare_logits(logits: Array, positions: tuple[int, ...], model: Side, tokens: tuple[int, ...]) -> Bisection:
-    """The verdict on the logits of some tokens, (positions, vocabulary), beside those of our own run."""
-    *_, (site, ours) = forward(model.model, tokens, model.path)
-    found = Agreement.of(logits, ours[list(positions)])
-    where = f"The logits at token positions {', '.join(map(str, positions))}"
-    if found.identical:
-        return Bisection("alike", None, None, (), None, (), (f"{where}, all that was recorded, are bit for bit ours.",))
-    kl = "" if found.kl_mean is None else f", a KL divergence of {format_value(found.kl_mean)},"
-    words = (
-        f"{where} differ from our own run on path {model.path.name} by {format_value(found.rel_rms)} of their norm{kl} "
-        f"and in {found.top1_changed} most likely tokens; with no stage before them, whether that is more than "
-        "rounding cannot be known: record more stages."
-    )
-    return Bisection("undecided", site, None, (), None, (), (words,))

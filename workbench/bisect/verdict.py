@@ -72,7 +72,8 @@ class Bisection:
     """The answer: verdict, culprit, further culprits, and what it rests on.
 
     notes : what the answer does not cover, in sentences (a fault that this prompt does not show, ambiguity).
-    cells : how many cells the pair has; those in `checked` were run again.
+    cells : how many cells the pair has; those in `checked` were run again. cells_in_spans : those of a trace that were
+    not recorded, but lie between recorded ones that were checked.
     """
 
     verdict: Verdict
@@ -83,6 +84,12 @@ class Bisection:
     checked: tuple[Decomposition, ...]
     notes: tuple[str, ...] = ()
     cells: int | None = None
+    cells_in_spans: int = 0
+
+    @property
+    def covered(self) -> int:
+        """Cells that were checked, by themselves or inside a span."""
+        return len(self.checked) + self.cells_in_spans
 
     @property
     def differs(self) -> bool:
@@ -115,6 +122,7 @@ def bisection_json(answer: Bisection) -> dict[str, Any]:
         "others": [culprit_json(other) for other in answer.others],
         "floor": answer.floor,
         "cells_checked": len(answer.checked),
+        "cells_in_spans": answer.cells_in_spans,
         "cells_expected": answer.cells,
         "notes": list(answer.notes),
         "cells": [{"layer": cell.site.layer, "stage": cell.site.stage, **cell.to_json()} for cell in answer.checked],

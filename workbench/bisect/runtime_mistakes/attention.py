@@ -79,7 +79,7 @@ def attention_mistakes(q: Question) -> Iterator[Mistake]:
             predicted = attempt.attend(some)
             if len(some.rows) < len(heads.rows):
                 left, gap = (np.linalg.norm(q.y[some.rows] - x) for x in (predicted, q.right[some.rows]))
-                if left > _LEFT * gap:
+                if gap and left > _LEFT * gap:  # there is none where a mistake is only imagined
                     continue
                 predicted = attempt.attend(heads)
             grid = attempt.factor == "numerics"
