@@ -56,9 +56,10 @@ class Coverage:
         """What was checked through spans, and what was not; the most important comes last."""
         total, ends = len(self.cells), len(set(self.inside.values()))
         if self.in_spans:
+            spans = "a span that was" if ends == 1 else f"{ends} spans that were"
             yield (
-                f"{len(self.checked)} of {total} cells were recorded and checked; {self.in_spans} more lie in "
-                f"{ends} spans between them, which were checked by what comes out at their ends."
+                f"{len(self.checked)} of {total} cells were recorded and checked; {self.in_spans} more lie in {spans} "
+                "checked by what comes out at the end."
             )
         for stage, blur in self.blurred[_MOST_SENTENCES - 1 :: -1]:
             yield (
@@ -70,12 +71,10 @@ class Coverage:
         runs = list(_runs(self.cells, set(self.missing) - lost))
         for first, last in runs[_MOST_SENTENCES - 1 :: -1]:
             where = f"of {first}" if first == last else f"from {first} to {last}"
-            yield f"Nothing is known {where}: no stage behind could be checked; record more stages."
+            yield f"Nothing is known {where}: no later stage could be checked; record more stages."
         if self.missing:
-            yield (
-                f"{len(self.missing)} of {total} cells were not checked, so that nothing is broken cannot be said; "
-                f"the first is {min(self.missing, key=order)}."
-            )
+            first = min(self.missing, key=order)
+            yield f"Of {len(self.missing)} of {total} cells nothing is known, the first is {first}."
 
 
 def _exists(reader: Reader, site: Site) -> bool:

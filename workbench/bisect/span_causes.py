@@ -6,8 +6,9 @@ at the stage where it sits. A setting is wrong in every stage that uses it, so a
 kind, then into those of one layer, then into one alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -17,16 +18,16 @@ from workbench.bisect.diagnosis import AMBIGUOUS, not_finite, question_of, runne
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.recorded import Checked, Reader
 from workbench.bisect.runtime_mistakes.catalogue import mistakes
-from workbench.bisect.runtime_mistakes.mistake import FREE, NAMED, Mistake, Question, ranked
-from workbench.bisect.spans import Step, order
+from workbench.bisect.runtime_mistakes.mistake import FREE, NAMED, Mistake, Question
+from workbench.bisect.spans import Part, Span, Step, order
 from workbench.bisect.verdict import Culprit
 from workbench.metrics import format_value
 from workbench.stage_tensors import stage_tensors
 
 # Stages that one mistake concerns at once, those first that ports get wrong most.
 _KINDS: tuple[tuple[str, ...], ...] = (
-    ("qkv_bias",),
     ("q_post_rope", "k_post_rope"),
+    ("qkv_bias",),
     ("attention",),
     ("ffn_silu",),
     ("ffn_swigl",),
@@ -37,9 +38,11 @@ _KINDS: tuple[tuple[str, ...], ...] = (
     ("attn_norm", "ffn_norm", "final_norm"),
     *((stage,) for stage in ("qkv_matmul", "ffn_gate", "ffn_up", "embedding", "lm_head")),
 )
-_MOST_WORK = 1e11  # multiplications that are spent on looking for causes in all spans of a trace
-_LEAST_STAGE = 1e5  # that running any stage takes as long as
-_Key = tuple[tuple[str, ...], str, str]  # stages, cause, words
+_MOST_WORK = 2e10  # multiplications that are spent on looking for causes in all spans of a trace
+_ANY_STAGE = 1e6  # that running a stage takes as long as, however small
+_NOTHING = np.empty((0, 0))
+_Key = tuple[str, str]  # cause and words
+_Tried = tuple[bool, float, Mistake]  # whether it reproduces the end, what it leaves, and without what it predicts
 
 
 @dataclass(slots=True)
@@ -48,49 +51,59 @@ class SpanCauses:
 
     reader: Reader
     left: float = _MOST_WORK
-    found: list[_Key] = field(default_factory=list)
+    found: list[Mistake] = field(default_factory=list)
 
     def culprit(self, checked: Checked) -> Culprit:
         """The mistake that makes the recorded end of a span, or the end itself with a cause that is not known."""
         question = replace(question_of(self.reader, checked), rounding=0.0, restored=None)
         if not np.isfinite(question.y).all():
             return not_finite(question)
-        where = way_of(checked)
+        tried: list[_Tried] = []
         with np.errstate(all="ignore"):
-            tried = ranked(question, self._known(checked)) if self.found else []
-            if not (tried and tried[0][0]):
-                tried = ranked(question, self._all(checked, question))
+            for level in self._levels(checked, question):
+                tried += _outcomes(question, level)
+                if any(reproduces for reproduces, _, _ in tried):
+                    break
         size = float(np.linalg.norm(question.y)) or 1.0
-        if not (tried and tried[0][0]):
-            runner = runner_up(tried[0], size) if tried else None
-            words = f"{where}: the end is {_off(checked)}, and no known mistake in one kind of stage reproduces it"
-            return Culprit(checked.site, "graph", "unknown", words, None, question.gap / size, {}, runner)
-        _, left, best = tried[0]
-        self.found.append(_key(best))
-        words = f"{where}: {best.explanation}"
+        best, *others = [*_best_first(tried), None]
+        if best is not None and best[0]:
+            return self._named(checked, best, [entry for entry in others if entry is not None], size)
+        runner = None if best is None else runner_up(best, size)
+        words = f"{way_of(checked)}: the end is {_off(checked)}, and no known mistake in one place reproduces it"
+        return Culprit(checked.site, "graph", "unknown", words, None, question.gap / size, {}, runner)
+
+    def _named(self, checked: Checked, best: _Tried, others: list[_Tried], size: float) -> Culprit:
+        _, left, mistake = best
+        self.found.append(mistake)
+        words = f"{way_of(checked)}: {mistake.explanation}"
         most = AMBIGUOUS * max(left, 1e-12 * size)
-        close = [entry for entry in tried[1:] if entry[0] and entry[1] <= most and _place(entry[2]) != _place(best)]
+        close = dict.fromkeys(f"{other.site} {other.cause}" for same, off, other in others if same and off <= most)
+        close.pop(f"{mistake.site} {mistake.cause}", None)
         if close:
-            words += "; as well explained by " + ", ".join(f"{m.site} {m.cause}" for _, _, m in close[:2])
-        runner = next((runner_up(entry, size) for entry in tried[1:] if entry[2].cause != best.cause), None)
-        site = best.site or checked.site
-        return Culprit(site, best.factor, best.cause, words, best.tensor, left / size, whole_share(best), runner)
+            words += f"; {', '.join(list(close)[:2])} would explain it as well"
+        runner = next((runner_up(entry, size) for entry in others if entry[2].cause != mistake.cause), None)
+        site, shares = mistake.site or checked.site, whole_share(mistake)
+        return Culprit(site, mistake.factor, mistake.cause, words, mistake.tensor, left / size, shares, runner)
 
-    def _known(self, checked: Checked) -> Iterator[Mistake]:
+    def _levels(self, checked: Checked, question: Question) -> Iterator[Iterator[Mistake]]:
+        """What is tried together; the next only if nothing of it reproduces the end."""
+        steps = self._steps(checked)
+        yield self._known(checked, steps)
+        yield chain(_of_the_end(checked, question), self._in_places(checked, steps, _kinds(checked)))
+        sites = sorted(checked.span.inside, key=order)
+        layers = dict.fromkeys(site.layer for site in sites)
+        kinds = list(_kinds(checked))
+        yield self._in_places(
+            checked, steps, ([site for site in kind if site.layer == n] for n in layers for kind in kinds)
+        )
+        yield self._in_places(checked, steps, ([site] for kind in kinds for site in kind))
+
+    def _known(self, checked: Checked, steps: Mapping[Site, Step]) -> Iterator[Mistake]:
         """The mistakes that were found before, in all the stages of this span that could have them."""
-        steps = self._steps(checked)
-        for stages, cause, words in self.found:
-            place = frozenset(site for site in steps if site.stage in stages)
-            yield from (found for found in self._in(checked, steps, place) if _key(found)[1:] == (cause, words))
-
-    def _all(self, checked: Checked, question: Question) -> Iterator[Mistake]:
-        """Mistakes of the end, which was recorded, and of every stage that was not."""
-        for mistake in mistakes(question, imagined=True):
-            if mistake.rank != FREE and not mistake.rounded:
-                yield replace(mistake, site=mistake.site or checked.site)
-        steps = self._steps(checked)
-        for place in _places(checked):
-            yield from self._in(checked, steps, place)
+        for found in self.found:
+            kinds = (kind for kind in _KINDS if found.site is not None and found.site.stage in kind)
+            places = ([site for site in steps if site.stage in kind] for kind in kinds)
+            yield from (like for like in self._in_places(checked, steps, places, _key(found)))
 
     def _steps(self, checked: Checked) -> dict[Site, Step]:
         """All stages inside a span as they should be."""
@@ -103,21 +116,55 @@ class SpanCauses:
         checked.span.run(self.reader, listen)
         return steps
 
-    def _in(self, checked: Checked, steps: dict[Site, Step], place: frozenset[Site]) -> Iterator[Mistake]:
-        """Every mistake of the first of some stages, made in all of them, with the end that comes of it."""
-        if not place or self.left <= 0:
-            return
-        first = min(place, key=order)
-        work = _work(self.reader, checked)
-        for mistake in _imagined(self.reader, steps[first]):
-            self.left -= work
-            if self.left <= 0:
-                return
-            if np.array_equal(mistake.predicted, steps[first].y):
+    def _in_places(
+        self, checked: Checked, steps: Mapping[Site, Step], places: Iterable[list[Site]], only: _Key | None = None
+    ) -> Iterator[Mistake]:
+        """Every mistake of the first stage of a place, made in all of its stages, with the end that comes of it."""
+        values = {site: Part(step.y, step.rows) for site, step in steps.items()}
+        seen = set()
+        for place in places:
+            sites = [site for site in place if site in steps]
+            if not sites or tuple(sites) in seen:
                 continue
-            made = _Made(self.reader, place, first, mistake)
-            end = np.asarray(checked.span.run(self.reader, made).of(checked.rows), dtype=np.float64)
-            yield replace(mistake, predicted=end, site=mistake.site or first, exact=True)
+            seen.add(tuple(sites))
+            rest = checked.span.rest(sites[0], values)
+            for mistake in _imagined(self.reader, steps[sites[0]]):
+                self.left -= _work(self.reader, rest)
+                if self.left <= 0:
+                    return
+                if (only is None or _key(mistake) == only) and not np.array_equal(mistake.predicted, steps[sites[0]].y):
+                    made = _Made(self.reader, frozenset(sites), sites[0], mistake)
+                    end = rest.run(self.reader, made).of(checked.rows)
+                    yield replace(mistake, predicted=np.asarray(end, dtype=np.float64), exact=True)
+
+
+def _outcomes(question: Question, candidates: Iterable[Mistake]) -> Iterator[_Tried]:
+    """What becomes of every mistake; ends of many channels are not kept."""
+    for mistake in candidates:
+        left = float(np.linalg.norm(question.y - mistake.predicted))
+        if np.isfinite(left):
+            yield question.reproduces(mistake), left, replace(mistake, predicted=_NOTHING)
+
+
+def _best_first(tried: list[_Tried]) -> list[_Tried]:
+    """The most convincing first: of those that come about as close, the one that takes least, then the first tried."""
+    exact = [entry for entry in tried if entry[0]]
+    rank = min((entry[2].rank for entry in exact), default=0)
+    least = min((left for _, left, mistake in exact if mistake.rank == rank), default=0.0)
+
+    def key(entry: _Tried) -> tuple[bool, int, bool, float]:
+        reproduces, left, mistake = entry
+        close = reproduces and left <= AMBIGUOUS * least
+        return not reproduces, mistake.rank if reproduces else 0, not close, 0.0 if close else left
+
+    return sorted(tried, key=key)
+
+
+def _of_the_end(checked: Checked, question: Question) -> Iterator[Mistake]:
+    """Mistakes of the stage that was recorded; its inputs were not, so nothing is left free to fit them."""
+    for mistake in mistakes(question, imagined=True):
+        if mistake.rank != FREE and not mistake.rounded:
+            yield replace(mistake, site=mistake.site or checked.site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +182,10 @@ class _Made:
             return step.y
         made = self.mistake
         if step.site != self.first:
-            like = (found for found in _imagined(self.reader, step) if _key(found)[1:] == _key(made)[1:])
+            like = (found for found in _imagined(self.reader, step) if _key(found) == _key(made))
             found = next(like, None)
             return step.y if found is None else np.asarray(found.predicted, dtype=step.y.dtype)
         return np.asarray(made.predicted, dtype=step.y.dtype)
-
-
-def _place(mistake: Mistake) -> tuple[str, Site | None]:
-    return mistake.cause, mistake.site
 
 
 def way_of(checked: Checked) -> str:
@@ -160,10 +203,8 @@ def _off(checked: Checked) -> str:
 
 def _key(mistake: Mistake) -> _Key:
     """What two mistakes of different layers have in common if they are one."""
-    assert mistake.site is not None
-    stage = mistake.site.stage
-    stages = next((kind for kind in _KINDS if stage in kind), (stage,))
-    return stages, mistake.cause, mistake.explanation.replace(f"layers.{mistake.site.layer}.", "")
+    layer = "" if mistake.site is None else f"layers.{mistake.site.layer}."
+    return mistake.cause, mistake.explanation.replace(layer, "layers.") if layer else mistake.explanation
 
 
 def _imagined(reader: Reader, step: Step) -> Iterator[Mistake]:
@@ -176,23 +217,17 @@ def _imagined(reader: Reader, step: Step) -> Iterator[Mistake]:
             yield replace(mistake, site=mistake.site or step.site)
 
 
-def _places(checked: Checked) -> Iterator[frozenset[Site]]:
-    """Stages inside a span that a mistake may be in together, none twice."""
+def _kinds(checked: Checked) -> Iterator[list[Site]]:
+    """The stages inside a span that a mistake may concern at once, in execution order."""
     sites = sorted(checked.span.inside, key=order)
-    layers = sorted({site.layer for site in sites if site.layer is not None})
-    seen = set()
-    groups = [[site for site in sites if site.stage in kind] for kind in _KINDS]
-    groups += [[site for site in group if site.layer == layer] for layer in layers for group in groups]
-    for place in map(frozenset, (*groups, *([site] for group in groups for site in group))):
-        if place and place not in seen:
-            seen.add(place)
-            yield place
+    for kind in _KINDS:
+        yield [site for site in sites if site.stage in kind]
 
 
-def _work(reader: Reader, checked: Checked) -> float:
-    """Multiplications that a run through a span takes."""
+def _work(reader: Reader, span: Span) -> float:
+    """How long a run through a span takes, in multiplications."""
     total = 0.0
-    for site in checked.span.stages:
+    for site in span.stages:
         shapes = [reader.model.weight(name).shape for name in stage_tensors(site) if site.stage in MATMUL_INPUT]
-        total += _LEAST_STAGE + len(reader.tokens) * sum(float(np.prod(shape)) for shape in shapes)
+        total += _ANY_STAGE + len(reader.tokens) * sum(float(np.prod(shape)) for shape in shapes)
     return total

@@ -40,6 +40,7 @@ class Step(NamedTuple):
     inputs: Mapping[str, Array]
     layer: Mapping[str, Array]
     y: Array
+    rows: Rows
 
 
 Change = Callable[[Step], Array]  # what a stage gives on instead of its right output
@@ -93,19 +94,28 @@ class Span:
 
     def run(self, by: Arithmetic, change: Change = lambda step: step.y) -> Part:
         """The end as the model makes it of what was recorded. change : called for every stage, its answer goes on."""
-        parts = dict(self.start)
+        parts: dict[int | None, dict[str, Part]] = {}
+        for site, part in self.start.items():
+            parts.setdefault(site.layer, {})[site.stage] = part
         for site in self.stages:
-            read = {name: parts[origin] for name, origin in reads(site, by.model.config.num_hidden_layers).items()}
-            rows = _common(by.at(site), read)
+            own = parts.setdefault(site.layer, {})
+            origins = reads(site, by.model.config.num_hidden_layers).items()
+            read = {name: parts[origin.layer][origin.stage] for name, origin in origins}
+            rows = _common(len(by.at(site).tokens), read)
             inputs = {name: part.of(rows) for name, part in read.items()}
             y = evaluated(by, site, inputs)
             if y is None:
-                parts[site] = Part(inputs["qkv_matmul"], rows)
+                own[site.stage] = Part(inputs["qkv_matmul"], rows)
                 continue
-            layer = {at.stage: part.values for at, part in parts.items() if at.layer == site.layer}
-            same = {name: values for name, values in layer.items() if len(values) == len(rows)}
-            parts[site] = Part(change(Step(site, inputs, same | inputs, y)), rows)
-        return parts[self.end]
+            same = {name: part.values for name, part in own.items() if len(part.rows) == len(rows)}
+            own[site.stage] = Part(change(Step(site, inputs, same | inputs, y, rows)), rows)
+        return parts[self.end.layer][self.end.stage]
+
+    def rest(self, first: Site, before: Mapping[Site, Part]) -> "Span":
+        """The way from a stage inside on. before : what the stages before it give."""
+        inside = frozenset(site for site in self.inside if order(site) >= order(first))
+        done = {site: part for site, part in before.items() if site in self.inside and site not in inside}
+        return Span(self.end, {**self.start, **done}, inside)
 
     def floor(self, by: Arithmetic, rows: Rows) -> Values:
         """What rounding may do to every element of the end at some tokens, in the units that LIMIT counts."""
@@ -198,8 +208,9 @@ def order(site: Site) -> tuple[int, int]:
     return layer, STAGES.index(site.stage)
 
 
-def _common(at: At, read: Mapping[str, Part]) -> Rows:
-    rows = np.arange(len(at.tokens))
+def _common(count: int, read: Mapping[str, Part]) -> Rows:
+    rows = np.arange(count)
     for part in read.values():
-        rows = np.intersect1d(rows, part.rows)
+        if len(part.rows) < count:
+            rows = np.intersect1d(rows, part.rows)
     return rows

@@ -27,8 +27,8 @@ def bisect_trace(reader: Reader) -> Bisection:
         excuses.see(stage)
         coverage.see(stage)
     if not checked:
-        note = "no stage of the trace could be checked"
-        return Bisection("uncomparable", None, None, (), None, (), (note,), len(coverage.cells))
+        none = "no stage of the trace could be checked"
+        return Bisection("uncomparable", None, None, (), None, (), (none,), len(coverage.cells))
     verdict, culprits, note = _judged(reader, excuses, checked)
     if verdict not in ("divergent", "undecided"):
         _look_through(reader, excuses, coverage)

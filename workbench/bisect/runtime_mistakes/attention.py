@@ -111,6 +111,8 @@ def _scales(q: Question, some: Heads) -> Iterator[_Try]:
 def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
     """The score scale that comes closest, by golden-section search over its logarithm."""
     plain = q.config.head_dim**-0.5
+    if not q.gap:
+        return
 
     def gap(point: float) -> float:
         return float(np.linalg.norm(some.attend(float(np.exp(point))) - q.y[some.rows]))
