@@ -92,7 +92,7 @@ def _finite(value: Any) -> Any:  # noqa: ANN401
 def answer_text(answer: Answer, detail: Detail | None) -> str:
     """The answer for a reader: verdict first, then what it rests on."""
     pair, found = answer.pair, answer.bisection
-    lines = [_verdict(found), ""]
+    lines = [_verdict(answer), ""]
     for name, source, path in (("A", pair.a, answer.paths[0]), ("B", pair.b, answer.paths[1])):
         kind = source.format if isinstance(source, Artifact) else f"{printable(source.engine, 40)} trace"
         lines.append(_row(name, f"{printable(str(source.path))} ({kind}" + (f", path {path})" if path else ")")))
@@ -112,12 +112,16 @@ def answer_text(answer: Answer, detail: Detail | None) -> str:
     return "\n".join(lines)
 
 
-def _verdict(found: Bisection) -> str:
-    if found.verdict == "undecided" and found.first_divergent is None and found.cells is not None:
-        return f"UNDECIDED: nothing wrong was found, but only {found.covered} of {found.cells} cells were checked."
-    if found.culprit is None:
-        return _WORDS.get(found.verdict, found.verdict.upper())
-    return f"DIVERGENT at {found.culprit.site}: {found.culprit.cause} ({found.culprit.factor})."
+def _verdict(answer: Answer) -> str:
+    found = answer.bisection
+    if found.culprit is not None:
+        return f"DIVERGENT at {found.culprit.site}: {found.culprit.cause} ({found.culprit.factor})."
+    if found.verdict == "undecided" and found.first_divergent is None:
+        part = f"{answer.compared} cells" if found.cells is None else f"{found.covered} of {found.cells} cells"
+        return f"UNDECIDED: nothing wrong was found, but only {part} were checked."
+    if found.verdict == "alike" and answer.compared is not None:
+        return f"ALIKE: none of the {answer.compared} cells that both traces hold differs."
+    return _WORDS.get(found.verdict, found.verdict.upper())
 
 
 def _coverage(answer: Answer) -> str:

@@ -65,10 +65,10 @@ class SpanCauses:
                 if any(reproduces for reproduces, _, _ in tried):
                     break
         size = float(np.linalg.norm(question.y)) or 1.0
-        best, *others = [*_best_first(tried), None]
-        if best is not None and best[0]:
-            return self._named(checked, best, [entry for entry in others if entry is not None], size)
-        runner = None if best is None else runner_up(best, size)
+        ordered = _best_first(tried)
+        if ordered and ordered[0][0]:
+            return self._named(checked, ordered[0], ordered[1:], size)
+        runner = runner_up(ordered[0], size) if ordered else None
         words = f"{way_of(checked)}: the end is {_off(checked)}, and no known mistake in one place reproduces it"
         return Culprit(checked.site, "graph", "unknown", words, None, question.gap / size, {}, runner)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from kernels.stages import Site, execution_order
+from kernels.stages import LAST_STAGES, Site, execution_order
 from store.errors import StoreError
 from store.foreign import ForeignStage, ForeignTrace
 from workbench.bisect.verdict import Bisection, Verdict
@@ -20,7 +20,7 @@ def compare_traces(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | N
     """The verdict on two traces, and how many cells it rests on.
 
     tokens : those that went in, for traces that do not say. "alike" only if every stage that both hold has the same
-    bits; else "undecided", or "uncomparable" where nothing can be set side by side.
+    bits, the logits among them; else "undecided", or "uncomparable" where nothing can be set side by side.
     """
     try:
         a, b = _bound(a, b, tokens)
@@ -35,6 +35,9 @@ def compare_traces(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | N
         notes.append(f"{len(unlike)} cells hold unlike populations, the first is {unlike[0].site}: {unlike[0].note}.")
     if differing is None:
         verdict: Verdict = "alike" if compared and not unlike else "uncomparable"
+        if verdict == "alike" and compared[-1].site.stage != LAST_STAGES[-1]:
+            verdict = "undecided"
+            notes.insert(0, f"Both traces have the same bits up to {compared[-1].site}; beyond, nothing is known.")
         return Bisection(verdict, None, None, (), None, (), tuple(notes)), len(compared)
     return (
         Bisection("undecided", differing.site, None, (), None, (), (_first(differing), CANNOT_KNOW, *notes)),
