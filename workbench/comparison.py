@@ -97,7 +97,7 @@ class Comparison:
         return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
 
     def exit_code(self) -> int:
-        """0 all compared cells within the bands, the logits too, 1 some outside or another function, 2 not comparable."""
+        """0 all compared cells within the bands, the logits too, 1 some outside or another function, 2 not known."""
         if not self.counted[0]:
             return NOT_COMPARABLE
         if self.outside or DECIDING_SETTINGS & self.config_differences.keys():

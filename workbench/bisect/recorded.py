@@ -22,6 +22,9 @@ from workbench.bisect.runtime_mistakes.mistake import Values, units_off
 from workbench.bisect.spans import OVER_TOKENS, Part, Rows, Span, evaluated
 from workbench.bisect.verdict import LIMIT
 
+# Handed on as they are; an activation that no engine keeps is reckoned with where it is multiplied.
+_EXACT = ("embedding", "layer_output", "ffn_silu")
+
 
 class Recorded(Protocol):
     """What a bisection needs of a trace."""
@@ -68,7 +71,7 @@ class Checked:
     """A recorded stage y beside the right one, over the same tokens; inputs and known by stage, over those tokens.
 
     span : the way to it from what was recorded. rows : the tokens. spanned : it is judged by that whole way, not by
-    itself.
+    itself. behind_product : on the way there are products with weights, so nothing is known of what the stage read.
     """
 
     site: Site
@@ -80,6 +83,7 @@ class Checked:
     span: Span
     rows: Rows
     spanned: bool = False
+    behind_product: bool = False
 
     @property
     def off(self) -> float:
@@ -105,13 +109,11 @@ class Checked:
 class _Value:
     """A stage's values and where they come from.
 
-    products : how many products lie between them and what was recorded; one may round otherwise than the engine's.
     start, inside : the recorded stages that they follow from, and what was computed on the way, themselves included.
     """
 
     part: Part
     start: Mapping[Site, Part]
-    products: int = 0
     inside: frozenset[Site] = frozenset()
 
 
@@ -121,14 +123,6 @@ class _Known:
 
     count: int
     values: dict[str, _Value] = field(default_factory=dict)
-
-    def products_before(self, stage: str) -> int:
-        """Products that had to be computed for what a stage reads."""
-        return max((self.values[name].products for name in inputs_of(stage)), default=0)
-
-    def tells(self, stage: str) -> bool:
-        """Whether the inputs of a stage are known well enough to judge it by itself."""
-        return self.products_before(stage) == 0
 
     def way(self, site: Site) -> Span:
         """The way to a stage whose inputs are known."""
@@ -140,10 +134,10 @@ class _Known:
         """Keep the value of a stage that was recorded."""
         self.values[site.stage] = _Value(part, {site: part})
 
-    def compute(self, site: Site, part: Part, product: bool) -> None:
+    def compute(self, site: Site, part: Part) -> None:
         """Keep the value of a stage that was computed from what is known."""
-        way, products = self.way(site), self.products_before(site.stage) + product
-        self.values[site.stage] = _Value(part, way.start, products, way.inside | {site})
+        way = self.way(site)
+        self.values[site.stage] = _Value(part, way.start, way.inside | {site})
 
     def common(self, names: tuple[str, ...]) -> Rows:
         """Tokens that all of the named stages have."""
@@ -174,7 +168,7 @@ def recorded_stages(reader: Reader) -> Iterator[Checked]:
                 yield from _beside(reader, site, known, recorded, computed)
             known.record(site, recorded)
         elif computed is not None:
-            known.compute(site, computed, site.stage in MATMUL_INPUT)
+            known.compute(site, computed)
 
 
 def _next_layer(known: _Known) -> _Known:
@@ -221,12 +215,19 @@ def _beside(reader: Reader, site: Site, known: _Known, recorded: Part, computed:
     inputs = {name: known.at(name, rows) for name in inputs_of(site.stage)}
     others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
     y, right, way = recorded.of(rows), computed.of(rows), known.way(site)
-    if not known.tells(site.stage):
-        if site not in reader.floors:
-            reader.floors[site] = way.floor(reader, rows)
-        yield Checked(site, inputs, others, y, right, reader.floors[site], way, rows, spanned=True)
-        return
-    yield Checked(site, inputs, others, y, right, reader.noise(site, inputs, right), way, rows)
+    spanned = any(_rounds(reader, inner) for inner in way.inside)
+    if spanned and site not in reader.floors:
+        reader.floors[site] = way.floor(reader, rows)
+    noise = reader.floors[site] if spanned else reader.noise(site, inputs, right)
+    product = any(inner.stage in MATMUL_INPUT for inner in way.inside)
+    yield Checked(site, inputs, others, y, right, noise, way, rows, spanned, product)
+
+
+def _rounds(reader: Reader, site: Site) -> bool:
+    """Whether computing a stage anew rounds otherwise than the engine did, so that what reads it is no longer exact."""
+    if site.stage == "qkv_bias":
+        return any(reader.at(site).has(f"self_attn.{letter}_proj.bias") for letter in "qkv")
+    return site.stage not in _EXACT
 
 
 def _without_bias(reader: Reader, site: Site, known: _Known, computed: Part) -> Checked | None:

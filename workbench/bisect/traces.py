@@ -90,11 +90,9 @@ def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
     spans = SpanCauses(reader)
     for stage in recorded_stages(reader):
         if stage.wrong and stage.site not in excuses.rounded:
-            found = (
-                [spans.culprit(_with_cost(reader, excuses, stage))]
-                if stage.spanned
-                else diagnose(reader, stage, bool(excuses.rounded))
-            )
+            found = [] if stage.behind_product else diagnose(reader, stage, bool(excuses.rounded))
+            if stage.spanned and all(culprit.cause == "unknown" for culprit in found):
+                found = [spans.culprit(_with_cost(reader, excuses, stage))]
             for culprit in found:
                 if not any(_same_mistake(culprit, known) for known in culprits):
                     culprits.append(culprit)
