@@ -141,7 +141,9 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
     yield _row("why", printable(culprit.explanation, 1000))
     if culprit.residual is not None:
         yield _row("left over", f"{format_value(culprit.residual)} of the norm, after that cause")
-    cell = next((cell for cell in found.checked if cell.site == culprit.site), None)
+    if culprit.shown_at is not None:
+        yield _row("shown at", f"{culprit.shown_at}; {culprit.site} was not recorded")
+    cell = next((cell for cell in found.checked if cell.site == culprit.measured_at), None)
     if cell is not None:
         yield from _measured(cell)
     known = {name: share for name, share in culprit.shares.items() if finite(share) is not None}

@@ -74,7 +74,7 @@ class Coverage:
             yield f"Nothing is known {where}: no later stage could be checked; record more stages."
         if self.missing:
             first = min(self.missing, key=order)
-            yield f"Of {len(self.missing)} of {total} cells nothing is known, the first is {first}."
+            yield f"Nothing is known of {len(self.missing)} of {total} cells, the first is {first}."
 
 
 def _exists(reader: Reader, site: Site) -> bool:

@@ -83,7 +83,8 @@ class SpanCauses:
             words += f"; {', '.join(list(close)[:2])} would explain it as well"
         runner = next((runner_up(entry, size) for entry in others if entry[2].cause != mistake.cause), None)
         site, shares = mistake.site or checked.site, whole_share(mistake)
-        return Culprit(site, mistake.factor, mistake.cause, words, mistake.tensor, left / size, shares, runner)
+        shown = None if site == checked.site else checked.site
+        return Culprit(site, mistake.factor, mistake.cause, words, mistake.tensor, left / size, shares, runner, shown)
 
     def _levels(self, checked: Checked, question: Question) -> Iterator[Iterator[Mistake]]:
         """What is tried together; the next only if nothing of it reproduces the end."""

@@ -32,9 +32,11 @@ def bisect_trace(reader: Reader) -> Bisection:
     verdict, culprits, note = _judged(reader, excuses, checked)
     if verdict not in ("divergent", "undecided"):
         _look_through(reader, excuses, coverage)
-        verdict = "undecided" if coverage.missing else verdict
-    notes = (*coverage.sentences(), *((note,) if note else ()))
-    found = _answer(verdict, culprits, checked, notes)
+    reasons, known = [note] if note else [], [*coverage.sentences()]
+    notes = [*known, *reasons]  # the reason of an answer is the last of them
+    if coverage.missing and verdict not in ("divergent", "undecided"):
+        verdict, notes = "undecided", [*reasons, *known]
+    found = _answer(verdict, culprits, checked, tuple(notes))
     return replace(found, cells=len(coverage.cells), cells_in_spans=coverage.in_spans)
 
 
@@ -76,7 +78,8 @@ def _answer(
     """The answer; where it is undecided, the first of the culprits tells where the difference begins."""
     first = culprits[0] if culprits else None
     site = None if first is None else first.site
-    floor = next((cell.floor for cell in checked if cell.site == site), max(cell.floor for cell in checked))
+    accuser = None if first is None else first.measured_at
+    floor = next((cell.floor for cell in checked if cell.site == accuser), max(cell.floor for cell in checked))
     if verdict != "divergent":
         return Bisection(verdict, site, None, (), floor, tuple(checked), notes)
     return Bisection(verdict, site, first, tuple(culprits[1:]), floor, tuple(checked), notes)

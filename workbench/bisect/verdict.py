@@ -55,7 +55,7 @@ class Decomposition:
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The first cell that is really wrong."""
+    """The first cell that is really wrong. shown_at : the recorded stage that shows it, where it was not recorded."""
 
     site: Site
     factor: Factor
@@ -65,6 +65,12 @@ class Culprit:
     residual: float | None = None
     shares: dict[str, float | None] = field(default_factory=dict)
     runner_up: dict[str, Any] | None = None
+    shown_at: Site | None = None
+
+    @property
+    def measured_at(self) -> Site:
+        """The checked cell that accuses it."""
+        return self.shown_at or self.site
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,7 @@ class Bisection:
 
 def culprit_json(culprit: Culprit) -> dict[str, Any]:
     """A culprit as `bisect --json` prints it."""
+    shown = culprit.shown_at
     return {
         "layer": culprit.site.layer,
         "stage": culprit.site.stage,
@@ -109,6 +116,7 @@ def culprit_json(culprit: Culprit) -> dict[str, Any]:
         "residual": culprit.residual,
         "shares": culprit.shares,
         "runner_up": culprit.runner_up,
+        "shown_at": None if shown is None else {"layer": shown.layer, "stage": shown.stage},
     }
 
 
