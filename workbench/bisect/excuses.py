@@ -30,7 +30,7 @@ _EMBEDDING = Site(None, "embedding")
 _COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
 _ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
 _UNNAMED = ("unknown", "corrupted_blocks")
-_PART = 3.0  # times as much may a part of an end be off, of whose weights few take part
+PART = 3.0  # times as much may a part of an end be off, of whose weights few take part
 _CHAOS = 0.6  # of all norms and additions, of a trace that contradicts itself
 
 
@@ -77,7 +77,8 @@ class Excuses:
         layers = self.reader.model.config.num_hidden_layers
         others = {site: parts for site, parts in self.products.items() if site != _EMBEDDING}
         least = _WITNESSED if _EMBEDDING in sites else _SIGNATURE
-        many = len(sites - {_EMBEDDING}) >= max(1, min(least * len(others), len(others) - 2))
+        exceptions = 0 if any(len(parts) > 1 for parts in others.values()) else 2  # a span has one that differs
+        many = len(sites - {_EMBEDDING}) >= max(1, min(least * len(others), len(others) - exceptions))
         return many and sum(map(len, others.values())) > layers
 
     def excuse(self, culprit: Culprit) -> bool:
@@ -135,7 +136,7 @@ def _span_in_cost(reader: Reader, stage: Checked) -> bool:
     left = stage.y.astype(np.float64) - stage.right
     least = _LEAST * LIMIT / _MOST * float(np.linalg.norm(cost))
     whole = float(np.sqrt(np.square(left / (stage.noise + cost)).mean()))
-    return least <= float(np.linalg.norm(left)) and whole <= LIMIT >= units_off(left, stage.noise + _PART * cost)
+    return least <= float(np.linalg.norm(left)) and whole <= LIMIT >= units_off(left, stage.noise + PART * cost)
 
 
 def span_cost(reader: Reader, stage: Checked) -> Values:

@@ -11,7 +11,7 @@ import numpy as np
 
 from workbench.bisect.coverage import Coverage
 from workbench.bisect.diagnosis import diagnose
-from workbench.bisect.excuses import Excuses, span_cost
+from workbench.bisect.excuses import PART, Excuses, span_cost
 from workbench.bisect.recorded import Checked, Reader, recorded_stages
 from workbench.bisect.span_causes import SpanCauses
 from workbench.bisect.span_sight import blur_of
@@ -67,9 +67,9 @@ def _look_through(reader: Reader, excuses: Excuses, coverage: Coverage) -> None:
                 coverage.blur(stage, blur)
 
 
-def _with_cost(reader: Reader, excuses: Excuses, stage: Checked) -> Checked:
+def _with_cost(reader: Reader, excuses: Excuses, stage: Checked, times: float = 1.0) -> Checked:
     """The stage with what rounding of the weights may add, where that is what the trace has."""
-    return replace(stage, noise=stage.noise + span_cost(reader, stage)) if excuses.rounded else stage
+    return replace(stage, noise=stage.noise + times * span_cost(reader, stage)) if excuses.rounded else stage
 
 
 def _answer(
@@ -95,7 +95,7 @@ def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
         if stage.wrong and stage.site not in excuses.rounded:
             found = [] if stage.behind_product else diagnose(reader, stage, bool(excuses.rounded))
             if stage.spanned and all(culprit.cause == "unknown" for culprit in found):
-                found = [spans.culprit(_with_cost(reader, excuses, stage))]
+                found = [spans.culprit(_with_cost(reader, excuses, stage, PART))]
             for culprit in found:
                 if not any(_same_mistake(culprit, known) for known in culprits):
                     culprits.append(culprit)
