@@ -69,7 +69,8 @@ class SpanCauses:
         if ordered and ordered[0][0]:
             return self._named(checked, ordered[0], ordered[1:], size)
         runner = runner_up(ordered[0], size) if ordered else None
-        words = f"{way_of(checked)}: the end is {_off(checked)}, and no known mistake in one place reproduces it"
+        what = "no known mistake in one place" if self.left > 0 else "none of the known mistakes that were tried"
+        words = f"{way_of(checked)}: the end is {_off(checked)}, and {what} reproduces it"
         return Culprit(checked.site, "graph", "unknown", words, None, question.gap / size, {}, runner)
 
     def _named(self, checked: Checked, best: _Tried, others: list[_Tried], size: float) -> Culprit:
@@ -104,7 +105,7 @@ class SpanCauses:
         for found in self.found:
             kinds = (kind for kind in _KINDS if found.site is not None and found.site.stage in kind)
             places = ([site for site in steps if site.stage in kind] for kind in kinds)
-            yield from (like for like in self._in_places(checked, steps, places, _key(found)))
+            yield from self._in_places(checked, steps, places, _key(found))
 
     def _steps(self, checked: Checked) -> dict[Site, Step]:
         """All stages inside a span as they should be."""
@@ -130,13 +131,14 @@ class SpanCauses:
             seen.add(tuple(sites))
             rest = checked.span.rest(sites[0], values)
             for mistake in _imagined(self.reader, steps[sites[0]]):
+                if only not in (None, _key(mistake)) or np.array_equal(mistake.predicted, steps[sites[0]].y):
+                    continue
                 self.left -= _work(self.reader, rest)
                 if self.left <= 0:
                     return
-                if (only is None or _key(mistake) == only) and not np.array_equal(mistake.predicted, steps[sites[0]].y):
-                    made = _Made(self.reader, frozenset(sites), sites[0], mistake)
-                    end = rest.run(self.reader, made).of(checked.rows)
-                    yield replace(mistake, predicted=np.asarray(end, dtype=np.float64), exact=True)
+                made = _Made(self.reader, frozenset(sites), sites[0], mistake)
+                end = rest.run(self.reader, made).of(checked.rows)
+                yield replace(mistake, predicted=np.asarray(end, dtype=np.float64), exact=True)
 
 
 def _outcomes(question: Question, candidates: Iterable[Mistake]) -> Iterator[_Tried]:

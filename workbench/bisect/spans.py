@@ -109,6 +109,8 @@ class Span:
                 continue
             same = {name: part.values for name, part in own.items() if len(part.rows) == len(rows)}
             own[site.stage] = Part(change(Step(site, inputs, same | inputs, y, rows)), rows)
+            if site.stage == "layer_output":  # all that the next layer reads
+                parts[site.layer] = {site.stage: own[site.stage]}
         return parts[self.end.layer][self.end.stage]
 
     def rest(self, first: Site, before: Mapping[Site, Part]) -> "Span":
