@@ -128,8 +128,8 @@ class Comparison:
         compared, expected = self.counted
         if compared:
             raise WorkbenchError(
-                f"{compared} of {expected} cells were compared and {LAST_STAGES[-1]} is not among them: what comes out "
-                "is not known; record it too"
+                f"{compared} of {expected} cells were compared, and {LAST_STAGES[-1]} is not there on both sides: what "
+                "comes out is not known; record it too"
             )
         notes = Counter(cell.note for cell in self.cells if cell.status == "unmeasured")
         why = f" ({notes.most_common(1)[0][0]})" if notes else ""
@@ -169,6 +169,8 @@ class Comparison:
         lines = [
             f"{compared} of {expected} cells compared over {self.scope.label(len(self.a.tokens))}: {', '.join(parts)}."
         ]
+        if self._open_end:
+            lines.append(f"{LAST_STAGES[-1]} is not there on both sides: what comes out is not known.")
         for metric in self.judges:
             low, high = metric.band or (-math.inf, math.inf)
             band = f"{metric.label} {format_value(low)} to {format_value(high)}"
