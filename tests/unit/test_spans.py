@@ -134,6 +134,22 @@ def test_a_mistake_between_recorded_stages_is_found_where_it_sits(kind, kept):
         assert found.culprit.site.stage == site.stage
 
 
+def test_a_model_without_biases_has_spans_as_well():
+    model = random_model("llama")
+    config = replace(model.config, rope_theta=1e6)
+    stages = dict(forward(Mixed(model, config), TOKENS, numeric_path("f32")))
+    wrong = check(model, some(stages, SUBSETS["hidden states"]))
+    assert (wrong.verdict, wrong.culprit.site, wrong.culprit.cause) == (
+        "divergent",
+        Site(0, "q_post_rope"),
+        "rope_theta",
+    )
+    name = "model.layers.1.self_attn.o_proj.weight"
+    turned = with_weight(model, name, model.values()[name].T)
+    stages = some(dict(forward(turned, TOKENS, numeric_path("f32"))), SUBSETS["hidden states"])
+    assert check(model, stages).culprit.site == Site(1, "attn_out")
+
+
 @pytest.mark.parametrize("kept", SUBSETS)
 @pytest.mark.parametrize("name", ["qwen2", "llama"])
 def test_a_right_engine_stays_right_however_little_it_shows(name, kept):

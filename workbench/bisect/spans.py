@@ -114,8 +114,8 @@ class Span:
         return parts[self.end.layer][self.end.stage]
 
     def rest(self, first: Site, before: Mapping[Site, Part]) -> "Span":
-        """The way from a stage inside on. before : what the stages before it give."""
-        inside = frozenset(site for site in self.inside if order(site) >= order(first))
+        """The way from a stage inside on. before : what the stages before it give, those that the model has."""
+        inside = frozenset(site for site in self.inside if order(site) >= order(first) or site not in before)
         done = {site: part for site, part in before.items() if site in self.inside and site not in inside}
         return Span(self.end, {**self.start, **done}, inside)
 
