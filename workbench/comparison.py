@@ -9,7 +9,7 @@ from typing import Any
 
 from kernels.errors import WorkbenchError
 from kernels.measures import Measures
-from kernels.stages import LAYER_STAGES, STAGES, Site
+from kernels.stages import LAST_STAGES, LAYER_STAGES, STAGES, Site
 from store.run import RunRecord
 from store.text import printable
 from workbench.cells import Cell, cell_json
@@ -104,12 +104,17 @@ class Comparison:
         return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
 
     def exit_code(self) -> int:
-        """0 all compared cells within the bands, 1 some outside or another function configured, 2 not comparable."""
+        """0 all compared cells within the bands, the logits too, 1 some outside or another function, 2 not known."""
         if not self.counted[0]:
             return NOT_COMPARABLE
         if self.outside or DECIDING_SETTINGS & self.config_differences.keys():
             return DIFFERENT
-        return NOT_COMPARABLE if self.uncomparable else ALIKE
+        return NOT_COMPARABLE if self.uncomparable or self._open_end else ALIKE
+
+    @property
+    def _open_end(self) -> bool:
+        """Whether a side does not hold the last stage, so that nothing is known of what comes out."""
+        return any(cell.site.stage == LAST_STAGES[-1] and cell.status == "unmeasured" for cell in self.cells)
 
     def require_scope(self) -> None:
         """Raise WorkbenchError if the scope is a token that the runs do not have."""
@@ -126,6 +131,12 @@ class Comparison:
             raise WorkbenchError(
                 f"{len(self.uncomparable)} of {self.counted[1]} cells are not comparable, "
                 f"the first is {cell.site}: {cell.note}"
+            )
+        compared, expected = self.counted
+        if compared:
+            raise WorkbenchError(
+                f"{compared} of {expected} cells were compared, and {LAST_STAGES[-1]} is not there on both sides: what "
+                "comes out is not known; record it too"
             )
         notes = Counter(cell.note for cell in self.cells if cell.status == "unmeasured")
         why = f" ({notes.most_common(1)[0][0]})" if notes else ""
@@ -165,6 +176,8 @@ class Comparison:
         lines = [
             f"{compared} of {expected} cells compared over {self.scope.label(len(self.a.tokens))}: {', '.join(parts)}."
         ]
+        if self._open_end:
+            lines.append(f"{LAST_STAGES[-1]} is not there on both sides: what comes out is not known.")
         for metric in self.judges:
             low, high = metric.band or (-math.inf, math.inf)
             band = f"{metric.label} {format_value(low)} to {format_value(high)}"

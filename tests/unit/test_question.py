@@ -230,16 +230,20 @@ def test_a_trace_without_shapes_is_measured_by_its_tokens(place):
     assert ask(place / "aprt", place / "aprt").bisection.verdict == "uncomparable"
 
 
-def test_logits_alone_decide_nothing_unless_they_are_the_same(place, tmp_path):
+def test_logits_alone_are_the_end_of_the_whole_model(place, tmp_path):
     model = open_artifact(place / "hf")
     ours = run(model, TOKENS, "ggml")[Site(None, "lm_head")][-1]
     np.array(TOKENS, "<i4").tofile(tmp_path / "llamacpp-m-tokens.bin")
     ours.astype("<f4").tofile(tmp_path / "llamacpp-m.bin")
-    assert ask(place / "hf", tmp_path / "llamacpp-m.bin").bisection.verdict == "alike"
+    same = ask(place / "hf", tmp_path / "llamacpp-m.bin").bisection
+    assert (same.verdict, same.cells_in_spans, same.cells) == ("alike", 34, 35)
     (ours * np.float32(1.01)).astype("<f4").tofile(tmp_path / "llamacpp-m.bin")
-    answer = ask(tmp_path / "llamacpp-m.bin", place / "hf")
-    assert (answer.bisection.verdict, answer.bisection.first_divergent) == ("undecided", Site(None, "lm_head"))
-    assert "at token positions 6 differ from our own run on path ggml by 0.01 of their norm" in reason(answer)
+    answer = ask(tmp_path / "llamacpp-m.bin", place / "hf")  # attention in half precision, for nothing says otherwise
+    assert (answer.bisection.verdict, answer.bisection.cells_in_spans) == ("undecided", 0)
+    assert "Nothing is known of 34 of 35 cells, the first is embedding" in reason(answer)
+    (ours * np.float32(2)).astype("<f4").tofile(tmp_path / "llamacpp-m.bin")
+    wrong = ask(place / "hf", tmp_path / "llamacpp-m.bin").bisection
+    assert (wrong.verdict, wrong.culprit.site, wrong.culprit.cause) == ("divergent", Site(None, "lm_head"), "scaled")
     assert ask(place / "hf", place / "logits.npz").bisection.verdict == "uncomparable"  # of which token it is not said
 
 

@@ -89,7 +89,7 @@ def _finite(value: Any) -> Any:  # noqa: ANN401
 def answer_text(answer: Answer, detail: Detail | None) -> str:
     """The answer for a reader: verdict first, then what it rests on."""
     pair, found = answer.pair, answer.bisection
-    lines = [_verdict(found), ""]
+    lines = [_verdict(answer), ""]
     for name, source, path in (("A", pair.a, answer.paths[0]), ("B", pair.b, answer.paths[1])):
         kind = source.format if isinstance(source, Artifact) else f"{printable(source.engine, 40)} trace"
         lines.append(_row(name, f"{printable(str(source.path))} ({kind}" + (f", path {path})" if path else ")")))
@@ -109,10 +109,16 @@ def answer_text(answer: Answer, detail: Detail | None) -> str:
     return "\n".join(lines)
 
 
-def _verdict(found: Bisection) -> str:
-    if found.culprit is None:
-        return _WORDS.get(found.verdict, found.verdict.upper())
-    return f"DIVERGENT at {found.culprit.site}: {found.culprit.cause} ({found.culprit.factor})."
+def _verdict(answer: Answer) -> str:
+    found = answer.bisection
+    if found.culprit is not None:
+        return f"DIVERGENT at {found.culprit.site}: {found.culprit.cause} ({found.culprit.factor})."
+    if found.verdict == "undecided" and found.first_divergent is None:
+        part = f"{answer.compared} cells" if found.cells is None else f"{found.covered} of {found.cells} cells"
+        return f"UNDECIDED: nothing wrong was found, but only {part} were checked."
+    if found.verdict == "alike" and answer.compared is not None:
+        return f"ALIKE: none of the {answer.compared} cells that both traces hold differs."
+    return _WORDS.get(found.verdict, found.verdict.upper())
 
 
 def _coverage(answer: Answer) -> str:
@@ -120,7 +126,8 @@ def _coverage(answer: Answer) -> str:
         return f"no cell; {answer.compared} cells of two traces were compared"
     checked, cells = answer.bisection.checked, answer.bisection.cells
     stop = f", in execution order up to {checked[-1].site}" if checked else ""
-    return f"{len(checked)}{'' if cells is None else f' of {cells}'} cells{stop}"
+    inside = f", {answer.bisection.cells_in_spans} more inside spans" if answer.bisection.cells_in_spans else ""
+    return f"{len(checked)}{'' if cells is None else f' of {cells}'} cells{inside}{stop}"
 
 
 def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
@@ -131,7 +138,9 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
     yield _row("why", printable(culprit.explanation, 1000))
     if culprit.residual is not None:
         yield _row("left over", f"{format_value(culprit.residual)} of the norm, after that cause")
-    cell = next((cell for cell in found.checked if cell.site == culprit.site), None)
+    if culprit.shown_at is not None:
+        yield _row("shown at", f"{culprit.shown_at}; {culprit.site} was not recorded")
+    cell = next((cell for cell in found.checked if cell.site == culprit.measured_at), None)
     if cell is not None:
         yield from _measured(cell)
     known = {name: share for name, share in culprit.shares.items() if finite(share) is not None}

@@ -19,7 +19,7 @@ from workbench.bisect.weight_check import row_chunks
 
 # Times what rounding the weights costs: a whole stage, and a single channel, whose few tokens tell less.
 _SURELY, _PERHAPS = 2.0, 6.0
-_AMBIGUOUS = 3.0  # another mistake that leaves less than this many times as much explains the record as well
+AMBIGUOUS = 3.0  # another mistake that leaves less than this many times as much explains the record as well
 
 
 def diagnose(reader: Reader, checked: Checked, rounded: bool = False) -> list[Culprit]:
@@ -34,7 +34,7 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False) -> list[Cu
         most = _SURELY * float(np.linalg.norm(cost)) + LIMIT * float(np.linalg.norm(question.noise))
         question = replace(question, noise=question.noise + _PERHAPS / LIMIT * cost, most=most)
     if not np.isfinite(question.y).all():
-        return [_not_finite(question)]
+        return [not_finite(question)]
     whole = _culprit(question)
     if whole.factor != "weights" or question.stage not in ("qkv_matmul", "qkv_bias"):
         return [whole]
@@ -57,16 +57,16 @@ def _culprit(question: Question) -> Culprit:
     tried = ranked(question, mistakes(question))
     size = float(np.linalg.norm(question.y)) or 1.0
     if not tried or not tried[0][0]:
-        runner = _runner(tried[0], size) if tried else None
+        runner = runner_up(tried[0], size) if tried else None
         return _unknown(question, size, runner)
     _, left, best = tried[0]
     site = best.site or question.site
     other = next((entry for entry in tried[1:] if entry[2].cause != best.cause), None)
     words = best.explanation
-    if other is not None and other[0] and other[1] <= _AMBIGUOUS * max(left, 1e-12 * size):
+    if other is not None and other[0] and other[1] <= AMBIGUOUS * max(left, 1e-12 * size):
         words += f"; {other[2].cause} would explain it as well ({other[2].explanation})"
-    runner = None if other is None else _runner(other, size)
-    return Culprit(site, best.factor, best.cause, words, best.tensor, left / size, _whole(best), runner)
+    runner = None if other is None else runner_up(other, size)
+    return Culprit(site, best.factor, best.cause, words, best.tensor, left / size, whole_share(best), runner)
 
 
 def question_of(reader: Reader, checked: Checked) -> Question:
@@ -81,11 +81,11 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     known = {name: np.asarray(x, dtype=np.float64) for name, x in checked.known.items()}
     y, right = (np.asarray(x, dtype=np.float64) for x in (checked.y, checked.right))
     unit = reader.attention_unit if checked.site.stage == "attention" else reader.unit
-    restored = _restored(reader, checked.site, wide, len(y))
+    restored = cost_of_storage(reader, checked.site, wide, len(y))
     return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, unit)
 
 
-def _restored(reader: Reader, site: Site, inputs: Mapping[str, Values], count: int) -> Values | None:
+def cost_of_storage(reader: Reader, site: Site, inputs: Mapping[str, Values], count: int) -> Values | None:
     """What storing the stage's weights once more in their own formats may add to every element of the output."""
     model = reader.model
     names = [name for name in tensors_of(site) if name in model and not name.endswith("o_proj.bias")]
@@ -105,7 +105,8 @@ def _restored(reader: Reader, site: Site, inputs: Mapping[str, Values], count: i
     return np.asarray(x / size * next(widths))
 
 
-def _not_finite(question: Question) -> Culprit:
+def not_finite(question: Question) -> Culprit:
+    """A stage of which some values are NaN or infinite."""
     count = int((~np.isfinite(question.y)).sum())
     words = f"{count} of {question.y.size} values are NaN or infinite, which its inputs do not explain"
     return Culprit(question.site, "graph", "unknown", words)
@@ -135,10 +136,12 @@ def _tensor_of(question: Question, wrong: Array) -> str:
     return question.tensors[0]
 
 
-def _runner(entry: tuple[bool, float, Mistake], size: float) -> dict[str, Any]:
+def runner_up(entry: tuple[bool, float, Mistake], size: float) -> dict[str, Any]:
+    """A mistake that was tried, as a culprit tells of the next best."""
     return {"cause": entry[2].cause, "residual": entry[1] / size, "reproduces": entry[0]}
 
 
-def _whole(mistake: Mistake) -> dict[str, float | None]:
+def whole_share(mistake: Mistake) -> dict[str, float | None]:
+    """The shares of the factors where one mistake is all there is."""
     shares: dict[str, float | None] = dict.fromkeys(("input", "weights", "numerics", "config", "graph"), 0.0)
     return shares | {mistake.factor: 1.0}

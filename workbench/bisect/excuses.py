@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernels.stages import Site
+from workbench.bisect.diagnosis import cost_of_storage
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.recorded import Checked, Reader
+from workbench.bisect.runtime_mistakes.mistake import Values, units_off
+from workbench.bisect.spans import Step
 from workbench.bisect.steps import Stored
 from workbench.bisect.verdict import LIMIT, Culprit, Verdict
 from workbench.bisect.weight_check import row_chunks
@@ -27,6 +30,7 @@ _EMBEDDING = Site(None, "embedding")
 _COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
 _ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
 _UNNAMED = ("unknown", "corrupted_blocks")
+PART = 3.0  # times as much may a part of an end be off, of whose weights few take part
 _CHAOS = 0.6  # of all norms and additions, of a trace that contradicts itself
 
 
@@ -36,19 +40,23 @@ class Excuses:
 
     reader: Reader
     stages: list[Site] = field(default_factory=list)
-    products: list[Site] = field(default_factory=list)
+    products: dict[Site, tuple[Site, ...]] = field(default_factory=dict)
     wrong: dict[Site, float] = field(default_factory=dict)
     in_cost: dict[Site, bool] = field(default_factory=dict)
 
     def see(self, stage: Checked) -> None:
-        """Take note of a stage."""
-        self.stages.append(stage.site)
-        if stage.site.stage in _STORED:
-            self.products.append(stage.site)
+        """Take note of a stage; a span is all the products that lie within."""
+        sites = stage.span.stages if stage.spanned else (stage.site,)
+        products = tuple(site for site in sites if site.stage in _STORED)
+        if not stage.spanned:
+            self.stages.append(stage.site)
+        if products:
+            self.products[stage.site] = products
         if stage.wrong:
             self.wrong[stage.site] = stage.relative
-            if stage.site.stage in _STORED:
-                self.in_cost[stage.site] = _in_cost(stage, storage_cost(self.reader, stage))
+            if products:
+                within_cost = _span_in_cost if stage.spanned else _in_cost
+                self.in_cost[stage.site] = within_cost(self.reader, stage)
 
     @property
     def rounded(self) -> set[Site]:
@@ -67,13 +75,15 @@ class Excuses:
     def _common(self, sites: set[Site]) -> bool:
         """Whether so many products cannot have it by chance; the embedding, which nothing else rounds, is a witness."""
         layers = self.reader.model.config.num_hidden_layers
-        products = [site for site in self.products if site.stage in MATMUL_INPUT]
+        others = {site: parts for site, parts in self.products.items() if site != _EMBEDDING}
         least = _WITNESSED if _EMBEDDING in sites else _SIGNATURE
-        return len(products) > layers and len(sites - {_EMBEDDING}) >= min(least * len(products), len(products) - 2)
+        exceptions = 0 if any(len(parts) > 1 for parts in others.values()) else 2  # a span has one that differs
+        many = len(sites - {_EMBEDDING}) >= max(1, min(least * len(others), len(others) - exceptions))
+        return many and sum(map(len, others.values())) > layers
 
     def excuse(self, culprit: Culprit) -> bool:
         """Whether a product without any other mistake is only that of coarser weights."""
-        if not self.coarser or culprit.site.stage not in _STORED:
+        if not self.coarser or culprit.site not in self.products:
             return False
         return culprit.cause in _ROUNDED or (culprit.cause in _UNNAMED and self._like_others(culprit.site))
 
@@ -106,17 +116,38 @@ class Excuses:
 
     def _rounding_note(self) -> str:
         model, sites = self.reader.model, self.rounded
-        types = sorted({model.weight(name).type.name for site in sites for name in stage_tensors(site)})
+        products = {product for site in sites for product in self.products[site]}
+        types = sorted({model.weight(name).type.name for site in products for name in stage_tensors(site)})
         return (
             f"The trace is one of these weights before they were rounded to {', '.join(types)}: {len(sites)} of "
             f"{len(self.products)} products differ by what that rounding costs."
         )
 
 
-def _in_cost(stage: Checked, cost: float) -> bool:
+def _in_cost(reader: Reader, stage: Checked) -> bool:
     """Whether a product is off by what the rounding of its weights costs, no more and not much less."""
-    gap = float(np.linalg.norm(stage.y.astype(np.float64) - stage.right))
+    gap, cost = float(np.linalg.norm(stage.y.astype(np.float64) - stage.right)), storage_cost(reader, stage)
     return _LEAST * cost <= gap <= _MOST * cost + LIMIT * float(np.linalg.norm(stage.noise))
+
+
+def _span_in_cost(reader: Reader, stage: Checked) -> bool:
+    """Whether the end of a span is off by what the rounding of the weights within costs, everywhere."""
+    cost = span_cost(reader, stage)
+    left = stage.y.astype(np.float64) - stage.right
+    least = _LEAST * LIMIT / _MOST * float(np.linalg.norm(cost))
+    whole = float(np.sqrt(np.square(left / (stage.noise + cost)).mean()))
+    return least <= float(np.linalg.norm(left)) and whole <= LIMIT >= units_off(left, stage.noise + PART * cost)
+
+
+def span_cost(reader: Reader, stage: Checked) -> Values:
+    """What the rounding of the weights within may cost at the end of a span, as many of it as LIMIT stands for."""
+
+    def cost(step: Step) -> Values | None:
+        inputs = {name: np.asarray(x, dtype=np.float64) for name, x in step.inputs.items()}
+        found = cost_of_storage(reader, step.site, inputs, len(step.y))
+        return None if found is None else found / _EVEN**0.5
+
+    return _MOST / LIMIT * stage.span.storage(reader, stage.rows, cost)
 
 
 def storage_cost(reader: Reader, stage: Checked) -> float:

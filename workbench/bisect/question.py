@@ -13,7 +13,6 @@ import numpy as np
 from kernels.errors import WorkbenchError
 from kernels.forward import check_tokens
 from kernels.paths import numeric_path
-from kernels.stages import LAST_STAGES, Site, execution_order
 from store.artifact import Artifact, open_artifact
 from store.errors import StoreError
 from store.foreign import ForeignTrace, is_trace, open_any_trace
@@ -23,7 +22,7 @@ from workbench.bisect.announced import Progress
 from workbench.bisect.artifacts import Side, bisect_artifacts
 from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.engines import arithmetic_of
-from workbench.bisect.statistics_only import compare_logits, compare_traces
+from workbench.bisect.statistics_only import compare_traces
 from workbench.bisect.trace_check import TraceCheck
 from workbench.bisect.traces import bisect_trace
 from workbench.bisect.verdict import Bisection, Culprit
@@ -175,21 +174,8 @@ def _model_and_trace(pair: Pair, progress: Progress) -> Answer:
     except (PopulationError, StoreError) as error:
         return Answer(pair, pair.asked, _uncomparable(error))
     found = bisect_trace(check.reader(progress))
-    order = execution_order(check.model.config.num_hidden_layers)
-    found = replace(found, cells=sum(check.trace.status(site) != "absent" for site in order))
-    if found.verdict == "uncomparable":
-        found = _by_logits(check) or found
     paths = check.arithmetic.path.name, check.model_path
     return Answer(pair, paths if check.side == "A" else paths[::-1], _told(found, check))
-
-
-def _by_logits(check: TraceCheck) -> Bisection | None:
-    """What the logits of a trace tell of which no stage could be checked."""
-    site = Site(None, LAST_STAGES[-1])
-    positions = check.trace.positions(site) if check.trace.status(site) == "ok" else None
-    if positions is None:
-        return None
-    return compare_logits(check.trace.read(site), positions, Side(check.model, check.arithmetic.path), check.tokens)
 
 
 def _told(found: Bisection, check: TraceCheck) -> Bisection:

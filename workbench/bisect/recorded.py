@@ -1,7 +1,9 @@
 """The stages of a recorded trace, each with its recorded inputs and what our operation makes of them.
 
-What the trace does not hold is computed from what it holds. Rows that an engine drops, as those of tokens whose logits
-nobody asked for, are missing from then on; every stage is looked at on the rows that it and its inputs have in common.
+What the trace does not hold is computed from what it holds. A stage that reads no more than that is judged by itself,
+one with products between it and what was recorded by the whole span (`spans`). Rows that an engine drops, as those of
+tokens whose logits nobody asked for, are missing from then on; every stage is looked at on the rows that it and its
+inputs have in common.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,19 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.forward import At, Model, evaluate, inputs_of
+from kernels.forward import At, Model, inputs_of
 from kernels.paths import Array, F32Path
 from kernels.stages import Site, execution_order
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.kv_cache import KvCache
 from workbench.bisect.noise import FLOAT32, float_noise
 from workbench.bisect.runtime_mistakes.mistake import Values, units_off
+from workbench.bisect.spans import OVER_TOKENS, Part, Rows, Span, evaluated
 from workbench.bisect.verdict import LIMIT
 
-Rows = NDArray[np.int64]
-_OVER_TOKENS = ("q_post_rope", "k_post_rope", "attention")  # stages that need every token
 _PERHAPS = 6.0  # times its predicted size that the rounding of a cache may have in the worst channel or token
-_LINEAR = ("qkv_bias", "post_attn_residual", "post_ffn_residual", "layer_output")  # hand on what their inputs round
+# Handed on as they are; an activation that no engine keeps is reckoned with where it is multiplied.
+_EXACT = ("embedding", "layer_output", "ffn_silu")
 
 
 class Recorded(Protocol):
@@ -46,6 +48,7 @@ class Reader:
     unit : relative rounding of the engine's own numbers (2^-24 for float32, 2^-9 for bfloat16).
     attention_unit : the same for attention, where keys and values may be kept in half precision.
     cache : how keys and values are kept where that is coarser than floats.
+    floors : of the spans that were looked at; each takes several runs to find.
     """
 
     model: Model
@@ -55,6 +58,7 @@ class Reader:
     unit: float = FLOAT32
     attention_unit: float = FLOAT32
     cache: KvCache | None = None
+    floors: dict[Site, Values] = field(default_factory=dict)
 
     def noise(self, site: Site, inputs: Mapping[str, Array], right: Array) -> Values:
         """What float rounding may do to every element of a stage."""
@@ -71,7 +75,11 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checked:
-    """A recorded stage y beside the right one, over the same tokens; inputs and known by stage, over those tokens."""
+    """A recorded stage y beside the right one, over the same tokens; inputs and known by stage, over those tokens.
+
+    span : the way to it from what was recorded. rows : the tokens. spanned : it is judged by that whole way, not by
+    itself. behind_product : on the way there are products with weights, so nothing is known of what the stage read.
+    """
 
     site: Site
     inputs: Mapping[str, Array]
@@ -79,6 +87,10 @@ class Checked:
     y: Array
     right: Array
     noise: Values
+    span: Span
+    rows: Rows
+    spanned: bool = False
+    behind_product: bool = False
 
     @property
     def off(self) -> float:
@@ -100,87 +112,81 @@ class Checked:
         return gap / size if size else float("inf")
 
 
-@dataclass(slots=True)
-class _Known:
-    """Stage values of one layer, with the tokens of their rows.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Value:
+    """A stage's values and where they come from.
 
-    products : how many products lie between a value and what was recorded; one may round otherwise than the engine's.
+    start, inside : the recorded stages that they follow from, and what was computed on the way, themselves included.
     """
 
+    part: Part
+    start: Mapping[Site, Part]
+    inside: frozenset[Site] = frozenset()
+
+
+@dataclass(slots=True)
+class _Known:
+    """Stage values of one layer."""
+
     count: int
-    values: dict[str, Array] = field(default_factory=dict)
-    rows: dict[str, Rows] = field(default_factory=dict)
-    products: dict[str, int] = field(default_factory=dict)
+    values: dict[str, _Value] = field(default_factory=dict)
 
-    def put(self, stage: str, values: Array, rows: Rows, products: int = 0) -> None:
-        """Keep the value of a stage."""
-        self.values[stage], self.rows[stage], self.products[stage] = values, rows, products
+    def way(self, site: Site) -> Span:
+        """The way to a stage whose inputs are known."""
+        read = [self.values[name] for name in inputs_of(site.stage)]
+        start = {place: part for value in read for place, part in value.start.items()}
+        return Span(site, start, frozenset().union(*(value.inside for value in read)))
 
-    def products_before(self, stage: str) -> int:
-        """Products that had to be computed for what a stage reads."""
-        return max((self.products[name] for name in inputs_of(stage)), default=0)
+    def record(self, site: Site, part: Part) -> None:
+        """Keep the value of a stage that was recorded."""
+        self.values[site.stage] = _Value(part, {site: part})
 
-    def tells(self, stage: str) -> bool:
-        """Whether the inputs of a stage are known well enough to judge it."""
-        return self.products_before(stage) <= (1 if stage in _LINEAR else 0)
-
-    def kept(self, stage: str) -> tuple[Array, Rows, int]:
-        """What `put` was given."""
-        return self.values[stage], self.rows[stage], self.products[stage]
+    def compute(self, site: Site, part: Part) -> None:
+        """Keep the value of a stage that was computed from what is known."""
+        way = self.way(site)
+        self.values[site.stage] = _Value(part, way.start, way.inside | {site})
 
     def common(self, names: tuple[str, ...]) -> Rows:
         """Tokens that all of the named stages have."""
         rows = np.arange(self.count)
         for name in names:
-            rows = np.intersect1d(rows, self.rows[name])
+            rows = np.intersect1d(rows, self.values[name].part.rows)
         return rows
 
     def at(self, name: str, rows: Rows) -> Array:
         """Rows of chosen tokens, all of which the stage has."""
-        own = self.rows[name]
-        return self.values[name] if len(own) == len(rows) else self.values[name][np.searchsorted(own, rows)]
+        return self.values[name].part.of(rows)
 
 
-def recorded_stages(reader: Reader, notes: list[str]) -> Iterator[Checked]:
-    """Every recorded stage whose inputs are known, in execution order; `notes` is told what could not be checked."""
+def recorded_stages(reader: Reader) -> Iterator[Checked]:
+    """Every recorded stage that can be judged, in execution order."""
     known = _Known(len(reader.tokens))
-    unchecked: list[Site] = []
     for site in execution_order(reader.model.config.num_hidden_layers):
         if site.stage == "attn_norm":
             known = _next_layer(known)
-        recorded = _read(reader, site)
-        computed = _computed(reader, site, known)
+        recorded, computed = _read(reader, site), _computed(reader, site, known)
         if recorded is None and computed is not None and site.stage == "qkv_bias":
             left_out = _without_bias(reader, site, known, computed)
             if left_out is not None:
                 yield left_out
-                computed = left_out.y, computed[1]
-        if recorded is not None and computed is not None and known.tells(site.stage):
-            yield from _beside(reader, site, known, recorded, computed)
-        elif reader.trace.status(site) != "absent" and inputs_of(site.stage):
-            unchecked.append(site)
+                computed = Part(left_out.y, computed.rows)
         if recorded is not None:
-            known.put(site.stage, *recorded)
+            if computed is not None:
+                yield from _beside(reader, site, known, recorded, computed)
+            known.record(site, recorded)
         elif computed is not None:
-            known.put(site.stage, *computed, known.products_before(site.stage) + (site.stage in MATMUL_INPUT))
-        elif site.stage == "qkv_bias" and "qkv_matmul" in known.values:
-            known.put("qkv_bias", *known.kept("qkv_matmul"))
-    if unchecked:
-        names = ", ".join(sorted({site.stage for site in unchecked}))
-        notes.append(
-            f"{len(unchecked)} stages are not in the trace, or not what they read, and were not checked ({names})"
-        )
+            known.compute(site, computed)
 
 
 def _next_layer(known: _Known) -> _Known:
     fresh = _Known(known.count)
     last = next((name for name in ("layer_output", "embedding") if name in known.values), None)
     if last is not None:
-        fresh.put("layer_input", *known.kept(last))
+        fresh.values["layer_input"] = known.values[last]
     return fresh
 
 
-def _read(reader: Reader, site: Site) -> tuple[Array, Rows] | None:
+def _read(reader: Reader, site: Site) -> Part | None:
     """A recorded stage and the tokens of its rows; nothing if they are not told, or told twice."""
     if reader.trace.status(site) != "ok":
         return None
@@ -189,68 +195,64 @@ def _read(reader: Reader, site: Site) -> tuple[Array, Rows] | None:
         return None
     rows = np.array(positions, dtype=np.int64)
     ordered = bool((np.diff(rows) > 0).all()) and rows[0] >= 0 and rows[-1] < len(reader.tokens)
-    return (values, rows) if ordered else None
+    return Part(values, rows) if ordered else None
 
 
-def _computed(reader: Reader, site: Site, known: _Known) -> tuple[Array, Rows] | None:
-    """What our operation makes of what is known; nothing if it is too little, or if the model lacks the stage."""
+def _computed(reader: Reader, site: Site, known: _Known) -> Part | None:
+    """What our operation makes of what is known; nothing if it is too little.
+
+    Whoever reads the biased product of a model without biases reads the product itself.
+    """
     names = inputs_of(site.stage)
     if not all(name in known.values for name in names):
         return None
     rows = known.common(names)
-    if not len(rows) or (site.stage in _OVER_TOKENS and len(rows) < known.count):
+    if not len(rows) or (site.stage in OVER_TOKENS and len(rows) < known.count):
         return None
-    value = _evaluated(reader, site, {name: known.at(name, rows) for name in names})
-    return None if value is None else (value, rows)
+    inputs = {name: known.at(name, rows) for name in names}
+    value = evaluated(reader, site, inputs)
+    return Part(inputs["qkv_matmul"] if value is None else value, rows)
 
 
-def _evaluated(reader: Reader, site: Site, inputs: Mapping[str, Array]) -> Array | None:
-    ready = {name: np.ascontiguousarray(x, dtype=reader.path.dtype) for name, x in inputs.items()}
-    return evaluate(site.stage, reader.at(site), ready)
-
-
-def _beside(
-    reader: Reader, site: Site, known: _Known, recorded: tuple[Array, Rows], computed: tuple[Array, Rows]
-) -> Iterator[Checked]:
-    rows = np.intersect1d(recorded[1], computed[1])
-    if not len(rows):
+def _beside(reader: Reader, site: Site, known: _Known, recorded: Part, computed: Part) -> Iterator[Checked]:
+    rows = np.intersect1d(recorded.rows, computed.rows)
+    whole = len(rows) == len(computed.rows)
+    if not len(rows) or (site.stage in OVER_TOKENS and not whole):
         return
-    whole = len(rows) == len(computed[1])
-    inputs = {
-        name: known.at(name, rows if site.stage not in _OVER_TOKENS else computed[1]) for name in inputs_of(site.stage)
-    }
-    others = {name: known.at(name, rows) for name, own in known.rows.items() if np.isin(rows, own).all()}
-    y = recorded[0][np.searchsorted(recorded[1], rows)]
-    right = computed[0] if whole else computed[0][np.searchsorted(computed[1], rows)]
-    if site.stage in _OVER_TOKENS and not whole:
-        return
-    noise = reader.noise(site, inputs, right)
-    for name in inputs:
-        if known.products[name]:
-            noise = noise + _noise_of_computed(reader, Site(site.layer, name), known, rows)
-    yield Checked(site, inputs, others, y, right, noise)
-
-
-def _noise_of_computed(reader: Reader, site: Site, known: _Known, rows: Rows) -> Values:
-    """What float rounding may have done to a product that the trace does not hold."""
     inputs = {name: known.at(name, rows) for name in inputs_of(site.stage)}
-    return reader.noise(site, inputs, known.at(site.stage, rows))
+    others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
+    y, right, way = recorded.of(rows), computed.of(rows), known.way(site)
+    spanned = any(_rounds(reader, inner) for inner in way.inside)
+    if spanned and site not in reader.floors:
+        reader.floors[site] = way.floor(reader, rows)
+    noise = reader.floors[site] if spanned else reader.noise(site, inputs, right)
+    product = any(inner.stage in MATMUL_INPUT for inner in way.inside)
+    yield Checked(site, inputs, others, y, right, noise, way, rows, spanned, product)
 
 
-def _without_bias(reader: Reader, site: Site, known: _Known, computed: tuple[Array, Rows]) -> Checked | None:
+def _rounds(reader: Reader, site: Site) -> bool:
+    """Whether computing a stage anew rounds otherwise than the engine did, so that what reads it is no longer exact."""
+    if site.stage == "qkv_bias":
+        return any(reader.at(site).has(f"self_attn.{letter}_proj.bias") for letter in "qkv")
+    return site.stage not in _EXACT
+
+
+def _without_bias(reader: Reader, site: Site, known: _Known, computed: Part) -> Checked | None:
     """The stage as it was if the engine added no bias, where the recorded rotation proves that it did not."""
     after = Site(site.layer, "q_post_rope")
     recorded = _read(reader, after)
-    if recorded is None or len(recorded[1]) < known.count or len(computed[1]) < known.count:
+    if recorded is None or len(recorded.rows) < known.count or len(computed.rows) < known.count:
         return None
-    product = known.at("qkv_matmul", computed[1])
+    product = known.at("qkv_matmul", computed.rows)
     offs = []
-    for value in (product, computed[0]):
-        right = _evaluated(reader, after, {"qkv_bias": value})
+    for value in (product, computed.values):
+        right = evaluated(reader, after, {"qkv_bias": value})
         assert right is not None
         noise = reader.noise(after, {"qkv_bias": value}, right)
-        offs.append(units_off(recorded[0].astype(np.float64) - right, noise))
+        offs.append(units_off(recorded.values.astype(np.float64) - right, noise))
     if not offs[0] <= LIMIT < offs[1]:
         return None
     inputs = {"qkv_matmul": product}
-    return Checked(site, inputs, dict(known.values), product, computed[0], reader.noise(site, inputs, computed[0]))
+    others = {name: value.part.values for name, value in known.values.items()}
+    noise = reader.noise(site, inputs, computed.values)
+    return Checked(site, inputs, others, product, computed.values, noise, known.way(site), computed.rows)

@@ -1,17 +1,10 @@
-"""Where no stage can be run again on its own input: what differs can be measured, but no cause can be proved.
-
-So it is with two recorded traces, which carry no weights, and with a trace of nothing but final logits.
-"""
+"""Two recorded traces carry no weights: what differs can be measured, but no cause can be proved."""
 
 from dataclasses import replace
 
-from kernels.forward import forward
-from kernels.paths import Array
-from kernels.stages import Site, execution_order
+from kernels.stages import LAST_STAGES, Site, execution_order
 from store.errors import StoreError
 from store.foreign import ForeignStage, ForeignTrace
-from workbench.bisect.artifacts import Side
-from workbench.bisect.patch import Agreement
 from workbench.bisect.verdict import Bisection, Verdict
 from workbench.cells import Cell
 from workbench.compare import PopulationError, StageTensor, compare_stage, require_same_tokens
@@ -27,7 +20,7 @@ def compare_traces(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | N
     """The verdict on two traces, and how many cells it rests on.
 
     tokens : those that went in, for traces that do not say. "alike" only if every stage that both hold has the same
-    bits; else "undecided", or "uncomparable" where nothing can be set side by side.
+    bits, the logits among them; else "undecided", or "uncomparable" where nothing can be set side by side.
     """
     try:
         a, b = _bound(a, b, tokens)
@@ -43,6 +36,9 @@ def compare_traces(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | N
         notes.append(f"{len(unlike)} cells hold unlike populations, the first is {unlike[0].site}: {unlike[0].note}.")
     if differing is None:
         verdict: Verdict = "alike" if compared and not unlike else "uncomparable"
+        if verdict == "alike" and compared[-1].site.stage != LAST_STAGES[-1]:
+            verdict = "undecided"
+            notes.insert(0, f"Both traces have the same bits up to {compared[-1].site}; beyond, nothing is known.")
         return Bisection(verdict, None, None, (), None, (), tuple(notes)), len(compared)
     return (
         Bisection("undecided", differing.site, None, (), None, (), (_first(differing), CANNOT_KNOW, *notes)),
@@ -95,19 +91,3 @@ def _measured(stage: ForeignStage, tokens: tuple[int, ...] | None) -> ForeignSta
         return stage.bound(len(tokens), stage.channels or max(1, stage.count // rows))
     except StoreError:
         return None
-
-
-def compare_logits(logits: Array, positions: tuple[int, ...], model: Side, tokens: tuple[int, ...]) -> Bisection:
-    """The verdict on the logits of some tokens, (positions, vocabulary), beside those of our own run."""
-    *_, (site, ours) = forward(model.model, tokens, model.path)
-    found = Agreement.of(logits, ours[list(positions)])
-    where = f"The logits at token positions {', '.join(map(str, positions))}"
-    if found.identical:
-        return Bisection("alike", None, None, (), None, (), (f"{where}, all that was recorded, are bit for bit ours.",))
-    kl = "" if found.kl_mean is None else f", a KL divergence of {format_value(found.kl_mean)},"
-    words = (
-        f"{where} differ from our own run on path {model.path.name} by {format_value(found.rel_rms)} of their norm{kl} "
-        f"and in {found.top1_changed} most likely tokens; with no stage before them, whether that is more than "
-        "rounding cannot be known: record more stages."
-    )
-    return Bisection("undecided", site, None, (), None, (), (words,))

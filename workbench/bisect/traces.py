@@ -1,50 +1,88 @@
 """Bisecting an artifact against a recorded trace: our operation on the trace's own recorded inputs, stage by stage.
 
 Every stage is judged by itself, so nothing is inherited and two faults that cancel are both seen. What the trace does
-not hold is computed from what it holds, and said; a stage that cannot be checked is never called right.
+not hold is run from what it holds, and judged where the next recorded stage shows it. What no stage shows is never
+called right.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
+from workbench.bisect.coverage import Coverage
 from workbench.bisect.diagnosis import diagnose
-from workbench.bisect.excuses import Excuses
+from workbench.bisect.excuses import PART, Excuses, span_cost
 from workbench.bisect.recorded import Checked, Reader, recorded_stages
+from workbench.bisect.span_causes import SpanCauses
+from workbench.bisect.span_sight import blur_of
 from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
 
 
 def bisect_trace(reader: Reader) -> Bisection:
     """Check every recorded stage against our operation on the recorded inputs; find all that are wrong."""
-    notes: list[str] = []
-    excuses = Excuses(reader)
+    excuses, coverage = Excuses(reader), Coverage.of(reader)
     checked = []
-    for stage in recorded_stages(reader, notes):
+    for stage in recorded_stages(reader):
         checked.append(_decomposition(stage))
         excuses.see(stage)
+        coverage.see(stage)
     if not checked:
-        return Bisection("uncomparable", None, None, (), None, (), (*notes, "no stage of the trace could be checked"))
+        none = "no stage of the trace could be checked"
+        return Bisection("uncomparable", None, None, (), None, (), (none,), len(coverage.cells))
+    verdict, culprits, note = _judged(reader, excuses, checked)
+    if verdict not in ("divergent", "undecided"):
+        _look_through(reader, excuses, coverage)
+    reasons, known = [note] if note else [], [*coverage.sentences()]
+    notes = [*known, *reasons]  # the reason of an answer is the last of them
+    if coverage.missing and verdict not in ("divergent", "undecided"):
+        verdict, notes = "undecided", [*reasons, *known]
+    found = _answer(verdict, culprits, checked, tuple(notes))
+    return replace(found, cells=len(coverage.cells), cells_in_spans=coverage.in_spans)
+
+
+def _judged(
+    reader: Reader, excuses: Excuses, checked: list[Decomposition]
+) -> tuple[Verdict, list[Culprit], str | None]:
+    """The verdict on the stages that were checked, who is to blame or where it begins, and the reason."""
     culprits = _culprits(reader, excuses)
     if excuses.contradicts_itself(culprits):
         note = "Most stages are wrong, each in another way, plain additions among them: the trace contradicts itself."
-        return _answer("undecided", culprits[:1], checked, [*notes, note])
+        return "undecided", culprits[:1], note
     excused = [culprit for culprit in culprits if excuses.excuse(culprit)]
     blamed = [culprit for culprit in culprits if culprit not in excused]
-    verdict, note = excuses.verdict(excused) or ("numerics_only", "")
-    notes += [note] if note else []
+    verdict, reason = excuses.verdict(excused) or ("numerics_only", None)
     if blamed:
-        return _answer("divergent", blamed, checked, notes)
+        return "divergent", blamed, reason
     if verdict == "numerics_only" and all(cell.local == 0 for cell in checked):
         verdict = "alike"
-    return _answer(verdict, excused[:1] if verdict == "undecided" else [], checked, notes)
+    return verdict, excused[:1] if verdict == "undecided" else [], reason
 
 
-def _answer(verdict: Verdict, culprits: list[Culprit], checked: list[Decomposition], notes: list[str]) -> Bisection:
+def _look_through(reader: Reader, excuses: Excuses, coverage: Coverage) -> None:
+    """Find the spans that could hide a mistake."""
+    for stage in recorded_stages(reader):
+        if stage.spanned:
+            blur = blur_of(reader, _with_cost(reader, excuses, stage))
+            if blur is not None:
+                coverage.blur(stage, blur)
+
+
+def _with_cost(reader: Reader, excuses: Excuses, stage: Checked, times: float = 1.0) -> Checked:
+    """The stage with what rounding of the weights may add, where that is what the trace has."""
+    return replace(stage, noise=stage.noise + times * span_cost(reader, stage)) if excuses.rounded else stage
+
+
+def _answer(
+    verdict: Verdict, culprits: list[Culprit], checked: list[Decomposition], notes: tuple[str, ...]
+) -> Bisection:
     """The answer; where it is undecided, the first of the culprits tells where the difference begins."""
     first = culprits[0] if culprits else None
     site = None if first is None else first.site
-    floor = next((cell.floor for cell in checked if cell.site == site), max(cell.floor for cell in checked))
+    accuser = None if first is None else first.measured_at
+    floor = next((cell.floor for cell in checked if cell.site == accuser), max(cell.floor for cell in checked))
     if verdict != "divergent":
-        return Bisection(verdict, site, None, (), floor, tuple(checked), tuple(notes))
-    return Bisection(verdict, site, first, tuple(culprits[1:]), floor, tuple(checked), tuple(notes))
+        return Bisection(verdict, site, None, (), floor, tuple(checked), notes)
+    return Bisection(verdict, site, first, tuple(culprits[1:]), floor, tuple(checked), notes)
 
 
 def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
@@ -52,9 +90,13 @@ def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
     culprits: list[Culprit] = []
     if not excuses.wrong.keys() - excuses.rounded:
         return culprits
-    for stage in recorded_stages(reader, []):
+    spans = SpanCauses(reader)
+    for stage in recorded_stages(reader):
         if stage.wrong and stage.site not in excuses.rounded:
-            for culprit in diagnose(reader, stage, bool(excuses.rounded)):
+            found = [] if stage.behind_product else diagnose(reader, stage, bool(excuses.rounded))
+            if stage.spanned and all(culprit.cause == "unknown" for culprit in found):
+                found = [spans.culprit(_with_cost(reader, excuses, stage, PART))]
+            for culprit in found:
                 if not any(_same_mistake(culprit, known) for known in culprits):
                     culprits.append(culprit)
     return culprits

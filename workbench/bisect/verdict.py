@@ -63,7 +63,7 @@ class Decomposition:
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The first cell that is really wrong."""
+    """The first cell that is really wrong. shown_at : the recorded stage that shows it, where it was not recorded."""
 
     site: Site
     factor: Factor
@@ -73,6 +73,12 @@ class Culprit:
     residual: float | None = None
     shares: dict[str, float | None] = field(default_factory=dict)
     runner_up: dict[str, Any] | None = None
+    shown_at: Site | None = None
+
+    @property
+    def measured_at(self) -> Site:
+        """The checked cell that accuses it."""
+        return self.shown_at or self.site
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,8 @@ class Bisection:
     """The answer: verdict, culprit, further culprits, and what it rests on.
 
     notes : what the answer does not cover, in sentences (a fault that this prompt does not show, ambiguity).
-    cells : how many cells the pair has; those in `checked` were run again.
+    cells : how many cells the pair has; those in `checked` were run again. cells_in_spans : those of a trace that were
+    not recorded, but lie between recorded ones that were checked.
     """
 
     verdict: Verdict
@@ -91,6 +98,12 @@ class Bisection:
     checked: tuple[Decomposition, ...]
     notes: tuple[str, ...] = ()
     cells: int | None = None
+    cells_in_spans: int = 0
+
+    @property
+    def covered(self) -> int:
+        """Cells that were checked, by themselves or inside a span."""
+        return len(self.checked) + self.cells_in_spans
 
     @property
     def differs(self) -> bool:
@@ -100,6 +113,7 @@ class Bisection:
 
 def culprit_json(culprit: Culprit) -> dict[str, Any]:
     """A culprit as `bisect --json` prints it."""
+    shown = culprit.shown_at
     return {
         "layer": culprit.site.layer,
         "stage": culprit.site.stage,
@@ -110,6 +124,7 @@ def culprit_json(culprit: Culprit) -> dict[str, Any]:
         "residual": culprit.residual,
         "shares": culprit.shares,
         "runner_up": culprit.runner_up,
+        "shown_at": None if shown is None else {"layer": shown.layer, "stage": shown.stage},
     }
 
 
@@ -123,6 +138,7 @@ def bisection_json(answer: Bisection) -> dict[str, Any]:
         "others": [culprit_json(other) for other in answer.others],
         "floor": answer.floor,
         "cells_checked": len(answer.checked),
+        "cells_in_spans": answer.cells_in_spans,
         "cells_expected": answer.cells,
         "notes": list(answer.notes),
         "cells": [{"layer": cell.site.layer, "stage": cell.site.stage, **cell.to_json()} for cell in answer.checked],

@@ -44,7 +44,7 @@ def once_run(pair: Pair, found: Bisection) -> Iterator[Checked]:
     if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
         yield from (checked(cell, None) for cell in found.checked)
         return
-    blamed = {culprit.site.stage for culprit in (found.culprit, *found.others) if culprit is not None}
+    blamed = {culprit.measured_at.stage for culprit in (found.culprit, *found.others) if culprit is not None}
     for cell in found.checked:
         off = cell.a_off + cell.b_off  # that of the trace; its model has none
         yield Checked(cell, None, cell.site.stage in blamed and not off <= LIMIT)

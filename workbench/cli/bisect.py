@@ -38,7 +38,8 @@ def command(
 
     A and B are models or traces, ours (.h5) or another engine's. Every stage is run again on the same input, with one
     factor at a time taken from the other side, and judged against the noise that its arithmetic must make; a trace is
-    checked on its own recorded inputs. Two traces can only be compared.
+    checked on its own recorded inputs, and what lies between its stages is run from there. Two traces can only be
+    compared.
 
     Exit code 0: alike, or different only as arithmetic or quantization explain; 1: something is wrong; 2: undecided or
     not comparable.

@@ -72,10 +72,16 @@ def _verdict(comparison: Comparison) -> str:
     if unlike := ", ".join(comparison.config_differences):
         return f"No cell is outside the bands, but the models are configured differently: {unlike}."
     if comparison.exit_code() == NOT_COMPARABLE:
-        return "The two runs cannot be compared in full; the sentences above the maps say why."
+        compared, expected = comparison.counted
+        return (
+            f"The two runs cannot be compared in full, only in {compared} of {expected} cells; the sentences above the "
+            "maps say why."
+        )
     if all(cell.status in ("identical", "absent") for cell in comparison.cells):
         return "The two runs are identical."
-    return "No cell is outside the bands. They are wide: this alone does not prove that nothing is wrong."
+    compared, expected = comparison.counted
+    part = "" if compared == expected else f", of the {compared} of {expected} that could be compared"
+    return f"No cell is outside the bands{part}. They are wide: this alone does not prove that nothing is wrong."
 
 
 def _sides(found: Investigation) -> Rows:

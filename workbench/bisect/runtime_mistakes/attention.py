@@ -80,7 +80,7 @@ def attention_mistakes(q: Question) -> Iterator[Mistake]:
             predicted = attempt.attend(some)
             if len(some.rows) < len(heads.rows):
                 left, gap = (np.linalg.norm(q.y[some.rows] - x) for x in (predicted, q.right[some.rows]))
-                if left > _LEFT * gap:
+                if gap and left > _LEFT * gap:  # there is none where a mistake is only imagined
                     continue
                 predicted = attempt.attend(heads)
             grid = attempt.factor == "numerics"
@@ -112,6 +112,8 @@ def _scales(q: Question, some: Heads) -> Iterator[_Try]:
 def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
     """The score scale that comes closest, by golden-section search over its logarithm."""
     plain = q.config.head_dim**-0.5
+    if not q.gap:
+        return
 
     def gap(point: float) -> float:
         return float(np.linalg.norm(some.attend(float(np.exp(point))) - q.y[some.rows]))

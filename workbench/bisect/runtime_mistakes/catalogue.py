@@ -22,6 +22,8 @@ from workbench.bisect.runtime_mistakes.rope import rope_mistakes
 Candidates = Callable[[Question], Iterator[Mistake]]
 
 _PRODUCT: tuple[Candidates, ...] = (product_mistakes, product_roundings)
+# What rounds to a grid, of which there is much to try, and what was made in another stage.
+_NOT_IMAGINED = (product_roundings, rounded_outputs, under_the_bias, under_the_rotation)
 _OF_STAGE: dict[str, tuple[Candidates, ...]] = {
     "embedding": (embedding_mistakes,),
     **dict.fromkeys(("attn_norm", "ffn_norm", "final_norm"), (norm_mistakes,)),
@@ -36,7 +38,11 @@ _OF_STAGE: dict[str, tuple[Candidates, ...]] = {
 _OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, rounded_outputs, other_rows)
 
 
-def mistakes(question: Question) -> Iterator[Mistake]:
-    """Every mistake of the catalogue that could concern the stage, with its prediction."""
+def mistakes(question: Question, imagined: bool = False) -> Iterator[Mistake]:
+    """Every mistake of the catalogue that could concern the stage, with its prediction.
+
+    imagined : the stage was not recorded, and the mistake is judged by what becomes of it at a later one.
+    """
     for candidates in (*_OF_STAGE.get(question.stage, ()), *_OF_ANY_STAGE):
-        yield from candidates(question)
+        if not (imagined and candidates in _NOT_IMAGINED):
+            yield from candidates(question)

@@ -1,0 +1,282 @@
+"""A trace that holds only some stages: what lies between is judged by spans, and what is not judged is never right."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+import tests.reference.forward as reference
+from kernels.forward import At, evaluate, forward
+from kernels.paths import numeric_path
+from kernels.stages import Site
+from kernels.weight import TensorType, Weight
+from store.artifact import open_artifact
+from tests.artifacts import tiny_safetensors
+from tests.foreign_dumps import run, write_stage_dump
+from tests.memory_model import random_model
+from tests.unit.test_forward import PROMPT, SHIPPED, dump, model_of
+from tests.unit.test_forward import TOKENS as RECORDED_TOKENS
+from tests.unit.test_question import rounded_to_q8_0
+from workbench.bisect.answer import answer_text, exit_code, reason
+from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.question import bisect_pair, open_pair
+from workbench.bisect.recorded import Reader, recorded_stages
+from workbench.bisect.substitution import Mixed
+from workbench.bisect.traces import bisect_trace
+
+TOKENS = (3, 1, 30, 1, 5, 9)
+ENDS = ("embedding", "layer_output", "final_norm", "lm_head")
+SUBSETS = {
+    "hidden states": ENDS,
+    "module outputs": (*ENDS, "attn_norm", "attn_out", "ffn_norm", "ffn_out"),
+    "attention outputs": ("attn_out", "lm_head"),
+    "logits": ("lm_head",),
+}
+HF = {"tokens": list(TOKENS), "dtype": "float32", "transformers": "5.0"}
+
+
+class Trace:
+    """Stages in memory."""
+
+    def __init__(self, stages, rows=None):
+        self.stages, self.rows = stages, rows or {}
+
+    def status(self, site):
+        return "ok" if site in self.stages else "unmeasured"
+
+    def read(self, site):
+        return self.stages[site]
+
+    def positions(self, site):
+        return self.rows.get(site, tuple(range(len(self.stages[site]))))
+
+
+def some(stages, kept):
+    return {site: values for site, values in stages.items() if site.stage in kept}
+
+
+def check(model, stages, path="f32", tokens=TOKENS, **how):
+    with np.errstate(all="ignore"):
+        return bisect_trace(Reader(model, numeric_path(path), Trace(stages), tokens, **how))
+
+
+def with_weight(model, name, values):
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    rows = values.view(np.uint8).reshape(len(values) if values.ndim > 1 else 1, -1)
+    return replace(model, weights=model.weights | {name: Weight(name, TensorType.F32, values.shape, rows)})
+
+
+def literal(model, attend=None):
+    """A float64 run of the literal decoder, which has nothing to do with ours."""
+    right = reference.attend
+    reference.attend = attend or right
+    try:
+        found = reference.literal_forward(model.config, model.values(), TOKENS)
+    finally:
+        reference.attend = right
+    return {Site(*site): values for site, values in found.items()}
+
+
+def unmasked(q, k, v, c):
+    """Attention without a causal mask."""
+    groups = [
+        np.repeat(x.reshape(len(x), -1, c.head_dim), c.num_attention_heads // n, axis=1)
+        for x, n in ((q, c.num_attention_heads), (k, c.num_key_value_heads), (v, c.num_key_value_heads))
+    ]
+    scores = np.einsum("qhd,khd->hqk", groups[0], groups[1]) * c.head_dim**-0.5
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    return np.einsum("hqk,khd->qhd", weights, groups[2]).reshape(q.shape)
+
+
+def small():
+    return random_model("qwen2", heads=4, kv_heads=2, head_dim=8, hidden=32, ffn=40, vocab=32, seed=3)
+
+
+KINDS = {
+    "biases": (Site(0, "qkv_bias"), "bias_missing"),
+    "pairs": (Site(0, "q_post_rope"), "rope_type"),
+    "base": (Site(0, "q_post_rope"), "rope_theta"),
+    "epsilon": (Site(0, "attn_norm"), "rms_norm_eps"),
+    "mask": (Site(0, "attention"), "causal_mask"),
+    "projection": (Site(1, "attn_out"), "transposed"),
+    "silent MLP": (Site(1, "ffn_out"), "zeroed"),
+}
+
+
+@cache
+def planted(kind):
+    """The run of an engine that makes a mistake."""
+    model = small()
+    values, config = model.values(), model.config
+    out, down = "model.layers.1.self_attn.o_proj.weight", "model.layers.1.mlp.down_proj.weight"
+    unbiased = {name: weight for name, weight in model.weights.items() if not name.endswith("_proj.bias")}
+    changed = {
+        "biases": replace(model, weights=unbiased),
+        "pairs": replace(model, config=replace(config, rope_type="norm")),
+        "base": replace(model, config=replace(config, rope_theta=1e6)),
+        "epsilon": replace(model, config=replace(config, rms_norm_eps=1e-6)),
+        "mask": model,
+        "projection": with_weight(model, out, values[out].T),
+        "silent MLP": with_weight(model, down, values[down] * 0),
+    }
+    return literal(changed[kind], unmasked if kind == "mask" else None)
+
+
+@pytest.mark.parametrize("kept", [kept for kept in SUBSETS if kept != "logits"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mistake_between_recorded_stages_is_found_where_it_sits(kind, kept):
+    site, cause = KINDS[kind]
+    found = check(small(), some(planted(kind), SUBSETS[kept]), "f64")
+    assert (found.verdict, found.culprit.cause, found.culprit.site.layer) == ("divergent", cause, site.layer)
+    if kind != "silent MLP":  # whatever part of an MLP is zero, nothing comes out
+        assert found.culprit.site.stage == site.stage
+
+
+def test_a_model_without_biases_has_spans_as_well():
+    model = random_model("llama")
+    config = replace(model.config, rope_theta=1e6)
+    stages = dict(forward(Mixed(model, config), TOKENS, numeric_path("f32")))
+    wrong = check(model, some(stages, SUBSETS["hidden states"]))
+    assert (wrong.verdict, wrong.culprit.site, wrong.culprit.cause) == (
+        "divergent",
+        Site(0, "q_post_rope"),
+        "rope_theta",
+    )
+    name = "model.layers.1.self_attn.o_proj.weight"
+    turned = with_weight(model, name, model.values()[name].T)
+    stages = some(dict(forward(turned, TOKENS, numeric_path("f32"))), SUBSETS["hidden states"])
+    assert check(model, stages).culprit.site == Site(1, "attn_out")
+
+
+@pytest.mark.parametrize("kept", SUBSETS)
+@pytest.mark.parametrize("name", ["qwen2", "llama"])
+def test_a_right_engine_stays_right_however_little_it_shows(name, kept):
+    stages = some(dump(f"transformers-{name}-float32.npz"), SUBSETS[kept])
+    found = check(model_of(name), stages, tokens=RECORDED_TOKENS)
+    assert found.verdict == "numerics_only"
+    assert found.covered == found.cells
+    assert max(cell.b_off for cell in found.checked) < 3
+
+
+@pytest.mark.parametrize("kept", SUBSETS)
+def test_llama_cpp_with_8_bit_activations_stays_right(kept):
+    recorded = dump("llama-cpp-tiny-qwen2-q4_k_m.npz")
+    found = check(open_artifact(SHIPPED), some(recorded, SUBSETS[kept]), "ggml", PROMPT)
+    assert (found.verdict, found.covered) == ("numerics_only", found.cells)
+
+
+def test_a_floor_has_the_same_bits_and_reckons_with_turned_codes():
+    model = random_model("llama", TensorType.Q8_0, layers=1)
+    floors = {}
+    for path in ("f32", "ggml", "ggml"):
+        stages = some(dict(forward(model, TOKENS, numeric_path(path))), SUBSETS["hidden states"])
+        found = check(model, stages, path)
+        floors.setdefault(path, []).append(found.checked[1].floor)
+    assert floors["ggml"][0] == floors["ggml"][1]
+    assert floors["ggml"][0] > 10 * floors["f32"][0]
+
+
+def test_a_turned_code_inside_a_span_is_no_mistake():
+    """An engine whose floats are off by a few units in the last place rounds some activations to the next code."""
+    model, path = random_model("llama", TensorType.Q8_0, layers=1, hidden=256, ffn=512, seed=2), numeric_path("ggml")
+    right, turned = dict(forward(model, TOKENS, path)), []
+    for seed in range(12):
+        rng, values = np.random.default_rng(seed), {"layer_input": right[Site(None, "embedding")]}
+        for stage in (site.stage for site in right if site.layer == 0):
+            y = evaluate(stage, At(model, path, TOKENS, 0), values)
+            exact = stage in MATMUL_INPUT or stage == "layer_output"
+            values[stage] = y if exact else (y * (1 + rng.choice((-1, 1), y.shape) * 2.0**-20)).astype(np.float32)
+            values["qkv_bias"] = values["qkv_matmul"] if stage == "qkv_matmul" else values.get("qkv_bias")
+        found = check(model, {Site(0, "layer_output"): values["layer_output"]}, "ggml")
+        assert found.culprit is None
+        turned.append(found.checked[0].local)
+    assert max(turned) > 10 * min(turned)
+
+
+def test_what_no_recorded_stage_shows_is_not_called_right():
+    model = small()
+    whole = dict(forward(model, TOKENS, numeric_path("f32")))
+    found = check(model, some(whole, ("layer_output",)))
+    assert (found.verdict, found.cells, found.covered) == ("undecided", 35, 33)
+    assert "2 of 35 cells, the first is final_norm" in found.notes[-1]
+    late = {site: y for site, y in whole.items() if site.layer is None or site.layer > 0}
+    del late[Site(None, "embedding")]
+    found = check(model, late)  # what comes before is run from the token ids
+    assert (found.verdict, found.cells_in_spans, found.covered) == ("numerics_only", 17, 35) or found.verdict == "alike"
+    gone = {site: y for site, y in whole.items() if site.layer != 0}
+    gone[Site(0, "attention")] = whole[Site(0, "attention")][:4]
+    found = check(model, gone)  # rows of four tokens, which nobody knows what to do with
+    assert found.verdict == "undecided"
+
+
+def test_a_mistake_that_rounding_could_hide_is_not_excluded():
+    model = small()
+    base = replace(model.config, rope_theta=1e6)
+    wrong = dict(forward(Mixed(model, base), TOKENS, numeric_path("f32")))
+    stages = some(wrong, SUBSETS["hidden states"])
+    coarse = check(model, stages, unit=2.0**-9, attention_unit=2.0**-9)  # as of an engine in bfloat16
+    assert coarse.verdict == "undecided"
+    assert any("a rotary base of 1e+06 in layer 0 would make" in note for note in coarse.notes)
+    assert check(model, stages).verdict == "divergent"
+    right = some(dict(forward(model, TOKENS, numeric_path("f64"))), SUBSETS["hidden states"])
+    healthy = check(model, right, unit=2.0**-9, attention_unit=2.0**-9)
+    assert healthy.verdict == "numerics_only"  # so near that rounding would have had to undo a mistake
+
+
+def test_a_recorded_bias_of_a_model_without_any_is_seen():
+    model = random_model("llama")
+    stages = dict(forward(random_model("llama"), TOKENS, numeric_path("f32")))
+    for layer in range(2):
+        stages[Site(layer, "qkv_bias")] = stages[Site(layer, "qkv_matmul")] + np.float32(0.1)
+    found = check(model, stages)
+    assert (found.verdict, found.culprit.site, found.culprit.cause) == (
+        "divergent",
+        Site(0, "qkv_bias"),
+        "bias_missing",
+    )
+
+
+def test_hidden_states_of_the_source_do_not_accuse_a_quantized_copy():
+    model = random_model("qwen2")
+    copy, values = rounded_to_q8_0(model), model.values()
+    stages = some(dict(forward(model, TOKENS, numeric_path("f32"))), SUBSETS["hidden states"])
+    assert check(copy, stages).verdict in ("quantization_only", "undecided")
+    down = "model.layers.1.mlp.down_proj.weight"
+    silent = with_weight(model, down, values[down] * 0)
+    found = check(copy, some(dict(forward(silent, TOKENS, numeric_path("f32"))), SUBSETS["hidden states"]))
+    assert (found.verdict, found.culprit.site.layer, found.culprit.cause) == ("divergent", 1, "zeroed")
+
+
+def test_the_answer_says_of_how_many_cells_it_speaks(tmp_path):
+    model = tiny_safetensors(tmp_path / "hf", "qwen2", "F32")
+    stages = run(model, TOKENS)
+    for name, kept in (("hidden", ENDS), ("early", ("embedding", "layer_output"))):
+        write_stage_dump(tmp_path / f"{name}.npz", some(stages, kept), HF)
+    answer = bisect_pair(open_pair((tmp_path / "hf", tmp_path / "hidden.npz"), (None, None), None, None))
+    assert exit_code(answer) == 0
+    assert "5 of 35 cells, 30 more inside spans" in answer_text(answer, None)
+    early = bisect_pair(open_pair((tmp_path / "hf", tmp_path / "early.npz"), (None, None), None, None))
+    assert exit_code(early) == 2
+    assert "2 of 35 cells, the first is final_norm" in reason(early)
+    assert "broken" not in answer_text(early, None)
+    pair = open_pair((tmp_path / "early.npz", tmp_path / "early.npz"), (None, None), None, None)
+    traces = bisect_pair(pair)
+    assert (traces.bisection.verdict, exit_code(traces)) == ("undecided", 2)
+    assert "beyond, nothing is known" in reason(traces)
+
+
+def test_the_way_to_a_stage_is_what_was_recorded_before_it():
+    model = small()
+    whole = dict(forward(model, TOKENS, numeric_path("f32")))
+    reader = Reader(model, numeric_path("f32"), Trace(some(whole, ("attn_norm", "attn_out"))), TOKENS)
+    ways = {stage.site: stage.span for stage in recorded_stages(reader)}
+    own = ways[Site(1, "attn_out")]
+    assert set(own.start) == {Site(1, "attn_norm")}
+    inside = ("qkv_matmul", "qkv_bias", "q_post_rope", "k_post_rope", "attention")
+    assert own.inside == {Site(1, stage) for stage in inside}
+    before = ways[Site(1, "attn_norm")]
+    assert set(before.start) == {Site(0, "attn_out")}  # and the embedding, from the token ids
+    assert Site(None, "embedding") in before.inside
+    assert np.array_equal(own.run(reader).values, whole[Site(1, "attn_out")])
