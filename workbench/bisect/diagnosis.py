@@ -80,9 +80,9 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     wide = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
     known = {name: np.asarray(x, dtype=np.float64) for name, x in checked.known.items()}
     y, right = (np.asarray(x, dtype=np.float64) for x in (checked.y, checked.right))
-    unit = reader.attention_unit if checked.site.stage == "attention" else reader.unit
+    kept = reader.precision(checked.site.stage)
     restored = _restored(reader, checked.site, wide, len(y))
-    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, unit)
+    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, kept)
 
 
 def _restored(reader: Reader, site: Site, inputs: Mapping[str, Values], count: int) -> Values | None:

@@ -1,24 +1,25 @@
 """With which arithmetic a recorded trace is to be checked: the numeric path of its engine, and how finely it rounds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
 from store.foreign import ForeignTrace
 from store.text import printable
+from workbench.bisect.precision import BFLOAT16, FLOAT16, FLOAT32, Precision
 
-FLOAT32 = 2.0**-24  # relative rounding of one operation
-_HALF = 2.0**-11
-# Rounding of what llama.cpp keeps of K and V; f16 is its default, and a quantized cache is coarser than any of these.
-_CACHES = {"f32": FLOAT32, "f16": _HALF, "unknown": _HALF, "bf16": 2.0**-8}
-_QUANTIZED_CACHE = 2.0**-5
-# Path and rounding by the precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
+# How llama.cpp keeps K and V, whose every score and sum is rounded more than once; f16 is its default.
+_HALF = replace(FLOAT16, unit=2.0**-11)
+_CACHES = {"f32": FLOAT32, "f16": _HALF, "unknown": _HALF, "bf16": replace(BFLOAT16, unit=2.0**-8)}
+# A quantized cache is coarser than any of these; the step of a block, which is half precision, counts up to 127 times.
+_QUANTIZED_CACHE = replace(FLOAT16, name="quantized", unit=2.0**-5, least=127 * FLOAT16.least)
+# Path and precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
 _DTYPES = {
     "float64": ("f64", FLOAT32),
     "float32": ("f32", FLOAT32),
-    "float16": ("f32", 2.0**-12),
-    "bfloat16": ("f32", 2.0**-9),
+    "float16": ("f32", FLOAT16),
+    "bfloat16": ("f32", BFLOAT16),
 }
 
 
@@ -26,13 +27,13 @@ _DTYPES = {
 class Arithmetic:
     """How an engine computed.
 
-    unit, attention_unit : relative rounding of its own numbers, and of those inside attention.
+    kept, attention : how it keeps its own numbers, and those inside attention.
     notes : sentences about what that leaves unchecked or had to be taken for granted.
     """
 
     path: F32Path
-    unit: float = FLOAT32
-    attention_unit: float = FLOAT32
+    kept: Precision = FLOAT32
+    attention: Precision = FLOAT32
     notes: tuple[str, ...] = ()
 
 
@@ -56,16 +57,16 @@ def arithmetic_of(trace: ForeignTrace, asked: str | None = None) -> Arithmetic:
 def _transformers(trace: ForeignTrace) -> Arithmetic:
     dtype = trace.settings.get("dtype")
     if dtype is None:
-        path, unit = _DTYPES["float32"]
-        return Arithmetic(numeric_path(path), unit, unit, ("It was checked as a float32 run.",))
+        path, kept = _DTYPES["float32"]
+        return Arithmetic(numeric_path(path), kept, kept, ("It was checked as a float32 run.",))
     if str(dtype) not in _DTYPES:
         raise WorkbenchError(
             f"{printable(trace.path.name)} was computed in {printable(str(dtype), 40)}, which cannot be checked; "
             f"record it in one of {', '.join(_DTYPES)}"
         )
-    path, unit = _DTYPES[str(dtype)]
-    notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if unit > FLOAT32 else ()
-    return Arithmetic(numeric_path(path), unit, unit, notes)
+    path, kept = _DTYPES[str(dtype)]
+    notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if kept != FLOAT32 else ()
+    return Arithmetic(numeric_path(path), kept, kept, notes)
 
 
 def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
@@ -83,11 +84,11 @@ def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
         reasons.append(
             f"the KV cache was {names}" if "unknown" not in kinds else "the type of the KV cache is not there"
         )
-    unit = max(_HALF if flash != "off" else FLOAT32, *(_CACHES.get(kind, _QUANTIZED_CACHE) for kind in kinds))
-    words = "half precision" if unit == _HALF else f"a relative rounding of {unit:.2g}"
-    return Arithmetic(
-        path, attention_unit=unit, notes=(f"Attention was checked to {words} only: {', '.join(reasons)}.",)
-    )
+    kept = _HALF if flash != "off" else FLOAT32
+    for kind in kinds:
+        kept = kept.coarser(_CACHES.get(kind, _QUANTIZED_CACHE))
+    words = "half precision" if kept.unit == _HALF.unit else f"a relative rounding of {kept.unit:.2g}"
+    return Arithmetic(path, attention=kept, notes=(f"Attention was checked to {words} only: {', '.join(reasons)}.",))
 
 
 def _apr(_trace: ForeignTrace) -> Arithmetic:

@@ -15,7 +15,8 @@ from kernels.forward import At, Model, evaluate, inputs_of
 from kernels.paths import Array, F32Path
 from kernels.stages import Site, execution_order
 from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.noise import FLOAT32, float_noise
+from workbench.bisect.noise import float_noise
+from workbench.bisect.precision import FLOAT32, Precision
 from workbench.bisect.runtime_mistakes.mistake import Values, units_off
 from workbench.bisect.verdict import LIMIT
 
@@ -41,21 +42,24 @@ class Recorded(Protocol):
 class Reader:
     """The trace of one run, with the model and the path it should have computed with.
 
-    unit : relative rounding of the engine's own numbers (2^-24 for float32, 2^-9 for bfloat16).
-    attention_unit : the same for attention, where keys and values may be kept in half precision.
+    kept : how the engine keeps its own numbers. attention : the same for attention, where keys and values may be kept
+    in half precision.
     """
 
     model: Model
     path: F32Path
     trace: Recorded
     tokens: tuple[int, ...]
-    unit: float = FLOAT32
-    attention_unit: float = FLOAT32
+    kept: Precision = FLOAT32
+    attention: Precision = FLOAT32
+
+    def precision(self, stage: str) -> Precision:
+        """How the engine keeps the numbers of a stage."""
+        return self.attention if stage == "attention" else self.kept
 
     def noise(self, site: Site, inputs: Mapping[str, Array], right: Array) -> Values:
         """What float rounding may do to every element of a stage."""
-        unit = self.attention_unit if site.stage == "attention" else self.unit
-        return float_noise(site.stage, self.at(site), inputs, right, unit)
+        return float_noise(site.stage, self.at(site), inputs, right, self.precision(site.stage))
 
     def at(self, site: Site) -> At:
         """Where a stage is evaluated."""

@@ -16,6 +16,7 @@ from kernels.config import ModelConfig
 from kernels.forward import At
 from kernels.stages import Site
 from workbench.bisect.customs import has, tensors_of
+from workbench.bisect.precision import FLOAT32, Precision
 from workbench.bisect.substitution import Mixed
 from workbench.bisect.verdict import LIMIT, Factor
 
@@ -58,7 +59,7 @@ class Question:
     x : its inputs. known : everything recorded or computed in its layer so far, by stage. right : the right output.
     noise : what float rounding may do to every element. rounding : root mean square of what 8-bit activations add.
     restored : what storing changed weights once more in their format may add to every element; None without weights.
-    unit : relative rounding of the numbers that the engine keeps. most : norm that a mistake may leave, where the trace
+    kept : how the engine keeps its numbers. most : norm that a mistake may leave, where the trace
     is one of the weights before they were rounded.
     All arrays are float64 (tokens, channels).
     """
@@ -72,7 +73,7 @@ class Question:
     noise: Values
     rounding: float = 0.0
     restored: Values | None = None
-    unit: float = 2.0**-24
+    kept: Precision = FLOAT32
     most: float | None = None
 
     @property
@@ -152,7 +153,7 @@ class Question:
         if self.most is not None and size > self.most * float(larger.max()):
             return False
         allowed = self.noise * larger
-        allowed = allowed + self.unit * (4 * np.abs(mistake.predicted) + 2 * _of_rows(mistake.predicted))
+        allowed = allowed + self.kept.unit * (4 * np.abs(mistake.predicted) + 2 * _of_rows(mistake.predicted))
         if not mistake.exact:
             allowed = allowed + 1.5 * self.rounding / LIMIT
         if within(left, allowed):
