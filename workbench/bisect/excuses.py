@@ -6,7 +6,7 @@ rounding the model's weights likewise; else nothing is proved. If even lookups a
 else, no stage can be blamed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from kernels.stages import Site
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.recorded import Checked, Reader
 from workbench.bisect.steps import Stored
+from workbench.bisect.unnamed import COLUMNS, UNNAMED
 from workbench.bisect.verdict import LIMIT, Culprit, Verdict
 from workbench.bisect.weight_check import row_chunks
 from workbench.stage_tensors import stage_tensors
@@ -26,7 +27,6 @@ _SIGNATURE, _WITNESSED = 0.9, 0.5  # of all products must show it; and if the em
 _EMBEDDING = Site(None, "embedding")
 _COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
 _ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
-_UNNAMED = ("unknown", "corrupted_blocks")
 _CHAOS = 0.6  # of all norms and additions, of a trace that contradicts itself
 
 
@@ -73,14 +73,33 @@ class Excuses:
 
     def excuse(self, culprit: Culprit) -> bool:
         """Whether a product without any other mistake is only that of coarser weights."""
-        if not self.coarser or culprit.site.stage not in _STORED:
+        if not self.coarser or culprit.site.stage not in _STORED or culprit.setting[:1] == (COLUMNS,):
             return False
-        return culprit.cause in _ROUNDED or (culprit.cause in _UNNAMED and self._like_others(culprit.site))
+        return culprit.cause in _ROUNDED or (culprit.cause in UNNAMED and self._like_others(culprit.site))
 
     def _like_others(self, site: Site) -> bool:
         """Whether a product is off by no more than those of a coarser copy are."""
         sizes = [self.wrong[other] for other in self.products if other in self.wrong]
         return self.wrong[site] <= min(_COARSEST, _SPREAD * float(np.median(sizes)))
+
+    def misread_once(self, culprits: list[Culprit]) -> list[Culprit]:
+        """The same with one culprit in the place of all whose weights have a type, where every such product is wrong.
+
+        What an engine makes of a type is one mistake, whatever it looks like in each product.
+        """
+        merged = list(culprits)
+        model = self.reader.model
+        unnamed = [culprit for culprit in culprits if culprit.tensor is not None and culprit.cause in UNNAMED]
+        for kind in dict.fromkeys(model.weight(str(culprit.tensor)).type for culprit in unnamed):
+            alike = [culprit for culprit in unnamed if model.weight(str(culprit.tensor)).type == kind]
+            sites = {site for site in self.products if site.stage in MATMUL_INPUT}
+            sites = {site for site in sites if any(model.weight(name).type == kind for name in stage_tensors(site))}
+            if len(alike) > 1 and sites <= {culprit.site for culprit in alike}:
+                told = next((culprit for culprit in alike if culprit.setting[:1] == (COLUMNS,)), alike[0])
+                words = f"{told.explanation}, at all {len(alike)} stages with {kind.name} weights"
+                first = replace(alike[0], cause=told.cause, explanation=words, setting=told.setting)
+                merged = [first if culprit is alike[0] else culprit for culprit in merged if culprit not in alike[1:]]
+        return merged
 
     def contradicts_itself(self, culprits: list[Culprit]) -> bool:
         """Whether no stage can be blamed: most norms and plain additions are wrong and nothing reproduces them."""

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from kernels.forward import At, Model, evaluate, inputs_of
 from kernels.paths import Array, F32Path
 from kernels.stages import Site, execution_order
+from workbench.bisect.angles import ROTATED, turned_off
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.noise import float_noise
 from workbench.bisect.precision import FLOAT32, Precision
 from workbench.bisect.runtime_mistakes.mistake import Values, units_off
+from workbench.bisect.tainted import silenced, tainted_tokens
 from workbench.bisect.verdict import LIMIT
 
 Rows = NDArray[np.int64]
@@ -68,7 +70,10 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checked:
-    """A recorded stage y beside the right one, over the same tokens; inputs and known by stage, over those tokens."""
+    """A recorded stage y beside the right one, over the same tokens; inputs and known by stage, over those tokens.
+
+    turned : how far the angles of a rotation are off, in units of what rounding makes of them.
+    """
 
     site: Site
     inputs: Mapping[str, Array]
@@ -76,13 +81,14 @@ class Checked:
     y: Array
     right: Array
     noise: Values
+    turned: float = 0.0
 
     @property
     def off(self) -> float:
         """How far the record is from the right output, in units of noise; the same NaN or infinity is no difference."""
         left = self.y.astype(np.float64) - self.right
         same = ~np.isfinite(self.y) & ((self.y == self.right) | (np.isnan(self.y) & np.isnan(self.right)))
-        return units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise))
+        return max(units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise)), self.turned)
 
     @property
     def wrong(self) -> bool:
@@ -142,6 +148,7 @@ def recorded_stages(reader: Reader, notes: list[str]) -> Iterator[Checked]:
     """Every recorded stage whose inputs are known, in execution order; `notes` is told what could not be checked."""
     known = _Known(len(reader.tokens))
     unchecked: list[Site] = []
+    unjudged: list[Site] = []
     for site in execution_order(reader.model.config.num_hidden_layers):
         if site.stage == "attn_norm":
             known = _next_layer(known)
@@ -153,7 +160,7 @@ def recorded_stages(reader: Reader, notes: list[str]) -> Iterator[Checked]:
                 yield left_out
                 computed = left_out.y, computed[1]
         if recorded is not None and computed is not None and known.tells(site.stage):
-            yield from _beside(reader, site, known, recorded, computed)
+            yield from _beside(reader, site, known, recorded, computed, unjudged)
         elif reader.trace.status(site) != "absent" and inputs_of(site.stage):
             unchecked.append(site)
         if recorded is not None:
@@ -162,6 +169,11 @@ def recorded_stages(reader: Reader, notes: list[str]) -> Iterator[Checked]:
             known.put(site.stage, *computed, known.products_before(site.stage) + (site.stage in MATMUL_INPUT))
         elif site.stage == "qkv_bias" and "qkv_matmul" in known.values:
             known.put("qkv_bias", *known.kept("qkv_matmul"))
+    if unjudged:
+        notes.append(
+            f"{len(unjudged)} stages from {unjudged[0]} on read NaN or infinite values, and were checked on the other "
+            "tokens only"
+        )
     if unchecked:
         names = ", ".join(sorted({site.stage for site in unchecked}))
         notes.append(
@@ -207,7 +219,12 @@ def _evaluated(reader: Reader, site: Site, inputs: Mapping[str, Array]) -> Array
 
 
 def _beside(
-    reader: Reader, site: Site, known: _Known, recorded: tuple[Array, Rows], computed: tuple[Array, Rows]
+    reader: Reader,
+    site: Site,
+    known: _Known,
+    recorded: tuple[Array, Rows],
+    computed: tuple[Array, Rows],
+    unjudged: list[Site],
 ) -> Iterator[Checked]:
     rows = np.intersect1d(recorded[1], computed[1])
     if not len(rows):
@@ -221,11 +238,26 @@ def _beside(
     right = computed[0] if whole else computed[0][np.searchsorted(computed[1], rows)]
     if site.stage in _OVER_TOKENS and not whole:
         return
+    tainted = tainted_tokens(site.stage, inputs)
+    if tainted.any():
+        unjudged.append(site)
+        if tainted.all():
+            return
+        if site.stage in _OVER_TOKENS:
+            inputs, others = silenced(inputs, tainted), silenced(others, tainted)
+            again = _evaluated(reader, site, inputs)
+            assert again is not None
+            y, right = np.where(tainted[:, None], again, y), again
+        else:
+            rows, y, right = rows[~tainted], y[~tainted], right[~tainted]
+            inputs, others = ({name: x[~tainted] for name, x in some.items()} for some in (inputs, others))
     noise = reader.noise(site, inputs, right)
+    turned = turned_off(reader.at(site), y, right, reader.kept) if site.stage in ROTATED else 0.0
     for name in inputs:
         if known.products[name]:
             noise = noise + _noise_of_computed(reader, Site(site.layer, name), known, rows)
-    yield Checked(site, inputs, others, y, right, noise)
+            turned = 0.0
+    yield Checked(site, inputs, others, y, right, noise, turned)
 
 
 def _noise_of_computed(reader: Reader, site: Site, known: _Known, rows: Rows) -> Values:

@@ -9,7 +9,7 @@ import numpy as np
 from workbench.bisect.diagnosis import diagnose
 from workbench.bisect.excuses import Excuses
 from workbench.bisect.recorded import Checked, Reader, recorded_stages
-from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
+from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict, same_setting
 
 
 def bisect_trace(reader: Reader) -> Bisection:
@@ -54,10 +54,10 @@ def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
         return culprits
     for stage in recorded_stages(reader, []):
         if stage.wrong and stage.site not in excuses.rounded:
-            for culprit in diagnose(reader, stage, bool(excuses.rounded)):
+            for culprit in diagnose(reader, stage, bool(excuses.rounded), culprits):
                 if not any(_same_mistake(culprit, known) for known in culprits):
                     culprits.append(culprit)
-    return culprits
+    return excuses.misread_once(culprits)
 
 
 def _decomposition(stage: Checked) -> Decomposition:
@@ -70,6 +70,10 @@ def _decomposition(stage: Checked) -> Decomposition:
 
 
 def _same_mistake(one: Culprit, other: Culprit) -> bool:
-    """One setting that is wrong in every layer is one mistake."""
-    everywhere = one.factor in ("config", "graph", "numerics") and one.tensor is None
-    return everywhere and (one.cause, one.factor) == (other.cause, other.factor) and one.cause != "unknown"
+    """One setting that is wrong in every layer is one mistake; two settings are two, even under one name."""
+    everywhere = one.factor in ("config", "graph", "numerics") and one.tensor is None and one.cause != "unknown"
+    return (
+        everywhere
+        and (one.cause, one.factor) == (other.cause, other.factor)
+        and (same_setting(one.setting, other.setting))
+    )

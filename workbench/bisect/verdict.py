@@ -11,6 +11,8 @@ Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "u
 # A stage that is right stays within this many floors; docs/bisect.md.
 LIMIT = 8.0
 Factor = Literal["weights", "numerics", "config", "graph"]
+Setting = tuple[float | str, ...]
+_SAME_NUMBER = 0.05  # of a number, that one setting may be found as in two layers
 
 
 def finite(value: float | None) -> float | None:
@@ -53,9 +55,22 @@ class Decomposition:
         return figures | {"flipped_codes": None if self.flipped is None else self.flipped.to_json()}
 
 
+def same_setting(one: Setting, other: Setting) -> bool:
+    """Whether two findings are of one setting; an empty one leaves open what is wrong about it."""
+    if not one or not other:
+        return True
+    return len(one) == len(other) and all(
+        x == y if isinstance(x, str) or isinstance(y, str) else math.isclose(x, y, rel_tol=_SAME_NUMBER)
+        for x, y in zip(one, other, strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The first cell that is really wrong."""
+    """The first cell that is really wrong.
+
+    setting : what is wrong about a setting of the run, which shows in every layer; empty where it is left open.
+    """
 
     site: Site
     factor: Factor
@@ -65,6 +80,7 @@ class Culprit:
     residual: float | None = None
     shares: dict[str, float | None] = field(default_factory=dict)
     runner_up: dict[str, Any] | None = None
+    setting: Setting = ()
 
 
 @dataclass(frozen=True, slots=True)
