@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kernels.stages import Site
+from kernels.weight import TensorType
+from workbench.bisect.diagnosis import question_of
 from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.recorded import Checked, Reader
+from workbench.bisect.misread import COLUMNS, column_factors, misread_columns, wrong_tensors
+from workbench.bisect.recorded import Checked, Reader, recorded_stages
 from workbench.bisect.steps import Stored
-from workbench.bisect.unnamed import COLUMNS, UNNAMED
+from workbench.bisect.unnamed import UNNAMED
 from workbench.bisect.verdict import LIMIT, Culprit, Verdict
 from workbench.bisect.weight_check import row_chunks
 from workbench.stage_tensors import stage_tensors
@@ -87,19 +90,29 @@ class Excuses:
 
         What an engine makes of a type is one mistake, whatever it looks like in each product.
         """
-        merged = list(culprits)
-        model = self.reader.model
+        merged, model = list(culprits), self.reader.model
         unnamed = [culprit for culprit in culprits if culprit.tensor is not None and culprit.cause in UNNAMED]
         for kind in dict.fromkeys(model.weight(str(culprit.tensor)).type for culprit in unnamed):
             alike = [culprit for culprit in unnamed if model.weight(str(culprit.tensor)).type == kind]
             sites = {site for site in self.products if site.stage in MATMUL_INPUT}
             sites = {site for site in sites if any(model.weight(name).type == kind for name in stage_tensors(site))}
             if len(alike) > 1 and sites <= {culprit.site for culprit in alike}:
-                told = next((culprit for culprit in alike if culprit.setting[:1] == (COLUMNS,)), alike[0])
-                words = f"{told.explanation}, at all {len(alike)} stages with {kind.name} weights"
-                first = replace(alike[0], cause=told.cause, explanation=words, setting=told.setting)
+                first, where = alike[0], f"at all {len(alike)} stages with {kind.name} weights"
+                columns = self._misread_columns({culprit.site for culprit in alike}, kind)
+                if columns is not None:
+                    first = replace(first, cause="corrupted_blocks", explanation=columns, setting=(COLUMNS, columns))
+                first = replace(first, explanation=f"{first.explanation}, {where}")
                 merged = [first if culprit is alike[0] else culprit for culprit in merged if culprit not in alike[1:]]
         return merged
+
+    def _misread_columns(self, sites: set[Site], kind: TensorType) -> str | None:
+        """What all products of a type tell together of the columns that are misread."""
+        found = []
+        for stage in recorded_stages(self.reader, []):
+            if stage.site in sites:
+                question = question_of(self.reader, stage)
+                found += [column_factors(question, *tensor) for tensor in wrong_tensors(question)]
+        return misread_columns([factors for factors in found if factors is not None and factors.type == kind])
 
     def contradicts_itself(self, culprits: list[Culprit]) -> bool:
         """Whether no stage can be blamed: most norms and plain additions are wrong and nothing reproduces them."""
