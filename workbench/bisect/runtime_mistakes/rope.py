@@ -90,7 +90,12 @@ def _positions(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
         words = _position_words(start, scale)
         yield Mistake("rope_position", "graph", words, turned(x, moved, q.config), setting=(start, scale))
     found = found_positions(phases(x, q.y, q.config), q.config)
-    if found is not None:
+    if found is not None and len(found) > 2 and np.ptp(np.diff(found)) == 0 and found[1] != found[0]:
+        scale = float(found[1] - found[0])
+        words = _position_words(float(found[0]) / scale, scale)
+        setting = float(found[0]) / scale, scale
+        yield Mistake("rope_position", "graph", words, turned(x, found, q.config), rank=FITTED, setting=setting)
+    elif found is not None:
         shown = ", ".join(f"{p:g}" for p in found[:6]) + (", …" if len(found) > 6 else "")
         words = f"tokens are rotated as if their positions were {shown}"
         yield Mistake(

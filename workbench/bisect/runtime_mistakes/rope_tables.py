@@ -25,11 +25,11 @@ def table_mistakes(q: Question, x: Values) -> Iterator[Mistake]:
     pairs = pairs_of(x, q.config)
     right = _table(q, (), np.copy)
     for name, unit, keep in _TYPES:
+        own = _PARTS[-1:] if q.kept.unit >= unit else ()  # an engine of that type casts the cosines and sines to it
+        parts = [part for part in _PARTS if part not in own]
         seen = [right]
-        for chosen in (some for count in range(1, len(_PARTS) + 1) for some in combinations(_PARTS, count)):
-            if chosen == _PARTS[-1:] and q.kept.unit >= unit:
-                continue  # as an engine of that type does it
-            table = _table(q, chosen, keep)
+        for chosen in (some for count in range(1, len(parts) + 1) for some in combinations(parts, count)):
+            table = _table(q, chosen + own, keep)
             if any(np.array_equal(table, other) for other in seen):
                 continue
             seen.append(table)
