@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,20 +67,16 @@ def _of_tensors(question: Question) -> Iterator[Question]:
 
 def _culprits(question: Question, known: Sequence[Culprit]) -> list[Culprit]:
     """The mistake that makes the recorded stage of the right one, with the runner-up, or that none does."""
-    tried = [
-        (made and not (mistake.factor == "weights" and question.spares_tokens), left, mistake)
-        for made, left, mistake in ranked(question, mistakes(question))
-    ]
-    tried.sort(key=lambda entry: not entry[0])
+    tried = ranked(question, mistakes(question), partial(_is_known, known=known))
     size = float(np.linalg.norm(question.y)) or 1.0
     if not tried or not tried[0][0]:
         return [unnamed(question, size, _runner(tried[0], size) if tried else None)]
-    again = (entry for entry in tried if entry[0] and not entry[2].also and _is_known(entry[2], known))
-    _, left, best = next(again, tried[0])
+    _, left, best = tried[0]
     site = best.site or question.site
-    other = next((entry for entry in tried if entry[2] is not best and entry[2].cause != best.cause), None)
+    other = next((entry for entry in tried[1:] if entry[2].cause != best.cause), None)
     words = best.explanation
-    if other is not None and other[0] and other[1] <= _AMBIGUOUS * max(left, 1e-12 * size):
+    equal = other is not None and other[0] and other[2].rank <= best.rank
+    if other is not None and equal and other[1] <= _AMBIGUOUS * max(left, 1e-12 * size):
         words += f"; {other[2].cause} would explain it as well ({other[2].explanation})"
     runner = None if other is None else _runner(other, size)
     first = Culprit(site, best.factor, best.cause, words, best.tensor, left / size, _whole(best), runner, best.setting)
@@ -91,12 +88,17 @@ def _culprits(question: Question, known: Sequence[Culprit]) -> list[Culprit]:
 
 
 def _is_known(mistake: Mistake, known: Sequence[Culprit]) -> bool:
-    """Whether a mistake is that of an earlier stage, and tells the same about a setting."""
-    return mistake.tensor is None and any(
-        (mistake.cause, mistake.factor) == (culprit.cause, culprit.factor)
-        and mistake.setting != ()
-        and same_setting(mistake.setting, culprit.setting)
-        for culprit in known
+    """Whether a mistake is that of an earlier stage, and tells the same about a setting; of several, all of them."""
+    settings = [(mistake.cause, mistake.factor, mistake.setting)]
+    settings += [(more.cause, more.factor, more.setting) for more in mistake.also]
+    return all(
+        bool(setting)
+        and any(
+            (cause, factor) == (culprit.cause, culprit.factor) and same_setting(setting, culprit.setting)
+            for culprit in known
+            if culprit.setting
+        )
+        for cause, factor, setting in settings
     )
 
 

@@ -4,7 +4,7 @@ A recorded trace has no weights of its own, so a mistake is looked for in the op
 its weights would have to be. It is accepted only if its prediction reproduces the record within the noise.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import lgamma, log
@@ -244,17 +244,24 @@ def _rms(values: Values, axis: int | None) -> Any:  # noqa: ANN401 - a number or
         return np.sqrt(np.square(values).mean(axis=axis))
 
 
-def ranked(question: Question, tried: Iterator[Mistake]) -> list[tuple[bool, float, Mistake]]:
+def ranked(
+    question: Question, tried: Iterator[Mistake], known: Callable[[Mistake], bool] = lambda _: False
+) -> list[tuple[bool, float, Mistake]]:
     """Every mistake with whether it reproduces the record and the norm it leaves, the most convincing first.
 
-    Among those that reproduce it, one that takes less for granted comes first, then one that comes closer.
+    Among those that reproduce it, one that takes less for granted comes first, then one that comes closer. Weights
+    reproduce nothing where they are right for other tokens. known : mistakes that were made before; if one of these
+    reproduces the record too, nothing else is tried.
     """
     found = []
     for mistake in tried:
         with np.errstate(invalid="ignore", over="ignore"):
             left = float(np.linalg.norm(question.y - mistake.predicted))
         if np.isfinite(left):
-            found.append((question.reproduces(mistake), left, mistake))
+            blamed = mistake.factor != "weights" or not question.spares_tokens
+            found.append((blamed and question.reproduces(mistake), left, mistake))
+            if found[-1][0] and known(mistake):
+                return found[-1:]
     return sorted(found, key=lambda entry: (not entry[0], entry[2].rank if entry[0] else 0, entry[1]))
 
 

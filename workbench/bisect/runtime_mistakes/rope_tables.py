@@ -33,7 +33,7 @@ def table_mistakes(q: Question, x: Values) -> Iterator[Mistake]:
             if any(np.array_equal(table, other) for other in seen):
                 continue
             seen.append(table)
-            words = f"rotary tables rounded to {name} ({', '.join(chosen)}): {_worst(table, right)}"
+            words = f"rotary tables rounded to {name} ({', '.join(chosen)}): {_worst(_table(q, chosen, keep), right)}"
             predicted = channels_of(pairs * table[:, None, :], q.config)
             yield Mistake("dtype_truncated", "numerics", words, predicted, rounded=True, setting=(name, *chosen))
 
