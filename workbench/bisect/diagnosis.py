@@ -41,9 +41,10 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False, known: Seq
         return [_not_finite_in_model(question)]
     beyond = overflow(question)
     if beyond is not None:
-        rest = replace(question, y=np.where(beyond[0], question.right, question.y))
-        right = within(rest.y - rest.right, rest.noise)
-        return [beyond[1]] if right else [beyond[1], *_culprits(rest, known)]
+        lost, kept, culprit = beyond
+        rest = replace(question, y=np.where(lost, question.right, question.y))
+        allowed = rest.noise + kept.unit * np.abs(rest.right) + kept.least
+        return [culprit] if within(rest.y - rest.right, allowed) else [culprit, *_culprits(rest, known)]
     if not np.isfinite(question.y).all():
         return [_not_finite(question)]
     whole = _culprits(question, known)

@@ -22,8 +22,8 @@ class _Reached:
     sizes: Values
 
 
-def overflow(question: Question) -> tuple[Flags, Culprit] | None:
-    """The elements that overflowed, and the culprit; None where not all that are NaN or infinite did.
+def overflow(question: Question) -> tuple[Flags, Precision, Culprit] | None:
+    """The elements that overflowed, of which type, and the culprit; None where not all NaN and infinite ones did.
 
     The engine's own type is tried, and half precision, which a kernel may use inside of a run in a wider one.
     """
@@ -37,7 +37,7 @@ def overflow(question: Question) -> tuple[Flags, Culprit] | None:
             continue
         for reached in _reached(question, strange):
             if (reached.sizes[lost] * (1 + LIMIT * kept.unit) >= kept.largest).all():
-                return lost, _culprit(question, lost, reached, kept)
+                return lost, kept, _culprit(question, lost, reached, kept)
     return None
 
 
