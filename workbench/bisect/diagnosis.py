@@ -116,7 +116,7 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     y, right = (np.asarray(x, dtype=np.float64) for x in (checked.y, checked.right))
     kept = reader.precision(checked.site.stage)
     restored = _restored(reader, checked.site, wide, len(y))
-    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, kept)
+    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, kept, rows=checked.rows)
 
 
 def _restored(reader: Reader, site: Site, inputs: Mapping[str, Values], count: int) -> Values | None:

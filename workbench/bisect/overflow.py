@@ -43,10 +43,10 @@ def overflow(question: Question) -> tuple[Flags, Precision, Culprit] | None:
 
 def _culprit(question: Question, lost: Flags, reached: _Reached, kept: Precision) -> Culprit:
     token, channel = (int(place) for place in np.argwhere(lost)[0])
-    found = question.y[token, channel]
+    found, at = question.y[token, channel], question.tokens(np.array([token]))[0]
     words = (
         f"{int(lost.sum())} of {lost.size} values are beyond {kept.largest:.6g}, the largest of {kept.name}: first at "
-        f"token {token}, channel {channel}, where {reached.what} {reached.sizes[token, channel]:.6g} and "
+        f"token {at}, channel {channel}, where {reached.what} {reached.sizes[token, channel]:.6g} and "
         f"{'NaN' if np.isnan(found) else f'{found:.6g}'} was kept"
     )
     return Culprit(question.site, "numerics", "overflow", words, setting=(kept.name,))

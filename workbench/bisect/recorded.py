@@ -72,7 +72,8 @@ class Reader:
 class Checked:
     """A recorded stage y beside the right one, over the same tokens; inputs and known by stage, over those tokens.
 
-    turned : how far the angles of a rotation are off, in units of what rounding makes of them.
+    rows : the token of every row. turned : how far the angles of a rotation are off, in units of what rounding makes of
+    them.
     """
 
     site: Site
@@ -81,6 +82,7 @@ class Checked:
     y: Array
     right: Array
     noise: Values
+    rows: Rows
     turned: float = 0.0
 
     @property
@@ -257,7 +259,7 @@ def _beside(
         if known.products[name]:
             noise = noise + _noise_of_computed(reader, Site(site.layer, name), known, rows)
             turned = 0.0
-    yield Checked(site, inputs, others, y, right, noise, turned)
+    yield Checked(site, inputs, others, y, right, noise, rows, turned)
 
 
 def _noise_of_computed(reader: Reader, site: Site, known: _Known, rows: Rows) -> Values:
@@ -282,4 +284,5 @@ def _without_bias(reader: Reader, site: Site, known: _Known, computed: tuple[Arr
     if not offs[0] <= LIMIT < offs[1]:
         return None
     inputs = {"qkv_matmul": product}
-    return Checked(site, inputs, dict(known.values), product, computed[0], reader.noise(site, inputs, computed[0]))
+    noise = reader.noise(site, inputs, computed[0])
+    return Checked(site, inputs, dict(known.values), product, computed[0], noise, computed[1])

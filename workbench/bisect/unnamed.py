@@ -7,7 +7,7 @@ import numpy as np
 
 from workbench.bisect.misread import COLUMNS, column_factors, misread_columns, wrong_tensors
 from workbench.bisect.runtime_mistakes.mistake import Question
-from workbench.bisect.runtime_mistakes.some_tokens import where_words
+from workbench.bisect.runtime_mistakes.some_tokens import where_words, wrong_elements
 from workbench.bisect.verdict import Culprit, Factor
 
 UNNAMED = ("unknown", "corrupted_blocks")
@@ -17,7 +17,9 @@ def unnamed(question: Question, size: float, runner: dict[str, Any] | None) -> C
     """The culprit where nothing reproduces the record: some tokens, some columns, some rows, or all of it."""
     site, residual = question.site, question.gap / size
     if question.spares_tokens:
-        words = f"the output is wrong {where_words(question)}"
+        part = wrong_elements(question)
+        sizes = [float(np.sqrt(np.square(x[part]).mean())) for x in (question.y, question.right)]
+        words = f"the output is {sizes[0]:.3g} in place of {sizes[1]:.3g} (root mean square) {where_words(question)}"
         return Culprit(site, "graph", "unknown", words, None, residual, {}, runner, (words,))
     wrong = question.wrong_channels
     parts = wrong_tensors(question)

@@ -79,7 +79,7 @@ class Question:
     noise : what float rounding may do to every element. rounding : root mean square of what 8-bit activations add.
     restored : what storing changed weights once more in their format may add to every element; None without weights.
     kept : how the engine keeps its numbers. most : norm that a mistake may leave, where the trace
-    is one of the weights before they were rounded.
+    is one of the weights before they were rounded. rows : the token of every row, where some are missing.
     All arrays are float64 (tokens, channels).
     """
 
@@ -94,6 +94,11 @@ class Question:
     restored: Values | None = None
     kept: Precision = FLOAT32
     most: float | None = None
+    rows: NDArray[np.int64] | None = None
+
+    def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tokens of some rows."""
+        return rows if self.rows is None else self.rows[rows]
 
     @property
     def stage(self) -> str:

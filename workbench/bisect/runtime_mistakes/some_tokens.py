@@ -31,7 +31,7 @@ def token_mistakes(q: Question) -> Iterator[Mistake]:
     source = np.array([int(np.square(q.right - row).sum(axis=1).argmin()) for row in q.y[wrong]])
     moved = q.right.copy()
     moved[wrong] = q.right[source]
-    words = f"tokens {_listed(wrong)} have the rows of tokens {_listed(source)}"
+    words = f"tokens {_listed(q.tokens(wrong))} have the rows of tokens {_listed(q.tokens(source))}"
     yield Mistake("token_scope", "graph", words, moved, rank=FITTED)
 
 
@@ -43,7 +43,7 @@ def _mistake(q: Question, part: Flags, cause: str, words: str, values: Values, r
 
 def where_words(q: Question) -> str:
     """Which tokens and which channels are wrong, in words."""
-    tokens, channels = np.flatnonzero(q.wrong_tokens), np.flatnonzero(q.wrong_channels_of(q.wrong_tokens))
+    tokens, channels = q.tokens(np.flatnonzero(q.wrong_tokens)), np.flatnonzero(q.wrong_channels_of(q.wrong_tokens))
     count, size = len(q.y), q.y.shape[1]
     who = f"at token {tokens[0]} only" if len(tokens) == 1 else f"at tokens {_listed(tokens)} only"
     if len(channels) == size:
