@@ -274,6 +274,31 @@ def test_values_beyond_half_precision_are_an_overflow_and_what_follows_is_inheri
     assert stuck or any("read NaN or infinite values" in note for note in found.notes)
 
 
+def test_one_product_kept_in_half_precision_overflows_in_a_float32_run_and_later_tokens_keep_their_names():
+    model = with_tensor(MODEL, "model.layers.0.mlp.down_proj.weight", lambda w: w.__setitem__(5, w[5] * 1e6))
+    found = asked(run(model, tokens_of(6)), 6, model)
+    assert found.verdict == "alike"
+
+    def change(site, right, _known):
+        if site == Site(1, "ffn_out"):
+            right = right.copy()
+            right[4] = 0
+        with np.errstate(over="ignore"):
+            return half(right) if site == Site(0, "ffn_out") else right
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        stages = run_changed(model, tokens_of(6), change)
+        found = asked(stages, 6, model)
+    lost = ~np.isfinite(stages[Site(0, "ffn_out")]).all(axis=1)
+    assert lost.any()
+    assert not lost[4]
+    assert [(c.site, c.factor, c.cause) for c in (found.culprit, *found.others)] == [
+        (Site(0, "ffn_out"), "numerics", "overflow"),
+        (Site(1, "ffn_out"), "graph", "zeroed"),
+    ]
+    assert "at token 4 only" in found.others[0].explanation
+
+
 @pytest.mark.parametrize("stage", ["embedding", "qkv_bias", "attention", "post_attn_residual", "ffn_norm", "ffn_gate"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
 def test_any_stage_may_hold_any_value(stage, value, capfd):
