@@ -2,20 +2,39 @@
 
 import json
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from kernels.forward import forward
+from kernels.forward import At, evaluate, forward, inputs_of
 from kernels.paths import numeric_path
-from kernels.stages import Site
+from kernels.stages import Site, execution_order
 from tests.memory_model import MemoryModel
 
 Stages = dict[Site, np.ndarray]
+Change = Callable[[Site, np.ndarray, Mapping[str, np.ndarray]], np.ndarray]
 
 
 def run(model: MemoryModel, tokens: tuple[int, ...], path: str = "f32") -> Stages:
     return dict(forward(model, tokens, numeric_path(path)))
+
+
+def run_changed(model: MemoryModel, tokens: tuple[int, ...], change: Change, path: str = "f32") -> Stages:
+    """A run of which change(site, values, what the layer has so far) says what every stage really returns."""
+    known: dict[str, np.ndarray] = {}
+    found: Stages = {}
+    for site in execution_order(model.config.num_hidden_layers):
+        at = At(model, numeric_path(path), tokens, site.layer)
+        inputs = {name: np.ascontiguousarray(known[name], at.path.dtype) for name in inputs_of(site.stage)}
+        right = evaluate(site.stage, at, inputs)
+        if right is None:  # a model without biases
+            known[site.stage] = known["qkv_matmul"]
+            continue
+        found[site] = known[site.stage] = change(site, right, known)
+        if site.stage in ("embedding", "layer_output"):
+            known["layer_input"] = found[site]
+    return found
 
 
 def write_stage_dump(path: Path, stages: Stages, meta: dict[str, object], compressed: bool = False) -> None:

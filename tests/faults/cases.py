@@ -15,7 +15,8 @@ HEALTHY = ("alike", "numerics_only", "quantization_only")
 class Expected:
     """What a right answer names. Several cells, factors or causes: nothing in the pair tells them apart.
 
-    also : cells that must be among the further culprits. tensor : of the culprit, where it has one.
+    also : cells that must be among the further culprits. further : causes that must be among theirs. tensor : of the
+    culprit, where it has one.
     """
 
     cells: tuple[Site, ...]
@@ -23,6 +24,7 @@ class Expected:
     causes: tuple[str, ...]
     also: tuple[Site, ...] = ()
     tensor: str | None = None
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ class Outcome:
         """The cause is right as well."""
         if not self.right or self.case.expected is None:
             return self.right
-        return self.culprit is None or self.culprit.cause in self.case.expected.causes
+        if self.culprit is None:
+            return True
+        further = {other.cause for other in self.found.others}
+        return self.culprit.cause in self.case.expected.causes and further >= set(self.case.expected.further)
 
     @property
     def culprit(self) -> Culprit | None:

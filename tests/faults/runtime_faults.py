@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,9 @@ _SCRIPT = Path(__file__).parent / "torch_side" / "run.py"
 class RuntimeFault:
     """An edit, its value, and what it must be found as; cells name stages of the first layer that is edited.
 
-    once : not per layer (whole-model stages). needs : architectures; biased : a model with biases only.
+    once : not per layer (whole-model stages). biased : a model with biases only. further : causes of settings that are
+    wrong besides. dtype, count : of the run, where the usual ones do not show the mistake. loud : in a model of which
+    one channel of the gated product is beyond half precision.
     """
 
     kind: str
@@ -36,6 +38,10 @@ class RuntimeFault:
     untied: bool = False
     first: tuple[str, ...] = ()  # stages of the next layer or of the whole model may show it as well
     silu: bool = False
+    further: tuple[str, ...] = ()
+    dtype: str = ""
+    count: int = 7
+    loud: bool = False
 
 
 def _each(kind, edit, values, stages, factors, causes, **more) -> Iterator[RuntimeFault]:
@@ -77,7 +83,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     *_each(
         "causal_mask",
         "mask",
-        ("none", "next", "strict", "reversed", 2, 3, "drop1", "drop2"),
+        ("none", "next", "strict", "reversed", 2, 3, "drop1", "drop2", "unshifted 4", "alone 3"),
         ("attention",),
         ("graph",),
         ("causal_mask",),
@@ -137,6 +143,42 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     ),
     _R("rope_position only query", "only_query", 0, ("k_post_rope",), ("graph",), ("rope_position",)),
     _R("rope_position key shifted", "only_key_shifted", 0, ("k_post_rope",), ("graph",), ("rope_position",)),
+    *_each(
+        "rotary tables",
+        "tables",
+        ("frequencies", "frequencies angles cosines", "cosines"),
+        ("q_post_rope",),
+        ("numerics",),
+        ("dtype_truncated",),
+    ),
+    _R(
+        "rotary tables of a bfloat16 run",
+        "tables",
+        "frequencies",
+        ("q_post_rope",),
+        ("numerics",),
+        ("dtype_truncated",),
+        dtype="bfloat16",
+        count=60,
+    ),
+    *(
+        _R(
+            f"rope_theta and {what}",
+            "two settings",
+            f"theta {what}",
+            ("q_post_rope",),
+            ("config",),
+            ("rope_theta",),
+            further=(cause,),
+        )
+        for what, cause in (("type", "rope_type"), ("shift", "rope_position"), ("half", "rope_position"))
+    ),
+    _R("one token head", "one token lm_head", 0, ("lm_head",), ("graph",), ("zeroed",), once=True),
+    *(
+        _R(f"one token {path}", f"one token {path}", 0, (stage,), ("graph",), ("zeroed",))
+        for path, stage in (("mlp.down_proj", "ffn_out"), ("self_attn.o_proj", "attn_out"))
+    ),
+    _R("overflow", "", 0, ("ffn_swigl",), ("numerics",), ("overflow",), dtype="float16", loud=True),
     _R("rope_type", "adjacent", 0, ("q_post_rope",), ("config",), ("rope_type",)),
     _R("rope partial", "partial", 0, ("q_post_rope",), ("config",), ("rope_type",)),
     *_each("activation_function", "activation", _ACTS, ("ffn_silu",), ("graph",), ("activation_function",)),
@@ -326,7 +368,7 @@ def fits(fault: RuntimeFault, plain: Plain) -> bool:
 def expected_of(fault: RuntimeFault, layer: int) -> Expected:
     whole = ("embedding", "final_norm", "lm_head")
     cells = tuple(Site(None if stage in whole else layer, stage) for stage in fault.stages)
-    return Expected(cells, fault.factors, fault.causes)
+    return Expected(cells, fault.factors, fault.causes, further=fault.further)
 
 
 def value_of(fault: RuntimeFault, plain: Plain) -> object:
@@ -346,6 +388,17 @@ def write_plain(plain: Plain, folder: Path) -> Path:
     )
     (folder / "config.json").write_text(json.dumps({name: getattr(c, name) for name in fields}))
     return folder
+
+
+def loud(model: Plain, layer: int) -> Plain:
+    """The model with one of two channels of a gated product far beyond 65504, of which the rest of it sees nothing."""
+    gate, up, down = (f"model.layers.{layer}.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
+    values = {name: model.values[name].copy() for name in (gate, up, down)}
+    values[gate][11] *= 512
+    values[gate][12] = -values[gate][11]  # SiLU lets one of the two pass
+    values[up][11:13] = values[up][11] * 4096
+    values[down][:, 11:13] /= 4096
+    return replace(model, name=f"{model.name} loud {layer}", values=model.values | values)
 
 
 def run_jobs(jobs: list[dict], folder: Path, python: str) -> None:

@@ -11,7 +11,16 @@ import numpy as np
 from kernels.dequantize import dequantize
 from tests.faults.cases import Case, Prepared
 from tests.faults.models import SHAPES, Plain, plain
-from tests.faults.runtime_faults import RUNTIME_FAULTS, RuntimeFault, expected_of, fits, run_jobs, value_of, write_plain
+from tests.faults.runtime_faults import (
+    RUNTIME_FAULTS,
+    RuntimeFault,
+    expected_of,
+    fits,
+    loud,
+    run_jobs,
+    value_of,
+    write_plain,
+)
 from tests.faults.storing import FORMATS, stored, write
 from workbench.record.recording import record
 
@@ -93,12 +102,16 @@ def _of_fault(batch: _Batch, fault: RuntimeFault, places: int) -> Iterator[Case]
         run = _as_stored(model, format) if same else model
         everywhere = fault.once or place % 4 == 1
         layer = 0 if everywhere else chance.randrange(model.config.num_hidden_layers)
+        if fault.dtype:  # coarse enough without another rounding of the weights
+            model, same, format = loud(model, layer) if fault.loud else model, True, "st-f32"
+            run = model
         job = {"edit": fault.edit, "value": value_of(fault, model), "layers": [] if everywhere else [layer]}
-        path = batch.add(run, silu=fault.silu, dtype="float64" if place % 5 == 4 else "float32", **job)
+        job |= {"dtype": fault.dtype or ("float64" if place % 5 == 4 else "float32")}
+        path = batch.add(run, silu=fault.silu, tokens=list(model.tokens(fault.count)), **job)
         right = None if same and "rounded" not in fault.edit else batch.add(run)
         expected = expected_of(fault, layer)
         shown = partial(_shows, path, right, expected.cells[0], 0.0 if same else _COST[format])
-        prepare = partial(_prepare, model, format, path, shown)
+        prepare = partial(_prepare, model, format, path, shown, fault.count)
         where = "everywhere" if everywhere else f"layer {layer}"
         yield Case(
             fault.kind, where, model.name, f"{format} trace{'' if same else ' of the source'}", expected, prepare
@@ -117,8 +130,8 @@ def _shows(wrong: Path, right: Path | None, site, cost: float) -> bool:
         return bool(change > max(_HIDDEN * cost, 1e-6) * np.linalg.norm(other[key]))
 
 
-def _prepare(model: Plain, format: str, trace: Path, shows: Callable[[], bool], folder: Path) -> Prepared:
-    tokens = model.tokens()
+def _prepare(model: Plain, format: str, trace: Path, shows: Callable[[], bool], count: int, folder: Path) -> Prepared:
+    tokens = model.tokens(count)
     return Prepared(write(stored(model, FORMATS[format]), FORMATS[format], folder / "a"), trace, tokens, shows())
 
 
@@ -129,18 +142,18 @@ def _transformers(batch: _Batch) -> Iterator[Case]:
         for dtype in ("float32", "float64", "bfloat16"):
             format = _SAME[number % len(_SAME)] if FORMATS[_SAME[number % len(_SAME)]].fits(model) else "st-f32"
             path = batch.add(_as_stored(model, format), dtype=dtype)
-            prepare = partial(_prepare, model, format, path, lambda: True)
+            prepare = partial(_prepare, model, format, path, lambda: True, 7)
             yield Case(f"transformers {dtype}", "none", name, f"{format} trace", None, prepare)
         for format in _SOURCE:
             if FORMATS[format].fits(model):
-                prepare = partial(_prepare, model, format, batch.add(model), lambda: True)
+                prepare = partial(_prepare, model, format, batch.add(model), lambda: True, 7)
                 yield Case("transformers of the source", "none", name, f"{format} trace", None, prepare)
         coarse = "gguf-q4_k_m" if FORMATS["gguf-q4_k_m"].fits(model) else "gguf-q4_0"
-        prepare = partial(_prepare, model, "st-f32", batch.add(_as_stored(model, coarse)), lambda: True)
+        prepare = partial(_prepare, model, "st-f32", batch.add(_as_stored(model, coarse)), lambda: True, 7)
         verdicts = ("quantization_only", "undecided")  # whose format is not always recognised
         yield Case("transformers of a coarser copy", "none", name, f"st-f32 trace of {coarse}", None, prepare, verdicts)
         path = batch.add(model, edit="noise", value=1e-3)
-        prepare = partial(_prepare, model, "st-f32", path, lambda: True)
+        prepare = partial(_prepare, model, "st-f32", path, lambda: True, 7)
         yield Case("not deterministic", "everywhere", name, "st-f32 trace", None, prepare, ("undecided",))
 
 

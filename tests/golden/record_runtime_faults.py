@@ -26,7 +26,7 @@ def _one_of_each(faults: Iterable[RuntimeFault]) -> list[RuntimeFault]:
 
 def main() -> None:
     model = plain(MODEL)
-    faults = _one_of_each(fault for fault in RUNTIME_FAULTS if fits(fault, model))
+    faults = _one_of_each(fault for fault in RUNTIME_FAULTS if fits(fault, model) and not fault.dtype)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_plain(model, folder)

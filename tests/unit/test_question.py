@@ -20,8 +20,9 @@ from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_d
 from tests.memory_model import random_model
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.detail import cell_detail
-from workbench.bisect.engines import FLOAT32, arithmetic_of
+from workbench.bisect.engines import arithmetic_of
 from workbench.bisect.kv_cache import KvCache
+from workbench.bisect.precision import FLOAT32
 from workbench.bisect.question import bisect_pair, open_pair
 from workbench.bisect.views import views
 
@@ -249,19 +250,19 @@ def test_logits_alone_are_the_end_of_the_whole_model(place, tmp_path):
 
 def test_settings_of_the_engine_are_understood(place, tmp_path):
     clean = open_any_trace(place / "llama.npz")
-    assert arithmetic_of(clean).attention_unit == FLOAT32
+    assert arithmetic_of(clean).attention == FLOAT32
     for changed in (
         {"flash_attention": "on"},
         {"type_k": "f16"},
     ):
         found = arithmetic_of(replace(clean, observed={**clean.observed, **changed}))
-        assert found.attention_unit == 2.0**-11
-        assert found.unit == FLOAT32
+        assert found.attention.unit == 2.0**-11
+        assert found.kept == FLOAT32
         assert "half precision" in found.notes[0]
     coarse = arithmetic_of(replace(clean, observed={**clean.observed, "type_v": "q8_0"}))
     assert coarse.cache == KvCache("f32", "q8_0")
     assert "what its cache keeps of K and V only: the KV cache was f32 and q8_0" in coarse.notes[0]
-    assert arithmetic_of(replace(clean, observed={}, settings={"flash": [1], "kv": {}})).attention_unit > 2.0**-8
+    assert arithmetic_of(replace(clean, observed={}, settings={"flash": [1], "kv": {}})).attention.unit > 2.0**-8
     silent = replace(clean, observed={}, settings={})
     assert "whether flash attention was on is not there" in arithmetic_of(silent).notes[0]
     right = open_any_trace(place / "right.npz")
@@ -270,7 +271,7 @@ def test_settings_of_the_engine_are_understood(place, tmp_path):
         for dtype in ("float64", "float32", "float16", "bfloat16")
     }
     assert [found.path.name for found in paths.values()] == ["f64", "f32", "f32", "f32"]
-    assert paths["bfloat16"].unit == 2.0**-9
+    assert paths["bfloat16"].kept.unit == 2.0**-9
     assert "bfloat16" in paths["bfloat16"].notes[0]
     for dtype in ("int8", ["int8"]):
         with pytest.raises(WorkbenchError, match=r"int8.*, which cannot be checked"):

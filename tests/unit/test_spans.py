@@ -20,6 +20,7 @@ from tests.unit.test_forward import TOKENS as RECORDED_TOKENS
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.precision import BFLOAT16
 from workbench.bisect.question import bisect_pair, open_pair
 from workbench.bisect.recorded import Reader, recorded_stages
 from workbench.bisect.substitution import Mixed
@@ -216,12 +217,12 @@ def test_a_mistake_that_rounding_could_hide_is_not_excluded():
     base = replace(model.config, rope_theta=1e6)
     wrong = dict(forward(Mixed(model, base), TOKENS, numeric_path("f32")))
     stages = some(wrong, SUBSETS["hidden states"])
-    coarse = check(model, stages, unit=2.0**-9, attention_unit=2.0**-9)  # as of an engine in bfloat16
+    coarse = check(model, stages, kept=BFLOAT16, attention=BFLOAT16)  # as of an engine in bfloat16
     assert coarse.verdict == "undecided"
     assert any("a rotary base of 1e+06 in layer 0 would make" in note for note in coarse.notes)
     assert check(model, stages).verdict == "divergent"
     right = some(dict(forward(model, TOKENS, numeric_path("f64"))), SUBSETS["hidden states"])
-    healthy = check(model, right, unit=2.0**-9, attention_unit=2.0**-9)
+    healthy = check(model, right, kept=BFLOAT16, attention=BFLOAT16)
     assert healthy.verdict == "numerics_only"  # so near that rounding would have had to undo a mistake
 
 

@@ -67,6 +67,11 @@ class Coverage:
                 f"may make {format_value(blur.floor)}, and {blur.words} in layer {blur.layer} would make "
                 f"{format_value(blur.share)}; record more stages."
             )
+        if tainted := self.reader.tainted:
+            yield (
+                f"{len(tainted)} stages from {min(tainted, key=order)} on read NaN or infinite values, and were "
+                "checked on the other tokens only."
+            )
         lost = {site for stage, _ in self.blurred for site in stage.span.inside}
         runs = list(_runs(self.cells, set(self.missing) - lost))
         for first, last in runs[_MOST_SENTENCES - 1 :: -1]:

@@ -16,9 +16,9 @@ from workbench.bisect.announced import Progress
 from workbench.bisect.artifacts import Side, cells_of, decompose, steps, walk
 from workbench.bisect.breakdown import Breakdown, break_down, local_breakdown, times_median
 from workbench.bisect.customs import Customs
-from workbench.bisect.engines import FLOAT32
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.forecast import Forecast, forecast
+from workbench.bisect.precision import FLOAT32
 from workbench.bisect.question import Pair, model_sides, token_ids, trace_check
 from workbench.bisect.trace_check import TraceCheck
 from workbench.bisect.verdict import Decomposition
@@ -83,8 +83,8 @@ def _forecast_of_trace(check: TraceCheck, site: Site, progress: Progress) -> For
     sides = [(step.inputs, step.y), (check.inputs(site), recorded)]
     (inputs_a, y_a), (inputs_b, y_b) = sides if check.side == "B" else reversed(sides)
     known = forecast(site.stage, at, at, inputs_a, inputs_b, y_a, y_b)
-    unit = check.arithmetic.attention_unit if site.stage == "attention" else check.arithmetic.unit
-    return replace(known, floor=known.floor * unit / FLOAT32)
+    kept = check.arithmetic.attention if site.stage == "attention" else check.arithmetic.kept
+    return replace(known, floor=known.floor * kept.unit / FLOAT32.unit)
 
 
 def _trace_error(check: TraceCheck, site: Site) -> Array:

@@ -1,20 +1,23 @@
 """From a recorded stage that is wrong to the mistake that reproduces it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from kernels.paths import Array
 from kernels.stages import Site
 from workbench.bisect.customs import tensors_of
 from workbench.bisect.floor import MATMUL_INPUT, predicted_error
+from workbench.bisect.noise import row_norms
+from workbench.bisect.overflow import overflow
 from workbench.bisect.recorded import Checked, Reader
 from workbench.bisect.runtime_mistakes.catalogue import mistakes
-from workbench.bisect.runtime_mistakes.mistake import Mistake, Question, Values, ranked
+from workbench.bisect.runtime_mistakes.mistake import Mistake, Question, Values, ranked, within
 from workbench.bisect.steps import Stored
-from workbench.bisect.verdict import LIMIT, Culprit
+from workbench.bisect.unnamed import UNNAMED, unnamed
+from workbench.bisect.verdict import LIMIT, Culprit, same_setting
 from workbench.bisect.weight_check import row_chunks
 
 # Times what rounding the weights costs: a whole stage, and a single channel, whose few tokens tell less.
@@ -22,10 +25,11 @@ _SURELY, _PERHAPS = 2.0, 6.0
 AMBIGUOUS = 3.0  # another mistake that leaves less than this many times as much explains the record as well
 
 
-def diagnose(reader: Reader, checked: Checked, rounded: bool = False) -> list[Culprit]:
-    """Name the mistakes that make the recorded stage of the right one; several only where it has several tensors.
+def diagnose(reader: Reader, checked: Checked, rounded: bool = False, known: Sequence[Culprit] = ()) -> list[Culprit]:
+    """Name the mistakes that make the recorded stage of the right one: of several tensors, or settings, several.
 
-    rounded : the trace is one of the weights before they were rounded to the model's formats.
+    rounded : the trace is one of the weights before they were rounded to the model's formats. known : culprits of
+    earlier stages; one setting that is wrong in every layer is found as the same in each.
     """
     question = question_of(reader, checked)
     if rounded and question.restored is not None:
@@ -33,12 +37,22 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False) -> list[Cu
         cost = np.maximum(cost, np.sqrt(np.square(cost).mean(axis=1, keepdims=True)))  # they may have been other values
         most = _SURELY * float(np.linalg.norm(cost)) + LIMIT * float(np.linalg.norm(question.noise))
         question = replace(question, noise=question.noise + _PERHAPS / LIMIT * cost, most=most)
+    if not np.isfinite(question.right).all():
+        return [_not_finite_in_model(question)]
+    beyond = overflow(question)
+    if beyond is not None:
+        lost, kept, culprit = beyond
+        rest = replace(question, y=np.where(lost, question.right, question.y))
+        allowed = rest.noise + kept.unit * np.abs(rest.right) + kept.least
+        return [culprit] if within(rest.y - rest.right, allowed) else [culprit, *_culprits(rest, known)]
     if not np.isfinite(question.y).all():
         return [not_finite(question)]
-    whole = _culprit(question)
-    if whole.factor != "weights" or question.stage not in ("qkv_matmul", "qkv_bias"):
-        return [whole]
-    return [_culprit(part) for part in _of_tensors(question)] or [whole]
+    whole = _culprits(question, known)
+    if whole[0].factor != "weights" or question.stage not in ("qkv_matmul", "qkv_bias"):
+        return whole
+    parts = [culprit for part in _of_tensors(question) for culprit in _culprits(part, known)]
+    named = [culprit for culprit in parts if culprit.cause not in UNNAMED]
+    return whole if not named else named + ([culprit for culprit in parts if culprit.cause in UNNAMED])
 
 
 def _of_tensors(question: Question) -> Iterator[Question]:
@@ -52,21 +66,43 @@ def _of_tensors(question: Question) -> Iterator[Question]:
             yield replace(question, y=y)
 
 
-def _culprit(question: Question) -> Culprit:
+def _culprits(question: Question, known: Sequence[Culprit]) -> list[Culprit]:
     """The mistake that makes the recorded stage of the right one, with the runner-up, or that none does."""
-    tried = ranked(question, mistakes(question))
+    tried = ranked(question, mistakes(question), partial(_is_known, known=known))
     size = float(np.linalg.norm(question.y)) or 1.0
     if not tried or not tried[0][0]:
-        runner = runner_up(tried[0], size) if tried else None
-        return _unknown(question, size, runner)
+        return [unnamed(question, size, runner_up(tried[0], size) if tried else None)]
     _, left, best = tried[0]
     site = best.site or question.site
     other = next((entry for entry in tried[1:] if entry[2].cause != best.cause), None)
     words = best.explanation
-    if other is not None and other[0] and other[1] <= AMBIGUOUS * max(left, 1e-12 * size):
+    equal = other is not None and other[0] and other[2].rank <= best.rank
+    if other is not None and equal and other[1] <= AMBIGUOUS * max(left, 1e-12 * size):
         words += f"; {other[2].cause} would explain it as well ({other[2].explanation})"
     runner = None if other is None else runner_up(other, size)
-    return Culprit(site, best.factor, best.cause, words, best.tensor, left / size, whole_share(best), runner)
+    first = Culprit(
+        site, best.factor, best.cause, words, best.tensor, left / size, whole_share(best), runner, setting=best.setting
+    )
+    further = [
+        Culprit(site, more.factor, more.cause, more.explanation, None, left / size, setting=more.setting)
+        for more in best.also
+    ]
+    return [first, *further]
+
+
+def _is_known(mistake: Mistake, known: Sequence[Culprit]) -> bool:
+    """Whether a mistake is that of an earlier stage, and tells the same about a setting; of several, all of them."""
+    settings = [(mistake.cause, mistake.factor, mistake.setting)]
+    settings += [(more.cause, more.factor, more.setting) for more in mistake.also]
+    return all(
+        bool(setting)
+        and any(
+            (cause, factor) == (culprit.cause, culprit.factor) and same_setting(setting, culprit.setting)
+            for culprit in known
+            if culprit.setting
+        )
+        for cause, factor, setting in settings
+    )
 
 
 def question_of(reader: Reader, checked: Checked) -> Question:
@@ -80,9 +116,9 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     wide = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
     known = {name: np.asarray(x, dtype=np.float64) for name, x in checked.known.items()}
     y, right = (np.asarray(x, dtype=np.float64) for x in (checked.y, checked.right))
-    unit = reader.attention_unit if checked.site.stage == "attention" else reader.unit
+    kept = reader.precision(checked.site.stage)
     restored = cost_of_storage(reader, checked.site, wide, len(y))
-    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, unit)
+    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, kept, rows=checked.rows)
 
 
 def cost_of_storage(reader: Reader, site: Site, inputs: Mapping[str, Values], count: int) -> Values | None:
@@ -109,31 +145,17 @@ def not_finite(question: Question) -> Culprit:
     """A stage of which some values are NaN or infinite."""
     count = int((~np.isfinite(question.y)).sum())
     words = f"{count} of {question.y.size} values are NaN or infinite, which its inputs do not explain"
-    return Culprit(question.site, "graph", "unknown", words)
+    return Culprit(question.site, "graph", "unknown", words, setting=(words,))
 
 
-def _unknown(question: Question, size: float, runner: dict[str, Any] | None) -> Culprit:
-    wrong = question.wrong_channels
-    count, residual = int(wrong.sum()), question.gap / size
-    tensor = question.tensors[0] if question.tensors else None
-    if tensor is not None and question.stage in MATMUL_INPUT and count <= wrong.size // 2 and question.rest_is_right:
-        tensor = _tensor_of(question, wrong)
-        words = f"{count} of {wrong.size} rows of the weight act as if damaged; all others are right"
-        return Culprit(question.site, "weights", "corrupted_blocks", words, tensor, residual, {}, runner)
-    words = f"{count} of {wrong.size} channels are wrong and no known mistake reproduces them"
-    if question.stage == "qkv_bias":
-        return Culprit(question.site, "weights", "bias_wrong", words, tensor, residual, {}, runner)
-    factor = "weights" if tensor is not None else "graph"
-    return Culprit(question.site, factor, "unknown", words, tensor, residual, {}, runner)  # type: ignore[arg-type]
-
-
-def _tensor_of(question: Question, wrong: Array) -> str:
-    start, first = 0, int(np.flatnonzero(wrong)[0])
-    for name in question.tensors:
-        start += question.at.model.weight(name).shape[0]
-        if first < start:
-            return name
-    return question.tensors[0]
+def _not_finite_in_model(question: Question) -> Culprit:
+    """Finite inputs and other values than those of the trace: the model's own weights are at fault."""
+    count = int((~np.isfinite(question.right)).sum())
+    tensor = next((name for name in question.tensors if not np.isfinite(row_norms(question.at, name)).all()), None)
+    words = (
+        f"the model's own weights make {count} of {question.y.size} values NaN or infinite, which the trace's are not"
+    )
+    return Culprit(question.site, "weights", "corrupted_blocks", words, tensor)
 
 
 def runner_up(entry: tuple[bool, float, Mistake], size: float) -> dict[str, Any]:

@@ -1,25 +1,33 @@
 """With which arithmetic a recorded trace is to be checked: the numeric path of its engine, and how finely it rounds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
 from store.foreign import ForeignTrace
 from store.text import printable
 from workbench.bisect.kv_cache import KINDS, KvCache
+from workbench.bisect.precision import BFLOAT16, FLOAT16, FLOAT32, Precision
 
-FLOAT32 = 2.0**-24  # relative rounding of one operation
-_HALF = 2.0**-11
-# Rounding of what llama.cpp keeps of K and V as floats; f16 is its default.
-_CACHES = {"f32": FLOAT32, "f16": _HALF, "unknown": _HALF, "bf16": 2.0**-8, **dict.fromkeys(KINDS, FLOAT32)}
-_STRANGE_CACHE = 2.0**-5
-# Path and rounding by the precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
+# How llama.cpp keeps K and V, whose every score and sum is rounded more than once; f16 is its default. The step of a
+# block, which is half precision, counts up to 127 times; what else a quantized cache rounds is up to KvCache.
+_HALF = replace(FLOAT16, unit=2.0**-11)
+_BLOCKS = replace(FLOAT32, name="quantized", least=127 * FLOAT16.least)
+_CACHES = {
+    "f32": FLOAT32,
+    "f16": _HALF,
+    "unknown": _HALF,
+    "bf16": replace(BFLOAT16, unit=2.0**-8),
+    **dict.fromkeys(KINDS, _BLOCKS),
+}
+_STRANGE_CACHE = replace(_BLOCKS, unit=2.0**-5)
+# Path and precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
 _DTYPES = {
     "float64": ("f64", FLOAT32),
     "float32": ("f32", FLOAT32),
-    "float16": ("f32", 2.0**-12),
-    "bfloat16": ("f32", 2.0**-9),
+    "float16": ("f32", FLOAT16),
+    "bfloat16": ("f32", BFLOAT16),
 }
 
 
@@ -27,14 +35,14 @@ _DTYPES = {
 class Arithmetic:
     """How an engine computed.
 
-    unit, attention_unit : relative rounding of its own numbers, and of those inside attention.
+    kept, attention : how it keeps its own numbers, and those inside attention.
     cache : how K and V are kept where that is coarser than floats.
     notes : sentences about what that leaves unchecked or had to be taken for granted.
     """
 
     path: F32Path
-    unit: float = FLOAT32
-    attention_unit: float = FLOAT32
+    kept: Precision = FLOAT32
+    attention: Precision = FLOAT32
     cache: KvCache | None = None
     notes: tuple[str, ...] = ()
 
@@ -59,16 +67,16 @@ def arithmetic_of(trace: ForeignTrace, asked: str | None = None) -> Arithmetic:
 def _transformers(trace: ForeignTrace) -> Arithmetic:
     dtype = trace.settings.get("dtype")
     if dtype is None:
-        path, unit = _DTYPES["float32"]
-        return Arithmetic(numeric_path(path), unit, unit, notes=("It was checked as a float32 run.",))
+        path, kept = _DTYPES["float32"]
+        return Arithmetic(numeric_path(path), kept, kept, notes=("It was checked as a float32 run.",))
     if str(dtype) not in _DTYPES:
         raise WorkbenchError(
             f"{printable(trace.path.name)} was computed in {printable(str(dtype), 40)}, which cannot be checked; "
             f"record it in one of {', '.join(_DTYPES)}"
         )
-    path, unit = _DTYPES[str(dtype)]
-    notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if unit > FLOAT32 else ()
-    return Arithmetic(numeric_path(path), unit, unit, notes=notes)
+    path, kept = _DTYPES[str(dtype)]
+    notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if kept != FLOAT32 else ()
+    return Arithmetic(numeric_path(path), kept, kept, notes=notes)
 
 
 def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
@@ -84,12 +92,14 @@ def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
         reasons.append("flash attention was on" if flash == "on" else "whether flash attention was on is not there")
     if kinds != {"f32"}:
         reasons.append("the type of the KV cache is not there" if "unknown" in kinds else _cache_words(cache))
-    unit = max(_HALF if flash != "off" else FLOAT32, *(_CACHES.get(kind, _STRANGE_CACHE) for kind in kinds))
-    words = "half precision" if unit == _HALF else f"a relative rounding of {unit:.2g}"
+    kept = _HALF if flash != "off" else FLOAT32
+    for kind in kinds:
+        kept = kept.coarser(_CACHES.get(kind, _STRANGE_CACHE))
+    words = "half precision" if kept.unit == _HALF.unit else f"a relative rounding of {kept.unit:.2g}"
     if cache.quantized:
         words = "what its cache keeps of K and V"
     note = f"Attention was checked to {words} only: {', '.join(reasons)}."
-    return Arithmetic(path, attention_unit=unit, cache=cache if cache.quantized else None, notes=(note,))
+    return Arithmetic(path, attention=kept, cache=cache if cache.quantized else None, notes=(note,))
 
 
 def _cache_of(trace: ForeignTrace) -> KvCache:

@@ -6,17 +6,20 @@ rounding the model's weights likewise; else nothing is proved. If even lookups a
 else, no stage can be blamed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kernels.stages import Site
-from workbench.bisect.diagnosis import cost_of_storage
+from kernels.weight import TensorType
+from workbench.bisect.diagnosis import cost_of_storage, question_of
 from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.recorded import Checked, Reader
+from workbench.bisect.misread import COLUMNS, column_factors, misread_columns, wrong_tensors
+from workbench.bisect.recorded import Checked, Reader, recorded_stages
 from workbench.bisect.runtime_mistakes.mistake import Values, units_off
 from workbench.bisect.spans import Step
 from workbench.bisect.steps import Stored
+from workbench.bisect.unnamed import UNNAMED
 from workbench.bisect.verdict import LIMIT, Culprit, Verdict
 from workbench.bisect.weight_check import row_chunks
 from workbench.stage_tensors import stage_tensors
@@ -29,7 +32,6 @@ _SIGNATURE, _WITNESSED = 0.9, 0.5  # of all products must show it; and if the em
 _EMBEDDING = Site(None, "embedding")
 _COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
 _ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
-_UNNAMED = ("unknown", "corrupted_blocks")
 PART = 3.0  # times as much may a part of an end be off, of whose weights few take part
 _CHAOS = 0.6  # of all norms and additions, of a trace that contradicts itself
 
@@ -83,14 +85,43 @@ class Excuses:
 
     def excuse(self, culprit: Culprit) -> bool:
         """Whether a product without any other mistake is only that of coarser weights."""
-        if not self.coarser or culprit.site not in self.products:
+        if not self.coarser or culprit.site not in self.products or culprit.setting[:1] == (COLUMNS,):
             return False
-        return culprit.cause in _ROUNDED or (culprit.cause in _UNNAMED and self._like_others(culprit.site))
+        return culprit.cause in _ROUNDED or (culprit.cause in UNNAMED and self._like_others(culprit.site))
 
     def _like_others(self, site: Site) -> bool:
         """Whether a product is off by no more than those of a coarser copy are."""
         sizes = [self.wrong[other] for other in self.products if other in self.wrong]
         return self.wrong[site] <= min(_COARSEST, _SPREAD * float(np.median(sizes)))
+
+    def misread_once(self, culprits: list[Culprit]) -> list[Culprit]:
+        """The same with one culprit in the place of all whose weights have a type, where every such product is wrong.
+
+        What an engine makes of a type is one mistake, whatever it looks like in each product.
+        """
+        merged, model = list(culprits), self.reader.model
+        unnamed = [culprit for culprit in culprits if culprit.tensor is not None and culprit.cause in UNNAMED]
+        for kind in dict.fromkeys(model.weight(str(culprit.tensor)).type for culprit in unnamed):
+            alike = [culprit for culprit in unnamed if model.weight(str(culprit.tensor)).type == kind]
+            sites = {site for site in self.products if site.stage in MATMUL_INPUT}
+            sites = {site for site in sites if any(model.weight(name).type == kind for name in stage_tensors(site))}
+            if len(alike) > 1 and sites <= {culprit.site for culprit in alike}:
+                first, where = alike[0], f"at all {len(alike)} stages with {kind.name} weights"
+                columns = self._misread_columns({culprit.site for culprit in alike}, kind)
+                if columns is not None:
+                    first = replace(first, cause="corrupted_blocks", explanation=columns, setting=(COLUMNS, columns))
+                first = replace(first, explanation=f"{first.explanation}, {where}")
+                merged = [first if culprit is alike[0] else culprit for culprit in merged if culprit not in alike[1:]]
+        return merged
+
+    def _misread_columns(self, sites: set[Site], kind: TensorType) -> str | None:
+        """What all products of a type tell together of the columns that are misread."""
+        found = []
+        for stage in recorded_stages(self.reader):
+            if stage.site in sites and not stage.behind_product:
+                question = question_of(self.reader, stage)
+                found += [column_factors(question, *tensor) for tensor in wrong_tensors(question)]
+        return misread_columns([factors for factors in found if factors is not None and factors.type == kind])
 
     def contradicts_itself(self, culprits: list[Culprit]) -> bool:
         """Whether no stage can be blamed: most norms and plain additions are wrong and nothing reproduces them."""

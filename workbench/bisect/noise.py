@@ -6,6 +6,7 @@ make large. Two engines stay within a few of these units; a mistake does not.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +16,32 @@ from kernels.paths import Array
 from kernels.stages import Site
 from workbench.bisect.customs import tensors_of
 from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.precision import FLOAT32, Precision
 from workbench.bisect.steps import Stored
 from workbench.bisect.weight_check import row_chunks
 
 Values = NDArray[np.float64]
-FLOAT32 = 2.0**-24
+_SINGLE = FLOAT32.unit
 _TINY = 1e-37  # so that exact zeros can be divided by it
 
 
-def float_noise(stage: str, at: At, inputs: Mapping[str, Array], right: Array, unit: float) -> Values:
+def float_noise(stage: str, at: At, inputs: Mapping[str, Array], right: Array, kept: Precision) -> Values:
     """Size of the float rounding of every element of a stage's output, (tokens, channels).
 
-    unit : relative rounding of the numbers that the engine keeps (2^-24 for float32, 2^-9 for bfloat16); sums are
-    taken to be in float32 at least. inputs : what the stage reads, by stage name. right : the right output.
+    kept : how the engine keeps its numbers; sums are taken to be in float32 at least. Numbers that are too small for a
+    relative rounding err by an absolute one, wherever one is kept on the way. inputs : what the stage reads, by stage
+    name. right : the right output.
     """
     wide = {name: np.abs(np.asarray(x, dtype=np.float64)) for name, x in inputs.items()}
     size = np.abs(np.asarray(right, dtype=np.float64))
     if stage in MATMUL_INPUT:
         x = wide[MATMUL_INPUT[stage]]
         # float32 sums in any order; weights that the engine keeps with its own precision err independently
-        noise = 2 * unit * size + (0.5 * FLOAT32 + unit * x.shape[1] ** -0.5) * _magnitudes(stage, at, x)
+        noise = 2 * kept.unit * size + (0.5 * _SINGLE + kept.unit * x.shape[1] ** -0.5) * _magnitudes(stage, at, x)
+        noise = noise + kept.least * np.linalg.norm(x, axis=1, keepdims=True)
     else:
-        noise = _NOISE[stage](at, wide, size, unit)
-    return np.asarray(noise + _TINY)
+        noise = _NOISE[stage](at, wide, size, kept)
+    return np.asarray(noise + max(kept.least, _TINY))
 
 
 def _magnitudes(stage: str, at: At, x: Values) -> Values:
@@ -54,31 +58,39 @@ def row_norms(at: At, name: str) -> Values:
     return np.concatenate([np.linalg.norm(values.astype(np.float64), axis=1) for values in parts])
 
 
-def _elementwise(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+def _elementwise(at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
     del at, x
-    return 4 * unit * size
+    return 4 * kept.unit * size
 
 
-def _sum(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+def _norm(stage: str, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+    """What is normed is kept before it meets the weight."""
+    del x
+    (name,) = tensors_of(Site(at.layer, stage))
+    weight = np.abs(at.path.vector(at.model.weight(name)).astype(np.float64))
+    return 4 * kept.unit * size + kept.least * weight
+
+
+def _sum(at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
     del at
     first, second = x.values()
-    return unit * (first + second + size)
+    return kept.unit * (first + second + size)
 
 
-def _bias(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+def _bias(at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
     del at
-    return unit * (2 * x["qkv_matmul"] + 2 * size)
+    return kept.unit * (2 * x["qkv_matmul"] + 2 * size) + kept.least
 
 
-def _rope(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+def _rope(at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
     """Angles are products of a position and a frequency that are rounded to float32 even by a float64 engine."""
     del x
     config = at.config
     angles = np.abs(at.path.rope_angles(at.positions(), config)).astype(np.float64)
     pair = np.sqrt(_pair_squares(size, at))
     width = np.concatenate([angles, angles], axis=1) if config.rope_type == "neox" else np.repeat(angles, 2, axis=1)
-    per_head = 4 * max(unit, FLOAT32) + 4 * FLOAT32 * width
-    return pair * np.tile(per_head, size.shape[1] // config.head_dim)
+    per_head = 4 * max(kept.unit, _SINGLE) + 4 * _SINGLE * width + kept.least
+    return pair * np.tile(per_head, size.shape[1] // config.head_dim) + 2 * kept.least
 
 
 def _pair_squares(size: Values, at: At) -> Values:
@@ -91,8 +103,11 @@ def _pair_squares(size: Values, at: At) -> Values:
     return np.repeat(heads[..., 0::2] + heads[..., 1::2], 2, axis=2).reshape(size.shape)
 
 
-def _attention(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
-    """A score that is off by d changes its weight by the share d; scores err by what their products round."""
+def _attention(at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+    """A score that is off by d changes its weight by the share d; scores err by what their products round.
+
+    The weights add up to 1, so that many of them are small: each is kept, and each product with a value is added up.
+    """
     c = at.config
     value = x["qkv_bias"][:, c.q_size + c.kv_size :]
     group = c.num_attention_heads // c.num_key_value_heads
@@ -101,8 +116,14 @@ def _attention(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Va
     scores = lengths[0] * keys * c.head_dim**-0.5  # (tokens, heads), the largest that any of them can be
     values = _largest_seen(value, c.causal).reshape(len(value), -1, c.head_dim)
     reach = np.repeat(values, group, axis=1)
-    noise = unit * (4 + scores[:, :, None]) * reach
-    return np.asarray(noise.reshape(size.shape) + 2 * unit * size)
+    sums = np.square(value).cumsum(axis=0)
+    counts = np.arange(1, len(value) + 1)
+    if not c.causal:
+        sums, counts = np.broadcast_to(sums[-1], sums.shape), np.full(len(value), len(value))
+    all_values = np.repeat(np.sqrt(sums).reshape(values.shape), group, axis=1)
+    noise = (kept.unit * (4 + scores) + kept.least * (lengths[0] + keys))[:, :, None] * reach
+    noise = noise + kept.least * (all_values + np.sqrt(counts)[:, None, None])
+    return np.asarray(noise.reshape(size.shape) + 2 * kept.unit * size)
 
 
 def _largest_seen(values: Values, causal: bool) -> Values:
@@ -112,19 +133,20 @@ def _largest_seen(values: Values, causal: bool) -> Values:
     return np.broadcast_to(values.max(axis=0), values.shape)
 
 
-def _silu(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+def _silu(at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
     del at
-    return (4 * unit + FLOAT32 * x["ffn_gate"]) * size
+    return (4 * kept.unit + _SINGLE * x["ffn_gate"]) * size
 
 
-def _product(at: At, x: Mapping[str, Values], size: Values, unit: float) -> Values:
+def _product(at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
     """Where no engine kept the activation it is computed here, and errs as above."""
     del at
-    return (6 * unit + 2 * FLOAT32 * np.log1p(x["ffn_silu"])) * size
+    return (6 * kept.unit + 2 * _SINGLE * np.log1p(x["ffn_silu"])) * size + kept.least * x["ffn_up"]
 
 
-_NOISE: dict[str, Callable[[At, Mapping[str, Values], Values, float], Values]] = {
-    **dict.fromkeys(("embedding", "layer_output", "attn_norm", "ffn_norm", "final_norm"), _elementwise),
+_NOISE: dict[str, Callable[[At, Mapping[str, Values], Values, Precision], Values]] = {
+    **dict.fromkeys(("embedding", "layer_output"), _elementwise),
+    **{stage: partial(_norm, stage) for stage in ("attn_norm", "ffn_norm", "final_norm")},
     "qkv_bias": _bias,
     **dict.fromkeys(("q_post_rope", "k_post_rope"), _rope),
     "attention": _attention,

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from kernels.forward import At, Model, inputs_of
 from kernels.paths import Array, F32Path
 from kernels.stages import Site, execution_order
+from workbench.bisect.angles import ROTATED, turned_off
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.kv_cache import KvCache
-from workbench.bisect.noise import FLOAT32, float_noise
+from workbench.bisect.noise import float_noise
+from workbench.bisect.precision import FLOAT32, Precision
 from workbench.bisect.runtime_mistakes.mistake import Values, units_off
 from workbench.bisect.spans import OVER_TOKENS, Part, Rows, Span, evaluated
+from workbench.bisect.tainted import silenced, tainted_tokens
 from workbench.bisect.verdict import LIMIT
 
 _PERHAPS = 6.0  # times its predicted size that the rounding of a cache may have in the worst channel or token
@@ -45,25 +48,29 @@ class Recorded(Protocol):
 class Reader:
     """The trace of one run, with the model and the path it should have computed with.
 
-    unit : relative rounding of the engine's own numbers (2^-24 for float32, 2^-9 for bfloat16).
-    attention_unit : the same for attention, where keys and values may be kept in half precision.
-    cache : how keys and values are kept where that is coarser than floats.
+    kept : how the engine keeps its own numbers. attention : the same for attention, where keys and values may be kept
+    in half precision. cache : how keys and values are kept where that is coarser than floats.
     floors : of the spans that were looked at; each takes several runs to find.
+    tainted : stages of which some tokens, or all, are not judged because they read NaN or infinite values.
     """
 
     model: Model
     path: F32Path
     trace: Recorded
     tokens: tuple[int, ...]
-    unit: float = FLOAT32
-    attention_unit: float = FLOAT32
+    kept: Precision = FLOAT32
+    attention: Precision = FLOAT32
     cache: KvCache | None = None
     floors: dict[Site, Values] = field(default_factory=dict)
+    tainted: set[Site] = field(default_factory=set)
+
+    def precision(self, stage: str) -> Precision:
+        """How the engine keeps the numbers of a stage."""
+        return self.attention if stage == "attention" else self.kept
 
     def noise(self, site: Site, inputs: Mapping[str, Array], right: Array) -> Values:
         """What float rounding may do to every element of a stage."""
-        unit = self.attention_unit if site.stage == "attention" else self.unit
-        noise = float_noise(site.stage, self.at(site), inputs, right, unit)
+        noise = float_noise(site.stage, self.at(site), inputs, right, self.precision(site.stage))
         if site.stage == "attention" and self.cache is not None:
             noise = noise + _PERHAPS / LIMIT * self.cache.noise(self.at(site), inputs)
         return noise
@@ -79,6 +86,7 @@ class Checked:
 
     span : the way to it from what was recorded. rows : the tokens. spanned : it is judged by that whole way, not by
     itself. behind_product : on the way there are products with weights, so nothing is known of what the stage read.
+    turned : how far the angles of a rotation are off, in units of what rounding makes of them.
     """
 
     site: Site
@@ -91,13 +99,14 @@ class Checked:
     rows: Rows
     spanned: bool = False
     behind_product: bool = False
+    turned: float = 0.0
 
     @property
     def off(self) -> float:
         """How far the record is from the right output, in units of noise; the same NaN or infinity is no difference."""
         left = self.y.astype(np.float64) - self.right
         same = ~np.isfinite(self.y) & ((self.y == self.right) | (np.isnan(self.y) & np.isnan(self.right)))
-        return units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise))
+        return max(units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise)), self.turned)
 
     @property
     def wrong(self) -> bool:
@@ -222,12 +231,26 @@ def _beside(reader: Reader, site: Site, known: _Known, recorded: Part, computed:
     inputs = {name: known.at(name, rows) for name in inputs_of(site.stage)}
     others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
     y, right, way = recorded.of(rows), computed.of(rows), known.way(site)
+    tainted = tainted_tokens(site.stage, inputs, reader.model.config.causal)
+    if tainted.any():
+        reader.tainted.add(site)
+    if tainted.all():
+        return
+    if tainted.any() and site.stage in OVER_TOKENS:
+        inputs, others = silenced(inputs, tainted), silenced(others, tainted)
+        again = evaluated(reader, site, inputs)
+        assert again is not None
+        y, right = np.where(tainted[:, None], again, y), again
+    elif tainted.any():
+        rows, y, right = rows[~tainted], y[~tainted], right[~tainted]
+        inputs, others = ({name: x[~tainted] for name, x in some.items()} for some in (inputs, others))
     spanned = any(_rounds(reader, inner) for inner in way.inside)
     if spanned and site not in reader.floors:
         reader.floors[site] = way.floor(reader, rows)
     noise = reader.floors[site] if spanned else reader.noise(site, inputs, right)
     product = any(inner.stage in MATMUL_INPUT for inner in way.inside)
-    yield Checked(site, inputs, others, y, right, noise, way, rows, spanned, product)
+    turned = turned_off(reader.at(site), y, right, reader.kept) if site.stage in ROTATED and not spanned else 0.0
+    yield Checked(site, inputs, others, y, right, noise, way, rows, spanned, product, turned)
 
 
 def _rounds(reader: Reader, site: Site) -> bool:

@@ -85,7 +85,8 @@ class SpanCauses:
         runner = next((runner_up(entry, size) for entry in others if entry[2].cause != mistake.cause), None)
         site, shares = mistake.site or checked.site, whole_share(mistake)
         shown = None if site == checked.site else checked.site
-        return Culprit(site, mistake.factor, mistake.cause, words, mistake.tensor, left / size, shares, runner, shown)
+        culprit = Culprit(site, mistake.factor, mistake.cause, words, mistake.tensor, left / size, shares, runner)
+        return replace(culprit, shown_at=shown, setting=mistake.setting)
 
     def _levels(self, checked: Checked, question: Question) -> Iterator[Iterator[Mistake]]:
         """What is tried together; the next only if nothing of it reproduces the end."""

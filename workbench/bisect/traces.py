@@ -15,7 +15,7 @@ from workbench.bisect.excuses import PART, Excuses, span_cost
 from workbench.bisect.recorded import Checked, Reader, recorded_stages
 from workbench.bisect.span_causes import SpanCauses
 from workbench.bisect.span_sight import blur_of
-from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
+from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict, same_setting
 
 
 def bisect_trace(reader: Reader) -> Bisection:
@@ -93,13 +93,13 @@ def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
     spans = SpanCauses(reader)
     for stage in recorded_stages(reader):
         if stage.wrong and stage.site not in excuses.rounded:
-            found = [] if stage.behind_product else diagnose(reader, stage, bool(excuses.rounded))
+            found = [] if stage.behind_product else diagnose(reader, stage, bool(excuses.rounded), culprits)
             if stage.spanned and all(culprit.cause == "unknown" for culprit in found):
                 found = [spans.culprit(_with_cost(reader, excuses, stage, PART))]
             for culprit in found:
                 if not any(_same_mistake(culprit, known) for known in culprits):
                     culprits.append(culprit)
-    return culprits
+    return excuses.misread_once(culprits)
 
 
 def _decomposition(stage: Checked) -> Decomposition:
@@ -112,6 +112,10 @@ def _decomposition(stage: Checked) -> Decomposition:
 
 
 def _same_mistake(one: Culprit, other: Culprit) -> bool:
-    """One setting that is wrong in every layer is one mistake."""
-    everywhere = one.factor in ("config", "graph", "numerics") and one.tensor is None
-    return everywhere and (one.cause, one.factor) == (other.cause, other.factor) and one.cause != "unknown"
+    """One setting that is wrong in every layer is one mistake; two settings are two, even under one name."""
+    everywhere = one.factor in ("config", "graph", "numerics") and one.tensor is None and one.cause != "unknown"
+    return (
+        everywhere
+        and (one.cause, one.factor) == (other.cause, other.factor)
+        and (same_setting(one.setting, other.setting))
+    )

@@ -19,6 +19,8 @@ EXIT_CODES: dict[Verdict, int] = {  # 0 nothing is broken, 1 something is, 2 not
 # A stage that is right stays within this many floors; docs/bisect.md.
 LIMIT = 8.0
 Factor = Literal["weights", "numerics", "config", "graph"]
+Setting = tuple[float | str, ...]
+_SAME_NUMBER = 0.05  # of a number, that one setting may be found as in two layers
 
 
 def finite(value: float | None) -> float | None:
@@ -61,9 +63,23 @@ class Decomposition:
         return figures | {"flipped_codes": None if self.flipped is None else self.flipped.to_json()}
 
 
+def same_setting(one: Setting, other: Setting) -> bool:
+    """Whether two findings are of one setting; an empty one leaves open what is wrong about it."""
+    if not one or not other:
+        return True
+    return len(one) == len(other) and all(
+        x == y if isinstance(x, str) or isinstance(y, str) else math.isclose(x, y, rel_tol=_SAME_NUMBER)
+        for x, y in zip(one, other, strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The first cell that is really wrong. shown_at : the recorded stage that shows it, where it was not recorded."""
+    """The first cell that is really wrong.
+
+    shown_at : the recorded stage that shows it, where it was not recorded itself.
+    setting : what is wrong about a setting of the run, which shows in every layer; empty where it is left open.
+    """
 
     site: Site
     factor: Factor
@@ -74,6 +90,7 @@ class Culprit:
     shares: dict[str, float | None] = field(default_factory=dict)
     runner_up: dict[str, Any] | None = None
     shown_at: Site | None = None
+    setting: Setting = ()
 
     @property
     def measured_at(self) -> Site:

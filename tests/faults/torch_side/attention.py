@@ -44,10 +44,22 @@ def masked(run, module, q, k, v, scaling):
     kind = run.value
     if isinstance(kind, int):
         return attend(run, module, q, k, v, scaling, lambda ahead: (ahead >= 0) & (ahead < kind))
+    if kind.startswith(("unshifted", "alone")):
+        begin = int(kind.split()[1])
+        return attend(run, module, q, k, v, scaling, lambda ahead: in_chunks(kind.split()[0], begin, ahead))
     if kind.startswith("drop"):
         first = int(kind[4:])
         return attend(run, module, q, k, v, scaling, lambda a: (a >= 0) & (torch.arange(a.shape[1]) >= first)[None, :])
     return attend(run, module, q, k, v, scaling, MASKS[kind])
+
+
+def in_chunks(kind, begin, ahead):
+    """The mask of a prompt whose second chunk is masked as if it were the first, or sees nothing of the first."""
+    at = torch.arange(ahead.shape[0])[:, None]
+    key = at - ahead
+    later = at >= begin
+    second = key <= at - begin if kind == "unshifted" else (key >= begin) & (key <= at)
+    return torch.where(later, second, key <= at)
 
 
 def grouped(run, module, q, k, v, scaling):
@@ -144,6 +156,27 @@ def other_positions(run, original, q, k, frequencies, positions):
     }
     moved = kinds[run.value] if run.value in kinds else positions + float(run.value)
     return turned(original, q, k, frequencies, moved)
+
+
+def rounded_tables(run, original, q, k, frequencies, positions):
+    """Parts of the tables in bfloat16, as a model has them that was cast as a whole."""
+
+    def kept(part, x):
+        return x.to(torch.bfloat16).float() if part in run.value.split() else x
+
+    angles = kept("angles", kept("positions", positions)[:, None] * kept("frequencies", frequencies)[None, :])
+    cos, sin = (kept("cosines", f(angles.repeat(1, 2))[None]) for f in (torch.cos, torch.sin))
+    return original(q, k, cos.to(q.dtype), sin.to(q.dtype))
+
+
+def two_settings(run, original, q, k, frequencies, positions):
+    """Another base, and the other pairs, other positions, or a linear scaling."""
+    d, what = q.shape[-1], run.value.split()[1]
+    other = 1.0 / 500000.0 ** (torch.arange(0, d, 2, dtype=torch.float) / d)
+    moved = {"shift": positions + 1, "half": positions / 2}.get(what, positions)
+    if what == "type":
+        return adjacent(run, original, q, k, other, moved)
+    return turned(original, q, k, other, moved)
 
 
 def only_query(run, original, q, k, frequencies, positions):

@@ -160,6 +160,21 @@ def rounded_inputs(path):
     return edit
 
 
+def one_token(path):
+    """The second half of the channels of the last token is never written."""
+
+    def edit(run):
+        def hook(_module, _args, out):
+            out = out.clone()
+            out[:, -1, out.shape[-1] // 2 :] = 0
+            return out
+
+        for module in [run.model.lm_head] if path == "lm_head" else list(run.modules(path)):
+            module.register_forward_hook(hook)
+
+    return edit
+
+
 def quantized(kind, x):
     if kind in ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"):
         return x.to(getattr(torch, kind)).to(x.dtype)

@@ -30,7 +30,10 @@ def build(folder, dtype):
         max_position_embeddings=2048,
         attn_implementation="eager",
     )
-    model = model_class(config).to(dtype)
+    model = model_class(config)
+    frequencies = model.model.rotary_emb.inv_freq.clone()
+    model = model.to(dtype)
+    model.model.rotary_emb.inv_freq = frequencies  # as from_pretrained leaves them, whatever the dtype
     weights = np.load(Path(folder) / "weights.npz")
     state = {name: torch.from_numpy(weights[name]).to(dtype) for name in weights.files}
     missing, unexpected = model.load_state_dict(state, strict=False)

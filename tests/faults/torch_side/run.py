@@ -35,6 +35,9 @@ EDITS = {
     "adjacent": at.rotary(at.adjacent),
     "partial": at.rotary(at.partial_rotary),
     "key_rounded": at.rotary(at.key_rounded),
+    "tables": at.rotary(at.rounded_tables),
+    "two settings": at.rotary(at.two_settings),
+    **{f"one token {p}": layers.one_token(p) for p in ("lm_head", "mlp.down_proj", "self_attn.o_proj")},
     "activation": layers.activation,
     "gate_up_in_forward": layers.gate_up_in_forward,
     "no_up": layers.no_up,
@@ -91,7 +94,7 @@ def run_job(job):
     with ExitStack() as stack, torch.no_grad():
         model = build(job["model"], getattr(torch, job["dtype"]))
         run, found = Run(model, job, stack), {}
-        before = job["edit"].startswith(("inputs", "head_", "embedding_", "noise"))
+        before = job["edit"].startswith(("inputs", "head_", "embedding_", "noise", "one token"))
         if job["edit"] and before:  # hooks that change values must run before those that record them
             EDITS[job["edit"]](run)
         if job["edit"] and not before:

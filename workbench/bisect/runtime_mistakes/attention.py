@@ -1,81 +1,30 @@
 """Mistakes of attention: score scale, mask, which heads share keys and values, how finely they are kept."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.runtime_mistakes.mistake import FITTED, NAMED, Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.heads import Heads, Try
+from workbench.bisect.runtime_mistakes.masks import masked
+from workbench.bisect.runtime_mistakes.mistake import FITTED, NAMED, Mistake, Question, Values
 from workbench.bisect.runtime_mistakes.product_roundings import Rule, float_rules, in_groups, to_grid_of
-from workbench.bisect.verdict import Factor
 
 _SOME_ROWS = 24  # query rows of a long prompt that a first look is taken at
 _LEFT = 0.3  # of the gap on those rows, beyond which a mistake is not tried on all
 _STEPS = 48  # of a golden-section search: the scale to eleven digits
-_MOST_WINDOWS = 64
 _GOLDEN = (5**0.5 - 1) / 2
-
-
-@dataclass(frozen=True, eq=False)
-class Heads:
-    """What attention works on, float64: q (tokens, heads, d), k and v (tokens, groups, d); the rows it is asked for."""
-
-    q: Values
-    k: Values
-    v: Values
-    rows: NDArray[np.int64]
-    causal: bool
-
-    @classmethod
-    def of(cls, question: Question) -> "Heads":
-        """The recorded queries, keys and values of a layer."""
-        c, x = question.config, question.x
-        parts = x["q_post_rope"], x["k_post_rope"], x["qkv_bias"][:, c.q_size + c.kv_size :]
-        q, k, v = (part.reshape(len(part), -1, c.head_dim) for part in parts)
-        return cls(q, k, v, np.arange(len(q)), c.causal)
-
-    def owners(self) -> NDArray[np.int64]:
-        """The key and value head of every head."""
-        heads, groups = self.q.shape[1], self.k.shape[1]
-        return np.asarray(np.arange(heads) // (heads // groups))
-
-    def attend(
-        self, scale: float, mask: Flags | None = None, owner: NDArray[np.int64] | None = None, cap: float | None = None
-    ) -> Values:
-        """softmax(q k^T scale + mask) v, (rows, heads * d); mask: (rows, tokens), the model's own if None."""
-        owner = self.owners() if owner is None else owner
-        if mask is None:
-            mask = (self.rows[:, None] >= np.arange(len(self.k))) | (not self.causal)
-        mask = mask | ~mask.any(axis=1, keepdims=True)
-        out = np.empty((len(self.rows), *self.q.shape[1:]))
-        for head, shared in enumerate(owner.tolist()):
-            scores = self.q[self.rows, head] @ self.k[:, shared].T * scale
-            if cap is not None:
-                scores = cap * np.tanh(scores / cap)
-            scores = np.where(mask, scores, -np.inf)
-            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ self.v[:, shared]
-        return out.reshape(len(out), -1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Try:
-    """A way of attending that some mistake would take: what it makes of any rows."""
-
-    cause: str
-    factor: Factor
-    explanation: str
-    attend: Callable[[Heads], Values]
-    rank: int = NAMED
 
 
 def attention_mistakes(q: Question) -> Iterator[Mistake]:
     """Every family in turn; of a long prompt, what fails on some rows is not tried on all of them."""
     heads = Heads.of(q)
-    some = replace(heads, rows=np.unique(np.linspace(0, len(heads.q) - 1, _SOME_ROWS).astype(np.int64)))
-    for family in (_scales, _masks, _groupings, _precisions):
+    wrong = np.flatnonzero(q.wrong_tokens)
+    rows = [_spread(np.arange(len(heads.q))), _spread(wrong)]
+    some = replace(heads, rows=np.unique(np.concatenate(rows)))
+    for family in (_scales, masked, _groupings, _precisions):
         for attempt in family(q, some):
             predicted = attempt.attend(some)
             if len(some.rows) < len(heads.rows):
@@ -85,12 +34,23 @@ def attention_mistakes(q: Question) -> Iterator[Mistake]:
                 predicted = attempt.attend(heads)
             grid = attempt.factor == "numerics"
             yield Mistake(
-                attempt.cause, attempt.factor, attempt.explanation, predicted, rank=attempt.rank, rounded=grid
+                attempt.cause,
+                attempt.factor,
+                attempt.explanation,
+                predicted,
+                rank=attempt.rank,
+                rounded=grid,
+                setting=attempt.setting or (attempt.explanation,),
             )
     yield from _shapes(q)
 
 
-def _scales(q: Question, some: Heads) -> Iterator[_Try]:
+def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Some of the rows, from the first to the last."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, _SOME_ROWS).astype(np.int64))]
+
+
+def _scales(q: Question, some: Heads) -> Iterator[Try]:
     d, count = q.config.head_dim, q.config.num_attention_heads
     for scale, words in (
         (1.0, "not scaled"),
@@ -100,13 +60,14 @@ def _scales(q: Question, some: Heads) -> Iterator[_Try]:
         (q.config.hidden_size**-0.5, "scaled by 1/sqrt(hidden)"),
         (d**0.5, "multiplied by sqrt(head_dim)"),
     ):
-        yield _Try("attention_scale", "graph", f"attention scores are {words}", partial(Heads.attend, scale=scale))
+        words = f"attention scores are {words}"
+        yield Try("attention_scale", "graph", words, partial(Heads.attend, scale=scale), setting=(scale,))
     for scale in _fitted_scales(q, some):
         words = f"attention scores are scaled by {scale:.6g} in place of {d**-0.5:.6g}"
-        yield _Try("attention_scale", "graph", words, partial(Heads.attend, scale=scale), FITTED)
+        yield Try("attention_scale", "graph", words, partial(Heads.attend, scale=scale), FITTED, (scale,))
     for cap in (20.0, 30.0, 50.0):
         words = f"attention scores are capped at {cap:g}"
-        yield _Try("unknown", "graph", words, partial(Heads.attend, scale=d**-0.5, cap=cap))
+        yield Try("unknown", "graph", words, partial(Heads.attend, scale=d**-0.5, cap=cap))
 
 
 def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
@@ -129,33 +90,7 @@ def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
     yield fitted
 
 
-def _masks(q: Question, some: Heads) -> Iterator[_Try]:
-    del some
-    scale = q.config.head_dim**-0.5
-    tokens = np.arange(len(q.y))
-    end = len(tokens)
-    # least and greatest distance from a token back to one that it sees, and the first one that is ever seen
-    kinds = {
-        "every token sees every other": (-end, end, 0),
-        "a token sees itself and what precedes": (0, end, 0),
-        "a token does not see itself": (1, end, 0),
-        "a token sees the next one too": (-1, end, 0),
-        "a token sees itself and what follows": (-end, 0, 0),
-        "a token sees itself only": (0, 0, 0),
-    }
-    for count in range(1, min(end, _MOST_WINDOWS)):
-        kinds[f"a token sees the last {count} only"] = (0, count - 1, 0)
-        kinds[f"the first {count} tokens are not seen"] = (0, end, count)
-
-    def masked(heads: Heads, seen: tuple[int, int, int]) -> Values:
-        back = heads.rows[:, None] - tokens[None, :]
-        return heads.attend(scale, (back >= seen[0]) & (back <= seen[1]) & (tokens >= seen[2]))
-
-    for words, seen in kinds.items():
-        yield _Try("causal_mask", "graph", words, partial(masked, seen=seen))
-
-
-def _groupings(q: Question, some: Heads) -> Iterator[_Try]:
+def _groupings(q: Question, some: Heads) -> Iterator[Try]:
     count, groups = q.config.num_attention_heads, q.config.num_key_value_heads
     if groups == 1:
         return
@@ -169,7 +104,7 @@ def _groupings(q: Question, some: Heads) -> Iterator[_Try]:
         ("only the first key and value heads are used", np.minimum(np.arange(count), groups - 1)),
     ):
         if not np.array_equal(owner, grouped):
-            yield _Try("head_grouping", "config", words, partial(Heads.attend, scale=scale, owner=owner))
+            yield Try("head_grouping", "config", words, partial(Heads.attend, scale=scale, owner=owner))
 
 
 def cache_rules(size: int) -> Iterator[Rule]:
@@ -192,7 +127,7 @@ def _half_scaled(x: Values, block: int) -> Values:
     return np.asarray((codes * step).reshape(x.shape))
 
 
-def _precisions(q: Question, some: Heads) -> Iterator[_Try]:
+def _precisions(q: Question, some: Heads) -> Iterator[Try]:
     del some
     scale = q.config.head_dim**-0.5
 
@@ -202,9 +137,11 @@ def _precisions(q: Question, some: Heads) -> Iterator[_Try]:
 
     for words, keep in cache_rules(q.config.head_dim):
         for which, what in (("kv", "keys and values are kept"), ("k", "keys are kept"), ("v", "values are kept")):
-            yield _Try("kv_precision", "numerics", f"{what} in {words}", partial(kept, keep=keep, which=which))
+            yield Try(
+                "kv_precision", "numerics", f"{what} in {words}", partial(kept, keep=keep, which=which), NAMED, (words,)
+            )
         sentence = f"queries, keys and values are rounded to {words}"
-        yield _Try("kv_precision", "numerics", sentence, partial(kept, keep=keep, which="qkv"))
+        yield Try("kv_precision", "numerics", sentence, partial(kept, keep=keep, which="qkv"), NAMED, (words,))
 
 
 def _shapes(q: Question) -> Iterator[Mistake]:

@@ -18,6 +18,7 @@ from workbench.bisect.runtime_mistakes.product_before import under_the_bias, und
 from workbench.bisect.runtime_mistakes.product_roundings import product_roundings
 from workbench.bisect.runtime_mistakes.products import product_mistakes
 from workbench.bisect.runtime_mistakes.rope import rope_mistakes
+from workbench.bisect.runtime_mistakes.some_tokens import token_mistakes
 
 Candidates = Callable[[Question], Iterator[Mistake]]
 
@@ -35,7 +36,7 @@ _OF_STAGE: dict[str, tuple[Candidates, ...]] = {
     **dict.fromkeys(("post_attn_residual", "post_ffn_residual"), (residual_mistakes,)),
     **dict.fromkeys(("ffn_silu", "ffn_swigl"), (activation_mistakes,)),
 }
-_OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, rounded_outputs, other_rows)
+_OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, token_mistakes, rounded_outputs, other_rows)
 
 
 def mistakes(question: Question, imagined: bool = False) -> Iterator[Mistake]:

@@ -117,15 +117,23 @@ def rounded_outputs(q: Question) -> Iterator[Mistake]:
         for words, keep in cache_rules(q.config.head_dim):
             predicted = q.with_channels(part, keep(heads).reshape(len(heads), -1))
             what = "keys" if q.stage == "k_post_rope" else "values"
-            yield Mistake("kv_precision", "numerics", f"{what} are kept in {words}", predicted, rounded=True)
+            sentence = f"{what} are kept in {words}"
+            yield Mistake("kv_precision", "numerics", sentence, predicted, rounded=True, setting=(words,))
     for words, kept in (("bfloat16", rounded(q.right.astype(np.float32), 7)), ("float16", half(q.right))):
-        yield Mistake(
-            "dtype_truncated", "numerics", f"the output is rounded to {words}", kept.astype(np.float64), rounded=True
-        )
+        sentence, values = f"the output is rounded to {words}", kept.astype(np.float64)
+        yield Mistake("dtype_truncated", "numerics", sentence, values, rounded=True, setting=(sentence,))
     if q.stage in _INPUT_OF_PRODUCT:
         for words, keep in activation_rules(shape[1]):
             sentence = f"the output is rounded to {words} for the next product"
-            yield Mistake("activation_quantization", "numerics", sentence, keep(q.right), rank=FITTED, rounded=True)
+            yield Mistake(
+                "activation_quantization",
+                "numerics",
+                sentence,
+                keep(q.right),
+                rank=FITTED,
+                rounded=True,
+                setting=(words,),
+            )
 
 
 def _kept_in_cache(q: Question) -> Flags:

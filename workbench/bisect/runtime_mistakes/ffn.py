@@ -7,7 +7,7 @@ import numpy as np
 
 from kernels import ops
 from kernels.stages import Site
-from workbench.bisect.runtime_mistakes.mistake import FITTED, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.mistake import FITTED, Mistake, Question, Values, least_squares
 
 
 def _erf(x: Values) -> Values:
@@ -47,7 +47,7 @@ def activation_mistakes(q: Question) -> Iterator[Mistake]:
     for name, values in activations(gate):
         words = f"{name} stands in place of SiLU"
         predicted = values if up is None else values * up
-        yield Mistake("activation_function", "graph", words, predicted, site=at_silu)
+        yield Mistake("activation_function", "graph", words, predicted, site=at_silu, setting=(name,))
     if up is not None:
         yield Mistake("gate_up_swapped", "graph", "SiLU is applied to up instead of gate", ops.silu(up) * gate)
         yield Mistake("unknown", "graph", "the product with up is left out", ops.silu(gate))
@@ -58,25 +58,31 @@ def activation_mistakes(q: Question) -> Iterator[Mistake]:
 def residual_mistakes(q: Question) -> Iterator[Mistake]:
     """What is added, and to what."""
     before, added = tuple(q.x)
+    for words, values in _other_sums(q, before, added):
+        cause = "sign_flipped" if words.endswith("subtracted") else "residual_missing"
+        yield Mistake(cause, "graph", words, values, setting=(words,))
+    yield from _other_shares(q, before, added)
+
+
+def _other_sums(q: Question, before: str, added: str) -> Iterator[tuple[str, Values]]:
     first, second = q.x.values()
-    yield Mistake("residual_missing", "graph", f"{before} is not added", second)
-    yield Mistake("residual_missing", "graph", f"{added} is not added", first)
-    yield Mistake("residual_missing", "graph", f"{added} is added twice", first + 2 * second)
-    yield Mistake("residual_missing", "graph", f"{before} is added twice", 2 * first + second)
-    yield Mistake("sign_flipped", "graph", f"{added} is subtracted", first - second)
+    yield f"{before} is not added", second
+    yield f"{added} is not added", first
+    yield f"{added} is added twice", first + 2 * second
+    yield f"{before} is added twice", 2 * first + second
+    yield f"{added} is subtracted", first - second
     for stage, values in q.known.items():
         if stage not in (before, added) and values.shape == second.shape and not np.array_equal(values, first):
-            yield Mistake("residual_missing", "graph", f"{stage} is added in place of {before}", values + second)
-            yield Mistake("residual_missing", "graph", f"{stage} is returned instead of the sum", values)
-    yield from _other_shares(q, before, added)
+            yield f"{stage} is added in place of {before}", values + second
+            yield f"{stage} is returned instead of the sum", values
 
 
 def _other_shares(q: Question, before: str, added: str) -> Iterator[Mistake]:
     """Both parts, each with a factor of its own."""
     first, second = q.x.values()
     base = np.stack([first.reshape(-1), second.reshape(-1)], axis=1)
-    shares = np.linalg.lstsq(base, q.y.reshape(-1), rcond=None)[0]
-    if np.isfinite(shares).all():
+    shares = least_squares(base, q.y.reshape(-1))
+    if shares is not None:
         nice = np.round(shares, 4)
         words = f"{before} counts {nice[0]:g} times and {added} {nice[1]:g} times"
-        yield Mistake("scaled", "graph", words, nice[0] * first + nice[1] * second, rank=FITTED)
+        yield Mistake("scaled", "graph", words, nice[0] * first + nice[1] * second, rank=FITTED, setting=(words,))

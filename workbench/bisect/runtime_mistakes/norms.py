@@ -48,7 +48,9 @@ def _epsilons(q: Question, x: Values, w: Values) -> Iterator[Mistake]:
         for eps in values:
             if eps != q.config.rms_norm_eps and np.isfinite(eps) and eps > -1:
                 words = f"epsilon is {eps:.3g} in place of {q.config.rms_norm_eps:.3g}"
-                yield Mistake("rms_norm_eps", "config", words, ops.rms_norm(x, w, max(eps, 0.0)), rank=rank)
+                yield Mistake(
+                    "rms_norm_eps", "config", words, ops.rms_norm(x, w, max(eps, 0.0)), rank=rank, setting=(eps,)
+                )
 
 
 def _other_norms(q: Question, name: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from kernels.activations import quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
 from kernels.dequantize import dequantize_rows
 from workbench.bisect.floor import decoded
 from workbench.bisect.roundings import cut, rounded
-from workbench.bisect.runtime_mistakes.mistake import FREE, Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.mistake import FREE, Flags, Mistake, Question, Values, least_squares
 from workbench.bisect.runtime_mistakes.products import parts, stage_input
 
 _LARGE = 1 << 22  # elements of a weight that are tried; beyond, some of its rows
@@ -31,8 +31,8 @@ def product_roundings(q: Question) -> Iterator[Mistake]:
         return result
 
     for words, keep in activation_rules(x.shape[1]):
-        words = f"activations are rounded to {words} first"
-        yield Mistake("activation_quantization", "numerics", words, predicted(keep(x) @ weights.T), rounded=True)
+        sentence, values = f"activations are rounded to {words} first", predicted(keep(x) @ weights.T)
+        yield Mistake("activation_quantization", "numerics", sentence, values, rounded=True, setting=(words,))
     tensor = next(name for name, part in parts(q) if q.wrong_channels[part].any())
     for cause, words, change in weight_rules(weights.shape[1]):
         yield Mistake(cause, "weights", f"weights are {words}", predicted(x @ change(weights).T), tensor, rounded=True)
@@ -165,6 +165,9 @@ def _any_activations(q: Question, weights: Values, chosen: Flags) -> tuple[float
     """Any activations near the right ones: with more rows than columns, an output that they explain proves them."""
     if len(weights) <= 1.1 * weights.shape[1]:
         return None
-    change, *_ = np.linalg.lstsq(weights, (q.y - q.right)[:, chosen].T, rcond=None)
-    off = float(np.linalg.norm(change) / np.linalg.norm(stage_input(q)))
+    change = least_squares(weights, (q.y - q.right)[:, chosen].T)
+    if change is None:
+        return None
+    sizes = np.linalg.norm(stage_input(q), axis=1)
+    off = float((np.linalg.norm(change, axis=0) / np.maximum(sizes, _LEAST)).max())  # of any token
     return (off, q.right[:, chosen] + (weights @ change).T) if off < _NEAR else None

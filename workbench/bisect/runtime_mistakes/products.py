@@ -9,7 +9,7 @@ from kernels.dequantize import dequantize
 from kernels.matmul_float import matmul_f64
 from kernels.paths import Array
 from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, Values, least_squares
 from workbench.bisect.weight_check import BLOCK
 
 _LARGE = 1 << 26  # elements of a weight beyond which it is not dequantized as a whole
@@ -110,7 +110,10 @@ def _missing_columns(q: Question) -> Iterator[Mistake]:
     weight = q.at.model.weight(names[0])
     shares = np.stack([_with_runs(x, run, size, lambda kept: matmul_f64(kept, weight)) for run in range(runs)])
     flat = shares.reshape(runs, -1)
-    factors = np.linalg.lstsq(flat @ flat.T, flat @ (q.y - q.right).reshape(-1), rcond=1e-10)[0] + 1
+    found = least_squares(flat @ flat.T, flat @ (q.y - q.right).reshape(-1), 1e-10)
+    if found is None:
+        return
+    factors = found + 1
     nearly, digits = (1e-3, 3) if q.most is None else (0.05, 1)  # rounded weights blur what is found
     other = np.abs(factors - 1) > nearly
     if not other.any() or other.sum() > runs // 2:
@@ -118,9 +121,9 @@ def _missing_columns(q: Question) -> Iterator[Mistake]:
     rounded = np.round(factors, digits) + 0.0
     predicted = q.right + np.tensordot(np.where(other, rounded - 1, 0), shares, axes=1)
     what = "head" if q.stage == "attn_out" else f"run of {size} input channels"
-    found = sorted(set(rounded[other].tolist()))
-    words = f"{what} {int(np.flatnonzero(other)[0])} and {int(other.sum()) - 1} more count {found[0]:g} times"
-    cause = {0.0: "zeroed", -1.0: "sign_flipped"}.get(found[0], "scaled") if len(found) == 1 else "unknown"
+    counts = sorted(set(rounded[other].tolist()))
+    words = f"{what} {int(np.flatnonzero(other)[0])} and {int(other.sum()) - 1} more count {counts[0]:g} times"
+    cause = {0.0: "zeroed", -1.0: "sign_flipped"}.get(counts[0], "scaled") if len(counts) == 1 else "unknown"
     yield Mistake(cause, "weights", words, predicted, names[0], rank=FITTED)
 
 

@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kernels import ops
 from kernels.config import ModelConfig
-from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, NAMED, Mistake, Question, Values
+from workbench.bisect.angles import phases
+from workbench.bisect.runtime_mistakes.mistake import FITTED, FREE, SEVERAL, Further, Mistake, Question, Values
+from workbench.bisect.runtime_mistakes.rope_fit import BASES, Fit, found_positions, with_other_pairs
+from workbench.bisect.runtime_mistakes.rope_tables import table_mistakes
 
-_BASES = (1e3, 1e4, 1e5, 5e5, 1e6, 1e7)
+_UNSCALED = "the rotary scaling is left out"
 
 
 def rope_mistakes(q: Question) -> Iterator[Mistake]:
-    """Another base, another pairing, other positions, or none at all."""
+    """Another base, another pairing, other positions, coarser tables, several of these at once, or no rotation."""
     x, config = rotated_input(q), q.config
     positions = q.at.positions().astype(np.float64)
     yield from _bases(q, x, positions)
@@ -22,12 +25,13 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
     yield from _positions(q, x, positions)
     if config.rope_factors is not None:
         plain = replace(config, rope_factors=None, rope_attention_factor=1.0)
-        yield Mistake("rope_theta", "config", "the rotary scaling is left out", turned(x, positions, plain))
+        yield Mistake("rope_theta", "config", _UNSCALED, turned(x, positions, plain), setting=(_UNSCALED,))
     if config.rope_attention_factor != 1:
         short = replace(config, rope_attention_factor=1.0)
         words = f"the attention factor {config.rope_attention_factor:.6g} of the rotary scaling is left out"
-        yield Mistake("attention_scale", "config", words, turned(x, positions, short))
-    yield from _found_frequencies(q, x, positions)
+        yield Mistake("attention_scale", "config", words, turned(x, positions, short), setting=(words,))
+    yield from table_mistakes(q, x)
+    yield from _fitted(q, x, positions)
 
 
 def rotated_input(q: Question) -> Values:
@@ -44,21 +48,22 @@ def turned(x: Values, positions: Values, config: ModelConfig) -> Values:
 
 
 def _bases(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
-    fitted = _fitted_base(q, x)
-    near = () if fitted is None else (float(f"{fitted:.3g}"), fitted)
-    for rank, bases in ((NAMED, _BASES), (FITTED, near)):
-        for base in bases:
-            if base != q.config.rope_theta and base > 1:
-                words = f"the rotary base is {base:.6g} in place of {q.config.rope_theta:.6g}"
-                predicted = turned(x, positions, replace(q.config, rope_theta=base))
-                yield Mistake("rope_theta", "config", words, predicted, rank=rank)
+    for base in BASES:
+        if base != q.config.rope_theta:
+            predicted = turned(x, positions, replace(q.config, rope_theta=base))
+            yield Mistake("rope_theta", "config", _base_words(q, base), predicted, setting=(base,))
+
+
+def _base_words(q: Question, base: float) -> str:
+    return f"rope_theta {base:.10g} instead of {q.config.rope_theta:.10g}"
 
 
 def _pairings(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
-    other = replace(q.config, rope_type="norm" if q.config.rope_type == "neox" else "neox")
-    words = "the other channels of a head rotate together"
-    yield Mistake("rope_type", "config", words, turned(x, positions, other))
-    yield Mistake("rope_type", "config", f"{words}, in the opposite direction", turned(x, -positions, other))
+    other, words = with_other_pairs(q.config), _type_words(q)
+    yield Mistake("rope_type", "config", words, turned(x, positions, other), setting=(1,))
+    yield Mistake(
+        "rope_type", "config", f"{words}, in the opposite direction", turned(x, -positions, other), setting=(-1,)
+    )
     size = q.config.head_dim
     for share in (2, 4):
         inner = size // share
@@ -69,84 +74,104 @@ def _pairings(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
             part = replace(q.config, head_dim=inner, rope_factors=factors)
             rotated = turned(np.ascontiguousarray(heads[..., :inner]).reshape(len(x), -1), positions, part)
             heads[..., :inner] = rotated.reshape(len(x), -1, inner)
-            yield Mistake("rope_type", "config", words, heads.reshape(x.shape))
+            yield Mistake("rope_type", "config", words, heads.reshape(x.shape), setting=("partial", inner))
+
+
+def _type_words(q: Question) -> str:
+    other = with_other_pairs(q.config).rope_type
+    return f"rope_type {other} instead of {q.config.rope_type}: the other channels of a head rotate together"
 
 
 def _positions(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
-    config = q.config
-    yield Mistake("rope_position", "graph", "nothing is rotated", x)
-    yield Mistake("rope_position", "graph", "rotated in the opposite direction", turned(x, -positions, config))
-    yield Mistake("rope_position", "graph", "positions run backwards", turned(x, positions[::-1], config))
-    for shift in (1, -1, 2, len(positions)):
-        yield Mistake(
-            "rope_position", "graph", f"positions are off by {shift:+d}", turned(x, positions + shift, config)
-        )
-    for factor in (2.0, 4.0, 8.0, 0.5):
-        words = f"positions are divided by {factor:g}, as linear scaling does"
-        yield Mistake("rope_position", "graph", words, turned(x, positions / factor, config))
-    found = _found_positions(q, x)
-    if found is not None:
+    for words, moved in (
+        ("nothing is rotated: every position counted as 0", positions * 0),
+        ("positions run backwards", positions[::-1]),
+    ):
+        yield Mistake("rope_position", "graph", words, turned(x, moved, q.config), setting=(words,))
+    shifts = ((shift, 1.0) for shift in (1.0, -1.0, 2.0, float(len(positions))))
+    for start, scale in (*shifts, (0.0, -1.0), (0.0, 0.5), (0.0, 0.25), (0.0, 0.125), (0.0, 2.0)):
+        moved = scale * (positions + start)
+        words = _position_words(start, scale)
+        yield Mistake("rope_position", "graph", words, turned(x, moved, q.config), setting=(start, scale))
+    found = found_positions(phases(x, q.y, q.config), q.config)
+    if found is not None and len(found) > 2 and np.ptp(np.diff(found)) == 0 and found[1] != found[0]:
+        scale = float(found[1] - found[0])
+        words = _position_words(float(found[0]) / scale, scale)
+        setting = float(found[0]) / scale, scale
+        yield Mistake("rope_position", "graph", words, turned(x, found, q.config), rank=FITTED, setting=setting)
+    elif found is not None:
         shown = ", ".join(f"{p:g}" for p in found[:6]) + (", …" if len(found) > 6 else "")
         words = f"tokens are rotated as if their positions were {shown}"
-        yield Mistake("rope_position", "graph", words, turned(x, found, config), rank=FITTED)
+        yield Mistake(
+            "rope_position", "graph", words, turned(x, found, q.config), rank=FITTED, setting=("found", shown)
+        )
 
 
-def _phases(q: Question, x: Values) -> NDArray[np.complex128]:
-    """Sum over the heads of what turns every pair of x into that of y, complex (tokens, head_dim / 2)."""
-    d = q.config.head_dim
-    before, after = (z.reshape(len(z), -1, d) for z in (x, q.y))
-    if q.config.rope_type == "neox":
-        pairs = [z[..., : d // 2] + 1j * z[..., d // 2 :] for z in (before, after)]
-    else:
-        pairs = [z[..., 0::2] + 1j * z[..., 1::2] for z in (before, after)]
-    return np.asarray((pairs[1] * pairs[0].conj()).sum(axis=1))
+def _position_words(start: float, scale: float) -> str:
+    """In numbers: what some position was counted as."""
+    words = []
+    if start:
+        words.append(f"positions are off by {start:+g}: position 0 counted as {scale * start:g}")
+    if abs(scale) != 1:
+        how = f"divided by {1 / abs(scale):.6g}" if abs(scale) < 1 else f"multiplied by {abs(scale):.6g}"
+        words.append(f"positions are {how}, as linear scaling does: position 8 counted as {scale * (8 + start):.6g}")
+    if scale < 0:
+        words.append("rotated in the opposite direction")
+    return ", ".join(words)
 
 
-def _found_positions(q: Question, x: Values) -> Values | None:
-    """The position that every token was rotated by, coarse from the slow pairs, refined by the faster ones."""
-    frequencies = ops.rope_angles_f64(np.ones(1, dtype=np.int64), q.config)[0]
-    angles = np.angle(_phases(q, x))
-    order = np.argsort(frequencies)
-    found = angles[:, order[0]] / frequencies[order[0]]
-    for pair in order[1:]:
-        turns = np.round((found * frequencies[pair] - angles[:, pair]) / (2 * np.pi))
-        found = (angles[:, pair] + 2 * np.pi * turns) / frequencies[pair]
-    halves = np.round(found * 4) / 4
-    return halves if np.isfinite(halves).all() else None
+def _fitted(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+    """What the angles of all tokens say together, one setting that is wrong or several of them at once."""
+    own = q.config
+    scalings = (own.rope_factors,) if own.rope_factors is None else (own.rope_factors, None)
+    for pairing in (own, with_other_pairs(own)):
+        fit = Fit.of(x, q.y, pairing, q.kept)
+        for factors, own_scale in product(scalings, (True, False)):
+            config = replace(pairing, rope_factors=factors)
+            found = None if fit is None else fit.base(config, own_scale)
+            if fit is None or found is None:
+                continue
+            base, scale = found[0], found[1] * fit.direction
+            parts = [*_wrong_settings(q, replace(config, rope_theta=base), fit.first, scale)]
+            if parts:
+                predicted = turned(x, scale * (positions + fit.first), replace(config, rope_theta=base))
+                rank = (FITTED, SEVERAL, FREE)[min(len(parts), 3) - 1]
+                first, also = parts[0], tuple(parts[1:])
+                yield Mistake(
+                    first.cause, first.factor, first.explanation, predicted, rank=rank, setting=first.setting, also=also
+                )
+        if fit is not None and pairing is own and fit.known.all() and not fit.first:
+            yield from _free_frequencies(q, x, positions, fit)
 
 
-def _fitted_base(q: Question, x: Values) -> float | None:
-    """The base that the angles of the second token imply; slow pairs, whose angles are small, count little."""
-    d = q.config.head_dim
-    if len(x) < 2 or d < 4:
-        return None
-    angles, exponents = np.angle(_phases(q, x)[1]), np.arange(d // 2) * (2 / d)
-    visible = (angles > 1e-6) & (angles < 3) & (exponents > 0)
-    if not visible.any():
-        return None
-    angles, exponents = angles[visible], exponents[visible]
-    weights = np.square(angles)
-    slope = -float((weights * exponents * np.log(angles)).sum() / (weights * exponents**2).sum())
-    return float(np.exp(slope)) if abs(slope) < 50 else None
+def _wrong_settings(q: Question, config: ModelConfig, start: float, scale: float) -> Iterator[Further]:
+    """Every setting in which a rotation is not that of the model."""
+    own = q.config
+    if config.rope_theta != own.rope_theta:
+        yield Further("rope_theta", "config", _base_words(q, config.rope_theta), (config.rope_theta,))
+    if config.rope_factors != own.rope_factors:
+        yield Further("rope_theta", "config", _UNSCALED, (_UNSCALED,))
+    if config.rope_type != own.rope_type:
+        yield Further("rope_type", "config", _type_words(q), (1,))
+    if start or scale != 1:
+        yield Further("rope_position", "graph", _position_words(start, scale), (start, scale))
 
 
-def _found_frequencies(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+def _free_frequencies(q: Question, x: Values, positions: Values, fit: Fit) -> Iterator[Mistake]:
     """Any frequencies at all, as long as every token's angle is its position times them, and any length with them."""
-    if len(x) < 3:
-        return
-    found = np.angle(_phases(q, x)[1])
-    config = q.config
-    with np.errstate(divide="ignore"):
-        factors = ops.rope_angles_f64(np.ones(1, dtype=np.int64), replace(config, rope_factors=None))[0] / found
-    if np.isfinite(factors).all() and (factors > 0).all():
-        found_config = replace(config, rope_factors=tuple(factors.tolist()))
-        words = f"the rotary frequencies are divided by {factors.min():.3g} to {factors.max():.3g}"
-        yield Mistake("rope_theta", "config", words, turned(x, positions, found_config), rank=FREE)
-        if config.rope_factors is None and np.allclose(factors, 1, rtol=1e-4):
-            return  # then it is the length alone that differs, which is told by simpler mistakes
-        with np.errstate(divide="ignore", invalid="ignore"):
-            longer = float(np.linalg.norm(q.y) / np.linalg.norm(x))
-        if np.isfinite(longer) and longer > 0:
-            words += f", and the output is multiplied by {longer:.6g}"
-            predicted = turned(x, positions, replace(found_config, rope_attention_factor=longer))
-            yield Mistake("rope_theta", "config", words, predicted, rank=FREE)
+    plain = replace(q.config, rope_factors=None)
+    right = ops.rope_angles_f64(np.ones(1, dtype=np.int64), q.config)[0]
+    factors = ops.rope_angles_f64(np.ones(1, dtype=np.int64), plain)[0] / (fit.frequencies * fit.direction)
+    found = replace(q.config, rope_factors=tuple(factors.tolist()))
+    off = fit.frequencies * fit.direction / right
+    words = f"the rotary frequencies are {off.min():.6g} to {off.max():.6g} times those of the model"
+    predicted = turned(x, positions, found)
+    yield Mistake("rope_theta", "config", words, predicted, rank=FREE, setting=("frequencies",))
+    if np.allclose(off, 1, rtol=1e-4):
+        return  # then it is the length alone that differs, which is told by simpler mistakes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        longer = float(np.linalg.norm(q.y) / np.linalg.norm(x))
+    if np.isfinite(longer) and longer > 0:
+        words += f", and the output is multiplied by {longer:.6g}"
+        predicted = turned(x, positions, replace(found, rope_attention_factor=longer))
+        yield Mistake("rope_theta", "config", words, predicted, rank=FREE, setting=("frequencies", longer))
