@@ -17,6 +17,7 @@ from kernels.measures import COL, Measures, summarise
 from kernels.metrics import profile_weights
 from kernels.weight import Weight
 from store.artifact import Artifact
+from workbench.nonfinite import nonfinite, overflow_words
 
 # Quantization to 4 bits costs about 0.08 relative RMS; a row beyond this is not explained by it.
 ROW_BAND = 0.5
@@ -48,8 +49,8 @@ class TensorDifference:
 
     @property
     def in_band(self) -> bool:
-        """Whether the tensor is there on both sides and no row differs by more than ROW_BAND."""
-        if self.measures is None:
+        """Whether the tensor is there on both sides, all numbers, and no row differs by more than ROW_BAND."""
+        if self.measures is None or self.measures.nonfinite_a or self.measures.nonfinite_b:
             return False
         if self.measures.identical or self.measures.max_abs == 0.0:
             return True
@@ -99,6 +100,8 @@ def compare_tensor(a: Artifact, b: Artifact, name: str) -> TensorDifference:
     rows = profile_weights(weight_a, weight_b)
     measures = summarise(rows)
     row, gap_of_row = _worst_row(rows)
+    if measures.nonfinite_a or measures.nonfinite_b:
+        findings += _not_numbers(weight_a, weight_b)
     if not measures.identical:
         findings += _rearrangements(weight_a, weight_b, measures, a.config.head_dim)
     return TensorDifference(
@@ -124,6 +127,13 @@ def _unmatched(a: Artifact, b: Artifact, name: str) -> TensorDifference:
         type_a=weight.type.name if side == "A" else None,
         type_b=weight.type.name if side == "B" else None,
     )
+
+
+def _not_numbers(a: Weight, b: Weight) -> Iterator[str]:
+    """What of either side is NaN or infinite; said of both where both have it."""
+    for side, weight, other in (("A", a, b), ("B", b, a)):
+        if (found := nonfinite(weight)) is not None:
+            yield f"of {side}, {found.words}{overflow_words(found, weight, other)}"
 
 
 def _worst_row(rows: NDArray[np.float64]) -> tuple[int | None, float | None]:

@@ -1,5 +1,6 @@
 """`workbench inspect`: what a model file or a trace holds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,22 @@ def _artifact(artifact: "Artifact") -> tuple[dict[str, Any], list[str]]:
             for tensor in artifact.tensors.values()
         ],
         "tokenizer": _tokenizer(artifact),
-        "problems": list(artifact.problems),
+        "problems": [*artifact.problems, *_not_numbers(artifact)],
     }
     return record, _artifact_lines(record)
+
+
+def _not_numbers(artifact: "Artifact") -> Iterator[str]:
+    """Tensors that hold NaN or infinite values."""
+    from store.text import printable
+    from workbench.cli.progress import ProgressLine
+    from workbench.nonfinite import nonfinite
+
+    with ProgressLine() as progress:
+        for done, name in enumerate(artifact.tensors):
+            progress(done, len(artifact.tensors), f"values of {printable(name)}")
+            if (found := nonfinite(artifact.weight(name))) is not None:
+                yield f"{printable(name)}: {found.words}."
 
 
 def _artifact_lines(record: dict[str, Any]) -> list[str]:

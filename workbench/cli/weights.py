@@ -22,7 +22,8 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     """Compare every tensor of two models, whatever their formats.
 
     Tensors are paired by their canonical name; known differences of layout are undone and reported, unmatched tensors
-    are listed. Exit code 0: every tensor is within the band, 1: some are not, 2: nothing was compared.
+    are listed. A tensor with NaN or infinite values is outside the band, on whichever side they are. Exit code 0: every
+    tensor is within the band, 1: some are not, 2: nothing was compared.
 
     \b
     Example:  workbench weights model.gguf model.apr
@@ -102,7 +103,7 @@ def _table(differences: list["TensorDifference"]) -> list[str]:
         if d.measures is not None and not d.measures.identical:
             values = [d.measures.words.get(metric.key) or format_value(metric.value(d.measures)) for metric in columns]
         words = [*d.findings, *([d.note] if d.note else [])]
-        verdict = "identical" if d.status == "identical" else "" if d.in_band else "OUTSIDE"
+        verdict = "OUTSIDE" if not d.in_band else "identical" if d.status == "identical" else ""
         rows.append(
             [printable(d.name), d.type_a or "-", d.type_b or "-", *values, "; ".join([verdict, *words]).strip("; ")]
         )

@@ -1,0 +1,68 @@
+"""A difference of low rank: an adapter (LoRA) that only one of two copies has merged."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.bisect.steps import Stored
+from workbench.bisect.weight_check import row_chunks
+from workbench.bisect.weight_question import Prediction, Question, Rows
+
+Matrix = NDArray[np.float64]
+_MOST = 256  # ranks that adapters have at most
+_SPARE = 8  # columns that a random sketch has beyond the rank (Halko, Martinsson and Tropp 2011)
+_FEWEST = 4  # values to every number that a low rank leaves free
+
+
+def low_rank(q: Question) -> Iterator[Prediction]:
+    """The right values plus the few directions of the difference that stand out of the rounding of both formats."""
+    if q.is_vector or not np.isfinite(q.verdict.worst):
+        return
+    rows, columns = q.wrong.shape
+    most = min(_MOST, rows * columns // (_FEWEST * (rows + columns)))
+    left, sizes, right = _directions(q, most)
+    # The largest singular value of independent errors is their size times the sum of the roots of both dimensions.
+    noise = (float(q.verdict.cost.sum()) / (rows * columns)) ** 0.5 * (rows**0.5 + columns**0.5)
+    rank = int((sizes > noise).sum())
+    if not 0 < rank <= most:
+        return
+    share = float(np.square(sizes[:rank]).sum()) / _energy(q)
+    words = f"{q.what} is off by a matrix of rank {rank}, which holds {share:.4%} of the difference"
+    scaled = left[:, :rank] * sizes[:rank]
+
+    def rows_of(chosen: Rows) -> Stored:
+        before = q.a(chosen)
+        values = before.values + scaled[chosen] @ right[:rank]
+        return Stored(values.astype(np.float32), before.width + np.spacing(np.abs(before.values)))
+
+    yield Prediction("low_rank", f"{words}, as an adapter that only one side has merged", rows_of)
+
+
+def _directions(q: Question, most: int) -> tuple[Matrix, Matrix, Matrix]:
+    """The largest singular vectors and values of the difference, by a random sketch with one power iteration."""
+    rows, columns = q.wrong.shape
+    sketch = np.random.default_rng(0).standard_normal((columns, min(most + _SPARE, rows, columns)))
+    for _ in range(2):
+        basis, _ = np.linalg.qr(_times(q, sketch))
+        sketch = _transposed_times(q, basis)
+    left, sizes, right = np.linalg.svd(sketch.T, full_matrices=False)
+    return basis @ left, sizes, right
+
+
+def _differences(q: Question) -> Iterator[tuple[slice, Matrix]]:
+    for part in row_chunks(q.wrong):
+        rows = np.arange(part.start, part.stop)
+        yield part, q.b(rows).values.astype(np.float64) - q.a(rows).values
+
+
+def _times(q: Question, other: Matrix) -> Matrix:
+    return np.concatenate([difference @ other for _, difference in _differences(q)])
+
+
+def _transposed_times(q: Question, other: Matrix) -> Matrix:
+    return np.asarray(sum(difference.T @ other[part] for part, difference in _differences(q)))
+
+
+def _energy(q: Question) -> float:
+    return sum(float(np.square(difference).sum()) for _, difference in _differences(q))
