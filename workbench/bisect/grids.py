@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kernels.weight import TensorType
 from workbench.bisect.roundings import MANTISSA, name_of_bits, rounded, trailing_zeros
-from workbench.bisect.steps import Flags, Floats, Stored
+from workbench.bisect.steps import FITTED_SCALE, Flags, Floats, Stored
 from workbench.bisect.weight_check import LIMIT
 
 Values = NDArray[np.float64]
@@ -23,9 +23,11 @@ _RUNS = (256, 128, 64, 32, 16)  # values with one step, in the formats in use
 _LEVELS = (*range(1, 33), 63, 64, 127, 128)  # steps from 0 to the largest value: 2 to 8 bits, with a sign
 _SPANS = (*range(1, 32), 63, 254, 255)  # steps from the smallest to the largest
 _CERTAIN = 30.0  # natural logarithm of the odds against chance
+_BETTER = 1.02  # times the odds that another kind of run must have
 _FIRST_LOOK = 512  # values
+_ROUNDS, _HOPELESS = 6, 3.0  # of fitting a step; allowed errors beyond which no further round helps
 _ARITHMETIC = 2.0**-21  # of the largest value of a run: what float32 arithmetic costs when codes become values
-_FITTED_RUN = 32  # values of a block whose scale is fitted after the codes are made (steps.py)
+_FITTED_RUN, _FITTED_STEPS = 32, 16  # of blocks like those of Q4_0 and Q5_0, whose scale is fitted after the codes
 _FLOAT8 = ((3, -6, 448.0, "FP8 E4M3"), (2, -14, 57344.0, "FP8 E5M2"))  # mantissa bits, least exponent, largest
 
 
@@ -69,19 +71,23 @@ def coarser_grids(stored: Stored, type: TensorType, ends: Ends) -> Iterator[Grid
 
 
 def _equal_steps(stored: Stored, ends: Ends) -> Iterator[Grid]:
+    """The runs that speak most against chance; a sign says less than an offset and counts where both are as good."""
     columns = stored.values.shape[1]
+    best: tuple[float, int, bool, _Fit] | None = None
     for run in (0, columns, *(run for run in _RUNS if run < columns and columns % run == 0)):
         for signed in (True, False):
             if _fit(*_first_look(stored, run), signed, ends if run == 0 else None).odds < _CERTAIN:
                 continue
             found = _fit(*_runs(stored, run), signed, ends if run == 0 else None)
-            if found.odds >= _CERTAIN:
-                per = {0: "tensor", columns: "row"}.get(run, f"{run} values")
-                words = f"{_bits(int(found.steps.max()), signed)} per {per}{'' if signed else ', with an offset'}"
-                counts = _between(found.steps, signed)
-                of = partial(_on_equal_steps, run=run, signed=signed, ends=ends, counts=counts)
-                yield Grid("requantized", words, of)
-                return
+            if found.odds > max(_CERTAIN, 0.0 if best is None else _BETTER * best[0]):
+                best = found.odds, run, signed, found
+    if best is None:
+        return
+    _, run, signed, found = best
+    per = {0: "tensor", columns: "row"}.get(run, f"{run} values")
+    words = f"{_bits(int(found.steps.max()), signed)} per {per}{'' if signed else ', with an offset'}"
+    counts = _between(found.steps, signed)
+    yield Grid("requantized", words, partial(_on_equal_steps, run=run, signed=signed, ends=ends, counts=counts))
 
 
 def _runs(stored: Stored, run: int) -> tuple[Values, Values]:
@@ -118,7 +124,8 @@ def _fit(values: Values, width: Values, signed: bool, ends: Ends | None, counts:
     left = np.flatnonzero(span > 0)
     for count in counts:
         found, fits = _fitted(values[left], near[left], start[left], span[left] / count, signed)
-        chance = np.log(np.minimum(1, 2 * near[left] / found[:, None]))
+        # A stored value may itself lie on a lattice of twice its width, so that much more of a step is hit by chance.
+        chance = np.log(np.minimum(1, (2 * near[left] + width[left]) / found[:, None]))
         odds = -chance.sum(axis=1) * (1 - 2 / values.shape[1]) - np.log(len(counts))
         fits &= odds > 0
         step[left[fits]], steps[left[fits]], surprise[left[fits]] = found[fits], count, odds[fits]
@@ -129,15 +136,35 @@ def _fit(values: Values, width: Values, signed: bool, ends: Ends | None, counts:
 
 
 def _fitted(values: Values, near: Values, start: Values, step: Values, signed: bool) -> tuple[Values, Flags]:
-    """The step by least squares over the codes that a first guess gives, and which runs then lie on its multiples."""
+    """The step that brings the codes of a first guess nearest to the values, and which runs then lie on its multiples.
+
+    Equal codes share one rounding error, so that least squares lean to the commonest; what is off furthest counts more
+    in every round (Lawson's algorithm for the smallest largest error).
+    """
     codes = np.round((values - start[:, None]) / step[:, None])
-    mean_code, mean = (0.0, 0.0) if signed else (codes.mean(axis=1, keepdims=True), values.mean(axis=1, keepdims=True))
-    centred = codes - mean_code
-    energy = np.square(centred).sum(axis=1)
-    found = np.where(energy > 0, (centred * (values - mean)).sum(axis=1) / np.where(energy > 0, energy, 1), step)
-    found = np.maximum(found, 0.5 * step)
-    off = np.abs(values - mean - found[:, None] * centred)
-    return found, np.asarray((off <= near).all(axis=1))
+    found, weights, left = step.copy(), 1 / np.square(near), np.arange(len(values))
+    fits = np.zeros(len(values), dtype=bool)
+    for _ in range(_ROUNDS):
+        c, v, w = codes[left], values[left], weights[left]
+        mean_code, mean = (0.0, 0.0) if signed else (_mean(c, w), _mean(v, w))
+        centred = c - mean_code
+        energy = (w * np.square(centred)).sum(axis=1)
+        product = (w * centred * (v - mean)).sum(axis=1)
+        found[left] = np.maximum(
+            np.where(energy > 0, product / np.where(energy > 0, energy, 1), step[left]), step[left] / 2
+        )
+        off = np.abs(v - mean - found[left][:, None] * centred) / near[left]
+        worst = off.max(axis=1)
+        fits[left[worst <= 1]] = True
+        weights[left] *= off + 0.01
+        left = left[(worst > 1) & (worst < _HOPELESS)]
+        if not len(left):
+            break
+    return found, fits
+
+
+def _mean(values: Values, weights: Values) -> Values:
+    return np.asarray((weights * values).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True))
 
 
 def _on_equal_steps(stored: Stored, run: int, signed: bool, ends: Ends, counts: tuple[int, ...]) -> Stored:
@@ -147,13 +174,11 @@ def _on_equal_steps(stored: Stored, run: int, signed: bool, ends: Ends, counts: 
     low, high = (values.min(axis=1), values.max(axis=1)) if run else (np.array([end]) for end in ends)
     lowest, highest = values <= low[:, None] + half, values >= high[:, None] - half
     on = found.steps[:, None] > 0
-    wider = np.maximum(width, half)
-    if run == _FITTED_RUN and signed:
-        wider = wider + np.abs(values) * np.where(on, 0.06, 0)
+    fit = on & (found.steps[:, None] <= _FITTED_STEPS) & signed & (run == _FITTED_RUN)
+    wider = width + half + np.where(fit, np.abs(values) * float(FITTED_SCALE), 0)
     shape = stored.values.shape
     parts = (lowest & on).reshape(shape), (highest & on).reshape(shape)
-    fitted = stored.fitted or (run == _FITTED_RUN and signed)
-    return Stored(stored.values, wider.reshape(shape).astype(np.float32), *parts, fitted)
+    return Stored(stored.values, wider.reshape(shape).astype(np.float32), *parts, stored.fitted or bool(fit.any()))
 
 
 def _fewer_bits(stored: Stored, type: TensorType) -> Iterator[Grid]:
@@ -209,5 +234,5 @@ def _float_fit(
 
 def _on_scaled_floats(stored: Stored, run: int, ends: Ends, kept: int, smallest: int, largest: float) -> Stored:
     half, _ = _float_fit(*_runs(stored, run), ends if run == 0 else None, kept, smallest, largest)
-    width = np.maximum(half.reshape(stored.width.shape).astype(np.float32), stored.width)
+    width = half.reshape(stored.width.shape).astype(np.float32) + stored.width
     return Stored(stored.values, width, stored.lowest, stored.highest, stored.fitted)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.bisect.steps import Stored
-from workbench.bisect.weight_check import row_chunks
+from workbench.bisect.weight_check import BLOCK, row_chunks
 from workbench.bisect.weight_question import Prediction, Question, Rows
 
 Matrix = NDArray[np.float64]
@@ -25,7 +25,9 @@ def low_rank(q: Question) -> Iterator[Prediction]:
     # The largest singular value of independent errors is their size times the sum of the roots of both dimensions.
     noise = (float(q.verdict.cost.sum()) / (rows * columns)) ** 0.5 * (rows**0.5 + columns**0.5)
     rank = int((sizes > noise).sum())
-    if not 0 < rank <= most:
+    # A difference that is confined to some rows or columns has no more directions than those, whatever it is.
+    confined = min(int(q.verdict.affected.any(axis=1).sum()), BLOCK * int(q.verdict.affected.any(axis=0).sum()))
+    if not 0 < rank <= min(most, confined // _FEWEST):
         return
     share = float(np.square(sizes[:rank]).sum()) / _energy(q)
     words = f"{q.what} is off by a matrix of rank {rank}, which holds {share:.4%} of the difference"
