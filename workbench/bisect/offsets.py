@@ -21,8 +21,10 @@ def norm_offset(q: Question) -> Iterator[Prediction]:
         return
     row = np.zeros(1, dtype=np.int64)
     fitted = float((q.b(row).values.astype(np.float64) - q.a(row).values).mean())
+    if not np.isfinite(fitted):
+        return
     offset = round(fitted) if abs(fitted - round(fitted)) < 1e-3 else fitted
-    if offset and np.isfinite(offset):
+    if offset:
         words = f"{q.what} is off by {offset:+.6g}, as if a norm stored as w{-offset:+.6g} were taken for w"
         yield Prediction("norm_offset", words, lambda rows: _plus(q.a(rows), np.float32(offset)))
 
@@ -30,7 +32,7 @@ def norm_offset(q: Question) -> Iterator[Prediction]:
 def _plus(stored: Stored, offset: Floats | np.float32) -> Stored:
     values = stored.values + offset
     ulp = np.spacing(np.maximum(np.abs(values), np.abs(stored.values)))
-    return Stored(values, stored.width + ulp)
+    return Stored(values, stored.width + ulp, stored.lowest, stored.highest)
 
 
 def group_offset(q: Question) -> Iterator[Prediction]:

@@ -130,6 +130,14 @@ class Suspects:
             if words != first.explanation:
                 yield Culprit(Site(0, stage), "config", cause, words)
 
+    def lost_on_both(self) -> Iterator[str]:
+        """Sentences on tensors that hold NaN or infinity on both sides, which no comparison of the two shows."""
+        for name in self._customs.names:
+            a, b = (nonfinite(model.weight(name)) for model in (self._a, self._b))
+            if a is not None and b is not None:
+                same = "the same in B" if a == b else f"of B, {b.words}"
+                yield f"{name} is broken in both: of A, {a.words}; {same}"
+
     def unseen(self) -> Iterator[str]:
         """Sentences on settings that differ and never showed."""
         for name in differing_fields(self._a.config, self._b.config):
