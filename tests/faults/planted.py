@@ -72,7 +72,7 @@ def _tensors(fault: WeightFault, model: Plain) -> Iterator[tuple[str, ...]]:
     """The tensors that a fault edits together."""
     layers = range(model.config.num_hidden_layers)
     if not fault.suffixes:
-        yield tuple(model.values)
+        yield tuple(sorted(model.values, key=lambda name: name != "model.embed_tokens.weight"))
     elif any(suffix in model.values for suffix in fault.suffixes):
         yield from ((name,) for name in fault.suffixes if name in model.values)
     elif fault.several:

@@ -10,6 +10,7 @@ from workbench.bisect.weight_check import BLOCK, row_chunks
 from workbench.bisect.weight_question import Prediction, Question, Rows
 
 Matrix = NDArray[np.float64]
+SIGMAS = 4.0  # beyond which no fitted number is off by chance
 _MOST = 256  # ranks that adapters have at most
 _SPARE = 8  # columns that a random sketch has beyond the rank (Halko, Martinsson and Tropp 2011)
 _FEWEST = 4  # values to every number that a low rank leaves free
@@ -23,20 +24,25 @@ def low_rank(q: Question) -> Iterator[Prediction]:
     most = min(_MOST, rows * columns // (_FEWEST * (rows + columns)))
     left, sizes, right = _directions(q, most)
     # The largest singular value of independent errors is their size times the sum of the roots of both dimensions.
-    noise = (float(q.verdict.cost.sum()) / (rows * columns)) ** 0.5 * (rows**0.5 + columns**0.5)
-    rank = int((sizes > noise).sum())
+    error = (float(q.verdict.cost.sum()) / (rows * columns)) ** 0.5
+    rank = int((sizes > error * (rows**0.5 + columns**0.5)).sum())
     # A difference that is confined to some rows or columns has no more directions than those, whatever it is.
     confined = min(int(q.verdict.affected.any(axis=1).sum()), BLOCK * int(q.verdict.affected.any(axis=0).sum()))
     if not 0 < rank <= min(most, confined // _FEWEST):
         return
     share = float(np.square(sizes[:rank]).sum()) / _energy(q)
     words = f"{q.what} is off by a matrix of rank {rank}, which holds {share:.4%} of the difference"
-    scaled = left[:, :rank] * sizes[:rank]
+    left, sizes, right = left[:, :rank], sizes[:rank], right[:rank]
+    across = np.square(right).sum(axis=0)
 
     def rows_of(chosen: Rows) -> Stored:
+        """The errors of both formats reach every element through the directions that were fitted to them."""
         before = q.a(chosen)
-        values = before.values + scaled[chosen] @ right[:rank]
-        return Stored(values.astype(np.float32), before.width + np.spacing(np.abs(before.values)))
+        values = (before.values + (left[chosen] * sizes) @ right).astype(np.float32)
+        fitted = SIGMAS * error * np.sqrt(np.square(left[chosen]).sum(axis=1)[:, None] + across)
+        rounded = np.spacing(np.maximum(np.abs(before.values), np.abs(values)))
+        width = before.width + fitted.astype(np.float32) + rounded
+        return Stored(values, width, before.lowest, before.highest)
 
     yield Prediction("low_rank", f"{words}, as an adapter that only one side has merged", rows_of)
 

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.bisect.grids import coarser_grids
+from workbench.bisect.low_rank import SIGMAS
 from workbench.bisect.steps import Floats, Stored
+from workbench.bisect.weight_check import EVEN
 from workbench.bisect.weight_question import Prediction, Question, Rows
 
 _GROUPS = (256, 128, 64, 32)  # values with one zero point, in the formats in use
@@ -51,7 +53,11 @@ def group_offset(q: Question) -> Iterator[Prediction]:
 
 def _with_offsets(q: Question, size: int, rows: Rows) -> Stored:
     a, b = q.a(rows), q.b(rows)
-    return _plus(a, np.repeat(_offsets(a, b, size), size, axis=1).astype(np.float32))
+    moved = _plus(a, np.repeat(_offsets(a, b, size), size, axis=1).astype(np.float32))
+    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)).reshape(len(rows), -1, size)
+    fitted = SIGMAS * np.sqrt(squares.mean(axis=2) / EVEN / size)  # a mean over the errors of a group has one itself
+    width = moved.width + np.repeat(fitted, size, axis=1).astype(np.float32)
+    return Stored(moved.values, width, moved.lowest, moved.highest)
 
 
 def _offsets(a: Stored, b: Stored, size: int) -> NDArray[np.float64]:
