@@ -66,8 +66,9 @@ def coarser_grids(stored: Stored, type: TensorType, ends: Ends) -> Iterator[Grid
     ends : smallest and largest value of the whole tensor, for grids with one step for all of it.
     """
     if np.isfinite(stored.values).all() and stored.values.any():
-        floats = [*_fewer_bits(stored, type), *_scaled_floats(stored, ends)]
-        yield from floats or _equal_steps(stored, ends)
+        yield from _fewer_bits(stored, type)
+        yield from _scaled_floats(stored, ends)
+        yield from _equal_steps(stored, ends)
 
 
 def _equal_steps(stored: Stored, ends: Ends) -> Iterator[Grid]:

@@ -1,31 +1,34 @@
 """A difference of low rank: an adapter (LoRA) that only one of two copies has merged."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.bisect.steps import Stored
 from workbench.bisect.weight_check import BLOCK, row_chunks
-from workbench.bisect.weight_question import Prediction, Question, Rows
+from workbench.bisect.weight_question import Prediction, Question, Rows, spread
 
 Matrix = NDArray[np.float64]
 SIGMAS = 4.0  # beyond which no fitted number is off by chance
-_MOST = 256  # ranks that adapters have at most
+_MOST = 128  # ranks that adapters have at most
 _SPARE = 8  # columns that a random sketch has beyond the rank (Halko, Martinsson and Tropp 2011)
 _FEWEST = 4  # values to every number that a low rank leaves free
 
 
 def low_rank(q: Question) -> Iterator[Prediction]:
     """The right values plus the few directions of the difference that stand out of the rounding of both formats."""
-    if q.is_vector or not np.isfinite(q.verdict.worst):
-        return
+    if q.side == "A" or q.is_vector or not np.isfinite(q.verdict.worst):
+        return  # what A adds to B, B takes from A
     rows, columns = q.wrong.shape
     most = min(_MOST, rows * columns // (_FEWEST * (rows + columns)))
-    left, sizes, right = _directions(q, most)
-    # The largest singular value of independent errors is their size times the sum of the roots of both dimensions.
     error = (float(q.verdict.cost.sum()) / (rows * columns)) ** 0.5
-    rank = int((sizes > error * (rows**0.5 + columns**0.5)).sum())
+    some = spread(np.arange(rows), most + _SPARE)
+    if _rank(np.linalg.svd(_difference(q, some), compute_uv=False), error, (len(some), columns)) > most:
+        return
+    left, sizes, right = _directions(q, most)
+    rank = _rank(sizes, error, (rows, columns))
     # A difference that is confined to some rows or columns has no more directions than those, whatever it is.
     confined = min(int(q.verdict.affected.any(axis=1).sum()), BLOCK * int(q.verdict.affected.any(axis=0).sum()))
     if not 0 < rank <= min(most, confined // _FEWEST):
@@ -47,6 +50,11 @@ def low_rank(q: Question) -> Iterator[Prediction]:
     yield Prediction("low_rank", f"{words}, as an adapter that only one side has merged", rows_of)
 
 
+def _rank(sizes: NDArray[Any], error: float, shape: tuple[int, int]) -> int:
+    """Singular values beyond the largest that independent errors have: their size times both dimensions' roots."""
+    return int((sizes > error * (shape[0] ** 0.5 + shape[1] ** 0.5)).sum())
+
+
 def _directions(q: Question, most: int) -> tuple[Matrix, Matrix, Matrix]:
     """The largest singular vectors and values of the difference, by a random sketch with one power iteration."""
     rows, columns = q.wrong.shape
@@ -58,10 +66,13 @@ def _directions(q: Question, most: int) -> tuple[Matrix, Matrix, Matrix]:
     return basis @ left, sizes, right
 
 
+def _difference(q: Question, rows: Rows) -> Matrix:
+    return np.asarray(q.b(rows).values.astype(np.float64) - q.a(rows).values)
+
+
 def _differences(q: Question) -> Iterator[tuple[slice, Matrix]]:
     for part in row_chunks(q.wrong):
-        rows = np.arange(part.start, part.stop)
-        yield part, q.b(rows).values.astype(np.float64) - q.a(rows).values
+        yield part, _difference(q, np.arange(part.start, part.stop))
 
 
 def _times(q: Question, other: Matrix) -> Matrix:

@@ -39,8 +39,8 @@ def _plus(stored: Stored, offset: Floats | np.float32) -> Stored:
 
 def group_offset(q: Question) -> Iterator[Prediction]:
     """Every group of a row off by a constant of its own."""
-    if q.is_vector or not q.verdict.affected.mean() > 0.5:
-        return
+    if q.side == "A" or q.is_vector or not q.verdict.affected.mean() > 0.5:
+        return  # what A adds to B, B takes from A
     columns = q.wrong.shape[1]
     a, b = q.a(q.sample), q.b(q.sample)
     whole = np.square(b.values.astype(np.float64) - a.values).mean()
@@ -74,7 +74,7 @@ def _how_far(q: Question, size: int) -> str:
     for side, weight in ((a, q.source), (b, q.wrong)):
         ends = float(side.values.min()), float(side.values.max())
         for grid in coarser_grids(side, weight.type, ends):
-            step = 2 * grid.of(side).width.reshape(len(rows), -1, size).max(axis=2)
+            step = 2 * grid.of(side).width.reshape(len(rows), -1, size).min(axis=2)
             off = np.median(offsets / np.where(step > 0, step, 1))
             if grid.cause == "requantized":
                 return f"a constant of its own, in the median {off:+.3g} of its steps of {grid.words}"

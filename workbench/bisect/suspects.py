@@ -99,8 +99,8 @@ class Suspects:
         return self._shows(x @ np.where(mask, change, 0).T, base)
 
     def _shows(self, change: Array, base: Array) -> bool:
-        size = float(np.linalg.norm(base))
-        return not float(np.linalg.norm(change)) <= _VISIBLE * size  # what is not finite shows
+        moved, size = (float(np.linalg.norm(x)) for x in (change, base))
+        return not (moved <= _VISIBLE * size and np.isfinite(moved))  # what is not finite shows
 
     def others(self, first: Culprit, progress: Progress = lambda *_: None) -> tuple[Culprit, ...]:
         """Further mistakes, in execution order: tensors, biases, settings; whether they show is not asked."""
