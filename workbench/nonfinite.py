@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.dequantize import dequantize_rows
 from kernels.weight import BLOCKS, TensorType, Weight
 
 LARGEST_HALF = 65504.0
@@ -97,6 +96,8 @@ def _floats(weight: Weight, rows: NDArray[np.uint8]) -> tuple[list[NDArray[Any]]
     if weight.type in (TensorType.F16, TensorType.BF16):
         return [rows.view(np.uint16)], 0xF800 if weight.type == TensorType.F16 else 0xFF00
     if weight.type != TensorType.F32:
+        from kernels.dequantize import dequantize_rows  # loads a compiler, which whoever only looks has no need of
+
         rows = dequantize_rows(weight.type, np.ascontiguousarray(rows), weight.shape[-1]).view(np.uint8)
     return [rows.view(np.uint32)], 0xFF000000
 
@@ -108,6 +109,8 @@ def overflow_words(found: NonFinite, weight: Weight, other: Weight) -> str:
     """
     if found.type != TensorType.F16 or found.count == found.nan or other.shape != weight.shape:
         return ""
+    from kernels.dequantize import dequantize_rows
+
     value = dequantize_rows(other.type, np.ascontiguousarray(other.rows[found.row : found.row + 1]), other.shape[-1])
     source = abs(float(value[0, found.columns[0]]))
     if not np.isfinite(source) or source < LARGEST_HALF:

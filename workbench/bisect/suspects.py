@@ -110,13 +110,15 @@ class Suspects:
         if large:
             self.notes.append("the model is large: further mistakes were looked for in some rows of every tensor only")
         biases = {(first.site.stage, side) for side in _sides_without(first, self._a, self._b)}
-        strange = first.cause == "unknown" and first.factor == "weights" and self._strangers is not None
         for done, site in enumerate(order):
             progress(done, len(order), f"further mistakes, tensors of {site}")
-            for name in () if strange else tensors_of(site):
+            for name in tensors_of(site):
                 known = name == first.tensor or not (has(self._a, name) and has(self._b, name))
                 if not known and (not large or self._customs.glance(name)) and self._customs.judge(name).wrong:
-                    found.append(self._named(site, self._customs.judge(name)))
+                    culprit = self._named(site, self._customs.judge(name))
+                    told = any(other.explanation == self._strangers for other in (first, *found))
+                    if not told or culprit.explanation != self._strangers:
+                        found.append(culprit)
             for side, missing in missing_by_side(site, self._a, self._b).items():
                 if (site.stage, side) not in biases:
                     biases.add((site.stage, side))

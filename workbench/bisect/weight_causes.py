@@ -108,9 +108,8 @@ def _overflow(q: Question) -> Iterator[Prediction]:
 
 def _damaged(q: Question) -> Iterator[WeightCause]:
     """A minority of blocks is wrong, or some values are no numbers, and all others agree."""
-    share = float(q.verdict.affected.mean())
-    sound = _rest_is_sound(q)
-    if sound and (_only_numbers_lost(q) or (0 < share <= 0.5 and not q.is_vector)):
+    minority = 0 < float(q.verdict.affected.mean()) <= 0.5 and not q.is_vector
+    if (minority and _rest_is_sound(q)) or (not np.isfinite(q.verdict.worst) and _only_numbers_lost(q)):
         words = f"{q.name} is damaged {q.where()}; everything else agrees within rounding"
         yield WeightCause("corrupted_blocks", words, 0.0, True)
 
