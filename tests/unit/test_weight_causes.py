@@ -166,6 +166,12 @@ def test_two_checkpoints_are_told_from_copies_with_one_mistake():
     assert said(SMALL.values, TensorType.Q4_0) is None
 
 
+def test_a_known_cause_is_preferred_but_not_to_a_simpler_one():
+    coarse = with_one(UP, lambda x: int4(x, 128))
+    verdict = check_weights(A.weight(UP), coarse.weight(UP))
+    assert weight_causes(UP, A, coarse, verdict, known=("scaled", "group_offset"))[0].cause == "requantized"
+
+
 def bisected(a, b):
     path = numeric_path("f32")
     return bisect_artifacts(Side(a, path), Side(b, path), MODEL.tokens())

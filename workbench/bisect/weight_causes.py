@@ -33,11 +33,15 @@ def weight_causes(
     """Every mistake of the catalogue for one differing tensor, best first; never empty: the last one says unknown.
 
     verdict : of the plain comparison. touched : the tensor is known to be changed though its format would explain it.
-    known : causes found in other tensors; where several explain this one, it is the same mistake that counts.
-    What has to be searched for is tried only where nothing else explains the tensor.
+    known : causes found in other tensors; they are tried first, and one that explains this tensor too is its cause.
+    What has to be searched for is tried only where nothing else explains the tensor. A mistake with a coarser rounding
+    on top is two, and comes after one.
     """
     sides = (("B", a, b), ("A", b, a))
     judges = [Judge(Question(name, side, right, wrong.weight(name), verdict, touched)) for side, right, wrong in sides]
+    for judge in judges:
+        if (found := _known_again(judge, known)) is not None:
+            return [found, _unknown(judges[0].question)]
     tried: list[WeightCause] = []
     for candidates in (_AT_ONCE, _SEARCHED):
         for judge in judges:
@@ -49,7 +53,10 @@ def weight_causes(
                 break
         if any(cause.explained for cause in tried):
             break
-    explained = sorted((c for c in tried if c.explained), key=lambda c: (c.cause not in known, *_simplicity(c)))
+    explained = sorted(
+        (c for c in tried if c.explained),
+        key=lambda c: (c.rounded, c.cause not in known, _SIMPLEST_FIRST.index(c.cause)),
+    )
     rest = sorted((c for c in tried if not c.explained), key=lambda c: c.residual)
     return [*explained, *_damaged(judges[0].question), *rest, _unknown(judges[0].question)]
 
@@ -74,9 +81,14 @@ _SIMPLEST_FIRST = (
 )
 
 
-def _simplicity(cause: WeightCause) -> tuple[bool, int]:
-    """A mistake with a coarser rounding on top is two, and comes after that rounding alone."""
-    return cause.rounded, _SIMPLEST_FIRST.index(cause.cause)
+def _known_again(judge: Judge, known: Sequence[str]) -> WeightCause | None:
+    """A known cause that explains the tensor; with a coarser rounding on top only if that alone does not."""
+    candidates = [candidate for cause in known for candidate in _OF_CAUSE.get(cause, ())]
+    for prediction in (prediction for candidate in candidates for prediction in candidate(judge.question)):
+        found = judge.judged(prediction)
+        if found.explained and found.cause in known and not (found.rounded and judge.rounding_alone()):
+            return found
+    return None
 
 
 def _zeroed(q: Question) -> Iterator[Prediction]:
@@ -144,6 +156,15 @@ def _unknown(q: Question) -> WeightCause:
     return WeightCause(cause, words, q.verdict.rel_rms, cause == "bias_wrong")
 
 
+_OF_CAUSE: dict[str, tuple[_Candidates, ...]] = {
+    "sign_flipped": (_sign_flipped,),
+    "scaled": (scaled,),
+    "permuted_rope": (permuted_rope,),
+    "transposed": (transposed,),
+    "rows_permuted": (rank_by_rank,),
+    "group_offset": (group_offset,),
+    "low_rank": (low_rank,),
+}
 _AT_ONCE: tuple[_Candidates, ...] = (
     _zeroed,
     _overflow,
