@@ -68,11 +68,14 @@ class Judge:
     def judged(self, prediction: Prediction) -> WeightCause:
         """Say what a prediction leaves, and whether that is only rounding."""
         residual, explained = self._within_format(prediction)
-        if not explained and (found := self._on_a_grid(prediction.rows, residual)) is not None:
+        if explained:
+            words = prediction.explanation + prediction.detail()
+            return WeightCause(prediction.cause, words, residual, True)
+        if (found := self._on_a_grid(prediction.rows, residual)) is not None:
             grid, left = found
-            words = f"{prediction.explanation}, and rounded to {grid.words}"
+            words = f"{prediction.explanation}{prediction.detail()}, and rounded to {grid.words}"
             return WeightCause(prediction.cause, words, left, True, rounded=True)
-        return WeightCause(prediction.cause, prediction.explanation, residual, explained)
+        return WeightCause(prediction.cause, prediction.explanation, residual, False)
 
     def rounding_alone(self) -> list[WeightCause]:
         """The coarser grid that the right values make the wrong tensor on."""

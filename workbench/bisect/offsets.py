@@ -47,8 +47,10 @@ def group_offset(q: Question) -> Iterator[Prediction]:
     for size in (columns, *(size for size in _GROUPS if size < columns and columns % size == 0)):
         if not np.square(_offsets(a, b, size)).mean() > _CONSTANT * whole:
             continue
-        words = f"every {'row' if size == columns else f'group of {size} values of a row'} of {q.what} is off by "
-        yield Prediction("group_offset", words + _how_far(q, size), partial(_with_offsets, q, size))
+        words = (
+            f"every {'row' if size == columns else f'group of {size} values of a row'} of {q.what} is off by a constant"
+        )
+        yield Prediction("group_offset", words, partial(_with_offsets, q, size), partial(_how_far, q, size))
 
 
 def _with_offsets(q: Question, size: int, rows: Rows) -> Stored:
@@ -77,6 +79,6 @@ def _how_far(q: Question, size: int) -> str:
             step = 2 * grid.of(side).width.reshape(len(rows), -1, size).min(axis=2)
             off = np.median(offsets / np.where(step > 0, step, 1))
             if grid.cause == "requantized":
-                return f"a constant of its own, in the median {off:+.3g} of its steps of {grid.words}"
+                return f" of its own, in the median {off:+.3g} of its steps of {grid.words}"
     rms, typical = np.sqrt(np.square(offsets).mean()), np.sqrt(np.square(a.values, dtype=np.float64).mean())
-    return f"a constant of its own, {rms / max(typical, 1e-30):.2g} times its values in the mean"
+    return f" of its own, {rms / max(typical, 1e-30):.2g} times its values in the mean"

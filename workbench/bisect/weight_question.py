@@ -23,11 +23,15 @@ _ALL = 1 << 24  # elements; a larger tensor is looked at in parts
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A mistake: its slug, one sentence, and the rows that it would have made of the right side's model."""
+    """A mistake: its slug, one sentence, and the rows that it would have made of the right side's model.
+
+    detail : the end of the sentence, for what takes long to tell and is asked only of a mistake that stands.
+    """
 
     cause: str
     explanation: str
     rows: Callable[[Rows], Stored]
+    detail: Callable[[], str] = str
 
 
 @dataclass(frozen=True, slots=True)
