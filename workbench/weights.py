@@ -20,6 +20,7 @@ from kernels.weight import TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
 from store.stored_model import StoredModel
+from workbench.nonfinite import nonfinite, overflow_words
 from workbench.one_sided import common_rows, extra_rows
 
 # Quantization to 4 bits costs about 0.08 relative RMS; a row beyond this is not explained by it.
@@ -54,10 +55,13 @@ class TensorDifference:
 
     @property
     def in_band(self) -> bool | None:
-        """Whether the tensor is there on both sides and no row differs by more than ROW_BAND; None if unknown."""
+        """Whether the tensor is there on both sides, all numbers, and no row is off by more than ROW_BAND.
+
+        None if unknown.
+        """
         if self.status in ("unread", "elsewhere"):
             return None
-        if self.measures is None:
+        if self.measures is None or self.measures.nonfinite_a or self.measures.nonfinite_b:
             return False
         if self.measures.identical or self.measures.max_abs == 0.0:
             return True
@@ -111,6 +115,8 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
     rows = profile_weights(weight_a, weight_b)
     measures = summarise(rows)
     row, gap_of_row = _worst_row(rows)
+    if measures.nonfinite_a or measures.nonfinite_b:
+        findings += _not_numbers(weight_a, weight_b)
     if not measures.identical:
         findings += _rearrangements(weight_a, weight_b, measures, _head_dim(a, b))
     return TensorDifference(
@@ -164,6 +170,13 @@ def _unmatched(a: StoredModel, b: StoredModel, name: str) -> TensorDifference:
         type_a=info.type.name if side == "A" else None,
         type_b=info.type.name if side == "B" else None,
     )
+
+
+def _not_numbers(a: Weight, b: Weight) -> Iterator[str]:
+    """What of either side is NaN or infinite; said of both where both have it."""
+    for side, weight, other in (("A", a, b), ("B", b, a)):
+        if (found := nonfinite(weight)) is not None:
+            yield f"of {side}, {found.words}{overflow_words(found, weight, other)}"
 
 
 def _worst_row(rows: NDArray[np.float64]) -> tuple[int | None, float | None]:

@@ -71,7 +71,9 @@ def _weight_cases(fault: WeightFault, models: tuple[str, ...]) -> Iterator[Case]
 def _tensors(fault: WeightFault, model: Plain) -> Iterator[tuple[str, ...]]:
     """The tensors that a fault edits together."""
     layers = range(model.config.num_hidden_layers)
-    if any(suffix in model.values for suffix in fault.suffixes):
+    if not fault.suffixes:
+        yield tuple(sorted(model.values, key=lambda name: name != "model.embed_tokens.weight"))
+    elif any(suffix in model.values for suffix in fault.suffixes):
         yield from ((name,) for name in fault.suffixes if name in model.values)
     elif fault.several:
         groups = (tuple(f"model.layers.{n}.{suffix}" for suffix in fault.suffixes) for n in layers)

@@ -150,6 +150,61 @@ def int4_groups(values: Values, c: Context) -> Values:
     return (np.round((groups - low) / step) * step + low).reshape(values.shape).astype(np.float32)
 
 
+def group_offset(values: Values, c: Context) -> Values:
+    """Every group of 32 one step of 4 bits too low, as a zero point that is read as one more."""
+    groups = values.reshape(-1, 32)
+    return (groups - np.abs(groups).max(axis=1, keepdims=True) / 7).reshape(values.shape).astype(np.float32)
+
+
+def low_rank(rank: int) -> Callable[[Values, Context], Values]:
+    """A merged adapter of about a third of the values' size."""
+
+    def edit(values: Values, c: Context) -> Values:
+        down, up = c.rng.standard_normal((rank, values.shape[1])), c.rng.standard_normal((values.shape[0], rank))
+        return (values + 0.3 * values.std() * (up @ down) / rank**0.5).astype(np.float32)
+
+    return edit
+
+
+def holds_rank(rank: int) -> Callable[[Values, Context], bool]:
+    """Whether a difference of that rank is low: at least four values to every number that it is free in."""
+    return lambda values, c: values.size >= 4 * rank * sum(values.shape)
+
+
+def other_training(values: Values, c: Context) -> Values:
+    """Values of another checkpoint: all moved by a few hundredths of their size."""
+    rng = np.random.default_rng(list(c.name.encode()))
+    return values + np.float32(0.05 * values.std()) * rng.standard_normal(values.shape).astype(np.float32)
+
+
+def rank_by_rank(*modules: str) -> Callable[[Values, Context], Values]:
+    """Rows of fused tensors that two ranks stored one after another, read as if the tensors followed each other."""
+
+    def edit(values: Values, c: Context) -> Values:
+        own = next(module for module in modules if module in c.name)
+        parts = [c.sibling(own, module) for module in modules]
+        halves = [np.split(part, 2) for part in parts]
+        joined = np.concatenate([half[rank] for rank in (0, 1) for half in halves])
+        first = sum(len(part) for part in parts[: modules.index(own)])
+        return joined[first : first + len(values)]
+
+    return edit
+
+
+def float8_codes(values: Values, c: Context) -> Values:
+    """The numbers that FP8 E4M3 codes stand for, without the scale that brings them back."""
+    scaled = values * (np.float32(448) / np.abs(values).max())
+    power = np.maximum(np.frexp(scaled)[1] - 1, -6)
+    step = np.ldexp(np.float32(1), power - 3)
+    return (np.round(scaled / step) * step).astype(np.float32)
+
+
+def infinite_value(values: Values, c: Context) -> Values:
+    out = values.copy()
+    out[tuple(c.rng.integers(size) for size in values.shape)] = np.inf
+    return out
+
+
 def block_codes(rows: Values, c: Context, type: TensorType, count: int, byte: Callable[[Values], Values]) -> Values:
     out = rows.copy()
     size = BLOCKS[type].bytes if BLOCKS[type].elements > 1 else 32 * BLOCKS[type].bytes
@@ -194,6 +249,17 @@ def corrupt_scale(rows: Values, c: Context, type: TensorType) -> Values:
         return out
 
     return block_codes(rows, c, type, 1, flip)
+
+
+def nan_scale(rows: Values, c: Context, type: TensorType) -> Values:
+    at = 208 if type == TensorType.Q6_K else 0
+
+    def replace(part: Values) -> Values:
+        out = part.copy()
+        out[:, at : at + 2] = (0x00, 0x7E)
+        return out
+
+    return block_codes(rows, c, type, 1, replace)
 
 
 def corrupt_sub_scales(rows: Values, c: Context, type: TensorType) -> Values:

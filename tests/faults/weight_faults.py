@@ -44,7 +44,8 @@ _BIASES = ("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.b
 class WeightFault:
     """edit : the tensor's new values (None: taken away). suffixes : tensors that it makes sense in.
 
-    blocks : the edit is of stored rows. several : it edits all of `suffixes` at once; the first is the culprit.
+    blocks : the edit is of stored rows. several : it edits all of `suffixes` at once, or without any all tensors of
+    the model; the first is the culprit.
     """
 
     kind: str
@@ -65,9 +66,9 @@ def site_of(name: str) -> Site:
 
 
 def expected_of(fault: WeightFault, names: tuple[str, ...]) -> Expected:
-    """The first tensor is the culprit, those of other stages are further ones."""
+    """The first tensor is the culprit, those of other stages are further ones unless it is about the whole model."""
     site, *others = dict.fromkeys(map(site_of, names))
-    return Expected((site,), ("weights",), fault.causes, tuple(others), names[0])
+    return Expected((site,), ("weights",), fault.causes, tuple(others) if fault.suffixes else (), names[0])
 
 
 _QK = _MATRICES[:2]
@@ -172,10 +173,36 @@ WEIGHT_FAULTS: tuple[WeightFault, ...] = (
         edits.with_sub_scales,
         blocks=True,
     ),
+    _W("corrupted NaN scale", ("corrupted_blocks",), _MATRICES, edits.nan_scale, edits.quantized, blocks=True),
+    _W(
+        "corrupted infinite value",
+        ("corrupted_blocks",),
+        (*_MATRICES, *_NORMS, *_BIASES),
+        edits.infinite_value,
+        lambda v, c: not edits.quantized(v, c),
+    ),
+    _W("group offset", ("group_offset",), _MATRICES, edits.group_offset),
+    *(
+        _W(f"low rank {rank}", ("low_rank",), _MATRICES, edits.low_rank(rank), edits.holds_rank(rank))
+        for rank in (4, 16)
+    ),
+    _W("rank by rank qkv", ("rows_permuted",), _QKV, edits.rank_by_rank("q_proj", "k_proj", "v_proj"), several=True),
+    _W(
+        "rank by rank bias", ("rows_permuted",), _BIASES, edits.rank_by_rank("q_proj", "k_proj", "v_proj"), several=True
+    ),
+    _W(
+        "rank by rank gate and up",
+        ("rows_permuted",),
+        ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+        edits.rank_by_rank("gate_proj", "up_proj"),
+        several=True,
+    ),
+    _W("float8 codes without scale", ("scaled",), _MATRICES, edits.float8_codes, edits.finer(3)),
     _W("corrupted shifted bytes", ("corrupted_blocks",), _MATRICES, edits.shifted_blocks, edits.quantized, blocks=True),
 )
 
 WHOLE_MODEL_FAULTS: tuple[WeightFault, ...] = (
+    _W("other checkpoint", ("unknown",), (), edits.other_training, several=True),
     _W(
         "head is embedding",
         ("tied_embedding",),

@@ -71,13 +71,13 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
             culprit = unexplained(cell, decomposition, customs)
         if culprit is not None:
             culprit = replace(culprit, shares=_shares(cell))
-            others, notes = suspects.others(culprit, progress), tuple(suspects.notes)
+            others, notes = suspects.others(culprit, progress), (*suspects.notes, *suspects.lost_on_both())
             own = decomposition.floor
             return Bisection("divergent", cell.site, culprit, others, own, tuple(checked), notes, cells)
     differ = any(cell.observed != 0 for cell in checked)
     verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
     floor = max((cell.floor for cell in checked), default=None)
-    notes = (*suspects.notes, *suspects.unseen())
+    notes = (*suspects.lost_on_both(), *suspects.notes, *suspects.unseen())
     return Bisection(verdict if differ else "alike", None, None, (), floor, tuple(checked), notes, cells)
 
 

@@ -56,14 +56,14 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
     fields = list(differing_fields(a.config, b.config))
     if not fields or _effect(run, a, base, fields, b.config) <= _VISIBLE:
         return None
-    effects = sorted(((_effect(run, a, base, unit, b.config), unit) for unit in _units(fields)), reverse=True)
+    effects = sorted(((_effect(run, a, base, unit, b.config), unit) for unit in units(fields)), reverse=True)
     visible = [(effect, _CAUSE_OF_FIELD[unit[0]]) for effect, unit in effects if effect > _VISIBLE]
-    words = ", ".join(_words(a.config, b.config, name) for name in effects[0][1])
+    words = ", ".join(setting_words(a.config, b.config, name) for name in effects[0][1])
     runner_up = {"cause": visible[1][1], "effect": visible[1][0]} if len(visible) > 1 else None
     return Culprit(site, "config", _CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
 
 
-def _units(fields: list[str]) -> list[list[str]]:
+def units(fields: list[str]) -> list[list[str]]:
     """Fields that are exchanged together: the shape of heads comes in several, which also count the frequencies."""
     heads = [name for name in fields if _CAUSE_OF_FIELD[name] == "head_grouping"]
     single = [name for name in fields if name not in heads]
@@ -73,7 +73,8 @@ def _units(fields: list[str]) -> list[list[str]]:
     return ([heads] if heads else []) + [[name] for name in single]
 
 
-def _words(a: ModelConfig, b: ModelConfig, name: str) -> str:
+def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
+    """How a field differs, in words."""
     one, other = (getattr(config, name) for config in (a, b))
     if name == "rope_factors":
         return "the rotary frequencies are divided by other factors in A and in B"

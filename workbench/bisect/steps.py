@@ -22,7 +22,7 @@ _ULP = {TensorType.F32: 2.0**-23, TensorType.F16: 2.0**-10, TensorType.BF16: 2.0
 _SMALLEST = {TensorType.F32: 2.0**-149, TensorType.F16: 2.0**-24, TensorType.BF16: 2.0**-133}  # denormal steps
 _HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
 # Q4_0 and Q5_0 round with one scale and store another, fitted to the rounded codes (ggml-quants.c, `make_qx_quants`).
-_FITTED_SCALE = np.float32(0.06)
+FITTED_SCALE = np.float32(0.06)
 _FITTED_TYPES = (TensorType.Q4_0, TensorType.Q5_0)
 
 
@@ -53,7 +53,7 @@ class Stored:
         groups = values.reshape(-1, size)
         width = np.repeat(half.reshape(-1, 1), size, axis=1)
         if weight.type in _FITTED_TYPES:
-            width += np.abs(groups) * _FITTED_SCALE
+            width += np.abs(groups) * FITTED_SCALE
         if weight.type == TensorType.Q8_0:  # its scale is rounded to half precision after the codes are made
             width += np.abs(groups) * np.float32(2.0**-11)
             return cls(values, width.reshape(values.shape))

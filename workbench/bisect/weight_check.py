@@ -19,7 +19,7 @@ BLOCK = 32  # elements per verdict of a map of affected places; divides every qu
 LIMIT = 1.3
 # Mean square of the distances in steps: 1/3 for values spread evenly, at most 0.42 found; 4/3 where values were cut.
 ROUNDED_ONCE = 0.55
-_EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
+EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
 _CHUNK = 1 << 21
 _FITTED_RANGE = 1.7  # a fitted scale of Q4_0 and Q5_0 stays within this factor of the one that codes were rounded with
 
@@ -124,7 +124,7 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     if a.fitted or b.fitted:
         blocks = _with_free_scales(a, b, blocks)
     inside = _inside(a, b, d)
-    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / _EVEN
+    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
     squares[~np.isfinite(squares)] = 0
     within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
     sums = [float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (a.values, b.values, d)]
@@ -174,7 +174,8 @@ def _some_factor_fits(source: Stored, fitted: Stored) -> Flags:
             ratio = bound / slope
         at_most = np.minimum(at_most, np.where(~free & (slope > 0), ratio, np.inf).min(axis=1))
         at_least = np.maximum(at_least, np.where(~free & (slope < 0), ratio, -np.inf).max(axis=1))
-    return at_least <= at_most
+    numbers = np.isfinite(source.values).all(axis=1) & np.isfinite(fitted.values).all(axis=1)
+    return np.asarray(numbers & (at_least <= at_most))
 
 
 def _whole(parts: list[_Part], groups: Groups) -> WeightCheck:

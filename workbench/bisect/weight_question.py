@@ -1,7 +1,6 @@
-"""One tensor whose difference is not explained: what a candidate mistake may look at, and how it is judged.
+"""One tensor whose difference is not explained: what a candidate mistake may look at.
 
-A mistake predicts the wrong side's tensor from the right side's model, some rows at a time. It is tried on a few rows
-first and on all of them only if it stands, so that a tensor of a large model costs little.
+A mistake predicts the wrong side's tensor from the right side's model, some rows at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,22 +13,25 @@ from numpy.typing import NDArray
 from kernels.config import ModelConfig
 from kernels.forward import Model
 from kernels.weight import Weight
-from workbench.bisect.slopes import heads_of
 from workbench.bisect.steps import Flags, Floats, Stored
-from workbench.bisect.weight_check import BLOCK, LIMIT, WeightCheck, check, check_parts, excess_of, row_chunks
+from workbench.bisect.weight_check import BLOCK, LIMIT, WeightCheck, excess_of, row_chunks
 
 Rows = NDArray[np.int64]
-_AFFECTED, _OTHERS = 48, 16  # rows of a first look
+AFFECTED, _OTHERS = 48, 16  # rows of a first look
 _ALL = 1 << 24  # elements; a larger tensor is looked at in parts
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A mistake: its slug, one sentence, and the rows that it would have made of the right side's model."""
+    """A mistake: its slug, one sentence, and the rows that it would have made of the right side's model.
+
+    detail : the end of the sentence, for what takes long to tell and is asked only of a mistake that stands.
+    """
 
     cause: str
     explanation: str
     rows: Callable[[Rows], Stored]
+    detail: Callable[[], str] = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,13 @@ class Question:
     def sample(self) -> Rows:
         """A few affected rows and a few others."""
         others = np.flatnonzero(~np.asarray(self.verdict.affected.any(axis=1)))
-        picked = (_spread(self.affected_rows, _AFFECTED), _spread(others, _OTHERS))
+        picked = (spread(self.affected_rows, AFFECTED), spread(others, _OTHERS))
         return np.sort(np.concatenate(picked))
 
     @cached_property
     def all_rows(self) -> Rows:
         """All rows, or of a very large tensor as many as may be held at once."""
-        return _spread(np.arange(len(self.wrong.rows)), max(1, _ALL // self.wrong.shape[-1]))
+        return spread(np.arange(len(self.wrong.rows)), max(1, _ALL // self.wrong.shape[-1]))
 
     def a(self, rows: Rows) -> Stored:
         """Rows of the right side's tensor."""
@@ -187,17 +189,6 @@ class Question:
         )
         return f"in {_rows(rows)} of {len(blocks)}{heads}{part}"
 
-    def judge(self, prediction: Prediction) -> tuple[float, bool]:
-        """Relative RMS that a prediction leaves, and whether it reproduces the wrong tensor within rounding."""
-        picked = _spread(self.affected_rows, _AFFECTED)
-        first = check(prediction.rows(picked), self.b(picked))
-        if not self.reproduces(first):
-            return first.rel_rms, False
-        heads = heads_of(self.name, self.config.head_dim)
-        parts = (np.arange(part.start, part.stop) for part in row_chunks(self.wrong, heads))
-        whole = check_parts(((prediction.rows(rows), self.b(rows)) for rows in parts), heads)
-        return whole.rel_rms, self.reproduces(whole)
-
     def reproduces(self, left: WeightCheck) -> bool:
         """Whether what a prediction leaves is only rounding; where rounding would explain all, it must explain more."""
         if not left.explained:
@@ -211,7 +202,8 @@ class Question:
         return np.concatenate([values for values, _ in chosen]), np.concatenate([width for _, width in chosen])
 
 
-def _spread(rows: Rows, most: int) -> Rows:
+def spread(rows: Rows, most: int) -> Rows:
+    """At most so many of some rows, evenly picked."""
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 

@@ -1,5 +1,6 @@
 """`workbench inspect`: what a model file or a trace holds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,23 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
             for tensor in model.tensors.values()
         ],
         "tokenizer": _tokenizer(model),
-        "problems": list(model.problems),
+        "problems": [*model.problems, *_not_numbers(model)],
     }
     return record, _model_lines(record)
+
+
+def _not_numbers(model: "StoredModel") -> Iterator[str]:
+    """Tensors that hold NaN or infinite values, of those that can be read."""
+    from store.text import printable
+    from workbench.cli.progress import ProgressLine
+    from workbench.nonfinite import nonfinite
+
+    names = [name for name, info in model.tensors.items() if info.unread is None and info.nbytes]
+    with ProgressLine() as progress:
+        for done, name in enumerate(names):
+            progress(done, len(names), f"values of {printable(name)}")
+            if (found := nonfinite(model.weight(name))) is not None:
+                yield f"{printable(name)}: {found.words}."
 
 
 def _config(model: "StoredModel") -> dict[str, Any]:

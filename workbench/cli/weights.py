@@ -24,8 +24,9 @@ def command(a: Path, b: Path, as_json: bool) -> int:
 
     Tensors are paired by their canonical name, or as they are stored where there is none; neither model has to be one
     that can be run. Known differences of layout are undone and reported; tensors without a counterpart, and of types
-    that cannot be read, are listed. Exit code 0: every tensor that was compared is within the band, 1: some are not, or
-    have no counterpart, 2: nothing was compared.
+    that cannot be read, are listed. A tensor with NaN or infinite values is outside the band, on whichever side they
+    are. Exit code 0: every tensor that was compared is within the band, 1: some are not, or have no counterpart,
+    2: nothing was compared.
 
     \b
     Example:  workbench weights model.gguf model.apr
@@ -117,7 +118,7 @@ def _table(differences: list["TensorDifference"]) -> list[str]:
         if d.measures is not None and not d.measures.identical:
             values = [d.measures.words.get(metric.key) or format_value(metric.value(d.measures)) for metric in columns]
         words = [printable(text, 1000) for text in (*d.findings, *([d.note] if d.note else []))]
-        verdict = "identical" if d.status == "identical" else "OUTSIDE" if d.in_band is False else ""
+        verdict = "OUTSIDE" if d.in_band is False else "identical" if d.status == "identical" else ""
         rows.append(
             [printable(d.name), d.type_a or "-", d.type_b or "-", *values, "; ".join([verdict, *words]).strip("; ")]
         )

@@ -25,7 +25,7 @@ def weight_facts(
     return {
         "sentence": (
             f"{len(compared)} of {len(differences)} tensors compared: {same} identical, {len(outside)} outside the "
-            f"band (a row whose relative RMS is above {ROW_BAND}, or a tensor of one side only)."
+            f"band (a row with a relative RMS above {ROW_BAND}, NaN or infinity, or a tensor of one side only)."
         ),
         "groups": _by_type(compared),
         "outside": [["tensor", "A", "B", "relative RMS", "what"], *map(_row, outside)] if outside else [],

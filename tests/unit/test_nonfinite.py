@@ -1,0 +1,97 @@
+"""NaN and infinity in stored values: found wherever they are, counted, and named by every command."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kernels.dequantize import dequantize
+from kernels.weight import BLOCKS, TensorType, Weight
+from tests.artifacts import tiny_model, write_safetensors
+from tests.random_weights import random_rows
+from workbench.__main__ import run
+from workbench.nonfinite import nonfinite
+
+UP = "model.layers.1.mlp.up_proj.weight"
+HALF = {"nan": (0x00, 0x7E), "inf": (0x00, 0xFC)}
+BITS = {
+    TensorType.F32: {"nan": (0, 0, 0xC0, 0x7F), "inf": (0, 0, 0x80, 0xFF)},
+    TensorType.BF16: {"nan": (0xC0, 0x7F), "inf": (0x80, 0x7F)},
+}
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf"])
+@pytest.mark.parametrize("type", TensorType)
+def test_what_is_counted_is_what_dequantizing_gives(type, kind):
+    columns, places = 512, ((31, 1), (7, 0), (7, 1))
+    rows = random_rows(np.random.default_rng(1), type, 40, columns)
+    for row, block in places:
+        bits = BITS.get(type, HALF)[kind]
+        at = block * BLOCKS[type].bytes + (208 if type == TensorType.Q6_K else 0)
+        rows[row, at : at + len(bits)] = bits
+    weight = Weight("x", type, (40, columns), rows)
+    strange = ~np.isfinite(dequantize(weight))
+    found = nonfinite(weight)
+    assert found is not None
+    assert found.count == strange.sum() == 3 * BLOCKS[type].elements
+    assert found.nan == (found.count if kind == "nan" else 0)
+    assert (found.row, found.columns[0]) == tuple(np.argwhere(strange)[0])
+    assert nonfinite(Weight("x", type, (23, columns), np.ascontiguousarray(rows[8:31]))) is None
+
+
+def test_the_first_place_is_told_in_canonical_order():
+    values = np.ones((4, 8), np.float32)
+    values[1, 5] = np.nan
+    found = nonfinite(Weight("x", TensorType.F32, (4, 8), values.view(np.uint8), np.array([3, 0, 1, 2])))
+    assert found is not None
+    assert (found.row, found.columns) == (2, (5, 5))
+
+
+def edited(value, type=TensorType.F32):
+    """A small model with one value of one tensor replaced."""
+    model = tiny_model("qwen2", "F32")
+    values = dequantize(model.weights[UP])
+    values[3, 5] = value
+    kept = values.astype(np.float16 if type == TensorType.F16 else np.float32)
+    weight = Weight(UP, type, values.shape, np.ascontiguousarray(kept).view(np.uint8))
+    return replace(model, weights={**model.weights, UP: weight})
+
+
+def answered(capsys, *arguments):
+    code = run([*map(str, arguments), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "cause", "words"),
+    [
+        (edited(0.1), edited(np.nan), "corrupted_blocks", "NaN"),
+        (edited(np.inf), edited(0.1), "corrupted_blocks", "infinite"),
+        (edited(70000), edited(np.inf, TensorType.F16), "overflow", "beyond 65504"),
+    ],
+    ids=["NaN", "Inf in A", "overflow"],
+)
+def test_every_command_names_them(tmp_path, capsys, right, wrong, cause, words):
+    for name, model in (("a", right), ("b", wrong)):
+        write_safetensors(tmp_path / name, model)
+    code, found = answered(capsys, "bisect", tmp_path / "a", tmp_path / "b", "--tokens", "1,2,3")
+    assert (code, found["culprit"]["cause"], found["culprit"]["tensor"]) == (1, cause, UP)
+    assert words in found["culprit"]["explanation"]
+    code, found = answered(capsys, "weights", tmp_path / "a", tmp_path / "b")
+    outside = [tensor for tensor in found["tensors"] if not tensor["in_band"]]
+    assert (code, [tensor["name"] for tensor in outside]) == (1, [UP])
+    assert "row 3, column 5" in "".join(outside[0]["findings"])
+    sides = [answered(capsys, "inspect", tmp_path / name)[1]["problems"] for name in "ab"]
+    assert [sum(UP in problem for problem in problems) for problems in sides] == (
+        [1, 0] if cause == "corrupted_blocks" and words == "infinite" else [0, 1]
+    )
+
+
+def test_what_both_sides_have_lost_is_said_though_they_are_alike(tmp_path, capsys):
+    for name in "ab":
+        write_safetensors(tmp_path / name, edited(np.nan))
+    code, found = answered(capsys, "bisect", tmp_path / "a", tmp_path / "b", "--tokens", "1,2,3")
+    assert (code, found["verdict"], UP in found["notes"][0]) == (0, "alike", True)
+    code, found = answered(capsys, "weights", tmp_path / "a", tmp_path / "b")
+    assert (code, found["outside_band"]) == (1, 1)

@@ -1,0 +1,206 @@
+"""What makes one tensor from another: every cause must predict the other side, and none may be taken for another."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kernels.paths import numeric_path
+from kernels.weight import TensorType, Weight
+from tests.faults.models import plain
+from tests.faults.storing import packed
+from tests.memory_model import MemoryModel
+from workbench.bisect.artifacts import Side, bisect_artifacts
+from workbench.bisect.customs import Customs
+from workbench.bisect.grids import coarser_grids
+from workbench.bisect.one_source import not_one_source
+from workbench.bisect.steps import Stored
+from workbench.bisect.weight_causes import weight_causes
+from workbench.bisect.weight_check import check_weights
+
+MODEL, SMALL = plain("qwen2-4to1"), plain("qwen2-mha")
+UP, Q, K = (f"model.layers.1.{name}.weight" for name in ("mlp.up_proj", "self_attn.q_proj", "self_attn.k_proj"))
+RNG = np.random.default_rng(7)
+
+
+def stored(values, type=TensorType.F32, config=MODEL.config):
+    """A model of these values with all matrices in one type."""
+    weights = {}
+    for name, x in values.items():
+        kind = type if x.ndim == 2 else TensorType.F32
+        weights[name] = Weight(name, kind, x.shape, packed(x.astype(np.float32), kind))
+    return MemoryModel(config, weights)
+
+
+def with_one(name, edit, type=TensorType.F32):
+    """The model with one tensor edited."""
+    return stored(MODEL.values | {name: edit(MODEL.values[name])}, type)
+
+
+def best(name, a, b):
+    causes = weight_causes(name, a, b, check_weights(a.weight(name), b.weight(name)))
+    return causes[0] if causes[0].explained else causes[-1]
+
+
+def int4(values, size, zero=8):
+    """4-bit codes with a half-precision scale per group, read with a zero point."""
+    groups = values.reshape(len(values), -1, size)
+    step = (np.abs(groups).max(axis=2, keepdims=True) / 7).astype(np.float16).astype(np.float32)
+    return ((np.clip(np.round(groups / step) + 8, 0, 15) - zero) * step).reshape(values.shape)
+
+
+A = stored(MODEL.values)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_codes_of_a_group_are_requantized_with_the_steps_of_that_group(size):
+    found = best(UP, A, with_one(UP, lambda x: int4(x, size)))
+    assert (found.cause, found.residual < 0.2) == ("requantized", True)
+    assert f"4 bits per {size if size < 256 else 'row'}" in found.explanation.replace("values", "").replace("  ", " ")
+
+
+def test_values_that_are_near_but_on_no_grid_are_not_requantized():
+    def moved(x):
+        return x + np.float32(0.02 * x.std()) * RNG.standard_normal(x.shape).astype(np.float32)
+
+    for type in (TensorType.F32, TensorType.Q8_0, TensorType.Q6_K):
+        assert best(UP, A, with_one(UP, moved, type)).cause == "unknown"
+
+
+def test_values_on_a_grid_further_than_half_a_step_away_are_not_requantized():
+    shuffled = with_one(UP, lambda x: int4(RNG.permuted(x, axis=1), 32))
+    assert best(UP, A, shuffled).cause == "unknown"
+
+
+@pytest.mark.parametrize("type", [TensorType.F32, TensorType.BF16, TensorType.Q8_0])
+def test_a_format_itself_is_no_coarser_grid(type):
+    """Rounded once to the format, values lie on no coarser grid of any kind."""
+    weight = stored(MODEL.values, type).weight(UP)
+    found = Stored.of(weight, np.arange(16))
+    assert not list(coarser_grids(found, type, (float(found.values.min()), float(found.values.max()))))
+
+
+@pytest.mark.parametrize("size", [32, 128, 256])
+def test_a_zero_point_read_as_one_more_is_an_offset_of_one_step(size):
+    right, wrong = (with_one(UP, lambda x, zero=zero: int4(x, size, zero)) for zero in (8, 9))
+    found = best(UP, right, wrong)
+    assert (found.cause, found.residual < 1e-6) == ("group_offset", True)
+    assert "-1 of its steps" in found.explanation
+    assert best(UP, A, wrong).cause == "group_offset"  # from the source: offset and rounding together
+
+
+@pytest.mark.parametrize(("rank", "type"), [(4, TensorType.F32), (16, TensorType.F32), (4, TensorType.Q8_0)])
+def test_an_adapter_is_found_with_its_rank(rank, type):
+    def merged(x):
+        return x + (RNG.standard_normal((len(x), rank)) @ RNG.standard_normal((rank, x.shape[1]))) * 0.02 / rank**0.5
+
+    found = best(UP, A, with_one(UP, merged, type))
+    assert (found.cause, f"of rank {rank}," in found.explanation) == ("low_rank", True)
+
+
+def test_a_difference_of_every_rank_or_of_few_rows_is_no_adapter():
+    noise = with_one(UP, lambda x: x + 0.02 * RNG.standard_normal(x.shape))
+    few = with_one(UP, lambda x: np.concatenate([x[:4] + RNG.standard_normal(x[:4].shape), x[4:]]))
+    assert best(UP, A, noise).cause == "unknown"
+    assert best(UP, A, few).cause == "corrupted_blocks"
+
+
+def test_rows_that_ranks_interleaved_are_rows_permuted_in_each_of_the_fused_tensors():
+    names = [f"model.layers.1.self_attn.{x}_proj.weight" for x in "qkv"]
+    parts = [MODEL.values[name] for name in names]
+    joined = np.concatenate([np.split(part, 2)[rank] for rank in (0, 1) for part in parts])
+    read = np.split(joined, np.cumsum([len(part) for part in parts])[:-1])
+    b = stored(MODEL.values | dict(zip(names, read, strict=True)))
+    for name in names:
+        found = best(name, A, b)
+        assert (found.cause, found.residual, "interleaved by 2 ranks" in found.explanation) == (
+            "rows_permuted",
+            0,
+            True,
+        )
+
+
+def float8(x, kept, least):
+    power = np.maximum(np.frexp(x)[1] - 1, least)
+    step = np.ldexp(np.float32(1), power - kept)
+    return np.round(x / step) * step
+
+
+@pytest.mark.parametrize(("kept", "least", "largest"), [(3, -6, 448), (2, -14, 57344)])
+@pytest.mark.parametrize("axis", [None, 1])
+def test_float8_codes_without_their_scales_are_scaled_and_rounded(kept, least, largest, axis):
+    def codes(x):
+        return float8(x * (largest / np.abs(x).max(axis=axis, keepdims=axis is not None)), kept, least)
+
+    found = best(UP, A, with_one(UP, codes))
+    assert (found.cause, "FP8" in found.explanation) == ("scaled", True)
+
+
+@pytest.mark.parametrize("axis", [None, 1])
+def test_float8_codes_with_their_scales_are_only_rounded(axis):
+    def rounded(x):
+        scale = np.abs(x).max(axis=axis, keepdims=axis is not None) / 448
+        return float8(x / scale, 3, -6) * scale
+
+    assert best(UP, A, with_one(UP, rounded)).cause == "dtype_truncated"
+
+
+def test_integer_codes_without_the_scales_of_their_rows_are_scaled():
+    found = best(UP, A, with_one(UP, lambda x: np.round(x / (np.abs(x).max(axis=1, keepdims=True) / 127))))
+    assert found.cause == "scaled"
+
+
+def test_two_checkpoints_are_told_from_copies_with_one_mistake():
+    def other(x):
+        return (x + 0.03 * x.std() * RNG.standard_normal(x.shape)).astype(np.float32)
+
+    def said(values, type=TensorType.F32):
+        a, b = stored(SMALL.values, config=SMALL.config), stored(values, type, SMALL.config)
+        return not_one_source(Customs(a, b), a, b)
+
+    trained = {name: other(x) for name, x in SMALL.values.items()}
+    for type in (TensorType.BF16, TensorType.Q8_0):
+        assert "not made from one source" in (said(trained, type) or "")
+    assert said({name: trained[name] if x.ndim == 2 else x for name, x in SMALL.values.items()}) is None
+    assert said({name: 2 * x for name, x in SMALL.values.items()}) is None
+    assert said(SMALL.values, TensorType.Q4_0) is None
+
+
+def test_a_known_cause_is_preferred_but_not_to_a_simpler_one():
+    coarse = with_one(UP, lambda x: int4(x, 128))
+    verdict = check_weights(A.weight(UP), coarse.weight(UP))
+    assert weight_causes(UP, A, coarse, verdict, known=("scaled", "group_offset"))[0].cause == "requantized"
+
+
+def bisected(a, b):
+    path = numeric_path("f32")
+    return bisect_artifacts(Side(a, path), Side(b, path), MODEL.tokens())
+
+
+def test_every_mistake_is_named_beside_missing_biases():
+    """Rotary order of all q and k, every bias gone, one sign: nothing hides the rest, and one mistake has one name."""
+    size, layers = MODEL.config.head_dim, range(MODEL.config.num_hidden_layers)
+    values = {name: x for name, x in MODEL.values.items() if not name.endswith(".bias")}
+    turned = [f"model.layers.{n}.self_attn.{x}_proj.weight" for n in layers for x in "qk"]
+    for name in turned:
+        x = values[name]
+        values[name] = x.reshape(-1, 2, size // 2, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
+    flipped = "model.layers.2.mlp.down_proj.weight"
+    values[flipped] = -values[flipped]
+    found = bisected(A, stored(values))
+    assert found.culprit is not None
+    all_ = [found.culprit, *found.others]
+    assert [c.tensor for c in all_ if c.cause == "permuted_rope"] == turned
+    assert [c.tensor for c in all_ if c.cause == "sign_flipped"] == [flipped]
+    assert [(c.site.layer, "3 of 3 layers" in c.explanation) for c in all_ if c.cause == "bias_missing"] == [(0, True)]
+    assert len(all_) == len(turned) + 2
+
+
+def test_a_second_setting_with_the_same_slug_is_named():
+    config = replace(MODEL.config, rope_theta=5000.0, rope_factors=tuple(np.linspace(1, 4, MODEL.config.head_dim // 2)))
+    found = bisected(A, replace(A, config=config))
+    assert found.culprit is not None
+    words = [found.culprit.explanation, *(other.explanation for other in found.others)]
+    assert found.culprit.cause == "rope_theta"
+    assert [other.cause for other in found.others] == ["rope_theta"]
+    assert len(set(words)) == 2
