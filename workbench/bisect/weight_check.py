@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.weight import Weight
+from workbench.bisect.fits import with_fitted_scales
 from workbench.bisect.slopes import NO_HEADS, Groups, Slopes
 from workbench.bisect.steps import Flags, Floats, Stored
 
@@ -21,7 +22,6 @@ LIMIT = 1.3
 ROUNDED_ONCE = 0.55
 _EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
 _CHUNK = 1 << 21
-_FITTED_RANGE = 1.7  # a fitted scale of Q4_0 and Q5_0 stays within this factor of the one that codes were rounded with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +122,7 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     starts = np.arange(0, d.shape[1], BLOCK)
     blocks = np.maximum.reduceat(excess, starts, axis=1)
     if a.fitted or b.fitted:
-        blocks = _with_free_scales(a, b, blocks)
+        blocks = with_fitted_scales(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
     squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / _EVEN
     squares[~np.isfinite(squares)] = 0
@@ -144,37 +144,6 @@ def _inside(a: Stored, b: Stored, d: Floats) -> Flags:
         if side.lowest is not None and side.highest is not None:
             inside &= ~(side.lowest | side.highest)
     return inside
-
-
-def _with_free_scales(a: Stored, b: Stored, blocks: Floats) -> Floats:
-    """The worst excess of every block, 0 where one factor for a block of fitted scale explains it after all."""
-    row, block = np.nonzero(blocks > LIMIT)
-    if not len(row):
-        return blocks
-    one, other = (side.blocks(row, block, BLOCK) for side in (a, b))
-    fits = np.zeros(len(row), dtype=bool)
-    for source, fitted in ((one, other), (other, one)):
-        if fitted.fitted:
-            fits |= _some_factor_fits(source, fitted)
-    result = blocks.copy()
-    result[row[fits], block[fits]] = 0
-    return result
-
-
-def _some_factor_fits(source: Stored, fitted: Stored) -> Flags:
-    """Whether |x - r v| <= width_x + r width_v has a solution r near 1, row by row; cut values bind on one side."""
-    at_least, at_most = np.full(len(source.values), 1 / _FITTED_RANGE), np.full(len(source.values), _FITTED_RANGE)
-    for sign in (1.0, -1.0):
-        # r (sign v - width_v) <= sign x + width_x, and it does not bind where the source may lie beyond sign v
-        bound = sign * source.values.astype(np.float64) + LIMIT * source.width
-        slope = sign * fitted.values.astype(np.float64) - LIMIT * fitted.width
-        cut = fitted.lowest if sign > 0 else fitted.highest
-        free = (slope == 0) | (np.zeros_like(slope, dtype=bool) if cut is None else cut)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = bound / slope
-        at_most = np.minimum(at_most, np.where(~free & (slope > 0), ratio, np.inf).min(axis=1))
-        at_least = np.maximum(at_least, np.where(~free & (slope < 0), ratio, -np.inf).max(axis=1))
-    return at_least <= at_most
 
 
 def _whole(parts: list[_Part], groups: Groups) -> WeightCheck:
