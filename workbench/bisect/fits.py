@@ -8,7 +8,7 @@ most, s lies between 2/3 d and 2 d.
 
 import numpy as np
 
-from workbench.bisect.steps import FITTED_SCALE, HALF_ROUNDING, Flags, Floats, Stored
+from workbench.bisect.steps import HALF_ROUNDING, Flags, Floats, Stored
 
 _LEAST, _MOST = 2 / 3, 2.0
 _HALF_ULP = np.float32(2.0**-11)
@@ -32,7 +32,7 @@ def with_fitted_scales(a: Stored, b: Stored, blocks: Floats, limit: float, size:
 def _half_step(fitted: Stored) -> tuple[Floats, Floats]:
     """Half a step of every value's block, and what storing the scale in half precision may move the value by."""
     stored = HALF_ROUNDING * np.float32(fitted.fitted // 2)
-    return fitted.width - np.abs(fitted.values) * FITTED_SCALE - stored, stored + np.abs(fitted.values) * _HALF_ULP
+    return fitted.half_step - stored, np.asarray(stored + np.abs(fitted.values) * _HALF_ULP, dtype=np.float32)
 
 
 def _one_scale_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
@@ -61,5 +61,7 @@ def _is_mean_of_ratios(source: Stored, fitted: Stored, limit: float) -> Flags:
     slack = limit * source.width + np.float32(limit - 1) * half + stored
     coded = fitted.values != 0
     between = (coded & (outward >= -slack)).any(axis=1) & (coded & (outward <= slack)).any(axis=1)
-    lost = (half == 0) & (np.abs(source.values) <= limit * (source.width + np.float32(_MOST) * stored))  # d rounded to 0
+    lost = (half == 0) & (
+        np.abs(source.values) <= limit * (source.width + np.float32(_MOST) * stored)
+    )  # d rounded to 0
     return np.asarray(between | lost.all(axis=1))

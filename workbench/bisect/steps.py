@@ -31,8 +31,8 @@ class Stored:
     """Stored values and where their sources may lie; all arrays are (rows, columns).
 
     values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
-    sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block of
-    32 may be another one than the codes were rounded with, 0 for other types.
+    sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block
+    of 32 may be another one than the codes were rounded with, 0 for other types.
     """
 
     values: Floats
@@ -60,6 +60,11 @@ class Stored:
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
         lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
         return cls(values, width.reshape(values.shape), lowest, highest, _FITTED_CODES.get(weight.type, 0))
+
+    @property
+    def half_step(self) -> Floats:
+        """The width without what a fit of the scale may add."""
+        return np.asarray(self.width - np.abs(self.values) * np.float32(FITTED_SCALE if self.fitted else 0))
 
     def scaled(self, factor: float) -> "Stored":
         """The same times a factor."""

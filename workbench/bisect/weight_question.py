@@ -194,8 +194,8 @@ class Question:
         if not self.reproduces(first):
             return first.rel_rms, False
         heads = heads_of(self.name, self.config.head_dim)
-        parts = (np.arange(part.start, part.stop) for part in row_chunks(self.wrong, heads))
-        whole = check_parts(((prediction.rows(rows), self.b(rows)) for rows in parts), heads)
+        parts = [np.arange(part.start, part.stop) for part in row_chunks(self.wrong, heads)]
+        whole = check_parts(lambda: ((prediction.rows(rows), self.b(rows)) for rows in parts), heads)
         return whole.rel_rms, self.reproduces(whole)
 
     def reproduces(self, left: WeightCheck) -> bool:
