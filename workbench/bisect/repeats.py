@@ -48,7 +48,9 @@ class Repeats:
         """Whether the factor of every part of a level is so far off 1 that no chance makes it, whatever repeats."""
         sums: _Sums = getattr(self, level)
         energy, products = sums[:, :, 0], sums[:, :, 1]
-        return np.asarray(beyond > _uncertain(products, energy, _alike(sums)))
+        with np.errstate(all="ignore"):
+            found = np.abs(products.sum(axis=1) / energy.sum(axis=1))
+        return np.asarray((beyond > 0) & (found > beyond / 4) & (found > _uncertain(products, energy, _alike(sums))))
 
     def evenly_spread(self) -> bool:
         """Whether the mean square of the errors may be that of one rounding after all, whatever repeats."""
@@ -80,11 +82,13 @@ def _uncertain(values: _Sums, weights: _Sums, alike: _Sums) -> _Sums:
 def _part(a: Stored, b: Stored, inside: Flags, groups: Groups) -> tuple[_Sums, _Sums, _Sums]:
     coarser = b if np.square(b.width).sum() >= np.square(a.width).sum() else a
     place, error = _place(coarser.values, inside), b.values - a.values
+    step = 2 * coarser.half_step
     steps = np.stack([a.half_step, b.half_step]).astype(np.float64)
     inside = inside & (steps.sum(axis=0) > 0)
     with np.errstate(all="ignore"):
+        otherwise = step * np.rint(error / step)  # what the code nearest to the finer side's value would change
         relative, even = error / steps.sum(axis=0), (steps**2).sum(axis=0) / steps.sum(axis=0) ** 2 * _EVEN
-    c, e, u, even = (np.where(inside, x, 0).astype(np.float64) for x in (coarser.values, error, relative, even))
+    c, e, u, even = (np.where(inside, x, 0).astype(np.float64) for x in (coarser.values, otherwise, relative, even))
     terms = (c * c, c * e, c * c * u, (c * u) ** 2, c * c * even, inside, u * u)
     row, column = np.arange(place.shape[0])[:, None], np.arange(place.shape[1])[None]
     whole = _gathered(place, np.zeros_like(place), terms)
