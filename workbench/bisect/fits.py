@@ -44,9 +44,9 @@ def _one_scale_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
     for sign in (1.0, -1.0):
         # r (sign v - step / 2) <= sign x + width_x, and it does not bind where the source may lie beyond sign v
         bound = sign * source.values.astype(np.float64) + limit * source.width
+        bound[_cut(source, sign)] = np.inf
         slope = sign * fitted.values.astype(np.float64) - limit * half
-        cut = fitted.lowest if sign > 0 else fitted.highest
-        free = (slope == 0) | (np.zeros_like(slope, dtype=bool) if cut is None else cut)
+        free = (slope == 0) | _cut(fitted, -sign)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = bound / slope
         at_most = np.minimum(at_most, np.where(~free & (slope > 0), ratio, np.inf).min(axis=1))
@@ -56,12 +56,22 @@ def _one_scale_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
 
 def _is_mean_of_ratios(source: Stored, fitted: Stored, limit: float) -> Flags:
     """Whether some value was moved outward and some inward, or might have been, row by row."""
+    up, coded = fitted.values > 0, fitted.values != 0
     outward = np.sign(fitted.values) * (fitted.values - source.values)
     half, stored = _half_step(fitted)
     slack = limit * source.width + np.float32(limit - 1) * half + stored
-    coded = fitted.values != 0
-    between = (coded & (outward >= -slack)).any(axis=1) & (coded & (outward <= slack)).any(axis=1)
+    further = np.where(up, _cut(source, 1), _cut(source, -1))  # the source may lie further out, or further in
+    nearer = np.where(up, _cut(source, -1), _cut(source, 1))
+    between = (coded & ((outward >= -slack) | nearer)).any(axis=1) & (coded & ((outward <= slack) | further)).any(
+        axis=1
+    )
     lost = (half == 0) & (
         np.abs(source.values) <= limit * (source.width + np.float32(_MOST) * stored)
     )  # d rounded to 0
     return np.asarray(between | lost.all(axis=1))
+
+
+def _cut(side: Stored, sign: float) -> Flags:
+    """Values beyond which, upward or downward, the source may lie anywhere."""
+    flags = side.highest if sign > 0 else side.lowest
+    return np.zeros(side.values.shape, dtype=bool) if flags is None else flags

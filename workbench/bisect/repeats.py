@@ -28,10 +28,10 @@ _Sums = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Repeats:
-    """Sums over the errors at every place of every part, (parts, places, 7); empty where there are no heads.
+    """Sums over the errors at every place of every part, (parts, places, 8); empty where there are no heads.
 
-    With c the coarser side's value, e = b - a and u the error in half steps, they are those of c^2, ce, c^2 u, c^2 u^2,
-    what the latter would be were the errors spread evenly, 1 and u^2.
+    With c the coarser side's value, e = b - a, n the next whole number of steps of c, and u the error in half steps,
+    they are those of c^2, c^2 u, c^2 u^2, what the latter would be were the errors spread evenly, ce, cn, 1 and u^2.
     """
 
     whole: _Sums
@@ -45,22 +45,28 @@ class Repeats:
         return cls(sum(whole[1:], whole[0]), np.concatenate(rows), sum(columns[1:], columns[0]))
 
     def certain(self, level: str, beyond: NDArray[np.float64]) -> Flags:
-        """Whether the factor of every part of a level is so far off 1 that no chance makes it, whatever repeats."""
+        """Whether the factor of every part of a level is so far off 1 that no chance makes it, whatever repeats.
+
+        Told by the errors, or by the codes that are not the nearest ones: of these there are none where all is well,
+        but where the values of a step crowd at one end of it, errors alone leave much to chance.
+        """
         sums: _Sums = getattr(self, level)
-        energy, products = sums[:, :, 0], sums[:, :, 1]
+        energy, alike = sums[:, :, 0], _alike(sums)
         with np.errstate(all="ignore"):
-            found = np.abs(products.sum(axis=1) / energy.sum(axis=1))
-        return np.asarray((beyond > 0) & (found > beyond / 4) & (found > _uncertain(products, energy, _alike(sums))))
+            changed = np.abs(sums[:, :, 5].sum(axis=1) / energy.sum(axis=1))
+        by_errors = beyond > _uncertain(sums[:, :, 4], energy, alike)
+        by_codes = (changed > beyond / 4) & (changed > _uncertain(sums[:, :, 5], energy, alike))
+        return np.asarray((beyond > 0) & (by_errors | by_codes))
 
     def evenly_spread(self) -> bool:
         """Whether the mean square of the errors may be that of one rounding after all, whatever repeats."""
-        count, squares = self.whole[:, :, 5], self.whole[:, :, 6]
+        count, squares = self.whole[:, :, 6], self.whole[:, :, 7]
         return bool(squares.sum() / count.sum() - _EVEN <= _uncertain(squares, count, _alike(self.whole))[0])
 
 
 def _alike(sums: _Sums) -> _Sums:
     """How much of the variance of errors is missing within the places of each part, 0 to 1."""
-    weight, _, errors, squares, even, _, _ = sums.transpose(2, 0, 1)
+    weight, errors, squares, even, *_ = sums.transpose(2, 0, 1)
     with np.errstate(all="ignore"):
         within = squares - np.where(weight > 0, errors**2 / weight, 0)
         alike: _Sums = np.clip(1 - within.sum(axis=1) / even.sum(axis=1), 1e-9, 1)
@@ -86,10 +92,12 @@ def _part(a: Stored, b: Stored, inside: Flags, groups: Groups) -> tuple[_Sums, _
     steps = np.stack([a.half_step, b.half_step]).astype(np.float64)
     inside = inside & (steps.sum(axis=0) > 0)
     with np.errstate(all="ignore"):
-        otherwise = step * np.rint(error / step)  # what the code nearest to the finer side's value would change
+        otherwise = step * np.rint(error / step)
         relative, even = error / steps.sum(axis=0), (steps**2).sum(axis=0) / steps.sum(axis=0) ** 2 * _EVEN
-    c, e, u, even = (np.where(inside, x, 0).astype(np.float64) for x in (coarser.values, otherwise, relative, even))
-    terms = (c * c, c * e, c * c * u, (c * u) ** 2, c * c * even, inside, u * u)
+    c, e, n, u, even = (
+        np.where(inside, x, 0).astype(np.float64) for x in (coarser.values, error, otherwise, relative, even)
+    )
+    terms = (c * c, c * c * u, (c * u) ** 2, c * c * even, c * e, c * n, inside, u * u)
     row, column = np.arange(place.shape[0])[:, None], np.arange(place.shape[1])[None]
     whole = _gathered(place, np.zeros_like(place), terms)
     rows = columns = np.zeros((0, *whole.shape[1:]))
