@@ -14,8 +14,8 @@ _LEAST, _MOST = 2 / 3, 2.0
 _HALF_ULP = np.float32(2.0**-11)
 
 
-def with_fitted_scales(a: Stored, b: Stored, blocks: Floats, limit: float, size: int) -> Floats:
-    """The worst excess of every block of `size` values, 0 where a fit of one side's scale explains it after all."""
+def with_fits(a: Stored, b: Stored, blocks: Floats, limit: float, size: int) -> Floats:
+    """The worst excess of every block of `size` values, 0 where a fit of one side explains it after all."""
     row, block = np.nonzero(blocks > limit)
     if not len(row):
         return blocks

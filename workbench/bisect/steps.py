@@ -139,7 +139,7 @@ def _grid_q6_k(blocks: NDArray[np.uint8]) -> _Grid:
     d, scales = _half(blocks, 208), blocks[:, 192:208].view(np.int8).astype(np.float32)
     step = d * scales
     ends = step * np.float32(-32), step * np.float32(31)
-    lost = _lost_scale(d, 128) * np.float32(32)
+    lost = _lost_scale(d, 128) * np.float32(64)  # importance weights may fit a scale down to half of what rounded codes
     return 16, np.where(step == 0, lost, np.abs(step) * np.float32(0.5)), np.minimum(*ends), np.maximum(*ends)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.weight import Weight
-from workbench.bisect.fits import with_fitted_scales
+from workbench.bisect.fits import with_fits
 from workbench.bisect.repeats import Repeats
 from workbench.bisect.slopes import NO_HEADS, Groups, Slopes
 from workbench.bisect.steps import Flags, Floats, Stored
@@ -35,7 +35,7 @@ class WeightCheck:
     equal : all values are the same.
     worst : largest distance in multiples of what both formats may cost; infinite where one is not finite.
     spread : mean square of that distance over the values inside the range of codes.
-    uneven : whether that is more than one rounding leaves, and not for want of different values.
+    uneven : whether that is more than one rounding leaves, though no value shows it and not for want of different ones.
     slope : factor that B is of A where it is not 1 within what rounding leaves uncertain, else None.
     scaled : which part has that factor, "whole", "rows" or "columns", and a flag for every head.
     affected : bool (rows, blocks of 32 columns), where the difference is not explained.
@@ -128,7 +128,7 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     starts = np.arange(0, d.shape[1], BLOCK)
     blocks = np.maximum.reduceat(excess, starts, axis=1)
     if a.fitted or b.fitted:
-        blocks = with_fitted_scales(a, b, blocks, LIMIT, BLOCK)
+        blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
     squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / _EVEN
     squares[~np.isfinite(squares)] = 0
@@ -182,7 +182,7 @@ def _whole(parts: list[_Part], groups: Groups, again: _SecondLook) -> WeightChec
     if scaled is not None and not affected.any():
         affected = affected | groups.spread(scaled, affected.shape, BLOCK)
     spread = float(squares / inside) if inside else 0.0
-    uneven = spread > ROUNDED_ONCE and not again.repeats.evenly_spread()
+    uneven = worst <= LIMIT and spread > ROUNDED_ONCE and not again.repeats.evenly_spread()
     if uneven and not affected.any():
         affected[:] = True
     rel_rms = (energy_d / energy_b) ** 0.5 if energy_b else (0.0 if energy_d == 0 else float("inf"))
