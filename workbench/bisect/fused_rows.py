@@ -89,4 +89,4 @@ def _joined(parts: list[Stored]) -> Stored:
             for side in sides
         ]
     values, width = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "width"))
-    return Stored(values, width, ends[0], ends[1], any(part.fitted for part in parts))
+    return Stored(values, width, ends[0], ends[1], max(part.fitted for part in parts))

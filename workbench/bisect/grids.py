@@ -179,7 +179,12 @@ def _on_equal_steps(stored: Stored, run: int, signed: bool, ends: Ends, counts: 
     wider = width + half + np.where(fit, np.abs(values) * float(FITTED_SCALE), 0)
     shape = stored.values.shape
     parts = (lowest & on).reshape(shape), (highest & on).reshape(shape)
-    return Stored(stored.values, wider.reshape(shape).astype(np.float32), *parts, stored.fitted or bool(fit.any()))
+    return Stored(
+        stored.values,
+        wider.reshape(shape).astype(np.float32),
+        *parts,
+        max(stored.fitted, _FITTED_STEPS * int(fit.any())),
+    )
 
 
 def _fewer_bits(stored: Stored, type: TensorType) -> Iterator[Grid]:

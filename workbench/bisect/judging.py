@@ -5,9 +5,9 @@ Where the wrong tensor lies on a coarser grid than its format (grids.py), a mist
 what is left must be spread over half a step as rounding spreads it, neither more nor much less.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -97,8 +97,8 @@ class Judge:
         if not q.reproduces(first):
             return first.rel_rms, False
         heads = heads_of(q.name, q.config.head_dim)
-        parts = (np.arange(part.start, part.stop) for part in row_chunks(q.wrong, heads))
-        whole = check_parts(((prediction.rows(rows), q.b(rows)) for rows in parts), heads)
+        parts = [np.arange(part.start, part.stop) for part in row_chunks(q.wrong, heads)]
+        whole = check_parts(lambda: ((prediction.rows(rows), q.b(rows)) for rows in parts), heads)
         return whole.rel_rms, q.reproduces(whole)
 
     def _on_a_grid(self, rows_of: Callable[[Rows], Stored], residual: float) -> tuple[Grid, float] | None:
@@ -116,7 +116,7 @@ class Judge:
                 continue
             rows = spread(np.arange(len(q.wrong.rows)), max(1, _MOST // q.wrong.shape[-1]))
             parts = np.array_split(rows, -(-len(rows) * q.wrong.shape[-1] // _PART))
-            whole = check_parts((rows_of(part), grid.of(q.b(part))) for part in parts)
+            whole = check_parts(partial(_beside, rows_of, q.b, grid, parts))
             if whole.explained:
                 return grid, whole.rel_rms
         return None
@@ -134,3 +134,10 @@ def _spread_by_rounding(predicted: Stored, coarse: Stored, stored: Stored) -> bo
 
 def _rms(values: Floats) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean())) or 1.0
+
+
+def _beside(
+    rows_of: Callable[[Rows], Stored], b: Callable[[Rows], Stored], grid: Grid, parts: list[Rows]
+) -> Iterator[tuple[Stored, Stored]]:
+    """What a mistake predicts beside the wrong tensor on a grid, some rows at a time."""
+    return ((rows_of(part), grid.of(b(part))) for part in parts)

@@ -86,27 +86,29 @@ class Slopes:
             columns=sum((part.columns for part in parts[1:]), first.columns),
         )
 
-    def off(self) -> tuple[float | None, tuple[str, Flags] | None]:
-        """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""
+    def off(self) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+        """Levels where some part's factor is not 1: level, factors, and how far each is beyond what rounding leaves.
+
+        The distance is 0 for parts whose factor rounding explains. Parts of a level that are all off are one whole.
+        """
         for level, sums, least in (
             ("rows", self.rows, _HEAD),
             ("columns", self.columns, _HEAD),
             ("whole", self.whole, _WHOLE),
         ):
-            slopes, scaled = _scaled(sums, least)
-            if scaled.any() and (level == "whole" or not scaled.all()):
-                return float(slopes[np.flatnonzero(scaled)[0]]), (level, scaled)
-        return None, None
+            slopes, beyond = _beyond(sums, least)
+            if beyond.any() and (level == "whole" or not beyond.all()):
+                yield level, slopes, beyond
 
 
-def _scaled(sums: NDArray[np.float64], least: float) -> tuple[NDArray[np.float64], Flags]:
+def _beyond(sums: NDArray[np.float64], least: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     aa, ab, bb, ab2, ab_aa, aa2 = sums.T
     with np.errstate(all="ignore"):
         first, second = ab / aa, bb / ab
         beyond = np.maximum(np.minimum(first, second) - 1, 1 - np.maximum(first, second))
         scatter = np.sqrt(np.maximum(ab2 - 2 * first * ab_aa + first**2 * aa2, 0)) / aa
         scaled = (beyond > least) & (beyond > _SIGMAS * scatter) & (aa**2 >= _FEWEST * aa2)
-    return first, scaled
+    return first, np.where(scaled, beyond, 0)
 
 
 def heads_of(name: str, head_dim: int) -> Groups:

@@ -20,10 +20,10 @@ Flags = NDArray[np.bool_]
 
 _ULP = {TensorType.F32: 2.0**-23, TensorType.F16: 2.0**-10, TensorType.BF16: 2.0**-7}
 _SMALLEST = {TensorType.F32: 2.0**-149, TensorType.F16: 2.0**-24, TensorType.BF16: 2.0**-133}  # denormal steps
-_HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
-# Q4_0 and Q5_0 round with one scale and store another, fitted to the rounded codes (ggml-quants.c, `make_qx_quants`).
+HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
+# Q4_0 and Q5_0 round with one scale and store another, fitted to the rounded codes: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
-_FITTED_TYPES = (TensorType.Q4_0, TensorType.Q5_0)
+_FITTED_CODES = {TensorType.Q4_0: 16, TensorType.Q5_0: 32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,15 +31,15 @@ class Stored:
     """Stored values and where their sources may lie; all arrays are (rows, columns).
 
     values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
-    sources were cut off; None for types that cut nothing off. fitted : the scale of every block of 32 may be another
-    one than the codes were rounded with.
+    sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block
+    of 32 may be another one than the codes were rounded with, 0 for other types.
     """
 
     values: Floats
     width: Floats
     lowest: Flags | None = None
     highest: Flags | None = None
-    fitted: bool = False
+    fitted: int = 0
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -52,14 +52,19 @@ class Stored:
         size, half, low, high = _GRIDS[weight.type](blocks)
         groups = values.reshape(-1, size)
         width = np.repeat(half.reshape(-1, 1), size, axis=1)
-        if weight.type in _FITTED_TYPES:
+        if weight.type in _FITTED_CODES:
             width += np.abs(groups) * FITTED_SCALE
         if weight.type == TensorType.Q8_0:  # its scale is rounded to half precision after the codes are made
             width += np.abs(groups) * np.float32(2.0**-11)
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
         lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
-        return cls(values, width.reshape(values.shape), lowest, highest, weight.type in _FITTED_TYPES)
+        return cls(values, width.reshape(values.shape), lowest, highest, _FITTED_CODES.get(weight.type, 0))
+
+    @property
+    def half_step(self) -> Floats:
+        """The width without what a fit of the scale may add."""
+        return np.asarray(self.width - np.abs(self.values) * np.float32(FITTED_SCALE if self.fitted else 0))
 
     def scaled(self, factor: float) -> "Stored":
         """The same times a factor."""
@@ -83,7 +88,7 @@ class Stored:
             for x, y in ((self.lowest, other.lowest), (self.highest, other.highest))
         )
         values, width = np.where(mask, self.values, other.values), np.where(mask, self.width, other.width)
-        return Stored(values, width, low, high, self.fitted or other.fitted)
+        return Stored(values, width, low, high, max(self.fitted, other.fitted))
 
     def blocks(self, rows: NDArray[np.int64], blocks: NDArray[np.int64], size: int) -> "Stored":
         """Chosen blocks of `size` columns as rows."""
@@ -110,14 +115,14 @@ def _half(blocks: NDArray[np.uint8], at: int) -> Floats:
 def _grid_45_0(blocks: NDArray[np.uint8], codes: int) -> _Grid:
     step = _half(blocks, 0)
     ends = step * np.float32(-codes // 2), step * np.float32(codes // 2 - 1)
-    half = np.abs(step) * np.float32(0.5) + _HALF_ROUNDING * (codes // 2)
+    half = np.abs(step) * np.float32(0.5) + HALF_ROUNDING * (codes // 2)
     return 32, half, np.minimum(*ends), np.maximum(*ends)
 
 
 def _grid_q8_0(blocks: NDArray[np.uint8]) -> _Grid:
     step = np.abs(_half(blocks, 0))
-    denormal = _HALF_ROUNDING * np.float32(127) * (step < 2.0**-14)
-    return 32, step * np.float32(0.5) + _HALF_ROUNDING + denormal, step, step
+    denormal = HALF_ROUNDING * np.float32(127) * (step < 2.0**-14)
+    return 32, step * np.float32(0.5) + HALF_ROUNDING + denormal, step, step
 
 
 def _grid_q45_k(blocks: NDArray[np.uint8], top: int) -> _Grid:
@@ -126,18 +131,25 @@ def _grid_q45_k(blocks: NDArray[np.uint8], top: int) -> _Grid:
     mins = np.concatenate([packed[:, 4:8] & 63, (packed[:, 8:12] >> 4) | ((packed[:, 4:8] >> 6) << 4)], axis=1)
     step, offset = d * scales.astype(np.float32), dmin * mins.astype(np.float32)
     ends = -offset, step * np.float32(top) - offset
-    rounded = np.maximum(np.abs(d), 63 * _HALF_ROUNDING * (d == 0)) * np.float32(0.5 * top)
-    rounded = rounded + np.maximum(np.abs(dmin), 63 * _HALF_ROUNDING * (dmin == 0)) * np.float32(0.5)
-    half = np.where(step == 0, rounded, np.abs(step) * np.float32(0.5))  # a scale rounded to 0 takes all values along
-    return 32, half, np.minimum(*ends), np.maximum(*ends)
+    lost = _lost_scale(d, 63) * np.float32(top) + _lost_scale(dmin, 63)
+    return 32, np.where(step == 0, lost, np.abs(step) * np.float32(0.5)), np.minimum(*ends), np.maximum(*ends)
 
 
 def _grid_q6_k(blocks: NDArray[np.uint8]) -> _Grid:
     d, scales = _half(blocks, 208), blocks[:, 192:208].view(np.int8).astype(np.float32)
     step = d * scales
     ends = step * np.float32(-32), step * np.float32(31)
-    rounded = np.maximum(np.abs(d), 128 * _HALF_ROUNDING * (d == 0)) * np.float32(16)
-    return 16, np.where(step == 0, rounded, np.abs(step) * np.float32(0.5)), np.minimum(*ends), np.maximum(*ends)
+    lost = _lost_scale(d, 128) * np.float32(64)  # importance weights may fit a scale down to half of what rounded codes
+    return 16, np.where(step == 0, lost, np.abs(step) * np.float32(0.5)), np.minimum(*ends), np.maximum(*ends)
+
+
+def _lost_scale(d: Floats, top: int) -> Floats:
+    """The largest scale of a sub-block that rounds to 0: half a unit, or any up to `top` units where the unit is 0.
+
+    All values between the ends of such a sub-block become one, so each is off by up to the whole range of codes.
+    """
+    unit = np.abs(d)
+    return np.where(unit == 0, top * HALF_ROUNDING, (unit + HALF_ROUNDING) * np.float32(0.5))
 
 
 _BLOCK_BYTES = {

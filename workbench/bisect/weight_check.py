@@ -4,13 +4,16 @@ Three questions, each blind to what the others see: could every single pair of v
 the scale of the whole, and of every head, the same? Is the mean square of the difference that of one rounding?
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.weight import Weight
+from workbench.bisect.fits import with_fits
+from workbench.bisect.repeats import Repeats
 from workbench.bisect.slopes import NO_HEADS, Groups, Slopes
 from workbench.bisect.steps import Flags, Floats, Stored
 
@@ -21,7 +24,8 @@ LIMIT = 1.3
 ROUNDED_ONCE = 0.55
 EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
 _CHUNK = 1 << 21
-_FITTED_RANGE = 1.7  # a fitted scale of Q4_0 and Q5_0 stays within this factor of the one that codes were rounded with
+
+Parts = Callable[[], Iterable[tuple[Stored, Stored]]]  # both sides of consecutive rows, anew at every call
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +35,7 @@ class WeightCheck:
     equal : all values are the same.
     worst : largest distance in multiples of what both formats may cost; infinite where one is not finite.
     spread : mean square of that distance over the values inside the range of codes.
+    uneven : whether that is more than one rounding leaves, though no value shows it and not for want of different ones.
     slope : factor that B is of A where it is not 1 within what rounding leaves uncertain, else None.
     scaled : which part has that factor, "whole", "rows" or "columns", and a flag for every head.
     affected : bool (rows, blocks of 32 columns), where the difference is not explained.
@@ -42,6 +47,7 @@ class WeightCheck:
     equal: bool
     worst: float
     spread: float
+    uneven: bool
     slope: float | None
     scaled: tuple[str, Flags] | None
     affected: Flags
@@ -52,7 +58,7 @@ class WeightCheck:
     @property
     def explained(self) -> bool:
         """No pair of values further apart than their formats allow, no factor left, one rounding on each side."""
-        return self.worst <= LIMIT and self.slope is None and self.spread <= ROUNDED_ONCE
+        return self.worst <= LIMIT and self.slope is None and not self.uneven
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +75,7 @@ class _Part:
 
 def check(a: Stored, b: Stored, groups: Groups = NO_HEADS) -> WeightCheck:
     """Judge the difference of two tensors, element by element; `groups` says which rows or columns form heads."""
-    return _whole([_part(a, b, groups)], groups)
+    return check_parts(lambda: [(a, b)], groups)
 
 
 def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightCheck:
@@ -77,13 +83,13 @@ def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightChec
     if a.type == b.type and np.array_equal(a.rows, b.rows):
         columns = a.shape[-1]
         nothing = np.zeros((len(a.rows), -(-columns // BLOCK)), dtype=bool)
-        return WeightCheck(True, 0.0, 0.0, None, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
-    return check_parts(((Stored.of(a, rows), Stored.of(b, rows)) for rows in row_chunks(a, groups)), groups)
+        return WeightCheck(True, 0.0, 0.0, False, None, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
+    return check_parts(lambda: ((Stored.of(a, rows), Stored.of(b, rows)) for rows in row_chunks(a, groups)), groups)
 
 
-def check_parts(parts: Iterable[tuple[Stored, Stored]], groups: Groups = NO_HEADS) -> WeightCheck:
-    """Judge two tensors of which consecutive runs of rows, whole heads each, are given."""
-    return _whole([_part(a, b, groups) for a, b in parts], groups)
+def check_parts(parts: Parts, groups: Groups = NO_HEADS) -> WeightCheck:
+    """Judge two tensors of which consecutive runs of rows, whole heads each, are given, if need be a second time."""
+    return _whole([_part(a, b, groups) for a, b in parts()], groups, _SecondLook(parts, groups))
 
 
 def row_chunks(weight: Weight, groups: Groups = NO_HEADS) -> Iterator[slice]:
@@ -122,7 +128,7 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     starts = np.arange(0, d.shape[1], BLOCK)
     blocks = np.maximum.reduceat(excess, starts, axis=1)
     if a.fitted or b.fitted:
-        blocks = _with_free_scales(a, b, blocks)
+        blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
     squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
     squares[~np.isfinite(squares)] = 0
@@ -146,52 +152,41 @@ def _inside(a: Stored, b: Stored, d: Floats) -> Flags:
     return inside
 
 
-def _with_free_scales(a: Stored, b: Stored, blocks: Floats) -> Floats:
-    """The worst excess of every block, 0 where one factor for a block of fitted scale explains it after all."""
-    row, block = np.nonzero(blocks > LIMIT)
-    if not len(row):
-        return blocks
-    one, other = (side.blocks(row, block, BLOCK) for side in (a, b))
-    fits = np.zeros(len(row), dtype=bool)
-    for source, fitted in ((one, other), (other, one)):
-        if fitted.fitted:
-            fits |= _some_factor_fits(source, fitted)
-    result = blocks.copy()
-    result[row[fits], block[fits]] = 0
-    return result
+class _SecondLook:
+    """At a tensor whose factor or mean square is suspicious: whether it has the independent errors it seemed to."""
+
+    def __init__(self, parts: Parts, groups: Groups) -> None:
+        self._parts, self._groups = parts, groups
+
+    @cached_property
+    def repeats(self) -> Repeats:
+        """What errs alike in it."""
+        return Repeats.of(((a, b, _inside(a, b, b.values - a.values)) for a, b in self._parts()), self._groups)
+
+    def off(self, slopes: Slopes) -> tuple[float | None, tuple[str, Flags] | None]:
+        """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""
+        for level, factors, beyond in slopes.off():
+            scaled = (beyond > 0) & self.repeats.certain(level, beyond)
+            if scaled.any():
+                return float(factors[np.flatnonzero(scaled)[0]]), (level, scaled)
+        return None, None
 
 
-def _some_factor_fits(source: Stored, fitted: Stored) -> Flags:
-    """Whether |x - r v| <= width_x + r width_v has a solution r near 1, row by row; cut values bind on one side."""
-    at_least, at_most = np.full(len(source.values), 1 / _FITTED_RANGE), np.full(len(source.values), _FITTED_RANGE)
-    for sign in (1.0, -1.0):
-        # r (sign v - width_v) <= sign x + width_x, and it does not bind where the source may lie beyond sign v
-        bound = sign * source.values.astype(np.float64) + LIMIT * source.width
-        slope = sign * fitted.values.astype(np.float64) - LIMIT * fitted.width
-        cut = fitted.lowest if sign > 0 else fitted.highest
-        free = (slope == 0) | (np.zeros_like(slope, dtype=bool) if cut is None else cut)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = bound / slope
-        at_most = np.minimum(at_most, np.where(~free & (slope > 0), ratio, np.inf).min(axis=1))
-        at_least = np.maximum(at_least, np.where(~free & (slope < 0), ratio, -np.inf).max(axis=1))
-    numbers = np.isfinite(source.values).all(axis=1) & np.isfinite(fitted.values).all(axis=1)
-    return np.asarray(numbers & (at_least <= at_most))
-
-
-def _whole(parts: list[_Part], groups: Groups) -> WeightCheck:
+def _whole(parts: list[_Part], groups: Groups, again: _SecondLook) -> WeightCheck:
     energy_a, energy_b, energy_d, squares, inside = np.sum([part.sums for part in parts], axis=0)
     del energy_a
     worst = max(part.worst for part in parts)
     affected = np.concatenate([part.affected for part in parts])
     slopes = Slopes.joined([part.slopes for part in parts])
-    slope, scaled = slopes.off() if worst > 0 else (None, None)
+    slope, scaled = again.off(slopes) if worst > 0 else (None, None)
     if scaled is not None and not affected.any():
         affected = affected | groups.spread(scaled, affected.shape, BLOCK)
     spread = float(squares / inside) if inside else 0.0
-    if spread > ROUNDED_ONCE and not affected.any():
+    uneven = worst <= LIMIT and spread > ROUNDED_ONCE and not again.repeats.evenly_spread()
+    if uneven and not affected.any():
         affected[:] = True
     rel_rms = (energy_d / energy_b) ** 0.5 if energy_b else (0.0 if energy_d == 0 else float("inf"))
     cost = np.sum([part.cost for part in parts], axis=0)
     of_rows = np.concatenate([part.cost_of_rows for part in parts])
     equal = bool(energy_d == 0 and worst == 0)
-    return WeightCheck(equal, worst, spread, slope, scaled, affected, float(rel_rms), cost, of_rows)
+    return WeightCheck(equal, worst, spread, uneven, slope, scaled, affected, float(rel_rms), cost, of_rows)

@@ -1,0 +1,34 @@
+"""Record quantized-weights.npz: unusual weights as ggml's own C functions quantize them.
+
+usage: PYTHONPATH=. .venv-peers/bin/python tests/golden/record_quantized_weights.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from kernels.weight import TensorType
+from tests.faults.distributions import DISTRIBUTIONS, IMPORTANCES
+from tests.faults.engine_quantizer import library, quantize
+
+TYPES = (TensorType.Q8_0, TensorType.Q4_0, TensorType.Q5_0, TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K)
+KINDS = ("ternary", "eight levels", "constant rows", "small blocks", "tiny", "mixed rows", "one outlier a row")
+ROWS, COLUMNS = 16, 256
+
+
+def main() -> None:
+    base, found = library(), {}
+    for seed, kind in enumerate(KINDS):
+        rng = np.random.default_rng(seed)
+        values = DISTRIBUTIONS[kind](rng, ROWS, COLUMNS)
+        found[kind] = values
+        for importances in ("none", "two channels"):
+            weights = IMPORTANCES[importances](rng, COLUMNS)
+            for type in TYPES:
+                if weights is None or type != TensorType.Q8_0:
+                    found[f"{kind}|{importances}|{type.name}"] = quantize(base, values, int(type), weights)
+    np.savez_compressed(Path(__file__).with_name("quantized-weights.npz"), **found)
+
+
+if __name__ == "__main__":
+    main()

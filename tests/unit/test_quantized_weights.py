@@ -1,0 +1,72 @@
+"""Copies that ggml made of unusual weights are explained by their formats; what was done to them besides is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels.weight import BLOCKS, TensorType, Weight
+from tests.faults.distributions import DISTRIBUTIONS
+from tests.faults.storing import packed
+from workbench.bisect.slopes import Groups
+from workbench.bisect.weight_check import check_weights
+
+RECORDED = np.load(Path(__file__).parents[1] / "golden" / "quantized-weights.npz")
+COPIES = [key for key in RECORDED.files if "|" in key]
+QUANTIZED = ("Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q5_K", "Q6_K")
+
+
+def source_of(values):
+    return Weight("w", TensorType.F32, values.shape, packed(values, TensorType.F32))
+
+
+def copy_of(key):
+    kind, _, type = key.split("|")
+    return source_of(RECORDED[kind]), Weight("w", TensorType[type], RECORDED[kind].shape, RECORDED[key])
+
+
+@pytest.mark.parametrize("key", COPIES)
+def test_what_the_engine_made_is_explained(key):
+    a, b = copy_of(key)
+    found = check_weights(a, b, Groups(rows=4))
+    assert found.explained, (found.worst, found.slope, found.spread)
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+def test_two_copies_of_one_source_are_explained(kind):
+    """Each rounds as it will: neither side's values tell how few there were."""
+    values = DISTRIBUTIONS[kind](np.random.default_rng(3), 32, 256)
+    types = (TensorType.Q8_0, TensorType.Q6_K, TensorType.Q4_K)
+    copies = [Weight("w", type, values.shape, packed(values, type)) for type in types]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert check_weights(copies[a], copies[b]).explained, (types[a], types[b])
+
+
+@pytest.mark.parametrize("type", QUANTIZED)
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+def test_a_factor_too_small_for_any_single_value_is_found(kind, type):
+    values = DISTRIBUTIONS[kind](np.random.default_rng(5), 128, 256)
+    copy = Weight("w", TensorType[type], values.shape, packed(values * np.float32(1.02), TensorType[type]))
+    assert check_weights(source_of(values), copy).slope == pytest.approx(1.02, abs=0.006)
+
+
+@pytest.mark.parametrize("key", [key for key in COPIES if key.startswith("one outlier")])
+def test_a_zeroed_block_is_found_and_no_other(key):
+    a, b = copy_of(key)
+    rows, size = b.rows.copy(), BLOCKS[b.type].bytes
+    rows[3, :size] = 0
+    affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
+    assert affected[3, : BLOCKS[b.type].elements // 32].any()
+    assert affected.any(axis=1).sum() == 1
+
+
+@pytest.mark.parametrize("type", ["Q4_0", "Q5_0"])
+@pytest.mark.parametrize("factor", [0.45, 2.2])
+def test_a_scale_that_no_importances_fit_is_found(type, factor):
+    a, b = copy_of(f"one outlier a row|two channels|{type}")
+    rows = b.rows.copy()
+    scale = rows[5, :2].view(np.float16)
+    scale *= np.float16(factor)
+    affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
+    assert affected[5, 0]
+    assert affected.sum() == 1
