@@ -62,6 +62,21 @@ def writable() -> bool:
     return not _problems
 
 
+def whole(path: Path) -> bool:
+    """Whether a file of the cache is as it was written."""
+    return _content(path) is not None
+
+
+def _content(path: Path) -> bytes | None:
+    """What was stored in a file of the cache; None if it cannot be read or is damaged."""
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    checksum, content = stored[:_CHECKSUM], stored[_CHECKSUM:]
+    return content if hashlib.sha256(content).digest() == checksum else None
+
+
 class KernelCache(_Cache):  # type: ignore[misc]
     """The cache of one kernel, as Numba's dispatcher wants it: a file per signature and processor."""
 
@@ -76,12 +91,8 @@ class KernelCache(_Cache):  # type: ignore[misc]
         """The compiled kernel, or None if there is none that is whole."""
         target_context.refresh()
         path = self._file(sig, target_context.codegen())
-        try:
-            stored = path.read_bytes()
-        except OSError:
-            return None
-        content = stored[_CHECKSUM:]
-        if hashlib.sha256(content).digest() == stored[:_CHECKSUM]:
+        content = _content(path)
+        if content is not None:
             with suppress(Exception):  # whole, and no use all the same: whatever the reason, compiling mends it
                 return CompileResult._rebuild(target_context, *pickle.loads(content))  # noqa: S301 - our own file
         with suppress(OSError):

@@ -2,13 +2,17 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
+from workbench import interrupts
+
 ANSWERED_ALIKE, ANSWERED_DIFFERENT, NOT_ANSWERED = 0, 1, 2
-INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them
+INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them; so are other signals
 
 # New objects between two looks for garbage. What is imported is none, and with Python's 700 looking for it takes a
 # tenth of the time until the first screen.
@@ -18,7 +22,12 @@ _GARBAGE_LOOKS = 50_000
 def main() -> None:
     """Entry point of the console script and of `python -m workbench`."""
     gc.set_threshold(_GARBAGE_LOOKS)
-    sys.exit(run(sys.argv[1:]))
+    interrupts.unwind()
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt as error:  # while another end was being told
+        status = _ended(error)
+    interrupts.leave(status)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,8 +37,12 @@ def run(arguments: Sequence[str]) -> int:
 
         status = workbench.main(args=list(arguments), prog_name="workbench", standalone_mode=False)
         sys.stdout.flush()
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _ended(error)
+    except click.Abort as error:  # click's word for an interrupt, and for an EOFError wherever it comes from
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return _ended(error.__cause__)
+        return _fail(_sentence(error.__cause__ or error), NOT_ANSWERED)
     except (BrokenPipeError, SystemExit):  # click turns a closed pipe into exit code 1, which here means "different"
         # Python flushes stdout once more at exit; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,10 +51,24 @@ def run(arguments: Sequence[str]) -> int:
         if os.environ.get("WORKBENCH_TRACEBACK"):
             raise
         return _fail(_sentence(error), NOT_ANSWERED)
+    finally:
+        _tell_of_cache()
     return status if isinstance(status, int) else ANSWERED_ALIKE
 
 
-def _sentence(error: Exception) -> str:
+def _ended(error: BaseException) -> int:
+    number = error.number if isinstance(error, interrupts.Ended) else signal.SIGINT
+    return _fail(interrupts.sentence(number), interrupts.exit_code(number))
+
+
+def _tell_of_cache() -> None:
+    """Say it on stderr where kernels were compiled that could not be kept."""
+    cache = sys.modules.get("kernels.cache")
+    if cache is not None and (problem := cache.problem()):
+        click.echo(f"workbench: {problem}", err=True)
+
+
+def _sentence(error: BaseException) -> str:
     from kernels.errors import WorkbenchError
 
     if isinstance(error, WorkbenchError):
@@ -62,7 +89,8 @@ def _sentence(error: Exception) -> str:
 def _fail(sentence: str, status: int) -> int:
     from store.text import printable
 
-    click.echo(f"workbench: {printable(' '.join(sentence.split()), 2000)}", err=True)
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"workbench: {printable(' '.join(sentence.split()), 2000)}", err=True)
     return status
 
 

@@ -7,12 +7,19 @@ never come back (a lock of the import machinery). So whoever is told to end gets
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import FrameType
+from typing import NoReturn
 
-_GRACE = 3.0  # seconds for what is left to do: ending a child takes up to two
+_GRACE = 5.0  # seconds for what is left to do: ending a child takes up to two
+# The ordinary screen, the cursor, no reports of the mouse, of pasting or of keys.
+_PLAIN_SCREEN = b"\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u"
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _received: list[int] = []
+_restore: list[Callable[[], object]] = []  # what a screen owes to the terminal
 
 
 class Ended(KeyboardInterrupt):
@@ -44,50 +51,75 @@ def unwind() -> None:
     _handle(_raise)
 
 
+def tell(end: Callable[[int], object]) -> None:
+    """From now on let the running event loop call end(number), which must leave what holds the terminal."""
+    if sys.unraisablehook is not _not_swallowed:
+        return  # this is not the program, but a test
+
+    def told(number: int) -> None:
+        if not _received:
+            _received.append(number)
+            _later(_GRACE, _end, number)
+            end(number)
+
+    import asyncio
+    import termios
+
+    with suppress(termios.error):
+        _restore.append(partial(termios.tcsetattr, 0, termios.TCSANOW, termios.tcgetattr(0)))
+    _restore.append(partial(os.write, 1, _PLAIN_SCREEN))
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, told, number)
+
+
 def received() -> int | None:
     """The signal that told this process to end, if any."""
     return _received[0] if _received else None
 
 
-def leave(status: int) -> None:
-    """End the process; after a signal without waiting for threads that may still be at work."""
-    if received() is None:
-        end_at_once()
-        sys.exit(status)
+def leave(status: int) -> NoReturn:
+    """End the process at once: Python's own way to the end waits for threads, and has no answer to a signal."""
+    end_at_once()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            pass
-    os._exit(exit_code(_received[0]))
+    os._exit(exit_code(_received[0]) if _received else status)
 
 
-def _handle(handler: object) -> None:
+def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    try:
+    for restore in _restore:
+        with suppress(Exception):  # the terminal may be gone
+            restore()
+    with suppress(OSError):
         os.write(2, f"workbench: {sentence(number)}\n".encode())
-    finally:
-        os._exit(exit_code(number))
+    os._exit(exit_code(number))
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
     if _received:
         _end(_received[0], frame)
     _received.append(number)
-    signal.signal(signal.SIGALRM, lambda *_: _end(number, None))
-    signal.setitimer(signal.ITIMER_REAL, _GRACE)
+    _later(_GRACE, _end, number)
     raise Ended(number)
 
 
+def _later(seconds: float, handler: Callable[[int, FrameType | None], None], number: int) -> None:
+    signal.signal(signal.SIGALRM, lambda _alarm, frame: handler(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def _not_swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Raise once more, in the main thread, what Python was about to ignore."""
+    """Raise once more what Python was about to ignore: a moment later, because from here it would be ignored too."""
     if isinstance(unraisable.exc_value, Ended):
         _received.clear()
-        signal.raise_signal(unraisable.exc_value.number)
+        _later(0.001, _raise, unraisable.exc_value.number)
     else:
         sys.__unraisablehook__(unraisable)

@@ -53,7 +53,7 @@ def workbench(ctx: click.Context) -> None:
 
     Exit codes: 0 alike, 1 different, 2 the question could not be answered.
     """  # noqa: D301 (click needs the backspace character)
-    from kernels.threads import thread_count
+    if ctx.invoked_subcommand != "doctor":  # which says what is wrong among other things
+        from kernels.threads import thread_count
 
-    if ctx.invoked_subcommand != "doctor":  # which says so among other things
         thread_count()
