@@ -342,8 +342,16 @@ def test_a_reader_that_stops_listening_leaves_no_process(job):
     assert process._process.wait(10) is not None
 
 
-@pytest.mark.parametrize("ending", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_crash_of_the_process_is_one_failure(job, ending):
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        (signal.SIGSEGV, "crashed (SIGSEGV)"),
+        (signal.SIGKILL, "was killed (SIGKILL), as happens for want of memory"),
+        (signal.SIGBUS, "could not read a file that it had mapped (SIGBUS)"),
+        (signal.SIGRTMIN + 3, f"was ended by signal {signal.SIGRTMIN + 3}"),
+    ],
+)
+def test_a_crash_of_the_process_is_one_failure(job, ending, words):
     job.folder.mkdir()
     process = CaptureProcess(job)
     events = process.events()
@@ -351,7 +359,7 @@ def test_a_crash_of_the_process_is_one_failure(job, ending):
     process._process.send_signal(ending)
     last = list(events)[-1]
     assert isinstance(last, Failed)
-    assert last.message.startswith(f"The capture process was ended by {ending.name}")
+    assert last.message.startswith(f"The capture process {words}")
     assert last.message.endswith("run it again, finished layers are kept.")
 
 
