@@ -39,7 +39,10 @@ class Outcome:
 
 
 def interrupt(arguments: list[str], delay: float, number: int, environment: dict[str, str] | None = None) -> Outcome:
-    """Run a command in a terminal, send it a signal after `delay` seconds, and look at how it ends."""
+    """Run a command in a terminal, send it a signal `delay` seconds after it has begun to load, and look how it ends.
+
+    What comes while Python itself still starts is not ours to answer.
+    """
     terminal, inside = pty.openpty()
     ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     before = termios.tcgetattr(inside)
@@ -52,6 +55,8 @@ def interrupt(arguments: list[str], delay: float, number: int, environment: dict
         stderr=inside,
         start_new_session=True,
     )
+    while child.poll() is None and not _catches(child.pid, signal.SIGTERM):
+        time.sleep(0.002)
     output = _read(terminal, child, delay)
     running = child.poll() is None
     child.send_signal(number)
@@ -65,6 +70,11 @@ def interrupt(arguments: list[str], delay: float, number: int, environment: dict
     os.close(inside)
     os.close(terminal)
     return Outcome(code, seconds, output, complaint)
+
+
+def _catches(process: int, number: int) -> bool:
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    return caught is None or bool(int(caught[1], 16) >> number - 1 & 1)
 
 
 def _read(terminal: int, child: "subprocess.Popen[bytes]", seconds: float) -> bytes:
