@@ -1,7 +1,8 @@
 """Ctrl-C, and a process that is told to end: at any instant, in one sentence, with 128 + the signal's number.
 
-Python raises an exception wherever it happens to be, and some places swallow it (a finalizer, a callback from C) or
-never come back (a lock of the import machinery). So whoever is told to end gets a moment for it, and is then ended.
+Python raises an exception wherever it happens to be, and some places swallow it (a finalizer, a callback from C), never
+come back (a lock of the import machinery) or crash (LLVM's objects). So an exception is raised where that is safe, and
+who is told to end gets a moment for it, and is then ended.
 """
 
 import os
@@ -14,6 +15,10 @@ from types import FrameType
 from typing import NoReturn
 
 _GRACE = 5.0  # seconds for what is left to do: ending a child takes up to two
+# Where an exception does harm: LLVM's objects are freed twice, locks of modules are never released again, and what a
+# finalizer raises is ignored.
+_UNSAFE = frozenset({"numba", "llvmlite", "importlib", "_frozen_importlib", "_frozen_importlib_external", "weakref"})
+_GRACE_WHERE_UNSAFE, _LOOK = 1.0, 0.01  # seconds
 # The ordinary screen, the cursor, no reports of the mouse, of pasting or of keys.
 _PLAIN_SCREEN = b"\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u"
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -107,8 +112,25 @@ def _raise(number: int, frame: FrameType | None) -> None:
     if _received:
         _end(_received[0], frame)
     _received.append(number)
-    _later(_GRACE, _end, number)
-    raise Ended(number)
+    _raise_where_safe(number, frame, _looks=int(_GRACE_WHERE_UNSAFE / _LOOK))
+
+
+def _raise_where_safe(number: int, frame: FrameType | None, _looks: int) -> None:
+    """Raise once nothing is going on that an exception would leave in disorder; end at once if that takes long."""
+    if not _unsafe(frame):
+        _later(_GRACE, _end, number)
+        raise Ended(number)
+    if _looks == 0:
+        _end(number, frame)
+    _later(_LOOK, partial(_raise_where_safe, _looks=_looks - 1), number)
+
+
+def _unsafe(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _UNSAFE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _later(seconds: float, handler: Callable[[int, FrameType | None], None], number: int) -> None:

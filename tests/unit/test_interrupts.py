@@ -73,6 +73,28 @@ def test_a_program_that_does_not_come_to_its_end_is_ended(number):
     assert (done.returncode, done.stderr) == (128 + number, f"workbench: {words[number]}\n")
 
 
+def test_the_compiler_is_not_interrupted_in_the_middle():
+    done = program("""
+        import types
+        compiler = types.ModuleType("numba.core.thing")
+        exec("def work(): os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); print('whole')", vars(compiler) | globals() | {"__name__": "numba.core.thing"}, vars(compiler))
+        try:
+            compiler.work()
+            time.sleep(30)
+        except interrupts.Ended:
+            print("then")
+            interrupts.leave(0)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "whole\nthen\n", "")
+    done = program("""
+        import types
+        interrupts._GRACE_WHERE_UNSAFE = 0.05
+        exec("def work(): os.kill(os.getpid(), signal.SIGINT); time.sleep(30)", globals() | {"__name__": "llvmlite.x"}, space := {})
+        space["work"]()
+    """)
+    assert (done.returncode, done.stderr) == (130, "workbench: interrupted\n")
+
+
 def test_what_was_to_be_ignored_stays_ignored():
     done = program("""
         print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
