@@ -35,9 +35,16 @@ def _too_long(*_: object) -> None:
     raise Broken(f"it takes more than {PATIENCE} seconds")
 
 
+class _Terminal(io.StringIO):
+    """Keeps what is written; what is no terminal would get no escape sequences, because click takes them out."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def command(arguments: list[str], path: Path) -> int:
     """Run a command in this process; its exit code. What it writes must be fit for a terminal and name the file."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = _Terminal(), _Terminal()
     with redirect_stdout(out), redirect_stderr(err):
         code = run(arguments)
     written, said = out.getvalue(), err.getvalue()

@@ -18,12 +18,18 @@ FLOATS = {6: "<f", 12: "<d"}
 
 @dataclass(frozen=True)
 class Field:
-    """A part of a file: the area it belongs to, how it is packed ("" for bytes, "text" for length and bytes)."""
+    """A part of a file: the area it belongs to, how it is packed ("" for bytes, "text" for length and bytes).
+
+    item : number of the entry of its area that it is part of, if any. counts : the area whose entries it counts.
+    length : what a text claims, if not its own.
+    """
 
     area: str
     packed: str
     value: Any
-    length: int | None = None  # that a text claims, if not its own
+    item: int | None = None
+    counts: str = ""
+    length: int | None = None
 
     def content(self) -> bytes:
         if self.packed == "text":
@@ -47,22 +53,19 @@ def changed_field(rng: random.Random, field: Field) -> Field:
 
 
 def changed_fields(rng: random.Random, fields: list[Field], weights: dict[str, int]) -> bytes:
-    """A file with one to three of its fields changed, areas chosen by weight; "alignment" is put in or taken out."""
+    """A file with one to three of its fields or entries changed, in areas chosen by weight."""
     fields = list(fields)
     for _ in range(rng.choice((1, 1, 2, 3))):
         area = rng.choices(list(weights), list(weights.values()))[0]
         at = rng.choice([n for n, field in enumerate(fields) if field.area == area] or range(len(fields)))
-        match rng.randrange(8):
-            case 0:
-                del fields[at]
-            case 1:
-                fields.insert(at, rng.choice(fields))
-            case 2:
-                other = rng.randrange(len(fields))
-                fields[at], fields[other] = fields[other], fields[at]
+        match rng.randrange(12):
+            case 0 | 1 | 2 if fields[at].item is not None:
+                fields = changed_entries(rng, fields, fields[at])
             case 3:
-                fields.insert(at, Field("alignment", "", bytes(rng.choice((1, 4, 31, 32, 64)))))
+                del fields[at]
             case 4:
+                fields.insert(at, Field("alignment", "", bytes(rng.choice((1, 4, 31, 32, 64)))))
+            case 5 | 6:
                 alike = [field for field in fields if field.packed == fields[at].packed]
                 fields[at] = replace(fields[at], value=rng.choice(alike).value)
             case _:
@@ -71,6 +74,21 @@ def changed_fields(rng: random.Random, fields: list[Field], weights: dict[str, i
             break
     content = b"".join(field.content() for field in fields)
     return spoiled(rng, content) if rng.random() < 0.1 else content
+
+
+def changed_entries(rng: random.Random, fields: list[Field], chosen: Field) -> list[Field]:
+    """Leave an entry out, or put it in once more, mostly counted."""
+    entry = [field for field in fields if (field.area, field.item) == (chosen.area, chosen.item)]
+    more = rng.random() < 0.5
+    others = [field for field in fields if field not in entry]
+    beginnings = [n for n in range(1, len(others)) if others[n].area == chosen.area and others[n].item != others[n - 1].item]
+    if more and beginnings:  # in another place, as entries of their own
+        at = rng.choice(beginnings)
+        others[at:at] = [*entry, *entry]
+    step = 1 if more else -1
+    if rng.random() < 0.8:
+        others = [replace(field, value=field.value + step) if field.counts == chosen.area else field for field in others]
+    return others
 
 
 class GgufFuzz:
@@ -83,15 +101,15 @@ class GgufFuzz:
             path = Path(folder) / "m.gguf"
             tiny_gguf(path, "llama", "Q8_0", vocabulary="spm", **SMALL)
             content = path.read_bytes()
-        self._at, self._content = 0, content
+        self._at, self._item, self._content = 0, 0, content
         self.fields: list[Field] = []
         self._take("header", "<4s")
         self._take("header", "<I")
-        tensors, keys = self._take("header", "<Q"), self._take("header", "<Q")
-        for _ in range(keys):
+        tensors, keys = (self._take("header", "<Q", counts=area) for area in ("table", "metadata"))
+        for self._item in range(keys):
             self._text("metadata")
             self._value(self._take("metadata", "<I"))
-        for _ in range(tensors):
+        for self._item in range(tensors):
             self._text("table")
             for _ in range(self._take("table", "<I")):
                 self._take("table", "<Q")
@@ -100,15 +118,15 @@ class GgufFuzz:
         self.fields.append(Field("alignment", "", bytes(-self._at % 32)))
         self.fields.append(Field("data", "", content[self._at + -self._at % 32 :]))
 
-    def _take(self, area: str, packed: str) -> Any:
+    def _take(self, area: str, packed: str, counts: str = "") -> Any:
         value = struct.unpack_from(packed, self._content, self._at)[0]
         self._at += struct.calcsize(packed)
-        self.fields.append(Field(area, packed, value))
+        self.fields.append(Field(area, packed, value, None if area == "header" else self._item, counts))
         return value
 
     def _text(self, area: str) -> None:
         (size,) = struct.unpack_from("<Q", self._content, self._at)
-        self.fields.append(Field(area, "text", self._content[self._at + 8 : self._at + 8 + size]))
+        self.fields.append(Field(area, "text", self._content[self._at + 8 : self._at + 8 + size], self._item))
         self._at += 8 + size
 
     def _value(self, kind: int) -> None:
@@ -120,7 +138,7 @@ class GgufFuzz:
             for _ in range(count):  # of a vocabulary, as one field
                 self._value(element)
                 self.fields.pop()
-            self.fields.append(Field("metadata", "", self._content[start : self._at]))
+            self.fields.append(Field("metadata", "", self._content[start : self._at], self._item))
         else:
             self._take("metadata", (INTEGERS | FLOATS)[kind])
 
@@ -148,13 +166,13 @@ class AprFuzz:
         count, start, size, index, data = header[4:9]
         table: list[Field] = []
         at = index
-        for _ in range(count):
+        for n in range(count):
             (length,) = struct.unpack_from("<H", content, at)
             name, kind, dims = content[at + 2 : at + 2 + length], content[at + 2 + length], content[at + 3 + length]
-            table += [Field("table", "<H", length), Field("table", "", name)]
-            table += [Field("table", "<B", kind), Field("table", "<B", dims)]
+            table += [Field("table", "<H", length, n), Field("table", "", name, n)]
+            table += [Field("table", "<B", kind, n), Field("table", "<B", dims, n)]
             at += 4 + length
-            table += [Field("table", "<Q", value) for value in struct.unpack_from(f"<{dims + 2}Q", content, at)]
+            table += [Field("table", "<Q", value, n) for value in struct.unpack_from(f"<{dims + 2}Q", content, at)]
             at += 8 * (dims + 2)
         return header, json.loads(content[start : start + size]), table, content[data:]
 
@@ -168,11 +186,13 @@ class AprFuzz:
         index = b"".join(field.content() for field in table)
         room = len(index) + -len(index) % 64
         facts = [*header[:5], 64, len(words), 64 + len(words), 64 + len(words) + room, *header[9:]]
-        fields = [Field("header", "<" + code, value) for code, value in zip("4s B B H I Q I Q Q I 20s".split(), facts, strict=True)]
+        codes = "4s B B H I Q I Q Q I 20s".split()
+        counts = ["", "", "", "", "table", *[""] * 6]
+        fields = [Field("header", f"<{code}", *rest) for code, *rest in zip(codes, facts, [None] * 11, counts, strict=True)]
         fields += [Field("metadata", "", words), *table, Field("alignment", "", bytes(room - len(index)))]
         fields.append(Field("data", "", data))
         path = folder / "m.apr"
-        only_metadata = metadata is not header and rng.random() < 0.3
+        only_metadata = rng.random() < 0.3
         whole = b"".join(field.content() for field in fields)
         path.write_bytes(whole if only_metadata else changed_fields(rng, fields, self.weights))
         return path
