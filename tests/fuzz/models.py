@@ -87,7 +87,7 @@ def changed_entries(rng: random.Random, fields: list[Field], chosen: Field) -> l
         others[at:at] = [*entry, *entry]
     step = 1 if more else -1
     if rng.random() < 0.8:
-        others = [replace(field, value=field.value + step) if field.counts == chosen.area else field for field in others]
+        others = [replace(f, value=max(0, f.value + step) % 2**32) if f.counts == chosen.area else f for f in others]
     return others
 
 
