@@ -32,7 +32,13 @@ _CHECKSUM = 32  # bytes of SHA-256
 
 def folder() -> Path:
     """Where the kernels of this source, this Python and this Numba are kept."""
-    made_by = (source_digest(), sys.version_info[:3], sys.implementation.cache_tag, numba.__version__, llvmlite.__version__)
+    made_by = (
+        source_digest(),
+        sys.version_info[:3],
+        sys.implementation.cache_tag,
+        numba.__version__,
+        llvmlite.__version__,
+    )
     base = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("layer-workbench")
     return Path(base) / "kernels" / hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]
 
@@ -77,7 +83,7 @@ def _content(path: Path) -> bytes | None:
     return content if hashlib.sha256(content).digest() == checksum else None
 
 
-class KernelCache(_Cache):  # type: ignore[misc]
+class KernelCache(_Cache):
     """The cache of one kernel, as Numba's dispatcher wants it: a file per signature and processor."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -94,7 +100,8 @@ class KernelCache(_Cache):  # type: ignore[misc]
         content = _content(path)
         if content is not None:
             with suppress(Exception):  # whole, and no use all the same: whatever the reason, compiling mends it
-                return CompileResult._rebuild(target_context, *pickle.loads(content))  # noqa: S301 - our own file
+                parts = pickle.loads(content)  # noqa: S301 - what we wrote ourselves
+                return CompileResult._rebuild(target_context, *parts)  # type: ignore[no-untyped-call]
         with suppress(OSError):
             path.unlink()
         return None
@@ -103,7 +110,7 @@ class KernelCache(_Cache):  # type: ignore[misc]
         """Write a compiled kernel; on an error this process goes on without the cache."""
         if _problems:
             return
-        path, content = self._file(sig, data.codegen), dumps(data._reduce())
+        path, content = self._file(sig, data.codegen), dumps(data._reduce())  # type: ignore[no-untyped-call]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from kernels.vectors import Vectors
 
+
 def _half_to_float(_context: Any, _bits: Any) -> Any:  # noqa: ANN401
     """float32 value of an IEEE half given as uint16 bits."""
 

@@ -4,7 +4,7 @@ Each engine's own rule is a function of its own where the rules differ; paths.py
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +94,8 @@ def rms_norm(x: NDArray[Real], weight: NDArray[Real], eps: float) -> NDArray[Rea
     return out
 
 
-# Where the last bit of a power, a cosine or an exponential counts, it is the C library's: NumPy has functions of its own
-# for some processors, which differ there.
+# Powers, cosines and the exponentials of float64 are those of the C library: NumPy has functions of its own for some
+# processors, which differ from it in the last bit.
 @kernel("void(float32, float32[::1], float32[::1])", "void(float64, float64[::1], float64[::1])")
 def _power(base: Real, exponents: NDArray[Real], out: NDArray[Real]) -> None:
     for i in range(exponents.size):
@@ -126,7 +126,7 @@ def rope_angles_f32(positions: NDArray[np.int64], config: ModelConfig) -> NDArra
     """The same in float32 throughout, as transformers and APR compute their tables."""
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     powers = _powers(np.float32(config.rope_theta), exponents)
-    frequencies = np.float32(1) / powers / _factors(config).astype(np.float32)
+    frequencies: NDArray[Any] = np.float32(1) / powers / _factors(config).astype(np.float32)
     angles: NDArray[np.float32] = positions[:, None].astype(np.float32) * frequencies
     return angles
 
@@ -272,7 +272,7 @@ def silu(x: NDArray[Real]) -> NDArray[Real]:
     """x / (1 + exp(-x)) of x (tokens, channels) in its dtype."""
     out = lent(x.shape, x.dtype.type)
     if x.dtype == np.float64:
-        by_token(lambda t: _silu(x[t], out[t]), x.shape)
+        by_token(lambda t: _silu(x[t], out[t]), x.shape)  # type: ignore[arg-type] # they are float64
         return out
 
     def compute(tokens: slice) -> None:

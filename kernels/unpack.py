@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from kernels.compiler import helper
-from kernels.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
+from kernels.vectors import I8, I16, I32, Vectors, array_intrinsic
 from kernels.weight import BLOCKS, TensorType
 
 # Numba treats these as compile-time constants; enum members would not be.

@@ -107,7 +107,9 @@ class Vectors:
         # the exponent is off by 112; a product with 2^112 sets that right, and is exact for denormal halves as well
         scaled = b.fmul(b.bitcast(rest, floats), self.constant(F32, count, 2.0**112))
         nan = b.icmp_unsigned(">", rest, self.constant(I32, count, 0x0F800000))
-        special = b.or_(rest, b.select(nan, self.constant(I32, count, 0x7FC00000), self.constant(I32, count, 0x7F800000)))
+        special = b.or_(
+            rest, b.select(nan, self.constant(I32, count, 0x7FC00000), self.constant(I32, count, 0x7F800000))
+        )
         finite = b.icmp_unsigned("<", rest, self.constant(I32, count, 0x0F800000))
         return b.bitcast(b.or_(sign, b.select(finite, b.bitcast(scaled, wide), special)), floats)
 

@@ -117,9 +117,11 @@ def main() -> None:
                 found = interrupt([*pair, *session], length * (n + 0.5) / instants, number)
                 wrong += bool(found.complaint)
                 if found.complaint or found.seconds > 2:
-                    print(command, n, signal.Signals(number).name, f"{found.seconds:.1f} s", found.code, found.complaint)  # noqa: T201
-                    print("   ", found.output[-700:])  # noqa: T201
-            print(f"{command}: {instants} instants over {length:.1f} s")  # noqa: T201
+                    print(
+                        command, n, signal.Signals(number).name, f"{found.seconds:.1f} s", found.code, found.complaint
+                    )
+                    print("   ", found.output[-700:])
+            print(f"{command}: {instants} instants over {length:.1f} s")
     sys.exit(wrong > 0)
 
 

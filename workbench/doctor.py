@@ -18,7 +18,18 @@ from workbench.clashes import OURS, clash
 State = Literal["fine", "slow", "wrong"]
 DISTRIBUTION = "layer-workbench"
 # The libraries that have a part in what is computed, read or shown; metadata tells which versions are wanted.
-LIBRARIES = ("numpy", "numba", "h5py", "textual", "gguf", "safetensors", "tokenizers", "click", "jinja2", "platformdirs")
+LIBRARIES = (
+    "numpy",
+    "numba",
+    "h5py",
+    "textual",
+    "gguf",
+    "safetensors",
+    "tokenizers",
+    "click",
+    "jinja2",
+    "platformdirs",
+)
 SMALLEST = (60, 20)  # characters that the map needs
 _LISTED_FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni")
 
@@ -52,14 +63,11 @@ def checks() -> Iterator[Check]:
 
 
 def _python() -> Check:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 11):
-        return Check("python", f"{version} ({sys.executable})")
-    return Check("python", version, "wrong", "Python 3.11 or newer is needed.", "Install it in a new environment.")
+    return Check("python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
 
 
 def _wanted(name: str) -> str:
-    """Return what our own metadata asks of a library, such as ">=2.0"; empty where we are not installed as a package."""
+    """Return what our own metadata asks of a library, such as ">=2.0"; empty where we are not installed."""
     try:
         lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
@@ -115,7 +123,9 @@ def _kernel_cache() -> Check:
     if not cache.writable():
         return Check("kernel cache", value, "slow", f"{cache.problem()[:1].upper()}{cache.problem()[1:]}.")
     if damaged:
-        words = f"{damaged} of {len(files)} kernels are damaged on the disk and are compiled again when they are needed."
+        words = (
+            f"{damaged} of {len(files)} kernels are damaged on the disk and are compiled again when they are needed."
+        )
         return Check("kernel cache", value, "slow", words, "Nothing to do; if it comes back, look at the disk.")
     if not files:
         words = "No kernels are compiled yet: the first command that computes takes about a minute longer."
@@ -163,7 +173,9 @@ def _processor() -> Check:
     value = f"{llvm.get_host_cpu_name()}, compiled for {target.name()}: {' '.join(features) or 'no vector extensions'}"
     value += f", byte products {HOST.name}"
     if lacking := target.missing_here():
-        words = f"Kernels are compiled for a processor with {' '.join(lacking[:6])}, which this one lacks: they can crash."
+        words = (
+            f"Kernels are compiled for a processor with {' '.join(lacking[:6])}, which this one lacks: they can crash."
+        )
         return Check("processor", value, "wrong", words, "Unset NUMBA_CPU_NAME and NUMBA_CPU_FEATURES.")
     here = llvm.get_host_cpu_features()
     unused = [name for name in _LISTED_FEATURES if target.X86 and here.get(name) and not target.has(name)]
@@ -202,4 +214,6 @@ def _colours() -> Check:
         return Check("colours", "16 million")
     many = "256" in os.environ.get("TERM", "")
     advice = "If the terminal has 16 million colours, set COLORTERM=truecolor."
-    return Check("colours", "256" if many else "16", "fine", "Steps of the map may look alike; digits tell them apart.", advice)
+    return Check(
+        "colours", "256" if many else "16", "fine", "Steps of the map may look alike; digits tell them apart.", advice
+    )

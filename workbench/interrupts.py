@@ -28,7 +28,7 @@ _restore: list[Callable[[], object]] = []  # what a screen owes to the terminal
 
 
 class Ended(KeyboardInterrupt):
-    """This process was told to end by the signal of that number."""
+    """Somebody told the process to end, by the signal of that number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

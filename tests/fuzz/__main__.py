@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --files N [--seed S] [FORMAT ...]`: what breaks is kept in .fuzz, with the seed that makes it."""
+"""`python -m tests.fuzz --files N [--seed S] [FORMAT ...]`: what breaks is kept in .fuzz, named by its seed."""
 
 import argparse
 import random

@@ -20,7 +20,7 @@ PATIENCE = 2.0  # seconds for one file
 MEMORY = 256 << 20  # bytes beyond what the process has when it begins; the files are below 1 MiB
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """A promise that was not kept."""
 
 
@@ -32,7 +32,7 @@ def limit_memory() -> None:
 
 
 def _too_long(*_: object) -> None:
-    raise Broken(f"it takes more than {PATIENCE} seconds")
+    raise BrokenError(f"it takes more than {PATIENCE} seconds")
 
 
 class _Terminal(io.StringIO):
@@ -49,14 +49,14 @@ def command(arguments: list[str], path: Path) -> int:
         code = run(arguments)
     written, said = out.getvalue(), err.getvalue()
     if code not in (0, 1, 2):
-        raise Broken(f"exit code {code}: {said}")
+        raise BrokenError(f"exit code {code}: {said}")
     for line in (written + said).splitlines():
         if not line.replace("\t", "").isprintable():
-            raise Broken(f"unprintable: {line!r}")
+            raise BrokenError(f"unprintable: {line!r}")
     if "internal error" in said or "Traceback" in said or "out of memory" in said:
-        raise Broken(said)
+        raise BrokenError(said)
     if code == 2 and (said.count("\n") != 1 or not any(name in said for name in (path.name, *_names(path)))):
-        raise Broken(f"not one sentence that names {path.name}: {said!r}")
+        raise BrokenError(f"not one sentence that names {path.name}: {said!r}")
     return code
 
 
@@ -74,7 +74,7 @@ def check_model(path: Path, json: bool) -> None:
     vocabulary = artifact.vocabulary
     for values in () if vocabulary is None else (vocabulary.tokens, vocabulary.merges, vocabulary.scores):
         if values is not None and len(values.decode()) != len(values):
-            raise Broken("a vocabulary of another length than it says")
+            raise BrokenError("a vocabulary of another length than it says")
 
 
 def check_trace(path: Path, json: bool) -> None:
@@ -90,7 +90,7 @@ def check_trace(path: Path, json: bool) -> None:
         _printable(str(error))
 
 
-def check_session(path: Path, json: bool) -> None:  # noqa: ARG001 - nothing prints a session but the app
+def check_session(path: Path, json: bool) -> None:
     """Open it, and read everything that is in it."""
     try:
         session = Session.open(path)
@@ -105,7 +105,7 @@ def check_session(path: Path, json: bool) -> None:  # noqa: ARG001 - nothing pri
 
 def _printable(sentence: str) -> None:
     if not sentence.isprintable():
-        raise Broken(f"unprintable: {sentence!r}")
+        raise BrokenError(f"unprintable: {sentence!r}")
 
 
 def check(check_one: Callable[[Path, bool], None], path: Path, json: bool) -> str:
@@ -115,7 +115,7 @@ def check(check_one: Callable[[Path, bool], None], path: Path, json: bool) -> st
     start = time.monotonic()
     try:
         check_one(path, json)
-    except Broken as broken:
+    except BrokenError as broken:
         return str(broken)
     except Exception as error:
         place, trace = "", error.__traceback__

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.artifacts import hf_config, tiny_apr, tiny_gguf, tiny_realizar_apr, tiny_safetensors
 from tests.fuzz.values import changed_json, json_bytes, number, spoiled, text
@@ -81,7 +81,9 @@ def changed_entries(rng: random.Random, fields: list[Field], chosen: Field) -> l
     entry = [field for field in fields if (field.area, field.item) == (chosen.area, chosen.item)]
     more = rng.random() < 0.5
     others = [field for field in fields if field not in entry]
-    beginnings = [n for n in range(1, len(others)) if others[n].area == chosen.area and others[n].item != others[n - 1].item]
+    beginnings = [
+        n for n in range(1, len(others)) if others[n].area == chosen.area and others[n].item != others[n - 1].item
+    ]
     if more and beginnings:  # in another place, as entries of their own
         at = rng.choice(beginnings)
         others[at:at] = [*entry, *entry]
@@ -94,7 +96,7 @@ def changed_entries(rng: random.Random, fields: list[Field], chosen: Field) -> l
 class GgufFuzz:
     """GGUF."""
 
-    weights = {"metadata": 5, "table": 5, "header": 2, "alignment": 1, "data": 1}
+    weights: ClassVar = {"metadata": 5, "table": 5, "header": 2, "alignment": 1, "data": 1}
 
     def __init__(self) -> None:
         with TemporaryDirectory() as folder:
@@ -152,7 +154,7 @@ class GgufFuzz:
 class AprFuzz:
     """APR v2: of ours, and of realizar's converter."""
 
-    weights = {"metadata": 0, "header": 2, "table": 5, "alignment": 1, "data": 1}
+    weights: ClassVar = {"metadata": 0, "header": 2, "table": 5, "alignment": 1, "data": 1}
 
     def __init__(self) -> None:
         with TemporaryDirectory() as folder:
@@ -186,9 +188,11 @@ class AprFuzz:
         index = b"".join(field.content() for field in table)
         room = len(index) + -len(index) % 64
         facts = [*header[:5], 64, len(words), 64 + len(words), 64 + len(words) + room, *header[9:]]
-        codes = "4s B B H I Q I Q Q I 20s".split()
+        codes = ["4s", "B", "B", "H", "I", "Q", "I", "Q", "Q", "I", "20s"]
         counts = ["", "", "", "", "table", *[""] * 6]
-        fields = [Field("header", f"<{code}", *rest) for code, *rest in zip(codes, facts, [None] * 11, counts, strict=True)]
+        fields = [
+            Field("header", f"<{code}", *rest) for code, *rest in zip(codes, facts, [None] * 11, counts, strict=True)
+        ]
         fields += [Field("metadata", "", words), *table, Field("alignment", "", bytes(room - len(index)))]
         fields.append(Field("data", "", data))
         path = folder / "m.apr"

@@ -69,7 +69,9 @@ class StoreFuzz:
             case 4 if isinstance(thing, h5py.Dataset):
                 name, values = thing.name, thing[()]
                 del file[name]
-                file[name] = rng.choice([values.T, values[:1], values.astype(np.float64), values.astype(">f4"), values * np.nan])
+                file[name] = rng.choice(
+                    [values.T, values[:1], values.astype(np.float64), values.astype(">f4"), values * np.nan]
+                )
             case _:
                 where = rng.choice([some.name for some in things])
                 if where == "/":
@@ -202,6 +204,8 @@ class SessionFuzz:
         lines = content.split(b"\n")
         at = rng.randrange(min(len(lines), 14))
         key = lines[at].partition(b":")[0]
-        value = rng.choice((json.dumps(rng.choice(ODD)), repr(rng.choice(NUMBERS)), repr(text(rng)), "*a", "!!python/x y", "&a [*a]"))
+        value = rng.choice(
+            (json.dumps(rng.choice(ODD)), repr(rng.choice(NUMBERS)), repr(text(rng)), "*a", "!!python/x y", "&a [*a]")
+        )
         lines[at] = key + b": " + value.encode(errors="replace")
         return b"\n".join(lines)

@@ -11,28 +11,73 @@ Json = Any
 
 TEXTS = (
     *("", " ", "\0", "\x1b[2J\x1b]0;x\x07", "\u202e\u2066", "\ud800", "\N{RIGHT-TO-LEFT MARK}", "é" * 40, "a\nb\r\tc"),
-    *("../../etc/passwd", "/dev/zero", "x" * 5000, "%s%n{0}", "NaN", "-1", "null", "²", "1e999", "llama", "F32", "Q4_K"),
+    *(
+        "../../etc/passwd",
+        "/dev/zero",
+        "x" * 5000,
+        "%s%n{0}",
+        "NaN",
+        "-1",
+        "null",
+        "²",
+        "1e999",
+        "llama",
+        "F32",
+        "Q4_K",
+    ),
 )
 NUMBERS = (
     *(0, 1, 2, 3, 7, 8, 31, 32, 33, 63, 64, 127, 128, 255, 256, 257, 65535, 65536, 10**6, 10**9, -1, -2, -(2**31)),
     *(2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**53 + 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1, -(2**63), 10**30),
 )
 ODD: tuple[Json, ...] = (
-    *(None, True, False, 0.0, -0.0, 0.5, 1e-300, 1e308, float("inf"), float("-inf"), float("nan"), [], {}, [[]], [None]),
+    *(
+        None,
+        True,
+        False,
+        0.0,
+        -0.0,
+        0.5,
+        1e-300,
+        1e308,
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        [],
+        {},
+        [[]],
+        [None],
+    ),
     *({"": ""}, [0] * 300, {"a": {"a": {"a": 1}}}, "1", "true", [1, "a", None], [1e9] * 4),
 )
 
 
 def number(rng: random.Random, value: int = 0) -> int:
     """A whole number that is odd, or near to `value`."""
-    near = (value + 1, value - 1, value * 2, value // 2, -value, value ^ (1 << rng.randrange(64)), value + 32, value * 1000)
+    near = (
+        value + 1,
+        value - 1,
+        value * 2,
+        value // 2,
+        -value,
+        value ^ (1 << rng.randrange(64)),
+        value + 32,
+        value * 1000,
+    )
     return rng.choice(near) if rng.random() < 0.4 else rng.choice(NUMBERS)
 
 
 def text(rng: random.Random, value: str = "") -> str:
     """A text that is odd, or like `value`."""
     at = rng.randint(0, len(value))
-    near = (value + value, value[:at], value[:at] + rng.choice(TEXTS) + value[at:], value.upper(), value[::-1], value + " ")
+    near = (
+        value + value,
+        value[:at],
+        value[:at] + rng.choice(TEXTS) + value[at:],
+        value.upper(),
+        value[::-1],
+        value + " ",
+    )
     return rng.choice(near) if rng.random() < 0.4 else rng.choice(TEXTS)
 
 

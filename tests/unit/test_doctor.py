@@ -77,7 +77,9 @@ def test_a_library_of_another_version_is_wrong(version, wanted, found, monkeypat
     assert "threads" not in found()  # what would need the library
 
 
-@pytest.mark.parametrize(("version", "wanted"), [("8.10", ">=8.2,<9"), ("2.0.0", ">=2"), ("1.0rc1", ">=0.64"), ("3", "")])
+@pytest.mark.parametrize(
+    ("version", "wanted"), [("8.10", ">=8.2,<9"), ("2.0.0", ">=2"), ("1.0rc1", ">=0.64"), ("3", "")]
+)
 def test_versions_are_compared_as_numbers(version, wanted):
     assert doctor._fits(version, wanted)
 

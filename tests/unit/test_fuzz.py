@@ -32,7 +32,7 @@ def test_a_broken_promise_is_found(tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
-from tests.fuzz.checking import MEMORY, Broken, check, command, limit_memory
+from tests.fuzz.checking import MEMORY, check, command, limit_memory
 from workbench import cli
 import click
 
