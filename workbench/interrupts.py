@@ -104,7 +104,8 @@ def _end(number: int, _frame: FrameType | None) -> None:
         with suppress(Exception):  # the terminal may be gone
             restore()
     with suppress(OSError):
-        os.write(2, f"workbench: {sentence(number)}\n".encode())
+        line = "\n" if os.isatty(2) else ""  # a progress line may stand there
+        os.write(2, f"{line}workbench: {sentence(number)}\n".encode())
     os._exit(exit_code(number))
 
 
