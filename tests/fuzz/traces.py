@@ -98,6 +98,16 @@ def _changed_text(rng: random.Random, value: str) -> Any:
     return json_bytes(rng, changed_json(rng, tree)).decode(errors="replace").replace("\0", "")
 
 
+def _changed_array_text(rng: random.Random, content: bytes) -> bytes:
+    try:
+        tree = changed_json(rng, json.loads(str(np.load(io.BytesIO(content)))))
+    except Exception:  # it was changed before, and whatever NumPy makes of it
+        return spoiled(rng, content)
+    stream = io.BytesIO()
+    np.save(stream, np.array(json_bytes(rng, tree).decode(errors="replace")))
+    return stream.getvalue()
+
+
 class DumpFuzz:
     """Traces of other engines: archives of arrays, and folders of APRT files."""
 
@@ -138,13 +148,7 @@ class DumpFuzz:
     def _change(rng: random.Random, members: list[tuple[str, bytes]]) -> None:
         at = rng.randrange(len(members))
         name, content = members[at]
-        new = content
-        if "__" in name and rng.random() < 0.9:
-            array = np.load(io.BytesIO(content))
-            tree = changed_json(rng, json.loads(str(array)))
-            stream = io.BytesIO()
-            np.save(stream, np.array(json_bytes(rng, tree).decode(errors="replace")))
-            new = stream.getvalue()
+        new = _changed_array_text(rng, content) if "__" in name and rng.random() < 0.9 else content
         match rng.randrange(6):
             case 0:
                 del members[at]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels import cache
 from kernels.errors import WorkbenchError
 from kernels.stages import Site, execution_order
 from store.errors import StoreError
@@ -55,9 +56,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    import kernels.compiler
-
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernels.compiler._cache_folder().parents[1]))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache.folder().parents[1]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
