@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -120,7 +121,10 @@ def _kernel_cache() -> Check:
     damaged = sum(not cache.whole(file) for file in files)
     size = sum(file.stat().st_size for file in files) / 2**20
     value = f"{len(files)} kernels, {size:.1f} MiB in {cache.folder()}"
-    if not cache.writable():
+    writable = cache.writable()
+    with suppress(OSError):  # if it is empty: the first command that computes looks whether it is there
+        cache.folder().rmdir()
+    if not writable:
         return Check("kernel cache", value, "slow", f"{cache.problem()[:1].upper()}{cache.problem()[1:]}.")
     if damaged:
         words = (

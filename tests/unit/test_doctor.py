@@ -50,6 +50,11 @@ def test_threads_are_held_against_what_a_container_may_use(found, monkeypatch):
     assert found()["threads"].state == "fine"
 
 
+def test_looking_leaves_no_folder_behind(found, tmp_path):
+    assert found()["kernel cache"].state == "fine"
+    assert not (tmp_path / "kernels").exists()
+
+
 def test_damaged_kernels_and_a_folder_that_cannot_be_written_are_slow(found, tmp_path, monkeypatch):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels/some.kernel").touch()
