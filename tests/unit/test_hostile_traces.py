@@ -86,3 +86,10 @@ def test_values_that_do_not_have_their_checksum_are_not_returned(tmp_path):
         trace = open_foreign(path)
         with pytest.raises(StoreError, match=r"checksum|cannot be unpacked"):
             trace.read(Site(0, "ffn_up"))
+
+
+def test_numbers_that_are_no_characters_are_no_text(tmp_path):
+    beyond = npy(np.array("{ }")).replace("{ }".encode("utf-32-le"), b"{\0\0\0\xff\xff\xff\x7f}\0\0\0")
+    zipped(tmp_path / "x.npz", {META_KEY: beyond, STAGE: ROWS})
+    with pytest.raises(StoreError, match="the text __meta__ cannot be decoded"):
+        open_foreign(tmp_path / "x.npz")
