@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 PEER_PYTHON ?= $(PEERS)/bin/python
 
-.PHONY: demo test check bench bench-peers faults setup clean
+.PHONY: demo test check bench bench-peers faults fuzz setup clean
 
 demo: setup
 	$(BIN)/workbench demo --fault permuted_rope; test $$? -le 1 # 1 says that the copies differ, as they should
@@ -28,6 +28,12 @@ bench: setup
 faults: setup $(if $(filter $(PEERS)/%,$(PEER_PYTHON)),$(PEERS)/ready)
 	$(BIN)/python -m tests.faults --peer-python $(PEER_PYTHON) --json faults.json $(KINDS)
 
+# N=1000000 goes on for hours, SEED=2000 begins where `make test` ends, FORMATS="gguf apr" selects; finds go to .fuzz
+N ?= 100000
+SEED ?= 2000
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --files $(N) --seed $(SEED) $(FORMATS)
+
 bench-peers: $(PEERS)/ready
 
 $(PEERS)/ready: benchmarks/peers/requirements.txt
@@ -44,4 +50,4 @@ $(VENV)/ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache

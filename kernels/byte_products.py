@@ -1,6 +1,7 @@
 """Multiplying 8-bit lanes: the instructions that a processor may have for it, and plain LLVM where it has none.
 
-Integer sums are exact, so all ways give the same bits. HOST is the fastest one that this processor has.
+Integer sums are exact, so all ways give the same bits. HOST is the fastest one that the
+processor has for which kernels are compiled.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from kernels import target
 from kernels.vectors import I8, I16, I32, Vectors
 
 
@@ -88,12 +90,11 @@ class Avx512Vnni(Portable):
 
 
 def available() -> list[Portable]:
-    """What this processor can do, fastest last."""
-    has = llvm.get_host_cpu_features()
+    """What that processor can do, fastest last."""
     found = [Portable()]
-    if has.get("avx2"):
+    if target.has("avx2"):
         found.append(Avx2())
-    if has.get("avx512bw") and has.get("avx512vnni"):
+    if target.has("avx512bw") and target.has("avx512vnni"):
         found.append(Avx512Vnni())
     return found
 

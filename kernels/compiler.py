@@ -1,13 +1,10 @@
 """How every kernel is compiled: one decorator, one flag policy, one cache, one warm-up.
 
-Kernels are compiled by Numba for the machine they run on and cached on disk. The cache folder is named after the
-content of all kernel sources, because Numba looks only at the file of the outermost function when it decides whether
-a cached kernel is still valid: an edit to a helper in another file would go unnoticed.
+Kernels are compiled by Numba for the machine they run on (target.py) and kept on disk (cache.py).
 """
 
 import hashlib
 import importlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-import platformdirs
 
+from kernels import cache
 from kernels.threads import thread_count
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,17 +35,6 @@ _BESIDE = ("kernels.matmul_float", "kernels.activations")  # about half of the w
 _registered: list[tuple[Any, str]] = []
 
 
-def _cache_folder() -> Path:
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    base = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_dir("layer-workbench")
-    return Path(base) / "kernels" / digest.hexdigest()[:16]
-
-
-numba.config.CACHE_DIR = str(_cache_folder())  # type: ignore[attr-defined]
-
-
 def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:
     """Compile a function that Python calls, for exactly the Numba `signatures` given.
 
@@ -57,7 +43,8 @@ def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        compiled = _njit(function, reassociate, cache=True)
+        compiled = _njit(function, reassociate)
+        compiled._cache = cache.KernelCache(function)  # type: ignore[attr-defined]
         _registered.extend((compiled, signature) for signature in signatures)
         return compiled
 
@@ -76,14 +63,14 @@ def helper(*, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         if of is not None:
             function.__qualname__ += "_" + hashlib.sha256(repr(of).encode()).hexdigest()[:16]
-        return _njit(function, reassociate, cache=False)
+        return _njit(function, reassociate)
 
     return decorate
 
 
-def _njit(function: F, reassociate: bool, cache: bool) -> F:
+def _njit(function: F, reassociate: bool) -> F:
     flags = REASSOCIATE if reassociate else False
-    compiled: F = numba.njit(function, nogil=True, cache=cache, error_model="numpy", fastmath=flags)
+    compiled: F = numba.njit(function, nogil=True, error_model="numpy", fastmath=flags)
     return compiled
 
 
@@ -92,7 +79,8 @@ def compile_all(progress: Callable[[int, int, str], object] = lambda *_: None) -
 
     Where nothing has been compiled yet, a second process compiles the modules in _BESIDE meanwhile.
     """
-    beside = None if _cache_folder().exists() or thread_count() == 1 else _start_beside()
+    alone = cache.folder().exists() or not cache.writable() or thread_count() == 1
+    beside = None if alone else _start_beside()
     for module in KERNEL_MODULES:
         importlib.import_module(module)
     for done, (compiled, signature) in enumerate(sorted(_registered, key=lambda known: known[0].__module__ in _BESIDE)):

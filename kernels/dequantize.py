@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kernels.compiler import kernel
 from kernels.parallel import over_rows
 from kernels.unpack import emit_unpack, row_buffers
-from kernels.vectors import F32, HALF, I8, I16, I32, Vectors, array_intrinsic
+from kernels.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
 from kernels.weight import BLOCKS, TensorType, Weight
 
 _LANES = 16  # floats converted at once
@@ -76,7 +76,7 @@ def _emit_floats(v: Vectors, kind: TensorType, n: Any, raw: Any, put: Callable[[
         """Widen `lanes` values from value `first` on to float32."""
         stored = v.load(I8, size * lanes, raw, b.mul(first, n.type(size)))
         if kind == TensorType.F16:
-            value = b.fpext(v.as_lanes(stored, HALF, 16), ir.VectorType(F32, lanes))
+            value = v.from_half(v.as_lanes(stored, I16))
         elif kind == TensorType.BF16:
             value = b.zext(v.as_lanes(stored, I16), ir.VectorType(I32, lanes))
             value = v.as_lanes(v.shifted(value, -16), F32, 32)

@@ -13,11 +13,11 @@ is still in the nearest cache; in between the chains wait in memory. Few chains 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from kernels import target
 from kernels.memory import LINE
 from kernels.vectors import F32, I32, Vectors, array_intrinsic
 
@@ -25,7 +25,7 @@ F64 = ir.DoubleType()
 
 CHUNK = 512  # columns
 STRIDE = CHUNK + 16  # between rows in memory, so that they do not compete for the same places of the cache
-_WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+_WIDE = target.has("avx512f")
 _VECTOR = 64 if _WIDE else 32  # bytes
 # Rows and vectors of tokens of which the chains stand in registers together: as many as the processor has room for.
 ROWS, _VECTORS = (12, 2) if _WIDE else (4, 3)
@@ -172,3 +172,27 @@ def _emit_weighted_sum(b: Any, count: Any, a: Any, at: Any, rows: Any, vectors: 
 # A kernel function of (count, a, at, rows, vectors, width, out): out = sum of a[at + i] * rows[i] over i < count, in
 # this order, for the first `vectors` * LANES columns of rows (count, width).
 weighted_sum = array_intrinsic(7, types.void, _emit_weighted_sum)
+
+
+def _emit_sum_of_squares(b: Any, x: Any, start: Any, count: Any) -> Any:  # noqa: ANN401
+    v, element, i64 = Vectors(b), x.type.pointee, count.type
+    total = cgutils.alloca_once_value(b, v.constant(F64, LANES, 0.0))
+
+    def squares(at: Any, lanes: int) -> Any:  # noqa: ANN401
+        values = v.load(element, lanes, x, b.add(start, at))
+        values = values if element == F64 else b.fpext(values, ir.VectorType(F64, lanes))
+        return b.fmul(values, values)
+
+    whole = b.and_(count, i64(-LANES))
+    with cgutils.for_range(b, b.udiv(count, i64(LANES))) as part:
+        b.store(b.fadd(b.load(total), squares(b.mul(part.index, i64(LANES)), LANES)), total)
+    result = cgutils.alloca_once_value(b, v.total(b.load(total)))
+    with cgutils.for_range(b, b.sub(count, whole)) as rest:
+        square = v.first(squares(b.add(whole, rest.index), 1))
+        b.store(b.fadd(b.load(result), square), result)
+    return b.load(result)
+
+
+# A kernel function of (x, start, count): float64 sum of squares of x[start:start + count], element k in chain
+# k % LANES, the upper half of the chains added to the lower until one is left, then the rest one by one.
+sum_of_squares = array_intrinsic(3, types.float64, _emit_sum_of_squares)

@@ -1,6 +1,6 @@
 """Machine operations that Numba does not offer: half precision, fused multiply-add, and packed integer dots.
 
-Each is one LLVM instruction, so the bits are defined by IEEE 754 (fma rounds once; conversions round to even).
+The bits are defined by IEEE 754 (fma rounds once; conversions round to even).
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_HALF = ir.HalfType()
-_FLOAT = ir.FloatType()
+from kernels.vectors import Vectors
 
 
 def _half_to_float(_context: Any, _bits: Any) -> Any:  # noqa: ANN401
     """float32 value of an IEEE half given as uint16 bits."""
 
     def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
-        return builder.fpext(builder.bitcast(args[0], _HALF), _FLOAT)
+        v = Vectors(builder)
+        return v.first(v.from_half(v.alone(args[0])))
 
     return types.float32(types.uint16), emit
 
@@ -28,7 +28,8 @@ def _float_to_half(_context: Any, _value: Any) -> Any:  # noqa: ANN401
     """uint16 bits of the IEEE half nearest to a float32, ties to even."""
 
     def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
-        return builder.bitcast(builder.fptrunc(args[0], _HALF), ir.IntType(16))
+        v = Vectors(builder)
+        return v.first(v.to_half(v.alone(args[0])))
 
     return types.uint16(types.float32), emit
 

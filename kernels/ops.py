@@ -4,14 +4,14 @@ Each engine's own rule is a function of its own where the rules differ; paths.py
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiler import helper, kernel
 from kernels.config import ModelConfig
-from kernels.float_dot import LANES, weighted_sum
+from kernels.float_dot import LANES, sum_of_squares, weighted_sum
 from kernels.memory import lent
 from kernels.parallel import by_token, over_rows
 
@@ -78,13 +78,10 @@ def rms_norm_apr(x: NDArray[np.float32], weight: NDArray[np.float32], eps: float
 @kernel(
     "void(float32[:, ::1], float32[::1], float64, float32[:, ::1])",
     "void(float64[:, ::1], float64[::1], float64, float64[:, ::1])",
-    reassociate=True,
 )
 def _rms_norm(x: NDArray[Real], w: NDArray[Real], eps: float, out: NDArray[Real]) -> None:
     for t in range(x.shape[0]):
-        total = np.float64(0)
-        for i in range(x.shape[1]):
-            total += np.float64(x[t, i]) * np.float64(x[t, i])
+        total = sum_of_squares(x, t * x.shape[1], x.shape[1])
         scale = x.dtype.type(1.0 / np.sqrt(total / x.shape[1] + eps))
         for i in range(x.shape[1]):
             out[t, i] = w[i] * (x[t, i] * scale)
@@ -97,18 +94,39 @@ def rms_norm(x: NDArray[Real], weight: NDArray[Real], eps: float) -> NDArray[Rea
     return out
 
 
+# Powers, cosines and the exponentials of float64 are those of the C library: NumPy has functions of its own for some
+# processors, which differ from it in the last bit.
+@kernel("void(float32, float32[::1], float32[::1])", "void(float64, float64[::1], float64[::1])")
+def _power(base: Real, exponents: NDArray[Real], out: NDArray[Real]) -> None:
+    for i in range(exponents.size):
+        out[i] = base ** exponents[i]
+
+
+def _powers(base: Real, exponents: NDArray[Real]) -> NDArray[Real]:
+    out = np.empty_like(exponents)
+    _power(base, exponents, out)
+    return out
+
+
+@kernel("void(float64[:, ::1], float64[:, ::1], float64[:, ::1])")
+def _cos_sin(angles: NDArray[np.float64], cos: NDArray[np.float64], sin: NDArray[np.float64]) -> None:
+    for t in range(angles.shape[0]):
+        for i in range(angles.shape[1]):
+            cos[t, i], sin[t, i] = np.cos(angles[t, i]), np.sin(angles[t, i])
+
+
 def rope_angles_f64(positions: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float64]:
     """Rotation angles (tokens, head_dim/2) in radians: position / theta^(2i/head_dim) / factor."""
     exponents = np.arange(0, config.head_dim, 2) / config.head_dim
-    frequencies = config.rope_theta**-exponents / _factors(config)
+    frequencies = _powers(np.float64(config.rope_theta), -exponents) / _factors(config)
     return positions[:, None] * frequencies
 
 
 def rope_angles_f32(positions: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float32]:
     """The same in float32 throughout, as transformers and APR compute their tables."""
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    powers = np.power(np.float32(config.rope_theta), exponents, dtype=np.float32)
-    frequencies = np.float32(1) / powers / _factors(config).astype(np.float32)
+    powers = _powers(np.float32(config.rope_theta), exponents)
+    frequencies: NDArray[Any] = np.float32(1) / powers / _factors(config).astype(np.float32)
     angles: NDArray[np.float32] = positions[:, None].astype(np.float32) * frequencies
     return angles
 
@@ -177,7 +195,10 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig, columns
     """
     start, stop, _ = columns.indices(x.shape[1])
     factor = x.dtype.type(config.rope_attention_factor)
-    cos, sin = (f(angles.astype(np.float64)).astype(x.dtype) * factor for f in (np.cos, np.sin))
+    wide = angles.astype(np.float64)
+    tables = np.empty_like(wide), np.empty_like(wide)
+    _cos_sin(wide, *tables)
+    cos, sin = (table.astype(x.dtype) * factor for table in tables)
     neox = config.rope_type == "neox"
     out = lent((len(x), stop - start), x.dtype.type)
     by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], neox, out[t]), out.shape)
@@ -248,9 +269,19 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: Mode
     return out
 
 
+@kernel("void(float64[:, ::1], float64[:, ::1])")
+def _silu(x: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[t, i] = x[t, i] / (np.exp(-x[t, i]) + 1)
+
+
 def silu(x: NDArray[Real]) -> NDArray[Real]:
     """x / (1 + exp(-x)) of x (tokens, channels) in its dtype."""
     out = lent(x.shape, x.dtype.type)
+    if x.dtype == np.float64:
+        by_token(lambda t: _silu(x[t], out[t]), x.shape)  # type: ignore[arg-type] # they are float64
+        return out
 
     def compute(tokens: slice) -> None:
         some, result = x[tokens], out[tokens]

@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from kernels.compiler import helper
-from kernels.vectors import F32, HALF, I8, I16, I32, Vectors, array_intrinsic
+from kernels.vectors import I8, I16, I32, Vectors, array_intrinsic
 from kernels.weight import BLOCKS, TensorType
 
 # Numba treats these as compile-time constants; enum members would not be.
@@ -62,8 +62,7 @@ class _Block:
 
     def put_factor(self, factors: Any, offset: int) -> None:  # noqa: ANN401
         """The half-precision number at a byte offset, as float32."""
-        bits = self.v.b.bitcast(self.bytes(2, offset), HALF)
-        self.v.b.store(self.v.b.fpext(bits, F32), self.v.b.gep(factors, [self.number]))
+        self.v.store(self.v.from_half(self.v.as_lanes(self.bytes(2, offset), I16)), factors, self.number)
 
 
 def _emit_q8_0(block: _Block) -> None:

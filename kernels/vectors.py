@@ -12,6 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels import target
 from kernels.memory import LINE
 
 I8, I16, I32, HALF, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
@@ -41,6 +42,14 @@ class Vectors:
         undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
         one = self.b.insert_element(undefined, value, ir.Constant(I32, 0))
         return self.pick(one, undefined, [0] * lanes)
+
+    def alone(self, value: Any) -> Any:  # noqa: ANN401
+        """One value as a vector of one lane."""
+        return self.b.bitcast(value, ir.VectorType(value.type, 1))
+
+    def first(self, v: Any) -> Any:  # noqa: ANN401
+        """The first lane."""
+        return self.b.extract_element(v, ir.Constant(I32, 0))
 
     def pick(self, first: Any, second: Any, lanes: list[int]) -> Any:  # noqa: ANN401
         """The lanes with these numbers of two vectors laid end to end."""
@@ -86,6 +95,46 @@ class Vectors:
         """a*b + c in every float lane, rounded once."""
         bits = 32 if c.type.element == F32 else 64
         return self.call(f"llvm.fma.v{c.type.count}f{bits}", c.type, a, b, c)
+
+    def from_half(self, bits: Any) -> Any:  # noqa: ANN401
+        """int16 lanes, the bits of IEEE halves, as float32 lanes; NaN becomes quiet."""
+        b, count = self.b, bits.type.count
+        wide, floats = ir.VectorType(I32, count), ir.VectorType(F32, count)
+        if target.HALF_PRECISION:
+            return b.fpext(b.bitcast(bits, ir.VectorType(HALF, count)), floats)
+        stored = b.zext(bits, wide)
+        sign, rest = self.shifted(self.masked(stored, 0x8000), -16), self.shifted(self.masked(stored, 0x7FFF), -13)
+        # the exponent is off by 112; a product with 2^112 sets that right, and is exact for denormal halves as well
+        scaled = b.fmul(b.bitcast(rest, floats), self.constant(F32, count, 2.0**112))
+        nan = b.icmp_unsigned(">", rest, self.constant(I32, count, 0x0F800000))
+        special = b.or_(
+            rest, b.select(nan, self.constant(I32, count, 0x7FC00000), self.constant(I32, count, 0x7F800000))
+        )
+        finite = b.icmp_unsigned("<", rest, self.constant(I32, count, 0x0F800000))
+        return b.bitcast(b.or_(sign, b.select(finite, b.bitcast(scaled, wide), special)), floats)
+
+    def to_half(self, values: Any) -> Any:  # noqa: ANN401
+        """float32 lanes as the bits of the nearest IEEE halves, int16 lanes; ties to even, NaN becomes quiet."""
+        b, count = self.b, values.type.count
+        short, wide, floats = (ir.VectorType(element, count) for element in (I16, I32, F32))
+        if target.HALF_PRECISION:
+            return b.bitcast(b.fptrunc(values, ir.VectorType(HALF, count)), short)
+
+        def many(value: int) -> Any:  # noqa: ANN401
+            return self.constant(I32, count, value)
+
+        stored = b.bitcast(values, wide)
+        sign, size = self.shifted(self.masked(stored, -0x80000000), 16), self.masked(stored, 0x7FFFFFFF)
+        odd = self.masked(self.shifted(size, 13), 1)
+        normal = self.shifted(b.add(b.add(size, odd), many(0x0FFF - (112 << 23))), 13)
+        # beside 0.5 the last place of a float is 2^-24, that of denormal halves
+        denormal = b.fadd(b.bitcast(size, floats), self.constant(F32, count, 0.5))
+        denormal = b.sub(b.bitcast(denormal, wide), many(0x3F000000))
+        quiet = b.or_(self.masked(self.shifted(size, 13), 0x3FF), many(0x7E00))
+        infinite = b.select(b.icmp_unsigned(">", size, many(0x7F800000)), quiet, many(0x7C00))
+        half = b.select(b.icmp_unsigned("<", size, many(0x38800000)), denormal, normal)
+        half = b.select(b.icmp_unsigned(">=", size, many(0x47800000)), infinite, half)
+        return b.trunc(b.or_(sign, half), short)
 
     def to_float(self, lanes: Any) -> Any:  # noqa: ANN401
         """int32 lanes as the nearest float32."""

@@ -1,7 +1,6 @@
 """What a run was: one forward of one artifact, with everything needed to repeat it."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -12,8 +11,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-import kernels
 from kernels.config import ModelConfig
+from kernels.sources import source_digest
 from store.errors import StoreError
 
 DISTRIBUTION = "layer-workbench"
@@ -81,7 +80,7 @@ def versions() -> dict[str, str]:
     """Return the versions of everything that has a part in the numbers; "kernels" is a digest of their source."""
     from importlib import metadata
 
-    found = {"python": platform.python_version(), "kernels": _kernels_digest()}
+    found = {"python": platform.python_version(), "kernels": source_digest()}
     for name in (DISTRIBUTION, *_LIBRARIES):
         try:
             found[name] = metadata.version(name)
@@ -100,13 +99,6 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "cpus": usable,
     }
-
-
-def _kernels_digest() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(Path(kernels.__path__[0]).glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _processor() -> str:

@@ -1,31 +1,24 @@
 """Find the first place where two copies of a language model part ways, and say why."""
 
 import sys
-from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+
+from workbench import interrupts
+from workbench.clashes import OURS, clash
 
 __version__ = "0.1.0"
 
+# `workbench ...` or `python -m workbench ...`, and not one of its child processes or whoever imports it
+_AS_PROGRAM = Path(sys.argv[0]).stem == "workbench" or ("-m", "workbench") in pairwise(sys.orig_argv)
 
-def _intruder(package: str) -> str | None:
-    """A sentence about a foreign package that would be imported in place of ours, or None.
+if _AS_PROGRAM:
+    interrupts.end_at_once()
 
-    PyPI has foreign packages called "kernels" and "store"; an installed one shadows ours.
-    """
-    spec = find_spec(package)
-    expected = Path(__file__).resolve().parents[1] / package / "__init__.py"
-    found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
-    if found == expected:
-        return None
-    return (
-        f"workbench needs its own package {package!r} from {expected.parent}, but Python finds {found or 'nothing'}; "
-        f"uninstall the foreign package {package!r} or install layer-workbench in an environment of its own"
-    )
-
-
-for _package in ("kernels", "store"):
-    if _sentence := _intruder(_package):
-        if Path(sys.argv[0]).stem in ("workbench", "-m"):  # started as a program: no traceback for its user
+_FOR_DOCTOR = _AS_PROGRAM and sys.argv[1:2] == ["doctor"]  # which says it among other things
+for _package in () if _FOR_DOCTOR else OURS:
+    if _sentence := clash(_package):
+        if _AS_PROGRAM:  # no traceback for its user
             print(f"workbench: {_sentence}", file=sys.stderr)  # noqa: T201
             raise SystemExit(2)
         raise ImportError(_sentence)

@@ -4,14 +4,18 @@ import gc
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from workbench import interrupts
+
 ANSWERED_ALIKE, ANSWERED_DIFFERENT, NOT_ANSWERED = 0, 1, 2
-INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them
+INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them; so are other signals
 
 # New objects between two looks for garbage. What is imported is none, and with Python's 700 looking for it takes a
 # tenth of the time until the first screen.
@@ -24,7 +28,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not undo what was done
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    interrupts.unwind()
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt as error:  # while another end was being told
+        status = _ended(error)
+    interrupts.leave(status)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -33,20 +42,21 @@ def run(arguments: Sequence[str]) -> int:
     try:
         status, sentence = _answered(arguments, answer)
         if sentence is not None and _wants_json(arguments):
-            answer["error"] = sentence
+            answer["error"] = _line(sentence)
         if answer:
             click.echo(_json(answer))
         sys.stdout.flush()
-        if sentence is not None:
-            click.echo(f"workbench: {sentence}", err=True)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("workbench: interrupted", err=True)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return _ended(error)
+    except click.Abort as error:
+        return _ended(error.__cause__ or error)
     except (BrokenPipeError, SystemExit):  # click turns a closed pipe into exit code 1, which here means "different"
         # Python flushes stdout once more at exit; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    return status
+    finally:
+        _tell_of_cache()
+    return status if sentence is None else _fail(sentence, status)
 
 
 def _answered(arguments: Sequence[str], answer: dict[str, Any]) -> tuple[int, str | None]:
@@ -56,15 +66,17 @@ def _answered(arguments: Sequence[str], answer: dict[str, Any]) -> tuple[int, st
 
         status = workbench.main(args=list(arguments), prog_name="workbench", standalone_mode=False, obj=answer)
         return (status if isinstance(status, int) else ANSWERED_ALIKE), None
-    except (click.Abort, BrokenPipeError):
+    except BrokenPipeError:
         raise
+    except click.Abort as error:  # click's word for an interrupt, and for an EOFError wherever it comes from
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return NOT_ANSWERED, _sentence(error.__cause__ or error)
     except Exception as error:
         if os.environ.get("WORKBENCH_TRACEBACK"):
             raise
-        from store.text import printable
-
         answer.update(getattr(error, "facts", {}) if _wants_json(arguments) else {})
-        return NOT_ANSWERED, printable(" ".join(_sentence(error).split()), 2000)
+        return NOT_ANSWERED, _sentence(error)
 
 
 def _json(answer: dict[str, Any]) -> str:
@@ -82,7 +94,19 @@ def _wants_json(arguments: Sequence[str]) -> bool:
     return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
-def _sentence(error: Exception) -> str:
+def _ended(error: BaseException) -> int:
+    number = error.number if isinstance(error, interrupts.Ended) else signal.SIGINT
+    return _fail(interrupts.sentence(number), interrupts.exit_code(number))
+
+
+def _tell_of_cache() -> None:
+    """Say it on stderr where kernels were compiled that could not be kept."""
+    cache = sys.modules.get("kernels.cache")
+    if cache is not None and (problem := cache.problem()):
+        click.echo(f"workbench: {problem}", err=True)
+
+
+def _sentence(error: BaseException) -> str:
     from kernels.errors import WorkbenchError
 
     if isinstance(error, WorkbenchError):
@@ -98,6 +122,18 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"stopped on an internal error ({what}); set WORKBENCH_TRACEBACK=1 to see where"
+
+
+def _fail(sentence: str, status: int) -> int:
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"workbench: {_line(sentence)}", err=True)
+    return status
+
+
+def _line(sentence: str) -> str:
+    from store.text import printable
+
+    return printable(" ".join(sentence.split()), 2000)
 
 
 if __name__ == "__main__":

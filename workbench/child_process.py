@@ -5,7 +5,6 @@ The child is `python -m MODULE`, which calls `serve`: a job as a line of JSON on
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from kernels.errors import WorkbenchError
 from store.text import printable
-from workbench.bus_errors import CHANGED
+from workbench.endings import how_it_ended
 from workbench.session_files import SessionError, append_log
 
 Record = dict[str, Any]
@@ -117,13 +116,8 @@ class ChildProcess(Generic[Event]):
                     stream.close()
 
     def _why(self, status: int, words: str) -> str:
-        how = f"ended with exit code {status}"
-        if status < 0:
-            how = f"was ended by {signal.Signals(-status).name}"
-            how += ", perhaps for want of memory" if -status == signal.SIGKILL else ""
-            how += f": {CHANGED}" if -status == getattr(signal, "SIGBUS", 0) else ""
         said = f" ({printable(words.splitlines()[-1], 160)})" if words else ""
-        return f"The {self._what} process {how}{said}; {self._advice}."
+        return f"The {self._what} process {how_it_ended(status)}{said}; {self._advice}."
 
 
 def serve(work: Callable[[Record, Callable[[Record], None]], None], failed: Callable[[str], Record]) -> None:

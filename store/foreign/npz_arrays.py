@@ -55,7 +55,9 @@ def read_text(arrays: dict[str, StoredArray], name: str, file: ModelFile) -> str
         raise StoreError(f"{file.shown}: {name} is not a text; record the trace again.")
     try:
         value = array.load()[()]
-        return value.decode() if isinstance(value, bytes) else str(value)
+        text = value.decode() if isinstance(value, bytes) else str(value)
+        all(text)  # NumPy makes a text of numbers that are no characters; taking one out is what fails
+        return text
     except (ValueError, SystemError):
         raise _damaged(file, f"the text {name} cannot be decoded") from None
 

@@ -4,6 +4,8 @@ import gc
 import os
 from typing import TYPE_CHECKING
 
+from workbench import interrupts
+
 if TYPE_CHECKING:
     from workbench.session import Session
 
@@ -19,4 +21,6 @@ def run(session: "Session") -> int:
     from workbench.comparison import NOT_COMPARABLE
 
     answer = WorkbenchApp(session).run()
+    if (number := interrupts.received()) is not None:
+        raise interrupts.Ended(number)
     return NOT_COMPARABLE if answer is None else answer

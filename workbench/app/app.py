@@ -17,6 +17,7 @@ from textual.screen import Screen
 
 from kernels.stages import Site
 from store.text import printable
+from workbench import interrupts
 from workbench.app.feed import Capture, StartCapture
 from workbench.app.inquiries import Inquiries
 from workbench.app.inspector import compact_text
@@ -82,6 +83,10 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
     def get_default_screen(self) -> Screen[None]:
         """Start with the map."""
         return self.map_screen
+
+    def on_load(self) -> None:
+        """Before the screen is taken: give it back if this process is told to end."""
+        interrupts.tell(lambda number: self.exit(interrupts.exit_code(number)))
 
     def on_ready(self) -> None:
         """Once the first frame is there, look for garbage again if `run` has put that off: often and briefly."""

@@ -5,7 +5,10 @@ from typing import Any
 
 import click
 
-COMMANDS = ("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "export", "convert", "record", "demo")
+COMMANDS = (
+    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "export", "convert", "record", "demo"),
+    "doctor",
+)
 
 
 class _Commands(click.Group):
@@ -44,7 +47,8 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: Any)
     callback=_print_version,
     help="Show the version and exit.",
 )
-def workbench() -> None:
+@click.pass_context
+def workbench(ctx: click.Context) -> None:
     """Find the first place where two copies of a language model part ways.
 
     A and B below are models (GGUF, APR, SafeTensors or a Hugging Face folder) or traces (.h5).
@@ -55,3 +59,7 @@ def workbench() -> None:
 
     Exit codes: 0 alike, 1 different, 2 the question could not be answered.
     """  # noqa: D301 (click needs the backspace character)
+    if ctx.invoked_subcommand != "doctor":  # which says what is wrong among other things
+        from kernels.threads import thread_count
+
+        thread_count()

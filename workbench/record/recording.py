@@ -18,6 +18,7 @@ from store.errors import StoreError
 from store.files import give_name, temporary_beside
 from store.foreign import ForeignTrace, open_foreign
 from store.text import printable
+from workbench.endings import how_it_ended
 
 Progress = Callable[[int, int, str], None]
 
@@ -175,5 +176,4 @@ def _last_words(child: "subprocess.Popen[bytes]", complaints: IO[bytes]) -> str:
     complaints.seek(0)
     lines = [line.strip() for line in complaints.read(_MAX_COMPLAINTS).decode(errors="replace").splitlines()]
     telling = [line for line in lines if "GGML_ASSERT" in line] or [line for line in lines if line] or ["no message"]
-    how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
-    return f"{how}: {printable(telling[-1])}"
+    return f"it {how_it_ended(child.returncode)}: {printable(telling[-1])}"

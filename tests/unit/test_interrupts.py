@@ -1,0 +1,113 @@
+"""A program that is told to end: at any instant, in one sentence, within a moment."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.interrupting import interrupt
+from workbench.demo import MODEL
+
+ROOT = Path(__file__).parents[2]
+PAIR = [str(MODEL), str(MODEL), "--path-b", "f32", "--tokens", "1,2,3"]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.5, 1.0])
+def test_an_interrupted_command_is_over(delay):
+    found = interrupt(["compare", *PAIR], delay, signal.SIGINT)
+    assert found.complaint == "", found.output
+
+
+@pytest.mark.parametrize(
+    ("delay", "number"), [(0.4, signal.SIGTERM), (1.5, signal.SIGHUP), (2.0, signal.SIGTERM), (2.0, signal.SIGINT)]
+)
+def test_the_app_gives_the_terminal_back(delay, number, tmp_path):
+    found = interrupt(["open", *PAIR, "--session", str(tmp_path / "s")], delay, number)
+    assert found.complaint == "", found.output[-2000:]
+
+
+def program(body: str) -> "subprocess.CompletedProcess[str]":
+    code = (
+        "import os, signal, sys, time\nfrom workbench import interrupts\ninterrupts._GRACE = 0.3\ninterrupts.unwind()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code + textwrap.dedent(body)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_an_interrupt_that_a_finalizer_swallows_comes_again():
+    done = program("""
+        class Thing:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(10): pass
+        try:
+            thing = Thing()
+            del thing
+            time.sleep(30)
+        except interrupts.Ended as error:
+            print("again", error.number)
+            interrupts.leave(0)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "again 2\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_does_not_come_to_its_end_is_ended(number):
+    done = program(f"""
+        import threading
+        try:
+            os.kill(os.getpid(), {number:d})
+        except KeyboardInterrupt:
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()
+    """)
+    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
+    assert (done.returncode, done.stderr) == (128 + number, f"workbench: {words[number]}\n")
+
+
+INSIDE = """
+    work = "def work(): os.kill(os.getpid(), signal.SIGTERM); time.sleep({seconds}); print('whole')"
+    exec(work, space := globals() | {{"__name__": "llvmlite.binding"}})
+"""
+
+
+def test_the_compiler_is_not_interrupted_in_the_middle():
+    done = program(f"""{INSIDE.format(seconds=0.1)}
+    try:
+        space["work"]()
+        time.sleep(30)
+    except interrupts.Ended:
+        print("then")
+        interrupts.leave(0)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "whole\nthen\n", "")
+
+
+def test_the_compiler_is_not_waited_for_long():
+    done = program(f"""{INSIDE.format(seconds=30)}
+    interrupts._GRACE_WHERE_UNSAFE = 0.05
+    space["work"]()
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "workbench: ended by SIGTERM\n")
+
+
+def test_what_was_to_be_ignored_stays_ignored():
+    done = program("""
+        print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+        interrupts.leave(7)
+    """)
+    assert (done.returncode, done.stdout) == (7, "False\n")
+    inspect = f"{sys.executable} -m workbench inspect {MODEL} --json >/dev/null"
+    ignoring = ["sh", "-c", f"trap '' HUP; exec {inspect} & kill -HUP $!; wait $!"]
+    done = subprocess.run(ignoring, cwd=ROOT, check=False)
+    assert done.returncode == 0
