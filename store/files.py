@@ -49,9 +49,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
     status_of(path)
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with open(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
-        content = file.read(limit + 1) if status.st_size <= limit else b""
-    if max(status.st_size, len(content)) > limit:
+        size = os.fstat(file.fileno()).st_size  # what is added meanwhile is for the next reader
+        content = file.read(size) if size <= limit else b""  # a buffer of this size is made at once
+    if size > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
     return content
 

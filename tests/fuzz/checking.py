@@ -10,8 +10,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from kernels.errors import WorkbenchError
-from store.artifact import open_artifact
 from store.foreign import open_any_trace
+from store.open import open_model
 from workbench.__main__ import run
 from workbench.session import Session
 from workbench.view import View
@@ -68,10 +68,11 @@ def check_model(path: Path, json: bool) -> None:
     """Inspect it; if it is accepted, every value of every tensor can be touched."""
     if command(["inspect", str(path), *(["--json"] if json else [])], path) == 2:
         return
-    artifact = open_artifact(path)
-    for name in artifact.tensors:
-        artifact.weight(name).rows.sum()
-    vocabulary = artifact.vocabulary
+    model = open_model(path)
+    for name, info in model.tensors.items():
+        if info.unread is None:
+            model.weight(name).rows.sum()
+    vocabulary = model.vocabulary
     for values in () if vocabulary is None else (vocabulary.tokens, vocabulary.merges, vocabulary.scores):
         if values is not None and len(values.decode()) != len(values):
             raise BrokenError("a vocabulary of another length than it says")

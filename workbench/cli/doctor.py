@@ -3,6 +3,7 @@
 import click
 
 from workbench.cli.options import json_option, print_json
+from workbench.cli.tables import echo
 
 
 @click.command()
@@ -24,9 +25,9 @@ def command(as_json: bool) -> int:
         return int(bool(wrong))
     width = max(len(check.name) for check in found)
     for check in found:
-        click.echo(f"{check.state:5}  {check.name:{width}}  {check.value}")
+        echo(f"{check.state:5}  {check.name:{width}}  {check.value}")
         for line in filter(None, (check.sentence, check.advice)):
-            click.echo(f"{'':5}  {'':{width}}  {line}")
+            echo(f"{'':5}  {'':{width}}  {line}")
     slow = sum(check.state == "slow" for check in found)
-    click.echo(f"\n{len(wrong)} wrong, {slow} slow, {len(found) - len(wrong) - slow} fine")
+    echo(f"\n{len(wrong)} wrong, {slow} slow, {len(found) - len(wrong) - slow} fine")
     return int(bool(wrong))
