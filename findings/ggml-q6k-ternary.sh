@@ -10,9 +10,9 @@
 # Why it matters: on such a model a "6.5 bits per weight" copy is systematically wrong where a 2-bit ternary type would
 #   be exact, and a check that fits one factor between source and copy reports a scale of 0.99 to 1.00 that nobody set.
 # Output seen on 2026-11-27:
-#   s = 1        Q6_K gives 0.99216, 0.99997 of s   Q8_0 gives 0.99997 of s
-#   s = 0.02     Q6_K gives 0.99732, 1.00517 of s   Q8_0 gives 1.00021 of s
-#   s = 0.0371   Q6_K gives 0.99305, 1.00087 of s   Q8_0 gives 0.99996 of s
+#   s = 1        Q6_K gives 0.99216, 0.99997 of s   Q8_0 gives 0.99994 of s
+#   s = 0.02     Q6_K gives 0.99732, 1.00517 of s   Q8_0 gives 0.99997 of s
+#   s = 0.0371   Q6_K gives 0.99305, 1.00087 of s   Q8_0 gives 0.99978 of s
 # The script fails if this changes. Building the package takes minutes.
 set -euo pipefail
 work=$(mktemp -d)

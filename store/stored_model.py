@@ -144,6 +144,13 @@ class StoredModel:
         assert isinstance(info.type, TensorType)
         return self._map(info, info.type)
 
+    def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
+        """Return the bytes of a tensor as stored, also of a type that is not read; None if nothing says where."""
+        info = self.info(name)
+        if not info.nbytes:
+            return None
+        return self._source_of[info.file].map(info.offset, info.nbytes, f"tensor {printable(info.raw_name)}")
+
     def require_unchanged(self) -> None:
         """Raise ArtifactError if a file of this model was replaced or written to since it was opened.
 

@@ -8,6 +8,7 @@ import pytest
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from store.artifact import open_artifact
+from store.open import open_model
 from tests.artifacts import (
     change_type,
     entries_of,
@@ -150,11 +151,19 @@ def test_weights_of_what_cannot_be_run_are_compared(tmp_path, capsys):
     (tmp_path / "c/config.json").write_text(json.dumps(hf_config(model) | {"model_type": "other"}))
     change_type(tmp_path / "b.gguf", "blk.1.ffn_up.weight", 24)
     for a, b in (("a.gguf", "b.gguf"), ("b.gguf", "c")):
-        record = printed(["weights", tmp_path / a, tmp_path / b], capsys)
+        record = printed(["weights", tmp_path / a, tmp_path / b], capsys, 2)
+        assert record["error"].startswith("1 of ")
         assert (record["expected"] - record["compared"], record["unknown"], record["outside_band"]) == (1, 1, 0)
         unread = next(tensor for tensor in record["tensors"] if tensor["in_band"] is None)
         assert (unread["name"], unread["status"]) == ("model.layers.1.mlp.up_proj.weight", "unread")
         assert "type I8 cannot be read yet" in unread["note"]
+    record = printed(["weights", tmp_path / "b.gguf", tmp_path / "b.gguf"], capsys)  # told by the bytes alone
+    assert (record["expected"] - record["compared"], record["unknown"]) == (0, 0)
+    damaged = bytearray((tmp_path / "b.gguf").read_bytes())
+    info = open_model(tmp_path / "b.gguf").info("model.layers.1.mlp.up_proj.weight")
+    damaged[info.offset] ^= 1
+    (tmp_path / "d.gguf").write_bytes(damaged)
+    assert printed(["weights", tmp_path / "b.gguf", tmp_path / "d.gguf"], capsys, 2)["unknown"] == 1
     record = printed(["inspect", tmp_path / "b.gguf"], capsys)
     assert (record["runnable"], record["config"]["llama.expert_count"]) == (False, 8)
     assert "llama.expert_count" in record["why_not"]
@@ -182,5 +191,5 @@ def test_norms_that_a_converter_added_one_to_are_compared_without_it(tmp_path, c
 
 def test_a_shard_alone_is_compared_as_far_as_it_goes(copies, tmp_path, capsys):
     write_safetensors(tmp_path, tiny_model("qwen2"), shards=3)
-    record = printed(["weights", copies / "plain", tmp_path / "model-00002-of-00003.safetensors"], capsys)
+    record = printed(["weights", copies / "plain", tmp_path / "model-00002-of-00003.safetensors"], capsys, 2)
     assert (record["compared"], record["expected"], record["outside_band"]) == (9, 27, 0)

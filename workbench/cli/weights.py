@@ -25,8 +25,8 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     Tensors are paired by their canonical name, or as they are stored where there is none; neither model has to be one
     that can be run. Known differences of layout are undone and reported; tensors without a counterpart, and of types
     that cannot be read, are listed. A tensor with NaN or infinite values is outside the band, on whichever side they
-    are. Exit code 0: every tensor that was compared is within the band, 1: some are not, or have no counterpart,
-    2: nothing was compared.
+    are. Exit code 0: every tensor is within the band, 1: some are not, or have no counterpart, 2: none is known to be
+    outside, but not all could be judged.
 
     \b
     Example:  workbench weights model.gguf model.apr
@@ -39,8 +39,9 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     with ProgressLine() as progress:
         model_a, model_b = open_model(a), open_model(b)
         differences = list(sweep(model_a, model_b, progress))
-        compared = [d for d in differences if d.measures is not None]
+        compared = [d for d in differences if d.compared]
         outside = [d for d in differences if d.in_band is False]
+        unknown = [d for d in differences if d.in_band is None]
         if as_json:
             record = {
                 "a": _side(a, model_a, progress),
@@ -48,18 +49,22 @@ def command(a: Path, b: Path, as_json: bool) -> int:
                 "compared": len(compared),
                 "expected": len(differences),
                 "outside_band": len(outside),
-                "unknown": len([d for d in differences if d.in_band is None]),
+                "unknown": len(unknown),
                 "tensors": [_json(difference) for difference in differences],
             }
     if as_json:
         print_json(record)
     else:
         echo("\n".join(_table(differences)))
-        unknown = [d for d in differences if d.in_band is None]
         rest = f", {len(unknown)} that cannot be judged" if unknown else ""
         echo(f"\n{len(compared)} of {len(differences)} tensors compared, {len(outside)} outside the band{rest}")
     if not compared:
         raise WorkbenchError(_nothing_compared(a, b, differences))
+    if unknown and not outside:
+        raise WorkbenchError(
+            f"{len(unknown)} of {len(differences)} tensors of {a} and {b} cannot be judged, the first is "
+            f"{unknown[0].name} ({unknown[0].note}); the others are within the band"
+        )
     return 1 if outside else 0
 
 
