@@ -20,6 +20,7 @@ from workbench.bisect.weight_check import check_weights
 
 MODEL, SMALL = plain("qwen2-4to1"), plain("qwen2-mha")
 UP, Q, K = (f"model.layers.1.{name}.weight" for name in ("mlp.up_proj", "self_attn.q_proj", "self_attn.k_proj"))
+EMBEDDING = "model.embed_tokens.weight"
 RNG = np.random.default_rng(7)
 
 
@@ -194,6 +195,20 @@ def test_every_mistake_is_named_beside_missing_biases():
     assert [c.tensor for c in all_ if c.cause == "sign_flipped"] == [flipped]
     assert [(c.site.layer, "3 of 3 layers" in c.explanation) for c in all_ if c.cause == "bias_missing"] == [(0, True)]
     assert len(all_) == len(turned) + 2
+
+
+def test_a_wrong_tensor_that_these_tokens_do_not_use_is_no_all_clear():
+    unused = next(row for row in range(len(MODEL.values[EMBEDDING])) if row not in MODEL.tokens())
+    values = MODEL.values[EMBEDDING].copy()
+    values[unused] = np.nan
+    found = bisected(A, stored(MODEL.values | {EMBEDDING: values, UP: -MODEL.values[UP]}))
+    assert found.culprit is not None
+    assert (found.culprit.tensor, [other.tensor for other in found.others]) == (UP, [EMBEDDING])
+    found = bisected(A, stored(MODEL.values | {EMBEDDING: values}))
+    assert found.culprit is not None
+    assert (found.verdict, found.first_divergent, found.others) == ("divergent", None, ())
+    assert (found.culprit.tensor, found.culprit.cause) == (EMBEDDING, "corrupted_blocks")
+    assert "NaN" in found.culprit.explanation
 
 
 def test_a_second_setting_with_the_same_slug_is_named():
