@@ -106,15 +106,16 @@ def test_a_difference_of_every_rank_or_of_few_rows_is_no_adapter():
     assert best(UP, A, few).cause == "corrupted_blocks"
 
 
-def test_rows_that_ranks_interleaved_are_rows_permuted_in_each_of_the_fused_tensors():
+@pytest.mark.parametrize("ranks", [2, 4], ids=["of key heads", "of query heads"])
+def test_rows_that_ranks_interleaved_are_rows_permuted_in_each_of_the_fused_tensors(ranks):
     names = [f"model.layers.1.self_attn.{x}_proj.weight" for x in "qkv"]
     parts = [MODEL.values[name] for name in names]
-    joined = np.concatenate([np.split(part, 2)[rank] for rank in (0, 1) for part in parts])
+    joined = np.concatenate([np.split(part, ranks)[rank] for rank in range(ranks) for part in parts])
     read = np.split(joined, np.cumsum([len(part) for part in parts])[:-1])
     b = stored(MODEL.values | dict(zip(names, read, strict=True)))
     for name in names:
         found = best(name, A, b)
-        assert (found.cause, found.residual, "interleaved by 2 ranks" in found.explanation) == (
+        assert (found.cause, found.residual, f"interleaved by {ranks} ranks" in found.explanation) == (
             "rows_permuted",
             0,
             True,
