@@ -115,7 +115,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     known = {ROPE_FREQS} if config.rope_factors is not None else set()
     for name, shape in required_tensors(config):
         if name not in tensors:
-            raise ArtifactError(f"{file} lacks the tensor {name}, which the forward needs; convert the model again.")
+            raise ArtifactError(f"{file} lacks the tensor {name}, which the forward needs{_instead(name, tensors)}.")
         _check(file, tensors[name], shape)
         known.add(name)
     problems = _check_biases(file, tensors, config, known)
@@ -123,6 +123,15 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     if unused:
         problems.append(f"{file} stores {counted([info.raw_name for info in unused])} that the forward does not use.")
     return problems, tuple(info.name for info in unused)
+
+
+def _instead(name: str, tensors: dict[str, TensorInfo]) -> str:
+    """Say which tensors bear the name of a missing one after something else, and what to do."""
+    tail = name.removeprefix("model.")
+    found = [info.raw_name for info in tensors.values() if f".{info.raw_name}".endswith(f".{tail}")]
+    if not found:
+        return "; convert the model again"
+    return f", and has {counted(found)} in its place; give a copy of one decoder with the plain names"
 
 
 def _check(file: str, info: TensorInfo, shape: Shape) -> None:

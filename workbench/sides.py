@@ -102,7 +102,8 @@ def _prompt_tokens(artifacts: list[Artifact], prompt: str) -> tuple[int, ...]:
     able = [artifact for artifact in artifacts if artifact.vocabulary is not None]
     if not able:
         names = " and ".join(printable(artifact.path.name) for artifact in artifacts) or "a recorded trace"
-        raise TokenizerError(f"{names} has no tokenizer; give --tokens instead of --prompt")
+        have = "have" if len(artifacts) > 1 else "has"
+        raise TokenizerError(f"{names} {have} no tokenizer; give --tokens instead of --prompt")
     found = [encode(artifact, prompt) for artifact in able]
     if len(found) == 2 and found[0] != found[1]:
         a, b = ({"path": str(artifact.path), "tokens": ids} for artifact, ids in zip(able, found, strict=True))

@@ -122,6 +122,27 @@ def test_what_stands_before_all_names_is_taken_away_and_told(copies, tmp_path, c
     assert any(prefix.partition(".")[0] in problem for problem in problems)
 
 
+def test_the_decoder_is_what_has_an_embedding_and_of_two_none_is_chosen(copies, tmp_path, capsys):
+    model = tiny_model("qwen2")
+    entries = entries_of(model.weights)
+    write_safetensors(tmp_path, model)
+
+    def stored(parts):
+        write_safetensors_entries(tmp_path / "model.safetensors", parts)
+        return ["bisect", copies / "plain", tmp_path, "--tokens", TOKENS]
+
+    text = {f"text.{name}": entry for name, entry in entries.items()}
+    tower = {f"tower.layers.{n}.input_layernorm.weight": ("F32", (2,), bytes(8)) for n in range(40)}
+    assert printed(stored(text | tower), capsys)["verdict"] == "alike"
+    other = {f"speech.{name}": entry for name, entry in entries.items()}
+    error = printed(stored(text | other), capsys, 2)["error"]
+    assert all(f"{part}.{EMBEDDING}" in error for part in ("text", "speech"))
+    half = {
+        name.replace("model.", "text.model.", 1) if "layers.1." in name else name: entries[name] for name in entries
+    }
+    assert "text.model.layers.1.input_layernorm.weight" in printed(stored(half), capsys, 2)["error"]
+
+
 def test_a_text_model_within_another_has_its_own_settings(copies, tmp_path, capsys):
     model = tiny_model("qwen2")
     write_safetensors(tmp_path, model)

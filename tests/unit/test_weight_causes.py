@@ -20,6 +20,7 @@ from workbench.bisect.weight_check import check_weights
 
 MODEL, SMALL = plain("qwen2-4to1"), plain("qwen2-mha")
 UP, Q, K = (f"model.layers.1.{name}.weight" for name in ("mlp.up_proj", "self_attn.q_proj", "self_attn.k_proj"))
+EMBEDDING = "model.embed_tokens.weight"
 RNG = np.random.default_rng(7)
 
 
@@ -105,15 +106,16 @@ def test_a_difference_of_every_rank_or_of_few_rows_is_no_adapter():
     assert best(UP, A, few).cause == "corrupted_blocks"
 
 
-def test_rows_that_ranks_interleaved_are_rows_permuted_in_each_of_the_fused_tensors():
+@pytest.mark.parametrize("ranks", [2, 4], ids=["of key heads", "of query heads"])
+def test_rows_that_ranks_interleaved_are_rows_permuted_in_each_of_the_fused_tensors(ranks):
     names = [f"model.layers.1.self_attn.{x}_proj.weight" for x in "qkv"]
     parts = [MODEL.values[name] for name in names]
-    joined = np.concatenate([np.split(part, 2)[rank] for rank in (0, 1) for part in parts])
+    joined = np.concatenate([np.split(part, ranks)[rank] for rank in range(ranks) for part in parts])
     read = np.split(joined, np.cumsum([len(part) for part in parts])[:-1])
     b = stored(MODEL.values | dict(zip(names, read, strict=True)))
     for name in names:
         found = best(name, A, b)
-        assert (found.cause, found.residual, "interleaved by 2 ranks" in found.explanation) == (
+        assert (found.cause, found.residual, f"interleaved by {ranks} ranks" in found.explanation) == (
             "rows_permuted",
             0,
             True,
@@ -194,6 +196,20 @@ def test_every_mistake_is_named_beside_missing_biases():
     assert [c.tensor for c in all_ if c.cause == "sign_flipped"] == [flipped]
     assert [(c.site.layer, "3 of 3 layers" in c.explanation) for c in all_ if c.cause == "bias_missing"] == [(0, True)]
     assert len(all_) == len(turned) + 2
+
+
+def test_a_wrong_tensor_that_these_tokens_do_not_use_is_no_all_clear():
+    unused = next(row for row in range(len(MODEL.values[EMBEDDING])) if row not in MODEL.tokens())
+    values = MODEL.values[EMBEDDING].copy()
+    values[unused] = np.nan
+    found = bisected(A, stored(MODEL.values | {EMBEDDING: values, UP: -MODEL.values[UP]}))
+    assert found.culprit is not None
+    assert (found.culprit.tensor, [other.tensor for other in found.others]) == (UP, [EMBEDDING])
+    found = bisected(A, stored(MODEL.values | {EMBEDDING: values}))
+    assert found.culprit is not None
+    assert (found.verdict, found.first_divergent, found.others) == ("divergent", None, ())
+    assert (found.culprit.tensor, found.culprit.cause) == (EMBEDDING, "corrupted_blocks")
+    assert "NaN" in found.culprit.explanation
 
 
 def test_a_second_setting_with_the_same_slug_is_named():

@@ -74,6 +74,9 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
             others, notes = suspects.others(culprit, progress), (*suspects.notes, *suspects.lost_on_both())
             own = decomposition.floor
             return Bisection("divergent", cell.site, culprit, others, own, tuple(checked), notes, cells)
+    if (unused := suspects.unused()) is not None:
+        others, notes = suspects.others(unused, progress), (*suspects.notes, *suspects.lost_on_both())
+        return Bisection("divergent", None, unused, others, None, tuple(checked), notes, cells)
     differ = any(cell.observed != 0 for cell in checked)
     verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
     floor = max((cell.floor for cell in checked), default=None)

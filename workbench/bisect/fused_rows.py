@@ -31,7 +31,7 @@ def rank_by_rank(q: Question) -> Iterator[Prediction]:
     sizes = [q.right.weight(name).shape[0] for name in names]
     own, letters = modules.index(module), [other.rpartition(".")[2].removesuffix("_proj") for other in modules]
     start = sum(sizes[:own])
-    for ranks in _ranks(sizes, q.config.num_key_value_heads if len(modules) == 3 else sizes[0]):
+    for ranks in _ranks(sizes, q.config.num_attention_heads if len(modules) == 3 else sizes[0]):
         by_rank = _by_rank(sizes, ranks)
         stored = " ".join(f"{letter}{rank}" for rank in (0, 1) for letter in letters)
         read = f"rows interleaved by {ranks} ranks ({stored} ...) are read as {'|'.join(letters)}"

@@ -40,6 +40,7 @@ class Suspects:
         self._causes: dict[str, None] = {}  # of wrong tensors, in the order in which they were found
         self.notes: list[str] = []
         self.requantized = False  # some tensor differs as its formats allow
+        self._unused: list[tuple[Site, Judged]] = []  # wrong tensors that do not show at this prompt
 
     def culprit(
         self, site: Site, a: Factors, b: Factors, run: Run, inputs: Mapping[str, Array], tokens: tuple[int, ...]
@@ -58,8 +59,13 @@ class Suspects:
             elif self._visible(site, judged, inputs, tokens, base):
                 return self._named(site, judged)
             else:
+                self._unused.append((site, judged))
                 self.notes.append(f"{judged.name} is changed, but in no place that these tokens use")
         return config_cause(site, a, b, run, base)
+
+    def unused(self) -> Culprit | None:
+        """The first wrong tensor that other tokens would show, though these do not."""
+        return self._named(*self._unused[0]) if self._unused else None
 
     def _named(self, site: Site, judged: Judged) -> Culprit:
         """A wrong tensor by its mistake; one that others have too keeps its name."""
