@@ -26,7 +26,8 @@ def open_folder(folder: Path) -> StoredModel:
     """Open the SafeTensors model of a folder as transformers would; see `store.open.open_model` for the errors."""
     file = ModelFile.at(folder / _weights_name(folder))
     model = open_safetensors(file, folder)
-    model.problems += tuple(_unread(folder, model.files, file.path))
+    model.beside = tuple(_unread(folder, model.files, file.path))
+    model.problems += model.beside
     return model
 
 

@@ -67,6 +67,8 @@ class StoredModel:
         The files that decide what the model computes, config.json included.
     refusal
         Why the model cannot be run; None if it can.
+    beside
+        Sentences about weights that lie beside its files and are not read; they are among the problems too.
     is_part
         It is one of several files of a model, so that tensors may be missing without anything being wrong.
     """
@@ -81,6 +83,7 @@ class StoredModel:
     norms_plus_one: bool = False
     vocabulary: Vocabulary | None = None
     refusal: WorkbenchError | None = None
+    beside: tuple[str, ...] = ()
     is_part: bool = False
     _sha256: str | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -52,8 +52,9 @@ def one_sided(a: Artifact, b: Artifact) -> tuple[str, ...]:
 
 
 def unused_tensors(a: Artifact, b: Artifact) -> Iterator[str]:
-    """Say which tensors one side carries without using them, where the other does not have them."""
+    """Say which tensors one side carries without using them, where the other does not have them; and which files."""
     for side, model, other in (("A", a, b), ("B", b, a)):
+        yield from (f"{side}: {sentence}" for sentence in model.beside)
         names = [model.tensors[name].raw_name for name in model.unused if name not in other]
         if names:
             yield f"{side} carries {counted(names)} that its forward does not use and the other side does not have."

@@ -214,3 +214,12 @@ def test_a_shard_alone_is_compared_as_far_as_it_goes(copies, tmp_path, capsys):
     write_safetensors(tmp_path, tiny_model("qwen2"), shards=3)
     record = printed(["weights", copies / "plain", tmp_path / "model-00002-of-00003.safetensors"], capsys, 2)
     assert (record["compared"], record["expected"], record["outside_band"]) == (9, 27, 0)
+
+
+def test_an_adapter_beside_a_model_is_named_where_it_could_be_the_difference(copies, tmp_path, capsys):
+    write_safetensors(tmp_path, tiny_model("qwen2"))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    for command in ("bisect", "compare"):
+        arguments = [command, copies / "plain", tmp_path, "--tokens", "1,2,3"]
+        notes = printed(arguments, capsys)["notes"]
+        assert any(note.startswith("B: ") and "an adapter (adapter_model.safetensors)" in note for note in notes)
