@@ -9,7 +9,7 @@ import pytest
 import tests.reference.forward as reference
 from kernels.forward import At, evaluate, forward
 from kernels.paths import numeric_path
-from kernels.stages import Site
+from kernels.stages import Site, execution_order
 from kernels.weight import TensorType, Weight
 from store.artifact import open_artifact
 from tests.artifacts import tiny_safetensors
@@ -20,9 +20,10 @@ from tests.unit.test_forward import TOKENS as RECORDED_TOKENS
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.precision import BFLOAT16
+from workbench.bisect.precision import BFLOAT16, FLOAT16
 from workbench.bisect.question import bisect_pair, open_pair
 from workbench.bisect.recorded import Reader, recorded_stages
+from workbench.bisect.spans import reads
 from workbench.bisect.substitution import Mixed
 from workbench.bisect.traces import bisect_trace
 
@@ -281,3 +282,56 @@ def test_the_way_to_a_stage_is_what_was_recorded_before_it():
     assert set(before.start) == {Site(0, "attn_out")}  # and the embedding, from the token ids
     assert Site(None, "embedding") in before.inside
     assert np.array_equal(own.run(reader).values, whole[Site(1, "attn_out")])
+
+
+def kept_in_half(model):
+    """A run of which every stage is kept in half precision, and infinity where that is too small."""
+    with np.errstate(all="ignore"):
+        stages: dict = {}
+        for site in execution_order(model.config.num_hidden_layers):
+            read = {name: stages[place] for name, place in reads(site, model.config.num_hidden_layers).items()}
+            at = At(model, numeric_path("f64"), TOKENS, site.layer)
+            stages[site] = evaluate(site.stage, at, read).astype(np.float16).astype(np.float64)
+        return stages
+
+
+@pytest.mark.parametrize("kept", ["hidden states", "module outputs"])
+def test_a_number_too_large_between_recorded_stages_is_an_overflow_where_it_is(kept):
+    up, down = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"
+    values = small().values()
+    loud, quiet = values[up].copy(), values[down].copy()
+    loud[11] *= 1e7
+    quiet[:, 11] /= 1e7
+    model = with_weight(with_weight(small(), up, loud), down, quiet)
+    stages = kept_in_half(model)
+    assert np.isfinite(literal(model)[Site(0, "layer_output")]).all()
+    assert not np.isfinite(stages[Site(0, "layer_output")]).all()
+    found = check(model, some(stages, SUBSETS[kept]), "f64", kept=FLOAT16)
+    named = found.culprit
+    assert (named.site, named.factor, named.cause) == (Site(0, "ffn_up"), "numerics", "overflow")
+    assert named.shown_at.layer == 0
+    assert not found.others
+
+
+@pytest.mark.parametrize("kept", ["hidden states", "module outputs"])
+def test_one_huge_channel_does_not_make_the_rounding_of_the_others_a_mistake(kept):
+    down = "model.layers.0.mlp.down_proj.weight"
+    rows = small().values()[down].copy()
+    rows[9] *= 20000 / np.abs(literal(small())[Site(0, "ffn_out")][:, 9]).max()
+    model = with_weight(small(), down, rows)
+    stages = kept_in_half(model)
+    assert np.isfinite(stages[Site(None, "lm_head")]).all()
+    assert np.abs(stages[Site(0, "layer_output")]).max() > 1e4
+    found = check(model, some(stages, SUBSETS[kept]), "f64", kept=FLOAT16)
+    assert found.culprit is None
+    assert found.verdict in ("numerics_only", "undecided")
+
+
+def test_a_layer_that_is_left_out_is_told_by_what_it_gives_on():
+    stages = literal(small())
+    gone = {site: values for site, values in stages.items() if site.stage in SUBSETS["hidden states"]}
+    gone[Site(1, "layer_output")] = stages[Site(0, "layer_output")]
+    del gone[Site(None, "final_norm")], gone[Site(None, "lm_head")]
+    found = check(small(), gone, "f64").culprit
+    assert (found.site.layer, found.cause) == (1, "residual_missing")
+    assert "layer_input is returned instead of the sum" in found.explanation

@@ -216,8 +216,16 @@ def attended(known, seen):
         (lambda t, k: (k <= t) & ((t < 24) | (k >= 24)), "no key before token 24"),
         (lambda t, k: (k <= t) & (k >= t // 8 * 8), "chunks of 8 tokens see none but their own keys"),
         (lambda t, k: k <= t - t // 8 * 8, "in chunks of 8"),
+        (lambda t, k: k < (t // 8 + 1) * 8, "tokens see all of their chunk of 8"),
     ],
-    ids=["not shifted", "shifted too little", "second chunk alone", "chunks alone", "chunks not shifted"],
+    ids=[
+        "not shifted",
+        "shifted too little",
+        "second chunk alone",
+        "chunks alone",
+        "chunks not shifted",
+        "open chunks",
+    ],
 )
 def test_the_mask_of_a_later_chunk(rule, words):
     at = np.arange(40)

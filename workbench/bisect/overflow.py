@@ -1,5 +1,6 @@
 """Values beyond the largest number of the type that an engine keeps: infinite, NaN, or stuck at the largest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.precision import FLOAT16, Precision
 from workbench.bisect.runtime_mistakes.heads import Heads
 from workbench.bisect.runtime_mistakes.mistake import Flags, Question, Values
+from workbench.bisect.spans import OVER_TOKENS
 from workbench.bisect.steps import Stored
 from workbench.bisect.verdict import LIMIT, Culprit
 from workbench.bisect.weight_check import row_chunks
@@ -16,10 +18,14 @@ from workbench.bisect.weight_check import row_chunks
 
 @dataclass(frozen=True, eq=False)
 class _Reached:
-    """The largest magnitude that is kept on the way to every element of a stage's output, and what it is."""
+    """The largest magnitude that is kept on the way to every element of a stage's output, and what it is.
+
+    summed : it is a sum or a score on the way, not the element itself.
+    """
 
     what: str
     sizes: Values
+    summed: bool = True
 
 
 def overflow(question: Question) -> tuple[Flags, Precision, Culprit] | None:
@@ -41,20 +47,52 @@ def overflow(question: Question) -> tuple[Flags, Precision, Culprit] | None:
     return None
 
 
+def overflow_inside(stages: Sequence[Question], end: Question) -> Culprit | None:
+    """The first stage on the way to an end that was recorded whose right values are too large for the engine's type.
+
+    stages : those of the way in execution order, as they should be. None unless every token that is NaN or infinite at
+    the end follows from it, or from later ones besides, and every token that it loses is among them.
+    """
+    recorded = end.tokens(np.arange(len(end.y)))
+    lost = recorded[~np.isfinite(end.y).all(axis=1)]
+    ways = [(n, reached) for n, stage in enumerate(stages) for reached in _reached(stage, np.ones_like(stage.y, bool))]
+    for kept in dict.fromkeys((end.kept, FLOAT16)):
+        first: Culprit | None = None
+        gone = np.zeros(len(end.at.tokens), dtype=bool)  # tokens that are lost by what was looked at so far
+        for n, reached in sorted(ways, key=lambda way: way[1].summed):  # exact values tell more than sums on the way
+            stage, beyond = stages[n], reached.sizes > kept.largest * (1 + LIMIT * kept.unit)
+            tokens = stage.tokens(np.flatnonzero(beyond.any(axis=1)))
+            if not len(tokens) or not np.isin(recorded[np.isin(recorded, tokens)], lost).all():
+                continue
+            spread = any(later.stage in OVER_TOKENS for later in stages[n:])
+            gone[tokens] = True
+            gone[(tokens.min() if end.config.causal else 0) :] |= spread
+            words = _words(stage, beyond, reached, kept)
+            first = first or Culprit(stage.site, "numerics", "overflow", words, setting=(kept.name,))
+            if gone[lost].all():
+                return first
+    return None
+
+
 def _culprit(question: Question, lost: Flags, reached: _Reached, kept: Precision) -> Culprit:
-    token, channel = (int(place) for place in np.argwhere(lost)[0])
-    found, at = question.y[token, channel], question.tokens(np.array([token]))[0]
-    words = (
-        f"{int(lost.sum())} of {lost.size} values are beyond {kept.largest:.6g}, the largest of {kept.name}: first at "
-        f"token {at}, channel {channel}, where {reached.what} {reached.sizes[token, channel]:.6g} and "
-        f"{'NaN' if np.isnan(found) else f'{found:.6g}'} was kept"
-    )
+    token, channel = np.argwhere(lost)[0]
+    found = question.y[token, channel]
+    words = f"{_words(question, lost, reached, kept)} and {'NaN' if np.isnan(found) else f'{found:.6g}'} was kept"
     return Culprit(question.site, "numerics", "overflow", words, setting=(kept.name,))
+
+
+def _words(question: Question, lost: Flags, reached: _Reached, kept: Precision) -> str:
+    token, channel = (int(place) for place in np.argwhere(lost)[0])
+    at = question.tokens(np.array([token]))[0]
+    return (
+        f"{int(lost.sum())} of {lost.size} values are beyond {kept.largest:.6g}, the largest of {kept.name}: first at "
+        f"token {at}, channel {channel}, where {reached.what} {reached.sizes[token, channel]:.6g}"
+    )
 
 
 def _reached(question: Question, strange: Flags) -> list[_Reached]:
     """The exact value itself; else the largest sum that may stand on the way to it."""
-    found = [_Reached("the exact value is", np.abs(question.right))]
+    found = [_Reached("the exact value is", np.abs(question.right), summed=False)]
     if question.stage in MATMUL_INPUT and strange.any():
         found.append(_Reached("the magnitudes that are added up come to", _magnitudes(question)))
     if question.stage == "attention" and strange.any():

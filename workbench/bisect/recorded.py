@@ -247,7 +247,9 @@ def _beside(reader: Reader, site: Site, known: _Known, recorded: Part, computed:
     spanned = any(_rounds(reader, inner) for inner in way.inside)
     if spanned and site not in reader.floors:
         reader.floors[site] = way.floor(reader, rows)
-    noise = reader.floors[site] if spanned else reader.noise(site, inputs, right)
+    noise = reader.noise(site, inputs, right)
+    if spanned:  # one huge value must not take from what the other channels of its token may round by themselves
+        noise = np.maximum(noise, reader.floors[site])
     product = any(inner.stage in MATMUL_INPUT for inner in way.inside)
     turned = turned_off(reader.at(site), y, right, reader.kept) if site.stage in ROTATED and not spanned else 0.0
     yield Checked(site, inputs, others, y, right, noise, way, rows, spanned, product, turned)

@@ -16,6 +16,7 @@ from kernels.paths import Array
 from kernels.stages import Site
 from workbench.bisect.diagnosis import AMBIGUOUS, not_finite, question_of, runner_up, whole_share
 from workbench.bisect.floor import MATMUL_INPUT
+from workbench.bisect.overflow import overflow_inside
 from workbench.bisect.recorded import Checked, Reader
 from workbench.bisect.runtime_mistakes.catalogue import mistakes
 from workbench.bisect.runtime_mistakes.mistake import FREE, NAMED, Mistake, Question
@@ -57,7 +58,7 @@ class SpanCauses:
         """The mistake that makes the recorded end of a span, or the end itself with a cause that is not known."""
         question = replace(question_of(self.reader, checked), rounding=0.0, restored=None)
         if not np.isfinite(question.y).all():
-            return not_finite(question)
+            return self._not_finite(checked, question)
         tried: list[_Tried] = []
         with np.errstate(all="ignore"):
             for level in self._levels(checked, question):
@@ -72,6 +73,15 @@ class SpanCauses:
         what = "no known mistake in one place" if self.left > 0 else "none of the known mistakes that were tried"
         words = f"{way_of(checked)}: the end is {_off(checked)}, and {what} reproduces it"
         return Culprit(checked.site, "graph", "unknown", words, None, question.gap / size, {}, runner)
+
+    def _not_finite(self, checked: Checked, question: Question) -> Culprit:
+        """An end that is NaN or infinite, because a number on the way became too large or for no reason known."""
+        steps = sorted(self._steps(checked).items(), key=lambda entry: order(entry[0]))
+        culprit = overflow_inside([replace(_right(self.reader, step), rows=step.rows) for _, step in steps], question)
+        if culprit is None:
+            return not_finite(question)
+        shown = None if culprit.site == checked.site else checked.site
+        return replace(culprit, explanation=f"{way_of(checked)}: {culprit.explanation}", shown_at=shown)
 
     def _named(self, checked: Checked, best: _Tried, others: list[_Tried], size: float) -> Culprit:
         _, left, mistake = best
@@ -213,12 +223,16 @@ def _key(mistake: Mistake) -> _Key:
 
 def _imagined(reader: Reader, step: Step) -> Iterator[Mistake]:
     """Mistakes that take nothing from the record, at a stage that has none."""
-    x, known = ({name: np.asarray(value, np.float64) for name, value in values.items()} for values in step[1:3])
-    right = np.asarray(step.y, dtype=np.float64)
-    question = Question(step.site, reader.at(step.site), x, known, right, right, np.ones_like(right))
-    for mistake in mistakes(question, imagined=True):
+    for mistake in mistakes(_right(reader, step), imagined=True):
         if mistake.rank == NAMED and not mistake.rounded:
             yield replace(mistake, site=mistake.site or step.site)
+
+
+def _right(reader: Reader, step: Step) -> Question:
+    """A stage that has no record, as if it were recorded as it should be."""
+    x, known = ({name: np.asarray(value, np.float64) for name, value in values.items()} for values in step[1:3])
+    right = np.asarray(step.y, dtype=np.float64)
+    return Question(step.site, reader.at(step.site), x, known, right, right, np.ones_like(right))
 
 
 def _kinds(checked: Checked) -> Iterator[list[Site]]:

@@ -101,6 +101,7 @@ class Span:
             own = parts.setdefault(site.layer, {})
             origins = reads(site, by.model.config.num_hidden_layers).items()
             read = {name: parts[origin.layer][origin.stage] for name, origin in origins}
+            own.update((name, part) for name, part in read.items() if name == "layer_input")
             rows = _common(len(by.at(site).tokens), read)
             inputs = {name: part.of(rows) for name, part in read.items()}
             y = evaluated(by, site, inputs)

@@ -55,10 +55,14 @@ def _chunks(q: Question, some: Heads) -> Iterator[tuple[str, Bounds, Bounds]]:
     tokens, wrong = np.arange(len(q.y)), np.flatnonzero(q.wrong_tokens)
     if not len(wrong):  # a mistake is only imagined
         return
-    ends, starts = _seen(q, replace(some, rows=np.intersect1d(some.rows, wrong)))
-    behind = np.unique(np.intersect1d(some.rows, wrong) - ends)
+    rows = np.intersect1d(some.rows, wrong)
+    ends, starts = _seen(q, replace(some, rows=rows))
+    behind = np.unique(rows - ends)
+    bounds = ends[ends > rows] + 1  # of the chunks whose tokens see what follows
+    bounds = bounds[bounds < len(tokens)]
     begins = {
         int(wrong[0]),
+        *([int(np.gcd.reduce(bounds))] if len(bounds) else []),
         *(behind.tolist() if len(behind) == 1 else ()),
         *(starts[:1].tolist() if np.ptp(starts) == 0 else ()),
     }
