@@ -17,7 +17,7 @@ from workbench.bisect.announced import Progress
 from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.customs import Customs, tensors_of
 from workbench.bisect.floor import predicted_error, storage_error
-from workbench.bisect.substitution import Factors, difference, relative, share
+from workbench.bisect.substitution import Factors, difference, norm, relative, share
 from workbench.bisect.suspects import Suspects
 from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
 from workbench.flips import Flips, flips
@@ -133,7 +133,7 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
         actual = float(np.linalg.norm(difference(y, exact[name])))
         errors[name] = (expected, actual / expected if expected else 0.0)
     stored = storage_error(cell.site, cell.a.exact(), cell.inputs_a, cell.tokens, customs)
-    norm = float(np.linalg.norm(cell.y_b.astype(np.float64)))
+    size = norm(cell.y_b)
     observed, local = difference(cell.y_b, cell.y_a), difference(crossed, cell.y_a)
     inherited = difference(cell.y_b, crossed)
     floor = float(np.linalg.norm([errors["a"][0], errors["b"][0], stored]))
@@ -142,7 +142,7 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
         observed=relative(observed, cell.y_b),
         local=relative(local, cell.y_b),
         inherited=relative(inherited, cell.y_b),
-        floor=floor / norm if norm else 0.0,
+        floor=floor / size if size else 0.0,
         a_off=errors["a"][1],
         b_off=errors["b"][1],
         flipped=_flipped(cell, a, b),

@@ -8,7 +8,7 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.paths import Array
 from kernels.stages import Site
-from workbench.bisect.substitution import Factors, relative
+from workbench.bisect.substitution import Factors, difference, relative
 from workbench.bisect.verdict import Culprit
 
 # An effect in float64 below this share of the output flips at most a few last bits of float32.
@@ -45,7 +45,8 @@ def _numbers(value: object) -> np.ndarray:
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     if one.dtype.kind not in "if":
         return np.asarray(one == other)
-    return np.asarray(np.abs(one - other) <= _FLOAT32 * np.abs(one))
+    largest = np.maximum(np.abs(one), np.abs(other))
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= _FLOAT32 * largest))
 
 
 def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:
@@ -84,5 +85,5 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
 def _effect(run: Callable[[Factors], Array], a: Factors, base: Array, fields: list[str], other: ModelConfig) -> float:
     """Relative change of the stage's exact output with some fields of the other side."""
     changed = replace(a.config, **{name: getattr(other, name) for name in fields})
-    effect = relative(run(replace(a.exact(), config=changed)) - base, base)
-    return float("inf") if effect is None else effect
+    effect = relative(difference(run(replace(a.exact(), config=changed)), base), base)
+    return effect if effect is not None and np.isfinite(effect) else float("inf")
