@@ -20,7 +20,7 @@ from workbench.bisect.config_causes import config_cause, differing_fields, setti
 from workbench.bisect.customs import Customs, Judged, has, stored_name, tensors_of
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.one_source import not_one_source
-from workbench.bisect.substitution import Factors, difference, norm, numbers
+from workbench.bisect.substitution import Factors, difference, norm
 from workbench.bisect.verdict import Culprit, Factor
 from workbench.bisect.weight_causes import weight_causes
 from workbench.nonfinite import nonfinite, overflow_words
@@ -92,7 +92,7 @@ class Suspects:
             return bool(affected[list(tokens)].any())
         if site.stage not in MATMUL_INPUT:
             return True
-        x = numbers(inputs[MATMUL_INPUT[site.stage]])
+        x = inputs[MATMUL_INPUT[site.stage]].astype(np.float64)
         rows = np.flatnonzero(affected.any(axis=1))[:4096]
         a, b = (_values(model, judged.name, rows) for model in (self._a, self._b))
         change = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
