@@ -127,10 +127,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize(("name", "row"), [(UP, 3), (EMBEDDING, 7)], ids=["product", "token"])
-def test_what_both_sides_have_lost_neither_hides_a_mistake_nor_is_one(tmp_path, capsys, value, mistake, name, row):
+@pytest.mark.parametrize(("name", "row", "value"), [(UP, 3, np.inf), (EMBEDDING, 7, np.nan)], ids=["product", "token"])
+def test_what_both_sides_have_lost_neither_hides_a_mistake_nor_is_one(tmp_path, capsys, mistake, name, row, value):
     """The two engines compute otherwise, and the lost value reaches only the last of the tokens, or layer 1."""
     model = tiny_model("qwen2", "F32")
     places = np.zeros(model.weights[name].shape, bool)
