@@ -8,7 +8,7 @@ import pytest
 
 from kernels.dequantize import dequantize
 from kernels.weight import BLOCKS, TensorType, Weight
-from tests.artifacts import tiny_model, write_safetensors
+from tests.artifacts import tiny_model, write_gguf, write_safetensors
 from tests.random_weights import random_rows
 from workbench.__main__ import run
 from workbench.nonfinite import nonfinite
@@ -95,3 +95,57 @@ def test_what_both_sides_have_lost_is_said_though_they_are_alike(tmp_path, capsy
     assert (code, found["verdict"], UP in found["notes"][0]) == (0, "alike", True)
     code, found = answered(capsys, "weights", tmp_path / "a", tmp_path / "b")
     assert (code, found["outside_band"]) == (1, 1)
+
+
+def changed(model, name, change):
+    """The model with other values in a tensor."""
+    weight = model.weights[name]
+    values = np.ascontiguousarray(change(dequantize(weight).reshape(weight.shape)), np.float32)
+    return replace(
+        model, weights=model.weights | {name: Weight(name, weight.type, weight.shape, values.view(np.uint8))}
+    )
+
+
+def of_low_rank(values):
+    return values + np.outer(np.sin(np.arange(len(values))), np.cos(np.arange(values.shape[1]))) / 4
+
+
+def with_other_base(model):
+    return replace(model, config=replace(model.config, rope_theta=5e5))
+
+
+EMBEDDING = "model.embed_tokens.weight"
+MISTAKES = {
+    "none": (lambda model: model, None),
+    "low rank": (lambda model: changed(model, UP, of_low_rank), (1, "ffn_up", "low_rank")),
+    "scaled": (lambda model: changed(model, UP, lambda x: x * 2), (1, "ffn_up", "scaled")),
+    "some rows": (
+        lambda model: changed(model, UP, lambda x: np.concatenate([x[:8], x[:7:-1]])),
+        (1, "ffn_up", "rows_permuted"),
+    ),
+    "base": (with_other_base, (0, "q_post_rope", "rope_theta")),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(("name", "row", "value"), [(UP, 3, np.inf), (EMBEDDING, 7, np.nan)], ids=["product", "token"])
+def test_what_both_sides_have_lost_neither_hides_a_mistake_nor_is_one(tmp_path, capsys, mistake, name, row, value):
+    """The two engines compute otherwise, and the lost value reaches only the last of the tokens, or layer 1."""
+    model = tiny_model("qwen2", "F32")
+    places = np.zeros(model.weights[name].shape, bool)
+    places[row, 5] = True
+    source = changed(model, name, lambda x: np.where(places, value, x))
+    change, expected = MISTAKES[mistake]
+    wrong = changed(change(source), name, lambda x: np.where(places, value, x))
+    write_safetensors(tmp_path / "a", source)
+    write_gguf(tmp_path / "b.gguf", wrong)
+    for pair in ((tmp_path / "a", tmp_path / "b.gguf"), (tmp_path / "b.gguf", tmp_path / "a")):
+        code, found = answered(capsys, "bisect", *pair, "--tokens", "1,2,3,7")
+        if expected is not None:
+            culprit = found["culprit"]
+            assert (code, culprit["layer"], culprit["stage"], culprit["cause"]) == (1, *expected)
+        elif name == EMBEDDING:
+            assert (code, found["verdict"]) == (0, "numerics_only")
+        else:  # of what reads the product no token is left
+            assert (code, found["verdict"]) == (2, "undecided")
+            assert found["cells_checked"] < found["cells_expected"]

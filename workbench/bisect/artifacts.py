@@ -7,8 +7,10 @@ not; configuration is judged by its effect in float64. What is left over is a mi
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.forward import At, Model, activation_codes, forward, inputs_of
 from kernels.paths import Array, F32Path
@@ -17,7 +19,7 @@ from workbench.bisect.announced import Progress
 from workbench.bisect.comparable import require_same_sizes
 from workbench.bisect.customs import Customs, tensors_of
 from workbench.bisect.floor import predicted_error, storage_error
-from workbench.bisect.substitution import Factors, difference, relative, share
+from workbench.bisect.substitution import Factors, difference, norm, relative, share
 from workbench.bisect.suspects import Suspects
 from workbench.bisect.verdict import Bisection, Culprit, Decomposition, Verdict
 from workbench.flips import Flips, flips
@@ -44,11 +46,26 @@ class Cell:
     y_a: Array
     y_b: Array
 
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Tokens of which both sides' inputs are numbers: what the others show is inherited."""
+        known = np.ones(len(self.tokens), dtype=bool)
+        for x in (*self.inputs_a.values(), *self.inputs_b.values()):
+            known &= np.isfinite(x).all(axis=1)
+        if self.site.stage != "attention":
+            return known
+        causal = self.a.config.causal and self.b.config.causal
+        return np.logical_and.accumulate(known) if causal else np.full_like(known, known.all())
+
     def run(self, factors: Factors, inputs: Mapping[str, Array] | None = None) -> Array:
         """The stage on A's input (or another) with the given factors; a stage it does not have passes on its input."""
         inputs = self.inputs_a if inputs is None else inputs
         result = factors.run(self.site.stage, self.site.layer, self.tokens, inputs)
         return result if result is not None else np.asarray(inputs["qkv_matmul"])
+
+    def inputs_of_both(self) -> dict[str, Array]:
+        """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
+        return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
 
 
 def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progress = lambda *_: None) -> Bisection:
@@ -61,14 +78,20 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
     customs = Customs(a.model, b.model)
     suspects = Suspects(customs, a.model, b.model)
     checked: list[Decomposition] = []
+    differ, lost = False, list[Site]()
     cells = len(cells_of(a.model, b.model))
     for cell in walk(a, b, tokens):
         progress(len(checked), cells, str(cell.site))
         decomposition = decompose(cell, a, b, customs)
-        checked.append(decomposition)
-        culprit = suspects.culprit(cell.site, cell.a, cell.b, cell.run, cell.inputs_a, tokens)
+        inputs = cell.inputs_of_both()
+        culprit = suspects.culprit(cell.site, cell.a, cell.b, partial(cell.run, inputs=inputs), inputs, tokens)
         if culprit is None and decomposition.beyond_floor:
             culprit = unexplained(cell, decomposition, customs)
+        if culprit is None and not cell.judged.any():
+            lost.append(cell.site)
+        else:
+            checked.append(decomposition)
+        differ |= decomposition.observed != 0
         if culprit is not None:
             culprit = replace(culprit, shares=_shares(cell))
             others, notes = suspects.others(culprit, progress), (*suspects.notes, *suspects.lost_on_both())
@@ -77,10 +100,12 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
     if (unused := suspects.unused()) is not None:
         others, notes = suspects.others(unused, progress), (*suspects.notes, *suspects.lost_on_both())
         return Bisection("divergent", None, unused, others, None, tuple(checked), notes, cells)
-    differ = any(cell.observed != 0 for cell in checked)
     verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
     floor = max((cell.floor for cell in checked), default=None)
     notes = (*suspects.lost_on_both(), *suspects.notes, *suspects.unseen())
+    if differ and lost:
+        words = f"{len(lost)} of {cells} cells, the first is {lost[0]}, read no token that is all numbers on both sides"
+        verdict, notes = "undecided", (f"{words}; what is wrong there does not show", *notes)
     return Bisection(verdict if differ else "alike", None, None, (), floor, tuple(checked), notes, cells)
 
 
@@ -136,8 +161,9 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
         actual = float(np.linalg.norm(difference(y, exact[name])))
         errors[name] = (expected, actual / expected if expected else 0.0)
     stored = storage_error(cell.site, cell.a.exact(), cell.inputs_a, cell.tokens, customs)
-    norm = float(np.linalg.norm(cell.y_b.astype(np.float64)))
-    observed, local = difference(cell.y_b, cell.y_a), difference(crossed, cell.y_a)
+    size = norm(cell.y_b)
+    observed = difference(cell.y_b, cell.y_a)
+    local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)
     inherited = difference(cell.y_b, crossed)
     floor = float(np.linalg.norm([errors["a"][0], errors["b"][0], stored]))
     return Decomposition(
@@ -145,7 +171,7 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
         observed=relative(observed, cell.y_b),
         local=relative(local, cell.y_b),
         inherited=relative(inherited, cell.y_b),
-        floor=floor / norm if norm else 0.0,
+        floor=floor / size if size else 0.0,
         a_off=errors["a"][1],
         b_off=errors["b"][1],
         flipped=_flipped(cell, a, b),

@@ -8,7 +8,7 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.paths import Array
 from kernels.stages import Site
-from workbench.bisect.substitution import Factors, relative
+from workbench.bisect.substitution import Factors, difference, relative
 from workbench.bisect.verdict import Culprit
 
 # An effect in float64 below this share of the output flips at most a few last bits of float32.
@@ -45,7 +45,8 @@ def _numbers(value: object) -> np.ndarray:
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     if one.dtype.kind not in "if":
         return np.asarray(one == other)
-    return np.asarray(np.abs(one - other) <= _FLOAT32 * np.abs(one))
+    largest = np.maximum(np.abs(one), np.abs(other))
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= _FLOAT32 * largest))
 
 
 def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:
@@ -54,10 +55,23 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
     run : the stage on A's input with given factors. base : what A's own give in float64.
     """
     fields = list(differing_fields(a.config, b.config))
-    if not fields or _effect(run, a, base, fields, b.config) <= _VISIBLE:
+    if not fields:
         return None
-    effects = sorted(((_effect(run, a, base, unit, b.config), unit) for unit in units(fields)), reverse=True)
-    visible = [(effect, _CAUSE_OF_FIELD[unit[0]]) for effect, unit in effects if effect > _VISIBLE]
+
+    def output(config: ModelConfig) -> Array:
+        return run(replace(a.exact(), config=config))
+
+    of_b = output(_with(a.config, fields, b.config))
+    if _moved(of_b, base) <= _VISIBLE:
+        return None
+
+    def effect(unit: list[str]) -> float:
+        """What exchanging some fields changes, in A's settings and in B's: which of two does more depends on that."""
+        changes = (output(_with(a.config, unit, b.config)), base), (output(_with(b.config, unit, a.config)), of_b)
+        return sum(_moved(*change) for change in changes)
+
+    effects = sorted(((effect(unit), unit) for unit in units(fields)), reverse=True)
+    visible = [(size, _CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]
     words = ", ".join(setting_words(a.config, b.config, name) for name in effects[0][1])
     runner_up = {"cause": visible[1][1], "effect": visible[1][0]} if len(visible) > 1 else None
     return Culprit(site, "config", _CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
@@ -81,8 +95,12 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
     return f"{name} is {one} in A and {other} in B"
 
 
-def _effect(run: Callable[[Factors], Array], a: Factors, base: Array, fields: list[str], other: ModelConfig) -> float:
-    """Relative change of the stage's exact output with some fields of the other side."""
-    changed = replace(a.config, **{name: getattr(other, name) for name in fields})
-    effect = relative(run(replace(a.exact(), config=changed)) - base, base)
-    return float("inf") if effect is None else effect
+def _with(config: ModelConfig, fields: list[str], other: ModelConfig) -> ModelConfig:
+    """The settings with some fields of the other side."""
+    return replace(config, **{name: getattr(other, name) for name in fields})
+
+
+def _moved(output: Array, base: Array) -> float:
+    """Relative change of an exact output; infinite where the base is zero, or where only one of the two is finite."""
+    effect = relative(difference(output, base), base)
+    return effect if effect is not None and np.isfinite(effect) else float("inf")

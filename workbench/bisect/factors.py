@@ -45,8 +45,10 @@ def _fitted_factors(q: Question, region: Region) -> tuple[float, ...]:
     mask = np.broadcast_to(region.of(rows), (len(rows), q.wrong.shape[-1]))
     right, wrong = q.a(rows), q.b(rows)
     a, b = (stored.values[mask].astype(np.float64) for stored in (right, wrong))
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
     aa, ab, bb = float(a @ a), float(a @ b), float(b @ b)
-    if not (aa and ab and np.isfinite(aa + bb)):
+    if not (aa and ab):
         return ()
     slopes = ab / aa, bb / ab
     return slopes if _coarse(right) <= _coarse(wrong) else slopes[::-1]

@@ -19,7 +19,7 @@ from kernels.paths import Array
 from kernels.stages import Site
 from kernels.weight import Weight
 from workbench.bisect.customs import Customs, tensors_of
-from workbench.bisect.substitution import Factors
+from workbench.bisect.substitution import Factors, norm, numbers
 from workbench.stage_tensors import stage_tensors
 
 _UNIT = 2.0**-24
@@ -42,11 +42,11 @@ def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Arr
 
     rounded : whether activations are rounded before a matmul on one side only; two runs of one path round alike.
     """
-    norm = float(np.linalg.norm(output.astype(np.float64)))
+    size = norm(output)
     if at.path.dtype == np.float64:
-        return norm * 2.0**-50
-    terms = sum(float(np.linalg.norm(x.astype(np.float64))) for x in inputs.values()) if stage in _CANCELLING else 0.0
-    error = _UNIT * (_PER_OUTPUT * norm + _PER_TERM * terms)
+        return size * 2.0**-50
+    terms = sum(map(norm, inputs.values())) if stage in _CANCELLING else 0.0
+    error = _UNIT * (_PER_OUTPUT * size + _PER_TERM * terms)
     if stage in _ROTATED:
         error = math.hypot(error, _UNIT * _PER_ANGLE * _turned(at, output))
     if stage not in MATMUL_INPUT or not rounded:
@@ -57,7 +57,7 @@ def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Arr
         weight = at.model.weight(name)
         lost = rounding_of(at, weight, x)
         if lost is not None:
-            energy += float(np.square(matmul_f64(lost, weight)).sum())
+            energy += norm(matmul_f64(lost, weight)) ** 2
     return float(energy**0.5)
 
 
@@ -68,7 +68,7 @@ def _turned(at: At, output: Array) -> float:
     """
     angles = ops.rope_angles_f64(at.positions(), at.config)
     squares = np.square(np.where(angles == np.round(angles), 0, angles)).mean(axis=1)
-    return float(np.sqrt(np.square(output, dtype=np.float64).sum(axis=1) @ squares))
+    return float(np.sqrt(np.square(numbers(output)).sum(axis=1) @ squares))
 
 
 def storage_error(
@@ -89,15 +89,13 @@ def storage_error(
         if site.stage == "embedding":
             energy += float(judged.check.cost_of_rows[list(tokens)].sum())
         elif site.stage in MATMUL_INPUT and not name.endswith(".bias"):
-            energy += float(
-                np.square(inputs[MATMUL_INPUT[site.stage]], dtype=np.float64).sum(axis=0) @ judged.check.cost
-            )
+            energy += float(np.square(numbers(inputs[MATMUL_INPUT[site.stage]])).sum(axis=0) @ judged.check.cost)
         elif name.endswith(".bias"):
             energy += len(tokens) * float(judged.check.cost.sum())
         else:
             x = next(iter(inputs.values())).astype(np.float64)
             plain = ops.rms_norm(x, np.ones(x.shape[1]), exact.config.rms_norm_eps)
-            energy += float(np.square(plain).sum(axis=0) @ judged.check.cost)
+            energy += float(np.square(numbers(plain)).sum(axis=0) @ judged.check.cost)
     return float(energy**0.5)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.bisect.steps import Stored
+from workbench.bisect.substitution import numbers
 from workbench.bisect.weight_check import BLOCK, row_chunks
 from workbench.bisect.weight_question import Prediction, Question, Rows, spread
 
@@ -42,6 +43,7 @@ def low_rank(q: Question) -> Iterator[Prediction]:
         """The errors of both formats reach every element through the directions that were fitted to them."""
         before = q.a(chosen)
         values = (before.values + (left[chosen] * sizes) @ right).astype(np.float32)
+        values = np.where(np.isfinite(before.values), values, before.values)
         fitted = SIGMAS * error * np.sqrt(np.square(left[chosen]).sum(axis=1)[:, None] + across)
         rounded = np.spacing(np.maximum(np.abs(before.values), np.abs(values)))
         width = before.width + fitted.astype(np.float32) + rounded
@@ -67,7 +69,8 @@ def _directions(q: Question, most: int) -> tuple[Matrix, Matrix, Matrix]:
 
 
 def _difference(q: Question, rows: Rows) -> Matrix:
-    return np.asarray(q.b(rows).values.astype(np.float64) - q.a(rows).values)
+    """B - A in float64, 0 where both sides hold the same NaN or infinity."""
+    return numbers(q.b(rows).values.astype(np.float64) - q.a(rows).values)
 
 
 def _differences(q: Question) -> Iterator[tuple[slice, Matrix]]:

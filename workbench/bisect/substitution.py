@@ -57,15 +57,28 @@ class Factors:
 
 
 def difference(found: Array, other: Array) -> Array:
-    """found - other in float64; 0 where both are the same, NaN and infinity included."""
-    same = (found == other) | (np.isnan(found) & np.isnan(other))
+    """found - other in float64; 0 where neither is a number: what both have lost differs in nothing."""
+    lost = ~np.isfinite(found) & ~np.isfinite(other)
     with np.errstate(invalid="ignore"):
-        return np.where(same, 0.0, np.subtract(found, other, dtype=np.float64))
+        return np.where(lost, 0.0, np.subtract(found, other, dtype=np.float64))
+
+
+def numbers(values: Array) -> Array:
+    """The values in float64, 0 where they are NaN or infinite."""
+    return np.where(np.isfinite(values), values, 0.0).astype(np.float64, copy=False)
+
+
+def norm(values: Array) -> float:
+    """‖values‖ in float64 over those that are numbers."""
+    return float(np.linalg.norm(numbers(values)))
 
 
 def relative(difference: Array, reference: Array) -> float | None:
-    """‖difference‖ / ‖reference‖ in float64, or None if the reference is zero and the difference is not."""
-    top, bottom = (float(np.linalg.norm(x.astype(np.float64))) for x in (difference, reference))
+    """‖difference‖ / ‖reference‖ in float64, or None if the reference is zero and the difference is not.
+
+    A difference that is not finite makes the ratio so; of the reference, what is a number counts.
+    """
+    top, bottom = float(np.linalg.norm(difference.astype(np.float64))), norm(reference)
     if top == 0:
         return 0.0
     return top / bottom if bottom else None

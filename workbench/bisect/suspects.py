@@ -20,7 +20,7 @@ from workbench.bisect.config_causes import config_cause, differing_fields, setti
 from workbench.bisect.customs import Customs, Judged, has, stored_name, tensors_of
 from workbench.bisect.floor import MATMUL_INPUT
 from workbench.bisect.one_source import not_one_source
-from workbench.bisect.substitution import Factors
+from workbench.bisect.substitution import Factors, difference, norm
 from workbench.bisect.verdict import Culprit, Factor
 from workbench.bisect.weight_causes import weight_causes
 from workbench.nonfinite import nonfinite, overflow_words
@@ -49,7 +49,7 @@ class Suspects:
         base = run(a.exact())
         missing = missing_biases(site, self._a, self._b)
         if missing:
-            change = run(replace(a.exact(), weights=b.weights)) - base
+            change = difference(run(replace(a.exact(), weights=b.weights)), base)
             if self._shows(change, base):
                 return _bias_culprit(site, missing, self._a, self._b)
             self.notes.append(f"only one side has {missing[0]}, which changes nothing for these tokens")
@@ -100,12 +100,13 @@ class Suspects:
             return True
         x = inputs[MATMUL_INPUT[site.stage]].astype(np.float64)
         rows = np.flatnonzero(affected.any(axis=1))[:4096]
-        change = _values(self._b, judged.name, rows) - _values(self._a, judged.name, rows)
+        a, b = (_values(model, judged.name, rows) for model in (self._a, self._b))
+        change = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
         mask = np.repeat(affected[rows], -(-change.shape[1] // affected.shape[1]), axis=1)[:, : change.shape[1]]
         return self._shows(x @ np.where(mask, change, 0).T, base)
 
     def _shows(self, change: Array, base: Array) -> bool:
-        moved, size = (float(np.linalg.norm(x)) for x in (change, base))
+        moved, size = float(np.linalg.norm(change)), norm(base)
         return not (moved <= _VISIBLE * size and np.isfinite(moved))  # what is not finite shows
 
     def others(self, first: Culprit, progress: Progress = lambda *_: None) -> tuple[Culprit, ...]:
