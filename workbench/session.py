@@ -181,12 +181,15 @@ def _json(record: Mapping[str, Any]) -> str:
 
 
 def _relative(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write the paths of files inside of the session folder relative to it, so that the folder can be moved."""
     for side in ("a", "b"):
-        path = Path(record[side]["path"])
-        if path.is_relative_to(folder):
-            record[side]["path"] = path.relative_to(folder).as_posix()
+        record[side]["path"] = relative_to(folder, record[side]["path"])
     return record
+
+
+def relative_to(folder: Path, name: str | Path) -> str:
+    """Return a path relative to the session folder it lies in, so that the folder can be moved; others as given."""
+    path = Path(name)
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(name)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The answer of a bisection as text and as JSON."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from store.artifact import Artifact
@@ -86,13 +87,13 @@ def _finite(value: Any) -> Any:  # noqa: ANN401
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def answer_text(answer: Answer, detail: Detail | None) -> str:
-    """The answer for a reader: verdict first, then what it rests on."""
+def answer_text(answer: Answer, detail: Detail | None, name_of: Callable[[Path], str] = str) -> str:
+    """The answer for a reader: verdict first, then what it rests on. name_of : what the file of a side is called."""
     pair, found = answer.pair, answer.bisection
     lines = [_verdict(answer), ""]
     for name, source, path in (("A", pair.a, answer.paths[0]), ("B", pair.b, answer.paths[1])):
         kind = source.format if isinstance(source, Artifact) else f"{printable(source.engine, 40)} trace"
-        lines.append(_row(name, f"{printable(str(source.path))} ({kind}" + (f", path {path})" if path else ")")))
+        lines.append(_row(name, f"{printable(name_of(source.path))} ({kind}" + (f", path {path})" if path else ")")))
     if pair.tokens is not None:
         prompt = "" if pair.tokens.prompt is None else f"  ({printable(pair.tokens.prompt)!r})"
         lines.append(_row("tokens", printable(",".join(map(str, pair.tokens.ids)), 4000) + prompt))

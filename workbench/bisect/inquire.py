@@ -1,6 +1,7 @@
 """Answering an inquiry about a session's pair: the work behind the keys of the screen."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from kernels.compiler import compile_all
@@ -16,7 +17,7 @@ from workbench.bisect.question import Answer, Pair, bisect_pair, model_sides, op
 from workbench.bisect.views import once_run, views
 from workbench.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
 from workbench.metrics import format_value
-from workbench.session import Session
+from workbench.session import Session, relative_to
 from workbench.stage_tensors import stage_tensors
 
 Emit = Callable[[InquiryEvent], None]
@@ -56,10 +57,12 @@ def pair_of(session: Session) -> Pair:
 def bisect_session(session: Session, pair: Pair, progress: Progress) -> tuple[Answer, str]:
     """Find the first wrong cell of a session's pair and keep the verdict in its log; returns it, and it in words."""
     found = bisect_pair(pair, progress)
-    text = answer_text(found, None)
+    name_of = partial(relative_to, session.folder)
+    text = answer_text(found, None, name_of)
     record = answer_json(found, None, progress)
     del record["cells"]  # long, and the screen asks for the cells of the whole pair
     for side, source in (("a", pair.a), ("b", pair.b)):
+        record[side]["path"] = name_of(source.path)
         if isinstance(source, ForeignTrace) and source.run is not None:
             record[side]["created"] = source.run.created
     session.log(BISECTED, **record, text=text)
