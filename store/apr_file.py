@@ -80,18 +80,8 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += TABLES["apr"][architecture].check(fields, architecture)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    return Artifact(
-        path=found.path,
-        format=found.format,
-        config=config,
-        unused=unused,
-        tensors=tensors,
-        sources=found.sources,
-        problems=(*found.problems, *problems, *doubts),
-        metadata=found.metadata,
-        interleaved=interleaved_tensors(tensors, heads, kv_heads) if interleaved else {},
-        vocabulary=found.vocabulary,
-    )
+    interleaving = interleaved_tensors(tensors, heads, kv_heads) if interleaved else None
+    return Artifact.of(found, config, tensors, unused, (*problems, *doubts), interleaving)
 
 
 def _read_header(file: ModelFile) -> Header:

@@ -1,5 +1,6 @@
 """A model that can be run, whatever its format, seen in canonical terms."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,30 @@ class Artifact(StoredModel):
 
     config: ModelConfig
     unused: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        found: StoredModel,
+        config: ModelConfig,
+        tensors: dict[str, TensorInfo],
+        unused: tuple[str, ...],
+        problems: Iterable[str],
+        interleaved: Mapping[str, int] | None = None,
+    ) -> "Artifact":
+        """Make of a stored model one that can be run; `problems` join those of its files."""
+        return cls(
+            path=found.path,
+            format=found.format,
+            config=config,
+            unused=unused,
+            tensors=tensors,
+            sources=found.sources,
+            problems=(*found.problems, *problems),
+            metadata=found.metadata,
+            interleaved=interleaved or {},
+            vocabulary=found.vocabulary,
+        )
 
     @property
     def tied(self) -> bool:

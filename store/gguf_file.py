@@ -59,18 +59,8 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
         file.shown, Fields(file.shown, metadata, f"{architecture}."), found.tensors, config
     )
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    return Artifact(
-        path=found.path,
-        format=found.format,
-        config=config,
-        unused=unused,
-        tensors=tensors,
-        sources=found.sources,
-        problems=(*found.problems, *problems),
-        metadata=metadata,
-        interleaved=interleaved_tensors(tensors, heads, kv_heads) if architecture == "llama" else {},
-        vocabulary=found.vocabulary,
-    )
+    interleaving = interleaved_tensors(tensors, heads, kv_heads) if architecture == "llama" else None
+    return Artifact.of(found, config, tensors, unused, problems, interleaving)
 
 
 def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:

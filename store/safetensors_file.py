@@ -60,17 +60,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     problems = [*odd_fields, *odd_settings, *dropped, *problems]
     if settings is not found.metadata:
         problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
-    return Artifact(
-        path=found.path,
-        format=found.format,
-        config=config,
-        unused=unused,
-        tensors=tensors,
-        sources=found.sources,
-        problems=(*found.problems, *problems),
-        metadata=found.metadata,
-        vocabulary=found.vocabulary,
-    )
+    return Artifact.of(found, config, tensors, unused, problems)
 
 
 def _take_settings(found: StoredModel, folder: Path) -> None:
