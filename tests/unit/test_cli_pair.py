@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from kernels.stages import Site
-from store.trace import open_trace
+from store.traces.hdf5 import open_trace
 from tests.artifacts import tiny_gguf, write_gguf
 from tests.memory_model import random_model
 from workbench.__main__ import run
 from workbench.demo import MODEL, PROMPT, make_copy
-from workbench.session import Session
+from workbench.lab.shelf import shelf_of
+from workbench.session.session import Session
 
 TOKENS = "482,803,10,67,14,310,307"
 SCHEMA = json.loads((files("workbench") / "schemas" / "compare.schema.json").read_text())
@@ -225,8 +226,8 @@ def test_the_worked_example_opens_on_a_clean_checkout_and_its_figures_are_true(t
     kept = Path(__file__).parents[2] / "sessions" / "tiny-qwen2-permuted-rope"
     shutil.copytree(kept, tmp_path / "example", ignore=shutil.ignore_patterns("*.gguf", "*.apr", "*.h5"))
     session = Session.open(tmp_path / "example")
-    assert session.problems() == []
-    evidence = session.hypotheses()[0].evidence
+    assert shelf_of(session).problems == []
+    evidence = shelf_of(session).hypotheses[0].evidence
     record, _ = called(["open", tmp_path / "example"], capsys, 1)
     cell = next(cell for cell in record["cells"] if (cell["layer"], cell["stage"]) == (3, "qkv_matmul"))
     assert cell["rel_rms"] == pytest.approx(evidence["rel_rms"], rel=1e-4)

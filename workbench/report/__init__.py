@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from store.files import write_atomically
 from store.outputs import OutputError, require_writable
 from store.text import printable
-from workbench.session_files import FINDINGS, FINDINGS_PICTURE, OWN_FILES, SPEC_FILE
+from store.whole_files import write_atomically
+from workbench.session.files import FINDINGS, FINDINGS_PICTURE, OWN_FILES, SPEC_FILE
 
 if TYPE_CHECKING:
-    from workbench.conclusion import Conclusion
+    from workbench.jobs.conclusion import Conclusion
     from workbench.report.investigation import Progress
-    from workbench.session import Session
+    from workbench.session.session import Session
 
 
 def _silent(_done: int, _total: int, _text: str) -> None:
@@ -34,7 +34,7 @@ def export(
     be written (see store.outputs). Each file is replaced as a whole; files other than the session's own only if
     `force`.
     """
-    from workbench.conclusion import Conclusion
+    from workbench.jobs.conclusion import Conclusion
     from workbench.report.findings import facts
     from workbench.report.investigation import investigate
     from workbench.report.map_svg import map_svg
