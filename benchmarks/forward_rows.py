@@ -10,7 +10,8 @@ from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import TINYLLAMA, shortened
 from kernels.config import ModelConfig
 from kernels.forward import forward
-from kernels.paths import Array, numeric_path
+from kernels.graph import Array
+from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
 

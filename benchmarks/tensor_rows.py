@@ -13,7 +13,7 @@ from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import QWEN_3B, QWEN_7B, shortened
 from kernels.config import ModelConfig
 from kernels.formats.dequantize import dequantize_rows
-from kernels.stages import LAYER_STAGES, Site
+from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, row_bytes
 from store.open import open_artifact
 from tests.random_weights import random_rows
@@ -96,7 +96,7 @@ def layer_tensors(config: ModelConfig, count: int, seed: int) -> Iterator[tuple[
     wide = {"qkv_matmul": qkv, "qkv_bias": qkv, "q_post_rope": config.q_size, "k_post_rope": config.kv_size}
     wide |= {"attention": config.q_size}
     wide |= dict.fromkeys(("ffn_gate", "ffn_up", "ffn_silu", "ffn_swigl"), config.intermediate_size)
-    for stage in LAYER_STAGES:
+    for stage in SPINE:
         yield stage, rng.standard_normal((count, wide.get(stage, hidden)), np.float32)
 
 

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-ARCHITECTURES: tuple[str, ...] = ("llama", "qwen2")
-
 RopeType = Literal["neox", "norm"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Hyper-parameters of a llama or qwen2 decoder.
+    """Hyper-parameters of a decoder.
 
     rope_type
         Which channels of a head rotate together *in the canonical row order* (Hugging Face's): "neox" pairs

@@ -9,7 +9,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.config import ModelConfig
+from kernels.kinds.attention import Attention
+from kernels.kinds.rotate import Rotation
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import lent
 from kernels.machine.parallel import by_token, over_rows
@@ -115,36 +116,36 @@ def _cos_sin(angles: NDArray[np.float64], cos: NDArray[np.float64], sin: NDArray
             cos[t, i], sin[t, i] = np.cos(angles[t, i]), np.sin(angles[t, i])
 
 
-def rope_angles_f64(positions: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float64]:
+def rope_angles_f64(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float64]:
     """Rotation angles (tokens, head_dim/2) in radians: position / theta^(2i/head_dim) / factor."""
-    exponents = np.arange(0, config.head_dim, 2) / config.head_dim
-    frequencies = _powers(np.float64(config.rope_theta), -exponents) / _factors(config)
+    exponents = np.arange(0, rotation.head_dim, 2) / rotation.head_dim
+    frequencies = _powers(np.float64(rotation.theta), -exponents) / _factors(rotation)
     return positions[:, None] * frequencies
 
 
-def rope_angles_f32(positions: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float32]:
+def rope_angles_f32(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float32]:
     """The same in float32 throughout, as transformers and APR compute their tables."""
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    powers = _powers(np.float32(config.rope_theta), exponents)
-    frequencies: NDArray[Any] = np.float32(1) / powers / _factors(config).astype(np.float32)
+    exponents = np.arange(0, rotation.head_dim, 2, dtype=np.float32) / np.float32(rotation.head_dim)
+    powers = _powers(np.float32(rotation.theta), exponents)
+    frequencies: NDArray[Any] = np.float32(1) / powers / _factors(rotation).astype(np.float32)
     angles: NDArray[np.float32] = positions[:, None].astype(np.float32) * frequencies
     return angles
 
 
-def rope_angles_ggml(positions: NDArray[np.int64], config: ModelConfig) -> NDArray[np.float32]:
+def rope_angles_ggml(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float32]:
     """The same as llama.cpp computes it: the angle is multiplied by theta^(-2/head_dim) again and again in float32.
 
     The error grows with position and channel (ggml-cpu/ops.cpp `ggml_rope_cache_init`).
     """
-    step = np.float32(float(np.float32(config.rope_theta)) ** float(np.float32(-2.0 / config.head_dim)))
-    factors = np.full((len(positions), config.head_dim // 2), step)
+    step = np.float32(float(np.float32(rotation.theta)) ** float(np.float32(-2.0 / rotation.head_dim)))
+    factors = np.full((len(positions), rotation.head_dim // 2), step)
     factors[:, 0] = positions
     angles = np.multiply.accumulate(factors, axis=1)
-    return cast("NDArray[np.float32]", angles / _factors(config).astype(np.float32))
+    return cast("NDArray[np.float32]", angles / _factors(rotation).astype(np.float32))
 
 
-def _factors(config: ModelConfig) -> NDArray[np.float64]:
-    factors = config.rope_factors or (1.0,) * (config.head_dim // 2)
+def _factors(rotation: Rotation) -> NDArray[np.float64]:
+    factors = rotation.factors or (1.0,) * (rotation.head_dim // 2)
     return np.array(factors, dtype=np.float64)
 
 
@@ -188,28 +189,28 @@ def _rotate(
                 _turn(token, at, _TWO, _ONE, c, s, turned, to)
 
 
-def rotate(x: NDArray[Real], angles: NDArray[Real], config: ModelConfig, columns: slice = slice(None)) -> NDArray[Real]:
+def rotate(x: NDArray[Real], angles: NDArray[Real], rotation: Rotation, columns: slice = slice(None)) -> NDArray[Real]:
     """Rotary embedding of q or k: angles (tokens, head_dim/2), x (tokens, channels) with heads in these columns.
 
     Returns (tokens, columns).
     """
     start, stop, _ = columns.indices(x.shape[1])
-    factor = x.dtype.type(config.rope_attention_factor)
+    factor = x.dtype.type(rotation.magnitude)
     wide = angles.astype(np.float64)
     tables = np.empty_like(wide), np.empty_like(wide)
     _cos_sin(wide, *tables)
     cos, sin = (table.astype(x.dtype) * factor for table in tables)
-    neox = config.rope_type == "neox"
+    neox = rotation.pairs == "neox"
     out = lent((len(x), stop - start), x.dtype.type)
     by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], neox, out[t]), out.shape)
     return out
 
 
 @kernel(
-    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, boolean, float32[:, ::1], int64, "
-    "int64)",
-    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, boolean, float64[:, ::1], int64, "
-    "int64)",
+    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, boolean, int64, float32[:, ::1], "
+    "int64, int64)",
+    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, boolean, int64, float64[:, ::1], "
+    "int64, int64)",
 )
 def _attention(
     q: NDArray[Real],
@@ -219,6 +220,7 @@ def _attention(
     group: int,
     scale: Real,
     causal: bool,
+    window: int,
     out: NDArray[Real],
     start: int,
     stop: int,
@@ -235,37 +237,35 @@ def _attention(
         for first in range(shared * group * head_dim, (shared + 1) * group * head_dim, head_dim):
             for t in range(tokens):
                 seen = t + 1 if causal else tokens
+                unseen = max(t + 1 - window, 0)
                 weighted_sum(head_dim, q, t * q.shape[1] + first, keys, (seen - 1) // LANES + 1, room, p)
                 largest = q.dtype.type(-np.inf)
-                for s in range(seen):
+                p[:unseen] = 0
+                for s in range(unseen, seen):
                     p[s] *= scale
                     largest = max(largest, p[s])
                 total = 0.0
-                for s in range(seen):
+                for s in range(unseen, seen):
                     p[s] = np.exp(p[s] - largest)
                     total += p[s]
                 share = q.dtype.type(1.0 / total)
-                for s in range(seen):
+                for s in range(unseen, seen):
                     p[s] *= share
                 weighted_sum(seen, p, 0, values, vectors, vectors * LANES, mixed)
                 for i in range(head_dim):
                     out[t, first + i] = mixed[i]
 
 
-def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], config: ModelConfig) -> NDArray[Real]:
-    """Grouped-query attention before the output projection, causal unless the model says otherwise.
+def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attention) -> NDArray[Real]:
+    """Grouped-query attention before the output projection.
 
-    q (tokens, heads * head_dim); k, v (tokens, key_value_heads * head_dim); returns the shape and dtype of q.
-    softmax(q k^T / sqrt(head_dim)) v with the maximum subtracted and the denominator summed in float64.
+    q (tokens, heads * head_dim); k, v (tokens, kv_heads * head_dim); returns the shape and dtype of q.
+    softmax(q k^T scale) v with the maximum subtracted and the denominator summed in float64.
     """
     out = lent(q.shape, q.dtype.type)
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
-    group = config.num_attention_heads // config.num_key_value_heads
-    scale = q.dtype.type(config.head_dim**-0.5)
-    over_rows(
-        lambda a, b: _attention(q, k, v, config.head_dim, group, scale, config.causal, out, a, b),
-        config.num_key_value_heads,
-    )
+    group, scale, window = how.heads // how.kv_heads, q.dtype.type(how.scale), how.window or len(q)
+    over_rows(lambda a, b: _attention(q, k, v, how.head_dim, group, scale, how.causal, window, out, a, b), how.kv_heads)
     return out
 
 

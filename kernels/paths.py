@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import ops
-from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize, dequantize_rows
+from kernels.formats.dequantize import dequantize, dequantize_rows, row_norms
+from kernels.graph import Array, Values
+from kernels.kinds.attention import Attention
+from kernels.kinds.rotate import Rotation
 from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f32, matmul_f64
 from kernels.weight import Weight
-
-Array = NDArray[Any]
 
 
 class F32Path:
@@ -51,6 +51,22 @@ class F32Path:
         """X @ W.T for each weight, side by side: (tokens, all outs)."""
         return matmul_f32(x, *weights)
 
+    def exact_matmul(self, x: Array, *weights: Weight) -> Values:
+        """The same in float64 without rounding x, whatever the path."""
+        return matmul_f64(np.ascontiguousarray(x, dtype=np.float64), *weights)
+
+    def row_norms(self, weight: Weight) -> Values:
+        """Euclidean norm of every row of a weight, float64 (rows,)."""
+        return row_norms(weight)
+
+    def lost(self, x: Array, weight: Weight) -> Values | None:
+        """What `matmul` with this weight takes away from activations x, float64 (tokens, in); None if nothing."""
+        codes = self.round_activations(x, weight)
+        if codes is not None:
+            return np.asarray(x - codes.values())
+        kept = self.kept_activations(x, weight)
+        return None if kept is x else x.astype(np.float64) - kept
+
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:  # noqa: ARG002 - floats by default
         """The 8-bit codes of x that `matmul` with this weight works on, or None where it keeps floats."""
         return None
@@ -59,13 +75,21 @@ class F32Path:
         """The float activations that `matmul` multiplies where it makes no codes; x itself if nothing is rounded."""
         return x
 
-    def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
+    def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
         """Rotation angles (tokens, head_dim/2)."""
-        return ops.rope_angles_f32(positions, config)
+        return ops.rope_angles_f32(positions, rotation)
 
-    def attention(self, q: Array, k: Array, v: Array, config: ModelConfig) -> Array:
+    def rotate(self, x: Array, positions: NDArray[np.int64], rotation: Rotation, columns: slice) -> Array:
+        """Heads in some columns of x (tokens, channels), turned by the tokens' positions."""
+        return ops.rotate(x, self.rope_angles(positions, rotation), rotation, columns)
+
+    def attention(self, q: Array, k: Array, v: Array, how: Attention) -> Array:
         """Grouped-query attention, before the output projection."""
-        return ops.attention(q, k, v, config)
+        return ops.attention(q, k, v, how)
+
+    def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
+        """function(a, b) of two arrays of the same shape."""
+        return ops.elementwise(function, a, b)
 
     def silu(self, x: Array) -> Array:
         """X * sigmoid(x)."""
@@ -84,8 +108,8 @@ class F64Path(F32Path):
     def matmul(self, x: Array, *weights: Weight) -> Array:
         return matmul_f64(x, *weights)
 
-    def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
-        return ops.rope_angles_f64(positions, config)
+    def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
+        return ops.rope_angles_f64(positions, rotation)
 
 
 class GgmlPath(F32Path):
@@ -114,8 +138,8 @@ class GgmlPath(F32Path):
     def kept_activations(self, x: Array, weight: Weight) -> Array:
         return matmul_ggml.rounded_to(x, weight.type)
 
-    def rope_angles(self, positions: NDArray[np.int64], config: ModelConfig) -> Array:
-        return ops.rope_angles_ggml(positions, config)
+    def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
+        return ops.rope_angles_ggml(positions, rotation)
 
 
 class AprPath(F32Path):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.forward import At, evaluate, forward, inputs_of
+from kernels.forward import evaluate, forward
+from kernels.graph import At
+from kernels.models import Graph
 from kernels.paths import numeric_path
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from tests.memory_model import MemoryModel
 
 Stages = dict[Site, np.ndarray]
@@ -24,14 +26,12 @@ def run_changed(model: MemoryModel, tokens: tuple[int, ...], change: Change, pat
     """A run of which change(site, values, what the layer has so far) says what every stage really returns."""
     known: dict[str, np.ndarray] = {}
     found: Stages = {}
-    for site in execution_order(model.config.num_hidden_layers):
-        at = At(model, numeric_path(path), tokens, site.layer)
-        inputs = {name: np.ascontiguousarray(known[name], at.path.dtype) for name in inputs_of(site.stage)}
-        right = evaluate(site.stage, at, inputs)
-        if right is None:  # a model without biases
-            known[site.stage] = known["qkv_matmul"]
-            continue
-        found[site] = known[site.stage] = change(site, right, known)
+    for stage in Graph.of(model).stages():
+        at, site = At(model, numeric_path(path), tokens, stage), stage.site
+        inputs = {role: np.ascontiguousarray(known[name], at.path.dtype) for role, name in stage.inputs.items()}
+        found[site] = known[site.stage] = change(site, evaluate(at, inputs), known)
+        if site.stage == "qkv_matmul":
+            known["qkv_bias"] = found[site]  # of a model without biases
         if site.stage in ("embedding", "layer_output"):
             known["layer_input"] = found[site]
     return found

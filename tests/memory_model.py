@@ -6,6 +6,9 @@ import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.formats.dequantize import dequantize
+from kernels.graph import Arithmetic, At
+from kernels.models import Graph, sites
+from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 
@@ -83,3 +86,15 @@ def random_model(
     if not tied:
         matrix("lm_head.weight", vocab, hidden)
     return model
+
+
+def spine(layers: int) -> list[Site]:
+    """The sites that a model of so many layers may have, if it has none but those of llama."""
+    return sites(layers, SPINE)
+
+
+def place(model: MemoryModel, path: Arithmetic, tokens: tuple[int, ...], layer: int | None, stage: str) -> At:
+    """Where a stage of a model is evaluated."""
+    found = Graph.of(model).stage(Site(layer, stage))
+    assert found is not None
+    return At(model, path, tokens, found)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.stages import LAYER_STAGES, STAGES, Site, execution_order
+from kernels.models import all_stages, execution_order
+from kernels.stages import SPINE, Site
 from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
 
@@ -33,8 +34,8 @@ def run_record(layers: int = LAYERS, **changes) -> RunRecord:
 
 
 def stage_values(site: Site, dtype: type = np.float32, rows: int = len(TOKENS)) -> np.ndarray:
-    seed = (site.layer or 0) * 100 + STAGES.index(site.stage)
-    return np.random.default_rng(seed).standard_normal((rows, 8 + STAGES.index(site.stage))).astype(dtype)
+    seed = (site.layer or 0) * 100 + all_stages().index(site.stage)
+    return np.random.default_rng(seed).standard_normal((rows, 8 + all_stages().index(site.stage))).astype(dtype)
 
 
 class Interrupted(Exception):  # noqa: N818 - what happened, not what is wrong
@@ -54,17 +55,17 @@ def write_store(path: Path, run: RunRecord | None = None, dtype: type = np.float
             expected = stage_values(Site(resumed - 1, "post_ffn_residual"), dtype)
             assert state.dtype == dtype
             assert np.array_equal(state, expected)
-        for number, site in enumerate(execution_order(run.config.num_hidden_layers)):
+        for number, site in enumerate(execution_order(run.config)):
             done = resumed and (site.stage == "embedding" or (site.layer is not None and site.layer < resumed))
             if site.stage == MISSING or done:
                 continue
             if number == stop_at:
                 raise Interrupted
-            values = output if site.stage == LAYER_STAGES[-1] else stage_values(site, dtype)
+            values = output if site.stage == SPINE[-1] else stage_values(site, dtype)
             stored = writer.write(site, values)
             assert stored.dtype == np.float32
             output = values
-            if site.stage == LAYER_STAGES[-1]:
+            if site.stage == SPINE[-1]:
                 writer.finish_layer(site.layer)
         assert not path.exists() or path.stat().st_ino != writer.partial.stat().st_ino
         writer.finish()
@@ -72,5 +73,5 @@ def write_store(path: Path, run: RunRecord | None = None, dtype: type = np.float
 
 
 def expected_values(site: Site, dtype: type = np.float32) -> np.ndarray:
-    stored = Site(site.layer, "post_ffn_residual") if site.stage == LAYER_STAGES[-1] else site
+    stored = Site(site.layer, "post_ffn_residual") if site.stage == SPINE[-1] else site
     return stage_values(stored, dtype).astype(np.float32)

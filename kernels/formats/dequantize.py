@@ -137,3 +137,14 @@ def dequantize(weight: Weight) -> NDArray[np.float32]:
     out = np.empty((len(weight.rows), weight.shape[-1]), dtype=np.float32)
     over_rows(lambda start, stop: _dequantize_rows(int(weight.type), weight.rows, out, start, stop), len(out), least=8)
     return out.reshape(weight.shape)
+
+
+_CHUNK = 1 << 20  # values that stand dequantized in memory at once
+
+
+def row_norms(weight: Weight) -> NDArray[np.float64]:
+    """Euclidean norm of every row of a tensor, float64 (rows,)."""
+    share, columns = max(1, _CHUNK // weight.shape[-1]), weight.shape[-1]
+    parts = (weight.rows[start : start + share] for start in range(0, len(weight.rows), share))
+    values = (dequantize_rows(weight.type, np.ascontiguousarray(part), columns) for part in parts)
+    return np.concatenate([np.linalg.norm(part.astype(np.float64), axis=1) for part in values])

@@ -21,6 +21,12 @@ class Codes(NamedTuple):
     codes: NDArray[np.int8]  # (tokens, in)
     scales: NDArray[np.float32]  # (tokens, in / block)
 
+    def values(self) -> NDArray[np.float64]:
+        """The values that the codes stand for, (tokens, in)."""
+        tokens, blocks = self.scales.shape
+        values = self.codes.reshape(tokens, blocks, -1).astype(np.float64) * self.scales[:, :, None]
+        return values.reshape(self.codes.shape)
+
 
 @helper()
 def _nearest_int(x: np.float32) -> np.int32:

@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kernels.config import ARCHITECTURES, ModelConfig, RopeType
+from kernels.config import ModelConfig, RopeType
 from kernels.errors import UnsupportedModelError
+from kernels.models import ARCHITECTURES
 from store import rope
 from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError

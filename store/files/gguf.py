@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from kernels.config import ARCHITECTURES
 from kernels.errors import UnsupportedModelError
+from kernels.models import ARCHITECTURES
 from store.artifact import Artifact
 from store.files.fields import Fields
 from store.files.gguf_config import config_of

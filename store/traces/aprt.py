@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
+from kernels.models import layer_stages
+from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
@@ -116,7 +117,7 @@ def _check_header(file: ModelFile, folder_layer: int | None) -> None:
 def _site(layer: int | None, stage: str) -> Site | None:
     if stage in FIRST_STAGES + LAST_STAGES:
         return Site(None, stage)
-    known = stage in LAYER_STAGES and layer is not None and layer < MAX_LAYERS
+    known = stage in layer_stages() and layer is not None and layer < MAX_LAYERS
     return Site(layer, stage) if known else None
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
+from kernels.models import Graph
 
 _PROJECTED = ("qkv_matmul", "qkv_bias")
 ROTATED = (*_PROJECTED, "q_post_rope", "k_post_rope")
@@ -15,16 +16,8 @@ _ROUNDING = 1e-4  # relative; a rotation in float16 keeps lengths to 1e-3, in fl
 
 def stage_channels(config: ModelConfig) -> dict[str, int]:
     """Return the channels of every stage of a model."""
-    hidden, ffn = config.hidden_size, config.intermediate_size
-    return {
-        **dict.fromkeys(("embedding", "attn_norm", "attn_out", "post_attn_residual", "ffn_norm"), hidden),
-        **dict.fromkeys(("ffn_out", "post_ffn_residual", "layer_output", "final_norm"), hidden),
-        **dict.fromkeys(_PROJECTED, config.q_size + 2 * config.kv_size),
-        **dict.fromkeys(("q_post_rope", "attention"), config.q_size),
-        "k_post_rope": config.kv_size,
-        **dict.fromkeys(("ffn_gate", "ffn_up", "ffn_silu", "ffn_swigl"), ffn),
-        "lm_head": config.vocab_size,
-    }
+    graph = Graph(config)
+    return {stage.site.stage: stage.channels for stage in (*graph.first, *graph.layer(0), *graph.last)}
 
 
 def halves_from_adjacent(stage: str, channels: int, head_dim: int, kv_size: int) -> NDArray[np.intp]:

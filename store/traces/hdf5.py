@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site, execution_order
+from kernels.models import execution_order, family
+from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from store.errors import StoreError
 from store.text import printable
 from store.traces.run import RunRecord
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import h5py
 
 SCHEMA = 1
-LAYER_OUTPUT = LAYER_STAGES[-1]
+LAYER_OUTPUT = SPINE[-1]
 LAYER_STATE = "layer_output_f64"  # what the next layer continues from, where float32 would lose bits of it
 ATTRIBUTES: dict[str, str] = {
     "artifact": "artifact_path",
@@ -86,7 +87,7 @@ class Trace:
 
     def sites(self) -> list[Site]:
         """Return where this trace holds a tensor, in execution order."""
-        return [site for site in execution_order(self.run.config.num_hidden_layers) if site in self.stages]
+        return [site for site in execution_order(self.run.config) if site in self.stages]
 
     def status(self, site: Site) -> Status:
         """Return "ok", "absent" (the model has no such stage) or "unmeasured" (it was not captured)."""
@@ -200,7 +201,7 @@ class _Reader:
             done = f"{len(groups)} of {run.config.num_hidden_layers} layers"
             raise StoreError(f"The run is unfinished ({done}); trace again to complete it.")
         places: list[tuple[int | None, h5py.Group, tuple[str, ...]]] = [
-            (layer, group, LAYER_STAGES) for layer, group in enumerate(groups)
+            (layer, group, family(run.config.architecture).stages) for layer, group in enumerate(groups)
         ]
         if groups:
             places.append((None, self.file, FIRST_STAGES + LAST_STAGES if complete else FIRST_STAGES))

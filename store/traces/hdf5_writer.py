@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
+from kernels.models import family
+from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
 from store.traces.hdf5 import (
@@ -148,7 +149,7 @@ class TraceWriter:
             self._reserve(0)
             self._file.flush()
             group = self._group(layer)
-            group.attrs["absent"] = _fixed_text(self._absent(layer, LAYER_STAGES))
+            group.attrs["absent"] = _fixed_text(self._absent(layer, family(self.run.config.architecture).stages))
             group.attrs["complete"] = True
             self._file.flush()
             if self._synced is None or self._synced.done():  # else the next one takes this layer too
@@ -311,7 +312,7 @@ def write_trace(trace: Trace, path: Path) -> None:
 
         write(Site(None, stage) for stage in FIRST_STAGES)
         for layer in range(trace.run.config.num_hidden_layers):
-            write(Site(layer, stage) for stage in LAYER_STAGES)
+            write(Site(layer, stage) for stage in family(trace.run.config.architecture).stages)
             writer.finish_layer(layer)
         write(Site(None, stage) for stage in LAST_STAGES)
         writer.finish()
@@ -340,7 +341,8 @@ def _fixed_text(text: str) -> NDArray[Any]:
 def _sites(trace: Trace, layer: int) -> list[Site]:
     """Return where a trace has tensors of a layer, or of what comes before the first one, in execution order."""
     sites = [Site(None, stage) for stage in FIRST_STAGES] if layer == 0 else []
-    return [site for site in sites + [Site(layer, stage) for stage in LAYER_STAGES] if site in trace.stages]
+    sites += [Site(layer, stage) for stage in family(trace.run.config.architecture).stages]
+    return [site for site in sites if site in trace.stages]
 
 
 def _inode(handle: int) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
+from kernels.models import layer_stages
+from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
 from store.traces.arrays import FLOATS, StoredArray
@@ -107,7 +108,7 @@ class Graph:
         """Return every stage whose nodes are there; batches are joined in order, and q, k and v side by side."""
         found: dict[Site, ForeignStage] = {}
         layers = {layer for layer, _ in self.slots if layer is not None}
-        places = ((None, FIRST_STAGES + LAST_STAGES), *((layer, LAYER_STAGES) for layer in sorted(layers)))
+        places = ((None, FIRST_STAGES + LAST_STAGES), *((layer, layer_stages()) for layer in sorted(layers)))
         for layer, stages in places:
             for stage in stages:
                 made = self._stage(layer, stage)

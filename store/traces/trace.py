@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.stages import LAST_STAGES, Site, execution_order
+from kernels.models import sites
+from kernels.stages import LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
@@ -117,7 +118,7 @@ class ForeignTrace:
 
     def sites(self) -> list[Site]:
         """Return where this trace holds a tensor, in execution order."""
-        return [site for site in execution_order(self.layers) if site in self.parts]
+        return [site for site in sites(self.layers) if site in self.parts]
 
     def status(self, site: Site) -> Status:
         """Return "ok", "absent" (the model has no such stage) or "unmeasured" (the engine's value is not there)."""

@@ -9,9 +9,11 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.measures import LogitAgreement
 from kernels.metrics import profile
-from kernels.stages import LAYER_STAGES, STAGES, Site, execution_order
+from kernels.models import all_stages
+from kernels.stages import SPINE, Site
 from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
+from tests.memory_model import spine
 from workbench.capture.job import CellReady, Finished, Progress, SideReady
 from workbench.cells.cell import Cell
 from workbench.session.session import Session, SessionSpec, Side
@@ -44,7 +46,7 @@ def run_record(name: str = "a.gguf", layers: int = 4, path: str = "ggml", **chan
 
 
 def values(site: Site) -> np.ndarray:
-    seed = (site.layer or 0) * 100 + STAGES.index(site.stage)
+    seed = (site.layer or 0) * 100 + all_stages().index(site.stage)
     return np.random.default_rng(seed).normal(size=(len(TOKENS), CHANNELS)).astype(np.float32)
 
 
@@ -65,7 +67,7 @@ def cells(layers: int = 4, faulty: Site = FAULTY) -> list[Cell]:
 
 
 def errors_of(layers: int, faulty: Site) -> Iterator[tuple[Site, float]]:
-    order = execution_order(layers)
+    order = spine(layers)
     place = order.index(faulty)
     return zip(order, [0.0] * place + [2.0] + [1e-3] * (len(order) - place - 1), strict=True)
 
@@ -98,11 +100,11 @@ def write_traces(
     errors = dict(errors_of(layers, faulty))
     for side in "ab":
         with TraceWriter(session.trace_path(side), run_record(f"{side}.gguf", layers)) as writer:
-            for site in execution_order(layers):
+            for site in spine(layers):
                 scale = np.float32(1 + errors[site]) if side == "a" else np.float32(1)
                 stored = values(site) * scale
                 writer.write(site, stored[-1:] if (side, site) in last_only else stored)
-                if site.stage == LAYER_STAGES[-1]:
+                if site.stage == SPINE[-1]:
                     writer.finish_layer(site.layer)
             writer.finish()
 

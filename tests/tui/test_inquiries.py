@@ -2,7 +2,8 @@
 
 import pytest
 
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
+from tests.memory_model import spine
 from tests.tui import fakes
 from tests.tui.conftest import screen_text, until, until_filled
 from workbench.app.app import WorkbenchApp
@@ -87,7 +88,7 @@ async def test_a_verdict_is_kept_in_the_session(session):
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_views_are_streamed_and_what_is_not_known_is_no_number(session, size):
-    order = execution_order(4)
+    order = spine(4)
     app, asked, processes = app_asking(session, *map(checked, order[:40]))
     async with app.run_test(size=size) as pilot:
         screen = await until_filled(pilot)

@@ -10,10 +10,12 @@ from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.measures import summarise
 from kernels.metrics import profile
+from kernels.models import Graph
 from kernels.paths import numeric_path
-from kernels.stages import LAYER_STAGES, Site
+from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model
+from workbench.bisect.models.bisection import Cell
 from workbench.bisect.models.breakdown import SUPER_BLOCK, break_down, local_breakdown, times_median
 from workbench.bisect.models.substitution import Factors
 
@@ -38,7 +40,13 @@ def broken_down(model, stage, paths=("f32", "f32")):
     values = {site.stage: y for site, y in forward(MODEL, TOKENS, F32)}
     inputs = values | {"layer_input": values["embedding"]}
     layer = None if stage in ("embedding", "final_norm", "lm_head") else 0
-    return local_breakdown(Site(layer, stage), a, b, TOKENS, inputs), inputs
+    return local_breakdown(cell(Site(layer, stage), a, b, TOKENS, inputs)), inputs
+
+
+def cell(site, a, b, tokens, values):
+    stage = Graph(a.config).stage(site)
+    x = {role: values[name] for role, name in stage.inputs.items() if name in values}
+    return Cell(stage, a, b, tokens, x, x, values[site.stage], values[site.stage])
 
 
 def test_one_bad_channel_that_hides_at_cosine_0_9998_stands_out():
@@ -75,7 +83,7 @@ def test_blocks_see_the_rounding_of_activations():
     model = tiny_model("llama", "Q8_0", layers=1)
     values = {site.stage: y for site, y in forward(model, TOKENS[:1], F32)}
     a, b = (Factors.of(model, numeric_path(path)) for path in ("f32", "ggml"))
-    found = local_breakdown(Site(0, "ffn_gate"), a, b, TOKENS[:1], values)
+    found = local_breakdown(cell(Site(0, "ffn_gate"), a, b, TOKENS[:1], values))
     assert model.config.hidden_size <= SUPER_BLOCK  # one block: its part is the whole
     assert found.per_channel() == pytest.approx(found.blocks[:, 0], rel=1e-3, abs=1e-7)
     assert found.blocks.min() > 0
@@ -100,7 +108,7 @@ def test_a_side_without_biases_passes_the_product_on():
     assert found.blocks is None
 
 
-@pytest.mark.parametrize("stage", [*LAYER_STAGES, "embedding", "final_norm", "lm_head"])
+@pytest.mark.parametrize("stage", [*SPINE, "embedding", "final_norm", "lm_head"])
 def test_a_model_against_itself_has_no_error_anywhere(stage):
     found, inputs = broken_down(MODEL, stage)
     assert not found.error.any()
@@ -111,5 +119,6 @@ def test_a_model_against_itself_has_no_error_anywhere(stage):
 
 
 def test_heads_are_named_only_where_channels_are_heads():
-    assert break_down(Site(0, "attention"), np.ones((2, 128)), MODEL.config).heads == ("0", "1", "2", "3")
-    assert break_down(Site(0, "ffn_gate"), np.ones((2, 512)), MODEL.config).heads == ()
+    stages = {stage.site.stage: stage for stage in Graph.of(MODEL).layer(0)}
+    assert break_down(stages["attention"], np.ones((2, 128))).heads == ("0", "1", "2", "3")
+    assert break_down(stages["ffn_gate"], np.ones((2, 512))).heads == ()

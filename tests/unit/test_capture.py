@@ -17,11 +17,12 @@ import pytest
 
 from kernels.errors import WorkbenchError
 from kernels.machine import cache
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from store.errors import StoreError
 from store.traces.hdf5 import open_trace, partial_path
 from tests.artifacts import tiny_apr, tiny_gguf, tiny_safetensors
 from tests.crasher import Crasher
+from tests.memory_model import spine
 from tests.stores import write_store
 from workbench.capture.job import (
     CaptureJob,
@@ -93,7 +94,7 @@ def test_a_capture_reports_every_stage_of_both_sides_and_keeps_them(job):
     assert runs["a"].settings["kv"] == "float32"
     assert len(runs["b"].sha256) == 64
     cells = [event.cell for event in events if isinstance(event, CellReady)]
-    assert [cell.site for cell in cells] == execution_order(LAYERS)
+    assert [cell.site for cell in cells] == spine(LAYERS)
     assert {cell.status for cell in cells} == {"ok"}
     progress = [event for event in events if isinstance(event, Progress) and event.phase == "run"]
     assert (progress[-1].done, progress[-1].total) == (len(cells), len(cells))
@@ -153,7 +154,7 @@ def test_a_recorded_trace_is_a_side_and_is_kept_with_the_session(job, tmp_path):
     events = []
     run = trace_side(job.b, TOKENS, "drei", tmp_path / "b.h5", events.append)
     assert open_trace(tmp_path / "b.h5").run == run
-    assert events[-1] == Progress("run", len(execution_order(LAYERS)), len(execution_order(LAYERS)), "lm_head")
+    assert events[-1] == Progress("run", len(spine(LAYERS)), len(spine(LAYERS)), "lm_head")
     expected = cells_of(events_of(replace(job, folder=tmp_path / "run")))
     recorded = replace(job, b=Side(str(tmp_path / "b.h5"), ""), tokens=())
     assert cells_of(events_of(recorded)) == expected
@@ -168,7 +169,7 @@ def test_sides_of_unlike_shape_stay_aligned(job, models):
         for event in events_of(replace(job, a=deep, b=shallow))
         if isinstance(event, CellReady)
     }
-    assert list(cells) == execution_order(LAYERS)
+    assert list(cells) == spine(LAYERS)
     assert cells[Site(LAYERS - 2, "ffn_up")].status == "ok"
     missing = cells[Site(LAYERS - 1, "ffn_up")]
     assert missing.status == "uncomparable"

@@ -5,16 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.forward import At
 from kernels.matmul.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
+from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import tiny_safetensors, write_gguf
 from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
-from workbench.bisect.models.bisection import Side, bisect_artifacts, cells_of, walk
-from workbench.bisect.models.floor import MATMUL_INPUT, predicted_error
+from workbench.bisect.models.bisection import Side, bisect_artifacts, walk
 from workbench.bisect.models.views import views
 from workbench.bisect.pair import open_pair
 from workbench.bisect.weights.steps import Stored
@@ -23,6 +22,8 @@ from workbench.demo import MODEL, make_copy
 
 IDS = (482, 803, 10, 67, 14, 310, 307)
 RIGHT, APR = open_artifact(MODEL), numeric_path("apr")
+
+PRODUCTS = ("qkv_matmul", "attn_out", "ffn_gate", "ffn_up", "ffn_out", "lm_head")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_right_copies_read_their_floor_and_are_not_marked(faulty, tmp_path):
     tiny_safetensors(tmp_path / "hf", "qwen2", "F32")
     write_gguf(tmp_path / "q8.gguf", rounded_to_q8_0(random_model("qwen2")))
     found = run_again(tmp_path / "hf", tmp_path / "q8.gguf", (3, 1, 4, 1, 5, 9, 2))
-    products = {site: checked for site, checked in found.items() if site.stage in MATMUL_INPUT}
+    products = {site: checked for site, checked in found.items() if site.stage in PRODUCTS}
     assert len(products) == 2 * 5 + 1
     for site, checked in products.items():
         assert 0.8 < checked.floors < 1.2, site
@@ -103,7 +104,7 @@ def test_two_faults_that_cancel_in_part_are_both_found(tmp_path):
     )
     culprits = (found.culprit, *found.others)
     assert [(culprit.tensor, culprit.cause) for culprit in culprits] == [(name, "scaled") for name in names]
-    assert len(found.checked) < found.cells == len(cells_of(model, model)) == 4 * 15 + 3
+    assert len(found.checked) < found.cells == len(Graph.of(model).sites()) == 4 * 15 + 3
     assert told[: len(found.checked)] == [(n, found.cells, str(cell.site)) for n, cell in enumerate(found.checked)]
 
 
@@ -136,9 +137,9 @@ def test_the_floor_of_a_rotation_grows_with_the_position():
     at_end = {}
     for cell in walk(Side(model, numeric_path("ggml")), Side(model, numeric_path("f64")), tokens):
         if cell.site in (Site(0, "q_post_rope"), Site(0, "k_post_rope")):
-            at = At(model, numeric_path("ggml"), tokens, 0)
+            at = cell.a.at(cell.site, tokens)
             error = np.linalg.norm(cell.y_a - cell.run(cell.a.exact()))
-            at_end[cell.site] = error / predicted_error(cell.site.stage, at, cell.inputs_a, cell.y_a)
+            at_end[cell.site] = error / at.kind.rounding(at, cell.inputs_a, cell.y_a)
         if cell.site.stage == "attention":
             break
     assert all(0.3 < times < 1 for times in at_end.values()), at_end

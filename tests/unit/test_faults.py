@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.stages import execution_order
 from tests.faults.cases import Case, Prepared
 from tests.faults.healthy import healthy
 from tests.faults.models import plain
@@ -15,6 +14,7 @@ from tests.faults.planted import planted
 from tests.faults.runtime_faults import RUNTIME_FAULTS, expected_of
 from tests.faults.storing import FORMATS, stored, write
 from tests.golden.record_runtime_faults import LAYER, MODEL
+from tests.memory_model import spine
 
 RECORDED = Path(__file__).parents[1] / "golden" / "runtime-faults.npz"
 SMALL = ("llama-mha", "llama-3to1-tied", "qwen2-mha")
@@ -41,7 +41,7 @@ def test_a_mistake_that_transformers_was_made_to_make_is_found(fault, tmp_path):
         key.removeprefix(f"{fault.kind}|"): recorded[key] for key in recorded.files if key.startswith(fault.kind + "|")
     }
     model, meta = plain(MODEL), json.loads(str(recorded["__meta__"]))
-    order = [f"stage|{-1 if s.layer is None else s.layer}|{s.stage}" for s in execution_order(LAYER + 1)]
+    order = [f"stage|{-1 if s.layer is None else s.layer}|{s.stage}" for s in spine(LAYER + 1)]
     before = order[: min(map(order.index, wrong))]
     stages = {key: recorded[key] for key in before if key in recorded}
     np.savez(tmp_path / "trace.npz", __meta__=json.dumps(meta), **stages | wrong)

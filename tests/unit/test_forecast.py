@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 
-from kernels.forward import At, evaluate, forward, inputs_of
+from kernels.forward import evaluate, forward
 from kernels.paths import numeric_path
-from kernels.stages import LAYER_STAGES, Site
+from kernels.stages import SPINE, Site
 from tests.artifacts import tiny_model
-from tests.memory_model import random_model
+from tests.memory_model import place, random_model
 from workbench.bisect.models.forecast import derivative, forecast
 
 TOKENS = (3, 1, 4, 1, 5, 9)
 MODEL = random_model("qwen2", layers=1)
 F32, F64 = numeric_path("f32"), numeric_path("f64")
-AT = At(MODEL, F32, TOKENS, 0)
 
 
 def run(path=F64):
@@ -27,31 +26,32 @@ def perturbed(values, share, seed=0):
     return values + share * np.random.default_rng(seed).standard_normal(values.shape) * np.abs(values)
 
 
-@pytest.mark.parametrize("stage", [*LAYER_STAGES, "final_norm", "lm_head"])
+@pytest.mark.parametrize("stage", [*SPINE, "final_norm", "lm_head"])
 def test_derivatives_agree_with_finite_differences(stage):
-    at = At(MODEL, F64, TOKENS, None if stage in ("final_norm", "lm_head") else 0)
-    x = {name: run()[name] for name in inputs_of(stage)}
+    at = place(MODEL, F64, TOKENS, None if stage in ("final_norm", "lm_head") else 0, stage)
+    x = {role: run()[name] for role, name in at.stage.inputs.items()}
     dx = {name: np.random.default_rng(n).standard_normal(value.shape) for n, (name, value) in enumerate(x.items())}
     h = 1e-5
-    ends = [evaluate(stage, at, {name: x[name] + sign * h * dx[name] for name in x}) for sign in (1, -1)]
+    ends = [evaluate(at, {name: x[name] + sign * h * dx[name] for name in x}) for sign in (1, -1)]
     slope = (ends[0] - ends[1]) / (2 * h)
-    assert np.linalg.norm(derivative(stage, at, x, dx) - slope) < 1e-7 * np.linalg.norm(slope)
+    assert np.linalg.norm(derivative(at, x, dx) - slope) < 1e-7 * np.linalg.norm(slope)
 
 
 def observed(stage, inputs_a, inputs_b, bug=lambda y: y):
-    y_a = evaluate(stage, AT, {n: x.astype(np.float32) for n, x in inputs_a.items()})
-    y_b = bug(evaluate(stage, AT, {n: x.astype(np.float32) for n, x in inputs_b.items()}))
-    return forecast(stage, AT, AT, inputs_a, inputs_b, y_a, y_b)
+    at = place(MODEL, F32, TOKENS, 0, stage)
+    y_a = evaluate(at, {n: x.astype(np.float32) for n, x in inputs_a.items()})
+    y_b = bug(evaluate(at, {n: x.astype(np.float32) for n, x in inputs_b.items()}))
+    return forecast(at, at, inputs_a, inputs_b, y_a, y_b)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.36])
 def test_a_disturbed_gate_is_forecast_at_silu_and_swigl(share):
     values = run(F32)
     gate = perturbed(values["ffn_gate"], share).astype(np.float32)
-    silu = observed("ffn_silu", {"ffn_gate": values["ffn_gate"]}, {"ffn_gate": gate})
-    after = evaluate("ffn_silu", AT, {"ffn_gate": gate})
-    up = {"ffn_up": values["ffn_up"]}
-    swigl = observed("ffn_swigl", {"ffn_silu": values["ffn_silu"]} | up, {"ffn_silu": after} | up)
+    silu = observed("ffn_silu", {"x": values["ffn_gate"]}, {"x": gate})
+    after = evaluate(place(MODEL, F32, TOKENS, 0, "ffn_silu"), {"x": gate})
+    up = {"up": values["ffn_up"]}
+    swigl = observed("ffn_swigl", {"gate": values["ffn_silu"]} | up, {"gate": after} | up)
     for found in (silu, swigl):
         assert found.ratio == pytest.approx(1, abs=0.01)
         assert not found.marked
@@ -60,7 +60,7 @@ def test_a_disturbed_gate_is_forecast_at_silu_and_swigl(share):
 def test_strongly_negative_gates_are_amplified_and_nothing_is_wrong():
     """Kappa of SiLU at -6 is -4.99: five times the relative difference, all of it forecast."""
     gate = np.full((6, 96), -6.0, np.float32)
-    found = observed("ffn_silu", {"ffn_gate": gate}, {"ffn_gate": gate * np.float32(1.0001)})
+    found = observed("ffn_silu", {"x": gate}, {"x": gate * np.float32(1.0001)})
     assert found.growth == pytest.approx(4.985, abs=0.01)
     assert found.ratio == pytest.approx(1, abs=1e-3)
     assert not found.marked
@@ -69,7 +69,7 @@ def test_strongly_negative_gates_are_amplified_and_nothing_is_wrong():
 @pytest.mark.parametrize("stage", ["attn_norm", "attention", "ffn_silu", "ffn_swigl"])
 def test_what_a_stage_adds_by_itself_is_marked(stage):
     values = run(F32)
-    x = {name: values[name] for name in inputs_of(stage)}
+    x = {role: values[name] for role, name in place(MODEL, F32, TOKENS, 0, stage).stage.inputs.items()}
     disturbed = {name: perturbed(value, 0.01).astype(np.float32) for name, value in x.items()}
     assert not observed(stage, x, disturbed).marked
     assert not observed(stage, x, x).marked
@@ -86,7 +86,7 @@ def test_a_planted_activation_bug_is_marked_although_the_norms_agree():
     def quick_gelu(_right):
         return gate / (1 + np.exp(np.float32(-1.702) * gate))
 
-    found = observed("ffn_silu", {"ffn_gate": values["ffn_gate"]}, {"ffn_gate": gate}, bug=quick_gelu)
+    found = observed("ffn_silu", {"x": values["ffn_gate"]}, {"x": gate}, bug=quick_gelu)
     assert found.marked
     assert found.unexplained > 0.9 * found.observed
 
@@ -94,19 +94,19 @@ def test_a_planted_activation_bug_is_marked_although_the_norms_agree():
 def test_a_wrong_weight_is_not_explained_by_its_inputs():
     values = run(F32)
     other = random_model("qwen2", layers=1, seed=1)
-    x, x_b = ({"ffn_norm": v} for v in (values["ffn_norm"], perturbed(values["ffn_norm"], 0.01).astype(np.float32)))
-    at_b = At(other, F32, TOKENS, 0)
-    y_a, y_b = evaluate("ffn_gate", AT, x), evaluate("ffn_gate", at_b, x_b)
-    assert forecast("ffn_gate", AT, at_b, x, x_b, y_a, y_b).marked
-    assert not forecast("ffn_gate", AT, AT, x, x_b, y_a, evaluate("ffn_gate", AT, x_b)).marked
+    x, x_b = ({"x": v} for v in (values["ffn_norm"], perturbed(values["ffn_norm"], 0.01).astype(np.float32)))
+    at, at_b = (place(side, F32, TOKENS, 0, "ffn_gate") for side in (MODEL, other))
+    y_a, y_b = evaluate(at, x), evaluate(at_b, x_b)
+    assert forecast(at, at_b, x, x_b, y_a, y_b).marked
+    assert not forecast(at, at, x, x_b, y_a, evaluate(at, x_b)).marked
 
 
 def test_rounding_to_8_bits_is_not_marked():
     model = tiny_model("qwen2", "Q4_K", layers=1)
-    ggml, exact = At(model, numeric_path("ggml"), TOKENS, 0), At(model, F32, TOKENS, 0)
+    ggml, exact = (place(model, path, TOKENS, 0, "ffn_up") for path in (numeric_path("ggml"), F32))
     values = dict(forward(model, TOKENS, F32))
-    x = {"ffn_norm": values[Site(0, "ffn_norm")]}
-    x_b = {"ffn_norm": perturbed(x["ffn_norm"], 1e-3).astype(np.float32)}
-    found = forecast("ffn_up", exact, ggml, x, x_b, evaluate("ffn_up", exact, x), evaluate("ffn_up", ggml, x_b))
+    x = {"x": values[Site(0, "ffn_norm")]}
+    x_b = {"x": perturbed(x["x"], 1e-3).astype(np.float32)}
+    found = forecast(exact, ggml, x, x_b, evaluate(exact, x), evaluate(ggml, x_b))
     assert found.unexplained > found.predicted
     assert not found.marked

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.kinds.rotate import Rotation
 from kernels.ops import rotate
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from store.errors import StoreError
 from store.traces import is_trace, open_any_trace, open_foreign
 from store.traces.channels import halves_from_adjacent, rope_pairs, stage_channels
 from tests.artifacts import interleaved_rows, tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_aprt_file, write_llama_dump, write_stage_dump
-from tests.memory_model import random_model
+from tests.memory_model import random_model, spine
 from tests.stores import MISSING, expected_values, run_record, write_store
 from tests.stores import TOKENS as STORE_TOKENS
 
@@ -31,7 +32,7 @@ MODELS = {"qwen2": QWEN2, "llama": LLAMA}
 
 def assert_holds(trace, stages, positions=lambda site: ALL):
     """The trace has exactly these stages, at these positions, bit for bit."""
-    assert trace.sites() == [site for site in execution_order(trace.layers) if site in stages]
+    assert trace.sites() == [site for site in spine(trace.layers) if site in stages]
     for site in trace.sites():
         rows = positions(site)
         assert trace.positions(site) == rows, site
@@ -111,7 +112,7 @@ def test_q_and_k_of_a_llama_model_keep_ggmls_order_until_the_model_is_given(tmp_
 def test_rows_that_the_last_layer_dropped_keep_their_token_positions(tmp_path, outputs, batches):
     write_llama_dump(tmp_path / "dump", QWEN2, STAGES["qwen2"], TOKENS, batches=batches, outputs=outputs)
     trace = open_foreign(tmp_path / "dump.npz").bind(TOKENS, QWEN2.config)
-    order = execution_order(2)
+    order = spine(2)
     dropped = set(order[order.index(Site(1, "post_attn_residual")) :])
     assert_holds(trace, without(STAGES["qwen2"], "ffn_silu"), lambda site: outputs if site in dropped else ALL)
     assert f"positions {', '.join(map(str, outputs))} only" in trace.notes[-1]
@@ -335,9 +336,8 @@ def test_reordering_channels_undoes_what_gguf_does_to_rows(heads, half, seed):
 @given(st.sampled_from(["neox", "norm"]), st.integers(2, 6), st.integers(2, 16), st.integers(0, 2**32))
 def test_the_pairs_that_rotate_together_are_told_from_the_tensors(rope, tokens, half, seed):
     rng = np.random.default_rng(seed)
-    config = replace(random_model(heads=2, head_dim=2 * half).config, rope_type=rope)
-    x = rng.standard_normal((tokens, config.q_size))
-    y = rotate(x, rng.uniform(0.5, 5, (tokens, half)), config)
+    x = rng.standard_normal((tokens, 4 * half))
+    y = rotate(x, rng.uniform(0.5, 5, (tokens, half)), Rotation(2 * half, 1e4, rope))
     expected = "halves" if rope == "neox" else "adjacent"
     assert rope_pairs(x.astype(np.float32), y.astype(np.float32), 2 * half) == expected
     assert rope_pairs(x, x, 2 * half) is None

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
-from kernels.forward import At, evaluate, forward, inputs_of
+from kernels.forward import evaluate, forward
+from kernels.graph import At
+from kernels.kinds.rotate import Rotation
+from kernels.models import Graph
 from kernels.ops import rotate
 from kernels.paths import PATHS, numeric_path
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from kernels.weight import BLOCKS, TensorType
 from store.open import open_artifact
-from tests.memory_model import random_model
+from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -90,13 +93,12 @@ def forced(model, path, recorded):
             stages |= {"layer_input": recorded[before]} if before in recorded else {}
             if "ffn_gate" in stages:
                 stages["ffn_silu"] = path.silu(stages["ffn_gate"])  # llama.cpp fuses it into the next stage
-        at = At(model, path, (0,) * len(recorded[Site(None, "embedding")]), layer)
-        for stage in sorted(stages.keys() - {"embedding", "layer_input", "layer_output", "ffn_silu"}):
-            if all(name in stages for name in inputs_of(stage)):
-                inputs = {name: np.ascontiguousarray(stages[name]) for name in inputs_of(stage)}
-                ours = evaluate(stage, at, inputs)
-                if ours is not None:  # the dumps of models without biases repeat qkv_matmul as qkv_bias
-                    yield Site(layer, stage), ours, stages[stage]
+        tokens = (0,) * len(recorded[Site(None, "embedding")])
+        for name in sorted(stages.keys() - {"embedding", "layer_input", "layer_output", "ffn_silu"}):
+            stage = Graph.of(model).stage(Site(layer, name))  # dumps of models without biases have qkv_bias too
+            if stage is not None and all(name in stages for name in stage.reads):
+                inputs = {role: np.ascontiguousarray(stages[name]) for role, name in stage.inputs.items()}
+                yield stage.site, evaluate(At(model, path, tokens, stage), inputs), stages[name]
 
 
 def llama_cpp_cases():
@@ -164,7 +166,7 @@ def test_a_run_goes_on_after_any_layer_with_the_same_bits():
 
 
 def test_stages_come_in_execution_order_and_a_model_without_biases_has_no_bias_stage():
-    order = execution_order(2)
+    order = spine(2)
     assert [site for site, _ in forward(random_model(), TOKENS, numeric_path("f32"))] == order
     without = [site for site in order if site.stage != "qkv_bias"]
     assert [site for site, _ in forward(random_model("llama"), TOKENS, numeric_path("f32"))] == without
@@ -179,6 +181,7 @@ def test_tokens_outside_the_vocabulary_are_refused(tokens, words):
 def test_rotation_keeps_the_length_of_every_pair():
     config = random_model().config
     x = np.random.default_rng(0).standard_normal((3, config.q_size))
-    turned = rotate(x, np.random.default_rng(1).uniform(0, 6, (3, config.head_dim // 2)), config)
+    angles = np.random.default_rng(1).uniform(0, 6, (3, config.head_dim // 2))
+    turned = rotate(x, angles, Rotation(config.head_dim, config.rope_theta))
     assert not np.allclose(turned, x)
     assert np.allclose(np.linalg.norm(turned, axis=1), np.linalg.norm(x, axis=1), rtol=1e-14)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.stages import LAYER_STAGES, Site
+from kernels.stages import SPINE, Site
 from workbench.lab import hypotheses
 from workbench.lab.hypotheses import STATUSES, Hypothesis, HypothesisError
 
@@ -74,7 +74,7 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
     prediction=texts,
     body=texts,
     status=st.sampled_from(STATUSES),
-    site=st.builds(Site, st.integers(0, 999), st.sampled_from(LAYER_STAGES)) | st.just(Site(None, "lm_head")),
+    site=st.builds(Site, st.integers(0, 999), st.sampled_from(SPINE)) | st.just(Site(None, "lm_head")),
     evidence=st.dictionaries(texts, st.integers() | st.floats() | texts | st.none(), max_size=3),
 )
 def test_any_text_survives_writing_reading_and_changing(tmp_path_factory, **facts):

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.forward import At, evaluate
+from kernels.forward import evaluate
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.traces import open_any_trace
 from tests.artifacts import tiny_gguf
+from tests.memory_model import place
 from workbench.bisect.pair import bisect_pair, open_pair
 from workbench.pair.kv_cache import KvCache
 
@@ -29,10 +30,10 @@ def test_attention_behind_a_turned_cache_is_the_node_that_is_turned_back(tmp_pat
     trace = open_any_trace(GOLDEN / f"llama-cpp-kv-{kind}.npz").bind(TOKENS, model.config)
     assert trace.observed["type_k"] == trace.observed["type_v"] == kind
     assert trace.observed["turned_k"] == trace.observed["turned_v"] == 64
-    reads = {name: trace.read(Site(0, name)).copy() for name in ("q_post_rope", "k_post_rope", "qkv_bias")}
-    at = At(model, numeric_path("ggml"), TOKENS, 0)
-    off = trace.read(ATTENTION).astype(np.float64) - evaluate("attention", at, reads)
-    noise = KvCache(kind, kind, 64, 64).noise(at, reads)
+    at = place(model, numeric_path("ggml"), TOKENS, 0, "attention")
+    reads = {role: trace.read(Site(0, name)).copy() for role, name in at.stage.inputs.items()}
+    off = trace.read(ATTENTION).astype(np.float64) - evaluate(at, reads)
+    noise = KvCache(kind, kind, 64, 64).noise(at.kind, reads)
     measured = np.sqrt(np.square(off).mean(axis=1) / np.square(noise).mean(axis=1))
     assert 0.7 < measured[0] < 1.3  # the first token has one key, so that no errors average out
     assert measured.max() < 1.3
@@ -56,10 +57,9 @@ def test_outliers_cost_less_where_the_cache_is_turned(tmp_path):
     """One channel 100 times the rest makes the step of its block; a turn shares it among 64."""
     model = tiny_gguf(tmp_path / "m.gguf", **SIZES)
     rng = np.random.default_rng(0)
-    reads = {"q_post_rope": rng.normal(size=(6, 128)), "k_post_rope": rng.normal(size=(6, 64))}
-    reads["qkv_bias"] = rng.normal(size=(6, 256))
-    reads["qkv_bias"][:, 192] *= 100
-    at = At(model, numeric_path("ggml"), TOKENS, 0)
-    plain, turned = (KvCache("f16", "q4_0", 0, side).noise(at, reads) for side in (0, 64))
+    reads = {role: rng.normal(size=(6, channels)) for role, channels in (("q", 128), ("k", 64), ("v", 256))}
+    reads["v"][:, 192] *= 100
+    kind = place(model, numeric_path("ggml"), TOKENS, 0, "attention").kind
+    plain, turned = (KvCache("f16", "q4_0", 0, side).noise(kind, reads) for side in (0, 64))
     assert plain[:, :32].min() > 2 * turned[:, :32].max()
     assert plain[:, 33:64].max() < turned[:, 33:64].min()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.config import ARCHITECTURES
+from kernels.models import ARCHITECTURES
 from store.layout import bias_sizes, required_tensors
 from store.names import canonical_name, gguf_name, is_gguf_name, layer_of
 from tests.memory_model import random_model

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from kernels.errors import WorkbenchError
 from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
+from kernels.kinds.product import Product
+from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from kernels.weight import BLOCKS, TensorType
@@ -21,7 +23,6 @@ from tests.random_weights import random_weight
 from workbench.__main__ import run
 from workbench.bisect.models.element import element, fma
 from workbench.bisect.models.element_text import element_text
-from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.weights.blocks import read_block
 from workbench.demo import MODEL
 from workbench.session.session import Session
@@ -48,9 +49,10 @@ def test_every_product_is_computed_again_bit_for_bit(name, path):
     model = tiny_model("qwen2", name, layers=1)
     values = dict(forward(model, TOKENS, numeric_path(path)))
     rng = np.random.default_rng(0)
-    for site, y in values.items():
-        if site.stage in MATMUL_INPUT:
-            x = values[Site(site.layer, MATMUL_INPUT[site.stage])]
+    for stage in Graph.of(model).stages():
+        if isinstance(stage.kind, Product):
+            site, y = stage.site, values[stage.site]
+            x = values[Graph.of(model).reads(stage)["x"]]
             for channel in rng.choice(y.shape[1], 24, replace=False):
                 found = element(model, numeric_path(path), site, x[2], int(channel))
                 assert found.exact_order

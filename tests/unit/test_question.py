@@ -11,20 +11,20 @@ from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.ops import silu
 from kernels.paths import numeric_path
-from kernels.stages import Site, execution_order
+from kernels.precision import FLOAT32
+from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
 from store.traces import open_any_trace
 from tests.artifacts import tiny_gguf, tiny_safetensors, write_gguf
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
-from tests.memory_model import random_model
+from tests.memory_model import random_model, spine
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.models.detail import cell_detail
 from workbench.bisect.models.views import views
 from workbench.bisect.pair import bisect_pair, open_pair
 from workbench.pair.engines import arithmetic_of
 from workbench.pair.kv_cache import KvCache
-from workbench.pair.precision import FLOAT32
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 TOKENS = (3, 1, 4, 1, 5, 9, 2)
@@ -318,7 +318,7 @@ def test_inputs_that_a_trace_lacks_are_computed_from_those_it_has(place, tmp_pat
 def test_progress_is_told(place):
     seen = []
     bisect_pair(open_pair((place / "hf", place / "hf"), (None, None), TOKENS, None), lambda *facts: seen.append(facts))
-    assert seen == [(n, 35, str(site)) for n, site in enumerate(execution_order(2))]
+    assert seen == [(n, 35, str(site)) for n, site in enumerate(spine(2))]
     seen.clear()
     bisect_pair(open_pair((place / "hf", place / "right.npz"), (None, None), None, None), lambda *f: seen.append(f))
     assert (0, 35, "embedding") in seen

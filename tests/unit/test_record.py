@@ -10,10 +10,11 @@ import pytest
 
 from kernels.forward import forward
 from kernels.paths import numeric_path
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from store.open import open_artifact
 from store.traces import open_foreign
 from tests.artifacts import tiny_gguf, tiny_safetensors
+from tests.memory_model import spine
 from workbench.__main__ import run
 from workbench.record.recording import RecordError, record
 
@@ -188,7 +189,7 @@ def test_transformers_computes_what_our_float_paths_compute(tmp_path, capsys, ar
     ours = dict(forward(artifact, TOKENS, numeric_path(path)))
     assert ours.keys() == set(trace.sites())
     assert all(trace.dtype(site) == dtype for site in trace.sites())
-    assert all(trace.status(site) != "unmeasured" for site in execution_order(trace.layers))
+    assert all(trace.status(site) != "unmeasured" for site in spine(trace.layers))
     assert worst_difference(trace, ours) < limit
 
 

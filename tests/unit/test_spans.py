@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 
 import tests.reference.forward as reference
-from kernels.forward import At, evaluate, forward
+from kernels.forward import evaluate, forward
+from kernels.graph import At
+from kernels.kinds.elementwise import Copy
+from kernels.kinds.product import Product
+from kernels.models import Graph
 from kernels.paths import numeric_path
-from kernels.stages import Site, execution_order
+from kernels.precision import BFLOAT16, FLOAT16
+from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
 from tests.artifacts import tiny_safetensors
@@ -19,13 +24,10 @@ from tests.unit.test_forward import PROMPT, SHIPPED, dump, model_of
 from tests.unit.test_forward import TOKENS as RECORDED_TOKENS
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.answer import answer_text, exit_code, reason
-from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.models.substitution import Mixed
 from workbench.bisect.pair import bisect_pair, open_pair
 from workbench.bisect.traces.bisection import bisect_trace
-from workbench.bisect.traces.spans import reads
 from workbench.bisect.traces.stages import Reader, recorded_stages
-from workbench.pair.precision import BFLOAT16, FLOAT16
 
 TOKENS = (3, 1, 30, 1, 5, 9)
 ENDS = ("embedding", "layer_output", "final_norm", "lm_head")
@@ -186,11 +188,12 @@ def test_a_turned_code_inside_a_span_is_no_mistake():
     right, turned = dict(forward(model, TOKENS, path)), []
     for seed in range(12):
         rng, values = np.random.default_rng(seed), {"layer_input": right[Site(None, "embedding")]}
-        for stage in (site.stage for site in right if site.layer == 0):
-            y = evaluate(stage, At(model, path, TOKENS, 0), values)
-            exact = stage in MATMUL_INPUT or stage == "layer_output"
-            values[stage] = y if exact else (y * (1 + rng.choice((-1, 1), y.shape) * 2.0**-20)).astype(np.float32)
-            values["qkv_bias"] = values["qkv_matmul"] if stage == "qkv_matmul" else values.get("qkv_bias")
+        for stage in Graph.of(model).layer(0):
+            read = {role: values[name] for role, name in stage.inputs.items()}
+            y = evaluate(At(model, path, TOKENS, stage), read)
+            exact = isinstance(stage.kind, Product | Copy)
+            noisy = y if exact else (y * (1 + rng.choice((-1, 1), y.shape) * 2.0**-20)).astype(np.float32)
+            values[stage.site.stage] = noisy
         found = check(model, {Site(0, "layer_output"): values["layer_output"]}, "ggml")
         assert found.culprit is None
         turned.append(found.checked[0].local)
@@ -288,10 +291,11 @@ def kept_in_half(model):
     """A run of which every stage is kept in half precision, and infinity where that is too small."""
     with np.errstate(all="ignore"):
         stages: dict = {}
-        for site in execution_order(model.config.num_hidden_layers):
-            read = {name: stages[place] for name, place in reads(site, model.config.num_hidden_layers).items()}
-            at = At(model, numeric_path("f64"), TOKENS, site.layer)
-            stages[site] = evaluate(site.stage, at, read).astype(np.float16).astype(np.float64)
+        graph = Graph.of(model)
+        for stage in graph.stages():
+            read = {role: stages[place] for role, place in graph.reads(stage).items()}
+            at = At(model, numeric_path("f64"), TOKENS, stage)
+            stages[stage.site] = evaluate(at, read).astype(np.float16).astype(np.float64)
         return stages
 
 

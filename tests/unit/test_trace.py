@@ -11,17 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from store.errors import StoreError
 from store.traces import open_any_trace
 from store.traces.hdf5 import BusyStoreError, open_trace
 from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
+from tests.memory_model import spine
 from tests.stores import LAYERS, MISSING, TOKENS, Interrupted, expected_values, run_record, write_store
 
 ROOT = Path(__file__).parents[2]
-SITES = [site for site in execution_order(LAYERS) if site.stage != MISSING]
-STAGES_IN_ALL = len(execution_order(LAYERS))
+SITES = [site for site in spine(LAYERS) if site.stage != MISSING]
+STAGES_IN_ALL = len(spine(LAYERS))
 
 
 def assert_right(trace, dtype=np.float32):
@@ -301,7 +302,7 @@ def test_a_writer_whose_partial_was_replaced_does_not_give_the_other_ones_its_fi
         partial.write_bytes(partial_of_another)
 
     with TraceWriter(path, run_record(layers=1)) as writer:
-        for site in execution_order(1):
+        for site in spine(1):
             writer.write(site, expected_values(site))
         writer.finish_layer(0)
         replace()

@@ -8,7 +8,9 @@ import pytest
 
 from kernels import ops
 from kernels.formats.dequantize import dequantize
+from kernels.kinds.rotate import Rotation
 from kernels.paths import numeric_path
+from kernels.precision import BFLOAT16, FLOAT16, FLOAT32
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.foreign_dumps import Stages, run, run_changed
@@ -17,7 +19,6 @@ from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader, recorded_stages
 from workbench.bisect.weights.roundings import rounded
 from workbench.cells.decomposition import LIMIT
-from workbench.pair.precision import BFLOAT16, FLOAT16, FLOAT32
 
 MODEL = random_model("qwen2")
 ROTATED = ("q_post_rope", "k_post_rope")
@@ -175,7 +176,7 @@ def test_every_rotary_setting_that_is_wrong_is_named_with_its_numbers(kept, thet
 
 
 def test_another_base_with_the_other_pairs_is_two_mistakes():
-    config = replace(MODEL.config, rope_theta=5e5, rope_type="norm")
+    rotation = Rotation(MODEL.config.head_dim, 5e5, "norm")
     positions = np.arange(9)
 
     def change(site, right, known):
@@ -183,7 +184,7 @@ def test_another_base_with_the_other_pairs_is_two_mistakes():
             return right
         size = MODEL.config.q_size
         part = slice(0, size) if site.stage == "q_post_rope" else slice(size, size + MODEL.config.kv_size)
-        return ops.rotate(known["qkv_bias"], ops.rope_angles_f32(positions, config), config, part)
+        return ops.rotate(known["qkv_bias"], ops.rope_angles_f32(positions, rotation), rotation, part)
 
     found = asked(run_changed(MODEL, tokens_of(9), change), 9)
     assert sorted(culprit.cause for culprit in (found.culprit, *found.others)) == ["rope_theta", "rope_type"]

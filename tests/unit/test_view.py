@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.stages import LAYER_STAGES, STAGES, Site
+from kernels.models import all_stages
+from kernels.stages import SPINE, Site
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope, View, filter_problem, filtered
@@ -28,7 +29,7 @@ def test_a_view_spoilt_by_hand_opens(record):
     view = View.from_json(record)
     assert view.metric in METRICS
     assert filter_problem(view.filter) == ""
-    assert view.cursor.stage in STAGES
+    assert view.cursor.stage in all_stages()
 
 
 @pytest.mark.parametrize(
@@ -56,9 +57,9 @@ def test_scopes_go_round_and_step_within_the_run():
 @pytest.mark.parametrize(
     ("text", "stages", "layers"),
     [
-        ("", list(STAGES), [0, 1, 2, 3]),
-        ("ffn", [s for s in STAGES if "ffn" in s], [0, 1, 2, 3]),
-        ("1-2", list(LAYER_STAGES), [1, 2]),
+        ("", list(all_stages()), [0, 1, 2, 3]),
+        ("ffn", [s for s in all_stages() if "ffn" in s], [0, 1, 2, 3]),
+        ("1-2", list(SPINE), [1, 2]),
         ("norm 0 3-9", ["attn_norm", "ffn_norm", "final_norm"], [0, 3]),
     ],
 )

@@ -145,8 +145,9 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
             return
         elements = message.tensors.elements(cell, model.view.tokens)
         scope = model.view.tokens.label(model.tokens)
-        describe = partial(tensor_types, self.session)
-        self.push_screen(CellScreen(cell.site, scope, elements, message.tensors.a.run.config, describe))
+        config = message.tensors.a.run.config
+        describe = partial(tensor_types, self.session, config)
+        self.push_screen(CellScreen(cell.site, scope, elements, config, describe))
 
     # Weights, configuration, export
 
@@ -154,7 +155,8 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
         """Compare every weight tensor; start at the one that the cell under the cursor uses."""
         from workbench.app.pages.weights_screen import WeightsScreen
 
-        names = stage_tensors(self.map_screen.model.cursor)
+        runs = self.map_screen.runs
+        names = stage_tensors(self.map_screen.model.cursor, runs["a"].config) if "a" in runs else ()
         self.push_screen(WeightsScreen(self._sweep, names[0] if names else None))
 
     def _sweep(self) -> Iterator[tuple["TensorDifference", int]]:

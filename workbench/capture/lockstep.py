@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.forward import At, activation_codes, check_tokens, forward
+from kernels.forward import activation_codes, check_tokens, forward
 from kernels.machine.compiler import compile_all
 from kernels.matmul.activations import Codes
+from kernels.models import execution_order
 from kernels.paths import numeric_path
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from store.artifact import Artifact
 from store.errors import StoreError
 from store.open import open_artifact
@@ -143,7 +144,7 @@ def trace_side(
     run = _run(artifact, side, tokens, prompt, emit)
     with TraceWriter(output, run, replace=replace) as writer:
         compile_all(lambda done, total, kernel: emit(Progress("compile", done, total, kernel)))
-        running, total = Running(writer.run, artifact, writer), len(execution_order(run.config.num_hidden_layers))
+        running, total = Running(writer.run, artifact, writer), len(execution_order(run.config))
         for done, tensor in enumerate(running.stages(), 1):
             emit(Progress("run", done, total, str(tensor.site)))
     return writer.run
@@ -282,15 +283,14 @@ def _kept(side: _Opened, run: RunRecord) -> Trace | None:
 def _compare(sides: list[Recorded | Running], emit: Emit) -> dict[str, int]:
     """Emit all cells and return how many there are of each status."""
     a, b = sides
-    layers = max(side.run.config.num_hidden_layers for side in sides)
-    total = len(execution_order(layers))
+    sites = execution_order(a.run.config, b.run.config)
     states: Counter[str] = Counter()
     streams = a.stages(), b.stages()
     absent: dict[str, Callable[[Site], bool]] = {"a": a.absent, "b": b.absent}
-    for done, cell in enumerate(compare_streams(*streams, layers, lambda name, site: absent[name](site)), 1):
+    for done, cell in enumerate(compare_streams(*streams, sites, lambda name, site: absent[name](site)), 1):
         states[cell.status] += 1
         emit(CellReady(cell))
-        emit(Progress("run", done, total, str(cell.site)))
+        emit(Progress("run", done, len(sites), str(cell.site)))
     for stream in streams:
         for _ in stream:  # to its end, where the store gets its final name
             pass
@@ -298,8 +298,7 @@ def _compare(sides: list[Recorded | Running], emit: Emit) -> dict[str, int]:
 
 
 def _codes(model: Artifact, run: RunRecord, site: Site, values: NDArray[np.float32]) -> Codes | None:
-    at = At(model, numeric_path(run.numeric_path), run.tokens, site.layer)
-    return activation_codes(at, site.stage, values)
+    return activation_codes(model, numeric_path(run.numeric_path), site, values)
 
 
 def _provenance(run: RunRecord) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Comparing two traces, stage by stage, and refusing what cannot be compared."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from kernels.errors import WorkbenchError
 from kernels.matmul.activations import Codes
 from kernels.measures import COL
 from kernels.metrics import gap_percentiles, logit_agreement, profile
-from kernels.stages import LAST_STAGES, Site, execution_order
+from kernels.stages import LAST_STAGES, Site
 from workbench.cells.cell import Cell
 from workbench.cells.flips import flips
 
@@ -49,19 +49,19 @@ def require_same_tokens(a: tuple[int, ...], b: tuple[int, ...]) -> None:
 def compare_streams(
     a: Iterable[StageTensor],
     b: Iterable[StageTensor],
-    layers: int,
+    sites: Sequence[Site],
     absent: Callable[[str, Site], bool],
 ) -> Iterator[Cell]:
     """Cells in execution order from two streams of stage tensors in execution order.
 
     Both streams are drawn in step, so that two forwards can run side by side with one stage of each in memory.
-    layers : number of layers of the deeper side. absent(side, site) : whether the model of side "a" or "b" has no
-    such stage; a stage that is missing for any other reason is unmeasured.
+    sites : what there can be on either side, in execution order. absent(side, site) : whether the model of side "a" or
+    "b" has no such stage; a stage that is missing for any other reason is unmeasured.
     """
     streams = {"a": iter(a), "b": iter(b)}
     waiting = {side: next(stream, None) for side, stream in streams.items()}
     one_model = True  # as far as the channels tell that came by
-    for site in execution_order(layers):
+    for site in sites:
         here: dict[str, StageTensor | None] = {}
         for side, stream in streams.items():
             tensor = waiting[side]

@@ -9,7 +9,8 @@ from typing import Any
 
 from kernels.errors import WorkbenchError
 from kernels.measures import Measures
-from kernels.stages import LAST_STAGES, LAYER_STAGES, STAGES, Site
+from kernels.models import all_stages, layer_stages
+from kernels.stages import LAST_STAGES, Site
 from store.text import printable
 from store.traces.run import RunRecord
 from workbench.cells.cell import Cell, cell_json
@@ -161,8 +162,9 @@ class Comparison:
         """
         looks = self.looks(metric)
         rows = [["stage", *(f"layer {layer}" for layer in layers), "model"]]
-        for stage in STAGES:
-            inner = stage in LAYER_STAGES
+        there = {site.stage for site in looks}
+        for stage in (stage for stage in all_stages() if stage in there):
+            inner = stage in layer_stages()
             sites = [Site(layer, stage) for layer in layers] if inner else [Site(None, stage)]
             texts = [looks[site].marked if site in looks else UNMEASURED[1] for site in sites]
             rows.append([stage, *texts, ""] if inner else [stage, *[""] * len(layers), *texts])

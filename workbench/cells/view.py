@@ -1,15 +1,16 @@
 """What the map shows of a session, as it is saved with the session: metric, tokens, cursor, orientation, filter."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kernels.stages import LAYER_STAGES, STAGES, Site
+from kernels.models import all_stages, layer_stages
+from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS, OPENING_METRIC
 
-FIRST_SITE = Site(None, STAGES[0])
+FIRST_SITE = Site(None, FIRST_STAGES[0])
 OBSERVED = "observed"
 ASPECTS: dict[str, str] = {
     OBSERVED: "observed",
@@ -114,9 +115,9 @@ def _scope(value: object) -> TokenScope:
 
 def _site(value: object) -> Site:
     match value:
-        case [None, str(stage)] if stage in STAGES and stage not in LAYER_STAGES:
+        case [None, str(stage)] if stage in FIRST_STAGES + LAST_STAGES:
             return Site(None, stage)
-        case [int(layer), str(stage)] if stage in LAYER_STAGES and layer >= 0:
+        case [int(layer), str(stage)] if stage in layer_stages() and layer >= 0:
             return Site(layer, stage)
     return FIRST_SITE
 
@@ -124,21 +125,24 @@ def _site(value: object) -> Site:
 def filter_problem(text: str) -> str:
     """Say in a sentence what is wrong with a filter, or return an empty string."""
     for word in text.split():
-        if not _LAYERS.fullmatch(word) and not any(word in stage for stage in STAGES):
+        if not _LAYERS.fullmatch(word) and not any(word in stage for stage in all_stages()):
             return f"No stage is named like {word!r}; write parts of stage names, layers, or both: ffn 3-7"
     return ""
 
 
-def filtered(text: str, layers: int) -> tuple[list[str], list[int]]:
+def filtered(text: str, layers: int, inner: Sequence[str] = SPINE) -> tuple[list[str], list[int]]:
     """Stages and layers that a filter leaves: any of its stage words, any of its layers ("3", "3-7").
+
+    inner : the stages that a layer has.
 
     Layers alone leave out the stages that belong to no layer.
     """
     words = text.split()
     ranges = [match for word in words if (match := _LAYERS.fullmatch(word))]
     names = [word for word in words if not _LAYERS.fullmatch(word)]
-    stages = [stage for stage in STAGES if any(name in stage for name in names)]
+    every = [*FIRST_STAGES, *inner, *LAST_STAGES]
+    stages = [stage for stage in every if any(name in stage for name in names)]
     kept = {n for match in ranges for n in range(int(match[1]), int(match[2] or match[1]) + 1)}
     if not names:
-        stages = list(LAYER_STAGES if ranges else STAGES)
+        stages = list(inner) if ranges else every
     return stages, [layer for layer in range(layers) if layer in kept or not ranges]

@@ -176,13 +176,13 @@ def _short(value: object) -> str:
 def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
     from collections import Counter
 
-    from kernels.stages import execution_order
+    from kernels.models import execution_order
     from store.text import printable
     from workbench.cli.tables import aligned, bytes_text
 
     run = trace.run.to_json()
     layers = trace.run.config.num_hidden_layers
-    states = {site: trace.status(site) for site in execution_order(layers)}
+    states = {site: trace.status(site) for site in execution_order(trace.run.config)}
     coverage = Counter(states.values())
     record = {
         "path": str(trace.path),
@@ -215,13 +215,14 @@ def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
 
 
 def _foreign(trace: "ForeignTrace") -> tuple[dict[str, Any], list[str]]:
-    from kernels.stages import execution_order
+    from kernels.models import sites as all_sites
+    from kernels.stages import SPINE
     from store.text import printable
     from workbench.cli.tables import aligned
     from workbench.session.plain import plain
 
     sites = trace.sites()
-    expected = len(execution_order(trace.layers))
+    expected = len(all_sites(trace.layers, {*SPINE, *(site.stage for site in sites)}))
     record = {
         "path": str(trace.path),
         "format": "foreign trace",

@@ -126,9 +126,10 @@ def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(trace: "ForeignTrace") -> dict[str, Any]:
-    from kernels.stages import execution_order
+    from kernels.models import sites as all_sites
+    from kernels.stages import SPINE
 
-    sites = execution_order(trace.layers)
+    sites = all_sites(trace.layers, {*SPINE, *(site.stage for site in trace.sites())})
     statuses = [trace.status(site) for site in sites]
     return {
         "output": str(trace.path),

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
 
 def site_option(_ctx: click.Context, _option: click.Parameter, value: str | None) -> "Site | None":
     """Read LAYER:STAGE."""
-    from kernels.stages import LAYER_STAGES, STAGES, Site
+    from kernels.models import all_stages, layer_stages
+    from kernels.stages import Site
     from store.text import printable
 
     if value is None:
         return None
     layer, colon, stage = value.rpartition(":")
-    if stage not in STAGES:
-        raise click.BadParameter(f"{printable(value, 60)!r} names no stage; the stages are {', '.join(STAGES)}")
-    if stage not in LAYER_STAGES:
+    if stage not in all_stages():
+        raise click.BadParameter(f"{printable(value, 60)!r} names no stage; the stages are {', '.join(all_stages())}")
+    if stage not in layer_stages():
         if colon:
             raise click.BadParameter(f"{stage} is a stage of the whole model; leave out the layer")
         return Site(None, stage)

@@ -111,7 +111,7 @@ def _experiments(pair: Pair, site: Site, progress: Callable[[int, int, str], Non
     a, b = model_sides(pair)
     ids, known = token_ids(pair), Logits()
     yield "Output", patch_stage(a, b, site, ids, progress, known)
-    names = frozenset(name for name in stage_tensors(site) if name in a.model or name in b.model)
+    names = frozenset(name for name in stage_tensors(site, a.model.config) if name in a.model or name in b.model)
     if names:
         what = next(iter(names)) if len(names) == 1 else f"{len(names)} tensors of {site}"
         yield "Tensors", patch_tensors(a, b, names, what, ids, progress, known)

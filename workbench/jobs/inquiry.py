@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kernels.stages import LAYER_STAGES, STAGES, Site
+from kernels.models import all_stages, layer_stages
+from kernels.stages import Site
 from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.machine.child_process import ChildProcess
@@ -117,8 +118,8 @@ def last_bisection(session: Session) -> dict[str, Any] | None:
 def culprit_site(record: dict[str, Any]) -> Site | None:
     """Return the cell that a bisection accuses, or None."""
     match record.get("culprit"):
-        case {"layer": int(layer), "stage": str(stage)} if stage in LAYER_STAGES:
+        case {"layer": int(layer), "stage": str(stage)} if stage in layer_stages():
             return Site(layer, stage)
-        case {"layer": None, "stage": str(stage)} if stage in STAGES and stage not in LAYER_STAGES:
+        case {"layer": None, "stage": str(stage)} if stage in all_stages() and stage not in layer_stages():
             return Site(None, stage)
     return None  # nobody is accused, or a hand has changed the log

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import yaml
 
 from kernels.errors import WorkbenchError
-from kernels.stages import LAYER_STAGES, STAGES, Site
+from kernels.models import all_stages, layer_stages
+from kernels.stages import Site
 from store.text import printable
 from store.traces.run import now
 from store.whole_files import read_bounded, write_atomically
@@ -158,7 +159,7 @@ def _parse(path: Path, text: str) -> Hypothesis:
         texts = {key: _scalar(fields, key) for key in (*_TEXTS, *_OPTIONAL_TEXTS)}
         evidence = _evidence(fields)
         status = cast("Status", _choice(fields, "status", STATUSES))
-        stage = _choice(fields, "stage", STAGES)
+        stage = _choice(fields, "stage", all_stages())
         layer = _layer(fields, stage)
     except _FieldError as error:
         raise wrong(error.line + 2, str(error)) from None
@@ -288,7 +289,7 @@ def _choice(fields: Mapping[str, tuple[yaml.Node, yaml.Node]], key: str, choices
 
 def _layer(fields: Mapping[str, tuple[yaml.Node, yaml.Node]], stage: str) -> int | None:
     found, line = _scalar(fields, "layer"), fields["layer"][0].start_mark.line
-    if stage not in LAYER_STAGES:
+    if stage not in layer_stages():
         if found not in ("", "null", "~"):
             raise _FieldError(line, f"{stage} belongs to no layer; write `layer: null`.")
         return None

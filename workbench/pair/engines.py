@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
+from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, Precision
 from store.text import printable
 from store.traces import ForeignTrace
 from workbench.pair.kv_cache import KINDS, KvCache
-from workbench.pair.precision import BFLOAT16, FLOAT16, FLOAT32, Precision
 
 # How llama.cpp keeps K and V, whose every score and sum is rounded more than once; f16 is its default. The step of a
 # block, which is half precision, counts up to 127 times; what else a quantized cache rounds is up to KvCache.

@@ -6,16 +6,12 @@ are; what attention gives is turned back before it is handed on. A quantized K i
 to 8 bits. Seen in llama.cpp 0c1e57098, llama-kv-cache.cpp and ggml-cpu/ops.cpp.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kernels.forward import At
-from kernels.paths import Array
-
-Values = NDArray[np.float64]
+from kernels.graph import Inputs, Values
+from kernels.kinds.attention import Attention
 
 _BLOCK = 32
 # Step between two values of a block, in units of its largest magnitude (of its range where the type has a minimum).
@@ -39,14 +35,14 @@ class KvCache:
         """Whether any of both is kept in blocks."""
         return bool({self.type_k, self.type_v} & KINDS)
 
-    def noise(self, at: At, inputs: Mapping[str, Array]) -> Values:
+    def noise(self, kind: Attention, inputs: Inputs) -> Values:
         """Root mean square of what the cache adds to every value of attention, (tokens, channels).
 
         A score that is off by d changes its weight by the share d; the errors of a block are independent.
         """
-        c = at.config
-        q, k, v = (_heads(x, c.head_dim) for x in self._read(inputs, c.q_size, c.kv_size))
-        group = c.num_attention_heads // c.num_key_value_heads
+        read = (np.asarray(x, dtype=np.float64) for x in (inputs["q"], inputs["k"], kind.values(inputs["v"])))
+        q, k, v = (_heads(x, kind.head_dim) for x in read)
+        group = kind.heads // kind.kv_heads
         keys, values = (np.repeat(z, group, axis=1) for z in (k, v))
         own = self._errors(_turned(values, self.turned_v), self.type_v, self.turned_v)
         noise = np.maximum.accumulate(own, axis=0)  # weights add up to 1: no worse than the worst value
@@ -57,12 +53,8 @@ class KvCache:
             longest = np.maximum.accumulate(np.linalg.norm(keys, axis=2), axis=0)
             off = np.hypot(np.linalg.norm(q, axis=2) * latest, longest * np.sqrt(np.square(of_q).mean(axis=2)))
             reach = np.maximum.accumulate(np.abs(values), axis=0)
-            noise = np.hypot(noise, (off * c.head_dim**-0.5)[:, :, None] * reach)
+            noise = np.hypot(noise, (off * kind.scale)[:, :, None] * reach)
         return np.asarray(noise.reshape(len(q), -1))
-
-    def _read(self, inputs: Mapping[str, Array], q_size: int, kv_size: int) -> tuple[Values, Values, Values]:
-        q, k = (np.asarray(inputs[name], dtype=np.float64) for name in ("q_post_rope", "k_post_rope"))
-        return q, k, np.asarray(inputs["qkv_bias"][:, q_size + kv_size :], dtype=np.float64)
 
     def _errors(self, heads: Values, kind: str, turned: int) -> Values:
         """Root mean square error of every value; of those that are turned back it spreads over the whole matrix."""

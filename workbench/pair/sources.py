@@ -14,6 +14,7 @@ from workbench.cells.elements import Elements
 from workbench.cells.stage_tensors import stage_tensors
 
 if TYPE_CHECKING:
+    from kernels.config import ModelConfig
     from store.artifact import Artifact
     from store.traces.hdf5 import Trace
     from workbench.cells.view import TokenScope
@@ -101,15 +102,16 @@ def open_model(side: "Side") -> "Artifact":
     return artifact
 
 
-def tensor_types(session: "Session", site: Site) -> str:
+def tensor_types(session: "Session", config: "ModelConfig", site: Site) -> str:
     """Name the tensors that a stage uses with their types on both sides; a line for each, or why there are none."""
-    names = stage_tensors(site)
+    names = stage_tensors(site, config)
     if not names:
         return "no weights: this stage combines other stages"
     try:
         sides = dict(zip("AB", open_artifacts(session), strict=True))
     except WorkbenchError as error:
         return f"uses {', '.join(names)}; {printable(str(error), 400)}"
+    names = tuple(name for name in names if any(name in side for side in sides.values()))
     lines = []
     for name in names:
         types = (

@@ -200,7 +200,7 @@ def _top_elements(found: Investigation, cell: Cell) -> Rows:
     rows: Rows = [["token", "text", "channel", "A", "B", "A - B"]]
     for index in [] if order is None else order[:_TOP_ELEMENTS].tolist():
         e = elements.element(index)
-        channel = channel_name(cell.site.stage, e.channel, found.comparison.a.config)
+        channel = channel_name(cell.site, e.channel, found.comparison.a.config)
         rows.append([e.token, found.texts[e.token], channel, f"{e.a:.9g}", f"{e.b:.9g}", f"{e.d:.9g}"])
     return rows
 

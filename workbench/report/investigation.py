@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.errors import WorkbenchError
-from kernels.stages import Site, execution_order
+from kernels.models import execution_order
+from kernels.stages import Site
 from store.artifact import Artifact
 from store.open import open_artifact
 from store.text import printable
@@ -111,8 +112,7 @@ def _cells(
     def absent(side: str, site: Site) -> bool:
         return sides[side].absent(site)
 
-    layers = max(trace.run.config.num_hidden_layers for trace in traces)
-    total = len(execution_order(layers))
-    for done, cell in enumerate(compare_streams(a.stages(), b.stages(), layers, absent), 1):
-        progress(done, total, f"compare {cell.site}")
+    sites = execution_order(*(trace.run.config for trace in traces))
+    for done, cell in enumerate(compare_streams(a.stages(), b.stages(), sites, absent), 1):
+        progress(done, len(sites), f"compare {cell.site}")
         yield cell

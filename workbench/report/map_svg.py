@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from kernels.stages import LAYER_STAGES, STAGES, Site
+from kernels.models import all_stages
+from kernels.stages import FIRST_STAGES, Site
 from workbench.cells.heat import LEGEND, PALETTE, Look
 
 _CELL, _ROW, _LEFT, _TOP, _LETTER = 22, 18, 150, 66, 7.3  # pixels
@@ -21,7 +22,9 @@ def map_svg(title: str, maps: Mapping[str, Mapping[Site, Look]]) -> str:
     legend = LEGEND.split("   ")
     legend_lines = ["   ".join(legend[:3]), "   ".join([*legend[3:], "framed: outside the band"])]
     width = max(panel * len(maps), round(_LETTER * max(len(title), *map(len, legend_lines)))) + 20
-    bottom = _TOP + _ROW * len(STAGES)
+    there = {site.stage for looks in maps.values() for site in looks}
+    stages = [stage for stage in all_stages() if stage in there]
+    bottom = _TOP + _ROW * len(stages)
     height = bottom + 24 + _ROW * len(legend_lines)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
@@ -30,17 +33,17 @@ def map_svg(title: str, maps: Mapping[str, Mapping[Site, Look]]) -> str:
         _text(10, 20, title, weight="bold"),
     ]
     for number, (name, looks) in enumerate(maps.items()):
-        parts += _map(number * panel, name, looks, layers)
+        parts += _map(number * panel, name, looks, layers, stages)
     parts += [_text(10, bottom + 20 + _ROW * n, line) for n, line in enumerate(legend_lines)]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _map(left: float, name: str, looks: Mapping[Site, Look], layers: list[int]) -> Iterator[str]:
+def _map(left: float, name: str, looks: Mapping[Site, Look], layers: list[int], stages: list[str]) -> Iterator[str]:
     first = left + _LEFT
     yield _text(first, _TOP - 24, name)
     for column, layer in enumerate(layers):
         yield _text(first + (column + 0.5) * _CELL, _TOP - 6, str(layer), anchor="middle")
-    for row, stage in enumerate(STAGES):
+    for row, stage in enumerate(stages):
         y = _TOP + row * _ROW
         yield _text(first - 8, y + 13, stage, anchor="end")
         for site in (site for site in looks if site.stage == stage):
@@ -49,7 +52,7 @@ def _map(left: float, name: str, looks: Mapping[Site, Look], layers: list[int]) 
 
 
 def _whole_model_column(stage: str, layers: list[int]) -> int:
-    return 0 if STAGES.index(stage) < STAGES.index(LAYER_STAGES[0]) else max(len(layers) - 1, 0)
+    return 0 if stage in FIRST_STAGES else max(len(layers) - 1, 0)
 
 
 def _cell(x: float, y: float, look: Look, site: Site) -> str:

@@ -82,7 +82,7 @@ class CellScreen(ListScreen):
         self._describe_tensors = describe_tensors
         self._indices: NDArray[np.int64] | None = None
         self._tensors = ""
-        self._has_heads = bool(channel_head(site.stage, 0, config))
+        self._has_heads = bool(channel_head(site, 0, config))
 
     def compose(self) -> ComposeResult:
         """Lay out words, pictures, the list and the keys."""
@@ -140,7 +140,7 @@ class CellScreen(ListScreen):
     def detail(self, index: int) -> Text:
         """Return an element to the last bit, and the weights of the stage."""
         element = self._element(index)
-        channel = channel_name(self.site.stage, element.channel, self._config)
+        channel = channel_name(self.site, element.channel, self._config)
         bits = (f"{side} {value:.9g} {np.float32(value).view(np.uint32):08x}" for side, value in element.sides())
         return Text(f"token {element.token} channel {channel}: {'  '.join(bits)}\n{self._tensors}")
 
@@ -153,7 +153,7 @@ class CellScreen(ListScreen):
 
     def _line(self, line: int) -> tuple[str, bool]:
         element = self._element(line)
-        head = f"{channel_head(self.site.stage, element.channel, self._config):<8}" if self._has_heads else ""
+        head = f"{channel_head(self.site, element.channel, self._config):<8}" if self._has_heads else ""
         return f"{element.token:>5} {element.channel:>6} {head}{_numbers(element)}", False
 
     # Work that may take a while

@@ -83,7 +83,7 @@ class MapKeys(Screen[None]):
         """Ask which stages and layers to show."""
 
         def problem(text: str) -> str:
-            _, layers = filtered(text, self.model.layers)
+            _, layers = filtered(text, self.model.layers, self.model.stages)
             nothing = self.model.layers and not layers
             return filter_problem(text) or (f"The layers are 0-{self.model.layers - 1}." if nothing else "")
 

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from kernels.config import ModelConfig
 from kernels.measures import Measures
-from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
+from kernels.models import execution_order, layer_stages
+from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
 from workbench.cells.heat import Look, level_edge, look, look_of
@@ -18,6 +20,7 @@ class MapModel:
     def __init__(self, view: View) -> None:
         self.view = view
         self.layers = 0
+        self.stages = SPINE  # of a layer
         self.tokens = 0
         self.cells: dict[Site, Cell] = {}
         self.aligned: dict[Site, Cell] = {}  # last-token cells of stages whose whole populations are unlike
@@ -29,13 +32,17 @@ class MapModel:
         self._looks: dict[Site, Look] = {}
         self._edge = 0.0
         self._largest = 0.0  # figure of the aspect shown
-        self.set_size(0, 0)
+        self._lay_out()
 
     # What is known
 
-    def set_size(self, layers: int, tokens: int) -> None:
-        """Take the number of layers and tokens of the runs."""
-        self.layers, self.tokens = layers, tokens
+    def set_size(self, tokens: int, *configs: ModelConfig) -> None:
+        """Take the number of tokens, and what models of these configurations have."""
+        self.tokens = tokens
+        if configs:
+            self.layers = max(config.num_hidden_layers for config in configs)
+            inner = {site.stage for site in execution_order(*configs)}
+            self.stages = tuple(stage for stage in layer_stages() if stage in inner)
         self._lay_out()
 
     def receive(self, cell: Cell) -> None:
@@ -150,7 +157,7 @@ class MapModel:
     def site(self, stage: int, layer: int) -> Site | None:
         """Site at two indices of the axes; None where a whole-model stage leaves the grid empty."""
         name = self.stage_axis[stage]
-        if name in LAYER_STAGES:
+        if name in self.stages:
             return Site(self.layer_axis[layer], name) if self.layer_axis else None
         return Site(None, name) if layer == self._whole_model_index(name) else None
 
@@ -166,8 +173,7 @@ class MapModel:
     def sites(self) -> list[Site]:
         """Sites shown, in execution order."""
         first, middle, last = (
-            [stage for stage in self.stage_axis if stage in group]
-            for group in (FIRST_STAGES, LAYER_STAGES, LAST_STAGES)
+            [stage for stage in self.stage_axis if stage in group] for group in (FIRST_STAGES, self.stages, LAST_STAGES)
         )
         inner = [Site(layer, stage) for layer in self.layer_axis for stage in middle]
         return [Site(None, stage) for stage in first] + inner + [Site(None, stage) for stage in last]
@@ -178,7 +184,7 @@ class MapModel:
             return
         stage, _ = self.place(self.cursor)
         name = self.stage_axis[min(max(stage + stages, 0), len(self.stage_axis) - 1)]
-        if name not in LAYER_STAGES:
+        if name not in self.stages:
             self.put_cursor(Site(None, name))
         elif self.layer_axis:
             here = self.layer_axis.index(self._layer) if self._layer in self.layer_axis else 0
@@ -202,14 +208,14 @@ class MapModel:
         return 0 if stage in FIRST_STAGES else max(len(self.layer_axis) - 1, 0)
 
     def _lay_out(self) -> None:
-        self.stage_axis, self.layer_axis = filtered(self.view.filter, self.layers)
+        self.stage_axis, self.layer_axis = filtered(self.view.filter, self.layers, self.stages)
         shown = set(self.sites())
         if shown and self.layers and self.cursor not in shown:
             self.put_cursor(min(shown, key=self._distance))
 
     def _distance(self, site: Site) -> tuple[int, int]:
         """How far a site is from the cursor, layers before stages."""
-        stages = FIRST_STAGES + LAYER_STAGES + LAST_STAGES
+        stages = FIRST_STAGES + layer_stages() + LAST_STAGES
         apart = abs(stages.index(site.stage) - stages.index(self.cursor.stage))
         return abs((site.layer if site.layer is not None else self._layer) - self._layer), apart
 

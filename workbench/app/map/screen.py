@@ -65,7 +65,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         super().__init__()
         self.session = session
         self.model = MapModel(View.from_json(session.spec.view))
-        self.model.set_size(0, len(session.spec.tokens))
+        self.model.set_size(len(session.spec.tokens))
         self.runs: dict[str, RunRecord] = {}
         self.phase: Phase = "running"
         self._start_capture = start_capture
@@ -213,8 +213,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def _side_ready(self, side: str, run: "RunRecord") -> None:
         self.runs[side] = run
-        layers = max(known.config.num_hidden_layers for known in self.runs.values())
-        self.model.set_size(layers, len(run.tokens))
+        self.model.set_size(len(run.tokens), *(known.config for known in self.runs.values()))
         self.lay_out()
 
     def _cell_ready(self, cell: Cell) -> None:

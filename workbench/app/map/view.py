@@ -13,41 +13,29 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
 
-from kernels.stages import STAGES, Site
+from kernels.stages import SPINE, Site
 from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
 from workbench.cells.heat import LEVELS, OUTSIDE, PALETTE
 
-# Column heads of the stages when layers are the rows: two lines of three characters.
-_HEADS: dict[str, tuple[str, str]] = {
-    "embedding": ("emb", ""),
-    "attn_norm": ("att", "nrm"),
-    "qkv_matmul": ("qkv", "mm"),
-    "qkv_bias": ("qkv", "bia"),
-    "q_post_rope": ("q", "rop"),
-    "k_post_rope": ("k", "rop"),
-    "attention": ("att", "ctx"),
-    "attn_out": ("att", "out"),
-    "post_attn_residual": ("att", "res"),
-    "ffn_norm": ("ffn", "nrm"),
-    "ffn_gate": ("ffn", "gat"),
-    "ffn_up": ("ffn", "up"),
-    "ffn_silu": ("ffn", "sil"),
-    "ffn_swigl": ("ffn", "swi"),
-    "ffn_out": ("ffn", "out"),
-    "post_ffn_residual": ("ffn", "res"),
-    "layer_output": ("lay", "out"),
-    "final_norm": ("fin", "nrm"),
-    "lm_head": ("lm", "hd"),
-}
+_SHORT = {"norm": "nrm", "matmul": "mm", "head": "hd"}  # words whose first three letters are not what one expects
+
+
 # Pale on the dark half of the palette, dark on the light half.
 HEAT = tuple(
     Style(color="#ffffff" if level < LEVELS // 2 else "#000000", bgcolor=colour) for level, colour in enumerate(PALETTE)
 )
 _CURSOR = Style(bold=True, reverse=True)
 _FIGURES = 10  # columns of a cell that shows its figure
-STAGE_LABEL = max(map(len, STAGES)) + 2
+STAGE_LABEL = max(map(len, SPINE)) + 2
 LAYER_LABEL = 5
+
+
+def _head(stage: str) -> tuple[str, str]:
+    """Column head of a stage where layers are the rows: two lines of three characters, its first word and its last."""
+    words = [word for word in stage.split("_") if word != "post"]
+    first, last = (_SHORT.get(word, word[:3]) for word in (words[0], words[-1]))
+    return first, last if len(words) > 1 else ""
 
 
 def width_of(stage_rows: bool, model: MapModel) -> int:
@@ -227,7 +215,7 @@ class MapView(LineView):
                 text = "" if crowded else str(layer)
                 text = f"{text:>2}" if width == 3 or layer > 9 else text
             else:
-                text = _HEADS[self.model.stage_axis[column]][y]
+                text = _head(self.model.stage_axis[column])[y]
             text = f"{text:>{_FIGURES - 2}}" if width == _FIGURES else text
             segments.append(Segment(f"{text:<{width}}"[:width], current if column == here else plain))
         return segments

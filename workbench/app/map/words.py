@@ -4,7 +4,7 @@ from typing import Literal
 
 from rich.text import Text
 
-from kernels.stages import execution_order
+from kernels.models import sites
 from store.text import printable
 from workbench.app.map.model import MapModel
 from workbench.cells.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
@@ -58,6 +58,6 @@ def _counted(model: MapModel) -> str:
         return f"{len(model.checked)} cells run again, {len(model.outside())} unexplained"
     compared, expected = counts(model.cells.values())
     if model.layers:
-        expected = len(execution_order(model.layers)) - (len(model.cells) - expected)
+        expected = len(sites(model.layers, model.stages)) - (len(model.cells) - expected)
     outside = f"{len(model.outside())} out of band" if model.metric.band else "no band"
     return f"{compared}/{expected} compared, {outside}"

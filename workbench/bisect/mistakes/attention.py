@@ -7,9 +7,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.graph import Values
+from kernels.kinds.attention import Attention
 from workbench.bisect.mistakes.heads import Heads, Try
 from workbench.bisect.mistakes.masks import masked
-from workbench.bisect.mistakes.mistake import FITTED, NAMED, Mistake, Question, Values
+from workbench.bisect.mistakes.mistake import FITTED, NAMED, Mistake, Question
 from workbench.bisect.mistakes.product_roundings import Rule, float_rules, in_groups, to_grid_of
 
 _SOME_ROWS = 24  # query rows of a long prompt that a first look is taken at
@@ -51,8 +53,10 @@ def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _scales(q: Question, some: Heads) -> Iterator[Try]:
-    d, count = q.config.head_dim, q.config.num_attention_heads
+    kind = q.kind(Attention)
+    d, count = kind.head_dim, kind.heads
     for scale, words in (
+        (d**-0.5, "scaled by 1/sqrt(head_dim)"),
         (1.0, "not scaled"),
         (1 / d, "scaled by 1/head_dim"),
         (d**-0.25, "scaled by head_dim^-1/4"),
@@ -60,19 +64,21 @@ def _scales(q: Question, some: Heads) -> Iterator[Try]:
         (q.config.hidden_size**-0.5, "scaled by 1/sqrt(hidden)"),
         (d**0.5, "multiplied by sqrt(head_dim)"),
     ):
+        if scale == kind.scale:
+            continue
         words = f"attention scores are {words}"
         yield Try("attention_scale", "graph", words, partial(Heads.attend, scale=scale), setting=(scale,))
     for scale in _fitted_scales(q, some):
-        words = f"attention scores are scaled by {scale:.6g} in place of {d**-0.5:.6g}"
+        words = f"attention scores are scaled by {scale:.6g} in place of {kind.scale:.6g}"
         yield Try("attention_scale", "graph", words, partial(Heads.attend, scale=scale), FITTED, (scale,))
     for cap in (20.0, 30.0, 50.0):
         words = f"attention scores are capped at {cap:g}"
-        yield Try("unknown", "graph", words, partial(Heads.attend, scale=d**-0.5, cap=cap))
+        yield Try("unknown", "graph", words, partial(Heads.attend, scale=kind.scale, cap=cap))
 
 
 def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
     """The score scale that comes closest, by golden-section search over its logarithm."""
-    plain = q.config.head_dim**-0.5
+    plain = q.kind(Attention).scale
     if not q.gap:
         return
 
@@ -91,10 +97,11 @@ def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
 
 
 def _groupings(q: Question, some: Heads) -> Iterator[Try]:
-    count, groups = q.config.num_attention_heads, q.config.num_key_value_heads
+    kind = q.kind(Attention)
+    count, groups = kind.heads, kind.kv_heads
     if groups == 1:
         return
-    grouped, scale = some.owners(), q.config.head_dim**-0.5
+    grouped, scale = some.owners(), kind.scale
     for words, owner in (
         ("heads share keys and values in turn instead of in groups", np.arange(count) % groups),
         ("all heads use the first key and value head", grouped * 0),
@@ -129,13 +136,13 @@ def _half_scaled(x: Values, block: int) -> Values:
 
 def _precisions(q: Question, some: Heads) -> Iterator[Try]:
     del some
-    scale = q.config.head_dim**-0.5
+    scale = q.kind(Attention).scale
 
     def kept(heads: Heads, keep: Callable[[Values], Values], which: str) -> Values:
         q, k, v = (keep(getattr(heads, part)) if part in which else getattr(heads, part) for part in "qkv")
         return replace(heads, q=q, k=k, v=v).attend(scale)
 
-    for words, keep in cache_rules(q.config.head_dim):
+    for words, keep in cache_rules(q.kind(Attention).head_dim):
         for which, what in (("kv", "keys and values are kept"), ("k", "keys are kept"), ("v", "values are kept")):
             yield Try(
                 "kv_precision", "numerics", f"{what} in {words}", partial(kept, keep=keep, which=which), NAMED, (words,)
@@ -146,7 +153,7 @@ def _precisions(q: Question, some: Heads) -> Iterator[Try]:
 
 def _shapes(q: Question) -> Iterator[Mistake]:
     """The right values in the wrong places."""
-    tokens, count, d = len(q.right), q.config.num_attention_heads, q.config.head_dim
+    tokens, count, d = len(q.right), q.kind(Attention).heads, q.kind(Attention).head_dim
     right = q.right.reshape(tokens, count, d)
     mixed = right.swapaxes(0, 1).reshape(tokens, count * d)
     yield Mistake("transposed", "graph", "heads and tokens are not transposed back", mixed)

@@ -1,7 +1,18 @@
-"""Which mistakes each stage can make."""
+"""Which mistakes each kind of stage can have."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
+from types import UnionType
 
+from kernels.graph import Kind
+from kernels.kinds.activation import Activation
+from kernels.kinds.attention import Attention
+from kernels.kinds.bias import Bias
+from kernels.kinds.elementwise import Add, Multiply
+from kernels.kinds.embed import Embed
+from kernels.kinds.norm import RmsNorm
+from kernels.kinds.product import Product
+from kernels.kinds.rotate import Rotate
 from workbench.bisect.mistakes.attention import attention_mistakes
 from workbench.bisect.mistakes.channels import (
     channel_mistakes,
@@ -18,24 +29,22 @@ from workbench.bisect.mistakes.product_roundings import product_roundings
 from workbench.bisect.mistakes.products import product_mistakes
 from workbench.bisect.mistakes.rope import rope_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
-from workbench.bisect.models.floor import MATMUL_INPUT
 
 Candidates = Callable[[Question], Iterator[Mistake]]
 
 _PRODUCT: tuple[Candidates, ...] = (product_mistakes, product_roundings)
 # What rounds to a grid, of which there is much to try, and what was made in another stage.
 _NOT_IMAGINED = (product_roundings, rounded_outputs, under_the_bias, under_the_rotation)
-_OF_STAGE: dict[str, tuple[Candidates, ...]] = {
-    "embedding": (embedding_mistakes,),
-    **dict.fromkeys(("attn_norm", "ffn_norm", "final_norm"), (norm_mistakes,)),
-    **dict.fromkeys(MATMUL_INPUT, _PRODUCT),
-    "lm_head": (*_PRODUCT, head_mistakes),
-    "qkv_bias": (bias_mistakes, under_the_bias),
-    **dict.fromkeys(("q_post_rope", "k_post_rope"), (rope_mistakes, under_the_rotation)),
-    "attention": (attention_mistakes,),
-    **dict.fromkeys(("post_attn_residual", "post_ffn_residual"), (residual_mistakes,)),
-    **dict.fromkeys(("ffn_silu", "ffn_swigl"), (activation_mistakes,)),
-}
+_OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
+    (Embed, (embedding_mistakes,)),
+    (RmsNorm, (norm_mistakes,)),
+    (Product, (*_PRODUCT, head_mistakes)),
+    (Bias, (bias_mistakes, under_the_bias)),
+    (Rotate, (rope_mistakes, under_the_rotation)),
+    (Attention, (attention_mistakes,)),
+    (Add, (residual_mistakes,)),
+    (Activation | Multiply, (activation_mistakes,)),
+)
 _OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, token_mistakes, rounded_outputs, other_rows)
 
 
@@ -44,6 +53,7 @@ def mistakes(question: Question, imagined: bool = False) -> Iterator[Mistake]:
 
     imagined : the stage was not recorded, and the mistake is judged by what becomes of it at a later one.
     """
-    for candidates in (*_OF_STAGE.get(question.stage, ()), *_OF_ANY_STAGE):
+    of_kind = (found for kind, found in _OF_KIND if isinstance(question.at.kind, kind))
+    for candidates in (*chain.from_iterable(of_kind), *_OF_ANY_STAGE):
         if not (imagined and candidates in _NOT_IMAGINED):
             yield from candidates(question)

@@ -6,14 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.dequantize import dequantize_rows
+from kernels.graph import Values
+from kernels.kinds.attention import Attention
+from kernels.kinds.embed import Embed
+from kernels.kinds.norm import RmsNorm
+from kernels.kinds.product import Product
 from workbench.bisect.mistakes.attention import cache_rules
-from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Flags, Mistake, Question, Values
+from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Flags, Mistake, Question
 from workbench.bisect.mistakes.product_roundings import activation_rules, half, weight_rules
 from workbench.bisect.verdict import Factor
 from workbench.bisect.weights.roundings import rounded
 
-_ROTATED = ("qkv_matmul", "qkv_bias", "q_post_rope", "k_post_rope")
-_INPUT_OF_PRODUCT = ("attn_norm", "attention", "ffn_norm", "ffn_swigl", "final_norm")
 _CHUNK = 4096  # rows of an embedding matrix that recorded rows are compared with at once
 
 
@@ -44,7 +47,7 @@ def _of_channels(q: Question, part: Flags) -> Iterator[Mistake]:
 
 def _own_factors(q: Question, part: Flags, factor: Factor, name: str | None) -> Iterator[Mistake]:
     """Every wrong channel with a factor of its own, which only several tokens can prove."""
-    if len(q.y) < 3 or q.stage.endswith("norm"):  # of a norm they are another weight
+    if len(q.y) < 3 or isinstance(q.at.kind, RmsNorm):  # of a norm they are another weight
         return
     y, right = q.y[:, part], q.right[:, part]
     energy = np.square(right).sum(axis=0)
@@ -54,9 +57,9 @@ def _own_factors(q: Question, part: Flags, factor: Factor, name: str | None) -> 
 
 
 def _rearranged(q: Question, part: Flags, factor: Factor, name: str | None) -> Iterator[Mistake]:
-    d = q.config.head_dim
-    if q.stage in _ROTATED:
-        last = q.right.shape[1] - (q.config.kv_size if q.stage.startswith("qkv") else 0)
+    found = q.at.stage.heads
+    if found is not None and not isinstance(q.at.kind, Attention):
+        d, last = found.size, int(q.right.shape[1] - q.parts.get("v", np.zeros(0)).sum())  # what is rotated
         heads = q.right[:, :last].reshape(len(q.y), -1, d)
         wrong = np.asarray(part[:last].reshape(-1, d).any(axis=1))
         for shape, words in (((2, d // 2), "adjacent-pair"), ((d // 2, 2), "half-split")):
@@ -77,12 +80,10 @@ def _rearranged(q: Question, part: Flags, factor: Factor, name: str | None) -> I
 
 def _runs(q: Question) -> Iterator[tuple[int, int]]:
     """Channels that one tensor makes: Q, K and V apart, then all of them."""
-    count = q.right.shape[1]
-    if q.stage in ("qkv_matmul", "qkv_bias"):
-        sizes = (q.config.q_size, q.config.kv_size, q.config.kv_size)
-        for n, size in enumerate(sizes):
-            yield sum(sizes[:n]), size
-    yield 0, count
+    if len(q.parts) > 1:
+        for part in q.parts.values():
+            yield int(part.argmax()), int(part.sum())
+    yield 0, q.right.shape[1]
 
 
 def _matched(y: Values, right: Values) -> NDArray[np.int64]:
@@ -99,30 +100,24 @@ def _tensor_of(q: Question) -> str | None:
     """The tensor behind the first wrong channel."""
     if not q.tensors:
         return None
-    start = 0
     channel = int(np.flatnonzero(q.wrong_channels)[0])
-    for name in q.tensors:
-        start += q.at.model.weight(name).shape[0] if q.stage.startswith("qkv") else q.right.shape[1]
-        if channel < start:
-            return name
-    return q.tensors[0]
+    names = zip(q.parts.values(), q.tensors, strict=False)
+    return next((name for part, name in names if part[channel]), q.tensors[0])
 
 
 def rounded_outputs(q: Question) -> Iterator[Mistake]:
     """The output in a narrower format; keys and values so rounded are those of a cache."""
     shape = q.right.shape
-    if q.stage in ("k_post_rope", "qkv_bias", "qkv_matmul"):
-        part = _kept_in_cache(q)
-        heads = q.right[:, part].reshape(len(q.right), -1, q.config.head_dim)
-        for words, keep in cache_rules(q.config.head_dim):
+    for what, part, head_dim in _kept_in_cache(q):
+        heads = q.right[:, part].reshape(len(q.right), -1, head_dim)
+        for words, keep in cache_rules(head_dim):
             predicted = q.with_channels(part, keep(heads).reshape(len(heads), -1))
-            what = "keys" if q.stage == "k_post_rope" else "values"
             sentence = f"{what} are kept in {words}"
             yield Mistake("kv_precision", "numerics", sentence, predicted, rounded=True, setting=(words,))
     for words, kept in (("bfloat16", rounded(q.right.astype(np.float32), 7)), ("float16", half(q.right))):
         sentence, values = f"the output is rounded to {words}", kept.astype(np.float64)
         yield Mistake("dtype_truncated", "numerics", sentence, values, rounded=True, setting=(sentence,))
-    if q.stage in _INPUT_OF_PRODUCT:
+    if any(isinstance(reader.kind, Product) for reader in q.readers):
         for words, keep in activation_rules(shape[1]):
             sentence = f"the output is rounded to {words} for the next product"
             yield Mistake(
@@ -136,10 +131,15 @@ def rounded_outputs(q: Question) -> Iterator[Mistake]:
             )
 
 
-def _kept_in_cache(q: Question) -> Flags:
-    part = np.zeros(q.right.shape[1], dtype=bool)
-    part[0 if q.stage == "k_post_rope" else q.config.q_size + q.config.kv_size :] = True
-    return part
+def _kept_in_cache(q: Question) -> Iterator[tuple[str, Flags, int]]:
+    """What of a stage attention reads as keys or as values: its name, its channels and those of a head."""
+    for reader in q.readers:
+        if isinstance(reader.kind, Attention):
+            channels = np.arange(q.right.shape[1])
+            if reader.inputs["k"] == q.site.stage:
+                yield "keys", channels >= 0, reader.kind.head_dim
+            if reader.inputs["v"] == q.site.stage:
+                yield "values", channels >= reader.kind.value_start, reader.kind.head_dim
 
 
 def other_rows(q: Question) -> Iterator[Mistake]:
@@ -163,18 +163,23 @@ def other_rows(q: Question) -> Iterator[Mistake]:
 
 def embedding_mistakes(q: Question) -> Iterator[Mistake]:
     """A factor, another matrix, other tokens."""
-    hidden = q.right.shape[1]
-    words = "embeddings are multiplied by sqrt(hidden)"
-    yield Mistake("scaled", "graph", words, q.right * hidden**0.5)
+    hidden, scale = q.right.shape[1], q.kind(Embed).scale
+    if scale == 1:
+        words = "embeddings are multiplied by sqrt(hidden)"
+        yield Mistake("scaled", "graph", words, q.right * hidden**0.5)
+    else:
+        words = f"embeddings are not multiplied by {scale:.6g}"
+        yield Mistake("scaled", "graph", words, q.right / scale)
     for cause, words, change in weight_rules(hidden):
-        yield Mistake(cause, "weights", f"weights are {words}", change(q.right), q.tensors[0], rounded=True)
+        predicted = change(q.right / scale) * scale
+        yield Mistake(cause, "weights", f"weights are {words}", predicted, q.tensors[0], rounded=True)
     model, tokens = q.at.model, np.array(q.at.tokens)
     if not q.config.tie_word_embeddings:
-        rows = np.asarray(q.at.path.embed(model.weight("lm_head.weight"), tokens), dtype=np.float64)
+        rows = scale * np.asarray(q.at.path.embed(model.weight("lm_head.weight"), tokens), dtype=np.float64)
         yield Mistake("tied_embedding", "weights", "embeddings come from the head", rows, q.tensors[0])
     found = _nearest_tokens(q)
     if found is not None and not np.array_equal(found, tokens):
-        rows = np.asarray(q.at.path.embed(model.weight(q.tensors[0]), found), dtype=np.float64)
+        rows = scale * np.asarray(q.at.path.embed(model.weight(q.tensors[0]), found), dtype=np.float64)
         shifts = set(((found - tokens) % q.config.vocab_size).tolist())
         shown = ", ".join(map(str, found[:6].tolist()))
         if len(shifts) == 1 and len(tokens) > 1:
@@ -185,13 +190,13 @@ def embedding_mistakes(q: Question) -> Iterator[Mistake]:
 
 def _nearest_tokens(q: Question) -> NDArray[np.int64] | None:
     """The token whose embedding every recorded row is nearest to."""
-    weight = q.at.model.weight(q.tensors[0])
+    weight, y = q.at.model.weight(q.tensors[0]), q.y / q.kind(Embed).scale
     best, found = np.full(len(q.y), np.inf), np.zeros(len(q.y), dtype=np.int64)
     if not np.isfinite(q.y).all():
         return None
     for start in range(0, len(weight.rows), _CHUNK):
         rows = dequantize_rows(weight.type, np.ascontiguousarray(weight.rows[start : start + _CHUNK]), weight.shape[1])
-        far = np.square(rows, dtype=np.float64).sum(axis=1)[None, :] - 2 * (q.y @ rows.T.astype(np.float64))
+        far = np.square(rows, dtype=np.float64).sum(axis=1)[None, :] - 2 * (y @ rows.T.astype(np.float64))
         nearest = far.argmin(axis=1)
         closer = far[np.arange(len(far)), nearest] < best
         found[closer] = nearest[closer] + start
@@ -201,6 +206,8 @@ def _nearest_tokens(q: Question) -> NDArray[np.int64] | None:
 
 def head_mistakes(q: Question) -> Iterator[Mistake]:
     """Logits that went through something else."""
+    if q.readers or q.at.layer is not None:
+        return
     for cap in (20.0, 30.0, 50.0, 100.0):
         words = f"logits are capped at {cap:g}"
         yield Mistake("unknown", "graph", words, cap * np.tanh(q.right / cap))

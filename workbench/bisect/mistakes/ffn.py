@@ -5,9 +5,10 @@ from math import pi, sqrt
 
 import numpy as np
 
-from kernels import ops
-from kernels.stages import Site
-from workbench.bisect.mistakes.mistake import FITTED, Mistake, Question, Values, least_squares
+from kernels.graph import Values
+from kernels.kinds.activation import Activation
+from kernels.kinds.elementwise import Multiply
+from workbench.bisect.mistakes.mistake import FITTED, Mistake, Question, least_squares
 
 
 def _erf(x: Values) -> Values:
@@ -18,12 +19,13 @@ def _erf(x: Values) -> Values:
 
 
 def activations(gate: Values) -> Iterator[tuple[str, Values]]:
-    """What stands in place of SiLU in other models."""
+    """The activation functions that there are in models."""
     with np.errstate(over="ignore"):
         sigmoid = 1 / (1 + np.exp(-gate))
         softplus = np.logaddexp(0, gate)
         yield "GELU (erf)", gate * 0.5 * (1 + _erf(gate / sqrt(2)))
         yield "GELU (tanh)", 0.5 * gate * (1 + np.tanh(sqrt(2 / pi) * (gate + 0.044715 * gate**3)))
+        yield "SiLU", gate * sigmoid
         yield "quick GELU", gate / (1 + np.exp(-1.702 * gate))
         yield "ReLU", np.maximum(gate, 0)
         yield "squared ReLU", np.maximum(gate, 0) ** 2
@@ -39,25 +41,28 @@ def activations(gate: Values) -> Iterator[tuple[str, Values]]:
 
 def activation_mistakes(q: Question) -> Iterator[Mistake]:
     """Another function in the activation, or in the gated product that is the first to show it."""
-    gate = q.known.get("ffn_gate")
-    if gate is None:
+    activation = q.read("gate") if isinstance(q.at.kind, Multiply) else q.at.stage
+    gate = None if activation is None else q.known.get(activation.reads[0])
+    if activation is None or gate is None or not isinstance(activation.kind, Activation):
         return
-    at_silu = Site(q.site.layer, "ffn_silu")
-    up = q.x["ffn_up"] if q.stage == "ffn_swigl" else None
+    own, label = activation.kind.of(gate), activation.kind.label
+    up = q.x["up"] if isinstance(q.at.kind, Multiply) else None
     for name, values in activations(gate):
-        words = f"{name} stands in place of SiLU"
-        predicted = values if up is None else values * up
-        yield Mistake("activation_function", "graph", words, predicted, site=at_silu, setting=(name,))
+        if name != label:
+            words = f"{name} stands in place of {label}"
+            predicted = values if up is None else values * up
+            yield Mistake("activation_function", "graph", words, predicted, site=activation.site, setting=(name,))
     if up is not None:
-        yield Mistake("gate_up_swapped", "graph", "SiLU is applied to up instead of gate", ops.silu(up) * gate)
-        yield Mistake("unknown", "graph", "the product with up is left out", ops.silu(gate))
-        yield Mistake("unknown", "graph", "up is added instead of multiplied", ops.silu(gate) + up)
+        swapped = activation.kind.of(up) * gate
+        yield Mistake("gate_up_swapped", "graph", f"{label} is applied to up instead of gate", swapped)
+        yield Mistake("unknown", "graph", "the product with up is left out", own)
+        yield Mistake("unknown", "graph", "up is added instead of multiplied", own + up)
         yield Mistake("unknown", "graph", "the activation is left out and only up is kept", up)
 
 
 def residual_mistakes(q: Question) -> Iterator[Mistake]:
     """What is added, and to what."""
-    before, added = tuple(q.x)
+    before, added = q.at.stage.reads
     for words, values in _other_sums(q, before, added):
         cause = "sign_flipped" if words.endswith("subtracted") else "residual_missing"
         yield Mistake(cause, "graph", words, values, setting=(words,))

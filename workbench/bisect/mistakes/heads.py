@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.mistakes.mistake import NAMED, Flags, Question, Values
+from kernels.graph import Values
+from kernels.kinds.attention import Attention
+from workbench.bisect.mistakes.mistake import NAMED, Flags, Question
 from workbench.bisect.verdict import Factor, Setting
 
 
@@ -18,15 +20,15 @@ class Heads:
     k: Values
     v: Values
     rows: NDArray[np.int64]
-    causal: bool
+    kind: Attention
 
     @classmethod
     def of(cls, question: Question) -> "Heads":
         """The recorded queries, keys and values of a layer."""
-        c, x = question.config, question.x
-        parts = x["q_post_rope"], x["k_post_rope"], x["qkv_bias"][:, c.q_size + c.kv_size :]
-        q, k, v = (part.reshape(len(part), -1, c.head_dim) for part in parts)
-        return cls(q, k, v, np.arange(len(q)), c.causal)
+        kind, x = question.kind(Attention), question.x
+        parts = x["q"], x["k"], kind.values(x["v"])
+        q, k, v = (part.reshape(len(part), -1, kind.head_dim) for part in parts)
+        return cls(q, k, v, np.arange(len(q)), kind)
 
     def owners(self) -> NDArray[np.int64]:
         """The key and value head of every head."""
@@ -39,7 +41,7 @@ class Heads:
         """softmax(q k^T scale + mask) v, (rows, heads * d); mask: (rows, tokens), the model's own if None."""
         owner = self.owners() if owner is None else owner
         if mask is None:
-            mask = (self.rows[:, None] >= np.arange(len(self.k))) | (not self.causal)
+            mask = self.kind.mask(self.rows, len(self.k))
         mask = mask | ~mask.any(axis=1, keepdims=True)
         out = np.empty((len(self.rows), *self.q.shape[1:]))
         for head, shared in enumerate(owner.tolist()):

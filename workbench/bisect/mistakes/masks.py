@@ -7,8 +7,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.graph import Values
+from kernels.kinds.attention import Attention
 from workbench.bisect.mistakes.heads import Heads, Try
-from workbench.bisect.mistakes.mistake import Question, Values
+from workbench.bisect.mistakes.mistake import Question
 
 Bounds = NDArray[np.int64]  # of every token, the first or the last key that it sees
 _MOST_WINDOWS = 64
@@ -16,7 +18,7 @@ _MOST_WINDOWS = 64
 
 def masked(q: Question, some: Heads) -> Iterator[Try]:
     """Masks of one rule for all tokens, and those that go wrong where a part of the prompt is cached already."""
-    scale = q.config.head_dim**-0.5
+    scale = q.kind(Attention).scale
     tokens = np.arange(len(q.y))
     end = len(tokens)
     # least and greatest distance from a token back to one that it sees, and the first one that is ever seen
@@ -86,7 +88,7 @@ def _chunks(q: Question, some: Heads) -> Iterator[tuple[str, Bounds, Bounds]]:
 
 def _seen(q: Question, heads: Heads) -> tuple[Bounds, Bounds]:
     """Of some rows the last key, if they see all before it, and the first, if they see all up to themselves."""
-    scale, y = q.config.head_dim**-0.5, q.y[heads.rows].reshape(len(heads.rows), -1, q.config.head_dim)
+    scale, y = heads.kind.scale, q.y[heads.rows].reshape(len(heads.rows), -1, heads.kind.head_dim)
     up_to, back_to = np.zeros((2, len(heads.rows), len(heads.k)))
     for head, shared in enumerate(heads.owners().tolist()):
         scores = heads.q[heads.rows, head] @ heads.k[:, shared].T * scale

@@ -5,27 +5,29 @@ its weights would have to be. It is accepted only if its prediction reproduces t
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import lgamma, log
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.forward import At
+from kernels.graph import At, Kind, Stage, Values
+from kernels.kinds.embed import Embed
+from kernels.kinds.product import Product
+from kernels.kinds.rotate import Rotate
+from kernels.models import Graph
+from kernels.precision import FLOAT32, Precision
 from kernels.stages import Site
-from workbench.bisect.models.floor import MATMUL_INPUT
-from workbench.bisect.models.substitution import Mixed
-from workbench.bisect.traces.angles import ROTATED, turned_off
+from workbench.bisect.traces.angles import turned_off
 from workbench.bisect.verdict import Factor, Setting
-from workbench.bisect.weights.conversion import has, tensors_of
+from workbench.bisect.weights.conversion import has
 from workbench.cells.decomposition import LIMIT
-from workbench.pair.precision import FLOAT32, Precision
 
-Values = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+K = TypeVar("K", bound=Kind)
 
 # What a rounding leaves of the gap it makes if the engine rounded a few values to the other side; docs/bisect.md.
 _NEXT_LINE = 0.1
@@ -76,7 +78,8 @@ class Further:
 class Question:
     """A stage whose recorded output y is not what it should be.
 
-    x : its inputs. known : everything recorded or computed in its layer so far, by stage. right : the right output.
+    x : its inputs by role. known : everything recorded or computed in its layer so far, by stage.
+    right : the right output.
     noise : what float rounding may do to every element. rounding : root mean square of what 8-bit activations add.
     restored : what storing changed weights once more in their format may add to every element; None without weights.
     kept : how the engine keeps its numbers. most : norm that a mistake may leave, where the trace
@@ -84,7 +87,6 @@ class Question:
     All arrays are float64 (tokens, channels).
     """
 
-    site: Site
     at: At
     x: Mapping[str, Values]
     known: Mapping[str, Values]
@@ -102,9 +104,29 @@ class Question:
         return rows if self.rows is None else self.rows[rows]
 
     @property
-    def stage(self) -> str:
-        """Name of the stage."""
-        return self.site.stage
+    def site(self) -> Site:
+        """Where the stage is."""
+        return self.at.stage.site
+
+    def kind(self, kind: type[K]) -> K:
+        """What the stage does, of which the kind is known."""
+        assert isinstance(self.at.kind, kind)
+        return self.at.kind
+
+    @cached_property
+    def graph(self) -> Graph:
+        """All stages of the model."""
+        return Graph.of(self.at.model)
+
+    @cached_property
+    def readers(self) -> list[Stage]:
+        """The stages of its layer that read it."""
+        stages = self.graph.last if self.at.layer is None else self.graph.layer(self.at.layer)
+        return [stage for stage in stages if self.site.stage in stage.reads]
+
+    def read(self, role: str) -> Stage | None:
+        """The stage that is read in a role; None if the model does not have it."""
+        return self.graph.stage(self.graph.reads(self.at.stage)[role])
 
     @property
     def config(self) -> ModelConfig:
@@ -114,7 +136,7 @@ class Question:
     @cached_property
     def tensors(self) -> tuple[str, ...]:
         """Canonical names of the stage's tensors that the model has."""
-        return tuple(name for name in tensors_of(self.site) if has(self.at.model, name))
+        return tuple(name for name in self.at.stage.tensors if has(self.at.model, name))
 
     @cached_property
     def gap(self) -> float:
@@ -134,14 +156,20 @@ class Question:
         return off.size > 0 and bool(_rms(off, axis=None) <= LIMIT / 3)
 
     @cached_property
+    def parts(self) -> dict[str, Flags]:
+        """The channels of every tensor that makes a part of the output, as those of Q, K and V, by name of the part."""
+        heads, count = self.at.stage.heads, self.right.shape[1]
+        if heads is None or len(heads.parts) < 2:
+            return {"": np.ones(count, dtype=bool)}
+        places = np.arange(count)
+        columns = ((name, heads.columns(name)) for name, _ in heads.parts)
+        return {name: (places >= part.start) & (places < part.stop) for name, part in columns}
+
+    @cached_property
     def wrong_tensors(self) -> Flags:
         """All channels of the tensors that make a wrong channel: Q|K|V comes from three."""
-        wrong = self.wrong_channels
-        if self.stage not in ("qkv_matmul", "qkv_bias"):
-            return np.ones_like(wrong)
-        sizes = (self.config.q_size, self.config.kv_size, self.config.kv_size)
-        parts = np.split(wrong, np.cumsum(sizes)[:-1])
-        return np.concatenate([np.full(part.size, part.any()) for part in parts])
+        wrong = [part for part in self.parts.values() if (self.wrong_channels & part).any()]
+        return np.asarray(np.logical_or.reduce(wrong))
 
     @cached_property
     def wrong_tokens(self) -> Flags:
@@ -163,26 +191,15 @@ class Question:
         about the odds of the noise to what it does to the other tokens; the odds of all such tokens multiply.
         """
         wrong = self.wrong_tokens
-        if not self.tensors or self.site.stage == "embedding" or wrong.all():  # a row of an embedding has one token
+        if not self.tensors or isinstance(self.at.kind, Embed) or wrong.all():  # a row of an embedding has one token
             return False
         part = self.wrong_channels_of(wrong)
         off, noise = (np.linalg.norm(x[:, part], axis=1) for x in (self.y - self.right, self.noise))
-        size = (
-            np.linalg.norm(next(iter(self.x.values())), axis=1) if self.stage in MATMUL_INPUT else np.ones(len(wrong))
-        )
+        size = np.linalg.norm(self.x["x"], axis=1) if isinstance(self.at.kind, Product) else np.ones(len(wrong))
         effect = float(np.median(off[wrong] / np.maximum(size[wrong], _TINY))) * size[~wrong]
         odds = np.log(np.minimum(1, LIMIT * noise[~wrong] / np.maximum(effect, _TINY))).sum()
         count, spared = len(wrong), int((~wrong).sum())
         return bool(odds + lgamma(count + 1) - lgamma(spared + 1) - lgamma(count - spared + 1) < log(_ODDS))
-
-    def exactly(self, **config: Any) -> At:  # noqa: ANN401 - fields of ModelConfig
-        """Where the stage would be evaluated with other hyper-parameters."""
-        changed = replace(self.config, **config)
-        return replace(self.at, model=Mixed(self.at.model, changed))
-
-    def elsewhere(self, site: Site, y: Values, right: Values, **changes: Any) -> "Question":  # noqa: ANN401
-        """The same question about an earlier stage, of which y is what it must have returned."""
-        return replace(self, site=site, y=y, right=right, **changes)
 
     def with_channels(self, part: Flags, values: Values) -> Values:
         """The right output with other values in some channels."""
@@ -196,7 +213,7 @@ class Question:
         return self._turned_off(self.right)
 
     def _turned_off(self, predicted: Values) -> float:
-        return turned_off(self.at, self.y, predicted, self.kept) if self.stage in ROTATED else 0.0
+        return turned_off(self.at, self.y, predicted, self.kept) if isinstance(self.at.kind, Rotate) else 0.0
 
     def _closer(self, mistake: Mistake, size: float) -> bool:
         """Whether a prediction takes away most of what is wrong: of the angles, where those show it, or of the gap."""

@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 
 from kernels.formats.dequantize import dequantize_rows
+from kernels.graph import Values
 from kernels.matmul.activations import quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
-from workbench.bisect.mistakes.mistake import FREE, Flags, Mistake, Question, Values, least_squares
+from workbench.bisect.mistakes.mistake import FREE, Flags, Mistake, Question, least_squares
 from workbench.bisect.mistakes.products import parts, stage_input
-from workbench.bisect.models.floor import decoded
 from workbench.bisect.weights.roundings import cut, rounded
 
 _LARGE = 1 << 22  # elements of a weight that are tried; beyond, some of its rows
@@ -61,10 +61,10 @@ def activation_rules(channels: int) -> Iterator[Rule]:
     """Ways of rounding activations, each from (tokens, channels) to the values that it keeps."""
     yield from float_rules()
     if channels % 256 == 0:
-        yield "ggml's Q8_K", lambda x: decoded(quantize_q8_k(_single(x)))
-        yield "APR's Q8_K", lambda x: decoded(quantize_q8_k_apr(_single(x)))
+        yield "ggml's Q8_K", lambda x: quantize_q8_k(_single(x)).values()
+        yield "APR's Q8_K", lambda x: quantize_q8_k_apr(_single(x)).values()
     if channels % 32 == 0:
-        yield "Q8_0", lambda x: decoded(quantize_q8_0(_single(x)))
+        yield "Q8_0", lambda x: quantize_q8_0(_single(x)).values()
     for bits in (8, 4):
         top = 2 ** (bits - 1) - 1
         yield f"{bits} bits per token", partial(to_grid_of, axis=1, top=top)
@@ -145,7 +145,7 @@ def weight_rules(columns: int) -> Iterator[tuple[str, str, Callable[[Values], Va
                 words = f"rounded to {bits} bits in groups of {size}"
                 yield "requantized", words, partial(in_groups, size=size, top=top)
     if columns % 32 == 0:
-        yield "requantized", "rounded to Q8_0", lambda w: decoded(quantize_q8_0(_single(w)))
+        yield "requantized", "rounded to Q8_0", lambda w: quantize_q8_0(_single(w)).values()
         yield "requantized", "rounded to Q4_0", lambda w: _signed_extreme(w, 8)
         yield "requantized", "rounded to Q5_0", lambda w: _signed_extreme(w, 16)
 

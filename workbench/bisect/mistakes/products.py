@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.dequantize import dequantize
+from kernels.graph import Array, Heads, Values
 from kernels.matmul.floats import matmul_f64
-from kernels.paths import Array
-from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, Values, least_squares
-from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, least_squares
 from workbench.bisect.weights.check import BLOCK
 
 _LARGE = 1 << 26  # elements of a weight beyond which it is not dequantized as a whole
@@ -48,7 +47,13 @@ def parts(q: Question) -> Iterator[tuple[str, Flags]]:
 
 def stage_input(q: Question) -> Values:
     """What the stage multiplies, float64 (tokens, in)."""
-    return q.x[MATMUL_INPUT[q.stage]]
+    return q.x["x"]
+
+
+def _input_heads(q: Question) -> Heads | None:
+    """How the channels that are multiplied are heads; None if they are not."""
+    read = q.read("x")
+    return None if read is None else read.heads
 
 
 def _multiply(q: Question, name: str) -> Array:
@@ -85,8 +90,9 @@ def _rearranged(q: Question, name: str) -> Iterator[tuple[str, str, Array]]:
         yield "transposed", f"{name} is transposed and read with its own shape", x @ values.T.reshape(rows, columns).T
         words = f"{name} is read with the shape of its transpose and transposed"
         yield "transposed", words, x @ values.reshape(columns, rows)
-    d = q.config.head_dim
-    if ".o_proj." in name:
+    heads = _input_heads(q)
+    if heads is not None:
+        d = heads.size
         for words, order in _head_orders(columns // d):
             moved = values.reshape(rows, -1, d)[:, order].reshape(rows, columns)
             yield "rows_permuted", f"{name} has the columns of its heads {words}", x @ moved.T
@@ -103,7 +109,8 @@ def _missing_columns(q: Question) -> Iterator[Mistake]:
     """Runs of input channels that count with another factor than 1: a head that is silent, a block that is scaled."""
     names = [name for name, _ in parts(q)]
     x = stage_input(q)
-    size = q.config.head_dim if q.stage == "attn_out" else BLOCK
+    heads = _input_heads(q)
+    size = BLOCK if heads is None else heads.size
     runs = x.shape[1] // size
     if len(names) != 1 or x.shape[1] % size or not 1 < runs <= 256 or q.right.shape[1] * runs * len(x) > _LARGE:
         return
@@ -120,7 +127,7 @@ def _missing_columns(q: Question) -> Iterator[Mistake]:
         return
     rounded = np.round(factors, digits) + 0.0
     predicted = q.right + np.tensordot(np.where(other, rounded - 1, 0), shares, axes=1)
-    what = "head" if q.stage == "attn_out" else f"run of {size} input channels"
+    what = "head" if heads is not None else f"run of {size} input channels"
     counts = sorted(set(rounded[other].tolist()))
     words = f"{what} {int(np.flatnonzero(other)[0])} and {int(other.sum()) - 1} more count {counts[0]:g} times"
     cause = {0.0: "zeroed", -1.0: "sign_flipped"}.get(counts[0], "scaled") if len(counts) == 1 else "unknown"
@@ -135,8 +142,7 @@ def _with_runs(x: Values, run: int, size: int, multiply: Callable[[Values], Valu
 
 def _other_input(q: Question) -> Iterator[Mistake]:
     """The right weight with what another stage returned."""
-    own = MATMUL_INPUT[q.stage]
-    x = q.x[own]
+    own, x = q.at.stage.reads[0], q.x["x"]
     for stage, values in q.known.items():
         if stage != own and values.shape == x.shape and not np.array_equal(values, x):
             ready = np.ascontiguousarray(values, dtype=q.at.path.dtype)

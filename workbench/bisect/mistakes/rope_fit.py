@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import ops
-from kernels.config import ModelConfig
+from kernels.kinds.rotate import Rotation
+from kernels.precision import FLOAT32, Precision
 from workbench.bisect.mistakes.mistake import least_squares
 from workbench.bisect.traces.angles import Pairs, Values, phases
-from workbench.pair.precision import FLOAT32, Precision
 
 BASES = (1e3, 1e4, 1e5, 5e5, 1e6, 1e7)
 _RELATIVE = 4 * FLOAT32.unit  # rounding of a frequency, which more tokens do not average out
@@ -31,9 +31,9 @@ class Fit:
     known: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, x: Values, y: Values, config: ModelConfig, kept: Precision) -> "Fit | None":
+    def of(cls, x: Values, y: Values, rotation: Rotation, kept: Precision) -> "Fit | None":
         """The frequencies by which x became y, if x was turned at all; None if the angles grow with nothing."""
-        turns = phases(x, y, config)
+        turns = phases(x, y, rotation)
         if len(turns) < 3 or not np.isfinite(turns).all():
             return None
         slopes, offsets = _lines(turns)
@@ -44,13 +44,13 @@ class Fit:
         spread = 2 * max(kept.unit, FLOAT32.unit) / np.sqrt(np.square(times).sum()) + _RELATIVE * np.abs(found)
         return cls(found, spread, start, direction, (found > 4 * spread) & np.isfinite(found))
 
-    def base(self, config: ModelConfig, own_scale: bool) -> tuple[float, float] | None:
+    def base(self, rotation: Rotation, own_scale: bool) -> tuple[float, float] | None:
         """The base, and how many times too fast all pairs turn, that the frequencies come closest to.
 
         own_scale : take the fastest pair to turn by 1 per position; the second figure is 1 then.
         """
-        factors = np.array(config.rope_factors or (1.0,) * (config.head_dim // 2))
-        exponents = np.arange(0, config.head_dim, 2)[self.known] / config.head_dim
+        factors = np.array(rotation.factors or (1.0,) * (rotation.head_dim // 2))
+        exponents = np.arange(0, rotation.head_dim, 2)[self.known] / rotation.head_dim
         logs = np.log(self.frequencies[self.known] * factors[self.known])
         weights = np.square(self.frequencies[self.known] / self.spread[self.known])
         columns = -exponents[:, None] if own_scale else np.stack([-exponents, np.ones_like(exponents)], axis=1)
@@ -63,7 +63,7 @@ class Fit:
         if abs(found[0]) > 50:
             return None
         values = np.exp(found)
-        base = _round_number(float(values[0]), float(values[0] * sure[0]), (config.rope_theta, *BASES))
+        base = _round_number(float(values[0]), float(values[0] * sure[0]), (rotation.theta, *BASES))
         return base, 1.0 if own_scale else _round_number(float(values[1]), float(values[1] * sure[1]), (1.0,))
 
     @property
@@ -121,12 +121,12 @@ def _through(turns: Pairs, start: float, slopes: Values) -> Values:
     )
 
 
-def found_positions(turns: Pairs, config: ModelConfig) -> Values | None:
+def found_positions(turns: Pairs, rotation: Rotation) -> Values | None:
     """The position that every token was rotated by, in quarters: coarse from a slow pair, refined by faster ones.
 
     A pair is slow enough if it does not turn once over twice as many positions as there are tokens.
     """
-    frequencies = ops.rope_angles_f64(np.ones(1, dtype=np.int64), config)[0]
+    frequencies = ops.rope_angles_f64(np.ones(1, dtype=np.int64), rotation)[0]
     angles = np.angle(turns)
     order = np.argsort(frequencies)
     slow = np.flatnonzero(frequencies[order] * 4 * len(turns) <= 2 * np.pi)
@@ -139,6 +139,6 @@ def found_positions(turns: Pairs, config: ModelConfig) -> Values | None:
     return quarters if np.isfinite(quarters).all() else None
 
 
-def with_other_pairs(config: ModelConfig) -> ModelConfig:
-    """The configuration in which the other channels of a head rotate together."""
-    return replace(config, rope_type="norm" if config.rope_type == "neox" else "neox")
+def with_other_pairs(rotation: Rotation) -> Rotation:
+    """The rotation in which the other channels of a head rotate together."""
+    return replace(rotation, pairs="norm" if rotation.pairs == "neox" else "neox")

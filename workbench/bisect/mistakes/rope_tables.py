@@ -7,10 +7,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.mistakes.mistake import Mistake, Question, Values
+from kernels.graph import Values
+from kernels.kinds.rotate import Rotate
+from kernels.precision import BFLOAT16, FLOAT16
+from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.traces.angles import channels_of, pairs_of
 from workbench.bisect.weights.roundings import rounded
-from workbench.pair.precision import BFLOAT16, FLOAT16
 
 _Keep = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 _TYPES: tuple[tuple[str, float, _Keep], ...] = (
@@ -22,7 +24,7 @@ _PARTS = ("positions", "frequencies", "angles", "cosines and sines")
 
 def table_mistakes(q: Question, x: Values) -> Iterator[Mistake]:
     """Every part of the tables, and any of them together, rounded to a narrower type; fewest parts first."""
-    pairs = pairs_of(x, q.config)
+    pairs = pairs_of(x, q.kind(Rotate).rotation)
     right = _table(q, (), np.copy)
     for name, unit, keep in _TYPES:
         own = _PARTS[-1:] if q.kept.unit >= unit else ()  # an engine of that type casts the cosines and sines to it
@@ -34,7 +36,7 @@ def table_mistakes(q: Question, x: Values) -> Iterator[Mistake]:
                 continue
             seen.append(table)
             words = f"rotary tables rounded to {name} ({', '.join(chosen)}): {_worst(_table(q, chosen, keep), right)}"
-            predicted = channels_of(pairs * table[:, None, :], q.config)
+            predicted = channels_of(pairs * table[:, None, :], q.kind(Rotate).rotation)
             yield Mistake("dtype_truncated", "numerics", words, predicted, rounded=True, setting=(name, *chosen))
 
 
@@ -45,7 +47,7 @@ def _table(q: Question, chosen: tuple[str, ...], keep: _Keep) -> NDArray[np.comp
         return keep(values) if part in chosen else values
 
     positions = kept("positions", q.at.positions().astype(np.float32))
-    one = q.at.path.rope_angles(np.ones(1, dtype=np.int64), q.config)
+    one = q.at.path.rope_angles(np.ones(1, dtype=np.int64), q.kind(Rotate).rotation)
     angles = kept("angles", positions[:, None] * kept("frequencies", np.ascontiguousarray(one, dtype=np.float32)))
     cos, sin = (kept("cosines and sines", f(angles.astype(np.float64)).astype(np.float32)) for f in (np.cos, np.sin))
     return np.asarray(cos + 1j * sin, dtype=np.complex128)

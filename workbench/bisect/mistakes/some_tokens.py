@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from workbench.bisect.mistakes.mistake import FITTED, Flags, Mistake, Question, Values
+from kernels.graph import Values
+from workbench.bisect.mistakes.mistake import FITTED, Flags, Mistake, Question
 
 _SHOWN = 6  # tokens that are named one by one
 

@@ -5,22 +5,25 @@ input. The path's part is bounded by the floor; weights are explained by the for
 not; configuration is judged by its effect in float64. What is left over is a mistake, and the first one is the culprit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.forward import At, Model, activation_codes, forward, inputs_of
-from kernels.paths import Array, F32Path
-from kernels.stages import Site, execution_order
-from workbench.bisect.models.floor import predicted_error, storage_error
-from workbench.bisect.models.substitution import Factors, difference, norm, relative, share
+from kernels.forward import activation_codes, steps
+from kernels.graph import Array, Inputs, Model, Stage
+from kernels.kinds.attention import Attention
+from kernels.numbers import norm
+from kernels.paths import F32Path
+from kernels.stages import Site
+from workbench.bisect.models.floor import storage_error
+from workbench.bisect.models.substitution import Factors, difference, relative, share
 from workbench.bisect.models.suspects import Suspects
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection, Culprit, Verdict
-from workbench.bisect.weights.conversion import Customs, tensors_of
+from workbench.bisect.weights.conversion import Customs
 from workbench.cells.decomposition import Decomposition
 from workbench.cells.flips import Flips, flips
 from workbench.pair.comparable import require_same_sizes
@@ -36,16 +39,21 @@ class Side:
 
 @dataclass(slots=True)
 class Cell:
-    """Everything known about one stage while it is judged."""
+    """Everything known about one stage while it is judged; inputs by role. stage : A's, or B's where A has none."""
 
-    site: Site
+    stage: Stage
     a: Factors
     b: Factors
     tokens: tuple[int, ...]
-    inputs_a: Mapping[str, Array]
-    inputs_b: Mapping[str, Array]
+    inputs_a: Inputs
+    inputs_b: Inputs
     y_a: Array
     y_b: Array
+
+    @property
+    def site(self) -> Site:
+        """Where it is."""
+        return self.stage.site
 
     @property
     def judged(self) -> NDArray[np.bool_]:
@@ -53,16 +61,18 @@ class Cell:
         known = np.ones(len(self.tokens), dtype=bool)
         for x in (*self.inputs_a.values(), *self.inputs_b.values()):
             known &= np.isfinite(x).all(axis=1)
-        if self.site.stage != "attention":
-            return known
-        causal = self.a.config.causal and self.b.config.causal
-        return np.logical_and.accumulate(known) if causal else np.full_like(known, known.all())
+        kinds = [at.kind for at in (side.at(self.site, self.tokens) for side in (self.a, self.b)) if at is not None]
+        for kind in kinds:
+            if isinstance(kind, Attention):
+                seen = kind.mask(np.arange(len(known)), len(known))
+                known = np.asarray(~(seen & ~known).any(axis=1))
+        return known
 
-    def run(self, factors: Factors, inputs: Mapping[str, Array] | None = None) -> Array:
+    def run(self, factors: Factors, inputs: Inputs | None = None) -> Array:
         """The stage on A's input (or another) with the given factors; a stage it does not have passes on its input."""
         inputs = self.inputs_a if inputs is None else inputs
-        result = factors.run(self.site.stage, self.site.layer, self.tokens, inputs)
-        return result if result is not None else np.asarray(inputs["qkv_matmul"])
+        result = factors.run(self.site, self.tokens, inputs)
+        return result if result is not None else np.asarray(inputs[self.stage.kind.roles[0]])
 
     def inputs_of_both(self) -> dict[str, Array]:
         """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
@@ -80,12 +90,12 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
     suspects = Suspects(customs, a.model, b.model)
     checked: list[Decomposition] = []
     differ, lost = False, list[Site]()
-    cells = len(cells_of(a.model, b.model))
+    cells = len(customs.sites)
     for cell in walk(a, b, tokens):
         progress(len(checked), cells, str(cell.site))
         decomposition = decompose(cell, a, b, customs)
         inputs = cell.inputs_of_both()
-        culprit = suspects.culprit(cell.site, cell.a, cell.b, partial(cell.run, inputs=inputs), inputs, tokens)
+        culprit = suspects.culprit(cell.stage, cell.a, cell.b, partial(cell.run, inputs=inputs), inputs, tokens)
         if culprit is None and decomposition.beyond_floor:
             culprit = unexplained(cell, decomposition, customs)
         if culprit is None and not cell.judged.any():
@@ -110,44 +120,38 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
     return Bisection(verdict if differ else "alike", None, None, (), floor, tuple(checked), notes, cells)
 
 
-def cells_of(a: Model, b: Model) -> list[Site]:
-    """The cells that `walk` comes by: all stages that either model has, in execution order."""
-
-    def exists(site: Site) -> bool:
-        return site.stage != "qkv_bias" or any(name in a or name in b for name in tensors_of(site))
-
-    return [site for site in execution_order(a.config.num_hidden_layers) if exists(site)]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One stage of one side's forward. exists : False for qkv_bias of a model without, which passes on its input."""
-
-    site: Site
-    inputs: dict[str, Array]
-    y: Array
-    exists: bool = True
-
-
-def steps(side: Side, tokens: tuple[int, ...]) -> Iterator[Step]:
-    """The forward of a side, every stage with what it read."""
-    values: dict[str, Array] = {}
-    for site, y in forward(side.model, tokens, side.path):
-        if site.stage == "q_post_rope" and "qkv_bias" not in values:
-            values["qkv_bias"] = values["qkv_matmul"]
-            yield Step(Site(site.layer, "qkv_bias"), {"qkv_matmul": values["qkv_matmul"]}, values["qkv_bias"], False)
-        if site.stage == "attn_norm":
-            values = {"layer_input": values["layer_output" if site.layer else "embedding"]}
-        yield Step(site, {name: values[name] for name in inputs_of(site.stage)}, y)
-        values[site.stage] = y
-
-
 def walk(a: Side, b: Side, tokens: tuple[int, ...]) -> Iterator[Cell]:
     """Both forwards in step; a stage that one side does not have is there as what its readers read instead."""
     factors = Factors.of(a.model, a.path), Factors.of(b.model, b.path)
-    for one, other in zip(steps(a, tokens), steps(b, tokens), strict=True):
-        if one.exists or other.exists:
-            yield Cell(one.site, *factors, tokens, one.inputs, other.inputs, one.y, other.y)
+    runs = [_Run(side, tokens) for side in (a, b)]
+    for site in Customs(a.model, b.model).sites:
+        stage = next(run.next.stage for run in runs if run.next is not None and run.next.stage.site == site)
+        (x_a, y_a), (x_b, y_b) = (run.take(stage) for run in runs)
+        yield Cell(stage, *factors, tokens, x_a, x_b, y_a, y_b)
+
+
+class _Run:
+    """The forward of a side, up to a stage. next : the step that comes next."""
+
+    def __init__(self, side: Side, tokens: tuple[int, ...]) -> None:
+        self._steps = steps(side.model, tokens, side.path)
+        self._layer: int | None = None
+        self._values: dict[str, Array] = {}
+        self.next = next(self._steps, None)
+
+    def take(self, stage: Stage) -> tuple[dict[str, Array], Array]:
+        """What the side reads and gives at a stage; one that it does not have gives what it reads first."""
+        if stage.site.layer != self._layer:
+            self._layer, self._values = stage.site.layer, {}
+        step = self.next
+        if step is None or step.stage.site != stage.site:
+            read = {role: self._values[name] for role, name in stage.inputs.items()}
+            value = self._values[stage.site.stage] = read[stage.kind.roles[0]]
+            return read, value
+        self.next = next(self._steps, None)
+        self._values |= {name: step.x[role] for role, name in step.stage.inputs.items()}
+        self._values[stage.site.stage] = step.y
+        return dict(step.x), step.y
 
 
 def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
@@ -157,11 +161,12 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
     exact = {name: cell.run(f.exact()) for name, f in (("a", cell.a), ("b", cell.b))}
     errors = {}
     for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
-        at = At(factors.weights, factors.path, cell.tokens, cell.site.layer)
-        expected = predicted_error(cell.site.stage, at, cell.inputs_a, exact[name])
+        at = factors.at(cell.site, cell.tokens)
+        expected = 0.0 if at is None else at.kind.rounding(at, cell.inputs_a, exact[name])
         actual = float(np.linalg.norm(difference(y, exact[name])))
         errors[name] = (expected, actual / expected if expected else 0.0)
-    stored = storage_error(cell.site, cell.a.exact(), cell.inputs_a, cell.tokens, customs)
+    at = cell.a.exact().at(cell.site, cell.tokens)
+    stored = 0.0 if at is None else storage_error(at, cell.inputs_a, customs)
     size = norm(cell.y_b)
     observed = difference(cell.y_b, cell.y_a)
     local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)
@@ -188,7 +193,7 @@ def unexplained(cell: Cell, found: Decomposition, customs: Customs) -> Culprit |
     None where a tensor was cut off instead of rounded: such errors point one way without being a mistake.
     """
     differing = [
-        name for name in tensors_of(cell.site) if name in customs.names and not customs.judge(name).check.equal
+        name for name in customs.tensors(cell.site) if name in customs.names and not customs.judge(name).check.equal
     ]
     if any(customs.judge(name).note is not None for name in differing):
         return None
@@ -202,10 +207,8 @@ def unexplained(cell: Cell, found: Decomposition, customs: Customs) -> Culprit |
 
 
 def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
-    codes = []
-    for side, y in ((a, cell.y_a), (b, cell.y_b)):
-        at = At(side.model, side.path, cell.tokens, cell.site.layer)
-        codes.append(activation_codes(at, cell.site.stage, np.ascontiguousarray(y)))
+    sides = ((a, cell.y_a), (b, cell.y_b))
+    codes = [activation_codes(side.model, side.path, cell.site, np.ascontiguousarray(y)) for side, y in sides]
     return flips(codes[0], codes[1], cell.y_a, cell.y_b)
 
 

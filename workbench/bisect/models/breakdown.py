@@ -4,21 +4,17 @@ A single wrong channel or block drowns in the figures of a whole cell, which sta
 neighbours it stands out, so every part is told in multiples of the median part.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.config import ModelConfig
 from kernels.formats.dequantize import dequantize_rows
-from kernels.forward import At
-from kernels.paths import Array
+from kernels.graph import Stage
+from kernels.kinds.product import Product
 from kernels.stages import Site
 from kernels.weight import Weight
-from workbench.bisect.models.floor import MATMUL_INPUT, rounding_of
-from workbench.bisect.models.substitution import Factors
-from workbench.cells.stage_tensors import channel_head, stage_tensors
+from workbench.bisect.models.bisection import Cell
 
 SUPER_BLOCK = 256  # elements of a weight's input dimension
 _ROWS = 256  # rows of a weight that stand dequantized in memory at once
@@ -64,32 +60,29 @@ def times_median(parts: Values) -> Values:
     return multiples
 
 
-def local_breakdown(
-    site: Site, a: Factors, b: Factors, tokens: tuple[int, ...], inputs: Mapping[str, Array]
-) -> Breakdown:
-    """Break down what a stage of B adds to the difference, both sides evaluated on A's inputs (by stage name)."""
-    y_a, y_b = (factors.run(site.stage, site.layer, tokens, inputs) for factors in (a, b))
-    right, found = (inputs["qkv_matmul"] if y is None else y for y in (y_a, y_b))  # a side without biases
-    error = found.astype(np.float64) - right
-    blocks = _blocks(site, a, b, tokens, inputs) if site.stage in MATMUL_INPUT else None
-    return break_down(site, error, a.config, blocks)
+def local_breakdown(cell: Cell) -> Breakdown:
+    """Break down what a stage of B adds to the difference, both sides evaluated on A's inputs."""
+    error = cell.run(cell.b).astype(np.float64) - cell.run(cell.a)
+    return break_down(cell.stage, error, _blocks(cell) if isinstance(cell.stage.kind, Product) else None)
 
 
-def break_down(site: Site, error: Values, config: ModelConfig, blocks: Values | None = None) -> Breakdown:
+def break_down(stage: Stage, error: Values, blocks: Values | None = None) -> Breakdown:
     """The breakdown of a known local error, float64 (tokens, channels)."""
-    channels = range(0, error.shape[1], config.head_dim)
-    heads = tuple(channel_head(site.stage, channel, config).partition(".")[0] for channel in channels)
-    return Breakdown(site, error, heads if all(heads) else (), blocks)
+    names: tuple[str, ...] = ()
+    if stage.heads is not None:
+        size, parts = stage.heads
+        names = tuple(f"{name}{number}" for name, channels in parts for number in range(channels // size))
+    return Breakdown(stage.site, error, names, blocks)
 
 
-def _blocks(site: Site, a: Factors, b: Factors, tokens: tuple[int, ...], inputs: Mapping[str, Array]) -> Values:
-    x = np.ascontiguousarray(inputs[MATMUL_INPUT[site.stage]], dtype=np.float32)
+def _blocks(cell: Cell) -> Values:
+    x = np.ascontiguousarray(cell.inputs_a["x"], dtype=np.float32)
     parts = []
-    for name in stage_tensors(site):
+    for name in cell.stage.weights:
         sides = []
-        for factors in (a, b):
+        for factors in (cell.a, cell.b):
             weight = factors.weights.weight(name)
-            lost = rounding_of(At(factors.weights, factors.path, tokens, site.layer), weight, x)
+            lost = factors.path.lost(x, weight)
             sides.append((weight, x.astype(np.float64) if lost is None else x - lost))
         parts.append(_block_errors(*sides))
     return np.concatenate(parts)

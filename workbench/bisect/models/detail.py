@@ -7,21 +7,22 @@ from typing import Any
 import numpy as np
 
 from kernels.errors import WorkbenchError
-from kernels.forward import At
-from kernels.paths import Array
-from kernels.stages import Site, execution_order
+from kernels.forward import steps
+from kernels.graph import Array, At
+from kernels.kinds.attention import Attention
+from kernels.kinds.product import Product
+from kernels.precision import FLOAT32
+from kernels.stages import Site
 from store.artifact import Artifact
 from store.traces import ForeignTrace
-from workbench.bisect.models.bisection import Side, cells_of, decompose, steps, walk
+from workbench.bisect.models.bisection import decompose, walk
 from workbench.bisect.models.breakdown import Breakdown, break_down, local_breakdown, times_median
-from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.models.forecast import Forecast, forecast
 from workbench.bisect.pair import Pair, model_sides, token_ids, trace_check
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.traces.trace_check import TraceCheck
 from workbench.bisect.weights.conversion import Customs
 from workbench.cells.decomposition import Decomposition
-from workbench.pair.precision import FLOAT32
 
 WORST = 20  # parts that are listed by name
 
@@ -52,38 +53,39 @@ def cell_detail(
     if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
         raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
     check = trace_check(pair)
-    found = break_down(site, _trace_error(check, site), check.model.config)
+    error, stage = _trace_error(check, site), check.graph.stage(site)
+    assert stage is not None
     cell = next((cell for cell in judged if cell.site == site), None)
-    unknown = (_NO_BLOCKS, _NO_NOISE) if site.stage in MATMUL_INPUT else (_NO_NOISE,)
-    return Detail(found, _forecast_of_trace(check, site, progress), cell, unknown)
+    unknown = (_NO_BLOCKS, _NO_NOISE) if isinstance(stage.kind, Product) else (_NO_NOISE,)
+    return Detail(break_down(stage, error), _forecast_of_trace(check, site, progress), cell, unknown)
 
 
 def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
     a, b = model_sides(pair)
-    tokens, cells = token_ids(pair), len(cells_of(a.model, b.model))
+    tokens, customs = token_ids(pair), Customs(a.model, b.model)
     for done, cell in enumerate(walk(a, b, tokens)):
-        progress(done, cells, str(cell.site))
+        progress(done, len(customs.sites), str(cell.site))
         if cell.site == site:
-            at_a, at_b = (At(side.model, side.path, tokens, site.layer) for side in (a, b))
-            known = forecast(site.stage, at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
-            figures = decompose(cell, a, b, Customs(a.model, b.model))
-            return Detail(local_breakdown(site, cell.a, cell.b, tokens, cell.inputs_a), known, figures)
+            sides = [factors.at(site, tokens) for factors in (cell.a, cell.b)]
+            at_a, at_b = (side or next(filter(None, sides)) for side in sides)  # of a side without, the other's
+            known = forecast(at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
+            return Detail(local_breakdown(cell), known, decompose(cell, a, b, customs))
     raise WorkbenchError(f"neither A nor B has a stage {site}; give another --cell")
 
 
 def _forecast_of_trace(check: TraceCheck, site: Site, progress: Progress) -> Forecast:
     """What the inputs of the trace explain of its difference from our own run."""
-    own, total = Side(check.model, check.arithmetic.path), len(execution_order(check.model.config.num_hidden_layers))
-    for done, step in enumerate(steps(own, check.tokens)):
-        progress(done, total, f"our own run, {step.site}")
-        if step.site == site:
+    total = len(check.graph.sites())
+    for done, step in enumerate(steps(check.model, check.tokens, check.arithmetic.path)):
+        progress(done, total, f"our own run, {step.stage.site}")
+        if step.stage.site == site:
             break
-    at, recorded = At(own.model, own.path, check.tokens, site.layer), check.recorded(site)
+    at, recorded = At(check.model, check.arithmetic.path, check.tokens, step.stage), check.recorded(site)
     assert recorded is not None
-    sides = [(step.inputs, step.y), (check.inputs(site), recorded)]
+    sides = [(step.x, step.y), (check.inputs(step.stage), recorded)]
     (inputs_a, y_a), (inputs_b, y_b) = sides if check.side == "B" else reversed(sides)
-    known = forecast(site.stage, at, at, inputs_a, inputs_b, y_a, y_b)
-    kept = check.arithmetic.attention if site.stage == "attention" else check.arithmetic.kept
+    known = forecast(at, at, inputs_a, inputs_b, y_a, y_b)
+    kept = check.arithmetic.attention if isinstance(at.kind, Attention) else check.arithmetic.kept
     return replace(known, floor=known.floor * kept.unit / FLOAT32.unit)
 
 
@@ -92,9 +94,10 @@ def _trace_error(check: TraceCheck, site: Site) -> Array:
     found = check.recorded(site)
     if found is None:
         raise WorkbenchError(f"{check.side} does not hold all tokens of {site}; give another --cell")
-    right = check.evaluated(site, check.inputs(site))
-    if right is None:
+    stage = check.graph.stage(site)
+    if stage is None:
         raise WorkbenchError(f"the model has no stage {site}; give another --cell")
+    right = check.evaluated(stage, check.inputs(stage))
     error: Array = np.subtract(found, right, dtype=np.float64)
     return error if check.side == "B" else -error
 

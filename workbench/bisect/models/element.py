@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
 from kernels.formats.dequantize import dequantize
-from kernels.forward import Model
+from kernels.graph import Model, Stage
+from kernels.kinds.product import Product
 from kernels.matmul.float_dot import APR, FLOAT32, Scheme
+from kernels.models import Graph
 from kernels.paths import AprPath, F32Path
 from kernels.stages import Site
 from kernels.weight import BLOCKS, TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
-from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.weights.blocks import Block, read_block
-from workbench.cells.stage_tensors import stage_tensors
 
 SUPER_BLOCK = 256  # values in a term of a float row, whose format has no blocks
 
@@ -74,12 +74,15 @@ class Element:
 def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], channel: int) -> Element:
     """Explain channel `channel` of one token of a matmul stage.
 
-    x : (in,) the token's values of the stage's input, `MATMUL_INPUT[site.stage]`.
+    x : (in,) the token's values of what the stage reads.
     Raises WorkbenchError for a stage that is no product with a weight, or a channel that it does not have.
     """
-    if site.stage not in MATMUL_INPUT:
-        raise WorkbenchError(f"{site} is no product with a weight; choose one of {', '.join(MATMUL_INPUT)}")
-    weight, row = _row_of(model, site, channel)
+    graph = Graph.of(model)
+    stage = graph.stage(site)
+    if stage is None or not isinstance(stage.kind, Product):
+        products = dict.fromkeys(other.site.stage for other in graph.stages() if isinstance(other.kind, Product))
+        raise WorkbenchError(f"{site} is no product with a weight; choose one of {', '.join(products)}")
+    weight, row = _row_of(model, stage, channel)
     one = Weight(weight.name, weight.type, (1, weight.shape[1]), np.ascontiguousarray(weight.rows[row : row + 1]))
     file, stored_row, start = _place(model, weight, row)
     rule, terms = _terms(one, path, np.ascontiguousarray(x, dtype=path.dtype).reshape(1, -1), start)
@@ -91,20 +94,20 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
         value = _lane_dot(APR if isinstance(path, AprPath) else FLOAT32, terms)
     else:
         value = np.float64(sum(term.partial for term in terms))
-    bias = _bias(model, site, channel)
+    bias = _bias(model, stage, channel)
     value = value if bias is None else value + bias
     return Element(weight.name, one.type, row, stored_row, file, rule, terms, bias, value, exact_order)
 
 
-def _row_of(model: Model, site: Site, channel: int) -> tuple[Weight, int]:
+def _row_of(model: Model, stage: Stage, channel: int) -> tuple[Weight, int]:
     """The tensor and the row behind a channel; the channels of q, k and v follow each other."""
     first = 0
-    for name in stage_tensors(site):
+    for name in stage.weights:
         weight = model.weight(name)
         if first <= channel < first + weight.shape[0]:
             return weight, channel - first
         first += weight.shape[0]
-    raise WorkbenchError(f"{site} has no channel {channel}; give one from 0 to {first - 1}")
+    raise WorkbenchError(f"{stage.site} has no channel {channel}; give one from 0 to {first - 1}")
 
 
 def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, int | None]:
@@ -143,11 +146,10 @@ def _terms(
     return None if rounded is None else rounded.rule, tuple(terms)
 
 
-def _bias(model: Model, site: Site, channel: int) -> np.float32 | None:
-    name = f"model.layers.{site.layer}.self_attn.o_proj.bias"
-    if site.stage != "attn_out" or name not in model:
+def _bias(model: Model, stage: Stage, channel: int) -> np.float32 | None:
+    if not stage.biases:
         return None
-    return np.float32(dequantize(model.weight(name))[channel])
+    return np.float32(np.concatenate([dequantize(model.weight(name)) for name in stage.biases])[channel])
 
 
 def lane_sums(term: Term) -> NDArray[np.int64]:

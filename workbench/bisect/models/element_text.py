@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from kernels.errors import WorkbenchError
-from kernels.forward import inputs_of
+from kernels.kinds.product import Product
+from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.artifact import Artifact
@@ -13,7 +14,6 @@ from store.text import printable
 from store.traces.hdf5 import Trace
 from store.traces.run import RunRecord
 from workbench.bisect.models.element import Element, Term, element
-from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.pair.recorded import of_other_engine
 from workbench.pair.sources import open_model, open_tensors
 from workbench.session.session import Session
@@ -27,9 +27,11 @@ def element_text(session: Session, site: Site, token: int, channel: int) -> Iter
 
     Raises WorkbenchError for a stage that is no product with a weight, and where a model or a tensor is gone.
     """
-    if site.stage not in MATMUL_INPUT:
-        raise WorkbenchError(_where_to_go(site))
     tensors = open_tensors(session)
+    graph = Graph(tensors.a.run.config)
+    stage = graph.stage(site)
+    if stage is None or not isinstance(stage.kind, Product):
+        raise WorkbenchError(_where_to_go(graph, site))
     yield f"{site}, token {token}, channel {channel}"
     sides = session.spec.a, session.spec.b
     traces = tensors.a, tensors.b
@@ -41,18 +43,15 @@ def element_text(session: Session, site: Site, token: int, channel: int) -> Iter
         yield from _side(name, open_model(side), trace, site, token, channel)
 
 
-def _where_to_go(site: Site) -> str:
+def _where_to_go(graph: Graph, site: Site) -> str:
     """Name the product that a stage was made of."""
-    stage, layer = site.stage, site.layer
-    while stage not in MATMUL_INPUT and inputs_of(stage):
-        stage = inputs_of(stage)[-1]
-        if stage == "layer_input" and not layer:
-            stage = "embedding"
-        elif stage == "layer_input" and layer is not None:
-            stage, layer = "layer_output", layer - 1
-    if stage not in MATMUL_INPUT:
+    stage, here = graph.stage(site), site
+    while stage is not None and stage.reads and not isinstance(stage.kind, Product):
+        here = list(graph.reads(stage).values())[-1]
+        stage = graph.stage(here)
+    if stage is None or not isinstance(stage.kind, Product):
         return f"{site} is made of rows of the embedding and of no product; w shows its weights."
-    where = f"{stage} of the last layer" if layer is None and stage != "lm_head" else str(Site(layer, stage))
+    where = f"{here.stage} of the last layer" if site.layer is None and here.layer is not None else str(here)
     return f"{site} is no product with a weight; go to {where}, which it was made of."
 
 
@@ -66,7 +65,11 @@ def _row(trace: Trace, site: Site, token: int) -> np.ndarray:
 
 def _side(name: str, model: Artifact, trace: Trace, site: Site, token: int, channel: int) -> Iterator[str]:
     run = trace.run
-    x = _row(trace, Site(site.layer, MATMUL_INPUT[site.stage]), token)
+    graph = Graph.of(model)
+    stage = graph.stage(site)
+    if stage is None:
+        raise WorkbenchError(f"{name} has no stage {site}; choose another one")
+    x = _row(trace, graph.reads(stage)["x"], token)
     stored = np.float32(_row(trace, site, token)[channel])
     found = element(model, numeric_path(run.numeric_path), site, x, channel)
     again = np.float32(found.value)

@@ -11,17 +11,17 @@ import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
-from kernels.forward import At, Model, evaluate, forward, lm_head
+from kernels.forward import evaluate, forward
+from kernels.graph import LAYER_INPUT, Array, At, Model
 from kernels.metrics import logit_agreement
-from kernels.paths import Array
-from kernels.stages import LAYER_STAGES, Site
+from kernels.models import Graph
+from kernels.stages import Site
 from kernels.weight import Weight
 from store.names import EMBEDDING, LM_HEAD
 from store.text import printable
 from workbench.bisect.models.bisection import Side
 from workbench.bisect.models.substitution import ORACLE
 from workbench.bisect.traces.announced import Progress
-from workbench.cells.stage_tensors import stage_tensors
 from workbench.pair.comparable import require_same_sizes
 
 Logits = dict[str, Array]
@@ -193,8 +193,7 @@ def patch_tensors(
 def layer_tensors(a: Model, b: Model, layer: int) -> frozenset[str]:
     """Names of all tensors of a layer that either model has; WorkbenchError if there is no such layer."""
     _require_layer(a, layer)
-    names = {name for stage in LAYER_STAGES for name in stage_tensors(Site(layer, stage))}
-    names.add(f"model.layers.{layer}.self_attn.o_proj.bias")
+    names = {name for stage in Graph(a.config).layer(layer) for name in stage.tensors}
     return frozenset(name for name in names if name in a or name in b)
 
 
@@ -259,10 +258,15 @@ class _Laboratory:
         values: dict[str, Array] = {}
         entries: dict[str, Array] = {}
         for name, side in (("A", self.a), ("B", self.b)):
+            graph = Graph.of(side.model)
+            ends = {
+                graph.first[-1].site,
+                *(graph.layer(n)[-1].site for n in range(side.model.config.num_hidden_layers)),
+            }
             for found, value in self.followed(name, forward(side.model, self.tokens, side.path)):
                 if found == site:
                     values[name] = value
-                elif found.stage in ("embedding", "layer_output") and name not in values:
+                elif found in ends and name not in values:
                     entries[name] = value  # what goes into the layer of the site, in the end
                 logits[name] = value
             if name not in values:
@@ -274,19 +278,25 @@ class _Laboratory:
 
     def resumed(self, name: str, side: Side, site: Site, value: Array, entry: Array | None) -> Array:
         """Logits of a side whose `site` has another value; entry : what went into the site's layer."""
-        value = np.ascontiguousarray(value, dtype=side.path.dtype)
-        if site.stage == "lm_head":
-            return value
-        if site.stage == "final_norm":
-            return lm_head(At(side.model, side.path, self.tokens), value)
+        value, graph = np.ascontiguousarray(value, dtype=side.path.dtype), Graph.of(side.model)
+        if site in (stage.site for stage in graph.last):
+            return self.ended(side, graph, site, value)
         start, x = 0, value
         if site.layer is not None and entry is not None:
-            at, values = At(side.model, side.path, self.tokens, site.layer), {"layer_input": entry}
-            for stage in LAYER_STAGES:
-                found = value if stage == site.stage else evaluate(stage, at, values)
-                values[stage] = values["qkv_matmul"] if found is None else found
-            start, x = site.layer + 1, values["layer_output"]
+            values, start = {LAYER_INPUT: entry}, site.layer + 1
+            for stage in graph.layer(site.layer):
+                read = {role: values[name] for role, name in stage.inputs.items()}
+                at = At(side.model, side.path, self.tokens, stage)
+                x = values[stage.site.stage] = value if stage.site == site else evaluate(at, read)
         return self.last(name, forward(side.model, self.tokens, side.path, start, x))
+
+    def ended(self, side: Side, graph: Graph, site: Site, value: Array) -> Array:
+        """The logits that follow from the value of a stage after the layers."""
+        values = {site.stage: value}
+        for stage in graph.last[[stage.site for stage in graph.last].index(site) + 1 :]:
+            read = {role: values[name] for role, name in stage.inputs.items()}
+            value = values[stage.site.stage] = evaluate(At(side.model, side.path, self.tokens, stage), read)
+        return value
 
     def last(self, name: str, stream: Iterator[tuple[Site, Array]]) -> Array:
         *_, (_, logits) = self.followed(name, stream)

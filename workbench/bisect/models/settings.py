@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.paths import Array
+from kernels.graph import Array, Model
+from kernels.models import Graph
 from kernels.stages import Site
 from workbench.bisect.models.substitution import Factors, difference, relative
 from workbench.bisect.verdict import Culprit
@@ -15,7 +16,7 @@ from workbench.bisect.verdict import Culprit
 _VISIBLE = 2.0**-26
 _FLOAT32 = 2.0**-23  # fields are stored in single precision by some formats
 
-_CAUSE_OF_FIELD = {
+CAUSE_OF_FIELD = {
     "rms_norm_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
     "rope_type": "rope_type",
@@ -30,7 +31,7 @@ _CAUSE_OF_FIELD = {
 
 def differing_fields(a: ModelConfig, b: ModelConfig) -> Iterator[str]:
     """Names of the fields that differ by more than single precision and that a forward computes with."""
-    for name in _CAUSE_OF_FIELD:
+    for name in CAUSE_OF_FIELD:
         one, other = (_numbers(getattr(config, name)) for config in (a, b))
         if one.shape != other.shape or not np.all(_alike(one, other)):
             yield name
@@ -71,20 +72,27 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
         return sum(_moved(*change) for change in changes)
 
     effects = sorted(((effect(unit), unit) for unit in units(fields)), reverse=True)
-    visible = [(size, _CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]
+    visible = [(size, CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]
     words = ", ".join(setting_words(a.config, b.config, name) for name in effects[0][1])
     runner_up = {"cause": visible[1][1], "effect": visible[1][0]} if len(visible) > 1 else None
-    return Culprit(site, "config", _CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
+    return Culprit(site, "config", CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
 
 
 def units(fields: list[str]) -> list[list[str]]:
     """Fields that are exchanged together: the shape of heads comes in several, which also count the frequencies."""
-    heads = [name for name in fields if _CAUSE_OF_FIELD[name] == "head_grouping"]
+    heads = [name for name in fields if CAUSE_OF_FIELD[name] == "head_grouping"]
     single = [name for name in fields if name not in heads]
     if heads and "rope_factors" in single:
         single.remove("rope_factors")
         heads.append("rope_factors")
     return ([heads] if heads else []) + [[name] for name in single]
+
+
+def first_changed(a: Model, b: Model, fields: list[str]) -> Site:
+    """The first stage that is another operation in A with some fields of B."""
+    own, other = Graph.of(a), Graph(_with(a.config, fields, b.config), a.__contains__)
+    changed = (one.site for one, two in zip(own.stages(), other.stages(), strict=True) if one.kind != two.kind)
+    return next(changed, own.first[-1].site)
 
 
 def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:

@@ -4,14 +4,17 @@ For a stage f with inputs x_A and x_B:  f_B(x_B) - f_A(x_A) = [f_B(x_B) - f_B(x_
 inherited plus local, exact. Every other figure here is the same stage with one factor exchanged.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.forward import At, Model, evaluate
-from kernels.paths import Array, F32Path, numeric_path
+from kernels.forward import evaluate
+from kernels.graph import Array, At, Inputs, Model
+from kernels.models import Graph
+from kernels.numbers import norm
+from kernels.paths import F32Path, numeric_path
+from kernels.stages import Site
 from kernels.weight import Weight
 
 ORACLE = numeric_path("f64")
@@ -45,11 +48,23 @@ class Factors:
         """The factors of one side."""
         return cls(model, model.config, path)
 
-    def run(self, stage: str, layer: int | None, tokens: tuple[int, ...], inputs: Mapping[str, Array]) -> Array | None:
-        """The stage on the given inputs, in the precision of the path; None if the model does not have it."""
-        at = At(Mixed(self.weights, self.config), self.path, tokens, layer)
-        ready = {name: np.ascontiguousarray(value, dtype=self.path.dtype) for name, value in inputs.items()}
-        return evaluate(stage, at, ready)
+    @property
+    def model(self) -> Model:
+        """Tensors and hyper-parameters as one model."""
+        return Mixed(self.weights, self.config)
+
+    def at(self, site: Site, tokens: tuple[int, ...]) -> At | None:
+        """Where the stage is evaluated; None if the model does not have it."""
+        stage = Graph.of(self.model).stage(site)
+        return None if stage is None else At(self.model, self.path, tokens, stage)
+
+    def run(self, site: Site, tokens: tuple[int, ...], inputs: Inputs) -> Array | None:
+        """The stage on the given inputs by role, in the precision of the path; None if the model does not have it."""
+        at = self.at(site, tokens)
+        if at is None:
+            return None
+        ready = {role: np.ascontiguousarray(value, dtype=self.path.dtype) for role, value in inputs.items()}
+        return evaluate(at, ready)
 
     def exact(self) -> "Factors":
         """The same in float64: the arbiter."""
@@ -61,16 +76,6 @@ def difference(found: Array, other: Array) -> Array:
     lost = ~np.isfinite(found) & ~np.isfinite(other)
     with np.errstate(invalid="ignore"):
         return np.where(lost, 0.0, np.subtract(found, other, dtype=np.float64))
-
-
-def numbers(values: Array) -> Array:
-    """The values in float64, 0 where they are NaN or infinite."""
-    return np.where(np.isfinite(values), values, 0.0).astype(np.float64, copy=False)
-
-
-def norm(values: Array) -> float:
-    """‖values‖ in float64 over those that are numbers."""
-    return float(np.linalg.norm(numbers(values)))
 
 
 def relative(difference: Array, reference: Array) -> float | None:

@@ -3,7 +3,7 @@
 A mistake counts where it changes something: a damaged embedding row that no token asks for is reported, not blamed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -11,17 +11,25 @@ import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.formats.dequantize import dequantize_rows
-from kernels.forward import Model
-from kernels.paths import Array
-from kernels.stages import Site, execution_order
+from kernels.graph import BIAS, Array, Inputs, Model, Stage
+from kernels.kinds.embed import Embed
+from kernels.kinds.product import Product
+from kernels.numbers import norm
+from kernels.stages import Site
 from kernels.weight import Weight
-from workbench.bisect.models.floor import MATMUL_INPUT
-from workbench.bisect.models.settings import config_cause, differing_fields, setting_words, units
-from workbench.bisect.models.substitution import Factors, difference, norm
+from workbench.bisect.models.settings import (
+    CAUSE_OF_FIELD,
+    config_cause,
+    differing_fields,
+    first_changed,
+    setting_words,
+    units,
+)
+from workbench.bisect.models.substitution import Factors, difference
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Culprit, Factor
 from workbench.bisect.weights.causes import weight_causes
-from workbench.bisect.weights.conversion import Customs, Judged, has, stored_name, tensors_of
+from workbench.bisect.weights.conversion import Customs, Judged, has, stored_name
 from workbench.bisect.weights.one_source import not_one_source
 from workbench.tensors.nonfinite import nonfinite, overflow_words
 
@@ -43,20 +51,20 @@ class Suspects:
         self._unused: list[tuple[Site, Judged]] = []  # wrong tensors that do not show at this prompt
 
     def culprit(
-        self, site: Site, a: Factors, b: Factors, run: Run, inputs: Mapping[str, Array], tokens: tuple[int, ...]
+        self, stage: Stage, a: Factors, b: Factors, run: Run, inputs: Inputs, tokens: tuple[int, ...]
     ) -> Culprit | None:
-        """The mistake at a stage, if there is one that shows at this prompt; inputs are A's."""
-        base = run(a.exact())
-        missing = missing_biases(site, self._a, self._b)
+        """The mistake at a stage, if there is one that shows at this prompt; inputs are A's, by role."""
+        base, site = run(a.exact()), stage.site
+        missing = self._missing(site)
         if missing:
             change = difference(run(replace(a.exact(), weights=b.weights)), base)
             if self._shows(change, base):
-                return _bias_culprit(site, missing, self._a, self._b)
+                return self._bias_culprit(site, missing)
             self.notes.append(f"only one side has {missing[0]}, which changes nothing for these tokens")
         for judged in self._differing(site):
             if not judged.wrong:
                 self.requantized = True
-            elif self._visible(site, judged, inputs, tokens, base):
+            elif self._visible(stage, judged, inputs, tokens, base):
                 return self._named(site, judged)
             else:
                 self._unused.append((site, judged))
@@ -81,7 +89,7 @@ class Suspects:
         return not_one_source(self._customs, self._a, self._b)
 
     def _differing(self, site: Site) -> Iterator[Judged]:
-        for name in tensors_of(site):
+        for name in self._customs.tensors(site):
             if has(self._a, name) and has(self._b, name):
                 judged = self._customs.judge(name)
                 if judged.note is not None and judged.note not in self.notes:
@@ -89,16 +97,14 @@ class Suspects:
                 if not judged.check.equal:
                     yield judged
 
-    def _visible(
-        self, site: Site, judged: Judged, inputs: Mapping[str, Array], tokens: tuple[int, ...], base: Array
-    ) -> bool:
+    def _visible(self, stage: Stage, judged: Judged, inputs: Inputs, tokens: tuple[int, ...], base: Array) -> bool:
         """Whether the places that are wrong change the stage for these tokens."""
         affected = judged.check.affected
-        if site.stage == "embedding":
+        if isinstance(stage.kind, Embed):
             return bool(affected[list(tokens)].any())
-        if site.stage not in MATMUL_INPUT:
+        if not isinstance(stage.kind, Product) or judged.name in stage.biases:
             return True
-        x = inputs[MATMUL_INPUT[site.stage]].astype(np.float64)
+        x = inputs["x"].astype(np.float64)
         rows = np.flatnonzero(affected.any(axis=1))[:4096]
         a, b = (_values(model, judged.name, rows) for model in (self._a, self._b))
         change = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
@@ -112,32 +118,59 @@ class Suspects:
     def others(self, first: Culprit, progress: Progress = lambda *_: None) -> tuple[Culprit, ...]:
         """Further mistakes, in execution order: tensors, biases, settings; whether they show is not asked."""
         found: list[Culprit] = []
-        order = execution_order(self._a.config.num_hidden_layers)
+        order = self._customs.sites
         large = sum(_elements(self._a.weight(name)) for name in self._customs.names) > _LARGE
         if large:
             self.notes.append("the model is large: further mistakes were looked for in some rows of every tensor only")
-        biases = {(first.site.stage, side) for side in _sides_without(first, self._a, self._b)}
+        biases = {(first.site.stage, side) for side in self._sides_without(first)}
         for done, site in enumerate(order):
             progress(done, len(order), f"further mistakes, tensors of {site}")
-            for name in tensors_of(site):
+            for name in self._customs.tensors(site):
                 known = name == first.tensor or not (has(self._a, name) and has(self._b, name))
                 if not known and (not large or self._customs.glance(name)) and self._customs.judge(name).wrong:
                     culprit = self._named(site, self._customs.judge(name))
                     told = any(other.explanation == self._strangers for other in (first, *found))
                     if not told or culprit.explanation != self._strangers:
                         found.append(culprit)
-            for side, missing in missing_by_side(site, self._a, self._b).items():
+            for side, missing in self._missing_by_side(site).items():
                 if (site.stage, side) not in biases:
                     biases.add((site.stage, side))
-                    found.append(_bias_culprit(site, missing, self._a, self._b))
+                    found.append(self._bias_culprit(site, missing))
         return (*found, *self._other_settings(first))
 
     def _other_settings(self, first: Culprit) -> Iterator[Culprit]:
         for unit in units(list(differing_fields(self._a.config, self._b.config))):
-            cause, stage = SETTINGS[unit[0]]
             words = ", ".join(setting_words(self._a.config, self._b.config, name) for name in unit)
             if words != first.explanation:
-                yield Culprit(Site(0, stage), "config", cause, words)
+                yield Culprit(first_changed(self._a, self._b, unit), "config", CAUSE_OF_FIELD[unit[0]], words)
+
+    def _missing(self, site: Site) -> list[str]:
+        """Biases of a stage that one side only has."""
+        names = self._customs.tensors(site)
+        return [name for name in names if name.endswith(BIAS) and has(self._a, name) != has(self._b, name)]
+
+    def _missing_by_side(self, site: Site) -> dict[str, list[str]]:
+        """The biases of a stage that a side lacks, by the side that lacks them."""
+        found: dict[str, list[str]] = {}
+        for name in self._missing(site):
+            found.setdefault("B" if has(self._a, name) else "A", []).append(name)
+        return found
+
+    def _sides_without(self, first: Culprit) -> Iterator[str]:
+        """The side whose biases the first culprit has told of."""
+        if first.cause == "bias_missing":
+            yield next(iter(self._missing_by_side(first.site)))
+
+    def _bias_culprit(self, site: Site, missing: list[str]) -> Culprit:
+        """All biases of one stage that one side lacks, in whichever layers."""
+        side = "B" if has(self._a, missing[0]) else "A"
+        sites = [other for other in self._customs.sites if other.stage == site.stage]
+        lacking = [names for names in (self._missing_by_side(other).get(side, []) for other in sites) if names]
+        kinds = dict.fromkeys(name.split(".", 3)[3] for names in lacking for name in names)
+        which = [int(names[0].split(".")[2]) for names in lacking]
+        where = f"in {len(lacking)} of {len(sites)} layers"
+        words = f"{side} has no {' and '.join(kinds)} {where}" + (f" (from layer {which[0]} on)" if which[0] else "")
+        return Culprit(site, "weights", "bias_missing", words, missing[0], 0.0)
 
     def lost_on_both(self) -> Iterator[str]:
         """Sentences on tensors that hold NaN or infinity on both sides, which no comparison of the two shows."""
@@ -153,19 +186,6 @@ class Suspects:
             yield f"{name} differs between A and B, but changes nothing for these tokens"
 
 
-SETTINGS = {
-    "rms_norm_eps": ("rms_norm_eps", "attn_norm"),
-    "rope_theta": ("rope_theta", "q_post_rope"),
-    "rope_type": ("rope_type", "q_post_rope"),
-    "rope_factors": ("rope_theta", "q_post_rope"),
-    "rope_attention_factor": ("attention_scale", "q_post_rope"),
-    "causal": ("causal_mask", "attention"),
-    "head_dim": ("head_grouping", "q_post_rope"),
-    "num_attention_heads": ("head_grouping", "q_post_rope"),
-    "num_key_value_heads": ("head_grouping", "q_post_rope"),
-}
-
-
 def _elements(weight: Weight) -> int:
     return int(np.prod(weight.shape))
 
@@ -173,38 +193,6 @@ def _elements(weight: Weight) -> int:
 def _values(model: Model, name: str, rows: np.ndarray) -> np.ndarray:
     weight = model.weight(name)
     return dequantize_rows(weight.type, np.ascontiguousarray(weight.rows[rows]), weight.shape[-1]).astype(np.float64)
-
-
-def missing_biases(site: Site, a: Model, b: Model) -> list[str]:
-    """Biases of a stage that one side only has."""
-    return [name for name in tensors_of(site) if name.endswith(".bias") and has(a, name) != has(b, name)]
-
-
-def missing_by_side(site: Site, a: Model, b: Model) -> dict[str, list[str]]:
-    """The biases of a stage that a side lacks, by the side that lacks them."""
-    found: dict[str, list[str]] = {}
-    for name in missing_biases(site, a, b):
-        found.setdefault("B" if has(a, name) else "A", []).append(name)
-    return found
-
-
-def _sides_without(first: Culprit, a: Model, b: Model) -> Iterator[str]:
-    """The side whose biases the first culprit has told of."""
-    if first.cause == "bias_missing":
-        yield next(iter(missing_by_side(first.site, a, b)))
-
-
-def _bias_culprit(site: Site, missing: list[str], a: Model, b: Model) -> Culprit:
-    """All biases of one stage that one side lacks, in whichever layers."""
-    side = "B" if has(a, missing[0]) else "A"
-    layers = range(a.config.num_hidden_layers)
-    sites = (Site(layer, site.stage) for layer in layers)
-    lacking = [names for names in (missing_by_side(site, a, b).get(side, []) for site in sites) if names]
-    kinds = dict.fromkeys(name.split(".", 3)[3] for names in lacking for name in names)
-    which = [int(names[0].split(".")[2]) for names in lacking]
-    where = f"in {len(lacking)} of {len(layers)} layers"
-    words = f"{side} has no {' and '.join(kinds)} {where}" + (f" (from layer {which[0]} on)" if which[0] else "")
-    return Culprit(site, "weights", "bias_missing", words, missing[0], 0.0)
 
 
 def tensor_culprit(site: Site, judged: Judged, a: Model, b: Model, known: Sequence[str] = ()) -> Culprit:

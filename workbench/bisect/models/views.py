@@ -5,19 +5,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from kernels.errors import WorkbenchError
-from kernels.forward import At
+from kernels.kinds.activation import Activation
+from kernels.kinds.attention import Attention
+from kernels.kinds.elementwise import Multiply
+from kernels.kinds.norm import RmsNorm
 from store.artifact import Artifact
-from workbench.bisect.models.bisection import Cell, Side, cells_of, decompose, walk
+from workbench.bisect.models.bisection import Cell, Side, decompose, walk
 from workbench.bisect.models.forecast import forecast
 from workbench.bisect.pair import Pair, bisect_pair, model_sides, token_ids
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection
-from workbench.bisect.weights.conversion import Customs, tensors_of
+from workbench.bisect.weights.conversion import Customs
 from workbench.cells.decomposition import LIMIT, Checked, Decomposition
 from workbench.cells.metrics import format_value
 from workbench.pair.comparable import require_same_sizes
 
-_AMPLIFIERS = frozenset(("attn_norm", "ffn_norm", "final_norm", "attention", "ffn_silu", "ffn_swigl"))
+_AMPLIFIERS = (RmsNorm, Attention, Activation, Multiply)  # what is not linear in its inputs
 
 
 def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]:
@@ -32,7 +35,8 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
         return
     a, b = model_sides(pair)
     require_same_sizes(a.model.config, b.model.config)
-    customs, total = Customs(a.model, b.model), len(cells_of(a.model, b.model))
+    customs = Customs(a.model, b.model)
+    total = len(customs.sites)
     for done, cell in enumerate(walk(a, b, token_ids(pair))):
         progress(done, total, str(cell.site))
         yield _with_inputs(cell, a, b, customs)
@@ -55,15 +59,15 @@ def _with_inputs(cell: Cell, a: Side, b: Side, customs: Customs) -> Checked:
     gap = _norm(*(cell.inputs_b[name].astype(np.float64) - x for name, x in cell.inputs_a.items()))
     size = _norm(*cell.inputs_b.values())
     words, unforeseen = "", False
-    if cell.site.stage in _AMPLIFIERS:
-        at_a, at_b = (At(side.model, side.path, cell.tokens, cell.site.layer) for side in (a, b))
-        known = forecast(cell.site.stage, at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
+    at_a, at_b = (factors.at(cell.site, cell.tokens) for factors in (cell.a, cell.b))
+    if isinstance(cell.stage.kind, _AMPLIFIERS) and at_a is not None and at_b is not None:
+        known = forecast(at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
         unforeseen = known.marked
         growth = "" if known.growth is None else f", relative growth {format_value(known.growth)}"
         words = f"{format_value(known.predicted)}, observed {format_value(known.observed)}{growth}: " + (
             "more than its inputs explain" if unforeseen else "what its inputs explain"
         )
-    wrong = any(customs.judge(name).wrong for name in tensors_of(cell.site) if name in customs.names)
+    wrong = any(customs.judge(name).wrong for name in customs.tensors(cell.site) if name in customs.names)
     return checked(found, gap / size if size else None, words, unforeseen, wrong)
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kernels.stages import Site, execution_order
+from kernels.stages import Site
 from workbench.bisect.traces.span_causes import way_of
 from workbench.bisect.traces.span_sight import Blur
 from workbench.bisect.traces.spans import order
 from workbench.bisect.traces.stages import Checked, Reader
-from workbench.bisect.weights.conversion import tensors_of
 from workbench.cells.metrics import format_value
 
 _MOST_SENTENCES = 3
@@ -27,8 +26,7 @@ class Coverage:
     @classmethod
     def of(cls, reader: Reader) -> "Coverage":
         """The cells that the model has, and what a trace holds beside them."""
-        config = reader.model.config
-        return cls(reader, [site for site in execution_order(config.num_hidden_layers) if _exists(reader, site)])
+        return cls(reader, reader.graph.sites())
 
     def see(self, stage: Checked) -> None:
         """Take note of a stage that was checked, and of the cells on the way to it that were not recorded."""
@@ -80,11 +78,6 @@ class Coverage:
         if self.missing:
             first = min(self.missing, key=order)
             yield f"Nothing is known of {len(self.missing)} of {total} cells, the first is {first}."
-
-
-def _exists(reader: Reader, site: Site) -> bool:
-    has = site.stage != "qkv_bias" or any(name in reader.model for name in tensors_of(site))
-    return has or reader.trace.status(site) == "ok"
 
 
 def _runs(cells: list[Site], chosen: set[Site]) -> Iterator[tuple[Site, Site]]:

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from kernels.stages import Site
+from kernels.graph import At, Values
+from kernels.kinds.bias import Bias
+from kernels.kinds.embed import Embed
+from kernels.kinds.norm import RmsNorm
+from kernels.kinds.product import Product
 from workbench.bisect.mistakes.catalogue import mistakes
-from workbench.bisect.mistakes.mistake import Mistake, Question, Values, ranked, within
-from workbench.bisect.models.floor import MATMUL_INPUT, predicted_error
-from workbench.bisect.traces.noise import row_norms
+from workbench.bisect.mistakes.mistake import Mistake, Question, ranked, within
 from workbench.bisect.traces.overflow import overflow
 from workbench.bisect.traces.stages import Checked, Reader
 from workbench.bisect.traces.unnamed import UNNAMED, unnamed
 from workbench.bisect.verdict import Culprit, same_setting
 from workbench.bisect.weights.check import row_chunks
-from workbench.bisect.weights.conversion import tensors_of
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.decomposition import LIMIT
 
@@ -49,7 +50,7 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False, known: Seq
     if not np.isfinite(question.y).all():
         return [not_finite(question)]
     whole = _culprits(question, known)
-    if whole[0].factor != "weights" or question.stage not in ("qkv_matmul", "qkv_bias"):
+    if whole[0].factor != "weights" or len(question.parts) < 2:
         return whole
     parts = [culprit for part in _of_tensors(question) for culprit in _culprits(part, known)]
     named = [culprit for culprit in parts if culprit.cause not in UNNAMED]
@@ -57,13 +58,11 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False, known: Seq
 
 
 def _of_tensors(question: Question) -> Iterator[Question]:
-    """The question about Q, K and V apart: the other parts are taken to be right."""
-    sizes = (question.config.q_size, question.config.kv_size, question.config.kv_size)
-    ends = np.cumsum(sizes)
-    for start, end in zip(ends - sizes, ends, strict=True):
-        if question.wrong_channels[start:end].any():
+    """The question about every tensor of a stage apart, as Q, K and V: the other parts are taken to be right."""
+    for part in question.parts.values():
+        if question.wrong_channels[part].any():
             y = question.right.copy()
-            y[:, start:end] = question.y[:, start:end]
+            y[:, part] = question.y[:, part]
             yield replace(question, y=y)
 
 
@@ -108,38 +107,40 @@ def _is_known(mistake: Mistake, known: Sequence[Culprit]) -> bool:
 
 def question_of(reader: Reader, checked: Checked) -> Question:
     """A wrong stage as the candidates see it."""
-    at, inputs = reader.at(checked.site), checked.inputs
+    at, inputs = checked.at, checked.inputs
     rounding = 0.0
-    if checked.site.stage in MATMUL_INPUT:
-        with_codes = predicted_error(checked.site.stage, at, inputs, checked.right)
-        without = predicted_error(checked.site.stage, at, inputs, checked.right, rounded=False)
+    if isinstance(at.kind, Product):
+        with_codes, without = (at.kind.rounding(at, inputs, checked.right, codes) for codes in (True, False))
         rounding = max(with_codes**2 - without**2, 0.0) ** 0.5 / checked.right.size**0.5
     wide = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
     known = {name: np.asarray(x, dtype=np.float64) for name, x in checked.known.items()}
     y, right = (np.asarray(x, dtype=np.float64) for x in (checked.y, checked.right))
-    kept = reader.precision(checked.site.stage)
-    restored = cost_of_storage(reader, checked.site, wide, len(y))
-    return Question(checked.site, at, wide, known, y, right, checked.noise, rounding, restored, kept, rows=checked.rows)
+    kept = reader.precision(at.stage)
+    restored = cost_of_storage(at, wide, len(y))
+    return Question(at, wide, known, y, right, checked.noise, rounding, restored, kept, rows=checked.rows)
 
 
-def cost_of_storage(reader: Reader, site: Site, inputs: Mapping[str, Values], count: int) -> Values | None:
+def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values | None:
     """What storing the stage's weights once more in their own formats may add to every element of the output."""
-    model = reader.model
-    names = [name for name in tensors_of(site) if name in model and not name.endswith("o_proj.bias")]
-    if not names:
+    product = isinstance(at.kind, Product)
+    weights = [
+        at.model.weight(name) for name in (at.stage.weights if product else at.stage.tensors) if name in at.model
+    ]
+    if not weights:
         return None
-    if site.stage == "embedding":
-        return np.asarray(Stored.of(model.weight(names[0]), np.array(reader.tokens)).width[:count], dtype=np.float64)
-    weights = [model.weight(name) for name in names]
+    if isinstance(at.kind, Embed):
+        rows = np.array(at.tokens)
+        return np.asarray(Stored.of(weights[0], rows).width[:count], dtype=np.float64) * at.kind.scale
     widths = (Stored.of(weight, part).width.astype(np.float64) for weight in weights for part in row_chunks(weight))
-    if site.stage in MATMUL_INPUT:
-        x = np.square(inputs[MATMUL_INPUT[site.stage]])
+    if product:
+        x = np.square(inputs["x"])
         return np.concatenate([np.sqrt(x @ np.square(width).T) for width in widths], axis=1)
-    if site.stage == "qkv_bias":
+    if isinstance(at.kind, Bias):
         return np.repeat(np.concatenate(list(widths), axis=1), count, axis=0)
-    x = np.abs(next(iter(inputs.values())))
+    assert isinstance(at.kind, RmsNorm)
+    x = np.abs(at.kind.rows(inputs["x"]))
     size = np.maximum(np.sqrt(np.square(x).mean(axis=1, keepdims=True)), 1e-30)
-    return np.asarray(x / size * next(widths))
+    return np.asarray(x / size * next(widths)).reshape(count, -1)
 
 
 def not_finite(question: Question) -> Culprit:
@@ -152,11 +153,15 @@ def not_finite(question: Question) -> Culprit:
 def _not_finite_in_model(question: Question) -> Culprit:
     """Finite inputs and other values than those of the trace: the model's own weights are at fault."""
     count = int((~np.isfinite(question.right)).sum())
-    tensor = next((name for name in question.tensors if not np.isfinite(row_norms(question.at, name)).all()), None)
+    tensor = next((name for name in question.tensors if not np.isfinite(_row_norms(question.at, name)).all()), None)
     words = (
         f"the model's own weights make {count} of {question.y.size} values NaN or infinite, which the trace's are not"
     )
     return Culprit(question.site, "weights", "corrupted_blocks", words, tensor)
+
+
+def _row_norms(at: At, name: str) -> Values:
+    return at.path.row_norms(at.model.weight(name))
 
 
 def runner_up(entry: tuple[bool, float, Mistake], size: float) -> dict[str, Any]:

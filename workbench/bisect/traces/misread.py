@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kernels.graph import Values
+from kernels.kinds.embed import Embed
+from kernels.kinds.product import Product
 from kernels.weight import BLOCKS, TensorType, Weight
-from workbench.bisect.mistakes.mistake import Flags, Question, Values, least_squares
-from workbench.bisect.mistakes.products import stage_input
-from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.mistakes.mistake import Flags, Question, least_squares
+from workbench.bisect.mistakes.products import parts
 from workbench.bisect.weights.steps import Stored
 
 COLUMNS = "columns"  # first word of the setting of a culprit that misreads columns
@@ -41,17 +43,10 @@ def wrong_tensors(question: Question) -> list[tuple[str, Flags]]:
 
 def _tensors(question: Question) -> Iterator[tuple[str, Flags]]:
     """Every matrix of the stage with the channels that it makes; an embedding makes all of them."""
-    count, start = question.right.shape[1], 0
-    if question.site.stage == "embedding":
-        yield question.tensors[0], np.ones(count, dtype=bool)
-    if question.site.stage not in MATMUL_INPUT:
-        return
-    for name in question.tensors:
-        if name.endswith(".weight"):
-            part = np.zeros(count, dtype=bool)
-            part[start : start + question.at.model.weight(name).shape[0]] = True
-            start += int(part.sum())
-            yield name, part
+    if isinstance(question.at.kind, Embed):
+        yield question.tensors[0], np.ones(question.right.shape[1], dtype=bool)
+    elif isinstance(question.at.kind, Product):
+        yield from parts(question)
 
 
 def column_factors(question: Question, name: str, part: Flags) -> ColumnFactors | None:
@@ -101,11 +96,11 @@ def _shares(question: Question, weight: Weight, part: Flags, period: int, group:
     """What every group of columns adds to the output (groups, tokens, rows), and how far the output is off."""
     groups = np.arange(weight.shape[1]) % period // group
     off = (question.y - question.right)[:, part]
-    if question.site.stage == "embedding":  # every token is a row, its channels are the columns
+    if isinstance(question.at.kind, Embed):  # every token is a row, its channels are the columns
         right = question.right
         return np.stack([(right * (groups == g)).T for g in range(period // group)]), off.T
     rows = np.unique(np.linspace(0, weight.shape[0] - 1, _ROWS).astype(np.int64))
-    values, x = Stored.of(weight, rows).values.astype(np.float64), stage_input(question)
+    values, x = Stored.of(weight, rows).values.astype(np.float64), question.x["x"]
     shares = [x[:, groups == g] @ values[:, groups == g].T for g in range(period // group)]
     return np.stack(shares), off[:, rows]
 

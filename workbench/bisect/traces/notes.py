@@ -10,10 +10,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from kernels.graph import Values
+from kernels.kinds.elementwise import Add
+from kernels.kinds.embed import Embed
+from kernels.kinds.norm import RmsNorm
+from kernels.kinds.product import Product
 from kernels.stages import Site
 from kernels.weight import TensorType
-from workbench.bisect.mistakes.mistake import Values, units_off
-from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.mistakes.mistake import units_off
 from workbench.bisect.traces.diagnosis import cost_of_storage, question_of
 from workbench.bisect.traces.misread import COLUMNS, column_factors, misread_columns, wrong_tensors
 from workbench.bisect.traces.spans import Step
@@ -23,14 +27,11 @@ from workbench.bisect.verdict import Culprit, Verdict
 from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.decomposition import LIMIT
-from workbench.cells.stage_tensors import stage_tensors
 
-_STORED = (*MATMUL_INPUT, "embedding")  # stages that another rounding of the weights changes
-_ADDED, _NORMS = ("post_attn_residual", "post_ffn_residual"), ("attn_norm", "ffn_norm", "final_norm")
+_STORED = (Product, Embed)  # kinds that another rounding of the weights changes
 _EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third
 _LEAST, _MOST = 0.2, 2.0  # of the cost, in which a rounded weight may show
 _SIGNATURE, _WITNESSED = 0.9, 0.5  # of all products must show it; and if the embedding does
-_EMBEDDING = Site(None, "embedding")
 _COARSEST, _SPREAD = 0.3, 4.0  # relative error of coarse weights, and times the median that one product may have
 _ROUNDED = ("requantized", "dtype_truncated")  # causes that make no mistake where all weights have them
 PART = 3.0  # times as much may a part of an end be off, of whose weights few take part
@@ -50,7 +51,7 @@ class Excuses:
     def see(self, stage: Checked) -> None:
         """Take note of a stage; a span is all the products that lie within."""
         sites = stage.span.stages if stage.spanned else (stage.site,)
-        products = tuple(site for site in sites if site.stage in _STORED)
+        products = tuple(site for site in sites if isinstance(self.reader.at(site).kind, _STORED))
         if not stage.spanned:
             self.stages.append(stage.site)
         if products:
@@ -78,10 +79,11 @@ class Excuses:
     def _common(self, sites: set[Site]) -> bool:
         """Whether so many products cannot have it by chance; the embedding, which nothing else rounds, is a witness."""
         layers = self.reader.model.config.num_hidden_layers
-        others = {site: parts for site, parts in self.products.items() if site != _EMBEDDING}
-        least = _WITNESSED if _EMBEDDING in sites else _SIGNATURE
+        embedding = self.reader.graph.first[-1].site
+        others = {site: parts for site, parts in self.products.items() if site != embedding}
+        least = _WITNESSED if embedding in sites else _SIGNATURE
         exceptions = 0 if any(len(parts) > 1 for parts in others.values()) else 2  # a span has one that differs
-        many = len(sites - {_EMBEDDING}) >= max(1, min(least * len(others), len(others) - exceptions))
+        many = len(sites - {embedding}) >= max(1, min(least * len(others), len(others) - exceptions))
         return many and sum(map(len, others.values())) > layers
 
     def excuse(self, culprit: Culprit) -> bool:
@@ -104,8 +106,9 @@ class Excuses:
         unnamed = [culprit for culprit in culprits if culprit.tensor is not None and culprit.cause in UNNAMED]
         for kind in dict.fromkeys(model.weight(str(culprit.tensor)).type for culprit in unnamed):
             alike = [culprit for culprit in unnamed if model.weight(str(culprit.tensor)).type == kind]
-            sites = {site for site in self.products if site.stage in MATMUL_INPUT}
-            sites = {site for site in sites if any(model.weight(name).type == kind for name in stage_tensors(site))}
+            stages = (self.reader.at(site).stage for site in self.products)
+            products = (stage for stage in stages if isinstance(stage.kind, Product))
+            sites = {s.site for s in products if any(model.weight(name).type == kind for name in s.weights)}
             if len(alike) > 1 and sites <= {culprit.site for culprit in alike}:
                 first, where = alike[0], f"at all {len(alike)} stages with {kind.name} weights"
                 columns = self._misread_columns({culprit.site for culprit in alike}, kind)
@@ -127,7 +130,8 @@ class Excuses:
     def contradicts_itself(self, culprits: list[Culprit]) -> bool:
         """Whether no stage can be blamed: most norms and plain additions are wrong and nothing reproduces them."""
         unknown = {culprit.site for culprit in culprits if culprit.cause == "unknown"}
-        plain = [[site for site in self.stages if site.stage in kind] for kind in (_ADDED, _NORMS)]
+        kinds = {site: self.reader.at(site).kind for site in self.stages}
+        plain = [[site for site in self.stages if isinstance(kinds[site], kind)] for kind in (Add, RmsNorm)]
         lost = [[site for site in sites if site in unknown] for sites in plain]
         return all(len(some) >= max(2, _CHAOS * len(all_)) for some, all_ in zip(lost, plain, strict=True))
 
@@ -149,7 +153,8 @@ class Excuses:
     def _rounding_note(self) -> str:
         model, sites = self.reader.model, self.rounded
         products = {product for site in sites for product in self.products[site]}
-        types = sorted({model.weight(name).type.name for site in products for name in stage_tensors(site)})
+        stages = [self.reader.at(site).stage for site in products]
+        types = sorted({model.weight(name).type.name for stage in stages for name in stage.weights})
         return (
             f"The trace is one of these weights before they were rounded to {', '.join(types)}: {len(sites)} of "
             f"{len(self.products)} products differ by what that rounding costs."
@@ -176,7 +181,7 @@ def span_cost(reader: Reader, stage: Checked) -> Values:
 
     def cost(step: Step) -> Values | None:
         inputs = {name: np.asarray(x, dtype=np.float64) for name, x in step.inputs.items()}
-        found = cost_of_storage(reader, step.site, inputs, len(step.y))
+        found = cost_of_storage(step.at, inputs, len(step.y))
         return None if found is None else found / _EVEN**0.5
 
     return _MOST / LIMIT * stage.span.storage(reader, stage.rows, cost)
@@ -187,11 +192,11 @@ def storage_cost(reader: Reader, stage: Checked) -> float:
 
     Every weight lies within half a step of its source, and the errors of different weights are independent.
     """
-    weights = [reader.model.weight(name) for name in stage_tensors(stage.site)]
-    if stage.site.stage == "embedding":
+    weights = stage.at.weights()
+    if isinstance(stage.at.kind, Embed):
         rows = Stored.of(weights[0], np.array(reader.tokens)).width
         return float(np.linalg.norm(rows.astype(np.float64)) / _EVEN**0.5)
-    square = np.square(stage.inputs[MATMUL_INPUT[stage.site.stage]], dtype=np.float64).sum(axis=0)
+    square = np.square(stage.inputs["x"], dtype=np.float64).sum(axis=0)
     steps = (Stored.of(weight, part).width for weight in weights for part in row_chunks(weight))
     energy = sum(float(square @ np.square(width, dtype=np.float64).sum(axis=0)) for width in steps)
     return float(np.sqrt(energy / _EVEN))

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kernels.graph import Values
+from kernels.kinds.attention import Attention
+from kernels.kinds.product import Product
+from kernels.precision import FLOAT16, Precision
 from workbench.bisect.mistakes.heads import Heads
-from workbench.bisect.mistakes.mistake import Flags, Question, Values
-from workbench.bisect.models.floor import MATMUL_INPUT
-from workbench.bisect.traces.spans import OVER_TOKENS
+from workbench.bisect.mistakes.mistake import Flags, Question
 from workbench.bisect.verdict import Culprit
 from workbench.bisect.weights.check import row_chunks
-from workbench.bisect.weights.conversion import tensors_of
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.decomposition import LIMIT
-from workbench.pair.precision import FLOAT16, Precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +65,19 @@ def overflow_inside(stages: Sequence[Question], end: Question) -> Culprit | None
             tokens = stage.tokens(np.flatnonzero(beyond.any(axis=1)))
             if not len(tokens) or not np.isin(recorded[np.isin(recorded, tokens)], lost).all():
                 continue
-            spread = any(later.stage in OVER_TOKENS for later in stages[n:])
+            spread = any(later.at.kind.over_tokens for later in stages[n:])
             gone[tokens] = True
-            gone[(tokens.min() if end.config.causal else 0) :] |= spread
+            gone[(tokens.min() if _causal(stages) else 0) :] |= spread
             words = _words(stage, beyond, reached, kept)
             first = first or Culprit(stage.site, "numerics", "overflow", words, setting=(kept.name,))
             if gone[lost].all():
                 return first
     return None
+
+
+def _causal(stages: Sequence[Question]) -> bool:
+    """Whether no token sees those behind it."""
+    return all(stage.at.kind.causal for stage in stages if isinstance(stage.at.kind, Attention))
 
 
 def _culprit(question: Question, lost: Flags, reached: _Reached, kept: Precision) -> Culprit:
@@ -94,16 +99,15 @@ def _words(question: Question, lost: Flags, reached: _Reached, kept: Precision) 
 def _reached(question: Question, strange: Flags) -> list[_Reached]:
     """The exact value itself; else the largest sum that may stand on the way to it."""
     found = [_Reached("the exact value is", np.abs(question.right), summed=False)]
-    if question.stage in MATMUL_INPUT and strange.any():
+    if isinstance(question.at.kind, Product) and strange.any():
         found.append(_Reached("the magnitudes that are added up come to", _magnitudes(question)))
-    if question.stage == "attention" and strange.any():
+    if isinstance(question.at.kind, Attention) and strange.any():
         found.append(_Reached("the largest product of a query and a key is", _scores(question)))
     return found
 
 
 def _magnitudes(question: Question) -> Values:
-    x, model = np.abs(question.x[MATMUL_INPUT[question.stage]]), question.at.model
-    weights = (model.weight(name) for name in tensors_of(question.site) if name in model and name.endswith(".weight"))
+    x, weights = np.abs(question.x["x"]), question.at.weights()
     parts = (
         np.abs(Stored.of(weight, rows).values.astype(np.float64)) for weight in weights for rows in row_chunks(weight)
     )
@@ -118,4 +122,4 @@ def _scores(question: Question) -> Values:
         np.where(seen, np.abs(heads.q[:, head] @ heads.k[:, shared].T), 0).max(axis=1)
         for head, shared in enumerate(heads.owners().tolist())
     ]
-    return np.repeat(np.stack(largest, axis=1), question.config.head_dim, axis=1)
+    return np.repeat(np.stack(largest, axis=1), heads.q.shape[2], axis=1)

@@ -6,39 +6,34 @@ at the stage where it sits. A setting is wrong in every stage that uses it, so a
 kind, then into those of one layer, then into one alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
 
-from kernels.paths import Array
+from kernels.graph import Array, Kind
+from kernels.kinds.activation import Activation
+from kernels.kinds.attention import Attention
+from kernels.kinds.bias import Bias
+from kernels.kinds.elementwise import Add, Multiply
+from kernels.kinds.embed import Embed
+from kernels.kinds.norm import RmsNorm
+from kernels.kinds.product import Product
+from kernels.kinds.rotate import Rotate
 from kernels.stages import Site
 from workbench.bisect.mistakes.catalogue import mistakes
 from workbench.bisect.mistakes.mistake import FREE, NAMED, Mistake, Question
-from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.traces.diagnosis import AMBIGUOUS, not_finite, question_of, runner_up, whole_share
 from workbench.bisect.traces.overflow import overflow_inside
 from workbench.bisect.traces.spans import Part, Span, Step, order
 from workbench.bisect.traces.stages import Checked, Reader
 from workbench.bisect.verdict import Culprit
 from workbench.cells.metrics import format_value
-from workbench.cells.stage_tensors import stage_tensors
 
-# Stages that one mistake concerns at once, those first that ports get wrong most.
-_KINDS: tuple[tuple[str, ...], ...] = (
-    ("q_post_rope", "k_post_rope"),
-    ("qkv_bias",),
-    ("attention",),
-    ("ffn_silu",),
-    ("ffn_swigl",),
-    ("ffn_out",),
-    ("attn_out",),
-    ("post_attn_residual",),
-    ("post_ffn_residual",),
-    ("attn_norm", "ffn_norm", "final_norm"),
-    *((stage,) for stage in ("qkv_matmul", "ffn_gate", "ffn_up", "embedding", "lm_head")),
-)
+# Kinds of stages that mistakes are looked for in, those first that ports get wrong most.
+_FIRST: tuple[type[Kind], ...] = (Rotate, Bias, Attention, Activation, Multiply, Add, RmsNorm, Product)
+_TOGETHER = (Rotate, RmsNorm)  # one mistake concerns all of them, whatever they are called
 _MOST_WORK = 2e10  # multiplications that are spent on looking for causes in all spans of a trace
 _ANY_STAGE = 1e6  # that running a stage takes as long as, however small
 _NOTHING = np.empty((0, 0))
@@ -77,7 +72,7 @@ class SpanCauses:
     def _not_finite(self, checked: Checked, question: Question) -> Culprit:
         """An end that is NaN or infinite, because a number on the way became too large or for no reason known."""
         steps = sorted(self._steps(checked).items(), key=lambda entry: order(entry[0]))
-        culprit = overflow_inside([replace(_right(self.reader, step), rows=step.rows) for _, step in steps], question)
+        culprit = overflow_inside([replace(_right(step), rows=step.rows) for _, step in steps], question)
         if culprit is None:
             return not_finite(question)
         shown = None if culprit.site == checked.site else checked.site
@@ -102,10 +97,12 @@ class SpanCauses:
         """What is tried together; the next only if nothing of it reproduces the end."""
         steps = self._steps(checked)
         yield self._known(checked, steps)
-        yield chain(_of_the_end(checked, question), self._in_places(checked, steps, _kinds(checked)))
+        yield chain(
+            _of_the_end(checked, question), self._in_places(checked, steps, _kinds(self.reader, checked.span.inside))
+        )
         sites = sorted(checked.span.inside, key=order)
         layers = dict.fromkeys(site.layer for site in sites)
-        kinds = list(_kinds(checked))
+        kinds = list(_kinds(self.reader, checked.span.inside))
         yield self._in_places(
             checked, steps, ([site for site in kind if site.layer == n] for n in layers for kind in kinds)
         )
@@ -114,9 +111,10 @@ class SpanCauses:
     def _known(self, checked: Checked, steps: Mapping[Site, Step]) -> Iterator[Mistake]:
         """The mistakes that were found before, in all the stages of this span that could have them."""
         for found in self.found:
-            kinds = (kind for kind in _KINDS if found.site is not None and found.site.stage in kind)
-            places = ([site for site in steps if site.stage in kind] for kind in kinds)
-            yield from self._in_places(checked, steps, places, _key(found))
+            kinds = (
+                [] if found.site is None else [kind for kind in _kinds(self.reader, steps) if _like(found.site, kind)]
+            )
+            yield from self._in_places(checked, steps, kinds, _key(found))
 
     def _steps(self, checked: Checked) -> dict[Site, Step]:
         """All stages inside a span as they should be."""
@@ -141,7 +139,7 @@ class SpanCauses:
                 continue
             seen.add(tuple(sites))
             rest = checked.span.rest(sites[0], values)
-            for mistake in _imagined(self.reader, steps[sites[0]]):
+            for mistake in _imagined(steps[sites[0]]):
                 if only not in (None, _key(mistake)) or np.array_equal(mistake.predicted, steps[sites[0]].y):
                     continue
                 self.left -= _work(self.reader, rest)
@@ -196,7 +194,7 @@ class _Made:
             return step.y
         made = self.mistake
         if step.site != self.first:
-            like = (found for found in _imagined(self.reader, step) if _key(found) == _key(made))
+            like = (found for found in _imagined(step) if _key(found) == _key(made))
             found = next(like, None)
             return step.y if found is None else np.asarray(found.predicted, dtype=step.y.dtype)
         return np.asarray(made.predicted, dtype=step.y.dtype)
@@ -221,31 +219,43 @@ def _key(mistake: Mistake) -> _Key:
     return mistake.cause, mistake.explanation.replace(layer, "layers.") if layer else mistake.explanation
 
 
-def _imagined(reader: Reader, step: Step) -> Iterator[Mistake]:
+def _imagined(step: Step) -> Iterator[Mistake]:
     """Mistakes that take nothing from the record, at a stage that has none."""
-    for mistake in mistakes(_right(reader, step), imagined=True):
+    for mistake in mistakes(_right(step), imagined=True):
         if mistake.rank == NAMED and not mistake.rounded:
             yield replace(mistake, site=mistake.site or step.site)
 
 
-def _right(reader: Reader, step: Step) -> Question:
+def _right(step: Step) -> Question:
     """A stage that has no record, as if it were recorded as it should be."""
     x, known = ({name: np.asarray(value, np.float64) for name, value in values.items()} for values in step[1:3])
     right = np.asarray(step.y, dtype=np.float64)
-    return Question(step.site, reader.at(step.site), x, known, right, right, np.ones_like(right))
+    return Question(step.at, x, known, right, right, np.ones_like(right))
 
 
-def _kinds(checked: Checked) -> Iterator[list[Site]]:
-    """The stages inside a span that a mistake may concern at once, in execution order."""
-    sites = sorted(checked.span.inside, key=order)
-    for kind in _KINDS:
-        yield [site for site in sites if site.stage in kind]
+def _kinds(reader: Reader, sites: Iterable[Site]) -> Iterator[list[Site]]:
+    """The stages that a mistake may concern at once, in execution order."""
+    ordered = sorted(sites, key=order)
+    for kind in _FIRST:
+        found = [site for site in ordered if isinstance(reader.at(site).kind, kind)]
+        names = dict.fromkeys(site.stage for site in reversed(found))  # products nearer to the end first
+        if kind in _TOGETHER:
+            yield found
+        else:
+            yield from ([site for site in found if site.stage == name] for name in names)
+    yield [site for site in ordered if isinstance(reader.at(site).kind, Embed)]
+
+
+def _like(site: Site, kind: Sequence[Site]) -> bool:
+    """Whether what is wrong with a stage may be wrong with these, which are like it in other layers."""
+    return any(site.stage == other.stage for other in kind)
 
 
 def _work(reader: Reader, span: Span) -> float:
     """How long a run through a span takes, in multiplications."""
     total = 0.0
     for site in span.stages:
-        shapes = [reader.model.weight(name).shape for name in stage_tensors(site) if site.stage in MATMUL_INPUT]
+        at = reader.at(site)
+        shapes = [weight.shape for weight in at.weights()] if isinstance(at.kind, Product) else []
         total += _ANY_STAGE + len(reader.tokens) * sum(float(np.prod(shape)) for shape in shapes)
     return total

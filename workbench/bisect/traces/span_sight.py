@@ -9,20 +9,24 @@ a mistake that may be there, and then a right end says nothing of the span.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from kernels.paths import Array
+from kernels.graph import Array, Kind, Values
+from kernels.kinds.activation import Activation
+from kernels.kinds.attention import Attention
+from kernels.kinds.bias import Bias
+from kernels.kinds.rotate import Rotate
 from kernels.stages import Site
 from workbench.bisect.mistakes.ffn import activations
-from workbench.bisect.mistakes.mistake import Values, units_off
-from workbench.bisect.models.substitution import Mixed
+from workbench.bisect.mistakes.mistake import units_off
 from workbench.bisect.traces.spans import Step, evaluated
 from workbench.bisect.traces.stages import Checked, Reader
 from workbench.cells.decomposition import LIMIT
 
-_ROTATED = ("q_post_rope", "k_post_rope")
+_SHORT = {"GELU (erf)": "GELU"}
 _BASES = (1e4, 1e6)  # that ports take for granted, in place of the model's own
 _MOST_LAYERS = 8  # of a long span that are tried, evenly apart
 _MUCH = 2.0  # times what the record is off: rounding would have to undo three quarters of a mistake's energy
@@ -48,8 +52,9 @@ def blur_of(reader: Reader, checked: Checked) -> Blur | None:
     size = max(_norm(right), 1e-37)
     gap = checked.y - right
     for layer in _layers(checked):
-        for words, stages, make in _mistakes(reader):
-            sites = frozenset(site for site in checked.span.inside if site.layer == layer and site.stage in stages)
+        for words, kind, make in _mistakes(reader):
+            inside = (site for site in checked.span.inside if site.layer == layer)
+            sites = frozenset(site for site in inside if isinstance(reader.at(site).kind, kind))
             if not sites:
                 continue
             planted = _Planted(reader, sites, make)
@@ -79,7 +84,7 @@ class _Planted:
         if step.site not in self.sites:
             return step.y
         wrong = np.asarray(self.make(step), dtype=step.y.dtype)
-        noise = self.reader.noise(step.site, step.inputs, step.y)
+        noise = self.reader.noise(step.at, step.inputs, step.y)
         self.shown = self.shown or units_off(wrong.astype(np.float64) - step.y, noise) > LIMIT
         return wrong
 
@@ -90,38 +95,35 @@ def _layers(checked: Checked) -> list[int]:
     return [layers[n] for n in chosen]
 
 
-def _mistakes(reader: Reader) -> Iterator[tuple[str, tuple[str, ...], Callable[[Step], Array]]]:
-    """Words, the stages that a mistake is made in, and what it makes of one of them."""
-    config = reader.model.config
-
-    def otherwise(**changes: Any) -> Callable[[Step], Array]:  # noqa: ANN401 - fields of ModelConfig
-        changed = replace(reader, model=Mixed(reader.model, replace(config, **changes)))
-        return lambda step: _value(evaluated(changed, step.site, step.inputs))
-
-    yield "leaving out the q, k and v biases", ("qkv_bias",), lambda step: step.inputs["qkv_matmul"]
-    other = "norm" if config.rope_type == "neox" else "neox"
-    yield "rotating other pairs of channels", _ROTATED, otherwise(rope_type=other)
-    base = next(base for base in _BASES if base != config.rope_theta)
-    yield f"a rotary base of {base:.6g}", _ROTATED, otherwise(rope_theta=base)
-    yield "leaving out the causal mask", ("attention",), lambda step: _unmasked(reader, step)
-    gelu = lambda step: next(activations(step.inputs["ffn_gate"].astype(np.float64)))[1]  # noqa: E731
-    yield "GELU in place of SiLU", ("ffn_silu",), gelu
-
-
-def _value(y: Array | None) -> Array:
-    assert y is not None
-    return y
+def _mistakes(reader: Reader) -> Iterator[tuple[str, type[Kind], Callable[[Step], Array]]]:
+    """Words, the kind of stages that a mistake is made in, and what it makes of one of them."""
+    stages = reader.graph.layer(0)
+    rotation = next((stage.kind.rotation for stage in stages if isinstance(stage.kind, Rotate)), None)
+    activation = next((stage.kind for stage in stages if isinstance(stage.kind, Activation)), None)
+    yield "leaving out the q, k and v biases", Bias, lambda step: step.inputs["x"]
+    if rotation is not None:
+        other = "norm" if rotation.pairs == "neox" else "neox"
+        yield "rotating other pairs of channels", Rotate, partial(_turned, pairs=other)
+        base = next(base for base in _BASES if base != rotation.theta)
+        yield f"a rotary base of {base:.6g}", Rotate, partial(_turned, theta=base)
+    yield "leaving out the causal mask", Attention, _unmasked
+    if activation is not None:
+        name = next(name for name, _ in activations(np.zeros((0, 0))) if name != activation.label)
+        yield f"{_SHORT.get(name, name)} in place of {activation.label}", Activation, partial(_activated, name=name)
 
 
-def _unmasked(reader: Reader, step: Step) -> Values:
+def _turned(step: Step, **changes: Any) -> Array:  # noqa: ANN401 - fields of Rotation
+    kind = step.at.kind
+    assert isinstance(kind, Rotate)
+    return evaluated(step.at.doing(replace(kind, rotation=replace(kind.rotation, **changes))), step.inputs)
+
+
+def _activated(step: Step, name: str) -> Values:
+    return dict(activations(step.inputs["x"].astype(np.float64)))[name]
+
+
+def _unmasked(step: Step) -> Array:
     """Attention in which every token sees every other."""
-    c, x = reader.model.config, step.inputs
-    parts = x["q_post_rope"], x["k_post_rope"], x["qkv_bias"][:, c.q_size + c.kv_size :]
-    q, k, v = (part.reshape(len(part), -1, c.head_dim).astype(np.float64) for part in parts)
-    out = np.empty_like(q)
-    for head in range(q.shape[1]):
-        shared = head // (q.shape[1] // k.shape[1])
-        scores = q[:, head] @ k[:, shared].T * c.head_dim**-0.5
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, shared]
-    return out.reshape(len(out), -1)
+    kind = step.at.kind
+    assert isinstance(kind, Attention)
+    return evaluated(step.at.doing(replace(kind, causal=False, window=None)), step.inputs)

@@ -20,27 +20,33 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.forward import At, Model, evaluate, inputs_of
-from kernels.paths import Array, F32Path
-from kernels.stages import STAGES, Site
+from kernels.forward import evaluate
+from kernels.graph import LAYER_INPUT, Array, At, Inputs, Model, Stage
+from kernels.models import Graph, all_stages
+from kernels.paths import F32Path
+from kernels.stages import FIRST_STAGES, Site
 from workbench.cells.decomposition import LIMIT
 
 Rows = NDArray[np.int64]
 Values = NDArray[np.float64]
-OVER_TOKENS = ("q_post_rope", "k_post_rope", "attention")  # stages that need every token
 _PATTERNS = 2  # each with both signs
 _ROOM = 2.0  # times what a turned code makes of the whole it may make of a part: weights are not all of one size
 _TINY = 1e-37
 
 
 class Step(NamedTuple):
-    """A stage as it is run. layer : what its layer holds so far of the same tokens, by stage; its inputs included."""
+    """A stage as it is run, its inputs by role. layer : what its layer holds so far of the same tokens, by stage."""
 
-    site: Site
-    inputs: Mapping[str, Array]
+    at: At
+    inputs: Inputs
     layer: Mapping[str, Array]
     y: Array
     rows: Rows
+
+    @property
+    def site(self) -> Site:
+        """Where it is."""
+        return self.at.stage.site
 
 
 Change = Callable[[Step], Array]  # what a stage gives on instead of its right output
@@ -57,10 +63,14 @@ class Arithmetic(Protocol):
     def path(self) -> F32Path:
         """How it computes."""
 
-    def at(self, site: Site) -> At:
-        """Where a stage is evaluated."""
+    @property
+    def graph(self) -> Graph:
+        """The stages that the model has."""
 
-    def noise(self, site: Site, inputs: Mapping[str, Array], right: Array) -> Values:
+    def at(self, site: Site) -> At:
+        """Where a stage of the model is evaluated."""
+
+    def noise(self, at: At, inputs: Inputs, right: Array) -> Values:
         """What float rounding may do to every element of a stage."""
 
 
@@ -98,20 +108,17 @@ class Span:
         for site, part in self.start.items():
             parts.setdefault(site.layer, {})[site.stage] = part
         for site in self.stages:
-            own = parts.setdefault(site.layer, {})
-            origins = reads(site, by.model.config.num_hidden_layers).items()
-            read = {name: parts[origin.layer][origin.stage] for name, origin in origins}
-            own.update((name, part) for name, part in read.items() if name == "layer_input")
-            rows = _common(len(by.at(site).tokens), read)
-            inputs = {name: part.of(rows) for name, part in read.items()}
-            y = evaluated(by, site, inputs)
-            if y is None:
-                own[site.stage] = Part(inputs["qkv_matmul"], rows)
-                continue
-            same = {name: part.values for name, part in own.items() if len(part.rows) == len(rows)}
-            own[site.stage] = Part(change(Step(site, inputs, same | inputs, y, rows)), rows)
-            if site.stage == "layer_output":  # all that the next layer reads
-                parts[site.layer] = {site.stage: own[site.stage]}
+            at, own = by.at(site), parts.setdefault(site.layer, {})
+            origins = by.graph.reads(at.stage)
+            read = {role: parts[origin.layer][origin.stage] for role, origin in origins.items()}
+            own.update({name: read[role] for role, name in at.stage.inputs.items() if name == LAYER_INPUT})
+            rows = _common(len(at.tokens), read)
+            inputs = {role: part.of(rows) for role, part in read.items()}
+            same = {name: part.of(rows) for name, part in own.items() if np.isin(rows, part.rows).all()}
+            y = evaluated(at, inputs)
+            own[site.stage] = Part(change(Step(at, inputs, same, y, rows)), rows)
+            if site.layer is not None and site == by.graph.layer(site.layer)[-1].site:
+                parts[site.layer] = {site.stage: own[site.stage]}  # all that the next layer reads
         return parts[self.end.layer][self.end.stage]
 
     def rest(self, first: Site, before: Mapping[Site, Part]) -> "Span":
@@ -122,7 +129,7 @@ class Span:
 
     def floor(self, by: Arithmetic, rows: Rows) -> Values:
         """What rounding may do to every element of the end at some tokens, in the units that LIMIT counts."""
-        right, noises = self._listen(by, rows, lambda step: by.noise(step.site, step.inputs, step.y))
+        right, noises = self._listen(by, rows, lambda step: by.noise(step.at, step.inputs, step.y))
         smooth, turned = np.zeros_like(right), np.zeros_like(right)
         for pattern in range(_PATTERNS):
             up, down = (self._moved(by, rows, right, _shake(noises, pattern, way)) for way in (LIMIT, -LIMIT))
@@ -186,29 +193,20 @@ def _anywhere(squares: Values) -> Values:
     return np.asarray(mean * tokens[:, None] * channels[None, :])
 
 
-def evaluated(by: Arithmetic, site: Site, inputs: Mapping[str, Array]) -> Array | None:
-    """A stage of the model on given inputs; None if the model does not have it."""
-    ready = {name: np.ascontiguousarray(x, dtype=by.path.dtype) for name, x in inputs.items()}
-    return evaluate(site.stage, by.at(site), ready)
+def evaluated(at: At, inputs: Inputs) -> Array:
+    """A stage of the model on given inputs by role."""
+    return evaluate(at, {role: np.ascontiguousarray(x, dtype=at.path.dtype) for role, x in inputs.items()})
 
 
-def reads(site: Site, layers: int) -> dict[str, Site]:
-    """Where a stage's inputs come from, by the name that it has for them."""
-    places = {}
-    for name in inputs_of(site.stage):
-        if name == "layer_input":
-            places[name] = Site(site.layer - 1, "layer_output") if site.layer else Site(None, "embedding")
-        elif site.stage == "final_norm":
-            places[name] = Site(layers - 1, name)
-        else:
-            places[name] = Site(site.layer, name)
-    return places
+def needs_all(stage: Stage) -> bool:
+    """Whether a stage can be evaluated on all tokens only."""
+    return stage.kind.over_tokens or stage.kind.by_position
 
 
 def order(site: Site) -> tuple[int, int]:
     """Sorts sites into the order of execution."""
-    layer = site.layer if site.layer is not None else -1 if site.stage == "embedding" else 1 << 30
-    return layer, STAGES.index(site.stage)
+    layer = site.layer if site.layer is not None else -1 if site.stage in FIRST_STAGES else 1 << 30
+    return layer, all_stages().index(site.stage)
 
 
 def _common(count: int, read: Mapping[str, Part]) -> Rows:

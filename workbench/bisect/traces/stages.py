@@ -6,29 +6,31 @@ tokens whose logits nobody asked for, are missing from then on; every stage is l
 inputs have in common.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.forward import At, Model, inputs_of
-from kernels.paths import Array, F32Path
-from kernels.stages import Site, execution_order
-from workbench.bisect.mistakes.mistake import Values, units_off
-from workbench.bisect.models.floor import MATMUL_INPUT
-from workbench.bisect.traces.angles import ROTATED, turned_off
+from kernels.graph import LAYER_INPUT, Array, At, Inputs, Model, Stage, Values
+from kernels.kinds.attention import Attention
+from kernels.kinds.bias import Bias
+from kernels.kinds.product import Product
+from kernels.kinds.rotate import Rotate
+from kernels.models import Graph
+from kernels.paths import F32Path
+from kernels.precision import FLOAT32, Precision
+from kernels.stages import FIRST_STAGES, SPINE, Site
+from workbench.bisect.mistakes.mistake import units_off
+from workbench.bisect.traces.angles import turned_off
 from workbench.bisect.traces.noise import float_noise
-from workbench.bisect.traces.spans import OVER_TOKENS, Part, Rows, Span, evaluated
+from workbench.bisect.traces.spans import Part, Rows, Span, evaluated, needs_all
 from workbench.bisect.traces.tainted import silenced, tainted_tokens
 from workbench.cells.decomposition import LIMIT
 from workbench.pair.kv_cache import KvCache
-from workbench.pair.precision import FLOAT32, Precision
 
 _PERHAPS = 6.0  # times its predicted size that the rounding of a cache may have in the worst channel or token
-# Handed on as they are; an activation that no engine keeps is reckoned with where it is multiplied.
-_EXACT = ("embedding", "layer_output", "ffn_silu")
 
 
 class Recorded(Protocol):
@@ -63,34 +65,45 @@ class Reader:
     cache: KvCache | None = None
     floors: dict[Site, Values] = field(default_factory=dict)
     tainted: set[Site] = field(default_factory=set)
+    graph: Graph = field(init=False)
 
-    def precision(self, stage: str) -> Precision:
+    def __post_init__(self) -> None:
+        """A stage that the model lacks and the trace holds is there too, as one that adds nothing."""
+        there, every = set(Graph.of(self.model).sites()), Graph(self.model.config)
+        recorded = (stage for stage in every.stages() if self.trace.status(stage.site) == "ok")
+        more = {name for stage in recorded if stage.site not in there for name in stage.tensors}
+        graph = Graph(self.model.config, lambda name: name in self.model or name in more)
+        object.__setattr__(self, "graph", graph)
+
+    def precision(self, stage: Stage) -> Precision:
         """How the engine keeps the numbers of a stage."""
-        return self.attention if stage == "attention" else self.kept
+        return self.attention if isinstance(stage.kind, Attention) else self.kept
 
-    def noise(self, site: Site, inputs: Mapping[str, Array], right: Array) -> Values:
+    def noise(self, at: At, inputs: Inputs, right: Array) -> Values:
         """What float rounding may do to every element of a stage."""
-        noise = float_noise(site.stage, self.at(site), inputs, right, self.precision(site.stage))
-        if site.stage == "attention" and self.cache is not None:
-            noise = noise + _PERHAPS / LIMIT * self.cache.noise(self.at(site), inputs)
+        noise = float_noise(at, inputs, right, self.precision(at.stage))
+        if isinstance(at.kind, Attention) and self.cache is not None:
+            noise = noise + _PERHAPS / LIMIT * self.cache.noise(at.kind, inputs)
         return noise
 
     def at(self, site: Site) -> At:
-        """Where a stage is evaluated."""
-        return At(self.model, self.path, self.tokens, site.layer)
+        """Where a stage of the model is evaluated."""
+        stage = self.graph.stage(site)
+        assert stage is not None, f"the model has no {site}"
+        return At(self.model, self.path, self.tokens, stage)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checked:
-    """A recorded stage y beside the right one, over the same tokens; inputs and known by stage, over those tokens.
+    """A recorded stage y beside the right one, over the same tokens as its inputs by role, and what is known by stage.
 
     span : the way to it from what was recorded. rows : the tokens. spanned : it is judged by that whole way, not by
     itself. behind_product : on the way there are products with weights, so nothing is known of what the stage read.
     turned : how far the angles of a rotation are off, in units of what rounding makes of them.
     """
 
-    site: Site
-    inputs: Mapping[str, Array]
+    at: At
+    inputs: Inputs
     known: Mapping[str, Array]
     y: Array
     right: Array
@@ -100,6 +113,11 @@ class Checked:
     spanned: bool = False
     behind_product: bool = False
     turned: float = 0.0
+
+    @property
+    def site(self) -> Site:
+        """Where it is."""
+        return self.at.stage.site
 
     @property
     def off(self) -> float:
@@ -140,22 +158,22 @@ class _Known:
     count: int
     values: dict[str, _Value] = field(default_factory=dict)
 
-    def way(self, site: Site) -> Span:
+    def way(self, stage: Stage) -> Span:
         """The way to a stage whose inputs are known."""
-        read = [self.values[name] for name in inputs_of(site.stage)]
+        read = [self.values[name] for name in stage.reads]
         start = {place: part for value in read for place, part in value.start.items()}
-        return Span(site, start, frozenset().union(*(value.inside for value in read)))
+        return Span(stage.site, start, frozenset().union(*(value.inside for value in read)))
 
     def record(self, site: Site, part: Part) -> None:
         """Keep the value of a stage that was recorded."""
         self.values[site.stage] = _Value(part, {site: part})
 
-    def compute(self, site: Site, part: Part) -> None:
+    def compute(self, stage: Stage, part: Part) -> None:
         """Keep the value of a stage that was computed from what is known."""
-        way = self.way(site)
-        self.values[site.stage] = _Value(part, way.start, way.inside | {site})
+        way = self.way(stage)
+        self.values[stage.site.stage] = _Value(part, way.start, way.inside | {stage.site})
 
-    def common(self, names: tuple[str, ...]) -> Rows:
+    def common(self, names: Iterable[str]) -> Rows:
         """Tokens that all of the named stages have."""
         rows = np.arange(self.count)
         for name in names:
@@ -169,29 +187,32 @@ class _Known:
 
 def recorded_stages(reader: Reader) -> Iterator[Checked]:
     """Every recorded stage that can be judged, in execution order."""
-    known = _Known(len(reader.tokens))
-    for site in execution_order(reader.model.config.num_hidden_layers):
-        if site.stage == "attn_norm":
-            known = _next_layer(known)
-        recorded, computed = _read(reader, site), _computed(reader, site, known)
-        if recorded is None and computed is not None and site.stage == "qkv_bias":
-            left_out = _without_bias(reader, site, known, computed)
+    known, layer = _Known(len(reader.tokens)), None
+    for stage in reader.graph.stages():
+        if stage.site.layer != layer:
+            known, layer = _next_layer(known), stage.site.layer
+        at = reader.at(stage.site)
+        recorded, computed = _read(reader, stage.site), _computed(at, known)
+        if recorded is None and computed is not None and isinstance(stage.kind, Bias):
+            left_out = _without_bias(reader, at, known, computed)
             if left_out is not None:
                 yield left_out
                 computed = Part(left_out.y, computed.rows)
         if recorded is not None:
             if computed is not None:
-                yield from _beside(reader, site, known, recorded, computed)
-            known.record(site, recorded)
+                yield from _beside(reader, at, known, recorded, computed)
+            known.record(stage.site, recorded)
         elif computed is not None:
-            known.compute(site, computed)
+            known.compute(stage, computed)
 
 
 def _next_layer(known: _Known) -> _Known:
+    """What the layer before gives, if it is known, as what the next one reads."""
     fresh = _Known(known.count)
-    last = next((name for name in ("layer_output", "embedding") if name in known.values), None)
-    if last is not None:
-        fresh.values["layer_input"] = known.values[last]
+    for name in (SPINE[-1], *FIRST_STAGES):
+        if name in known.values:
+            fresh.values[LAYER_INPUT] = fresh.values[name] = known.values[name]
+            break
     return fresh
 
 
@@ -207,39 +228,33 @@ def _read(reader: Reader, site: Site) -> Part | None:
     return Part(values, rows) if ordered else None
 
 
-def _computed(reader: Reader, site: Site, known: _Known) -> Part | None:
-    """What our operation makes of what is known; nothing if it is too little.
-
-    Whoever reads the biased product of a model without biases reads the product itself.
-    """
-    names = inputs_of(site.stage)
-    if not all(name in known.values for name in names):
+def _computed(at: At, known: _Known) -> Part | None:
+    """What our operation makes of what is known; nothing if it is too little."""
+    names = at.stage.inputs
+    if not all(name in known.values for name in names.values()):
         return None
-    rows = known.common(names)
-    if not len(rows) or (site.stage in OVER_TOKENS and len(rows) < known.count):
+    rows = known.common(names.values())
+    if not len(rows) or (needs_all(at.stage) and len(rows) < known.count):
         return None
-    inputs = {name: known.at(name, rows) for name in names}
-    value = evaluated(reader, site, inputs)
-    return Part(inputs["qkv_matmul"] if value is None else value, rows)
+    return Part(evaluated(at, {role: known.at(name, rows) for role, name in names.items()}), rows)
 
 
-def _beside(reader: Reader, site: Site, known: _Known, recorded: Part, computed: Part) -> Iterator[Checked]:
-    rows = np.intersect1d(recorded.rows, computed.rows)
+def _beside(reader: Reader, at: At, known: _Known, recorded: Part, computed: Part) -> Iterator[Checked]:
+    rows, site = np.intersect1d(recorded.rows, computed.rows), at.stage.site
     whole = len(rows) == len(computed.rows)
-    if not len(rows) or (site.stage in OVER_TOKENS and not whole):
+    if not len(rows) or (needs_all(at.stage) and not whole):
         return
-    inputs = {name: known.at(name, rows) for name in inputs_of(site.stage)}
+    inputs = {role: known.at(name, rows) for role, name in at.stage.inputs.items()}
     others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
-    y, right, way = recorded.of(rows), computed.of(rows), known.way(site)
-    tainted = tainted_tokens(site.stage, inputs, reader.model.config.causal)
+    y, right, way = recorded.of(rows), computed.of(rows), known.way(at.stage)
+    tainted = tainted_tokens(at.kind, inputs)
     if tainted.any():
         reader.tainted.add(site)
     if tainted.all():
         return
-    if tainted.any() and site.stage in OVER_TOKENS:
+    if tainted.any() and needs_all(at.stage):
         inputs, others = silenced(inputs, tainted), silenced(others, tainted)
-        again = evaluated(reader, site, inputs)
-        assert again is not None
+        again = evaluated(at, inputs)
         y, right = np.where(tainted[:, None], again, y), again
     elif tainted.any():
         rows, y, right = rows[~tainted], y[~tainted], right[~tainted]
@@ -247,37 +262,36 @@ def _beside(reader: Reader, site: Site, known: _Known, recorded: Part, computed:
     spanned = any(_rounds(reader, inner) for inner in way.inside)
     if spanned and site not in reader.floors:
         reader.floors[site] = way.floor(reader, rows)
-    noise = reader.noise(site, inputs, right)
+    noise = reader.noise(at, inputs, right)
     if spanned:  # one huge value must not take from what the other channels of its token may round by themselves
         noise = np.maximum(noise, reader.floors[site])
-    product = any(inner.stage in MATMUL_INPUT for inner in way.inside)
-    turned = turned_off(reader.at(site), y, right, reader.kept) if site.stage in ROTATED and not spanned else 0.0
-    yield Checked(site, inputs, others, y, right, noise, way, rows, spanned, product, turned)
+    product = any(isinstance(reader.at(inner).kind, Product) for inner in way.inside)
+    turned = turned_off(at, y, right, reader.kept) if isinstance(at.kind, Rotate) and not spanned else 0.0
+    yield Checked(at, inputs, others, y, right, noise, way, rows, spanned, product, turned)
 
 
 def _rounds(reader: Reader, site: Site) -> bool:
     """Whether computing a stage anew rounds otherwise than the engine did, so that what reads it is no longer exact."""
-    if site.stage == "qkv_bias":
-        return any(reader.at(site).has(f"self_attn.{letter}_proj.bias") for letter in "qkv")
-    return site.stage not in _EXACT
+    return not reader.at(site).kind.exact
 
 
-def _without_bias(reader: Reader, site: Site, known: _Known, computed: Part) -> Checked | None:
+def _without_bias(reader: Reader, at: At, known: _Known, computed: Part) -> Checked | None:
     """The stage as it was if the engine added no bias, where the recorded rotation proves that it did not."""
-    after = Site(site.layer, "q_post_rope")
-    recorded = _read(reader, after)
-    if recorded is None or len(recorded.rows) < known.count or len(computed.rows) < known.count:
+    layer = () if at.layer is None else reader.graph.layer(at.layer)
+    readers = (stage for stage in layer if stage.reads == (at.stage.site.stage,) and isinstance(stage.kind, Rotate))
+    after = next(readers, None)
+    recorded = None if after is None else _read(reader, after.site)
+    if after is None or recorded is None or len(recorded.rows) < known.count or len(computed.rows) < known.count:
         return None
-    product = known.at("qkv_matmul", computed.rows)
+    product = known.at(at.stage.reads[0], computed.rows)
     offs = []
     for value in (product, computed.values):
-        right = evaluated(reader, after, {"qkv_bias": value})
-        assert right is not None
-        noise = reader.noise(after, {"qkv_bias": value}, right)
+        right = evaluated(reader.at(after.site), {"x": value})
+        noise = reader.noise(reader.at(after.site), {"x": value}, right)
         offs.append(units_off(recorded.values.astype(np.float64) - right, noise))
     if not offs[0] <= LIMIT < offs[1]:
         return None
-    inputs = {"qkv_matmul": product}
+    inputs = {"x": product}
     others = {name: value.part.values for name, value in known.values.items()}
-    noise = reader.noise(site, inputs, computed.values)
-    return Checked(site, inputs, others, product, computed.values, noise, known.way(site), computed.rows)
+    noise = reader.noise(at, inputs, computed.values)
+    return Checked(at, inputs, others, product, computed.values, noise, known.way(at.stage), computed.rows)

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from kernels.stages import LAST_STAGES, Site, execution_order
+from kernels.models import sites
+from kernels.stages import LAST_STAGES, SPINE, Site
 from store.errors import StoreError
 from store.traces import ForeignStage, ForeignTrace
 from workbench.bisect.verdict import Bisection, Verdict
@@ -26,7 +27,8 @@ def compare_traces(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | N
         a, b = _bound(a, b, tokens)
     except (PopulationError, StoreError) as error:
         return Bisection("uncomparable", None, None, (), None, (), (str(error),)), 0
-    cells = [_cell(site, a, b, tokens) for site in execution_order(max(a.layers, b.layers))]
+    names = {*SPINE, *(site.stage for trace in (a, b) for site in trace.sites())}
+    cells = [_cell(site, a, b, tokens) for site in sites(max(a.layers, b.layers), names)]
     compared = [cell for cell in cells if cell.status in ("ok", "identical")]
     unlike = [cell for cell in cells if cell.status == "uncomparable"]
     differing = next((cell for cell in compared if cell.status == "ok"), None)

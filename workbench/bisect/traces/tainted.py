@@ -5,17 +5,18 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.paths import Array
+from kernels.graph import Array, Inputs, Kind
+from kernels.kinds.attention import Attention
 
 Flags = NDArray[np.bool_]
 
 
-def tainted_tokens(stage: str, inputs: Mapping[str, Array], causal: bool) -> Flags:
+def tainted_tokens(kind: Kind, inputs: Inputs) -> Flags:
     """Tokens whose output NaN or infinite inputs reach: their own, and before attention those of any token it sees."""
     own = np.logical_or.reduce([~np.isfinite(x).all(axis=1) for x in inputs.values()])
-    if stage != "attention":
+    if not isinstance(kind, Attention):
         return np.asarray(own)
-    return np.asarray(np.logical_or.accumulate(own) if causal else np.full_like(own, own.any()))
+    return np.asarray((kind.mask(np.arange(len(own)), len(own)) & own).any(axis=1))
 
 
 def silenced(values: Mapping[str, Array], tainted: Flags) -> dict[str, Array]:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from kernels.forward import At, evaluate, inputs_of
-from kernels.paths import Array
-from kernels.stages import Site, execution_order
+from kernels.graph import Array, At, Inputs, Stage
+from kernels.models import Graph
+from kernels.stages import Site
 from store.artifact import Artifact
 from store.traces import ForeignTrace
 from workbench.bisect.traces.announced import Progress, announced_trace
+from workbench.bisect.traces.spans import evaluated
 from workbench.bisect.traces.stages import Reader
 from workbench.pair.engines import Arithmetic
 
@@ -31,6 +30,11 @@ class TraceCheck:
     tokens: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def graph(self) -> Graph:
+        """The stages that the model has, and those that only the trace holds."""
+        return self.reader().graph
+
     def reader(self, progress: Progress = lambda *_: None) -> Reader:
         """The trace as `bisect_trace` takes it."""
         trace, how = announced_trace(self.trace, progress), self.arithmetic
@@ -41,24 +45,21 @@ class TraceCheck:
         values = self.trace.read(site) if self.trace.status(site) == "ok" else None
         return values if values is not None and len(values) == len(self.tokens) else None
 
-    def inputs(self, site: Site) -> dict[str, Array]:
+    def inputs(self, stage: Stage) -> dict[str, Array]:
         """What a stage reads: recorded or else computed from what is, from the last layer whose output is there."""
-        order = execution_order(self.model.config.num_hidden_layers)
-        before = order[: order.index(site)]
-        ends = [n for n, end in enumerate(before) if end.stage == "layer_output"]
-        start = max((n for n in ends if self.recorded(order[n]) is not None), default=0)
-        known: dict[str, Array] = {}
+        stages = list(self.graph.stages())
+        before = stages[: stages.index(stage)]
+        ends = [n for n, other in enumerate(before[:-1]) if before[n + 1].site.layer != other.site.layer]
+        start = max((n for n in ends if self.recorded(before[n].site) is not None), default=0)
+        known: dict[Site, Array] = {}
         for place in before[start:]:
-            value = self.recorded(place)
-            if value is None:
-                value = self.evaluated(place, known)
-            known[place.stage] = known["qkv_matmul"] if value is None else value
-            if place.stage in ("embedding", "layer_output"):
-                known["layer_input"] = known[place.stage]
-        return {name: known[name] for name in inputs_of(site.stage)}
+            value = self.recorded(place.site)
+            known[place.site] = self.evaluated(place, self._read(place, known)) if value is None else value
+        return self._read(stage, known)
 
-    def evaluated(self, site: Site, inputs: Mapping[str, Array]) -> Array | None:
-        """The model's own operation on given inputs; None for a stage that it does not have."""
-        at = At(self.model, self.arithmetic.path, self.tokens, site.layer)
-        ready = {name: np.ascontiguousarray(inputs[name], dtype=at.path.dtype) for name in inputs_of(site.stage)}
-        return evaluate(site.stage, at, ready)
+    def _read(self, stage: Stage, known: Mapping[Site, Array]) -> dict[str, Array]:
+        return {role: known[site] for role, site in self.graph.reads(stage).items()}
+
+    def evaluated(self, stage: Stage, inputs: Inputs) -> Array:
+        """The model's own operation on given inputs by role."""
+        return evaluated(At(self.model, self.arithmetic.path, self.tokens, stage), inputs)

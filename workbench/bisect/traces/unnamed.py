@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.kinds.bias import Bias
 from workbench.bisect.mistakes.mistake import Question
 from workbench.bisect.mistakes.some_tokens import where_words, wrong_elements
 from workbench.bisect.traces.misread import COLUMNS, column_factors, misread_columns, wrong_tensors
@@ -25,7 +26,7 @@ def unnamed(question: Question, size: float, runner: dict[str, Any] | None) -> C
     parts = wrong_tensors(question)
     if not parts:
         factor: Factor = "weights" if question.tensors else "graph"
-        cause = "bias_wrong" if site.stage == "qkv_bias" and question.tensors else "unknown"
+        cause = "bias_wrong" if isinstance(question.at.kind, Bias) and question.tensors else "unknown"
         tensor = question.tensors[0] if question.tensors else None
         words = f"{int(wrong.sum())} of {wrong.size} channels are wrong and no known mistake reproduces them"
         return Culprit(site, factor, cause, words, tensor, residual, {}, runner)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from kernels.forward import Model
+from kernels.graph import Model
 from kernels.weight import TensorType
 from workbench.bisect.weights.check import BLOCK, LIMIT, ROUNDED_ONCE, WeightCheck, excess_of, row_chunks
 from workbench.bisect.weights.factors import changed, scaled, scales

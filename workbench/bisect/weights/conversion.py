@@ -10,13 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
-from kernels.forward import Model
-from kernels.stages import Site, execution_order
+from kernels.graph import Model
+from kernels.models import Graph, execution_order
+from kernels.stages import Site
 from kernels.weight import BLOCKS, TensorType, Weight
 from workbench.bisect.weights.check import BLOCK, ROUNDED_ONCE, WeightCheck, check, check_weights
 from workbench.bisect.weights.slopes import heads_of
 from workbench.bisect.weights.steps import Flags, Stored
-from workbench.cells.stage_tensors import stage_tensors
 
 _LM_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _SAMPLE = 32  # rows of a tensor that tell how it differs
@@ -44,12 +44,6 @@ class _Sample:
     spread: float
 
 
-def tensors_of(site: Site) -> tuple[str, ...]:
-    """Canonical names of all tensors that a stage may use, the optional ones included."""
-    extra = (f"model.layers.{site.layer}.self_attn.o_proj.bias",) if site.stage == "attn_out" else ()
-    return stage_tensors(site) + extra
-
-
 def has(model: Model, name: str) -> bool:
     """Whether a model can answer for a tensor; a tied head is its embedding."""
     return name in model or (name == _LM_HEAD and model.config.tie_word_embeddings)
@@ -65,13 +59,24 @@ class Customs:
 
     def __init__(self, a: Model, b: Model) -> None:
         self._a, self._b = a, b
+        self._graphs = Graph.of(a), Graph.of(b)
         self._judged: dict[str, Judged] = {}
+
+    @cached_property
+    def sites(self) -> list[Site]:
+        """The sites that either side has, in execution order."""
+        found = {site for graph in self._graphs for site in graph.sites()}
+        return [site for site in execution_order(self._a.config, self._b.config) if site in found]
+
+    def tensors(self, site: Site) -> tuple[str, ...]:
+        """Canonical names of the tensors that a stage uses on either side."""
+        stages = (graph.stage(site) for graph in self._graphs)
+        return tuple(dict.fromkeys(name for stage in stages if stage is not None for name in stage.tensors))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Canonical names of all tensors that both sides have, in the order of execution."""
-        sites = execution_order(self._a.config.num_hidden_layers)
-        names = dict.fromkeys(name for site in sites for name in tensors_of(site))
+        names = dict.fromkeys(name for site in self.sites for name in self.tensors(site))
         return tuple(name for name in names if has(self._a, name) and has(self._b, name))
 
     def judge(self, name: str) -> Judged:

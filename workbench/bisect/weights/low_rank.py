@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.models.substitution import numbers
+from kernels.numbers import numbers
 from workbench.bisect.weights.check import BLOCK, row_chunks
 from workbench.bisect.weights.question import Prediction, Question, Rows, spread
 from workbench.bisect.weights.steps import Stored

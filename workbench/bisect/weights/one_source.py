@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.forward import Model
+from kernels.graph import Model
 from workbench.bisect.weights.causes import weight_causes
 from workbench.bisect.weights.check import check
 from workbench.bisect.weights.conversion import Customs

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.forward import Model
+from kernels.graph import Model
 from kernels.weight import Weight
 from workbench.bisect.weights.check import BLOCK, LIMIT, WeightCheck, excess_of, row_chunks
 from workbench.bisect.weights.steps import Flags, Floats, Stored

@@ -1,0 +1,130 @@
+"""What a family of models says of itself: its graph and tensors, and how files spell its settings and tensors.
+
+Reading and checking files is up to `store`; here stands, as data, what differs from family to family.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple, Protocol
+
+from kernels.config import ModelConfig
+from kernels.graph import Stage
+
+Has = Callable[[str], bool]  # whether a model has a tensor of that name
+Values = Mapping[str, tuple[object, ...]]
+
+
+class Tensor(NamedTuple):
+    """A tensor that models of a family have. optional : some do not, and are computed without."""
+
+    name: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+class Settings(Protocol):
+    """Typed look-ups in the settings of a file, which raise errors that name file and key; None where a key is absent."""
+
+    def find(self, *keys: str) -> tuple[str, object]:
+        """The first key that is there, and its value."""
+
+    def integer(self, *keys: str, low: int = 1) -> int | None:
+        """A whole number."""
+
+    def number(self, *keys: str) -> float | None:
+        """A number above zero."""
+
+    def text(self, *keys: str) -> str | None:
+        """A string."""
+
+    def flag(self, *keys: str) -> bool | None:
+        """A truth value."""
+
+    def wrong(self, key: str, words: str) -> Exception:
+        """The error that a key has a value which cannot be, in words that follow "sets KEY to VALUE, "."""
+
+    def unsupported(self, key: str, words: str) -> Exception:
+        """The error that a key has a value which this program does not compute."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Settings of one container, beyond those that all families have there, by what becomes of them.
+
+    used : obeyed. ignored : the container's engine ignores them for this family, with values that change nothing
+    anywhere. irrelevant : patterns of keys that no forward looks at.
+    """
+
+    used: frozenset[str] = frozenset()
+    ignored: Values = field(default_factory=dict)
+    irrelevant: tuple[str, ...] = ()
+
+
+class Family(ABC):
+    """Models that are computed alike.
+
+    stages : of a layer in execution order, with those that only some models have.
+    biased : models of this family are known to have the biases that others may lack.
+
+    model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is not absent.
+    activations : the key that names the activation, and the names of the one that is computed.
+    less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
+
+    gguf : what llama.cpp calls them. interleaved : its files store the rows of q and k for the rotation of adjacent
+    pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. modules : its names of modules where they
+    are others than usual. more : further tensors that it accepts, as a pattern of its names. after_head : tensors with
+    which it changes the logits, and what it does.
+
+    keys : by container.
+    """
+
+    stages: ClassVar[tuple[str, ...]]
+    biased: ClassVar[bool] = False
+    model_types: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, object]] = {}
+    activations: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
+    less_one: ClassVar[bool] = False
+    gguf: ClassVar[str | None] = None
+    interleaved: ClassVar[bool] = False
+    rope_freqs: ClassVar[bool] = False
+    modules: ClassVar[Mapping[str, str]] = {}
+    more: ClassVar[str] = ""
+    after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
+    keys: ClassVar[Mapping[str, Keys]] = {}
+
+    @abstractmethod
+    def first(self, config: ModelConfig) -> tuple[Stage, ...]:
+        """What comes before the layers."""
+
+    @abstractmethod
+    def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
+        """A layer of a model that has these tensors; whoever would read a stage that is absent reads what it read."""
+
+    @abstractmethod
+    def last(self, config: ModelConfig) -> tuple[Stage, ...]:
+        """What comes after the layers."""
+
+    @abstractmethod
+    def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
+        """Every tensor that the forward uses, in execution order."""
+
+    def loaded_biases(self, fields: Settings) -> frozenset[str]:
+        """The biases that transformers loads into a layer by these settings, without the name of the layer."""
+        del fields
+        return frozenset()
+
+    def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """The configuration with what config.json says of this family only; APR keeps the same keys."""
+        del fields
+        return config
+
+    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """The configuration with what GGUF's keys say of this family only."""
+        del fields
+        return config
+
+    def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
+        """Why llama.cpp would refuse a model that is computed here, if it would."""
+        del config
+        yield from ()

@@ -1,0 +1,64 @@
+"""Sums and products of two stages, and what is handed on as it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from kernels.graph import Array, At, Inputs, Kind, Values
+from kernels.kinds.rounding import rounding_error
+from kernels.precision import FLOAT32, Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Add(Kind):
+    """What was there before plus what is added to it."""
+
+    roles: ClassVar[tuple[str, ...]] = ("before", "added")
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        return at.path.elementwise(np.add, x["before"], x["added"])
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output, cancels=True)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return kept.unit * (x["before"] + x["added"] + size)
+
+
+@dataclass(frozen=True, slots=True)
+class Multiply(Kind):
+    """An activated gate times what it lets through."""
+
+    roles: ClassVar[tuple[str, ...]] = ("gate", "up")
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        return at.path.elementwise(np.multiply, x["gate"], x["up"])
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        """Where no engine kept the activation it is computed here, and errs as it does."""
+        return (6 * kept.unit + 2 * FLOAT32.unit * np.log1p(x["gate"])) * size + kept.least * x["up"]
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        return dx["gate"] * x["up"] + x["gate"] * dx["up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Kind):
+    """The same values under another name."""
+
+    roles: ClassVar[tuple[str, ...]] = ("x",)
+    exact: ClassVar[bool] = True
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        return x["x"]
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size

@@ -1,0 +1,44 @@
+"""Products with weight matrices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from kernels.graph import Array, At, Inputs, Kind, Values
+from kernels.kinds.rounding import rounding_error
+from kernels.numbers import norm
+from kernels.precision import FLOAT32, Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Product(Kind):
+    """x @ W.T for each weight of the stage, side by side, plus the biases that it has."""
+
+    roles: ClassVar[tuple[str, ...]] = ("x",)
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        product = at.path.matmul(x["x"], *at.weights())
+        biases = at.biases()
+        return np.asarray(product + np.concatenate(biases)) if biases else product
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        """The rounding of activations is in hand: its effect passes through the same weights in float64."""
+        error = rounding_error(at, x, output)
+        if not codes or at.path.dtype == np.float64:
+            return error
+        activations = np.ascontiguousarray(x["x"], dtype=np.float32)
+        energy = error**2
+        for weight in at.weights():
+            lost = at.path.lost(activations, weight)
+            if lost is not None:
+                energy += norm(at.path.exact_matmul(lost, weight)) ** 2
+        return float(energy**0.5)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        """Float32 sums in any order; weights that the engine keeps with its own precision err independently."""
+        lengths = np.linalg.norm(x["x"], axis=1, keepdims=True)
+        rows = np.concatenate([at.path.row_norms(weight) for weight in at.weights()])
+        sums = (0.5 * FLOAT32.unit + kept.unit * x["x"].shape[1] ** -0.5) * (lengths * rows)
+        return np.asarray(2 * kept.unit * size + sums + kept.least * lengths)

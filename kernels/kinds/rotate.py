@@ -1,0 +1,88 @@
+"""Rotary position embeddings."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from kernels.graph import Array, At, Inputs, Kind, Values
+from kernels.kinds.rounding import UNIT, rounding_error
+from kernels.numbers import numbers
+from kernels.precision import FLOAT32, Precision
+
+Pairs = Literal["neox", "norm"]
+_PER_ANGLE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How the channels of a head turn: pair n by position / theta^(2n/head_dim) / factors[n].
+
+    pairs : "neox" turns channel i with i + head_dim/2, "norm" 2i with 2i+1. factors : divisors of the frequencies
+    (head_dim/2), or None for none. magnitude : what turned channels are multiplied by.
+    """
+
+    head_dim: int
+    theta: float
+    pairs: Pairs = "neox"
+    factors: tuple[float, ...] | None = None
+    magnitude: float = 1.0
+
+    def frequencies(self) -> Values:
+        """Angle per position of every pair, float64."""
+        divisors = np.array(self.factors or (1.0,) * (self.head_dim // 2))
+        return np.asarray(self.theta ** -(np.arange(0, self.head_dim, 2) / self.head_dim) / divisors)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate(Kind):
+    """The heads in `size` channels from `start` on, turned by the positions of the tokens."""
+
+    rotation: Rotation
+    start: int
+    size: int
+    roles: ClassVar[tuple[str, ...]] = ("x",)
+    by_position: ClassVar[bool] = True
+
+    @property
+    def columns(self) -> slice:
+        """The channels that are turned."""
+        return slice(self.start, self.start + self.size)
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        return at.path.rotate(x["x"], at.positions(), self.rotation, self.columns)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        error = rounding_error(at, x, output, cancels=True)
+        if at.path.dtype == np.float64:
+            return error
+        return math.hypot(error, UNIT * _PER_ANGLE * self._turned(at, output))
+
+    def _turned(self, at: At, output: Array) -> float:
+        """‖output‖ with every token weighted by the root mean square of its angles: they are rounded to their own size.
+
+        Whole numbers, which the fastest pair has, are not rounded.
+        """
+        angles = at.positions()[:, None] * self.rotation.frequencies()
+        squares = np.square(np.where(angles == np.round(angles), 0, angles)).mean(axis=1)
+        return float(np.sqrt(np.square(numbers(output)).sum(axis=1) @ squares))
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        """Angles are products of a position and a frequency that are rounded to float32 even by a float64 engine."""
+        angles = np.abs(at.path.rope_angles(at.positions(), self.rotation)).astype(np.float64)
+        pair = np.sqrt(self._pair_squares(size))
+        neox = self.rotation.pairs == "neox"
+        width = np.concatenate([angles, angles], axis=1) if neox else np.repeat(angles, 2, axis=1)
+        per_head = 4 * max(kept.unit, FLOAT32.unit) + 4 * FLOAT32.unit * width + kept.least
+        return np.asarray(pair * np.tile(per_head, size.shape[1] // self.rotation.head_dim) + 2 * kept.least)
+
+    def _pair_squares(self, size: Values) -> Values:
+        """Squared length of the pair that every channel turns in; a rotation keeps it, so it is taken of the output."""
+        d = self.rotation.head_dim
+        heads = np.square(size).reshape(len(size), -1, d)
+        if self.rotation.pairs == "neox":
+            pairs = heads[..., : d // 2] + heads[..., d // 2 :]
+            return np.concatenate([pairs, pairs], axis=2).reshape(size.shape)
+        return np.repeat(heads[..., 0::2] + heads[..., 1::2], 2, axis=2).reshape(size.shape)

@@ -1,0 +1,113 @@
+"""Families of models, one file each, found by name: kernels/models/NAME.py with FAMILY, its Family."""
+
+import importlib
+import pkgutil
+from collections.abc import Collection, Iterator
+from functools import cache
+
+from kernels.config import ModelConfig
+from kernels.graph import LAYER_INPUT, Family, Has, Model, Stage
+from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
+
+ARCHITECTURES: tuple[str, ...] = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+@cache
+def family(architecture: str) -> Family:
+    """The family of that name, which is one of ARCHITECTURES."""
+    found: Family = importlib.import_module(f"kernels.models.{architecture}").FAMILY
+    return found
+
+
+@cache
+def layer_stages() -> tuple[str, ...]:
+    """Names of all stages that layers of any family have, in execution order."""
+    names = list(SPINE)
+    for architecture in ARCHITECTURES:
+        place = 0
+        for name in family(architecture).stages:
+            if name not in names:
+                names.insert(place, name)
+            place = names.index(name) + 1
+    return tuple(names)
+
+
+@cache
+def all_stages() -> tuple[str, ...]:
+    """Names of all stages of any family, in execution order."""
+    return FIRST_STAGES + layer_stages() + LAST_STAGES
+
+
+def sites(layers: int, names: Collection[str] | None = None) -> list[Site]:
+    """All sites of a model with so many layers, first computed first. names : stages of its layers; None for any."""
+    inner = [stage for stage in layer_stages() if names is None or stage in names]
+    found = [Site(None, stage) for stage in FIRST_STAGES]
+    found += [Site(layer, stage) for layer in range(layers) for stage in inner]
+    return found + [Site(None, stage) for stage in LAST_STAGES]
+
+
+def execution_order(*configs: ModelConfig) -> list[Site]:
+    """All sites that models of these configurations may have; those of stages that only some models have, too."""
+    names = {name for config in configs for name in family(config.architecture).stages}
+    return sites(max(config.num_hidden_layers for config in configs), names)
+
+
+class Graph:
+    """The stages that a model has; layers are built when they are asked for."""
+
+    def __init__(self, config: ModelConfig, has: Has = lambda _: True) -> None:
+        """has : which of the optional tensors there are; all of them where it is not said."""
+        self._config, self._has, self._family = config, has, family(config.architecture)
+        self._layers: dict[int, tuple[Stage, ...]] = {}
+
+    @classmethod
+    def of(cls, model: Model) -> "Graph":
+        """The graph of a model with the tensors that it has."""
+        return cls(model.config, model.__contains__)
+
+    def layer(self, number: int) -> tuple[Stage, ...]:
+        """The stages of a layer in execution order."""
+        if number not in self._layers:
+            self._layers[number] = self._family.layer(self._config, number, self._has)
+        return self._layers[number]
+
+    @property
+    def first(self) -> tuple[Stage, ...]:
+        """What comes before the layers."""
+        return self._family.first(self._config)
+
+    @property
+    def last(self) -> tuple[Stage, ...]:
+        """What comes after the layers."""
+        return self._family.last(self._config)
+
+    def stage(self, site: Site) -> Stage | None:
+        """The stage at a site; None if the model does not have it."""
+        if site.layer is None:
+            stages = self.first + self.last
+        else:
+            stages = self.layer(site.layer) if site.layer < self._config.num_hidden_layers else ()
+        return next((stage for stage in stages if stage.site == site), None)
+
+    def stages(self) -> Iterator[Stage]:
+        """All stages in execution order."""
+        yield from self.first
+        for number in range(self._config.num_hidden_layers):
+            yield from self.layer(number)
+        yield from self.last
+
+    def sites(self) -> list[Site]:
+        """All sites in execution order."""
+        return [stage.site for stage in self.stages()]
+
+    def reads(self, stage: Stage) -> dict[str, Site]:
+        """Where what a stage reads stands, by role."""
+        return {role: self._origin(stage.site.layer, name) for role, name in stage.inputs.items()}
+
+    def _origin(self, layer: int | None, name: str) -> Site:
+        if layer is None:
+            whole = (stage.site for stage in self.first + self.last if stage.site.stage == name)
+            return next(whole, Site(self._config.num_hidden_layers - 1, name))
+        if name != LAYER_INPUT:
+            return Site(layer, name)
+        return self.layer(layer - 1)[-1].site if layer else self.first[-1].site

@@ -1,0 +1,98 @@
+"""llama, and every decoder that is made like it: RMS norms, grouped rotary attention, a gated feed-forward block."""
+
+from collections.abc import Iterator
+
+from kernels.config import ModelConfig
+from kernels.graph import LAYER_INPUT, Family, Has, Heads, Stage, Tensor
+from kernels.kinds.activation import Silu
+from kernels.kinds.attention import Attention
+from kernels.kinds.bias import Bias
+from kernels.kinds.elementwise import Add, Copy, Multiply
+from kernels.kinds.embed import Embed
+from kernels.kinds.norm import RmsNorm
+from kernels.kinds.product import Product
+from kernels.kinds.rotate import Rotate, Rotation
+from kernels.stages import SPINE, Site
+
+
+class Llama(Family):
+    """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored."""
+
+    stages = SPINE
+
+    def first(self, config: ModelConfig) -> tuple[Stage, ...]:
+        embedding = ("model.embed_tokens.weight",)
+        return (Stage(Site(None, "embedding"), Embed(), config.hidden_size, (), embedding),)
+
+    def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
+        return (*self._attention(config, number, has), *self._feed_forward(config, number))
+
+    def last(self, config: ModelConfig) -> tuple[Stage, ...]:
+        norm, weight = RmsNorm(config.rms_norm_eps), ("model.norm.weight",)
+        return (
+            Stage(Site(None, "final_norm"), norm, config.hidden_size, ("layer_output",), weight),
+            Stage(Site(None, "lm_head"), Product(), config.vocab_size, ("final_norm",), ("lm_head.weight",)),
+        )
+
+    def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
+        hidden, ffn, kv = config.hidden_size, config.intermediate_size, config.kv_size
+        yield Tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
+        for layer in range(config.num_hidden_layers):
+            name = f"model.layers.{layer}.".__add__
+            yield Tensor(name("input_layernorm.weight"), (hidden,))
+            for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
+                yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
+            for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
+                yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
+            yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
+            yield Tensor(name("post_attention_layernorm.weight"), (hidden,))
+            yield Tensor(name("mlp.gate_proj.weight"), (ffn, hidden))
+            yield Tensor(name("mlp.up_proj.weight"), (ffn, hidden))
+            yield Tensor(name("mlp.down_proj.weight"), (hidden, ffn))
+        yield Tensor("model.norm.weight", (hidden,))
+        if not config.tie_word_embeddings:
+            yield Tensor("lm_head.weight", (config.vocab_size, hidden))
+
+    def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
+        c, name = config, f"model.layers.{layer}.".__add__
+        heads = Heads(c.head_dim, (("q", c.q_size), ("k", c.kv_size), ("v", c.kv_size)))
+        weights, biases = (
+            tuple(name(f"self_attn.{part}_proj.{kind}") for part in "qkv") for kind in ("weight", "bias")
+        )
+        biased, channels = any(map(has, biases)), c.q_size + 2 * c.kv_size
+        qkv = "qkv_bias" if biased else "qkv_matmul"
+        norm, weight = RmsNorm(c.rms_norm_eps), (name("input_layernorm.weight"),)
+        yield Stage(Site(layer, "attn_norm"), norm, c.hidden_size, (LAYER_INPUT,), weight)
+        yield Stage(Site(layer, "qkv_matmul"), Product(), channels, ("attn_norm",), weights, heads)
+        if biased:
+            yield Stage(Site(layer, "qkv_bias"), Bias(), channels, ("qkv_matmul",), biases, heads)
+        rotation = Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor)
+        for part, start, size in (("q", 0, c.q_size), ("k", c.q_size, c.kv_size)):
+            turned = Heads(c.head_dim, (("", size),))
+            yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (qkv,), (), turned)
+        attention = Attention(
+            *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.head_dim**-0.5, c.q_size + c.kv_size),
+            causal=c.causal,
+        )
+        read = ("q_post_rope", "k_post_rope", qkv)
+        yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
+        output, bias = (name(f"self_attn.o_proj.{kind}") for kind in ("weight", "bias"))
+        used = (output, bias) if has(bias) else (output,)
+        yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
+        yield Stage(Site(layer, "post_attn_residual"), Add(), c.hidden_size, (LAYER_INPUT, "attn_out"))
+
+    def _feed_forward(self, config: ModelConfig, layer: int) -> Iterator[Stage]:
+        hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__
+        norm, weight = RmsNorm(config.rms_norm_eps), (name("post_attention_layernorm.weight"),)
+        gate, up, down = ((name(f"mlp.{part}_proj.weight"),) for part in ("gate", "up", "down"))
+        yield Stage(Site(layer, "ffn_norm"), norm, hidden, ("post_attn_residual",), weight)
+        yield Stage(Site(layer, "ffn_gate"), Product(), ffn, ("ffn_norm",), gate)
+        yield Stage(Site(layer, "ffn_up"), Product(), ffn, ("ffn_norm",), up)
+        yield Stage(Site(layer, "ffn_silu"), Silu(), ffn, ("ffn_gate",))
+        yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
+        yield Stage(Site(layer, "ffn_out"), Product(), hidden, ("ffn_swigl",), down)
+        yield Stage(Site(layer, "post_ffn_residual"), Add(), hidden, ("post_attn_residual", "ffn_out"))
+        yield Stage(Site(layer, "layer_output"), Copy(), hidden, ("post_ffn_residual",))
+
+
+FAMILY = Llama()
