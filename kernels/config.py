@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 RopeType = Literal["neox", "norm"]
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,13 @@ class ModelConfig:
         What rotated queries and keys are multiplied by (YaRN and LongRoPE), 1 for nothing.
     causal
         Whether a token attends to itself and those before it only, and not to all.
+    sliding_window, layer_types
+        How many tokens, itself included, a token attends to at most in layers of the type "sliding_attention"; those
+        are all layers where there are no types. None for all tokens in every layer.
+    rope_local_theta
+        Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
+    attention_scale
+        What scores are multiplied by; None for 1/sqrt(head_dim).
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -41,8 +49,17 @@ class ModelConfig:
     rope_factors: tuple[float, ...] | None = None
     rope_attention_factor: float = 1.0
     causal: bool = True
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] | None = None
+    rope_local_theta: float | None = None
+    attention_scale: float | None = None
     length_limit: int | None = None
     length_limit_key: str | None = None
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens a token of a layer attends to at most; None for all."""
+        slides = self.layer_types is None or self.layer_types[layer] == SLIDING
+        return self.sliding_window if slides else None
 
     @property
     def q_size(self) -> int:

@@ -24,7 +24,7 @@ class Tensor(NamedTuple):
 
 
 class Settings(Protocol):
-    """Typed look-ups in the settings of a file, which raise errors that name file and key; None where a key is absent."""
+    """Typed look-ups in the settings of a file; their errors name file and key, and None is a key that is absent."""
 
     def find(self, *keys: str) -> tuple[str, object]:
         """The first key that is there, and its value."""
@@ -41,11 +41,11 @@ class Settings(Protocol):
     def flag(self, *keys: str) -> bool | None:
         """A truth value."""
 
-    def wrong(self, key: str, words: str) -> Exception:
-        """The error that a key has a value which cannot be, in words that follow "sets KEY to VALUE, "."""
+    def wrong(self, words: str) -> Exception:
+        """The error that the settings cannot be; words follow the name of the file."""
 
-    def unsupported(self, key: str, words: str) -> Exception:
-        """The error that a key has a value which this program does not compute."""
+    def unsupported(self, words: str) -> Exception:
+        """The error that this program does not compute what the settings ask for."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,13 @@ class Family(ABC):
     stages : of a layer in execution order, with those that only some models have.
     biased : models of this family are known to have the biases that others may lack.
 
-    model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is not absent.
+    model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
     activations : the key that names the activation, and the names of the one that is computed.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     gguf : what llama.cpp calls them. interleaved : its files store the rows of q and k for the rotation of adjacent
-    pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. modules : its names of modules where they
-    are others than usual. more : further tensors that it accepts, as a pattern of its names. after_head : tensors with
-    which it changes the logits, and what it does.
+    pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. more : further tensors of a layer that it
+    accepts, as a pattern of its names. after_head : tensors with which it changes the logits, and what it does.
 
     keys : by container.
     """
@@ -88,7 +87,6 @@ class Family(ABC):
     gguf: ClassVar[str | None] = None
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False
-    modules: ClassVar[Mapping[str, str]] = {}
     more: ClassVar[str] = ""
     after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
     keys: ClassVar[Mapping[str, Keys]] = {}
@@ -118,6 +116,11 @@ class Family(ABC):
         """The configuration with what config.json says of this family only; APR keeps the same keys."""
         del fields
         return config
+
+    def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
+        """The keys of config.json from which `of_hugging_face` makes this configuration."""
+        del config
+        return {}
 
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         """The configuration with what GGUF's keys say of this family only."""

@@ -6,7 +6,7 @@ of stands in its file (kernels/models).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -212,39 +212,3 @@ class Kind(ABC):
         """
         changed = {name: x[name] + dx[name] for name in x}
         return np.asarray(self.evaluate(at, changed) - self.evaluate(at, x))
-
-
-Has = Callable[[str], bool]  # whether a model has a tensor of that name
-
-
-class Tensor(NamedTuple):
-    """A tensor that models of a family have, or may have."""
-
-    name: str
-    shape: tuple[int, ...]
-    optional: bool = False
-
-
-class Family(ABC):
-    """Models that are computed alike: from a configuration to a graph, and to the tensors that it uses.
-
-    stages : of a layer in execution order, with those that only some models have.
-    """
-
-    stages: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def first(self, config: ModelConfig) -> tuple[Stage, ...]:
-        """What comes before the layers."""
-
-    @abstractmethod
-    def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
-        """A layer of a model that has these tensors; whoever would read a stage that is absent reads what it read."""
-
-    @abstractmethod
-    def last(self, config: ModelConfig) -> tuple[Stage, ...]:
-        """What comes after the layers."""
-
-    @abstractmethod
-    def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
-        """Every tensor that the forward uses, in execution order."""

@@ -41,6 +41,7 @@ class Artifact(StoredModel):
             problems=(*found.problems, *problems),
             metadata=found.metadata,
             interleaved=interleaved or {},
+            less_one=found.less_one,
             vocabulary=found.vocabulary,
         )
 

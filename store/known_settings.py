@@ -1,4 +1,4 @@
-"""The keys that each container gives the models of a family, and what its engine makes of them.
+"""The keys that each container has, and what its engine makes of them; what a family adds stands in its own file.
 
 Read from transformers 5.23 (configuration_{llama,qwen2}.py, modeling_rope_utils.py, masking_utils.py) and llama.cpp as
 in llama-cpp-python 0.3.36 (llama-model.cpp, llama-context.cpp, models/{llama,qwen2}.cpp). A key that stands nowhere is
@@ -8,6 +8,7 @@ listed as not understood.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from kernels.family import Family, Keys
 from store.files.fields import show_value
 from store.settings import Setting, Table
 from store.text import printable
@@ -151,40 +152,28 @@ _APR = Table(
     ),
 )
 
-_BIASES = frozenset(("attention_bias", "mlp_bias"))
-_WINDOW = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
-
-TABLES: dict[str, dict[str, Table]] = {
-    "safetensors": {
-        "llama": replace(
-            _HF,
-            used=_HF.used | _BIASES,
-            ignored=_HF.ignored | {"sliding_window": (), "layer_types": ("full_attention",)},
-            irrelevant=(*_HF.irrelevant, "use_sliding_window", "max_window_layers"),
-        ),
-        "qwen2": replace(
-            _HF,
-            used=_HF.used | set(_WINDOW),
-            ignored=_HF.ignored | {"mlp_bias": ()},
-            irrelevant=(*_HF.irrelevant, "attention_bias"),
-        ),
-        "mistral": replace(
-            _HF,
-            used=_HF.used | {"sliding_window"},
-            ignored=_HF.ignored | {"layer_types": ("full_attention", "sliding_attention"), "mlp_bias": ()},
-            irrelevant=(*_HF.irrelevant, "attention_bias", "use_sliding_window", "max_window_layers"),
-        ),
-    },
-    "gguf": {"llama": _GGUF, "qwen2": _GGUF},
-    "apr": {"llama": _APR, "qwen2": _APR},
-}
+_BASE = {"safetensors": _HF, "gguf": _GGUF, "apr": _APR}
 
 
-def settings_of(format: str, family: str, metadata: Mapping[str, object]) -> list[Setting]:
+def table(format: str, of: Family) -> Table:
+    """What the keys of a container mean for models of a family; APR spells them as Hugging Face does."""
+    base, more = _BASE[format], of.keys.get(format, Keys())
+    if format == "apr" and "safetensors" in of.keys:
+        more = replace(more, used=more.used | of.keys["safetensors"].used)
+    return replace(
+        base,
+        used=base.used | more.used,
+        refused={key: values for key, values in base.refused.items() if key not in more.used},
+        ignored={key: values for key, values in (base.ignored | dict(more.ignored)).items() if key not in more.used},
+        irrelevant=(*base.irrelevant, *more.irrelevant),
+    )
+
+
+def settings_of(format: str, of: Family, metadata: Mapping[str, object]) -> list[Setting]:
     """Return every key of a model's metadata in the file's own order; keys within objects as outer.inner."""
-    table, prefix = TABLES[format][family], f"{family}." if format == "gguf" else ""
+    keys, prefix = table(format, of), f"{of.gguf}." if format == "gguf" else ""
     flat = _flat(metadata) if format != "gguf" else metadata.items()
-    return [Setting(printable(key, 200), show_value(value), table.use(key.removeprefix(prefix))) for key, value in flat]
+    return [Setting(printable(key, 200), show_value(value), keys.use(key.removeprefix(prefix))) for key, value in flat]
 
 
 def _flat(metadata: Mapping[str, object]) -> Iterator[tuple[str, object]]:

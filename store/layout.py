@@ -1,6 +1,6 @@
-"""Which tensors a llama or qwen2 decoder is made of, and whether a file has them."""
+"""Whether a file has the tensors that its model is made of."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
@@ -8,10 +8,12 @@ from typing import overload
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
+from kernels.kinds.bias import Bias
+from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
-from store.names import EMBEDDING, FINAL_NORM, LM_HEAD, ROPE_FREQS, canonical_name, layer_of
+from store.names import ROPE_FREQS, canonical_name, layer_of
 from store.tensor_types import StoredType, block_of
 from store.text import printable
 from store.wrapped_names import without_wrapper
@@ -38,32 +40,6 @@ def stored_bytes(type: StoredType, shape: Shape) -> int | None:
     if row % block.elements:
         raise ValueError(f"a row of {row} values does not fill whole {type.name} blocks of {block.elements}")
     return prod(shape[:-1]) * (row // block.elements * block.bytes)
-
-
-def required_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
-    """Yield name and shape of every tensor that the forward cannot do without, in execution order."""
-    hidden, intermediate = config.hidden_size, config.intermediate_size
-    yield EMBEDDING, (config.vocab_size, hidden)
-    for layer in range(config.num_hidden_layers):
-        prefix = f"model.layers.{layer}."
-        yield prefix + "input_layernorm.weight", (hidden,)
-        yield prefix + "self_attn.q_proj.weight", (config.q_size, hidden)
-        yield prefix + "self_attn.k_proj.weight", (config.kv_size, hidden)
-        yield prefix + "self_attn.v_proj.weight", (config.kv_size, hidden)
-        yield prefix + "self_attn.o_proj.weight", (hidden, config.q_size)
-        yield prefix + "post_attention_layernorm.weight", (hidden,)
-        yield prefix + "mlp.gate_proj.weight", (intermediate, hidden)
-        yield prefix + "mlp.up_proj.weight", (intermediate, hidden)
-        yield prefix + "mlp.down_proj.weight", (hidden, intermediate)
-    yield FINAL_NORM, (hidden,)
-    if not config.tie_word_embeddings:
-        yield LM_HEAD, (config.vocab_size, hidden)
-
-
-def bias_sizes(config: ModelConfig) -> dict[str, int]:
-    """Return the attention projections that may have a bias, with its size."""
-    kv_size = config.kv_size
-    return {"q_proj": config.q_size, "k_proj": kv_size, "v_proj": kv_size, "o_proj": config.hidden_size}
 
 
 def interleaved_tensors(tensors: Mapping[str, TensorInfo], heads: int, kv_heads: int) -> dict[str, int]:
@@ -113,12 +89,14 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
         _split_fused(file, tensors, name, config)
     known = {ROPE_FREQS} if config.rope_factors is not None else set()
-    for name, shape in required_tensors(config):
-        if name not in tensors:
-            raise ArtifactError(f"{file} lacks the tensor {name}, which the forward needs{_instead(name, tensors)}.")
-        _check(file, tensors[name], shape)
-        known.add(name)
-    problems = _check_biases(file, tensors, config, known)
+    for tensor in family(config.architecture).tensors(config):
+        if tensor.name in tensors:
+            _check(file, tensors[tensor.name], tensor.shape)
+        elif not tensor.optional:
+            instead = _instead(tensor.name, tensors)
+            raise ArtifactError(f"{file} lacks the tensor {tensor.name}, which the forward needs{instead}.")
+        known.add(tensor.name)
+    problems = _check_biases(file, tensors, config)
     unused = _unused(file, tensors, known, config)
     if unused:
         problems.append(f"{file} stores {counted([info.raw_name for info in unused])} that the forward does not use.")
@@ -162,25 +140,23 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         offset += nbytes
 
 
-def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig, known: set[str]) -> list[str]:
-    """Check the attention biases that are there and add their names to `known`; a layer has q, k and v or none."""
-    without = []
-    for layer in range(config.num_hidden_layers):
-        prefix = f"model.layers.{layer}.self_attn."
-        present = [module for module in bias_sizes(config) if f"{prefix}{module}.bias" in tensors]
-        for module in present:
-            name = f"{prefix}{module}.bias"
-            _check(file, tensors[name], (bias_sizes(config)[module],))
-            known.add(name)
-        missing = [module for module in ("q_proj", "k_proj", "v_proj") if module not in present]
-        if 0 < len(missing) < 3:
-            raise ArtifactError(
-                f"{file} lacks the tensor {prefix}{missing[0]}.bias, though the layer has other q/k/v biases; "
-                "convert the model again."
-            )
-        if missing:
-            without.append(layer)
-    if without and (config.architecture == "qwen2" or len(without) < config.num_hidden_layers):
+def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:
+    """Check that every layer has all biases that are added in one stage, as those of q, k and v, or none of them."""
+    without, every = [], Graph(config)
+    stages = [
+        [stage for stage in every.layer(n) if isinstance(stage.kind, Bias)] for n in range(config.num_hidden_layers)
+    ]
+    for layer, biased in enumerate(stages):
+        for stage in biased:
+            missing = [name for name in stage.biases if name not in tensors]
+            if 0 < len(missing) < len(stage.biases):
+                raise ArtifactError(
+                    f"{file} lacks the tensor {missing[0]}, though the layer has other q/k/v biases; convert the model "
+                    "again."
+                )
+            if missing:
+                without.append(layer)
+    if without and (family(config.architecture).biased or len(without) < config.num_hidden_layers):
         return [
             f"{file} lacks the q/k/v biases of {len(without)} of {config.num_hidden_layers} layers, from layer "
             f"{without[0]} on, which other copies of a {config.architecture} model have."
@@ -195,8 +171,8 @@ def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: 
         layer = layer_of(info.name)
         if layer is not None and layer < config.num_hidden_layers and not info.name.endswith("rotary_emb.inv_freq"):
             raise UnsupportedModelError(
-                f"{file} has the tensor {_both_names(info)}, which this program does not compute with; supported "
-                f"are llama and qwen2 decoders with plain projections, q/k/v biases and RMS norms."
+                f"{file} has the tensor {_both_names(info)}, which this program does not compute with in "
+                f"{config.architecture} models; give one whose layers are made of what those have."
             )
     return unused
 

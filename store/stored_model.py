@@ -22,6 +22,8 @@ from store.vocabulary import Vocabulary
 Format = Literal["gguf", "apr", "safetensors"]
 
 _HASH_CHUNK = 1 << 22
+NORM = "norm.weight"
+FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class StoredModel:
     interleaved
         Tensors whose rows are stored for adjacent-pair rotation, with their number of heads; `weight` returns
         those rows in canonical order.
-    norms_plus_one
-        Norm weights are stored with 1 added, where other formats leave that to the norm.
+    less_one
+        Norm weights are stored less 1, which the engine adds; so does `weight`, in float32 as the engine does.
     problems
         Sentences about what is odd in the file, though it can be read.
     metadata
@@ -80,7 +82,7 @@ class StoredModel:
     problems: tuple[str, ...] = ()
     metadata: Mapping[str, object] = field(default_factory=dict)
     interleaved: Mapping[str, int] = field(default_factory=dict)
-    norms_plus_one: bool = False
+    less_one: bool = False
     vocabulary: Vocabulary | None = None
     refusal: WorkbenchError | None = None
     beside: tuple[str, ...] = ()
@@ -133,13 +135,15 @@ class StoredModel:
             raise UnsupportedModelError(
                 f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}: {info.unread}."
             )
-        rows = self._map(info, info.type)
+        rows, type = self._map(info, info.type), info.type
+        if self.adds_one(name):
+            rows, type = (floats(rows, type) + np.float32(1)).view(np.uint8), TensorType.F32
         heads = self.interleaved.get(info.name)
         order = _canonical_order(info.shape[0], heads) if heads else None
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
-        return Weight(name, info.type, shape, rows, order)
+        return Weight(name, type, shape, rows, order)
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""
@@ -161,6 +165,10 @@ class StoredModel:
         """
         for source in self.sources:
             source.require_unchanged()
+
+    def adds_one(self, name: str) -> bool:
+        """Tell whether a tensor is stored less 1."""
+        return self.less_one and name.endswith(NORM) and self.info(name).type in FLOATS
 
     def permuted(self, name: str) -> bool:
         """Tell whether the rows of a tensor are stored in another order than the canonical one."""
@@ -207,6 +215,13 @@ class StoredModel:
             return digests[0]
         lines = (f"{path.name}  {digest}\n" for path, digest in zip(self.files, digests, strict=True))
         return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def floats(rows: NDArray[np.uint8], type: TensorType) -> NDArray[np.float32]:
+    """Return rows of a type whose elements are floats (FLOATS) as float32, without compiled kernels."""
+    if type == TensorType.BF16:
+        return (rows.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return rows.view(np.float16 if type == TensorType.F16 else np.float32).astype(np.float32)
 
 
 def runnable(found: StoredModel, complete: "Callable[[], StoredModel]") -> StoredModel:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from functools import cache
 
 from kernels.config import ModelConfig
-from kernels.graph import LAYER_INPUT, Family, Has, Model, Stage
+from kernels.family import Family, Has
+from kernels.graph import LAYER_INPUT, Model, Stage
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 
 ARCHITECTURES: tuple[str, ...] = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -17,6 +18,11 @@ def family(architecture: str) -> Family:
     """The family of that name, which is one of ARCHITECTURES."""
     found: Family = importlib.import_module(f"kernels.models.{architecture}").FAMILY
     return found
+
+
+def architecture_of(found: Family) -> str:
+    """The name of a family, under which `family` finds it."""
+    return next(name for name in ARCHITECTURES if family(name) is found)
 
 
 @cache

@@ -1,9 +1,11 @@
 """llama, and every decoder that is made like it: RMS norms, grouped rotary attention, a gated feed-forward block."""
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 from kernels.config import ModelConfig
-from kernels.graph import LAYER_INPUT, Family, Has, Heads, Stage, Tensor
+from kernels.family import Family, Has, Keys, Settings, Tensor
+from kernels.graph import LAYER_INPUT, Heads, Stage
 from kernels.kinds.activation import Silu
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
@@ -15,7 +17,7 @@ from kernels.kinds.rotate import Rotate, Rotation
 from kernels.stages import SPINE, Site
 
 
-class Llama(Family):
+class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored."""
 
     stages = SPINE
@@ -71,8 +73,8 @@ class Llama(Family):
             turned = Heads(c.head_dim, (("", size),))
             yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (qkv,), (), turned)
         attention = Attention(
-            *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.head_dim**-0.5, c.q_size + c.kv_size),
-            causal=c.causal,
+            *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
+            *(c.q_size + c.kv_size, c.causal, c.window(layer)),
         )
         read = ("q_post_rope", "k_post_rope", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
@@ -93,6 +95,42 @@ class Llama(Family):
         yield Stage(Site(layer, "ffn_out"), Product(), hidden, ("ffn_swigl",), down)
         yield Stage(Site(layer, "post_ffn_residual"), Add(), hidden, ("post_attn_residual", "ffn_out"))
         yield Stage(Site(layer, "layer_output"), Copy(), hidden, ("post_ffn_residual",))
+
+
+class Llama(Decoder):
+    """Defaults of LlamaConfig in transformers 5.23; llama-model.cpp and models/llama.cpp in llama-cpp-python 0.3.36."""
+
+    model_types = ("llama",)
+    defaults = MappingProxyType(
+        {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
+        }
+    )
+    gguf = "llama"
+    interleaved = True
+    rope_freqs = True
+    more = r"attn_output\.bias|ffn_(?:gate|up|down)\.bias"
+    keys = MappingProxyType(
+        {
+            "safetensors": Keys(
+                used=frozenset(("attention_bias", "mlp_bias")),
+                ignored={"sliding_window": (), "layer_types": ("full_attention",)},
+                irrelevant=("use_sliding_window", "max_window_layers"),
+            )
+        }
+    )
+
+    def loaded_biases(self, fields: Settings) -> frozenset[str]:
+        attention = [f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o")]
+        mlp = [f"mlp.{part}_proj.bias" for part in ("gate", "up", "down")]
+        named = (("attention_bias", attention), ("mlp_bias", mlp))
+        return frozenset(name for key, names in named if fields.flag(key) for name in names)
 
 
 FAMILY = Llama()

@@ -1,5 +1,76 @@
-"""qwen2: a llama whose q, k and v always have biases."""
+"""qwen2: a llama whose q, k and v always have biases, and whose later layers may have a sliding window."""
 
-from kernels.models.llama import Llama
+from collections.abc import Iterator
+from dataclasses import replace
+from types import MappingProxyType
 
-FAMILY = Llama()
+from kernels.config import FULL, SLIDING, ModelConfig
+from kernels.family import Keys, Settings
+from kernels.models.llama import Decoder
+
+
+class Qwen2(Decoder):
+    """Defaults of Qwen2Config in transformers 5.23; models/qwen2.cpp in llama-cpp-python 0.3.36."""
+
+    biased = True
+    model_types = ("qwen2",)
+    defaults = MappingProxyType(
+        {
+            "vocab_size": 151936,
+            "hidden_size": 4096,
+            "intermediate_size": 22016,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-6,
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+        }
+    )
+    gguf = "qwen2"
+    after_head = MappingProxyType({"output.bias": "adds to the logits", "output.scale": "multiplies the logits with"})
+    keys = MappingProxyType(
+        {
+            "safetensors": Keys(
+                used=frozenset(("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")),
+                ignored={"mlp_bias": ()},
+                irrelevant=("attention_bias",),
+            )
+        }
+    )
+
+    def loaded_biases(self, fields: Settings) -> frozenset[str]:
+        return frozenset(f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv"))
+
+    def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """The layers from max_window_layers on slide, if any do and no types of layers are given."""
+        window = fields.integer("sliding_window") if fields.flag("use_sliding_window") else None
+        given, layers = fields.find("layer_types")[1], config.num_hidden_layers
+        if given is None:
+            full = fields.integer("max_window_layers", low=0) or 0
+            types = (FULL,) * min(full, layers) + (SLIDING,) * max(layers - full, 0)
+        elif isinstance(given, list) and len(given) >= layers and all(kind in (FULL, SLIDING) for kind in given):
+            types = tuple(given[:layers])
+        else:
+            raise fields.unsupported(f"has layer_types other than {FULL} and {SLIDING}, or fewer than layers.")
+        if SLIDING in types and given is not None and window is None:
+            raise fields.wrong(f"has layer_types with {SLIDING}, but no sliding_window that is in use; correct it.")
+        if window is None or SLIDING not in types:
+            return config
+        return replace(config, sliding_window=window, layer_types=types)
+
+    def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
+        if config.sliding_window is None:
+            return {}
+        types = list(config.layer_types or (SLIDING,) * config.num_hidden_layers)
+        return {"use_sliding_window": True, "sliding_window": config.sliding_window, "layer_types": types}
+
+    def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
+        if config.q_size != config.hidden_size:
+            yield (
+                f"its {config.q_size} channels of Q are not the {config.hidden_size} that it takes for granted in qwen2"
+            )
+
+
+FAMILY = Qwen2()

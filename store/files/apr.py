@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kernels.config import ModelConfig, RopeType
 from kernels.errors import UnsupportedModelError
-from kernels.models import ARCHITECTURES
+from kernels.models import ARCHITECTURES, family
 from store import rope
 from store.artifact import Artifact, TensorInfo
 from store.errors import ArtifactError
@@ -18,7 +18,7 @@ from store.files import apr_format as apr
 from store.files.fields import Fields, shortest
 from store.files.json_text import parse_object
 from store.files.model_file import ModelFile
-from store.known_settings import TABLES
+from store.known_settings import table
 from store.layout import (
     by_canonical_name,
     check_overlaps,
@@ -35,6 +35,8 @@ MAX_TENSORS = 1 << 16
 MAX_CHECKED = 64 << 20  # the footer of a larger file is not verified when it is opened
 
 _ADJACENT_PAIRS, _SPLIT_HALVES = 0, 2  # values of rope_type
+MAX_LAYERS = 1 << 14
+_FAST = ("qwen2", "qwen3")  # whose rotary base aprender takes to be 1e6 where it is not said
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,12 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     _refuse_shards(fields)
     architecture = _architecture(fields)
     tensors = dict(found.tensors)
+    named_as_gguf = any(is_gguf_name(info.raw_name) for info in tensors.values())
+    found.less_one = family(architecture).less_one and not named_as_gguf
     interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
     config = _config(file, fields, architecture, rope_type, tensors, doubts)
     problems, unused = check_tensors(file.shown, tensors, config)
-    problems += TABLES["apr"][architecture].check(fields, architecture)
+    problems += table("apr", family(architecture)).check(fields, architecture)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     interleaving = interleaved_tensors(tensors, heads, kv_heads) if interleaved else None
     return Artifact.of(found, config, tensors, unused, (*problems, *doubts), interleaving)
@@ -255,12 +259,13 @@ def _row_order(
         raise UnsupportedModelError(f"{fields.file} has the rope_type {stated}; supported are 0 and 2.")
     origin = fields.text("original_format")
     from_gguf = origin == "gguf" or any(is_gguf_name(info.raw_name) for info in tensors.values())
-    if architecture == "llama" and from_gguf and stated != _SPLIT_HALVES:
+    pairs = family(architecture).interleaved
+    if pairs and from_gguf and stated != _SPLIT_HALVES:
         return True, "neox", []
-    if stated != _ADJACENT_PAIRS or (architecture == "llama" and origin == "safetensors"):
+    if stated != _ADJACENT_PAIRS or (pairs and origin == "safetensors"):
         return False, "neox", []
     doubt = f"{fields.file} says rope_type 0 (adjacent pairs)"
-    if architecture == "llama":
+    if pairs:
         return False, "neox", [f"{doubt}, but its Hugging Face names are taken to mean split halves."]
     if origin == "safetensors":
         return False, "neox", [f"{doubt}, but its SafeTensors origin is taken to mean split halves."]
@@ -287,7 +292,7 @@ def _config(
     hidden = fields.needed_integer("hidden_size", "hidden_dim", "d_model", "n_embd")
     heads = fields.needed_integer("num_heads", "num_attention_heads", "n_heads", "n_head")
     size = rope.head_dim(fields, hidden, heads, "head_dim")
-    theta = fields.number("rope_theta") or default("rope_theta", 1e6 if architecture == "qwen2" else 1e4)
+    theta = fields.number("rope_theta") or default("rope_theta", 1e6 if architecture in _FAST else 1e4)
     kv_heads = fields.integer("num_kv_heads", "num_key_value_heads", "n_kv_heads")
     eps = fields.number("rms_norm_eps", "layer_norm_eps", "norm_eps", "eps")
     vocab_size = tensors[EMBEDDING].shape[0]
@@ -314,7 +319,16 @@ def _config(
         length_limit_key=scaling.limit_key,
     )
     rope.check_heads(file.shown, config)
-    return config
+    return family(architecture).of_hugging_face(config, _with_lists(fields))
+
+
+def _with_lists(fields: Fields) -> Fields:
+    """Return the settings with lists that may be of layers as lists."""
+    values = (
+        (key, value.decode() if isinstance(value, LazyArray) and len(value) <= MAX_LAYERS else value)
+        for key, value in fields.values.items()
+    )
+    return Fields(fields.file, dict(values))
 
 
 def _scaling(

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import UnsupportedModelError
+from kernels.models import family
 from kernels.weight import BLOCKS, TensorType
 from store.artifact import Artifact
 from store.errors import ArtifactError
 from store.files import apr_format as apr
 from store.layout import Shape
-from store.names import ROPE_FREQS, gguf_name
+from store.names import ROPE_FREQS
 from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary
 from store.whole_files import give_name, temporary_beside
@@ -88,19 +89,20 @@ def convert_to_apr(
 
     replace : whether a file that is there is replaced. ArtifactError if the artifact changes while it is read.
 
-    q and k rows that are stored for adjacent pairs keep that order, under GGUF names and with rope_type 0, as
-    `apr import` leaves llama models. Everything else gets Hugging Face names.
+    What GGUF stores otherwise than Hugging Face keeps GGUF's names, which say so, as `apr import` leaves llama models:
+    q and k rows for adjacent pairs, with rope_type 0, and norm weights with 1 added. Everything else gets Hugging Face
+    names.
 
     Returns sentences about what APR readers may stumble over. Raises UnsupportedModelError for a setting that APR has
     no place for.
     """
-    notes = _unwritten(artifact)
+    notes, as_stored = _unwritten(artifact), _keeps_names(artifact)
     tensors, left_out = list[AprTensor](), list[str]()
     for info in artifact.tensors.values():
         if not isinstance(info.type, TensorType) or not info.shape or not info.nbytes:
             left_out.append(info.raw_name)
         elif info.name != ROPE_FREQS:
-            name = gguf_name(info.name) if artifact.interleaved else info.name
+            name = info.raw_name if as_stored else info.name
             tensors.append(AprTensor(name, info.type, info.shape, artifact.stored_rows(info.name).reshape(-1)))
     if artifact.config.rope_factors is not None:
         factors = np.array(artifact.config.rope_factors, "<f4")
@@ -112,6 +114,12 @@ def convert_to_apr(
         first = printable(left_out[0], 80)
         notes.append(f"{len(left_out)} tensors that no forward uses were left out, the first is {first}.")
     return (*notes, *without, *_type_notes(path, tensors))
+
+
+def _keeps_names(artifact: Artifact) -> bool:
+    """Whether tensors are stored as GGUF stores them and not as Hugging Face does."""
+    of = family(artifact.config.architecture)
+    return bool(artifact.interleaved) or (of.less_one and not artifact.less_one)
 
 
 def _unwritten(artifact: Artifact) -> list[str]:
@@ -212,6 +220,7 @@ def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]
         "rope_theta": config.rope_theta,
         "rope_type": 2 if split_halves else 0,
         "rms_norm_eps": config.rms_norm_eps,
+        **family(config.architecture).to_hugging_face(config),
         **_given(optional),
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kernels.errors import UnsupportedModelError
 from store.errors import ArtifactError
 from store.text import printable
 
@@ -83,6 +84,14 @@ class Fields:
         if value is None:
             raise self._missing(*keys)
         return value
+
+    def wrong(self, words: str) -> ArtifactError:
+        """Return the error that these settings cannot be; words follow the name of the file."""
+        return ArtifactError(f"{self.file} {words}")
+
+    def unsupported(self, words: str) -> UnsupportedModelError:
+        """Return the error that this program does not compute what these settings ask for."""
+        return UnsupportedModelError(f"{self.file} {words}")
 
     def _missing(self, *keys: str) -> ArtifactError:
         names = " or ".join(self.prefix + key for key in keys)

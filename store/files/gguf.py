@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 from kernels.errors import UnsupportedModelError
-from kernels.models import ARCHITECTURES
+from kernels.models import ARCHITECTURES, family
 from store.artifact import Artifact
 from store.files.fields import Fields
 from store.files.gguf_config import config_of
 from store.files.gguf_header import read_header, tensor_table
-from store.files.gguf_kinds import family_names, interleaved_rows, norms_plus_one, require_model, whole_metadata
+from store.files.gguf_kinds import family_names, interleaved_rows, require_model, whole_metadata
 from store.files.llama_cpp import refused_by_llama_cpp
 from store.files.model_file import ModelFile
 from store.layout import by_canonical_name, check_tensors, interleaved_tensors
@@ -33,7 +33,6 @@ def open_gguf(file: ModelFile) -> StoredModel:
         sources=(file,),
         problems=(*problems, *wrapped),
         metadata=metadata,
-        norms_plus_one=norms_plus_one(metadata),
     )
     return runnable(found, lambda: _artifact(file, found))
 
@@ -46,20 +45,22 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
     require_model(file, metadata, found.tensors)
     architecture = Fields(file.shown, metadata).needed_text("general.architecture")
-    if architecture not in ARCHITECTURES:
+    names = {known.gguf: name for name, known in zip(ARCHITECTURES, map(family, ARCHITECTURES), strict=True)}
+    if architecture not in names:
         raise UnsupportedModelError(
             f"{file.shown} has the architecture {printable(architecture, 80)}; "
-            f"supported are {', '.join(ARCHITECTURES)}."
+            f"supported are {', '.join(name for name in names if name is not None)}."
         )
+    of = family(names[architecture])
     tensors = dict(found.tensors)
-    config, odd_settings = config_of(file, architecture, metadata, tensors)
+    config, odd_settings = config_of(file, of, metadata, tensors)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += odd_settings
     problems += refused_by_llama_cpp(
         file.shown, Fields(file.shown, metadata, f"{architecture}."), found.tensors, config
     )
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    interleaving = interleaved_tensors(tensors, heads, kv_heads) if architecture == "llama" else None
+    interleaving = interleaved_tensors(tensors, heads, kv_heads) if of.interleaved else None
     return Artifact.of(found, config, tensors, unused, problems, interleaving)
 
 

@@ -1,15 +1,17 @@
-"""Read the hyper-parameters of a llama or qwen2 GGUF as llama.cpp reads them."""
+"""Read the hyper-parameters of a GGUF as llama.cpp reads them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
+from kernels.family import Family
+from kernels.models import architecture_of
 from store import rope
 from store.errors import ArtifactError
 from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
-from store.known_settings import TABLES
+from store.known_settings import table
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
 from store.stored_model import TensorInfo
 from store.text import printable
@@ -18,22 +20,17 @@ from store.vocabulary import LazyArray
 MAX_LAYERS = 1 << 14
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
-# What llama.cpp does to the logits, by the tensor that it takes for it.
-_AFTER_HEAD = {
-    "llama": {"output.scale": "multiplies the logits with"},
-    "qwen2": {"output.bias": "adds to the logits", "output.scale": "multiplies the logits with"},
-}
 
 
 def config_of(
-    file: ModelFile, architecture: str, metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]
+    file: ModelFile, of: Family, metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]
 ) -> tuple[ModelConfig, list[str]]:
-    """Return the hyper-parameters, and sentences about settings that look as if they mattered.
+    """Return the hyper-parameters of a model of a family, and sentences about settings that look as if they mattered.
 
     Raises ArtifactError for what is missing or cannot be, UnsupportedModelError, by name, for what is not computed.
     """
-    fields = Fields(file.shown, _uniform(file.shown, metadata), f"{architecture}.")
-    problems = TABLES["gguf"][architecture].check(fields, architecture)
+    fields = Fields(file.shown, _uniform(file.shown, metadata), f"{of.gguf}.")
+    problems = table("gguf", of).check(fields, str(of.gguf))
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
     hidden = fields.needed_integer("embedding_length")
@@ -42,9 +39,9 @@ def config_of(
     rope.check_whole_head(fields, "rope.dimension_count", size)
     rope.check_whole_head(fields, "attention.value_length", size)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
-    scaling = _scaling(file, architecture, fields, tensors, theta, size)
+    scaling = _scaling(file, of, fields, tensors, theta, size)
     config = ModelConfig(
-        architecture=architecture,
+        architecture=architecture_of(of),
         num_hidden_layers=fields.needed_integer("block_count"),
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
@@ -62,7 +59,8 @@ def config_of(
         causal=fields.flag("attention.causal") is not False,
     )
     rope.check_heads(file.shown, config)
-    _refuse_what_follows(fields, config, tensors)
+    _refuse_what_follows(fields, of, config, tensors)
+    config = of.of_gguf(config, fields)
     stated = fields.integer("vocab_size")
     if stated not in (None, config.vocab_size):
         problems.append(
@@ -74,7 +72,7 @@ def config_of(
 
 def _scaling(
     file: ModelFile,
-    architecture: str,
+    of: Family,
     fields: Fields,
     tensors: Mapping[str, TensorInfo],
     theta: float,
@@ -101,7 +99,7 @@ def _scaling(
         )
     attention_factor = scaling.attention_factor * shortest(fields.number("rope.scaling.attn_factor") or 1.0)
     factors = scaling.factors
-    if ROPE_FREQS in tensors and architecture == "llama":
+    if ROPE_FREQS in tensors and of.rope_freqs:
         stored = rope.stored_factors(file, tensors[ROPE_FREQS], head_dim)
         factors = tuple(a * b for a, b in zip(stored, factors or (1.0,) * len(stored), strict=True))
     return replace(scaling, factors=factors, attention_factor=attention_factor)
@@ -112,14 +110,14 @@ def _factor(fields: Fields) -> float:
     return 1.0 if value in (None, 0) else shortest(fields.needed_number(key.removeprefix(fields.prefix)))
 
 
-def _refuse_what_follows(fields: Fields, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
+def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
     """Refuse another score scale than the usual one, and what would be done to the logits."""
     scale = fields.number("attention.scale") if fields.find("attention.scale")[1] else None
     if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
         raise UnsupportedModelError(
             f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."
         )
-    for name, what in _AFTER_HEAD[config.architecture].items():
+    for name, what in of.after_head.items():
         if name in tensors:
             raise UnsupportedModelError(
                 f"{fields.file} has the tensor {name}, which llama.cpp {what} and this program does not compute; use a "

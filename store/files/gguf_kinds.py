@@ -16,7 +16,6 @@ from store.text import printable
 # What llama.cpp's converters do to the tensors of an architecture (conversion/ of 2026-11).
 _INTERLEAVED = "llama llama-embed mistral3 smollm3 arcee granite granitemoe deci internlm2 minicpm baichuan xverse olmo"
 _ALSO_INTERLEAVED = "arctic bailingmoe deepseek llada nanbeige chameleon"  # rows of q and k, for adjacent pairs
-_NORMS_PLUS_ONE = frozenset(("gemma", "gemma2", "gemma3"))
 _FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
 _NORM_NAMES = {
     "ffn_norm": "pre_feedforward_layernorm",
@@ -103,8 +102,3 @@ def family_names(metadata: Mapping[str, object], tensors: dict[str, TensorInfo])
 def _norm_name(raw: str) -> str | None:
     match = _NORM.fullmatch(raw)
     return None if match is None else f"model.layers.{match[1]}.{_NORM_NAMES[match[2]]}.weight"
-
-
-def norms_plus_one(metadata: Mapping[str, object]) -> bool:
-    """Tell whether the norm weights of a GGUF file are stored with 1 added, for a norm that does not add it."""
-    return metadata.get("general.architecture") in _NORMS_PLUS_ONE

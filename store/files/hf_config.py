@@ -1,58 +1,40 @@
 """Read a config.json of Hugging Face's as transformers 5 reads it, defaults of absent keys included."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
+from kernels.family import Family
+from kernels.models import ARCHITECTURES, architecture_of, family
 from store import rope
 from store.errors import ArtifactError
 from store.files.fields import Fields
-from store.known_settings import TABLES
+from store.known_settings import table
 from store.names import LM_HEAD, layer_of
 from store.stored_model import TensorInfo
 from store.text import printable
 
-# What a model_type is in the terms of kernels.config.ARCHITECTURES: within its window a mistral is a llama.
-FAMILIES = {"llama": "llama", "qwen2": "qwen2", "mistral": "llama"}
-# What LlamaConfig, Qwen2Config and MistralConfig of transformers 5.23 take for an absent key; null is not absent.
-DEFAULTS: dict[str, dict[str, object]] = {
-    "llama": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-    },
-    "qwen2": {
-        "vocab_size": 151936,
-        "hidden_size": 4096,
-        "intermediate_size": 22016,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "sliding_window": 4096,
-        "max_window_layers": 28,
-    },
-    "mistral": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
-        "sliding_window": 4096,
-    },
-}
 _THETA = 10000.0
-_SILU = ("silu", "swish")  # two names of one function in transformers
+_LESS_ONE = frozenset(("gemma", "gemma2", "gemma3"))  # of the models that are not run
 _SPOKEN_OF = ("rms_norm_eps", "num_key_value_heads")  # defaults that no tensor would contradict
+
+
+def family_of(model_type: str) -> Family | None:
+    """Return the family of models that transformers calls so; None for one that is not known."""
+    return next((known for known in map(family, ARCHITECTURES) if model_type in known.model_types), None)
+
+
+def norms_less_one(values: Mapping[str, object]) -> bool:
+    """Tell whether transformers adds 1 to the norm weights that are stored."""
+    model_type = str(values.get("model_type"))
+    found = family_of(model_type)
+    return model_type in _LESS_ONE if found is None else found.less_one
+
+
+def _family(fields: Fields) -> Family:
+    found = family_of(fields.needed_text("model_type"))
+    assert found is not None
+    return found
 
 
 def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, list[str]]:
@@ -61,10 +43,12 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
     Raises UnsupportedModelError, by name, for an architecture or a setting that this program does not compute.
     """
     given = Fields(file, values)
-    family = given.needed_text("model_type")
-    if family not in FAMILIES:
+    model_type = given.needed_text("model_type")
+    found = family_of(model_type)
+    if found is None:
+        known = [name for architecture in ARCHITECTURES for name in family(architecture).model_types]
         raise UnsupportedModelError(
-            f"{file} has the model_type {printable(family, 80)}; supported are {', '.join(FAMILIES)}."
+            f"{file} has the model_type {printable(model_type, 80)}; supported are {', '.join(known)}."
         )
     if isinstance(packed := given.find("quantization")[1], dict):
         raise UnsupportedModelError(
@@ -77,10 +61,13 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
             f"{file} has a quantization_config ({printable(str(method), 80)}); supported are plain F32, F16 and "
             "BF16 tensors, or a GGUF or APR file."
         )
-    if (activation := given.text("hidden_act") or "silu") not in _SILU:
-        raise UnsupportedModelError(f"{file} has the activation {printable(activation, 80)}; only silu is supported.")
-    problems = TABLES["safetensors"][family].check(given, family)
-    absent = {key: value for key, value in DEFAULTS[family].items() if key not in values}
+    key, names = found.activations
+    if (activation := given.text(key) or names[0]) not in names:
+        raise UnsupportedModelError(
+            f"{file} has the activation {printable(activation, 80)}; only {names[0]} is supported."
+        )
+    problems = table("safetensors", found).check(given, model_type)
+    absent = {key: value for key, value in found.defaults.items() if key not in values}
     problems += [
         f"{file} does not say {key}; {value} is used, as transformers does."
         for key, value in absent.items()
@@ -99,7 +86,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
     scaling = rope.hf_scaling(group, settings, fields, theta, size)
     tied = bool(fields.flag("tie_word_embeddings"))
     config = ModelConfig(
-        architecture=FAMILIES[fields.needed_text("model_type")],
+        architecture=architecture_of(_family(fields)),
         num_hidden_layers=fields.needed_integer("num_hidden_layers"),
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("intermediate_size"),
@@ -124,7 +111,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
             f"{fields.file} says tie_word_embeddings, but {LM_HEAD} is stored; the stored tensor is used "
             "(older transformers use the embedding instead)."
         )
-    config = _windowed(fields, config)
+    config = _family(fields).of_hugging_face(config, fields)
     if config.length_limit is not None:
         problems.append(
             f"{fields.file} sets {config.length_limit_key}, which changes what is computed beyond "
@@ -134,18 +121,9 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
 
 
 def drop_unused_biases(file: str, tensors: dict[str, TensorInfo], fields: Fields) -> list[str]:
-    """Remove the biases that transformers does not load into a model of this configuration; say which.
-
-    llama has them on all projections that attention_bias and mlp_bias name, qwen2 always on q, k and v only, mistral on
-    none.
-    """
+    """Remove the biases that transformers does not load into a model of this configuration; say which."""
     family = fields.needed_text("model_type")
-    llama = family == "llama"
-    biased = {f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", *("o" if llama else ""))}
-    if family == "mistral" or (llama and not fields.flag("attention_bias")):
-        biased = set()
-    if llama and fields.flag("mlp_bias"):
-        biased |= {f"mlp.{part}_proj.bias" for part in ("gate", "up", "down")}
+    biased = _family(fields).loaded_biases(fields)
     dropped = [
         name
         for name in tensors
@@ -156,7 +134,7 @@ def drop_unused_biases(file: str, tensors: dict[str, TensorInfo], fields: Fields
     if not dropped:
         return []
     key = "mlp_bias" if dropped[0].split(".", 3)[-1].startswith("mlp.") else "attention_bias"
-    why = f"without {key}" if llama else f"in {family}"
+    why = f"without {key}" if key in table("safetensors", _family(fields)).used else f"in {family}"
     return [
         f"{file} stores {len(dropped)} biases that transformers does not load {why}, the first is "
         f"{printable(dropped[0], 80)}; they are not used."
@@ -196,33 +174,3 @@ def _partly_rotated(fields: Fields, settings: Fields) -> list[str]:
         f"{fields.file} has a partial_rotary_factor, which transformers ignores for {fields.text('model_type')}; "
         "so does this program."
     ]
-
-
-def _windowed(fields: Fields, config: ModelConfig) -> ModelConfig:
-    """Return the configuration limited to as many tokens as fit into the sliding window of its layers, if any has one.
-
-    transformers' llama has no windows, whatever the keys say; a mistral has one in all layers.
-    """
-    family = fields.needed_text("model_type")
-    if family == "llama":
-        return config
-    window = fields.integer("sliding_window") if family == "mistral" or fields.flag("use_sliding_window") else None
-    kinds = fields.find("layer_types")[1] if family == "qwen2" else None
-    if family == "mistral":
-        slides = window is not None
-    elif kinds is None:
-        full = fields.integer("max_window_layers", low=0) or 0
-        slides = window is not None and full < config.num_hidden_layers
-    elif isinstance(kinds, list) and all(kind in ("full_attention", "sliding_attention") for kind in kinds):
-        slides = "sliding_attention" in kinds[: config.num_hidden_layers]
-    else:
-        raise UnsupportedModelError(f"{fields.file} has layer_types other than full_attention and sliding_attention.")
-    if not slides:
-        return config
-    if window is None:
-        raise ArtifactError(
-            f"{fields.file} has layer_types with sliding_attention, but no sliding_window that is in use; correct it."
-        )
-    if config.length_limit is not None and config.length_limit <= window:
-        return config
-    return replace(config, length_limit=window, length_limit_key="sliding_window")

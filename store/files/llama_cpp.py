@@ -8,21 +8,22 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kernels.config import ModelConfig
+from kernels.models import family
 from store.files.fields import Fields
 from store.layout import counted
+from store.names import gguf_name
 from store.stored_model import TensorInfo
 from store.vocabulary import LazyArray
 
 _WHOLE = {"token_embd.weight", "output_norm.weight", "output.weight"}
-_OF_ARCHITECTURE = {"llama": {"rope_freqs.weight"}, "qwen2": {"output.bias"}}
-_LAYER = r"attn_norm\.weight|attn_(?:q|k|v|qkv)\.(?:weight|bias)|attn_output\.weight|ffn_(?:norm|gate|up|down)\.weight"
-_LLAMA_BIASES = r"|attn_output\.bias|ffn_(?:gate|up|down)\.bias"
+_FUSED = r"attn_qkv\.(?:weight|bias)"
+_NOT_ASKED_FOR = r"attn_output\.bias"  # which the forward adds where it is there, and llama.cpp knows in some families
 
 
 def refused_by_llama_cpp(
     file: str, fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelConfig
 ) -> list[str]:
-    """Return a sentence if llama.cpp would refuse a file of llama or qwen2, naming all reasons that are known."""
+    """Return a sentence if llama.cpp would refuse a file, naming all reasons that are known."""
     reasons = "; ".join(_reasons(fields, tensors, config))
     return [f"llama.cpp would refuse {file}: {reasons}."] if reasons else []
 
@@ -32,7 +33,7 @@ def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelCon
     unused = fields.integer("nextn_predict_layers", low=0) or 0
     if unused:
         yield f"it runs {max(layers - unused, 0)} of the {layers} layers only (nextn_predict_layers is {unused})"
-    known = _names(config.architecture)
+    known = _names(config)
     left = [
         info.raw_name
         for info in tensors.values()
@@ -44,11 +45,18 @@ def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelCon
     tokens = fields.values.get("tokenizer.ggml.tokens")
     if isinstance(tokens, LazyArray) and len(tokens) != config.vocab_size:
         yield f"its vocabulary has {len(tokens)} tokens and its embedding {config.vocab_size} rows"
-    if config.architecture == "qwen2" and config.q_size != config.hidden_size:
-        yield f"its {config.q_size} channels of Q are not the {config.hidden_size} that it takes for granted in qwen2"
+    yield from family(config.architecture).refused_by_llama_cpp(config)
 
 
-def _names(architecture: str) -> re.Pattern[str]:
-    whole = "|".join(re.escape(name) for name in sorted(_WHOLE | _OF_ARCHITECTURE[architecture]))
-    layer = _LAYER + (_LLAMA_BIASES if architecture == "llama" else "")
-    return re.compile(rf"{whole}|blk\.(?P<layer>0|[1-9][0-9]{{0,5}})\.(?:{layer})", re.ASCII)
+def _names(config: ModelConfig) -> re.Pattern[str]:
+    """The names that tensors of a family have there, with the number of a layer where they belong to one."""
+    of = family(config.architecture)
+    used = {gguf_name(tensor.name) for tensor in of.tensors(config)}
+    inner = {match[1] for name in used if (match := re.fullmatch(r"blk\.0\.(.+)", name))}
+    if not of.more:
+        inner = {name for name in inner if not re.fullmatch(_NOT_ASKED_FOR, name)}
+    whole = {*_WHOLE, *(["rope_freqs.weight"] if of.rope_freqs else []), *of.after_head} - {"output.scale"}
+    layer = "|".join([*map(re.escape, sorted(inner)), _FUSED, *([of.more] if of.more else [])])
+    return re.compile(
+        rf"{'|'.join(map(re.escape, sorted(whole)))}|blk\.(?P<layer>0|[1-9][0-9]{{0,5}})\.(?:{layer})", re.ASCII
+    )

@@ -9,7 +9,7 @@ from kernels.errors import UnsupportedModelError
 from store.artifact import Artifact
 from store.errors import ArtifactError
 from store.files.fields import Fields
-from store.files.hf_config import FAMILIES, config_of, drop_unused_biases, supported_fields
+from store.files.hf_config import config_of, drop_unused_biases, family_of, norms_less_one, supported_fields
 from store.files.json_text import read_object
 from store.files.model_file import ModelFile
 from store.files.safetensors_header import read_header, read_index
@@ -72,6 +72,7 @@ def _take_settings(found: StoredModel, folder: Path) -> None:
             file = ModelFile.at(folder / name)
             found.sources = (*found.sources, file)
             found.metadata = read_object(file)
+            found.less_one = norms_less_one(found.metadata)
             return
 
 
@@ -121,7 +122,7 @@ def _of_text_model(values: Mapping[str, object]) -> Mapping[str, object]:
     text = next((values[key] for key in _TEXT_MODEL if isinstance(values.get(key), dict)), None)
     if not isinstance(text, dict):
         return values
-    if values.get("model_type") in FAMILIES:
+    if family_of(str(values.get("model_type"))) is not None:
         return text | {key: value for key, value in values.items() if value is not None}
     tied = any(part.get("tie_word_embeddings") is True for part in (values, text))
     return {**values, **text, "tie_word_embeddings": tied}

@@ -20,7 +20,7 @@ def literal_forward(config, weights, tokens):
             out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
         q = out[n, "q_post_rope"] = rope(q, c)
         k = out[n, "k_post_rope"] = rope(k, c)
-        h = out[n, "attention"] = attend(q, k, v, c)
+        h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = out[n, "attn_out"] = linear(h, w[p + "self_attn.o_proj.weight"])
         x = out[n, "post_attn_residual"] = x + h
         h = out[n, "ffn_norm"] = norm(x, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
@@ -58,17 +58,16 @@ def rope(x, c):
     return out * c.rope_attention_factor
 
 
-def attend(q, k, v, c):
+def attend(q, k, v, c, window=None):
     out = np.zeros_like(q)
     for head in range(c.num_attention_heads):
         own = slice(head * c.head_dim, (head + 1) * c.head_dim)
         group = head * c.num_key_value_heads // c.num_attention_heads
         shared = slice(group * c.head_dim, (group + 1) * c.head_dim)
         for t in range(len(q)):
-            scores = [
-                math.fsum(q[t, own] * k[s, shared]) / math.sqrt(c.head_dim)
-                for s in range(t + 1 if c.causal else len(q))
-            ]
+            seen = range(t + 1 if c.causal else len(q))
+            seen = [s for s in seen if window is None or t - s < window]
+            scores = [math.fsum(q[t, own] * k[s, shared]) / math.sqrt(c.head_dim) for s in seen]
             weights = [math.exp(score - max(scores)) for score in scores]
-            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in enumerate(weights))
+            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=True))
     return out

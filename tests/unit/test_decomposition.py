@@ -151,7 +151,7 @@ def test_errors_within_the_formats_that_all_point_one_way_are_an_unknown_mistake
     rounded = rounded_to_q8_0(source)
     a, b = Side(source, numeric_path("f32")), Side(rounded, numeric_path("f32"))
     assert bisect_artifacts(a, b, tokens).verdict == "quantization_only"
-    x = next(cell.inputs_a["ffn_norm"] for cell in walk(a, b, tokens) if cell.site == Site(1, "ffn_up"))
+    x = next(cell.inputs_a["x"] for cell in walk(a, b, tokens) if cell.site == Site(1, "ffn_up"))
     stored = Stored.of(rounded.weights[name])
     values = stored.values + np.float32(0.7) * stored.width * np.sign(x[3])
     weight = replace(source.weights[name], stored=np.ascontiguousarray(values, np.float32).view(np.uint8))

@@ -13,6 +13,7 @@ from store.files.apr_writer import write_apr
 from store.known_settings import settings_of
 from store.open import open_artifact
 from tests.artifacts import apr_metadata, apr_tensors, hf_config, tiny_model, write_gguf, write_safetensors
+from tests.reference.forward import literal_forward
 from tests.settings_cases import CASES, KEPT, ROWS, TOKENS, Case
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "settings.npz"
@@ -45,10 +46,7 @@ def test_the_recorded_settings_are_no_trifles():
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [
-        ({"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}, 5),
-        ({"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}, None),
         ({"sliding_window": 5}, None),
-        ({"use_sliding_window": True, "sliding_window": 5, "layer_types": ["full_attention"] * 2}, None),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 6}, 6),
     ],
 )
@@ -60,8 +58,28 @@ def test_a_setting_that_holds_up_to_a_length_is_refused_by_name_beyond(tmp_path,
     assert artifact.config.length_limit == limit
     assert len(list(forward(artifact, TOKENS[: limit or 20], path))) == 35
     if limit is not None:
-        with pytest.raises(UnsupportedModelError, match=rf"(sliding_window|dynamic).* at most {limit} tokens"):
+        with pytest.raises(UnsupportedModelError, match=rf"dynamic.* at most {limit} tokens"):
             next(forward(artifact, TOKENS[: limit + 1], path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows"),
+    [
+        ({"use_sliding_window": True, "max_window_layers": 1}, (None, 5)),
+        ({"use_sliding_window": True, "max_window_layers": 2}, (None, None)),
+        ({"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}, (5, None)),
+        ({"max_window_layers": 1}, (None, None)),
+    ],
+)
+def test_layers_slide_as_the_settings_say(tmp_path, changes, windows):
+    model = tiny_model("qwen2")
+    write_safetensors(tmp_path, model)
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | {"sliding_window": 5} | changes))
+    artifact = open_artifact(tmp_path)
+    assert tuple(map(artifact.config.window, range(2))) == windows
+    expected = literal_forward(artifact.config, model.values(), TOKENS[:12])
+    for site, ours in forward(artifact, TOKENS[:12], numeric_path("f64")):
+        assert np.abs(ours - expected[site]).max() < 1e-12 * np.abs(expected[site]).max(), site
 
 
 def test_every_key_of_a_file_is_used_irrelevant_or_not_understood(tmp_path):

@@ -113,14 +113,14 @@ def _settings(model: "StoredModel") -> list[dict[str, Any]]:
     """What becomes of every key of a model that can be run."""
     from dataclasses import asdict
 
+    from kernels.models import family
     from store.artifact import Artifact
-    from store.known_settings import TABLES, settings_of
+    from store.known_settings import settings_of
 
     if not isinstance(model, Artifact):
         return []
-    named = str(model.metadata.get("model_type"))
-    family = named if named in TABLES[model.format] else model.config.architecture
-    return [asdict(setting) for setting in settings_of(model.format, family, model.metadata)]
+    of = family(model.config.architecture)
+    return [asdict(setting) for setting in settings_of(model.format, of, model.metadata)]
 
 
 def _model_lines(record: dict[str, Any]) -> list[str]:

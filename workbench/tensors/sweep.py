@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.formats.dequantize import dequantize
 from kernels.measures import COL, Measures, summarise
 from kernels.metrics import profile_weights
-from kernels.weight import TensorType, Weight
+from kernels.weight import Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
 from store.stored_model import StoredModel
@@ -146,7 +146,7 @@ def _same_bytes(a: StoredModel, b: StoredModel, name: str) -> bool | None:
     info_a, info_b = a.info(name), b.info(name)
     alike = (info_a.type, info_a.shape, a.permuted(info_a.name)) == (info_b.type, info_b.shape, b.permuted(info_b.name))
     bytes_a, bytes_b = a.stored_bytes(name), b.stored_bytes(name)
-    if not alike or a.norms_plus_one != b.norms_plus_one or bytes_a is None or bytes_b is None:
+    if not alike or a.adds_one(name) != b.adds_one(name) or bytes_a is None or bytes_b is None:
         return None
     return bool(np.array_equal(bytes_a, bytes_b))
 
@@ -157,19 +157,13 @@ def _as_used(a: StoredModel, b: StoredModel, name: str) -> tuple[Weight, Weight,
     for side, model in (("A", a), ("B", b)):
         if model.permuted(model.info(name).name):
             findings.append(f"{side} stores the rows for adjacent-pair rotation; undone")
-    if a.norms_plus_one != b.norms_plus_one and name.endswith("norm.weight"):
-        findings.append(f"{'A' if a.norms_plus_one else 'B'} stores the norm with 1 added; undone")
-        one, other = _less_one(one) if a.norms_plus_one else one, _less_one(other) if b.norms_plus_one else other
+    if a.adds_one(name) != b.adds_one(name):
+        findings.append(f"{'A' if a.adds_one(name) else 'B'} stores the norm less 1, as its engine adds it; added")
     per_token = name in (EMBEDDING, LM_HEAD) and len(one.shape) == len(other.shape) == 2
     if per_token and one.shape[0] != other.shape[0] and one.shape[1] == other.shape[1]:
         findings.append(extra_rows(one, other))
         one, other = common_rows(one, other)
     return one, other, findings
-
-
-def _less_one(weight: Weight) -> Weight:
-    values = dequantize(weight) - np.float32(1)
-    return Weight(weight.name, TensorType.F32, weight.shape, values.reshape(len(weight.stored), -1).view(np.uint8))
 
 
 def _head_dim(*models: StoredModel) -> int | None:

@@ -61,7 +61,7 @@ def blur_of(reader: Reader, checked: Checked) -> Blur | None:
             moved = checked.span.run(reader, planted).of(checked.rows) - right
             beyond = units_off(moved, checked.noise) > LIMIT
             beyond = beyond or _norm(moved / checked.noise) > _MUCH * _norm(gap / checked.noise)
-            if planted.shown and not beyond:
+            if planted.shown and not beyond and moved.any():  # what moves nothing is not hidden by rounding
                 return Blur(words, layer, *(_norm(x) / size for x in (moved, gap, LIMIT * checked.noise)))
     return None
 
