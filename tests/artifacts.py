@@ -141,7 +141,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
     c = model.config
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta}}
     return {
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[c.architecture]],
+        "architectures": [f"{c.architecture.capitalize()}ForCausalLM"],
         "model_type": c.architecture,
         "hidden_act": "silu",
         "hidden_size": c.hidden_size,

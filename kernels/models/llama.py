@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from types import MappingProxyType
+from typing import ClassVar
 
 from kernels.config import ModelConfig
 from kernels.family import Family, Has, Keys, Settings, Tensor
@@ -18,9 +19,13 @@ from kernels.stages import SPINE, Site
 
 
 class Decoder(Family):
-    """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored."""
+    """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
+
+    head_norms : every head of q and of k is normed before it is rotated.
+    """
 
     stages = SPINE
+    head_norms: ClassVar[bool] = False
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
@@ -46,6 +51,8 @@ class Decoder(Family):
                 yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
             for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
                 yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
+            for letter in ("q", "k") if self.head_norms else ():
+                yield Tensor(name(f"self_attn.{letter}_norm.weight"), (config.head_dim,))
             yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
             yield Tensor(name("post_attention_layernorm.weight"), (hidden,))
             yield Tensor(name("mlp.gate_proj.weight"), (ffn, hidden))
@@ -69,9 +76,13 @@ class Decoder(Family):
         if biased:
             yield Stage(Site(layer, "qkv_bias"), Bias(), channels, ("qkv_matmul",), biases, heads)
         rotation = Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor)
-        for part, start, size in (("q", 0, c.q_size), ("k", c.q_size, c.kv_size)):
+        of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
+        if self.head_norms:
+            yield from self._head_norms(config, layer, qkv)
+            of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
+        for part, start, size, read in of_heads:
             turned = Heads(c.head_dim, (("", size),))
-            yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (qkv,), (), turned)
+            yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (read,), (), turned)
         attention = Attention(
             *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
             *(c.q_size + c.kv_size, c.causal, c.window(layer)),
@@ -82,6 +93,13 @@ class Decoder(Family):
         used = (output, bias) if has(bias) else (output,)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
         yield Stage(Site(layer, "post_attn_residual"), Add(), c.hidden_size, (LAYER_INPUT, "attn_out"))
+
+    def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
+        for part, start, size in (("q", 0, config.q_size), ("k", config.q_size, config.kv_size)):
+            norm = RmsNorm(config.rms_norm_eps, config.head_dim, start, size)
+            weight = (f"model.layers.{layer}.self_attn.{part}_norm.weight",)
+            heads = Heads(config.head_dim, (("", size),))
+            yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
 
     def _feed_forward(self, config: ModelConfig, layer: int) -> Iterator[Stage]:
         hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__

@@ -21,6 +21,7 @@ NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias)")
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
+_NORMED = re.compile(r"[QK]cur_normed-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
@@ -36,6 +37,8 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
     ("wqkv", "MUL_MAT"): "qkv_matmul",
     ("wqkv_b", "ADD"): "qkv_bias",
+    ("Qcur_normed", "MUL"): "q_norm",
+    ("Kcur_normed", "MUL"): "k_norm",
     ("Qcur", "ROPE"): "q_post_rope",
     ("Kcur", "ROPE"): "k_post_rope",
     ("kqv_out", "CONT"): "attention",
@@ -76,7 +79,7 @@ class Node:
         shape = self.array.shape if self.array is not None else ()
         if self.channels is not None and math.prod(shape) % self.channels == 0:
             return math.prod(shape) // self.channels, self.channels
-        if self.op in _HEADED and len(shape) == 2:
+        if (self.op in _HEADED or _NORMED.match(self.name)) and len(shape) == 2:
             shape = (1, *shape)  # the axis of a single token is not written
         if len(shape) not in (2, 3):
             raise StoreError(f"node {printable(self.name, 80)} has shape {shape}, which no stage has")

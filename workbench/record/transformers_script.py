@@ -99,6 +99,8 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     for letter in "qkv":
         module = getattr(attention, f"{letter}_proj")
         watch(module, partial(projected, letter, module))
+        if hasattr(attention, f"{letter}_norm"):
+            watch(getattr(attention, f"{letter}_norm"), lambda _x, y, stage=f"{letter}_norm": put(stage, y))
     watch(attention.o_proj, output)
 
 
