@@ -77,6 +77,9 @@ def random_model(
             matrix(p + f"self_attn.{letter}_proj.weight", size, hidden)
             if architecture == "qwen2":
                 vector(p + f"self_attn.{letter}_proj.bias", size, 0)
+        if architecture == "qwen3":
+            vector(p + "self_attn.q_norm.weight", head_dim, 1)
+            vector(p + "self_attn.k_norm.weight", head_dim, 1)
         matrix(p + "self_attn.o_proj.weight", hidden, config.q_size)
         vector(p + "post_attention_layernorm.weight", hidden, 1)
         matrix(p + "mlp.gate_proj.weight", ffn, hidden)

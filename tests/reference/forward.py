@@ -18,6 +18,9 @@ def literal_forward(config, weights, tokens):
         if p + "self_attn.q_proj.bias" in w:
             q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
             out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
+        if p + "self_attn.q_norm.weight" in w:
+            q, k = (head_norm(x, w[p + f"self_attn.{name}_norm.weight"], c) for name, x in (("q", q), ("k", k)))
+            out[n, "q_norm"], out[n, "k_norm"] = q, k
         q = out[n, "q_post_rope"] = rope(q, c)
         k = out[n, "k_post_rope"] = rope(k, c)
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
@@ -41,6 +44,10 @@ def linear(x, weight):
 
 def norm(x, weight, eps):
     return np.array([row / math.sqrt(math.fsum(row * row) / len(row) + eps) * weight for row in x])
+
+
+def head_norm(x, weight, c):
+    return norm(x.reshape(-1, c.head_dim), weight, c.rms_norm_eps).reshape(x.shape)
 
 
 def rope(x, c):

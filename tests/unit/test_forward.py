@@ -15,6 +15,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import BLOCKS, TensorType
 from store.open import open_artifact
+from tests.golden.record_families import SHAPE
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -48,10 +49,12 @@ def dump(name: str) -> dict[Site, np.ndarray]:
 def model_of(architecture: str, type: TensorType = TensorType.F32):
     if architecture == "qwen2":
         return random_model("qwen2")
-    return random_model("llama", kv_heads=1, tied=True, seed=1)
+    if architecture == "llama":
+        return random_model("llama", kv_heads=1, tied=True, seed=1)
+    return random_model(architecture, **SHAPE)
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3"])
 @pytest.mark.parametrize(("path", "dtype", "limit"), [("f32", "float32", 2e-6), ("f64", "float64", 5e-7)])
 def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     expected = dump(f"transformers-{architecture}-{dtype}.npz")
@@ -62,7 +65,7 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
 
 
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "not causal"])
-@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3"])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 

@@ -1,0 +1,37 @@
+"""qwen3: a qwen2 with heads of their own size, each of q and k normed before its rotation, mostly without biases."""
+
+from collections.abc import Iterator
+from types import MappingProxyType
+
+from kernels.config import ModelConfig
+from kernels.family import Keys, Settings
+from kernels.models.llama import Decoder
+from kernels.models.qwen2 import Qwen2
+from kernels.stages import SPINE
+
+_ROTATED = SPINE.index("q_post_rope")
+
+
+class Qwen3(Qwen2):
+    """Defaults of Qwen3Config in transformers 5.23; models/qwen3.cpp in llama-cpp-python 0.3.36."""
+
+    stages = (*SPINE[:_ROTATED], "q_norm", "k_norm", *SPINE[_ROTATED:])
+    head_norms = True
+    biased = False
+    model_types = ("qwen3",)
+    defaults = MappingProxyType({**Qwen2.defaults, "head_dim": 128})
+    gguf = "qwen3"
+    after_head = Decoder.after_head
+    keys = MappingProxyType(
+        {"safetensors": Keys(Qwen2.keys["safetensors"].used | {"attention_bias"}, Qwen2.keys["safetensors"].ignored)}
+    )
+
+    def loaded_biases(self, fields: Settings) -> frozenset[str]:
+        named = (f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o"))
+        return frozenset(named) if fields.flag("attention_bias") else frozenset()
+
+    def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
+        return Decoder.refused_by_llama_cpp(self, config)
+
+
+FAMILY = Qwen3()
