@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from kernels.config import ModelConfig
+from kernels.models import family
 from kernels.weight import TensorType
-from store.layout import Shape, bias_sizes, required_tensors
+from store.layout import Shape
 from store.names import LM_HEAD, layer_of
 
 Tensor = tuple[str, TensorType, Shape]
@@ -68,14 +69,12 @@ def shortened(config: ModelConfig, layers: int) -> ModelConfig:
 
 def tensors(config: ModelConfig, mix: str) -> list[Tensor]:
     """Name, type and shape of every tensor in the order of the model; `mix` is a type or "Q4_K_M"."""
-    found: list[Tensor] = []
-    biased = [name for name in bias_sizes(config) if name != "o_proj"] if config.architecture == "qwen2" else []
-    for name, shape in required_tensors(config):
-        found.append((name, TensorType.F32 if len(shape) == 1 else _matrix_type(name, mix, config), shape))
-        module = name.split(".")[-2]
-        if module in biased:
-            found.append((name.replace("weight", "bias"), TensorType.F32, shape[:1]))
-    return found
+    of = family(config.architecture)
+    return [
+        (name, TensorType.F32 if len(shape) == 1 else _matrix_type(name, mix, config), shape)
+        for name, shape, optional in of.tensors(config)
+        if not optional or (of.biased and ".o_proj." not in name)
+    ]
 
 
 def _matrix_type(name: str, mix: str, config: ModelConfig) -> TensorType:

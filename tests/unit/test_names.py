@@ -5,20 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.models import ARCHITECTURES
-from store.layout import bias_sizes, required_tensors
+from kernels.models import ARCHITECTURES, family
 from store.names import canonical_name, gguf_name, is_gguf_name, layer_of
 from tests.memory_model import random_model
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if family(name).gguf])
 def test_names_agree_with_the_gguf_package(architecture):
     arch = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}[architecture]
     theirs = gguf.get_tensor_name_map(arch, 12)
     config = random_model(architecture, layers=11).config
-    names = [name for name, _ in required_tensors(config)]
-    names += [f"model.layers.10.self_attn.{module}.bias" for module in bias_sizes(config)]
-    for name in names:
+    for name, _, _ in family(architecture).tensors(config):
         raw = theirs.get_name(name, try_suffixes=(".weight", ".bias"))
         assert gguf_name(name) == raw
         assert canonical_name(raw) == name
