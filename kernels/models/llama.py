@@ -80,9 +80,9 @@ class Decoder(Family):
         if self.head_norms:
             yield from self._head_norms(config, layer, qkv)
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
-        for part, start, size, read in of_heads:
+        for part, start, size, source in of_heads:
             turned = Heads(c.head_dim, (("", size),))
-            yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (read,), (), turned)
+            yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (source,), (), turned)
         attention = Attention(
             *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
             *(c.q_size + c.kv_size, c.causal, c.window(layer)),

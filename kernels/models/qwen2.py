@@ -1,8 +1,9 @@
 """qwen2: a llama whose q, k and v always have biases, and whose later layers may have a sliding window."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import ClassVar
 
 from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.family import Keys, Settings
@@ -29,7 +30,9 @@ class Qwen2(Decoder):
         }
     )
     gguf = "qwen2"
-    after_head = MappingProxyType({"output.bias": "adds to the logits", "output.scale": "multiplies the logits with"})
+    after_head: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"output.bias": "adds to the logits", "output.scale": "multiplies the logits with"}
+    )
     keys = MappingProxyType(
         {
             "safetensors": Keys(
