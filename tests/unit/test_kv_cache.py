@@ -12,7 +12,7 @@ import pytest
 from kernels.forward import At, evaluate
 from kernels.paths import numeric_path
 from kernels.stages import Site
-from store.traces import open_any_trace
+from store.traces import open_trace
 from tests.artifacts import tiny_gguf
 from workbench.bisect.pair import bisect_pair, open_pair
 from workbench.pair.kv_cache import KvCache
@@ -26,7 +26,7 @@ ATTENTION = Site(0, "attention")
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
 def test_attention_behind_a_turned_cache_is_the_node_that_is_turned_back(tmp_path, kind):
     model = tiny_gguf(tmp_path / "m.gguf", **SIZES)
-    trace = open_any_trace(GOLDEN / f"llama-cpp-kv-{kind}.npz").bind(TOKENS, model.config)
+    trace = open_trace(GOLDEN / f"llama-cpp-kv-{kind}.npz").bind(TOKENS, model.config)
     assert trace.observed["type_k"] == trace.observed["type_v"] == kind
     assert trace.observed["turned_k"] == trace.observed["turned_v"] == 64
     reads = {name: trace.read(Site(0, name)).copy() for name in ("q_post_rope", "k_post_rope", "qkv_bias")}

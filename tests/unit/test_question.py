@@ -14,7 +14,7 @@ from kernels.paths import numeric_path
 from kernels.stages import Site, execution_order
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
-from store.traces import open_any_trace
+from store.traces import open_trace
 from tests.artifacts import tiny_gguf, tiny_safetensors, write_gguf
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
 from tests.memory_model import random_model
@@ -249,7 +249,7 @@ def test_logits_alone_are_the_end_of_the_whole_model(place, tmp_path):
 
 
 def test_settings_of_the_engine_are_understood(place, tmp_path):
-    clean = open_any_trace(place / "llama.npz")
+    clean = open_trace(place / "llama.npz")
     assert arithmetic_of(clean).attention == FLOAT32
     for changed in (
         {"flash_attention": "on"},
@@ -265,7 +265,7 @@ def test_settings_of_the_engine_are_understood(place, tmp_path):
     assert arithmetic_of(replace(clean, observed={}, settings={"flash": [1], "kv": {}})).attention.unit > 2.0**-8
     silent = replace(clean, observed={}, settings={})
     assert "whether flash attention was on is not there" in arithmetic_of(silent).notes[0]
-    right = open_any_trace(place / "right.npz")
+    right = open_trace(place / "right.npz")
     paths = {
         dtype: arithmetic_of(replace(right, settings={"dtype": dtype}))
         for dtype in ("float64", "float32", "float16", "bfloat16")

@@ -17,7 +17,7 @@ from store.artifact import Artifact
 from store.errors import StoreError
 from store.open import open_artifact
 from store.text import printable
-from store.traces import ForeignTrace, is_trace, open_any_trace
+from store.traces import Trace, is_trace, open_trace
 from store.traces.vocabulary import with_vocabulary
 from workbench.bisect.models.bisection import Side, bisect_artifacts
 from workbench.bisect.traces.announced import Progress
@@ -32,7 +32,7 @@ from workbench.pair.fingerprints import sha256_of
 from workbench.pair.sides import DEFAULT_PATH, Tokens, shared_tokens
 from workbench.tensors.one_sided import of_common_vocabulary, unused_tensors
 
-Source = Artifact | ForeignTrace
+Source = Artifact | Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def open_pair(
 
     Raises WorkbenchError for what cannot be opened, has no tokens, or asks for another path of a recorded trace.
     """
-    a, b = (open_any_trace(path) if is_trace(path) else open_artifact(path) for path in paths)
+    a, b = (open_trace(path) if is_trace(path) else open_artifact(path) for path in paths)
     for source, option, path in zip((a, b), ("--path-a", "--path-b"), asked, strict=True):
-        if isinstance(source, ForeignTrace) and path is not None:
+        if isinstance(source, Trace) and path is not None:
             raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace; leave out {option}")
     shared, notes = _tokens((a, b), tokens, prompt), tuple[str, ...]()
     if isinstance(a, Artifact) and isinstance(b, Artifact):
@@ -91,8 +91,8 @@ def _tokens(sources: tuple[Source, Source], tokens: tuple[int, ...] | None, prom
     models = [source for source in sources if isinstance(source, Artifact)]
     if tokens is None and prompt is None:
         for source in sources:
-            if isinstance(source, ForeignTrace) and source.tokens is not None:
-                return Tokens(source.tokens, None if source.run is None else source.run.prompt)
+            if isinstance(source, Trace) and source.tokens is not None:
+                return Tokens(source.tokens, None if source.record is None else source.record.prompt)
         if not models:
             return None
     return shared_tokens([*models], tokens, prompt)
@@ -109,7 +109,7 @@ def bisect_pair(pair: Pair, progress: Progress = lambda *_: None) -> Answer:
 def _bisected(pair: Pair, progress: Progress) -> Answer:
     if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
         return _two_models(pair, progress)
-    if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
+    if isinstance(pair.a, Trace) and isinstance(pair.b, Trace):
         bisection, compared = compare_traces(pair.a, pair.b, None if pair.tokens is None else pair.tokens.ids)
         return Answer(pair, (_recorded_path(pair.a), _recorded_path(pair.b)), bisection, compared)
     return _model_and_trace(pair, progress)
@@ -130,7 +130,7 @@ def model_sides(pair: Pair) -> tuple[Side, Side]:
     """Both sides of a pair of models as they run; WorkbenchError if one of them is a trace."""
     sides = []
     for source, asked in zip((pair.a, pair.b), pair.asked, strict=True):
-        if isinstance(source, ForeignTrace):
+        if isinstance(source, Trace):
             raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace and cannot be run; give a model")
         path = numeric_path(asked or DEFAULT_PATH[source.format])
         sides.append(Side(source, path))
@@ -148,10 +148,10 @@ def trace_check(pair: Pair) -> TraceCheck:
 
     Raises PopulationError or StoreError where the two cannot belong together.
     """
-    swapped = isinstance(pair.a, ForeignTrace)
+    swapped = isinstance(pair.a, Trace)
     model, trace = (pair.b, pair.a) if swapped else (pair.a, pair.b)
     assert isinstance(model, Artifact)
-    assert isinstance(trace, ForeignTrace)
+    assert isinstance(trace, Trace)
     asked, ids = pair.asked[1 if swapped else 0], token_ids(pair)
     arithmetic = arithmetic_of(trace, asked)
     check_tokens(ids, model.config)
@@ -215,7 +215,7 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
 def _other_file(check: TraceCheck) -> Iterator[str]:
     """Say so where a trace names another file than the model it is checked with."""
     trace = check.trace
-    recorded = trace.settings.get("model_sha256") if trace.run is None else trace.run.sha256
+    recorded = trace.settings.get("model_sha256") if trace.record is None else trace.record.sha256
     if isinstance(recorded, str) and recorded != sha256_of(check.model):
         yield (
             f"{check.side} was recorded from another file (sha256 {printable(recorded[:16], 40)}…) than the model "
@@ -227,5 +227,5 @@ def _uncomparable(error: WorkbenchError) -> Bisection:
     return Bisection("uncomparable", None, None, (), None, (), (str(error),))
 
 
-def _recorded_path(trace: ForeignTrace) -> str | None:
-    return None if trace.run is None else trace.run.numeric_path
+def _recorded_path(trace: Trace) -> str | None:
+    return None if trace.record is None else trace.record.numeric_path

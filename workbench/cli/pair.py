@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from store.text import printable
-from store.traces.hdf5 import open_trace
+from store.traces.hdf5 import open_store
 from store.traces.run import RunRecord
 from workbench.capture.job import CaptureJob, CellReady, Event, Progress, SideReady
 from workbench.cells.cell import Cell
@@ -139,7 +139,7 @@ def _run(job: CaptureJob, metric: Metric, scope: TokenScope) -> Comparison:
 
 def _aligned(cells: list[Cell], folder: Path) -> list[Cell]:
     """Return the cells, those of unlike populations replaced by their last-token cells."""
-    tensors = Tensors(open_trace(folder / "a.h5"), open_trace(folder / "b.h5"))
+    tensors = Tensors(open_store(folder / "a.h5"), open_store(folder / "b.h5"))
     aligned = {cell.site: cell for cell in tensors.align([c.site for c in cells if c.status == "uncomparable"])}
     return [aligned.get(cell.site, cell) for cell in cells]
 

@@ -12,7 +12,7 @@ from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
-    from store.traces import ForeignTrace
+    from store.traces import Trace
 
 # The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
 # those that can be repeated to the last bit on any number of threads.
@@ -125,7 +125,7 @@ def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _summary(trace: "ForeignTrace") -> dict[str, Any]:
+def _summary(trace: "Trace") -> dict[str, Any]:
     from kernels.stages import execution_order
 
     sites = execution_order(trace.layers)
@@ -142,7 +142,7 @@ def _summary(trace: "ForeignTrace") -> dict[str, Any]:
     }
 
 
-def _lines(trace: "ForeignTrace") -> list[str]:
+def _lines(trace: "Trace") -> list[str]:
     from store.text import printable
 
     summary = _summary(trace)

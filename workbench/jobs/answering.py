@@ -7,7 +7,7 @@ from pathlib import Path
 from kernels.machine.compiler import compile_all
 from kernels.stages import Site
 from store.text import printable
-from store.traces import ForeignTrace
+from store.traces import Trace
 from workbench.bisect.answer import answer_json, answer_text, detail_lines
 from workbench.bisect.models.detail import cell_detail
 from workbench.bisect.models.element_text import element_text
@@ -71,8 +71,8 @@ def bisect_session(session: Session, pair: Pair, progress: Progress) -> tuple[An
     del record["cells"]  # long, and the screen asks for the cells of the whole pair
     for side, source in (("a", pair.a), ("b", pair.b)):
         record[side]["path"] = name_of(source.path)
-        if isinstance(source, ForeignTrace) and source.run is not None:
-            record[side]["created"] = source.run.created
+        if isinstance(source, Trace) and source.record is not None:
+            record[side]["created"] = source.record.created
     session.log(BISECTED, **record, text=text)
     return found, text
 

@@ -1,45 +1,45 @@
 """Traces of other engines as sides: bound to model and tokens of the other side, each becomes a recorded run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
 from store.text import printable
-from store.traces import ForeignTrace, store_of_trace
-from store.traces.hdf5 import Trace
+from store.traces import Trace
 from store.traces.run import RunRecord
 from workbench.session.plain import plain
 
 _UNSAID = "not_carried"  # setting of every run of another engine: what its format does not say
 
-Source = Artifact | Trace | ForeignTrace
+Source = Artifact | Trace
 
 
 def recorded_sides(
     sources: Sequence[Source], asked: Sequence[str | None], tokens: tuple[int, ...], prompt: str | None
-) -> list[Artifact | Trace]:
-    """Return both sources, traces of other engines bound to the configuration of the other side and to the tokens.
+) -> list[Source]:
+    """Return both sources, traces without a record bound to the configuration of the other side and to the tokens.
 
     asked : numeric path of each side, if one was asked for; that of the model is taken for an engine that is not known.
     Raises WorkbenchError, in one sentence, for a trace that cannot be of that model or of those tokens, and for two
     traces of which neither tells the model.
     """
-    found: list[Artifact | Trace] = []
+    found: list[Source] = []
     for source, other, path in zip(sources, reversed(sources), reversed(asked), strict=True):
-        if not isinstance(source, ForeignTrace):
+        if isinstance(source, Artifact) or source.record is not None:
             found.append(source)
-        elif isinstance(other, ForeignTrace):
+        elif other.config is None:
             names = " and ".join(printable(trace.path.name) for trace in sources)
             raise WorkbenchError(
                 f"{names} are both traces of other engines, which carry no configuration of their model; compare each "
                 "with the model, or with a store that `workbench trace` made of it"
             )
         else:
-            own = other.run if isinstance(other, Trace) else None
-            config = other.config if isinstance(other, Artifact) else other.run.config
-            found.append(_recorded(source, config, tokens, prompt, path if own is None else own.numeric_path))
+            record = other.record if isinstance(other, Trace) else None
+            of_other = path if record is None else record.numeric_path
+            found.append(_recorded(source, other.config, tokens, prompt, of_other))
     return found
 
 
@@ -55,7 +55,7 @@ def same_model(run: RunRecord, other: RunRecord) -> bool:
 
 
 def _recorded(
-    trace: ForeignTrace, config: ModelConfig, tokens: tuple[int, ...], prompt: str | None, asked: str | None
+    trace: Trace, config: ModelConfig, tokens: tuple[int, ...], prompt: str | None, asked: str | None
 ) -> Trace:
     from workbench.pair.engines import arithmetic_of  # needs the compiler, which a pair of other sides does without
 
@@ -78,9 +78,9 @@ def _recorded(
         machine={},
         created=datetime.fromtimestamp(_modified(trace), UTC).isoformat(timespec="milliseconds"),
     )
-    return store_of_trace(bound, run)
+    return replace(bound, record=run)
 
 
-def _modified(trace: ForeignTrace) -> float:
+def _modified(trace: Trace) -> float:
     """Return when the youngest file of a trace was written, in seconds."""
     return max(file.path.stat().st_mtime for file in trace.files)

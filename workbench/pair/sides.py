@@ -9,9 +9,7 @@ from kernels.errors import WorkbenchError
 from store.artifact import Artifact
 from store.open import open_artifact
 from store.text import printable
-from store.traces import ForeignTrace, open_foreign
-from store.traces import is_trace as is_any_trace
-from store.traces.hdf5 import Trace, open_trace
+from store.traces import Trace, is_trace, open_trace
 from workbench.pair.recorded import Source, recorded_sides
 from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode
 from workbench.session.session import Side
@@ -19,7 +17,6 @@ from workbench.session.session import Side
 # What the engine that a format belongs to would compute.
 DEFAULT_PATH = {"safetensors": "f32", "gguf": "ggml", "apr": "apr"}
 _NEAR = 8  # token ids that are shown before and after the first one that differs
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,9 @@ class Tokens:
     prompt: str | None
 
 
-def is_trace(path: Path) -> bool:
-    """Tell by its content whether `path` is an HDF5 file, and so a recorded trace and not a model."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
-
-
 def open_side(path: Path) -> Source:
     """Open a model or a recorded trace, of ours or of another engine."""
-    if is_trace(path):
-        return open_trace(path)
-    return open_foreign(path) if is_any_trace(path) else open_artifact(path)
+    return open_trace(path) if is_trace(path) else open_artifact(path)
 
 
 def pair_sides(
@@ -85,18 +72,16 @@ def shared_tokens(sources: Sequence[Source], tokens: tuple[int, ...] | None, pro
     if not tokens:
         raise WorkbenchError("there is nothing to run; give --tokens 1,2,3 or --prompt TEXT")
     for source in sources:
-        if not isinstance(source, ForeignTrace):  # which knows no vocabulary
-            _check_vocabulary(source, tokens)
+        if source.config is not None:
+            _check_vocabulary(source.path, source.config, tokens)
     return Tokens(tokens, prompt)
 
 
 def recorded_tokens(sources: Iterable[Source]) -> Iterator[Tokens]:
     """Yield what each recorded trace says it ran; some formats of other engines do not tell."""
     for source in sources:
-        if isinstance(source, Trace):
-            yield Tokens(source.run.tokens, source.run.prompt)
-        elif isinstance(source, ForeignTrace) and source.tokens is not None:
-            yield Tokens(source.tokens, None)
+        if isinstance(source, Trace) and source.tokens is not None:
+            yield Tokens(source.tokens, None if source.record is None else source.record.prompt)
 
 
 def _prompt_tokens(artifacts: list[Artifact], prompt: str) -> tuple[int, ...]:
@@ -126,10 +111,9 @@ def _how_they_differ(artifacts: list[Artifact], found: list[list[int]]) -> str:
     )
 
 
-def _check_vocabulary(source: Artifact | Trace, tokens: tuple[int, ...]) -> None:
-    config: ModelConfig = source.run.config if isinstance(source, Trace) else source.config
+def _check_vocabulary(path: Path, config: ModelConfig, tokens: tuple[int, ...]) -> None:
     if max(tokens) >= config.vocab_size:
         raise WorkbenchError(
-            f"token {max(tokens)} is beyond the vocabulary of {printable(source.path.name)}, whose ids end at "
+            f"token {max(tokens)} is beyond the vocabulary of {printable(path.name)}, whose ids end at "
             f"{config.vocab_size - 1}; give other --tokens"
         )

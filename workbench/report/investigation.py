@@ -9,7 +9,7 @@ from kernels.stages import Site, execution_order
 from store.artifact import Artifact
 from store.open import open_artifact
 from store.text import printable
-from store.traces.hdf5 import Trace
+from store.traces import Trace
 from workbench.capture.lockstep import Recorded, models_of
 from workbench.cells.cell import Cell
 from workbench.cells.compare import compare_streams, require_same_tokens
@@ -59,9 +59,9 @@ class Investigation:
         """Return a sentence for every side that was not captured to the end."""
         sides = (("A", self.tensors.a), ("B", self.tensors.b))
         return [
-            f"{name} is unfinished: {trace.completed_layers} of {trace.run.config.num_hidden_layers} layers captured."
+            f"{name} is unfinished: {trace.completed_layers} of {trace.layers} layers captured."
             for name, trace in sides
-            if trace.completed_layers < trace.run.config.num_hidden_layers
+            if trace.completed_layers is not None and trace.completed_layers < trace.layers
         ]
 
 

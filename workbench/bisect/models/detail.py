@@ -11,7 +11,7 @@ from kernels.forward import At
 from kernels.paths import Array
 from kernels.stages import Site, execution_order
 from store.artifact import Artifact
-from store.traces import ForeignTrace
+from store.traces import Trace
 from workbench.bisect.models.bisection import Side, cells_of, decompose, steps, walk
 from workbench.bisect.models.breakdown import Breakdown, break_down, local_breakdown, times_median
 from workbench.bisect.models.floor import MATMUL_INPUT
@@ -49,7 +49,7 @@ def cell_detail(
     """
     if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
         return _of_models(pair, site, progress)
-    if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
+    if isinstance(pair.a, Trace) and isinstance(pair.b, Trace):
         raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
     check = trace_check(pair)
     found = break_down(site, _trace_error(check, site), check.model.config)

@@ -10,7 +10,7 @@ from kernels.forward import At, evaluate, inputs_of
 from kernels.paths import Array
 from kernels.stages import Site, execution_order
 from store.artifact import Artifact
-from store.traces import ForeignTrace
+from store.traces import Trace
 from workbench.bisect.traces.announced import Progress, announced_trace
 from workbench.bisect.traces.stages import Reader
 from workbench.pair.engines import Arithmetic
@@ -24,7 +24,7 @@ class TraceCheck:
     """
 
     model: Artifact
-    trace: ForeignTrace
+    trace: Trace
     arithmetic: Arithmetic
     model_path: str
     side: Literal["A", "B"]
