@@ -47,6 +47,7 @@ ATTRIBUTES: dict[str, str] = {
 }
 JSON_FIELDS = ("settings", "config", "versions", "machine")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_FLOAT32, _FLOAT64 = np.dtype("<f4"), np.dtype("<f8")
 _MAX_VALUE = 1 << 26  # bytes of a prompt or of token ids, which are read whole
 
 
@@ -122,6 +123,7 @@ class _Reader:
 
     def __init__(self, stored: ModelFile, file: "h5py.File") -> None:
         self.stored = stored
+        self.name = printable(str(stored.path))
         self.file = file
         # Mapped through the handle of this very file, as the name may already belong to a newer one; copy-on-write,
         # because kernels are compiled for writable arrays.
@@ -147,18 +149,19 @@ class _Reader:
         stages: dict[Site, StoredStage] = {}
         states: dict[int, StoredStage] = {}
         absent: set[Site] = set()
+        everywhere = tuple(range(len(run.tokens)))
         for layer, group, names in places:
             missing = str(self.attribute(group, "absent") or "").split()
             for name in names:
                 site = Site(layer, name)
                 dataset = self.dataset(group, name)
                 if dataset is not None:
-                    stages[site] = self.stage(dataset, "<f4", site, len(run.tokens))
+                    stages[site] = self.stage(dataset, _FLOAT32, site, everywhere)
                 elif name in missing:
                     absent.add(site)
             wide = None if layer is None else self.dataset(group, LAYER_STATE)
             if layer is not None and wide is not None:
-                states[layer] = self.stage(wide, "<f8", Site(layer, LAYER_OUTPUT), len(run.tokens))
+                states[layer] = self.stage(wide, _FLOAT64, Site(layer, LAYER_OUTPUT), everywhere)
         return Trace(
             path=self.stored.path,
             engine=ENGINE,
@@ -241,41 +244,42 @@ class _Reader:
             raise StoreError(f"{found.name} is not a dataset.")
         return found
 
-    def stage(self, dataset: "h5py.Dataset", dtype: str, site: Site, tokens: int) -> StoredStage:
+    def stage(
+        self, dataset: "h5py.Dataset", dtype: np.dtype[Any], site: Site, everywhere: tuple[int, ...]
+    ) -> StoredStage:
         mapped = self.tensor(dataset, dtype)
         rows, channels = mapped.values.shape
         return StoredStage(
             count=rows * channels,
-            dtype=mapped.values.dtype.name,
+            dtype=dtype.name,
             load=partial(mapped.read, site),
             channels=channels,
-            positions=self.positions(dataset, tokens),
+            positions=self.positions(dataset, everywhere),
             checksum=mapped.checksum,
         )
 
-    def positions(self, dataset: "h5py.Dataset", tokens: int) -> tuple[int, ...] | None:
+    def positions(self, dataset: "h5py.Dataset", everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
         rows, found = dataset.shape[0], self.attribute(dataset, "positions")
         if found is None:
-            return tuple(range(tokens)) if rows == tokens else None
+            return everywhere if rows == len(everywhere) else None
         positions = np.atleast_1d(found)
-        inside = positions.dtype.kind in "iu" and bool(((positions >= 0) & (positions < tokens)).all())
+        inside = positions.dtype.kind in "iu" and bool(((positions >= 0) & (positions < len(everywhere))).all())
         if positions.shape != (rows,) or not inside or len(set(positions.tolist())) != rows:
             raise StoreError(f"Attribute positions of {dataset.name} does not give each of its {rows} rows one token.")
         return tuple(positions.tolist())
 
-    def tensor(self, dataset: "h5py.Dataset", dtype: str) -> _Mapped:
+    def tensor(self, dataset: "h5py.Dataset", dtype: np.dtype[Any]) -> _Mapped:
         """Map a two-dimensional dataset; the same storage gives the same array."""
-        if dataset.dtype != np.dtype(dtype) or dataset.ndim != 2 or 0 in dataset.shape:
-            found = f"{dataset.dtype}, shape {dataset.shape}"
-            raise StoreError(f"{dataset.name} is {found}; a stage is {np.dtype(dtype)}, shape (tokens, channels).")
+        shape = dataset.shape
+        if dataset.dtype != dtype or len(shape) != 2 or 0 in shape:
+            found = f"{dataset.dtype}, shape {shape}"
+            raise StoreError(f"{dataset.name} is {found}; a stage is {dtype}, shape (tokens, channels).")
         offset, checksum = self.check_storage(dataset), self.attribute(dataset, "crc32")
         checksum = None if checksum is None else int(checksum)
-        key = (offset, dataset.shape, checksum)
+        key = (offset, shape, checksum)
         if key not in self.mapped:
-            count = dataset.shape[0] * dataset.shape[1]
-            values = np.frombuffer(self.bytes, dtype, count, offset).reshape(dataset.shape)
-            store = printable(str(self.stored.path))
-            self.mapped[key] = _Mapped(store, np.require(values, requirements="A"), checksum)
+            values = np.frombuffer(self.bytes, dtype, shape[0] * shape[1], offset).reshape(shape)
+            self.mapped[key] = _Mapped(self.name, np.require(values, requirements="A"), checksum)
         return self.mapped[key]
 
     def check_storage(self, dataset: "h5py.Dataset") -> int:
