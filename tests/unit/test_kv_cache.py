@@ -14,8 +14,9 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.traces import open_trace
 from tests.artifacts import tiny_gguf
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.pair.kv_cache import KvCache
+from workbench.pair.pair import open_pair
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENS = (5, 10, 7, 7, 31, 12)

@@ -21,9 +21,10 @@ from tests.memory_model import random_model
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.models.detail import cell_detail
 from workbench.bisect.models.views import views
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.pair.engines import arithmetic_of
 from workbench.pair.kv_cache import KvCache
+from workbench.pair.pair import open_pair
 from workbench.pair.precision import FLOAT32
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0

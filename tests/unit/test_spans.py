@@ -21,10 +21,11 @@ from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.models.substitution import Mixed
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.spans import reads
 from workbench.bisect.traces.stages import Reader, recorded_stages
+from workbench.pair.pair import open_pair
 from workbench.pair.precision import BFLOAT16, FLOAT16
 
 TOKENS = (3, 1, 30, 1, 5, 9)

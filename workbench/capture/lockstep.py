@@ -28,8 +28,9 @@ from store.whole_files import give_name, temporary_beside
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.pair.fingerprints import sha256_of
-from workbench.pair.recorded import Source, of_other_engine, recorded_sides, same_model
-from workbench.pair.sides import recorded_tokens
+from workbench.pair.pair import Pair, Source
+from workbench.pair.recorded import of_other_engine, recorded, same_model
+from workbench.pair.tokens import Tokens, recorded_tokens
 from workbench.session.files import append_log
 from workbench.session.session import Side
 
@@ -157,11 +158,12 @@ def _open_both(job: CaptureJob, emit: Emit) -> list[_Opened]:
     for done, (side, place) in enumerate(zip(given, stored, strict=True)):
         emit(Progress("open", done, len(SIDES), printable(side.path)))
         found.append(_open(side, place, emit))
-    tokens = job.tokens or next((recorded.ids for recorded in recorded_tokens(found)), ())
-    sources = recorded_sides(found, [side.numeric_path or None for side in given], tokens, job.prompt)
+    tokens = job.tokens or next((known.ids for known in recorded_tokens(found)), ())
+    asked = job.a.numeric_path or None, job.b.numeric_path or None
+    pair = recorded(Pair(found[0], found[1], Tokens(tokens, job.prompt), asked))
     return [
         _Opened(side, source if place is None or isinstance(source, Artifact) else _adopted(source, place), place)
-        for side, source, place in zip(given, sources, stored, strict=True)
+        for side, source, place in zip(given, (pair.a, pair.b), stored, strict=True)
     ]
 
 

@@ -82,7 +82,7 @@ def command(
     from store.open import open_artifact
     from store.outputs import require_writable
     from workbench.cli.progress import ProgressLine
-    from workbench.pair.sides import shared_tokens
+    from workbench.pair.tokens import shared_tokens
     from workbench.record.recording import record
 
     artifact = open_artifact(model)

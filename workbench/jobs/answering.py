@@ -21,11 +21,12 @@ from workbench.bisect.models.patch import (
     patch_tensors,
 )
 from workbench.bisect.models.views import once_run, views
-from workbench.bisect.pair import Answer, Pair, bisect_pair, model_sides, open_pair, token_ids
+from workbench.bisect.pair import Answer, bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
 from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import stage_tensors
 from workbench.jobs.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
+from workbench.pair.pair import Pair, open_pair
 from workbench.session.session import Session, relative_to
 
 Emit = Callable[[InquiryEvent], None]
@@ -109,7 +110,7 @@ def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, in
 def _experiments(pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Iterator[tuple[str, Experiment]]:
     """What a stage gives on, the tensors that it uses, and the arithmetic of the whole run."""
     a, b = model_sides(pair)
-    ids, known = token_ids(pair), Logits()
+    ids, known = pair.ids, Logits()
     yield "Output", patch_stage(a, b, site, ids, progress, known)
     names = frozenset(name for name in stage_tensors(site) if name in a.model or name in b.model)
     if names:

@@ -10,17 +10,16 @@ from kernels.errors import WorkbenchError
 from kernels.forward import At
 from kernels.paths import Array
 from kernels.stages import Site, execution_order
-from store.artifact import Artifact
-from store.traces import Trace
 from workbench.bisect.models.bisection import Side, cells_of, decompose, steps, walk
 from workbench.bisect.models.breakdown import Breakdown, break_down, local_breakdown, times_median
 from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.models.forecast import Forecast, forecast
-from workbench.bisect.pair import Pair, model_sides, token_ids, trace_check
+from workbench.bisect.pair import model_sides, trace_check
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.traces.trace_check import TraceCheck
 from workbench.bisect.weights.conversion import Customs
 from workbench.cells.decomposition import Decomposition
+from workbench.pair.pair import Pair
 from workbench.pair.precision import FLOAT32
 
 WORST = 20  # parts that are listed by name
@@ -47,9 +46,9 @@ def cell_detail(
 
     Raises WorkbenchError for a site that the pair does not have or that cannot be evaluated, and for two traces.
     """
-    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+    if pair.models is not None:
         return _of_models(pair, site, progress)
-    if isinstance(pair.a, Trace) and isinstance(pair.b, Trace):
+    if pair.traces is not None:
         raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
     check = trace_check(pair)
     found = break_down(site, _trace_error(check, site), check.model.config)
@@ -60,7 +59,7 @@ def cell_detail(
 
 def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
     a, b = model_sides(pair)
-    tokens, cells = token_ids(pair), len(cells_of(a.model, b.model))
+    tokens, cells = pair.ids, len(cells_of(a.model, b.model))
     for done, cell in enumerate(walk(a, b, tokens)):
         progress(done, cells, str(cell.site))
         if cell.site == site:
