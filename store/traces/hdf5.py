@@ -254,12 +254,12 @@ class _Reader:
             dtype=dtype.name,
             load=partial(mapped.read, site),
             channels=channels,
-            positions=self.positions(dataset, everywhere),
+            positions=self.positions(dataset, rows, everywhere),
             checksum=mapped.checksum,
         )
 
-    def positions(self, dataset: "h5py.Dataset", everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
-        rows, found = dataset.shape[0], self.attribute(dataset, "positions")
+    def positions(self, dataset: "h5py.Dataset", rows: int, everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
+        found = self.attribute(dataset, "positions")
         if found is None:
             return everywhere if rows == len(everywhere) else None
         positions = np.atleast_1d(found)
