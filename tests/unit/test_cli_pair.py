@@ -143,7 +143,8 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(folder, tmp_path, ca
     assert "--prompt" in refused(["compare", MODEL, MODEL, "--tokens", "1", "--prompt", "x"], capsys)
     assert "vocabulary" in refused(["compare", MODEL, MODEL, "--tokens", "2048"], capsys)
     assert "different tokens" in refused(["compare", folder / "a.h5", MODEL, "--tokens", "1,2"], capsys)
-    assert "recorded trace" in refused(["compare", folder / "a.h5", MODEL, "--path-a", "f32"], capsys)
+    error = refused(["compare", folder / "a.h5", MODEL, "--path-a", "f32"], capsys)
+    assert "a.h5 is a recorded trace, computed on path ggml; leave out --path-a" in error
     tiny_gguf(tmp_path / "other.gguf")
     record, err = called(["compare", MODEL, tmp_path / "other.gguf", "--tokens", "1,2"], capsys, 2)
     jsonschema.validate(record, SCHEMA)

@@ -217,6 +217,8 @@ def test_an_aprt_folder_gets_its_rows_from_the_tokens_and_the_model(tmp_path):
     assert trace.settings == {}
     assert "attn_scores" in trace.notes[0]
     assert any("Shapes are not there" in text for text in trace.not_carried)
+    with pytest.raises(StoreError, match="carries no record of its run"):
+        trace.run.to_json()
     with pytest.raises(StoreError, match="does not say how long a row of layer 0 ffn_gate is"):
         trace.read(Site(0, "ffn_gate"))
     last = {Site(None, "lm_head"): (4,)}

@@ -186,12 +186,12 @@ def _adopted(trace: Trace, stored: Path) -> Trace:
         copy = open_store(stored)
     except StoreError:
         copy = None
-    foreign = of_other_engine(trace.run)
+    other_engine = of_other_engine(trace.run)
     same = copy is not None and copy.run == trace.run
-    alike = same and (foreign or stored.stat().st_size == trace.path.stat().st_size)
+    alike = same and (other_engine or stored.stat().st_size == trace.path.stat().st_size)
     if copy is not None and alike and copy.intact():
         return copy
-    if foreign:
+    if other_engine:
         write_trace(trace, stored)
         return open_store(stored)
     try:
