@@ -13,7 +13,7 @@ from benchmarks.rows import threads
 from kernels.machine.compiler import compile_all
 from workbench.capture.job import CaptureJob
 from workbench.capture.lockstep import capture
-from workbench.pair.sides import pair_sides
+from workbench.pair.pair import open_pair
 from workbench.session.session import Side
 
 # Area by the start of a file's name and of a function's; the first that fits.
@@ -47,11 +47,12 @@ def main() -> None:
     arguments.add_argument("b", type=Path)
     arguments.add_argument("--tokens", type=int, default=7)
     given = arguments.parse_args()
-    a, b, tokens = pair_sides((given.a, given.b), (None, None), some_tokens(given.tokens), None)
+    pair = open_pair((given.a, given.b), (None, None), some_tokens(given.tokens), None)
+    a, b = pair.sides
     with threads(1):
         compile_all()
-        _profiled(a, b, tokens.ids)  # once for page cache and hashes
-        areas, seconds = _profiled(a, b, tokens.ids)
+        _profiled(a, b, pair.ids)  # once for page cache and hashes
+        areas, seconds = _profiled(a, b, pair.ids)
     total = sum(areas.values())
     for area, spent in sorted(areas.items(), key=lambda known: -known[1]):
         print(f"{area:<32} {spent:8.2f} s {spent / total:6.1%}")  # noqa: T201

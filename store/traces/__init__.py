@@ -1,4 +1,4 @@
-"""Traces of other engines: one importer for each format, and one function that decides by content which it is."""
+"""Recorded traces: one reader for each format, and one function that decides by content which it is."""
 
 from pathlib import Path
 
@@ -8,20 +8,19 @@ from store.text import printable
 from store.traces.aprt import MAGIC as APRT_MAGIC
 from store.traces.aprt import is_aprt_folder, open_aprt
 from store.traces.arrays import as_store_error
-from store.traces.hdf5 import open_trace
+from store.traces.hdf5 import is_hdf5, open_store
 from store.traces.llama_cpp import is_llama_dump, trace_of_nodes
 from store.traces.logits import is_logits_file, open_logits
 from store.traces.npz_arrays import MAGIC as ZIP_MAGIC
 from store.traces.npz_arrays import read_npz, read_text
-from store.traces.own import store_of_trace, trace_of_store
 from store.traces.safetensors_arrays import read_header, read_safetensors
 from store.traces.stage_dump import KEY, trace_of_arrays
-from store.traces.trace import ForeignStage, ForeignTrace
+from store.traces.trace import StoredStage, Trace
 
-__all__ = ["ForeignStage", "ForeignTrace", "is_trace", "open_any_trace", "open_foreign", "store_of_trace"]
+__all__ = ["StoredStage", "Trace", "is_trace", "open_trace"]
 
 _LONGEST_NAME = 1 << 10
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_LONGEST_MAGIC = 4  # bytes
 _FORMATS = (
     "APRT folders, llama.cpp dumps (.npz), llama-debug logits (NAME.bin beside NAME-tokens.bin), stage dumps (.npz, "
     ".safetensors) and stores (.h5)"
@@ -32,26 +31,20 @@ def is_trace(path: Path | str) -> bool:
     """Tell by its content whether a path is a recorded trace of any kind, and so not a model."""
     path = Path(path)
     try:
-        return (path.is_file() and _magic(path) == _HDF5_MAGIC) or _kind(path) is not None
+        return is_hdf5(path) or _kind(path) is not None
     except StoreError:
         return False
 
 
-def open_any_trace(path: Path | str) -> ForeignTrace:
-    """Open a trace of ours or of another engine; StoreError, in one sentence, for anything else."""
-    path = Path(path)
-    if path.is_file() and _magic(path) == _HDF5_MAGIC:
-        return trace_of_store(open_trace(path))
-    return open_foreign(path)
-
-
-def open_foreign(path: Path | str) -> ForeignTrace:
-    """Open a trace that another engine wrote; its content decides the format.
+def open_trace(path: Path | str, partial: bool = False) -> Trace:
+    """Open a trace of ours or of another engine; its content decides the format.
 
     Nothing but headers is read; the tensors follow when they are asked for. StoreError, in one sentence, for what is
-    no trace, is malformed, or contradicts itself.
+    no trace, is malformed, or contradicts itself. partial : whether an unfinished store is opened too.
     """
     path = Path(path)
+    if is_hdf5(path):
+        return open_store(path, partial)
     kind = _kind(path)
     with as_store_error():
         if kind == "aprt":
@@ -84,7 +77,7 @@ def _kind(path: Path) -> str | None:
 
 def _magic(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(len(_HDF5_MAGIC))
+        return file.read(_LONGEST_MAGIC)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -104,7 +97,7 @@ def _has_stage_keys(file: ModelFile) -> bool:
         return False
 
 
-def _open_npz(file: ModelFile) -> ForeignTrace:
+def _open_npz(file: ModelFile) -> Trace:
     arrays = read_npz(file)
     meta = read_text(arrays, "__meta__", file)
     if is_llama_dump(arrays):

@@ -17,7 +17,7 @@ from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
-from store.traces.trace import MAX_LAYERS, ForeignStage, ForeignTrace
+from store.traces.trace import MAX_LAYERS, StoredStage, Trace
 
 MAGIC = b"APRT"
 _HEADER = 12
@@ -36,7 +36,7 @@ def is_aprt_folder(folder: Path) -> bool:
     return any(_begins(path) for path, _ in _stage_files(folder))
 
 
-def open_aprt(path: Path) -> ForeignTrace:
+def open_aprt(path: Path) -> Trace:
     """Open a folder, or a single stage file; StoreError names the file that is malformed."""
     found: dict[Site, ModelFile] = {}
     unknown: set[str] = set()
@@ -53,12 +53,12 @@ def open_aprt(path: Path) -> ForeignTrace:
             found[site] = file
     if not found:
         raise StoreError(f"{printable(str(path))} holds no stage of the map; dump with --save-tensor all.")
-    return ForeignTrace(
+    return Trace(
         path=path,
         engine="apr",
         tokens=None,
         settings={},
-        parts={site: _stage(site, file) for site, file in found.items()},
+        stages={site: _stage(site, file) for site, file in found.items()},
         files=tuple(sorted(found.values(), key=lambda file: file.path)),
         not_carried=_UNSAID,
         notes=_notes(unknown),
@@ -133,6 +133,6 @@ def _values(file: ModelFile) -> NDArray[np.float32]:
     return np.frombuffer(file.map(0, file.size, "the values"), "<f4", offset=_HEADER)
 
 
-def _stage(site: Site, file: ModelFile) -> ForeignStage:
+def _stage(site: Site, file: ModelFile) -> StoredStage:
     count = (file.size - _HEADER) // 4
-    return ForeignStage(count, "float32", partial(_values, file), last_token=site.stage == "lm_head")
+    return StoredStage(count, "float32", partial(_values, file), last_token=site.stage == "lm_head")

@@ -29,11 +29,11 @@ class StoredArray:
 
 
 def widened(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Return stored floats as native float64 where they are that, else as float32; neither step rounds."""
+    """Return stored floats as native float64 where they are that, else as float32, writable; neither step rounds."""
     if dtype == "bfloat16":
         return (values.view("<u2").astype(np.uint32) << 16).view(np.float32)
     native = np.float64 if dtype == "float64" else np.float32
-    return np.require(values, dtype=native, requirements=["A", "C"])
+    return np.require(values, dtype=native, requirements=["A", "C", "W"])
 
 
 def parse_json(text: str, what: str) -> Any:  # noqa: ANN401

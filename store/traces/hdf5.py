@@ -1,4 +1,4 @@
-"""Reading a trace: the stage tensors of one run in an HDF5 store (schema 1).
+"""Our own stores: the stage tensors of one run in an HDF5 file (schema 1), read through a memory map.
 
 `/embedding`, `/final_norm`, `/lm_head` and `/layers/000/<stage>` are float32, (tokens, channels), contiguous and
 uncompressed, so that a tensor is a window of the file. Root attributes carry the provenance; what is too long for an
@@ -8,25 +8,28 @@ attribute lies in a dataset of the same name.
 import json
 import math
 import mmap
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from kernels.models import execution_order, family
+from kernels.models import family
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from store.errors import StoreError
+from store.files.model_file import ModelFile
 from store.text import printable
 from store.traces.run import RunRecord
+from store.traces.trace import StoredStage, Trace
 
 if TYPE_CHECKING:
     import h5py
 
 SCHEMA = 1
+ENGINE = "workbench"
 LAYER_OUTPUT = SPINE[-1]
 LAYER_STATE = "layer_output_f64"  # what the next layer continues from, where float32 would lose bits of it
 ATTRIBUTES: dict[str, str] = {
@@ -45,98 +48,35 @@ ATTRIBUTES: dict[str, str] = {
 }
 JSON_FIELDS = ("settings", "config", "versions", "machine")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_FLOAT32, _FLOAT64 = np.dtype("<f4"), np.dtype("<f8")
 _MAX_VALUE = 1 << 26  # bytes of a prompt or of token ids, which are read whole
-
-Status = Literal["ok", "absent", "unmeasured"]
 
 
 class BusyStoreError(StoreError):
     """A store that another process is writing at this moment."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredStage:
-    """One tensor of a trace.
+@dataclass(slots=True, eq=False)
+class _Mapped:
+    """A tensor of a store, (rows, channels), mapped copy-on-write and checked when it is first read.
 
-    values : (tokens, channels), mapped from the file copy-on-write.
-    positions : token position of every row; None where rows are fewer than tokens and nothing says which they are.
-    checksum : CRC-32 of the values when they were written, or None.
+    store : the file, as messages name it. checksum : CRC-32 of the values when they were written, or None.
     """
 
+    store: str
     values: NDArray[Any]
-    positions: tuple[int, ...] | None
     checksum: int | None
+    checked: bool = False
 
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """The stage tensors of a run; all of them are mapped, none is read before it is used.
-
-    completed_layers : layers that are whole; fewer than the model has only in an unfinished store.
-    stages : float32 tensors. states : layer_output in float64, per layer, of runs that compute in float64.
-    absent : stages that the model does not have.
-    """
-
-    path: Path
-    run: RunRecord
-    completed_layers: int
-    stages: Mapping[Site, StoredStage]
-    states: Mapping[int, StoredStage]
-    absent: frozenset[Site]
-    _verified: set[int] = field(default_factory=set, init=False, repr=False)  # ids of arrays
-
-    def sites(self) -> list[Site]:
-        """Return where this trace holds a tensor, in execution order."""
-        return [site for site in execution_order(self.run.config) if site in self.stages]
-
-    def status(self, site: Site) -> Status:
-        """Return "ok", "absent" (the model has no such stage) or "unmeasured" (it was not captured)."""
-        if site in self.stages:
-            return "ok"
-        beyond = site.layer is not None and site.layer >= self.run.config.num_hidden_layers
-        return "absent" if beyond or site in self.absent else "unmeasured"
-
-    def read(self, site: Site) -> NDArray[np.float32]:
-        """Return the values, float32 (tokens, channels), mapped; stages that share storage share the array.
-
-        StoreError if they are not those that were written: at its first reading, a tensor must have its checksum.
-        """
-        return self._values(self._stage(site), site)
-
-    def positions(self, site: Site) -> tuple[int, ...] | None:
-        """Return the token position of every row, or None where it is unknown."""
-        return self._stage(site).positions
-
-    def state(self, layer: int) -> NDArray[np.floating[Any]]:
-        """Return what layer + 1 continues from: layer_output in the precision of the run."""
-        site = Site(layer, LAYER_OUTPUT)
-        return self._values(self.states[layer], site) if layer in self.states else self.read(site)
-
-    def intact(self) -> bool:
-        """Read everything, and tell whether all of it is what was written."""
-        try:
-            for site in self.sites():
-                self.read(site)
-        except StoreError:
-            return False
-        return True
-
-    def _values(self, stage: StoredStage, site: Site) -> NDArray[Any]:
-        values = stage.values
-        if stage.checksum is not None and id(values) not in self._verified:
-            if crc32(values.data) != stage.checksum:
-                raise StoreError(
-                    f"{printable(str(self.path))} is damaged: the values of {site} are not those that were written; "
-                    "put a whole copy in its place, or remove it and trace the model again."
-                )
-            self._verified.add(id(values))
-        return values
-
-    def _stage(self, site: Site) -> StoredStage:
-        if site not in self.stages:
-            name = printable(str(self.path))
-            raise StoreError(f"{name} holds no tensor of {site} ({self.status(site)}); trace the model again.")
-        return self.stages[site]
+    def read(self, site: Site) -> NDArray[Any]:
+        """Return the values, always the same array; StoreError if they are not those that were written."""
+        if not self.checked and self.checksum is not None and crc32(self.values.data) != self.checksum:
+            raise StoreError(
+                f"{self.store} is damaged: the values of {site} are not those that were written; "
+                "put a whole copy in its place, or remove it and trace the model again."
+            )
+        self.checked = True
+        return self.values
 
 
 def partial_path(path: Path) -> Path:
@@ -152,7 +92,7 @@ def is_hdf5(path: Path) -> bool:
         return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
 
 
-def open_trace(path: Path | str, partial: bool = False) -> Trace:
+def open_store(path: Path | str, partial: bool = False) -> Trace:
     """Open a complete store, or with `partial` the whole layers of an unfinished one.
 
     StoreError, in one sentence, for anything that is not such a store; BusyStoreError while it is being written.
@@ -167,8 +107,9 @@ def open_trace(path: Path | str, partial: bool = False) -> Trace:
         )
         raise StoreError(f"There is no store {name}{unfinished}.")
     try:
+        stored = ModelFile.at(path)
         with h5py.File(path, "r", locking="best-effort") as file:
-            return _Reader(path, file).trace(partial)
+            return _Reader(stored, file).trace(partial)
     except BlockingIOError as error:
         raise BusyStoreError(f"{name} is being written by another process; wait for it, or end it.") from error
     except StoreError as error:
@@ -181,13 +122,14 @@ def open_trace(path: Path | str, partial: bool = False) -> Trace:
 class _Reader:
     """Checks an open HDF5 file and maps its tensors; StoreErrors do not name the file."""
 
-    def __init__(self, path: Path, file: "h5py.File") -> None:
-        self.path = path
+    def __init__(self, stored: ModelFile, file: "h5py.File") -> None:
+        self.stored = stored
+        self.name = printable(str(stored.path))
         self.file = file
         # Mapped through the handle of this very file, as the name may already belong to a newer one; copy-on-write,
         # because kernels are compiled for writable arrays.
         self.bytes = mmap.mmap(file.id.get_vfd_handle(), 0, access=mmap.ACCESS_COPY)
-        self.arrays: dict[tuple[int, tuple[int, ...]], NDArray[Any]] = {}
+        self.mapped: dict[tuple[int, tuple[int, ...], int | None], _Mapped] = {}
 
     def trace(self, partial: bool) -> Trace:
         """Return the recorded run; StoreError for another schema, or an unfinished run unless `partial`."""
@@ -206,18 +148,34 @@ class _Reader:
         if groups:
             places.append((None, self.file, FIRST_STAGES + LAST_STAGES if complete else FIRST_STAGES))
         stages: dict[Site, StoredStage] = {}
+        states: dict[int, StoredStage] = {}
         absent: set[Site] = set()
+        everywhere = tuple(range(len(run.tokens)))
         for layer, group, names in places:
             missing = str(self.attribute(group, "absent") or "").split()
             for name in names:
+                site = Site(layer, name)
                 dataset = self.dataset(group, name)
                 if dataset is not None:
-                    stages[Site(layer, name)] = self.stage(dataset, "<f4", len(run.tokens))
+                    stages[site] = self.stage(dataset, _FLOAT32, site, everywhere)
                 elif name in missing:
-                    absent.add(Site(layer, name))
-        wide = ((layer, self.dataset(group, LAYER_STATE)) for layer, group in enumerate(groups))
-        states = {layer: self.stage(dataset, "<f8", len(run.tokens)) for layer, dataset in wide if dataset is not None}
-        return Trace(self.path, run, len(groups), stages, states, frozenset(absent))
+                    absent.add(site)
+            wide = None if layer is None else self.dataset(group, LAYER_STATE)
+            if layer is not None and wide is not None:
+                states[layer] = self.stage(wide, _FLOAT64, Site(layer, LAYER_OUTPUT), everywhere)
+        return Trace(
+            path=self.stored.path,
+            engine=ENGINE,
+            tokens=run.tokens,
+            settings={f.name: getattr(run, f.name) for f in fields(run) if f.name not in ("tokens", "config")},
+            stages=stages,
+            files=(self.stored,),
+            absent=frozenset(absent),
+            config=run.config,
+            record=run,
+            completed_layers=len(groups),
+            states=states,
+        )
 
     def run(self) -> RunRecord:
         record: dict[str, Any] = {}
@@ -287,33 +245,43 @@ class _Reader:
             raise StoreError(f"{found.name} is not a dataset.")
         return found
 
-    def stage(self, dataset: "h5py.Dataset", dtype: str, tokens: int) -> StoredStage:
-        values = self.array(dataset, dtype)
-        checksum = self.attribute(dataset, "crc32")
-        return StoredStage(values, self.positions(dataset, tokens), None if checksum is None else int(checksum))
+    def stage(
+        self, dataset: "h5py.Dataset", dtype: np.dtype[Any], site: Site, everywhere: tuple[int, ...]
+    ) -> StoredStage:
+        mapped = self.tensor(dataset, dtype)
+        rows, channels = mapped.values.shape
+        return StoredStage(
+            count=rows * channels,
+            dtype=dtype.name,
+            load=partial(mapped.read, site),
+            channels=channels,
+            positions=self.positions(dataset, rows, everywhere),
+            checksum=mapped.checksum,
+        )
 
-    def positions(self, dataset: "h5py.Dataset", tokens: int) -> tuple[int, ...] | None:
-        rows, found = dataset.shape[0], self.attribute(dataset, "positions")
+    def positions(self, dataset: "h5py.Dataset", rows: int, everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
+        found = self.attribute(dataset, "positions")
         if found is None:
-            return tuple(range(tokens)) if rows == tokens else None
+            return everywhere if rows == len(everywhere) else None
         positions = np.atleast_1d(found)
-        inside = positions.dtype.kind in "iu" and bool(((positions >= 0) & (positions < tokens)).all())
+        inside = positions.dtype.kind in "iu" and bool(((positions >= 0) & (positions < len(everywhere))).all())
         if positions.shape != (rows,) or not inside or len(set(positions.tolist())) != rows:
             raise StoreError(f"Attribute positions of {dataset.name} does not give each of its {rows} rows one token.")
         return tuple(positions.tolist())
 
-    def array(self, dataset: "h5py.Dataset", dtype: str) -> NDArray[Any]:
+    def tensor(self, dataset: "h5py.Dataset", dtype: np.dtype[Any]) -> _Mapped:
         """Map a two-dimensional dataset; the same storage gives the same array."""
-        if dataset.dtype != np.dtype(dtype) or dataset.ndim != 2 or 0 in dataset.shape:
-            found = f"{dataset.dtype}, shape {dataset.shape}"
-            raise StoreError(f"{dataset.name} is {found}; a stage is {np.dtype(dtype)}, shape (tokens, channels).")
-        offset = self.check_storage(dataset)
-        key = (offset, dataset.shape)
-        if key not in self.arrays:
-            count = dataset.shape[0] * dataset.shape[1]
-            values = np.frombuffer(self.bytes, dtype, count, offset).reshape(dataset.shape)
-            self.arrays[key] = np.require(values, requirements="A")
-        return self.arrays[key]
+        shape = dataset.shape
+        if dataset.dtype != dtype or len(shape) != 2 or 0 in shape:
+            found = f"{dataset.dtype}, shape {shape}"
+            raise StoreError(f"{dataset.name} is {found}; a stage is {dtype}, shape (tokens, channels).")
+        offset, checksum = self.check_storage(dataset), self.attribute(dataset, "crc32")
+        checksum = None if checksum is None else int(checksum)
+        key = (offset, shape, checksum)
+        if key not in self.mapped:
+            values = np.frombuffer(self.bytes, dtype, shape[0] * shape[1], offset).reshape(shape)
+            self.mapped[key] = _Mapped(self.name, np.require(values, requirements="A"), checksum)
+        return self.mapped[key]
 
     def check_storage(self, dataset: "h5py.Dataset") -> int:
         """Return the file offset of a contiguous dataset that lies within the file."""

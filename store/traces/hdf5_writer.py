@@ -25,12 +25,12 @@ from store.traces.hdf5 import (
     LAYER_STATE,
     SCHEMA,
     BusyStoreError,
-    Trace,
     is_hdf5,
-    open_trace,
+    open_store,
     partial_path,
 )
 from store.traces.run import RunRecord
+from store.traces.trace import StoredStage, Trace
 from store.whole_files import lock, remove_leftovers, rename, status_of, sync_directory, temporary_name
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class TraceWriter:
 
     def resume_state(self) -> NDArray[np.floating[Any]] | None:
         """Return what layer `completed_layers` continues from, (tokens, hidden_size), or None at the beginning."""
-        return self._resumed.state(self.completed_layers - 1) if self._resumed is not None else None
+        return _state(self._resumed, self.completed_layers - 1) if self._resumed is not None else None
 
     def write(
         self, site: Site, values: NDArray[np.floating[Any]], positions: tuple[int, ...] | None = None
@@ -186,7 +186,7 @@ class TraceWriter:
         """Return the unfinished store of this very run, if there is one."""
         self._require_ours()
         try:
-            unfinished = open_trace(self.partial, partial=True)
+            unfinished = open_store(self.partial, partial=True)
         except BusyStoreError:
             raise
         except StoreError:
@@ -202,15 +202,15 @@ class TraceWriter:
 
     def _copy(self, unfinished: Trace) -> None:
         """Write the whole layers of an earlier attempt again, up to the first one that lost its checksum."""
-        for layer in range(unfinished.completed_layers):
+        for layer in range(unfinished.completed_layers or 0):
             sites = _sites(unfinished, layer)
-            parts = [unfinished.stages[site] for site in sites] + [unfinished.states.get(layer)]
-            if not all(part is None or part.checksum == crc32(part.values.data) for part in parts):
+            states = [unfinished.states[layer]] if layer in unfinished.states else []
+            if not all(map(_is_as_written, [*(unfinished.stages[site] for site in sites), *states])):
                 return
             output = unfinished.read(Site(layer, LAYER_OUTPUT))
             for site in sites:
                 values = unfinished.read(site)
-                self.write(site, unfinished.state(layer) if values is output else values)
+                self.write(site, _state(unfinished, layer) if values is output else values)
             self.finish_layer(layer)
             self._resumed = unfinished
 
@@ -300,15 +300,18 @@ class TraceWriter:
 
 
 def write_trace(trace: Trace, path: Path) -> None:
-    """Write a complete trace to a store of its own; StoreError in one sentence when it cannot be written."""
+    """Write a trace that has the record of its run to a store of its own; StoreError in one sentence if it cannot be.
+
+    Only what the trace itself tells to be absent is absent; every other stage that it does not hold is unmeasured.
+    """
     tokens = tuple(range(len(trace.run.tokens)))
     with TraceWriter(path, trace.run, trace.absent) as writer:
 
         def write(sites: Iterable[Site]) -> None:
             for site in sites:
                 if trace.status(site) == "ok":
-                    stage = trace.stages[site]
-                    writer.write(site, stage.values, None if stage.positions == tokens else stage.positions)
+                    positions = trace.positions(site)
+                    writer.write(site, trace.read(site), None if positions == tokens else positions)
 
         write(Site(None, stage) for stage in FIRST_STAGES)
         for layer in range(trace.run.config.num_hidden_layers):
@@ -343,6 +346,20 @@ def _sites(trace: Trace, layer: int) -> list[Site]:
     sites = [Site(None, stage) for stage in FIRST_STAGES] if layer == 0 else []
     sites += [Site(layer, stage) for stage in family(trace.run.config.architecture).stages]
     return [site for site in sites if site in trace.stages]
+
+
+def _state(trace: Trace, layer: int) -> NDArray[np.floating[Any]]:
+    """Return what layer + 1 continues from: layer_output in the precision of the run."""
+    return trace.states[layer].values() if layer in trace.states else trace.read(Site(layer, LAYER_OUTPUT))
+
+
+def _is_as_written(stage: StoredStage) -> bool:
+    """Tell whether a stage has its checksum."""
+    try:
+        stage.values()
+    except StoreError:
+        return False
+    return stage.checksum is not None
 
 
 def _inode(handle: int) -> tuple[int, int]:

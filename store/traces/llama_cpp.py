@@ -19,7 +19,7 @@ from store.traces.arrays import FLOATS, StoredArray, parse_json, widened
 from store.traces.channels import rope_pairs
 from store.traces.llama_graph import NODE, Graph, Node, read_nodes
 from store.traces.stage_dump import read_meta, take_tokens, unsaid
-from store.traces.trace import GGML_ORDER, LLAMA_CPP, UNKNOWN_ORDER, ForeignTrace
+from store.traces.trace import GGML_ORDER, LLAMA_CPP, UNKNOWN_ORDER, Trace
 
 _FLOAT_CACHES = {"f32", "f16", "bf16", "None"}
 _FUSED_SILU = "llama.cpp fuses it into ffn_swigl and never stores it"
@@ -40,7 +40,7 @@ def is_llama_dump(arrays: Mapping[str, StoredArray]) -> bool:
 
 def trace_of_nodes(
     file: ModelFile, arrays: Mapping[str, StoredArray], meta_text: str | None, index_text: str | None
-) -> ForeignTrace:
+) -> Trace:
     """Make a trace of the nodes of a dump; StoreError, one sentence, for one that contradicts itself."""
     meta = read_meta(file, meta_text)
     tokens = take_tokens(file, meta)
@@ -48,24 +48,24 @@ def trace_of_nodes(
     try:
         nodes = read_nodes(arrays, index)
         graph = Graph(nodes, arrays.get("logits"), None if tokens is None else len(tokens))
-        parts = graph.stages()
+        stages = graph.stages()
         observed = dict(_observed(graph))
     except StoreError as error:
         raise StoreError(f"{file.shown} is no dump of one forward: {error}; record it again.") from None
-    if not parts:
+    if not stages:
         raise StoreError(f"{file.shown} holds no node of a known stage; record it without a filter of names.")
-    layers = {site.layer for site in parts if site.layer is not None}
-    return ForeignTrace(
+    layers = {site.layer for site in stages if site.layer is not None}
+    return Trace(
         path=file.path,
         engine=LLAMA_CPP,
         tokens=tokens,
         settings=meta,
-        parts=parts,
+        stages=stages,
         files=(file,),
         observed=observed,
         not_carried=unsaid(tokens, meta, _UNSAID),
         notes=tuple(_notes(meta, observed)),
-        remarks={Site(n, "ffn_silu"): _FUSED_SILU for n in layers if Site(n, "ffn_silu") not in parts},
+        remarks={Site(n, "ffn_silu"): _FUSED_SILU for n in layers if Site(n, "ffn_silu") not in stages},
         absent=frozenset(Site(n, "qkv_bias") for n in layers if graph.is_unbiased(n)),
     )
 

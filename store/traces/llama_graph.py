@@ -15,7 +15,7 @@ from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
 from store.traces.arrays import FLOATS, StoredArray
-from store.traces.trace import MAX_LAYERS, ForeignStage
+from store.traces.trace import MAX_LAYERS, StoredStage
 
 NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
@@ -107,9 +107,9 @@ class Graph:
         self.tokens = tokens or embedded or None
         self.outputs = self._outputs()
 
-    def stages(self) -> dict[Site, ForeignStage]:
+    def stages(self) -> dict[Site, StoredStage]:
         """Return every stage whose nodes are there; batches are joined in order, and q, k and v side by side."""
-        found: dict[Site, ForeignStage] = {}
+        found: dict[Site, StoredStage] = {}
         layers = {layer for layer, _ in self.slots if layer is not None}
         places = ((None, FIRST_STAGES + LAST_STAGES), *((layer, layer_stages()) for layer in sorted(layers)))
         for layer, stages in places:
@@ -134,7 +134,7 @@ class Graph:
         """Return how many tokens each batch of the prompt had."""
         return tuple(node.shape[0] for node in self.slots.get((None, "embedding"), ()))
 
-    def _stage(self, layer: int | None, stage: str) -> ForeignStage | None:
+    def _stage(self, layer: int | None, stage: str) -> StoredStage | None:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
@@ -155,7 +155,7 @@ class Graph:
             return self._side_by_side([slots.get((layer, bias), slots.get((layer, plain))) for bias, plain in pairs])
         return None
 
-    def _stacked(self, nodes: Sequence[Node]) -> ForeignStage:
+    def _stacked(self, nodes: Sequence[Node]) -> StoredStage:
         """Join the rows of the batches."""
         rows, channels = sum(node.shape[0] for node in nodes), nodes[0].shape[1]
         dtypes = {node.array.dtype for node in nodes if node.array is not None}
@@ -164,9 +164,9 @@ class Graph:
         if self.tokens is not None and rows > self.tokens:
             raise StoreError(f"node {printable(nodes[0].name, 80)} has {rows} rows for {self.tokens} tokens")
         load = partial(_joined, [node.values for node in nodes], 0)
-        return ForeignStage(rows * channels, dtypes.pop(), load, channels, self._positions(rows))
+        return StoredStage(rows * channels, dtypes.pop(), load, channels, self._positions(rows))
 
-    def _side_by_side(self, groups: Sequence[Sequence[Node] | None]) -> ForeignStage | None:
+    def _side_by_side(self, groups: Sequence[Sequence[Node] | None]) -> StoredStage | None:
         parts = [self._stacked(nodes) for nodes in groups if nodes]
         if len(parts) != len(groups):
             return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kernels.stages import Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
-from store.traces.trace import LLAMA_CPP, ForeignStage, ForeignTrace
+from store.traces.trace import LLAMA_CPP, StoredStage, Trace
 
 SUFFIX, TOKENS_SUFFIX = ".bin", "-tokens.bin"
 _MAX_TOKENS = 1 << 22
@@ -30,7 +30,7 @@ def is_logits_file(file: ModelFile) -> bool:
     return name.endswith(SUFFIX) and _tokens_path(file).is_file()
 
 
-def open_logits(file: ModelFile) -> ForeignTrace:
+def open_logits(file: ModelFile) -> Trace:
     """Open NAME.bin with the NAME-tokens.bin beside it; StoreError if they are not what they should be."""
     if file.path.name.endswith(TOKENS_SUFFIX):
         raise StoreError(f"{file.shown} holds token ids; give the file of the logits beside it.")
@@ -47,13 +47,13 @@ def open_logits(file: ModelFile) -> ForeignTrace:
         return np.frombuffer(file.map(0, file.size, "the logits"), "<f4")
 
     count = file.size // 4
-    stage = ForeignStage(count, "float32", load, count, (len(tokens) - 1,), last_token=True)
-    return ForeignTrace(
+    stage = StoredStage(count, "float32", load, count, (len(tokens) - 1,), last_token=True)
+    return Trace(
         path=file.path,
         engine=LLAMA_CPP,
         tokens=tuple(tokens.tolist()),
         settings={},
-        parts={Site(None, "lm_head"): stage},
+        stages={Site(None, "lm_head"): stage},
         files=(file,),
         not_carried=_UNSAID,
         notes=("Only the logits of the last token are there, and no other stage.",),

@@ -21,7 +21,7 @@ from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
 from store.traces.arrays import FLOATS, StoredArray, parse_json
-from store.traces.trace import LLAMA_CPP, MAX_LAYERS, ForeignStage, ForeignTrace
+from store.traces.trace import LLAMA_CPP, MAX_LAYERS, StoredStage, Trace
 
 KEY = re.compile(r"stage\|(-?\d{1,9})\|(.*)", re.DOTALL)
 _TRANSFORMERS = "transformers"
@@ -35,7 +35,7 @@ _UNSAID = {
 }
 
 
-def trace_of_arrays(file: ModelFile, arrays: Mapping[str, StoredArray], meta_text: str | None) -> ForeignTrace:
+def trace_of_arrays(file: ModelFile, arrays: Mapping[str, StoredArray], meta_text: str | None) -> Trace:
     """Make a trace of the stage arrays of a dump; StoreError, one sentence, for one that contradicts itself."""
     meta = read_meta(file, meta_text)
     tokens = take_tokens(file, meta)
@@ -55,13 +55,13 @@ def trace_of_arrays(file: ModelFile, arrays: Mapping[str, StoredArray], meta_tex
             else:
                 absent.add(bias)
     rows = len(tokens) if tokens is not None else None
-    parts = {site: _stage(file, site, array, rows) for site, array in found.items()}
-    return ForeignTrace(
+    stages = {site: _stage(file, site, array, rows) for site, array in found.items()}
+    return Trace(
         path=file.path,
         engine=engine,
         tokens=tokens,
         settings=meta,
-        parts=parts,
+        stages=stages,
         files=(file,),
         not_carried=unsaid(tokens, meta | ({"engine_version": ""} if engine in meta else {}), _UNSAID),
         notes=_notes(engine, meta, unknown),
@@ -149,14 +149,14 @@ def _joined(file: ModelFile, site: Site, pieces: list[StoredArray]) -> StoredArr
     return replace(first, shape=shape, load=partial(side_by_side, [piece.load for piece in pieces]))
 
 
-def _stage(file: ModelFile, site: Site, array: StoredArray, tokens: int | None) -> ForeignStage:
+def _stage(file: ModelFile, site: Site, array: StoredArray, tokens: int | None) -> StoredStage:
     """Measure a stage array: its first axis is rows, but a prompt of one token has one row of everything."""
     count = math.prod(array.shape)
     rows = 1 if tokens == 1 or len(array.shape) == 1 else array.shape[0]
     if tokens is not None and rows > tokens:
         raise StoreError(f"{file.shown}: {site} has {rows} rows, but __meta__ names {tokens} tokens; record it again.")
     positions = tuple(range(rows)) if rows == tokens else None
-    return ForeignStage(count, array.dtype, array.load, count // rows, positions)
+    return StoredStage(count, array.dtype, array.load, count // rows, positions)
 
 
 def _notes(engine: str, meta: Mapping[str, Any], unknown: list[str]) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
-"""Stage tensors that another engine computed and wrote down."""
+"""The stage tensors of one run that were written down, by this program or by another engine."""
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from store.files.model_file import ModelFile
 from store.text import printable
 from store.traces.arrays import as_store_error, widened
 from store.traces.channels import ROTATED, halves_from_adjacent, stage_channels
-from store.traces.hdf5 import Status, StoredStage
 from store.traces.run import RunRecord
 
 LLAMA_CPP = "llama.cpp"
@@ -30,9 +29,11 @@ _HASH_CHUNK = 1 << 20
 
 LOGITS = Site(None, LAST_STAGES[-1])
 
+Status = Literal["ok", "absent", "unmeasured"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ForeignStage:
+class StoredStage:
     """One stage tensor, located and measured, read when it is asked for.
 
     count : number of values.
@@ -41,6 +42,7 @@ class ForeignStage:
     channels : values per row; None where the format does not say.
     positions : token position of every row; None where nothing says.
     last_token : the format keeps a single row of this stage, the last token's.
+    checksum : CRC-32 of the values as they lie in the file, where the format keeps one; `load` checks it.
     """
 
     count: int
@@ -49,13 +51,24 @@ class ForeignStage:
     channels: int | None = None
     positions: tuple[int, ...] | None = None
     last_token: bool = False
+    checksum: int | None = None
 
     @property
     def shape(self) -> tuple[int, int] | None:
         """(rows, channels), or None where the format does not say."""
         return None if self.channels is None else (self.count // self.channels, self.channels)
 
-    def bound(self, tokens: int, channels: int) -> "ForeignStage":
+    def values(self) -> NDArray[np.floating[Any]]:
+        """Read the values, (rows, channels): native float64 where they are stored so, else float32.
+
+        Writable, as kernels are compiled for writable arrays; nothing that is written to them reaches the file.
+        """
+        assert self.shape is not None
+        with as_store_error():
+            values = widened(self.load(), self.dtype)
+        return values if values.shape == self.shape else values.reshape(self.shape)
+
+    def bound(self, tokens: int, channels: int) -> "StoredStage":
         """Return the stage with its rows told by a prompt of `tokens` tokens; StoreError says what does not fit."""
         if self.channels not in (None, channels):
             raise StoreError(f"has {self.channels} channels where the model has {channels}")
@@ -74,26 +87,31 @@ class ForeignStage:
 
 
 @dataclass(frozen=True, eq=False)
-class ForeignTrace:
+class Trace:
     """A trace as it was found: what it holds, and what its format leaves unsaid.
 
     path : the file or folder. engine : what computed it ("apr", "llama.cpp", "transformers", "workbench" ...).
     tokens : token ids that went in; None where the format does not carry them.
-    settings : exactly what the dump says of the run, beside the tokens.
-    observed : what the recorded tensors themselves prove of it, whatever the settings say.
+    settings : exactly what the trace says of the run, beside the tokens and the model's configuration.
+    stages : where each tensor lies; none is read before it is asked for.
+    files : the files that it lies in.
+    observed : what the recorded tensors themselves prove of the run, whatever the settings say.
     not_carried : sentences, one for each thing that the format does not say.
     notes : sentences about what is unlike a plain dump of all tokens.
     remarks : per stage, what is special about it; for a stage that is not there, why.
-    files : the files that it lies in.
-    config : of the model, once the trace is bound to one. run : the full record, for our own stores.
+    absent : stages that the model is known not to have.
+    config : of the model, where the format carries it or the trace is bound to one.
+    record : of the run in full; None where the format carries none and nobody has made one.
     reordered : q and k channels stand in Hugging Face's order and not as the engine had them.
+    completed_layers : layers that are marked whole, fewer than the model has only in an unfinished store; None where
+    the format marks none. states : layer_output in float64, per layer, of our own runs that compute in float64.
     """
 
     path: Path
     engine: str
     tokens: tuple[int, ...] | None
     settings: dict[str, Any]
-    parts: Mapping[Site, ForeignStage] = field(repr=False)
+    stages: Mapping[Site, StoredStage] = field(repr=False)
     files: tuple[ModelFile, ...] = field(repr=False)
     observed: Mapping[str, Any] = field(default_factory=dict)
     not_carried: tuple[str, ...] = ()
@@ -101,44 +119,58 @@ class ForeignTrace:
     remarks: Mapping[Site, str] = field(default_factory=dict, repr=False)
     absent: frozenset[Site] = field(default_factory=frozenset, repr=False)
     config: ModelConfig | None = field(default=None, repr=False)
-    run: RunRecord | None = field(default=None, repr=False)
+    record: RunRecord | None = field(default=None, repr=False)
     reordered: bool = False
+    completed_layers: int | None = None
+    states: Mapping[int, StoredStage] = field(default_factory=dict, repr=False)
+
+    @property
+    def run(self) -> RunRecord:
+        """The record of the run, of a trace that must have one; StoreError if it has none."""
+        if self.record is None:
+            raise StoreError(f"{printable(str(self.path))} carries no record of its run; give a store in its place.")
+        return self.record
 
     @property
     def layers(self) -> int:
         """Decoder layers of the model where they are known, else up to the last one recorded."""
         if self.config is not None:
             return self.config.num_hidden_layers
-        return max((site.layer + 1 for site in self.parts if site.layer is not None), default=0)
-
-    @property
-    def stages(self) -> Mapping[Site, StoredStage]:
-        """The stage tensors; each is read when it is looked up."""
-        return _Stages(self)
+        return max((site.layer + 1 for site in self.stages if site.layer is not None), default=0)
 
     def sites(self) -> list[Site]:
         """Return where this trace holds a tensor, in execution order."""
-        return [site for site in sites(self.layers) if site in self.parts]
+        return [site for site in sites(self.layers) if site in self.stages]
 
     def status(self, site: Site) -> Status:
         """Return "ok", "absent" (the model has no such stage) or "unmeasured" (the engine's value is not there)."""
-        if site in self.parts:
+        if site in self.stages:
             return "ok"
         beyond = self.config is not None and site.layer is not None and site.layer >= self.layers
         return "absent" if beyond or site in self.absent else "unmeasured"
 
     def read(self, site: Site) -> NDArray[np.floating[Any]]:
-        """Return the values, (tokens, channels), read-only: float64 where they are stored so, else float32."""
+        """Return the values, (tokens, channels): float64 where they are stored so, else float32.
+
+        Those of our own stores stay mapped, copy-on-write, and stages that share storage share the array. StoreError
+        if they are not those that were written, as a checksum tells.
+        """
         stage = self._stage(site)
         if stage.shape is None:
             raise StoreError(
                 f"{printable(str(self.path))} does not say how long a row of {site} is; "
                 "give the model and the tokens that it was recorded with."
             )
-        with as_store_error():
-            values = widened(stage.load(), stage.dtype).reshape(stage.shape)
-        values.flags.writeable = False
-        return values
+        return stage.values()
+
+    def intact(self) -> bool:
+        """Read everything, and tell whether all of it is what was written."""
+        try:
+            for site in self.sites():
+                self.read(site)
+        except StoreError:
+            return False
+        return True
 
     def positions(self, site: Site) -> tuple[int, ...] | None:
         """Return the token position of every row, or None where nothing says."""
@@ -162,7 +194,7 @@ class ForeignTrace:
         lines = "".join(f"{name}  {digest}\n" for name, digest in zip(names, digests, strict=True))
         return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
-    def bind(self, tokens: tuple[int, ...], config: ModelConfig) -> "ForeignTrace":
+    def bind(self, tokens: tuple[int, ...], config: ModelConfig) -> "Trace":
         """Return the trace with its rows and channels told by the tokens and the model that it was recorded with.
 
         Checks every size against them, but for the length of the vocabulary, which may be the trace's own. The q and k
@@ -171,32 +203,32 @@ class ForeignTrace:
         """
         name = printable(str(self.path))
         self._check(name, tokens, config)
-        config = dataclasses.replace(config, vocab_size=_vocabulary(self.parts.get(LOGITS), len(tokens), config))
+        config = dataclasses.replace(config, vocab_size=_vocabulary(self.stages.get(LOGITS), len(tokens), config))
         channels = stage_channels(config)
-        parts: dict[Site, ForeignStage] = {}
-        for site, stage in self.parts.items():
+        stages: dict[Site, StoredStage] = {}
+        for site, stage in self.stages.items():
             try:
-                parts[site] = stage.bound(len(tokens), channels[site.stage])
+                stages[site] = stage.bound(len(tokens), channels[site.stage])
             except StoreError as error:
                 raise StoreError(f"{name}: {site} {error}; give the model and the tokens of this trace.") from None
-        bound = dataclasses.replace(self, tokens=tokens, parts=parts, config=config)
+        bound = dataclasses.replace(self, tokens=tokens, stages=stages, config=config)
         adjacent = self.engine == LLAMA_CPP and config.architecture == "llama" and not self.reordered
         return bound.in_canonical_order(config.head_dim, config.kv_size) if adjacent else bound
 
-    def in_canonical_order(self, head_dim: int, kv_size: int) -> "ForeignTrace":
+    def in_canonical_order(self, head_dim: int, kv_size: int) -> "Trace":
         """Return the trace with q and k channels put from rotating adjacent pairs into rotating halves.
 
         That is the order of Hugging Face, and of the canonical view of a llama GGUF file. For dumps whose
         `observed["rope_pairs"]` is "adjacent", or that are known to come from llama.cpp's llama architecture.
         """
-        parts = dict(self.parts)
-        for site, stage in self.parts.items():
+        stages = dict(self.stages)
+        for site, stage in self.stages.items():
             if site.stage in ROTATED and stage.channels is not None:
                 order = halves_from_adjacent(site.stage, stage.channels, head_dim, kv_size)
-                parts[site] = dataclasses.replace(stage, load=partial(_gathered, stage, order))
+                stages[site] = dataclasses.replace(stage, load=partial(_gathered, stage, order))
         kept = tuple(note for note in self.notes if note not in (GGML_ORDER, UNKNOWN_ORDER))
         note = "The q and k channels of every head were put from ggml's order (adjacent pairs) into Hugging Face's."
-        return dataclasses.replace(self, parts=parts, notes=(*kept, note), reordered=True)
+        return dataclasses.replace(self, stages=stages, notes=(*kept, note), reordered=True)
 
     def _check(self, name: str, tokens: tuple[int, ...], config: ModelConfig) -> None:
         """Raise StoreError where the dump itself says that it is of other tokens or of another model."""
@@ -220,32 +252,14 @@ class ForeignTrace:
                 f"{config.architecture} model; give the model that it was recorded with."
             )
 
-    def _stage(self, site: Site) -> ForeignStage:
-        if site not in self.parts:
+    def _stage(self, site: Site) -> StoredStage:
+        if site not in self.stages:
             why = self.remarks.get(site, self.status(site))
             raise StoreError(f"{printable(str(self.path))} holds no tensor of {site} ({why}); record the trace again.")
-        return self.parts[site]
+        return self.stages[site]
 
 
-class _Stages(Mapping[Site, StoredStage]):
-    """The stages of a trace, each read when it is looked up."""
-
-    def __init__(self, trace: ForeignTrace) -> None:
-        self._trace = trace
-
-    def __getitem__(self, site: Site) -> StoredStage:
-        if site not in self._trace.parts:
-            raise KeyError(site)
-        return StoredStage(self._trace.read(site), self._trace.positions(site), None)
-
-    def __iter__(self) -> Iterator[Site]:
-        return iter(self._trace.sites())
-
-    def __len__(self) -> int:
-        return len(self._trace.parts)
-
-
-def _gathered(stage: ForeignStage, order: NDArray[np.intp]) -> NDArray[Any]:
+def _gathered(stage: StoredStage, order: NDArray[np.intp]) -> NDArray[Any]:
     assert stage.shape is not None
     return stage.load().reshape(stage.shape)[:, order]
 
@@ -265,7 +279,7 @@ def _sha256(file: ModelFile) -> str:
     return digest.hexdigest()
 
 
-def _vocabulary(stage: ForeignStage | None, tokens: int, config: ModelConfig) -> int:
+def _vocabulary(stage: StoredStage | None, tokens: int, config: ModelConfig) -> int:
     """Return how many tokens the logits of a trace have: as many as the model's vocabulary unless they prove otherwise.
 
     Rows as long as the hidden size are an embedding, saved in the place of logits, and prove nothing.

@@ -6,21 +6,21 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from store.traces.trace import LOGITS, ForeignStage, ForeignTrace
+from store.traces.trace import LOGITS, StoredStage, Trace
 
 
-def with_vocabulary(trace: ForeignTrace, rows: int) -> ForeignTrace:
+def with_vocabulary(trace: Trace, rows: int) -> Trace:
     """Return a bound trace with the logits of the first `rows` tokens only."""
     assert trace.config is not None
     had = trace.config.vocab_size
     config = dataclasses.replace(trace.config, vocab_size=rows)
-    parts = dict(trace.parts)
-    if had > rows and (stage := parts.get(LOGITS)) is not None:
+    stages = dict(trace.stages)
+    if had > rows and (stage := stages.get(LOGITS)) is not None:
         count = stage.count // had * rows
         load = partial(_first_columns, stage, had, rows)
-        parts[LOGITS] = dataclasses.replace(stage, count=count, channels=rows, load=load)
-    return dataclasses.replace(trace, config=config, parts=parts)
+        stages[LOGITS] = dataclasses.replace(stage, count=count, channels=rows, load=load)
+    return dataclasses.replace(trace, config=config, stages=stages)
 
 
-def _first_columns(stage: ForeignStage, had: int, rows: int) -> NDArray[Any]:
+def _first_columns(stage: StoredStage, had: int, rows: int) -> NDArray[Any]:
     return stage.load().reshape(-1, had)[:, :rows]

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernels.stages import Site
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.bisect.verdict import Bisection, Culprit
+from workbench.pair.pair import open_pair
 
 HEALTHY = ("alike", "numerics_only", "quantization_only")
 

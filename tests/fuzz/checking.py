@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kernels.errors import WorkbenchError
 from store.open import open_model
-from store.traces import open_any_trace
+from store.traces import open_trace
 from workbench.__main__ import run
 from workbench.cells.view import View
 from workbench.lab.shelf import shelf_of
@@ -84,7 +84,7 @@ def check_trace(path: Path, json: bool) -> None:
     if command(["inspect", str(path), *(["--json"] if json else [])], path) == 2:
         return
     try:
-        trace = open_any_trace(path)
+        trace = open_trace(path)
         for site in trace.sites():
             if trace.shape(site) is not None:
                 trace.read(site)

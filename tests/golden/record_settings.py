@@ -13,7 +13,7 @@ import numpy as np
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from store.open import open_artifact
-from store.traces import open_foreign
+from store.traces import open_trace
 from tests.settings_cases import CASES, KEPT, ROWS, TOKENS
 
 GOLDEN = Path(__file__).with_name("settings.npz")
@@ -33,7 +33,7 @@ def main() -> None:
             if done.returncode:
                 sys.exit(f"{name}: {done.stderr.strip()}")
             model = open_artifact(path)
-            trace = open_foreign(folder / "trace.npz").bind(TOKENS, model.config)
+            trace = open_trace(folder / "trace.npz").bind(TOKENS, model.config)
             recorded = {site: trace.read(site) for site in trace.sites()}
             ours = dict(forward(model, TOKENS, numeric_path("ggml" if case.engine == "llama.cpp" else "f32")))
             worst = max(

@@ -19,7 +19,7 @@ from kernels.errors import WorkbenchError
 from kernels.machine import cache
 from kernels.stages import Site
 from store.errors import StoreError
-from store.traces.hdf5 import open_trace, partial_path
+from store.traces.hdf5 import open_store, partial_path
 from tests.artifacts import tiny_apr, tiny_gguf, tiny_safetensors
 from tests.crasher import Crasher
 from tests.memory_model import spine
@@ -79,7 +79,7 @@ def cells_of(events: list) -> list[dict]:
 
 
 def tensors(path: Path, partial: bool = False) -> dict[Site, bytes]:
-    trace = open_trace(path, partial)
+    trace = open_store(path, partial)
     return {site: trace.read(site).tobytes() for site in trace.sites()}
 
 
@@ -100,7 +100,7 @@ def test_a_capture_reports_every_stage_of_both_sides_and_keeps_them(job):
     assert (progress[-1].done, progress[-1].total) == (len(cells), len(cells))
     assert isinstance(events[-1], Finished)
     for side in "ab":
-        assert open_trace(job.folder / f"{side}.h5").run == runs[side]
+        assert open_store(job.folder / f"{side}.h5").run == runs[side]
     assert sorted(path.name for path in job.folder.iterdir()) == ["a.h5", "b.h5", "log.jsonl"]
     (entry,) = Session(job.folder, SessionSpec(job.a, job.b, TOKENS)).entries()
     assert entry["a"]["sha256"] == runs["a"].sha256
@@ -109,7 +109,7 @@ def test_a_capture_reports_every_stage_of_both_sides_and_keeps_them(job):
 
 def test_figures_are_those_of_the_stored_tensors(job):
     by_site = {event.cell.site: event.cell for event in events_of(job) if isinstance(event, CellReady)}
-    a, b = (open_trace(job.folder / f"{side}.h5") for side in "ab")
+    a, b = (open_store(job.folder / f"{side}.h5") for side in "ab")
     for site in (Site(None, "embedding"), Site(1, "ffn_swigl"), Site(None, "lm_head")):
         x, y = (trace.read(site).astype(np.float64) for trace in (a, b))
         expected = np.sqrt(((x - y) ** 2).sum() / (y**2).sum())
@@ -153,7 +153,7 @@ def test_a_changed_model_is_run_again(job, tmp_path):
 def test_a_recorded_trace_is_a_side_and_is_kept_with_the_session(job, tmp_path):
     events = []
     run = trace_side(job.b, TOKENS, "drei", tmp_path / "b.h5", events.append)
-    assert open_trace(tmp_path / "b.h5").run == run
+    assert open_store(tmp_path / "b.h5").run == run
     assert events[-1] == Progress("run", len(spine(LAYERS)), len(spine(LAYERS)), "lm_head")
     expected = cells_of(events_of(replace(job, folder=tmp_path / "run")))
     recorded = replace(job, b=Side(str(tmp_path / "b.h5"), ""), tokens=())
@@ -260,7 +260,7 @@ def test_a_capture_killed_at_random_instants_is_never_wrong_and_always_resumed(j
 
 def has_layers(path: Path) -> bool:
     try:
-        return open_trace(path, partial=True).completed_layers > 0
+        return open_store(path, partial=True).completed_layers > 0
     except StoreError:
         return False
 
@@ -293,7 +293,7 @@ def test_a_failure_while_writing_keeps_what_can_be_resumed(job, expected, monkey
         with pytest.raises(StoreError, match=r"h5 cannot be written \(No space left on device\); make room"):
             capture(job, lambda event: None)
     assert_nothing_wrong(job.folder, expected)
-    assert open_trace(job.folder / "a.h5.partial", partial=True).completed_layers >= 1
+    assert open_store(job.folder / "a.h5.partial", partial=True).completed_layers >= 1
     capture(job, lambda event: None)
     assert {side: tensors(job.folder / f"{side}.h5") for side in "ab"} == expected
 
@@ -307,7 +307,7 @@ def test_resumed_cells_are_the_same(job, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         capture(job, stop)
-    assert open_trace(job.folder / "b.h5.partial", partial=True).completed_layers == 2
+    assert open_store(job.folder / "b.h5.partial", partial=True).completed_layers == 2
     assert cells_of(events_of(job)) == whole
 
 

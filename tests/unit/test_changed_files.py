@@ -8,11 +8,12 @@ import pytest
 from store.errors import ArtifactError
 from store.files.apr_writer import convert_to_apr
 from store.open import open_artifact
-from store.traces.hdf5 import open_trace, partial_path
+from store.traces.hdf5 import open_store, partial_path
 from tests.artifacts import tiny_gguf
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.capture.job import CaptureJob, CellReady, Progress
 from workbench.capture.lockstep import capture, trace_side
+from workbench.pair.pair import open_pair
 from workbench.session.session import Side
 from workbench.tensors.sweep import sweep
 
@@ -95,4 +96,4 @@ def test_a_layer_of_other_weights_is_not_resumed(models):
 
     with pytest.raises(ArtifactError, match="has changed"):
         trace_side(Side(str(path), "ggml"), TOKENS, None, models / "o.h5", emit)
-    assert open_trace(partial_path(models / "o.h5"), partial=True).completed_layers == 1
+    assert open_store(partial_path(models / "o.h5"), partial=True).completed_layers == 1

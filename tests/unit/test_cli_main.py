@@ -133,7 +133,7 @@ def test_tokens_may_come_from_a_file_or_from_stdin(tmp_path, capsys, monkeypatch
     (tmp_path / "ids").write_text("\n".join(f"{a}, {b} {c},{d}" for a, b, c, d in [ids[:4]] * 25_000))
     seen = []
     monkeypatch.setattr(
-        "workbench.pair.sides.shared_tokens", lambda sources, tokens, prompt: seen.append(tokens) or 1 / 0
+        "workbench.pair.tokens.shared_tokens", lambda sources, tokens, prompt: seen.append(tokens) or 1 / 0
     )
     command = ["trace", str(MODEL), "-o", str(tmp_path / "o.h5"), "--tokens-file"]
     assert run([*command, str(tmp_path / "ids")]) == 2

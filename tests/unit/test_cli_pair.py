@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kernels.stages import Site
-from store.traces.hdf5 import open_trace
+from store.traces.hdf5 import open_store
 from tests.artifacts import tiny_gguf, write_gguf
 from tests.memory_model import random_model
 from workbench.__main__ import run
@@ -51,7 +51,7 @@ def refused(arguments, capsys):
 
 
 def test_trace_holds_all_stages_of_the_run(folder):
-    trace = open_trace(folder / "a.h5")
+    trace = open_store(folder / "a.h5")
     assert len(trace.sites()) == 1 + 6 * 16 + 2
     assert trace.run.numeric_path == "ggml"
     assert ",".join(map(str, trace.run.tokens)) == TOKENS
@@ -125,7 +125,7 @@ def test_scope_covers_the_same_token_of_both_sides(folder, capsys):
     assert gate["shape"] == [1, 768]
     other, _ = called(["compare", folder / "a.h5", folder / "healthy.apr", "--scope", "6"], capsys, 0)
     assert gate == next(cell for cell in other["cells"] if (cell["layer"], cell["stage"]) == (0, "ffn_gate"))
-    values = open_trace(folder / "a.h5").read(Site(0, "ffn_gate"))[6].astype(np.float64)
+    values = open_store(folder / "a.h5").read(Site(0, "ffn_gate"))[6].astype(np.float64)
     assert gate["std_a"] == pytest.approx(values.std(), rel=1e-12)
     assert "all tokens together" in gate["note"]
     assert "tokens 0 to 6" in refused(["compare", folder / "a.h5", MODEL, "--scope", "7"], capsys)
@@ -143,7 +143,8 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(folder, tmp_path, ca
     assert "--prompt" in refused(["compare", MODEL, MODEL, "--tokens", "1", "--prompt", "x"], capsys)
     assert "vocabulary" in refused(["compare", MODEL, MODEL, "--tokens", "2048"], capsys)
     assert "different tokens" in refused(["compare", folder / "a.h5", MODEL, "--tokens", "1,2"], capsys)
-    assert "recorded trace" in refused(["compare", folder / "a.h5", MODEL, "--path-a", "f32"], capsys)
+    error = refused(["compare", folder / "a.h5", MODEL, "--path-a", "f32"], capsys)
+    assert "a.h5 is a recorded trace, computed on path ggml; leave out --path-a" in error
     tiny_gguf(tmp_path / "other.gguf")
     record, err = called(["compare", MODEL, tmp_path / "other.gguf", "--tokens", "1,2"], capsys, 2)
     jsonschema.validate(record, SCHEMA)

@@ -10,7 +10,7 @@ import pytest
 from kernels.matmul.activations import quantize_q8_0
 from kernels.stages import Site
 from store.open import open_artifact
-from store.traces.hdf5 import open_trace
+from store.traces.hdf5 import open_store
 from tests.artifacts import tiny_gguf
 from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import write_aprt, write_llama_dump, write_stage_dump
@@ -159,7 +159,7 @@ def test_a_session_keeps_the_dump_and_reopens_without_it(gguf, model, stages, tm
     verdict = run(["bisect", str(gguf), str(dump)])
     first = printed(capsys, verdict, "open", gguf, dump, "--session", session)
     written = (session / "b.h5").stat().st_mtime_ns
-    stored = open_trace(session / "b.h5")
+    stored = open_store(session / "b.h5")
     assert stored.positions(LM_HEAD) == (3,)
     assert stored.status(Site(0, "ffn_silu")) == "unmeasured"
     assert stored.run.tokens == TOKENS
@@ -179,7 +179,7 @@ def test_a_session_of_nothing_but_logits(gguf, stages, tmp_path, capsys):
     assert (record["compared"], statuses(record)[None, "lm_head"]) == (1, "identical")
     verdict = run(["bisect", *map(str, pair)])
     printed(capsys, verdict, "open", *pair, "--session", tmp_path / "session")
-    stored = open_trace(tmp_path / "session/b.h5")
+    stored = open_store(tmp_path / "session/b.h5")
     assert stored.sites() == [LM_HEAD]
     assert not stored.absent
 
@@ -192,4 +192,4 @@ def test_a_changed_dump_is_written_into_its_session_again(gguf, model, stages, t
     changed = printed(capsys, 1, "open", session)
     assert changed["first_outside_band"] == {"layer": None, "stage": "lm_head"}
     assert changed["bisection"]["culprit"]["stage"] == "lm_head"
-    assert np.array_equal(open_trace(session / "b.h5").read(LM_HEAD), stages[LM_HEAD] * 10)
+    assert np.array_equal(open_store(session / "b.h5").read(LM_HEAD), stages[LM_HEAD] * 10)

@@ -15,10 +15,10 @@ from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.models.bisection import Side, bisect_artifacts, walk
 from workbench.bisect.models.views import views
-from workbench.bisect.pair import open_pair
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.flips import flips
 from workbench.demo import MODEL, make_copy
+from workbench.pair.pair import open_pair
 
 IDS = (482, 803, 10, 67, 14, 310, 307)
 RIGHT, APR = open_artifact(MODEL), numeric_path("apr")

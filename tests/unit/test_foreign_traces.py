@@ -14,7 +14,7 @@ from kernels.kinds.rotate import Rotation
 from kernels.ops import rotate
 from kernels.stages import Site
 from store.errors import StoreError
-from store.traces import is_trace, open_any_trace, open_foreign
+from store.traces import is_trace, open_trace
 from store.traces.channels import halves_from_adjacent, rope_pairs, stage_channels
 from tests.artifacts import interleaved_rows, tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_aprt_file, write_llama_dump, write_stage_dump
@@ -38,7 +38,7 @@ def assert_holds(trace, stages, positions=lambda site: ALL):
         assert trace.positions(site) == rows, site
         assert np.array_equal(trace.read(site), stages[site][list(rows)]), site
         assert trace.shape(site) == trace.read(site).shape
-        assert np.array_equal(trace.stages[site].values, trace.read(site))
+        assert np.array_equal(trace.stages[site].values(), trace.read(site))
 
 
 def without(stages, *names):
@@ -54,7 +54,7 @@ def without(stages, *names):
 def test_every_node_of_a_llama_cpp_dump_becomes_its_stage(tmp_path, architecture, flash, batches):
     model, stages = MODELS[architecture], STAGES[architecture]
     write_llama_dump(tmp_path / "dump", model, stages, TOKENS, batches=batches, flash=flash, kv="f16")
-    trace = open_foreign(tmp_path / "dump.npz")
+    trace = open_trace(tmp_path / "dump.npz")
     assert trace.engine == "llama.cpp"
     assert trace.tokens == TOKENS
     assert trace.settings == {"repack": 0, "flash": int(flash), "kv": "f16"}
@@ -70,7 +70,7 @@ def test_silu_is_never_taken_from_a_recorder_that_computed_it_itself(tmp_path):
     derived = {"repack": 0, "flash": 0, "kv": "f32", "tokens": list(TOKENS)}
     write_stage_dump(tmp_path / "pruned", STAGES["qwen2"], derived)
     for name in ("dump.npz", "pruned.npz"):
-        trace = open_foreign(tmp_path / name)
+        trace = open_trace(tmp_path / name)
         assert trace.engine == "llama.cpp"
         assert trace.status(Site(0, "ffn_silu")) == "unmeasured"
         assert "fuses it into ffn_swigl" in trace.remarks[Site(0, "ffn_silu")]
@@ -83,15 +83,15 @@ def test_a_model_without_biases_has_no_bias_stage(tmp_path):
     write_stage_dump(tmp_path / "hooks", STAGES["llama"], META)
     write_stage_dump(tmp_path / "other", STAGES["llama"], {"tokens": list(TOKENS)})
     bias = Site(1, "qkv_bias")
-    assert open_foreign(tmp_path / "llama.npz").status(bias) == "absent"
-    assert open_foreign(tmp_path / "hooks.npz").status(bias) == "absent"
-    assert open_foreign(tmp_path / "other.npz").status(bias) == "unmeasured"  # whoever wrote it did not say
+    assert open_trace(tmp_path / "llama.npz").status(bias) == "absent"
+    assert open_trace(tmp_path / "hooks.npz").status(bias) == "absent"
+    assert open_trace(tmp_path / "other.npz").status(bias) == "unmeasured"  # whoever wrote it did not say
 
 
 def test_q_and_k_of_a_llama_model_keep_ggmls_order_until_the_model_is_given(tmp_path):
     stages = STAGES["llama"]
     write_llama_dump(tmp_path / "dump", LLAMA, stages, TOKENS)
-    trace = open_foreign(tmp_path / "dump.npz")
+    trace = open_trace(tmp_path / "dump.npz")
     site, other = Site(0, "q_post_rope"), Site(0, "attn_norm")
     assert trace.observed["rope_pairs"] == "adjacent"
     assert any("ggml's order" in note for note in trace.notes)
@@ -111,7 +111,7 @@ def test_q_and_k_of_a_llama_model_keep_ggmls_order_until_the_model_is_given(tmp_
 @pytest.mark.parametrize("outputs", [(4,), (1, 3, 4), (0,)])
 def test_rows_that_the_last_layer_dropped_keep_their_token_positions(tmp_path, outputs, batches):
     write_llama_dump(tmp_path / "dump", QWEN2, STAGES["qwen2"], TOKENS, batches=batches, outputs=outputs)
-    trace = open_foreign(tmp_path / "dump.npz").bind(TOKENS, QWEN2.config)
+    trace = open_trace(tmp_path / "dump.npz").bind(TOKENS, QWEN2.config)
     order = spine(2)
     dropped = set(order[order.index(Site(1, "post_attn_residual")) :])
     assert_holds(trace, without(STAGES["qwen2"], "ffn_silu"), lambda site: outputs if site in dropped else ALL)
@@ -123,7 +123,7 @@ def test_positions_that_cannot_be_known_are_not_made_up(tmp_path):
     for site in (Site(1, "attn_out"), Site(0, "layer_output")):  # rows 1 and 4 cannot be told apart
         stages[site] = stages[site][[0, 1, 2, 3, 1]]
     write_llama_dump(tmp_path / "dump", QWEN2, stages, TOKENS, outputs=(4,))
-    trace = open_foreign(tmp_path / "dump.npz").bind(TOKENS, QWEN2.config)
+    trace = open_trace(tmp_path / "dump.npz").bind(TOKENS, QWEN2.config)
     assert trace.positions(Site(None, "lm_head")) is None
     assert trace.shape(Site(None, "lm_head")) == (1, 128)
 
@@ -132,7 +132,7 @@ def test_positions_that_cannot_be_known_are_not_made_up(tmp_path):
 def test_one_token_is_one_row_of_every_node(tmp_path, flash):
     stages = run(QWEN2, (9,))
     write_llama_dump(tmp_path / "dump", QWEN2, stages, (9,), flash=flash)
-    trace = open_foreign(tmp_path / "dump.npz")
+    trace = open_trace(tmp_path / "dump.npz")
     assert any("cannot be told" in note for note in trace.notes)
     assert_holds(trace.bind((9,), QWEN2.config), without(stages, "ffn_silu"), lambda site: (0,))
 
@@ -143,7 +143,7 @@ def test_the_logits_of_the_api_stand_in_for_a_missing_last_node(tmp_path):
     with np.load(tmp_path / "dump.npz") as dump:
         arrays = {name: value for name, value in dump.items() if "result_output" not in name}
     np.savez(tmp_path / "dump", logits=stages[Site(None, "lm_head")], **arrays)
-    assert_holds(open_foreign(tmp_path / "dump.npz"), without(stages, "ffn_silu"))
+    assert_holds(open_trace(tmp_path / "dump.npz"), without(stages, "ffn_silu"))
 
 
 # Stage dumps
@@ -154,7 +154,7 @@ def test_the_logits_of_the_api_stand_in_for_a_missing_last_node(tmp_path):
 def test_a_stage_dump_is_read_as_it_was_written(tmp_path, dtype, compressed):
     stages = run(QWEN2, TOKENS, {"float32": "f32", "float64": "f64"}[dtype])
     write_stage_dump(tmp_path / "dump", stages, META | {"dtype": dtype}, compressed)
-    trace = open_any_trace(tmp_path / "dump.npz")
+    trace = open_trace(tmp_path / "dump.npz")
     assert trace.engine == "transformers"
     assert trace.settings == {"transformers": "5.23.0", "dtype": dtype}
     assert {trace.dtype(site) for site in trace.sites()} == {dtype}
@@ -174,7 +174,7 @@ def test_safetensors_stage_dumps_of_every_float_type(tmp_path, tag, dtype):
     tensors = {"stage|-1|embedding": {"dtype": tag, "shape": [5, 64], "data_offsets": [0, len(raw)]}}
     header = json.dumps({"__metadata__": {"__meta__": json.dumps(META)}} | tensors).encode()
     (tmp_path / "dump.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + raw)
-    trace = open_foreign(tmp_path / "dump.safetensors")
+    trace = open_trace(tmp_path / "dump.safetensors")
     site = Site(None, "embedding")
     assert trace.tokens == TOKENS
     assert trace.dtype(site) == dtype
@@ -186,7 +186,7 @@ def test_safetensors_stage_dumps_of_every_float_type(tmp_path, tag, dtype):
 def test_bfloat16_arrays_of_an_npz_are_widened_exactly(tmp_path):
     values = STAGES["qwen2"][Site(None, "embedding")].view(np.uint32) >> 16
     np.savez(tmp_path / "dump", **{"stage|-1|embedding": values.astype("<u2").view("V2"), "__meta__": json.dumps(META)})
-    trace = open_foreign(tmp_path / "dump.npz")
+    trace = open_trace(tmp_path / "dump.npz")
     assert trace.dtype(Site(None, "embedding")) == "bfloat16"
     assert np.array_equal(trace.read(Site(None, "embedding")).view(np.uint32), values << 16)
 
@@ -195,7 +195,7 @@ def test_parts_of_qkv_are_joined_and_stages_without_a_place_are_named(tmp_path):
     whole = STAGES["qwen2"][Site(0, "qkv_bias")]
     parts = {f"stage|0|qkv_bias.{p}": v for p, v in zip("qkv", np.split(whole, [64, 96], axis=1), strict=True)}
     np.savez(tmp_path / "dump", **parts, **{"stage|0|moe_router": np.zeros((5, 4))})
-    trace = open_foreign(tmp_path / "dump.npz")
+    trace = open_trace(tmp_path / "dump.npz")
     assert np.array_equal(trace.read(Site(0, "qkv_bias")), whole)
     assert trace.engine == "unknown"
     assert "moe_router" in trace.notes[0]
@@ -212,24 +212,26 @@ def test_an_aprt_folder_gets_its_rows_from_the_tokens_and_the_model(tmp_path):
     stages = STAGES["qwen2"]
     write_aprt(tmp_path, stages)
     write_aprt_file(tmp_path / "layer-1/attn_scores.bin", np.zeros(100, np.float32), 1)
-    trace = open_any_trace(tmp_path)
+    trace = open_trace(tmp_path)
     assert trace.engine == "apr"
     assert trace.tokens is None
     assert trace.settings == {}
     assert "attn_scores" in trace.notes[0]
     assert any("Shapes are not there" in text for text in trace.not_carried)
+    with pytest.raises(StoreError, match="carries no record of its run"):
+        trace.run.to_json()
     with pytest.raises(StoreError, match="does not say how long a row of layer 0 ffn_gate is"):
         trace.read(Site(0, "ffn_gate"))
     last = {Site(None, "lm_head"): (4,)}
     assert_holds(trace.bind(TOKENS, QWEN2.config), stages, lambda site: last.get(site, ALL))
-    single = open_foreign(tmp_path / "layer-1/ffn_out.bin")
+    single = open_trace(tmp_path / "layer-1/ffn_out.bin")
     assert single.sites() == [Site(1, "ffn_out")]
 
 
 def test_tokens_or_models_that_a_dump_is_not_of_are_refused(tmp_path):
     write_aprt(tmp_path / "aprt", STAGES["qwen2"])
     write_stage_dump(tmp_path / "dump", STAGES["qwen2"], META | {"architecture": "qwen2"})
-    folder, dump = open_foreign(tmp_path / "aprt"), open_foreign(tmp_path / "dump.npz")
+    folder, dump = open_trace(tmp_path / "aprt"), open_trace(tmp_path / "dump.npz")
     with pytest.raises(StoreError, match="holds 5 rows of 64 channels where the prompt has 4 tokens"):
         folder.bind(TOKENS[:4], QWEN2.config)
     with pytest.raises(StoreError, match="holds 320 values, which are not whole rows of 48 channels"):
@@ -260,7 +262,7 @@ def test_a_malformed_aprt_file_is_named(tmp_path, content, words):
     write_aprt(tmp_path, STAGES["qwen2"])
     (tmp_path / "layer-1/ffn_up.bin").write_bytes(content)
     with pytest.raises(StoreError, match=words) as error:
-        open_foreign(tmp_path)
+        open_trace(tmp_path)
     assert "layer-1/ffn_up.bin" in str(error.value)
 
 
@@ -268,10 +270,10 @@ def test_two_files_of_one_whole_model_stage_must_agree(tmp_path):
     write_aprt(tmp_path, STAGES["qwen2"])
     logits = STAGES["qwen2"][Site(None, "lm_head")][-1]
     write_aprt_file(tmp_path / "layer-0/lm_head.bin", logits, 0)
-    assert Site(None, "lm_head") in open_foreign(tmp_path).sites()
+    assert Site(None, "lm_head") in open_trace(tmp_path).sites()
     write_aprt_file(tmp_path / "layer-0/lm_head.bin", logits + 1, 0)
     with pytest.raises(StoreError, match="hold different values of the same stage"):
-        open_foreign(tmp_path)
+        open_trace(tmp_path)
 
 
 def test_saved_logits_are_those_of_the_last_token(tmp_path):
@@ -279,7 +281,7 @@ def test_saved_logits_are_those_of_the_last_token(tmp_path):
     (tmp_path / "llamacpp-m.bin").write_bytes(logits.tobytes())
     assert not is_trace(tmp_path / "llamacpp-m.bin")  # nothing tells what it is without the token ids
     (tmp_path / "llamacpp-m-tokens.bin").write_bytes(np.array(TOKENS, "<i4").tobytes())
-    trace = open_any_trace(tmp_path / "llamacpp-m.bin")
+    trace = open_trace(tmp_path / "llamacpp-m.bin")
     assert trace.tokens == TOKENS
     assert trace.engine == "llama.cpp"
     assert_holds(trace.bind(TOKENS, QWEN2.config), {Site(None, "lm_head"): np.tile(logits, (5, 1))}, lambda site: (4,))
@@ -287,10 +289,10 @@ def test_saved_logits_are_those_of_the_last_token(tmp_path):
     with pytest.raises(StoreError, match="128 channels where the model has 96"):  # an embedding, and no logits
         trace.bind(TOKENS, replace(QWEN2.config, vocab_size=96, hidden_size=128))
     with pytest.raises(StoreError, match="holds token ids; give the file of the logits"):
-        open_any_trace(tmp_path / "llamacpp-m-tokens.bin")
+        open_trace(tmp_path / "llamacpp-m-tokens.bin")
     (tmp_path / "llamacpp-m-tokens.bin").write_bytes(np.array([5, -1], "<i4").tobytes())
     with pytest.raises(StoreError, match="token id -1"):
-        open_any_trace(tmp_path / "llamacpp-m.bin")
+        open_trace(tmp_path / "llamacpp-m.bin")
 
 
 # What is a trace, and what is not
@@ -305,19 +307,19 @@ def test_models_are_no_traces_and_traces_are(tmp_path):
     for name in ("m.gguf", "hf", "hf/model.safetensors", "hf/config.json", "nothing", "pipe"):
         assert not is_trace(tmp_path / name), name
         with pytest.raises(StoreError):
-            open_any_trace(tmp_path / name)
+            open_trace(tmp_path / name)
     assert is_trace(tmp_path / "aprt")
     assert is_trace(tmp_path / "dump.npz")
 
 
 def test_the_checksum_covers_every_file_of_a_folder(tmp_path):
     write_aprt(tmp_path, STAGES["qwen2"])
-    before = open_foreign(tmp_path).sha256
-    assert open_foreign(tmp_path).sha256 == before
+    before = open_trace(tmp_path).sha256
+    assert open_trace(tmp_path).sha256 == before
     changed = STAGES["qwen2"][Site(1, "ffn_up")].copy()
     changed[0, 0] += 1
     write_aprt_file(tmp_path / "layer-1/ffn_up.bin", changed, 1)
-    assert open_foreign(tmp_path).sha256 != before
+    assert open_trace(tmp_path).sha256 != before
 
 
 # The order of channels
@@ -352,7 +354,7 @@ def test_every_stage_has_the_channels_that_the_forward_gives_it():
 
 def test_our_own_stores_read_like_any_other_trace(tmp_path):
     write_store(tmp_path / "a.h5")
-    trace = open_any_trace(tmp_path / "a.h5")
+    trace = open_trace(tmp_path / "a.h5")
     assert trace.engine == "workbench"
     assert trace.tokens == STORE_TOKENS
     assert trace.config == trace.run.config == run_record().config

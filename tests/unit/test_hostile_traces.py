@@ -10,7 +10,7 @@ import pytest
 
 from kernels.stages import Site
 from store.errors import StoreError
-from store.traces import open_foreign
+from store.traces import open_trace
 from tests.foreign_dumps import run, write_stage_dump
 from tests.memory_model import random_model
 
@@ -59,7 +59,7 @@ CASES = [
 def test_archives_that_are_not_dumps_get_one_sentence(tmp_path, words, members):
     zipped(tmp_path / "x.npz", members)
     with pytest.raises(StoreError, match=re.escape(words)) as error:
-        open_foreign(tmp_path / "x.npz")
+        open_trace(tmp_path / "x.npz")
     assert str(error.value).isprintable()
 
 
@@ -71,7 +71,7 @@ def test_what_an_archive_claims_to_unpack_to_is_bounded_before_it_is_unpacked(tm
     data[entry + 24 : entry + 28] = struct.pack("<I", 0xFFFF_FFF0)
     path.write_bytes(data)
     with pytest.raises(StoreError, match="claims 4294967280 bytes, more than can be in there"):
-        open_foreign(path)
+        open_trace(path)
 
 
 def test_values_that_do_not_have_their_checksum_are_not_returned(tmp_path):
@@ -83,7 +83,7 @@ def test_values_that_do_not_have_their_checksum_are_not_returned(tmp_path):
             info = archive.getinfo("stage|0|ffn_up.npy")
         data[info.header_offset + 30 + 200 + info.compress_size // 2] ^= 1
         path.write_bytes(data)
-        trace = open_foreign(path)
+        trace = open_trace(path)
         with pytest.raises(StoreError, match=r"checksum|cannot be unpacked"):
             trace.read(Site(0, "ffn_up"))
 
@@ -92,4 +92,4 @@ def test_numbers_that_are_no_characters_are_no_text(tmp_path):
     beyond = npy(np.array("{ }")).replace("{ }".encode("utf-32-le"), b"{\0\0\0\xff\xff\xff\x7f}\0\0\0")
     zipped(tmp_path / "x.npz", {META_KEY: beyond, STAGE: ROWS})
     with pytest.raises(StoreError, match="the text __meta__ cannot be decoded"):
-        open_foreign(tmp_path / "x.npz")
+        open_trace(tmp_path / "x.npz")

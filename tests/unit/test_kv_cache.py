@@ -12,11 +12,12 @@ import pytest
 from kernels.forward import evaluate
 from kernels.paths import numeric_path
 from kernels.stages import Site
-from store.traces import open_any_trace
+from store.traces import open_trace
 from tests.artifacts import tiny_gguf
 from tests.memory_model import place
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.pair.kv_cache import KvCache
+from workbench.pair.pair import open_pair
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENS = (5, 10, 7, 7, 31, 12)
@@ -27,7 +28,7 @@ ATTENTION = Site(0, "attention")
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
 def test_attention_behind_a_turned_cache_is_the_node_that_is_turned_back(tmp_path, kind):
     model = tiny_gguf(tmp_path / "m.gguf", **SIZES)
-    trace = open_any_trace(GOLDEN / f"llama-cpp-kv-{kind}.npz").bind(TOKENS, model.config)
+    trace = open_trace(GOLDEN / f"llama-cpp-kv-{kind}.npz").bind(TOKENS, model.config)
     assert trace.observed["type_k"] == trace.observed["type_v"] == kind
     assert trace.observed["turned_k"] == trace.observed["turned_v"] == 64
     at = place(model, numeric_path("ggml"), TOKENS, 0, "attention")

@@ -15,16 +15,17 @@ from kernels.precision import FLOAT32
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
-from store.traces import open_any_trace
+from store.traces import open_trace
 from tests.artifacts import tiny_gguf, tiny_safetensors, write_gguf
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
 from tests.memory_model import random_model, spine
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.models.detail import cell_detail
 from workbench.bisect.models.views import views
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.pair.engines import arithmetic_of
 from workbench.pair.kv_cache import KvCache
+from workbench.pair.pair import open_pair
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 TOKENS = (3, 1, 4, 1, 5, 9, 2)
@@ -249,7 +250,7 @@ def test_logits_alone_are_the_end_of_the_whole_model(place, tmp_path):
 
 
 def test_settings_of_the_engine_are_understood(place, tmp_path):
-    clean = open_any_trace(place / "llama.npz")
+    clean = open_trace(place / "llama.npz")
     assert arithmetic_of(clean).attention == FLOAT32
     for changed in (
         {"flash_attention": "on"},
@@ -265,7 +266,7 @@ def test_settings_of_the_engine_are_understood(place, tmp_path):
     assert arithmetic_of(replace(clean, observed={}, settings={"flash": [1], "kv": {}})).attention.unit > 2.0**-8
     silent = replace(clean, observed={}, settings={})
     assert "whether flash attention was on is not there" in arithmetic_of(silent).notes[0]
-    right = open_any_trace(place / "right.npz")
+    right = open_trace(place / "right.npz")
     paths = {
         dtype: arithmetic_of(replace(right, settings={"dtype": dtype}))
         for dtype in ("float64", "float32", "float16", "bfloat16")

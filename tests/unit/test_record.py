@@ -12,7 +12,7 @@ from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
-from store.traces import open_foreign
+from store.traces import open_trace
 from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.memory_model import spine
 from workbench.__main__ import run
@@ -138,7 +138,7 @@ def engine_trace(tmp_path, capsys, model, *options):
     assert run([str(argument) for argument in arguments]) == 0, capsys.readouterr().err
     summary = json.loads(capsys.readouterr().out)
     artifact = open_artifact(model)
-    trace = open_foreign(output).bind(TOKENS, artifact.config)
+    trace = open_trace(output).bind(TOKENS, artifact.config)
     assert summary["settings"] == trace.settings
     assert trace.settings["model_sha256"] == artifact.sha256()
     assert trace.not_carried == ()

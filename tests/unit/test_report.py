@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from kernels.stages import Site
-from store.traces.hdf5 import open_trace
+from store.traces.hdf5 import open_store
 from workbench.__main__ import run
 from workbench.cells.heat import LEVELS, PALETTE
 from workbench.demo import demo_session
@@ -70,7 +70,7 @@ def rendered(markdown):
 
 
 def test_it_names_the_cell_the_tensors_the_files_and_the_hypothesis(session, text):
-    run_a = open_trace(session.trace_path("a")).run
+    run_a = open_store(session.trace_path("a")).run
     assert rendered(text.splitlines()[2]).seen.startswith("DIVERGENT at layer 3 ffn_gate: gate_up_swapped")
     assert "This rests on the bisection of" in text
     assert run_a.sha256 in text
@@ -82,7 +82,7 @@ def test_it_names_the_cell_the_tensors_the_files_and_the_hypothesis(session, tex
 
 
 def test_its_top_elements_are_the_largest_differences(session, text):
-    a, b = (open_trace(session.trace_path(side)).read(Site(3, "ffn_gate")) for side in "ab")
+    a, b = (open_store(session.trace_path(side)).read(Site(3, "ffn_gate")) for side in "ab")
     d = np.abs(a.astype(np.float64) - b)
     order = np.argsort(-d, axis=None)[:10]
     rows = text.partition("elements that differ most")[2].partition("##")[0].splitlines()

@@ -25,9 +25,10 @@ from tests.unit.test_forward import TOKENS as RECORDED_TOKENS
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.models.substitution import Mixed
-from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader, recorded_stages
+from workbench.pair.pair import open_pair
 
 TOKENS = (3, 1, 30, 1, 5, 9)
 ENDS = ("embedding", "layer_output", "final_norm", "lm_head")

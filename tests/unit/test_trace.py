@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from kernels.stages import Site
 from store.errors import StoreError
-from store.traces import open_any_trace
-from store.traces.hdf5 import BusyStoreError, open_trace
+from store.traces import open_trace
+from store.traces.hdf5 import BusyStoreError, open_store
 from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
 from tests.memory_model import spine
@@ -37,7 +37,7 @@ def assert_right(trace, dtype=np.float32):
 def test_mapped_tensors_equal_what_h5py_reads_and_what_was_written(tmp_path, dtype):
     path = tmp_path / "run.h5"
     write_store(path, dtype=dtype)
-    trace = open_trace(path)
+    trace = open_store(path)
     assert trace.sites() == SITES
     assert_right(trace, dtype)
     with h5py.File(path) as file:
@@ -54,18 +54,18 @@ def test_mapped_tensors_equal_what_h5py_reads_and_what_was_written(tmp_path, dty
 def test_writing_to_a_tensor_that_was_read_does_not_reach_the_file(tmp_path):
     path = tmp_path / "run.h5"
     write_store(path)
-    open_trace(path).read(Site(1, "ffn_up"))[:] = 7
-    assert_right(open_trace(path))
+    open_store(path).read(Site(1, "ffn_up"))[:] = 7
+    assert_right(open_store(path))
 
 
 def test_an_open_trace_keeps_its_values_when_the_store_is_replaced(tmp_path):
     path = tmp_path / "run.h5"
     write_store(path)
-    trace = open_trace(path)
+    trace = open_store(path)
     run = run_record(layers=1, sha256="6" * 64)
     write_store(path, run)
     assert_right(trace)
-    assert open_trace(path).run == run
+    assert open_store(path).run == run
 
 
 def test_provenance_is_plain_attributes(tmp_path):
@@ -84,7 +84,7 @@ def test_provenance_is_plain_attributes(tmp_path):
         assert json.loads(found["versions"]) == run.versions
         assert json.loads(found["machine"]) == run.machine
         assert found["created"] == run.created
-    assert open_trace(tmp_path / "run.h5").run == run
+    assert open_store(tmp_path / "run.h5").run == run
 
 
 @settings(max_examples=30, deadline=None)
@@ -98,13 +98,13 @@ def test_any_run_record_comes_back(tmp_path_factory, prompt, tokens, extra):
     run = run_record(layers=1, prompt=prompt, tokens=tuple(tokens), settings=extra)
     assert RunRecord.from_json(json.loads(json.dumps(run.to_json()))) == run
     write_store(path, run)
-    assert open_trace(path).run == run
+    assert open_store(path).run == run
 
 
 def test_long_texts_and_long_prompts_lie_in_datasets(tmp_path):
     run = run_record(layers=1, prompt="é" * 100_000, tokens=tuple(range(50_000)), artifact="/m/\udcff.gguf")
     write_store(tmp_path / "run.h5", run)
-    assert open_trace(tmp_path / "run.h5").run == run
+    assert open_store(tmp_path / "run.h5").run == run
 
 
 def test_a_stage_is_there_or_not_in_the_model_or_not_captured(tmp_path):
@@ -112,7 +112,7 @@ def test_a_stage_is_there_or_not_in_the_model_or_not_captured(tmp_path):
     write_store(path)
     with h5py.File(path, "r+") as file:
         del file["layers/001/ffn_up"], file["final_norm"]
-    trace = open_trace(path)
+    trace = open_store(path)
     assert trace.status(Site(1, "ffn_gate")) == "ok"
     assert trace.status(Site(1, MISSING)) == "absent"
     assert trace.status(Site(LAYERS, "ffn_up")) == "absent"
@@ -133,7 +133,7 @@ def test_rows_are_not_taken_for_tokens_that_nothing_names(tmp_path, rows, positi
         file["lm_head"] = np.ones((rows, 9), np.float32)
         if positions is not None:
             file["lm_head"].attrs["positions"] = positions
-    trace = open_trace(path)
+    trace = open_store(path)
     assert trace.positions(Site(None, "lm_head")) == expected
     assert trace.positions(Site(0, "ffn_up")) == tuple(range(5))
 
@@ -149,7 +149,7 @@ def test_a_resumed_store_has_the_bytes_of_one_written_at_a_stretch(tmp_path, dty
     with pytest.raises(Interrupted):
         write_store(path, dtype=dtype, stop_at=stop_at)
     assert not path.exists()
-    partial = open_trace(tmp_path / "run.h5.partial", partial=True)
+    partial = open_store(tmp_path / "run.h5.partial", partial=True)
     layers = partial.completed_layers
     assert layers == min((stop_at - 1) // 16, LAYERS) if stop_at else layers == 0
     assert len(partial.sites()) == (1 + 15 * layers if layers else 0)
@@ -175,7 +175,7 @@ def test_the_partial_of_another_run_is_not_resumed(tmp_path, change):
     with pytest.raises(Interrupted):
         write_store(path, stop_at=40)
     assert write_store(path, run_record(**change)) == 0
-    assert open_trace(path).run == run_record(**change)
+    assert open_store(path).run == run_record(**change)
 
 
 @pytest.mark.parametrize(("layer", "kept"), [(0, 0), (1, 1)])
@@ -189,7 +189,7 @@ def test_a_layer_whose_bytes_have_changed_is_computed_again(tmp_path, layer, kep
     content[offset + 9] ^= 1
     partial.write_bytes(content)
     assert write_store(path) == kept
-    assert_right(open_trace(path))
+    assert_right(open_store(path))
 
 
 def test_zeros_of_an_unfinished_layer_are_never_taken_for_data(tmp_path):
@@ -200,15 +200,15 @@ def test_zeros_of_an_unfinished_layer_are_never_taken_for_data(tmp_path):
         del file["layers/002"]
         for site in (site for site in SITES if site.layer == 2):
             file.create_dataset(f"layers/002/{site.stage}", data=np.zeros((5, 8), np.float32))
-    assert open_trace(partial, partial=True).status(Site(2, "ffn_up")) == "unmeasured"
+    assert open_store(partial, partial=True).status(Site(2, "ffn_up")) == "unmeasured"
     assert write_store(path) == 2
-    assert_right(open_trace(path))
+    assert_right(open_store(path))
 
 
 def test_an_unreadable_partial_is_written_anew(tmp_path):
     (tmp_path / "run.h5.partial").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
     assert write_store(tmp_path / "run.h5") == 0
-    assert_right(open_trace(tmp_path / "run.h5"))
+    assert_right(open_store(tmp_path / "run.h5"))
 
 
 def test_a_store_cannot_be_finished_before_its_last_layer(tmp_path):
@@ -222,18 +222,18 @@ def test_an_unfinished_store_is_not_opened_as_a_trace(tmp_path):
     with pytest.raises(Interrupted):
         write_store(path, stop_at=40)
     with pytest.raises(StoreError, match=r"unfinished .*trace again to complete it"):
-        open_trace(path)
+        open_store(path)
     with pytest.raises(StoreError, match=r"unfinished \(2 of 3 layers\); trace again"):
-        open_trace(partial)
+        open_store(partial)
     partial.rename(path)
     with pytest.raises(StoreError, match=r"unfinished \(2 of 3 layers\)"):
-        open_trace(path)
+        open_store(path)
 
 
 FULL_DISK = """
 import resource, sys
 from store.errors import StoreError
-from store.traces import open_any_trace
+from store.traces import open_trace
 from tests.stores import write_store
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -373,7 +373,7 @@ CHANGES = {
 def test_a_lying_store_is_refused_in_a_sentence(tmp_path, sentence):
     path = broken(tmp_path / "run.h5", CHANGES[sentence])
     with pytest.raises(StoreError, match=sentence) as refused:
-        open_trace(path)
+        open_store(path)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -382,19 +382,19 @@ def test_a_lying_store_is_refused_in_a_sentence(tmp_path, sentence):
 def test_what_is_no_hdf5_file_is_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "x\x1b[31m.h5").write_bytes(content)
     with pytest.raises(StoreError, match="is damaged or is not an HDF5 store") as refused:
-        open_trace(tmp_path / "x\x1b[31m.h5")
+        open_store(tmp_path / "x\x1b[31m.h5")
     assert "\x1b" not in str(refused.value)
     for missing in (tmp_path, tmp_path / "none.h5"):
         with pytest.raises(StoreError, match="There is no store"):
-            open_trace(missing)
+            open_store(missing)
 
 
 DAMAGE = """
 import sys, random
 from pathlib import Path
 from store.errors import StoreError
-from store.traces import open_any_trace
-from store.traces.hdf5 import open_trace
+from store.traces import open_trace
+from store.traces.hdf5 import open_store
 whole, victim = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 dice = random.Random(103)
 refused = 0
@@ -409,7 +409,7 @@ for attempt in range(400):
     victim.unlink(missing_ok=True)
     victim.write_bytes(content)
     try:
-        trace = open_trace(victim)
+        trace = open_store(victim)
         for site in trace.sites():
             trace.read(site).sum(), trace.positions(site)
     except StoreError as error:
@@ -443,11 +443,11 @@ def test_a_bit_that_flips_in_any_tensor_is_told_when_it_is_read(tmp_path, dtype)
         content = bytearray(whole)
         content[offset + 5] ^= 1
         path.write_bytes(content)
-        trace = open_trace(path)
+        trace = open_store(path)
         with pytest.raises(StoreError, match=f"the values of {site} are not those"):
             trace.read(site)
         with pytest.raises(StoreError, match="are not those"):
-            open_any_trace(path).read(site)
+            open_trace(path).read(site)
         others = [other for other in SITES if offsets[other] != offset]
         assert all(np.array_equal(trace.read(other), expected_values(other, dtype)) for other in others)
 

@@ -8,12 +8,13 @@ from typing import Any
 from store.artifact import Artifact
 from store.text import printable
 from workbench.bisect.models.detail import Detail, detail_json, worst_blocks, worst_channels
-from workbench.bisect.pair import Answer, Source
+from workbench.bisect.pair import Answer
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Verdict, bisection_json
 from workbench.cells.decomposition import Decomposition, finite
 from workbench.cells.metrics import format_value
 from workbench.pair.fingerprints import sha256_of
+from workbench.pair.pair import Source
 
 _NOT_ANSWERED = 2
 _WORDS: dict[Verdict, str] = {
@@ -49,7 +50,7 @@ def answer_json(answer: Answer, detail: Detail | None, progress: Progress) -> di
         "a": _side_json(pair.a, answer.paths[0], progress),
         "b": _side_json(pair.b, answer.paths[1], progress),
         "tokens": None if pair.tokens is None else list(pair.tokens.ids),
-        "prompt": None if pair.tokens is None else pair.tokens.prompt,
+        "prompt": pair.prompt,
         **bisection_json(answer.bisection),
     }
     if answer.compared is not None:
@@ -62,18 +63,18 @@ def answer_json(answer: Answer, detail: Detail | None, progress: Progress) -> di
 
 def _side_json(source: Source, path: str | None, progress: Progress) -> dict[str, Any]:
     name = source.path.name
+
+    def hashed(done: int, total: int) -> None:
+        progress(done, total, f"bytes of {name}")
+
+    sha256 = sha256_of(source, hashed)
     if isinstance(source, Artifact):
-
-        def hashed(done: int, total: int) -> None:
-            progress(done, total, f"bytes of {name}")
-
-        sha256 = sha256_of(source, hashed)
         return {"path": str(source.path), "format": source.format, "sha256": sha256, "numeric_path": path}
     return {
         "path": str(source.path),
         "format": "trace",
         "engine": source.engine,
-        "sha256": source.sha256,
+        "sha256": sha256,
         "numeric_path": path,
         "settings": source.settings,
     }

@@ -5,7 +5,6 @@ The figures and the words are always those of A and B as they were given, whiche
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,9 +14,8 @@ from kernels.forward import check_tokens
 from kernels.paths import numeric_path
 from store.artifact import Artifact
 from store.errors import StoreError
-from store.open import open_artifact
 from store.text import printable
-from store.traces import ForeignTrace, is_trace, open_any_trace
+from store.traces import Trace
 from store.traces.vocabulary import with_vocabulary
 from workbench.bisect.models.bisection import Side, bisect_artifacts
 from workbench.bisect.traces.announced import Progress
@@ -26,33 +24,9 @@ from workbench.bisect.traces.statistics_only import compare_traces
 from workbench.bisect.traces.trace_check import TraceCheck
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.compare import PopulationError
-from workbench.pair.comparable import require_same_sizes
 from workbench.pair.engines import arithmetic_of
 from workbench.pair.fingerprints import sha256_of
-from workbench.pair.sides import DEFAULT_PATH, Tokens, shared_tokens
-from workbench.tensors.one_sided import of_common_vocabulary, unused_tensors
-
-Source = Artifact | ForeignTrace
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two sides, what both run (None where two traces do not say), and the numeric paths asked for.
-
-    notes : sentences about what one of two models alone has and no figure covers.
-    """
-
-    a: Source
-    b: Source
-    tokens: Tokens | None
-    asked: tuple[str | None, str | None]
-    notes: tuple[str, ...] = ()
-
-    def require_unchanged(self) -> None:
-        """Raise WorkbenchError if a file of either side was written to since it was opened; to be called at the end."""
-        for source in (self.a, self.b):
-            for file in source.sources if isinstance(source, Artifact) else source.files:
-                file.require_unchanged()
+from workbench.pair.pair import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +43,6 @@ class Answer:
     compared: int | None = None
 
 
-def open_pair(
-    paths: tuple[Path, Path], asked: tuple[str | None, str | None], tokens: tuple[int, ...] | None, prompt: str | None
-) -> Pair:
-    """Open two models or traces, and decide on the tokens: those given, else those of a trace.
-
-    Raises WorkbenchError for what cannot be opened, has no tokens, or asks for another path of a recorded trace.
-    """
-    a, b = (open_any_trace(path) if is_trace(path) else open_artifact(path) for path in paths)
-    for source, option, path in zip((a, b), ("--path-a", "--path-b"), asked, strict=True):
-        if isinstance(source, ForeignTrace) and path is not None:
-            raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace; leave out {option}")
-    shared, notes = _tokens((a, b), tokens, prompt), tuple[str, ...]()
-    if isinstance(a, Artifact) and isinstance(b, Artifact):
-        a, b, notes = of_common_vocabulary(a, b)
-        notes = (*notes, *unused_tensors(a, b))
-    return Pair(a, b, shared, asked, notes)
-
-
-def _tokens(sources: tuple[Source, Source], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens | None:
-    models = [source for source in sources if isinstance(source, Artifact)]
-    if tokens is None and prompt is None:
-        for source in sources:
-            if isinstance(source, ForeignTrace) and source.tokens is not None:
-                return Tokens(source.tokens, None if source.run is None else source.run.prompt)
-        if not models:
-            return None
-    return shared_tokens([*models], tokens, prompt)
-
-
 def bisect_pair(pair: Pair, progress: Progress = lambda *_: None) -> Answer:
     """Find the first cell of a pair that is really wrong."""
     with np.errstate(all="ignore"):  # damaged weights hold values of any size; what is not finite is told as such
@@ -107,11 +52,12 @@ def bisect_pair(pair: Pair, progress: Progress = lambda *_: None) -> Answer:
 
 
 def _bisected(pair: Pair, progress: Progress) -> Answer:
-    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+    if pair.models is not None:
         return _two_models(pair, progress)
-    if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
-        bisection, compared = compare_traces(pair.a, pair.b, None if pair.tokens is None else pair.tokens.ids)
-        return Answer(pair, (_recorded_path(pair.a), _recorded_path(pair.b)), bisection, compared)
+    if pair.traces is not None:
+        a, b = pair.traces
+        bisection, compared = compare_traces(a, b, None if pair.tokens is None else pair.tokens.ids)
+        return Answer(pair, (_recorded_path(a), _recorded_path(b)), bisection, compared)
     return _model_and_trace(pair, progress)
 
 
@@ -119,28 +65,21 @@ def _two_models(pair: Pair, progress: Progress) -> Answer:
     a, b = model_sides(pair)
     paths = a.path.name, b.path.name
     try:
-        require_same_sizes(a.model.config, b.model.config)
+        pair.require_one_model()
     except PopulationError as error:
         return Answer(pair, paths, _uncomparable(error))
-    found = bisect_artifacts(a, b, token_ids(pair), progress)
+    found = bisect_artifacts(a, b, pair.ids, progress)
     return Answer(pair, paths, replace(found, notes=(*found.notes, *pair.notes)))
 
 
 def model_sides(pair: Pair) -> tuple[Side, Side]:
     """Both sides of a pair of models as they run; WorkbenchError if one of them is a trace."""
-    sides = []
-    for source, asked in zip((pair.a, pair.b), pair.asked, strict=True):
-        if isinstance(source, ForeignTrace):
-            raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace and cannot be run; give a model")
-        path = numeric_path(asked or DEFAULT_PATH[source.format])
-        sides.append(Side(source, path))
-    return sides[0], sides[1]
-
-
-def token_ids(pair: Pair) -> tuple[int, ...]:
-    """The token ids of a pair that has a model."""
-    assert pair.tokens is not None
-    return pair.tokens.ids
+    if pair.models is None:
+        trace = pair.a if isinstance(pair.a, Trace) else pair.b
+        raise WorkbenchError(f"{printable(trace.path.name)} is a recorded trace and cannot be run; give a model")
+    paths = (numeric_path(side.numeric_path) for side in pair.sides)
+    a, b = (Side(model, path) for model, path in zip(pair.models, paths, strict=True))
+    return a, b
 
 
 def trace_check(pair: Pair) -> TraceCheck:
@@ -148,17 +87,15 @@ def trace_check(pair: Pair) -> TraceCheck:
 
     Raises PopulationError or StoreError where the two cannot belong together.
     """
-    swapped = isinstance(pair.a, ForeignTrace)
+    swapped = isinstance(pair.a, Trace)
     model, trace = (pair.b, pair.a) if swapped else (pair.a, pair.b)
     assert isinstance(model, Artifact)
-    assert isinstance(trace, ForeignTrace)
-    asked, ids = pair.asked[1 if swapped else 0], token_ids(pair)
+    assert isinstance(trace, Trace)
+    asked, ids = pair.asked[1 if swapped else 0], pair.ids
     arithmetic = arithmetic_of(trace, asked)
     check_tokens(ids, model.config)
     side: Literal["A", "B"] = "A" if swapped else "B"
-    if trace.config is not None:
-        other = replace(trace.config, vocab_size=model.config.vocab_size)
-        require_same_sizes(*((other, model.config) if swapped else (model.config, other)))
+    pair.require_one_model()
     bound, notes = trace.bind(ids, model.config), tuple[str, ...]()
     assert bound.config is not None
     sizes = model.config.vocab_size, bound.config.vocab_size
@@ -215,7 +152,7 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
 def _other_file(check: TraceCheck) -> Iterator[str]:
     """Say so where a trace names another file than the model it is checked with."""
     trace = check.trace
-    recorded = trace.settings.get("model_sha256") if trace.run is None else trace.run.sha256
+    recorded = trace.settings.get("model_sha256") if trace.record is None else trace.record.sha256
     if isinstance(recorded, str) and recorded != sha256_of(check.model):
         yield (
             f"{check.side} was recorded from another file (sha256 {printable(recorded[:16], 40)}…) than the model "
@@ -227,5 +164,5 @@ def _uncomparable(error: WorkbenchError) -> Bisection:
     return Bisection("uncomparable", None, None, (), None, (), (str(error),))
 
 
-def _recorded_path(trace: ForeignTrace) -> str | None:
-    return None if trace.run is None else trace.run.numeric_path
+def _recorded_path(trace: Trace) -> str | None:
+    return None if trace.record is None else trace.record.numeric_path

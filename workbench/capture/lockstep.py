@@ -21,16 +21,17 @@ from store.artifact import Artifact
 from store.errors import StoreError
 from store.open import open_artifact
 from store.text import printable
-from store.traces import open_foreign
-from store.traces.hdf5 import LAYER_OUTPUT, Trace, open_trace
+from store.traces import Trace, open_trace
+from store.traces.hdf5 import LAYER_OUTPUT, open_store
 from store.traces.hdf5_writer import TraceWriter, as_stored, write_trace
 from store.traces.run import RunRecord, describe_machine, now, versions
 from store.whole_files import give_name, temporary_beside
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.pair.fingerprints import sha256_of
-from workbench.pair.recorded import Source, of_other_engine, recorded_sides, same_model
-from workbench.pair.sides import is_trace, recorded_tokens
+from workbench.pair.pair import Pair, Source
+from workbench.pair.recorded import of_other_engine, recorded, same_model
+from workbench.pair.tokens import Tokens, recorded_tokens
 from workbench.session.files import append_log
 from workbench.session.session import Side
 
@@ -57,7 +58,7 @@ class Recorded:
     def stages(self) -> Iterator[StageTensor]:
         """Yield the recorded stages in execution order."""
         for site in self.trace.sites():
-            values = self.trace.read(site)
+            values = as_stored(self.trace.read(site))
             codes = None if self.model is None else _codes(self.model, self.run, site, values)
             yield StageTensor(site, values, self.trace.positions(site), codes)
 
@@ -158,11 +159,12 @@ def _open_both(job: CaptureJob, emit: Emit) -> list[_Opened]:
     for done, (side, place) in enumerate(zip(given, stored, strict=True)):
         emit(Progress("open", done, len(SIDES), printable(side.path)))
         found.append(_open(side, place, emit))
-    tokens = job.tokens or next((recorded.ids for recorded in recorded_tokens(found)), ())
-    sources = recorded_sides(found, [side.numeric_path or None for side in given], tokens, job.prompt)
+    tokens = job.tokens or next((known.ids for known in recorded_tokens(found)), ())
+    asked = job.a.numeric_path or None, job.b.numeric_path or None
+    pair = recorded(Pair(found[0], found[1], Tokens(tokens, job.prompt), asked))
     return [
         _Opened(side, source if place is None or isinstance(source, Artifact) else _adopted(source, place), place)
-        for side, source, place in zip(given, sources, stored, strict=True)
+        for side, source, place in zip(given, (pair.a, pair.b), stored, strict=True)
     ]
 
 
@@ -170,11 +172,11 @@ def _open(side: Side, stored: Path | None, emit: Emit) -> Source:
     path = Path(side.path)
     if not path.exists() and stored is not None and stored.is_file():
         emit(Progress("open", 0, 0, f"{printable(side.path)} is gone; its recorded run is shown"))
-        return open_trace(stored)
+        return open_store(stored)
     if side.numeric_path:
         numeric_path(side.numeric_path)  # an unknown name is told before anything is read
         return open_artifact(path)
-    return open_trace(path) if is_trace(path) else open_foreign(path)
+    return open_trace(path)
 
 
 def _adopted(trace: Trace, stored: Path) -> Trace:
@@ -182,24 +184,24 @@ def _adopted(trace: Trace, stored: Path) -> Trace:
     if trace.path == stored:
         return trace
     try:
-        copy = open_trace(stored)
+        copy = open_store(stored)
     except StoreError:
         copy = None
-    foreign = of_other_engine(trace.run)
+    other_engine = of_other_engine(trace.run)
     same = copy is not None and copy.run == trace.run
-    alike = same and (foreign or stored.stat().st_size == trace.path.stat().st_size)
+    alike = same and (other_engine or stored.stat().st_size == trace.path.stat().st_size)
     if copy is not None and alike and copy.intact():
         return copy
-    if foreign:
+    if other_engine:
         write_trace(trace, stored)
-        return open_trace(stored)
+        return open_store(stored)
     try:
         with trace.path.open("rb") as original, temporary_beside(stored) as (temporary, file):
             shutil.copyfileobj(original, file, _COPY_CHUNK)
             give_name(file, temporary, stored)
     except OSError as error:
         raise StoreError(f"{printable(str(stored))} cannot be written ({error.strerror}); make room.") from error
-    return open_trace(stored)
+    return open_store(stored)
 
 
 def _runs(opened: list[_Opened], job: CaptureJob, emit: Emit) -> list[RunRecord]:
@@ -274,7 +276,7 @@ def _kept(side: _Opened, run: RunRecord) -> Trace | None:
     if isinstance(side.source, Trace):
         return side.source
     try:
-        trace = None if side.stored is None else open_trace(side.stored)
+        trace = None if side.stored is None else open_store(side.stored)
     except StoreError:
         return None
     return trace if trace is not None and trace.run.question == run.question else None

@@ -51,8 +51,9 @@ def command(
     from kernels.machine.compiler import compile_all
     from workbench.bisect.answer import answer_json, answer_text, exit_code, reason
     from workbench.bisect.models.detail import cell_detail
-    from workbench.bisect.pair import bisect_pair, open_pair
+    from workbench.bisect.pair import bisect_pair
     from workbench.cli.progress import ProgressLine
+    from workbench.pair.pair import open_pair
 
     with ProgressLine() as line:
         pair = open_pair((a, b), (path_a, path_b), tokens, prompt)

@@ -46,9 +46,11 @@ def command(
     """  # noqa: D301
     from workbench.cells.metrics import METRICS
     from workbench.cli.pair import again_text, compare_pair, comparison_text, run_again
+    from workbench.pair.pair import open_pair
 
-    comparison = compare_pair((a, b), (path_a, path_b), tokens, prompt, METRICS[metric], scope)
-    again = run_again(comparison, (a, b), (path_a, path_b), local) if as_json or local else None
+    pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
+    comparison = compare_pair(pair, METRICS[metric], scope)
+    again = run_again(comparison, pair, local) if as_json or local else None
     if as_json:
         print_json(comparison.to_json(again))
     else:

@@ -11,8 +11,7 @@ from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.stored_model import StoredModel
-    from store.traces import ForeignTrace
-    from store.traces.hdf5 import Trace
+    from store.traces import Trace
 
 
 @click.command()
@@ -27,15 +26,11 @@ def command(source: Path, as_json: bool) -> int:
     Example:  workbench inspect model.gguf
     """  # noqa: D301
     from store.open import open_model
-    from store.traces import is_trace as is_foreign_trace
-    from store.traces import open_foreign
-    from store.traces.hdf5 import open_trace
-    from workbench.pair.sides import is_trace
+    from store.traces import is_trace, open_trace
 
     if is_trace(source):
-        record, lines = _trace(open_trace(source, partial=True))
-    elif is_foreign_trace(source):
-        record, lines = _foreign(open_foreign(source))
+        trace = open_trace(source, partial=True)
+        record, lines = _of_other_engine(trace) if trace.record is None else _store(trace)
     else:
         record, lines = _model(open_model(source))
     if as_json:
@@ -173,7 +168,7 @@ def _short(value: object) -> str:
     return printable(str(value))
 
 
-def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
+def _store(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
     from collections import Counter
 
     from kernels.models import execution_order
@@ -192,7 +187,12 @@ def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
         "layers": layers,
         "coverage": {state: coverage[state] for state in ("ok", "absent", "unmeasured")},
         "stages": [
-            {"layer": site.layer, "stage": site.stage, "status": state, "shape": _shape(trace, site, state)}
+            {
+                "layer": site.layer,
+                "stage": site.stage,
+                "status": state,
+                "shape": trace.shape(site) if state == "ok" else None,
+            }
             for site, state in states.items()
         ],
     }
@@ -214,7 +214,7 @@ def _trace(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
     return record, lines
 
 
-def _foreign(trace: "ForeignTrace") -> tuple[dict[str, Any], list[str]]:
+def _of_other_engine(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
     from kernels.models import sites as all_sites
     from kernels.stages import SPINE
     from store.text import printable
@@ -246,7 +246,3 @@ def _foreign(trace: "ForeignTrace") -> tuple[dict[str, Any], list[str]]:
     for title, sentences in (("notes", trace.notes), ("what the format does not say", trace.not_carried)):
         lines += ["", title, *(f"  {printable(sentence, 1000)}" for sentence in sentences)] if sentences else []
     return record, lines
-
-
-def _shape(trace: "Trace", site: Any, state: str) -> list[int] | None:  # noqa: ANN401
-    return list(trace.stages[site].values.shape) if state == "ok" else None

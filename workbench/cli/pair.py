@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from store.text import printable
-from store.traces.hdf5 import open_trace
+from store.traces.hdf5 import open_store
 from store.traces.run import RunRecord
 from workbench.capture.job import CaptureJob, CellReady, Event, Progress, SideReady
 from workbench.cells.cell import Cell
@@ -15,7 +15,8 @@ from workbench.cells.metrics import METRICS, Metric, format_value
 from workbench.cells.view import TokenScope, View
 from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
-from workbench.pair.sides import pair_sides
+from workbench.pair.pair import Pair
+from workbench.pair.recorded import recorded
 from workbench.pair.sources import Tensors
 from workbench.session.session import Session
 
@@ -40,50 +41,26 @@ class Collector:
             self.cells.append(event.cell)
 
 
-def compare_pair(
-    paths: tuple[Path, Path],
-    numeric_paths: tuple[str | None, str | None],
-    tokens: tuple[int, ...] | None,
-    prompt: str | None,
-    metric: Metric,
-    scope: TokenScope,
-) -> Comparison:
+def compare_pair(pair: Pair, metric: Metric, scope: TokenScope) -> Comparison:
     """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
-    a, b, shared = pair_sides(paths, numeric_paths, tokens, prompt)
-    comparison = _run(CaptureJob(a, b, shared.ids, shared.prompt), metric, scope)
-    return replace(comparison, notes=_one_sided(paths))
+    pair = recorded(pair)
+    comparison = _run(CaptureJob(*pair.sides, pair.ids, pair.prompt), metric, scope)
+    return replace(comparison, notes=pair.notes)
 
 
-def _one_sided(paths: tuple[Path, Path]) -> tuple[str, ...]:
-    """Say what one of two models alone has; nothing of traces, which carry no weights."""
-    from store.artifact import Artifact
-    from workbench.pair.sides import open_side
-    from workbench.tensors.one_sided import one_sided
-
-    a, b = map(open_side, paths)
-    return one_sided(a, b) if isinstance(a, Artifact) and isinstance(b, Artifact) else ()
-
-
-def run_again(
-    comparison: Comparison,
-    paths: tuple[Path, Path],
-    numeric_paths: tuple[str | None, str | None],
-    asked: bool | None,
-) -> Again:
+def run_again(comparison: Comparison, pair: Pair, asked: bool | None) -> Again:
     """Run every stage of a pair of models again on both inputs; the reason if it cannot be, or is not asked for.
 
     asked : None leaves it to the size of the models.
     """
     from store.artifact import Artifact
     from workbench.bisect.models.views import views
-    from workbench.bisect.pair import open_pair
     from workbench.cells.compare import PopulationError
 
     if asked is False:
         return "--no-local was given"
     if comparison.scope.kind != "all":
         return "they cover all tokens together, not a --scope of one"
-    pair = open_pair(paths, numeric_paths, comparison.a.tokens, None)
     for name, side in (("A", pair.a), ("B", pair.b)):
         if not isinstance(side, Artifact):
             return f"{name} is a recorded trace, which cannot be run again"
@@ -139,7 +116,7 @@ def _run(job: CaptureJob, metric: Metric, scope: TokenScope) -> Comparison:
 
 def _aligned(cells: list[Cell], folder: Path) -> list[Cell]:
     """Return the cells, those of unlike populations replaced by their last-token cells."""
-    tensors = Tensors(open_trace(folder / "a.h5"), open_trace(folder / "b.h5"))
+    tensors = Tensors(open_store(folder / "a.h5"), open_store(folder / "b.h5"))
     aligned = {cell.site: cell for cell in tensors.align([c.site for c in cells if c.status == "uncomparable"])}
     return [aligned.get(cell.site, cell) for cell in cells]
 

@@ -12,8 +12,8 @@ from workbench.cli.tables import echo
 if TYPE_CHECKING:
     from kernels.stages import Site
     from workbench.bisect.models.patch import Agreement, Experiment
-    from workbench.bisect.pair import Pair
     from workbench.bisect.traces.announced import Progress
+    from workbench.pair.pair import Pair
 
 
 @click.command()
@@ -47,8 +47,8 @@ def command(
     Example:  workbench patch a.gguf b.gguf --tensor model.layers.3.mlp.up_proj.weight --tokens 1,2,3
     """  # noqa: D301
     from kernels.machine.compiler import compile_all
-    from workbench.bisect.pair import open_pair
     from workbench.cli.progress import ProgressLine
+    from workbench.pair.pair import open_pair
 
     asked = {
         "--tensor": tensor is not None,
@@ -74,10 +74,10 @@ def _experiment(
     pair: "Pair", tensor: str | None, layer: int | None, stage: "Site | None", progress: "Progress"
 ) -> "Experiment":
     from workbench.bisect.models import patch
-    from workbench.bisect.pair import model_sides, token_ids
+    from workbench.bisect.pair import model_sides
 
     a, b = model_sides(pair)
-    ids = token_ids(pair)
+    ids = pair.ids
     if tensor is not None:
         return patch.patch_tensors(a, b, frozenset([tensor]), tensor, ids, progress)
     if layer is not None:
@@ -122,12 +122,11 @@ def _cells(found: "Agreement", tokens: int) -> list[str]:
 def _json(pair: "Pair", experiment: "Experiment") -> dict[str, Any]:
     from dataclasses import asdict
 
-    assert pair.tokens is not None
     return {
         "a": str(pair.a.path),
         "b": str(pair.b.path),
-        "tokens": list(pair.tokens.ids),
-        "prompt": pair.tokens.prompt,
+        "tokens": list(pair.ids),
+        "prompt": pair.prompt,
         "part": experiment.part,
         "left": experiment.left,
         "brought": experiment.brought,

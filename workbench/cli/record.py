@@ -12,7 +12,7 @@ from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
-    from store.traces import ForeignTrace
+    from store.traces import Trace
 
 # The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
 # those that can be repeated to the last bit on any number of threads.
@@ -82,7 +82,7 @@ def command(
     from store.open import open_artifact
     from store.outputs import require_writable
     from workbench.cli.progress import ProgressLine
-    from workbench.pair.sides import shared_tokens
+    from workbench.pair.tokens import shared_tokens
     from workbench.record.recording import record
 
     artifact = open_artifact(model)
@@ -125,7 +125,7 @@ def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _summary(trace: "ForeignTrace") -> dict[str, Any]:
+def _summary(trace: "Trace") -> dict[str, Any]:
     from kernels.models import sites as all_sites
     from kernels.stages import SPINE
 
@@ -143,7 +143,7 @@ def _summary(trace: "ForeignTrace") -> dict[str, Any]:
     }
 
 
-def _lines(trace: "ForeignTrace") -> list[str]:
+def _lines(trace: "Trace") -> list[str]:
     from store.text import printable
 
     summary = _summary(trace)

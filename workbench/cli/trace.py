@@ -41,7 +41,8 @@ def command(
     from workbench.capture.lockstep import trace_side
     from workbench.cli.progress import ProgressLine
     from workbench.cli.tables import bytes_text
-    from workbench.pair.sides import shared_tokens, side_of
+    from workbench.pair.pair import side_of
+    from workbench.pair.tokens import shared_tokens
 
     artifact = open_artifact(source)
     inputs = [source, *artifact.inputs]

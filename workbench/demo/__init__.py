@@ -13,8 +13,8 @@ from store.files.apr_writer import convert_to_apr
 from store.open import open_artifact
 from store.whole_files import write_atomically
 from workbench.demo.faults import FAULTS, Change
+from workbench.pair.pair import DEFAULT_PATH
 from workbench.pair.pairing import open_or_create
-from workbench.pair.sides import DEFAULT_PATH
 from workbench.pair.tokenizer import encode
 from workbench.session.session import Session, SessionSpec, Side
 

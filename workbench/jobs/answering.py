@@ -7,7 +7,7 @@ from pathlib import Path
 from kernels.machine.compiler import compile_all
 from kernels.stages import Site
 from store.text import printable
-from store.traces import ForeignTrace
+from store.traces import Trace
 from workbench.bisect.answer import answer_json, answer_text, detail_lines
 from workbench.bisect.models.detail import cell_detail
 from workbench.bisect.models.element_text import element_text
@@ -21,11 +21,12 @@ from workbench.bisect.models.patch import (
     patch_tensors,
 )
 from workbench.bisect.models.views import once_run, views
-from workbench.bisect.pair import Answer, Pair, bisect_pair, model_sides, open_pair, token_ids
+from workbench.bisect.pair import Answer, bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
 from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import stage_tensors
 from workbench.jobs.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
+from workbench.pair.pair import Pair, open_pair
 from workbench.session.session import Session, relative_to
 
 Emit = Callable[[InquiryEvent], None]
@@ -71,8 +72,8 @@ def bisect_session(session: Session, pair: Pair, progress: Progress) -> tuple[An
     del record["cells"]  # long, and the screen asks for the cells of the whole pair
     for side, source in (("a", pair.a), ("b", pair.b)):
         record[side]["path"] = name_of(source.path)
-        if isinstance(source, ForeignTrace) and source.run is not None:
-            record[side]["created"] = source.run.created
+        if isinstance(source, Trace) and source.record is not None:
+            record[side]["created"] = source.record.created
     session.log(BISECTED, **record, text=text)
     return found, text
 
@@ -109,7 +110,7 @@ def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, in
 def _experiments(pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Iterator[tuple[str, Experiment]]:
     """What a stage gives on, the tensors that it uses, and the arithmetic of the whole run."""
     a, b = model_sides(pair)
-    ids, known = token_ids(pair), Logits()
+    ids, known = pair.ids, Logits()
     yield "Output", patch_stage(a, b, site, ids, progress, known)
     names = frozenset(name for name in stage_tensors(site, a.model.config) if name in a.model or name in b.model)
     if names:

@@ -7,7 +7,7 @@ from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
 from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, Precision
 from store.text import printable
-from store.traces import ForeignTrace
+from store.traces import Trace
 from workbench.pair.kv_cache import KINDS, KvCache
 
 # How llama.cpp keeps K and V, whose every score and sum is rounded more than once; f16 is its default. The step of a
@@ -47,13 +47,13 @@ class Arithmetic:
     notes: tuple[str, ...] = ()
 
 
-def arithmetic_of(trace: ForeignTrace, asked: str | None = None) -> Arithmetic:
+def arithmetic_of(trace: Trace, asked: str | None = None) -> Arithmetic:
     """The arithmetic of the engine that recorded a trace.
 
     asked : the numeric path to use for an engine that this program does not know; WorkbenchError if it is needed.
     """
-    if trace.run is not None:
-        return Arithmetic(numeric_path(trace.run.numeric_path))
+    if trace.record is not None:
+        return Arithmetic(numeric_path(trace.record.numeric_path))
     if trace.engine in ENGINES:
         return ENGINES[trace.engine](trace)
     if asked is None:
@@ -64,7 +64,7 @@ def arithmetic_of(trace: ForeignTrace, asked: str | None = None) -> Arithmetic:
     return Arithmetic(numeric_path(asked), notes=(f"That the engine computes as path {asked} is your word.",))
 
 
-def _transformers(trace: ForeignTrace) -> Arithmetic:
+def _transformers(trace: Trace) -> Arithmetic:
     dtype = trace.settings.get("dtype")
     if dtype is None:
         path, kept = _DTYPES["float32"]
@@ -79,7 +79,7 @@ def _transformers(trace: ForeignTrace) -> Arithmetic:
     return Arithmetic(numeric_path(path), kept, kept, notes=notes)
 
 
-def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
+def _llama_cpp(trace: Trace) -> Arithmetic:
     """Attention in half precision where K and V are kept so, or flash attention casts them; or in quantized blocks."""
     flash = trace.observed.get("flash_attention", {"0": "off", "1": "on"}.get(str(trace.settings.get("flash"))))
     cache = _cache_of(trace)
@@ -102,7 +102,7 @@ def _llama_cpp(trace: ForeignTrace) -> Arithmetic:
     return Arithmetic(path, attention=kept, cache=cache if cache.quantized else None, notes=(note,))
 
 
-def _cache_of(trace: ForeignTrace) -> KvCache:
+def _cache_of(trace: Trace) -> KvCache:
     """How K and V were kept: what the nodes prove, else what the settings say."""
     said = str(trace.settings.get("kv", "unknown")).split(",")
     seen = trace.observed
@@ -116,11 +116,11 @@ def _cache_words(cache: KvCache) -> str:
     return f"the KV cache was {names}{turned}"
 
 
-def _apr(_trace: ForeignTrace) -> Arithmetic:
+def _apr(_trace: Trace) -> Arithmetic:
     return Arithmetic(numeric_path("apr"))
 
 
-ENGINES: dict[str, Callable[[ForeignTrace], Arithmetic]] = {
+ENGINES: dict[str, Callable[[Trace], Arithmetic]] = {
     "llama.cpp": _llama_cpp,
     "transformers": _transformers,
     "apr": _apr,

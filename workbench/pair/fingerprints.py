@@ -1,4 +1,4 @@
-"""SHA-256 of model files, remembered between runs, because hashing gigabytes takes seconds."""
+"""SHA-256 of the files of a side; those of models are remembered between runs, as hashing gigabytes takes seconds."""
 
 import json
 import time
@@ -10,6 +10,7 @@ from typing import Any
 import platformdirs
 
 from store.stored_model import StoredModel
+from store.traces import Trace
 from store.traces.run import DISTRIBUTION
 from store.whole_files import remove_leftovers, write_atomically
 
@@ -17,11 +18,16 @@ _KEPT = 500  # artifacts
 _SETTLED = 2.0  # seconds after which a change of a file is sure to change its time stamp
 
 
-def sha256_of(artifact: StoredModel, progress: Callable[[int, int], None] | None = None) -> str:
-    """Return artifact.sha256(), from the cache if path, size, time and inode of all its files are as they were then.
+def sha256_of(source: StoredModel | Trace, progress: Callable[[int, int], None] | None = None) -> str:
+    """Return the SHA-256 of a model or a trace, as either defines its own.
 
-    progress : called with bytes done and bytes in all while the files are read.
+    That of a model comes from the cache if path, size, time and inode of all its files are as they were then.
+    progress : called with bytes done and bytes in all while the files of a model are read.
     """
+    return source.sha256 if isinstance(source, Trace) else _of_model(source, progress)
+
+
+def _of_model(artifact: StoredModel, progress: Callable[[int, int], None] | None) -> str:
     cache = platformdirs.user_cache_path(DISTRIBUTION) / "sha256.json"
     name, state = str(artifact.path.resolve()), _state(artifact)
     known = _read(cache).get(name)

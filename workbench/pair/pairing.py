@@ -5,7 +5,8 @@ from itertools import count
 from pathlib import Path
 
 from store.text import printable
-from workbench.pair.sides import pair_sides
+from workbench.pair.pair import open_pair
+from workbench.pair.recorded import recorded
 from workbench.session.files import SPEC_FILE, SessionError
 from workbench.session.session import Session, SessionSpec
 
@@ -22,8 +23,8 @@ def pair_session(
     Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
     fit.
     """
-    a, b, shared = pair_sides(paths, numeric_paths, tokens, prompt)
-    wanted = SessionSpec(a, b, shared.ids, shared.prompt)
+    pair = recorded(open_pair(paths, numeric_paths, tokens, prompt))
+    wanted = SessionSpec(*pair.sides, pair.ids, pair.prompt)
     if folder is not None:
         return open_or_create(folder, wanted)
     name = f"{paths[0].absolute().stem}-vs-{paths[1].absolute().stem}"

@@ -1,46 +1,30 @@
-"""Traces of other engines as sides: bound to model and tokens of the other side, each becomes a recorded run."""
+"""Traces of other engines beside a model or a store: bound to it and to the tokens, each becomes a recorded run."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
 from store.text import printable
-from store.traces import ForeignTrace, store_of_trace
-from store.traces.hdf5 import Trace
+from store.traces import Trace
 from store.traces.run import RunRecord
+from workbench.pair.pair import Pair, Source
 from workbench.session.plain import plain
 
 _UNSAID = "not_carried"  # setting of every run of another engine: what its format does not say
 
-Source = Artifact | Trace | ForeignTrace
 
+def recorded(pair: Pair) -> Pair:
+    """Return a pair whose traces all have the record of their run.
 
-def recorded_sides(
-    sources: Sequence[Source], asked: Sequence[str | None], tokens: tuple[int, ...], prompt: str | None
-) -> list[Artifact | Trace]:
-    """Return both sources, traces of other engines bound to the configuration of the other side and to the tokens.
-
-    asked : numeric path of each side, if one was asked for; that of the model is taken for an engine that is not known.
-    Raises WorkbenchError, in one sentence, for a trace that cannot be of that model or of those tokens, and for two
-    traces of which neither tells the model.
+    One of another engine, which carries none, is bound to the tokens and to the configuration of the other side; where
+    its engine is not known, it is taken to compute on the path of the other side. Raises WorkbenchError, in one
+    sentence, for a trace that cannot be of that model or of those tokens, and for two traces of which neither tells
+    the model.
     """
-    found: list[Artifact | Trace] = []
-    for source, other, path in zip(sources, reversed(sources), reversed(asked), strict=True):
-        if not isinstance(source, ForeignTrace):
-            found.append(source)
-        elif isinstance(other, ForeignTrace):
-            names = " and ".join(printable(trace.path.name) for trace in sources)
-            raise WorkbenchError(
-                f"{names} are both traces of other engines, which carry no configuration of their model; compare each "
-                "with the model, or with a store that `workbench trace` made of it"
-            )
-        else:
-            own = other.run if isinstance(other, Trace) else None
-            config = other.config if isinstance(other, Artifact) else other.run.config
-            found.append(_recorded(source, config, tokens, prompt, path if own is None else own.numeric_path))
-    return found
+    a = _recorded(pair.a, pair.b, pair.ids, pair.prompt, pair.asked[1])
+    b = _recorded(pair.b, pair.a, pair.ids, pair.prompt, pair.asked[0])
+    return replace(pair, a=a, b=b)
 
 
 def of_other_engine(run: RunRecord) -> bool:
@@ -54,17 +38,30 @@ def same_model(run: RunRecord, other: RunRecord) -> bool:
     return bool(model == other.sha256)
 
 
-def _recorded(
-    trace: ForeignTrace, config: ModelConfig, tokens: tuple[int, ...], prompt: str | None, asked: str | None
-) -> Trace:
+def _recorded(source: Source, other: Source, tokens: tuple[int, ...], prompt: str | None, asked: str | None) -> Source:
+    """Return a side with its record. asked : the numeric path of the other side, if one was asked for."""
+    if isinstance(source, Artifact) or source.record is not None:
+        return source
+    if other.config is None:
+        names = " and ".join(printable(side.path.name) for side in (source, other))
+        raise WorkbenchError(
+            f"{names} are both traces of other engines, which carry no configuration of their model; compare each "
+            "with the model, or with a store that `workbench trace` made of it"
+        )
+    path = other.run.numeric_path if isinstance(other, Trace) else asked
+    bound = source.bind(tokens, other.config)
+    return replace(bound, record=_record(bound, tokens, prompt, path))
+
+
+def _record(trace: Trace, tokens: tuple[int, ...], prompt: str | None, asked: str | None) -> RunRecord:
+    """Return the record of a bound trace. asked : the numeric path to take for an engine that is not known."""
     from workbench.pair.engines import arithmetic_of  # needs the compiler, which a pair of other sides does without
 
-    bound = trace.bind(tokens, config)
-    assert bound.config is not None
+    assert trace.config is not None
     said = {f"observed_{name}": value for name, value in trace.observed.items()}
-    said |= {"notes": " ".join(bound.notes), _UNSAID: " ".join(trace.not_carried)}
+    said |= {"notes": " ".join(trace.notes), _UNSAID: " ".join(trace.not_carried)}
     version = trace.settings.get("engine_version", trace.settings.get(trace.engine))
-    run = RunRecord(
+    return RunRecord(
         artifact=str(trace.path.absolute()),
         format=trace.engine,
         size=sum(file.size for file in trace.files),
@@ -73,14 +70,13 @@ def _recorded(
         tokens=tokens,
         prompt=prompt,
         settings=plain(trace.settings | said),
-        config=bound.config,
+        config=trace.config,
         versions={} if version is None else {trace.engine: printable(str(version))},
         machine={},
         created=datetime.fromtimestamp(_modified(trace), UTC).isoformat(timespec="milliseconds"),
     )
-    return store_of_trace(bound, run)
 
 
-def _modified(trace: ForeignTrace) -> float:
+def _modified(trace: Trace) -> float:
     """Return when the youngest file of a trace was written, in seconds."""
     return max(file.path.stat().st_mtime for file in trace.files)

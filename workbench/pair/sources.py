@@ -16,7 +16,7 @@ from workbench.cells.stage_tensors import stage_tensors
 if TYPE_CHECKING:
     from kernels.config import ModelConfig
     from store.artifact import Artifact
-    from store.traces.hdf5 import Trace
+    from store.traces import Trace
     from workbench.cells.view import TokenScope
     from workbench.session.session import Session, Side
 
@@ -63,15 +63,15 @@ def _no_stage_is_absent(side: str) -> bool:  # noqa: ARG001
 
 def open_tensors(session: "Session") -> Tensors:
     """Open what a session has stored of both sides, whole or unfinished; StoreError if a side has nothing yet."""
-    from store.traces.hdf5 import Trace, open_trace, partial_path
-    from workbench.pair.sides import is_trace
+    from store.traces.hdf5 import is_hdf5, open_store, partial_path
+    from store.traces.trace import Trace
 
     def side(name: str, given: str, recorded: bool) -> Trace:
         path = session.folder / f"{name}.h5"
         if not path.is_file() and partial_path(path).is_file():
-            return open_trace(partial_path(path), partial=True)
-        own = recorded and not path.is_file() and is_trace(Path(given))
-        return open_trace(given if own else path)
+            return open_store(partial_path(path), partial=True)
+        own = recorded and not path.is_file() and is_hdf5(Path(given))
+        return open_store(given if own else path)
 
     a, b = session.spec.a, session.spec.b
     return Tensors(side("a", a.path, not a.numeric_path), side("b", b.path, not b.numeric_path))
@@ -88,14 +88,13 @@ def open_artifacts(session: "Session") -> tuple["Artifact", "Artifact"]:
 def open_model(side: "Side") -> "Artifact":
     """Open the model file of one side; WorkbenchError as in `open_artifacts`."""
     from store.open import open_artifact
-    from store.traces.hdf5 import open_trace
-    from workbench.pair.sides import is_trace
+    from store.traces.hdf5 import is_hdf5, open_store
 
     if side.numeric_path:
         return open_artifact(side.path)
-    if Path(side.path).exists() and not is_trace(Path(side.path)):
+    if Path(side.path).exists() and not is_hdf5(Path(side.path)):
         raise WorkbenchError(f"{printable(side.path)} is a trace of another engine, which holds no weights")
-    run = open_trace(side.path).run
+    run = open_store(side.path).run
     artifact = open_artifact(run.artifact)
     if artifact.size != run.size:
         raise WorkbenchError(f"{printable(run.artifact)} is not the file that was traced; put that one back there.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.errors import WorkbenchError
 from store.errors import StoreError
 from store.text import printable
-from store.traces import ForeignTrace, open_foreign
+from store.traces import Trace, open_trace
 from store.whole_files import give_name, temporary_beside
 from workbench.machine.endings import how_it_ended
 
@@ -41,7 +41,7 @@ def record(
     *,
     replace: bool = True,
     checked: Callable[[], None] = lambda: None,
-) -> ForeignTrace:
+) -> Trace:
     """Run one forward in an engine and write its trace to `output`; returns the trace, opened.
 
     engine : "llama.cpp" or "transformers". job : model, tokens and settings, as the engine's script wants them.
@@ -72,12 +72,12 @@ def record(
         raise RecordError(
             f"{printable(str(output))} cannot be written ({error.strerror}); give -o another path."
         ) from None
-    return open_foreign(output)
+    return open_trace(output)
 
 
 def _read_back(temporary: Path, output: Path, engine: str) -> None:
     try:
-        open_foreign(temporary)
+        open_trace(temporary)
     except StoreError as error:
         why = str(error).replace(temporary.name, printable(output.name))
         raise RecordError(f"{engine} gave a trace that cannot be read back: {why}") from None

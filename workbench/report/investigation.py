@@ -10,7 +10,8 @@ from kernels.stages import Site
 from store.artifact import Artifact
 from store.open import open_artifact
 from store.text import printable
-from store.traces.hdf5 import Trace
+from store.traces import Trace
+from store.traces.run import RunRecord
 from workbench.capture.lockstep import Recorded, models_of
 from workbench.cells.cell import Cell
 from workbench.cells.compare import compare_streams, require_same_tokens
@@ -18,11 +19,11 @@ from workbench.cells.comparison import Comparison
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
 from workbench.pair.fingerprints import sha256_of
+from workbench.pair.pair import Pair
 from workbench.pair.recorded import of_other_engine
 from workbench.pair.sources import Tensors, open_tensors
 from workbench.pair.tokenizer import decode_tokens
 from workbench.session.session import Session, Side
-from workbench.tensors.one_sided import one_sided
 
 Progress = Callable[[int, int, str], None]
 
@@ -49,20 +50,17 @@ class Investigation:
 
     @property
     def files(self) -> tuple[str, str]:
-        """Paths of both models as the session knows them: a run remembers where its model was at that time."""
-        spec, runs = self.session.spec, (self.comparison.a, self.comparison.b)
-        a, b = (
-            side.path if side.numeric_path else run.artifact for side, run in zip((spec.a, spec.b), runs, strict=True)
-        )
-        return a, b
+        """Paths of both models as the session knows them."""
+        spec, runs = self.session.spec, self.comparison
+        return _model_file(spec.a, runs.a), _model_file(spec.b, runs.b)
 
     def unfinished(self) -> list[str]:
         """Return a sentence for every side that was not captured to the end."""
         sides = (("A", self.tensors.a), ("B", self.tensors.b))
         return [
-            f"{name} is unfinished: {trace.completed_layers} of {trace.run.config.num_hidden_layers} layers captured."
+            f"{name} is unfinished: {trace.completed_layers} of {trace.layers} layers captured."
             for name, trace in sides
-            if trace.completed_layers < trace.run.config.num_hidden_layers
+            if trace.completed_layers is not None and trace.completed_layers < trace.layers
         ]
 
 
@@ -78,7 +76,7 @@ def investigate(session: Session, progress: Progress) -> Investigation:
         aligned = {cell.site: cell for cell in tensors.align(unlike)}
         cells = [aligned.get(cell.site, cell) for cell in cells]
     one, other = models
-    notes = one_sided(one, other) if isinstance(one, Artifact) and isinstance(other, Artifact) else ()
+    notes = Pair(one, other, None).notes if isinstance(one, Artifact) and isinstance(other, Artifact) else ()
     comparison = Comparison(a.run, b.run, cells, METRICS[view.metric], view.tokens, notes)
     able = next((model for model in models if isinstance(model, Artifact) and model.vocabulary is not None), None)
     texts = [f"token {token}" for token in a.run.tokens] if able is None else decode_tokens(able, a.run.tokens)
@@ -90,13 +88,18 @@ def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | Workbench
         what = f"{printable(trace.run.artifact)} is a trace of {printable(trace.run.format)}"
         return WorkbenchError(f"{what}, which holds no weights.")
     try:
-        artifact = open_artifact(side.path if side.numeric_path else trace.run.artifact)
+        artifact = open_artifact(_model_file(side, trace.run))
         digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
     except WorkbenchError as error:
         return error
     if digest != trace.run.sha256:
         return WorkbenchError(f"{artifact.path} is no longer the file that was traced; trace it again.")
     return artifact
+
+
+def _model_file(side: Side, run: RunRecord) -> str:
+    """Return the path of the model of a side; that of a recorded one was there when it was recorded."""
+    return side.path if side.numeric_path else run.artifact
 
 
 def _cells(

@@ -46,11 +46,6 @@ def of_common_vocabulary(a: Artifact, b: Artifact) -> tuple[Artifact, Artifact, 
     return a.with_vocabulary(rows), b.with_vocabulary(rows), (note,)
 
 
-def one_sided(a: Artifact, b: Artifact) -> tuple[str, ...]:
-    """Say what one of two models alone has and no figure covers."""
-    return (*of_common_vocabulary(a, b)[2], *unused_tensors(a, b))
-
-
 def unused_tensors(a: Artifact, b: Artifact) -> Iterator[str]:
     """Say which tensors one side carries without using them, where the other does not have them; and which files."""
     for side, model, other in (("A", a, b), ("B", b, a)):

@@ -13,16 +13,15 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.product import Product
 from kernels.precision import FLOAT32
 from kernels.stages import Site
-from store.artifact import Artifact
-from store.traces import ForeignTrace
 from workbench.bisect.models.bisection import decompose, walk
 from workbench.bisect.models.breakdown import Breakdown, break_down, local_breakdown, times_median
 from workbench.bisect.models.forecast import Forecast, forecast
-from workbench.bisect.pair import Pair, model_sides, token_ids, trace_check
+from workbench.bisect.pair import model_sides, trace_check
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.traces.trace_check import TraceCheck
 from workbench.bisect.weights.conversion import Customs
 from workbench.cells.decomposition import Decomposition
+from workbench.pair.pair import Pair
 
 WORST = 20  # parts that are listed by name
 
@@ -48,9 +47,9 @@ def cell_detail(
 
     Raises WorkbenchError for a site that the pair does not have or that cannot be evaluated, and for two traces.
     """
-    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+    if pair.models is not None:
         return _of_models(pair, site, progress)
-    if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
+    if pair.traces is not None:
         raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
     check = trace_check(pair)
     error, stage = _trace_error(check, site), check.graph.stage(site)
@@ -62,7 +61,7 @@ def cell_detail(
 
 def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
     a, b = model_sides(pair)
-    tokens, customs = token_ids(pair), Customs(a.model, b.model)
+    tokens, customs = pair.ids, Customs(a.model, b.model)
     for done, cell in enumerate(walk(a, b, tokens)):
         progress(done, len(customs.sites), str(cell.site))
         if cell.site == site:

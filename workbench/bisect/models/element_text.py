@@ -11,7 +11,7 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.artifact import Artifact
 from store.text import printable
-from store.traces.hdf5 import Trace
+from store.traces import Trace
 from store.traces.run import RunRecord
 from workbench.bisect.models.element import Element, Term, element
 from workbench.pair.recorded import of_other_engine

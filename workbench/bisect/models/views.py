@@ -9,16 +9,15 @@ from kernels.kinds.activation import Activation
 from kernels.kinds.attention import Attention
 from kernels.kinds.elementwise import Multiply
 from kernels.kinds.norm import RmsNorm
-from store.artifact import Artifact
 from workbench.bisect.models.bisection import Cell, Side, decompose, walk
 from workbench.bisect.models.forecast import forecast
-from workbench.bisect.pair import Pair, bisect_pair, model_sides, token_ids
+from workbench.bisect.pair import bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection
 from workbench.bisect.weights.conversion import Customs
 from workbench.cells.decomposition import LIMIT, Checked, Decomposition
 from workbench.cells.metrics import format_value
-from workbench.pair.comparable import require_same_sizes
+from workbench.pair.pair import Pair
 
 _AMPLIFIERS = (RmsNorm, Attention, Activation, Multiply)  # what is not linear in its inputs
 
@@ -28,16 +27,16 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
 
     Raises WorkbenchError for two traces, which cannot be run again.
     """
-    if not (isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact)):
-        if not isinstance(pair.a, Artifact) and not isinstance(pair.b, Artifact):
-            raise WorkbenchError("two traces carry no weights, so no stage can be run again: local is not known")
+    if pair.traces is not None:
+        raise WorkbenchError("two traces carry no weights, so no stage can be run again: local is not known")
+    if pair.models is None:
         yield from once_run(pair, bisect_pair(pair, progress).bisection)
         return
     a, b = model_sides(pair)
-    require_same_sizes(a.model.config, b.model.config)
+    pair.require_one_model()
     customs = Customs(a.model, b.model)
     total = len(customs.sites)
-    for done, cell in enumerate(walk(a, b, token_ids(pair))):
+    for done, cell in enumerate(walk(a, b, pair.ids)):
         progress(done, total, str(cell.site))
         yield _with_inputs(cell, a, b, customs)
     pair.require_unchanged()
@@ -45,7 +44,7 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
 
 def once_run(pair: Pair, found: Bisection) -> Iterator[Checked]:
     """The cells that a bisection has judged; what a trace inherited is not known, only what it did with that."""
-    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+    if pair.models is not None:
         yield from (checked(cell, None) for cell in found.checked)
         return
     blamed = {culprit.measured_at.stage for culprit in (found.culprit, *found.others) if culprit is not None}

@@ -1,11 +1,9 @@
 """Two recorded traces carry no weights: what differs can be measured, but no cause can be proved."""
 
-from dataclasses import replace
-
 from kernels.models import sites
 from kernels.stages import LAST_STAGES, SPINE, Site
 from store.errors import StoreError
-from store.traces import ForeignStage, ForeignTrace
+from store.traces import StoredStage, Trace
 from workbench.bisect.verdict import Bisection, Verdict
 from workbench.cells.cell import Cell
 from workbench.cells.compare import PopulationError, StageTensor, compare_stage, require_same_tokens
@@ -17,7 +15,7 @@ CANNOT_KNOW = (
 )
 
 
-def compare_traces(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | None) -> tuple[Bisection, int]:
+def compare_traces(a: Trace, b: Trace, tokens: tuple[int, ...] | None) -> tuple[Bisection, int]:
     """The verdict on two traces, and how many cells it rests on.
 
     tokens : those that went in, for traces that do not say. "alike" only if every stage that both hold has the same
@@ -54,7 +52,7 @@ def _first(cell: Cell) -> str:
     return f"{cell.site} is the first cell that differs, by {format_value(value)} of B's norm."
 
 
-def _bound(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | None) -> tuple[ForeignTrace, ForeignTrace]:
+def _bound(a: Trace, b: Trace, tokens: tuple[int, ...] | None) -> tuple[Trace, Trace]:
     """Both traces with the tokens and, where either knows it, the configuration of the model."""
     known = [ids for ids in (a.tokens, b.tokens, tokens) if ids is not None]
     if a.tokens is not None and b.tokens is not None:
@@ -62,11 +60,11 @@ def _bound(a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | None) -> 
     config = a.config or b.config
     if config is None or not known:
         return a, b
-    first, second = (trace if trace.run is not None else trace.bind(known[0], config) for trace in (a, b))
+    first, second = (trace if trace.record is not None else trace.bind(known[0], config) for trace in (a, b))
     return first, second
 
 
-def _cell(site: Site, a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] | None) -> Cell:
+def _cell(site: Site, a: Trace, b: Trace, tokens: tuple[int, ...] | None) -> Cell:
     sides = {
         name: _tensor(site, trace, tokens) if trace.status(site) == "ok" else None
         for name, trace in (("a", a), ("b", b))
@@ -75,14 +73,14 @@ def _cell(site: Site, a: ForeignTrace, b: ForeignTrace, tokens: tuple[int, ...] 
     return compare_stage(site, sides["a"], sides["b"], lambda side: traces[side].status(site) == "absent")
 
 
-def _tensor(site: Site, trace: ForeignTrace, tokens: tuple[int, ...] | None) -> StageTensor | None:
-    stage = _measured(trace.parts[site], tokens)
+def _tensor(site: Site, trace: Trace, tokens: tuple[int, ...] | None) -> StageTensor | None:
+    stage = _measured(trace.stages[site], tokens)
     if stage is None:
         return None
-    return StageTensor(site, replace(trace, parts={site: stage}).read(site), stage.positions)
+    return StageTensor(site, stage.values(), stage.positions)
 
 
-def _measured(stage: ForeignStage, tokens: tuple[int, ...] | None) -> ForeignStage | None:
+def _measured(stage: StoredStage, tokens: tuple[int, ...] | None) -> StoredStage | None:
     """The stage with rows and their positions where the number of tokens tells them; None where nothing does."""
     if stage.channels is not None and (stage.positions is not None or tokens is None):
         return stage

@@ -1,0 +1,130 @@
+"""What the two sides of a question are: models or traces, how each computes, what both run, and whether they match.
+
+What needs the compiler is imported where it is used, so that the screen is there at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from kernels.errors import WorkbenchError
+from store.artifact import Artifact
+from store.open import open_artifact
+from store.text import printable
+from store.traces import Trace, is_trace, open_trace
+from workbench.pair.tokens import NOTHING, Tokens, shared_tokens
+from workbench.session.session import Side
+
+Source = Artifact | Trace
+DEFAULT_PATH = {"safetensors": "f32", "gguf": "ggml", "apr": "apr"}  # what the engine of a format would compute
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two sides, opened: each a model, or a trace of this program or of another engine.
+
+    tokens : what both run; None where two traces do not say. asked : the numeric path asked for of each, or None.
+    """
+
+    a: Source
+    b: Source
+    tokens: Tokens | None
+    asked: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The token ids that both run; WorkbenchError where nothing tells them."""
+        if self.tokens is None:
+            raise WorkbenchError(NOTHING)
+        return self.tokens.ids
+
+    @property
+    def prompt(self) -> str | None:
+        """The text that the tokens came from, if any."""
+        return None if self.tokens is None else self.tokens.prompt
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both sides by their paths and the names of their numeric paths, as a session and a job keep them."""
+        return side_of(self.a, self.asked[0]), side_of(self.b, self.asked[1])
+
+    @property
+    def traces(self) -> tuple[Trace, Trace] | None:
+        """Both sides, if both are traces."""
+        return (self.a, self.b) if isinstance(self.a, Trace) and isinstance(self.b, Trace) else None
+
+    @property
+    def models(self) -> tuple[Artifact, Artifact] | None:
+        """Both sides, if both are models, with the tokens that both vocabularies have."""
+        return None if self._common is None else self._common[:2]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what one of two models alone has and no figure covers."""
+        if self._common is None:
+            return ()
+        from workbench.tensors.one_sided import unused_tensors
+
+        a, b, sentences = self._common
+        return (*sentences, *unused_tensors(a, b))
+
+    @cached_property
+    def _common(self) -> tuple[Artifact, Artifact, tuple[str, ...]] | None:
+        """Two models over the tokens that both have, and sentences about the others."""
+        if isinstance(self.a, Trace) or isinstance(self.b, Trace):
+            return None
+        from workbench.tensors.one_sided import of_common_vocabulary
+
+        return of_common_vocabulary(self.a, self.b)
+
+    def require_one_model(self) -> None:
+        """Raise PopulationError, naming what differs, unless A and B are of one model, as far as they say of which.
+
+        The vocabularies of a model and a trace may differ: one of them may be padded.
+        """
+        from workbench.pair.comparable import require_same_sizes
+
+        a, b = (source.config for source in self.models or (self.a, self.b))
+        if a is None or b is None:
+            return
+        if self.models is None:
+            b = replace(b, vocab_size=a.vocab_size)
+        require_same_sizes(a, b)
+
+    def require_unchanged(self) -> None:
+        """Raise WorkbenchError if a file of either side was written to since it was opened; to be called at the end."""
+        for source in (self.a, self.b):
+            for file in source.sources if isinstance(source, Artifact) else source.files:
+                file.require_unchanged()
+
+
+def open_pair(
+    paths: tuple[Path, Path], asked: tuple[str | None, str | None], tokens: tuple[int, ...] | None, prompt: str | None
+) -> Pair:
+    """Open two models or traces, and decide on the tokens: those given, else the prompt's, else those of a trace.
+
+    Raises WorkbenchError for what cannot be opened, has no tokens, or asks for another path of a recorded trace.
+    """
+    a, b = (open_source(path) for path in paths)
+    for source, option, path in zip((a, b), ("--path-a", "--path-b"), asked, strict=True):
+        if isinstance(source, Trace) and path is not None:
+            known = "" if source.record is None else f", computed on path {source.record.numeric_path}"
+            raise WorkbenchError(f"{printable(source.path.name)} is a recorded trace{known}; leave out {option}")
+    return Pair(a, b, _tokens((a, b), tokens, prompt), asked)
+
+
+def open_source(path: Path) -> Source:
+    """Open a model or a recorded trace, of ours or of another engine."""
+    return open_trace(path) if is_trace(path) else open_artifact(path)
+
+
+def side_of(source: Source, asked: str | None) -> Side:
+    """Decide on the numeric path of a side: the one asked for, else that of its format, none for a trace."""
+    path = str(source.path.absolute())  # a link keeps its name: what lies beside it belongs to it
+    return Side(path, "" if isinstance(source, Trace) else asked or DEFAULT_PATH[source.format])
+
+
+def _tokens(sources: Sequence[Source], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens | None:
+    silent = all(isinstance(source, Trace) and source.tokens is None for source in sources)
+    return None if silent and tokens is None and prompt is None else shared_tokens(sources, tokens, prompt)
