@@ -21,6 +21,7 @@ from store.errors import StoreError
 from store.files import give_name, temporary_beside
 from store.foreign import open_foreign
 from store.run import RunRecord, describe_machine, now, versions
+from store.scratch import remove_left_behind
 from store.text import printable
 from store.trace import LAYER_OUTPUT, Trace, open_trace
 from store.trace_writer import TraceWriter, as_stored, write_trace
@@ -107,6 +108,7 @@ class _Opened:
 def run_pair(job: CaptureJob, emit: Emit) -> None:
     """Do what workbench.capture.capture promises."""
     started = time.monotonic()
+    remove_left_behind()
     if job.folder is not None:
         job.folder.mkdir(parents=True, exist_ok=True)
     opened = _open_both(job, emit)
