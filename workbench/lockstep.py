@@ -1,5 +1,6 @@
 """Two sides side by side: each is run, or read where it has been recorded, and every pair of stages is compared."""
 
+import os
 import shutil
 import time
 from collections import Counter
@@ -172,10 +173,7 @@ def _adopted(trace: Trace, stored: Path) -> Trace:
     """Return the session's own copy of a recorded trace, so that the session stays whole without the original."""
     if trace.path == stored:
         return trace
-    try:
-        copy = open_trace(stored)
-    except StoreError:
-        copy = None
+    copy = _stored(stored)
     foreign = of_other_engine(trace.run)
     same = copy is not None and copy.run == trace.run
     alike = same and (foreign or stored.stat().st_size == trace.path.stat().st_size)
@@ -264,11 +262,16 @@ def _kept(side: _Opened, run: RunRecord) -> Trace | None:
     """Return the complete trace of this very question, if there is one."""
     if isinstance(side.source, Trace):
         return side.source
-    try:
-        trace = None if side.stored is None else open_trace(side.stored)
-    except StoreError:
-        return None
+    trace = None if side.stored is None else _stored(side.stored)
     return trace if trace is not None and trace.run.question == run.question else None
+
+
+def _stored(path: Path) -> Trace | None:
+    """Return the trace in a session folder, None if there is none.
+
+    StoreError if it cannot be read: whatever it is then, it is not for us to replace.
+    """
+    return open_trace(path) if os.path.lexists(path) else None
 
 
 def _compare(sides: list[Recorded | Running], emit: Emit) -> dict[str, int]:

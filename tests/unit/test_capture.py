@@ -150,6 +150,37 @@ def test_a_changed_model_is_run_again(job, tmp_path):
     assert tensors(job.folder / "a.h5") != tensors(job.folder / "b.h5")
 
 
+UNREADABLE = {
+    "cut": lambda path: os.truncate(path, 5000),
+    "something else": lambda path: path.write_text("notes"),
+    "of another schema": lambda path: set_schema(path, 99),
+    "not to be read": lambda path: path.chmod(0),
+}
+
+
+def set_schema(path, number):
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = number
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_a_kept_run_that_cannot_be_read_is_not_replaced(job, how):
+    events_of(job)
+    kept = job.folder / "a.h5"
+    UNREADABLE[how](kept)
+    if how == "not to be read" and os.access(kept, os.R_OK):
+        pytest.skip("this user may read everything")
+
+    def state():
+        status = kept.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    before = state()
+    with pytest.raises(StoreError, match=r"a\.h5.* (move it away and trace the model again|leave to read it)"):
+        events_of(job)
+    assert state() == before
+
+
 def test_a_recorded_trace_is_a_side_and_is_kept_with_the_session(job, tmp_path):
     events = []
     run = trace_side(job.b, TOKENS, "drei", tmp_path / "b.h5", events.append)
