@@ -30,11 +30,12 @@ from workbench.capture import CaptureJob, CellReady, Emit, Finished, Progress, S
 from workbench.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.fingerprints import sha256_of
 from workbench.recorded import Source, of_other_engine, recorded_sides, same_model
-from workbench.session import Side
-from workbench.session_files import append_log
+from workbench.session import Side, relative_to
+from workbench.session_files import append_log, read_log
 from workbench.sides import is_trace, recorded_tokens
 
 SIDES: tuple[SideName, SideName] = ("a", "b")
+COMPARED = "compared"  # kind of log entries
 _COPY_CHUNK = 1 << 22  # bytes
 
 
@@ -123,8 +124,7 @@ def run_pair(job: CaptureJob, emit: Emit) -> None:
         states = _compare(sides, emit)
     seconds = time.monotonic() - started
     if job.folder is not None:
-        records = {name: _provenance(side.run) for name, side in zip(SIDES, sides, strict=True)}
-        append_log(job.folder, "compared", **records, tokens=sides[0].run.tokens, cells=states, seconds=seconds)
+        _log(job, job.folder, sides, states, seconds)
     emit(Finished(seconds))
 
 
@@ -297,6 +297,17 @@ def _codes(model: Artifact, run: RunRecord, site: Site, values: NDArray[np.float
     return activation_codes(at, site.stage, values)
 
 
-def _provenance(run: RunRecord) -> dict[str, object]:
-    record = run.to_json()
-    return {name: record[name] for name in ("artifact", "size", "sha256", "numeric_path")}
+def _log(
+    job: CaptureJob, folder: Path, sides: list[Recorded | Running], states: dict[str, int], seconds: float
+) -> None:
+    """Log what was compared and found, unless the last such entry says so."""
+    facts: dict[str, object] = {}
+    for name, given, side in zip(SIDES, (job.a, job.b), sides, strict=True):
+        file = given.path if given.numeric_path else side.run.artifact
+        run = {fact: value for fact, value in side.run.to_json().items() if fact in ("size", "sha256", "numeric_path")}
+        facts[name] = {"artifact": relative_to(folder, file), **run}
+    facts |= {"tokens": list(sides[0].run.tokens), "cells": states}
+    entries = (entry for entry in reversed(read_log(folder)) if entry.get("kind") == COMPARED)
+    last: dict[str, object] = next(entries, {})
+    if any(last.get(name) != fact for name, fact in facts.items()):
+        append_log(folder, COMPARED, **facts, seconds=seconds)

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from workbench.capture import (
 from workbench.cells import cell_to_wire
 from workbench.compare import PopulationError
 from workbench.session import Session, SessionSpec, Side
+from workbench.session_files import read_log
 
 ROOT = Path(__file__).parents[2]
 LAYERS = 3
@@ -127,6 +129,22 @@ def test_a_reopened_session_reads_what_it_has_and_shows_the_same_figures(job):
     assert cells_of(again) == cells_of(first)
     assert not any(isinstance(event, Progress) and event.phase == "compile" for event in again)
     assert {path.name: path.stat().st_mtime_ns for path in job.folder.glob("*.h5")} == before
+
+
+def test_the_log_says_what_was_compared_once_and_wherever_the_folder_stands(job, models):
+    job.folder.mkdir()
+    shutil.copy(models / "q8.gguf", job.folder)
+    for place in (job.folder, job.folder.with_name("moved")):
+        job.folder.rename(place)
+        job = replace(job, a=Side(str(place / "q8.gguf"), "ggml"), folder=place)
+        events_of(job)
+    (place / "a.h5").unlink()
+    events_of(job)
+    (entry,) = read_log(place)
+    assert (entry["kind"], entry["a"]["artifact"]) == ("compared", "q8.gguf")
+    assert entry["b"]["artifact"] == str(models / "hf")
+    events_of(replace(job, tokens=(*TOKENS, 9)))
+    assert [entry["tokens"] for entry in read_log(place)] == [list(TOKENS), [*TOKENS, 9]]
 
 
 def test_a_session_is_shown_without_its_models(job, models, tmp_path):
