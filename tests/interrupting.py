@@ -24,6 +24,7 @@ from workbench.demo import MODEL
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0  # seconds; the machine may be busy
+OVER = 0.1  # seconds that the system takes to clear a process away that has ended by itself
 WRAPS, CURSOR = 7, 25  # the modes of a terminal that are set in the ordinary
 
 
@@ -64,6 +65,7 @@ def interrupt(
     sent = time.monotonic()
     output += _read(terminal, child, PATIENCE)
     seconds, code = time.monotonic() - sent, child.poll()
+    running &= not (code in (0, 1) and seconds < OVER)
     complaint = _complaint(code, running, number, output, before == termios.tcgetattr(inside))
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
