@@ -12,7 +12,7 @@ from kernels.config import ModelConfig
 from kernels.forward import forward
 from kernels.paths import Array, numeric_path
 from kernels.stages import Site
-from store.artifact import open_artifact
+from store.open import open_artifact
 
 _QUICK_LAYERS = 4
 _PRODUCTS: dict[str, Operation] = {"ggml": "int8", "f32": "f32", "f64": "f64"}  # what a path multiplies

@@ -13,9 +13,9 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from kernels.byte_products import HOST
-from kernels.parallel import over_rows
-from kernels.vectors import F32, I8, I32, Vectors, array_intrinsic
+from kernels.machine.parallel import over_rows
+from kernels.machine.vectors import F32, I8, I32, Vectors, array_intrinsic
+from kernels.matmul.byte_products import HOST
 from store.artifact import Artifact
 from store.names import EMBEDDING
 

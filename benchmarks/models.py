@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from benchmarks.shapes import Tensor, tensors
 from kernels.config import ModelConfig
-from kernels.dequantize import dequantize_rows
+from kernels.formats.dequantize import dequantize_rows
 from kernels.weight import TensorType
-from store.apr_writer import convert_to_apr
-from store.artifact import Artifact, open_artifact
+from store.artifact import Artifact
+from store.files.apr_writer import convert_to_apr
 from store.layout import stored_bytes
 from store.names import gguf_name
+from store.open import open_artifact
 from tests.artifacts import byte_tokens
 from tests.random_weights import random_rows
 

@@ -14,8 +14,8 @@ from benchmarks.rows import Bench, Measured, Row
 from benchmarks.shapes import DEEP
 from benchmarks.store_rows import seven_billion
 from benchmarks.tensor_rows import read_once
-from store.artifact import open_artifact
-from workbench.metrics import METRICS
+from store.open import open_artifact
+from workbench.cells.metrics import METRICS
 
 _PATH = b"jjjljjjh" * 13  # on 80 layers every one of these moves gets somewhere, and a few of them scroll
 _PAIR_TOKENS = 7
@@ -123,6 +123,6 @@ def _first_run(bench: Bench) -> Measured:
     seconds = []
     for _ in range(1 if bench.quick else 3):
         with tempfile.TemporaryDirectory() as cache:
-            program = "from kernels.compiler import compile_all; compile_all()"
+            program = "from kernels.machine.compiler import compile_all; compile_all()"
             seconds.append(run_watched([sys.executable, "-c", program], {"NUMBA_CACHE_DIR": cache})[0])
     return Measured(seconds)

@@ -10,26 +10,27 @@ from pathlib import Path
 
 from benchmarks.forward_rows import some_tokens
 from benchmarks.rows import threads
-from kernels.compiler import compile_all
-from workbench.capture import CaptureJob, capture
-from workbench.session import Side
-from workbench.sides import pair_sides
+from kernels.machine.compiler import compile_all
+from workbench.capture.job import CaptureJob
+from workbench.capture.lockstep import capture
+from workbench.pair.sides import pair_sides
+from workbench.session.session import Side
 
 # Area by the start of a file's name and of a function's; the first that fits.
 _AREAS = (
     ("kernels/matmul_", "", "matmul: unpack and dot"),
-    ("kernels/activations.py", "", "rounding activations to 8 bits"),
+    ("kernels/matmul/activations.py", "", "rounding activations to 8 bits"),
     ("kernels/ops.py", "_attention", "attention"),
     ("kernels/ops.py", "attention", "attention"),
     ("kernels/", "embedding", "other stages"),
     ("kernels/metrics.py", "", "metrics"),
     ("kernels/measures.py", "", "metrics"),
-    ("workbench/compare.py", "", "metrics"),
-    ("workbench/flips.py", "", "metrics"),
-    ("store/trace_writer.py", "", "HDF5"),
+    ("workbench/cells/compare.py", "", "metrics"),
+    ("workbench/cells/flips.py", "", "metrics"),
+    ("store/traces/hdf5_writer.py", "", "HDF5"),
     ("store/", "sha256", "hash"),
     ("store/", "", "opening files"),
-    ("kernels/compiler.py", "", "loading compiled kernels"),
+    ("kernels/machine/compiler.py", "", "loading compiled kernels"),
     ("kernels/", "", "other stages"),
     ("workbench/", "", "rest"),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Bench, Measured, Row
-from store.run import describe_machine, now, versions
+from store.traces.run import describe_machine, now, versions
 
 _HEADINGS = ("row", "product", "peer", "ratio median", "must", "aim", "verdict", "of its limit")
 _DECIMALS = 3  # significant digits

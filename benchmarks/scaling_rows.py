@@ -10,10 +10,10 @@ from benchmarks.forward_rows import some_tokens
 from benchmarks.processes import WORKBENCH, run_watched
 from benchmarks.rows import Bench, Measured, Row, threads
 from benchmarks.shapes import TINYLLAMA
-from kernels.compiler import compile_all
 from kernels.forward import forward
+from kernels.machine.compiler import compile_all
 from kernels.paths import numeric_path
-from store.artifact import open_artifact
+from store.open import open_artifact
 
 _LAYERS = (11, 22, 44)
 _TOKENS = (32, 64, 128)

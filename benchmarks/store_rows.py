@@ -13,9 +13,9 @@ from benchmarks.shapes import QWEN_7B, shortened
 from benchmarks.tensor_rows import layer_tensors
 from kernels.config import ModelConfig
 from kernels.stages import Site
-from store.artifact import open_artifact
-from store.run import RunRecord, describe_machine, now, versions
-from store.trace_writer import TraceWriter
+from store.open import open_artifact
+from store.traces.hdf5_writer import TraceWriter
+from store.traces.run import RunRecord, describe_machine, now, versions
 
 _TOKENS = 64
 

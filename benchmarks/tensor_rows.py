@@ -12,13 +12,13 @@ from benchmarks.peer import Peer
 from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import QWEN_3B, QWEN_7B, shortened
 from kernels.config import ModelConfig
-from kernels.dequantize import dequantize_rows
+from kernels.formats.dequantize import dequantize_rows
 from kernels.stages import LAYER_STAGES, Site
 from kernels.weight import TensorType, row_bytes
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.random_weights import random_rows
-from workbench.compare import StageTensor, compare_stage
-from workbench.weights import sweep
+from workbench.cells.compare import StageTensor, compare_stage
+from workbench.tensors.sweep import sweep
 
 _FUNCTIONS = {
     TensorType.F16: "ggml_fp16_to_fp32_row",

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.activations import Codes
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError, WorkbenchError
+from kernels.matmul.activations import Codes
 from kernels.ops import elementwise, rotate
 from kernels.paths import Array, F32Path
 from kernels.stages import LAYER_STAGES, Site

@@ -9,11 +9,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.compiler import helper, kernel
 from kernels.config import ModelConfig
-from kernels.float_dot import LANES, sum_of_squares, weighted_sum
-from kernels.memory import lent
-from kernels.parallel import by_token, over_rows
+from kernels.machine.compiler import helper, kernel
+from kernels.machine.memory import lent
+from kernels.machine.parallel import by_token, over_rows
+from kernels.matmul.float_dot import LANES, sum_of_squares, weighted_sum
 
 Real = TypeVar("Real", np.float32, np.float64)
 

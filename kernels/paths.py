@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import matmul_apr, matmul_ggml, ops
-from kernels.activations import Codes
+from kernels import ops
 from kernels.config import ModelConfig
-from kernels.dequantize import dequantize, dequantize_rows
 from kernels.errors import WorkbenchError
-from kernels.matmul_float import matmul_f32, matmul_f64
+from kernels.formats.dequantize import dequantize, dequantize_rows
+from kernels.matmul import apr as matmul_apr
+from kernels.matmul import ggml as matmul_ggml
+from kernels.matmul.activations import Codes
+from kernels.matmul.floats import matmul_f32, matmul_f64
 from kernels.weight import Weight
 
 Array = NDArray[Any]

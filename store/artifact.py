@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from kernels.config import ModelConfig
 from store.names import EMBEDDING, LM_HEAD
 from store.stored_model import Format, StoredModel, TensorInfo
 
-__all__ = ["Artifact", "Format", "TensorInfo", "open_artifact"]
+__all__ = ["Artifact", "Format", "TensorInfo"]
 
 
 @dataclass(kw_only=True)
@@ -62,19 +61,3 @@ class Artifact(StoredModel):
                 nbytes = info.nbytes // info.shape[0] * rows
                 tensors[name] = replace(info, shape=(rows, *info.shape[1:]), nbytes=nbytes)
         return replace(self, tensors=tensors, config=replace(self.config, vocab_size=rows))
-
-
-def open_artifact(path: Path | str) -> Artifact:
-    """Open a model that is to be run; the content decides the format, never the name.
-
-    path : an APR v2, GGUF or SafeTensors file, a SafeTensors index, or a Hugging Face folder.
-
-    Raises ArtifactError for what cannot be read, UnsupportedModelError for what this program does not compute.
-    """
-    from store.open import open_model
-
-    found = open_model(path)
-    if isinstance(found, Artifact):
-        return found
-    assert found.refusal is not None
-    raise found.refusal

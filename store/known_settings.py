@@ -5,9 +5,12 @@ in llama-cpp-python 0.3.36 (llama-model.cpp, llama-context.cpp, models/{llama,qw
 listed as not understood.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from store.settings import Table
+from store.files.fields import show_value
+from store.settings import Setting, Table
+from store.text import printable
 
 # Scales, caps and parts that other families have: values under which they do nothing.
 _OTHER_FAMILIES: dict[str, tuple[object, ...]] = {
@@ -175,3 +178,18 @@ TABLES: dict[str, dict[str, Table]] = {
     "gguf": {"llama": _GGUF, "qwen2": _GGUF},
     "apr": {"llama": _APR, "qwen2": _APR},
 }
+
+
+def settings_of(format: str, family: str, metadata: Mapping[str, object]) -> list[Setting]:
+    """Return every key of a model's metadata in the file's own order; keys within objects as outer.inner."""
+    table, prefix = TABLES[format][family], f"{family}." if format == "gguf" else ""
+    flat = _flat(metadata) if format != "gguf" else metadata.items()
+    return [Setting(printable(key, 200), show_value(value), table.use(key.removeprefix(prefix))) for key, value in flat]
+
+
+def _flat(metadata: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for key, value in metadata.items():
+        if isinstance(value, dict) and value:
+            yield from ((f"{key}.{inner}", item) for inner, item in value.items())
+        else:
+            yield key, value

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import get_args
 
-from store.apr_file import open_apr
+from store.artifact import Artifact
 from store.errors import ArtifactError
-from store.folder import open_folder
-from store.gguf_file import open_gguf
-from store.model_file import ModelFile
-from store.safetensors_file import open_safetensors
+from store.files.apr import open_apr
+from store.files.folder import open_folder
+from store.files.gguf import open_gguf
+from store.files.model_file import ModelFile
+from store.files.safetensors import open_safetensors
 from store.stored_model import Format, StoredModel
 
 _CODE = "which is not read because it can run code; save it as SafeTensors (`save_pretrained`)"
@@ -42,6 +43,20 @@ def open_model(path: Path | str) -> StoredModel:
     if named in get_args(Format) and named != model.format:
         model.problems += (f"{file.shown} is named .{named} but holds {model.format}; it is read as what it holds.",)
     return model
+
+
+def open_artifact(path: Path | str) -> Artifact:
+    """Open a model that is to be run; the content decides the format, never the name.
+
+    path : an APR v2, GGUF or SafeTensors file, a SafeTensors index, or a Hugging Face folder.
+
+    Raises ArtifactError for what cannot be read, UnsupportedModelError for what this program does not compute.
+    """
+    found = open_model(path)
+    if isinstance(found, Artifact):
+        return found
+    assert found.refusal is not None
+    raise found.refusal
 
 
 def _open_file(file: ModelFile) -> StoredModel:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kernels.errors import WorkbenchError
-from store.files import remove_leftovers, status_of
 from store.text import printable
+from store.whole_files import remove_leftovers, status_of
 
 
 class OutputError(WorkbenchError, ValueError):

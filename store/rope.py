@@ -11,8 +11,8 @@ from kernels.errors import UnsupportedModelError
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
-from store.fields import LARGEST, SMALLEST, Fields
-from store.model_file import ModelFile
+from store.files.fields import LARGEST, SMALLEST, Fields
+from store.files.model_file import ModelFile
 from store.names import ROPE_FREQS
 from store.text import printable
 

@@ -1,13 +1,12 @@
 """What the keys of a file mean for the numbers: which are obeyed, refused, ignored as its engine does, or not known."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from kernels.errors import UnsupportedModelError
-from store.fields import Fields, show_value
-from store.text import printable
+from store.files.fields import Fields, show_value
 
 Use = Literal["used", "irrelevant", "not understood"]
 Neutral = dict[str, tuple[object, ...]]
@@ -68,27 +67,10 @@ class Setting:
     use: Use
 
 
-def settings_of(format: str, family: str, metadata: Mapping[str, object]) -> list[Setting]:
-    """Return every key of a model's metadata in the file's own order; keys within objects as outer.inner."""
-    from store.known_settings import TABLES
-
-    table, prefix = TABLES[format][family], f"{family}." if format == "gguf" else ""
-    flat = _flat(metadata) if format != "gguf" else metadata.items()
-    return [Setting(printable(key, 200), show_value(value), table.use(key.removeprefix(prefix))) for key, value in flat]
-
-
 def _beyond(fields: Fields, neutral: Neutral) -> Iterator[tuple[str, object]]:
     """The keys whose values do something."""
     for key, values in neutral.items():
         value = fields.values.get(fields.prefix + key)
         items = value if isinstance(value, list) else [value]
         if any(item and item not in values for item in items):
-            yield key, value
-
-
-def _flat(metadata: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    for key, value in metadata.items():
-        if isinstance(value, dict) and value:
-            yield from ((f"{key}.{inner}", item) for inner, item in value.items())
-        else:
             yield key, value

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
 from kernels.weight import BLOCKS, TensorType, Weight
 from store.errors import ArtifactError
-from store.model_file import ModelFile
+from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
 from store.tensor_types import StoredType
 from store.text import printable

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from store.json_text import read_object
-from store.model_file import ModelFile
+from store.files.json_text import read_object
+from store.files.model_file import ModelFile
 from store.vocabulary import LazyArray, Vocabulary
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from store.fields import Fields
+from store.files.fields import Fields
 
 
 @dataclass(frozen=True, slots=True)

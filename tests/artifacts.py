@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 
 from kernels.weight import BLOCKS, TensorType, Weight
-from store.apr_writer import AprTensor, write_apr
+from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from tests.memory_model import MemoryModel, random_model
 

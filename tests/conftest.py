@@ -1,6 +1,6 @@
 import pytest
 
-from kernels.compiler import compile_all
+from kernels.machine.compiler import compile_all
 
 
 def pytest_configure(config: pytest.Config) -> None:

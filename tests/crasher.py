@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from workbench.capture import CaptureJob, capture
+from workbench.capture.job import CaptureJob
+from workbench.capture.lockstep import capture
 
 ROOT = Path(__file__).parents[1]
 

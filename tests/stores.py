@@ -6,8 +6,8 @@ import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.stages import LAYER_STAGES, STAGES, Site, execution_order
-from store.run import RunRecord
-from store.trace_writer import TraceWriter
+from store.traces.hdf5_writer import TraceWriter
+from store.traces.run import RunRecord
 
 TOKENS = (3, 1, 4, 1, 5)
 LAYERS = 3

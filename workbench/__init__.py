@@ -4,8 +4,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from workbench import interrupts
-from workbench.clashes import OURS, clash
+from workbench.machine import interrupts
+from workbench.machine.clashes import OURS, clash
 
 __version__ = "0.1.0"
 

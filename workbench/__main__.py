@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from workbench import interrupts
+from workbench.machine import interrupts
 
 ANSWERED_ALIKE, ANSWERED_DIFFERENT, NOT_ANSWERED = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them; so are other signals
@@ -84,7 +84,7 @@ def _json(answer: dict[str, Any]) -> str:
     try:
         return json.dumps(answer, allow_nan=False)
     except ValueError:  # what a file says of itself can be a number that JSON does not have
-        from workbench.plain import plain
+        from workbench.session.plain import plain
 
         return json.dumps(plain(answer))
 
@@ -101,7 +101,7 @@ def _ended(error: BaseException) -> int:
 
 def _tell_of_cache() -> None:
     """Say it on stderr where kernels were compiled that could not be kept."""
-    cache = sys.modules.get("kernels.cache")
+    cache = sys.modules.get("kernels.machine.cache")
     if cache is not None and (problem := cache.problem()):
         click.echo(f"workbench: {problem}", err=True)
 

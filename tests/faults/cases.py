@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernels.stages import Site
-from workbench.bisect.question import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair, open_pair
 from workbench.bisect.verdict import Bisection, Culprit
 
 HEALTHY = ("alike", "numerics_only", "quantization_only")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kernels.config import ModelConfig
 from kernels.stages import Site
-from store.apr_writer import write_apr
+from store.files.apr_writer import write_apr
 from tests.artifacts import apr_metadata, apr_tensors
 from tests.faults.cases import Expected
 from tests.faults.storing import Format, write

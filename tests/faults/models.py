@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.dequantize import dequantize
-from store.artifact import open_artifact
+from kernels.formats.dequantize import dequantize
+from store.open import open_artifact
 from tests.memory_model import random_model
 from workbench.demo import MODEL
 

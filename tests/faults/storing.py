@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 
 from kernels.weight import BLOCKS, TensorType, Weight
-from store.apr_writer import write_apr
+from store.files.apr_writer import write_apr
 from tests.artifacts import apr_metadata, apr_tensors, write_gguf, write_safetensors
 from tests.faults.models import Plain
 from tests.memory_model import MemoryModel

@@ -10,11 +10,12 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from kernels.errors import WorkbenchError
-from store.foreign import open_any_trace
 from store.open import open_model
+from store.traces import open_any_trace
 from workbench.__main__ import run
-from workbench.session import Session
-from workbench.view import View
+from workbench.cells.view import View
+from workbench.lab.shelf import shelf_of
+from workbench.session.session import Session
 
 PATIENCE = 2.0  # seconds for one file
 MEMORY = 256 << 20  # bytes beyond what the process has when it begins; the files are below 1 MiB
@@ -97,8 +98,8 @@ def check_session(path: Path, json: bool) -> None:
         session = Session.open(path)
         View.from_json(session.spec.view)
         session.entries()
-        session.hypotheses()
-        for problem in session.problems():
+        shelf = shelf_of(session)
+        for problem in shelf.problems:
             _printable(problem)
     except WorkbenchError as error:
         _printable(str(error))

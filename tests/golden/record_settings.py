@@ -12,8 +12,8 @@ import numpy as np
 
 from kernels.forward import forward
 from kernels.paths import numeric_path
-from store.artifact import open_artifact
-from store.foreign import open_foreign
+from store.open import open_artifact
+from store.traces import open_foreign
 from tests.settings_cases import CASES, KEPT, ROWS, TOKENS
 
 GOLDEN = Path(__file__).with_name("settings.npz")

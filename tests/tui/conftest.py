@@ -8,9 +8,9 @@ from textual.screen import Screen
 
 from tests.tui import fakes
 from workbench.app.app import WorkbenchApp
-from workbench.app.list_screen import ListScreen
-from workbench.app.map_screen import MapScreen
-from workbench.session import Session
+from workbench.app.map.screen import MapScreen
+from workbench.app.pages.list_screen import ListScreen
+from workbench.session.session import Session
 
 HOPELESS = 300.0  # seconds after which a state that is waited for will not come; kernels may be compiled meanwhile
 

@@ -10,11 +10,11 @@ from kernels.config import ModelConfig
 from kernels.measures import LogitAgreement
 from kernels.metrics import profile
 from kernels.stages import LAYER_STAGES, STAGES, Site, execution_order
-from store.run import RunRecord
-from store.trace_writer import TraceWriter
-from workbench.capture import CellReady, Finished, Progress, SideReady
-from workbench.cells import Cell
-from workbench.session import Session, SessionSpec, Side
+from store.traces.hdf5_writer import TraceWriter
+from store.traces.run import RunRecord
+from workbench.capture.job import CellReady, Finished, Progress, SideReady
+from workbench.cells.cell import Cell
+from workbench.session.session import Session, SessionSpec, Side
 
 TOKENS = (1, 5, 9, 2)
 CHANNELS = 8

@@ -6,13 +6,13 @@ from kernels.stages import Site, execution_order
 from tests.tui import fakes
 from tests.tui.conftest import screen_text, until, until_filled
 from workbench.app.app import WorkbenchApp
-from workbench.app.map_view import MapView
-from workbench.app.page_screen import PageScreen, VerdictScreen
-from workbench.bisect.verdict import Decomposition
+from workbench.app.map.view import MapView
+from workbench.app.pages.page_screen import PageScreen, VerdictScreen
+from workbench.cells.decomposition import Checked, Decomposition
+from workbench.cells.flips import Flips
 from workbench.demo import demo_session
-from workbench.flips import Flips
-from workbench.inquiry import BISECTED, Answered, Checked, Doing, Refused, event_from_wire, event_to_wire
-from workbench.session import Session
+from workbench.jobs.inquiry import BISECTED, Answered, Doing, Refused, event_from_wire, event_to_wire
+from workbench.session.session import Session
 
 SPOILT = Site(2, "qkv_matmul")
 

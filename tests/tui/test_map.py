@@ -5,11 +5,11 @@ import pytest
 from kernels.stages import Site
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
-from workbench.app.map_view import MapView
-from workbench.capture import CellReady, Failed, Finished, SideReady
-from workbench.cells import Cell
-from workbench.inquiry import BISECTED
-from workbench.session import Session
+from workbench.app.map.view import MapView
+from workbench.capture.job import CellReady, Failed, Finished, SideReady
+from workbench.cells.cell import Cell
+from workbench.jobs.inquiry import BISECTED
+from workbench.session.session import Session
 
 SIZES = [(80, 24), (120, 40)]
 

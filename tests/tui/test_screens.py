@@ -13,17 +13,18 @@ from tests.artifacts import tiny_gguf
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.actions import ACTIONS, SCREENS, help_lines, of_screen
-from workbench.app.cell_screen import CellScreen
-from workbench.app.config_screen import ConfigScreen
+from workbench.app.cell.screen import CellScreen
 from workbench.app.drafts import Draft, Drafts
-from workbench.app.hypotheses_screen import HypothesesScreen
-from workbench.app.line_list import LineList
-from workbench.app.map_screen import MapScreen
-from workbench.app.note_screen import NoteScreen
-from workbench.app.page_screen import PageScreen, VerdictScreen
-from workbench.app.weights_screen import WeightsScreen
-from workbench.elements import Elements
-from workbench.session import Session, SessionSpec, Side
+from workbench.app.map.screen import MapScreen
+from workbench.app.pages.config_screen import ConfigScreen
+from workbench.app.pages.hypotheses_screen import HypothesesScreen
+from workbench.app.pages.line_list import LineList
+from workbench.app.pages.note_screen import NoteScreen
+from workbench.app.pages.page_screen import PageScreen, VerdictScreen
+from workbench.app.pages.weights_screen import WeightsScreen
+from workbench.cells.elements import Elements
+from workbench.lab.shelf import shelf_of
+from workbench.session.session import Session, SessionSpec, Side
 
 
 def line(pilot, index: int) -> str:
@@ -163,7 +164,7 @@ async def test_a_note_is_saved_at_once_and_bound_to_its_cell(session):
         screen.query_one("#prediction", TextArea).text = "std ratio 3 for every token"
         await pilot.press("ctrl+s")
         await until(pilot, lambda: app.screen is app.map_screen)
-        (written,) = Session.open(session.folder).hypotheses()
+        (written,) = shelf_of(Session.open(session.folder)).hypotheses
         assert (written.title, written.site, written.status) == ("gate [red]scaled", fakes.FAULTY, "UNTESTED")
         assert written.evidence["std_ratio"] == app.map_screen.model.measures(fakes.FAULTY).std_ratio
         assert written.evidence["population"] == "all 4 tokens"
@@ -172,7 +173,7 @@ async def test_a_note_is_saved_at_once_and_bound_to_its_cell(session):
         await pilot.press("H", "space")
         assert "gate [red]scaled" in screen_text(pilot)
         assert "CONFIRMED" in line(pilot, 0)
-        assert Session.open(session.folder).hypotheses()[0].status == "CONFIRMED"
+        assert shelf_of(Session.open(session.folder)).hypotheses[0].status == "CONFIRMED"
         app.map_screen.show_site(Site(0, "attn_norm"))
         await pilot.press("enter")
         await until(pilot, lambda: app.screen is app.map_screen)

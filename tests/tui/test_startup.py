@@ -8,7 +8,7 @@ from tests.artifacts import tiny_apr, tiny_gguf
 from tests.tui import fakes
 from tests.tui.conftest import screen_text, until
 from workbench.app.app import WorkbenchApp
-from workbench.session import Session, SessionSpec, Side
+from workbench.session.session import Session, SessionSpec, Side
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numba", "h5py", "gguf", "safetensors", "tokenizers", "jinja2", "yaml")

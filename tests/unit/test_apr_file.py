@@ -9,9 +9,9 @@ import pytest
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.weight import BLOCKS, TensorType, Weight
-from store.apr_format import tensor_type
-from store.apr_writer import AprTensor, write_apr
-from store.artifact import open_artifact
+from store.files.apr_format import tensor_type
+from store.files.apr_writer import AprTensor, write_apr
+from store.open import open_artifact
 from tests.artifacts import (
     apr_metadata,
     apr_tensors,

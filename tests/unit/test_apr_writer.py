@@ -10,8 +10,8 @@ import pytest
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.weight import TensorType
-from store.apr_writer import AprTensor, convert_to_apr, write_apr
-from store.artifact import open_artifact
+from store.files.apr_writer import AprTensor, convert_to_apr, write_apr
+from store.open import open_artifact
 from tests.artifacts import tiny_apr, tiny_gguf, tiny_model, tiny_safetensors, write_gguf
 
 GOLDEN_VALUES = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.dequantize import dequantize
+from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.measures import summarise
 from kernels.metrics import profile
@@ -14,8 +14,8 @@ from kernels.paths import numeric_path
 from kernels.stages import LAYER_STAGES, Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model
-from workbench.bisect.breakdown import SUPER_BLOCK, break_down, local_breakdown, times_median
-from workbench.bisect.substitution import Factors
+from workbench.bisect.models.breakdown import SUPER_BLOCK, break_down, local_breakdown, times_median
+from workbench.bisect.models.substitution import Factors
 
 TOKENS = (3, 1, 4, 1, 5, 9, 2)
 MODEL = tiny_model("qwen2", "F32", layers=1, hidden=640, heads=4, head_dim=32, ffn=512)

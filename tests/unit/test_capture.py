@@ -16,15 +16,15 @@ import h5py
 import numpy as np
 import pytest
 
-from kernels import cache
 from kernels.errors import WorkbenchError
+from kernels.machine import cache
 from kernels.stages import Site, execution_order
 from store.errors import StoreError
-from store.trace import open_trace, partial_path
+from store.traces.hdf5 import open_trace, partial_path
 from tests.artifacts import tiny_apr, tiny_gguf, tiny_safetensors
 from tests.crasher import Crasher
 from tests.stores import write_store
-from workbench.capture import (
+from workbench.capture.job import (
     CaptureJob,
     CaptureProcess,
     CellReady,
@@ -32,15 +32,14 @@ from workbench.capture import (
     Finished,
     Progress,
     SideReady,
-    capture,
     event_from_wire,
     event_to_wire,
-    trace_side,
 )
-from workbench.cells import cell_to_wire
-from workbench.compare import PopulationError
-from workbench.session import Session, SessionSpec, Side
-from workbench.session_files import read_log
+from workbench.capture.lockstep import capture, trace_side
+from workbench.cells.cell import cell_to_wire
+from workbench.cells.compare import PopulationError
+from workbench.session.files import read_log
+from workbench.session.session import Session, SessionSpec, Side
 
 ROOT = Path(__file__).parents[2]
 LAYERS = 3
@@ -453,7 +452,8 @@ def test_what_can_be_told_is_one_failure_in_one_sentence(job):
 
 PARENT = """
 import json, sys
-from workbench.capture import CaptureJob, CaptureProcess
+from workbench.capture.job import CaptureJob, CaptureProcess
+
 process = CaptureProcess(CaptureJob.from_json(json.loads(sys.argv[1])))
 next(process.events())
 print(process._process.pid, flush=True)
@@ -489,8 +489,8 @@ def _runs(pid: int) -> bool:
 
 
 def test_hashes_are_remembered_until_a_file_changes(models, tmp_path):
-    from store.artifact import open_artifact
-    from workbench.fingerprints import sha256_of
+    from store.open import open_artifact
+    from workbench.pair.fingerprints import sha256_of
 
     path, calls = tmp_path / "a.gguf", []
 

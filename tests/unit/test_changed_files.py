@@ -5,15 +5,16 @@ import shutil
 
 import pytest
 
-from store.apr_writer import convert_to_apr
-from store.artifact import open_artifact
 from store.errors import ArtifactError
-from store.trace import open_trace, partial_path
+from store.files.apr_writer import convert_to_apr
+from store.open import open_artifact
+from store.traces.hdf5 import open_trace, partial_path
 from tests.artifacts import tiny_gguf
-from workbench.bisect.question import bisect_pair, open_pair
-from workbench.capture import CaptureJob, CellReady, Progress, capture, trace_side
-from workbench.session import Side
-from workbench.weights import sweep
+from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.capture.job import CaptureJob, CellReady, Progress
+from workbench.capture.lockstep import capture, trace_side
+from workbench.session.session import Side
+from workbench.tensors.sweep import sweep
 
 TOKENS = (3, 1, 4)
 

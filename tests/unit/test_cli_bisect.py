@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import workbench
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.artifacts import tiny_safetensors
 from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import write_stage_dump

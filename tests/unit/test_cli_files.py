@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.artifacts import tiny_apr, tiny_gguf, tiny_safetensors
 from workbench.__main__ import run
 from workbench.demo import MODEL, make_copy

@@ -16,10 +16,10 @@ from kernels.errors import WorkbenchError
 from kernels.paths import PATHS
 from tests.artifacts import tiny_gguf
 from workbench.__main__ import run
+from workbench.cells.metrics import METRICS
 from workbench.cli import COMMANDS
 from workbench.cli.options import METRIC_NAMES, PATH_NAMES
 from workbench.demo import MODEL
-from workbench.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "numba", "h5py", "textual", "gguf", "safetensors", "tokenizers", "jinja2", "yaml", "rich")
@@ -132,7 +132,9 @@ def test_tokens_may_come_from_a_file_or_from_stdin(tmp_path, capsys, monkeypatch
     ids = list(range(1, 5)) * 25_000
     (tmp_path / "ids").write_text("\n".join(f"{a}, {b} {c},{d}" for a, b, c, d in [ids[:4]] * 25_000))
     seen = []
-    monkeypatch.setattr("workbench.sides.shared_tokens", lambda sources, tokens, prompt: seen.append(tokens) or 1 / 0)
+    monkeypatch.setattr(
+        "workbench.pair.sides.shared_tokens", lambda sources, tokens, prompt: seen.append(tokens) or 1 / 0
+    )
     command = ["trace", str(MODEL), "-o", str(tmp_path / "o.h5"), "--tokens-file"]
     assert run([*command, str(tmp_path / "ids")]) == 2
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"7 8,9\n")))
@@ -194,7 +196,7 @@ def test_json_holds_what_json_has_no_number_for(capsys, monkeypatch):
 BUS_ERROR = """
 import os, sys, threading
 import numpy as np
-from workbench.bus_errors import tell_bus_errors
+from workbench.machine.bus_errors import tell_bus_errors
 tell_bus_errors()
 values = np.memmap(sys.argv[1], np.uint8, "c")
 os.truncate(sys.argv[1], 0)

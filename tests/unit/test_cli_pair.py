@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from kernels.stages import Site
-from store.trace import open_trace
+from store.traces.hdf5 import open_trace
 from tests.artifacts import tiny_gguf, write_gguf
 from tests.memory_model import random_model
 from workbench.__main__ import run
 from workbench.demo import MODEL, PROMPT, make_copy
-from workbench.session import Session
+from workbench.lab.shelf import shelf_of
+from workbench.session.session import Session
 
 TOKENS = "482,803,10,67,14,310,307"
 SCHEMA = json.loads((files("workbench") / "schemas" / "compare.schema.json").read_text())
@@ -226,8 +227,8 @@ def test_the_worked_example_opens_on_a_clean_checkout_and_its_figures_are_true(t
     shutil.copytree(root / example, tmp_path / example, ignore=shutil.ignore_patterns("*.gguf", "*.apr", "*.h5"))
     monkeypatch.chdir(tmp_path)
     session = Session.open(tmp_path / example)
-    assert session.problems() == []
-    evidence = session.hypotheses()[0].evidence
+    assert shelf_of(session).problems == []
+    evidence = shelf_of(session).hypotheses[0].evidence
     record, _ = called(["open", example], capsys, 1)
     assert run(["export", str(example)]) == 1
     for file in filter(Path.is_file, list(session.folder.rglob("*"))):

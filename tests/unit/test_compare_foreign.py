@@ -7,10 +7,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from kernels.activations import quantize_q8_0
+from kernels.matmul.activations import quantize_q8_0
 from kernels.stages import Site
-from store.artifact import open_artifact
-from store.trace import open_trace
+from store.open import open_artifact
+from store.traces.hdf5 import open_trace
 from tests.artifacts import tiny_gguf
 from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import write_aprt, write_llama_dump, write_stage_dump

@@ -2,9 +2,10 @@
 
 from itertools import combinations
 
-from kernels import matmul_float, matmul_ggml
-from kernels.byte_products import available
-from kernels.packed_dot import BLOCK_32, Q4_K, Q5_K, Q6_K
+from kernels.matmul import floats as matmul_float
+from kernels.matmul import ggml as matmul_ggml
+from kernels.matmul.byte_products import available
+from kernels.matmul.packed_dot import BLOCK_32, Q4_K, Q5_K, Q6_K
 from kernels.weight import TensorType
 
 KINDS = {BLOCK_32: TensorType.Q8_0, Q4_K: TensorType.Q4_K, Q5_K: TensorType.Q5_K, Q6_K: TensorType.Q6_K}

@@ -5,21 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
 from kernels.forward import At
+from kernels.matmul.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
 from kernels.paths import numeric_path
 from kernels.stages import Site
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.artifacts import tiny_safetensors, write_gguf
 from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
-from workbench.bisect.artifacts import Side, bisect_artifacts, cells_of, walk
-from workbench.bisect.floor import MATMUL_INPUT, predicted_error
-from workbench.bisect.question import open_pair
-from workbench.bisect.steps import Stored
-from workbench.bisect.views import views
+from workbench.bisect.models.bisection import Side, bisect_artifacts, cells_of, walk
+from workbench.bisect.models.floor import MATMUL_INPUT, predicted_error
+from workbench.bisect.models.views import views
+from workbench.bisect.pair import open_pair
+from workbench.bisect.weights.steps import Stored
+from workbench.cells.flips import flips
 from workbench.demo import MODEL, make_copy
-from workbench.flips import flips
 
 IDS = (482, 803, 10, 67, 14, 310, 307)
 RIGHT, APR = open_artifact(MODEL), numeric_path("apr")

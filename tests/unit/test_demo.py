@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kernels.dequantize import dequantize
 from kernels.errors import WorkbenchError
-from store.artifact import open_artifact
+from kernels.formats.dequantize import dequantize
+from store.open import open_artifact
 from workbench.demo import LAYER, MODEL, make_copy
 from workbench.demo.faults import FAULTS
 

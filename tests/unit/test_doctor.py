@@ -5,10 +5,10 @@ from importlib import metadata
 
 import pytest
 
-from kernels import cache, target
-from workbench import doctor
+from kernels.machine import cache, target
 from workbench.__main__ import run
-from workbench.app.map_screen import SMALLEST
+from workbench.app.map.screen import SMALLEST
+from workbench.machine import doctor
 
 
 @pytest.fixture

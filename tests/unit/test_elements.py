@@ -13,9 +13,9 @@ from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import execution_order
 from tests.memory_model import random_model
-from workbench.app.distribution import bars, histograms, strip_levels
-from workbench.elements import ORDERS, Elements, bounds, histogram, ulp_distance
-from workbench.stage_tensors import channel_head, channel_name, stage_tensors
+from workbench.app.cell.distribution import bars, histograms, strip_levels
+from workbench.cells.elements import ORDERS, Elements, bounds, histogram, ulp_distance
+from workbench.cells.stage_tensors import channel_head, channel_name, stage_tensors
 
 floats = st.floats(width=32, allow_nan=True, allow_infinity=True)
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 9)).flatmap(

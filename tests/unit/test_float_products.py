@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels.matmul_float import matmul_f32, matmul_f32_apr
+from kernels.matmul.floats import matmul_f32, matmul_f32_apr
 from kernels.weight import TensorType
 from tests.random_weights import random_activations, random_weight
 

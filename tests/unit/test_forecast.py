@@ -8,7 +8,7 @@ from kernels.paths import numeric_path
 from kernels.stages import LAYER_STAGES, Site
 from tests.artifacts import tiny_model
 from tests.memory_model import random_model
-from workbench.bisect.forecast import derivative, forecast
+from workbench.bisect.models.forecast import derivative, forecast
 
 TOKENS = (3, 1, 4, 1, 5, 9)
 MODEL = random_model("qwen2", layers=1)

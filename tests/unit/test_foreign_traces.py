@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kernels.ops import rotate
 from kernels.stages import Site, execution_order
 from store.errors import StoreError
-from store.foreign import is_trace, open_any_trace, open_foreign
-from store.foreign.channels import halves_from_adjacent, rope_pairs, stage_channels
+from store.traces import is_trace, open_any_trace, open_foreign
+from store.traces.channels import halves_from_adjacent, rope_pairs, stage_channels
 from tests.artifacts import interleaved_rows, tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_aprt_file, write_llama_dump, write_stage_dump
 from tests.memory_model import random_model

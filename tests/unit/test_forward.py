@@ -11,7 +11,7 @@ from kernels.ops import rotate
 from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site, execution_order
 from kernels.weight import BLOCKS, TensorType
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.memory_model import random_model
 from tests.reference.forward import literal_forward
 

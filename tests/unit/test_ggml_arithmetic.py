@@ -6,11 +6,11 @@ import gguf
 import numpy as np
 import pytest
 
-from kernels import packed_dot
-from kernels.activations import quantize_q8_0, quantize_q8_k
-from kernels.byte_products import available
-from kernels.dequantize import dequantize
-from kernels.matmul_ggml import matmul_ggml, multiplier, packed, round_activations
+from kernels.formats.dequantize import dequantize
+from kernels.matmul import packed_dot
+from kernels.matmul.activations import quantize_q8_0, quantize_q8_k
+from kernels.matmul.byte_products import available
+from kernels.matmul.ggml import matmul_ggml, multiplier, packed, round_activations
 from kernels.weight import BLOCKS, TensorType, Weight
 from tests.random_weights import random_activations, random_weight
 

@@ -12,10 +12,10 @@ from gguf.quants import dequantize
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
 from kernels.weight import TensorType
-from store.artifact import open_artifact
-from store.gguf_header import read_header
-from store.model_file import ModelFile
+from store.files.gguf_header import read_header
+from store.files.model_file import ModelFile
 from store.names import canonical_name
+from store.open import open_artifact
 from tests.artifacts import byte_tokens, change_type, gguf_rows, interleaved_rows, tiny_gguf, tiny_model, write_gguf
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from kernels.metrics import profile
 from kernels.stages import Site
-from workbench.cells import Cell
-from workbench.heat import PALETTE, counts, first_outside, level_edge, look
-from workbench.metrics import METRICS
+from workbench.cells.cell import Cell
+from workbench.cells.heat import PALETTE, counts, first_outside, level_edge, look
+from workbench.cells.metrics import METRICS
 
 SITE = Site(0, "ffn_gate")
 B = np.random.default_rng(5).normal(size=(4, 64)).astype(np.float32)

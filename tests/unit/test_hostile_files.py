@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernels.errors import WorkbenchError
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.artifacts import tiny_safetensors
 
 SMALL = {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 32, "vocab": 260}

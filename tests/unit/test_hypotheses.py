@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.stages import LAYER_STAGES, Site
-from workbench import hypotheses
-from workbench.hypotheses import STATUSES, Hypothesis, HypothesisError
+from workbench.lab import hypotheses
+from workbench.lab.hypotheses import STATUSES, Hypothesis, HypothesisError
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,7 +186,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 from dataclasses import replace
-from workbench import hypotheses
+from workbench.lab import hypotheses
 os.replace = lambda *names: os._exit(9)
 folder = Path(sys.argv[1])
 hypotheses.write(folder, replace(hypotheses.load(folder).hypotheses[0], status="FALSIFIED"))
@@ -206,7 +206,7 @@ def test_a_full_disk_loses_nothing(tmp_path, note, monkeypatch):
     def full(_handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("store.files.os.fsync", full)
+    monkeypatch.setattr("store.whole_files.os.fsync", full)
     with pytest.raises(HypothesisError, match=r"cannot be written \(No space left on device\); the note is not saved"):
         hypotheses.write(tmp_path, replace(hypotheses.read(note), status="CONFIRMED"))
     assert note.read_text() == NOTE
@@ -217,7 +217,7 @@ MANY = """
 import sys
 from pathlib import Path
 from kernels.stages import Site
-from workbench import hypotheses
+from workbench.lab import hypotheses
 for n in range(12):
     hypotheses.write(Path(sys.argv[1]), hypotheses.Hypothesis(f"{sys.argv[2]} {n}", Site(n, "ffn_up"), "c", "p"))
 """

@@ -34,7 +34,7 @@ HOLDING = """
 import os, signal, sys, threading, time
 import numpy as np
 from textual.drivers.linux_driver import LinuxDriver
-from workbench import interrupts
+from workbench.machine import interrupts
 from workbench.app.app import WorkbenchApp
 
 taking, loading = LinuxDriver.start_application_mode, WorkbenchApp.on_load
@@ -101,9 +101,8 @@ def test_the_terminal_is_given_back_from_wherever_the_app_ends(body, code, sente
 
 
 def program(body: str) -> "subprocess.CompletedProcess[str]":
-    code = (
-        "import os, signal, sys, time\nfrom workbench import interrupts\ninterrupts._GRACE = 0.3\ninterrupts.unwind()\n"
-    )
+    code = "import os, signal, sys, time\nfrom workbench.machine import interrupts\n"
+    code += "interrupts._GRACE = 0.3\ninterrupts.unwind()\n"
     return subprocess.run(
         [sys.executable, "-c", code + textwrap.dedent(body)],
         cwd=ROOT,

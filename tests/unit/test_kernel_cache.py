@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels import cache
-from kernels.compiler import kernel
-from kernels.sources import source_digest
+from kernels.machine import cache
+from kernels.machine.compiler import kernel
+from kernels.machine.sources import source_digest
 from workbench.__main__ import run
 from workbench.demo import MODEL
 
@@ -98,7 +98,11 @@ def test_a_folder_that_cannot_be_made_is_told_from_one_that_can(folder, monkeypa
 def test_a_source_in_a_subfolder_names_another_cache_and_another_run(tmp_path):
     for package in ("kernels", "store"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    code = "from kernels import cache; from store.run import versions; print(cache.folder(), versions()['kernels'])"
+    code = (
+        "from kernels.machine import cache\n"
+        "from store.traces.run import versions\n"
+        "print(cache.folder(), versions()['kernels'])"
+    )
 
     def names():
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -12,10 +12,10 @@ import pytest
 from kernels.forward import At, evaluate
 from kernels.paths import numeric_path
 from kernels.stages import Site
-from store.foreign import open_any_trace
+from store.traces import open_any_trace
 from tests.artifacts import tiny_gguf
-from workbench.bisect.kv_cache import KvCache
-from workbench.bisect.question import bisect_pair, open_pair
+from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.pair.kv_cache import KvCache
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENS = (5, 10, 7, 7, 31, 12)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from kernels import memory
+from kernels.machine import memory
 
 SHAPE = (3, 5000)
 BYTES = 4 * 15000
@@ -58,7 +58,7 @@ def test_a_process_ends_in_silence_while_arrays_are_left():
     program = """
 import threading, time
 import numpy as np
-from kernels import memory
+from kernels.machine import memory
 memory.left_behind = memory.lent((8,), np.float32)
 np.left_behind = memory.lent((7,), np.float32)
 threading.Thread(target=lambda x=memory.lent((9,), np.float32): time.sleep(60), daemon=True).start()

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kernels.dequantize import dequantize
+from kernels.formats.dequantize import dequantize
 from kernels.measures import summarise
 from kernels.metrics import gap_percentiles, logit_agreement, profile, profile_weights
 from kernels.weight import TensorType
 from tests.random_weights import random_weight
-from workbench.metrics import METRICS, in_band
+from workbench.cells.metrics import METRICS, in_band
 
 # A norm below the smallest normal float32 counts as zero, which the textbook does not say.
 FLOATS = st.floats(-1e6, 1e6, width=32).map(lambda x: x if abs(x) > 1e-30 else 0.0)

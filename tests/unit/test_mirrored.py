@@ -7,8 +7,8 @@ import pytest
 from kernels.paths import numeric_path
 from tests.faults.planted import planted
 from tests.memory_model import random_model
-from workbench.bisect.artifacts import Side, bisect_artifacts
-from workbench.bisect.question import bisect_pair, open_pair
+from workbench.bisect.models.bisection import Side, bisect_artifacts
+from workbench.bisect.pair import bisect_pair, open_pair
 
 KINDS = (
     *("rope_theta 5000", "rms_norm_eps 3e-05", "head_grouping", "rope_type", "rope scaling"),

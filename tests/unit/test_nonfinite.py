@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.dequantize import dequantize
+from kernels.formats.dequantize import dequantize
 from kernels.weight import BLOCKS, TensorType, Weight
 from tests.artifacts import tiny_model, write_gguf, write_safetensors
 from tests.random_weights import random_rows
 from workbench.__main__ import run
-from workbench.nonfinite import nonfinite
+from workbench.tensors.nonfinite import nonfinite
 
 UP = "model.layers.1.mlp.up_proj.weight"
 HALF = {"nan": (0x00, 0x7E), "inf": (0x00, 0xFC)}

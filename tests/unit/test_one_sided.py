@@ -7,8 +7,7 @@ import pytest
 
 from kernels.forward import forward
 from kernels.paths import numeric_path
-from store.artifact import open_artifact
-from store.open import open_model
+from store.open import open_artifact, open_model
 from tests.artifacts import (
     change_type,
     entries_of,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from store import files
+from store import whole_files
 from store.outputs import OutputError, require_writable
 from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.stores import write_store
 from workbench.__main__ import run
-from workbench.session import Session, SessionSpec, Side
+from workbench.session.session import Session, SessionSpec, Side
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,11 +85,11 @@ def test_what_stands_there_is_replaced_only_if_asked_to(place, capsys, command):
 
 
 def test_a_file_that_comes_meanwhile_is_kept(tmp_path):
-    with files.temporary_beside(tmp_path / "x") as (temporary, file):
+    with whole_files.temporary_beside(tmp_path / "x") as (temporary, file):
         file.write(b"ours")
         (tmp_path / "x").write_text("theirs")
         with pytest.raises(FileExistsError):
-            files.give_name(file, temporary, tmp_path / "x", replace=False)
+            whole_files.give_name(file, temporary, tmp_path / "x", replace=False)
     assert (tmp_path / "x").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -165,7 +165,7 @@ def test_writable_is_what_is_new_or_given_up(tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
-from store.files import temporary_beside
+from store.whole_files import temporary_beside
 with temporary_beside(Path(sys.argv[1])) as (_, file):
     file.write(b"half of a model")
     file.flush()
@@ -183,7 +183,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"writing\n"
         (left,) = set(tmp_path.iterdir()) - kept
-        files.remove_leftovers(tmp_path)
+        whole_files.remove_leftovers(tmp_path)
         assert left.exists(), "it is being written"
         process.send_signal(signal.SIGKILL)
     require_writable(tmp_path / "model.apr", [], force=False)

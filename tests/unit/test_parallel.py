@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.parallel import over_rows
+from kernels.machine.parallel import over_rows
 
 
 @given(rows=st.integers(0, 300), least=st.integers(1, 40), threads=st.integers(1, 5), callers=st.integers(1, 4))

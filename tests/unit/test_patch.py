@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.dequantize import dequantize
 from kernels.errors import WorkbenchError
+from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model
 from tests.memory_model import random_model
-from workbench.bisect.artifacts import Side
-from workbench.bisect.patch import Agreement, Overlay, layer_tensors, patch_path, patch_stage, patch_tensors
+from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.patch import Agreement, Overlay, layer_tensors, patch_path, patch_stage, patch_tensors
 
 TOKENS = (3, 1, 4, 1, 5, 9)
 MODEL = random_model("qwen2", layers=3)

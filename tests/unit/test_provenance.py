@@ -7,24 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.dequantize import dequantize
 from kernels.errors import WorkbenchError
+from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from kernels.weight import BLOCKS, TensorType
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.artifacts import tiny_gguf, tiny_model
 from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import write_llama_dump
 from tests.random_weights import random_weight
 from workbench.__main__ import run
-from workbench.bisect.blocks import read_block
-from workbench.bisect.element_text import element_text
-from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.provenance import element, fma
+from workbench.bisect.models.element import element, fma
+from workbench.bisect.models.element_text import element_text
+from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.weights.blocks import read_block
 from workbench.demo import MODEL
-from workbench.session import Session
+from workbench.session.session import Session
 
 TYPES = ("Q4_0", "Q5_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 TOKENS = (3, 1, 4, 1, 5)

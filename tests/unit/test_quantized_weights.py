@@ -8,8 +8,8 @@ import pytest
 from kernels.weight import BLOCKS, TensorType, Weight
 from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.storing import packed
-from workbench.bisect.slopes import Groups
-from workbench.bisect.weight_check import check_weights
+from workbench.bisect.weights.check import check_weights
+from workbench.bisect.weights.slopes import Groups
 
 RECORDED = np.load(Path(__file__).parents[1] / "golden" / "quantized-weights.npz")
 COPIES = [key for key in RECORDED.files if "|" in key]

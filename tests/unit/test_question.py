@@ -6,25 +6,25 @@ import gguf
 import numpy as np
 import pytest
 
-from kernels.dequantize import dequantize
 from kernels.errors import WorkbenchError
+from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.ops import silu
 from kernels.paths import numeric_path
 from kernels.stages import Site, execution_order
 from kernels.weight import TensorType, Weight
-from store.artifact import open_artifact
-from store.foreign import open_any_trace
+from store.open import open_artifact
+from store.traces import open_any_trace
 from tests.artifacts import tiny_gguf, tiny_safetensors, write_gguf
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
 from tests.memory_model import random_model
 from workbench.bisect.answer import answer_text, exit_code, reason
-from workbench.bisect.detail import cell_detail
-from workbench.bisect.engines import arithmetic_of
-from workbench.bisect.kv_cache import KvCache
-from workbench.bisect.precision import FLOAT32
-from workbench.bisect.question import bisect_pair, open_pair
-from workbench.bisect.views import views
+from workbench.bisect.models.detail import cell_detail
+from workbench.bisect.models.views import views
+from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.pair.engines import arithmetic_of
+from workbench.pair.kv_cache import KvCache
+from workbench.pair.precision import FLOAT32
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 TOKENS = (3, 1, 4, 1, 5, 9, 2)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.stores import write_store
-from workbench import hypotheses
 from workbench.__main__ import run
-from workbench.inquiry import culprit_site
-from workbench.session import Session, SessionSpec, Side
-from workbench.session_files import OWN_FILES, SPEC_FILE, SessionError, read_log
+from workbench.jobs.inquiry import culprit_site
+from workbench.lab import hypotheses
+from workbench.session.files import OWN_FILES, SPEC_FILE, SessionError, read_log
+from workbench.session.session import Session, SessionSpec, Side
 
 HUGE = 1 << 38  # bytes of a file with nothing in it
 
@@ -111,7 +111,7 @@ def test_a_log_that_a_hand_has_changed_accuses_nobody(culprit):
 TORN = """
 import resource, sys
 from pathlib import Path
-from workbench.session_files import SessionError, append_log
+from workbench.session.files import SessionError, append_log
 folder = Path(sys.argv[1])
 size = (folder / "log.jsonl").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -11,8 +11,8 @@ import pytest
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import Site, execution_order
-from store.artifact import open_artifact
-from store.foreign import open_foreign
+from store.open import open_artifact
+from store.traces import open_foreign
 from tests.artifacts import tiny_gguf, tiny_safetensors
 from workbench.__main__ import run
 from workbench.record.recording import RecordError, record

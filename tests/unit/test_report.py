@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from kernels.stages import Site
-from store.trace import open_trace
+from store.traces.hdf5 import open_trace
 from workbench.__main__ import run
+from workbench.cells.heat import LEVELS, PALETTE
 from workbench.demo import demo_session
-from workbench.heat import LEVELS, PALETTE
-from workbench.hypotheses import Hypothesis
+from workbench.lab.hypotheses import Hypothesis
+from workbench.lab.shelf import keep
 from workbench.report import export
 from workbench.report.markdown import code_block, command, escaped, link, quoted, table
 
@@ -27,7 +28,8 @@ MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table").enable("stri
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     session = demo_session("gate_up_swapped", folder=tmp_path_factory.mktemp("report") / "pair")
-    session.write_hypothesis(
+    keep(
+        session,
         Hypothesis(
             "Gate & up <exchanged>",
             Site(3, "ffn_gate"),
@@ -36,7 +38,7 @@ def session(tmp_path_factory):
             status="CONFIRMED",
             evidence={"rel_rms": 1.676},
             body="First line\n\n# not a heading\n<script>alert(1)</script>",
-        )
+        ),
     )
     assert run(["open", str(session.folder)]) == 1
     return session

@@ -10,7 +10,7 @@ import pytest
 import safetensors
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.artifacts import hf_config, tiny_model, tiny_safetensors, write_safetensors
 
 

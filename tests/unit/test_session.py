@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.stages import Site
-from workbench.hypotheses import Hypothesis
-from workbench.session import Session, SessionSpec, Side
-from workbench.session_files import SessionError
+from workbench.lab.hypotheses import Hypothesis
+from workbench.lab.shelf import keep, shelf_of
+from workbench.session.files import SessionError
+from workbench.session.session import Session, SessionSpec, Side
 
 ROOT = Path(__file__).parents[2]
 SPEC = SessionSpec(
@@ -159,12 +160,13 @@ WRITER = """
 import sys
 from pathlib import Path
 from kernels.stages import Site
-from workbench.hypotheses import Hypothesis
-from workbench.session import Session
+from workbench.lab.hypotheses import Hypothesis
+from workbench.lab.shelf import keep
+from workbench.session.session import Session
 session = Session.open(Path(sys.argv[1]))
 for n in range(12):
     session.log("note", who=sys.argv[2], n=n, padding="x" * 3000)
-    session.write_hypothesis(Hypothesis(f"{sys.argv[2]} {n}", Site(None, "lm_head"), "claim", "prediction"))
+    keep(session, Hypothesis(f"{sys.argv[2]} {n}", Site(None, "lm_head"), "claim", "prediction"))
     session.save_view({"who": sys.argv[2]})
 """
 
@@ -176,17 +178,17 @@ def test_two_programs_on_one_session_lose_nothing(tmp_path):
     expected = {(who, n) for who in "ab" for n in range(12)}
     notes = [entry for entry in session.entries() if entry["kind"] == "note"]
     assert sorted((entry["who"], entry["n"]) for entry in notes) == sorted(expected)
-    assert {hypothesis.title for hypothesis in session.hypotheses()} == {f"{who} {n}" for who, n in expected}
+    assert {hypothesis.title for hypothesis in shelf_of(session).hypotheses} == {f"{who} {n}" for who, n in expected}
     assert len([entry for entry in session.entries() if entry["kind"] == "hypothesis"]) == len(expected)
     assert Session.open(session.folder).spec.view["who"] in "ab"
 
 
 def test_a_broken_hypothesis_is_a_problem_of_the_session(tmp_path):
     session = Session.create(tmp_path / "s", SPEC)
-    session.write_hypothesis(Hypothesis("fine", Site(None, "lm_head"), "claim", "prediction"))
+    keep(session, Hypothesis("fine", Site(None, "lm_head"), "claim", "prediction"))
     (session.hypotheses_folder / "02-broken.md").write_text("---\nclaim: [\n---\n")
-    assert [hypothesis.title for hypothesis in session.hypotheses()] == ["fine"]
-    (problem,) = session.problems()
+    assert [hypothesis.title for hypothesis in shelf_of(session).hypotheses] == ["fine"]
+    (problem,) = shelf_of(session).problems
     assert problem.startswith("hypotheses/02-broken.md, line ")
 
 

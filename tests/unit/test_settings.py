@@ -9,9 +9,9 @@ import pytest
 from kernels.errors import UnsupportedModelError
 from kernels.forward import forward
 from kernels.paths import numeric_path
-from store.apr_writer import write_apr
-from store.artifact import open_artifact
-from store.settings import settings_of
+from store.files.apr_writer import write_apr
+from store.known_settings import settings_of
+from store.open import open_artifact
 from tests.artifacts import apr_metadata, apr_tensors, hf_config, tiny_model, write_gguf, write_safetensors
 from tests.settings_cases import CASES, KEPT, ROWS, TOKENS, Case
 

@@ -11,7 +11,7 @@ from kernels.forward import At, evaluate, forward
 from kernels.paths import numeric_path
 from kernels.stages import Site, execution_order
 from kernels.weight import TensorType, Weight
-from store.artifact import open_artifact
+from store.open import open_artifact
 from tests.artifacts import tiny_safetensors
 from tests.foreign_dumps import run, write_stage_dump
 from tests.memory_model import random_model
@@ -19,13 +19,13 @@ from tests.unit.test_forward import PROMPT, SHIPPED, dump, model_of
 from tests.unit.test_forward import TOKENS as RECORDED_TOKENS
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.answer import answer_text, exit_code, reason
-from workbench.bisect.floor import MATMUL_INPUT
-from workbench.bisect.precision import BFLOAT16, FLOAT16
-from workbench.bisect.question import bisect_pair, open_pair
-from workbench.bisect.recorded import Reader, recorded_stages
-from workbench.bisect.spans import reads
-from workbench.bisect.substitution import Mixed
-from workbench.bisect.traces import bisect_trace
+from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.models.substitution import Mixed
+from workbench.bisect.pair import bisect_pair, open_pair
+from workbench.bisect.traces.bisection import bisect_trace
+from workbench.bisect.traces.spans import reads
+from workbench.bisect.traces.stages import Reader, recorded_stages
+from workbench.pair.precision import BFLOAT16, FLOAT16
 
 TOKENS = (3, 1, 30, 1, 5, 9)
 ENDS = ("embedding", "layer_output", "final_norm", "lm_head")

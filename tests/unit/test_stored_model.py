@@ -7,10 +7,10 @@ import gguf
 import numpy as np
 import pytest
 
-from kernels.dequantize import dequantize
 from kernels.errors import WorkbenchError
-from store.artifact import Artifact, open_artifact
-from store.open import open_model
+from kernels.formats.dequantize import dequantize
+from store.artifact import Artifact
+from store.open import open_artifact, open_model
 from store.tensor_types import block_of, ggml_type, safetensors_type
 from tests.artifacts import (
     change_type,

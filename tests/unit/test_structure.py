@@ -1,6 +1,7 @@
 """What may depend on what, and the rules of the house that a program can check."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,13 @@ ALLOWED = {
 }
 
 
+# Inside workbench/, in the order of building: a package may use itself and those before it, deferred imports counted.
+PACKAGES = (
+    *("session", "machine", "cells", "tensors", "pair", "capture", "bisect", "lab", "jobs"),
+    *("demo", "record", "report", "app", "cli"),
+)
+
+
 def imported(source: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(source.read_text())):
@@ -24,6 +32,36 @@ def imported(source: Path) -> set[str]:
             assert node.level == 0, f"{source}: imports are absolute"
             names.add((node.module or "").split(".")[0])
     return names
+
+
+def modules_used_by() -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports, wherever in it."""
+    files = {_name(source).removesuffix(".__init__"): source for sources in MODULES.values() for source in sources}
+    used: dict[str, set[str]] = {name: set() for name in files}
+    for name, source in files.items():
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Import):
+                used[name] |= {alias.name for alias in node.names} & files.keys()
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                used[name] |= (inner & files.keys()) or ({str(node.module)} & files.keys())
+    return used
+
+
+def test_arrows_inside_workbench_run_one_way():
+    order = {f"workbench.{package}": place for place, package in enumerate(PACKAGES)}
+
+    def place(module: str) -> int | None:
+        return order.get(".".join(module.split(".")[:2]))
+
+    for module, used in modules_used_by().items():
+        here = place(module)
+        backwards = {other for other in used if here is not None and (place(other) or 0) > here}
+        assert not backwards, f"{module} imports {backwards}"
+
+
+def test_no_module_needs_itself():
+    graphlib.TopologicalSorter(modules_used_by()).prepare()  # CycleError names the circle
 
 
 @pytest.mark.parametrize("package", ALLOWED)
@@ -40,7 +78,11 @@ def test_nothing_but_the_app_imports_textual():
 
 
 @pytest.mark.parametrize(
-    "modules", ["kernels.forward, kernels.metrics, store.artifact, store.trace", "workbench.capture, workbench.compare"]
+    "modules",
+    [
+        "kernels.forward, kernels.metrics, store.artifact, store.traces.hdf5",
+        "workbench.capture.job, workbench.cells.compare",
+    ],
 )
 def test_the_headless_core_runs_without_textual(modules):
     code = f"import sys, {modules}; sys.exit(any(name.split('.')[0] == 'textual' for name in sys.modules))"
@@ -55,10 +97,14 @@ def test_compiler_flags_are_set_in_one_place():
             assert "fastmath" not in text, source
 
 
-def test_every_kernel_module_is_compiled_ahead():
-    from kernels.compiler import KERNEL_MODULES
+def _name(source: Path) -> str:
+    return ".".join(source.relative_to(ROOT).with_suffix("").parts)
 
-    with_kernels = {f"kernels.{source.stem}" for source in MODULES["kernels"] if "\n@kernel(" in source.read_text()}
+
+def test_every_kernel_module_is_compiled_ahead():
+    from kernels.machine.compiler import KERNEL_MODULES
+
+    with_kernels = {_name(source) for source in MODULES["kernels"] if "\n@kernel(" in source.read_text()}
     assert with_kernels == set(KERNEL_MODULES)
 
 

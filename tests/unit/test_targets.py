@@ -11,17 +11,17 @@ import pytest
 from llvmlite import ir
 from numba import types
 
-from kernels import target
-from kernels.byte_products import HOST
-from kernels.compiler import kernel
-from kernels.vectors import F32, I16, Vectors, array_intrinsic
+from kernels.machine import target
+from kernels.machine.compiler import kernel
+from kernels.machine.vectors import F32, I16, Vectors, array_intrinsic
+from kernels.matmul.byte_products import HOST
 
 ROOT = Path(__file__).parents[2]
 # Every path, in few kernels: dots of quantized blocks and floats, halves, norms, rotation, attention, activation.
 HASHES = """
 import hashlib, json
-from kernels import target
-from kernels.byte_products import HOST
+from kernels.machine import target
+from kernels.matmul.byte_products import HOST
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from tests.artifacts import tiny_model

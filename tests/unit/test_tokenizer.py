@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import workbench.demo
-from store.artifact import open_artifact
+from store.open import open_artifact
 from store.vocabulary import LazyArray, Vocabulary
-from workbench.embedded_tokenizer import ByteLevelBpe, SentencePiece, byte_alphabet
-from workbench.tokenizer import TokenizerError, decode_tokens, encode
+from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, byte_alphabet
+from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "tokens.json").read_text())
 ARTIFACT = open_artifact(workbench.demo.MODEL)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from kernels.stages import Site, execution_order
 from store.errors import StoreError
-from store.foreign import open_any_trace
-from store.run import RunRecord
-from store.trace import BusyStoreError, open_trace
-from store.trace_writer import TraceWriter
+from store.traces import open_any_trace
+from store.traces.hdf5 import BusyStoreError, open_trace
+from store.traces.hdf5_writer import TraceWriter
+from store.traces.run import RunRecord
 from tests.stores import LAYERS, MISSING, TOKENS, Interrupted, expected_values, run_record, write_store
 
 ROOT = Path(__file__).parents[2]
@@ -232,7 +232,7 @@ def test_an_unfinished_store_is_not_opened_as_a_trace(tmp_path):
 FULL_DISK = """
 import resource, sys
 from store.errors import StoreError
-from store.foreign import open_any_trace
+from store.traces import open_any_trace
 from tests.stores import write_store
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -272,7 +272,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 SLOW_WRITER = """
 import sys
 from pathlib import Path
-from store.trace_writer import TraceWriter
+from store.traces.hdf5_writer import TraceWriter
 from tests.stores import run_record
 with TraceWriter(Path(sys.argv[1]), run_record()):
     print("writing", flush=True)
@@ -392,8 +392,8 @@ DAMAGE = """
 import sys, random
 from pathlib import Path
 from store.errors import StoreError
-from store.foreign import open_any_trace
-from store.trace import open_trace
+from store.traces import open_any_trace
+from store.traces.hdf5 import open_trace
 whole, victim = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 dice = random.Random(103)
 refused = 0

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from kernels import ops
-from kernels.dequantize import dequantize
+from kernels.formats.dequantize import dequantize
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.foreign_dumps import Stages, run, run_changed
 from tests.memory_model import random_model
-from workbench.bisect.precision import BFLOAT16, FLOAT16, FLOAT32
-from workbench.bisect.recorded import Reader, recorded_stages
-from workbench.bisect.roundings import rounded
-from workbench.bisect.traces import bisect_trace
-from workbench.bisect.verdict import LIMIT
+from workbench.bisect.traces.bisection import bisect_trace
+from workbench.bisect.traces.stages import Reader, recorded_stages
+from workbench.bisect.weights.roundings import rounded
+from workbench.cells.decomposition import LIMIT
+from workbench.pair.precision import BFLOAT16, FLOAT16, FLOAT32
 
 MODEL = random_model("qwen2")
 ROTATED = ("q_post_rope", "k_post_rope")

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.stages import LAYER_STAGES, STAGES, Site
-from workbench.cells import Cell
-from workbench.metrics import METRICS
-from workbench.view import TokenScope, View, filter_problem, filtered
+from workbench.cells.cell import Cell
+from workbench.cells.metrics import METRICS
+from workbench.cells.view import TokenScope, View, filter_problem, filtered
 
 sites = st.sampled_from([Site(None, "embedding"), Site(None, "lm_head"), Site(0, "attention"), Site(31, "ffn_up")])
 scopes = st.one_of(

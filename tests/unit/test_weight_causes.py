@@ -10,13 +10,13 @@ from kernels.weight import TensorType, Weight
 from tests.faults.models import plain
 from tests.faults.storing import packed
 from tests.memory_model import MemoryModel
-from workbench.bisect.artifacts import Side, bisect_artifacts
-from workbench.bisect.customs import Customs
-from workbench.bisect.grids import coarser_grids
-from workbench.bisect.one_source import not_one_source
-from workbench.bisect.steps import Stored
-from workbench.bisect.weight_causes import weight_causes
-from workbench.bisect.weight_check import check_weights
+from workbench.bisect.models.bisection import Side, bisect_artifacts
+from workbench.bisect.weights.causes import weight_causes
+from workbench.bisect.weights.check import check_weights
+from workbench.bisect.weights.conversion import Customs
+from workbench.bisect.weights.grids import coarser_grids
+from workbench.bisect.weights.one_source import not_one_source
+from workbench.bisect.weights.steps import Stored
 
 MODEL, SMALL = plain("qwen2-4to1"), plain("qwen2-mha")
 UP, Q, K = (f"model.layers.1.{name}.weight" for name in ("mlp.up_proj", "self_attn.q_proj", "self_attn.k_proj"))

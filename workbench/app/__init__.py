@@ -4,10 +4,10 @@ import gc
 import os
 from typing import TYPE_CHECKING
 
-from workbench import interrupts, terminal
+from workbench.machine import interrupts, terminal
 
 if TYPE_CHECKING:
-    from workbench.session import Session
+    from workbench.session.session import Session
 
 # A second at most. After a painting Textual lets up to two such periods pass, and a key that comes meanwhile waits.
 _PAINTINGS = "1000"
@@ -18,7 +18,7 @@ def run(session: "Session") -> int:
     os.environ.setdefault("TEXTUAL_FPS", _PAINTINGS)
     gc.disable()  # until the first frame is there: what is loaded until then is no garbage
     from workbench.app.app import WorkbenchApp
-    from workbench.comparison import NOT_COMPARABLE
+    from workbench.cells.comparison import NOT_COMPARABLE
 
     try:
         answer = WorkbenchApp(session).run()

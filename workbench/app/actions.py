@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
-from workbench.heat import LEGEND, LEVELS, OUTSIDE
+from workbench.cells.heat import LEGEND, LEVELS, OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)

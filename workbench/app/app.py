@@ -17,27 +17,27 @@ from textual.screen import Screen
 
 from kernels.stages import Site
 from store.text import printable
-from workbench import interrupts
-from workbench.app.feed import Capture, StartCapture
+from workbench.app.cell.inspector import compact_text
 from workbench.app.inquiries import Inquiries
-from workbench.app.inspector import compact_text
 from workbench.app.laboratory import StartInquiry
-from workbench.app.map_screen import MapScreen
-from workbench.app.palette import ActionProvider
-from workbench.app.sources import Tensors, open_artifacts, open_tensors, tensor_types
+from workbench.app.map.feed import Capture, StartCapture
+from workbench.app.map.screen import MapScreen
+from workbench.app.pages.palette import ActionProvider
 from workbench.app.workers import ReportsWorkerErrors
 from workbench.bisect.verdict import EXIT_CODES
-from workbench.capture import CaptureJob, CaptureProcess
-from workbench.inquiry import InquiryProcess
-from workbench.stage_tensors import stage_tensors
+from workbench.capture.job import CaptureJob, CaptureProcess
+from workbench.cells.stage_tensors import stage_tensors
+from workbench.jobs.inquiry import InquiryProcess
+from workbench.machine import interrupts
+from workbench.pair.sources import Tensors, open_artifacts, open_tensors, tensor_types
 
 if TYPE_CHECKING:
     from textual.actions import ActionParseResult
 
     from workbench.app.drafts import Draft
-    from workbench.app.hypotheses_screen import HypothesesScreen
-    from workbench.session import Session
-    from workbench.weights import TensorDifference
+    from workbench.app.pages.hypotheses_screen import HypothesesScreen
+    from workbench.session.session import Session
+    from workbench.tensors.sweep import TensorDifference
 
 # New objects between two looks for garbage: a look at so few takes less than 1 ms, for which a key may have to wait.
 _GARBAGE_LOOKS = 2_000
@@ -121,7 +121,7 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def action_show_help(self) -> None:
         """List every key, those of this screen first."""
-        from workbench.app.help_screen import HelpScreen
+        from workbench.app.pages.help_screen import HelpScreen
 
         self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", ""))))
 
@@ -146,7 +146,7 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def on_workbench_app_tensors_opened(self, message: TensorsOpened) -> None:
         """Show the elements of a cell."""
-        from workbench.app.cell_screen import CellScreen
+        from workbench.app.cell.screen import CellScreen
 
         model = self.map_screen.model
         cell = model.cell(message.site)
@@ -161,13 +161,13 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def action_show_weights(self) -> None:
         """Compare every weight tensor; start at the one that the cell under the cursor uses."""
-        from workbench.app.weights_screen import WeightsScreen
+        from workbench.app.pages.weights_screen import WeightsScreen
 
         names = stage_tensors(self.map_screen.model.cursor)
         self.push_screen(WeightsScreen(self._sweep, names[0] if names else None))
 
     def _sweep(self) -> Iterator[tuple["TensorDifference", int]]:
-        from workbench.weights import sweep, tensor_names
+        from workbench.tensors.sweep import sweep, tensor_names
 
         a, b = open_artifacts(self.session)
         expected = len(tensor_names(a, b))
@@ -175,7 +175,7 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def action_show_config(self) -> None:
         """Show both configurations side by side."""
-        from workbench.app.config_screen import ConfigScreen
+        from workbench.app.pages.config_screen import ConfigScreen
 
         runs = self.map_screen.runs
         if len(runs) < 2:
@@ -207,7 +207,7 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
     def action_add_note(self) -> None:
         """Write a hypothesis about the cell under the cursor."""
         from workbench.app.drafts import Drafts
-        from workbench.app.note_screen import NoteScreen
+        from workbench.app.pages.note_screen import NoteScreen
 
         screen = self.map_screen
         site = screen.model.cursor
@@ -221,22 +221,24 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def _save_note(self, site: Site, draft: "Draft") -> str:
         """Write a hypothesis bound to what the map shows of a site; return where."""
-        from workbench.evidence import cell_evidence
-        from workbench.hypotheses import Hypothesis
+        from workbench.lab.evidence import cell_evidence
+        from workbench.lab.hypotheses import Hypothesis
+        from workbench.lab.shelf import keep
 
         model = self.map_screen.model
         cell = model.cell(site)
         evidence = {} if cell is None else cell_evidence(cell, model.view.tokens, self.map_screen.runs)
-        written = self.session.write_hypothesis(
+        written = keep(
+            self.session,
             Hypothesis(
                 draft.title.strip(), site, draft.claim, draft.prediction, evidence=evidence, metric=model.metric.key
-            )
+            ),
         )
         return str(self.session.hypotheses_folder / written.filename)
 
     def action_show_hypotheses(self) -> None:
         """List the hypotheses."""
-        from workbench.app.hypotheses_screen import HypothesesScreen
+        from workbench.app.pages.hypotheses_screen import HypothesesScreen
 
         self.push_screen(HypothesesScreen(self.session))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kernels.stages import Site
-from store.files import write_atomically
-from workbench.session_files import DRAFTS, SessionError, read_drafts
+from store.whole_files import write_atomically
+from workbench.session.files import DRAFTS, SessionError, read_drafts
 
 
 @dataclass(frozen=True, slots=True)

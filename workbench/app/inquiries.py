@@ -8,14 +8,15 @@ from textual.app import App
 from kernels.stages import Site
 from store.text import printable
 from workbench.app.laboratory import Laboratory
-from workbench.app.map_screen import MapScreen
-from workbench.app.page_screen import PageScreen, VerdictScreen
-from workbench.inquiry import Answered, Checked, Doing, Inquiry, Kind, Refused, culprit_site
-from workbench.view import ASPECTS, OBSERVED
+from workbench.app.map.screen import MapScreen
+from workbench.app.pages.page_screen import PageScreen, VerdictScreen
+from workbench.cells.decomposition import Checked
+from workbench.cells.view import ASPECTS, OBSERVED
+from workbench.jobs.inquiry import Answered, Doing, Inquiry, Kind, Refused, culprit_site
 
 if TYPE_CHECKING:
-    from workbench.app.cell_screen import CellScreen
-    from workbench.session import Session
+    from workbench.app.cell.screen import CellScreen
+    from workbench.session.session import Session
 
 _WAIT = "The pair can be asked once the capture is complete, or stopped (esc)."
 
@@ -115,6 +116,6 @@ class Inquiries(App[int]):
 
     def standing_bisection(self) -> dict[str, Any] | None:
         """The last bisection in the session's log, if it was about the files that the map shows."""
-        from workbench.conclusion import standing_bisection
+        from workbench.jobs.conclusion import standing_bisection
 
         return standing_bisection(self.session, self.map_screen.runs)

@@ -11,11 +11,11 @@ from textual.widget import Widget
 from workbench.app.workers import ReportsWorkerErrors
 
 if TYPE_CHECKING:
-    from workbench.inquiry import Inquiry, InquiryEvent
+    from workbench.jobs.inquiry import Inquiry, InquiryEvent
 
 
 class Asking(Protocol):
-    """What the app needs of workbench.inquiry.InquiryProcess."""
+    """What the app needs of workbench.jobs.inquiry.InquiryProcess."""
 
     def events(self) -> Iterator["InquiryEvent"]:
         """Events as they arrive, until the process ends."""

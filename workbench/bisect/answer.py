@@ -7,12 +7,13 @@ from typing import Any
 
 from store.artifact import Artifact
 from store.text import printable
-from workbench.bisect.announced import Progress
-from workbench.bisect.detail import Detail, detail_json, worst_blocks, worst_channels
-from workbench.bisect.question import Answer, Source
-from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Decomposition, Verdict, bisection_json, finite
-from workbench.fingerprints import sha256_of
-from workbench.metrics import format_value
+from workbench.bisect.models.detail import Detail, detail_json, worst_blocks, worst_channels
+from workbench.bisect.pair import Answer, Source
+from workbench.bisect.traces.announced import Progress
+from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Verdict, bisection_json
+from workbench.cells.decomposition import Decomposition, finite
+from workbench.cells.metrics import format_value
+from workbench.pair.fingerprints import sha256_of
 
 _NOT_ANSWERED = 2
 _WORDS: dict[Verdict, str] = {

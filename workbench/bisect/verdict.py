@@ -1,11 +1,11 @@
 """What a bisection answers."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kernels.stages import Site
-from workbench.flips import Flips
+from workbench.cells.decomposition import Decomposition
 
 Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]
 EXIT_CODES: dict[Verdict, int] = {  # 0 nothing is broken, 1 something is, 2 not answered
@@ -16,51 +16,9 @@ EXIT_CODES: dict[Verdict, int] = {  # 0 nothing is broken, 1 something is, 2 not
     "undecided": 2,
     "uncomparable": 2,
 }
-# A stage that is right stays within this many floors; docs/bisect.md.
-LIMIT = 8.0
 Factor = Literal["weights", "numerics", "config", "graph"]
 Setting = tuple[float | str, ...]
 _SAME_NUMBER = 0.05  # of a number, that one setting may be found as in two layers
-
-
-def finite(value: float | None) -> float | None:
-    """Return a figure as JSON can hold it."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Decomposition:
-    """One checked cell; every figure is relative to B's norm at the cell (None where B is zero).
-
-    observed : ‖y_B - y_A‖. local : what the stage adds on A's input. inherited : what came in, ‖f_B(x_B) - f_B(x_A)‖.
-    floor : what the two paths, and the formats of weights that are right, must add here by themselves.
-    a_off, b_off : distance of each side from float64 on its own weights, in multiples of what its path must add.
-    noise : measured, both paths on A's weights and A's input; None where a side cannot be run.
-    local_share, inherited_share : parts of the observed difference along itself, which add up to 1; None without one.
-    flipped : 8-bit codes that differ between the sides' inputs to the next matmul.
-    """
-
-    site: Site
-    observed: float | None
-    local: float | None
-    inherited: float | None
-    floor: float
-    a_off: float
-    b_off: float
-    flipped: Flips | None = None
-    noise: float | None = None
-    local_share: float | None = None
-    inherited_share: float | None = None
-
-    @property
-    def beyond_floor(self) -> bool:
-        """Whether the stage adds more than rounding and right formats may; a difference from zero always is more."""
-        return self.local is None or not (self.local == 0 or self.local <= LIMIT * self.floor)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures without the place, under the names that JSON has for them; None for one not finite."""
-        figures = {name: finite(value) for name, value in asdict(self).items() if name not in ("site", "flipped")}
-        return figures | {"flipped_codes": None if self.flipped is None else self.flipped.to_json()}
 
 
 def same_setting(one: Setting, other: Setting) -> bool:

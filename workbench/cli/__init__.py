@@ -24,7 +24,7 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        from workbench.bus_errors import tell_bus_errors
+        from workbench.machine.bus_errors import tell_bus_errors
 
         tell_bus_errors()
         return super().invoke(ctx)
@@ -60,6 +60,6 @@ def workbench(ctx: click.Context) -> None:
     Exit codes: 0 alike, 1 different, 2 the question could not be answered.
     """  # noqa: D301 (click needs the backspace character)
     if ctx.invoked_subcommand != "doctor":  # which says what is wrong among other things
-        from kernels.threads import thread_count
+        from kernels.machine.threads import thread_count
 
         thread_count()

@@ -47,11 +47,11 @@ def command(
     \b
     Example:  workbench bisect model.gguf model.apr --prompt "def add(a, b):"
     """  # noqa: D301
-    from kernels.compiler import compile_all
     from kernels.errors import WorkbenchError
+    from kernels.machine.compiler import compile_all
     from workbench.bisect.answer import answer_json, answer_text, exit_code, reason
-    from workbench.bisect.detail import cell_detail
-    from workbench.bisect.question import bisect_pair, open_pair
+    from workbench.bisect.models.detail import cell_detail
+    from workbench.bisect.pair import bisect_pair, open_pair
     from workbench.cli.progress import ProgressLine
 
     with ProgressLine() as line:

@@ -9,7 +9,7 @@ from workbench.cli.options import PATH, json_option, map_options, pair_options, 
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
-    from workbench.view import TokenScope
+    from workbench.cells.view import TokenScope
 
 
 @click.command()
@@ -44,8 +44,8 @@ def command(
     \b
     Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
     """  # noqa: D301
+    from workbench.cells.metrics import METRICS
     from workbench.cli.pair import again_text, compare_pair, comparison_text, run_again
-    from workbench.metrics import METRICS
 
     comparison = compare_pair((a, b), (path_a, path_b), tokens, prompt, METRICS[metric], scope)
     again = run_again(comparison, (a, b), (path_a, path_b), local) if as_json or local else None

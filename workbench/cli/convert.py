@@ -19,8 +19,8 @@ def command(source: Path, output: Path, force: bool, as_json: bool) -> int:
     \b
     Example:  workbench convert model.gguf -o model.apr
     """  # noqa: D301
-    from store.apr_writer import convert_to_apr
-    from store.artifact import open_artifact
+    from store.files.apr_writer import convert_to_apr
+    from store.open import open_artifact
     from store.outputs import require_writable
     from store.text import printable
     from workbench.cli.progress import ProgressLine

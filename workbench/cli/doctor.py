@@ -16,7 +16,7 @@ def command(as_json: bool) -> int:
     \b
     Example:  workbench doctor
     """  # noqa: D301
-    from workbench.doctor import checks
+    from workbench.machine.doctor import checks
 
     found = list(checks())
     wrong = [check for check in found if check.state == "wrong"]

@@ -26,7 +26,7 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> in
     from store.text import printable
     from workbench.cli.progress import ProgressLine
     from workbench.report import export
-    from workbench.session import Session
+    from workbench.session.session import Session
 
     session = Session.open(folder)
     with ProgressLine() as progress:

@@ -8,7 +8,7 @@ from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from workbench.cli.progress import ProgressLine
-    from workbench.session import Session
+    from workbench.session.session import Session
 
 
 def show(session: "Session", as_json: bool) -> int:
@@ -24,7 +24,7 @@ def show(session: "Session", as_json: bool) -> int:
     from store.text import printable
     from workbench.cli.pair import comparison_text, run_session
     from workbench.cli.progress import ProgressLine
-    from workbench.conclusion import Conclusion
+    from workbench.jobs.conclusion import Conclusion
     from workbench.report import export
 
     comparison, refusal = run_session(session), None
@@ -52,8 +52,8 @@ def show(session: "Session", as_json: bool) -> int:
 
 
 def _bisect(session: "Session", progress: "ProgressLine") -> None:
-    from kernels.compiler import compile_all
-    from workbench.bisect.inquire import bisect_session, pair_of
+    from kernels.machine.compiler import compile_all
+    from workbench.jobs.answering import bisect_session, pair_of
 
     compile_all(lambda done, total, name: progress(done, total, f"compile {name}"))
     bisect_session(session, pair_of(session), lambda done, total, text: progress(done, total, f"bisect {text}"))

@@ -10,9 +10,9 @@ from workbench.cli.options import PATH, json_option, print_json
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
-    from store.foreign import ForeignTrace
     from store.stored_model import StoredModel
-    from store.trace import Trace
+    from store.traces import ForeignTrace
+    from store.traces.hdf5 import Trace
 
 
 @click.command()
@@ -26,11 +26,11 @@ def command(source: Path, as_json: bool) -> int:
     \b
     Example:  workbench inspect model.gguf
     """  # noqa: D301
-    from store.foreign import is_trace as is_foreign_trace
-    from store.foreign import open_foreign
     from store.open import open_model
-    from store.trace import open_trace
-    from workbench.sides import is_trace
+    from store.traces import is_trace as is_foreign_trace
+    from store.traces import open_foreign
+    from store.traces.hdf5 import open_trace
+    from workbench.pair.sides import is_trace
 
     if is_trace(source):
         record, lines = _trace(open_trace(source, partial=True))
@@ -86,7 +86,7 @@ def _not_numbers(model: "StoredModel") -> Iterator[str]:
     """Tensors that hold NaN or infinite values, of those that can be read."""
     from store.text import printable
     from workbench.cli.progress import ProgressLine
-    from workbench.nonfinite import nonfinite
+    from workbench.tensors.nonfinite import nonfinite
 
     names = [name for name, info in model.tensors.items() if info.unread is None and info.nbytes]
     with ProgressLine() as progress:
@@ -101,7 +101,7 @@ def _config(model: "StoredModel") -> dict[str, Any]:
     from dataclasses import asdict
 
     from store.artifact import Artifact
-    from workbench.plain import plain
+    from workbench.session.plain import plain
 
     if isinstance(model, Artifact):
         return asdict(model.config)
@@ -114,8 +114,7 @@ def _settings(model: "StoredModel") -> list[dict[str, Any]]:
     from dataclasses import asdict
 
     from store.artifact import Artifact
-    from store.known_settings import TABLES
-    from store.settings import settings_of
+    from store.known_settings import TABLES, settings_of
 
     if not isinstance(model, Artifact):
         return []
@@ -219,7 +218,7 @@ def _foreign(trace: "ForeignTrace") -> tuple[dict[str, Any], list[str]]:
     from kernels.stages import execution_order
     from store.text import printable
     from workbench.cli.tables import aligned
-    from workbench.plain import plain
+    from workbench.session.plain import plain
 
     sites = trace.sites()
     expected = len(execution_order(trace.layers))

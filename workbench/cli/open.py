@@ -8,7 +8,7 @@ import click
 from workbench.cli.options import PATH, json_option, pair_options
 
 if TYPE_CHECKING:
-    from workbench.session import Session
+    from workbench.session.session import Session
 
 
 @click.command()
@@ -50,10 +50,10 @@ def _session(
     prompt: str | None,
     folder: Path | None,
 ) -> "Session":
-    from workbench.session import Session
+    from workbench.session.session import Session
 
     if len(sources) == 2:
-        from workbench.pairing import pair_session
+        from workbench.pair.pairing import pair_session
 
         return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder)
     if len(sources) > 2:

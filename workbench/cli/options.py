@@ -13,12 +13,12 @@ import click
 from store.text import printable
 
 if TYPE_CHECKING:
-    from workbench.view import TokenScope
+    from workbench.cells.view import TokenScope
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# The names of kernels.paths.PATHS and workbench.metrics.METRICS; a test keeps them alike, so that --help need not load
-# the kernels.
+# The names of kernels.paths.PATHS and workbench.cells.metrics.METRICS; a test keeps them alike, so that --help need not
+# load the kernels.
 PATH_NAMES = ("f64", "f32", "ggml", "apr")
 METRIC_NAMES = (
     "std_ratio",
@@ -127,7 +127,7 @@ def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None)
 
 def _token_file(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Read the token ids in a file, or from stdin."""
-    from store.files import read_bounded
+    from store.whole_files import read_bounded
 
     if value is None:
         return None
@@ -144,7 +144,7 @@ def _token_file(_ctx: click.Context, _option: click.Parameter, value: str | None
 
 
 def _ids(text: str, name: str) -> tuple[int, ...]:
-    from workbench.session import MAX_TOKEN
+    from workbench.session.session import MAX_TOKEN
 
     ids = tuple(map(int, re.findall("[0-9]+", text))) if _TOKEN_IDS.fullmatch(text) else ()
     if not ids or max(ids) > MAX_TOKEN:
@@ -154,7 +154,7 @@ def _ids(text: str, name: str) -> tuple[int, ...]:
 
 def _token_scope(_ctx: click.Context, _option: click.Parameter, value: str) -> "TokenScope":
     """Read all, last or a token position."""
-    from workbench.view import TokenScope
+    from workbench.cells.view import TokenScope
 
     if value == "all":
         return TokenScope("all")

@@ -5,20 +5,20 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from store.run import RunRecord
 from store.scratch import scratch_folder
 from store.text import printable
-from store.trace import open_trace
-from workbench.app.sources import Tensors
-from workbench.capture import CaptureJob, CellReady, Event, Progress, SideReady, capture
-from workbench.cells import Cell
+from store.traces.hdf5 import open_trace
+from store.traces.run import RunRecord
+from workbench.capture.job import CaptureJob, CellReady, Event, Progress, SideReady
+from workbench.cells.cell import Cell
+from workbench.cells.comparison import Again, Comparison
+from workbench.cells.metrics import METRICS, Metric, format_value
+from workbench.cells.view import TokenScope, View
 from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
-from workbench.comparison import Again, Comparison
-from workbench.metrics import METRICS, Metric, format_value
-from workbench.session import Session
-from workbench.sides import pair_sides
-from workbench.view import TokenScope, View
+from workbench.pair.sides import pair_sides
+from workbench.pair.sources import Tensors
+from workbench.session.session import Session
 
 _LARGE = 1 << 29  # bytes of a model whose stages are run again only if that is asked for
 
@@ -58,8 +58,8 @@ def compare_pair(
 def _one_sided(paths: tuple[Path, Path]) -> tuple[str, ...]:
     """Say what one of two models alone has; nothing of traces, which carry no weights."""
     from store.artifact import Artifact
-    from workbench.one_sided import one_sided
-    from workbench.sides import open_side
+    from workbench.pair.sides import open_side
+    from workbench.tensors.one_sided import one_sided
 
     a, b = map(open_side, paths)
     return one_sided(a, b) if isinstance(a, Artifact) and isinstance(b, Artifact) else ()
@@ -76,9 +76,9 @@ def run_again(
     asked : None leaves it to the size of the models.
     """
     from store.artifact import Artifact
-    from workbench.bisect.question import open_pair
-    from workbench.bisect.views import views
-    from workbench.compare import PopulationError
+    from workbench.bisect.models.views import views
+    from workbench.bisect.pair import open_pair
+    from workbench.cells.compare import PopulationError
 
     if asked is False:
         return "--no-local was given"
@@ -128,6 +128,8 @@ def _run(job: CaptureJob, metric: Metric, scope: TokenScope) -> Comparison:
         if scratch is not None:
             job = replace(job, folder=scratch)  # aligning needs the tensors of both sides once more
         collected = Collector(line)
+        from workbench.capture.lockstep import capture  # loads the kernels
+
         capture(job, collected)
         cells = collected.cells
         if job.folder is not None and scope.kind == "last":

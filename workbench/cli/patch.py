@@ -11,9 +11,9 @@ from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from kernels.stages import Site
-    from workbench.bisect.announced import Progress
-    from workbench.bisect.patch import Agreement, Experiment
-    from workbench.bisect.question import Pair
+    from workbench.bisect.models.patch import Agreement, Experiment
+    from workbench.bisect.pair import Pair
+    from workbench.bisect.traces.announced import Progress
 
 
 @click.command()
@@ -46,8 +46,8 @@ def command(
     \b
     Example:  workbench patch a.gguf b.gguf --tensor model.layers.3.mlp.up_proj.weight --tokens 1,2,3
     """  # noqa: D301
-    from kernels.compiler import compile_all
-    from workbench.bisect.question import open_pair
+    from kernels.machine.compiler import compile_all
+    from workbench.bisect.pair import open_pair
     from workbench.cli.progress import ProgressLine
 
     asked = {
@@ -73,8 +73,8 @@ def command(
 def _experiment(
     pair: "Pair", tensor: str | None, layer: int | None, stage: "Site | None", progress: "Progress"
 ) -> "Experiment":
-    from workbench.bisect import patch
-    from workbench.bisect.question import model_sides, token_ids
+    from workbench.bisect.models import patch
+    from workbench.bisect.pair import model_sides, token_ids
 
     a, b = model_sides(pair)
     ids = token_ids(pair)
@@ -88,9 +88,9 @@ def _experiment(
 
 def _text(experiment: "Experiment") -> list[str]:
     from store.text import printable
-    from workbench.bisect.patch import conclusion
+    from workbench.bisect.models.patch import conclusion
+    from workbench.cells.metrics import format_value
     from workbench.cli.tables import aligned
-    from workbench.metrics import format_value
 
     rows = [["run", *(f"{what} {side}" for side in "AB" for what in ("KL to", "max", "top-1 ≠", "rel RMS to"))]]
     for run in experiment.runs:
@@ -111,7 +111,7 @@ def _text(experiment: "Experiment") -> list[str]:
 
 
 def _cells(found: "Agreement", tokens: int) -> list[str]:
-    from workbench.metrics import format_value
+    from workbench.cells.metrics import format_value
 
     if found.identical:
         return ["same", "", f"0/{tokens}", ""]

@@ -12,7 +12,7 @@ from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
-    from store.foreign import ForeignTrace
+    from store.traces import ForeignTrace
 
 # The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
 # those that can be repeated to the last bit on any number of threads.
@@ -79,11 +79,11 @@ def command(
     Example:  workbench record model.gguf -o engine.npz --tokens 482,803,10 --python ~/llama/bin/python
               workbench compare engine.npz model.gguf
     """  # noqa: D301
-    from store.artifact import open_artifact
+    from store.open import open_artifact
     from store.outputs import require_writable
     from workbench.cli.progress import ProgressLine
+    from workbench.pair.sides import shared_tokens
     from workbench.record.recording import record
-    from workbench.sides import shared_tokens
 
     artifact = open_artifact(model)
     engine = engine or next((name for name, runs in _FORMATS.items() if runs == artifact.format), None)

@@ -33,14 +33,15 @@ def command(
     \b
     Example:  workbench trace model.gguf -o model.h5 --prompt "def add(a, b):"
     """  # noqa: D301
-    from store.artifact import open_artifact
+    from store.open import open_artifact
     from store.outputs import require_writable
     from store.text import printable
-    from store.trace import partial_path
-    from workbench.capture import Event, Progress, trace_side
+    from store.traces.hdf5 import partial_path
+    from workbench.capture.job import Event, Progress
+    from workbench.capture.lockstep import trace_side
     from workbench.cli.progress import ProgressLine
     from workbench.cli.tables import bytes_text
-    from workbench.sides import shared_tokens, side_of
+    from workbench.pair.sides import shared_tokens, side_of
 
     artifact = open_artifact(source)
     inputs = [source, *artifact.inputs]

@@ -12,7 +12,7 @@ from workbench.cli.tables import echo
 if TYPE_CHECKING:
     from store.stored_model import StoredModel
     from workbench.cli.progress import ProgressLine
-    from workbench.weights import TensorDifference
+    from workbench.tensors.sweep import TensorDifference
 
 
 @click.command()
@@ -34,7 +34,7 @@ def command(a: Path, b: Path, as_json: bool) -> int:
     from kernels.errors import WorkbenchError
     from store.open import open_model
     from workbench.cli.progress import ProgressLine
-    from workbench.weights import sweep
+    from workbench.tensors.sweep import sweep
 
     with ProgressLine() as progress:
         model_a, model_b = open_model(a), open_model(b)
@@ -78,7 +78,7 @@ def _nothing_compared(a: Path, b: Path, differences: list["TensorDifference"]) -
 
 
 def _side(path: Path, model: "StoredModel", progress: "ProgressLine") -> dict[str, Any]:
-    from workbench.fingerprints import sha256_of
+    from workbench.pair.fingerprints import sha256_of
 
     hashing = f"hash {printable(path.name)}"
     digest = sha256_of(model, lambda done, total: progress(done, total, hashing))
@@ -98,7 +98,7 @@ def _json(difference: "TensorDifference") -> dict[str, Any]:
         "findings": list(difference.findings),
     }
     if (measures := difference.measures) is not None:
-        from workbench.metrics import METRICS
+        from workbench.cells.metrics import METRICS
 
         record |= {key: getattr(measures, key) for key in METRICS}
         record |= {
@@ -113,8 +113,8 @@ def _json(difference: "TensorDifference") -> dict[str, Any]:
 
 def _table(differences: list["TensorDifference"]) -> list[str]:
     from store.text import printable
+    from workbench.cells.metrics import METRICS, format_value
     from workbench.cli.tables import aligned
-    from workbench.metrics import METRICS, format_value
 
     columns = [METRICS[key] for key in ("rel_rms", "one_minus_cosine", "max_abs", "mean_abs", "rms")]
     rows: list[list[str]] = [["tensor", "A", "B", *(metric.label for metric in columns), ""]]

@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
-from store.apr_writer import convert_to_apr
-from store.artifact import Artifact, open_artifact
-from store.files import write_atomically
+from store.artifact import Artifact
+from store.files.apr_writer import convert_to_apr
+from store.open import open_artifact
+from store.whole_files import write_atomically
 from workbench.demo.faults import FAULTS, Change
-from workbench.pairing import open_or_create
-from workbench.session import Session, SessionSpec, Side
-from workbench.sides import DEFAULT_PATH
-from workbench.tokenizer import encode
+from workbench.pair.pairing import open_or_create
+from workbench.pair.sides import DEFAULT_PATH
+from workbench.pair.tokenizer import encode
+from workbench.session.session import Session, SessionSpec, Side
 
 MODEL = Path(__file__).parent / "tiny-qwen2-q4_k_m.gguf"
 PROMPT = "def add(a, b):"

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
 from store.errors import StoreError
-from store.files import give_name, temporary_beside
-from store.foreign import ForeignTrace, open_foreign
 from store.text import printable
-from workbench.endings import how_it_ended
+from store.traces import ForeignTrace, open_foreign
+from store.whole_files import give_name, temporary_beside
+from workbench.machine.endings import how_it_ended
 
 Progress = Callable[[int, int, str], None]
 

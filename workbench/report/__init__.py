@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from store.files import read_bounded, write_atomically
 from store.outputs import OutputError, require_writable
 from store.text import printable
-from workbench.session_files import FINDINGS, FINDINGS_PICTURE, OWN_FILES, SPEC_FILE
+from store.whole_files import read_bounded, write_atomically
+from workbench.session.files import FINDINGS, FINDINGS_PICTURE, OWN_FILES, SPEC_FILE
 
 if TYPE_CHECKING:
-    from workbench.conclusion import Conclusion
+    from workbench.jobs.conclusion import Conclusion
     from workbench.report.investigation import Progress
-    from workbench.session import Session
+    from workbench.session.session import Session
 
 # Lines of the document: its date, those of the runs, the versions and the machine that computed them.
 _WHEN_AND_WHERE = re.compile(r"^(Exported |\| run +\||- computed by: |- on: ).*$", re.MULTILINE)
@@ -39,7 +39,7 @@ def export(
     be written (see store.outputs). Each file is replaced as a whole; files other than the session's own only if
     `force`.
     """
-    from workbench.conclusion import Conclusion
+    from workbench.jobs.conclusion import Conclusion
     from workbench.report.findings import facts
     from workbench.report.investigation import investigate
     from workbench.report.map_svg import map_svg

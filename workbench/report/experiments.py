@@ -1,7 +1,7 @@
 """What a session's log holds of the experiments that were made in it, for a report."""
 
-from workbench.inquiry import PATCHED
-from workbench.session import Session
+from workbench.jobs.inquiry import PATCHED
+from workbench.session.session import Session
 
 
 def experiments(session: Session) -> list[str]:

@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from kernels.errors import WorkbenchError
-from store.run import RunRecord, now
+from store.traces.run import RunRecord, now
 from workbench import __version__
-from workbench.cells import Cell
-from workbench.comparison import NOT_COMPARABLE, Comparison
-from workbench.conclusion import Conclusion
+from workbench.cells.cell import Cell
+from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+from workbench.cells.metrics import METRICS, Metric, format_value, in_band
+from workbench.cells.stage_tensors import channel_name
 from workbench.demo import entry_of
-from workbench.metrics import METRICS, Metric, format_value, in_band
-from workbench.recorded import of_other_engine
+from workbench.jobs.conclusion import Conclusion
+from workbench.lab.shelf import shelf_of
+from workbench.pair.recorded import of_other_engine
 from workbench.report.experiments import experiments
 from workbench.report.investigation import Investigation, Progress
 from workbench.report.markdown import command
 from workbench.report.weight_facts import weight_facts
-from workbench.session import Session
-from workbench.stage_tensors import channel_name
+from workbench.session.session import Session
 
 Rows = list[list[object]]
 
@@ -33,6 +34,7 @@ def facts(found: Investigation, concluded: Conclusion, picture: str, progress: P
     comparison, session = found.comparison, found.session
     run = comparison.a
     ours = comparison.b if of_other_engine(run) else run
+    shelf = shelf_of(session)
     return {
         "title": f"Findings: {session.spec.name}",
         "verdict": next(iter(concluded.lines()), None) or _verdict(comparison),
@@ -56,8 +58,8 @@ def facts(found: Investigation, concluded: Conclusion, picture: str, progress: P
         "bisection": concluded.lines(),
         "experiments": experiments(session),
         "weights": weight_facts(found.models, progress),
-        "hypotheses": [(hypothesis, _evidence(hypothesis.evidence)) for hypothesis in session.hypotheses()],
-        "problems": session.problems(),
+        "hypotheses": [(hypothesis, _evidence(hypothesis.evidence)) for hypothesis in shelf.hypotheses],
+        "problems": shelf.problems,
         "commands": _commands(found),
     }
 

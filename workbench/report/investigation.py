@@ -6,21 +6,22 @@ from pathlib import Path
 
 from kernels.errors import WorkbenchError
 from kernels.stages import Site, execution_order
-from store.artifact import Artifact, open_artifact
+from store.artifact import Artifact
+from store.open import open_artifact
 from store.text import printable
-from store.trace import Trace
-from workbench.app.sources import Tensors, open_tensors
-from workbench.cells import Cell
-from workbench.compare import compare_streams, require_same_tokens
-from workbench.comparison import Comparison
-from workbench.fingerprints import sha256_of
-from workbench.lockstep import Recorded, models_of
-from workbench.metrics import METRICS
-from workbench.one_sided import one_sided
-from workbench.recorded import of_other_engine
-from workbench.session import Session, Side
-from workbench.tokenizer import decode_tokens
-from workbench.view import View
+from store.traces.hdf5 import Trace
+from workbench.capture.lockstep import Recorded, models_of
+from workbench.cells.cell import Cell
+from workbench.cells.compare import compare_streams, require_same_tokens
+from workbench.cells.comparison import Comparison
+from workbench.cells.metrics import METRICS
+from workbench.cells.view import View
+from workbench.pair.fingerprints import sha256_of
+from workbench.pair.recorded import of_other_engine
+from workbench.pair.sources import Tensors, open_tensors
+from workbench.pair.tokenizer import decode_tokens
+from workbench.session.session import Session, Side
+from workbench.tensors.one_sided import one_sided
 
 Progress = Callable[[int, int, str], None]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from kernels.stages import LAYER_STAGES, STAGES, Site
-from workbench.heat import LEGEND, PALETTE, Look
+from workbench.cells.heat import LEGEND, PALETTE, Look
 
 _CELL, _ROW, _LEFT, _TOP, _LETTER = 22, 18, 150, 66, 7.3  # pixels
 _PLAIN, _INK, _PAPER = "#dddddd", "#1a1a1a", "#ffffff"

@@ -5,9 +5,9 @@ from typing import Any
 
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
-from workbench.metrics import format_value
+from workbench.cells.metrics import format_value
 from workbench.report.investigation import Progress
-from workbench.weights import ROW_BAND, TensorDifference, sweep
+from workbench.tensors.sweep import ROW_BAND, TensorDifference, sweep
 
 
 def weight_facts(

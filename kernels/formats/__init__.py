@@ -1,0 +1,1 @@
+"""Weight encodings: what a stored row holds, and what it stands for."""

@@ -1,0 +1,1 @@
+"""Products of activations with stored weights, one file per engine's rule."""

@@ -1,0 +1,124 @@
+"""Rounding activations to 8 bits the way each engine does before a quantized matmul.
+
+A rounded activation tensor is (codes int8 (tokens, in), scales float32 (tokens, blocks)); sums of codes are taken
+where they are needed. Codes are the "int8 activation codes" whose flips turn 1e-7 into 1e-2 (docs/numerics.md).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.machine.compiler import helper, kernel
+from kernels.machine.operations import bits, float_to_half, half_to_float
+from kernels.machine.parallel import by_token
+
+
+class Codes(NamedTuple):
+    """8-bit activations: value[t, i] is about scales[t, i // block] * codes[t, i]."""
+
+    rule: str  # codes of different rules cannot be compared
+    codes: NDArray[np.int8]  # (tokens, in)
+    scales: NDArray[np.float32]  # (tokens, in / block)
+
+
+@helper()
+def _nearest_int(x: np.float32) -> np.int32:
+    """Round half to even for |x| < 2^22, by adding 1.5 * 2^23 (ggml-quants.c `nearest_int`)."""
+    shifted = np.float32(x + np.float32(12582912.0))
+    return np.int32(shifted - np.float32(12582912.0))
+
+
+_INFINITY = np.uint32(0x7F800000)  # the bits of it; those of NaN are larger
+
+
+@helper()
+def _largest(x: NDArray[np.float32], t: int, start: int, stop: int) -> np.float32:
+    """The first of the values x[t, start:stop] that has the largest magnitude; NaN counts for nothing.
+
+    The bits of magnitudes are in the order of magnitudes, and integers can be compared many at a time.
+    """
+    top = np.uint32(0)
+    for i in range(start, stop):
+        top = max(top, bits(x[t, i]) & np.uint32(0x7FFFFFFF))
+    found = np.float32(0)
+    if top <= _INFINITY:
+        for i in range(start, stop):
+            if bits(x[t, i]) & np.uint32(0x7FFFFFFF) == top:
+                found = x[t, i]
+                break
+        return found
+    for i in range(start, stop):
+        if abs(x[t, i]) > abs(found):
+            found = x[t, i]
+    return found
+
+
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
+def _q8_k(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1] // 256):
+            start = 256 * b
+            signed = _largest(x, t, start, start + 256)
+            if signed == 0:
+                scales[t, b] = 0
+                codes[t, start : start + 256] = 0
+                continue
+            inverse = np.float32(-127.0) / signed
+            for i in range(256):
+                codes[t, start + i] = min(np.int32(127), _nearest_int(inverse * x[t, start + i]))
+            scales[t, b] = np.float32(1.0) / inverse
+
+
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
+def _q8_0(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1] // 32):
+            start = 32 * b
+            largest = abs(_largest(x, t, start, start + 32))
+            inverse = np.float32(127.0) / largest if largest != 0 else np.float32(0)
+            for i in range(32):
+                codes[t, start + i] = _nearest_int(x[t, start + i] * inverse)
+            scales[t, b] = half_to_float(float_to_half(largest / np.float32(127.0)))
+
+
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
+def _q8_k_apr(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1] // 256):
+            start = 256 * b
+            largest = abs(_largest(x, t, start, start + 256))
+            scale = largest / np.float32(127.0) if largest > np.float32(1e-10) else np.float32(1.0) / np.float32(127.0)
+            inverse = np.float32(1.0) / scale
+            for i in range(256):
+                product = x[t, start + i] * inverse
+                whole = np.trunc(product)
+                if abs(product - whole) >= np.float32(0.5):  # exact: half away from zero
+                    whole += np.copysign(np.float32(1), product)
+                codes[t, start + i] = np.int32(min(max(whole, np.float32(-128)), np.float32(127)))
+            scales[t, b] = scale
+
+
+def _empty(rule: str, shape: tuple[int, ...], block: int) -> Codes:
+    return Codes(rule, np.empty(shape, np.int8), np.empty((shape[0], shape[1] // block), np.float32))
+
+
+def quantize_q8_k(x: NDArray[np.float32]) -> Codes:
+    """Ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even."""
+    rounded = _empty("ggml Q8_K", x.shape, 256)
+    by_token(lambda t: _q8_k(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
+    return rounded
+
+
+def quantize_q8_0(x: NDArray[np.float32]) -> Codes:
+    """Ggml's Q8_0 as x86 computes it for activations: per 32, scale rounded to half after the codes are made."""
+    rounded = _empty("ggml Q8_0", x.shape, 32)
+    by_token(lambda t: _q8_0(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
+    return rounded
+
+
+def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
+    """APR's Q8_K: per 256, scale = max|x|/127 and positive, round half away from zero."""
+    rounded = _empty("APR Q8_K", x.shape, 256)
+    by_token(lambda t: _q8_k_apr(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
+    return rounded

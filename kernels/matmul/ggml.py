@@ -1,0 +1,210 @@
+"""x @ W.T as llama.cpp's CPU backend computes it, bit for bit for the quantized types.
+
+Activations are rounded to 8 bits (activations.py) and laid out for `packed_dot`, which multiplies a weight row,
+unpacked into integer codes and scales, with all tokens. Source: ggml-cpu.c `ggml_compute_forward_mul_mat` with the
+types' vec_dot. F16 and BF16 weights round the activations to that type first; their float sums are not in the
+engine's order.
+"""
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.formats.unpack import Q4_K, Q5_K, Q6_K, row_buffers, unpacker
+from kernels.machine.compiler import helper, kernel
+from kernels.machine.memory import aligned_floats, scratch
+from kernels.machine.parallel import over_rows
+from kernels.machine.vectors import prefetch
+from kernels.matmul import packed_dot
+from kernels.matmul.activations import Codes, quantize_q8_0, quantize_q8_k
+from kernels.matmul.byte_products import HOST, Portable
+from kernels.matmul.floats import matmul_f32
+from kernels.matmul.packed_dot import BLOCK_32, CHUNK, SUMS, Scheme, chunk_dots, corrections, tile_results
+from kernels.matmul.products import joined, side_by_side
+from kernels.weight import BLOCKS, TensorType, Weight
+
+_ROWS = 4  # rows taken together: each chunk of activations is loaded into the nearest cache once for all of them
+_LINE = 16  # products of a token that are gathered before they are written, a cache line
+_LEAST = 16  # rows worth a thread
+_LEAST_CODES = 1 << 14  # codes worth a thread when they are laid out
+
+
+class Packed(NamedTuple):
+    """8-bit activations as `packed_dot.chunk_dots` reads them, every chunk in one piece."""
+
+    x: NDArray[np.int8]  # (chunks, tiles, codes of all tokens of a tile); tokens and columns filled up with zeros
+    xd: NDArray[np.float32]  # (chunks, tiles, scales of all tokens of a tile, each four times)
+    sums: NDArray[np.int16]  # (chunks, tiles, sums of 16 or 32 codes of all tokens of a tile)
+
+
+@kernel(
+    "void(int8[:, ::1], float32[:, ::1], int64, int64,"
+    " int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1], int64, int64)"
+)
+def _pack(
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    tile: int,
+    flip: int,
+    x: NDArray[np.int8],
+    xd: NDArray[np.float32],
+    sums: NDArray[np.int16],
+    start: int,
+    stop: int,
+) -> None:
+    tokens, n = codes.shape
+    blocks = xd.shape[2] // (4 * tile)  # in a chunk
+    halves = sums.shape[2] // (8 * tile)
+    inverted = np.int8(flip)
+    for c in range(x.shape[0]):
+        x[c, start:stop] = inverted
+        xd[c, start:stop] = 0
+        sums[c, start:stop] = 0
+    for token in range(start * tile, min(stop * tile, tokens)):
+        to, t = token // tile, token % tile
+        for k in range(n // 16):
+            c, part = k // 16, k % 16
+            at, total = (part * tile + t) * 16, np.int16(0)
+            for i in range(16):
+                x[c, to, at + i] = codes[token, 16 * k + i] ^ inverted
+            for i in range(16):
+                total += codes[token, 16 * k + i]
+            sums[c, to, (part // 8 * tile + t) * 8 + part % 8 if halves == 2 else t * 8 + part // 2] += total
+        for k in range(scales.shape[1]):
+            at = (k % blocks * tile + t) * 4
+            xd[k // blocks, to, at : at + 4] = scales[token, k]
+
+
+def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..., None]:
+    """The product for the types of one scheme; arguments as `_matmul_codes`."""
+    unpack, blocks = unpacker(*kinds), CHUNK // BLOCKS[kinds[0]].elements
+    dots, correct, results, tokens_in_tile = chunk_dots(scheme, how), corrections(how), tile_results(how), how.tokens
+
+    @helper(of=(scheme, how.name))
+    def multiply(type, n, rows, x, xd, sums, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        """Rows start to stop, _ROWS at a time and chunk by chunk, against every tile of tokens."""
+        (chunks, tiles), (tokens, length) = x.shape[:2], (out.shape[0], rows.shape[1])
+        codes, scales, mins, d, dmin = row_buffers(_ROWS * CHUNK)
+        acc = aligned_floats(_ROWS * tiles * SUMS * 4 * tokens_in_tile)
+        line = aligned_floats(tiles * tokens_in_tile * _LINE)
+        chunk_length = length * CHUNK // n
+        for r in range(start, stop, _ROWS):
+            together = min(_ROWS, stop - r)
+            acc[:] = 0
+            for c in range(chunks):
+                count = min(CHUNK, n - CHUNK * c)
+                if count < CHUNK:
+                    d[:] = 0  # of blocks that are not there
+                for i in range(together):
+                    place = (r + i) * length + c * chunk_length
+                    prefetch(rows, place + _ROWS * length, chunk_length)
+                    unpack(type, count, rows, place, i * blocks, codes, scales, mins, d, dmin)
+                if blocks > 1:
+                    correct(together, codes, scales)
+                for i in range(together):
+                    dots(i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc)
+            first = (r - start) % _LINE
+            for i in range(together):
+                for tile in range(tiles):
+                    results(i * tiles + tile, acc, line, tile * tokens_in_tile * _LINE + first + i, _LINE)
+            if first + together == _LINE or r + together == stop:
+                for token in range(tokens):
+                    for i in range(first + together):
+                        out[token, column + r - first + i] = line[token * _LINE + i]
+
+    return multiply
+
+
+_multiply_32 = multiplier(BLOCK_32, HOST, TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0)
+_multiply_q4_k = multiplier(packed_dot.Q4_K, HOST, TensorType.Q4_K)
+_multiply_q5_k = multiplier(packed_dot.Q5_K, HOST, TensorType.Q5_K)
+_multiply_q6_k = multiplier(packed_dot.Q6_K, HOST, TensorType.Q6_K)
+
+
+@kernel(
+    "void(int64, int64, uint8[:, ::1], int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1],"
+    " float32[:, ::1], int64, int64, int64)"
+)
+def _matmul_codes(
+    type: int,
+    n: int,
+    rows: NDArray[np.uint8],
+    x: NDArray[np.int8],
+    xd: NDArray[np.float32],
+    sums: NDArray[np.int16],
+    out: NDArray[np.float32],
+    column: int,
+    start: int,
+    stop: int,
+) -> None:
+    if type == Q4_K:
+        _multiply_q4_k(type, n, rows, x, xd, sums, out, column, start, stop)
+    elif type == Q5_K:
+        _multiply_q5_k(type, n, rows, x, xd, sums, out, column, start, stop)
+    elif type == Q6_K:
+        _multiply_q6_k(type, n, rows, x, xd, sums, out, column, start, stop)
+    else:
+        _multiply_32(type, n, rows, x, xd, sums, out, column, start, stop)
+
+
+def packed(x: Codes, type: TensorType, how: Portable = HOST) -> Packed:
+    """Lay activations out for weights of `type`."""
+    (tokens, n), tile = x.codes.shape, how.tokens
+    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // BLOCKS[type].elements
+    halves = 2 if type == TensorType.Q6_K else 1  # it wants sums of 16 codes, others those of 32
+    made = Packed(
+        scratch("codes", (chunks, tiles, CHUNK * tile), np.int8),
+        scratch("scales", (chunks, tiles, blocks * 4 * tile), np.float32),
+        scratch("sums", (chunks, tiles, halves * 8 * tile), np.int16),
+    )
+    flip = how.flip if blocks > 1 else 0
+    over_rows(lambda a, b: _pack(x.codes, x.scales, tile, flip, *made, a, b), tiles, max(1, _LEAST_CODES // n // tile))
+    return made
+
+
+def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
+    """The 8-bit codes that a matmul with a weight of `type` sees, or None where the engine keeps floats."""
+    if BLOCKS[type].elements == 256:
+        return quantize_q8_k(x)
+    return quantize_q8_0(x) if BLOCKS[type].elements == 32 else None
+
+
+def matmul_ggml(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
+    """X @ W.T for each weight, side by side: x float32 (tokens, in), weights of shape (out, in).
+
+    Returns float32 (tokens, all outs).
+    """
+    alike = [tuple(some) for _, some in groupby(weights, lambda weight: weight.type)]
+    return joined([_matmul(x, some[0].type, some) for some in alike])
+
+
+def _matmul(x: NDArray[np.float32], type: TensorType, weights: tuple[Weight, ...]) -> NDArray[np.float32]:
+    codes = round_activations(x, type)
+    return matmul_f32(rounded_to(x, type), *weights) if codes is None else matmul_codes(codes, *weights)
+
+
+def matmul_codes(x: Codes, *weights: Weight) -> NDArray[np.float32]:
+    """The same for 8-bit activations (tokens, in) and quantized weights of one type."""
+    type, n = weights[0].type, x.codes.shape[1]
+    laid_out = packed(x, type)
+
+    def compute(weight: Weight, out: NDArray[np.float32], column: int, start: int, stop: int) -> None:
+        _matmul_codes(int(type), n, weight.stored, *laid_out, out, column, start, stop)
+
+    return side_by_side(weights, len(x.codes), np.float32, compute, _LEAST)
+
+
+def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:
+    """X rounded to the weight's float type, as float32 values."""
+    if type == TensorType.F16:
+        with np.errstate(over="ignore"):
+            return x.astype(np.float16).astype(np.float32)
+    if type == TensorType.BF16:  # round to even on the upper 16 bits; NaN stays NaN (ggml_compute_fp32_to_bf16)
+        bits = x.view(np.uint32)
+        even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+        quiet = (bits | np.uint32(0x00400000)) & np.uint32(0xFFFF0000)
+        return np.where(np.isnan(x), quiet, even).view(np.float32)
+    return x

@@ -1,0 +1,184 @@
+"""Quantized rows times 8-bit activations, in the exact summation order of llama.cpp's AVX2 kernels.
+
+Every type reduces to the same scheme (ggml-cpu/arch/x86/quants.c, `ggml_vec_dot_*`): in a 32-element group, lane l of
+eight owns bytes 4l..4l+3 and sums their integer products; group sums times group scales add up over a block; then
+
+    acc[l] = fma(d_weight * d_activation, float(lane_sum[l]), acc[l])
+
+All integer work is exact, so only this float order decides the bits.
+
+A vector holds half of the lanes of several tokens (a tile), so that whatever belongs to the row is the same for all of
+them: 16 bytes of codes, repeated; one scale, repeated. 256 columns of a row (a chunk) stay in registers while all
+tiles pass by; the sums of every row and tile wait in memory for the next chunk.
+"""
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
+from kernels.matmul.byte_products import HOST, Portable
+
+CHUNK = 256  # columns: one block of the types that have blocks of 256, eight of the others
+_GROUPS = 8  # of 32 columns, in a chunk
+SUMS = 3  # vectors of sums that a row and a tile have: lanes 0-3, lanes 4-7, and the mins
+
+
+class Scheme(NamedTuple):
+    """What differs between the types."""
+
+    scales: int  # integer scales in a 32-element group; 0 says that a group is a block
+    mins: str  # "none"; "lanes": four float sums (Q4_K); "one": one float sum (Q5_K); "offset": integers (Q6_K)
+
+
+BLOCK_32 = Scheme(scales=0, mins="none")
+Q4_K = Scheme(scales=1, mins="lanes")
+Q5_K = Scheme(scales=1, mins="one")
+Q6_K = Scheme(scales=2, mins="offset")
+
+
+def chunk_dots(scheme: Scheme, how: Portable = HOST) -> Any:  # noqa: ANN401
+    """A kernel function of (i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc).
+
+    It multiplies chunk c of one row with all tiles and adds to the row's sums. The row is number i of those that
+    unpack.py left in codes ... dmin, one chunk of each. Of the activations (matmul_ggml.py `_pack`; t: token of a
+    tile): x int8 (chunks, tiles, groups, halves, t, 16), xd float32 (chunks, tiles, blocks, t, 4), sums int16
+    (chunks, tiles, halves or 1, t, 8). The sums: acc float32 (rows, tiles, SUMS, t, 4), zero before the first chunk.
+    """
+    return array_intrinsic(12, types.void, lambda builder, *values: _Chunk(scheme, how, builder, *values).emit())
+
+
+class _Chunk:
+    """Emits the products of one chunk; pointers and counts are LLVM values."""
+
+    def __init__(self, scheme: Scheme, how: Portable, builder: Any, i: Any, c: Any, tiles: Any, *pointers: Any) -> None:  # noqa: ANN401
+        self.scheme, self.how, self.v, self.b = scheme, how, Vectors(builder), builder
+        self.i, self.c, self.tiles = i, c, tiles
+        self.codes, self.scales, self.mins, self.d, self.dmin, self.x, self.xd, self.sums, self.acc = pointers
+        self.lanes = 4 * how.tokens
+
+    def emit(self) -> None:
+        """Everything that belongs to the row, then tile by tile."""
+        b, scheme = self.b, self.scheme
+        codes = [[self._of_row(I8, 16, self.codes, 2 * g + h, CHUNK // 16) for h in (0, 1)] for g in range(_GROUPS)]
+        scales = [self._scale(n) for n in range(scheme.scales * _GROUPS)]
+        halves = 2 if scheme.mins == "offset" else 1
+        mins = [self._of_row(I16, 8, self.mins, h, halves) for h in range(halves)] if scheme.scales else []
+        with cgutils.for_range(b, self.tiles) as loop:
+            tile = b.add(b.mul(self.c, self.tiles), loop.index)
+            xs = [self._of_tile(I8, self.x, tile, n, 2 * _GROUPS) for n in range(2 * _GROUPS)]
+            place = b.add(b.mul(self.i, self.tiles), loop.index)
+            acc = [self._of_tile(F32, self.acc, place, n, SUMS) for n in range(SUMS)]
+            if scheme.scales == 0:
+                acc[:2] = self._small_blocks(codes, xs, tile, acc)
+            else:
+                sums = [self._of_tile(I16, self.sums, tile, h, halves) for h in range(halves)]
+                acc = self._one_block(codes, scales, mins, xs, sums, tile, acc)
+            for n, value in enumerate(acc):
+                self.v.store(value, self.acc, self._at(place, SUMS, n, self.lanes))
+
+    def _at(self, first: Any, count: int, n: int, size: int) -> Any:  # noqa: ANN401
+        """Index of item n of `count` items of `size` elements each."""
+        i64 = first.type
+        return self.b.add(self.b.mul(first, i64(count * size)), i64(n * size))
+
+    def _of_row(self, element: Any, lanes: int, array: Any, n: int, count: int) -> Any:  # noqa: ANN401
+        """16 bytes of the row, repeated for every token of a tile."""
+        return self.v.repeated(self.v.load(element, lanes, array, self._at(self.i, count, n, lanes)), self.how.tokens)
+
+    def _scale(self, n: int) -> Any:  # noqa: ANN401
+        place = self._at(self.i, self.scheme.scales * _GROUPS, n, 1)
+        return self.v.as_lanes(self.v.splat(self.b.load(self.b.gep(self.scales, [place])), self.lanes), I16)
+
+    def _factor(self, array: Any, block: int, count: int) -> Any:  # noqa: ANN401
+        return self.v.splat(self.b.load(self.b.gep(array, [self._at(self.i, count, block, 1)])), self.lanes)
+
+    def _of_tile(self, element: Any, array: Any, tile: Any, n: int, count: int) -> Any:  # noqa: ANN401
+        lanes = self.lanes * 32 // (32 if element == F32 else element.width)
+        return self.v.load(element, lanes, array, self._at(tile, count, n, lanes))
+
+    def _one_block(
+        self,
+        codes: list[list[Any]],
+        scales: list[Any],
+        mins: list[Any],
+        xs: list[Any],
+        sums: list[Any],
+        tile: Any,  # noqa: ANN401
+        acc: list[Any],
+    ) -> list[Any]:
+        v, b, scheme = self.v, self.b, self.scheme
+        xd, added = self._of_tile(F32, self.xd, tile, 0, 1), []
+        factor, zero = b.fmul(xd, self._factor(self.d, 0, 1)), v.constant(I32, self.lanes, 0)
+        for h in (0, 1):
+            lanes = [self.how.words(v, zero, mins[h], sums[h]) if scheme.mins == "offset" else zero, zero]
+            for g in range(_GROUPS):  # in two chains, because each sum waits for the one before
+                pairs = self.how.pairs(v, codes[g][h], xs[2 * g + h])
+                lanes[g % 2] = self.how.words(v, lanes[g % 2], pairs, scales[g if scheme.scales == 1 else 2 * g + h])
+            added.append(v.fma(factor, v.to_float(b.add(*lanes)), acc[h]))
+        if scheme.mins == "offset":
+            return [*added, acc[2]]
+        least = self.how.words(v, zero, mins[0], sums[0])
+        if scheme.mins == "one":
+            least = self._first_of_four(least)
+        factor = b.fneg(b.fmul(xd, self._factor(self.dmin, 0, 1)))
+        return [*added, v.fma(factor, v.to_float(least), acc[2])]
+
+    def _first_of_four(self, lanes: Any) -> Any:  # noqa: ANN401
+        """The sum of every four lanes in the first of them, zeros in the others."""
+        v, b, count = self.v, self.b, lanes.type.count
+        for distance in (2, 1):
+            lanes = b.add(lanes, v.pick(lanes, lanes, [n ^ distance for n in range(count)]))
+        return b.and_(lanes, ir.Constant(lanes.type, [-1, 0, 0, 0] * (count // 4)))
+
+    def _small_blocks(self, codes: list[list[Any]], xs: list[Any], tile: Any, acc: list[Any]) -> list[Any]:  # noqa: ANN401
+        v, b, acc = self.v, self.b, acc[:2]
+        for g in range(_GROUPS):
+            factor = b.fmul(self._of_tile(F32, self.xd, tile, g, _GROUPS), self._factor(self.d, g, _GROUPS))
+            for h in (0, 1):
+                correction = self._of_row(I32, 4, self.scales, 2 * g + h, 2 * _GROUPS)
+                lanes = self.how.signed(v, codes[g][h], xs[2 * g + h], correction)
+                acc[h] = v.fma(factor, v.to_float(lanes), acc[h])
+        return acc
+
+
+def corrections(how: Portable = HOST) -> Any:  # noqa: ANN401
+    """A kernel function of (rows, codes, scales): what `how` wants to know of the codes of blocks of 32.
+
+    It goes where the scales would be, which these types do not have: one int32 for four codes.
+    """
+
+    def body(b: Any, rows: Any, codes: Any, scales: Any) -> None:  # noqa: ANN401
+        v, size = Vectors(b), 16 * how.tokens
+        with cgutils.for_range(b, b.mul(rows, rows.type(CHUNK // size))) as loop:
+            sums = how.correction(v, v.load(I8, size, codes, b.mul(loop.index, rows.type(size))))
+            v.store(sums, scales, b.mul(loop.index, rows.type(size // 4)))
+
+    return array_intrinsic(3, types.void, body)
+
+
+def tile_results(how: Portable = HOST) -> Any:  # noqa: ANN401
+    """A kernel function of (at, acc, out, place, step): the products of a row with the tokens of a tile.
+
+    They come from sums number `at` of acc and go to out[place], out[place + step] ...
+    """
+
+    def body(b: Any, at: Any, acc: Any, out: Any, place: Any, step: Any) -> None:  # noqa: ANN401
+        v, lanes, i64 = Vectors(b), 4 * how.tokens, at.type
+        first = b.mul(at, i64(SUMS * lanes))
+        low, high, least = (v.load(F32, lanes, acc, b.add(first, i64(n * lanes))) for n in range(SUMS))
+        sums = b.fadd(_four_added(v, b.fadd(low, high)), _four_added(v, least))
+        for t in range(how.tokens):
+            value = b.extract_element(sums, ir.Constant(I32, 4 * t))
+            b.store(value, b.gep(out, [b.add(place, b.mul(step, i64(t)))]))
+
+    return array_intrinsic(5, types.void, body)
+
+
+def _four_added(v: Vectors, lanes: Any) -> Any:  # noqa: ANN401
+    """(l0 + l2) + (l1 + l3) in each of four lanes."""
+    for distance in (2, 1):
+        lanes = v.b.fadd(lanes, v.pick(lanes, lanes, [n ^ distance for n in range(lanes.type.count)]))
+    return lanes

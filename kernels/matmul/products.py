@@ -1,0 +1,44 @@
+"""Products of the same tokens with one weight or several, side by side in one array and shared among threads."""
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.machine.memory import lent
+from kernels.machine.parallel import over_rows
+from kernels.weight import Weight
+
+Real = TypeVar("Real", np.float32, np.float64)
+
+# (weight, out, column, start, stop): products with stored rows start to stop, to out[:, column + start] and on
+Compute = Callable[[Weight, NDArray[Any], int, int, int], object]
+
+
+def side_by_side(
+    weights: tuple[Weight, ...], tokens: int, dtype: type[Real], compute: Compute, least: int
+) -> NDArray[Real]:
+    """Return (tokens, rows of all weights), rows in canonical order; each thread computes `least` rows at a time."""
+    ends = list(accumulate(weight.shape[0] for weight in weights))
+    out = lent((tokens, ends[-1]), dtype)
+
+    def share(start: int, stop: int) -> None:
+        for weight, end in zip(weights, ends, strict=True):
+            column = end - weight.shape[0]
+            first, last = max(start, column), min(stop, end)
+            if first < last:
+                compute(weight, out, column, first - column, last - column)
+
+    over_rows(share, ends[-1], least)
+    for weight, end in zip(weights, ends, strict=True):
+        if weight.order is not None:
+            mine = out[:, end - weight.shape[0] : end]
+            mine[:] = mine.take(weight.order, axis=1)
+    return out
+
+
+def joined(products: list[NDArray[Real]]) -> NDArray[Real]:
+    """Return products of the same tokens side by side."""
+    return products[0] if len(products) == 1 else np.concatenate(products, axis=1)

@@ -1,0 +1,1 @@
+"""Model files: one reader for each container."""

@@ -1,0 +1,90 @@
+"""Read GGUF models in canonical terms: configuration, tensor names, q/k row order and vocabulary."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from kernels.config import ARCHITECTURES
+from kernels.errors import UnsupportedModelError
+from store.artifact import Artifact
+from store.files.fields import Fields
+from store.files.gguf_config import config_of
+from store.files.gguf_header import read_header, tensor_table
+from store.files.gguf_kinds import family_names, interleaved_rows, norms_plus_one, require_model, whole_metadata
+from store.files.llama_cpp import refused_by_llama_cpp
+from store.files.model_file import ModelFile
+from store.layout import by_canonical_name, check_tensors, interleaved_tensors
+from store.stored_model import StoredModel, runnable
+from store.text import printable
+from store.vocabulary import LazyArray, Vocabulary, token_id
+
+_VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "llama": "spm"}
+
+
+def open_gguf(file: ModelFile) -> StoredModel:
+    """Open a GGUF file; see `store.open.open_model` for the errors."""
+    header = read_header(file)
+    stored, problems = tensor_table(file, header)
+    tensors, wrapped = by_canonical_name(file.shown, stored)
+    metadata = whole_metadata(file, header.metadata)
+    found = StoredModel(
+        path=file.path,
+        format="gguf",
+        tensors=family_names(metadata, tensors),
+        sources=(file,),
+        problems=(*problems, *wrapped),
+        metadata=metadata,
+        norms_plus_one=norms_plus_one(metadata),
+    )
+    return runnable(found, lambda: _artifact(file, found))
+
+
+def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
+    """Make of a file what can be run; what is known before that fails is kept in `found`."""
+    metadata = found.metadata
+    found.vocabulary = _vocabulary(metadata, file.shown)
+    found.interleaved = interleaved_rows(metadata, found.tensors)
+    found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
+    require_model(file, metadata, found.tensors)
+    architecture = Fields(file.shown, metadata).needed_text("general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"{file.shown} has the architecture {printable(architecture, 80)}; "
+            f"supported are {', '.join(ARCHITECTURES)}."
+        )
+    tensors = dict(found.tensors)
+    config, odd_settings = config_of(file, architecture, metadata, tensors)
+    problems, unused = check_tensors(file.shown, tensors, config)
+    problems += odd_settings
+    problems += refused_by_llama_cpp(
+        file.shown, Fields(file.shown, metadata, f"{architecture}."), found.tensors, config
+    )
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    interleaving = interleaved_tensors(tensors, heads, kv_heads) if architecture == "llama" else None
+    return Artifact.of(found, config, tensors, unused, problems, interleaving)
+
+
+def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
+    kind = _VOCABULARIES.get(Fields(file, metadata).text("tokenizer.ggml.model") or "none")
+    fields = Fields(file, metadata, "tokenizer.ggml.")
+    tokens = _array_of(metadata, "tokens")
+    if kind is None or tokens is None:
+        return None
+    return Vocabulary(
+        kind=kind,
+        tokens=tokens,
+        merges=_array_of(metadata, "merges"),
+        scores=_array_of(metadata, "scores"),
+        token_types=_array_of(metadata, "token_type"),
+        pre=fields.text("pre"),
+        bos_id=token_id(fields, len(tokens), "bos_token_id"),
+        eos_id=token_id(fields, len(tokens), "eos_token_id"),
+        unk_id=token_id(fields, len(tokens), "unknown_token_id"),
+        add_bos=fields.flag("add_bos_token"),
+        add_eos=fields.flag("add_eos_token"),
+        add_space_prefix=fields.flag("add_space_prefix"),
+    )
+
+
+def _array_of(metadata: Mapping[str, object], key: str) -> LazyArray | None:
+    value = metadata.get(f"tokenizer.ggml.{key}")
+    return value if isinstance(value, LazyArray) else None

@@ -1,0 +1,144 @@
+"""Read the hyper-parameters of a llama or qwen2 GGUF as llama.cpp reads them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kernels.config import ModelConfig
+from kernels.errors import UnsupportedModelError
+from store import rope
+from store.errors import ArtifactError
+from store.files.fields import Fields, shortest
+from store.files.model_file import ModelFile
+from store.known_settings import TABLES
+from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
+from store.stored_model import TensorInfo
+from store.text import printable
+from store.vocabulary import LazyArray
+
+MAX_LAYERS = 1 << 14
+
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+# What llama.cpp does to the logits, by the tensor that it takes for it.
+_AFTER_HEAD = {
+    "llama": {"output.scale": "multiplies the logits with"},
+    "qwen2": {"output.bias": "adds to the logits", "output.scale": "multiplies the logits with"},
+}
+
+
+def config_of(
+    file: ModelFile, architecture: str, metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]
+) -> tuple[ModelConfig, list[str]]:
+    """Return the hyper-parameters, and sentences about settings that look as if they mattered.
+
+    Raises ArtifactError for what is missing or cannot be, UnsupportedModelError, by name, for what is not computed.
+    """
+    fields = Fields(file.shown, _uniform(file.shown, metadata), f"{architecture}.")
+    problems = TABLES["gguf"][architecture].check(fields, architecture)
+    if EMBEDDING not in tensors:
+        raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
+    hidden = fields.needed_integer("embedding_length")
+    heads = fields.needed_integer("attention.head_count")
+    size = rope.head_dim(fields, hidden, heads, "attention.key_length")
+    rope.check_whole_head(fields, "rope.dimension_count", size)
+    rope.check_whole_head(fields, "attention.value_length", size)
+    theta = shortest(fields.number("rope.freq_base") or 10000.0)
+    scaling = _scaling(file, architecture, fields, tensors, theta, size)
+    config = ModelConfig(
+        architecture=architecture,
+        num_hidden_layers=fields.needed_integer("block_count"),
+        hidden_size=hidden,
+        intermediate_size=fields.needed_integer("feed_forward_length"),
+        num_attention_heads=heads,
+        num_key_value_heads=fields.integer("attention.head_count_kv") or heads,
+        head_dim=size,
+        vocab_size=tensors[EMBEDDING].shape[0],
+        rms_norm_eps=shortest(fields.needed_number("attention.layer_norm_rms_epsilon")),
+        rope_theta=theta,
+        rope_type="neox",  # of the canonical rows, see `interleaved_tensors`
+        tie_word_embeddings=LM_HEAD not in tensors,
+        max_position_embeddings=fields.integer("context_length"),
+        rope_factors=scaling.factors,
+        rope_attention_factor=scaling.attention_factor,
+        causal=fields.flag("attention.causal") is not False,
+    )
+    rope.check_heads(file.shown, config)
+    _refuse_what_follows(fields, config, tensors)
+    stated = fields.integer("vocab_size")
+    if stated not in (None, config.vocab_size):
+        problems.append(
+            f"{file.shown} claims a vocabulary of {stated}, but its embedding has {config.vocab_size} rows; "
+            "the rows are used."
+        )
+    return config, problems
+
+
+def _scaling(
+    file: ModelFile,
+    architecture: str,
+    fields: Fields,
+    tensors: Mapping[str, TensorInfo],
+    theta: float,
+    head_dim: int,
+) -> rope.Scaling:
+    """Return the rotary scaling of the metadata, on top of the divisors that a tensor may hold.
+
+    llama.cpp multiplies q and k by attn_factor whatever the type, and looks for the tensor in llama only.
+    """
+    kind = fields.text("rope.scaling.type") or "linear"
+    factor = _factor(fields)
+    if kind == "none":
+        scaling = rope.Scaling()
+    elif kind == "linear":
+        scaling = rope.Scaling(rope.linear(factor, head_dim))
+    elif kind == "yarn":
+        original = fields.integer("rope.scaling.original_context_length", low=0)
+        original = original or fields.needed_integer("context_length")
+        scaling = rope.ggml_yarn(file.shown, factor, original, theta, head_dim)
+    else:
+        raise UnsupportedModelError(
+            f"{fields.file} scales its rotary embedding by {printable(kind, 80)}; supported are none, linear, yarn and "
+            "the frequency tensor of llama3."
+        )
+    attention_factor = scaling.attention_factor * shortest(fields.number("rope.scaling.attn_factor") or 1.0)
+    factors = scaling.factors
+    if ROPE_FREQS in tensors and architecture == "llama":
+        stored = rope.stored_factors(file, tensors[ROPE_FREQS], head_dim)
+        factors = tuple(a * b for a, b in zip(stored, factors or (1.0,) * len(stored), strict=True))
+    return replace(scaling, factors=factors, attention_factor=attention_factor)
+
+
+def _factor(fields: Fields) -> float:
+    key, value = fields.find("rope.scaling.factor", "rope.scale_linear")
+    return 1.0 if value in (None, 0) else shortest(fields.needed_number(key.removeprefix(fields.prefix)))
+
+
+def _refuse_what_follows(fields: Fields, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse another score scale than the usual one, and what would be done to the logits."""
+    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] else None
+    if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
+        raise UnsupportedModelError(
+            f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."
+        )
+    for name, what in _AFTER_HEAD[config.architecture].items():
+        if name in tensors:
+            raise UnsupportedModelError(
+                f"{fields.file} has the tensor {name}, which llama.cpp {what} and this program does not compute; use a "
+                "model without it."
+            )
+
+
+def _uniform(file: str, metadata: Mapping[str, object]) -> dict[str, object]:
+    """Return the metadata with each per-layer setting that is the same in all layers as a single value."""
+    return {
+        key: _single(file, key, value) if key.endswith(_PER_LAYER) and isinstance(value, LazyArray) else value
+        for key, value in metadata.items()
+    }
+
+
+def _single(file: str, key: str, values: LazyArray) -> object:
+    distinct = set(values.decode()) if len(values) <= MAX_LAYERS else set()
+    if len(distinct) != 1:
+        raise UnsupportedModelError(
+            f"{file} gives {printable(key, 80)} for each layer; only models with the same in all layers are supported."
+        )
+    return distinct.pop()

@@ -1,0 +1,127 @@
+"""Read SafeTensors models: a single file or a sharded index, with the config.json beside it."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from kernels.errors import UnsupportedModelError
+from store.artifact import Artifact
+from store.errors import ArtifactError
+from store.files.fields import Fields
+from store.files.hf_config import FAMILIES, config_of, drop_unused_biases, supported_fields
+from store.files.json_text import read_object
+from store.files.model_file import ModelFile
+from store.files.safetensors_header import read_header, read_index
+from store.layout import by_canonical_name, check_tensors, counted
+from store.names import LM_HEAD
+from store.stored_model import StoredModel, runnable
+from store.text import printable
+from store.vocabulary import Vocabulary
+
+INDEX_NAME = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+_TEXT_MODEL = ("text_config", "llm_config", "language_config")
+_SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.safetensors", re.DOTALL | re.ASCII)
+
+
+def open_safetensors(file: ModelFile, path: Path | None = None) -> StoredModel:
+    """Open a .safetensors file or a sharded index; see `store.open.open_model` for the errors.
+
+    path : what the user asked for, when it is the folder and not the file.
+    """
+    is_single = file.read(0, min(file.size, 8), "its start")[7:] == b"\0"  # JSON text has no zero byte
+    sources, stored, problems = ([file], read_header(file), []) if is_single else read_index(file)
+    tensors, wrapped = by_canonical_name(file.shown, stored)
+    found = StoredModel(
+        path=path or file.path,
+        format="safetensors",
+        tensors=tensors,
+        sources=tuple(sources),
+        problems=(*problems, *wrapped),
+    )
+    return runnable(found, lambda: _artifact(file, found))
+
+
+def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
+    """Make of the files what can be run; what is known before that fails is kept in `found`."""
+    folder = file.path.parent
+    _take_settings(found, folder)
+    _refuse_parts(file, found)
+    if not os.path.isfile(folder / "config.json"):
+        shown = printable(str(folder))
+        raise ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
+    settings = _of_text_model(found.metadata)
+    fields, odd_fields = supported_fields(f"{printable(folder.resolve().name)}/config.json", settings)
+    tensors = dict(found.tensors)
+    config, odd_settings = config_of(fields, has_lm_head=LM_HEAD in tensors)
+    dropped = drop_unused_biases(file.shown, tensors, fields)
+    problems, unused = check_tensors(file.shown, tensors, config)
+    problems = [*odd_fields, *odd_settings, *dropped, *problems]
+    if settings is not found.metadata:
+        problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
+    return Artifact.of(found, config, tensors, unused, problems)
+
+
+def _take_settings(found: StoredModel, folder: Path) -> None:
+    """Keep in `found` what lies beside its tensors: the settings, under the first of their names, and a tokenizer."""
+    tokenizer = folder / "tokenizer.json"
+    found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
+    for name in ("config.json", ADAPTER_CONFIG, "params.json"):
+        if os.path.isfile(folder / name):
+            file = ModelFile.at(folder / name)
+            found.sources = (*found.sources, file)
+            found.metadata = read_object(file)
+            return
+
+
+def _refuse_parts(file: ModelFile, found: StoredModel) -> None:
+    """Raise UnsupportedModelError, saying what to give instead, for what is no whole model by Hugging Face's names."""
+    folder, names = file.path.parent, [info.raw_name for info in found.tensors.values()]
+    match = _SHARD.fullmatch(file.path.name)
+    if match is not None and int(match[3]) > 1:
+        found.is_part = True
+        index = file.path.with_name(f"{match[1]}.safetensors.index.json")
+        missing = "" if index.is_file() else ", which is not there"
+        raise UnsupportedModelError(
+            f"{file.shown} is file {int(match[2])} of the {int(match[3])} of a model; give the folder "
+            f"{printable(str(folder))}, or its index {printable(index.name)}{missing}."
+        )
+    if any(name.endswith("layers.0.attention.wq.weight") for name in names):
+        raise UnsupportedModelError(
+            f"{file.shown} holds a model under Mistral's own names (consolidated, with params.json); give the files of "
+            "the transformers format, which have a config.json."
+        )
+    if adapter := [name for name in names if ".lora_" in name]:
+        raise UnsupportedModelError(
+            f"{file.shown} is {adapter_of(folder)}"
+            if os.path.isfile(folder / ADAPTER_CONFIG)
+            else f"{file.shown} holds an adapter that is not merged into its weights, {counted(adapter)}; merge it "
+            "(peft: `merge_and_unload`) and give the result."
+        )
+
+
+def adapter_of(folder: Path) -> str | None:
+    """Say what the weights of a folder are an adapter to and what to give instead; None if they are no adapter."""
+    if not os.path.isfile(folder / ADAPTER_CONFIG):
+        return None
+    fields = Fields(ADAPTER_CONFIG, read_object(ModelFile.at(folder / ADAPTER_CONFIG)))
+    base = fields.text("base_model_name_or_path") or "a model that is not named"
+    return (
+        f"an adapter to {printable(base, 200)} and no model by itself; merge it into that model (peft: "
+        "`merge_and_unload`) and give the result."
+    )
+
+
+def _of_text_model(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the settings of the text model of a model with several parts: they stand in an object of their own.
+
+    What stands at the top counts, unless it is the type of a model that this program does not know.
+    """
+    text = next((values[key] for key in _TEXT_MODEL if isinstance(values.get(key), dict)), None)
+    if not isinstance(text, dict):
+        return values
+    if values.get("model_type") in FAMILIES:
+        return text | {key: value for key, value in values.items() if value is not None}
+    tied = any(part.get("tie_word_embeddings") is True for part in (values, text))
+    return {**values, **text, "tie_word_embeddings": tied}

@@ -1,0 +1,283 @@
+"""The nodes of a ggml compute graph, and which of them are the stages of the forward."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
+from store.errors import StoreError
+from store.text import printable
+from store.traces.arrays import FLOATS, StoredArray
+from store.traces.trace import MAX_LAYERS, ForeignStage
+
+NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
+_NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
+_ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias)")
+_QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
+_CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
+_SIDES = (64, 128, 256, 512)
+_TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
+_OUT_IDS = ("out_ids", "inp_out_ids")
+_HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
+
+# (name without its layer, operation) -> stage, or the part of one.
+_MEANING: dict[tuple[str, str], str] = {
+    ("embd", "GET_ROWS"): "embedding",
+    ("inp_embd", "GET_ROWS"): "embedding",
+    ("attn_norm", "MUL"): "attn_norm",
+    **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
+    **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
+    ("wqkv", "MUL_MAT"): "qkv_matmul",
+    ("wqkv_b", "ADD"): "qkv_bias",
+    ("Qcur", "ROPE"): "q_post_rope",
+    ("Kcur", "ROPE"): "k_post_rope",
+    ("kqv_out", "CONT"): "attention",
+    ("attn_out", "MUL_MAT"): "attn_out",
+    ("attn_out", "ADD"): "attn_out.biased",
+    ("ffn_inp", "ADD"): "post_attn_residual",
+    ("ffn_norm", "MUL"): "ffn_norm",
+    ("ffn_gate", "MUL_MAT"): "ffn_gate",
+    ("ffn_up", "MUL_MAT"): "ffn_up",
+    ("ffn_silu", "UNARY"): "ffn_silu",
+    ("ffn_silu", "SILU"): "ffn_silu",
+    ("ffn_gate_par", "MUL"): "ffn_swigl",
+    ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
+    ("ffn_out", "MUL_MAT"): "ffn_out",
+    ("l_out", "ADD"): "post_ffn_residual",
+    ("result_norm", "MUL"): "final_norm",
+    ("result_output", "MUL_MAT"): "lm_head",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node: its values if they were kept, the ggml type, and the names of what it was computed from.
+
+    channels : values per row where the shape of the node itself does not tell.
+    """
+
+    name: str
+    op: str
+    type: str
+    sources: tuple[str, ...]
+    array: StoredArray | None
+    channels: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, channels) of the values, heads flattened."""
+        shape = self.array.shape if self.array is not None else ()
+        if self.channels is not None and math.prod(shape) % self.channels == 0:
+            return math.prod(shape) // self.channels, self.channels
+        if self.op in _HEADED and len(shape) == 2:
+            shape = (1, *shape)  # the axis of a single token is not written
+        if len(shape) not in (2, 3):
+            raise StoreError(f"node {printable(self.name, 80)} has shape {shape}, which no stage has")
+        return shape[0], math.prod(shape[1:])
+
+    def values(self) -> NDArray[Any]:
+        """Read the values as (rows, channels)."""
+        assert self.array is not None
+        return self.array.load().reshape(self.shape)
+
+
+class Graph:
+    """The nodes of a dump in the order of their computation.
+
+    tokens : the number of tokens that ran, None if the dump does not say. Its StoreErrors do not name the file.
+    """
+
+    def __init__(self, nodes: Sequence[Node], logits: StoredArray | None, tokens: int | None) -> None:
+        self.nodes = nodes
+        self.logits = logits
+        self.slots = _slots(nodes)
+        embedded = sum(node.shape[0] for node in self.slots.get((None, "embedding"), ()))
+        if tokens is not None and embedded not in (0, tokens):
+            raise StoreError(f"{embedded} tokens were embedded, but __meta__ names {tokens}")
+        self.tokens = tokens or embedded or None
+        self.outputs = self._outputs()
+
+    def stages(self) -> dict[Site, ForeignStage]:
+        """Return every stage whose nodes are there; batches are joined in order, and q, k and v side by side."""
+        found: dict[Site, ForeignStage] = {}
+        layers = {layer for layer, _ in self.slots if layer is not None}
+        places = ((None, FIRST_STAGES + LAST_STAGES), *((layer, LAYER_STAGES) for layer in sorted(layers)))
+        for layer, stages in places:
+            for stage in stages:
+                made = self._stage(layer, stage)
+                if made is not None and made.count:
+                    found[Site(layer, stage)] = made
+        return found
+
+    def is_unbiased(self, layer: int) -> bool:
+        """Tell whether q, k and v of a layer were multiplied, and nothing was added to any of them."""
+        multiplied = any(self.slots.get((layer, slot)) for slot in ("qkv_matmul", "matmul.q"))
+        return multiplied and not any(self.slots.get((layer, slot)) for slot in ("qkv_bias", *_BIASES))
+
+    def turned(self, part: str) -> int | None:
+        """Return the side of the Walsh-Hadamard matrix that turns K ("k") or V ("v"); None if nothing turns it."""
+        turning = (node for node in self.nodes if node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format(part),))
+        sides = (node.array.shape[-1] for node in turning if node.array is not None and node.array.shape)
+        return next((side for side in sides if side in _SIDES), None)
+
+    def batches(self) -> tuple[int, ...]:
+        """Return how many tokens each batch of the prompt had."""
+        return tuple(node.shape[0] for node in self.slots.get((None, "embedding"), ()))
+
+    def _stage(self, layer: int | None, stage: str) -> ForeignStage | None:
+        slots = self.slots
+        if stage == "layer_output":
+            return self._stage(layer, "post_ffn_residual")
+        if stage == "attn_out" and (layer, "attn_out.biased") in slots:
+            return self._stacked(slots[layer, "attn_out.biased"])
+        if stage == "lm_head" and (layer, stage) not in slots and self.logits is not None:
+            return self._stacked([Node("logits", "", "f32", (), self.logits)])
+        if stage == "attention" and (turned := slots.get((layer, "attention.turned_back"))):
+            before = slots.get((layer, "attention"), ())
+            channels = before[0].shape[1] if before else None
+            return self._stacked([replace(node, channels=channels) for node in turned]) if channels else None
+        if (layer, stage) in slots:
+            return self._stacked(slots[layer, stage])
+        if stage == "qkv_matmul":
+            return self._side_by_side([slots.get((layer, slot)) for slot in _PRODUCTS])
+        if stage == "qkv_bias" and any((layer, slot) in slots for slot in _BIASES):
+            pairs = zip(_BIASES, _PRODUCTS, strict=True)
+            return self._side_by_side([slots.get((layer, bias), slots.get((layer, plain))) for bias, plain in pairs])
+        return None
+
+    def _stacked(self, nodes: Sequence[Node]) -> ForeignStage:
+        """Join the rows of the batches."""
+        rows, channels = sum(node.shape[0] for node in nodes), nodes[0].shape[1]
+        dtypes = {node.array.dtype for node in nodes if node.array is not None}
+        if any(node.shape[1] != channels for node in nodes) or len(dtypes) != 1 or not dtypes <= FLOATS.keys():
+            raise StoreError(f"the batches of node {printable(nodes[0].name, 80)} are not alike")
+        if self.tokens is not None and rows > self.tokens:
+            raise StoreError(f"node {printable(nodes[0].name, 80)} has {rows} rows for {self.tokens} tokens")
+        load = partial(_joined, [node.values for node in nodes], 0)
+        return ForeignStage(rows * channels, dtypes.pop(), load, channels, self._positions(rows))
+
+    def _side_by_side(self, groups: Sequence[Sequence[Node] | None]) -> ForeignStage | None:
+        parts = [self._stacked(nodes) for nodes in groups if nodes]
+        if len(parts) != len(groups):
+            return None
+        if len({(part.count // (part.channels or 1), part.dtype) for part in parts}) != 1:
+            raise StoreError("q, k and v of a layer do not have the same rows")
+        load = partial(_joined, [part.load for part in parts], 1)
+        count, channels = sum(part.count for part in parts), sum(part.channels or 0 for part in parts)
+        return replace(parts[0], count=count, channels=channels, load=load)
+
+    def _positions(self, rows: int) -> tuple[int, ...] | None:
+        if rows == self.tokens:
+            return tuple(range(rows))
+        return self.outputs if self.outputs is not None and rows == len(self.outputs) else None
+
+    def _outputs(self) -> tuple[int, ...] | None:
+        """Return the tokens whose logits were asked for: only their rows go through the end of the last layer.
+
+        The ids themselves are no node; the rows that a GET_ROWS took are found again among the rows it took them from.
+        """
+        found: list[int] = []
+        passed = 0
+        chosen: str | None = None
+        latest: dict[str, Node] = {}
+        for node in self.nodes:
+            if node.op == "GET_ROWS" and node.array is not None and node.sources[1:2] and node.sources[1] in _OUT_IDS:
+                source = latest.get(node.sources[0])
+                chosen = chosen or (node.sources[0] if source is not None else None)
+                if source is not None and node.sources[0] == chosen:
+                    taken = _rows_taken(source, node)
+                    if taken is None:
+                        return None
+                    found += [passed + row for row in taken]
+                    passed += source.shape[0]
+            if node.array is not None:
+                latest[node.name] = node
+        return tuple(found) if chosen and passed == self.tokens else None
+
+
+_PRODUCTS = ("matmul.q", "matmul.k", "matmul.v")
+_BIASES = ("bias.q", "bias.k", "bias.v")
+
+
+def read_nodes(arrays: Mapping[str, StoredArray], index: object) -> list[Node]:
+    """Return the nodes of a dump in order: those of the index, with the arrays that were kept, and any others."""
+    if not isinstance(index, list):
+        raise StoreError("__index__ is JSON, but not a list")
+    nodes: dict[tuple[int, str, str], Node] = {}
+    for record in index:
+        seq, name, op, kind, sources = _checked(record)
+        array = arrays.get(f"{seq:05d}|{name}|{op}")
+        nodes[seq, name, op] = Node(name, op, kind, sources, array)
+    for key, array in arrays.items():
+        match = NODE.fullmatch(key)
+        if match is not None:
+            nodes.setdefault((int(match[1]), match[2], match[3]), Node(match[2], match[3], "", (), array))
+    return [nodes[key] for key in sorted(nodes)]
+
+
+def _checked(record: object) -> tuple[int, str, str, str, tuple[str, ...]]:
+    fields = record if isinstance(record, dict) else {}
+    seq, sources = fields.get("seq"), fields.get("src")
+    texts = tuple(fields.get(name) for name in ("name", "op", "type"))
+    well = type(seq) is int and 0 <= seq < 10**9 and all(isinstance(text, str) for text in texts)
+    if not well or not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise StoreError("an entry of __index__ has no seq, name, op, type or src")
+    name, op, kind = (str(text) for text in texts)
+    return int(str(seq)), name, op, kind, tuple(sources)
+
+
+def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
+    """Sort the nodes that have values by layer and meaning."""
+    slots: dict[tuple[int | None, str], list[Node]] = {}
+    layer = 0
+    for node in nodes:
+        named = _NAME.fullmatch(node.name)
+        layer = int(named[2]) if named is not None else layer
+        place = _place(node, layer)
+        if place is not None and node.array is not None:
+            slots.setdefault(place, []).append(node)
+    return slots
+
+
+def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
+    """Return layer and meaning of a node; `layer` is that of the latest node with a layer in its name."""
+    named = _NAME.fullmatch(node.name)
+    meaning = _MEANING.get((named[1] if named is not None else node.name, node.op))
+    whole = meaning in FIRST_STAGES + LAST_STAGES
+    if meaning is not None and whole == (named is not None):
+        return None
+    if meaning is None and node.op == "FLASH_ATTN_EXT":
+        query = _QUERY.match(node.sources[0]) if node.sources else None
+        meaning, layer = "attention", int(query[1]) if query is not None else layer
+    elif meaning is None and node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format("v"),):
+        context = _CONTEXT.match(node.sources[1]) if node.sources[1:] else None
+        if context is not None:  # the same matrix turned V before; it is its own inverse
+            meaning, layer = "attention.turned_back", int(context[1])
+    elif meaning is None and node.op in ("MUL_MAT", "ADD"):
+        output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
+        if output is not None:  # the node itself has no name in qwen2 graphs
+            meaning, layer = "attn_out" if output[2] == "weight" else "attn_out.biased", int(output[1])
+    if meaning is None or layer >= MAX_LAYERS:
+        return None
+    return (None if whole else layer), meaning
+
+
+def _rows_taken(source: Node, taken: Node) -> list[int] | None:
+    """Return which rows of `source` the rows of `taken` are, or None where that is not certain."""
+    rows, kept = source.shape[0], taken.shape[0]
+    if rows == kept:
+        return list(range(rows))
+    places = {row.tobytes(): n for n, row in enumerate(source.values())}
+    wanted = [places.get(row.tobytes()) for row in taken.values()]
+    found = [row for row in wanted if row is not None]
+    return found if len(places) == rows and len(found) == kept else None
+
+
+def _joined(loads: Sequence[Callable[[], NDArray[Any]]], axis: int) -> NDArray[Any]:
+    return loads[0]() if len(loads) == 1 else np.concatenate([load() for load in loads], axis=axis)

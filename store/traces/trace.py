@@ -1,0 +1,278 @@
+"""Stage tensors that another engine computed and wrote down."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.config import ModelConfig
+from kernels.stages import LAST_STAGES, Site, execution_order
+from store.errors import StoreError
+from store.files.model_file import ModelFile
+from store.text import printable
+from store.traces.arrays import as_store_error, widened
+from store.traces.channels import ROTATED, halves_from_adjacent, stage_channels
+from store.traces.hdf5 import Status, StoredStage
+from store.traces.run import RunRecord
+
+LLAMA_CPP = "llama.cpp"
+MAX_LAYERS = 10_000
+GGML_ORDER = "Heads rotate adjacent pairs: q and k are in ggml's order for llama models, not in Hugging Face's."
+UNKNOWN_ORDER = "Which channels of a head rotate together cannot be told: of llama models q and k are in ggml's order."
+_HASH_CHUNK = 1 << 20
+
+LOGITS = Site(None, LAST_STAGES[-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForeignStage:
+    """One stage tensor, located and measured, read when it is asked for.
+
+    count : number of values.
+    dtype : as stored, "float16", "bfloat16", "float32" or "float64".
+    load : reads the values, in any shape, row after row.
+    channels : values per row; None where the format does not say.
+    positions : token position of every row; None where nothing says.
+    last_token : the format keeps a single row of this stage, the last token's.
+    """
+
+    count: int
+    dtype: str
+    load: Callable[[], NDArray[Any]]
+    channels: int | None = None
+    positions: tuple[int, ...] | None = None
+    last_token: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(rows, channels), or None where the format does not say."""
+        return None if self.channels is None else (self.count // self.channels, self.channels)
+
+    def bound(self, tokens: int, channels: int) -> "ForeignStage":
+        """Return the stage with its rows told by a prompt of `tokens` tokens; StoreError says what does not fit."""
+        if self.channels not in (None, channels):
+            raise StoreError(f"has {self.channels} channels where the model has {channels}")
+        rows, rest = divmod(self.count, channels)
+        if rest:
+            raise StoreError(f"holds {self.count} values, which are not whole rows of {channels} channels")
+        positions = self.positions
+        if positions is None and rows == tokens:
+            positions = tuple(range(tokens))
+        elif positions is None and self.last_token and rows == 1:
+            positions = (tokens - 1,)
+        beyond = rows > tokens or max(positions or (0,)) >= tokens
+        if beyond or (positions is None and self.channels is None):
+            raise StoreError(f"holds {rows} rows of {channels} channels where the prompt has {tokens} tokens")
+        return dataclasses.replace(self, channels=channels, positions=positions)
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignTrace:
+    """A trace as it was found: what it holds, and what its format leaves unsaid.
+
+    path : the file or folder. engine : what computed it ("apr", "llama.cpp", "transformers", "workbench" ...).
+    tokens : token ids that went in; None where the format does not carry them.
+    settings : exactly what the dump says of the run, beside the tokens.
+    observed : what the recorded tensors themselves prove of it, whatever the settings say.
+    not_carried : sentences, one for each thing that the format does not say.
+    notes : sentences about what is unlike a plain dump of all tokens.
+    remarks : per stage, what is special about it; for a stage that is not there, why.
+    files : the files that it lies in.
+    config : of the model, once the trace is bound to one. run : the full record, for our own stores.
+    reordered : q and k channels stand in Hugging Face's order and not as the engine had them.
+    """
+
+    path: Path
+    engine: str
+    tokens: tuple[int, ...] | None
+    settings: dict[str, Any]
+    parts: Mapping[Site, ForeignStage] = field(repr=False)
+    files: tuple[ModelFile, ...] = field(repr=False)
+    observed: Mapping[str, Any] = field(default_factory=dict)
+    not_carried: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    remarks: Mapping[Site, str] = field(default_factory=dict, repr=False)
+    absent: frozenset[Site] = field(default_factory=frozenset, repr=False)
+    config: ModelConfig | None = field(default=None, repr=False)
+    run: RunRecord | None = field(default=None, repr=False)
+    reordered: bool = False
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers of the model where they are known, else up to the last one recorded."""
+        if self.config is not None:
+            return self.config.num_hidden_layers
+        return max((site.layer + 1 for site in self.parts if site.layer is not None), default=0)
+
+    @property
+    def stages(self) -> Mapping[Site, StoredStage]:
+        """The stage tensors; each is read when it is looked up."""
+        return _Stages(self)
+
+    def sites(self) -> list[Site]:
+        """Return where this trace holds a tensor, in execution order."""
+        return [site for site in execution_order(self.layers) if site in self.parts]
+
+    def status(self, site: Site) -> Status:
+        """Return "ok", "absent" (the model has no such stage) or "unmeasured" (the engine's value is not there)."""
+        if site in self.parts:
+            return "ok"
+        beyond = self.config is not None and site.layer is not None and site.layer >= self.layers
+        return "absent" if beyond or site in self.absent else "unmeasured"
+
+    def read(self, site: Site) -> NDArray[np.floating[Any]]:
+        """Return the values, (tokens, channels), read-only: float64 where they are stored so, else float32."""
+        stage = self._stage(site)
+        if stage.shape is None:
+            raise StoreError(
+                f"{printable(str(self.path))} does not say how long a row of {site} is; "
+                "give the model and the tokens that it was recorded with."
+            )
+        with as_store_error():
+            values = widened(stage.load(), stage.dtype).reshape(stage.shape)
+        values.flags.writeable = False
+        return values
+
+    def positions(self, site: Site) -> tuple[int, ...] | None:
+        """Return the token position of every row, or None where nothing says."""
+        return self._stage(site).positions
+
+    def shape(self, site: Site) -> tuple[int, int] | None:
+        """Return (rows, channels) without reading, or None where nothing says."""
+        return self._stage(site).shape
+
+    def dtype(self, site: Site) -> str:
+        """Return the type of the values as stored: "float16", "bfloat16", "float32" or "float64"."""
+        return self._stage(site).dtype
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file, or of the "name  sha256" lines of its files when there are several."""
+        digests = [_sha256(file) for file in self.files]
+        if len(digests) == 1:
+            return digests[0]
+        names = [file.path.relative_to(self.path).as_posix() for file in self.files]
+        lines = "".join(f"{name}  {digest}\n" for name, digest in zip(names, digests, strict=True))
+        return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+    def bind(self, tokens: tuple[int, ...], config: ModelConfig) -> "ForeignTrace":
+        """Return the trace with its rows and channels told by the tokens and the model that it was recorded with.
+
+        Checks every size against them, but for the length of the vocabulary, which may be the trace's own. The q and k
+        channels of llama.cpp's llama models get the order that Hugging Face has. StoreError, one sentence, for whatever
+        cannot belong together.
+        """
+        name = printable(str(self.path))
+        self._check(name, tokens, config)
+        config = dataclasses.replace(config, vocab_size=_vocabulary(self.parts.get(LOGITS), len(tokens), config))
+        channels = stage_channels(config)
+        parts: dict[Site, ForeignStage] = {}
+        for site, stage in self.parts.items():
+            try:
+                parts[site] = stage.bound(len(tokens), channels[site.stage])
+            except StoreError as error:
+                raise StoreError(f"{name}: {site} {error}; give the model and the tokens of this trace.") from None
+        bound = dataclasses.replace(self, tokens=tokens, parts=parts, config=config)
+        adjacent = self.engine == LLAMA_CPP and config.architecture == "llama" and not self.reordered
+        return bound.in_canonical_order(config.head_dim, config.kv_size) if adjacent else bound
+
+    def in_canonical_order(self, head_dim: int, kv_size: int) -> "ForeignTrace":
+        """Return the trace with q and k channels put from rotating adjacent pairs into rotating halves.
+
+        That is the order of Hugging Face, and of the canonical view of a llama GGUF file. For dumps whose
+        `observed["rope_pairs"]` is "adjacent", or that are known to come from llama.cpp's llama architecture.
+        """
+        parts = dict(self.parts)
+        for site, stage in self.parts.items():
+            if site.stage in ROTATED and stage.channels is not None:
+                order = halves_from_adjacent(site.stage, stage.channels, head_dim, kv_size)
+                parts[site] = dataclasses.replace(stage, load=partial(_gathered, stage, order))
+        kept = tuple(note for note in self.notes if note not in (GGML_ORDER, UNKNOWN_ORDER))
+        note = "The q and k channels of every head were put from ggml's order (adjacent pairs) into Hugging Face's."
+        return dataclasses.replace(self, parts=parts, notes=(*kept, note), reordered=True)
+
+    def _check(self, name: str, tokens: tuple[int, ...], config: ModelConfig) -> None:
+        """Raise StoreError where the dump itself says that it is of other tokens or of another model."""
+        if self.tokens is not None and self.tokens != tokens:
+            raise StoreError(f"{name} was recorded with {_difference(self.tokens, tokens)}; run both on its tokens.")
+        architecture = self.settings.get("architecture", config.architecture)
+        if architecture != config.architecture:
+            raise StoreError(
+                f"{name} was recorded from a {printable(str(architecture), 40)} model, not from {config.architecture}; "
+                "give the model that it was recorded with."
+            )
+        if self.layers > config.num_hidden_layers:
+            raise StoreError(
+                f"{name} holds {self.layers} layers where the model has {config.num_hidden_layers}; "
+                "give the model that it was recorded with."
+            )
+        expected = "adjacent" if config.architecture == "llama" else "halves"
+        if self.engine == LLAMA_CPP and self.observed.get("rope_pairs", expected) != expected:
+            raise StoreError(
+                f"{name} rotates the {self.observed['rope_pairs']} of its heads, as llama.cpp never does for a "
+                f"{config.architecture} model; give the model that it was recorded with."
+            )
+
+    def _stage(self, site: Site) -> ForeignStage:
+        if site not in self.parts:
+            why = self.remarks.get(site, self.status(site))
+            raise StoreError(f"{printable(str(self.path))} holds no tensor of {site} ({why}); record the trace again.")
+        return self.parts[site]
+
+
+class _Stages(Mapping[Site, StoredStage]):
+    """The stages of a trace, each read when it is looked up."""
+
+    def __init__(self, trace: ForeignTrace) -> None:
+        self._trace = trace
+
+    def __getitem__(self, site: Site) -> StoredStage:
+        if site not in self._trace.parts:
+            raise KeyError(site)
+        return StoredStage(self._trace.read(site), self._trace.positions(site), None)
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._trace.sites())
+
+    def __len__(self) -> int:
+        return len(self._trace.parts)
+
+
+def _gathered(stage: ForeignStage, order: NDArray[np.intp]) -> NDArray[Any]:
+    assert stage.shape is not None
+    return stage.load().reshape(stage.shape)[:, order]
+
+
+def _difference(recorded: tuple[int, ...], tokens: tuple[int, ...]) -> str:
+    if len(recorded) != len(tokens):
+        return f"{len(recorded)} tokens, not {len(tokens)}"
+    first = next(i for i, (x, y) in enumerate(zip(recorded, tokens, strict=True)) if x != y)
+    return f"token {recorded[first]} at position {first}, not {tokens[first]}"
+
+
+def _sha256(file: ModelFile) -> str:
+    digest = hashlib.sha256()
+    with file.path.open("rb") as stream:
+        while chunk := stream.read(_HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _vocabulary(stage: ForeignStage | None, tokens: int, config: ModelConfig) -> int:
+    """Return how many tokens the logits of a trace have: as many as the model's vocabulary unless they prove otherwise.
+
+    Rows as long as the hidden size are an embedding, saved in the place of logits, and prove nothing.
+    """
+    if stage is None:
+        return config.vocab_size
+    channels = stage.channels
+    if channels is None and stage.count % config.vocab_size:
+        rows = 1 if stage.last_token else len(stage.positions or range(tokens))
+        channels = None if stage.count % rows else stage.count // rows
+    return config.vocab_size if channels in (None, config.hidden_size) else channels

@@ -1,0 +1,1 @@
+"""Into one cell: its figures, its elements, their distribution."""

@@ -1,0 +1,215 @@
+"""Into a cell: every element of it, how the values are distributed, and where the differences sit."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.message import Message
+from textual.widgets import Footer, Static
+
+from kernels.config import ModelConfig
+from kernels.stages import Site
+from workbench.app.actions import bindings
+from workbench.app.cell.distribution import histograms, strip_levels
+from workbench.app.map.view import HEAT
+from workbench.app.pages.line_list import LineList
+from workbench.app.pages.list_screen import ListScreen
+from workbench.app.pages.prompt_screen import PromptScreen
+from workbench.app.status_line import StatusLine
+from workbench.cells.elements import ORDERS, Element, Elements, Order
+from workbench.cells.metrics import format_value
+from workbench.cells.stage_tensors import channel_head, channel_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NUMBERS = f"{'A':>13} {'B':>13} {'A-B':>9} {'|d|/|B|':>8} {'ULP':>10}"
+_LABEL = 6  # columns of the token position beside the strip
+
+
+class CellScreen(ListScreen):
+    """Shows the elements of a site. `describe_tensors` names the weights of the stage and may take its time."""
+
+    NAME = "cell"
+    BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+
+    @dataclass
+    class Ordered(Message):
+        """The elements have been ordered."""
+
+        order: Order
+        indices: NDArray[np.int64] | None
+
+    @dataclass
+    class Overviewed(Message):
+        """Histograms and strip have been counted."""
+
+        text: Text
+
+    @dataclass
+    class BytesAsked(Message):
+        """Someone wants to know what an element was computed from."""
+
+        site: Site
+        token: int
+        channel: int
+
+    @dataclass
+    class Described(Message):
+        """The weights of the stage have been looked up."""
+
+        text: str
+
+    def __init__(
+        self,
+        site: Site,
+        scope: str,
+        elements: Elements,
+        config: ModelConfig,
+        describe_tensors: "Callable[[Site], str]",
+    ) -> None:
+        super().__init__()
+        self.site = site
+        self.elements = elements
+        self.order: Order = "abs"
+        self._scope = scope
+        self._config = config
+        self._describe_tensors = describe_tensors
+        self._indices: NDArray[np.int64] | None = None
+        self._tensors = ""
+        self._has_heads = bool(channel_head(site.stage, 0, config))
+
+    def compose(self) -> ComposeResult:
+        """Lay out words, pictures, the list and the keys."""
+        yield StatusLine(id="status")
+        yield Static(id="overview", markup=False)
+        head = f"{'token':>5} {'chan.':>6} {'head':<8}" if self._has_heads else f"{'token':>5} {'chan.':>6} "
+        yield LineList(head + _NUMBERS, id="list")
+        yield Static(id="detail", markup=False)
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Show the elements as they lie, and have them ordered and counted."""
+        self.list.show(self.elements.count, self._line)
+        self._sort(self.order)
+        self._look_up()
+
+    def on_resize(self) -> None:
+        """Draw the pictures for the new size."""
+        self._count(self.size.width - 2, max(self.size.height // 4, 3))
+
+    def action_cycle_order(self) -> None:
+        """Order by the next key."""
+        orders = list(ORDERS)
+        self._sort(orders[(orders.index(self.order) + 1) % len(orders)])
+
+    def action_goto(self) -> None:
+        """Ask for an element and go to it."""
+
+        def entered(text: str | None) -> None:
+            index = None if text is None else self._parse(text)
+            if index is not None:
+                self.list.go(self.line_of(index))
+
+        title = f"Index 0-{self.elements.count - 1}, or token,channel"
+        self.app.push_screen(
+            PromptScreen(title, "", lambda text: "" if self._parse(text) is not None else title), entered
+        )
+
+    def action_bytes(self) -> None:
+        """Ask what the element under the cursor was computed from."""
+        element = self._element(self.list.cursor)
+        self.post_message(self.BytesAsked(self.site, element.token, element.channel))
+
+    def line_of(self, index: int) -> int:
+        """Line on which an element stands in the present order."""
+        return index if self._indices is None else int(np.flatnonzero(self._indices == index)[0])
+
+    def _parse(self, text: str) -> int | None:
+        """Index of the element that "INDEX" or "TOKEN,CHANNEL" names, or None."""
+        parts = [int(part) for part in text.replace(",", " ").split() if part.isdecimal()]
+        if len(parts) == 1:
+            return parts[0] if parts[0] < self.elements.count else None
+        return self.elements.index(*parts) if len(parts) == 2 else None
+
+    def detail(self, index: int) -> Text:
+        """Return an element to the last bit, and the weights of the stage."""
+        element = self._element(index)
+        channel = channel_name(self.site.stage, element.channel, self._config)
+        bits = (f"{side} {value:.9g} {np.float32(value).view(np.uint32):08x}" for side, value in element.sides())
+        return Text(f"token {element.token} channel {channel}: {'  '.join(bits)}\n{self._tensors}")
+
+    def describe(self, text: Text) -> None:
+        """Show some text below the list, which leaves it as many lines as it takes."""
+        self.query_one("#detail", Static).update(text)
+
+    def _element(self, line: int) -> Element:
+        return self.elements.element(line if self._indices is None else int(self._indices[line]))
+
+    def _line(self, line: int) -> tuple[str, bool]:
+        element = self._element(line)
+        head = f"{channel_head(self.site.stage, element.channel, self._config):<8}" if self._has_heads else ""
+        return f"{element.token:>5} {element.channel:>6} {head}{_numbers(element)}", False
+
+    # Work that may take a while
+
+    @work(thread=True, exclusive=True, group="order", exit_on_error=False)
+    def _sort(self, order: Order) -> None:
+        self.post_message(self.Ordered(order, self.elements.ordered(order)))
+
+    def on_cell_screen_ordered(self, message: Ordered) -> None:
+        """Show the elements in their new order."""
+        self.order, self._indices = message.order, message.indices
+        self.list.show(self.elements.count, self._line, cursor=0)
+        self.say(
+            f"{self.site} │ {self._scope} │ {self.elements.count} elements, "
+            + (f"largest {ORDERS[self.order]} first" if self._indices is not None else "in index order")
+        )
+
+    @work(thread=True, exclusive=True, group="overview", exit_on_error=False)
+    def _count(self, width: int, rows: int) -> None:
+        elements = self.elements
+        grid = elements.strip(rows, width - _LABEL)
+        text = Text("\n".join(histograms(elements.a, elements.b, width)) + "\n", no_wrap=True)
+        text.append(_strip_title(elements, grid) + "\n")
+        tokens = np.arange(len(grid)) * len(elements.positions) // len(grid)
+        for token, row in zip(tokens, strip_levels(grid), strict=True):
+            text.append(f"{elements.positions[token]:>{_LABEL - 1}} ")
+            for glyph, level in row:
+                text.append(glyph, HEAT[level] if level is not None else "bold reverse")
+            text.append("\n")
+        text.right_crop(1)
+        self.post_message(self.Overviewed(text))
+
+    def on_cell_screen_overviewed(self, message: Overviewed) -> None:
+        """Show histograms and strip."""
+        self.query_one("#overview", Static).update(message.text)
+
+    @work(thread=True, exclusive=True, group="tensors", exit_on_error=False)
+    def _look_up(self) -> None:
+        self.post_message(self.Described(self._describe_tensors(self.site)))
+
+    def on_cell_screen_described(self, message: Described) -> None:
+        """Show the weights of the stage."""
+        self._tensors = message.text
+        self.describe(self.detail(self.list.cursor))
+
+
+def _numbers(element: Element) -> str:
+    ulp = "-" if element.ulp is None else str(element.ulp)
+    d, relative = format_value(element.d), format_value(element.relative)
+    return f"{element.a:>13.7g} {element.b:>13.7g} {d:>9} {relative:>8} {ulp:>10}"
+
+
+def _strip_title(elements: Elements, grid: NDArray[np.float64]) -> str:
+    finite = grid[np.isfinite(grid)]
+    if not grid.any():
+        return "no element differs"
+    top = format_value(float(finite.max())) if finite.size else "not finite"
+    tokens, channels = -(-len(elements.positions) // grid.shape[0]), -(-elements.channels // grid.shape[1])
+    return f"token × channel, largest |d| of {tokens}×{channels}; 7 is {top}, each step ÷2, = none"

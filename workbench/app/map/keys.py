@@ -1,0 +1,96 @@
+"""The keys of the map that change what it shows: cursor, metric, tokens, axes, filter."""
+
+from abc import abstractmethod
+from dataclasses import replace
+
+from textual.screen import Screen
+
+from kernels.stages import Site
+from workbench.app.map.metric_screen import MetricScreen
+from workbench.app.map.model import MapModel
+from workbench.app.map.view import MapView
+from workbench.app.pages.prompt_screen import PromptScreen
+from workbench.cells.metrics import METRICS
+from workbench.cells.view import View, filter_problem, filtered
+
+
+class MapKeys(Screen[None]):
+    """The part of the map's screen that moves about in it."""
+
+    model: MapModel
+
+    @property
+    def map(self) -> MapView:
+        """The map."""
+        return self.query_one(MapView)
+
+    @abstractmethod
+    def change_view(self, view: View) -> None:
+        """Show the map in another way."""
+
+    def action_move(self, rows: int, columns: int) -> None:
+        """Move the cursor."""
+        self.map.move(rows, columns)
+
+    def action_next_outside(self, direction: int) -> None:
+        """Go to the next or previous cell out of band."""
+        metric = self.model.metric
+        site = self.model.next_outside(direction)
+        if site is not None:
+            self.map.go(site)
+        elif metric.band is None:
+            self.notify(f"{metric.label} has no band; choose a metric that has one (m).", markup=False)
+        else:
+            self.notify(f"No {'further' if direction > 0 else 'earlier'} cell is out of band.", markup=False)
+
+    def action_cycle_metric(self, direction: int) -> None:
+        """Show the next or previous metric."""
+        keys = list(METRICS)
+        here = keys.index(self.model.view.metric)
+        self.change_view(replace(self.model.view, metric=keys[(here + direction) % len(keys)]))
+
+    def action_pick_metric(self) -> None:
+        """Choose the metric from a list."""
+
+        def picked(key: str | None) -> None:
+            if key is not None:
+                self.change_view(replace(self.model.view, metric=key))
+
+        self.app.push_screen(MetricScreen(self.model.view.metric), picked)
+
+    def action_cycle_tokens(self) -> None:
+        """Show all tokens, the last, or one."""
+        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.following()))
+
+    def action_shift_token(self, by: int) -> None:
+        """Show one token, the one before or after."""
+        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.shifted(by, self.model.tokens)))
+
+    def show_site(self, site: Site) -> None:
+        """Put the cursor on a site; a filter that hides it is taken away."""
+        if site not in self.model.sites():
+            self.change_view(replace(self.model.view, filter=""))
+        if site in self.model.sites():
+            self.map.go(site)
+        else:
+            self.notify(f"The map has no {site}.", markup=False)
+
+    def action_transpose(self) -> None:
+        """Exchange rows and columns."""
+        self.change_view(replace(self.model.view, transposed=not self.map.stage_rows))
+
+    def action_filter(self) -> None:
+        """Ask which stages and layers to show."""
+
+        def problem(text: str) -> str:
+            _, layers = filtered(text, self.model.layers)
+            nothing = self.model.layers and not layers
+            return filter_problem(text) or (f"The layers are 0-{self.model.layers - 1}." if nothing else "")
+
+        def entered(text: str | None) -> None:
+            if text is not None:
+                self.change_view(replace(self.model.view, filter=text.strip()))
+
+        self.app.push_screen(
+            PromptScreen("Stages and layers to show: ffn 3-7", self.model.view.filter, problem), entered
+        )

@@ -1,0 +1,222 @@
+"""The map without a screen: the cells as they arrive, the grid they stand in, and the user's place in it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kernels.measures import Measures
+from kernels.stages import FIRST_STAGES, LAST_STAGES, LAYER_STAGES, Site
+from workbench.cells.cell import Cell
+from workbench.cells.decomposition import Checked
+from workbench.cells.heat import Look, level_edge, look, look_of
+from workbench.cells.metrics import METRICS, Metric
+from workbench.cells.view import OBSERVED, View, filtered, step_of
+
+
+class MapModel:
+    """Cells by site, seen through a View. Whole-model stages stand at the first or the last layer shown."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.layers = 0
+        self.tokens = 0
+        self.cells: dict[Site, Cell] = {}
+        self.aligned: dict[Site, Cell] = {}  # last-token cells of stages whose whole populations are unlike
+        self.checked: dict[Site, Checked] = {}  # cells that were run again
+        self.viewed = False  # whether that is all of them
+        self.stage_axis: list[str] = []
+        self.layer_axis: list[int] = []
+        self._layer = view.cursor.layer or 0  # where the cursor returns to from a whole-model stage
+        self._looks: dict[Site, Look] = {}
+        self._edge = 0.0
+        self._largest = 0.0  # figure of the aspect shown
+        self.set_size(0, 0)
+
+    # What is known
+
+    def set_size(self, layers: int, tokens: int) -> None:
+        """Take the number of layers and tokens of the runs."""
+        self.layers, self.tokens = layers, tokens
+        self._lay_out()
+
+    def receive(self, cell: Cell) -> None:
+        """Take a cell; others may look different because of it."""
+        self.cells[cell.site] = cell
+        self._looks.pop(cell.site, None)
+        edge = max(self._edge, self._edge_of(cell))
+        if edge != self._edge:
+            self._edge = edge
+            self._looks.clear()
+
+    def check(self, checked: Checked) -> None:
+        """Take a cell that was run again."""
+        site = checked.cell.site
+        known = self.checked.get(site)
+        if known is None or known.amplification is None:  # of two runs the one that looked at the inputs too
+            self.checked[site] = checked
+            self._looks.pop(site, None)
+            largest = max(self._largest, self._aspect(checked) or 0.0)
+            if largest != self._largest:
+                self._largest = largest
+                self._looks.clear()
+
+    def forget(self) -> None:
+        """Drop all cells: the capture starts anew."""
+        self.cells.clear()
+        self.aligned.clear()
+        self._judge_again()
+
+    def align(self, cells: Iterable[Cell]) -> None:
+        """Take the last-token cells of stages whose whole populations are unlike."""
+        self.aligned.update((cell.site, cell) for cell in cells)
+        self._judge_again()
+
+    # What is shown
+
+    @property
+    def metric(self) -> Metric:
+        """The metric shown."""
+        return METRICS[self.view.metric]
+
+    @property
+    def cursor(self) -> Site:
+        """The site under the cursor."""
+        return self.view.cursor
+
+    def cell(self, site: Site) -> Cell | None:
+        """Return the cell in the token scope shown, or None if it has not arrived."""
+        cell = self.cells.get(site)
+        if cell is not None and cell.status == "uncomparable" and self.view.tokens.kind == "last":
+            return self.aligned.get(site, cell)
+        return cell
+
+    def row(self, cell: Cell) -> int | None:
+        """Row of a cell that the token scope selects; None for all."""
+        return self.view.tokens.row(cell, self.tokens)
+
+    def measures(self, site: Site) -> Measures | None:
+        """Return the metrics of a cell over the tokens shown."""
+        cell = self.cell(site)
+        return None if cell is None else cell.measures(self.row(cell))
+
+    def look(self, site: Site) -> Look | None:
+        """Return how the cell looks in the metric and scope shown; None if it has not arrived."""
+        if self.view.aspect != OBSERVED:
+            return self._look_again(site)
+        known = self._looks.get(site)
+        if known is None and (cell := self.cell(site)) is not None:
+            known = self._looks[site] = look(cell, self.metric, self._edge, self.row(cell))
+        return known
+
+    def _look_again(self, site: Site) -> Look | None:
+        """How a cell looks in a figure that takes running it again; None where there is no cell at all."""
+        known, cell = self._looks.get(site), self.cell(site)
+        if known is None and cell is not None:
+            aspect, checked = self.view.aspect, self.checked.get(site)
+            if cell.status == "absent":
+                return look(cell, self.metric, 0.0)
+            outside = checked is not None and (
+                checked.unforeseen if aspect in ("inherited", "amplification") else checked.beyond_floor
+            )
+            known = self._looks[site] = look_of(self._aspect(checked), self._largest, outside, step_of(aspect))
+        return known
+
+    def _aspect(self, checked: Checked | None) -> float | None:
+        """The figure shown, of a cell that was run again."""
+        if checked is None:
+            return None
+        match self.view.aspect:
+            case "local":
+                return checked.cell.local
+            case "inherited":
+                return checked.cell.inherited
+            case "amplification":
+                return checked.amplification
+        return checked.floors
+
+    def outside(self) -> list[Site]:
+        """Sites shown whose cells lie out of band, in execution order."""
+        return [site for site in self.sites() if (seen := self.look(site)) is not None and seen.outside]
+
+    def set_view(self, view: View) -> None:
+        """Show another metric, scope or filter."""
+        judged = any(getattr(view, name) != getattr(self.view, name) for name in ("metric", "tokens", "aspect"))
+        self.view = view
+        if judged:
+            self._judge_again()
+        self._lay_out()
+
+    # The grid
+
+    def site(self, stage: int, layer: int) -> Site | None:
+        """Site at two indices of the axes; None where a whole-model stage leaves the grid empty."""
+        name = self.stage_axis[stage]
+        if name in LAYER_STAGES:
+            return Site(self.layer_axis[layer], name) if self.layer_axis else None
+        return Site(None, name) if layer == self._whole_model_index(name) else None
+
+    def place(self, site: Site) -> tuple[int, int]:
+        """Return indices of a site on the stage and the layer axis; (0, 0) if it is filtered out."""
+        if site.stage not in self.stage_axis:
+            return 0, 0
+        if site.layer is None:
+            return self.stage_axis.index(site.stage), self._whole_model_index(site.stage)
+        layer = self.layer_axis.index(site.layer) if site.layer in self.layer_axis else 0
+        return self.stage_axis.index(site.stage), layer
+
+    def sites(self) -> list[Site]:
+        """Sites shown, in execution order."""
+        first, middle, last = (
+            [stage for stage in self.stage_axis if stage in group]
+            for group in (FIRST_STAGES, LAYER_STAGES, LAST_STAGES)
+        )
+        inner = [Site(layer, stage) for layer in self.layer_axis for stage in middle]
+        return [Site(None, stage) for stage in first] + inner + [Site(None, stage) for stage in last]
+
+    def move(self, stages: int, layers: int) -> None:
+        """Move the cursor along the axes, stopping at the ends."""
+        if not self.stage_axis:
+            return
+        stage, _ = self.place(self.cursor)
+        name = self.stage_axis[min(max(stage + stages, 0), len(self.stage_axis) - 1)]
+        if name not in LAYER_STAGES:
+            self.put_cursor(Site(None, name))
+        elif self.layer_axis:
+            here = self.layer_axis.index(self._layer) if self._layer in self.layer_axis else 0
+            step = layers if self.cursor.layer is not None else 0
+            self.put_cursor(Site(self.layer_axis[min(max(here + step, 0), len(self.layer_axis) - 1)], name))
+
+    def next_outside(self, direction: int) -> Site | None:
+        """Return the next (1) or previous (-1) site out of band from the cursor, or None."""
+        order = {site: index for index, site in enumerate(self.sites())}
+        here = order.get(self.cursor, -1)
+        ahead = [site for site in self.outside() if (order[site] - here) * direction > 0]
+        return (ahead[0] if direction > 0 else ahead[-1]) if ahead else None
+
+    def put_cursor(self, site: Site) -> None:
+        """Put the cursor on a site."""
+        self.view = replace(self.view, cursor=site)
+        if site.layer is not None:
+            self._layer = site.layer
+
+    def _whole_model_index(self, stage: str) -> int:
+        return 0 if stage in FIRST_STAGES else max(len(self.layer_axis) - 1, 0)
+
+    def _lay_out(self) -> None:
+        self.stage_axis, self.layer_axis = filtered(self.view.filter, self.layers)
+        shown = set(self.sites())
+        if shown and self.layers and self.cursor not in shown:
+            self.put_cursor(min(shown, key=self._distance))
+
+    def _distance(self, site: Site) -> tuple[int, int]:
+        """How far a site is from the cursor, layers before stages."""
+        stages = FIRST_STAGES + LAYER_STAGES + LAST_STAGES
+        apart = abs(stages.index(site.stage) - stages.index(self.cursor.stage))
+        return abs((site.layer if site.layer is not None else self._layer) - self._layer), apart
+
+    def _edge_of(self, cell: Cell) -> float:
+        return level_edge([cell], self.metric, self.row(cell))
+
+    def _judge_again(self) -> None:
+        self._looks.clear()
+        self._largest = max((self._aspect(checked) or 0.0 for checked in self.checked.values()), default=0.0)
+        self._edge = max((self._edge_of(cell) for site in self.cells if (cell := self.cell(site))), default=0.0)

@@ -1,0 +1,350 @@
+"""The main screen: the map, the cell under the cursor, and what the capture is doing."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import Footer, Static
+
+from kernels.errors import WorkbenchError
+from kernels.stages import Site
+from store.text import printable
+from workbench.app.actions import bindings
+from workbench.app.cell.inspector import CellReport, Inspector
+from workbench.app.laboratory import Laboratory, StartInquiry
+from workbench.app.map.feed import CaptureEvent, Feed, StartCapture
+from workbench.app.map.follow import Follow
+from workbench.app.map.keys import MapKeys
+from workbench.app.map.model import MapModel
+from workbench.app.map.view import MapView, width_of
+from workbench.app.map.words import Phase, legend, status
+from workbench.app.status_line import StatusLine
+from workbench.app.workers import ReportsWorkerErrors, complain
+from workbench.capture.job import CellReady, Failed, Finished, Progress, SideReady
+from workbench.cells.cell import Cell
+from workbench.cells.decomposition import Checked
+from workbench.cells.view import OBSERVED, View
+from workbench.pair.sources import open_tensors
+
+if TYPE_CHECKING:
+    from store.traces.run import RunRecord
+    from workbench.session.session import Session
+
+PANEL = 38  # columns of the inspector beside the map
+SMALLEST = (60, 20)
+SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
+REFRESH = 0.1  # seconds between two paintings of what has arrived
+
+
+class MapScreen(ReportsWorkerErrors, MapKeys):
+    """Shows a session; `start_capture` makes the process that fills it.
+
+    asking : how far the work on a question is; empty when there is none.
+    """
+
+    NAME = "map"
+    BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+
+    @dataclass
+    class Aligned(Message):
+        """Last-token cells of stages whose whole populations are unlike."""
+
+        cells: list[Cell]
+
+    class Filled(Message):
+        """The capture is complete."""
+
+    def __init__(self, session: "Session", start_capture: StartCapture, start_inquiry: StartInquiry) -> None:
+        super().__init__()
+        self.session = session
+        self.model = MapModel(View.from_json(session.spec.view))
+        self.model.set_size(0, len(session.spec.tokens))
+        self.runs: dict[str, RunRecord] = {}
+        self.phase: Phase = "running"
+        self._start_capture = start_capture
+        self._feed: Feed | None = None
+        self.laboratory = Laboratory(start_inquiry)
+        self._asking = ""
+        self._doing = "starting"
+        self._changed = True
+        self._arrived = False
+        self.follow = Follow(self, self._show_cell)
+        self._save_timer: Timer | None = None
+        self._saving = Lock()
+
+    def compose(self) -> ComposeResult:
+        """Lay out the map, the inspector, the legend and two lines of words."""
+        yield StatusLine(id="status")
+        with Container(id="body"):
+            yield MapView(self.model, id="map")
+            yield Inspector(id="inspector")
+        yield self.laboratory
+        yield Static(legend(self.model.view.aspect), id="legend", markup=False)
+        yield Static(f"The map needs {SMALLEST[0]}x{SMALLEST[1]} characters.", id="too-small", markup=False)
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Paint first; only then start the capture."""
+        self.set_interval(REFRESH, self._refresh_changed)
+        self._refresh_changed()
+        self.call_after_refresh(self.follow_capture)
+
+    def on_unmount(self) -> None:
+        """Leave no capture behind, and save the view."""
+        if self._feed is not None:
+            self._feed.stop()
+        self.save_view()
+
+    # Layout
+
+    def on_resize(self) -> None:
+        """Fit the map and the inspector to the terminal."""
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Put the inspector beside the map if the map fits there whole, else below it."""
+        width, height = self.size
+        asked = self.model.view.transposed
+        panel, stage_rows = False, asked is not False
+        for room, beside in ((width - PANEL, True), (width, False)):
+            fitting = [rows for rows in (True, False) if width_of(rows, self.model) <= room]
+            allowed = [rows for rows in fitting if asked in (None, rows)]
+            if allowed:
+                panel, stage_rows = beside, allowed[0]
+                break
+        self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-too-small")
+        self.set_class(panel, "-panel")
+        self.set_class(panel or height > 24, "-legend")
+        self.query_one(Inspector).panel = panel
+        self.query_one(MapView).lay_out(stage_rows)
+        self._show_cell()
+
+    # The view
+
+    def change_view(self, view: View) -> None:
+        """Show the map in another way, and save that soon."""
+        self.model.set_view(view)
+        self.lay_out()
+        self._align_if_needed()
+        self._view_changed()
+
+    def on_map_view_cursor_moved(self) -> None:
+        """Show the cell when the cursor rests, and save where it is."""
+        self.follow.moved()
+        self._save_soon()
+
+    async def on_map_view_opened(self) -> None:
+        """Open the cell that was clicked."""
+        await self.run_action("app.open_cell")
+
+    def _view_changed(self) -> None:
+        self._changed = True
+        self._save_soon()
+
+    def _save_soon(self) -> None:
+        if self._save_timer is None:
+            self._save_timer = self.set_timer(SAVE_AFTER, self._save_meanwhile)
+
+    @work(thread=True, group="save", exit_on_error=False)
+    def _save_meanwhile(self) -> None:
+        """Save the view without a key having to wait for the disk."""
+        self._save_timer = None
+        self._save()
+
+    def save_view(self) -> None:
+        """Write what is shown to the session folder."""
+        try:
+            self._save()
+        except WorkbenchError as error:
+            complain(self.app, error)
+
+    def _save(self) -> None:
+        with self._saving:  # who comes last writes the newest view
+            view = self.model.view
+            if view != View.from_json(self.session.spec.view):
+                self.session.save_view(view.to_json())
+
+    # The capture
+
+    @work(thread=True, exclusive=True, group="capture", exit_on_error=False)
+    def follow_capture(self) -> None:
+        """Run a capture and take in what it says."""
+        feed = self._feed = Feed(self._start_capture)
+        feed.follow(self.post_message)
+
+    def on_capture_event(self, message: CaptureEvent) -> None:
+        """Take in one event."""
+        match message.event:
+            case Progress() as event:
+                share = f" {event.done}/{event.total}" if event.total else ""
+                self._doing = f"{event.phase}{share} {printable(event.text, 60)}"
+            case SideReady() as event:
+                self._side_ready(event.side, event.run)
+            case CellReady() as event:
+                self._cell_ready(event.cell)
+            case Finished() as event:
+                self.phase, self._doing = "finished", f"done in {event.seconds:.1f} s"
+                self._align_if_needed()
+                self.refresh_bindings()
+                self.post_message(self.Filled())
+            case Failed() as event if self.phase == "running":
+                self._fail(printable(event.message, 400))
+        self._changed = True
+
+    def on_capture_ended(self) -> None:
+        """Say how the capture ended, if it did not say so itself."""
+        if self.phase == "stopping":
+            self.phase, self._doing = "stopped", "stopped; r resumes"
+        elif self.phase == "running":
+            self._fail("the capture ended without a word; r tries again")
+        self._changed = True
+        self.refresh_bindings()
+
+    def _fail(self, sentence: str) -> None:
+        self.phase, self._doing = "failed", f"FAILED: {sentence}"
+        self.notify(sentence, severity="error", timeout=15, markup=False)
+        self._show_cell()
+        self.refresh_bindings()
+
+    def _side_ready(self, side: str, run: "RunRecord") -> None:
+        self.runs[side] = run
+        layers = max(known.config.num_hidden_layers for known in self.runs.values())
+        self.model.set_size(layers, len(run.tokens))
+        self.lay_out()
+
+    def _cell_ready(self, cell: Cell) -> None:
+        self.model.receive(cell)
+        self._arrived = True
+        if cell.site == self.model.cursor:
+            self._show_cell()
+
+    def action_cancel(self) -> None:
+        """Stop the capture; when there is none, take the filter away."""
+        if self.phase == "running" and self._feed is not None:
+            self.phase, self._doing = "stopping", "stopping"
+            self._changed = True
+            self.refresh_bindings()
+            self._stop(self._feed)
+        elif self.laboratory.inquiry is not None:
+            self.laboratory.cancel()
+            self.asking = ""
+        elif self.model.view.filter:
+            self.change_view(replace(self.model.view, filter=""))
+
+    @work(thread=True, group="stop", exit_on_error=False)
+    def _stop(self, feed: Feed) -> None:
+        feed.stop()
+
+    def action_resume(self) -> None:
+        """Go on with a capture that was stopped or that failed."""
+        self.model.forget()
+        self.map.refresh()
+        self.phase, self._doing = "running", "starting"
+        self.refresh_bindings()
+        self.follow_capture()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Offer to stop what runs, and to resume what was stopped."""
+        if action == "resume":
+            return self.phase in ("stopped", "failed")
+        if action == "cancel":
+            return self.phase == "running" or bool(self._asking or self.model.view.filter)
+        return True
+
+    # Questions about the pair
+
+    @property
+    def asking(self) -> str:
+        """How far the work on a question is; empty when there is none."""
+        return self._asking
+
+    @asking.setter
+    def asking(self, text: str) -> None:
+        begins_or_ends = bool(self._asking) != bool(text)
+        self._asking, self._changed = text, True
+        if begins_or_ends:  # and not at every step: the footer is built anew
+            self.refresh_bindings()
+
+    def take_checked(self, checked: Checked) -> None:
+        """Show a cell that was run again."""
+        self.model.check(checked)
+        self._changed = self._arrived = True
+        if checked.cell.site == self.model.cursor:
+            self._show_cell()
+
+    # Aligning to the last token
+
+    def _align_if_needed(self) -> None:
+        """Measure stages of unlike populations at their last tokens, as soon as the tensors can be read."""
+        unlike = [site for site, cell in self.model.cells.items() if cell.status == "uncomparable"]
+        waiting = [site for site in unlike if site not in self.model.aligned]
+        if waiting and self.model.view.tokens.kind == "last" and self.phase in ("finished", "stopped"):
+            self._align(waiting)
+
+    @work(thread=True, exclusive=True, group="align", exit_on_error=False)
+    def _align(self, sites: list[Site]) -> None:
+        self.post_message(self.Aligned(open_tensors(self.session).align(sites)))
+
+    def on_map_screen_aligned(self, message: Aligned) -> None:
+        """Show cells whose last tokens could be compared."""
+        self.model.align(message.cells)
+        self.map.refresh()
+        self._show_cell()
+
+    def exit_code(self) -> int:
+        """Answer as `compare` does: 0 alike, 1 different, 2 if nothing could be compared."""
+        from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+
+        if len(self.runs) < 2 or self.phase == "failed":
+            return NOT_COMPARABLE
+        cells = list(self.model.cells.values())
+        return Comparison(self.runs["a"], self.runs["b"], cells, self.model.metric, self.model.view.tokens).exit_code()
+
+    # Words
+
+    def _show_cell(self) -> None:
+        if self.phase == "failed" and self.model.cell(self.model.cursor) is None:
+            self.query_one(Inspector).say(self._doing)
+            return
+        self.query_one(Inspector).show(self.report())
+
+    def report(self) -> CellReport:
+        """Return what there is to say about the cell under the cursor."""
+        cell = self.model.cell(self.model.cursor)
+        return CellReport(
+            site=self.model.cursor,
+            cell=cell,
+            row=None if cell is None else self.model.row(cell),
+            metric=self.model.metric,
+            scope=self._scope(),
+            sides=(self.side_name("a"), self.side_name("b")),
+            checked=self.model.checked.get(self.model.cursor),
+            again_first=self.model.view.aspect != OBSERVED,
+        )
+
+    def _scope(self) -> str:
+        return self.model.view.tokens.label(self.model.tokens)
+
+    def side_name(self, side: Literal["a", "b"]) -> str:
+        """Name a side: its file and its numeric path."""
+        spec = self.session.spec.a if side == "a" else self.session.spec.b
+        run = self.runs.get(side)
+        path = run.numeric_path if run else spec.numeric_path
+        return f"{printable(Path(spec.path).name, 60)} [{path or 'recorded'}]"
+
+    def _refresh_changed(self) -> None:
+        """Show the cells that have arrived, what is shown of them and how far it is."""
+        if self._arrived:
+            self._arrived = False
+            self.map.refresh()
+        if self._changed:
+            self._changed = False
+            self.query_one(StatusLine).say(status(self.model, self.phase, self._doing, self._asking))
+            self.query_one("#legend", Static).update(legend(self.model.view.aspect), layout=False)

@@ -1,0 +1,268 @@
+"""The map: cells on heat colours in a grid of stages and layers that scrolls by half a page.
+
+A cell is a digit, or where there is room its figure, with a mark behind it when it is out of band.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.strip import Strip
+
+from kernels.stages import STAGES, Site
+from workbench.app.map.model import MapModel
+from workbench.app.pages.line_view import LineView
+from workbench.cells.heat import LEVELS, OUTSIDE, PALETTE
+
+# Column heads of the stages when layers are the rows: two lines of three characters.
+_HEADS: dict[str, tuple[str, str]] = {
+    "embedding": ("emb", ""),
+    "attn_norm": ("att", "nrm"),
+    "qkv_matmul": ("qkv", "mm"),
+    "qkv_bias": ("qkv", "bia"),
+    "q_post_rope": ("q", "rop"),
+    "k_post_rope": ("k", "rop"),
+    "attention": ("att", "ctx"),
+    "attn_out": ("att", "out"),
+    "post_attn_residual": ("att", "res"),
+    "ffn_norm": ("ffn", "nrm"),
+    "ffn_gate": ("ffn", "gat"),
+    "ffn_up": ("ffn", "up"),
+    "ffn_silu": ("ffn", "sil"),
+    "ffn_swigl": ("ffn", "swi"),
+    "ffn_out": ("ffn", "out"),
+    "post_ffn_residual": ("ffn", "res"),
+    "layer_output": ("lay", "out"),
+    "final_norm": ("fin", "nrm"),
+    "lm_head": ("lm", "hd"),
+}
+# Pale on the dark half of the palette, dark on the light half.
+HEAT = tuple(
+    Style(color="#ffffff" if level < LEVELS // 2 else "#000000", bgcolor=colour) for level, colour in enumerate(PALETTE)
+)
+_CURSOR = Style(bold=True, reverse=True)
+_FIGURES = 10  # columns of a cell that shows its figure
+STAGE_LABEL = max(map(len, STAGES)) + 2
+LAYER_LABEL = 5
+
+
+def width_of(stage_rows: bool, model: MapModel) -> int:
+    """Columns that the whole map takes at least."""
+    if stage_rows:
+        return STAGE_LABEL + 1 + len(model.layer_axis) * 2
+    return LAYER_LABEL + 1 + len(model.stage_axis) * 4
+
+
+class MapView(LineView):
+    """Draws a MapModel. stage_rows: stages are the rows, layers the columns; else the other way round."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"map--label", "map--current", "map--plain", "map--outside"}
+
+    @dataclass
+    class CursorMoved(Message):
+        """The cursor stands on another cell."""
+
+        site: Site
+
+    @dataclass
+    class Opened(Message):
+        """The cell under the cursor was clicked once more."""
+
+        site: Site
+
+    def __init__(self, model: MapModel, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.model = model
+        self.stage_rows = True
+        self.cell_width = 2
+
+    # Shape
+
+    def lay_out(self, stage_rows: bool) -> None:
+        """Lay the map out for its present size and axes, and bring the cursor into view."""
+        self.stage_rows = stage_rows
+        room = self.size.width - self._gutter - 1
+        columns = max(self._columns, 1)
+        narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
+        self.cell_width = _FIGURES if columns * _FIGURES <= room else narrow
+        # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
+        cells = self._columns * self.cell_width + room % self.cell_width
+        self.virtual_size = Size(self._gutter + 1 + cells, self._head + self._rows)
+        self.show_cursor()
+        self.refresh()
+
+    def on_resize(self) -> None:
+        """Fill the new size."""
+        self.lay_out(self.stage_rows)
+
+    @property
+    def _gutter(self) -> int:
+        return STAGE_LABEL if self.stage_rows else LAYER_LABEL
+
+    @property
+    def _head(self) -> int:
+        return 1 if self.stage_rows else 2
+
+    @property
+    def _rows(self) -> int:
+        return len(self.model.stage_axis if self.stage_rows else self.model.layer_axis)
+
+    @property
+    def _columns(self) -> int:
+        return len(self.model.layer_axis if self.stage_rows else self.model.stage_axis)
+
+    def _site(self, row: int, column: int) -> Site | None:
+        return self.model.site(row, column) if self.stage_rows else self.model.site(column, row)
+
+    def _cursor_place(self) -> tuple[int, int]:
+        """Row and column of the cursor."""
+        stage, layer = self.model.place(self.model.cursor)
+        return (stage, layer) if self.stage_rows else (layer, stage)
+
+    # Moving
+
+    def move(self, rows: int, columns: int) -> None:
+        """Move the cursor by rows and columns, stopping at the ends."""
+        before = self._cursor_place()
+        self.model.move(*((rows, columns) if self.stage_rows else (columns, rows)))
+        self._moved(before)
+
+    def go(self, site: Site) -> None:
+        """Put the cursor on a site."""
+        before = self._cursor_place()
+        self.model.put_cursor(site)
+        self._moved(before)
+
+    def _moved(self, before: tuple[int, int]) -> None:
+        """Paint what a move from a place has changed: two rows, or a row and the heads."""
+        row, column = self._cursor_place()
+        if not self.show_cursor():
+            for changed in {before[0], row}:
+                self.refresh_line(self._head + changed)
+            if column != before[1]:
+                self.refresh(Region(0, 0, self.size.width, self._head))
+        self.post_message(self.CursorMoved(self.model.cursor))
+
+    def show_cursor(self) -> bool:
+        """Scroll by half a page where the cursor is out of view; return whether that was needed."""
+        row, column = self._cursor_place()
+        height = self.size.height - self._head
+        shown = max((self.size.width - self._gutter - 1) // self.cell_width, 1)
+        top = self._start(row, round(self.scroll_y), height, self._rows)
+        first = self._start(column, round(self.scroll_x) // self.cell_width, shown, self._columns)
+        target = (first * self.cell_width, top)
+        if target == (round(self.scroll_x), round(self.scroll_y)):
+            return False
+        self.scroll_to(*target, animate=False, force=True)
+        return True
+
+    @staticmethod
+    def _start(cursor: int, start: int, shown: int, count: int) -> int:
+        if not start <= cursor < start + shown:
+            start = cursor - shown // 2
+        return min(max(start, 0), max(count - shown, 0))
+
+    def on_click(self, event: events.Click) -> None:
+        """Move to the cell clicked; open it when the cursor is there already."""
+        row = event.y - self._head + round(self.scroll_y)
+        column = (event.x - self._gutter - 1 + round(self.scroll_x)) // self.cell_width
+        if event.y < self._head or event.x < self._gutter or not (row < self._rows and column < self._columns):
+            return
+        site = self._site(row, column)
+        if site == self.model.cursor:
+            self.post_message(self.Opened(site))
+        elif site is not None:
+            self.go(site)
+
+    # Painting
+
+    def render_line(self, y: int) -> Strip:
+        """Paint one line: heads stay above, labels stay on the left, cells scroll between."""
+        width = self.size.width
+        row = y - self._head + round(self.scroll_y)
+        if y < self._head:
+            label, cells = self._corner(y), self._head_cells(y)
+        elif row < self._rows:
+            label, cells = self._label(row), self._row_cells(row)
+        else:
+            return Strip.blank(width, self.style())
+        left = round(self.scroll_x) % self.cell_width
+        body = Strip(cells).crop(left, left + width - self._gutter)
+        return Strip.join([label, body]).adjust_cell_length(width, self.style())
+
+    def _corner(self, y: int) -> Strip:
+        text = ""
+        if y == self._head - 1:
+            axis = self.model.layer_axis
+            shown = max((self.size.width - self._gutter - 1) // self.cell_width, 1)
+            first = round(self.scroll_x) // self.cell_width
+            text = "layer" if self.stage_rows else ""
+            if self.stage_rows and shown < len(axis):
+                text = f"layer {axis[first]}-{axis[min(first + shown, len(axis)) - 1]} of {self.model.layers}"
+        return Strip([Segment(f" {text:<{self._gutter - 1}}", self.style("map--label"))])
+
+    def _label(self, row: int) -> Strip:
+        name = self.model.stage_axis[row] if self.stage_rows else str(self.model.layer_axis[row])
+        current = row == self._cursor_place()[0]
+        text = (
+            f"{'▸' if current else ' '}{name:<{self._gutter - 1}}"
+            if self.stage_rows
+            else f"{'▸' if current else ' '}{name:>3} "
+        )
+        return Strip([Segment(text, self.style("map--current" if current else "map--label"))])
+
+    def _head_cells(self, y: int) -> list[Segment]:
+        plain, current = self.style("map--label"), self.style("map--current")
+        here = self._cursor_place()[1]
+        width = self.cell_width
+        segments = [Segment(" ", plain)]
+        for column in self._columns_shown():
+            if self.stage_rows:
+                layer = self.model.layer_axis[column]
+                crowded = width == 2 and layer > 9 and layer % 2 and column != here
+                text = "" if crowded else str(layer)
+                text = f"{text:>2}" if width == 3 or layer > 9 else text
+            else:
+                text = _HEADS[self.model.stage_axis[column]][y]
+            text = f"{text:>{_FIGURES - 2}}" if width == _FIGURES else text
+            segments.append(Segment(f"{text:<{width}}"[:width], current if column == here else plain))
+        return segments
+
+    def _columns_shown(self) -> range:
+        """Columns of which anything is in view."""
+        first = round(self.scroll_x) // self.cell_width
+        return range(first, min(first + self.size.width // self.cell_width + 2, self._columns))
+
+    def _row_cells(self, row: int) -> list[Segment]:
+        plain = self.style("map--plain")
+        cursor = self._cursor_place()
+        segments = [Segment(" ", plain)]
+        for column in self._columns_shown():
+            site = self._site(row, column)
+            text, style = ("  ", plain) if site is None else self._cell(site)
+            if (row, column) != cursor:
+                text = text if self.cell_width == 2 else f" {text}"
+                segments.append(Segment(f"{text:<{self.cell_width}}", style))
+                continue
+            if self.cell_width == 2:  # the bracket takes the place of the mark of the cell before, whose digit tells
+                before = segments.pop()
+                segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
+            text = f"[{text[0]}]" if self.cell_width < 4 else f"[{text:<{self.cell_width - 2}}]"
+            segments.append(Segment(text, style + _CURSOR))
+        return segments
+
+    def _cell(self, site: Site) -> tuple[str, Style]:
+        """Glyph or figure of a cell with its mark, and its style."""
+        look = self.model.look(site)
+        if look is None:
+            return "  ", self.style("map--plain")
+        unmeasured = "map--outside" if look.outside else "map--plain"
+        style = self.style(unmeasured) if look.level is None else HEAT[look.level]
+        shown = look.glyph
+        if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
+            shown = f"{look.glyph if look.level is None else look.text:>{_FIGURES - 3}}"
+        return (shown + OUTSIDE, style + Style(bold=True)) if look.outside else (f"{shown} ", style)

@@ -1,0 +1,1 @@
+"""Lists and texts that take the whole screen."""

@@ -1,0 +1,101 @@
+"""A list of any length of which only the lines on screen are ever made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Size
+from textual.message import Message
+from textual.strip import Strip
+
+from store.text import printable
+from workbench.app.pages.line_view import LineView
+
+Line = Callable[[int], tuple[str, bool]]
+
+
+def _no_line(index: int) -> tuple[str, bool]:  # noqa: ARG001
+    return "", False
+
+
+class LineList(LineView):
+    """Lines under a fixed head, with a cursor. `line(index)` gives a line's text and whether it is to stand out."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"list--head", "list--plain", "list--marked"}
+
+    @dataclass
+    class CursorMoved(Message):
+        """The cursor stands on another line."""
+
+        index: int
+
+    @dataclass
+    class Chosen(Message):
+        """A line was clicked once more, or enter pressed on it."""
+
+        index: int
+
+    def __init__(self, head: str = "", id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.head = head
+        self.count = 0
+        self.cursor = 0
+        self._line: Line = _no_line
+
+    def show(self, count: int, line: Line, cursor: int | None = None) -> None:
+        """Show `count` lines; the cursor stays where it is unless told otherwise."""
+        self.count, self._line = count, line
+        self.virtual_size = Size(self.size.width, count + 1)
+        self.go(self.cursor if cursor is None else cursor)
+        self.refresh()
+
+    def go(self, index: int) -> None:
+        """Put the cursor on a line, the nearest if there is no such line, and bring it into view."""
+        before, self.cursor = self.cursor, min(max(index, 0), max(self.count - 1, 0))
+        page = max(self.size.height - 1, 1)
+        top = round(self.scroll_y)
+        if not top <= self.cursor < top + page:
+            self.scroll_to(y=max(self.cursor - page // 2, 0), animate=False, force=True)
+        for changed in {before, self.cursor}:
+            self.refresh_line(1 + changed)
+        if self.count:
+            self.post_message(self.CursorMoved(self.cursor))
+
+    def move(self, how: str) -> None:
+        """Move the cursor: up, down, page_up, page_down, first, last."""
+        page = max(self.size.height - 2, 1)
+        steps = {"up": -1, "down": 1, "page_up": -page, "page_down": page, "first": -self.count, "last": self.count}
+        self.go(self.cursor + steps[how])
+
+    def on_resize(self) -> None:
+        """Keep the cursor in view."""
+        self.virtual_size = Size(self.size.width, self.count + 1)
+        self.go(self.cursor)
+
+    def on_click(self, event: events.Click) -> None:
+        """Move to the line clicked; choose it when the cursor is there already."""
+        index = event.y - 1 + round(self.scroll_y)
+        if event.y < 1 or index >= self.count:
+            return
+        if index == self.cursor:
+            self.post_message(self.Chosen(index))
+        self.go(index)
+
+    def render_line(self, y: int) -> Strip:
+        """Paint the head or one line."""
+        width = self.size.width
+        index = y - 1 + round(self.scroll_y)
+        if y == 0:
+            text, style = f"  {self.head}", self.style("list--head")
+        elif index < self.count:
+            line, marked = self._line(index)
+            style = self.style("list--marked" if marked else "list--plain")
+            here = index == self.cursor
+            text = f"{'▸' if here else ' '} {printable(line, width)}"
+            style = style + Style(reverse=True, bold=True) if here and self.has_focus else style
+        else:
+            return Strip.blank(width, self.style())
+        return Strip([Segment(text, style)]).adjust_cell_length(width, style)

@@ -1,0 +1,64 @@
+"""An answer in words, wrapped to the screen, scrolled line by line."""
+
+import textwrap
+from typing import ClassVar
+
+from textual.binding import BindingType
+
+from workbench.app.actions import bindings
+from workbench.app.pages.list_screen import ListScreen
+
+_INDENT = " " * 11  # of the lines that go on, under the text beside the names
+
+
+class PageScreen(ListScreen):
+    """Shows lines of text; `fill` may come later."""
+
+    NAME = "page"
+    BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+
+    def __init__(self, title: str, text: str = "") -> None:
+        super().__init__()
+        self._title, self._text = title, text
+        self._lines: list[str] = []
+
+    def on_mount(self) -> None:
+        """Say what the page is about."""
+        self.query_one("#detail").display = False
+        self.doing("" if self._text else "starting")
+
+    def on_resize(self) -> None:
+        """Wrap to the new width."""
+        self._wrap()
+
+    def doing(self, text: str) -> None:
+        """Say how far the answer is."""
+        self.say(f"{self._title} │ {text}" if text else self._title)
+
+    def fill(self, text: str) -> None:
+        """Show the answer."""
+        self._text = text
+        self.doing("")
+        self._wrap()
+
+    def _wrap(self) -> None:
+        width = max(self.size.width - 4, 20)
+        self._lines = []
+        for line in self._text.splitlines():
+            self._lines += textwrap.wrap(line, width, subsequent_indent=_INDENT, drop_whitespace=True) or [""]
+        self.list.show(len(self._lines), lambda index: (self._lines[index], index == 0))
+
+
+class VerdictScreen(PageScreen):
+    """Shows the answer of a bisection; dismissed with True when it is to be asked again."""
+
+    NAME = "verdict"
+    BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+
+    def __init__(self, text: str) -> None:
+        super().__init__("bisection", text)
+
+    async def action_again(self) -> None:
+        """Ask again."""
+        self.app.pop_screen()
+        await self.app.run_action("bisect_again")

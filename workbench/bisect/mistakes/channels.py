@@ -1,0 +1,206 @@
+"""Mistakes that any stage can make: the right output multiplied, silenced, rearranged, rounded, or of other tokens."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.formats.dequantize import dequantize_rows
+from workbench.bisect.mistakes.attention import cache_rules
+from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Flags, Mistake, Question, Values
+from workbench.bisect.mistakes.product_roundings import activation_rules, half, weight_rules
+from workbench.bisect.verdict import Factor
+from workbench.bisect.weights.roundings import rounded
+
+_ROTATED = ("qkv_matmul", "qkv_bias", "q_post_rope", "k_post_rope")
+_INPUT_OF_PRODUCT = ("attn_norm", "attention", "ffn_norm", "ffn_swigl", "final_norm")
+_CHUNK = 4096  # rows of an embedding matrix that recorded rows are compared with at once
+
+
+def channel_mistakes(q: Question) -> Iterator[Mistake]:
+    """The right output with other factors or in another order, in the wrong channels or in all of their tensors."""
+    yield from _of_channels(q, q.wrong_channels)
+    if not np.array_equal(q.wrong_tensors, q.wrong_channels):
+        yield from _of_channels(q, q.wrong_tensors)
+
+
+def _of_channels(q: Question, part: Flags) -> Iterator[Mistake]:
+    name = _tensor_of(q)
+    y, right = q.y[:, part], q.right[:, part]
+    where = "" if part.all() else f" in {int(part.sum())} of {part.size} channels"
+    factor: Factor = "weights" if name else "graph"
+    words = f"the output is zero{where}"
+    yield Mistake("zeroed", factor, words, q.with_channels(part, np.zeros_like(y)), name)
+    words = f"the output has the opposite sign{where}"
+    yield Mistake("sign_flipped", factor, words, q.with_channels(part, -right), name)
+    energy = float((right * right).sum())
+    fitted = float((y * right).sum()) / energy if energy else 0.0
+    for scale in dict.fromkeys((round(fitted, 2), round(fitted, 3), fitted)):
+        words = f"the output is multiplied by {scale:.6g}{where}"
+        yield Mistake("scaled", factor, words, q.with_channels(part, right * scale), name, rank=FITTED)
+    yield from _own_factors(q, part, factor, name)
+    yield from _rearranged(q, part, factor, name)
+
+
+def _own_factors(q: Question, part: Flags, factor: Factor, name: str | None) -> Iterator[Mistake]:
+    """Every wrong channel with a factor of its own, which only several tokens can prove."""
+    if len(q.y) < 3 or q.stage.endswith("norm"):  # of a norm they are another weight
+        return
+    y, right = q.y[:, part], q.right[:, part]
+    energy = np.square(right).sum(axis=0)
+    factors = (y * right).sum(axis=0) / np.where(energy > 0, energy, 1)
+    words = f"channels are multiplied by factors between {factors.min():.4g} and {factors.max():.4g}"
+    yield Mistake("scaled", factor, words, q.with_channels(part, right * factors), name, rank=FREE)
+
+
+def _rearranged(q: Question, part: Flags, factor: Factor, name: str | None) -> Iterator[Mistake]:
+    d = q.config.head_dim
+    if q.stage in _ROTATED:
+        last = q.right.shape[1] - (q.config.kv_size if q.stage.startswith("qkv") else 0)
+        heads = q.right[:, :last].reshape(len(q.y), -1, d)
+        wrong = np.asarray(part[:last].reshape(-1, d).any(axis=1))
+        for shape, words in (((2, d // 2), "adjacent-pair"), ((d // 2, 2), "half-split")):
+            order = np.arange(d).reshape(shape).T.reshape(-1)
+            moved = np.where(wrong[None, :, None], heads[:, :, order], heads).reshape(len(q.y), last)
+            predicted = np.concatenate([moved, q.right[:, last:]], axis=1)
+            yield Mistake("permuted_rope", factor, f"channels are in {words} rotary order", predicted, name)
+    for first, size in _runs(q):
+        inside = np.zeros_like(part)
+        inside[first : first + size] = part[first : first + size]
+        if inside.sum() > 1 and (part & ~inside).sum() == 0:
+            source = _matched(q.y[:, inside], q.right[:, inside])
+            moved_count = int((source != np.arange(len(source))).sum())
+            words = f"{moved_count} channels are in another order"
+            predicted = q.with_channels(inside, q.right[:, inside][:, source])
+            yield Mistake("rows_permuted", factor, words, predicted, name, rank=FITTED)
+
+
+def _runs(q: Question) -> Iterator[tuple[int, int]]:
+    """Channels that one tensor makes: Q, K and V apart, then all of them."""
+    count = q.right.shape[1]
+    if q.stage in ("qkv_matmul", "qkv_bias"):
+        sizes = (q.config.q_size, q.config.kv_size, q.config.kv_size)
+        for n, size in enumerate(sizes):
+            yield sum(sizes[:n]), size
+    yield 0, count
+
+
+def _matched(y: Values, right: Values) -> NDArray[np.int64]:
+    """For every channel of y the channel of the right output that is most like it over all tokens."""
+    if y.shape[1] > _CHUNK or len(y) < 2:
+        source = np.empty(y.shape[1], np.int64)
+        source[np.argsort(y[0], kind="stable")] = np.argsort(right[0], kind="stable")
+        return source
+    squares = np.square(right).sum(axis=0)
+    return np.asarray((squares[None, :] - 2 * (y.T @ right)).argmin(axis=1))
+
+
+def _tensor_of(q: Question) -> str | None:
+    """The tensor behind the first wrong channel."""
+    if not q.tensors:
+        return None
+    start = 0
+    channel = int(np.flatnonzero(q.wrong_channels)[0])
+    for name in q.tensors:
+        start += q.at.model.weight(name).shape[0] if q.stage.startswith("qkv") else q.right.shape[1]
+        if channel < start:
+            return name
+    return q.tensors[0]
+
+
+def rounded_outputs(q: Question) -> Iterator[Mistake]:
+    """The output in a narrower format; keys and values so rounded are those of a cache."""
+    shape = q.right.shape
+    if q.stage in ("k_post_rope", "qkv_bias", "qkv_matmul"):
+        part = _kept_in_cache(q)
+        heads = q.right[:, part].reshape(len(q.right), -1, q.config.head_dim)
+        for words, keep in cache_rules(q.config.head_dim):
+            predicted = q.with_channels(part, keep(heads).reshape(len(heads), -1))
+            what = "keys" if q.stage == "k_post_rope" else "values"
+            sentence = f"{what} are kept in {words}"
+            yield Mistake("kv_precision", "numerics", sentence, predicted, rounded=True, setting=(words,))
+    for words, kept in (("bfloat16", rounded(q.right.astype(np.float32), 7)), ("float16", half(q.right))):
+        sentence, values = f"the output is rounded to {words}", kept.astype(np.float64)
+        yield Mistake("dtype_truncated", "numerics", sentence, values, rounded=True, setting=(sentence,))
+    if q.stage in _INPUT_OF_PRODUCT:
+        for words, keep in activation_rules(shape[1]):
+            sentence = f"the output is rounded to {words} for the next product"
+            yield Mistake(
+                "activation_quantization",
+                "numerics",
+                sentence,
+                keep(q.right),
+                rank=FITTED,
+                rounded=True,
+                setting=(words,),
+            )
+
+
+def _kept_in_cache(q: Question) -> Flags:
+    part = np.zeros(q.right.shape[1], dtype=bool)
+    part[0 if q.stage == "k_post_rope" else q.config.q_size + q.config.kv_size :] = True
+    return part
+
+
+def other_rows(q: Question) -> Iterator[Mistake]:
+    """Rows of other tokens."""
+    count = len(q.right)
+    if count < 2:
+        return
+    for words, rows in (
+        ("every row is that of the token before", np.roll(q.right, 1, axis=0)),
+        ("every row is that of the token after", np.roll(q.right, -1, axis=0)),
+        ("every row is that of the last token", np.repeat(q.right[-1:], count, axis=0)),
+        ("every row is that of the first token", np.repeat(q.right[:1], count, axis=0)),
+        ("rows are in reverse order", q.right[::-1]),
+        ("every row is the mean over the tokens", np.repeat(q.right.mean(axis=0, keepdims=True), count, axis=0)),
+    ):
+        yield Mistake("token_scope", "graph", words, rows)
+    source = np.square(q.y[:, None] - q.right[None]).sum(axis=2).argmin(axis=1) if count <= 64 else np.arange(count)
+    if not np.array_equal(source, np.arange(count)):
+        yield Mistake("token_scope", "graph", "rows are those of other tokens", q.right[source], rank=FITTED)
+
+
+def embedding_mistakes(q: Question) -> Iterator[Mistake]:
+    """A factor, another matrix, other tokens."""
+    hidden = q.right.shape[1]
+    words = "embeddings are multiplied by sqrt(hidden)"
+    yield Mistake("scaled", "graph", words, q.right * hidden**0.5)
+    for cause, words, change in weight_rules(hidden):
+        yield Mistake(cause, "weights", f"weights are {words}", change(q.right), q.tensors[0], rounded=True)
+    model, tokens = q.at.model, np.array(q.at.tokens)
+    if not q.config.tie_word_embeddings:
+        rows = np.asarray(q.at.path.embed(model.weight("lm_head.weight"), tokens), dtype=np.float64)
+        yield Mistake("tied_embedding", "weights", "embeddings come from the head", rows, q.tensors[0])
+    found = _nearest_tokens(q)
+    if found is not None and not np.array_equal(found, tokens):
+        rows = np.asarray(q.at.path.embed(model.weight(q.tensors[0]), found), dtype=np.float64)
+        shifts = set(((found - tokens) % q.config.vocab_size).tolist())
+        shown = ", ".join(map(str, found[:6].tolist()))
+        if len(shifts) == 1 and len(tokens) > 1:
+            words = f"rows of the embedding matrix are {next(iter(shifts))} further on"
+            yield Mistake("rows_permuted", "weights", words, rows, q.tensors[0], rank=NAMED)
+        yield Mistake("token_scope", "graph", f"the rows are those of tokens {shown}", rows, rank=FITTED)
+
+
+def _nearest_tokens(q: Question) -> NDArray[np.int64] | None:
+    """The token whose embedding every recorded row is nearest to."""
+    weight = q.at.model.weight(q.tensors[0])
+    best, found = np.full(len(q.y), np.inf), np.zeros(len(q.y), dtype=np.int64)
+    if not np.isfinite(q.y).all():
+        return None
+    for start in range(0, len(weight.rows), _CHUNK):
+        rows = dequantize_rows(weight.type, np.ascontiguousarray(weight.rows[start : start + _CHUNK]), weight.shape[1])
+        far = np.square(rows, dtype=np.float64).sum(axis=1)[None, :] - 2 * (q.y @ rows.T.astype(np.float64))
+        nearest = far.argmin(axis=1)
+        closer = far[np.arange(len(far)), nearest] < best
+        found[closer] = nearest[closer] + start
+        best = np.minimum(best, far.min(axis=1))
+    return found
+
+
+def head_mistakes(q: Question) -> Iterator[Mistake]:
+    """Logits that went through something else."""
+    for cap in (20.0, 30.0, 50.0, 100.0):
+        words = f"logits are capped at {cap:g}"
+        yield Mistake("unknown", "graph", words, cap * np.tanh(q.right / cap))

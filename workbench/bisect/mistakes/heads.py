@@ -1,0 +1,64 @@
+"""Attention in float64 over the recorded queries, keys and values, in whatever way a mistake would attend."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.bisect.mistakes.mistake import NAMED, Flags, Question, Values
+from workbench.bisect.verdict import Factor, Setting
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """What attention works on, float64: q (tokens, heads, d), k and v (tokens, groups, d); the rows it is asked for."""
+
+    q: Values
+    k: Values
+    v: Values
+    rows: NDArray[np.int64]
+    causal: bool
+
+    @classmethod
+    def of(cls, question: Question) -> "Heads":
+        """The recorded queries, keys and values of a layer."""
+        c, x = question.config, question.x
+        parts = x["q_post_rope"], x["k_post_rope"], x["qkv_bias"][:, c.q_size + c.kv_size :]
+        q, k, v = (part.reshape(len(part), -1, c.head_dim) for part in parts)
+        return cls(q, k, v, np.arange(len(q)), c.causal)
+
+    def owners(self) -> NDArray[np.int64]:
+        """The key and value head of every head."""
+        heads, groups = self.q.shape[1], self.k.shape[1]
+        return np.asarray(np.arange(heads) // (heads // groups))
+
+    def attend(
+        self, scale: float, mask: Flags | None = None, owner: NDArray[np.int64] | None = None, cap: float | None = None
+    ) -> Values:
+        """softmax(q k^T scale + mask) v, (rows, heads * d); mask: (rows, tokens), the model's own if None."""
+        owner = self.owners() if owner is None else owner
+        if mask is None:
+            mask = (self.rows[:, None] >= np.arange(len(self.k))) | (not self.causal)
+        mask = mask | ~mask.any(axis=1, keepdims=True)
+        out = np.empty((len(self.rows), *self.q.shape[1:]))
+        for head, shared in enumerate(owner.tolist()):
+            scores = self.q[self.rows, head] @ self.k[:, shared].T * scale
+            if cap is not None:
+                scores = cap * np.tanh(scores / cap)
+            scores = np.where(mask, scores, -np.inf)
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ self.v[:, shared]
+        return out.reshape(len(out), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A way of attending that some mistake would take: what it makes of any rows."""
+
+    cause: str
+    factor: Factor
+    explanation: str
+    attend: Callable[[Heads], Values]
+    rank: int = NAMED
+    setting: Setting = ()

@@ -1,0 +1,177 @@
+"""Mistakes of the rotary embedding: the record shows by which angle every pair of channels was turned."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from kernels import ops
+from kernels.config import ModelConfig
+from workbench.bisect.mistakes.mistake import FITTED, FREE, SEVERAL, Further, Mistake, Question, Values
+from workbench.bisect.mistakes.rope_fit import BASES, Fit, found_positions, with_other_pairs
+from workbench.bisect.mistakes.rope_tables import table_mistakes
+from workbench.bisect.traces.angles import phases
+
+_UNSCALED = "the rotary scaling is left out"
+
+
+def rope_mistakes(q: Question) -> Iterator[Mistake]:
+    """Another base, another pairing, other positions, coarser tables, several of these at once, or no rotation."""
+    x, config = rotated_input(q), q.config
+    positions = q.at.positions().astype(np.float64)
+    yield from _bases(q, x, positions)
+    yield from _pairings(q, x, positions)
+    yield from _positions(q, x, positions)
+    if config.rope_factors is not None:
+        plain = replace(config, rope_factors=None, rope_attention_factor=1.0)
+        yield Mistake("rope_theta", "config", _UNSCALED, turned(x, positions, plain), setting=(_UNSCALED,))
+    if config.rope_attention_factor != 1:
+        short = replace(config, rope_attention_factor=1.0)
+        words = f"the attention factor {config.rope_attention_factor:.6g} of the rotary scaling is left out"
+        yield Mistake("attention_scale", "config", words, turned(x, positions, short), setting=(words,))
+    yield from table_mistakes(q, x)
+    yield from _fitted(q, x, positions)
+
+
+def rotated_input(q: Question) -> Values:
+    """The part of Q|K|V that the stage rotates."""
+    size = q.config.q_size
+    part = slice(0, size) if q.stage == "q_post_rope" else slice(size, size + q.config.kv_size)
+    return q.x["qkv_bias"][:, part]
+
+
+def turned(x: Values, positions: Values, config: ModelConfig) -> Values:
+    """X (tokens, channels) rotated as for the given positions, which need not be whole."""
+    frequencies = ops.rope_angles_f64(np.ones(1, dtype=np.int64), config)
+    return np.asarray(ops.rotate(x, positions[:, None] * frequencies, config), dtype=np.float64)
+
+
+def _bases(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+    for base in BASES:
+        if base != q.config.rope_theta:
+            predicted = turned(x, positions, replace(q.config, rope_theta=base))
+            yield Mistake("rope_theta", "config", _base_words(q, base), predicted, setting=(base,))
+
+
+def _base_words(q: Question, base: float) -> str:
+    return f"rope_theta {base:.10g} instead of {q.config.rope_theta:.10g}"
+
+
+def _pairings(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+    other, words = with_other_pairs(q.config), _type_words(q)
+    yield Mistake("rope_type", "config", words, turned(x, positions, other), setting=(1,))
+    yield Mistake(
+        "rope_type", "config", f"{words}, in the opposite direction", turned(x, -positions, other), setting=(-1,)
+    )
+    size = q.config.head_dim
+    for share in (2, 4):
+        inner = size // share
+        if inner >= 4 and inner % 2 == 0:
+            words = f"only the first {inner} channels of a head are rotated"
+            heads = x.reshape(len(x), -1, size).copy()
+            factors = None if q.config.rope_factors is None else q.config.rope_factors[: inner // 2]
+            part = replace(q.config, head_dim=inner, rope_factors=factors)
+            rotated = turned(np.ascontiguousarray(heads[..., :inner]).reshape(len(x), -1), positions, part)
+            heads[..., :inner] = rotated.reshape(len(x), -1, inner)
+            yield Mistake("rope_type", "config", words, heads.reshape(x.shape), setting=("partial", inner))
+
+
+def _type_words(q: Question) -> str:
+    other = with_other_pairs(q.config).rope_type
+    return f"rope_type {other} instead of {q.config.rope_type}: the other channels of a head rotate together"
+
+
+def _positions(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+    for words, moved in (
+        ("nothing is rotated: every position counted as 0", positions * 0),
+        ("positions run backwards", positions[::-1]),
+    ):
+        yield Mistake("rope_position", "graph", words, turned(x, moved, q.config), setting=(words,))
+    shifts = ((shift, 1.0) for shift in (1.0, -1.0, 2.0, float(len(positions))))
+    for start, scale in (*shifts, (0.0, -1.0), (0.0, 0.5), (0.0, 0.25), (0.0, 0.125), (0.0, 2.0)):
+        moved = scale * (positions + start)
+        words = _position_words(start, scale)
+        yield Mistake("rope_position", "graph", words, turned(x, moved, q.config), setting=(start, scale))
+    found = found_positions(phases(x, q.y, q.config), q.config)
+    if found is not None and len(found) > 2 and np.ptp(np.diff(found)) == 0 and found[1] != found[0]:
+        scale = float(found[1] - found[0])
+        words = _position_words(float(found[0]) / scale, scale)
+        setting = float(found[0]) / scale, scale
+        yield Mistake("rope_position", "graph", words, turned(x, found, q.config), rank=FITTED, setting=setting)
+    elif found is not None:
+        shown = ", ".join(f"{p:g}" for p in found[:6]) + (", …" if len(found) > 6 else "")
+        words = f"tokens are rotated as if their positions were {shown}"
+        yield Mistake(
+            "rope_position", "graph", words, turned(x, found, q.config), rank=FITTED, setting=("found", shown)
+        )
+
+
+def _position_words(start: float, scale: float) -> str:
+    """In numbers: what some position was counted as."""
+    words = []
+    if start:
+        words.append(f"positions are off by {start:+g}: position 0 counted as {scale * start:g}")
+    if abs(scale) != 1:
+        how = f"divided by {1 / abs(scale):.6g}" if abs(scale) < 1 else f"multiplied by {abs(scale):.6g}"
+        words.append(f"positions are {how}, as linear scaling does: position 8 counted as {scale * (8 + start):.6g}")
+    if scale < 0:
+        words.append("rotated in the opposite direction")
+    return ", ".join(words)
+
+
+def _fitted(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+    """What the angles of all tokens say together, one setting that is wrong or several of them at once."""
+    own = q.config
+    scalings = (own.rope_factors,) if own.rope_factors is None else (own.rope_factors, None)
+    for pairing in (own, with_other_pairs(own)):
+        fit = Fit.of(x, q.y, pairing, q.kept)
+        for factors, own_scale in product(scalings, (True, False)):
+            config = replace(pairing, rope_factors=factors)
+            found = None if fit is None else fit.base(config, own_scale)
+            if fit is None or found is None:
+                continue
+            base, scale = found[0], found[1] * fit.direction
+            parts = [*_wrong_settings(q, replace(config, rope_theta=base), fit.first, scale)]
+            if parts:
+                predicted = turned(x, scale * (positions + fit.first), replace(config, rope_theta=base))
+                rank = (FITTED, SEVERAL, FREE)[min(len(parts), 3) - 1]
+                first, also = parts[0], tuple(parts[1:])
+                yield Mistake(
+                    first.cause, first.factor, first.explanation, predicted, rank=rank, setting=first.setting, also=also
+                )
+        if fit is not None and pairing is own and fit.known.all() and not fit.first:
+            yield from _free_frequencies(q, x, positions, fit)
+
+
+def _wrong_settings(q: Question, config: ModelConfig, start: float, scale: float) -> Iterator[Further]:
+    """Every setting in which a rotation is not that of the model."""
+    own = q.config
+    if config.rope_theta != own.rope_theta:
+        yield Further("rope_theta", "config", _base_words(q, config.rope_theta), (config.rope_theta,))
+    if config.rope_factors != own.rope_factors:
+        yield Further("rope_theta", "config", _UNSCALED, (_UNSCALED,))
+    if config.rope_type != own.rope_type:
+        yield Further("rope_type", "config", _type_words(q), (1,))
+    if start or scale != 1:
+        yield Further("rope_position", "graph", _position_words(start, scale), (start, scale))
+
+
+def _free_frequencies(q: Question, x: Values, positions: Values, fit: Fit) -> Iterator[Mistake]:
+    """Any frequencies at all, as long as every token's angle is its position times them, and any length with them."""
+    plain = replace(q.config, rope_factors=None)
+    right = ops.rope_angles_f64(np.ones(1, dtype=np.int64), q.config)[0]
+    factors = ops.rope_angles_f64(np.ones(1, dtype=np.int64), plain)[0] / (fit.frequencies * fit.direction)
+    found = replace(q.config, rope_factors=tuple(factors.tolist()))
+    off = fit.frequencies * fit.direction / right
+    words = f"the rotary frequencies are {off.min():.6g} to {off.max():.6g} times those of the model"
+    predicted = turned(x, positions, found)
+    yield Mistake("rope_theta", "config", words, predicted, rank=FREE, setting=("frequencies",))
+    if np.allclose(off, 1, rtol=1e-4):
+        return  # then it is the length alone that differs, which is told by simpler mistakes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        longer = float(np.linalg.norm(q.y) / np.linalg.norm(x))
+    if np.isfinite(longer) and longer > 0:
+        words += f", and the output is multiplied by {longer:.6g}"
+        predicted = turned(x, positions, replace(found, rope_attention_factor=longer))
+        yield Mistake("rope_theta", "config", words, predicted, rank=FREE, setting=("frequencies", longer))

@@ -1,0 +1,1 @@
+"""Bisecting two models: every stage evaluated again with factors exchanged."""

@@ -1,0 +1,224 @@
+"""Bisecting two artifacts: every stage on A's own input, factor by factor, until one is really wrong.
+
+Both sides run the same graph, so a stage can differ by its weights, its configuration, its numeric path and its
+input. The path's part is bounded by the floor; weights are explained by the formats they are stored in or they are
+not; configuration is judged by its effect in float64. What is left over is a mistake, and the first one is the culprit.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.forward import At, Model, activation_codes, forward, inputs_of
+from kernels.paths import Array, F32Path
+from kernels.stages import Site, execution_order
+from workbench.bisect.models.floor import predicted_error, storage_error
+from workbench.bisect.models.substitution import Factors, difference, norm, relative, share
+from workbench.bisect.models.suspects import Suspects
+from workbench.bisect.traces.announced import Progress
+from workbench.bisect.verdict import Bisection, Culprit, Verdict
+from workbench.bisect.weights.conversion import Customs, tensors_of
+from workbench.cells.decomposition import Decomposition
+from workbench.cells.flips import Flips, flips
+from workbench.pair.comparable import require_same_sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One artifact as the bisection runs it."""
+
+    model: Model
+    path: F32Path
+
+
+@dataclass(slots=True)
+class Cell:
+    """Everything known about one stage while it is judged."""
+
+    site: Site
+    a: Factors
+    b: Factors
+    tokens: tuple[int, ...]
+    inputs_a: Mapping[str, Array]
+    inputs_b: Mapping[str, Array]
+    y_a: Array
+    y_b: Array
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Tokens of which both sides' inputs are numbers: what the others show is inherited."""
+        known = np.ones(len(self.tokens), dtype=bool)
+        for x in (*self.inputs_a.values(), *self.inputs_b.values()):
+            known &= np.isfinite(x).all(axis=1)
+        if self.site.stage != "attention":
+            return known
+        causal = self.a.config.causal and self.b.config.causal
+        return np.logical_and.accumulate(known) if causal else np.full_like(known, known.all())
+
+    def run(self, factors: Factors, inputs: Mapping[str, Array] | None = None) -> Array:
+        """The stage on A's input (or another) with the given factors; a stage it does not have passes on its input."""
+        inputs = self.inputs_a if inputs is None else inputs
+        result = factors.run(self.site.stage, self.site.layer, self.tokens, inputs)
+        return result if result is not None else np.asarray(inputs["qkv_matmul"])
+
+    def inputs_of_both(self) -> dict[str, Array]:
+        """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
+        return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
+
+
+def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progress = lambda *_: None) -> Bisection:
+    """Walk two artifacts in execution order up to the first stage that is really wrong.
+
+    progress : called with cells run, cells in all and the cell at work; then with tensors looked at for further
+    mistakes. Raises PopulationError for models of different sizes.
+    """
+    require_same_sizes(a.model.config, b.model.config)
+    customs = Customs(a.model, b.model)
+    suspects = Suspects(customs, a.model, b.model)
+    checked: list[Decomposition] = []
+    differ, lost = False, list[Site]()
+    cells = len(cells_of(a.model, b.model))
+    for cell in walk(a, b, tokens):
+        progress(len(checked), cells, str(cell.site))
+        decomposition = decompose(cell, a, b, customs)
+        inputs = cell.inputs_of_both()
+        culprit = suspects.culprit(cell.site, cell.a, cell.b, partial(cell.run, inputs=inputs), inputs, tokens)
+        if culprit is None and decomposition.beyond_floor:
+            culprit = unexplained(cell, decomposition, customs)
+        if culprit is None and not cell.judged.any():
+            lost.append(cell.site)
+        else:
+            checked.append(decomposition)
+        differ |= decomposition.observed != 0
+        if culprit is not None:
+            culprit = replace(culprit, shares=_shares(cell))
+            others, notes = suspects.others(culprit, progress), (*suspects.notes, *suspects.lost_on_both())
+            own = decomposition.floor
+            return Bisection("divergent", cell.site, culprit, others, own, tuple(checked), notes, cells)
+    if (unused := suspects.unused()) is not None:
+        others, notes = suspects.others(unused, progress), (*suspects.notes, *suspects.lost_on_both())
+        return Bisection("divergent", None, unused, others, None, tuple(checked), notes, cells)
+    verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
+    floor = max((cell.floor for cell in checked), default=None)
+    notes = (*suspects.lost_on_both(), *suspects.notes, *suspects.unseen())
+    if differ and lost:
+        words = f"{len(lost)} of {cells} cells, the first is {lost[0]}, read no token that is all numbers on both sides"
+        verdict, notes = "undecided", (f"{words}; what is wrong there does not show", *notes)
+    return Bisection(verdict if differ else "alike", None, None, (), floor, tuple(checked), notes, cells)
+
+
+def cells_of(a: Model, b: Model) -> list[Site]:
+    """The cells that `walk` comes by: all stages that either model has, in execution order."""
+
+    def exists(site: Site) -> bool:
+        return site.stage != "qkv_bias" or any(name in a or name in b for name in tensors_of(site))
+
+    return [site for site in execution_order(a.config.num_hidden_layers) if exists(site)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of one side's forward. exists : False for qkv_bias of a model without, which passes on its input."""
+
+    site: Site
+    inputs: dict[str, Array]
+    y: Array
+    exists: bool = True
+
+
+def steps(side: Side, tokens: tuple[int, ...]) -> Iterator[Step]:
+    """The forward of a side, every stage with what it read."""
+    values: dict[str, Array] = {}
+    for site, y in forward(side.model, tokens, side.path):
+        if site.stage == "q_post_rope" and "qkv_bias" not in values:
+            values["qkv_bias"] = values["qkv_matmul"]
+            yield Step(Site(site.layer, "qkv_bias"), {"qkv_matmul": values["qkv_matmul"]}, values["qkv_bias"], False)
+        if site.stage == "attn_norm":
+            values = {"layer_input": values["layer_output" if site.layer else "embedding"]}
+        yield Step(site, {name: values[name] for name in inputs_of(site.stage)}, y)
+        values[site.stage] = y
+
+
+def walk(a: Side, b: Side, tokens: tuple[int, ...]) -> Iterator[Cell]:
+    """Both forwards in step; a stage that one side does not have is there as what its readers read instead."""
+    factors = Factors.of(a.model, a.path), Factors.of(b.model, b.path)
+    for one, other in zip(steps(a, tokens), steps(b, tokens), strict=True):
+        if one.exists or other.exists:
+            yield Cell(one.site, *factors, tokens, one.inputs, other.inputs, one.y, other.y)
+
+
+def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
+    """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
+    crossed = cell.run(cell.b)
+    noise = cell.y_a if cell.a.path is cell.b.path else cell.run(replace(cell.a, path=cell.b.path))
+    exact = {name: cell.run(f.exact()) for name, f in (("a", cell.a), ("b", cell.b))}
+    errors = {}
+    for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
+        at = At(factors.weights, factors.path, cell.tokens, cell.site.layer)
+        expected = predicted_error(cell.site.stage, at, cell.inputs_a, exact[name])
+        actual = float(np.linalg.norm(difference(y, exact[name])))
+        errors[name] = (expected, actual / expected if expected else 0.0)
+    stored = storage_error(cell.site, cell.a.exact(), cell.inputs_a, cell.tokens, customs)
+    size = norm(cell.y_b)
+    observed = difference(cell.y_b, cell.y_a)
+    local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)
+    inherited = difference(cell.y_b, crossed)
+    floor = float(np.linalg.norm([errors["a"][0], errors["b"][0], stored]))
+    return Decomposition(
+        cell.site,
+        observed=relative(observed, cell.y_b),
+        local=relative(local, cell.y_b),
+        inherited=relative(inherited, cell.y_b),
+        floor=floor / size if size else 0.0,
+        a_off=errors["a"][1],
+        b_off=errors["b"][1],
+        flipped=_flipped(cell, a, b),
+        noise=relative(difference(noise, cell.y_a), cell.y_b),
+        local_share=share(local, observed),
+        inherited_share=share(inherited, observed),
+    )
+
+
+def unexplained(cell: Cell, found: Decomposition, customs: Customs) -> Culprit | None:
+    """What is said of a local difference far beyond its floor for which no known mistake is found.
+
+    None where a tensor was cut off instead of rounded: such errors point one way without being a mistake.
+    """
+    differing = [
+        name for name in tensors_of(cell.site) if name in customs.names and not customs.judge(name).check.equal
+    ]
+    if any(customs.judge(name).note is not None for name in differing):
+        return None
+    words = "no known mistake in weights, settings or arithmetic explains it"
+    if differing:
+        words = f"every value of {differing[0]} is within what its formats allow, but their errors add up"
+    times = "" if found.local is None or not found.floor else f"{found.local / found.floor:.3g} times "
+    why = f"the stage adds {times}its floor: {words}"
+    tensor = differing[0] if differing else None
+    return Culprit(cell.site, "weights" if differing else "numerics", "unknown", why, tensor, found.local)
+
+
+def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
+    codes = []
+    for side, y in ((a, cell.y_a), (b, cell.y_b)):
+        at = At(side.model, side.path, cell.tokens, cell.site.layer)
+        codes.append(activation_codes(at, cell.site.stage, np.ascontiguousarray(y)))
+    return flips(codes[0], codes[1], cell.y_a, cell.y_b)
+
+
+def _shares(cell: Cell) -> dict[str, float | None]:
+    """Each factor alone, swapped into A's run: its share of the observed difference; they need not add up to 1."""
+    observed = difference(cell.y_b, cell.y_a)
+    base = cell.run(cell.a)
+    swapped = {
+        "input": cell.run(cell.a, cell.inputs_b),
+        "weights": cell.run(replace(cell.a, weights=cell.b.weights)),
+        "numerics": cell.run(replace(cell.a, path=cell.b.path)),
+        "config": cell.run(replace(cell.a, config=cell.b.config)),
+    }
+    shares = {name: share(difference(y, base), observed) for name, y in swapped.items()}
+    known = [value for value in shares.values() if value is not None]
+    return shares | {"graph": 0.0, "remainder": 1.0 - sum(known) if known else None}

@@ -1,0 +1,161 @@
+"""One cell of a pair in detail: where its local error sits, and how much of its difference the inputs explain."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kernels.errors import WorkbenchError
+from kernels.forward import At
+from kernels.paths import Array
+from kernels.stages import Site, execution_order
+from store.artifact import Artifact
+from store.traces import ForeignTrace
+from workbench.bisect.models.bisection import Side, cells_of, decompose, steps, walk
+from workbench.bisect.models.breakdown import Breakdown, break_down, local_breakdown, times_median
+from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.models.forecast import Forecast, forecast
+from workbench.bisect.pair import Pair, model_sides, token_ids, trace_check
+from workbench.bisect.traces.announced import Progress
+from workbench.bisect.traces.trace_check import TraceCheck
+from workbench.bisect.weights.conversion import Customs
+from workbench.cells.decomposition import Decomposition
+from workbench.pair.precision import FLOAT32
+
+WORST = 20  # parts that are listed by name
+
+
+_NO_BLOCKS = "a trace carries no weights: which super-block of a weight row its local error comes from is not known"
+_NO_NOISE = "a trace cannot be run again: the noise of its path is bounded by the floor and not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A cell taken apart. cell : its figures as a whole, None where it was not judged. unknown : sentences."""
+
+    breakdown: Breakdown
+    forecast: Forecast | None
+    cell: Decomposition | None
+    unknown: tuple[str, ...] = ()
+
+
+def cell_detail(
+    pair: Pair, site: Site, progress: Progress = lambda *_: None, judged: Iterable[Decomposition] = ()
+) -> Detail:
+    """Take one cell of a pair apart. judged : cells of a trace that a bisection has checked.
+
+    Raises WorkbenchError for a site that the pair does not have or that cannot be evaluated, and for two traces.
+    """
+    if isinstance(pair.a, Artifact) and isinstance(pair.b, Artifact):
+        return _of_models(pair, site, progress)
+    if isinstance(pair.a, ForeignTrace) and isinstance(pair.b, ForeignTrace):
+        raise WorkbenchError("two traces carry no weights, so no cell can be evaluated; leave out --cell")
+    check = trace_check(pair)
+    found = break_down(site, _trace_error(check, site), check.model.config)
+    cell = next((cell for cell in judged if cell.site == site), None)
+    unknown = (_NO_BLOCKS, _NO_NOISE) if site.stage in MATMUL_INPUT else (_NO_NOISE,)
+    return Detail(found, _forecast_of_trace(check, site, progress), cell, unknown)
+
+
+def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
+    a, b = model_sides(pair)
+    tokens, cells = token_ids(pair), len(cells_of(a.model, b.model))
+    for done, cell in enumerate(walk(a, b, tokens)):
+        progress(done, cells, str(cell.site))
+        if cell.site == site:
+            at_a, at_b = (At(side.model, side.path, tokens, site.layer) for side in (a, b))
+            known = forecast(site.stage, at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
+            figures = decompose(cell, a, b, Customs(a.model, b.model))
+            return Detail(local_breakdown(site, cell.a, cell.b, tokens, cell.inputs_a), known, figures)
+    raise WorkbenchError(f"neither A nor B has a stage {site}; give another --cell")
+
+
+def _forecast_of_trace(check: TraceCheck, site: Site, progress: Progress) -> Forecast:
+    """What the inputs of the trace explain of its difference from our own run."""
+    own, total = Side(check.model, check.arithmetic.path), len(execution_order(check.model.config.num_hidden_layers))
+    for done, step in enumerate(steps(own, check.tokens)):
+        progress(done, total, f"our own run, {step.site}")
+        if step.site == site:
+            break
+    at, recorded = At(own.model, own.path, check.tokens, site.layer), check.recorded(site)
+    assert recorded is not None
+    sides = [(step.inputs, step.y), (check.inputs(site), recorded)]
+    (inputs_a, y_a), (inputs_b, y_b) = sides if check.side == "B" else reversed(sides)
+    known = forecast(site.stage, at, at, inputs_a, inputs_b, y_a, y_b)
+    kept = check.arithmetic.attention if site.stage == "attention" else check.arithmetic.kept
+    return replace(known, floor=known.floor * kept.unit / FLOAT32.unit)
+
+
+def _trace_error(check: TraceCheck, site: Site) -> Array:
+    """y_B - y_A on the inputs of the trace, float64 (tokens, channels)."""
+    found = check.recorded(site)
+    if found is None:
+        raise WorkbenchError(f"{check.side} does not hold all tokens of {site}; give another --cell")
+    right = check.evaluated(site, check.inputs(site))
+    if right is None:
+        raise WorkbenchError(f"the model has no stage {site}; give another --cell")
+    error: Array = np.subtract(found, right, dtype=np.float64)
+    return error if check.side == "B" else -error
+
+
+def detail_json(detail: Detail) -> dict[str, Any]:
+    """The detail as `bisect --json --cell` prints it; arrays in index order, the worst parts by name."""
+    found = detail.breakdown
+    record: dict[str, Any] = {
+        "layer": found.site.layer,
+        "stage": found.site.stage,
+        "cell": None if detail.cell is None else detail.cell.to_json(),
+        "rms": float(np.sqrt(np.square(found.error).mean())),
+        "channels": found.per_channel().tolist(),
+        "tokens": found.per_token().tolist(),
+        "heads": dict(zip(found.heads, found.per_head().tolist(), strict=True)),
+        "worst_channels": worst_channels(found),
+        "blocks": None,
+        "forecast": None if detail.forecast is None else _forecast_json(detail.forecast),
+        "unknown": list(detail.unknown),
+    }
+    if found.blocks is not None:
+        record["blocks"] = {
+            "elements": 256,
+            "columns": np.sqrt(np.square(found.blocks).mean(axis=0)).tolist(),
+            "worst": worst_blocks(found),
+        }
+    return record
+
+
+def worst_channels(found: Breakdown) -> list[dict[str, Any]]:
+    """The channels with the largest error, largest first; `times_median` is None where half of all have none."""
+    return [{"channel": place[0], **rest} for place, rest in _worst(found.per_channel())]
+
+
+def worst_blocks(found: Breakdown) -> list[dict[str, Any]]:
+    """The super-blocks whose part of the error is largest."""
+    if found.blocks is None:
+        return []
+    return [{"channel": place[0], "block": place[1], **rest} for place, rest in _worst(found.blocks)]
+
+
+def _worst(parts: Array) -> list[tuple[list[int], dict[str, Any]]]:
+    multiples = times_median(parts)
+    order = np.argsort(-np.nan_to_num(parts, nan=np.inf), axis=None, kind="stable")[:WORST]
+    places = np.stack(np.unravel_index(order, parts.shape), axis=1)
+    rows = []
+    for place in places.tolist():
+        value, multiple = float(parts[tuple(place)]), float(multiples[tuple(place)])
+        if value:
+            rows.append((place, {"rms": value, "times_median": multiple if np.isfinite(multiple) else None}))
+    return rows
+
+
+def _forecast_json(found: Forecast) -> dict[str, Any]:
+    return {
+        "predicted": found.predicted,
+        "observed": found.observed,
+        "ratio": found.ratio,
+        "unexplained": found.unexplained,
+        "curvature": found.curvature,
+        "floor": found.floor,
+        "growth": found.growth,
+        "marked": found.marked,
+    }

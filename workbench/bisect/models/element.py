@@ -1,0 +1,219 @@
+"""One element of a matmul stage, down to the bytes: which blocks of which weight row made it, and how.
+
+The dot product is computed again from the raw bytes, in plain NumPy and in the very order of the engine's own kernel
+(kernels/matmul/packed_dot.py, kernels/matmul/float_dot.py): it is the stored value, bit for bit, on every path but
+float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import WorkbenchError
+from kernels.formats.dequantize import dequantize
+from kernels.forward import Model
+from kernels.matmul.float_dot import APR, FLOAT32, Scheme
+from kernels.paths import AprPath, F32Path
+from kernels.stages import Site
+from kernels.weight import BLOCKS, TensorType, Weight
+from store.artifact import Artifact
+from store.names import EMBEDDING, LM_HEAD
+from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.weights.blocks import Block, read_block
+from workbench.cells.stage_tensors import stage_tensors
+
+SUPER_BLOCK = 256  # values in a term of a float row, whose format has no blocks
+
+Lanes = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """What one block of the row adds to the sum.
+
+    offset : of the block in `Element.file`, in bytes; None for a model that lies in no file.
+    x : the activations that the block meets, float32: before rounding to 8 bits, but after any other rounding.
+    codes, scale : the same as 8-bit codes and their scale; None where the path keeps floats.
+    partial : the block's part of the sum, float64.
+    """
+
+    block: Block
+    offset: int | None
+    x: NDArray[np.floating]
+    codes: NDArray[np.int8] | None
+    scale: np.float32 | None
+    partial: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Element:
+    """One element of a matmul stage and everything it was made of.
+
+    row : of the tensor in canonical order. stored_row : the same row as the file orders them.
+    rule : how activations are rounded to 8 bits, or None.
+    bias : what is added after the dot product, or None.
+    value : computed again, bias included. exact_order : whether that followed the engine's order of sums, so that it
+    must be the stored value, bit for bit; elsewhere it is the float64 sum.
+    """
+
+    tensor: str
+    type: TensorType
+    row: int
+    stored_row: int
+    file: Path | None
+    rule: str | None
+    terms: tuple[Term, ...]
+    bias: np.float32 | None
+    value: np.floating
+    exact_order: bool
+
+
+def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], channel: int) -> Element:
+    """Explain channel `channel` of one token of a matmul stage.
+
+    x : (in,) the token's values of the stage's input, `MATMUL_INPUT[site.stage]`.
+    Raises WorkbenchError for a stage that is no product with a weight, or a channel that it does not have.
+    """
+    if site.stage not in MATMUL_INPUT:
+        raise WorkbenchError(f"{site} is no product with a weight; choose one of {', '.join(MATMUL_INPUT)}")
+    weight, row = _row_of(model, site, channel)
+    one = Weight(weight.name, weight.type, (1, weight.shape[1]), np.ascontiguousarray(weight.rows[row : row + 1]))
+    file, stored_row, start = _place(model, weight, row)
+    rule, terms = _terms(one, path, np.ascontiguousarray(x, dtype=path.dtype).reshape(1, -1), start)
+    value: np.floating
+    exact_order = path.dtype == np.float32
+    if rule is not None:
+        value = _packed_dot(one.type, terms)
+    elif exact_order:
+        value = _lane_dot(APR if isinstance(path, AprPath) else FLOAT32, terms)
+    else:
+        value = np.float64(sum(term.partial for term in terms))
+    bias = _bias(model, site, channel)
+    value = value if bias is None else value + bias
+    return Element(weight.name, one.type, row, stored_row, file, rule, terms, bias, value, exact_order)
+
+
+def _row_of(model: Model, site: Site, channel: int) -> tuple[Weight, int]:
+    """The tensor and the row behind a channel; the channels of q, k and v follow each other."""
+    first = 0
+    for name in stage_tensors(site):
+        weight = model.weight(name)
+        if first <= channel < first + weight.shape[0]:
+            return weight, channel - first
+        first += weight.shape[0]
+    raise WorkbenchError(f"{site} has no channel {channel}; give one from 0 to {first - 1}")
+
+
+def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, int | None]:
+    """File of a row, its number there, and the offset of its first byte."""
+    if not isinstance(model, Artifact):
+        return None, row, None
+    name = EMBEDDING if weight.name == LM_HEAD and LM_HEAD not in model.tensors else weight.name
+    stored = row
+    if heads := model.interleaved.get(name):
+        size = weight.shape[0] // heads
+        half, pair = divmod(row % size, size // 2)
+        stored = row // size * size + 2 * pair + half
+    info = model.tensors[name]
+    return info.file, stored, info.offset + stored * weight.rows.shape[1]
+
+
+def _terms(
+    row: Weight, path: F32Path, x: NDArray[np.floating], start: int | None
+) -> tuple[str | None, tuple[Term, ...]]:
+    """The rule of 8-bit activations, if any, and the terms of a row (1, in) times x (1, in)."""
+    elements, size = BLOCKS[row.type]
+    if elements == 1:
+        elements, size = SUPER_BLOCK, SUPER_BLOCK * size
+    raw, rounded = row.rows[0].tobytes(), path.round_activations(x, row)
+    kept = path.kept_activations(x, row)[0] if rounded is None else x[0]
+    terms = []
+    for n in range(-(-len(raw) // size)):
+        block = read_block(row.type, raw[n * size : (n + 1) * size])
+        here, offset = slice(n * elements, (n + 1) * elements), None if start is None else start + n * size
+        weights = block.values.astype(np.float64)
+        if rounded is None:
+            terms.append(Term(block, offset, kept[here], None, None, float(kept[here] @ weights)))
+            continue
+        codes, scale = rounded.codes[0, here], np.float32(rounded.scales[0, n])
+        terms.append(Term(block, offset, kept[here], codes, scale, float(scale * (codes @ weights))))
+    return None if rounded is None else rounded.rule, tuple(terms)
+
+
+def _bias(model: Model, site: Site, channel: int) -> np.float32 | None:
+    name = f"model.layers.{site.layer}.self_attn.o_proj.bias"
+    if site.stage != "attn_out" or name not in model:
+        return None
+    return np.float32(dequantize(model.weight(name))[channel])
+
+
+def lane_sums(term: Term) -> NDArray[np.int64]:
+    """The eight integer sums of a quantized block: lane l owns elements 4l to 4l+3 of every 32."""
+    assert term.codes is not None
+    block, x = term.block, term.codes.astype(np.int64)
+    shared = block.zero and block.scales.size > 1  # Q6_K takes its zero off all products of a scale at once
+    codes = block.codes if shared else block.codes - block.zero
+    fours = (codes * x).reshape(-1, 4).sum(axis=1)
+    lanes = (fours * np.repeat(block.scales, fours.size // block.scales.size)).reshape(-1, 8).sum(axis=0)
+    if shared:
+        lanes -= block.zero * (block.scales * x.reshape(16, 16).sum(axis=1)).reshape(8, 2).sum(axis=1)
+    result: NDArray[np.int64] = lanes
+    return result
+
+
+def _packed_dot(type: TensorType, terms: Sequence[Term]) -> np.float32:
+    """Add up quantized blocks in the order of `kernels.matmul.packed_dot`."""
+    acc, least = np.zeros(8, np.float32), np.zeros(4, np.float32)
+    for term in terms:
+        assert term.codes is not None
+        assert term.scale is not None
+        assert term.block.d is not None
+        acc = fma(term.scale * term.block.d, lane_sums(term).astype(np.float32), acc)
+        if term.block.dmin is not None:
+            sums = term.codes.astype(np.int64).reshape(8, 32).sum(axis=1)
+            pairs = (term.block.mins * sums).reshape(4, 2).sum(axis=1)
+            added = pairs if type == TensorType.Q4_K else pairs.sum(keepdims=True)
+            least[: added.size] = fma(-(term.scale * term.block.dmin), added.astype(np.float32), least[: added.size])
+    four = acc[4:] + acc[:4]
+    two = four[:2] + four[2:]
+    result = two[0] + two[1]
+    if type == TensorType.Q4_K:
+        result += (least[0] + least[2]) + (least[1] + least[3])
+    if type == TensorType.Q5_K:
+        result += least[0]
+    return np.float32(result)
+
+
+def _lane_dot(scheme: Scheme, terms: Sequence[Term]) -> np.float32:
+    """Add up float products in the order of `kernels.matmul.float_dot`."""
+    x = np.concatenate([term.x for term in terms])
+    w = np.concatenate([term.block.values for term in terms])
+    acc, whole = np.zeros(scheme.chains, np.float32), x.size // scheme.chains * scheme.chains
+    for n in range(0, whole, scheme.chains):
+        acc = fma(x[n : n + scheme.chains], w[n : n + scheme.chains], acc)
+    acc = acc[: acc.size // 2] + acc[acc.size // 2 :]
+    while acc.size > 1:
+        acc = acc[::2] + acc[1::2]
+    total = acc[0]
+    for n in range(whole, x.size):
+        total += x[n] * w[n]
+    return np.float32(total)
+
+
+def fma(a: Lanes | np.float32, b: Lanes, c: Lanes) -> Lanes:
+    """a*b + c in float32, rounded once.
+
+    The product is exact in float64; the sum is rounded there to odd, after which rounding to float32 cannot go wrong
+    (Boldo and Melquiond 2008).
+    """
+    product, wide = np.asarray(a, np.float64) * b.astype(np.float64), c.astype(np.float64)
+    total = product + wide
+    back = total - product
+    lost = (product - (total - back)) + (wide - back)  # exact (Knuth)
+    even = (total.view(np.int64) & 1) == 0
+    odd = np.where(even & (lost != 0), np.nextafter(total, np.where(lost > 0, np.inf, -np.inf)), total)
+    result: Lanes = odd.astype(np.float32)
+    return result

@@ -1,0 +1,124 @@
+"""One element of a product with a weight, down to the bytes of both sides, in words."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kernels.errors import WorkbenchError
+from kernels.forward import inputs_of
+from kernels.paths import numeric_path
+from kernels.stages import Site
+from store.artifact import Artifact
+from store.text import printable
+from store.traces.hdf5 import Trace
+from store.traces.run import RunRecord
+from workbench.bisect.models.element import Element, Term, element
+from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.pair.recorded import of_other_engine
+from workbench.pair.sources import open_model, open_tensors
+from workbench.session.session import Session
+
+_PER_LINE = 16
+_LAST_BITS = 2.0**-20  # of the sum of magnitudes, that another order of sums may change
+
+
+def element_text(session: Session, site: Site, token: int, channel: int) -> Iterator[str]:
+    """Explain an element of a session's stored stage `site` on both sides, from the bytes of its weight row.
+
+    Raises WorkbenchError for a stage that is no product with a weight, and where a model or a tensor is gone.
+    """
+    if site.stage not in MATMUL_INPUT:
+        raise WorkbenchError(_where_to_go(site))
+    tensors = open_tensors(session)
+    yield f"{site}, token {token}, channel {channel}"
+    sides = session.spec.a, session.spec.b
+    traces = tensors.a, tensors.b
+    for name, side, other, trace in zip("AB", sides, reversed(sides), traces, strict=True):
+        yield ""
+        if of_other_engine(trace.run):
+            yield f"{name}  a trace of {printable(trace.run.format, 40)}, with the weights of the model beside it"
+            name, side = " ", other
+        yield from _side(name, open_model(side), trace, site, token, channel)
+
+
+def _where_to_go(site: Site) -> str:
+    """Name the product that a stage was made of."""
+    stage, layer = site.stage, site.layer
+    while stage not in MATMUL_INPUT and inputs_of(stage):
+        stage = inputs_of(stage)[-1]
+        if stage == "layer_input" and not layer:
+            stage = "embedding"
+        elif stage == "layer_input" and layer is not None:
+            stage, layer = "layer_output", layer - 1
+    if stage not in MATMUL_INPUT:
+        return f"{site} is made of rows of the embedding and of no product; w shows its weights."
+    where = f"{stage} of the last layer" if layer is None and stage != "lm_head" else str(Site(layer, stage))
+    return f"{site} is no product with a weight; go to {where}, which it was made of."
+
+
+def _row(trace: Trace, site: Site, token: int) -> np.ndarray:
+    """The stored values of one token, (channels,)."""
+    positions = trace.positions(site) if trace.status(site) == "ok" else None
+    if positions is None or token not in positions:
+        raise WorkbenchError(f"token {token} of {site} is not stored; choose another one")
+    return np.asarray(trace.read(site)[positions.index(token)])
+
+
+def _side(name: str, model: Artifact, trace: Trace, site: Site, token: int, channel: int) -> Iterator[str]:
+    run = trace.run
+    x = _row(trace, Site(site.layer, MATMUL_INPUT[site.stage]), token)
+    stored = np.float32(_row(trace, site, token)[channel])
+    found = element(model, numeric_path(run.numeric_path), site, x, channel)
+    again = np.float32(found.value)
+    yield f"{name}  {printable(found.tensor)}  {found.type.name}  row {found.row}" + _as_stored(found)
+    rule = "kept as floats" if found.rule is None else f"rounded to 8 bits ({found.rule})"
+    yield f"   path {run.numeric_path}, activations {rule}, blocks: {len(found.terms)}, in {_file(found)}"
+    yield f"   stored      {stored:<16.9g} {stored.view(np.uint32):08x}"
+    yield f"   recomputed  {again:<16.9g} {again.view(np.uint32):08x}  {_agreement(found, again, stored, run)}"
+    if found.bias is not None:
+        yield f"   bias        {found.bias:<16.9g} added after the product"
+    for n, term in enumerate(found.terms):
+        yield from _term(n, term)
+
+
+def _agreement(found: Element, again: np.float32, stored: np.float32, run: RunRecord) -> str:
+    if again.view(np.uint32) == stored.view(np.uint32):
+        return "equal, bit for bit"
+    close = abs(float(again) - float(stored)) <= _LAST_BITS * sum(abs(term.partial) for term in found.terms)
+    if close and of_other_engine(run):
+        return "equal but for the last bits: another order of sums"
+    return "NOT EQUAL" if found.exact_order else "a float64 sum: the last bits may differ"
+
+
+def _as_stored(found: Element) -> str:
+    return "" if found.stored_row == found.row else f" (row {found.stored_row} in the file)"
+
+
+def _file(found: Element) -> str:
+    return "memory" if found.file is None else printable(found.file.name, 40)
+
+
+def _term(number: int, term: Term) -> Iterator[str]:
+    block = term.block
+    place = "" if term.offset is None else f" at byte {term.offset}"
+    yield f"   block {number}{place}, {len(block.raw)} bytes; adds {term.partial:.9g}"
+    factors = [("d", block.d), ("dmin", block.dmin), ("scale of the activations", term.scale)]
+    known = [f"{what} {value:.9g}" for what, value in factors if value is not None]
+    if known:
+        yield f"     {', '.join(known)}"
+    for what, numbers in (("scales", block.scales), ("mins", block.mins)):
+        if numbers.size > 1:
+            yield f"     {what:<6} {' '.join(map(str, numbers.tolist()))}"
+    for first in range(0, block.values.size, _PER_LINE):
+        yield from _values(term, slice(first, first + _PER_LINE))
+
+
+def _values(term: Term, here: slice) -> Iterator[str]:
+    """Weights and activations of up to 16 elements, as codes where they are codes."""
+    codes, x = term.block.codes, term.codes
+    for what, numbers, floats in (("w", codes, term.block.values), ("x", x, term.x)):
+        if numbers is not None and numbers.size:
+            yield f"   {here.start:>4} {what} {' '.join(f'{n:>3}' for n in numbers[here].tolist())}"
+        else:
+            for half in (slice(here.start, here.start + 8), slice(here.start + 8, here.stop)):
+                yield f"   {half.start:>4} {what} {' '.join(f'{n:>8.3g}' for n in floats[half].tolist())}"

@@ -1,0 +1,106 @@
+"""Configuration as a cause: which field of two configurations changes what a stage computes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from kernels.config import ModelConfig
+from kernels.paths import Array
+from kernels.stages import Site
+from workbench.bisect.models.substitution import Factors, difference, relative
+from workbench.bisect.verdict import Culprit
+
+# An effect in float64 below this share of the output flips at most a few last bits of float32.
+_VISIBLE = 2.0**-26
+_FLOAT32 = 2.0**-23  # fields are stored in single precision by some formats
+
+_CAUSE_OF_FIELD = {
+    "rms_norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+    "rope_type": "rope_type",
+    "rope_factors": "rope_theta",
+    "rope_attention_factor": "attention_scale",
+    "causal": "causal_mask",
+    "head_dim": "head_grouping",
+    "num_attention_heads": "head_grouping",
+    "num_key_value_heads": "head_grouping",
+}
+
+
+def differing_fields(a: ModelConfig, b: ModelConfig) -> Iterator[str]:
+    """Names of the fields that differ by more than single precision and that a forward computes with."""
+    for name in _CAUSE_OF_FIELD:
+        one, other = (_numbers(getattr(config, name)) for config in (a, b))
+        if one.shape != other.shape or not np.all(_alike(one, other)):
+            yield name
+
+
+def _numbers(value: object) -> np.ndarray:
+    if value is None:
+        return np.ones(1)  # no rotary scaling is a factor of 1 throughout
+    return np.atleast_1d(np.array(value))
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    if one.dtype.kind not in "if":
+        return np.asarray(one == other)
+    largest = np.maximum(np.abs(one), np.abs(other))
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= _FLOAT32 * largest))
+
+
+def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:
+    """The configuration field that makes B's stage another function than A's, judged in float64 on A's input.
+
+    run : the stage on A's input with given factors. base : what A's own give in float64.
+    """
+    fields = list(differing_fields(a.config, b.config))
+    if not fields:
+        return None
+
+    def output(config: ModelConfig) -> Array:
+        return run(replace(a.exact(), config=config))
+
+    of_b = output(_with(a.config, fields, b.config))
+    if _moved(of_b, base) <= _VISIBLE:
+        return None
+
+    def effect(unit: list[str]) -> float:
+        """What exchanging some fields changes, in A's settings and in B's: which of two does more depends on that."""
+        changes = (output(_with(a.config, unit, b.config)), base), (output(_with(b.config, unit, a.config)), of_b)
+        return sum(_moved(*change) for change in changes)
+
+    effects = sorted(((effect(unit), unit) for unit in units(fields)), reverse=True)
+    visible = [(size, _CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]
+    words = ", ".join(setting_words(a.config, b.config, name) for name in effects[0][1])
+    runner_up = {"cause": visible[1][1], "effect": visible[1][0]} if len(visible) > 1 else None
+    return Culprit(site, "config", _CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
+
+
+def units(fields: list[str]) -> list[list[str]]:
+    """Fields that are exchanged together: the shape of heads comes in several, which also count the frequencies."""
+    heads = [name for name in fields if _CAUSE_OF_FIELD[name] == "head_grouping"]
+    single = [name for name in fields if name not in heads]
+    if heads and "rope_factors" in single:
+        single.remove("rope_factors")
+        heads.append("rope_factors")
+    return ([heads] if heads else []) + [[name] for name in single]
+
+
+def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
+    """How a field differs, in words."""
+    one, other = (getattr(config, name) for config in (a, b))
+    if name == "rope_factors":
+        return "the rotary frequencies are divided by other factors in A and in B"
+    return f"{name} is {one} in A and {other} in B"
+
+
+def _with(config: ModelConfig, fields: list[str], other: ModelConfig) -> ModelConfig:
+    """The settings with some fields of the other side."""
+    return replace(config, **{name: getattr(other, name) for name in fields})
+
+
+def _moved(output: Array, base: Array) -> float:
+    """Relative change of an exact output; infinite where the base is zero, or where only one of the two is finite."""
+    effect = relative(difference(output, base), base)
+    return effect if effect is not None and np.isfinite(effect) else float("inf")

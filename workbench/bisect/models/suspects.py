@@ -1,0 +1,241 @@
+"""Which factor of a stage is a mistake: a tensor that its formats do not explain, a bias, a setting.
+
+A mistake counts where it changes something: a damaged embedding row that no token asks for is reported, not blamed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from kernels.config import ModelConfig
+from kernels.formats.dequantize import dequantize_rows
+from kernels.forward import Model
+from kernels.paths import Array
+from kernels.stages import Site, execution_order
+from kernels.weight import Weight
+from workbench.bisect.models.floor import MATMUL_INPUT
+from workbench.bisect.models.settings import config_cause, differing_fields, setting_words, units
+from workbench.bisect.models.substitution import Factors, difference, norm
+from workbench.bisect.traces.announced import Progress
+from workbench.bisect.verdict import Culprit, Factor
+from workbench.bisect.weights.causes import weight_causes
+from workbench.bisect.weights.conversion import Customs, Judged, has, stored_name, tensors_of
+from workbench.bisect.weights.one_source import not_one_source
+from workbench.tensors.nonfinite import nonfinite, overflow_words
+
+# A change below this share of the output flips at most a few last bits of float32.
+_VISIBLE = 2.0**-26
+_LARGE = 1 << 28  # elements that are looked at one by one for further mistakes; beyond, some rows of each tensor
+
+Run = Callable[[Factors], Array]
+
+
+class Suspects:
+    """The mistakes of a pair, found stage by stage."""
+
+    def __init__(self, customs: Customs, a: Model, b: Model) -> None:
+        self._customs, self._a, self._b = customs, a, b
+        self._causes: dict[str, None] = {}  # of wrong tensors, in the order in which they were found
+        self.notes: list[str] = []
+        self.requantized = False  # some tensor differs as its formats allow
+        self._unused: list[tuple[Site, Judged]] = []  # wrong tensors that do not show at this prompt
+
+    def culprit(
+        self, site: Site, a: Factors, b: Factors, run: Run, inputs: Mapping[str, Array], tokens: tuple[int, ...]
+    ) -> Culprit | None:
+        """The mistake at a stage, if there is one that shows at this prompt; inputs are A's."""
+        base = run(a.exact())
+        missing = missing_biases(site, self._a, self._b)
+        if missing:
+            change = difference(run(replace(a.exact(), weights=b.weights)), base)
+            if self._shows(change, base):
+                return _bias_culprit(site, missing, self._a, self._b)
+            self.notes.append(f"only one side has {missing[0]}, which changes nothing for these tokens")
+        for judged in self._differing(site):
+            if not judged.wrong:
+                self.requantized = True
+            elif self._visible(site, judged, inputs, tokens, base):
+                return self._named(site, judged)
+            else:
+                self._unused.append((site, judged))
+                self.notes.append(f"{judged.name} is changed, but in no place that these tokens use")
+        return config_cause(site, a, b, run, base)
+
+    def unused(self) -> Culprit | None:
+        """The first wrong tensor that other tokens would show, though these do not."""
+        return self._named(*self._unused[0]) if self._unused else None
+
+    def _named(self, site: Site, judged: Judged) -> Culprit:
+        """A wrong tensor by its mistake; one that others have too keeps its name."""
+        if self._strangers is not None:
+            return Culprit(site, "weights", "unknown", self._strangers, judged.name, judged.check.rel_rms)
+        culprit = tensor_culprit(site, judged, self._a, self._b, tuple(self._causes))
+        self._causes[culprit.cause] = None
+        return culprit
+
+    @cached_property
+    def _strangers(self) -> str | None:
+        """That the two were not made from one source, in a sentence; None where they were."""
+        return not_one_source(self._customs, self._a, self._b)
+
+    def _differing(self, site: Site) -> Iterator[Judged]:
+        for name in tensors_of(site):
+            if has(self._a, name) and has(self._b, name):
+                judged = self._customs.judge(name)
+                if judged.note is not None and judged.note not in self.notes:
+                    self.notes.append(judged.note)
+                if not judged.check.equal:
+                    yield judged
+
+    def _visible(
+        self, site: Site, judged: Judged, inputs: Mapping[str, Array], tokens: tuple[int, ...], base: Array
+    ) -> bool:
+        """Whether the places that are wrong change the stage for these tokens."""
+        affected = judged.check.affected
+        if site.stage == "embedding":
+            return bool(affected[list(tokens)].any())
+        if site.stage not in MATMUL_INPUT:
+            return True
+        x = inputs[MATMUL_INPUT[site.stage]].astype(np.float64)
+        rows = np.flatnonzero(affected.any(axis=1))[:4096]
+        a, b = (_values(model, judged.name, rows) for model in (self._a, self._b))
+        change = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
+        mask = np.repeat(affected[rows], -(-change.shape[1] // affected.shape[1]), axis=1)[:, : change.shape[1]]
+        return self._shows(x @ np.where(mask, change, 0).T, base)
+
+    def _shows(self, change: Array, base: Array) -> bool:
+        moved, size = float(np.linalg.norm(change)), norm(base)
+        return not (moved <= _VISIBLE * size and np.isfinite(moved))  # what is not finite shows
+
+    def others(self, first: Culprit, progress: Progress = lambda *_: None) -> tuple[Culprit, ...]:
+        """Further mistakes, in execution order: tensors, biases, settings; whether they show is not asked."""
+        found: list[Culprit] = []
+        order = execution_order(self._a.config.num_hidden_layers)
+        large = sum(_elements(self._a.weight(name)) for name in self._customs.names) > _LARGE
+        if large:
+            self.notes.append("the model is large: further mistakes were looked for in some rows of every tensor only")
+        biases = {(first.site.stage, side) for side in _sides_without(first, self._a, self._b)}
+        for done, site in enumerate(order):
+            progress(done, len(order), f"further mistakes, tensors of {site}")
+            for name in tensors_of(site):
+                known = name == first.tensor or not (has(self._a, name) and has(self._b, name))
+                if not known and (not large or self._customs.glance(name)) and self._customs.judge(name).wrong:
+                    culprit = self._named(site, self._customs.judge(name))
+                    told = any(other.explanation == self._strangers for other in (first, *found))
+                    if not told or culprit.explanation != self._strangers:
+                        found.append(culprit)
+            for side, missing in missing_by_side(site, self._a, self._b).items():
+                if (site.stage, side) not in biases:
+                    biases.add((site.stage, side))
+                    found.append(_bias_culprit(site, missing, self._a, self._b))
+        return (*found, *self._other_settings(first))
+
+    def _other_settings(self, first: Culprit) -> Iterator[Culprit]:
+        for unit in units(list(differing_fields(self._a.config, self._b.config))):
+            cause, stage = SETTINGS[unit[0]]
+            words = ", ".join(setting_words(self._a.config, self._b.config, name) for name in unit)
+            if words != first.explanation:
+                yield Culprit(Site(0, stage), "config", cause, words)
+
+    def lost_on_both(self) -> Iterator[str]:
+        """Sentences on tensors that hold NaN or infinity on both sides, which no comparison of the two shows."""
+        for name in self._customs.names:
+            a, b = (nonfinite(model.weight(name)) for model in (self._a, self._b))
+            if a is not None and b is not None:
+                same = "the same in B" if a == b else f"of B, {b.words}"
+                yield f"{name} is broken in both: of A, {a.words}; {same}"
+
+    def unseen(self) -> Iterator[str]:
+        """Sentences on settings that differ and never showed."""
+        for name in differing_fields(self._a.config, self._b.config):
+            yield f"{name} differs between A and B, but changes nothing for these tokens"
+
+
+SETTINGS = {
+    "rms_norm_eps": ("rms_norm_eps", "attn_norm"),
+    "rope_theta": ("rope_theta", "q_post_rope"),
+    "rope_type": ("rope_type", "q_post_rope"),
+    "rope_factors": ("rope_theta", "q_post_rope"),
+    "rope_attention_factor": ("attention_scale", "q_post_rope"),
+    "causal": ("causal_mask", "attention"),
+    "head_dim": ("head_grouping", "q_post_rope"),
+    "num_attention_heads": ("head_grouping", "q_post_rope"),
+    "num_key_value_heads": ("head_grouping", "q_post_rope"),
+}
+
+
+def _elements(weight: Weight) -> int:
+    return int(np.prod(weight.shape))
+
+
+def _values(model: Model, name: str, rows: np.ndarray) -> np.ndarray:
+    weight = model.weight(name)
+    return dequantize_rows(weight.type, np.ascontiguousarray(weight.rows[rows]), weight.shape[-1]).astype(np.float64)
+
+
+def missing_biases(site: Site, a: Model, b: Model) -> list[str]:
+    """Biases of a stage that one side only has."""
+    return [name for name in tensors_of(site) if name.endswith(".bias") and has(a, name) != has(b, name)]
+
+
+def missing_by_side(site: Site, a: Model, b: Model) -> dict[str, list[str]]:
+    """The biases of a stage that a side lacks, by the side that lacks them."""
+    found: dict[str, list[str]] = {}
+    for name in missing_biases(site, a, b):
+        found.setdefault("B" if has(a, name) else "A", []).append(name)
+    return found
+
+
+def _sides_without(first: Culprit, a: Model, b: Model) -> Iterator[str]:
+    """The side whose biases the first culprit has told of."""
+    if first.cause == "bias_missing":
+        yield next(iter(missing_by_side(first.site, a, b)))
+
+
+def _bias_culprit(site: Site, missing: list[str], a: Model, b: Model) -> Culprit:
+    """All biases of one stage that one side lacks, in whichever layers."""
+    side = "B" if has(a, missing[0]) else "A"
+    layers = range(a.config.num_hidden_layers)
+    sites = (Site(layer, site.stage) for layer in layers)
+    lacking = [names for names in (missing_by_side(site, a, b).get(side, []) for site in sites) if names]
+    kinds = dict.fromkeys(name.split(".", 3)[3] for names in lacking for name in names)
+    which = [int(names[0].split(".")[2]) for names in lacking]
+    where = f"in {len(lacking)} of {len(layers)} layers"
+    words = f"{side} has no {' and '.join(kinds)} {where}" + (f" (from layer {which[0]} on)" if which[0] else "")
+    return Culprit(site, "weights", "bias_missing", words, missing[0], 0.0)
+
+
+def tensor_culprit(site: Site, judged: Judged, a: Model, b: Model, known: Sequence[str] = ()) -> Culprit:
+    """The culprit that a wrong tensor is, with the mistake that reproduces it and the next best one.
+
+    known : causes of other tensors, which are preferred.
+    """
+    causes = weight_causes(judged.name, a, b, judged.check, judged.touched, known)
+    best = causes[0] if causes[0].explained else causes[-1]
+    runner = next((cause for cause in causes if cause.cause != best.cause), None)
+    runner_up = None
+    if runner is not None and runner is not causes[-1]:
+        runner_up = {"cause": runner.cause, "residual": runner.residual, "reproduces": runner.explained}
+    cause, factor, words = best.cause, _factor_of(best.cause, a.config, b.config), best.explanation
+    if judged.name == "lm_head.weight" and a.config.tie_word_embeddings != b.config.tie_word_embeddings:
+        cause, factor = "tied_embedding", "config"
+        words = f"the output head is the embedding matrix in {'A' if a.config.tie_word_embeddings else 'B'} only"
+    if runner_up is not None and runner_up["reproduces"]:
+        words += f"; {runner_up['cause']} would explain it as well"
+    words += "".join(f"; {sentence}" for sentence in not_numbers(judged.name, a, b))
+    tensor = stored_name(a, judged.name) if stored_name(a, judged.name) == stored_name(b, judged.name) else judged.name
+    return Culprit(site, factor, cause, words, tensor, best.residual, runner_up=runner_up)
+
+
+def _factor_of(cause: str, a: ModelConfig, b: ModelConfig) -> Factor:
+    return "config" if cause == "tied_embedding" and a.tie_word_embeddings != b.tie_word_embeddings else "weights"
+
+
+def not_numbers(name: str, a: Model, b: Model) -> Iterator[str]:
+    """What of a tensor is NaN or infinite, on either side."""
+    weights = a.weight(name), b.weight(name)
+    for side, weight, other in (("A", *weights), ("B", *weights[::-1])):
+        if (found := nonfinite(weight)) is not None:
+            yield f"of {side}, {found.words}{overflow_words(found, weight, other)}"

@@ -1,0 +1,1 @@
+"""Bisecting a model against what an engine recorded."""

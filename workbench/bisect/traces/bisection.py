@@ -1,0 +1,122 @@
+"""Bisecting an artifact against a recorded trace: our operation on the trace's own recorded inputs, stage by stage.
+
+Every stage is judged by itself, so nothing is inherited and two faults that cancel are both seen. What the trace does
+not hold is run from what it holds, and judged where the next recorded stage shows it. What no stage shows is never
+called right.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from workbench.bisect.traces.coverage import Coverage
+from workbench.bisect.traces.diagnosis import diagnose
+from workbench.bisect.traces.notes import PART, Excuses, span_cost
+from workbench.bisect.traces.span_causes import SpanCauses
+from workbench.bisect.traces.span_sight import blur_of
+from workbench.bisect.traces.stages import Checked, Reader, recorded_stages
+from workbench.bisect.verdict import Bisection, Culprit, Verdict, same_setting
+from workbench.cells.decomposition import Decomposition
+
+
+def bisect_trace(reader: Reader) -> Bisection:
+    """Check every recorded stage against our operation on the recorded inputs; find all that are wrong."""
+    excuses, coverage = Excuses(reader), Coverage.of(reader)
+    checked = []
+    for stage in recorded_stages(reader):
+        checked.append(_decomposition(stage))
+        excuses.see(stage)
+        coverage.see(stage)
+    if not checked:
+        none = "no stage of the trace could be checked"
+        return Bisection("uncomparable", None, None, (), None, (), (none,), len(coverage.cells))
+    verdict, culprits, note = _judged(reader, excuses, checked)
+    if verdict not in ("divergent", "undecided"):
+        _look_through(reader, excuses, coverage)
+    reasons, known = [note] if note else [], [*coverage.sentences()]
+    notes = [*known, *reasons]  # the reason of an answer is the last of them
+    if coverage.missing and verdict not in ("divergent", "undecided"):
+        verdict, notes = "undecided", [*reasons, *known]
+    found = _answer(verdict, culprits, checked, tuple(notes))
+    return replace(found, cells=len(coverage.cells), cells_in_spans=coverage.in_spans)
+
+
+def _judged(
+    reader: Reader, excuses: Excuses, checked: list[Decomposition]
+) -> tuple[Verdict, list[Culprit], str | None]:
+    """The verdict on the stages that were checked, who is to blame or where it begins, and the reason."""
+    culprits = _culprits(reader, excuses)
+    if excuses.contradicts_itself(culprits):
+        note = "Most stages are wrong, each in another way, plain additions among them: the trace contradicts itself."
+        return "undecided", culprits[:1], note
+    excused = [culprit for culprit in culprits if excuses.excuse(culprit)]
+    blamed = [culprit for culprit in culprits if culprit not in excused]
+    verdict, reason = excuses.verdict(excused) or ("numerics_only", None)
+    if blamed:
+        return "divergent", blamed, reason
+    if verdict == "numerics_only" and all(cell.local == 0 for cell in checked):
+        verdict = "alike"
+    return verdict, excused[:1] if verdict == "undecided" else [], reason
+
+
+def _look_through(reader: Reader, excuses: Excuses, coverage: Coverage) -> None:
+    """Find the spans that could hide a mistake."""
+    for stage in recorded_stages(reader):
+        if stage.spanned:
+            blur = blur_of(reader, _with_cost(reader, excuses, stage))
+            if blur is not None:
+                coverage.blur(stage, blur)
+
+
+def _with_cost(reader: Reader, excuses: Excuses, stage: Checked, times: float = 1.0) -> Checked:
+    """The stage with what rounding of the weights may add, where that is what the trace has."""
+    return replace(stage, noise=stage.noise + times * span_cost(reader, stage)) if excuses.rounded else stage
+
+
+def _answer(
+    verdict: Verdict, culprits: list[Culprit], checked: list[Decomposition], notes: tuple[str, ...]
+) -> Bisection:
+    """The answer; where it is undecided, the first of the culprits tells where the difference begins."""
+    first = culprits[0] if culprits else None
+    site = None if first is None else first.site
+    accuser = None if first is None else first.measured_at
+    floor = next((cell.floor for cell in checked if cell.site == accuser), max(cell.floor for cell in checked))
+    if verdict != "divergent":
+        return Bisection(verdict, site, None, (), floor, tuple(checked), notes)
+    return Bisection(verdict, site, first, tuple(culprits[1:]), floor, tuple(checked), notes)
+
+
+def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
+    """The mistakes behind all stages that are wrong and not excused, each once."""
+    culprits: list[Culprit] = []
+    if not excuses.wrong.keys() - excuses.rounded:
+        return culprits
+    spans = SpanCauses(reader)
+    for stage in recorded_stages(reader):
+        if stage.wrong and stage.site not in excuses.rounded:
+            found = [] if stage.behind_product else diagnose(reader, stage, bool(excuses.rounded), culprits)
+            if stage.spanned and all(culprit.cause == "unknown" for culprit in found):
+                found = [spans.culprit(_with_cost(reader, excuses, stage, PART))]
+            for culprit in found:
+                if not any(_same_mistake(culprit, known) for known in culprits):
+                    culprits.append(culprit)
+    return excuses.misread_once(culprits)
+
+
+def _decomposition(stage: Checked) -> Decomposition:
+    """Every stage has its own recorded inputs, so all of its difference is local."""
+    y, right = stage.y.astype(np.float64), stage.right.astype(np.float64)
+    size = float(np.linalg.norm(y))
+    gap, noise = float(np.linalg.norm(y - right)), float(np.linalg.norm(stage.noise))
+    local = gap / size if size else (0.0 if gap == 0 else None)
+    return Decomposition(stage.site, local, local, 0.0, noise / size if size else 0.0, 0.0, stage.off)
+
+
+def _same_mistake(one: Culprit, other: Culprit) -> bool:
+    """One setting that is wrong in every layer is one mistake; two settings are two, even under one name."""
+    everywhere = one.factor in ("config", "graph", "numerics") and one.tensor is None and one.cause != "unknown"
+    return (
+        everywhere
+        and (one.cause, one.factor) == (other.cause, other.factor)
+        and (same_setting(one.setting, other.setting))
+    )

@@ -1,0 +1,181 @@
+"""The catalogue of mistakes that make one tensor from others, each a prediction of the wrong side's tensor.
+
+A mistake is accepted only if what it predicts agrees with the wrong tensor within the rounding of the stored formats,
+or within that of a coarser grid that the wrong tensor lies on, so a cause is never a matter of likeness. No side is the
+reference: what does not explain B from A may explain A from B.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from kernels.forward import Model
+from kernels.weight import TensorType
+from workbench.bisect.weights.check import BLOCK, LIMIT, ROUNDED_ONCE, WeightCheck, excess_of, row_chunks
+from workbench.bisect.weights.factors import changed, scaled, scales
+from workbench.bisect.weights.fused_rows import rank_by_rank
+from workbench.bisect.weights.judging import Judge, WeightCause
+from workbench.bisect.weights.low_rank import low_rank
+from workbench.bisect.weights.offsets import group_offset, norm_offset
+from workbench.bisect.weights.other_tensors import other_tensors
+from workbench.bisect.weights.question import Prediction, Question, Rows
+from workbench.bisect.weights.rearrangements import permuted_rope, rows_permuted, transposed
+from workbench.bisect.weights.roundings import truncated
+from workbench.bisect.weights.steps import Stored
+from workbench.tensors.nonfinite import LARGEST_HALF
+
+_Candidates = Callable[[Question], Iterator[Prediction]]
+
+
+def weight_causes(
+    name: str, a: Model, b: Model, verdict: WeightCheck, touched: bool = False, known: Sequence[str] = ()
+) -> list[WeightCause]:
+    """Every mistake of the catalogue for one differing tensor, best first; never empty: the last one says unknown.
+
+    verdict : of the plain comparison. touched : the tensor is known to be changed though its format would explain it.
+    known : causes found in other tensors; they are tried first, and one that explains this tensor too is its cause.
+    What has to be searched for is tried only where nothing else explains the tensor. A mistake with a coarser rounding
+    on top is two, and comes after one.
+    """
+    sides = (("B", a, b), ("A", b, a))
+    judges = [Judge(Question(name, side, right, wrong.weight(name), verdict, touched)) for side, right, wrong in sides]
+    for judge in judges:
+        if (found := _known_again(judge, known)) is not None:
+            return [found, _unknown(judges[0].question)]
+    tried: list[WeightCause] = []
+    for candidates in (_AT_ONCE, _SEARCHED):
+        for judge in judges:
+            tried += judge.rounding_alone() if candidates is _AT_ONCE else []
+            for prediction in (prediction for candidate in candidates for prediction in candidate(judge.question)):
+                if not any(cause.explained and cause.cause == prediction.cause for cause in tried):
+                    tried.append(judge.judged(prediction))
+            if any(cause.explained for cause in tried):
+                break
+        if any(cause.explained for cause in tried):
+            break
+    explained = sorted(
+        (c for c in tried if c.explained),
+        key=lambda c: (c.rounded, c.cause not in known, _SIMPLEST_FIRST.index(c.cause)),
+    )
+    rest = sorted((c for c in tried if not c.explained), key=lambda c: c.residual)
+    return [*explained, *_damaged(judges[0].question), *rest, _unknown(judges[0].question)]
+
+
+_SIMPLEST_FIRST = (
+    "zeroed",
+    "overflow",
+    "sign_flipped",
+    "norm_offset",
+    "scaled",
+    "permuted_rope",
+    "gate_up_swapped",
+    "qk_swapped",
+    "tied_embedding",
+    "wrong_layer",
+    "transposed",
+    "rows_permuted",
+    "dtype_truncated",
+    "requantized",
+    "group_offset",
+    "low_rank",
+)
+
+
+def _known_again(judge: Judge, known: Sequence[str]) -> WeightCause | None:
+    """A known cause that explains the tensor; with a coarser rounding on top only if that alone does not."""
+    candidates = [candidate for cause in known for candidate in _OF_CAUSE.get(cause, ())]
+    for prediction in (prediction for candidate in candidates for prediction in candidate(judge.question)):
+        found = judge.judged(prediction)
+        if found.explained and found.cause in known and not (found.rounded and judge.rounding_alone()):
+            return found
+    return None
+
+
+def _zeroed(q: Question) -> Iterator[Prediction]:
+    for region in q.regions():
+        if not q.b(q.sample).values[np.broadcast_to(region.of(q.sample), (len(q.sample), q.wrong.shape[-1]))].any():
+            yield Prediction("zeroed", f"{q.what} is zero{region.words}", changed(q, region, lambda a: a.scaled(0.0)))
+            return
+
+
+def _sign_flipped(q: Question) -> Iterator[Prediction]:
+    for region in q.regions():
+        words = f"{q.what} has the opposite sign{region.words}"
+        yield Prediction("sign_flipped", words, changed(q, region, lambda a: a.scaled(-1.0)))
+
+
+def _overflow(q: Question) -> Iterator[Prediction]:
+    """Values beyond the largest that half precision holds."""
+    if q.wrong.type != TensorType.F16:
+        return
+
+    def rows_of(rows: Rows) -> Stored:
+        before = q.a(rows)
+        beyond = np.abs(before.values) > LARGEST_HALF
+        return before.exactly(np.copysign(np.float32(np.inf), before.values)).where(beyond, before)
+
+    words = f"values of {q.what} that are beyond {LARGEST_HALF:.0f}, the largest number of F16, became infinite"
+    yield Prediction("overflow", words, rows_of)
+
+
+def _damaged(q: Question) -> Iterator[WeightCause]:
+    """A minority of blocks is wrong, or some values are no numbers, and all others agree."""
+    minority = 0 < float(q.verdict.affected.mean()) <= 0.5 and not q.is_vector
+    if (minority and _rest_is_sound(q)) or (not np.isfinite(q.verdict.worst) and _only_numbers_lost(q)):
+        words = f"{q.name} is damaged {q.where()}; everything else agrees within rounding"
+        yield WeightCause("corrupted_blocks", words, 0.0, True)
+
+
+def _rest_is_sound(q: Question) -> bool:
+    """Whether the blocks that are not affected differ as rounding makes them, in the mean square too."""
+    total, count = 0.0, 0
+    for part in row_chunks(q.wrong):
+        rows = np.arange(part.start, part.stop)
+        excess = excess_of(q.a(rows), q.b(rows))
+        sound = ~np.repeat(q.verdict.affected[rows], BLOCK, axis=1)[:, : excess.shape[1]]
+        total += float(np.square(excess[sound], dtype=np.float64).sum())
+        count += int(sound.sum())
+    return total <= ROUNDED_ONCE * count
+
+
+def _only_numbers_lost(q: Question) -> bool:
+    """Whether one side has values that are not finite, and all that are finite on both agree."""
+    lost = False
+    for part in row_chunks(q.wrong):
+        a, b = q.a(np.arange(part.start, part.stop)), q.b(np.arange(part.start, part.stop))
+        finite = np.isfinite(a.values) & np.isfinite(b.values)
+        lost |= not finite.all()
+        if (excess_of(a, b)[finite] > LIMIT).any():
+            return False
+    return lost
+
+
+def _unknown(q: Question) -> WeightCause:
+    cause = "bias_wrong" if q.name.endswith(".bias") else "unknown"
+    words = f"{q.name} differs {q.where()} and no known mistake makes one side's values from the other's"
+    return WeightCause(cause, words, q.verdict.rel_rms, cause == "bias_wrong")
+
+
+_OF_CAUSE: dict[str, tuple[_Candidates, ...]] = {
+    "sign_flipped": (_sign_flipped,),
+    "scaled": (scaled,),
+    "permuted_rope": (permuted_rope,),
+    "transposed": (transposed,),
+    "rows_permuted": (rank_by_rank,),
+    "group_offset": (group_offset,),
+    "low_rank": (low_rank,),
+}
+_AT_ONCE: tuple[_Candidates, ...] = (
+    _zeroed,
+    _overflow,
+    _sign_flipped,
+    norm_offset,
+    scaled,
+    permuted_rope,
+    other_tensors,
+    rank_by_rank,
+    transposed,
+    truncated,
+    group_offset,
+)
+_SEARCHED: tuple[_Candidates, ...] = (scales, rows_permuted, low_rank)

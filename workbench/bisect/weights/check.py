@@ -1,0 +1,192 @@
+"""Whether the difference of two tensors is explained by the formats they are stored in.
+
+Three questions, each blind to what the others see: could every single pair of values come from one source value? Is
+the scale of the whole, and of every head, the same? Is the mean square of the difference that of one rounding?
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.weight import Weight
+from workbench.bisect.weights.fits import with_fits
+from workbench.bisect.weights.repeats import Repeats
+from workbench.bisect.weights.slopes import NO_HEADS, Groups, Slopes
+from workbench.bisect.weights.steps import Flags, Floats, Stored
+
+BLOCK = 32  # elements per verdict of a map of affected places; divides every quantization block
+# One rounding on each side keeps within 1.00 steps; a second one, by a finer format, adds up to 0.2 (docs/bisect.md).
+LIMIT = 1.3
+# Mean square of the distances in steps: 1/3 for values spread evenly, at most 0.42 found; 4/3 where values were cut.
+ROUNDED_ONCE = 0.55
+EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
+_CHUNK = 1 << 21
+
+Parts = Callable[[], Iterable[tuple[Stored, Stored]]]  # both sides of consecutive rows, anew at every call
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightCheck:
+    """The verdict on two tensors of one shape.
+
+    equal : all values are the same.
+    worst : largest distance in multiples of what both formats may cost; infinite where one is not finite.
+    spread : mean square of that distance over the values inside the range of codes.
+    uneven : whether that is more than one rounding leaves, though no value shows it and not for want of different ones.
+    slope : factor that B is of A where it is not 1 within what rounding leaves uncertain, else None.
+    scaled : which part has that factor, "whole", "rows" or "columns", and a flag for every head.
+    affected : bool (rows, blocks of 32 columns), where the difference is not explained.
+    rel_rms : ‖a-b‖/‖b‖ (infinity if B is zero and A is not).
+    cost, cost_of_rows : float64 (columns,) and (rows,), the mean squares that the steps of both formats cost, summed
+        over the other dimension. They come from the formats alone: what a damaged tensor is off by is not in them.
+    """
+
+    equal: bool
+    worst: float
+    spread: float
+    uneven: bool
+    slope: float | None
+    scaled: tuple[str, Flags] | None
+    affected: Flags
+    rel_rms: float
+    cost: NDArray[np.float64]
+    cost_of_rows: NDArray[np.float64]
+
+    @property
+    def explained(self) -> bool:
+        """No pair of values further apart than their formats allow, no factor left, one rounding on each side."""
+        return self.worst <= LIMIT and self.slope is None and not self.uneven
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The figures of some rows; sums are added over the parts of a tensor."""
+
+    worst: float
+    affected: Flags
+    sums: NDArray[np.float64]  # energy of a, b, d; squared excess and number of values inside the range
+    slopes: Slopes
+    cost: NDArray[np.float64]
+    cost_of_rows: NDArray[np.float64]
+
+
+def check(a: Stored, b: Stored, groups: Groups = NO_HEADS) -> WeightCheck:
+    """Judge the difference of two tensors, element by element; `groups` says which rows or columns form heads."""
+    return check_parts(lambda: [(a, b)], groups)
+
+
+def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightCheck:
+    """Judge two stored tensors of one shape; equal bytes are told without dequantizing."""
+    if a.type == b.type and np.array_equal(a.rows, b.rows):
+        columns = a.shape[-1]
+        nothing = np.zeros((len(a.rows), -(-columns // BLOCK)), dtype=bool)
+        return WeightCheck(True, 0.0, 0.0, False, None, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
+    return check_parts(lambda: ((Stored.of(a, rows), Stored.of(b, rows)) for rows in row_chunks(a, groups)), groups)
+
+
+def check_parts(parts: Parts, groups: Groups = NO_HEADS) -> WeightCheck:
+    """Judge two tensors of which consecutive runs of rows, whole heads each, are given, if need be a second time."""
+    return _whole([_part(a, b, groups) for a, b in parts()], groups, _SecondLook(parts, groups))
+
+
+def row_chunks(weight: Weight, groups: Groups = NO_HEADS) -> Iterator[slice]:
+    """Slices of whole heads that keep what stands dequantized in memory small."""
+    whole = groups.rows or 1
+    share = max(1, _CHUNK // (weight.shape[-1] * whole)) * whole
+    for start in range(0, len(weight.rows), share):
+        yield slice(start, min(start + share, len(weight.rows)))
+
+
+def excess_of(a: Stored, b: Stored) -> Floats:
+    """|b - a| in multiples of what both formats may cost, element by element; infinite where one is not finite."""
+    d = b.values - a.values
+    up = d > 0  # B is above: was A cut off at its top, or B at its bottom?
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        allowed = _reach(a, up, outward=True) + _reach(b, up, outward=False)
+        excess = np.where(d == 0, np.float32(0), np.abs(d) / allowed)
+    strange = ~np.isfinite(a.values) | ~np.isfinite(b.values)
+    if strange.any():
+        same = a.values.view(np.uint32) == b.values.view(np.uint32)
+        excess[strange] = np.where(same[strange], np.float32(0), np.float32(np.inf))
+    return np.where(np.isnan(excess), np.float32(np.inf), excess)
+
+
+def _reach(side: Stored, up: Flags, outward: bool) -> Floats:
+    """How far a source may lie from the stored value towards the other side's value."""
+    if side.lowest is None or side.highest is None:
+        return side.width
+    cut = np.where(up == outward, side.highest, side.lowest)
+    return np.where(cut, np.float32(np.inf), side.width)
+
+
+def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
+    excess = excess_of(a, b)
+    d = b.values - a.values
+    starts = np.arange(0, d.shape[1], BLOCK)
+    blocks = np.maximum.reduceat(excess, starts, axis=1)
+    if a.fitted or b.fitted:
+        blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
+    inside = _inside(a, b, d)
+    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
+    squares[~np.isfinite(squares)] = 0
+    within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
+    sums = [float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (a.values, b.values, d)]
+    return _Part(
+        float(blocks.max()),
+        blocks > LIMIT,
+        np.array([*sums, np.square(within).sum(), inside.sum()]),
+        Slopes.of(a.values, b.values, inside, groups),
+        squares.sum(axis=0),
+        squares.sum(axis=1),
+    )
+
+
+def _inside(a: Stored, b: Stored, d: Floats) -> Flags:
+    inside = np.isfinite(d)
+    for side in (a, b):
+        if side.lowest is not None and side.highest is not None:
+            inside &= ~(side.lowest | side.highest)
+    return inside
+
+
+class _SecondLook:
+    """At a tensor whose factor or mean square is suspicious: whether it has the independent errors it seemed to."""
+
+    def __init__(self, parts: Parts, groups: Groups) -> None:
+        self._parts, self._groups = parts, groups
+
+    @cached_property
+    def repeats(self) -> Repeats:
+        """What errs alike in it."""
+        return Repeats.of(((a, b, _inside(a, b, b.values - a.values)) for a, b in self._parts()), self._groups)
+
+    def off(self, slopes: Slopes) -> tuple[float | None, tuple[str, Flags] | None]:
+        """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""
+        for level, factors, beyond in slopes.off():
+            scaled = (beyond > 0) & self.repeats.certain(level, beyond)
+            if scaled.any():
+                return float(factors[np.flatnonzero(scaled)[0]]), (level, scaled)
+        return None, None
+
+
+def _whole(parts: list[_Part], groups: Groups, again: _SecondLook) -> WeightCheck:
+    energy_a, energy_b, energy_d, squares, inside = np.sum([part.sums for part in parts], axis=0)
+    del energy_a
+    worst = max(part.worst for part in parts)
+    affected = np.concatenate([part.affected for part in parts])
+    slopes = Slopes.joined([part.slopes for part in parts])
+    slope, scaled = again.off(slopes) if worst > 0 else (None, None)
+    if scaled is not None and not affected.any():
+        affected = affected | groups.spread(scaled, affected.shape, BLOCK)
+    spread = float(squares / inside) if inside else 0.0
+    uneven = worst <= LIMIT and spread > ROUNDED_ONCE and not again.repeats.evenly_spread()
+    if uneven and not affected.any():
+        affected[:] = True
+    rel_rms = (energy_d / energy_b) ** 0.5 if energy_b else (0.0 if energy_d == 0 else float("inf"))
+    cost = np.sum([part.cost for part in parts], axis=0)
+    of_rows = np.concatenate([part.cost_of_rows for part in parts])
+    equal = bool(energy_d == 0 and worst == 0)
+    return WeightCheck(equal, worst, spread, uneven, slope, scaled, affected, float(rel_rms), cost, of_rows)

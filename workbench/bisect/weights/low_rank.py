@@ -1,0 +1,90 @@
+"""A difference of low rank: an adapter (LoRA) that only one of two copies has merged."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.bisect.models.substitution import numbers
+from workbench.bisect.weights.check import BLOCK, row_chunks
+from workbench.bisect.weights.question import Prediction, Question, Rows, spread
+from workbench.bisect.weights.steps import Stored
+
+Matrix = NDArray[np.float64]
+SIGMAS = 4.0  # beyond which no fitted number is off by chance
+_MOST = 128  # ranks that adapters have at most
+_SPARE = 8  # columns that a random sketch has beyond the rank (Halko, Martinsson and Tropp 2011)
+_FEWEST = 4  # values to every number that a low rank leaves free
+
+
+def low_rank(q: Question) -> Iterator[Prediction]:
+    """The right values plus the few directions of the difference that stand out of the rounding of both formats."""
+    if q.side == "A" or q.is_vector or not np.isfinite(q.verdict.worst):
+        return  # what A adds to B, B takes from A
+    rows, columns = q.wrong.shape
+    most = min(_MOST, rows * columns // (_FEWEST * (rows + columns)))
+    error = (float(q.verdict.cost.sum()) / (rows * columns)) ** 0.5
+    some = spread(np.arange(rows), most + _SPARE)
+    if _rank(np.linalg.svd(_difference(q, some), compute_uv=False), error, (len(some), columns)) > most:
+        return
+    left, sizes, right = _directions(q, most)
+    rank = _rank(sizes, error, (rows, columns))
+    # A difference that is confined to some rows or columns has no more directions than those, whatever it is.
+    confined = min(int(q.verdict.affected.any(axis=1).sum()), BLOCK * int(q.verdict.affected.any(axis=0).sum()))
+    if not 0 < rank <= min(most, confined // _FEWEST):
+        return
+    share = float(np.square(sizes[:rank]).sum()) / _energy(q)
+    words = f"{q.what} is off by a matrix of rank {rank}, which holds {share:.4%} of the difference"
+    left, sizes, right = left[:, :rank], sizes[:rank], right[:rank]
+    across = np.square(right).sum(axis=0)
+
+    def rows_of(chosen: Rows) -> Stored:
+        """The errors of both formats reach every element through the directions that were fitted to them."""
+        before = q.a(chosen)
+        values = (before.values + (left[chosen] * sizes) @ right).astype(np.float32)
+        values = np.where(np.isfinite(before.values), values, before.values)
+        fitted = SIGMAS * error * np.sqrt(np.square(left[chosen]).sum(axis=1)[:, None] + across)
+        rounded = np.spacing(np.maximum(np.abs(before.values), np.abs(values)))
+        width = before.width + fitted.astype(np.float32) + rounded
+        return Stored(values, width, before.lowest, before.highest)
+
+    yield Prediction("low_rank", f"{words}, as an adapter that only one side has merged", rows_of)
+
+
+def _rank(sizes: NDArray[Any], error: float, shape: tuple[int, int]) -> int:
+    """Singular values beyond the largest that independent errors have: their size times both dimensions' roots."""
+    return int((sizes > error * (shape[0] ** 0.5 + shape[1] ** 0.5)).sum())
+
+
+def _directions(q: Question, most: int) -> tuple[Matrix, Matrix, Matrix]:
+    """The largest singular vectors and values of the difference, by a random sketch with one power iteration."""
+    rows, columns = q.wrong.shape
+    sketch = np.random.default_rng(0).standard_normal((columns, min(most + _SPARE, rows, columns)))
+    for _ in range(2):
+        basis, _ = np.linalg.qr(_times(q, sketch))
+        sketch = _transposed_times(q, basis)
+    left, sizes, right = np.linalg.svd(sketch.T, full_matrices=False)
+    return basis @ left, sizes, right
+
+
+def _difference(q: Question, rows: Rows) -> Matrix:
+    """B - A in float64, 0 where both sides hold the same NaN or infinity."""
+    return numbers(q.b(rows).values.astype(np.float64) - q.a(rows).values)
+
+
+def _differences(q: Question) -> Iterator[tuple[slice, Matrix]]:
+    for part in row_chunks(q.wrong):
+        yield part, _difference(q, np.arange(part.start, part.stop))
+
+
+def _times(q: Question, other: Matrix) -> Matrix:
+    return np.concatenate([difference @ other for _, difference in _differences(q)])
+
+
+def _transposed_times(q: Question, other: Matrix) -> Matrix:
+    return np.asarray(sum(difference.T @ other[part] for part, difference in _differences(q)))
+
+
+def _energy(q: Question) -> float:
+    return sum(float(np.square(difference).sum()) for _, difference in _differences(q))

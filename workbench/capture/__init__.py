@@ -1,0 +1,1 @@
+"""Running both sides in step and recording what they compute."""

@@ -1,0 +1,323 @@
+"""Two sides side by side: each is run, or read where it has been recorded, and every pair of stages is compared."""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.forward import At, activation_codes, check_tokens, forward
+from kernels.machine.compiler import compile_all
+from kernels.matmul.activations import Codes
+from kernels.paths import numeric_path
+from kernels.stages import Site, execution_order
+from store.artifact import Artifact
+from store.errors import StoreError
+from store.open import open_artifact
+from store.scratch import remove_left_behind
+from store.text import printable
+from store.traces import open_foreign
+from store.traces.hdf5 import LAYER_OUTPUT, Trace, open_trace
+from store.traces.hdf5_writer import TraceWriter, as_stored, write_trace
+from store.traces.run import RunRecord, describe_machine, now, versions
+from store.whole_files import give_name, temporary_beside
+from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
+from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
+from workbench.pair.fingerprints import sha256_of
+from workbench.pair.recorded import Source, of_other_engine, recorded_sides, same_model
+from workbench.pair.sides import is_trace, recorded_tokens
+from workbench.session.files import append_log, read_log
+from workbench.session.session import Side, relative_to
+
+SIDES: tuple[SideName, SideName] = ("a", "b")
+COMPARED = "compared"  # kind of log entries
+_COPY_CHUNK = 1 << 22  # bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A side that is read; `model` is what it was recorded from, where that is at hand."""
+
+    trace: Trace
+    model: Artifact | None
+
+    @property
+    def run(self) -> RunRecord:
+        """What was run."""
+        return self.trace.run
+
+    def absent(self, site: Site) -> bool:
+        """Tell whether a stage that is not in the stream is not in the model either."""
+        return self.trace.status(site) == "absent"
+
+    def stages(self) -> Iterator[StageTensor]:
+        """Yield the recorded stages in execution order."""
+        for site in self.trace.sites():
+            values = self.trace.read(site)
+            codes = None if self.model is None else _codes(self.model, self.run, site, values)
+            yield StageTensor(site, values, self.trace.positions(site), codes)
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """A side that is computed, and written where there is a writer."""
+
+    run: RunRecord
+    model: Artifact
+    writer: TraceWriter | None
+
+    def absent(self, site: Site) -> bool:  # noqa: ARG002
+        """Tell that the model has no such stage: a forward yields every stage that the model has."""
+        return True
+
+    def stages(self) -> Iterator[StageTensor]:
+        """Yield the stages in execution order as they are stored, those of an interrupted run first."""
+        path, tokens, writer = numeric_path(self.run.numeric_path), self.run.tokens, self.writer
+        if writer is None:
+            for site, values in forward(self.model, tokens, path):
+                yield self._tensor(site, as_stored(values))
+            self.model.require_unchanged()
+            return
+        for site, stored in writer.completed():
+            yield self._tensor(site, stored)
+        for site, values in forward(self.model, tokens, path, writer.completed_layers, writer.resume_state()):
+            stored = writer.write(site, values)
+            if site.stage == LAYER_OUTPUT and site.layer is not None:
+                self.model.require_unchanged()  # a layer of other weights must not be resumed
+                writer.finish_layer(site.layer)
+            yield self._tensor(site, stored)
+        self.model.require_unchanged()
+        writer.finish()
+
+    def _tensor(self, site: Site, stored: NDArray[np.float32]) -> StageTensor:
+        return StageTensor(site, stored, tuple(range(len(stored))), _codes(self.model, self.run, site, stored))
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A side whose file is open: a model, or a trace whose numbers are the side's."""
+
+    side: Side
+    source: Artifact | Trace
+    stored: Path | None  # where its trace belongs
+
+
+def capture(job: CaptureJob, emit: Emit) -> None:
+    """Run or read both sides in lockstep in this process, reporting every cell as soon as both sides have it.
+
+    With a folder the traces are kept there as a.h5 and b.h5; what an earlier capture has completed is used.
+    Raises WorkbenchError in one sentence; what was captured by then stays in the folder and is resumed.
+    """
+    started = time.monotonic()
+    remove_left_behind()
+    if job.folder is not None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    opened = _open_both(job, emit)
+    runs = _runs(opened, job, emit)
+    with ExitStack() as stack:
+        sides = _sides(opened, runs, stack)
+        for name, side in zip(SIDES, sides, strict=True):
+            emit(SideReady(name, side.run))
+        if any(isinstance(side, Running) for side in sides):
+            compile_all(lambda done, total, kernel: emit(Progress("compile", done, total, kernel)))
+        states = _compare(sides, emit)
+    seconds = time.monotonic() - started
+    if job.folder is not None:
+        _log(job, job.folder, sides, states, seconds)
+    emit(Finished(seconds))
+
+
+def trace_side(
+    side: Side, tokens: tuple[int, ...], prompt: str | None, output: Path, emit: Emit, replace: bool = True
+) -> RunRecord:
+    """Run one model into the store `output`, resuming an unfinished one of the same run; returns what was run.
+
+    replace : whether a store that is there is replaced.
+
+    Raises WorkbenchError in one sentence.
+    """
+    artifact = open_artifact(side.path)
+    run = _run(artifact, side, tokens, prompt, emit)
+    with TraceWriter(output, run, replace=replace) as writer:
+        compile_all(lambda done, total, kernel: emit(Progress("compile", done, total, kernel)))
+        running, total = Running(writer.run, artifact, writer), len(execution_order(run.config.num_hidden_layers))
+        for done, tensor in enumerate(running.stages(), 1):
+            emit(Progress("run", done, total, str(tensor.site)))
+    return writer.run
+
+
+def _open_both(job: CaptureJob, emit: Emit) -> list[_Opened]:
+    """Open both sides; recorded ones are those that the session keeps."""
+    given = (job.a, job.b)
+    stored = [None if job.folder is None else job.folder / f"{name}.h5" for name in SIDES]
+    found: list[Source] = []
+    for done, (side, place) in enumerate(zip(given, stored, strict=True)):
+        emit(Progress("open", done, len(SIDES), printable(side.path)))
+        found.append(_open(side, place, emit))
+    tokens = job.tokens or next((recorded.ids for recorded in recorded_tokens(found)), ())
+    sources = recorded_sides(found, [side.numeric_path or None for side in given], tokens, job.prompt)
+    return [
+        _Opened(side, source if place is None or isinstance(source, Artifact) else _adopted(source, place), place)
+        for side, source, place in zip(given, sources, stored, strict=True)
+    ]
+
+
+def _open(side: Side, stored: Path | None, emit: Emit) -> Source:
+    path = Path(side.path)
+    if not path.exists() and stored is not None and stored.is_file():
+        emit(Progress("open", 0, 0, f"{printable(side.path)} is gone; its recorded run is shown"))
+        return open_trace(stored)
+    if side.numeric_path:
+        numeric_path(side.numeric_path)  # an unknown name is told before anything is read
+        return open_artifact(path)
+    return open_trace(path) if is_trace(path) else open_foreign(path)
+
+
+def _adopted(trace: Trace, stored: Path) -> Trace:
+    """Return the session's own copy of a recorded trace, so that the session stays whole without the original."""
+    if trace.path == stored:
+        return trace
+    copy = _stored(stored)
+    foreign = of_other_engine(trace.run)
+    same = copy is not None and copy.run == trace.run
+    alike = same and (foreign or stored.stat().st_size == trace.path.stat().st_size)
+    if copy is not None and alike and copy.intact():
+        return copy
+    if foreign:
+        write_trace(trace, stored)
+        return open_trace(stored)
+    try:
+        with trace.path.open("rb") as original, temporary_beside(stored) as (temporary, file):
+            shutil.copyfileobj(original, file, _COPY_CHUNK)
+            give_name(file, temporary, stored)
+    except OSError as error:
+        raise StoreError(f"{printable(str(stored))} cannot be written ({error.strerror}); make room.") from error
+    return open_trace(stored)
+
+
+def _runs(opened: list[_Opened], job: CaptureJob, emit: Emit) -> list[RunRecord]:
+    """Describe both runs; PopulationError unless both see the same tokens."""
+    recorded = [side.source.run.tokens for side in opened if isinstance(side.source, Trace)]
+    asked = job.tokens or (recorded[0] if recorded else ())
+    tokens = [side.source.run.tokens if isinstance(side.source, Trace) else asked for side in opened]
+    require_same_tokens(*tokens)
+    if tokens[0] != asked:
+        raise PopulationError("both recorded traces saw other tokens than the ones asked for; leave out --tokens")
+    return [
+        side.source.run if isinstance(side.source, Trace) else _run(side.source, side.side, asked, job.prompt, emit)
+        for side in opened
+    ]
+
+
+def _run(artifact: Artifact, side: Side, tokens: tuple[int, ...], prompt: str | None, emit: Emit) -> RunRecord:
+    check_tokens(tokens, artifact.config)
+    text = printable(artifact.path.name)
+    return RunRecord(
+        artifact=str(artifact.path),
+        format=artifact.format,
+        size=artifact.size,
+        sha256=sha256_of(artifact, lambda done, total: emit(Progress("hash", done, total, text))),
+        numeric_path=side.numeric_path,
+        tokens=tokens,
+        prompt=prompt,
+        settings=dict(numeric_path(side.numeric_path).settings()),
+        config=artifact.config,
+        versions=versions(),
+        machine=describe_machine(),
+        created=now(),
+    )
+
+
+def _sides(opened: list[_Opened], runs: list[RunRecord], stack: ExitStack) -> list[Recorded | Running]:
+    """Decide which sides are read and which are run.
+
+    Complete traces in the folder are shown as they were recorded, even by another version of this program, but only
+    together: beside a side that is run now, a side is read only if running it would give the same bits.
+    """
+    kept = [_kept(side, run) for side, run in zip(opened, runs, strict=True)]
+    if None in kept:
+        kept = [
+            trace if trace is side.source or (trace is not None and trace.run.identity == run.identity) else None
+            for side, run, trace in zip(opened, runs, kept, strict=True)
+        ]
+    sides: list[Recorded | Running] = []
+    models = models_of([side.source if isinstance(side.source, Artifact) else None for side in opened], runs)
+    for side, run, trace, model in zip(opened, runs, kept, models, strict=True):
+        if trace is not None:
+            sides.append(Recorded(trace, model))
+            continue
+        assert model is not None
+        writing: AbstractContextManager[TraceWriter | None]
+        writing = nullcontext() if side.stored is None else TraceWriter(side.stored, run)
+        writer = stack.enter_context(writing)
+        sides.append(Running(run if writer is None else writer.run, model, writer))
+    return sides
+
+
+def models_of(models: Sequence[Artifact | None], runs: Sequence[RunRecord]) -> list[Artifact | None]:
+    """Return what each run is of: its own model where it is at hand, else that of the other side if it is the same."""
+    return [
+        other if model is None and same_model(run, other_run) else model
+        for model, other, run, other_run in zip(models, reversed(models), runs, reversed(runs), strict=True)
+    ]
+
+
+def _kept(side: _Opened, run: RunRecord) -> Trace | None:
+    """Return the complete trace of this very question, if there is one."""
+    if isinstance(side.source, Trace):
+        return side.source
+    trace = None if side.stored is None else _stored(side.stored)
+    return trace if trace is not None and trace.run.question == run.question else None
+
+
+def _stored(path: Path) -> Trace | None:
+    """Return the trace in a session folder, None if there is none.
+
+    StoreError if it cannot be read: whatever it is then, it is not for us to replace.
+    """
+    return open_trace(path) if os.path.lexists(path) else None
+
+
+def _compare(sides: list[Recorded | Running], emit: Emit) -> dict[str, int]:
+    """Emit all cells and return how many there are of each status."""
+    a, b = sides
+    layers = max(side.run.config.num_hidden_layers for side in sides)
+    total = len(execution_order(layers))
+    states: Counter[str] = Counter()
+    streams = a.stages(), b.stages()
+    absent: dict[str, Callable[[Site], bool]] = {"a": a.absent, "b": b.absent}
+    for done, cell in enumerate(compare_streams(*streams, layers, lambda name, site: absent[name](site)), 1):
+        states[cell.status] += 1
+        emit(CellReady(cell))
+        emit(Progress("run", done, total, str(cell.site)))
+    for stream in streams:
+        for _ in stream:  # to its end, where the store gets its final name
+            pass
+    return dict(states)
+
+
+def _codes(model: Artifact, run: RunRecord, site: Site, values: NDArray[np.float32]) -> Codes | None:
+    at = At(model, numeric_path(run.numeric_path), run.tokens, site.layer)
+    return activation_codes(at, site.stage, values)
+
+
+def _log(
+    job: CaptureJob, folder: Path, sides: list[Recorded | Running], states: dict[str, int], seconds: float
+) -> None:
+    """Log what was compared and found, unless the last such entry says so."""
+    facts: dict[str, object] = {}
+    for name, given, side in zip(SIDES, (job.a, job.b), sides, strict=True):
+        file = given.path if given.numeric_path else side.run.artifact
+        run = {fact: value for fact, value in side.run.to_json().items() if fact in ("size", "sha256", "numeric_path")}
+        facts[name] = {"artifact": relative_to(folder, file), **run}
+    facts |= {"tokens": list(sides[0].run.tokens), "cells": states}
+    entries = (entry for entry in reversed(read_log(folder)) if entry.get("kind") == COMPARED)
+    last: dict[str, object] = next(entries, {})
+    if any(last.get(name) != fact for name, fact in facts.items()):
+        append_log(folder, COMPARED, **facts, seconds=seconds)

@@ -1,0 +1,85 @@
+"""What of a cell's difference the stage adds itself, what came in with its inputs, and what rounding must add."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kernels.stages import Site
+from workbench.cells.flips import Flips
+
+# A stage that is right stays within this many floors; docs/bisect.md.
+LIMIT = 8.0
+_COMPARED = ("local", "inherited", "local_share", "inherited_share", "floor", "noise", "a_off", "b_off")
+
+
+def finite(value: float | None) -> float | None:
+    """Return a figure as JSON can hold it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """One checked cell; every figure is relative to B's norm at the cell (None where B is zero).
+
+    observed : ‖y_B - y_A‖. local : what the stage adds on A's input. inherited : what came in, ‖f_B(x_B) - f_B(x_A)‖.
+    floor : what the two paths, and the formats of weights that are right, must add here by themselves.
+    a_off, b_off : distance of each side from float64 on its own weights, in multiples of what its path must add.
+    noise : measured, both paths on A's weights and A's input; None where a side cannot be run.
+    local_share, inherited_share : parts of the observed difference along itself, which add up to 1; None without one.
+    flipped : 8-bit codes that differ between the sides' inputs to the next matmul.
+    """
+
+    site: Site
+    observed: float | None
+    local: float | None
+    inherited: float | None
+    floor: float
+    a_off: float
+    b_off: float
+    flipped: Flips | None = None
+    noise: float | None = None
+    local_share: float | None = None
+    inherited_share: float | None = None
+
+    @property
+    def beyond_floor(self) -> bool:
+        """Whether the stage adds more than rounding and right formats may; a difference from zero always is more."""
+        return self.local is None or not (self.local == 0 or self.local <= LIMIT * self.floor)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures without the place, under the names that JSON has for them; None for one not finite."""
+        figures = {name: finite(value) for name, value in asdict(self).items() if name not in ("site", "flipped")}
+        return figures | {"flipped_codes": None if self.flipped is None else self.flipped.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A cell that was run again, over all tokens.
+
+    amplification : inherited difference of the output over the difference of the input, both relative; None where the
+    input does not differ or is not known. beyond_floor : the local difference is more than rounding explains.
+    forecast : of the difference's growth, in words; empty for stages without one. unforeseen : the difference is more
+    than the inputs explain.
+    """
+
+    cell: Decomposition
+    amplification: float | None
+    beyond_floor: bool
+    forecast: str = ""
+    unforeseen: bool = False
+
+    @property
+    def floors(self) -> float | None:
+        """The local difference in multiples of the floor."""
+        if self.cell.local == 0:
+            return 0.0
+        return None if self.cell.local is None or not self.cell.floor else self.cell.local / self.cell.floor
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as `compare --json` prints them; all are over all tokens."""
+        figures = self.cell.to_json()
+        return {name: figures[name] for name in _COMPARED} | {
+            "amplification": finite(self.amplification),
+            "beyond_floor": self.beyond_floor,
+            "unforeseen": self.unforeseen,
+        }

@@ -1,0 +1,124 @@
+"""Questions about a session's pair that take models and a compiler: what is asked, what is answered, in which process.
+
+Nothing heavy is imported here, so that the screen can use it; the work itself is in workbench.jobs.answering.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kernels.stages import LAYER_STAGES, STAGES, Site
+from workbench.cells.decomposition import Checked, Decomposition
+from workbench.cells.flips import Flips
+from workbench.machine.child_process import ChildProcess
+from workbench.session.session import Session
+
+Kind = Literal["bisect", "views", "patch", "parts", "bytes"]
+BISECTED, PATCHED = "bisected", "patched"  # kinds of log entries
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A question about the pair of a session.
+
+    bisect : which cell is the first wrong one. views : every cell's local and inherited difference. patch : what
+    exchanging the stage `site` does. parts : where in `site` its local error sits. bytes : what the element at
+    `token` and `channel` of `site` was computed from.
+    """
+
+    folder: Path
+    kind: Kind
+    site: Site | None = None
+    token: int = 0
+    channel: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the question as JSON values."""
+        return asdict(self) | {"folder": str(self.folder.absolute()), "site": self.site}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Inquiry":
+        """Rebuild a question from `to_json`."""
+        site = record["site"]
+        return cls(**record | {"folder": Path(record["folder"]), "site": None if site is None else Site(*site)})
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """How far the work is: `done` of `total` layers, cells or kernels."""
+
+    done: int
+    total: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer in words, lines of any length; for a bisection also the cell to go to."""
+
+    text: str
+    site: Site | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """There is no answer, for the reason that the sentence gives."""
+
+    message: str
+
+
+InquiryEvent = Doing | Checked | Answered | Refused
+
+
+def event_to_wire(event: InquiryEvent) -> dict[str, Any]:
+    """Return an event as JSON values; `event_from_wire` is the inverse."""
+    return {"event": type(event).__name__, **asdict(event)}
+
+
+def event_from_wire(record: dict[str, Any]) -> InquiryEvent:
+    """Rebuild an event from `event_to_wire`."""
+    facts = {name: value for name, value in record.items() if name != "event"}
+    match record["event"]:
+        case "Doing":
+            return Doing(**facts)
+        case "Checked":
+            cell = facts["cell"] | {"site": Site(*facts["cell"]["site"])}
+            cell["flipped"] = None if cell["flipped"] is None else Flips(*cell["flipped"])
+            return Checked(**facts | {"cell": Decomposition(**cell)})
+        case "Answered":
+            return Answered(facts["text"], None if facts["site"] is None else Site(*facts["site"]))
+        case "Refused":
+            return Refused(**facts)
+    raise ValueError(f"unknown event {record['event']!r}")
+
+
+class InquiryProcess(ChildProcess[InquiryEvent]):
+    """A question at work in a process of its own, whose last event is Answered or Refused."""
+
+    def __init__(self, inquiry: Inquiry) -> None:
+        super().__init__(
+            "workbench.jobs.process",
+            inquiry.to_json(),
+            what=inquiry.kind,
+            advice="ask again",
+            decode=event_from_wire,
+            concludes=lambda event: isinstance(event, Answered | Refused),
+            failed=Refused,
+            log_folder=inquiry.folder,
+        )
+
+
+def last_bisection(session: Session) -> dict[str, Any] | None:
+    """Return the log entry of the last bisection of a session: verdict, culprit and so on, and `text`, all in words."""
+    found = [entry for entry in session.entries() if entry.get("kind") == BISECTED and "text" in entry]
+    return found[-1] if found else None
+
+
+def culprit_site(record: dict[str, Any]) -> Site | None:
+    """Return the cell that a bisection accuses, or None."""
+    match record.get("culprit"):
+        case {"layer": int(layer), "stage": str(stage)} if stage in LAYER_STAGES:
+            return Site(layer, stage)
+        case {"layer": None, "stage": str(stage)} if stage in STAGES and stage not in LAYER_STAGES:
+            return Site(None, stage)
+    return None  # nobody is accused, or a hand has changed the log

@@ -1,0 +1,1 @@
+"""Hypotheses and the evidence that they are bound to."""

@@ -1,0 +1,51 @@
+"""Finding or making the session of a pair; loads no kernels, so that the screen is there at once."""
+
+import os
+from itertools import count
+from pathlib import Path
+
+from store.text import printable
+from workbench.pair.sides import pair_sides
+from workbench.session.files import SPEC_FILE, SessionError
+from workbench.session.session import Session, SessionSpec
+
+
+def pair_session(
+    paths: tuple[Path, Path],
+    numeric_paths: tuple[str | None, str | None],
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+    folder: Path | None,
+) -> Session:
+    """Return the session of two sides and the tokens they run: the one that is there already, else a new one.
+
+    Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
+    fit.
+    """
+    a, b, shared = pair_sides(paths, numeric_paths, tokens, prompt)
+    wanted = SessionSpec(a, b, shared.ids, shared.prompt)
+    if folder is not None:
+        return open_or_create(folder, wanted)
+    name = f"{paths[0].absolute().stem}-vs-{paths[1].absolute().stem}"
+    for number in count(1):
+        place = Session.default_folder(name if number == 1 else f"{name}-{number}")
+        try:
+            return open_or_create(place, wanted)
+        except SessionError:
+            if not os.path.lexists(place / SPEC_FILE):
+                raise
+    raise AssertionError("unreachable")
+
+
+def open_or_create(folder: Path, wanted: SessionSpec) -> Session:
+    """Open the session in a folder if it is about the wanted pair, or make it there."""
+    if not os.path.lexists(folder / SPEC_FILE):
+        return Session.create(folder, wanted)
+    session = Session.open(folder)
+    found = session.spec
+    if (found.a, found.b, found.tokens) != (wanted.a, wanted.b, wanted.tokens):
+        raise SessionError(
+            f"{printable(str(folder))} holds the session of another pair or other tokens; "
+            "open it alone, or choose another --session"
+        )
+    return session

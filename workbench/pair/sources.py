@@ -1,0 +1,120 @@
+"""What the two sides of a session consist of: stored stage tensors, once nobody is writing them, and model files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kernels.errors import WorkbenchError
+from kernels.stages import Site
+from store.text import printable
+from workbench.cells.cell import Cell
+from workbench.cells.elements import Elements
+from workbench.cells.stage_tensors import stage_tensors
+
+if TYPE_CHECKING:
+    from store.artifact import Artifact
+    from store.traces.hdf5 import Trace
+    from workbench.cells.view import TokenScope
+    from workbench.session.session import Session, Side
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """The traces of A and B."""
+
+    a: "Trace"
+    b: "Trace"
+
+    def elements(self, cell: Cell, scope: "TokenScope") -> Elements:
+        """Return the values of a cell over the tokens of a scope, mapped, not read."""
+        row = scope.row(cell, len(self.a.run.tokens))
+        rows = [slice(None), slice(None)] if row is None else [slice(row, row + 1)] * 2
+        if self.a.positions(cell.site) != self.b.positions(cell.site):
+            rows = [slice(-1, None)] * 2  # aligned to the last token
+        a, b = (trace.read(cell.site)[part] for trace, part in zip((self.a, self.b), rows, strict=True))
+        if cell.shape is not None:  # logits of unlike vocabularies are compared over the common tokens
+            a, b = (np.ascontiguousarray(values[:, : cell.shape[1]]) for values in (a, b))
+        positions = cell.positions if row is None else cell.positions[row : row + 1]
+        return Elements(a, b, positions)
+
+    def align(self, sites: list[Site]) -> list[Cell]:
+        """Return the last-token cells of stages whose populations are unlike."""
+        from workbench.cells.compare import StageTensor, align_last, compare_stage
+
+        cells = []
+        for site in sites:
+            pair = (
+                align_last(StageTensor(site, trace.read(site), trace.positions(site)), len(trace.run.tokens))
+                for trace in (self.a, self.b)
+                if trace.status(site) == "ok"
+            )
+            a, b = (*pair, None, None)[:2]
+            if a is not None and b is not None:
+                cells.append(compare_stage(site, a, b, _no_stage_is_absent))
+        return cells
+
+
+def _no_stage_is_absent(side: str) -> bool:  # noqa: ARG001
+    return False
+
+
+def open_tensors(session: "Session") -> Tensors:
+    """Open what a session has stored of both sides, whole or unfinished; StoreError if a side has nothing yet."""
+    from store.traces.hdf5 import Trace, open_trace, partial_path
+    from workbench.pair.sides import is_trace
+
+    def side(name: str, given: str, recorded: bool) -> Trace:
+        path = session.folder / f"{name}.h5"
+        if not path.is_file() and partial_path(path).is_file():
+            return open_trace(partial_path(path), partial=True)
+        own = recorded and not path.is_file() and is_trace(Path(given))
+        return open_trace(given if own else path)
+
+    a, b = session.spec.a, session.spec.b
+    return Tensors(side("a", a.path, not a.numeric_path), side("b", b.path, not b.numeric_path))
+
+
+def open_artifacts(session: "Session") -> tuple["Artifact", "Artifact"]:
+    """Open the model files of both sides, for a recorded trace those it was made from.
+
+    Raises WorkbenchError where a file cannot be read, or is not the one that was traced.
+    """
+    return open_model(session.spec.a), open_model(session.spec.b)
+
+
+def open_model(side: "Side") -> "Artifact":
+    """Open the model file of one side; WorkbenchError as in `open_artifacts`."""
+    from store.open import open_artifact
+    from store.traces.hdf5 import open_trace
+    from workbench.pair.sides import is_trace
+
+    if side.numeric_path:
+        return open_artifact(side.path)
+    if Path(side.path).exists() and not is_trace(Path(side.path)):
+        raise WorkbenchError(f"{printable(side.path)} is a trace of another engine, which holds no weights")
+    run = open_trace(side.path).run
+    artifact = open_artifact(run.artifact)
+    if artifact.size != run.size:
+        raise WorkbenchError(f"{printable(run.artifact)} is not the file that was traced; put that one back there.")
+    return artifact
+
+
+def tensor_types(session: "Session", site: Site) -> str:
+    """Name the tensors that a stage uses with their types on both sides; a line for each, or why there are none."""
+    names = stage_tensors(site)
+    if not names:
+        return "no weights: this stage combines other stages"
+    try:
+        sides = dict(zip("AB", open_artifacts(session), strict=True))
+    except WorkbenchError as error:
+        return f"uses {', '.join(names)}; {printable(str(error), 400)}"
+    lines = []
+    for name in names:
+        types = (
+            f"{side} {artifact.weight(name).type.name if name in artifact else 'has none'}"
+            for side, artifact in sides.items()
+        )
+        lines.append(f"{name}  {'  '.join(types)}")
+    return "\n".join(lines)

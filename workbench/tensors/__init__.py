@@ -1,0 +1,1 @@
+"""The tensors of two models compared one by one, without running either."""

@@ -1,0 +1,120 @@
+"""Stored values that are no numbers: NaN and infinity, in a float or in the scale of a block.
+
+A value of a quantized type is not finite exactly where a scale of its block is not, so only the scales are looked at.
+Layouts: ggml-common.h.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.weight import BLOCKS, TensorType, Weight
+
+LARGEST_HALF = 65504.0
+_CHUNK = 1 << 20  # bytes that are looked at at once: what fits into a cache
+_SCALES = {
+    TensorType.Q4_0: (0,),
+    TensorType.Q5_0: (0,),
+    TensorType.Q8_0: (0,),
+    TensorType.Q4_K: (0, 2),
+    TensorType.Q5_K: (0, 2),
+    TensorType.Q6_K: (208,),
+}
+_OVER = (np.greater_equal, np.greater)  # infinity: not finite, NaN
+
+
+@dataclass(frozen=True, slots=True)
+class NonFinite:
+    """How many values of a tensor are NaN or infinite, and the first of them in canonical order.
+
+    count, of : values not finite, and values in all; nan : those of `count` whose own float, or a scale of whose
+    block, is NaN. columns : first and last column of the first place, a whole block where its scale is at fault.
+    """
+
+    type: TensorType
+    count: int
+    of: int
+    nan: int
+    row: int
+    columns: tuple[int, int]
+
+    @property
+    def words(self) -> str:
+        """What is found and where, to follow the name of the tensor."""
+        kind = "NaN" if self.nan == self.count else "infinite" if not self.nan else "NaN or infinite"
+        first, last = self.columns
+        where = f"column {first}" if first == last else f"columns {first} to {last}, whose block has such a scale"
+        are = f"{self.count} of {self.of} values are {kind}" if self.count > 1 else f"1 of {self.of} values is {kind}"
+        return f"{are}, first in row {self.row}, {where}"
+
+
+def nonfinite(weight: Weight) -> NonFinite | None:
+    """What of a stored tensor is NaN or infinite; None where every value is a number."""
+    block = BLOCKS[weight.type].elements if weight.type in _SCALES else 1
+    count, nan, places = 0, 0, list[tuple[int, int]]()
+    for start, bad, bad_nan in _chunks(weight):
+        count, nan = count + block * int(bad.sum()), nan + block * int(bad_nan.sum())
+        rows = np.flatnonzero(bad.any(axis=1))
+        places += zip(_canonical(weight, rows + start).tolist(), bad[rows].argmax(axis=1).tolist(), strict=True)
+    if not places:
+        return None
+    row, column = min(places)
+    columns = column * block, column * block + block - 1
+    return NonFinite(weight.type, count, int(np.prod(weight.shape)), nan, row, columns)
+
+
+def _canonical(weight: Weight, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    return rows if weight.order is None else np.argsort(weight.order)[rows]
+
+
+_Flags = NDArray[np.bool_]
+
+
+def _chunks(weight: Weight) -> Iterator[tuple[int, _Flags, _Flags]]:
+    """First row, and which values (or blocks) of every row are not finite and which are NaN; only where some are."""
+    step = max(1, _CHUNK // weight.stored.shape[1])
+    for start in range(0, len(weight.stored), step):
+        rows = weight.stored[start : start + step]
+        parts, infinite = _floats(weight, rows)
+        doubled = [np.left_shift(part, 1) for part in parts]
+        if any(part.size and part.max() >= infinite for part in doubled):
+            bad, bad_nan = (np.any([over(part, infinite) for part in doubled], axis=0) for over in _OVER)
+            yield start, bad, bad_nan
+
+
+def _floats(weight: Weight, rows: NDArray[np.uint8]) -> tuple[list[NDArray[Any]], int]:
+    """The bits of the floats that decide, each (rows, places), and twice the bits of their infinity.
+
+    Doubling drops the sign; NaN lies above infinity.
+    """
+    if weight.type in _SCALES:
+        blocks = rows.view(np.uint16).reshape(len(rows), -1, BLOCKS[weight.type].bytes // 2)
+        return [blocks[:, :, at // 2] for at in _SCALES[weight.type]], 0xF800
+    if weight.type in (TensorType.F16, TensorType.BF16):
+        return [rows.view(np.uint16)], 0xF800 if weight.type == TensorType.F16 else 0xFF00
+    if weight.type != TensorType.F32:
+        from kernels.formats.dequantize import (
+            dequantize_rows,
+        )  # loads a compiler, which whoever only looks has no need of
+
+        rows = dequantize_rows(weight.type, np.ascontiguousarray(rows), weight.shape[-1]).view(np.uint8)
+    return [rows.view(np.uint32)], 0xFF000000
+
+
+def overflow_words(found: NonFinite, weight: Weight, other: Weight) -> str:
+    """That the other side's value is beyond what half precision holds, where that is why; else nothing.
+
+    found : of `weight`, stored in F16. other : the same tensor of the other side.
+    """
+    if found.type != TensorType.F16 or found.count == found.nan or other.shape != weight.shape:
+        return ""
+    from kernels.formats.dequantize import dequantize_rows
+
+    value = dequantize_rows(other.type, np.ascontiguousarray(other.rows[found.row : found.row + 1]), other.shape[-1])
+    source = abs(float(value[0, found.columns[0]]))
+    if not np.isfinite(source) or source < LARGEST_HALF:
+        return ""
+    return f": the other side holds {source:.6g} there, beyond {LARGEST_HALF:.0f}, the largest number of F16"
