@@ -24,8 +24,8 @@ from workbench.demo import MODEL
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0  # seconds; the machine may be busy
-LEFT = b"\x1b[?1049l"  # back to the ordinary screen
-TAKEN = b"\x1b[?1049h"
+OVER = 0.1  # seconds that the system takes to clear a process away that has ended by itself
+WRAPS, CURSOR = 7, 25  # the modes of a terminal that are set in the ordinary
 
 
 @dataclass
@@ -38,18 +38,20 @@ class Outcome:
     complaint: str
 
 
-def interrupt(arguments: list[str], delay: float, number: int, environment: dict[str, str] | None = None) -> Outcome:
+def interrupt(
+    arguments: list[str], delay: float, number: int, program: tuple[str, ...] = ("-m", "workbench")
+) -> Outcome:
     """Run a command in a terminal, send it a signal `delay` seconds after it has begun to load, and look how it ends.
 
-    What comes while Python itself still starts is not ours to answer.
+    What comes while Python itself still starts is not ours to answer. program : what Python runs.
     """
     terminal, inside = pty.openpty()
     ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     before = termios.tcgetattr(inside)
     child = subprocess.Popen(
-        [sys.executable, "-m", "workbench", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=ROOT,
-        env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | (environment or {}),
+        env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)},
         stdin=inside,
         stdout=inside,
         stderr=inside,
@@ -63,6 +65,7 @@ def interrupt(arguments: list[str], delay: float, number: int, environment: dict
     sent = time.monotonic()
     output += _read(terminal, child, PATIENCE)
     seconds, code = time.monotonic() - sent, child.poll()
+    running &= not (code in (0, 1) and seconds < OVER)
     complaint = _complaint(code, running, number, output, before == termios.tcgetattr(inside))
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
@@ -95,9 +98,24 @@ def _complaint(code: int | None, running: bool, number: int, output: bytes, same
         return f"its exit code is {code}"
     if re.search(rb"Traceback|Exception ignored|Fatal", output):
         return "it shows a traceback"
-    if not same_terminal or output.count(TAKEN) > output.count(LEFT):
-        return "it leaves the terminal changed"
-    return ""
+    if changed := changed_modes(output):
+        return f"it leaves the terminal changed: {changed}"
+    return "" if same_terminal else "it leaves the terminal raw"
+
+
+def changed_modes(output: bytes) -> list[int]:
+    """Return the private modes that a terminal has after this output and had not before; 0 for keys of its own."""
+    state = dict.fromkeys((WRAPS, CURSOR), True)
+    for modes, verb in re.findall(rb"\x1b\[\?([\d;]+)([hl])", output):
+        state |= {int(mode): verb == b"h" for mode in modes.split(b";")}
+    wrong = [mode for mode, is_set in state.items() if is_set != (mode in (WRAPS, CURSOR))]
+    screen, keys = b"ordinary", {b"ordinary": 0, b"other": 0}  # each screen has a stack of keyboard protocols
+    for part in re.findall(rb"\x1b\[(?:\?1049[hl]|>\d+u|<\d*u)", output):
+        if b"?" in part:
+            screen = b"other" if part.endswith(b"h") else b"ordinary"
+        else:
+            keys[screen] = max(0, keys[screen] + (1 if b">" in part else -1))
+    return sorted(wrong) + [0] * any(keys.values())
 
 
 def main() -> None:

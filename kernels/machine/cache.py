@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from numba.core.serialize import dumps
 from kernels.machine.sources import source_digest
 
 _CHECKSUM = 32  # bytes of SHA-256
+_UNFINISHED, _WRITTEN_BY_THEN = "unfinished-", 600  # seconds
 
 
 def folder() -> Path:
@@ -83,6 +85,14 @@ def _content(path: Path) -> bytes | None:
     return content if hashlib.sha256(content).digest() == checksum else None
 
 
+def _remove_unfinished(place: Path) -> None:
+    """Remove what processes left that were killed while they wrote a file."""
+    for path in place.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - _WRITTEN_BY_THEN:
+                path.unlink()
+
+
 class KernelCache(_Cache):
     """The cache of one kernel, as Numba's dispatcher wants it: a file per signature and processor."""
 
@@ -113,7 +123,8 @@ class KernelCache(_Cache):
         path, content = self._file(sig, data.codegen), dumps(data._reduce())  # type: ignore[no-untyped-call]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            _remove_unfinished(path.parent)
+            with tempfile.NamedTemporaryFile(prefix=_UNFINISHED, dir=path.parent, delete=False) as file:
                 unfinished = Path(file.name)
                 try:
                     file.write(hashlib.sha256(content).digest() + content)

@@ -112,11 +112,15 @@ def open_store(path: Path | str, partial: bool = False) -> Trace:
             return _Reader(stored, file).trace(partial)
     except BlockingIOError as error:
         raise BusyStoreError(f"{name} is being written by another process; wait for it, or end it.") from error
+    except PermissionError as error:
+        raise StoreError(f"{name} cannot be read (permission denied); give yourself leave to read it.") from error
     except StoreError as error:
         raise StoreError(f"{name}: {error}") from error
     except Exception as error:  # h5py turns damage into nearly every exception there is
         why = printable(" ".join(str(error).split()), 160)
-        raise StoreError(f"{name} is damaged or is not an HDF5 store ({why}); trace the model again.") from error
+        raise StoreError(
+            f"{name} is damaged or is not an HDF5 store ({why}); move it away and trace the model again."
+        ) from error
 
 
 class _Reader:
@@ -135,7 +139,10 @@ class _Reader:
         """Return the recorded run; StoreError for another schema, or an unfinished run unless `partial`."""
         schema = self.value("schema")
         if schema != SCHEMA:
-            raise StoreError(f"The store has schema {printable(str(schema))}, this program reads schema {SCHEMA}.")
+            raise StoreError(
+                f"The store has schema {printable(str(schema))}, this program reads schema {SCHEMA}; "
+                "move it away and trace the model again."
+            )
         run = self.run()
         groups = self.complete_layers(run.config.num_hidden_layers)
         complete = len(groups) == run.config.num_hidden_layers and self.is_complete(self.file)

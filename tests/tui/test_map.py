@@ -99,6 +99,19 @@ async def test_the_view_is_saved_while_the_app_runs(session):
         assert (shown["cursor"], shown["metric"]) == (list(fakes.FAULTY), "rel_rms")
 
 
+async def test_looking_alone_writes_nothing(session):
+    def state():
+        files = sorted(session.folder.rglob("*"))
+        return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+    before = state()
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("question_mark", "escape")
+    assert state() == before
+
+
 async def test_a_filter_that_matches_nothing_is_asked_again(session):
     app, _ = app_for(session)
     async with app.run_test(size=(80, 24)) as pilot:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from workbench.capture.job import (
 from workbench.capture.lockstep import capture, trace_side
 from workbench.cells.cell import cell_to_wire
 from workbench.cells.compare import PopulationError
+from workbench.session.files import read_log
 from workbench.session.session import Session, SessionSpec, Side
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +131,22 @@ def test_a_reopened_session_reads_what_it_has_and_shows_the_same_figures(job):
     assert {path.name: path.stat().st_mtime_ns for path in job.folder.glob("*.h5")} == before
 
 
+def test_the_log_says_what_was_compared_once_and_wherever_the_folder_stands(job, models):
+    job.folder.mkdir()
+    shutil.copy(models / "q8.gguf", job.folder)
+    for place in (job.folder, job.folder.with_name("moved")):
+        job.folder.rename(place)
+        job = replace(job, a=Side(str(place / "q8.gguf"), "ggml"), folder=place)
+        events_of(job)
+    (place / "a.h5").unlink()
+    events_of(job)
+    (entry,) = read_log(place)
+    assert (entry["kind"], entry["a"]["artifact"]) == ("compared", "q8.gguf")
+    assert entry["b"]["artifact"] == str(models / "hf")
+    events_of(replace(job, tokens=(*TOKENS, 9)))
+    assert [entry["tokens"] for entry in read_log(place)] == [list(TOKENS), [*TOKENS, 9]]
+
+
 def test_a_session_is_shown_without_its_models(job, models, tmp_path):
     moved = tmp_path / "b"
     tiny_safetensors(moved, layers=LAYERS)
@@ -148,6 +166,37 @@ def test_a_changed_model_is_run_again(job, tmp_path):
     tiny_gguf(path, type="Q8_0", layers=LAYERS, seed=1)
     assert cells_of(events_of(job)) != first
     assert tensors(job.folder / "a.h5") != tensors(job.folder / "b.h5")
+
+
+UNREADABLE = {
+    "cut": lambda path: os.truncate(path, 5000),
+    "something else": lambda path: path.write_text("notes"),
+    "of another schema": lambda path: set_schema(path, 99),
+    "not to be read": lambda path: path.chmod(0),
+}
+
+
+def set_schema(path, number):
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = number
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_a_kept_run_that_cannot_be_read_is_not_replaced(job, how):
+    events_of(job)
+    kept = job.folder / "a.h5"
+    UNREADABLE[how](kept)
+    if how == "not to be read" and os.access(kept, os.R_OK):
+        pytest.skip("this user may read everything")
+
+    def state():
+        status = kept.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    before = state()
+    with pytest.raises(StoreError, match=r"a\.h5.* (move it away and trace the model again|leave to read it)"):
+        events_of(job)
+    assert state() == before
 
 
 def test_a_recorded_trace_is_a_side_and_is_kept_with_the_session(job, tmp_path):

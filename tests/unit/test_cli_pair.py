@@ -223,13 +223,18 @@ def test_demo_lists_its_faults(capsys):
     assert len(capsys.readouterr().out.splitlines()) >= 5
 
 
-def test_the_worked_example_opens_on_a_clean_checkout_and_its_figures_are_true(tmp_path, capsys):
-    kept = Path(__file__).parents[2] / "sessions" / "tiny-qwen2-permuted-rope"
-    shutil.copytree(kept, tmp_path / "example", ignore=shutil.ignore_patterns("*.gguf", "*.apr", "*.h5"))
-    session = Session.open(tmp_path / "example")
+def test_the_worked_example_opens_on_a_clean_checkout_and_its_figures_are_true(tmp_path, capsys, monkeypatch):
+    root, example = Path(__file__).parents[2], Path("sessions") / "tiny-qwen2-permuted-rope"
+    shutil.copytree(root / example, tmp_path / example, ignore=shutil.ignore_patterns("*.gguf", "*.apr", "*.h5"))
+    monkeypatch.chdir(tmp_path)
+    session = Session.open(tmp_path / example)
     assert shelf_of(session).problems == []
     evidence = shelf_of(session).hypotheses[0].evidence
-    record, _ = called(["open", tmp_path / "example"], capsys, 1)
+    record, _ = called(["open", example], capsys, 1)
+    assert run(["export", str(example)]) == 1
+    for file in filter(Path.is_file, list(session.folder.rglob("*"))):
+        if file.suffix in (".md", ".svg", ".json", ".jsonl"):
+            assert file.read_bytes() == (root / file.relative_to(tmp_path)).read_bytes(), "nothing new was found"
     cell = next(cell for cell in record["cells"] if (cell["layer"], cell["stage"]) == (3, "qkv_matmul"))
     assert cell["rel_rms"] == pytest.approx(evidence["rel_rms"], rel=1e-4)
     assert [record[side]["sha256"] for side in "ab"] == [evidence[side]["sha256"] for side in "ab"]

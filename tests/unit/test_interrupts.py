@@ -29,10 +29,80 @@ def test_the_app_gives_the_terminal_back(delay, number, tmp_path):
     assert found.complaint == "", found.output[-2000:]
 
 
+# Programs that are told to end, or that end, at instants at which the terminal is being taken or is held.
+HOLDING = """
+import os, signal, sys, threading, time
+import numpy as np
+from textual.drivers.linux_driver import LinuxDriver
+from workbench.machine import interrupts
+from workbench.app.app import WorkbenchApp
+
+taking, loading = LinuxDriver.start_application_mode, WorkbenchApp.on_load
+
+def told():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+{body}
+from workbench.__main__ import main
+main()
+"""
+TOLD_WHERE_NOTHING_IS_RAISED = """
+def load(app):
+    exec("told()", globals() | {"__name__": "llvmlite.binding"})
+    loading(app)
+
+def take(driver):
+    taking(driver)
+    time.sleep(0.1)
+
+WorkbenchApp.on_load, LinuxDriver.start_application_mode = load, take
+"""
+TOLD_WHILE_IT_IS_TAKEN = """
+def take(driver):
+    taking(driver)
+    told()
+    time.sleep(0.1)
+
+LinuxDriver.start_application_mode = take
+"""
+NEVER_COMES_TO_ITS_END = """
+interrupts._GRACE = 0.2
+WorkbenchApp.exit = lambda app, *_: None
+WorkbenchApp.on_ready = lambda app: told()
+"""
+CUT_SHORT = """
+def ready(app):
+    values = np.memmap("/proc/self/fd/" + str(file.fileno()), np.uint8, "c")
+    file.truncate(0)
+    threading.Thread(target=values.sum).start()
+
+import tempfile
+file = tempfile.TemporaryFile()
+file.truncate(1 << 20)
+WorkbenchApp.on_ready = ready
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "sentence"),
+    [
+        (TOLD_WHERE_NOTHING_IS_RAISED, 143, "ended by SIGTERM"),
+        (TOLD_WHILE_IT_IS_TAKEN, 143, "ended by SIGTERM"),
+        (NEVER_COMES_TO_ITS_END, 143, "ended by SIGTERM"),
+        (CUT_SHORT, 2, "a file was cut short while it was read; run it again once the file is whole"),
+    ],
+    ids=["told where nothing is raised", "told while it is taken", "never comes to its end", "cut short"],
+)
+def test_the_terminal_is_given_back_from_wherever_the_app_ends(body, code, sentence, tmp_path):
+    program = ("-c", HOLDING.format(body=body))
+    found = interrupt(["open", *PAIR, "--session", str(tmp_path / "s")], 20, signal.SIGKILL, program)
+    assert (found.code, found.complaint) == (code, ""), found.output[-2000:]
+    assert found.output.endswith(f"workbench: {sentence}\r\n".encode())
+
+
 def program(body: str) -> "subprocess.CompletedProcess[str]":
-    code = (
-        "import os, signal, sys, time\nfrom workbench import interrupts\ninterrupts._GRACE = 0.3\ninterrupts.unwind()\n"
-    )
+    code = "import os, signal, sys, time\nfrom workbench.machine import interrupts\n"
+    code += "interrupts._GRACE = 0.3\ninterrupts.unwind()\n"
     return subprocess.run(
         [sys.executable, "-c", code + textwrap.dedent(body)],
         cwd=ROOT,

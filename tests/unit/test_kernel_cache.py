@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_what_a_spoiled_file_held_is_compiled_again(folder, damage):
     assert compiled() == 0
     assert compiled() == 1
     assert [file] == list(folder.iterdir())
+
+
+def test_what_a_killed_process_was_writing_is_removed_later(folder):
+    for name, age in (("unfinished-1", 3600), ("unfinished-2", 0), ("other", 3600)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    assert compiled() == 0
+    assert {path.name for path in folder.iterdir() if path.suffix != ".kernel"} == {"unfinished-2", "other"}
 
 
 @pytest.mark.parametrize("obstacle", [errno.ENOSPC, errno.EROFS, errno.EACCES])

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -146,6 +146,7 @@ def test_nothing_captured_is_one_sentence(tmp_path, capsys):
     assert not (tmp_path / "empty" / "findings.md").exists()
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp", "Cf", "Co", "Cn"]), min_size=1))
 def test_escaped_text_renders_as_itself(words):
     for markdown in (f"x {escaped(words)} y", quoted(f"x {words} y"), f"- x: {escaped(words)} y"):

@@ -35,10 +35,13 @@ for path, type in (("f64", "F16"), ("f32", "F16"), ("ggml", "Q8_0"), ("ggml", "Q
 print(json.dumps({"how": [HOST.name, target.HALF_PRECISION, target.has("fma")], "hashes": found}))
 """
 FIRST = ir.Constant(ir.IntType(64), 0)
-TARGETS = {
-    "no vector extensions": {"NUMBA_CPU_NAME": "generic"},
-    "AVX without what came later": {"NUMBA_CPU_NAME": "sandybridge", "NUMBA_CPU_FEATURES": "+avx,-avx2,-f16c,-fma"},
-}
+PORTABLE, AVX2 = ["portable", False, False], ["AVX2", True, True]
+# name of the processor, its vector extensions (without them Numba takes those of this machine), how products are made
+TARGETS = [
+    ("generic", "", PORTABLE),
+    ("sandybridge", "+avx,-avx2,-f16c,-fma", PORTABLE),
+    *([("haswell", "+avx,+avx2,+f16c,+fma", AVX2)] if target.has("avx512f") else []),
+]
 
 
 def start(environment: dict[str, str]) -> "subprocess.Popen[str]":
@@ -49,12 +52,12 @@ def start(environment: dict[str, str]) -> "subprocess.Popen[str]":
 
 @pytest.mark.skipif(not target.X86, reason="names of x86 processors")
 def test_every_target_computes_the_same_bits():
-    running = [start(environment) for environment in ({}, *TARGETS.values())]
-    here, *others = (json.loads(process.communicate()[0]) for process in running)
+    running = [start({"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}) for name, features, _ in TARGETS]
+    here, *others = (json.loads(process.communicate()[0]) for process in (start({}), *running))
     assert here["how"][0] == HOST.name
-    for other in others:
-        assert other["how"] == ["portable", False, False]
-        assert other["hashes"] == here["hashes"]
+    for other, (name, _, how) in zip(others, TARGETS, strict=True):
+        assert other["how"] == how
+        assert other["hashes"] == here["hashes"], name
 
 
 def converter(way: str):

@@ -4,7 +4,7 @@ import gc
 import os
 from typing import TYPE_CHECKING
 
-from workbench.machine import interrupts
+from workbench.machine import interrupts, terminal
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
@@ -20,7 +20,13 @@ def run(session: "Session") -> int:
     from workbench.app.app import WorkbenchApp
     from workbench.cells.comparison import NOT_COMPARABLE
 
-    answer = WorkbenchApp(session).run()
+    try:
+        answer = WorkbenchApp(session).run()
+    except BaseException:
+        terminal.give_back()
+        raise
+    terminal.returned()
+    interrupts.unwind()
     if (number := interrupts.received()) is not None:
         raise interrupts.Ended(number)
     return NOT_COMPARABLE if answer is None else answer

@@ -78,6 +78,7 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
     ) -> None:
         super().__init__()
         self.session = session
+        self._building = False
         self.map_screen = MapScreen(session, start_capture or partial(_capture_process, session), start_inquiry)
 
     def get_default_screen(self) -> Screen[None]:
@@ -86,14 +87,22 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
 
     def on_load(self) -> None:
         """Before the screen is taken: give it back if this process is told to end."""
-        interrupts.tell(lambda number: self.exit(interrupts.exit_code(number)))
+        interrupts.tell(self._told_to_end)
+        self._building = True
 
     def on_ready(self) -> None:
         """Once the first frame is there, look for garbage again if `run` has put that off: often and briefly."""
+        self._building = False
+        if (number := interrupts.received()) is not None:
+            self._told_to_end(number)
         if not gc.isenabled():
             gc.freeze()
             gc.set_threshold(_GARBAGE_LOOKS)
             gc.enable()
+
+    def _told_to_end(self, number: int) -> None:
+        if not self._building:  # Textual would leave the screen half built, and go on with the other half
+            self.exit(interrupts.exit_code(number))
 
     async def run_action(
         self,

@@ -1,5 +1,6 @@
 """Two sides side by side: each is run, or read where it has been recorded, and every pair of stages is compared."""
 
+import os
 import shutil
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from kernels.stages import Site
 from store.artifact import Artifact
 from store.errors import StoreError
 from store.open import open_artifact
+from store.scratch import remove_left_behind
 from store.text import printable
 from store.traces import Trace, open_trace
 from store.traces.hdf5 import LAYER_OUTPUT, open_store
@@ -32,10 +34,11 @@ from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, Source
 from workbench.pair.recorded import of_other_engine, recorded, same_model
 from workbench.pair.tokens import Tokens, recorded_tokens
-from workbench.session.files import append_log
-from workbench.session.session import Side
+from workbench.session.files import append_log, read_log
+from workbench.session.session import Side, relative_to
 
 SIDES: tuple[SideName, SideName] = ("a", "b")
+COMPARED = "compared"  # kind of log entries
 _COPY_CHUNK = 1 << 22  # bytes
 
 
@@ -114,6 +117,7 @@ def capture(job: CaptureJob, emit: Emit) -> None:
     Raises WorkbenchError in one sentence; what was captured by then stays in the folder and is resumed.
     """
     started = time.monotonic()
+    remove_left_behind()
     if job.folder is not None:
         job.folder.mkdir(parents=True, exist_ok=True)
     opened = _open_both(job, emit)
@@ -127,8 +131,7 @@ def capture(job: CaptureJob, emit: Emit) -> None:
         states = _compare(sides, emit)
     seconds = time.monotonic() - started
     if job.folder is not None:
-        records = {name: _provenance(side.run) for name, side in zip(SIDES, sides, strict=True)}
-        append_log(job.folder, "compared", **records, tokens=sides[0].run.tokens, cells=states, seconds=seconds)
+        _log(job, job.folder, sides, states, seconds)
     emit(Finished(seconds))
 
 
@@ -183,10 +186,7 @@ def _adopted(trace: Trace, stored: Path) -> Trace:
     """Return the session's own copy of a recorded trace, so that the session stays whole without the original."""
     if trace.path == stored:
         return trace
-    try:
-        copy = open_store(stored)
-    except StoreError:
-        copy = None
+    copy = _stored(stored)
     other_engine = of_other_engine(trace.run)
     same = copy is not None and copy.run == trace.run
     alike = same and (other_engine or stored.stat().st_size == trace.path.stat().st_size)
@@ -275,11 +275,16 @@ def _kept(side: _Opened, run: RunRecord) -> Trace | None:
     """Return the complete trace of this very question, if there is one."""
     if isinstance(side.source, Trace):
         return side.source
-    try:
-        trace = None if side.stored is None else open_store(side.stored)
-    except StoreError:
-        return None
+    trace = None if side.stored is None else _stored(side.stored)
     return trace if trace is not None and trace.run.question == run.question else None
+
+
+def _stored(path: Path) -> Trace | None:
+    """Return the trace in a session folder, None if there is none.
+
+    StoreError if it cannot be read: whatever it is then, it is not for us to replace.
+    """
+    return open_store(path) if os.path.lexists(path) else None
 
 
 def _compare(sides: list[Recorded | Running], emit: Emit) -> dict[str, int]:
@@ -303,6 +308,17 @@ def _codes(model: Artifact, run: RunRecord, site: Site, values: NDArray[np.float
     return activation_codes(model, numeric_path(run.numeric_path), site, values)
 
 
-def _provenance(run: RunRecord) -> dict[str, object]:
-    record = run.to_json()
-    return {name: record[name] for name in ("artifact", "size", "sha256", "numeric_path")}
+def _log(
+    job: CaptureJob, folder: Path, sides: list[Recorded | Running], states: dict[str, int], seconds: float
+) -> None:
+    """Log what was compared and found, unless the last such entry says so."""
+    facts: dict[str, object] = {}
+    for name, given, side in zip(SIDES, (job.a, job.b), sides, strict=True):
+        file = given.path if given.numeric_path else side.run.artifact
+        run = {fact: value for fact, value in side.run.to_json().items() if fact in ("size", "sha256", "numeric_path")}
+        facts[name] = {"artifact": relative_to(folder, file), **run}
+    facts |= {"tokens": list(sides[0].run.tokens), "cells": states}
+    entries = (entry for entry in reversed(read_log(folder)) if entry.get("kind") == COMPARED)
+    last: dict[str, object] = next(entries, {})
+    if any(last.get(name) != fact for name, fact in facts.items()):
+        append_log(folder, COMPARED, **facts, seconds=seconds)

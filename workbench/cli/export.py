@@ -16,7 +16,8 @@ from workbench.cli.tables import echo
 def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> int:
     """Write what a session has found as Markdown, with a picture of its map beside it.
 
-    The document goes to findings.md in the session folder, which is replaced as a whole, unless -o names another place.
+    The document goes to findings.md in the session folder, which is replaced as a whole if it says anything else,
+    unless -o names another place.
     The exit code is that of the session's verdict, or of its comparison if nobody has bisected it.
 
     \b
@@ -29,11 +30,12 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> in
 
     session = Session.open(folder)
     with ProgressLine() as progress:
-        report, found = export(session, output, progress, force)
+        report, found, written = export(session, output, progress, force)
     picture = report.with_suffix(".svg")
     if as_json:
         print_json({"session": str(session.folder), "report": str(report), "picture": str(picture)})
     else:
-        echo(f"wrote {printable(str(report), 1000)} and {printable(picture.name)}")
+        names = f"{printable(str(report), 1000)} and {printable(picture.name)}"
+        echo(f"wrote {names}" if written else f"{names} say so already")
     found.require_answer()
     return found.exit_code()

@@ -1,10 +1,11 @@
 """Running a pair of sides without a screen: what compare, open and demo have in common."""
 
 import shutil
-import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from store.scratch import scratch_folder
 from store.text import printable
 from store.traces.hdf5 import open_store
 from store.traces.run import RunRecord
@@ -99,9 +100,10 @@ def run_session(session: Session) -> Comparison:
 def _run(job: CaptureJob, metric: Metric, scope: TokenScope) -> Comparison:
     """Capture; in the scope of the last token, cells of unlike populations are compared at the last token."""
     recorded = not (job.a.numeric_path and job.b.numeric_path)
-    with ProgressLine() as line, tempfile.TemporaryDirectory() as scratch:
-        if job.folder is None and recorded and scope.kind == "last":
-            job = replace(job, folder=Path(scratch))  # aligning needs the tensors of both sides once more
+    aligning = job.folder is None and recorded and scope.kind == "last"
+    with ProgressLine() as line, scratch_folder() if aligning else nullcontext() as scratch:
+        if scratch is not None:
+            job = replace(job, folder=scratch)  # aligning needs the tensors of both sides once more
         collected = Collector(line)
         from workbench.capture.lockstep import capture  # loads the kernels
 

@@ -6,8 +6,9 @@ Python can neither catch it nor go on after it. What it can do is to say so befo
 import ctypes
 import os
 import signal
-import sys
 from typing import Any
+
+from workbench.machine import terminal
 
 CHANGED = "a file was cut short while it was read"
 _NOT_ANSWERED = 2
@@ -23,6 +24,5 @@ def tell_bus_errors() -> None:
 
 
 def _end(_signal: int) -> None:
-    line_break = "\n" if sys.stderr.isatty() else ""
-    os.write(2, f"{line_break}workbench: {CHANGED}; run it again once the file is whole\n".encode())
+    terminal.end_with(f"{CHANGED}; run it again once the file is whole")
     os._exit(_NOT_ANSWERED)

@@ -139,6 +139,11 @@ def serve(work: Callable[[Record, Callable[[Record], None]], None], failed: Call
         work(job, send)
     except WorkbenchError as error:
         send(failed(str(error)))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        why = (error.strerror or str(error)).lower()
+        send(failed(f"{printable(str(error.filename), 1000)}: {why}."))
     except MemoryError:
         send(failed("There is not enough memory for this pair; use fewer tokens, or close other programs."))
 

@@ -14,17 +14,16 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+from workbench.machine import terminal
+
 _GRACE = 5.0  # seconds for what is left to do: ending a child takes up to two
 # Where an exception does harm: LLVM's objects are freed twice, locks of modules are never released again, and what a
 # finalizer raises is ignored.
 _UNSAFE = frozenset({"numba", "llvmlite", "importlib", "_frozen_importlib", "_frozen_importlib_external", "weakref"})
 _GRACE_WHERE_UNSAFE, _LOOK = 1.0, 0.01  # seconds
-# The ordinary screen, the cursor, no reports of the mouse, of pasting or of keys.
-_PLAIN_SCREEN = b"\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[<u"
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _received: list[int] = []
-_restore: list[Callable[[], object]] = []  # what a screen owes to the terminal
 
 
 class Ended(KeyboardInterrupt):
@@ -61,22 +60,24 @@ def tell(end: Callable[[int], object]) -> None:
     if sys.unraisablehook is not _not_swallowed:
         return  # this is not the program, but a test
 
-    def told(number: int) -> None:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def told(number: int, _frame: FrameType | None) -> None:
         if not _received:
             _received.append(number)
-            _later(_GRACE, _end, number)
-            end(number)
+            with suppress(RuntimeError):  # the loop has just come to its own end
+                loop.call_soon_threadsafe(wind_up, number)
 
-    import asyncio
-    import termios
+    def wind_up(number: int) -> None:
+        _later(_GRACE, _end, number)
+        end(number)
 
-    with suppress(termios.error):
-        _restore.append(partial(termios.tcsetattr, 0, termios.TCSANOW, termios.tcgetattr(0)))
-    _restore.append(partial(os.write, 1, _PLAIN_SCREEN))
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, told, number)
+    _handle(told)
+    if _received:  # it was to be raised where that is safe: once the terminal is taken, that is nowhere
+        wind_up(_received[0])
+    terminal.hold()
 
 
 def received() -> int | None:
@@ -100,12 +101,7 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    for restore in _restore:
-        with suppress(Exception):  # the terminal may be gone
-            restore()
-    with suppress(OSError):
-        line = "\n" if os.isatty(2) else ""  # a progress line may stand there
-        os.write(2, f"{line}workbench: {sentence(number)}\n".encode())
+    terminal.end_with(sentence(number))
     os._exit(exit_code(number))
 
 
@@ -113,17 +109,17 @@ def _raise(number: int, frame: FrameType | None) -> None:
     if _received:
         _end(_received[0], frame)
     _received.append(number)
-    _raise_where_safe(number, frame, _looks=int(_GRACE_WHERE_UNSAFE / _LOOK))
+    _raise_where_safe(number, frame)
 
 
-def _raise_where_safe(number: int, frame: FrameType | None, _looks: int) -> None:
+def _raise_where_safe(number: int, frame: FrameType | None, waited: float = 0.0) -> None:
     """Raise once nothing is going on that an exception would leave in disorder; end at once if that takes long."""
     if not _unsafe(frame):
         _later(_GRACE, _end, number)
         raise Ended(number)
-    if _looks == 0:
+    if waited >= _GRACE_WHERE_UNSAFE:
         _end(number, frame)
-    _later(_LOOK, partial(_raise_where_safe, _looks=_looks - 1), number)
+    _later(_LOOK, partial(_raise_where_safe, waited=waited + _LOOK), number)
 
 
 def _unsafe(frame: FrameType | None) -> bool:
@@ -142,7 +138,6 @@ def _later(seconds: float, handler: Callable[[int, FrameType | None], None], num
 def _not_swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
     """Raise once more what Python was about to ignore: a moment later, because from here it would be ignored too."""
     if isinstance(unraisable.exc_value, Ended):
-        _received.clear()
-        _later(0.001, _raise, unraisable.exc_value.number)
+        _later(0.001, _raise_where_safe, unraisable.exc_value.number)
     else:
         sys.__unraisablehook__(unraisable)

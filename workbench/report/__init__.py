@@ -1,11 +1,12 @@
 """Export: the findings document of a session, in Markdown, with a picture of the map beside it."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from store.outputs import OutputError, require_writable
 from store.text import printable
-from store.whole_files import write_atomically
+from store.whole_files import read_bounded, write_atomically
 from workbench.session.files import FINDINGS, FINDINGS_PICTURE, OWN_FILES, SPEC_FILE
 
 if TYPE_CHECKING:
@@ -13,16 +14,20 @@ if TYPE_CHECKING:
     from workbench.report.investigation import Progress
     from workbench.session.session import Session
 
+# Lines of the document: its date, those of the runs, the versions and the machine that computed them.
+_WHEN_AND_WHERE = re.compile(r"^(Exported |\| run +\||- computed by: |- on: ).*$", re.MULTILINE)
+
 
 def _silent(_done: int, _total: int, _text: str) -> None:
     """Show nothing."""
 
 
 class Exported(NamedTuple):
-    """Where the findings went, and what they conclude."""
+    """Where the findings are, what they conclude, and whether they were written: not if they said so already."""
 
     path: Path
     conclusion: "Conclusion"
+    written: bool
 
 
 def export(
@@ -49,13 +54,24 @@ def export(
     title = printable(f"{session.spec.name}, {shown.scope.label(len(shown.a.tokens))}")
     maps = {metric.label: shown.looks(metric) for metric in shown.shown}
     concluded = Conclusion.of(session, shown)
-    document = _rendered(facts(found, concluded, picture.name, progress))
+    document, drawing = _rendered(facts(found, concluded, picture.name, progress)), map_svg(title, maps)
     _require_writable((target, picture), [*_inputs(session), *found.inputs], replace)
-    write_atomically(picture, map_svg(title, maps), replace)
+    if own and _says(target, document) and _says(picture, drawing):
+        return Exported(target, concluded, written=False)
+    write_atomically(picture, drawing, replace)
     write_atomically(target, document, replace)
     inside = target.absolute().is_relative_to(session.folder)
     session.log("exported", report=str(target.absolute().relative_to(session.folder)) if inside else str(target))
-    return Exported(target, concluded)
+    return Exported(target, concluded, written=True)
+
+
+def _says(path: Path, text: str) -> bool:
+    """Whether a file says a text already, but for when and where it was found."""
+    try:
+        said = read_bounded(path, 4 * len(text.encode())).decode()
+    except (OSError, ValueError):
+        return False
+    return _WHEN_AND_WHERE.sub("", said) == _WHEN_AND_WHERE.sub("", text)
 
 
 def _picture_of(target: Path) -> Path:

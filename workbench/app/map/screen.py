@@ -167,7 +167,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def _save(self) -> None:
         with self._saving:  # who comes last writes the newest view
-            self.session.save_view(self.model.view.to_json())
+            view = self.model.view
+            if view != View.from_json(self.session.spec.view):
+                self.session.save_view(view.to_json())
 
     # The capture
 
