@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kernels.models import all_stages
+
 ROOT = Path(__file__).parents[2]
 MODULES = {package: sorted((ROOT / package).rglob("*.py")) for package in ("kernels", "store", "workbench")}
 ALLOWED = {
@@ -62,6 +64,20 @@ def test_arrows_inside_workbench_run_one_way():
 
 def test_no_module_needs_itself():
     graphlib.TopologicalSorter(modules_used_by()).prepare()  # CycleError names the circle
+
+
+def test_a_stage_name_stands_in_one_place():
+    """With the families, and where other engines' names are read; GGUF calls some tensors as stages are called."""
+    allowed = ("kernels/models", "kernels/stages.py", "store/traces", "store/names.py", "store/files/gguf_kinds.py")
+    scripts = (
+        "workbench/record/transformers_script.py",
+        "workbench/record/llama_cpp_script.py",
+    )  # run by other Pythons
+    for source in [path for sources in MODULES.values() for path in sources]:
+        name = source.relative_to(ROOT).as_posix()
+        if not name.startswith(allowed) and name not in scripts:
+            texts = {node.value for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Constant)}
+            assert not texts & set(all_stages()), name
 
 
 @pytest.mark.parametrize("package", ALLOWED)

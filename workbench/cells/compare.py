@@ -102,7 +102,7 @@ def compare_stage(
         shape=(values_a.shape[0], values_a.shape[1]),
         profile=cell_profile,
         positions=a.positions,
-        logits=logit_agreement(values_a, values_b) if site.stage == "lm_head" else None,
+        logits=logit_agreement(values_a, values_b) if site.stage == LAST_STAGES[-1] else None,
         flipped=flips(a.codes, b.codes, values_a, values_b),
         percentiles={} if same else gap_percentiles(values_a, values_b),
     )
