@@ -61,7 +61,8 @@ def blur_of(reader: Reader, checked: Checked) -> Blur | None:
             moved = checked.span.run(reader, planted).of(checked.rows) - right
             beyond = units_off(moved, checked.noise) > LIMIT
             beyond = beyond or _norm(moved / checked.noise) > _MUCH * _norm(gap / checked.noise)
-            if planted.shown and not beyond and moved.any():  # what moves nothing is not hidden by rounding
+            alike = not moved.any() and not gap.any()  # rounding hides nothing in an end that is the same, bit for bit
+            if planted.shown and not beyond and not alike:
                 return Blur(words, layer, *(_norm(x) / size for x in (moved, gap, LIMIT * checked.noise)))
     return None
 
