@@ -319,6 +319,8 @@ def _config(
         length_limit_key=scaling.limit_key,
     )
     rope.check_heads(file.shown, config)
+    if fields.flag("use_sliding_window") and fields.integer("sliding_window") is None:
+        raise fields.unsupported("sets use_sliding_window and does not say how many tokens sliding_window has.")
     return family(architecture).of_hugging_face(config, _with_lists(fields))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from kernels.errors import UnsupportedModelError
 from kernels.forward import forward
+from kernels.models import family
 from kernels.paths import numeric_path
 from store.files.apr_writer import write_apr
 from store.known_settings import settings_of
@@ -87,13 +88,15 @@ def test_every_key_of_a_file_is_used_irrelevant_or_not_understood(tmp_path):
     more = {"use_cache": True, "rope_parameters": {"rope_type": "default", "waves": 3}, "magic_gain": 2.0, "qk_norm": 0}
     write_safetensors(tmp_path, model)
     (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | more))
-    uses = {setting.key: setting.use for setting in settings_of("safetensors", "llama", hf_config(model) | more)}
+    uses = {
+        setting.key: setting.use for setting in settings_of("safetensors", family("llama"), hf_config(model) | more)
+    }
     assert uses["hidden_size"] == uses["rope_parameters.rope_type"] == uses["qk_norm"] == "used"
     assert uses["use_cache"] == uses["architectures"] == "irrelevant"
     assert [key for key, use in uses.items() if use == "not understood"] == ["rope_parameters.waves", "magic_gain"]
     write_gguf(tmp_path / "m.gguf", model, vocabulary=None, magic__gain=2.0)
     artifact = open_artifact(tmp_path / "m.gguf")
-    uses = {setting.key: setting.use for setting in settings_of("gguf", "llama", artifact.metadata)}
+    uses = {setting.key: setting.use for setting in settings_of("gguf", family("llama"), artifact.metadata)}
     assert [key for key, use in uses.items() if use == "not understood"] == ["llama.magic.gain"]
     assert uses["llama.rope.freq_base"] == "used"
     assert uses["tokenizer.ggml.model"] == "irrelevant"

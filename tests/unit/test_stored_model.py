@@ -184,13 +184,13 @@ def test_a_tensor_that_cannot_be_read_leaves_the_others_readable(tmp_path):
     assert np.array_equal(found.weight(name).rows, model.weights[name].rows)
 
 
-def test_a_mistral_is_a_llama_within_its_window(tmp_path):
+def test_a_mistral_is_a_llama_with_a_window_in_every_layer(tmp_path):
     model = tiny_safetensors(tmp_path, "llama")
-    for given, limit in (({"sliding_window": None}, None), ({"sliding_window": 64}, 64), ({}, 4096)):
+    for given, window in (({"sliding_window": None}, None), ({"sliding_window": 64}, 64), ({}, 4096)):
         (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | {"model_type": "mistral"} | given))
         config = open_artifact(tmp_path).config
-        assert config.length_limit == limit
-        assert replace(config, length_limit=None, length_limit_key=None) == model.config
+        assert [config.window(layer) for layer in range(2)] == [window] * 2
+        assert replace(config, architecture="llama", sliding_window=None) == model.config
 
 
 @pytest.mark.parametrize(
