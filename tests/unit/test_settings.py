@@ -88,7 +88,8 @@ def test_every_key_of_a_file_is_used_irrelevant_or_not_understood(tmp_path):
     more = {"use_cache": True, "rope_parameters": {"rope_type": "default", "waves": 3}, "magic_gain": 2.0, "qk_norm": 0}
     write_safetensors(tmp_path, model)
     (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | more))
-    uses = {
+    known = settings_of("safetensors", family("llama"), hf_config(model) | more)
+    uses = {setting.key: setting.use for setting in known}
         setting.key: setting.use for setting in settings_of("safetensors", family("llama"), hf_config(model) | more)
     }
     assert uses["hidden_size"] == uses["rope_parameters.rope_type"] == uses["qk_norm"] == "used"
