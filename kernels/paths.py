@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from kernels import ops
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize, dequantize_rows
 from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f32, matmul_f64
+from kernels.rows.dequantize import dequantize, dequantize_rows
 from kernels.weight import Weight
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
@@ -184,7 +184,7 @@ class StoredModel:
 
     def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
         data = self._source_of[info.file].map(info.offset, info.nbytes, f"tensor {printable(info.raw_name)}")
-        element = BLOCKS[type]
+        element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)

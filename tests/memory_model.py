@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 

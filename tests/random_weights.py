@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels.weight import BLOCKS, TensorType, Weight, row_bytes
+from kernels.weight import TensorType, Weight, row_bytes
 
 # Half-precision fields of a block by byte offset, with the value that makes weights of about 0.06.
 _SCALES = {
@@ -18,7 +18,7 @@ _SCALES = {
 def random_rows(rng: np.random.Generator, type: TensorType, rows: int, columns: int) -> np.ndarray:
     """uint8 (rows, row_bytes)."""
     if type in _SCALES:
-        raw = rng.integers(0, 256, (rows, columns // BLOCKS[type].elements, BLOCKS[type].bytes), dtype=np.uint8)
+        raw = rng.integers(0, 256, (rows, columns // type.block.elements, type.block.bytes), dtype=np.uint8)
         for at, value in _SCALES[type].items():
             scale = (value * rng.uniform(0.5, 1.5, raw.shape[:2])).astype(np.float16)
             raw[:, :, at : at + 2] = scale[:, :, None].view(np.uint8)

@@ -4,6 +4,7 @@ A rounded activation tensor is (codes int8 (tokens, in), scales float32 (tokens,
 where they are needed. Codes are the "int8 activation codes" whose flips turn 1e-7 into 1e-2 (docs/numerics.md).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -122,3 +123,11 @@ def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
     rounded = _empty("APR Q8_K", x.shape, 256)
     by_token(lambda t: _q8_k_apr(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
     return rounded
+
+
+# By the name that their codes carry. Formats say which one an engine uses for them.
+RULES: dict[str, Callable[[NDArray[np.float32]], Codes]] = {
+    "ggml Q8_K": quantize_q8_k,
+    "ggml Q8_0": quantize_q8_0,
+    "APR Q8_K": quantize_q8_k_apr,
+}

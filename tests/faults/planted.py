@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.formats.dequantize import dequantize
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType
 from tests.faults.cases import Case, Prepared
 from tests.faults.config_faults import CONFIG_FAULTS, ConfigFault

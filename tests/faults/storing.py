@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.files.apr_writer import write_apr
 from tests.artifacts import apr_metadata, apr_tensors, write_gguf, write_safetensors
 from tests.faults.models import Plain
@@ -31,7 +31,7 @@ class Format:
     def fits(self, plain: Plain) -> bool:
         """Whether every row of the model fills whole blocks, in a container that can hold the type."""
         rows = {values.shape[1] for values in plain.values.values() if values.ndim == 2}
-        return all(size % BLOCKS[self.type].elements == 0 for size in rows)
+        return all(size % self.type.block.elements == 0 for size in rows)
 
 
 FORMATS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import gguf
 import numpy as np
 
-from kernels.weight import BLOCKS, TensorType
+from kernels.weight import TensorType
 from tests.faults.models import Plain
 from tests.faults.storing import Format, packed, type_of
 
@@ -207,7 +207,7 @@ def infinite_value(values: Values, c: Context) -> Values:
 
 def block_codes(rows: Values, c: Context, type: TensorType, count: int, byte: Callable[[Values], Values]) -> Values:
     out = rows.copy()
-    size = BLOCKS[type].bytes if BLOCKS[type].elements > 1 else 32 * BLOCKS[type].bytes
+    size = type.block.bytes if type.block.elements > 1 else 32 * type.block.bytes
     first = int(c.rng.integers(max(1, len(rows) - count)))
     block = int(c.rng.integers(rows.shape[1] // size)) * size
     part = out[first : first + count, block : block + size]
@@ -286,11 +286,11 @@ def element_noise(values: Values, c: Context) -> Values:
 
 
 def quantized(values: Values, c: Context) -> bool:
-    return BLOCKS[type_of(c.name, values, c.format)].elements > 1
+    return type_of(c.name, values, c.format).block.elements > 1
 
 
 def with_sub_scales(values: Values, c: Context) -> bool:
-    return BLOCKS[type_of(c.name, values, c.format)].elements == 256
+    return type_of(c.name, values, c.format).block.elements == 256
 
 
 def square(values: Values, c: Context) -> bool:
@@ -319,6 +319,6 @@ def finer_than(type: TensorType) -> Callable[[Values, Context], bool]:
 
     def fits(values: Values, c: Context) -> bool:
         own = order.index(type_of(c.name, values, c.format))
-        return values.shape[1] % BLOCKS[type].elements == 0 and own > order.index(type) + 1
+        return values.shape[1] % type.block.elements == 0 and own > order.index(type) + 1
 
     return fits

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.files.apr_format import tensor_type
 from store.files.apr_writer import AprTensor, write_apr
 from store.open import open_artifact
@@ -295,4 +295,4 @@ def test_fused_qkv_rows_are_split(tmp_path):
     artifact = open_artifact(tmp_path / "m.apr")
     for name, weight in expected.items():
         assert np.array_equal(artifact.weight(name).rows, weight.rows)
-    assert BLOCKS[artifact.weight(Q_PROJ).type].bytes == 144
+    assert artifact.weight(Q_PROJ).type.block.bytes == 144

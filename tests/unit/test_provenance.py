@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
-from kernels.weight import BLOCKS, TensorType
+from kernels.weight import TensorType
 from store.open import open_artifact
 from tests.artifacts import tiny_gguf, tiny_model
 from tests.foreign_dumps import run as stages_of
@@ -33,7 +33,7 @@ TOKENS = (3, 1, 4, 1, 5)
 @pytest.mark.parametrize("name", TYPES)
 def test_a_block_taken_apart_stands_for_its_dequantized_values(name):
     weight = random_weight(1, TensorType[name], 3, 512)
-    elements, size = BLOCKS[weight.type]
+    elements, size = weight.type.block
     values = dequantize(weight)
     for row in range(3):
         for n in range(512 // elements):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.storing import packed
 from workbench.bisect.weights.check import check_weights
@@ -53,10 +53,10 @@ def test_a_factor_too_small_for_any_single_value_is_found(kind, type):
 @pytest.mark.parametrize("key", [key for key in COPIES if key.startswith("one outlier")])
 def test_a_zeroed_block_is_found_and_no_other(key):
     a, b = copy_of(key)
-    rows, size = b.rows.copy(), BLOCKS[b.type].bytes
+    rows, size = b.rows.copy(), b.type.block.bytes
     rows[3, :size] = 0
     affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
-    assert affected[3, : BLOCKS[b.type].elements // 32].any()
+    assert affected[3, : b.type.block.elements // 32].any()
     assert affected.any(axis=1).sum() == 1
 
 

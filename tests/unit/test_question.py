@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.ops import silu
 from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site, execution_order
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact

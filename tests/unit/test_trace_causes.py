@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kernels import ops
-from kernels.formats.dequantize import dequantize
 from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.foreign_dumps import Stages, run, run_changed

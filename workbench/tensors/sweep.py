@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize
 from kernels.measures import COL, Measures, summarise
 from kernels.metrics import profile_weights
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
@@ -169,7 +169,7 @@ def _as_used(a: StoredModel, b: StoredModel, name: str) -> tuple[Weight, Weight,
 
 def _less_one(weight: Weight) -> Weight:
     values = dequantize(weight) - np.float32(1)
-    return Weight(weight.name, TensorType.F32, weight.shape, values.reshape(len(weight.stored), -1).view(np.uint8))
+    return Weight(weight.name, TensorType["F32"], weight.shape, values.reshape(len(weight.stored), -1).view(np.uint8))
 
 
 def _head_dim(*models: StoredModel) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize_rows
+from kernels.rows.dequantize import dequantize_rows
 from workbench.bisect.mistakes.attention import cache_rules
 from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Flags, Mistake, Question, Values
 from workbench.bisect.mistakes.product_roundings import activation_rules, half, weight_rules

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize
 from kernels.matmul.floats import matmul_f64
 from kernels.paths import Array
+from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, Values, least_squares
 from workbench.bisect.models.floor import MATMUL_INPUT
 from workbench.bisect.weights.check import BLOCK

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize_rows
 from kernels.forward import At
 from kernels.paths import Array
+from kernels.rows.dequantize import dequantize_rows
 from kernels.stages import Site
 from kernels.weight import Weight
 from workbench.bisect.models.floor import MATMUL_INPUT, rounding_of

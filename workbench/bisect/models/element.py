@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
+from kernels.formats.format import BlockFormat, Format
 from kernels.forward import Model
 from kernels.matmul.float_dot import APR, FLOAT32, Scheme
 from kernels.paths import AprPath, F32Path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
 from workbench.bisect.models.floor import MATMUL_INPUT
@@ -86,7 +87,7 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     value: np.floating
     exact_order = path.dtype == np.float32
     if rule is not None:
-        value = _packed_dot(one.type, terms)
+        value = _packed_dot(one.type.format, terms)
     elif exact_order:
         value = _lane_dot(APR if isinstance(path, AprPath) else FLOAT32, terms)
     else:
@@ -125,7 +126,7 @@ def _terms(
     row: Weight, path: F32Path, x: NDArray[np.floating], start: int | None
 ) -> tuple[str | None, tuple[Term, ...]]:
     """The rule of 8-bit activations, if any, and the terms of a row (1, in) times x (1, in)."""
-    elements, size = BLOCKS[row.type]
+    elements, size = row.type.block
     if elements == 1:
         elements, size = SUPER_BLOCK, SUPER_BLOCK * size
     raw, rounded = row.rows[0].tobytes(), path.round_activations(x, row)
@@ -164,8 +165,9 @@ def lane_sums(term: Term) -> NDArray[np.int64]:
     return result
 
 
-def _packed_dot(type: TensorType, terms: Sequence[Term]) -> np.float32:
+def _packed_dot(format: Format, terms: Sequence[Term]) -> np.float32:
     """Add up quantized blocks in the order of `kernels.matmul.packed_dot`."""
+    assert isinstance(format, BlockFormat)
     acc, least = np.zeros(8, np.float32), np.zeros(4, np.float32)
     for term in terms:
         assert term.codes is not None
@@ -175,16 +177,12 @@ def _packed_dot(type: TensorType, terms: Sequence[Term]) -> np.float32:
         if term.block.dmin is not None:
             sums = term.codes.astype(np.int64).reshape(8, 32).sum(axis=1)
             pairs = (term.block.mins * sums).reshape(4, 2).sum(axis=1)
-            added = pairs if type == TensorType.Q4_K else pairs.sum(keepdims=True)
+            added = pairs if format.dot.mins == "lanes" else pairs.sum(keepdims=True)
             least[: added.size] = fma(-(term.scale * term.block.dmin), added.astype(np.float32), least[: added.size])
     four = acc[4:] + acc[:4]
     two = four[:2] + four[2:]
     result = two[0] + two[1]
-    if type == TensorType.Q4_K:
-        result += (least[0] + least[2]) + (least[1] + least[3])
-    if type == TensorType.Q5_K:
-        result += least[0]
-    return np.float32(result)
+    return np.float32(result + ((least[0] + least[2]) + (least[1] + least[3])))
 
 
 def _lane_dot(scheme: Scheme, terms: Sequence[Term]) -> np.float32:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize
 from kernels.forward import At, inputs_of
 from kernels.paths import Array
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from workbench.bisect.models.floor import predicted_error
 from workbench.bisect.models.substitution import Factors

@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize_rows
 from kernels.forward import Model
 from kernels.paths import Array
+from kernels.rows.dequantize import dequantize_rows
 from kernels.stages import Site, execution_order
 from kernels.weight import Weight
 from workbench.bisect.models.floor import MATMUL_INPUT
