@@ -64,7 +64,8 @@ class Dot(NamedTuple):
     """The order in which a row is multiplied with 8-bit activations (kernels/matmul/packed_dot.py).
 
     scales : integer scales in a group of 32 elements; 0 says that a group is a block. mins : what is taken off:
-    "none"; "lanes": four float sums; "one": one float sum; "offset": integers, before anything is rounded.
+    "none"; "lanes": four float sums; "one": one float sum; "offset": integers, before anything is rounded. "block" adds
+    one float sum, of what every block has beside its scale times what its activations have beside theirs.
     """
 
     scales: int
@@ -72,6 +73,7 @@ class Dot(NamedTuple):
 
 
 ONE_SCALE = Dot(scales=0, mins="none")
+SCALE_AND_LEAST = Dot(scales=0, mins="block")
 MINS_IN_LANES = Dot(scales=1, mins="lanes")
 MINS_IN_ONE = Dot(scales=1, mins="one")
 SHARED_ZERO = Dot(scales=2, mins="offset")
@@ -126,17 +128,17 @@ class BlockFormat(Format):
     """Integer codes with half-precision factors for every block, and integer scales for its groups where there are any.
 
     Value i of a block is `d * scale * (code - zero) - dmin * min`, scale and min being those of its group; without
-    groups, `d * (code - zero)`.
+    groups, `d * (code - zero) + least`.
 
-    d, dmin : byte offsets of the factors. groups : number of groups; 0 for none. scales, mins : of the groups. codes :
-    of the elements in order, as stored. zero : the code that stands for 0. top : the largest code.
+    d, dmin, least : byte offsets of the half-precision numbers. groups : number of groups; 0 for none. scales, mins :
+    of the groups. codes : of the elements in order, as stored. zero : the code that stands for 0. top : the largest.
 
     activations, apr_activations : the rule by which activations become 8-bit codes (kernels/matmul/activations.py) on
     path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied.
 
     What ggml's quantizers do (workbench/bisect/weights/steps.py). cut : whether sources may lie beyond the ends of the
     range of codes. fitted : whether the scale that is stored may be another one than the codes were rounded with.
-    late : whether d is rounded to half precision only after the codes are made. largest_scale : of a group.
+    late : whether d and least are rounded to half precision only after the codes are made. largest_scale : of a group.
     lost : codes that a group may span whose scale was rounded to 0.
     """
 
@@ -145,6 +147,7 @@ class BlockFormat(Format):
     zero: int = 0
     d: int = 0
     dmin: int | None = None
+    least: int | None = None
     groups: int = 0
     scales: Field | None = None
     mins: Field | None = None
@@ -169,4 +172,4 @@ class BlockFormat(Format):
     @property
     def factors(self) -> tuple[int, ...]:
         """Byte offsets of all half-precision numbers."""
-        return tuple(at for at in (self.d, self.dmin) if at is not None)
+        return tuple(at for at in (self.d, self.dmin, self.least) if at is not None)

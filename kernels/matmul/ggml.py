@@ -18,6 +18,7 @@ from kernels.formats.format import (
     MINS_IN_LANES,
     MINS_IN_ONE,
     ONE_SCALE,
+    SCALE_AND_LEAST,
     SHARED_ZERO,
     BlockFormat,
     Dot,
@@ -45,17 +46,18 @@ class Packed(NamedTuple):
     """8-bit activations as `packed_dot.chunk_dots` reads them, every chunk in one piece."""
 
     x: NDArray[np.int8]  # (chunks, tiles, codes of all tokens of a tile); tokens and columns filled up with zeros
-    xd: NDArray[np.float32]  # (chunks, tiles, scales of all tokens of a tile, each four times)
+    xd: NDArray[np.float32]  # (chunks, tiles, scales of all tokens of a tile, each four times; float sums, once)
     sums: NDArray[np.int16]  # (chunks, tiles, sums of 16 or 32 codes of all tokens of a tile)
 
 
 @kernel(
-    "void(int8[:, ::1], float32[:, ::1], int64, int64,"
+    "void(int8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64,"
     " int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1], int64, int64)"
 )
 def _pack(
     codes: NDArray[np.int8],
     scales: NDArray[np.float32],
+    beside: NDArray[np.float32],  # float sums of every block, without columns where there are none
     tile: int,
     flip: int,
     x: NDArray[np.int8],
@@ -65,7 +67,7 @@ def _pack(
     stop: int,
 ) -> None:
     tokens, n = codes.shape
-    blocks = xd.shape[2] // (4 * tile)  # in a chunk
+    blocks = xd.shape[2] // (4 * tile) // (2 if beside.shape[1] else 1)  # in a chunk
     halves = sums.shape[2] // (8 * tile)
     inverted = np.int8(flip)
     for c in range(x.shape[0]):
@@ -85,11 +87,13 @@ def _pack(
         for k in range(scales.shape[1]):
             at = (k % blocks * tile + t) * 4
             xd[k // blocks, to, at : at + 4] = scales[token, k]
+        for k in range(beside.shape[1]):
+            xd[k // blocks, to, ((blocks + k % blocks) * tile + t) * 4] = beside[token, k]
 
 
 def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., None]:
     """The product for formats that are multiplied alike; arguments as `_matmul_codes`, from `type` on."""
-    unpack, blocks = unpacker(*formats), CHUNK // formats[0].block.elements
+    unpack, blocks = unpacker(*formats), 1 if dot.scales else CHUNK // 32
     dots, correct, results, tokens_in_tile = chunk_dots(dot, how), corrections(how), tile_results(how), how.tokens
 
     @helper(of=(dot, how.name))
@@ -107,6 +111,7 @@ def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., 
                 count = min(CHUNK, n - CHUNK * c)
                 if count < CHUNK:
                     d[:] = 0  # of blocks that are not there
+                    dmin[:] = 0
                 for i in range(together):
                     place = (r + i) * length + c * chunk_length
                     prefetch(rows, place + _ROWS * length, chunk_length)
@@ -131,8 +136,8 @@ def _formats(dot: Dot) -> list[BlockFormat]:
     return [format for format in FORMATS if isinstance(format, BlockFormat) and format.dot == dot]
 
 
-DOTS = (ONE_SCALE, MINS_IN_LANES, MINS_IN_ONE, SHARED_ZERO)
-_multiply_one_scale, _multiply_mins_in_lanes, _multiply_mins_in_one, _multiply_shared_zero = (
+DOTS = (ONE_SCALE, SCALE_AND_LEAST, MINS_IN_LANES, MINS_IN_ONE, SHARED_ZERO)
+_one_scale, _scale_and_least, _mins_in_lanes, _mins_in_one, _shared_zero = (
     multiplier(dot, HOST, *_formats(dot)) for dot in DOTS
 )
 
@@ -155,13 +160,15 @@ def _matmul_codes(
     stop: int,
 ) -> None:
     if dot == 0:
-        _multiply_one_scale(type, n, rows, x, xd, sums, out, column, start, stop)
+        _one_scale(type, n, rows, x, xd, sums, out, column, start, stop)
     elif dot == 1:
-        _multiply_mins_in_lanes(type, n, rows, x, xd, sums, out, column, start, stop)
+        _scale_and_least(type, n, rows, x, xd, sums, out, column, start, stop)
     elif dot == 2:
-        _multiply_mins_in_one(type, n, rows, x, xd, sums, out, column, start, stop)
+        _mins_in_lanes(type, n, rows, x, xd, sums, out, column, start, stop)
     elif dot == 3:
-        _multiply_shared_zero(type, n, rows, x, xd, sums, out, column, start, stop)
+        _mins_in_one(type, n, rows, x, xd, sums, out, column, start, stop)
+    elif dot == 4:
+        _shared_zero(type, n, rows, x, xd, sums, out, column, start, stop)
 
 
 def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
@@ -169,13 +176,19 @@ def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
     (tokens, n), tile = x.codes.shape, how.tokens
     chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // format.block.elements
     halves = max(1, format.dot.scales)  # sums of 16 codes where that many have a scale, else of 32
+    beside = np.empty((tokens, 0), np.float32) if x.sums is None else x.sums
+    numbers = blocks if x.sums is None else 2 * blocks
     made = Packed(
         scratch("codes", (chunks, tiles, CHUNK * tile), np.int8),
-        scratch("scales", (chunks, tiles, blocks * 4 * tile), np.float32),
+        scratch("scales", (chunks, tiles, numbers * 4 * tile), np.float32),
         scratch("sums", (chunks, tiles, halves * 8 * tile), np.int16),
     )
     flip = how.flip if blocks > 1 else 0
-    over_rows(lambda a, b: _pack(x.codes, x.scales, tile, flip, *made, a, b), tiles, max(1, _LEAST_CODES // n // tile))
+
+    def share(start: int, stop: int) -> None:
+        _pack(x.codes, x.scales, beside, tile, flip, *made, start, stop)
+
+    over_rows(share, tiles, max(1, _LEAST_CODES // n // tile))
     return made
 
 

@@ -31,9 +31,10 @@ def chunk_dots(dot: Dot, how: Portable = HOST) -> Any:  # noqa: ANN401
     """A kernel function of (i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc).
 
     It multiplies chunk c of one row with all tiles and adds to the row's sums. The row is number i of those that
-    unpack.py left in codes ... dmin, one chunk of each. Of the activations (matmul_ggml.py `_pack`; t: token of a
-    tile): x int8 (chunks, tiles, groups, halves, t, 16), xd float32 (chunks, tiles, blocks, t, 4), sums int16
-    (chunks, tiles, halves or 1, t, 8). The sums: acc float32 (rows, tiles, SUMS, t, 4), zero before the first chunk.
+    unpack.py left in codes ... dmin, one chunk of each. Of the activations (ggml.py `_pack`; t: token of a tile):
+    x int8 (chunks, tiles, groups, halves, t, 16); xd float32 (chunks, tiles, blocks, t, 4), then, for mins "block", one
+    float sum of every block and three zeros; sums int16 (chunks, tiles, halves or 1, t, 8). The sums: acc float32
+    (rows, tiles, SUMS, t, 4), zero before the first chunk.
     """
     return array_intrinsic(12, types.void, lambda builder, *values: _Chunk(dot, how, builder, *values).emit())
 
@@ -60,7 +61,7 @@ class _Chunk:
             place = b.add(b.mul(self.i, self.tiles), loop.index)
             acc = [self._of_tile(F32, self.acc, place, n, SUMS) for n in range(SUMS)]
             if dot.scales == 0:
-                acc[:2] = self._small_blocks(codes, xs, tile, acc)
+                acc = self._small_blocks(codes, xs, tile, acc)
             else:
                 sums = [self._of_tile(I16, self.sums, tile, h, halves) for h in range(halves)]
                 acc = self._one_block(codes, scales, mins, xs, sums, tile, acc)
@@ -122,13 +123,18 @@ class _Chunk:
         return b.and_(lanes, ir.Constant(lanes.type, [-1, 0, 0, 0] * (count // 4)))
 
     def _small_blocks(self, codes: list[list[Any]], xs: list[Any], tile: Any, acc: list[Any]) -> list[Any]:  # noqa: ANN401
-        v, b, acc = self.v, self.b, acc[:2]
+        v, b, acc = self.v, self.b, list(acc)
+        numbers = 2 * _GROUPS if self.dot.mins == "block" else _GROUPS
         for g in range(_GROUPS):
-            factor = b.fmul(self._of_tile(F32, self.xd, tile, g, _GROUPS), self._factor(self.d, g, _GROUPS))
+            d = self._factor(self.d, g, _GROUPS)
+            factor = b.fmul(self._of_tile(F32, self.xd, tile, g, numbers), d)
             for h in (0, 1):
                 correction = self._of_row(I32, 4, self.scales, 2 * g + h, 2 * _GROUPS)
                 lanes = self.how.signed(v, codes[g][h], xs[2 * g + h], correction)
                 acc[h] = v.fma(factor, v.to_float(lanes), acc[h])
+            if self.dot.mins == "block":
+                beside = self._of_tile(F32, self.xd, tile, _GROUPS + g, numbers)
+                acc[2] = v.fma(self._factor(self.dmin, g, _GROUPS), beside, acc[2])
         return acc
 
 

@@ -103,6 +103,8 @@ def _emit_scaled(
         value = b.fmul(v.splat(scale, size), v.to_float(v.signed(code, I32)))
         if format.mins is not None:
             value = b.fsub(value, v.splat(b.fmul(number(dmin, block), number(mins, g)), size))
+        if format.least is not None:
+            value = b.fadd(value, v.splat(number(dmin, block), size))
         put(value, at)
 
 

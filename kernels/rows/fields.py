@@ -16,13 +16,14 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fields:
-    """The fields of blocks but for the codes. d, dmin : (blocks,), None where the format has none.
+    """The fields of blocks but for the codes. d, dmin, least : (blocks,), None where the format has none.
 
     scales, mins : int32 (blocks, groups); of a format without groups one scale that is 1, and no mins.
     """
 
     d: NDArray[np.float32]
     dmin: NDArray[np.float32] | None
+    least: NDArray[np.float32] | None
     scales: NDArray[np.int32]
     mins: NDArray[np.int32]
 
@@ -32,8 +33,9 @@ def fields(format: BlockFormat, blocks: Bytes) -> Fields:
     stored = _Stored(blocks)
     scales = np.ones((len(blocks), 1), np.int8) if format.scales is None else format.scales(stored)
     mins = np.zeros((len(blocks), 0), np.int8) if format.mins is None else format.mins(stored)
-    dmin = None if format.dmin is None else _halves(blocks, format.dmin)
-    return Fields(_halves(blocks, format.d), dmin, *(np.asarray(found).astype(np.int32) for found in (scales, mins)))
+    dmin, least = (None if at is None else _halves(blocks, at) for at in (format.dmin, format.least))
+    integers = (np.asarray(found).astype(np.int32) for found in (scales, mins))
+    return Fields(_halves(blocks, format.d), dmin, least, *integers)
 
 
 def codes(format: BlockFormat, blocks: Bytes) -> NDArray[np.int32]:

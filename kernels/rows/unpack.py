@@ -1,9 +1,9 @@
 """Stored quantized rows to integers: codes, group scales, group mins and half-precision factors.
 
-A row of n elements unpacks into codes int8 (n,), scales int32, mins int16, d and dmin float32 per block. A scale is
-there twice, in the upper and in the lower half of its 32 bits, as the dot products want it. Codes have their zero
-taken off where a block has one scale; with scales of groups they stand as stored, and min is -zero * scale where the
-format has no mins of its own.
+A row of n elements unpacks into codes int8 (n,), scales int32, mins int16, d and dmin float32 per block; the least
+value of a block is in the place of dmin. A scale is there twice, in the upper and in the lower half of its 32 bits, as
+the dot products want it. Codes have their zero taken off where a block has one scale; with scales of groups they stand
+as stored, and min is -zero * scale where the format has no mins of its own.
 """
 
 from collections.abc import Callable
@@ -109,8 +109,9 @@ def _emit_block(
         return b.add(b.mul(number, number.type(count)), number.type(extra))
 
     v.store(block.half(format.d), d, number)
-    if format.dmin is not None:
-        v.store(block.half(format.dmin), dmin, number)
+    for at in (format.dmin, format.least):
+        if at is not None:
+            v.store(block.half(at), dmin, number)
     if format.scales is not None:
         of_groups = format.scales(block).wide
         low = b.zext(of_groups, ir.VectorType(I32, format.groups))

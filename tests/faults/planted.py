@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kernels.formats.format import BlockFormat
 from kernels.rows.dequantize import dequantize
-from kernels.weight import TensorType
 from tests.faults.cases import Case, Prepared
 from tests.faults.config_faults import CONFIG_FAULTS, ConfigFault
 from tests.faults.models import SHAPES, Plain, plain
@@ -27,7 +27,6 @@ PAIRS = (
     *(("st-f32", "gguf-q5_0"), ("st-f32", "st-f32"), ("st-bf16", "gguf-f16"), ("gguf-f32", "apr-f32")),
     *(("st-bf16", "st-bf16"), ("apr-q4_k", "apr-q4_k")),
 )
-_FITTED = (TensorType.Q4_0, TensorType.Q5_0)
 # Scale over least-squares scale of a block; 0.83 to 1.8 by ggml_quantize_chunk with log-normal importances (sigma 2).
 _FITTED_RANGE = 1.5
 _HIDDEN = 2.0  # times what storing costs a row, below which a change of it is not to be seen
@@ -100,7 +99,8 @@ def _shows(source: MemoryModel, healthy: MemoryModel, faulty: MemoryModel, name:
     if name not in faulty.weights:
         return True
     before, right, wrong = (np.atleast_2d(dequantize(model.weights[name])) for model in (source, healthy, faulty))
-    if faulty.weights[name].type in _FITTED:
+    format = faulty.weights[name].type.format
+    if isinstance(format, BlockFormat) and format.fitted:
         wrong = _scaled_back(wrong, right)
     with np.errstate(all="ignore"):
         change = np.linalg.norm(wrong - right, axis=1)

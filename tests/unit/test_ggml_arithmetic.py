@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
-from kernels.matmul.activations import quantize_q8_0, quantize_q8_k
+from kernels.matmul.activations import quantize_q8_0, quantize_q8_1, quantize_q8_k
 from kernels.matmul.byte_products import available
 from kernels.matmul.ggml import matmul_ggml, multiplier, packed, round_activations
 from kernels.rows.dequantize import dequantize
@@ -35,10 +35,12 @@ def test_activation_codes_are_those_of_ggml(recorded):
     ours = quantize_q8_k(x)
     assert np.array_equal(ours.scales, blocks[:, :, :4].copy().view(np.float32)[..., 0])
     assert np.array_equal(ours.codes.reshape(TOKENS, -1, 256), blocks[:, :, 4:260].view(np.int8))
-    blocks = recorded["q8_0"].reshape(TOKENS, -1, 34)
-    ours = quantize_q8_0(x)
-    assert np.array_equal(ours.scales, blocks[:, :, :2].copy().view(np.float16)[..., 0].astype(np.float32))
-    assert np.array_equal(ours.codes.reshape(TOKENS, -1, 32), blocks[:, :, 2:].view(np.int8))
+    for quantize, name, size in ((quantize_q8_0, "q8_0", 34), (quantize_q8_1, "q8_1", 36)):
+        blocks, ours = recorded[name].reshape(TOKENS, -1, size), quantize(x)
+        halves = blocks[:, :, : size - 32].copy().view(np.float16).astype(np.float32)
+        assert np.array_equal(ours.scales, halves[..., 0])
+        assert ours.sums is None if size == 34 else np.array_equal(ours.sums, halves[..., 1])
+        assert np.array_equal(ours.codes.reshape(TOKENS, -1, 32), blocks[:, :, -32:].view(np.int8))
 
 
 @pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)

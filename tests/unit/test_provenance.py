@@ -26,7 +26,7 @@ from workbench.bisect.weights.blocks import read_block
 from workbench.demo import MODEL
 from workbench.session.session import Session
 
-TYPES = ("Q4_0", "Q5_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+TYPES = [type.name for type in TensorType if type.block.elements > 1]
 TOKENS = (3, 1, 4, 1, 5)
 
 
@@ -43,7 +43,7 @@ def test_a_block_taken_apart_stands_for_its_dequantized_values(name):
 
 
 @pytest.mark.parametrize("path", ["ggml", "apr", "f32"])
-@pytest.mark.parametrize("name", [*TYPES, "F32", "F16", "BF16"])
+@pytest.mark.parametrize("name", [type.name for type in TensorType])
 def test_every_product_is_computed_again_bit_for_bit(name, path):
     model = tiny_model("qwen2", name, layers=1)
     values = dict(forward(model, TOKENS, numeric_path(path)))

@@ -13,7 +13,7 @@ from workbench.bisect.weights.slopes import Groups
 
 RECORDED = np.load(Path(__file__).parents[1] / "golden" / "quantized-weights.npz")
 COPIES = [key for key in RECORDED.files if "|" in key]
-QUANTIZED = ("Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q5_K", "Q6_K")
+QUANTIZED = [type.name for type in TensorType if type.block.elements > 1]
 
 
 def source_of(values):
@@ -60,7 +60,7 @@ def test_a_zeroed_block_is_found_and_no_other(key):
     assert affected.any(axis=1).sum() == 1
 
 
-@pytest.mark.parametrize("type", ["Q4_0", "Q5_0"])
+@pytest.mark.parametrize("type", [name for name in QUANTIZED if TensorType[name].format.fitted])
 @pytest.mark.parametrize("factor", [0.45, 2.2])
 def test_a_scale_that_no_importances_fit_is_found(type, factor):
     a, b = copy_of(f"one outlier a row|two channels|{type}")

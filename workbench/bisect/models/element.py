@@ -37,7 +37,8 @@ class Term:
 
     offset : of the block in `Element.file`, in bytes; None for a model that lies in no file.
     x : the activations that the block meets, float32: before rounding to 8 bits, but after any other rounding.
-    codes, scale : the same as 8-bit codes and their scale; None where the path keeps floats.
+    codes, scale : the same as 8-bit codes and their scale; None where the path keeps floats. total : their sum, where
+    the rule keeps it.
     partial : the block's part of the sum, float64.
     """
 
@@ -46,6 +47,7 @@ class Term:
     x: NDArray[np.floating]
     codes: NDArray[np.int8] | None
     scale: np.float32 | None
+    total: np.float32 | None
     partial: float
 
 
@@ -137,10 +139,13 @@ def _terms(
         here, offset = slice(n * elements, (n + 1) * elements), None if start is None else start + n * size
         weights = block.values.astype(np.float64)
         if rounded is None:
-            terms.append(Term(block, offset, kept[here], None, None, float(kept[here] @ weights)))
+            terms.append(Term(block, offset, kept[here], None, None, None, float(kept[here] @ weights)))
             continue
         codes, scale = rounded.codes[0, here], np.float32(rounded.scales[0, n])
-        terms.append(Term(block, offset, kept[here], codes, scale, float(scale * (codes @ weights))))
+        total, partial = None if rounded.sums is None else np.float32(rounded.sums[0, n]), scale * (codes @ weights)
+        if block.least is not None and total is not None:
+            partial = scale * (codes @ (weights - block.least)) + float(block.least) * float(total)
+        terms.append(Term(block, offset, kept[here], codes, scale, total, float(partial)))
     return None if rounded is None else rounded.rule, tuple(terms)
 
 
@@ -179,6 +184,8 @@ def _packed_dot(format: Format, terms: Sequence[Term]) -> np.float32:
             pairs = (term.block.mins * sums).reshape(4, 2).sum(axis=1)
             added = pairs if format.dot.mins == "lanes" else pairs.sum(keepdims=True)
             least[: added.size] = fma(-(term.scale * term.block.dmin), added.astype(np.float32), least[: added.size])
+        if term.block.least is not None and term.total is not None:
+            least[:1] = fma(term.block.least, np.array([term.total]), least[:1])
     four = acc[4:] + acc[:4]
     two = four[:2] + four[2:]
     result = two[0] + two[1]

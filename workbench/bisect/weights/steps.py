@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
+_HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
 # Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
 
@@ -49,13 +50,13 @@ class Stored:
         if isinstance(format, FloatFormat):
             return cls(values, _half_ulp(values, format))
         assert isinstance(format, BlockFormat)
-        half, low, high = _grid(format, raw.reshape(-1, format.block.bytes))
+        half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
         groups = values.reshape(-1, format.group)
         width = np.repeat(half.reshape(-1, 1), format.group, axis=1)
         if format.fitted:
             width += np.abs(groups) * FITTED_SCALE
         if format.late:
-            width += np.abs(groups) * np.float32(2.0**-11)
+            width += np.abs(groups - least.reshape(-1, 1)) * _HALF_ULP
         if not format.cut:
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
@@ -106,24 +107,26 @@ def _half_ulp(values: Floats, format: FloatFormat) -> Floats:
     return np.asarray(np.maximum(ulp, np.float32(format.smallest / 2)))
 
 
-def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
-    """Of every group half a step, and the values at the lower and the upper end of the range of codes."""
+def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Of every group half a step, the values at the lower and upper end of the range of codes, and that of code 0."""
     found = fields(format, blocks)
     d, step = found.d[:, None], found.d[:, None] * found.scales.astype(np.float32)
     offset = np.zeros_like(step) if found.dmin is None else found.dmin[:, None] * found.mins.astype(np.float32)
+    if found.least is not None:
+        offset = -found.least[:, None]
     ends = step * np.float32(-format.zero) - offset, step * np.float32(format.top - format.zero) - offset
-    half = np.abs(step) * np.float32(0.5)
+    half: Floats = np.abs(step) * np.float32(0.5)
     if format.groups:
         lost = _lost_scale(d, format.largest_scale) * np.float32(format.lost)
         if found.dmin is not None:
             lost = lost + _lost_scale(found.dmin[:, None], format.largest_scale)
         half = np.where(step == 0, lost, half)
     elif format.late:
-        denormal = HALF_ROUNDING * np.float32(format.top) * (np.abs(d) < 2.0**-14)
-        half = half + HALF_ROUNDING + denormal
+        denormal = HALF_ROUNDING * np.float32(format.top) * (np.abs(d) < 2.0**-14).astype(np.float32)
+        half = half + HALF_ROUNDING + denormal + np.abs(offset) * _HALF_ULP
     else:
         half = half + HALF_ROUNDING * format.zero
-    return half, np.minimum(*ends), np.maximum(*ends)
+    return half, np.minimum(*ends), np.maximum(*ends), -offset
 
 
 def _lost_scale(d: Floats, top: int) -> Floats:
