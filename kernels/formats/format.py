@@ -137,7 +137,7 @@ class BlockFormat(Format):
     path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied.
 
     What ggml's quantizers do (workbench/bisect/weights/steps.py). cut : whether sources may lie beyond the ends of the
-    range of codes. fitted : whether the scale that is stored may be another one than the codes were rounded with.
+    range of codes. fitted : whether the scale (and least) may be stored as others than the codes were rounded with.
     late : whether d and least are rounded to half precision only after the codes are made. largest_scale : of a group.
     lost : codes that a group may span whose scale was rounded to 0.
     """

@@ -32,7 +32,8 @@ class Stored:
 
     values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
     sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block
-    of 32 may be another one than the codes were rounded with, 0 for other types.
+    of 32 may be another one than the codes were rounded with, 0 for other types. line : whether that may be so of both
+    the scale and the least value.
     """
 
     values: Floats
@@ -40,6 +41,7 @@ class Stored:
     lowest: Flags | None = None
     highest: Flags | None = None
     fitted: int = 0
+    line: bool = False
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -53,7 +55,9 @@ class Stored:
         half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
         groups = values.reshape(-1, format.group)
         width = np.repeat(half.reshape(-1, 1), format.group, axis=1)
-        if format.fitted:
+        line = format.fitted and format.least is not None
+        codes = format.top + 1 if format.fitted and not line else 0
+        if codes:
             width += np.abs(groups) * FITTED_SCALE
         if format.late:
             width += np.abs(groups - least.reshape(-1, 1)) * _HALF_ULP
@@ -61,23 +65,28 @@ class Stored:
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
         lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
-        return cls(values, width.reshape(values.shape), lowest, highest, (format.top + 1) * format.fitted)
+        return cls(values, width.reshape(values.shape), lowest, highest, codes, line)
 
     @property
     def half_step(self) -> Floats:
         """The width without what a fit of the scale may add."""
         return np.asarray(self.width - np.abs(self.values) * np.float32(FITTED_SCALE if self.fitted else 0))
 
+    def cut(self, sign: float) -> Flags:
+        """Values beyond which, upward or downward, the source may lie anywhere."""
+        flags = self.highest if sign > 0 else self.lowest
+        return np.zeros(self.values.shape, dtype=bool) if flags is None else flags
+
     def scaled(self, factor: float) -> "Stored":
         """The same times a factor."""
         low, high = (self.lowest, self.highest) if factor > 0 else (self.highest, self.lowest)
         values, width = self.values * np.float32(factor), self.width * np.float32(abs(factor))
-        return Stored(values, width, low if factor else None, high if factor else None, self.fitted)
+        return Stored(values, width, low if factor else None, high if factor else None, self.fitted, self.line)
 
     def moved(self, rearrange: Callable[[NDArray[Any]], NDArray[Any]]) -> "Stored":
         """The same values elsewhere."""
         low, high = (None if x is None else rearrange(x) for x in (self.lowest, self.highest))
-        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted)
+        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted, self.line)
 
     def exactly(self, values: Floats) -> "Stored":
         """Other values, known without rounding, in the place of these."""
@@ -90,7 +99,7 @@ class Stored:
             for x, y in ((self.lowest, other.lowest), (self.highest, other.highest))
         )
         values, width = np.where(mask, self.values, other.values), np.where(mask, self.width, other.width)
-        return Stored(values, width, low, high, max(self.fitted, other.fitted))
+        return Stored(values, width, low, high, max(self.fitted, other.fitted), self.line or other.line)
 
     def blocks(self, rows: NDArray[np.int64], blocks: NDArray[np.int64], size: int) -> "Stored":
         """Chosen blocks of `size` columns as rows."""
