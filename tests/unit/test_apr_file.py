@@ -125,6 +125,7 @@ def test_shards_are_refused(tmp_path):
         (2, 16 * 18, TensorType.Q4_0),
         (2, 2 * 512, TensorType.BF16),  # before 2026-01-30
         (0, 16 * 22, TensorType.Q5_0),  # realizar, which has no code for it
+        (3, 16 * 20, TensorType.Q4_1),
         (6, 16 * 22, TensorType.Q5_0),
         (8, 16 * 34, TensorType.Q8_0),
         (10, 16 * 34, TensorType.Q8_0),

@@ -70,3 +70,15 @@ def test_a_scale_that_no_importances_fit_is_found(type, factor):
     affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
     assert affected[5, 0]
     assert affected.sum() == 1
+
+
+@pytest.mark.parametrize("type", [name for name in QUANTIZED if getattr(TensorType[name].format, "least", None)])
+@pytest.mark.parametrize("steps", [-2, 2])
+def test_a_least_value_that_no_importances_fit_is_found(type, steps):
+    a, b = copy_of(f"one outlier a row|two channels|{type}")
+    rows = b.rows.copy()
+    d, least = (rows[5, at : at + 2].view(np.float16) for at in b.type.format.factors)
+    least += np.float16(steps) * d
+    affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
+    assert affected[5, 0]
+    assert affected.sum() == 1
