@@ -9,6 +9,7 @@ _SCALES = {
     TensorType.Q4_0: {0: 0.013},
     TensorType.Q4_1: {0: 0.013, 2: -0.1},
     TensorType.Q5_0: {0: 0.0065},
+    TensorType.Q5_1: {0: 0.0065, 2: -0.1},
     TensorType.Q8_0: {0: 8e-4},
     TensorType.Q4_K: {0: 2.4e-4, 2: 1.8e-3},
     TensorType.Q5_K: {0: 1.2e-4, 2: 1.8e-3},

@@ -26,6 +26,7 @@ PAIRS = (
     *(("gguf-f16", "gguf-q6_k"), ("gguf-q8_0", "gguf-q8_0"), ("st-f32", "gguf-q4_0"), ("gguf-q6_k", "gguf-q4_k")),
     *(("st-f32", "gguf-q5_0"), ("st-f32", "st-f32"), ("st-bf16", "gguf-f16"), ("gguf-f32", "apr-f32")),
     *(("st-bf16", "st-bf16"), ("apr-q4_k", "apr-q4_k"), ("st-f32", "gguf-q4_1"), ("gguf-q4_1", "apr-q4_1")),
+    ("st-bf16", "gguf-q5_1"),
 )
 # Scale over least-squares scale of a block; 0.83 to 1.8 by ggml_quantize_chunk with log-normal importances (sigma 2).
 _FITTED_RANGE = 1.5

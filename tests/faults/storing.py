@@ -42,6 +42,7 @@ FORMATS = {
     "gguf-f16": Format("gguf", TensorType.F16),
     "gguf-bf16": Format("gguf", TensorType.BF16),
     "gguf-q8_0": Format("gguf", TensorType.Q8_0),
+    "gguf-q5_1": Format("gguf", TensorType.Q5_1),
     "gguf-q5_0": Format("gguf", TensorType.Q5_0),
     "gguf-q4_1": Format("gguf", TensorType.Q4_1),
     "gguf-q4_0": Format("gguf", TensorType.Q4_0),

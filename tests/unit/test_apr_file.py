@@ -127,6 +127,7 @@ def test_shards_are_refused(tmp_path):
         (0, 16 * 22, TensorType.Q5_0),  # realizar, which has no code for it
         (3, 16 * 20, TensorType.Q4_1),
         (6, 16 * 22, TensorType.Q5_0),
+        (7, 16 * 24, TensorType.Q5_1),
         (8, 16 * 34, TensorType.Q8_0),
         (10, 16 * 34, TensorType.Q8_0),
         (9, 2 * 210, TensorType.Q6_K),
