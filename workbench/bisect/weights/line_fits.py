@@ -47,24 +47,35 @@ def _one_line_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
 
 
 def _is_least_squares(source: Stored, fitted: Stored, limit: float) -> Flags:
-    """Whether the signs of the residuals turn as often as those of a weighted least squares line, or might."""
-    order = np.argsort(fitted.values, axis=1, kind="stable")
-    v, step = np.take_along_axis(fitted.values, order, axis=1), 2 * fitted.width
-    off = np.take_along_axis(fitted.values - source.values, order, axis=1)
-    slack = np.take_along_axis(limit * source.width, order, axis=1)
-    below = (off <= slack) | np.take_along_axis(source.cut(1), order, axis=1)  # the source is above, or might be
-    above = (off >= -slack) | np.take_along_axis(source.cut(-1), order, axis=1)
-    turns = np.ones(len(v), dtype=bool)
-    for first, second in ((below, above), (above, below)):
-        # a line that is nowhere below up to some code and nowhere above beyond it could be turned to come nearer
-        until, beyond = ~np.logical_or.accumulate(first, axis=1), ~_from_the_end(second)
-        between = np.concatenate([v[:, 1:] != v[:, :-1], np.ones((len(v), 1), dtype=bool)], axis=1)
-        split = until & np.concatenate([beyond[:, 1:], np.ones((len(v), 1), dtype=bool)], axis=1)
-        turns &= ~(split & between).any(axis=1) & ~beyond[:, 0]
-    whole = np.abs(v / step - np.round(v / step)).max(axis=1) <= _WHOLE * (v[:, -1] > 0)
-    held = (v[:, 0] >= 0) & whole
-    return np.asarray(turns | (held & below.any(axis=1) & above.any(axis=1)))
+    """Whether no other line could come nearer to every value, so far as the signs of the residuals are known."""
+    off, v = fitted.values - source.values, fitted.values
+    slack = limit * source.width + np.float32(limit - 1) * fitted.width
+    below = (off <= slack) | source.cut(1)  # the source is above, or might be
+    above = (off >= -slack) | source.cut(-1)
+    turns = ~(_one_turn(v, below, above) | _one_turn(v, above, below))
+    steps = v / (2 * fitted.width)
+    held = (v >= 0).all(axis=1) & (v > 0).any(axis=1) & (np.abs(steps - np.round(steps)) <= _WHOLE).all(axis=1)
+    coded = v != 0
+    return np.asarray(turns | (held & (coded & below).any(axis=1) & (coded & above).any(axis=1)))
 
 
-def _from_the_end(flags: Flags) -> Flags:
-    return np.asarray(np.logical_or.accumulate(flags[:, ::-1], axis=1)[:, ::-1])
+def _one_turn(v: Floats, first: Flags, second: Flags) -> Flags:
+    """Whether there is a code with no residual of the first sign below it and none of the second above it.
+
+    A line that is turned about that code comes nearer to all other values. Where all have one code only the level
+    counts, which must have both signs.
+    """
+    order = np.argsort(v, axis=1)
+    ordered = np.take_along_axis(v, order, axis=1)
+    new = np.concatenate([np.ones((len(v), 1), dtype=bool), ordered[:, 1:] != ordered[:, :-1]], axis=1)
+    code = new.cumsum(axis=1) - 1
+    rows = np.broadcast_to(np.arange(len(v))[:, None], v.shape)
+    signs = np.zeros((2, *v.shape), dtype=bool)
+    for flags, sign in zip((first, second), signs, strict=True):
+        np.logical_or.at(sign, (rows, code), np.take_along_axis(flags, order, axis=1))
+    none = np.zeros((len(v), 1), dtype=bool)
+    left = np.concatenate([none, np.logical_or.accumulate(signs[0], axis=1)[:, :-1]], axis=1)
+    right = np.concatenate([np.logical_or.accumulate(signs[1][:, ::-1], axis=1)[:, ::-1][:, 1:], none], axis=1)
+    several = code[:, -1:] > 0
+    there = np.arange(v.shape[1]) <= code[:, -1:]
+    return np.asarray(np.where(several[:, 0], (~left & ~right & there).any(axis=1), ~signs[0].any(axis=1)))
