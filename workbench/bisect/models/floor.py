@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import ops
+from kernels.formats.format import BlockFormat
 from kernels.forward import At
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f64
 from kernels.paths import Array
+from kernels.rows.fields import fields
 from kernels.stages import Site
 from kernels.weight import Weight
 from workbench.bisect.models.substitution import Factors, norm, numbers
@@ -57,8 +59,24 @@ def predicted_error(stage: str, at: At, inputs: Mapping[str, Array], output: Arr
         weight = at.model.weight(name)
         lost = rounding_of(at, weight, x)
         if lost is not None:
-            energy += norm(matmul_f64(lost, weight)) ** 2
+            energy += norm(matmul_f64(lost, weight) - _off_by_sums(at, weight, x)) ** 2
     return float(energy**0.5)
+
+
+def _off_by_sums(at: At, weight: Weight, x: NDArray[np.float32]) -> NDArray[np.float64] | float:
+    """What a product is off because its least values meet sums of activations that are not those of the codes.
+
+    (tokens, rows); 0 where the rule keeps no sums beside the codes.
+    """
+    codes, format = at.path.round_activations(x, weight), weight.type.format
+    if codes is None or codes.sums is None:
+        return 0.0
+    assert isinstance(format, BlockFormat)
+    found = fields(format, weight.rows.reshape(-1, format.block.bytes)).least
+    assert found is not None
+    of_codes = decoded(codes).reshape(*codes.sums.shape, -1).sum(axis=2)
+    off: NDArray[np.float64] = (codes.sums - of_codes) @ found.astype(np.float64).reshape(len(weight.rows), -1).T
+    return off
 
 
 def _turned(at: At, output: Array) -> float:
