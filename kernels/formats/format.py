@@ -103,9 +103,7 @@ class FloatFormat(Format):
 
     def __post_init__(self) -> None:
         if self.block.elements != 1 or (self.block.bytes, self.exponent) not in ((2, 5), (2, 8), (4, 8)):
-            raise ValueError(
-                f"{self.name} has {self.exponent} bits of exponent in {self.block}, which nothing here reads"
-            )
+            raise ValueError(f"{self.name} is a float of {self.block.bytes} bytes that nothing here reads")
 
     @property
     def exponent(self) -> int:
