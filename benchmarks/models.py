@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.shapes import Tensor, tensors
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize_rows
+from kernels.rows.dequantize import dequantize_rows
 from kernels.weight import TensorType
 from store.artifact import Artifact
 from store.files.apr_writer import convert_to_apr

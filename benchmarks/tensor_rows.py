@@ -12,7 +12,7 @@ from benchmarks.peer import Peer
 from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import QWEN_3B, QWEN_7B, shortened
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize_rows
+from kernels.rows.dequantize import dequantize_rows
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, row_bytes
 from store.open import open_artifact

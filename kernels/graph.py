@@ -57,11 +57,8 @@ class Arithmetic(Protocol):
     def matmul(self, x: Array, *weights: Weight) -> Array:
         """x @ W.T for each weight, side by side."""
 
-    def exact_matmul(self, x: Array, *weights: Weight) -> Values:
-        """The same in float64 without rounding x."""
-
-    def lost(self, x: Array, weight: Weight) -> Values | None:
-        """What the matmul with this weight takes away from its activations; None if nothing."""
+    def rounded_off(self, x: Array, weight: Weight) -> Values | None:
+        """What the rounding of activations makes of the matmul with this weight; None if nothing."""
 
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         """RMS norm over channels."""

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize_row
-from kernels.formats.unpack import row_buffers
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.operations import bits
 from kernels.machine.parallel import over_rows
 from kernels.measures import COL, LogitAgreement
+from kernels.rows.dequantize import dequantize_row
+from kernels.rows.unpack import row_buffers
 from kernels.weight import Weight
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}

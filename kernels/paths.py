@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kernels import ops
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize, dequantize_rows, row_norms
+from kernels.formats.format import BlockFormat
 from kernels.graph import Array, Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.rotate import Rotation
@@ -21,6 +21,8 @@ from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f32, matmul_f64
+from kernels.rows.dequantize import dequantize, dequantize_rows, row_norms
+from kernels.rows.fields import fields
 from kernels.weight import Weight
 
 
@@ -51,9 +53,24 @@ class F32Path:
         """X @ W.T for each weight, side by side: (tokens, all outs)."""
         return matmul_f32(x, *weights)
 
-    def exact_matmul(self, x: Array, *weights: Weight) -> Values:
-        """The same in float64 without rounding x, whatever the path."""
-        return matmul_f64(np.ascontiguousarray(x, dtype=np.float64), *weights)
+    def rounded_off(self, x: Array, weight: Weight) -> Values | None:
+        """What the rounding of activations makes of `matmul` with this weight, float64 (tokens, out); None if nothing."""
+        lost = self.lost(x, weight)
+        return None if lost is None else np.asarray(matmul_f64(lost, weight) - self._off_by_sums(x, weight))
+
+    def _off_by_sums(self, x: Array, weight: Weight) -> Values | float:
+        """What a product is off because its least values meet sums of activations that are not those of the codes.
+
+        (tokens, rows); 0 where the rule keeps no sums beside the codes.
+        """
+        codes, format = self.round_activations(x, weight), weight.type.format
+        if codes is None or codes.sums is None:
+            return 0.0
+        assert isinstance(format, BlockFormat)
+        least = fields(format, weight.rows.reshape(-1, format.block.bytes)).least
+        assert least is not None
+        of_codes = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2)
+        return np.asarray((codes.sums - of_codes) @ least.astype(np.float64).reshape(len(weight.rows), -1).T)
 
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row of a weight, float64 (rows,)."""

@@ -3,49 +3,36 @@
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.formats import FORMATS
+from kernels.formats.format import Block, Format
+
 
 class TensorType(IntEnum):
-    """Element or block format of a stored tensor; the numbers are ggml's type ids (ggml.h, `enum ggml_type`)."""
+    """A weight format by its number in ggml: a member for every file in kernels/formats/."""
 
-    F32 = 0
-    F16 = 1
-    Q4_0 = 2
-    Q5_0 = 6
-    Q8_0 = 8
-    Q4_K = 12
-    Q5_K = 13
-    Q6_K = 14
-    BF16 = 30
+    vars().update((format.name, format.number) for format in FORMATS)
 
+    @property
+    def format(self) -> Format:
+        """All that is known about it."""
+        return _FORMATS[self]
 
-class Block(NamedTuple):
-    """How many elements a block holds, and how many bytes it takes."""
-
-    elements: int
-    bytes: int
+    @property
+    def block(self) -> Block:
+        """Elements and bytes of a block."""
+        return self.format.block
 
 
-BLOCKS: dict[TensorType, Block] = {
-    TensorType.F32: Block(1, 4),
-    TensorType.F16: Block(1, 2),
-    TensorType.BF16: Block(1, 2),
-    TensorType.Q4_0: Block(32, 18),
-    TensorType.Q5_0: Block(32, 22),
-    TensorType.Q8_0: Block(32, 34),
-    TensorType.Q4_K: Block(256, 144),
-    TensorType.Q5_K: Block(256, 176),
-    TensorType.Q6_K: Block(256, 210),
-}
+_FORMATS = {TensorType(format.number): format for format in FORMATS}
 
 
 def row_bytes(type: TensorType, elements: int) -> int:
     """Bytes of a stored row of `elements` values; ValueError if they do not fill whole blocks."""
-    block = BLOCKS[type]
+    block = type.block
     if elements % block.elements:
         raise ValueError(f"a row of {elements} values does not fill whole {type.name} blocks of {block.elements}")
     return elements // block.elements * block.bytes

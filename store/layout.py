@@ -14,7 +14,7 @@ from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.names import ROPE_FREQS, canonical_name, layer_of
-from store.tensor_types import StoredType, block_of
+from store.tensor_types import StoredType
 from store.text import printable
 from store.wrapped_names import without_wrapper
 
@@ -33,7 +33,7 @@ def stored_bytes(type: StoredType, shape: Shape) -> int | None:
 
     ValueError if its rows do not fill whole blocks.
     """
-    block = block_of(type)
+    block = type.block
     if block is None:
         return None
     row = shape[-1] if shape else 1
@@ -204,7 +204,7 @@ def check_blocks(file: str, raw_name: str, type: StoredType, shape: Shape) -> in
     try:
         return stored_bytes(type, shape) or 0
     except ValueError:
-        block = block_of(type)
+        block = type.block
         assert block is not None
         raise ArtifactError(
             f"{file}: tensor {printable(raw_name, 80)} has rows of {shape[-1]} values, which do not fill whole "

@@ -67,7 +67,7 @@ def linear(factor: float, head_dim: int) -> Factors:
 def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
     """Return the divisors that a `rope_freqs.weight` tensor holds."""
     what = f"tensor {ROPE_FREQS}"
-    if info.type != TensorType.F32 or info.shape != (head_dim // 2,):
+    if info.type != TensorType["F32"] or info.shape != (head_dim // 2,):
         raise ArtifactError(f"{file.shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
     factors = np.frombuffer(file.read(info.offset, info.nbytes, what), "<f4")
     if not ((factors >= SMALLEST) & (factors <= LARGEST)).all():

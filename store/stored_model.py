@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
@@ -23,7 +23,7 @@ Format = Literal["gguf", "apr", "safetensors"]
 
 _HASH_CHUNK = 1 << 22
 NORM = "norm.weight"
-FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
+FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class StoredModel:
             )
         rows, type = self._map(info, info.type), info.type
         if self.adds_one(name):
-            rows, type = (floats(rows, type) + np.float32(1)).view(np.uint8), TensorType.F32
+            rows, type = (floats(rows, type) + np.float32(1)).view(np.uint8), TensorType["F32"]
         heads = self.interleaved.get(info.name)
         order = _canonical_order(info.shape[0], heads) if heads else None
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
@@ -192,7 +192,7 @@ class StoredModel:
 
     def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
         data = self._source_of[info.file].map(info.offset, info.nbytes, f"tensor {printable(info.raw_name)}")
-        element = BLOCKS[type]
+        element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
@@ -219,9 +219,9 @@ class StoredModel:
 
 def floats(rows: NDArray[np.uint8], type: TensorType) -> NDArray[np.float32]:
     """Return rows of a type whose elements are floats (FLOATS) as float32, without compiled kernels."""
-    if type == TensorType.BF16:
+    if type == TensorType["BF16"]:
         return (rows.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return rows.view(np.float16 if type == TensorType.F16 else np.float32).astype(np.float32)
+    return rows.view(np.float16 if type == TensorType["F16"] else np.float32).astype(np.float32)
 
 
 def runnable(found: StoredModel, complete: "Callable[[], StoredModel]") -> StoredModel:

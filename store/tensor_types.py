@@ -5,7 +5,8 @@ A tensor of a type that nothing here turns into numbers is still located, listed
 
 from dataclasses import dataclass
 
-from kernels.weight import BLOCKS, Block, TensorType
+from kernels.formats.format import Block, FloatFormat
+from kernels.weight import TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,7 @@ class OtherType:
 
 StoredType = TensorType | OtherType
 
-
-def block_of(type: StoredType) -> Block | None:
-    """Elements and bytes of a block of a type, None where they are not known."""
-    return type.block if isinstance(type, OtherType) else BLOCKS[type]
-
-
+_READ = {int(type): type for type in TensorType}
 _REMOVED = frozenset((4, 5, 31, 32, 33, 36, 37, 38))
 # ggml.h, `enum ggml_type`, and the block sizes of ggml-common.h (llama.cpp of 2026-11); removed ones as they last were.
 _GGML: dict[int, OtherType] = {
@@ -109,14 +105,14 @@ _SAFETENSORS_BITS: dict[str, int] = {
 
 def ggml_type(code: int) -> StoredType:
     """Return the type with this number in ggml."""
-    if code in BLOCKS:
-        return TensorType(code)
+    if code in _READ:
+        return _READ[code]
     return _GGML.get(code) or OtherType(f"number {code}", note=" (which no type of ggml has)")
 
 
 def safetensors_type(dtype: str) -> StoredType:
     """Return the type that a SafeTensors header calls `dtype`."""
-    if dtype in TensorType.__members__ and BLOCKS[TensorType[dtype]].elements == 1:
+    if dtype in TensorType.__members__ and isinstance(TensorType[dtype].format, FloatFormat):
         return TensorType[dtype]
     bits = _SAFETENSORS_BITS.get(dtype)
     if bits is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from tests.memory_model import MemoryModel, random_model
@@ -20,7 +20,7 @@ from tests.memory_model import MemoryModel, random_model
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
     """A random model, wide enough for whole blocks of `type`; `sizes` are those of random_model."""
     stored = TensorType[type] if isinstance(type, str) else type
-    if BLOCKS[stored].elements == 256:
+    if stored.block.elements == 256:
         sizes = {"hidden": 256, "head_dim": 256 // sizes.get("heads", 4), "ffn": 512} | sizes
     return random_model(arch, stored, **sizes)
 
@@ -97,7 +97,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     _add_vocabulary(writer, vocabulary, c.vocab_size)
     for name, weight in model.weights.items():
         rows = gguf_rows(model, name)
-        if BLOCKS[weight.type].elements > 1:  # the writer derives the shape from the bytes of a row
+        if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row
             writer.add_tensor(gguf_name(name), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
         else:
             values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)

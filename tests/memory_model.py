@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize
 from kernels.graph import Arithmetic, At
 from kernels.models import Graph, sites
+from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows

@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from kernels.weight import BLOCKS, TensorType, Weight, row_bytes
+from kernels.weight import TensorType, Weight, row_bytes
 
 # Half-precision fields of a block by byte offset, with the value that makes weights of about 0.06.
 _SCALES = {
     TensorType.Q4_0: {0: 0.013},
+    TensorType.Q4_1: {0: 0.013, 2: -0.1},
     TensorType.Q5_0: {0: 0.0065},
+    TensorType.Q5_1: {0: 0.0065, 2: -0.1},
     TensorType.Q8_0: {0: 8e-4},
     TensorType.Q4_K: {0: 2.4e-4, 2: 1.8e-3},
     TensorType.Q5_K: {0: 1.2e-4, 2: 1.8e-3},
@@ -18,7 +20,7 @@ _SCALES = {
 def random_rows(rng: np.random.Generator, type: TensorType, rows: int, columns: int) -> np.ndarray:
     """uint8 (rows, row_bytes)."""
     if type in _SCALES:
-        raw = rng.integers(0, 256, (rows, columns // BLOCKS[type].elements, BLOCKS[type].bytes), dtype=np.uint8)
+        raw = rng.integers(0, 256, (rows, columns // type.block.elements, type.block.bytes), dtype=np.uint8)
         for at, value in _SCALES[type].items():
             scale = (value * rng.uniform(0.5, 1.5, raw.shape[:2])).astype(np.float16)
             raw[:, :, at : at + 2] = scale[:, :, None].view(np.uint8)

@@ -31,9 +31,9 @@ class Product(Kind):
         activations = np.ascontiguousarray(x["x"], dtype=np.float32)
         energy = error**2
         for weight in at.weights():
-            lost = at.path.lost(activations, weight)
-            if lost is not None:
-                energy += norm(at.path.exact_matmul(lost, weight)) ** 2
+            off = at.path.rounded_off(activations, weight)
+            if off is not None:
+                energy += norm(off) ** 2
         return float(energy**0.5)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:

@@ -23,7 +23,7 @@ REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
 KERNEL_MODULES = (
     "kernels.machine.lookout",
-    "kernels.formats.dequantize",
+    "kernels.rows.dequantize",
     "kernels.matmul.activations",
     "kernels.matmul.floats",
     "kernels.matmul.ggml",

@@ -4,6 +4,7 @@ A rounded activation tensor is (codes int8 (tokens, in), scales float32 (tokens,
 where they are needed. Codes are the "int8 activation codes" whose flips turn 1e-7 into 1e-2 (docs/numerics.md).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,15 @@ from kernels.machine.parallel import by_token
 
 
 class Codes(NamedTuple):
-    """8-bit activations: value[t, i] is about scales[t, i // block] * codes[t, i]."""
+    """8-bit activations: value[t, i] is about scales[t, i // block] * codes[t, i].
+
+    sums : the sum of each block's values as the rule keeps it beside the codes; None where it keeps none.
+    """
 
     rule: str  # codes of different rules cannot be compared
     codes: NDArray[np.int8]  # (tokens, in)
     scales: NDArray[np.float32]  # (tokens, in / block)
+    sums: NDArray[np.float32] | None = None  # (tokens, in / block)
 
     def values(self) -> NDArray[np.float64]:
         """The values that the codes stand for, (tokens, in)."""
@@ -76,8 +81,11 @@ def _q8_k(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.fl
             scales[t, b] = np.float32(1.0) / inverse
 
 
-@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
-def _q8_0(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1], float32[:, ::1])")
+def _q8_0(
+    x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], sums: NDArray[np.float32]
+) -> None:
+    """`sums` has no columns where they are not wanted."""
     for t in range(x.shape[0]):
         for b in range(x.shape[1] // 32):
             start = 32 * b
@@ -85,7 +93,13 @@ def _q8_0(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.fl
             inverse = np.float32(127.0) / largest if largest != 0 else np.float32(0)
             for i in range(32):
                 codes[t, start + i] = _nearest_int(x[t, start + i] * inverse)
-            scales[t, b] = half_to_float(float_to_half(largest / np.float32(127.0)))
+            scale = largest / np.float32(127.0)
+            scales[t, b] = half_to_float(float_to_half(scale))
+            if sums.shape[1]:
+                total = np.int32(0)
+                for i in range(32):
+                    total += np.int32(codes[t, start + i])
+                sums[t, b] = half_to_float(float_to_half(scale * np.float32(total)))
 
 
 @kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
@@ -118,9 +132,17 @@ def quantize_q8_k(x: NDArray[np.float32]) -> Codes:
 
 def quantize_q8_0(x: NDArray[np.float32]) -> Codes:
     """Ggml's Q8_0 as x86 computes it for activations: per 32, scale rounded to half after the codes are made."""
-    rounded = _empty("ggml Q8_0", x.shape, 32)
-    by_token(lambda t: _q8_0(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
+    rounded, none = _empty("ggml Q8_0", x.shape, 32), np.empty((len(x), 0), np.float32)
+    by_token(lambda t: _q8_0(x[t], rounded.codes[t], rounded.scales[t], none[t]), x.shape)
     return rounded
+
+
+def quantize_q8_1(x: NDArray[np.float32]) -> Codes:
+    """Ggml's Q8_1: the codes of Q8_0, and the sum of every block, of its unrounded scale, rounded to half."""
+    rounded = _empty("ggml Q8_1", x.shape, 32)
+    sums = np.empty_like(rounded.scales)
+    by_token(lambda t: _q8_0(x[t], rounded.codes[t], rounded.scales[t], sums[t]), x.shape)
+    return rounded._replace(sums=sums)
 
 
 def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
@@ -128,3 +150,12 @@ def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
     rounded = _empty("APR Q8_K", x.shape, 256)
     by_token(lambda t: _q8_k_apr(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
     return rounded
+
+
+# By the name that their codes carry. Formats say which one an engine uses for them.
+RULES: dict[str, Callable[[NDArray[np.float32]], Codes]] = {
+    "ggml Q8_K": quantize_q8_k,
+    "ggml Q8_0": quantize_q8_0,
+    "ggml Q8_1": quantize_q8_1,
+    "APR Q8_K": quantize_q8_k_apr,
+}

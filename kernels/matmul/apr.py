@@ -7,21 +7,22 @@ order of sums as llama.cpp's; every other type is dequantized and summed in floa
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.matmul.activations import Codes, quantize_q8_k_apr
+from kernels.formats.format import BlockFormat
+from kernels.matmul.activations import RULES, Codes
 from kernels.matmul.floats import matmul_f32_apr
 from kernels.matmul.ggml import matmul_codes
 from kernels.matmul.products import joined
-from kernels.weight import TensorType, Weight
+from kernels.weight import Weight
 
-FUSED_TYPES = (TensorType.Q4_K, TensorType.Q6_K)
 # The traced forward multiplies these with dequantized weights (aprender PR 1550).
 FLOAT_PROJECTIONS = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
 
 
 def round_activations(x: NDArray[np.float32], weight: Weight) -> Codes | None:
     """The 8-bit codes that a matmul with this weight works on, or None where APR keeps floats."""
-    fused = weight.type in FUSED_TYPES and not weight.name.endswith(FLOAT_PROJECTIONS)
-    return quantize_q8_k_apr(x) if fused else None
+    format = weight.type.format
+    rule = format.apr_activations if isinstance(format, BlockFormat) else None
+    return None if rule is None or weight.name.endswith(FLOAT_PROJECTIONS) else RULES[rule](x)
 
 
 def matmul_apr(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:

@@ -11,12 +11,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantizer
-from kernels.formats.unpack import row_buffers
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import scratch
 from kernels.matmul.float_dot import APR, CHUNK, FLOAT32, FLOAT64, MOVED, ROWS, STRIDE, Scheme, folded, group_dot, move
 from kernels.matmul.products import side_by_side
+from kernels.rows.dequantize import dequantizer
+from kernels.rows.unpack import row_buffers
 from kernels.weight import Weight
 
 Real = TypeVar("Real", np.float32, np.float64)

@@ -13,18 +13,28 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.unpack import Q4_K, Q5_K, Q6_K, row_buffers, unpacker
+from kernels.formats import FORMATS
+from kernels.formats.format import (
+    MINS_IN_LANES,
+    MINS_IN_ONE,
+    ONE_SCALE,
+    SCALE_AND_LEAST,
+    SHARED_ZERO,
+    BlockFormat,
+    Dot,
+    FloatFormat,
+)
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import aligned_floats, scratch
 from kernels.machine.parallel import over_rows
 from kernels.machine.vectors import prefetch
-from kernels.matmul import packed_dot
-from kernels.matmul.activations import Codes, quantize_q8_0, quantize_q8_k
+from kernels.matmul.activations import RULES, Codes
 from kernels.matmul.byte_products import HOST, Portable
 from kernels.matmul.floats import matmul_f32
-from kernels.matmul.packed_dot import BLOCK_32, CHUNK, SUMS, Scheme, chunk_dots, corrections, tile_results
+from kernels.matmul.packed_dot import CHUNK, SUMS, chunk_dots, corrections, tile_results
 from kernels.matmul.products import joined, side_by_side
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.rows.unpack import row_buffers, unpacker
+from kernels.weight import TensorType, Weight
 
 _ROWS = 4  # rows taken together: each chunk of activations is loaded into the nearest cache once for all of them
 _LINE = 16  # products of a token that are gathered before they are written, a cache line
@@ -36,17 +46,18 @@ class Packed(NamedTuple):
     """8-bit activations as `packed_dot.chunk_dots` reads them, every chunk in one piece."""
 
     x: NDArray[np.int8]  # (chunks, tiles, codes of all tokens of a tile); tokens and columns filled up with zeros
-    xd: NDArray[np.float32]  # (chunks, tiles, scales of all tokens of a tile, each four times)
+    xd: NDArray[np.float32]  # (chunks, tiles, scales of all tokens of a tile, each four times; float sums, once)
     sums: NDArray[np.int16]  # (chunks, tiles, sums of 16 or 32 codes of all tokens of a tile)
 
 
 @kernel(
-    "void(int8[:, ::1], float32[:, ::1], int64, int64,"
+    "void(int8[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64,"
     " int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1], int64, int64)"
 )
 def _pack(
     codes: NDArray[np.int8],
     scales: NDArray[np.float32],
+    beside: NDArray[np.float32],  # float sums of every block, without columns where there are none
     tile: int,
     flip: int,
     x: NDArray[np.int8],
@@ -56,7 +67,7 @@ def _pack(
     stop: int,
 ) -> None:
     tokens, n = codes.shape
-    blocks = xd.shape[2] // (4 * tile)  # in a chunk
+    blocks = xd.shape[2] // (4 * tile) // (2 if beside.shape[1] else 1)  # in a chunk
     halves = sums.shape[2] // (8 * tile)
     inverted = np.int8(flip)
     for c in range(x.shape[0]):
@@ -76,14 +87,16 @@ def _pack(
         for k in range(scales.shape[1]):
             at = (k % blocks * tile + t) * 4
             xd[k // blocks, to, at : at + 4] = scales[token, k]
+        for k in range(beside.shape[1]):
+            xd[k // blocks, to, ((blocks + k % blocks) * tile + t) * 4] = beside[token, k]
 
 
-def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..., None]:
-    """The product for the types of one scheme; arguments as `_matmul_codes`."""
-    unpack, blocks = unpacker(*kinds), CHUNK // BLOCKS[kinds[0]].elements
-    dots, correct, results, tokens_in_tile = chunk_dots(scheme, how), corrections(how), tile_results(how), how.tokens
+def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., None]:
+    """The product for formats that are multiplied alike; arguments as `_matmul_codes`, from `type` on."""
+    unpack, blocks = unpacker(*formats), 1 if dot.scales else CHUNK // 32
+    dots, correct, results, tokens_in_tile = chunk_dots(dot, how), corrections(how), tile_results(how), how.tokens
 
-    @helper(of=(scheme, how.name))
+    @helper(of=(dot, how.name))
     def multiply(type, n, rows, x, xd, sums, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         """Rows start to stop, _ROWS at a time and chunk by chunk, against every tile of tokens."""
         (chunks, tiles), (tokens, length) = x.shape[:2], (out.shape[0], rows.shape[1])
@@ -98,6 +111,7 @@ def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..
                 count = min(CHUNK, n - CHUNK * c)
                 if count < CHUNK:
                     d[:] = 0  # of blocks that are not there
+                    dmin[:] = 0
                 for i in range(together):
                     place = (r + i) * length + c * chunk_length
                     prefetch(rows, place + _ROWS * length, chunk_length)
@@ -118,17 +132,22 @@ def multiplier(scheme: Scheme, how: Portable, *kinds: TensorType) -> Callable[..
     return multiply
 
 
-_multiply_32 = multiplier(BLOCK_32, HOST, TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0)
-_multiply_q4_k = multiplier(packed_dot.Q4_K, HOST, TensorType.Q4_K)
-_multiply_q5_k = multiplier(packed_dot.Q5_K, HOST, TensorType.Q5_K)
-_multiply_q6_k = multiplier(packed_dot.Q6_K, HOST, TensorType.Q6_K)
+def _formats(dot: Dot) -> list[BlockFormat]:
+    return [format for format in FORMATS if isinstance(format, BlockFormat) and format.dot == dot]
+
+
+DOTS = (ONE_SCALE, SCALE_AND_LEAST, MINS_IN_LANES, MINS_IN_ONE, SHARED_ZERO)
+_one_scale, _scale_and_least, _mins_in_lanes, _mins_in_one, _shared_zero = (
+    multiplier(dot, HOST, *_formats(dot)) for dot in DOTS
+)
 
 
 @kernel(
-    "void(int64, int64, uint8[:, ::1], int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1],"
+    "void(int64, int64, int64, uint8[:, ::1], int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1],"
     " float32[:, ::1], int64, int64, int64)"
 )
 def _matmul_codes(
+    dot: int,  # its place in DOTS
     type: int,
     n: int,
     rows: NDArray[np.uint8],
@@ -140,36 +159,43 @@ def _matmul_codes(
     start: int,
     stop: int,
 ) -> None:
-    if type == Q4_K:
-        _multiply_q4_k(type, n, rows, x, xd, sums, out, column, start, stop)
-    elif type == Q5_K:
-        _multiply_q5_k(type, n, rows, x, xd, sums, out, column, start, stop)
-    elif type == Q6_K:
-        _multiply_q6_k(type, n, rows, x, xd, sums, out, column, start, stop)
-    else:
-        _multiply_32(type, n, rows, x, xd, sums, out, column, start, stop)
+    if dot == 0:
+        _one_scale(type, n, rows, x, xd, sums, out, column, start, stop)
+    elif dot == 1:
+        _scale_and_least(type, n, rows, x, xd, sums, out, column, start, stop)
+    elif dot == 2:
+        _mins_in_lanes(type, n, rows, x, xd, sums, out, column, start, stop)
+    elif dot == 3:
+        _mins_in_one(type, n, rows, x, xd, sums, out, column, start, stop)
+    elif dot == 4:
+        _shared_zero(type, n, rows, x, xd, sums, out, column, start, stop)
 
 
-def packed(x: Codes, type: TensorType, how: Portable = HOST) -> Packed:
-    """Lay activations out for weights of `type`."""
+def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
+    """Lay activations out for weights of a format."""
     (tokens, n), tile = x.codes.shape, how.tokens
-    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // BLOCKS[type].elements
-    halves = 2 if type == TensorType.Q6_K else 1  # it wants sums of 16 codes, others those of 32
+    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // format.block.elements
+    halves = max(1, format.dot.scales)  # sums of 16 codes where that many have a scale, else of 32
+    beside = np.empty((tokens, 0), np.float32) if x.sums is None else x.sums
+    numbers = blocks if x.sums is None else 2 * blocks
     made = Packed(
         scratch("codes", (chunks, tiles, CHUNK * tile), np.int8),
-        scratch("scales", (chunks, tiles, blocks * 4 * tile), np.float32),
+        scratch("scales", (chunks, tiles, numbers * 4 * tile), np.float32),
         scratch("sums", (chunks, tiles, halves * 8 * tile), np.int16),
     )
     flip = how.flip if blocks > 1 else 0
-    over_rows(lambda a, b: _pack(x.codes, x.scales, tile, flip, *made, a, b), tiles, max(1, _LEAST_CODES // n // tile))
+
+    def share(start: int, stop: int) -> None:
+        _pack(x.codes, x.scales, beside, tile, flip, *made, start, stop)
+
+    over_rows(share, tiles, max(1, _LEAST_CODES // n // tile))
     return made
 
 
 def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
     """The 8-bit codes that a matmul with a weight of `type` sees, or None where the engine keeps floats."""
-    if BLOCKS[type].elements == 256:
-        return quantize_q8_k(x)
-    return quantize_q8_0(x) if BLOCKS[type].elements == 32 else None
+    format = type.format
+    return RULES[format.activations](x) if isinstance(format, BlockFormat) else None
 
 
 def matmul_ggml(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
@@ -188,23 +214,26 @@ def _matmul(x: NDArray[np.float32], type: TensorType, weights: tuple[Weight, ...
 
 def matmul_codes(x: Codes, *weights: Weight) -> NDArray[np.float32]:
     """The same for 8-bit activations (tokens, in) and quantized weights of one type."""
-    type, n = weights[0].type, x.codes.shape[1]
-    laid_out = packed(x, type)
+    format, n = weights[0].type.format, x.codes.shape[1]
+    assert isinstance(format, BlockFormat)
+    dot, laid_out = DOTS.index(format.dot), packed(x, format)
 
     def compute(weight: Weight, out: NDArray[np.float32], column: int, start: int, stop: int) -> None:
-        _matmul_codes(int(type), n, weight.stored, *laid_out, out, column, start, stop)
+        _matmul_codes(dot, format.number, n, weight.stored, *laid_out, out, column, start, stop)
 
     return side_by_side(weights, len(x.codes), np.float32, compute, _LEAST)
 
 
 def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:
     """X rounded to the weight's float type, as float32 values."""
-    if type == TensorType.F16:
+    format = type.format
+    if not isinstance(format, FloatFormat) or format.block.bytes == 4:
+        return x
+    if format.exponent == 5:
         with np.errstate(over="ignore"):
             return x.astype(np.float16).astype(np.float32)
-    if type == TensorType.BF16:  # round to even on the upper 16 bits; NaN stays NaN (ggml_compute_fp32_to_bf16)
-        bits = x.view(np.uint32)
-        even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-        quiet = (bits | np.uint32(0x00400000)) & np.uint32(0xFFFF0000)
-        return np.where(np.isnan(x), quiet, even).view(np.float32)
-    return x
+    # round to even on the upper 16 bits; NaN stays NaN (ggml_compute_fp32_to_bf16)
+    bits = x.view(np.uint32)
+    even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    quiet = (bits | np.uint32(0x00400000)) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(x), quiet, even).view(np.float32)

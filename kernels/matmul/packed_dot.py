@@ -12,12 +12,13 @@ them: 16 bytes of codes, repeated; one scale, repeated. 256 columns of a row (a 
 tiles pass by; the sums of every row and tile wait in memory for the next chunk.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from kernels.formats.format import Dot
 from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
 from kernels.matmul.byte_products import HOST, Portable
 
@@ -26,53 +27,41 @@ _GROUPS = 8  # of 32 columns, in a chunk
 SUMS = 3  # vectors of sums that a row and a tile have: lanes 0-3, lanes 4-7, and the mins
 
 
-class Scheme(NamedTuple):
-    """What differs between the types."""
-
-    scales: int  # integer scales in a 32-element group; 0 says that a group is a block
-    mins: str  # "none"; "lanes": four float sums (Q4_K); "one": one float sum (Q5_K); "offset": integers (Q6_K)
-
-
-BLOCK_32 = Scheme(scales=0, mins="none")
-Q4_K = Scheme(scales=1, mins="lanes")
-Q5_K = Scheme(scales=1, mins="one")
-Q6_K = Scheme(scales=2, mins="offset")
-
-
-def chunk_dots(scheme: Scheme, how: Portable = HOST) -> Any:  # noqa: ANN401
+def chunk_dots(dot: Dot, how: Portable = HOST) -> Any:  # noqa: ANN401
     """A kernel function of (i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc).
 
     It multiplies chunk c of one row with all tiles and adds to the row's sums. The row is number i of those that
-    unpack.py left in codes ... dmin, one chunk of each. Of the activations (matmul_ggml.py `_pack`; t: token of a
-    tile): x int8 (chunks, tiles, groups, halves, t, 16), xd float32 (chunks, tiles, blocks, t, 4), sums int16
-    (chunks, tiles, halves or 1, t, 8). The sums: acc float32 (rows, tiles, SUMS, t, 4), zero before the first chunk.
+    unpack.py left in codes ... dmin, one chunk of each. Of the activations (ggml.py `_pack`; t: token of a tile):
+    x int8 (chunks, tiles, groups, halves, t, 16); xd float32 (chunks, tiles, blocks, t, 4), then, for mins "block", one
+    float sum of every block and three zeros; sums int16 (chunks, tiles, halves or 1, t, 8). The sums: acc float32
+    (rows, tiles, SUMS, t, 4), zero before the first chunk.
     """
-    return array_intrinsic(12, types.void, lambda builder, *values: _Chunk(scheme, how, builder, *values).emit())
+    return array_intrinsic(12, types.void, lambda builder, *values: _Chunk(dot, how, builder, *values).emit())
 
 
 class _Chunk:
     """Emits the products of one chunk; pointers and counts are LLVM values."""
 
-    def __init__(self, scheme: Scheme, how: Portable, builder: Any, i: Any, c: Any, tiles: Any, *pointers: Any) -> None:  # noqa: ANN401
-        self.scheme, self.how, self.v, self.b = scheme, how, Vectors(builder), builder
+    def __init__(self, dot: Dot, how: Portable, builder: Any, i: Any, c: Any, tiles: Any, *pointers: Any) -> None:  # noqa: ANN401
+        self.dot, self.how, self.v, self.b = dot, how, Vectors(builder), builder
         self.i, self.c, self.tiles = i, c, tiles
         self.codes, self.scales, self.mins, self.d, self.dmin, self.x, self.xd, self.sums, self.acc = pointers
         self.lanes = 4 * how.tokens
 
     def emit(self) -> None:
         """Everything that belongs to the row, then tile by tile."""
-        b, scheme = self.b, self.scheme
+        b, dot = self.b, self.dot
         codes = [[self._of_row(I8, 16, self.codes, 2 * g + h, CHUNK // 16) for h in (0, 1)] for g in range(_GROUPS)]
-        scales = [self._scale(n) for n in range(scheme.scales * _GROUPS)]
-        halves = 2 if scheme.mins == "offset" else 1
-        mins = [self._of_row(I16, 8, self.mins, h, halves) for h in range(halves)] if scheme.scales else []
+        scales = [self._scale(n) for n in range(dot.scales * _GROUPS)]
+        halves = 2 if dot.mins == "offset" else 1
+        mins = [self._of_row(I16, 8, self.mins, h, halves) for h in range(halves)] if dot.scales else []
         with cgutils.for_range(b, self.tiles) as loop:
             tile = b.add(b.mul(self.c, self.tiles), loop.index)
             xs = [self._of_tile(I8, self.x, tile, n, 2 * _GROUPS) for n in range(2 * _GROUPS)]
             place = b.add(b.mul(self.i, self.tiles), loop.index)
             acc = [self._of_tile(F32, self.acc, place, n, SUMS) for n in range(SUMS)]
-            if scheme.scales == 0:
-                acc[:2] = self._small_blocks(codes, xs, tile, acc)
+            if dot.scales == 0:
+                acc = self._small_blocks(codes, xs, tile, acc)
             else:
                 sums = [self._of_tile(I16, self.sums, tile, h, halves) for h in range(halves)]
                 acc = self._one_block(codes, scales, mins, xs, sums, tile, acc)
@@ -89,7 +78,7 @@ class _Chunk:
         return self.v.repeated(self.v.load(element, lanes, array, self._at(self.i, count, n, lanes)), self.how.tokens)
 
     def _scale(self, n: int) -> Any:  # noqa: ANN401
-        place = self._at(self.i, self.scheme.scales * _GROUPS, n, 1)
+        place = self._at(self.i, self.dot.scales * _GROUPS, n, 1)
         return self.v.as_lanes(self.v.splat(self.b.load(self.b.gep(self.scales, [place])), self.lanes), I16)
 
     def _factor(self, array: Any, block: int, count: int) -> Any:  # noqa: ANN401
@@ -109,19 +98,19 @@ class _Chunk:
         tile: Any,  # noqa: ANN401
         acc: list[Any],
     ) -> list[Any]:
-        v, b, scheme = self.v, self.b, self.scheme
+        v, b, dot = self.v, self.b, self.dot
         xd, added = self._of_tile(F32, self.xd, tile, 0, 1), []
         factor, zero = b.fmul(xd, self._factor(self.d, 0, 1)), v.constant(I32, self.lanes, 0)
         for h in (0, 1):
-            lanes = [self.how.words(v, zero, mins[h], sums[h]) if scheme.mins == "offset" else zero, zero]
+            lanes = [self.how.words(v, zero, mins[h], sums[h]) if dot.mins == "offset" else zero, zero]
             for g in range(_GROUPS):  # in two chains, because each sum waits for the one before
                 pairs = self.how.pairs(v, codes[g][h], xs[2 * g + h])
-                lanes[g % 2] = self.how.words(v, lanes[g % 2], pairs, scales[g if scheme.scales == 1 else 2 * g + h])
+                lanes[g % 2] = self.how.words(v, lanes[g % 2], pairs, scales[g if dot.scales == 1 else 2 * g + h])
             added.append(v.fma(factor, v.to_float(b.add(*lanes)), acc[h]))
-        if scheme.mins == "offset":
+        if dot.mins == "offset":
             return [*added, acc[2]]
         least = self.how.words(v, zero, mins[0], sums[0])
-        if scheme.mins == "one":
+        if dot.mins == "one":
             least = self._first_of_four(least)
         factor = b.fneg(b.fmul(xd, self._factor(self.dmin, 0, 1)))
         return [*added, v.fma(factor, v.to_float(least), acc[2])]
@@ -134,13 +123,18 @@ class _Chunk:
         return b.and_(lanes, ir.Constant(lanes.type, [-1, 0, 0, 0] * (count // 4)))
 
     def _small_blocks(self, codes: list[list[Any]], xs: list[Any], tile: Any, acc: list[Any]) -> list[Any]:  # noqa: ANN401
-        v, b, acc = self.v, self.b, acc[:2]
+        v, b, acc = self.v, self.b, list(acc)
+        numbers = 2 * _GROUPS if self.dot.mins == "block" else _GROUPS
         for g in range(_GROUPS):
-            factor = b.fmul(self._of_tile(F32, self.xd, tile, g, _GROUPS), self._factor(self.d, g, _GROUPS))
+            d = self._factor(self.d, g, _GROUPS)
+            factor = b.fmul(self._of_tile(F32, self.xd, tile, g, numbers), d)
             for h in (0, 1):
                 correction = self._of_row(I32, 4, self.scales, 2 * g + h, 2 * _GROUPS)
                 lanes = self.how.signed(v, codes[g][h], xs[2 * g + h], correction)
                 acc[h] = v.fma(factor, v.to_float(lanes), acc[h])
+            if self.dot.mins == "block":
+                beside = self._of_tile(F32, self.xd, tile, _GROUPS + g, numbers)
+                acc[2] = v.fma(self._factor(self.dmin, g, _GROUPS), beside, acc[2])
         return acc
 
 

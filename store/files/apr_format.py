@@ -3,7 +3,7 @@
 import struct
 import zlib
 
-from kernels.weight import BLOCKS, TensorType
+from kernels.weight import TensorType
 from store.errors import ArtifactError
 from store.layout import Shape, show_shape, stored_bytes
 from store.tensor_types import OtherType, StoredType
@@ -22,20 +22,6 @@ FLAG_LZ4, FLAG_ZSTD, FLAG_ENCRYPTED = 0x0001, 0x0002, 0x0004
 FLAG_QUANTIZED, FLAG_VOCABULARY = 0x0020, 0x0200
 FLAG_ROW_MAJOR, FLAG_COLUMN_MAJOR = 0x0400, 0x0800
 
-# The same code has meant different things to different writers; the stored size tells which.
-_READINGS: dict[int, tuple[TensorType, ...]] = {
-    0: (TensorType.F32, TensorType.Q4_0, TensorType.Q5_0),  # F32 also where a converter knew no code
-    1: (TensorType.F16,),
-    2: (TensorType.Q4_0, TensorType.BF16),
-    6: (TensorType.Q5_0,),
-    8: (TensorType.Q8_0,),
-    9: (TensorType.Q6_K,),
-    10: (TensorType.Q8_0,),
-    12: (TensorType.Q4_K, TensorType.Q5_K),
-    13: (TensorType.Q5_K, TensorType.Q4_K),
-    14: (TensorType.Q6_K,),
-    30: (TensorType.BF16,),
-}
 _OTHER_TYPES: dict[int, str] = {
     3: "F64, Q4_1 or I8",
     4: "I32 or I16",
@@ -47,6 +33,12 @@ _OTHER_TYPES: dict[int, str] = {
     128: "AprQ4",
     129: "AprQ8",
 }
+
+
+def _readings(code: int) -> list[TensorType]:
+    """What a code has meant to one writer or another, ggml's number first; the stored size tells which."""
+    found = [type for type in TensorType if code in (type, *type.format.apr_codes)]
+    return sorted(found, key=lambda type: type != code)
 
 
 def padded(size: int) -> int:
@@ -64,12 +56,12 @@ def tensor_type(file: str, name: str, code: int, shape: Shape, size: int) -> Sto
 
     Raises ArtifactError if the size fits no reading of the code.
     """
-    readings = _READINGS.get(code, ())
+    readings = _readings(code)
     for reading in readings:
-        if shape[-1] % BLOCKS[reading].elements == 0 and stored_bytes(reading, shape) == size:
+        if shape[-1] % reading.block.elements == 0 and stored_bytes(reading, shape) == size:
             return reading
     for reading in readings:
-        if BLOCKS[reading].elements == 256 and stored_bytes(reading, (*shape[:-1], -(-shape[-1] // 256) * 256)) == size:
+        if reading.block.elements == 256 and stored_bytes(reading, (*shape[:-1], -(-shape[-1] // 256) * 256)) == size:
             return OtherType(f"{reading.name} with rows padded from {shape[-1]} to whole blocks")
     if code in _OTHER_TYPES or not readings:
         return OtherType(f"{_OTHER_TYPES.get(code, 'unknown')} (dtype code {code})")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kernels.errors import UnsupportedModelError
 from kernels.models import family
-from kernels.weight import BLOCKS, TensorType
+from kernels.weight import TensorType
 from store.artifact import Artifact
 from store.errors import ArtifactError
 from store.files import apr_format as apr
@@ -30,7 +30,6 @@ from store.whole_files import give_name, temporary_beside
 Progress = Callable[[int, int], None]
 
 _CHUNK = 1 << 24
-_TYPES_WITH_CODE = {TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q4_K, TensorType.Q6_K}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ def convert_to_apr(
             tensors.append(AprTensor(name, info.type, info.shape, artifact.stored_rows(info.name).reshape(-1)))
     if artifact.config.rope_factors is not None:
         factors = np.array(artifact.config.rope_factors, "<f4")
-        tensors.append(AprTensor(ROPE_FREQS, TensorType.F32, factors.shape, factors.view(np.uint8)))
+        tensors.append(AprTensor(ROPE_FREQS, TensorType["F32"], factors.shape, factors.view(np.uint8)))
     vocabulary, without = _embeddable(artifact)
     metadata = _metadata(artifact, tensors) | _tokenizer_metadata(vocabulary)
     write_apr(path, metadata, tensors, progress, replace=replace, checked=artifact.require_unchanged)
@@ -154,7 +153,7 @@ def _head(path: Path, metadata: Mapping[str, object], tensors: list[AprTensor]) 
     index_offset = apr.HEADER.size + apr.padded(len(encoded))
     data_offset = index_offset + apr.padded(len(index))
     flags = apr.FLAG_ROW_MAJOR
-    if any(BLOCKS[tensor.type].elements > 1 for tensor in tensors):
+    if any(tensor.type.block.elements > 1 for tensor in tensors):
         flags |= apr.FLAG_QUANTIZED
     if "tokenizer.vocabulary" in metadata:
         flags |= apr.FLAG_VOCABULARY
@@ -271,7 +270,7 @@ def _given(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _type_notes(path: Path, tensors: list[AprTensor]) -> list[str]:
-    others = [tensor.type for tensor in tensors if tensor.type not in _TYPES_WITH_CODE]
+    others = [tensor.type for tensor in tensors if not tensor.type.format.in_apr]
     if not others:
         return []
     names = ", ".join(sorted({other.name for other in others}))

@@ -13,7 +13,7 @@ from store.files.json_text import MAX_JSON, parse_object, read_object
 from store.files.model_file import ModelFile
 from store.layout import MAX_RANK
 from store.stored_model import TensorInfo
-from store.tensor_types import StoredType, block_of, safetensors_type
+from store.tensor_types import StoredType, safetensors_type
 from store.text import printable
 
 MAX_TENSORS = 1 << 16
@@ -70,7 +70,7 @@ def _entry(file: ModelFile, start: int, name: str, entry: object) -> TensorInfo:
 
 def _bytes(kind: StoredType, shape: tuple[int, ...]) -> int | None:
     """Bytes that a shape takes, whatever its rows: values follow each other without a gap."""
-    block = block_of(kind)
+    block = kind.block
     return None if block is None else -(-prod(shape) * block.bytes // block.elements)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults.cases import Case, Outcome
 from tests.faults.healthy import healthy
 from tests.faults.healthy_weights import healthy_weights
-from tests.faults.planted import PLACES, planted
+from tests.faults.planted import LATER_PAIRS, PLACES, planted
 from tests.faults.traced import traced
 
 
@@ -24,7 +24,12 @@ def main() -> int:
     arguments.add_argument("--json", type=Path, help="file of the results")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        cases = [*planted(given.places), *healthy(), *healthy_weights(given.peer_python)]
+        cases = [
+            *planted(given.places),
+            *planted(1, pairs=LATER_PAIRS),
+            *healthy(),
+            *healthy_weights(given.peer_python),
+        ]
         if given.peer_python:
             cases += traced(given.peer_python, Path(folder), given.places, lambda kind: _chosen(kind, given.kinds))
         else:

@@ -21,7 +21,7 @@ _MODEL = "qwen2-4to1"  # rows of whole super-blocks
 _SOURCES = ("st-f32", "gguf-f16")
 _COPIES = (
     *("gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0", "gguf-q5_0", "gguf-q4_k", "gguf-q5_k", "gguf-q6_k"),
-    "gguf-q4_k_m",
+    *("gguf-q4_k_m", "gguf-q4_1", "gguf-q5_1"),
 )
 _UNWEIGHTED = ("gguf-f16", "gguf-bf16", "gguf-q8_0")  # importances change nothing
 

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize
+from kernels.rows.dequantize import dequantize
 from store.open import open_artifact
 from tests.memory_model import random_model
 from workbench.demo import MODEL

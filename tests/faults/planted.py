@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.formats.dequantize import dequantize
-from kernels.weight import TensorType
+from kernels.formats.format import BlockFormat
+from kernels.rows.dequantize import dequantize
 from tests.faults.cases import Case, Prepared
 from tests.faults.config_faults import CONFIG_FAULTS, ConfigFault
 from tests.faults.models import SHAPES, Plain, plain
@@ -17,6 +17,8 @@ from tests.faults.storing import FORMATS, stored, write
 from tests.faults.weight_edits import Context
 from tests.faults.weight_faults import WEIGHT_FAULTS, WHOLE_MODEL_FAULTS, WeightFault, expected_of, plant
 from tests.memory_model import MemoryModel
+
+Pairs = tuple[tuple[str, str], ...]
 
 PLACES = 4
 MODELS = (*SHAPES, "trained")
@@ -27,18 +29,19 @@ PAIRS = (
     *(("st-f32", "gguf-q5_0"), ("st-f32", "st-f32"), ("st-bf16", "gguf-f16"), ("gguf-f32", "apr-f32")),
     *(("st-bf16", "st-bf16"), ("apr-q4_k", "apr-q4_k")),
 )
-_FITTED = (TensorType.Q4_0, TensorType.Q5_0)
+# Formats that came later are sampled by themselves, so that the cases of the others stay what they are.
+LATER_PAIRS = (("st-f32", "gguf-q4_1"), ("gguf-q4_1", "apr-q4_1"), ("st-bf16", "gguf-q5_1"))
 # Scale over least-squares scale of a block; 0.83 to 1.8 by ggml_quantize_chunk with log-normal importances (sigma 2).
 _FITTED_RANGE = 1.5
 _HIDDEN = 2.0  # times what storing costs a row, below which a change of it is not to be seen
 
 
-def planted(places: int = PLACES, models: tuple[str, ...] = MODELS) -> Iterator[Case]:
+def planted(places: int = PLACES, models: tuple[str, ...] = MODELS, pairs: Pairs = PAIRS) -> Iterator[Case]:
     """Every case with a fault in B."""
     for weight_fault in (*WEIGHT_FAULTS, *WHOLE_MODEL_FAULTS):
-        yield from _some(_weight_cases(weight_fault, models), weight_fault.kind, places)
+        yield from _some(_weight_cases(weight_fault, models, pairs), weight_fault.kind, places)
     for config_fault in CONFIG_FAULTS:
-        yield from _some(_config_cases(config_fault, models), config_fault.kind, places)
+        yield from _some(_config_cases(config_fault, models, pairs), config_fault.kind, places)
 
 
 def _some(cases: Iterator[Case], kind: str, places: int) -> Iterator[Case]:
@@ -54,14 +57,14 @@ def _some(cases: Iterator[Case], kind: str, places: int) -> Iterator[Case]:
         yield case
 
 
-def _fitting(model: Plain) -> Iterator[tuple[str, str]]:
-    return ((a, b) for a, b in PAIRS if FORMATS[a].fits(model) and FORMATS[b].fits(model))
+def _fitting(model: Plain, pairs: Pairs) -> Iterator[tuple[str, str]]:
+    return ((a, b) for a, b in pairs if FORMATS[a].fits(model) and FORMATS[b].fits(model))
 
 
-def _weight_cases(fault: WeightFault, models: tuple[str, ...]) -> Iterator[Case]:
+def _weight_cases(fault: WeightFault, models: tuple[str, ...], pairs: Pairs) -> Iterator[Case]:
     for name in models:
         model = plain(name)
-        for names, (a, b) in product(_tensors(fault, model), _fitting(model)):
+        for names, (a, b) in product(_tensors(fault, model), _fitting(model, pairs)):
             context = Context(model, names[0], FORMATS[b], np.random.default_rng(0))
             if fault.fits(model.values[names[0]], context):
                 prepare = partial(_prepare_weights, model, a, b, fault, names)
@@ -100,7 +103,8 @@ def _shows(source: MemoryModel, healthy: MemoryModel, faulty: MemoryModel, name:
     if name not in faulty.weights:
         return True
     before, right, wrong = (np.atleast_2d(dequantize(model.weights[name])) for model in (source, healthy, faulty))
-    if faulty.weights[name].type in _FITTED:
+    format = faulty.weights[name].type.format
+    if isinstance(format, BlockFormat) and format.fitted:
         wrong = _scaled_back(wrong, right)
     with np.errstate(all="ignore"):
         change = np.linalg.norm(wrong - right, axis=1)
@@ -115,10 +119,10 @@ def _scaled_back(wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (x * np.clip(factor, 1 / _FITTED_RANGE, _FITTED_RANGE)).reshape(wrong.shape)
 
 
-def _config_cases(fault: ConfigFault, models: tuple[str, ...]) -> Iterator[Case]:
+def _config_cases(fault: ConfigFault, models: tuple[str, ...], pairs: Pairs) -> Iterator[Case]:
     for name in models:
         model = plain(name)
-        for a, b in _fitting(model):
+        for a, b in _fitting(model, pairs):
             if fault.fits(model.config, FORMATS[b]):
                 prepare = partial(_prepare_config, model, a, b, fault)
                 yield Case(fault.kind, "config", name, f"{a} {b}", fault.expected, prepare)

@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.files.apr_writer import write_apr
 from tests.artifacts import apr_metadata, apr_tensors, write_gguf, write_safetensors
 from tests.faults.models import Plain
@@ -31,7 +31,7 @@ class Format:
     def fits(self, plain: Plain) -> bool:
         """Whether every row of the model fills whole blocks, in a container that can hold the type."""
         rows = {values.shape[1] for values in plain.values.values() if values.ndim == 2}
-        return all(size % BLOCKS[self.type].elements == 0 for size in rows)
+        return all(size % self.type.block.elements == 0 for size in rows)
 
 
 FORMATS = {
@@ -42,7 +42,9 @@ FORMATS = {
     "gguf-f16": Format("gguf", TensorType.F16),
     "gguf-bf16": Format("gguf", TensorType.BF16),
     "gguf-q8_0": Format("gguf", TensorType.Q8_0),
+    "gguf-q5_1": Format("gguf", TensorType.Q5_1),
     "gguf-q5_0": Format("gguf", TensorType.Q5_0),
+    "gguf-q4_1": Format("gguf", TensorType.Q4_1),
     "gguf-q4_0": Format("gguf", TensorType.Q4_0),
     "gguf-q6_k": Format("gguf", TensorType.Q6_K),
     "gguf-q5_k": Format("gguf", TensorType.Q5_K),
@@ -51,6 +53,7 @@ FORMATS = {
     "apr-f32": Format("apr", TensorType.F32),
     "apr-f16": Format("apr", TensorType.F16),
     "apr-q8_0": Format("apr", TensorType.Q8_0),
+    "apr-q4_1": Format("apr", TensorType.Q4_1),
     "apr-q4_k": Format("apr", TensorType.Q4_K),
     "apr-q4_k_m": Format("apr", TensorType.Q4_K, mixed=True),
     "apr-q6_k": Format("apr", TensorType.Q6_K),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.formats.dequantize import dequantize
+from kernels.rows.dequantize import dequantize
 from tests.faults.cases import Case, Prepared
 from tests.faults.models import SHAPES, Plain, plain
 from tests.faults.runtime_faults import (

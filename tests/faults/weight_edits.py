@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import gguf
 import numpy as np
 
-from kernels.weight import BLOCKS, TensorType
+from kernels.formats.format import BlockFormat
+from kernels.rows.fields import bytes_of_codes
+from kernels.weight import TensorType
 from tests.faults.models import Plain
 from tests.faults.storing import Format, packed, type_of
 
@@ -207,7 +209,7 @@ def infinite_value(values: Values, c: Context) -> Values:
 
 def block_codes(rows: Values, c: Context, type: TensorType, count: int, byte: Callable[[Values], Values]) -> Values:
     out = rows.copy()
-    size = BLOCKS[type].bytes if BLOCKS[type].elements > 1 else 32 * BLOCKS[type].bytes
+    size = type.block.bytes if type.block.elements > 1 else 32 * type.block.bytes
     first = int(c.rng.integers(max(1, len(rows) - count)))
     block = int(c.rng.integers(rows.shape[1] // size)) * size
     part = out[first : first + count, block : block + size]
@@ -220,28 +222,18 @@ def corrupt_random(rows: Values, c: Context, type: TensorType) -> Values:
 
 
 def corrupt_rows(rows: Values, c: Context, type: TensorType) -> Values:
-    first = first_value_byte(type)
+    values = bytes_of_codes(type.format) if isinstance(type.format, BlockFormat) else slice(None)
 
     def invert(part: Values) -> Values:
         out = part.copy()
-        out[:, first : last_value_byte(type)] ^= 0xFF
+        out[:, values] ^= 0xFF
         return out
 
     return block_codes(rows, c, type, 8, invert)
 
 
-def first_value_byte(type: TensorType) -> int:
-    return {TensorType.Q4_K: 16, TensorType.Q5_K: 16, TensorType.Q8_0: 2, TensorType.Q4_0: 2, TensorType.Q5_0: 2}.get(
-        type, 0
-    )
-
-
-def last_value_byte(type: TensorType) -> int:
-    return {TensorType.Q6_K: 192}.get(type, 10**6)
-
-
 def corrupt_scale(rows: Values, c: Context, type: TensorType) -> Values:
-    at = 208 if type == TensorType.Q6_K else 0
+    at = type.format.d
 
     def flip(part: Values) -> Values:
         out = part.copy()
@@ -252,7 +244,7 @@ def corrupt_scale(rows: Values, c: Context, type: TensorType) -> Values:
 
 
 def nan_scale(rows: Values, c: Context, type: TensorType) -> Values:
-    at = 208 if type == TensorType.Q6_K else 0
+    at = type.format.d
 
     def replace(part: Values) -> Values:
         out = part.copy()
@@ -286,11 +278,11 @@ def element_noise(values: Values, c: Context) -> Values:
 
 
 def quantized(values: Values, c: Context) -> bool:
-    return BLOCKS[type_of(c.name, values, c.format)].elements > 1
+    return type_of(c.name, values, c.format).block.elements > 1
 
 
 def with_sub_scales(values: Values, c: Context) -> bool:
-    return BLOCKS[type_of(c.name, values, c.format)].elements == 256
+    return type_of(c.name, values, c.format).block.elements == 256
 
 
 def square(values: Values, c: Context) -> bool:
@@ -312,13 +304,11 @@ def finer(bits: int) -> Callable[[Values, Context], bool]:
 
 
 def finer_than(type: TensorType) -> Callable[[Values, Context], bool]:
-    order = [
-        *(TensorType.Q4_0, TensorType.Q4_K, TensorType.Q5_0, TensorType.Q5_K, TensorType.Q6_K, TensorType.Q8_0),
-        *(TensorType.BF16, TensorType.F16, TensorType.F32),
-    ]
+    levels = ("Q4_0", "Q4_1 Q4_K", "Q5_0 Q5_1", "Q5_K", "Q6_K", "Q8_0", "BF16", "F16", "F32")
+    order = {name: level for level, names in enumerate(levels) for name in names.split()}
 
     def fits(values: Values, c: Context) -> bool:
-        own = order.index(type_of(c.name, values, c.format))
-        return values.shape[1] % BLOCKS[type].elements == 0 and own > order.index(type) + 1
+        own = order[type_of(c.name, values, c.format).name]
+        return values.shape[1] % type.block.elements == 0 and own > order[type.name] + 1
 
     return fits

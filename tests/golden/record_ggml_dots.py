@@ -13,10 +13,10 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kernels.weight import BLOCKS, TensorType  # noqa: E402
+from kernels.weight import TensorType  # noqa: E402
 from tests.random_weights import random_activations, random_weight  # noqa: E402
 
-TYPES = (TensorType.Q4_0, TensorType.Q5_0, TensorType.Q8_0, TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K)
+TYPES = [type for type in TensorType if type.block.elements > 1]
 ROWS, COLUMNS, TOKENS = 24, 768, 4
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     cpu = c.CDLL(str(folder / "libggml-cpu.so"))
     cpu.ggml_cpu_init()
     x, answers = random_activations(7, TOKENS, COLUMNS), {}
-    for kind, size in (("q8_K", COLUMNS // 256 * 292), ("q8_0", COLUMNS // 32 * 34)):
+    for kind, size in (("q8_K", COLUMNS // 256 * 292), ("q8_0", COLUMNS // 32 * 34), ("q8_1", COLUMNS // 32 * 36)):
         quantized = np.zeros((TOKENS, size), np.uint8)
         function = getattr(cpu, f"quantize_row_{kind}")
         function.argtypes = [c.c_void_p, c.c_void_p, c.c_int64]
@@ -36,7 +36,7 @@ def main() -> None:
             function(source.ctypes.data, target.ctypes.data, COLUMNS)
         answers[kind] = quantized
     for type in TYPES:
-        kind = "q8_K" if BLOCKS[type].elements == 256 else "q8_0"
+        kind = type.format.activations.removeprefix("ggml ").replace("Q", "q")
         function = getattr(cpu, f"ggml_vec_dot_{type.name.lower().replace('_k', '_K')}_{kind}")
         size, pointer = c.c_size_t, c.c_void_p
         function.argtypes = [c.c_int, pointer, size, pointer, size, pointer, size, c.c_int]

@@ -11,7 +11,7 @@ from kernels.weight import TensorType
 from tests.faults.distributions import DISTRIBUTIONS, IMPORTANCES
 from tests.faults.engine_quantizer import library, quantize
 
-TYPES = (TensorType.Q8_0, TensorType.Q4_0, TensorType.Q5_0, TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K)
+TYPES = [type for type in TensorType if type.block.elements > 1]
 KINDS = ("ternary", "eight levels", "constant rows", "small blocks", "tiny", "mixed rows", "one outlier a row")
 ROWS, COLUMNS = 16, 256
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kernels.formats.dequantize import dequantize
 from kernels.matmul.apr import matmul_apr, matmul_f32_apr
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 
 

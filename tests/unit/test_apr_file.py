@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.files.apr_format import tensor_type
 from store.files.apr_writer import AprTensor, write_apr
 from store.open import open_artifact
@@ -125,7 +125,9 @@ def test_shards_are_refused(tmp_path):
         (2, 16 * 18, TensorType.Q4_0),
         (2, 2 * 512, TensorType.BF16),  # before 2026-01-30
         (0, 16 * 22, TensorType.Q5_0),  # realizar, which has no code for it
+        (3, 16 * 20, TensorType.Q4_1),
         (6, 16 * 22, TensorType.Q5_0),
+        (7, 16 * 24, TensorType.Q5_1),
         (8, 16 * 34, TensorType.Q8_0),
         (10, 16 * 34, TensorType.Q8_0),
         (9, 2 * 210, TensorType.Q6_K),
@@ -295,4 +297,4 @@ def test_fused_qkv_rows_are_split(tmp_path):
     artifact = open_artifact(tmp_path / "m.apr")
     for name, weight in expected.items():
         assert np.array_equal(artifact.weight(name).rows, weight.rows)
-    assert BLOCKS[artifact.weight(Q_PROJ).type].bytes == 144
+    assert artifact.weight(Q_PROJ).type.block.bytes == 144

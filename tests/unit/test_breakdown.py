@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.measures import summarise
 from kernels.metrics import profile
 from kernels.models import Graph
 from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model

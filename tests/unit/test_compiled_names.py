@@ -5,10 +5,9 @@ from itertools import combinations
 from kernels.matmul import floats as matmul_float
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.byte_products import available
-from kernels.matmul.packed_dot import BLOCK_32, Q4_K, Q5_K, Q6_K
 from kernels.weight import TensorType
 
-KINDS = {BLOCK_32: TensorType.Q8_0, Q4_K: TensorType.Q4_K, Q5_K: TensorType.Q5_K, Q6_K: TensorType.Q6_K}
+FORMATS = {type.format.dot: type.format for type in TensorType if type.block.elements > 1}
 
 
 def names(module):
@@ -18,7 +17,7 @@ def names(module):
 
 
 def multipliers():
-    made = [matmul_ggml.multiplier(scheme, how, type) for how in available() for scheme, type in KINDS.items()]
+    made = [matmul_ggml.multiplier(dot, how, format) for how in available() for dot, format in FORMATS.items()]
     return [closure.py_func.__qualname__ for closure in made]
 
 

@@ -9,6 +9,7 @@ from kernels.matmul.activations import Codes, quantize_q8_0, quantize_q8_k, quan
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
+from kernels.weight import TensorType
 from store.open import open_artifact
 from tests.artifacts import tiny_safetensors, write_gguf
 from tests.memory_model import random_model
@@ -171,3 +172,13 @@ def test_what_is_not_finite_on_both_sides_alike_is_no_difference():
     for pair in ((model, broken), (broken, model)):
         culprit = bisect_artifacts(*(Side(side, f32) for side in pair), (3, 1, 4)).culprit
         assert (culprit.site, culprit.tensor) == (Site(0, "ffn_gate"), name)
+
+
+def test_the_floor_of_a_block_with_a_least_value_knows_that_sums_are_rounded_too():
+    model, tokens = random_model("llama", TensorType.Q4_1, layers=1, hidden=256, ffn=512), tuple(range(3, 20))
+    for cell in walk(Side(model, numeric_path("ggml")), Side(model, numeric_path("f64")), tokens):
+        if cell.site.stage in PRODUCTS:
+            at = cell.a.at(cell.site, tokens)
+            error = np.linalg.norm(cell.y_a - cell.run(cell.a.exact()))
+            floor = at.kind.rounding(at, cell.inputs_a, cell.y_a)
+            assert error == pytest.approx(floor, rel=1e-3), cell.site

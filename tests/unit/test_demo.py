@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
+from kernels.rows.dequantize import dequantize
 from store.open import open_artifact
 from workbench.demo import LAYER, MODEL, make_copy
 from workbench.demo.faults import FAULTS

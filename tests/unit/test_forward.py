@@ -13,7 +13,7 @@ from kernels.models import Graph
 from kernels.ops import rotate
 from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
-from kernels.weight import BLOCKS, TensorType
+from kernels.weight import TensorType
 from store.open import open_artifact
 from tests.golden.record_families import SHAPE
 from tests.memory_model import random_model, spine
@@ -133,7 +133,7 @@ def canonical_heads(site: Site, value: np.ndarray, config) -> np.ndarray:
 
 
 def check_stage(site, ours, theirs, type) -> Site:
-    if site.stage in MATMULS and BLOCKS[type].elements > 1:
+    if site.stage in MATMULS and type.block.elements > 1:
         assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32)), site
     else:
         assert relative_rms(ours, theirs) < 1e-6, site

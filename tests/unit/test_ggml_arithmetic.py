@@ -6,15 +6,14 @@ import gguf
 import numpy as np
 import pytest
 
-from kernels.formats.dequantize import dequantize
-from kernels.matmul import packed_dot
-from kernels.matmul.activations import quantize_q8_0, quantize_q8_k
+from kernels.matmul.activations import quantize_q8_0, quantize_q8_1, quantize_q8_k
 from kernels.matmul.byte_products import available
 from kernels.matmul.ggml import matmul_ggml, multiplier, packed, round_activations
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.rows.dequantize import dequantize
+from kernels.weight import TensorType, Weight
 from tests.random_weights import random_activations, random_weight
 
-QUANTIZED = [type for type in TensorType if BLOCKS[type].elements > 1]
+QUANTIZED = [type for type in TensorType if type.block.elements > 1]
 ROWS, COLUMNS, TOKENS = 24, 768, 4
 
 
@@ -36,10 +35,12 @@ def test_activation_codes_are_those_of_ggml(recorded):
     ours = quantize_q8_k(x)
     assert np.array_equal(ours.scales, blocks[:, :, :4].copy().view(np.float32)[..., 0])
     assert np.array_equal(ours.codes.reshape(TOKENS, -1, 256), blocks[:, :, 4:260].view(np.int8))
-    blocks = recorded["q8_0"].reshape(TOKENS, -1, 34)
-    ours = quantize_q8_0(x)
-    assert np.array_equal(ours.scales, blocks[:, :, :2].copy().view(np.float16)[..., 0].astype(np.float32))
-    assert np.array_equal(ours.codes.reshape(TOKENS, -1, 32), blocks[:, :, 2:].view(np.int8))
+    for quantize, name, size in ((quantize_q8_0, "q8_0", 34), (quantize_q8_1, "q8_1", 36)):
+        blocks, ours = recorded[name].reshape(TOKENS, -1, size), quantize(x)
+        halves = blocks[:, :, : size - 32].copy().view(np.float16).astype(np.float32)
+        assert np.array_equal(ours.scales, halves[..., 0])
+        assert ours.sums is None if size == 34 else np.array_equal(ours.sums, halves[..., 1])
+        assert np.array_equal(ours.codes.reshape(TOKENS, -1, 32), blocks[:, :, -32:].view(np.int8))
 
 
 @pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
@@ -52,19 +53,18 @@ def test_dequantized_values_are_those_of_gguf(type):
 @pytest.mark.parametrize("how", available(), ids=lambda how: how.name)
 @pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
 def test_every_way_to_multiply_bytes_has_the_bits_of_ggml(type, how, recorded):
-    schemes = {TensorType.Q4_K: packed_dot.Q4_K, TensorType.Q5_K: packed_dot.Q5_K, TensorType.Q6_K: packed_dot.Q6_K}
-    multiply = multiplier(schemes.get(type, packed_dot.BLOCK_32), how, type)
+    multiply = multiplier(type.format.dot, how, type.format)
     x, weight = random_activations(7, TOKENS, COLUMNS), random_weight(int(type), type, ROWS, COLUMNS)
     ours = np.empty((TOKENS, ROWS), np.float32)
     codes = round_activations(x, type)
-    multiply(int(type), COLUMNS, weight.rows, *packed(codes, type, how), ours, 0, 0, ROWS)
+    multiply(int(type), COLUMNS, weight.rows, *packed(codes, type.format, how), ours, 0, 0, ROWS)
     assert np.array_equal(ours.view(np.uint32), recorded[type.name].view(np.uint32))
 
 
 @pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
 def test_products_do_not_depend_on_their_neighbours(type):
     """Odd numbers of rows and tokens, a row that ends within a chunk, and rows shared out from any row on."""
-    columns = 512 if BLOCKS[type].elements == 256 else 416
+    columns = 512 if type.block.elements == 256 else 416
     x, weight = random_activations(3, 9, columns), random_weight(5, type, 23, columns)
     together = matmul_ggml(x, weight)
     for token, row in ((0, 0), (8, 22), (5, 17)):

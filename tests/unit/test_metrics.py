@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kernels.formats.dequantize import dequantize
 from kernels.measures import summarise
 from kernels.metrics import gap_percentiles, logit_agreement, profile, profile_weights
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType
 from tests.random_weights import random_weight
 from workbench.cells.metrics import METRICS, in_band

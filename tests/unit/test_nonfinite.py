@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kernels.formats.dequantize import dequantize
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.rows.dequantize import dequantize
+from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model, write_gguf, write_safetensors
 from tests.random_weights import random_rows
 from workbench.__main__ import run
@@ -28,13 +28,13 @@ def test_what_is_counted_is_what_dequantizing_gives(type, kind):
     rows = random_rows(np.random.default_rng(1), type, 40, columns)
     for row, block in places:
         bits = BITS.get(type, HALF)[kind]
-        at = block * BLOCKS[type].bytes + (208 if type == TensorType.Q6_K else 0)
+        at = block * type.block.bytes + (208 if type == TensorType.Q6_K else 0)
         rows[row, at : at + len(bits)] = bits
     weight = Weight("x", type, (40, columns), rows)
     strange = ~np.isfinite(dequantize(weight))
     found = nonfinite(weight)
     assert found is not None
-    assert found.count == strange.sum() == 3 * BLOCKS[type].elements
+    assert found.count == strange.sum() == 3 * type.block.elements
     assert found.nan == (found.count if kind == "nan" else 0)
     assert (found.row, found.columns[0]) == tuple(np.argwhere(strange)[0])
     assert nonfinite(Weight("x", type, (23, columns), np.ascontiguousarray(rows[8:31]))) is None

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.kinds.product import Product
 from kernels.models import Graph
 from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
-from kernels.weight import BLOCKS, TensorType
+from kernels.weight import TensorType
 from store.open import open_artifact
 from tests.artifacts import tiny_gguf, tiny_model
 from tests.foreign_dumps import run as stages_of
@@ -27,14 +27,14 @@ from workbench.bisect.weights.blocks import read_block
 from workbench.demo import MODEL
 from workbench.session.session import Session
 
-TYPES = ("Q4_0", "Q5_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+TYPES = [type.name for type in TensorType if type.block.elements > 1]
 TOKENS = (3, 1, 4, 1, 5)
 
 
 @pytest.mark.parametrize("name", TYPES)
 def test_a_block_taken_apart_stands_for_its_dequantized_values(name):
     weight = random_weight(1, TensorType[name], 3, 512)
-    elements, size = BLOCKS[weight.type]
+    elements, size = weight.type.block
     values = dequantize(weight)
     for row in range(3):
         for n in range(512 // elements):
@@ -44,7 +44,7 @@ def test_a_block_taken_apart_stands_for_its_dequantized_values(name):
 
 
 @pytest.mark.parametrize("path", ["ggml", "apr", "f32"])
-@pytest.mark.parametrize("name", [*TYPES, "F32", "F16", "BF16"])
+@pytest.mark.parametrize("name", [type.name for type in TensorType])
 def test_every_product_is_computed_again_bit_for_bit(name, path):
     model = tiny_model("qwen2", name, layers=1)
     values = dict(forward(model, TOKENS, numeric_path(path)))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.storing import packed
 from workbench.bisect.weights.check import check_weights
@@ -13,7 +13,7 @@ from workbench.bisect.weights.slopes import Groups
 
 RECORDED = np.load(Path(__file__).parents[1] / "golden" / "quantized-weights.npz")
 COPIES = [key for key in RECORDED.files if "|" in key]
-QUANTIZED = ("Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q5_K", "Q6_K")
+QUANTIZED = [type.name for type in TensorType if type.block.elements > 1]
 
 
 def source_of(values):
@@ -53,20 +53,32 @@ def test_a_factor_too_small_for_any_single_value_is_found(kind, type):
 @pytest.mark.parametrize("key", [key for key in COPIES if key.startswith("one outlier")])
 def test_a_zeroed_block_is_found_and_no_other(key):
     a, b = copy_of(key)
-    rows, size = b.rows.copy(), BLOCKS[b.type].bytes
+    rows, size = b.rows.copy(), b.type.block.bytes
     rows[3, :size] = 0
     affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
-    assert affected[3, : BLOCKS[b.type].elements // 32].any()
+    assert affected[3, : b.type.block.elements // 32].any()
     assert affected.any(axis=1).sum() == 1
 
 
-@pytest.mark.parametrize("type", ["Q4_0", "Q5_0"])
+@pytest.mark.parametrize("type", [name for name in QUANTIZED if TensorType[name].format.fitted])
 @pytest.mark.parametrize("factor", [0.45, 2.2])
 def test_a_scale_that_no_importances_fit_is_found(type, factor):
     a, b = copy_of(f"one outlier a row|two channels|{type}")
     rows = b.rows.copy()
     scale = rows[5, :2].view(np.float16)
     scale *= np.float16(factor)
+    affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
+    assert affected[5, 0]
+    assert affected.sum() == 1
+
+
+@pytest.mark.parametrize("type", [name for name in QUANTIZED if getattr(TensorType[name].format, "least", None)])
+@pytest.mark.parametrize("steps", [-2, 2])
+def test_a_least_value_that_no_importances_fit_is_found(type, steps):
+    a, b = copy_of(f"one outlier a row|two channels|{type}")
+    rows = b.rows.copy()
+    d, least = (rows[5, at : at + 2].view(np.float16) for at in b.type.format.factors)
+    least += np.float16(steps) * d
     affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
     assert affected[5, 0]
     assert affected.sum() == 1

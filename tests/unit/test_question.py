@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
 from kernels.forward import forward
 from kernels.ops import silu
 from kernels.paths import numeric_path
 from kernels.precision import FLOAT32
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact

@@ -90,8 +90,6 @@ def test_every_key_of_a_file_is_used_irrelevant_or_not_understood(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | more))
     known = settings_of("safetensors", family("llama"), hf_config(model) | more)
     uses = {setting.key: setting.use for setting in known}
-        setting.key: setting.use for setting in settings_of("safetensors", family("llama"), hf_config(model) | more)
-    }
     assert uses["hidden_size"] == uses["rope_parameters.rope_type"] == uses["qk_norm"] == "used"
     assert uses["use_cache"] == uses["architectures"] == "irrelevant"
     assert [key for key, use in uses.items() if use == "not understood"] == ["rope_parameters.waves", "magic_gain"]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
+from kernels.rows.dequantize import dequantize
 from store.artifact import Artifact
 from store.open import open_artifact, open_model
-from store.tensor_types import block_of, ggml_type, safetensors_type
+from store.tensor_types import ggml_type, safetensors_type
 from tests.artifacts import (
     change_type,
     entries_of,
@@ -48,12 +48,12 @@ def gguf_of(path, arch="llama", tensors=None, **keys):
 @pytest.mark.parametrize("kind", gguf.GGML_QUANT_SIZES)
 def test_sizes_of_ggml_types_are_those_of_the_gguf_package(kind):
     assert ggml_type(int(kind)).name == kind.name
-    assert block_of(ggml_type(int(kind))) == gguf.GGML_QUANT_SIZES[kind]
+    assert ggml_type(int(kind)).block == gguf.GGML_QUANT_SIZES[kind]
 
 
 def test_types_that_ggml_gave_up_have_their_names():
     assert [ggml_type(code).name for code in (4, 31, 38, 42)] == ["Q4_2", "Q4_0_4_4", "IQ4_NL_8_8", "Q2_0"]
-    assert block_of(ggml_type(1000)) is None
+    assert ggml_type(1000).block is None
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("F8_E4M3", 6), ("I64", 48), ("F4", 3), ("BOOL", 6), ("BF16", 12)])
@@ -66,7 +66,7 @@ def test_tensors_of_every_safetensors_type_are_listed(tmp_path, dtype, size):
         "b": ("F32", (), 4),
     }
     assert "config.json" in str(model.refusal)
-    assert block_of(safetensors_type(dtype)) is not None
+    assert safetensors_type(dtype).block is not None
 
 
 def test_stacked_experts_are_listed_and_read_as_the_matrix_of_all_rows(tmp_path):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kernels import ops
-from kernels.formats.dequantize import dequantize
 from kernels.kinds.rotate import Rotation
 from kernels.paths import numeric_path
 from kernels.precision import BFLOAT16, FLOAT16, FLOAT32
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.foreign_dumps import Stages, run, run_changed

@@ -41,8 +41,6 @@ def command(source: Path, as_json: bool) -> int:
 
 
 def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
-    from store.tensor_types import block_of
-
     types: dict[str, dict[str, int]] = {}
     for tensor in model.tensors.values():
         of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
@@ -64,7 +62,7 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
                 "stored_as": tensor.raw_name,
                 "type": tensor.type.name,
                 "shape": list(tensor.shape),
-                "bytes": tensor.nbytes if tensor.nbytes or block_of(tensor.type) else None,
+                "bytes": tensor.nbytes if tensor.nbytes or tensor.type.block else None,
                 "file": tensor.file.name,
                 "offset": tensor.offset,
                 "rows_reordered": model.permuted(tensor.name),

@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.weight import BLOCKS, TensorType
+from kernels.formats.format import BlockFormat
+from kernels.rows.fields import bytes_of_codes
 from store.artifact import Artifact
 
 Rows = NDArray[np.uint8]
-
-# Where the half-precision scales of a block lie, and where its quantized values.
-_SCALES = {TensorType.Q4_K: slice(0, 4), TensorType.Q6_K: slice(208, 210)}
-_VALUES = {TensorType.Q4_K: slice(16, 144), TensorType.Q6_K: slice(0, 192)}
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,9 @@ def _gate_up_swapped(model: Artifact, layer: str) -> Change:
 
 def _corrupted_blocks(model: Artifact, layer: str) -> Change:
     name = f"{layer}self_attn.o_proj.weight"
-    rows = model.stored_rows(name).copy()
-    rows[:8, _VALUES[model.weight(name).type]] ^= 0xFF
+    rows, format = model.stored_rows(name).copy(), model.weight(name).type.format
+    assert isinstance(format, BlockFormat)
+    rows[:8, bytes_of_codes(format)] ^= 0xFF
     return Change(rows={name: rows})
 
 
@@ -69,11 +67,12 @@ def _zeroed(model: Artifact, layer: str) -> Change:
 
 def _scaled(model: Artifact, layer: str) -> Change:
     name = f"{layer}mlp.up_proj.weight"
-    kind = model.weight(name).type
-    stored = model.stored_rows(name)
-    blocks = stored.reshape(-1, BLOCKS[kind].bytes).copy()
-    scales = np.ascontiguousarray(blocks[:, _SCALES[kind]]).view(np.float16)
-    blocks[:, _SCALES[kind]] = (scales * np.float16(1.25)).view(np.uint8)
+    format, stored = model.weight(name).type.format, model.stored_rows(name)
+    assert isinstance(format, BlockFormat)
+    blocks = stored.reshape(-1, format.block.bytes).copy()
+    for at in format.factors:
+        scales = np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16)
+        blocks[:, at : at + 2] = (scales * np.float16(1.25)).view(np.uint8)
     return Change(rows={name: blocks.reshape(stored.shape)})
 
 

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kernels.formats import FORMATS
+from kernels.formats.format import BlockFormat
 from kernels.graph import Inputs, Values
 from kernels.kinds.attention import Attention
 
 _BLOCK = 32
+_FORMATS = [format for format in FORMATS if isinstance(format, BlockFormat) and format.block.elements == _BLOCK]
 # Step between two values of a block, in units of its largest magnitude (of its range where the type has a minimum).
-_OF_LARGEST = {"q8_0": 1 / 127, "q5_0": 1 / 16, "q4_0": 1 / 8, "iq4_nl": 24 / 127}
-_OF_RANGE = {"q5_1": 1 / 31, "q4_1": 1 / 15}
+_OF_LARGEST = {"iq4_nl": 24 / 127} | {
+    format.name.lower(): 1 / (format.zero or format.top) for format in _FORMATS if format.least is None
+}
+_OF_RANGE = {format.name.lower(): 1 / format.top for format in _FORMATS if format.least is not None}
 _Q8 = "q8_0"
 _EVEN = 12**-0.5  # root mean square of an error that is spread evenly over a step of 1
 

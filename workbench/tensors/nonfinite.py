@@ -1,7 +1,6 @@
 """Stored values that are no numbers: NaN and infinity, in a float or in the scale of a block.
 
 A value of a quantized type is not finite exactly where a scale of its block is not, so only the scales are looked at.
-Layouts: ggml-common.h.
 """
 
 from collections.abc import Iterator
@@ -11,18 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.formats.format import BlockFormat, FloatFormat
+from kernels.weight import TensorType, Weight
 
 LARGEST_HALF = 65504.0
 _CHUNK = 1 << 20  # bytes that are looked at at once: what fits into a cache
-_SCALES = {
-    TensorType.Q4_0: (0,),
-    TensorType.Q5_0: (0,),
-    TensorType.Q8_0: (0,),
-    TensorType.Q4_K: (0, 2),
-    TensorType.Q5_K: (0, 2),
-    TensorType.Q6_K: (208,),
-}
 _OVER = (np.greater_equal, np.greater)  # infinity: not finite, NaN
 
 
@@ -53,7 +45,7 @@ class NonFinite:
 
 def nonfinite(weight: Weight) -> NonFinite | None:
     """What of a stored tensor is NaN or infinite; None where every value is a number."""
-    block = BLOCKS[weight.type].elements if weight.type in _SCALES else 1
+    block = weight.type.block.elements
     count, nan, places = 0, 0, list[tuple[int, int]]()
     for start, bad, bad_nan in _chunks(weight):
         count, nan = count + block * int(bad.sum()), nan + block * int(bad_nan.sum())
@@ -90,18 +82,12 @@ def _floats(weight: Weight, rows: NDArray[np.uint8]) -> tuple[list[NDArray[Any]]
 
     Doubling drops the sign; NaN lies above infinity.
     """
-    if weight.type in _SCALES:
-        blocks = rows.view(np.uint16).reshape(len(rows), -1, BLOCKS[weight.type].bytes // 2)
-        return [blocks[:, :, at // 2] for at in _SCALES[weight.type]], 0xF800
-    if weight.type in (TensorType.F16, TensorType.BF16):
-        return [rows.view(np.uint16)], 0xF800 if weight.type == TensorType.F16 else 0xFF00
-    if weight.type != TensorType.F32:
-        from kernels.formats.dequantize import (
-            dequantize_rows,
-        )  # loads a compiler, which whoever only looks has no need of
-
-        rows = dequantize_rows(weight.type, np.ascontiguousarray(rows), weight.shape[-1]).view(np.uint8)
-    return [rows.view(np.uint32)], 0xFF000000
+    format = weight.type.format
+    if isinstance(format, FloatFormat):
+        return [rows.view(np.uint32 if format.block.bytes == 4 else np.uint16)], 2 * format.infinity
+    assert isinstance(format, BlockFormat)
+    blocks = rows.view(np.uint16).reshape(len(rows), -1, format.block.bytes // 2)
+    return [blocks[:, :, at // 2] for at in format.factors], 0xF800
 
 
 def overflow_words(found: NonFinite, weight: Weight, other: Weight) -> str:
@@ -109,9 +95,9 @@ def overflow_words(found: NonFinite, weight: Weight, other: Weight) -> str:
 
     found : of `weight`, stored in F16. other : the same tensor of the other side.
     """
-    if found.type != TensorType.F16 or found.count == found.nan or other.shape != weight.shape:
+    if found.type.name != "F16" or found.count == found.nan or other.shape != weight.shape:
         return ""
-    from kernels.formats.dequantize import dequantize_rows
+    from kernels.rows.dequantize import dequantize_rows
 
     value = dequantize_rows(other.type, np.ascontiguousarray(other.rows[found.row : found.row + 1]), other.shape[-1])
     source = abs(float(value[0, found.columns[0]]))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kernels.formats.dequantize import dequantize_rows
+from kernels.rows.dequantize import dequantize_rows
 from kernels.weight import Weight
 from store.artifact import Artifact
 from store.layout import counted

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize
 from kernels.measures import COL, Measures, summarise
 from kernels.metrics import profile_weights
+from kernels.rows.dequantize import dequantize
 from kernels.weight import Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize_rows
 from kernels.graph import Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import RmsNorm
 from kernels.kinds.product import Product
+from kernels.rows.dequantize import dequantize_rows
 from workbench.bisect.mistakes.attention import cache_rules
 from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Flags, Mistake, Question
 from workbench.bisect.mistakes.product_roundings import activation_rules, half, weight_rules

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from kernels import ops
-from kernels.formats.dequantize import dequantize
 from kernels.graph import Values
 from kernels.kinds.norm import RmsNorm
+from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Mistake, Question
 
 _EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)

@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from kernels.formats.dequantize import dequantize_rows
 from kernels.graph import Values
 from kernels.matmul.activations import quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
+from kernels.rows.dequantize import dequantize_rows
 from workbench.bisect.mistakes.mistake import FREE, Flags, Mistake, Question, least_squares
 from workbench.bisect.mistakes.products import parts, stage_input
 from workbench.bisect.weights.roundings import cut, rounded

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize
 from kernels.graph import Array, Heads, Values
 from kernels.matmul.floats import matmul_f64
+from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, least_squares
 from workbench.bisect.weights.check import BLOCK
 

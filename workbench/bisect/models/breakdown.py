@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize_rows
 from kernels.graph import Stage
 from kernels.kinds.product import Product
+from kernels.rows.dequantize import dequantize_rows
 from kernels.stages import Site
 from kernels.weight import Weight
 from workbench.bisect.models.bisection import Cell

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
-from kernels.formats.dequantize import dequantize
+from kernels.formats.format import BlockFormat, Format
 from kernels.graph import Model, Stage
 from kernels.kinds.product import Product
 from kernels.matmul.float_dot import APR, FLOAT32, Scheme
 from kernels.models import Graph
 from kernels.paths import AprPath, F32Path
+from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
 from workbench.bisect.weights.blocks import Block, read_block
@@ -36,7 +37,8 @@ class Term:
 
     offset : of the block in `Element.file`, in bytes; None for a model that lies in no file.
     x : the activations that the block meets, float32: before rounding to 8 bits, but after any other rounding.
-    codes, scale : the same as 8-bit codes and their scale; None where the path keeps floats.
+    codes, scale : the same as 8-bit codes and their scale; None where the path keeps floats. total : their sum, where
+    the rule keeps it.
     partial : the block's part of the sum, float64.
     """
 
@@ -45,6 +47,7 @@ class Term:
     x: NDArray[np.floating]
     codes: NDArray[np.int8] | None
     scale: np.float32 | None
+    total: np.float32 | None
     partial: float
 
 
@@ -89,7 +92,7 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     value: np.floating
     exact_order = path.dtype == np.float32
     if rule is not None:
-        value = _packed_dot(one.type, terms)
+        value = _packed_dot(one.type.format, terms)
     elif exact_order:
         value = _lane_dot(APR if isinstance(path, AprPath) else FLOAT32, terms)
     else:
@@ -128,7 +131,7 @@ def _terms(
     row: Weight, path: F32Path, x: NDArray[np.floating], start: int | None
 ) -> tuple[str | None, tuple[Term, ...]]:
     """The rule of 8-bit activations, if any, and the terms of a row (1, in) times x (1, in)."""
-    elements, size = BLOCKS[row.type]
+    elements, size = row.type.block
     if elements == 1:
         elements, size = SUPER_BLOCK, SUPER_BLOCK * size
     raw, rounded = row.rows[0].tobytes(), path.round_activations(x, row)
@@ -139,10 +142,13 @@ def _terms(
         here, offset = slice(n * elements, (n + 1) * elements), None if start is None else start + n * size
         weights = block.values.astype(np.float64)
         if rounded is None:
-            terms.append(Term(block, offset, kept[here], None, None, float(kept[here] @ weights)))
+            terms.append(Term(block, offset, kept[here], None, None, None, float(kept[here] @ weights)))
             continue
         codes, scale = rounded.codes[0, here], np.float32(rounded.scales[0, n])
-        terms.append(Term(block, offset, kept[here], codes, scale, float(scale * (codes @ weights))))
+        total, partial = None if rounded.sums is None else np.float32(rounded.sums[0, n]), scale * (codes @ weights)
+        if block.least is not None and total is not None:
+            partial = scale * (codes @ (weights - block.least)) + float(block.least) * float(total)
+        terms.append(Term(block, offset, kept[here], codes, scale, total, float(partial)))
     return None if rounded is None else rounded.rule, tuple(terms)
 
 
@@ -166,8 +172,9 @@ def lane_sums(term: Term) -> NDArray[np.int64]:
     return result
 
 
-def _packed_dot(type: TensorType, terms: Sequence[Term]) -> np.float32:
+def _packed_dot(format: Format, terms: Sequence[Term]) -> np.float32:
     """Add up quantized blocks in the order of `kernels.matmul.packed_dot`."""
+    assert isinstance(format, BlockFormat)
     acc, least = np.zeros(8, np.float32), np.zeros(4, np.float32)
     for term in terms:
         assert term.codes is not None
@@ -177,16 +184,14 @@ def _packed_dot(type: TensorType, terms: Sequence[Term]) -> np.float32:
         if term.block.dmin is not None:
             sums = term.codes.astype(np.int64).reshape(8, 32).sum(axis=1)
             pairs = (term.block.mins * sums).reshape(4, 2).sum(axis=1)
-            added = pairs if type == TensorType.Q4_K else pairs.sum(keepdims=True)
+            added = pairs if format.dot.mins == "lanes" else pairs.sum(keepdims=True)
             least[: added.size] = fma(-(term.scale * term.block.dmin), added.astype(np.float32), least[: added.size])
+        if term.block.least is not None and term.total is not None:
+            least[:1] = fma(term.block.least, np.array([term.total]), least[:1])
     four = acc[4:] + acc[:4]
     two = four[:2] + four[2:]
     result = two[0] + two[1]
-    if type == TensorType.Q4_K:
-        result += (least[0] + least[2]) + (least[1] + least[3])
-    if type == TensorType.Q5_K:
-        result += least[0]
-    return np.float32(result)
+    return np.float32(result + ((least[0] + least[2]) + (least[1] + least[3])))
 
 
 def _lane_dot(scheme: Scheme, terms: Sequence[Term]) -> np.float32:

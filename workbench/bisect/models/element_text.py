@@ -105,7 +105,8 @@ def _term(number: int, term: Term) -> Iterator[str]:
     block = term.block
     place = "" if term.offset is None else f" at byte {term.offset}"
     yield f"   block {number}{place}, {len(block.raw)} bytes; adds {term.partial:.9g}"
-    factors = [("d", block.d), ("dmin", block.dmin), ("scale of the activations", term.scale)]
+    factors = [("d", block.d), ("dmin", block.dmin), ("least value", block.least)]
+    factors += [("scale of the activations", term.scale), ("sum of the activations", term.total)]
     known = [f"{what} {value:.9g}" for what, value in factors if value is not None]
     if known:
         yield f"     {', '.join(known)}"

@@ -10,11 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from kernels.config import ModelConfig
-from kernels.formats.dequantize import dequantize_rows
 from kernels.graph import BIAS, Array, Inputs, Model, Stage
 from kernels.kinds.embed import Embed
 from kernels.kinds.product import Product
 from kernels.numbers import norm
+from kernels.rows.dequantize import dequantize_rows
 from kernels.stages import Site
 from kernels.weight import Weight
 from workbench.bisect.models.settings import (

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kernels.formats.format import BlockFormat
 from kernels.graph import Values
 from kernels.kinds.embed import Embed
 from kernels.kinds.product import Product
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from workbench.bisect.mistakes.mistake import Flags, Question, least_squares
 from workbench.bisect.mistakes.products import parts
 from workbench.bisect.weights.steps import Stored
 
 COLUMNS = "columns"  # first word of the setting of a culprit that misreads columns
-# Columns of a block that share a scale, or of the smaller blocks those that stand in the same half of their bytes.
-_SHARED = {TensorType.Q4_K: 32, TensorType.Q5_K: 32}
-_OTHERWISE = 16
 _FOLDS, _ROWS = 8, 1024  # parts of the rows that are fitted by themselves; rows that are looked at
 _SURE, _UNSURE = 6.0, 3.0  # standard errors of a factor that is not 1, and of one that may be
 
@@ -52,10 +50,11 @@ def _tensors(question: Question) -> Iterator[tuple[str, Flags]]:
 def column_factors(question: Question, name: str, part: Flags) -> ColumnFactors | None:
     """The factors of a tensor's column groups; None where the type has no blocks, or there is too little to tell."""
     weight = question.at.model.weight(name)
-    period = BLOCKS[weight.type].elements
-    if period == 1 or weight.shape[1] % period:
+    format = weight.type.format
+    if not isinstance(format, BlockFormat) or weight.shape[1] % format.block.elements:
         return None
-    group = _SHARED.get(weight.type, _OTHERWISE)
+    # columns that share a scale, or of a block with one scale those that stand in the same half of its bytes
+    period, group = format.block.elements, format.group if format.groups else format.group // 2
     shares, left = _shares(question, weight, part, period, group)
     folds = min(_FOLDS, shares.shape[2])
     found = []
@@ -88,7 +87,7 @@ def misread_columns(found: Sequence[ColumnFactors]) -> str | None:
         if np.ptp(factors) < _UNSURE * error.max()
         else f"{factors.min():.2g} to {factors.max():.2g}"
     )
-    period = BLOCKS[found[0].type].elements
+    period = found[0].type.block.elements
     return f"{_runs(wrong, group)} of every block of {period} are scaled wrongly, on average {shown} times"
 
 

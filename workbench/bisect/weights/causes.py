@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from kernels.graph import Model
-from kernels.weight import TensorType
 from workbench.bisect.weights.check import BLOCK, LIMIT, ROUNDED_ONCE, WeightCheck, excess_of, row_chunks
 from workbench.bisect.weights.factors import changed, scaled, scales
 from workbench.bisect.weights.fused_rows import rank_by_rank
@@ -106,7 +105,7 @@ def _sign_flipped(q: Question) -> Iterator[Prediction]:
 
 def _overflow(q: Question) -> Iterator[Prediction]:
     """Values beyond the largest that half precision holds."""
-    if q.wrong.type != TensorType.F16:
+    if q.wrong.type.name != "F16":
         return
 
     def rows_of(rows: Rows) -> Stored:

@@ -127,7 +127,7 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     d = b.values - a.values
     starts = np.arange(0, d.shape[1], BLOCK)
     blocks = np.maximum.reduceat(excess, starts, axis=1)
-    if a.fitted or b.fitted:
+    if a.fitted or b.fitted or a.line or b.line:
         blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
     squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN

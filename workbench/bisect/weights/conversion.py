@@ -10,10 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
+from kernels.formats.format import BlockFormat
 from kernels.graph import Model
 from kernels.models import Graph, execution_order
 from kernels.stages import Site
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.weight import TensorType, Weight
 from workbench.bisect.weights.check import BLOCK, ROUNDED_ONCE, WeightCheck, check, check_weights
 from workbench.bisect.weights.slopes import heads_of
 from workbench.bisect.weights.steps import Flags, Stored
@@ -23,7 +24,7 @@ _SAMPLE = 32  # rows of a tensor that tell how it differs
 _FEWEST = 3  # other tensors that make a rule
 _MOST = 2 / 3  # share of them that must agree
 _CUT = 2.1  # steps that a value cut off at its last bit may be away, where rounding keeps within 1
-_QUANTIZED = frozenset(type for type, block in BLOCKS.items() if block.elements > 1)
+_QUANTIZED = frozenset(type for type in TensorType if isinstance(type.format, BlockFormat))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +100,7 @@ class Customs:
         if self._alike_elsewhere(name):
             return Judged(name, _marked(verdict, a, b), wrong=True, touched=True)
         if not verdict.explained and verdict.worst <= _CUT and verdict.slope is None and self._cut_elsewhere(name):
-            kind = min(a.type, b.type, key=lambda type: type != TensorType.BF16).name
+            kind = min(a.type, b.type, key=lambda type: type.name != "BF16").name
             note = f"values were cut off at the last bit of {kind} instead of rounded, in all tensors alike"
             return Judged(name, verdict, wrong=False, note=note)
         return Judged(name, verdict, wrong=not verdict.explained)

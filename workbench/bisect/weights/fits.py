@@ -8,6 +8,7 @@ most, s lies between 2/3 d and 2 d.
 
 import numpy as np
 
+from workbench.bisect.weights.line_fits import line_fits
 from workbench.bisect.weights.steps import HALF_ROUNDING, Flags, Floats, Stored
 
 _LEAST, _MOST = 2 / 3, 2.0
@@ -25,6 +26,8 @@ def with_fits(a: Stored, b: Stored, blocks: Floats, limit: float, size: int) -> 
     for source, fitted in ((one, other), (other, one)):
         if fitted.fitted:
             fits |= _one_scale_explains(source, fitted, limit) & _is_mean_of_ratios(source, fitted, limit)
+        if fitted.line:
+            fits |= line_fits(source, fitted, limit)
     fits &= numbers
     result = blocks.copy()
     result[row[fits], block[fits]] = 0
@@ -46,9 +49,9 @@ def _one_scale_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
     for sign in (1.0, -1.0):
         # r (sign v - step / 2) <= sign x + width_x, and it does not bind where the source may lie beyond sign v
         bound = sign * source.values.astype(np.float64) + limit * source.width
-        bound[_cut(source, sign)] = np.inf
+        bound[source.cut(sign)] = np.inf
         slope = sign * fitted.values.astype(np.float64) - limit * half
-        free = (slope == 0) | _cut(fitted, -sign)
+        free = (slope == 0) | fitted.cut(-sign)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = bound / slope
         at_most = np.minimum(at_most, np.where(~free & (slope > 0), ratio, np.inf).min(axis=1))
@@ -62,8 +65,8 @@ def _is_mean_of_ratios(source: Stored, fitted: Stored, limit: float) -> Flags:
     outward = np.sign(fitted.values) * (fitted.values - source.values)
     half, stored = _half_step(fitted)
     slack = limit * source.width + np.float32(limit - 1) * half + stored
-    further = np.where(up, _cut(source, 1), _cut(source, -1))  # the source may lie further out, or further in
-    nearer = np.where(up, _cut(source, -1), _cut(source, 1))
+    further = np.where(up, source.cut(1), source.cut(-1))  # the source may lie further out, or further in
+    nearer = np.where(up, source.cut(-1), source.cut(1))
     between = (coded & ((outward >= -slack) | nearer)).any(axis=1) & (coded & ((outward <= slack) | further)).any(
         axis=1
     )
@@ -71,9 +74,3 @@ def _is_mean_of_ratios(source: Stored, fitted: Stored, limit: float) -> Flags:
         np.abs(source.values) <= limit * (source.width + np.float32(_MOST) * stored)
     )  # d rounded to 0
     return np.asarray(between | lost.all(axis=1))
-
-
-def _cut(side: Stored, sign: float) -> Flags:
-    """Values beyond which, upward or downward, the source may lie anywhere."""
-    flags = side.highest if sign > 0 else side.lowest
-    return np.zeros(side.values.shape, dtype=bool) if flags is None else flags

@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.formats.format import FloatFormat
 from kernels.weight import TensorType
 from workbench.bisect.weights.check import LIMIT
-from workbench.bisect.weights.roundings import MANTISSA, name_of_bits, rounded, trailing_zeros
+from workbench.bisect.weights.roundings import name_of_bits, rounded, trailing_zeros
 from workbench.bisect.weights.steps import FITTED_SCALE, Flags, Floats, Stored
 
 Values = NDArray[np.float64]
@@ -27,6 +28,7 @@ _BETTER = 1.02  # times the odds that another kind of run must have
 _FIRST_LOOK = 512  # values
 _ROUNDS, _HOPELESS = 6, 3.0  # of fitting a step; allowed errors beyond which no further round helps
 _ARITHMETIC = 2.0**-21  # of the largest value of a run: what float32 arithmetic costs when codes become values
+_HALF_BITS = 10  # of mantissa in half precision, the finest of the floats with fewer bits
 _FITTED_RUN, _FITTED_STEPS = 32, 16  # of blocks like those of Q4_0 and Q5_0, whose scale is fitted after the codes
 _FLOAT8 = ((3, -6, 448.0, "FP8 E4M3"), (2, -14, 57344.0, "FP8 E5M2"))  # mantissa bits, least exponent, largest
 
@@ -189,9 +191,10 @@ def _on_equal_steps(stored: Stored, run: int, signed: bool, ends: Ends, counts: 
 
 def _fewer_bits(stored: Stored, type: TensorType) -> Iterator[Grid]:
     """Floats whose last bits are all zero."""
-    if type in MANTISSA:
+    format = type.format
+    if isinstance(format, FloatFormat):
         kept = 23 - trailing_zeros(int(np.bitwise_or.reduce(stored.values.view(np.uint32), axis=None)))
-        if 0 < kept <= min(MANTISSA[type] - 1, MANTISSA[TensorType.F16]):
+        if 0 < kept <= min(format.mantissa - 1, _HALF_BITS):
             smallest, largest = _range(stored.values, kept)
             of = partial(_on_fewer_bits, kept=kept, smallest=smallest, largest=largest)
             yield Grid("dtype_truncated", name_of_bits(kept), of)

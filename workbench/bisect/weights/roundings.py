@@ -6,23 +6,23 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.weight import TensorType
+from kernels.formats.format import FloatFormat
 from workbench.bisect.weights.question import Prediction, Question, Region, Rows
 from workbench.bisect.weights.steps import Floats, Stored
 
-MANTISSA = {TensorType.F32: 23, TensorType.F16: 10, TensorType.BF16: 7}
 _NAMES = {10: "F16 or TF32", 7: "BF16", 3: "FP8 E4M3", 2: "FP8 E5M2"}
 
 
 def truncated(q: Question) -> Iterator[Prediction]:
     """Fewer mantissa bits than the type has: cut off, or rounded, at the last bit that any value uses."""
-    if q.wrong.type not in MANTISSA:
+    format = q.wrong.type.format
+    if not isinstance(format, FloatFormat):
         return
     for region in q.regions():
         mask = np.broadcast_to(region.of(q.sample), (len(q.sample), q.wrong.shape[-1]))
         bits = np.bitwise_or.reduce(q.b(q.sample).values.view(np.uint32)[mask], initial=np.uint32(0))
         kept = 23 - trailing_zeros(int(bits))
-        if not 0 < kept <= min(MANTISSA[q.wrong.type], 22):
+        if not 0 < kept <= min(format.mantissa, 22):
             continue
         name = name_of_bits(kept)
         for words, change in _ways(kept):

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.dequantize import dequantize_rows
-from kernels.weight import TensorType, Weight
+from kernels.formats.format import BlockFormat, FloatFormat
+from kernels.rows.dequantize import dequantize_rows
+from kernels.rows.fields import fields
+from kernels.weight import Weight
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-_ULP = {TensorType.F32: 2.0**-23, TensorType.F16: 2.0**-10, TensorType.BF16: 2.0**-7}
-_SMALLEST = {TensorType.F32: 2.0**-149, TensorType.F16: 2.0**-24, TensorType.BF16: 2.0**-133}  # denormal steps
 HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
-# Q4_0 and Q5_0 round with one scale and store another, fitted to the rounded codes: by so much as a rule (fits.py).
+_HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
+# Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
-_FITTED_CODES = {TensorType.Q4_0: 16, TensorType.Q5_0: 32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,8 @@ class Stored:
 
     values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
     sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block
-    of 32 may be another one than the codes were rounded with, 0 for other types.
+    of 32 may be another one than the codes were rounded with, 0 for other types. line : whether that may be so of both
+    the scale and the least value.
     """
 
     values: Floats
@@ -40,42 +41,52 @@ class Stored:
     lowest: Flags | None = None
     highest: Flags | None = None
     fitted: int = 0
+    line: bool = False
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
         """The chosen rows of a stored tensor; a vector is one row."""
         raw = np.ascontiguousarray(weight.rows[rows])
         values = dequantize_rows(weight.type, raw, weight.shape[-1])
-        if weight.type in _ULP:
-            return cls(values, _half_ulp(values, weight.type))
-        blocks = raw.reshape(-1, _BLOCK_BYTES[weight.type])
-        size, half, low, high = _GRIDS[weight.type](blocks)
-        groups = values.reshape(-1, size)
-        width = np.repeat(half.reshape(-1, 1), size, axis=1)
-        if weight.type in _FITTED_CODES:
+        format = weight.type.format
+        if isinstance(format, FloatFormat):
+            return cls(values, _half_ulp(values, format))
+        assert isinstance(format, BlockFormat)
+        half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
+        groups = values.reshape(-1, format.group)
+        width = np.repeat(half.reshape(-1, 1), format.group, axis=1)
+        line = format.fitted and format.least is not None
+        codes = format.top + 1 if format.fitted and not line else 0
+        if codes:
             width += np.abs(groups) * FITTED_SCALE
-        if weight.type == TensorType.Q8_0:  # its scale is rounded to half precision after the codes are made
-            width += np.abs(groups) * np.float32(2.0**-11)
+        if format.late:
+            width += np.abs(groups - least.reshape(-1, 1)) * _HALF_ULP
+        if not format.cut:
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
         lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
-        return cls(values, width.reshape(values.shape), lowest, highest, _FITTED_CODES.get(weight.type, 0))
+        return cls(values, width.reshape(values.shape), lowest, highest, codes, line)
 
     @property
     def half_step(self) -> Floats:
         """The width without what a fit of the scale may add."""
         return np.asarray(self.width - np.abs(self.values) * np.float32(FITTED_SCALE if self.fitted else 0))
 
+    def cut(self, sign: float) -> Flags:
+        """Values beyond which, upward or downward, the source may lie anywhere."""
+        flags = self.highest if sign > 0 else self.lowest
+        return np.zeros(self.values.shape, dtype=bool) if flags is None else flags
+
     def scaled(self, factor: float) -> "Stored":
         """The same times a factor."""
         low, high = (self.lowest, self.highest) if factor > 0 else (self.highest, self.lowest)
         values, width = self.values * np.float32(factor), self.width * np.float32(abs(factor))
-        return Stored(values, width, low if factor else None, high if factor else None, self.fitted)
+        return Stored(values, width, low if factor else None, high if factor else None, self.fitted, self.line)
 
     def moved(self, rearrange: Callable[[NDArray[Any]], NDArray[Any]]) -> "Stored":
         """The same values elsewhere."""
         low, high = (None if x is None else rearrange(x) for x in (self.lowest, self.highest))
-        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted)
+        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted, self.line)
 
     def exactly(self, values: Floats) -> "Stored":
         """Other values, known without rounding, in the place of these."""
@@ -88,7 +99,7 @@ class Stored:
             for x, y in ((self.lowest, other.lowest), (self.highest, other.highest))
         )
         values, width = np.where(mask, self.values, other.values), np.where(mask, self.width, other.width)
-        return Stored(values, width, low, high, max(self.fitted, other.fitted))
+        return Stored(values, width, low, high, max(self.fitted, other.fitted), self.line or other.line)
 
     def blocks(self, rows: NDArray[np.int64], blocks: NDArray[np.int64], size: int) -> "Stored":
         """Chosen blocks of `size` columns as rows."""
@@ -99,72 +110,38 @@ def _flags(flags: Flags | None, like: Flags) -> Flags:
     return np.zeros_like(like) if flags is None else flags
 
 
-def _half_ulp(values: Floats, type: TensorType) -> Floats:
+def _half_ulp(values: Floats, format: FloatFormat) -> Floats:
     power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
-    return np.asarray(np.maximum(power * np.float32(_ULP[type] / 2), np.float32(_SMALLEST[type] / 2)))
+    ulp = power * np.float32(2.0 ** (-format.mantissa - 1))
+    return np.asarray(np.maximum(ulp, np.float32(format.smallest / 2)))
 
 
-_Grid = tuple[int, Floats, Floats, Floats]  # values per group; of every group half a step, lowest and highest value
-
-
-def _half(blocks: NDArray[np.uint8], at: int) -> Floats:
-    result: Floats = blocks[:, at : at + 2].copy().view(np.float16).astype(np.float32)
-    return result
-
-
-def _grid_45_0(blocks: NDArray[np.uint8], codes: int) -> _Grid:
-    step = _half(blocks, 0)
-    ends = step * np.float32(-codes // 2), step * np.float32(codes // 2 - 1)
-    half = np.abs(step) * np.float32(0.5) + HALF_ROUNDING * (codes // 2)
-    return 32, half, np.minimum(*ends), np.maximum(*ends)
-
-
-def _grid_q8_0(blocks: NDArray[np.uint8]) -> _Grid:
-    step = np.abs(_half(blocks, 0))
-    denormal = HALF_ROUNDING * np.float32(127) * (step < 2.0**-14)
-    return 32, step * np.float32(0.5) + HALF_ROUNDING + denormal, step, step
-
-
-def _grid_q45_k(blocks: NDArray[np.uint8], top: int) -> _Grid:
-    d, dmin, packed = _half(blocks, 0), _half(blocks, 2), blocks[:, 4:16].astype(np.int32)
-    scales = np.concatenate([packed[:, :4] & 63, (packed[:, 8:12] & 15) | ((packed[:, 0:4] >> 6) << 4)], axis=1)
-    mins = np.concatenate([packed[:, 4:8] & 63, (packed[:, 8:12] >> 4) | ((packed[:, 4:8] >> 6) << 4)], axis=1)
-    step, offset = d * scales.astype(np.float32), dmin * mins.astype(np.float32)
-    ends = -offset, step * np.float32(top) - offset
-    lost = _lost_scale(d, 63) * np.float32(top) + _lost_scale(dmin, 63)
-    return 32, np.where(step == 0, lost, np.abs(step) * np.float32(0.5)), np.minimum(*ends), np.maximum(*ends)
-
-
-def _grid_q6_k(blocks: NDArray[np.uint8]) -> _Grid:
-    d, scales = _half(blocks, 208), blocks[:, 192:208].view(np.int8).astype(np.float32)
-    step = d * scales
-    ends = step * np.float32(-32), step * np.float32(31)
-    lost = _lost_scale(d, 128) * np.float32(64)  # importance weights may fit a scale down to half of what rounded codes
-    return 16, np.where(step == 0, lost, np.abs(step) * np.float32(0.5)), np.minimum(*ends), np.maximum(*ends)
+def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Of every group half a step, the values at the lower and upper end of the range of codes, and that of code 0."""
+    found = fields(format, blocks)
+    d, step = found.d[:, None], found.d[:, None] * found.scales.astype(np.float32)
+    offset = np.zeros_like(step) if found.dmin is None else found.dmin[:, None] * found.mins.astype(np.float32)
+    if found.least is not None:
+        offset = -found.least[:, None]
+    ends = step * np.float32(-format.zero) - offset, step * np.float32(format.top - format.zero) - offset
+    half: Floats = np.abs(step) * np.float32(0.5)
+    if format.groups:
+        lost = _lost_scale(d, format.largest_scale) * np.float32(format.lost)
+        if found.dmin is not None:
+            lost = lost + _lost_scale(found.dmin[:, None], format.largest_scale)
+        half = np.where(step == 0, lost, half)
+    elif format.late:
+        denormal = HALF_ROUNDING * np.float32(format.top) * (np.abs(d) < 2.0**-14).astype(np.float32)
+        half = half + HALF_ROUNDING + denormal + np.abs(offset) * _HALF_ULP
+    else:
+        half = half + HALF_ROUNDING * format.zero
+    return half, np.minimum(*ends), np.maximum(*ends), -offset
 
 
 def _lost_scale(d: Floats, top: int) -> Floats:
-    """The largest scale of a sub-block that rounds to 0: half a unit, or any up to `top` units where the unit is 0.
+    """The largest scale of a group that rounds to 0: half a unit, or any up to `top` units where the unit is 0.
 
-    All values between the ends of such a sub-block become one, so each is off by up to the whole range of codes.
+    All values between the ends of such a group become one, so each is off by up to the whole range of codes.
     """
     unit = np.abs(d)
     return np.where(unit == 0, top * HALF_ROUNDING, (unit + HALF_ROUNDING) * np.float32(0.5))
-
-
-_BLOCK_BYTES = {
-    TensorType.Q4_0: 18,
-    TensorType.Q5_0: 22,
-    TensorType.Q8_0: 34,
-    TensorType.Q4_K: 144,
-    TensorType.Q5_K: 176,
-    TensorType.Q6_K: 210,
-}
-_GRIDS = {
-    TensorType.Q4_0: lambda blocks: _grid_45_0(blocks, 16),
-    TensorType.Q5_0: lambda blocks: _grid_45_0(blocks, 32),
-    TensorType.Q8_0: _grid_q8_0,
-    TensorType.Q4_K: lambda blocks: _grid_q45_k(blocks, 15),
-    TensorType.Q5_K: lambda blocks: _grid_q45_k(blocks, 31),
-    TensorType.Q6_K: _grid_q6_k,
-}

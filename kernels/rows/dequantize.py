@@ -4,7 +4,7 @@ A few hundred values at a time, so that a matmul can dequantize into a small buf
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -12,30 +12,15 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from kernels.formats.unpack import emit_unpack, row_buffers
+from kernels.formats import FORMATS
+from kernels.formats.format import BlockFormat, FloatFormat
 from kernels.machine.compiler import kernel
 from kernels.machine.parallel import over_rows
 from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
-from kernels.weight import BLOCKS, TensorType, Weight
+from kernels.rows.unpack import emit_unpack, row_buffers
+from kernels.weight import TensorType, Weight
 
 _LANES = 16  # floats converted at once
-
-
-class _Rule(NamedTuple):
-    """How codes become values: group elements have one scale, `per_block` groups one d; `offset` is taken from codes.
-
-    With `per_block` 0 there are no scales but d.
-    """
-
-    group: int
-    per_block: int = 0
-    offset: int = 0
-    has_min: bool = False
-
-
-_RULES = {TensorType.Q4_K: _Rule(32, 8, has_min=True), TensorType.Q5_K: _Rule(32, 8, has_min=True)}
-_RULES |= {TensorType.Q6_K: _Rule(16, 16, offset=32)}
-_SMALL = _Rule(32)
 
 
 def dequantizer(element: Any) -> Callable[..., None]:  # noqa: ANN401
@@ -55,33 +40,34 @@ def dequantizer(element: Any) -> Callable[..., None]:  # noqa: ANN401
             wide = values if element == F32 else b.fpext(values, ir.VectorType(element, values.type.count))
             v.store(wide, out, index)
 
-        for kind in TensorType:
-            choice.add_case(type.type(int(kind)), b.append_basic_block())
+        for format in FORMATS:
+            choice.add_case(type.type(format.number), b.append_basic_block())
             b.position_at_end(choice.cases[-1][1])
-            if BLOCKS[kind].elements == 1:
-                _emit_floats(v, kind, n, raw, put)
+            if isinstance(format, FloatFormat):
+                _emit_floats(v, format, n, raw, put)
             else:
-                emit_unpack(b, kind, n, raw, n.type(0), *buffers)
-                _emit_scaled(v, _RULES.get(kind, _SMALL), n, buffers, put)
+                assert isinstance(format, BlockFormat)
+                emit_unpack(b, format, n, raw, n.type(0), *buffers)
+                _emit_scaled(v, format, n, buffers, put)
             b.branch(end)
         b.position_at_end(end)
 
     return array_intrinsic(11, types.void, body)
 
 
-def _emit_floats(v: Vectors, kind: TensorType, n: Any, raw: Any, put: Callable[[Any, Any], None]) -> None:  # noqa: ANN401
-    b, size = v.b, BLOCKS[kind].bytes
+def _emit_floats(v: Vectors, format: FloatFormat, n: Any, raw: Any, put: Callable[[Any, Any], None]) -> None:  # noqa: ANN401
+    b, size = v.b, format.block.bytes
 
     def move(first: Any, lanes: int) -> None:  # noqa: ANN401
         """Widen `lanes` values from value `first` on to float32."""
         stored = v.load(I8, size * lanes, raw, b.mul(first, n.type(size)))
-        if kind == TensorType.F16:
+        if size == 4:
+            value = v.as_lanes(stored, F32, 32)
+        elif format.exponent == 5:
             value = v.from_half(v.as_lanes(stored, I16))
-        elif kind == TensorType.BF16:
+        else:
             value = b.zext(v.as_lanes(stored, I16), ir.VectorType(I32, lanes))
             value = v.as_lanes(v.shifted(value, -16), F32, 32)
-        else:
-            value = v.as_lanes(stored, F32, 32)
         put(value, first)
 
     whole = b.and_(n, n.type(-_LANES))
@@ -91,26 +77,34 @@ def _emit_floats(v: Vectors, kind: TensorType, n: Any, raw: Any, put: Callable[[
         move(b.add(whole, loop.index), 1)
 
 
-def _emit_scaled(v: Vectors, rule: _Rule, n: Any, buffers: tuple[Any, ...], put: Callable[[Any, Any], None]) -> None:  # noqa: ANN401
-    b, (codes, scales, mins, d, dmin) = v.b, buffers
+def _emit_scaled(
+    v: Vectors,
+    format: BlockFormat,
+    n: Any,  # noqa: ANN401
+    buffers: tuple[Any, ...],
+    put: Callable[[Any, Any], None],
+) -> None:
+    b, (codes, scales, mins, d, dmin), size = v.b, buffers, format.group
 
     def number(array: Any, at: Any) -> Any:  # noqa: ANN401
         value = b.load(b.gep(array, [at]))
         return value if value.type == F32 else b.sitofp(b.trunc(value, I16), F32)
 
-    with cgutils.for_range(b, b.udiv(n, n.type(rule.group))) as loop:
+    with cgutils.for_range(b, b.udiv(n, n.type(size))) as loop:
         g = loop.index
-        block = b.udiv(g, g.type(rule.per_block)) if rule.per_block else g
+        block = b.udiv(g, g.type(format.groups)) if format.groups else g
         scale = number(d, block)
-        if rule.per_block:
+        if format.groups:
             scale = b.fmul(scale, number(scales, g))
-        at = b.mul(g, g.type(rule.group))
-        code = v.load(I8, rule.group, codes, at)
-        if rule.offset:
-            code = b.sub(code, v.constant(I8, rule.group, rule.offset))
-        value = b.fmul(v.splat(scale, rule.group), v.to_float(v.signed(code, I32)))
-        if rule.has_min:
-            value = b.fsub(value, v.splat(b.fmul(number(dmin, block), number(mins, g)), rule.group))
+        at = b.mul(g, g.type(size))
+        code = v.load(I8, size, codes, at)
+        if format.zero and format.groups:
+            code = b.sub(code, v.constant(I8, size, format.zero))
+        value = b.fmul(v.splat(scale, size), v.to_float(v.signed(code, I32)))
+        if format.mins is not None:
+            value = b.fsub(value, v.splat(b.fmul(number(dmin, block), number(mins, g)), size))
+        if format.least is not None:
+            value = b.fadd(value, v.splat(number(dmin, block), size))
         put(value, at)
 
 

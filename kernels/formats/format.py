@@ -1,0 +1,173 @@
+"""What there is to know about a weight format: its place in ggml and APR, its bytes, its arithmetic, its rounding.
+
+A layout is written once, as functions of a `Stored` block, in operations that arrays of bytes and lanes of LLVM vectors
+both have. So the kernels (kernels/rows/unpack.py) and whoever looks into a block (kernels/rows/fields.py) read the same
+description, and a format needs neither NumPy nor a compiler.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+
+class Block(NamedTuple):
+    """How many elements a block holds, and how many bytes it takes."""
+
+    elements: int
+    bytes: int
+
+
+class Lanes(Protocol):
+    """Small integers side by side: 8 bits each, unsigned but for those that `Stored.signed` gives."""
+
+    def __and__(self, mask: int, /) -> Self: ...
+
+    def __or__(self, other: Self, /) -> Self: ...
+
+    def __lshift__(self, bits: int, /) -> Self: ...
+
+    def __rshift__(self, bits: int, /) -> Self: ...
+
+
+L = TypeVar("L", bound=Lanes)
+
+
+class Stored(Protocol[L]):
+    """The bytes of one block, or of many blocks at once."""
+
+    def bytes(self, at: int, count: int) -> L:
+        """`count` bytes from byte `at` on."""
+
+    def signed(self, at: int, count: int) -> L:
+        """The same as int8."""
+
+    def bits(self, at: int, count: int) -> L:
+        """`count` bits from byte `at` on, the lowest of every byte first: 0 or 1 each."""
+
+    def joined(self, first: L, second: L) -> L:
+        """Lanes end to end."""
+
+
+class Field(Protocol):
+    """Where in a block some integers are."""
+
+    def __call__(self, block: Stored[L], /) -> L: ...
+
+
+class Codes(Protocol):
+    """Where the codes of the elements are, in order and some at a time."""
+
+    def __call__(self, block: Stored[L], /) -> Iterator[L]: ...
+
+
+class Dot(NamedTuple):
+    """The order in which a row is multiplied with 8-bit activations (kernels/matmul/packed_dot.py).
+
+    scales : integer scales in a group of 32 elements; 0 says that a group is a block. mins : what is taken off:
+    "none"; "lanes": four float sums; "one": one float sum; "offset": integers, before anything is rounded. "block" adds
+    one float sum, of what every block has beside its scale times what its activations have beside theirs.
+    """
+
+    scales: int
+    mins: str
+
+
+ONE_SCALE = Dot(scales=0, mins="none")
+SCALE_AND_LEAST = Dot(scales=0, mins="block")
+MINS_IN_LANES = Dot(scales=1, mins="lanes")
+MINS_IN_ONE = Dot(scales=1, mins="one")
+SHARED_ZERO = Dot(scales=2, mins="offset")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Format:
+    """Any weight format.
+
+    name, number : as ggml has them (ggml.h, `enum ggml_type`).
+    apr_codes : dtype codes that writers of APR files have given it besides its number in ggml. What else the code may
+    mean is told by the size. in_apr : whether its number is a code of APR itself.
+    """
+
+    name: str
+    number: int
+    block: Block
+    apr_codes: tuple[int, ...] = ()
+    in_apr: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FloatFormat(Format):
+    """Single floats with a sign, an exponent and `mantissa` bits; the engine rounds activations to the same type."""
+
+    mantissa: int
+
+    def __post_init__(self) -> None:
+        if self.block.elements != 1 or (self.block.bytes, self.exponent) not in ((2, 5), (2, 8), (4, 8)):
+            raise ValueError(f"{self.name} is a float of {self.block.bytes} bytes that nothing here reads")
+
+    @property
+    def exponent(self) -> int:
+        """Bits of the exponent: 8 as in float32, or 5 as in half precision."""
+        return 8 * self.block.bytes - 1 - self.mantissa
+
+    @property
+    def infinity(self) -> int:
+        """The bits of infinity."""
+        return ((1 << self.exponent) - 1) << self.mantissa
+
+    @property
+    def smallest(self) -> float:
+        """The step between denormal numbers."""
+        return float(2.0 ** (2 - (1 << self.exponent >> 1) - self.mantissa))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlockFormat(Format):
+    """Integer codes with half-precision factors for every block, and integer scales for its groups where there are any.
+
+    Value i of a block is `d * scale * (code - zero) - dmin * min`, scale and min being those of its group; without
+    groups, `d * (code - zero) + least`.
+
+    d, dmin, least : byte offsets of the half-precision numbers. groups : number of groups; 0 for none. scales, mins :
+    of the groups. codes : of the elements in order, as stored. zero : the code that stands for 0. top : the largest.
+
+    activations, apr_activations : the rule by which activations become 8-bit codes (kernels/matmul/activations.py) on
+    path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied.
+
+    What ggml's quantizers do (workbench/bisect/weights/steps.py). cut : whether sources may lie beyond the ends of the
+    range of codes. fitted : whether the scale (and least) may be stored as others than the codes were rounded with.
+    late : whether d and least are rounded to half precision only after the codes are made. largest_scale : of a group.
+    lost : codes that a group may span whose scale was rounded to 0.
+    """
+
+    codes: Codes
+    top: int
+    zero: int = 0
+    d: int = 0
+    dmin: int | None = None
+    least: int | None = None
+    groups: int = 0
+    scales: Field | None = None
+    mins: Field | None = None
+    activations: str
+    apr_activations: str | None = None
+    dot: Dot
+    cut: bool = True
+    fitted: bool = False
+    late: bool = False
+    largest_scale: int = 0
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        if self.block.elements != (32 if self.dot.scales == 0 else 256):
+            raise ValueError(f"{self.name} has blocks of {self.block.elements}, which no product here is made for")
+
+    @property
+    def group(self) -> int:
+        """Elements that share a scale."""
+        return self.block.elements // max(1, self.groups)
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Byte offsets of all half-precision numbers."""
+        return tuple(at for at in (self.d, self.dmin, self.least) if at is not None)

@@ -1,0 +1,1 @@
+"""Stored rows as integers and as floats, whatever format they are in."""

@@ -1,0 +1,53 @@
+"""Weight formats describe themselves, and what nothing here can read is an error instead of something like it."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernels.formats import FORMATS
+from kernels.formats.format import Block, BlockFormat, Dot, FloatFormat
+from kernels.matmul.activations import RULES
+from kernels.matmul.ggml import DOTS
+from kernels.weight import TensorType
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = [format for format in FORMATS if isinstance(format, BlockFormat)]
+FLOATS = [format for format in FORMATS if isinstance(format, FloatFormat)]
+
+
+def test_every_file_is_a_format():
+    files = {path.stem for path in (ROOT / "kernels/formats").glob("*.py")} - {"__init__", "format"}
+    assert files == {format.name.lower() for format in FORMATS} == {type.name.lower() for type in TensorType}
+
+
+@pytest.mark.parametrize("format", BLOCKS, ids=lambda format: format.name)
+def test_arithmetic_that_formats_ask_for_is_there(format):
+    assert format.activations in RULES
+    assert format.apr_activations is None or format.apr_activations in RULES
+    assert format.dot in DOTS
+
+
+@pytest.mark.parametrize("size", [1, 16, 64, 128, 512])
+def test_blocks_of_another_size_are_refused(size):
+    for format in BLOCKS:
+        with pytest.raises(ValueError, match=f"{format.name} has blocks of {size}, which no product here is made for"):
+            replace(format, block=Block(size, format.block.bytes))
+
+
+def test_blocks_of_32_cannot_be_multiplied_as_those_of_256():
+    with pytest.raises(ValueError, match="Q8_0 has blocks of 32"):
+        replace(BLOCKS[[format.name for format in BLOCKS].index("Q8_0")], dot=Dot(scales=1, mins="one"))
+
+
+@pytest.mark.parametrize(("size", "mantissa"), [(1, 3), (1, 2), (2, 9), (4, 10), (8, 52)])
+def test_other_floats_are_refused(size, mantissa):
+    with pytest.raises(ValueError, match=f"is a float of {size} bytes that nothing here reads"):
+        replace(FLOATS[0], block=Block(1, size), mantissa=mantissa)
+
+
+def test_looking_at_types_needs_no_compiler():
+    code = "import sys, store.tensor_types; sys.exit(bool({'numba', 'llvmlite'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
