@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.weight import Weight
 from workbench.bisect.weights.fits import with_fits
+from workbench.bisect.weights.levelled import levelled
 from workbench.bisect.weights.repeats import Repeats
 from workbench.bisect.weights.slopes import NO_HEADS, Groups, Slopes
 from workbench.bisect.weights.steps import Flags, Floats, Stored
@@ -130,6 +131,10 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     if a.fitted or b.fitted:
         blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
+    if a.top or b.top:
+        level = levelled(a, b, blocks, LIMIT, BLOCK)
+        blocks[level] = 0
+        inside &= ~np.repeat(level, BLOCK, axis=1)[:, : d.shape[1]]
     squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
     squares[~np.isfinite(squares)] = 0
     within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)

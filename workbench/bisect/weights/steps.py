@@ -6,7 +6,7 @@ value at an end of the range may have been cut off: its source lies anywhere bey
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only 
 # Q4_0 and Q5_0 round with one scale and store another, fitted to the rounded codes: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
 _FITTED_CODES = {TensorType.Q4_0: 16, TensorType.Q5_0: 32}
+_TOP = {TensorType.Q4_K: 15, TensorType.Q5_K: 31}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +33,8 @@ class Stored:
 
     values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
     sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block
-    of 32 may be another one than the codes were rounded with, 0 for other types.
+    of 32 may be another one than the codes were rounded with, 0 for other types. top : highest code of types that may
+    level a sub-block of 32 though its values are far apart (levelled.py), 0 for other types.
     """
 
     values: Floats
@@ -40,6 +42,7 @@ class Stored:
     lowest: Flags | None = None
     highest: Flags | None = None
     fitted: int = 0
+    top: int = 0
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -59,7 +62,8 @@ class Stored:
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
         lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
-        return cls(values, width.reshape(values.shape), lowest, highest, _FITTED_CODES.get(weight.type, 0))
+        fitted, top = _FITTED_CODES.get(weight.type, 0), _TOP.get(weight.type, 0)
+        return cls(values, width.reshape(values.shape), lowest, highest, fitted, top)
 
     @property
     def half_step(self) -> Floats:
@@ -70,12 +74,14 @@ class Stored:
         """The same times a factor."""
         low, high = (self.lowest, self.highest) if factor > 0 else (self.highest, self.lowest)
         values, width = self.values * np.float32(factor), self.width * np.float32(abs(factor))
-        return Stored(values, width, low if factor else None, high if factor else None, self.fitted)
+        if not factor:
+            return Stored(values, width, fitted=self.fitted)
+        return replace(self, values=values, width=width, lowest=low, highest=high)
 
     def moved(self, rearrange: Callable[[NDArray[Any]], NDArray[Any]]) -> "Stored":
         """The same values elsewhere."""
         low, high = (None if x is None else rearrange(x) for x in (self.lowest, self.highest))
-        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted)
+        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted, self.top)
 
     def exactly(self, values: Floats) -> "Stored":
         """Other values, known without rounding, in the place of these."""
@@ -88,7 +94,7 @@ class Stored:
             for x, y in ((self.lowest, other.lowest), (self.highest, other.highest))
         )
         values, width = np.where(mask, self.values, other.values), np.where(mask, self.width, other.width)
-        return Stored(values, width, low, high, max(self.fitted, other.fitted))
+        return Stored(values, width, low, high, max(self.fitted, other.fitted), max(self.top, other.top))
 
     def blocks(self, rows: NDArray[np.int64], blocks: NDArray[np.int64], size: int) -> "Stored":
         """Chosen blocks of `size` columns as rows."""
@@ -164,7 +170,7 @@ _GRIDS = {
     TensorType.Q4_0: lambda blocks: _grid_45_0(blocks, 16),
     TensorType.Q5_0: lambda blocks: _grid_45_0(blocks, 32),
     TensorType.Q8_0: _grid_q8_0,
-    TensorType.Q4_K: lambda blocks: _grid_q45_k(blocks, 15),
-    TensorType.Q5_K: lambda blocks: _grid_q45_k(blocks, 31),
+    TensorType.Q4_K: lambda blocks: _grid_q45_k(blocks, _TOP[TensorType.Q4_K]),
+    TensorType.Q5_K: lambda blocks: _grid_q45_k(blocks, _TOP[TensorType.Q5_K]),
     TensorType.Q6_K: _grid_q6_k,
 }
