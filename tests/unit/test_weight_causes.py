@@ -77,8 +77,8 @@ def test_values_on_a_grid_further_than_half_a_step_away_are_not_requantized():
 def test_a_format_itself_is_no_coarser_grid(type):
     """Rounded once to the format, values lie on no coarser grid of any kind."""
     weight = stored(MODEL.values, type).weight(UP)
-    found = Stored.of(weight, np.arange(16))
-    assert not list(coarser_grids(found, type, (float(found.values.min()), float(found.values.max()))))
+    values = Stored.of(weight).values
+    assert not list(coarser_grids(weight, np.arange(16), (float(values.min()), float(values.max()))))
 
 
 @pytest.mark.parametrize("size", [32, 128, 256])

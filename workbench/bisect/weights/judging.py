@@ -54,7 +54,7 @@ class Judge:
         for rows in row_chunks(q.wrong):
             values = Stored.of(q.wrong, rows).values
             low, high = min(low, float(values.min())), max(high, float(values.max()))
-        return tuple(coarser_grids(q.b(spread(q.affected_rows, _FEW)), q.wrong.type, (low, high)))
+        return tuple(coarser_grids(q.wrong, spread(q.affected_rows, _FEW), (low, high)))
 
     @cached_property
     def _looked_at(self) -> tuple[Rows, Stored, list[tuple[Grid, Stored, float]]]:
@@ -62,7 +62,7 @@ class Judge:
         rows = spread(self.question.affected_rows, AFFECTED)
         stored = self.question.b(rows)
         size = _rms(stored.values)
-        coarse = [(grid, grid.of(stored)) for grid in self.grids]
+        coarse = [(grid, grid.of(stored, rows)) for grid in self.grids]
         return rows, stored, [(grid, on, 2 * LIMIT * _rms(on.width) / size) for grid, on in coarse]
 
     def judged(self, prediction: Prediction) -> WeightCause:
@@ -71,7 +71,7 @@ class Judge:
         if explained:
             words = prediction.explanation + prediction.detail()
             return WeightCause(prediction.cause, words, residual, True)
-        if (found := self._on_a_grid(prediction.rows, residual)) is not None:
+        if self._only_rounded is None and (found := self._on_a_grid(prediction.rows, residual)) is not None:
             grid, left = found
             words = f"{prediction.explanation}{prediction.detail()}, and rounded to {grid.words}"
             return WeightCause(prediction.cause, words, left, True, rounded=True)
@@ -80,14 +80,19 @@ class Judge:
     def rounding_alone(self) -> list[WeightCause]:
         """The coarser grid that the right values make the wrong tensor on."""
         q = self.question
-        if (found := self._on_a_grid(q.a, q.verdict.rel_rms)) is not None:
-            grid, left = found
+        if self._only_rounded is not None:
+            grid, left = self._only_rounded
             words = f"{q.what} is rounded to {grid.words}, more coarsely than {q.wrong.type.name} keeps"
             return [WeightCause(grid.cause, words, left, True)]
         if q.touched and q.verdict.explained:
             words = f"{q.what} is rounded otherwise than the tensors around it, within the steps of {q.wrong.type.name}"
             return [WeightCause("requantized", words, q.verdict.rel_rms, True)]
         return []
+
+    @cached_property
+    def _only_rounded(self) -> tuple[Grid, float] | None:
+        """The coarser grid that explains the tensor with nothing else wrong; nothing else has it on top then."""
+        return self._on_a_grid(self.question.a, self.question.verdict.rel_rms)
 
     def _within_format(self, prediction: Prediction) -> tuple[float, bool]:
         """Relative RMS that a prediction leaves, and whether the format explains it."""
@@ -140,4 +145,4 @@ def _beside(
     rows_of: Callable[[Rows], Stored], b: Callable[[Rows], Stored], grid: Grid, parts: list[Rows]
 ) -> Iterator[tuple[Stored, Stored]]:
     """What a mistake predicts beside the wrong tensor on a grid, some rows at a time."""
-    return ((rows_of(part), grid.of(b(part))) for part in parts)
+    return ((rows_of(part), grid.of(b(part), part)) for part in parts)
