@@ -42,10 +42,12 @@ def low_rank(q: Question) -> Iterator[Prediction]:
     def rows_of(chosen: Rows) -> Stored:
         """The errors of both formats reach every element through the directions that were fitted to them."""
         before = q.a(chosen)
-        values = (before.values + (left[chosen] * sizes) @ right).astype(np.float32)
+        added = (left[chosen] * sizes) @ right
+        values = (before.values + added).astype(np.float32)
         values = np.where(np.isfinite(before.values), values, before.values)
         fitted = SIGMAS * np.sqrt(down[chosen] @ of_columns + (_squares(q, chosen) @ across.T) @ across)
-        rounded = np.spacing(np.maximum(np.abs(before.values), np.abs(values)))
+        largest = np.maximum(np.maximum(np.abs(before.values), np.abs(values)), np.abs(added))
+        rounded = np.spacing(largest.astype(np.float32))  # whoever merges rounds the product and the sum
         width = before.width + fitted.astype(np.float32) + rounded
         return Stored(values, width, before.lowest, before.highest)
 
