@@ -11,7 +11,16 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from workbench.bisect.weights.check import LIMIT, ROUNDED_ONCE, check, check_parts, excess_of, row_chunks
+from workbench.bisect.weights.check import (
+    LIMIT,
+    ROUNDED_ONCE,
+    beyond,
+    check,
+    check_parts,
+    excess_of,
+    relative_rms,
+    row_chunks,
+)
 from workbench.bisect.weights.grids import Grid, coarser_grids
 from workbench.bisect.weights.question import AFFECTED, Prediction, Question, Rows, spread
 from workbench.bisect.weights.slopes import heads_of
@@ -98,7 +107,10 @@ class Judge:
         """Relative RMS that a prediction leaves, and whether the format explains it."""
         q = self.question
         picked, stored, _ = self._looked_at
-        first = check(prediction.rows(picked), stored)
+        predicted = prediction.rows(picked)
+        if beyond(predicted, stored):
+            return relative_rms(predicted, stored), False
+        first = check(predicted, stored)
         if not q.reproduces(first):
             return first.rel_rms, False
         heads = heads_of(q.name, q.config.head_dim)

@@ -14,6 +14,7 @@ Ends = tuple[float, float]
 ARITHMETIC = 2.0**-21  # of the largest value of a run: what float32 arithmetic costs when codes become values
 _LEVELS = (*range(1, 33), 63, 64, 127, 128, 254, 255)  # steps from 0 to the largest value: 2 to 8 bits
 _SPANS = (*range(1, 32), 62, 63, 126, 127, 254, 255)  # steps from the smallest to the largest
+_FEW = 12  # values that are looked at first
 _ROUNDS, _HOPELESS = 6, 3.0  # of fitting a step; allowed errors after the first beyond which no other one helps
 
 
@@ -46,8 +47,12 @@ def lattice(values: Values, width: Values, signed: bool, ends: Ends | None, coun
     near = LIMIT * width + ARITHMETIC * top[:, None]
     tried = counts or (_LEVELS if signed else _SPANS)
     step, steps, surprise = np.zeros(len(values)), np.zeros(len(values), np.int64), np.zeros(len(values))
-    left = np.flatnonzero(span > 0)
-    for count in tried:
+    may = _may_fit(values, near, start, span, tried)
+    unfound = span > 0
+    for number, count in enumerate(tried):
+        left = np.flatnonzero(unfound & may[:, number])
+        if not len(left):
+            continue
         found, fits = _fitted(values[left], near[left], start[left], span[left] / count, signed)
         # A stored value may itself lie on a lattice of twice its width, so that much more of a step is hit by chance.
         # Zero lies on every lattice.
@@ -55,10 +60,23 @@ def lattice(values: Values, width: Values, signed: bool, ends: Ends | None, coun
         odds = -chance.sum(axis=1) * (1 - 2 / values.shape[1]) - np.log(len(tried))
         fits &= odds > 0
         step[left[fits]], steps[left[fits]], surprise[left[fits]] = found[fits], count, odds[fits]
-        left = left[~fits]
-        if not len(left):
-            break
+        unfound[left[fits]] = False
     return Lattice(step, steps, surprise)
+
+
+def _may_fit(values: Values, near: Values, start: Values, span: Values, counts: Counts) -> Flags:
+    """Whether a few values of every run lie on so many steps between its ends, (runs, counts).
+
+    Each end may be off by what its own value may be, and with it the steps in between.
+    """
+    few = np.linspace(0, values.shape[1] - 1, _FEW).astype(np.int64)
+    slack = near[:, few] + 3 * near.max(axis=1, keepdims=True)
+    codes = (values[:, few] - start[:, None]) / np.where(span > 0, span, 1)[:, None]
+    may = np.ones((len(values), len(counts)), dtype=bool)
+    for code, allowed in zip(codes.T, (slack / np.where(span > 0, span, 1)[:, None]).T, strict=True):
+        steps = code[:, None] * counts
+        may &= np.abs(steps - np.round(steps)) <= allowed[:, None] * counts
+    return may
 
 
 def ends_of(values: Values, ends: Ends | None) -> tuple[Values, Values]:
