@@ -67,16 +67,20 @@ def _parts_of(count: int) -> Iterator[int]:
 
 
 def _differences(a: Stored, b: Stored) -> tuple[NDArray[np.float64], ...]:
-    """Differences, and mean squares of what both formats cost."""
+    """Differences, their squares, and mean squares of what both formats cost."""
+    difference = b.values.astype(np.float64) - a.values
     squares = (np.square(side.width, dtype=np.float64) / EVEN for side in (a, b))
-    return b.values.astype(np.float64) - a.values, sum(squares, np.zeros(a.values.shape))
+    return difference, np.square(difference), sum(squares, np.zeros(a.values.shape))
 
 
 def _offsets(tile: Tile, sums: Callable[[Rows], Sums], rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean difference of every group, and how far off it is for the errors of its values; both (rows, groups)."""
+    """Mean difference of every group, and how far off it is for the errors of its values; both (rows, groups).
+
+    The errors are those of the formats, or of a coarser rounding before, which the scatter of the differences shows.
+    """
     size = tile.height * tile.width
-    differences, squares = sums(rows)
-    return differences / size, np.sqrt(squares) / size
+    mean, squares, cost = (x / size for x in sums(rows))
+    return mean, np.sqrt(np.maximum(cost, squares - np.square(mean)) / size)
 
 
 def _moved(q: Question, tile: Tile, offsets: _Offsets, rows: Rows) -> Stored:
