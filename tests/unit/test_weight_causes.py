@@ -185,6 +185,17 @@ def test_integer_codes_without_the_scales_of_their_rows_are_scaled():
     assert found.cause == "scaled"
 
 
+def test_a_norm_cut_to_fewer_bits_is_not_a_smaller_one():
+    name = "model.layers.1.input_layernorm.weight"
+    weight = A.weight(name)
+    cut = Weight(
+        name, TensorType.BF16, weight.shape, np.ascontiguousarray(weight.rows.view(np.uint16)[:, 1::2]).view(np.uint8)
+    )
+    b = replace(A, weights=A.weights | {name: cut})
+    verdict = check_weights(weight, cut)
+    assert [c.cause for c in weight_causes(name, A, b, verdict) if c.explained] == ["dtype_truncated"]
+
+
 def test_two_checkpoints_are_told_from_copies_with_one_mistake():
     def other(x):
         return (x + 0.03 * x.std() * RNG.standard_normal(x.shape)).astype(np.float32)
