@@ -158,8 +158,8 @@ def _down(weight: Weight) -> Grid | None:
         return None
     few = spread(np.arange(columns), _FEW_COLUMNS)
     parts = [Stored.of(weight, part).moved(lambda x: x[:, few].T) for part in row_chunks(weight)]
-    sample = Stored(*(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("values", "width")))
-    best = _likeliest(sample, (rows, *(run for run in _RUNS if run < rows and rows % run == 0)), None)
+    values, width = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("values", "width"))
+    best = _likeliest(Stored(values, width), (rows, *(run for run in _RUNS if run < rows and rows % run == 0)), None)
     if best is None:
         return None
     per = "column" if best.run == rows else f"{best.run} values of a column"
