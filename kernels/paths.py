@@ -54,7 +54,7 @@ class F32Path:
         return matmul_f32(x, *weights)
 
     def rounded_off(self, x: Array, weight: Weight) -> Values | None:
-        """What the rounding of activations makes of `matmul` with this weight, float64 (tokens, out); None if nothing."""
+        """What the rounding of activations makes of `matmul` with this weight, float64 (tokens, out); None: nothing."""
         lost = self.lost(x, weight)
         return None if lost is None else np.asarray(matmul_f64(lost, weight) - self._off_by_sums(x, weight))
 

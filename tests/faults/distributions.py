@@ -45,6 +45,16 @@ DISTRIBUTIONS: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
         rng.integers(-1, 2, (rows, columns)) * rng.uniform(0.5, 1.5, (rows, 1))
     ),
     "eight levels": _few,
+    "uniform": lambda rng, rows, columns: _scaled(rng.uniform(-1, 1, (rows, columns))),
+    "one sign a row": lambda rng, rows, columns: _scaled(
+        np.abs(rng.standard_normal((rows, columns))) * rng.choice([-1, 1], (rows, 1))
+    ),
+    "binary rows": lambda rng, rows, columns: _scaled(
+        rng.choice([-1, 1], (rows, columns)) * rng.uniform(0.5, 1.5, (rows, 1))
+    ),
+    "sparse": lambda rng, rows, columns: _scaled(
+        rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.03)
+    ),
     "constant rows": lambda rng, rows, columns: _scaled(np.repeat(rng.standard_normal((rows, 1)), columns, axis=1)),
     "half zeros": _half_zeros,
     "one outlier a row": _outliers,

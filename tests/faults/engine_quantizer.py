@@ -1,15 +1,15 @@
-"""Quantize matrices by ggml's own C function; run by an interpreter that has llama-cpp-python.
+"""Quantize with the engine itself; run by an interpreter that has llama-cpp-python.
 
-usage: python engine_quantizer.py JOBS.npz OUT.npz
+usage: python engine_quantizer.py SOURCE.gguf OUT.gguf FTYPE [--pure] [--importances IMPORTANCES.npz]
 
-JOBS holds `x|NAME` float32 (rows, columns), `type|NAME` the number of a ggml type, and `w|NAME` importances of the
-columns where there are any. OUT holds NAME, uint8 (rows, bytes of a row).
+FTYPE is the number of a llama_ftype; --pure gives all matrices its type. IMPORTANCES holds float32 importances of the
+columns by the name of the tensor.
 """
 
+import argparse
 import ctypes as c
 import importlib.util
 import pathlib
-import sys
 
 import numpy as np
 
@@ -39,12 +39,26 @@ def quantize(base: c.CDLL, values: np.ndarray, type: int, importances: np.ndarra
 
 
 def main() -> None:
-    base = library()
-    with np.load(sys.argv[1]) as jobs:
-        names = [key.removeprefix("x|") for key in jobs.files if key.startswith("x|")]
-        weights = {name: jobs[f"w|{name}"] if f"w|{name}" in jobs.files else None for name in names}
-        found = {name: quantize(base, jobs[f"x|{name}"], int(jobs[f"type|{name}"]), weights[name]) for name in names}
-    np.savez(sys.argv[2], **found)
+    import llama_cpp
+
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("source")
+    arguments.add_argument("out")
+    arguments.add_argument("ftype", type=int)
+    arguments.add_argument("--pure", action="store_true")
+    arguments.add_argument("--importances")
+    given = arguments.parse_args()
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype, settings.pure, settings.nthread = given.ftype, given.pure, 1
+    if given.importances:
+        with np.load(given.importances) as found:
+            named = [(name.encode(), np.ascontiguousarray(found[name], np.float32)) for name in found.files]
+        settings.imatrix = (llama_cpp.llama_model_imatrix_data * (len(named) + 1))()  # the last one, all zero, ends it
+        for place, (name, values) in enumerate(named):
+            pointer = values.ctypes.data_as(c.POINTER(c.c_float))
+            settings.imatrix[place] = llama_cpp.llama_model_imatrix_data(name, pointer, values.size)
+    if llama_cpp.llama_model_quantize(given.source.encode(), given.out.encode(), c.byref(settings)) != 0:
+        raise SystemExit(f"llama.cpp did not quantize {given.source}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,23 @@ KINDS = ("ternary", "eight levels", "constant rows", "small blocks", "tiny", "mi
 ROWS, COLUMNS = 16, 256
 
 
+def levelled() -> tuple[np.ndarray, np.ndarray]:
+    """Rows whose first sub-block is one large value and small ones, two of which outweigh all others; importances."""
+    values = np.random.default_rng(1).standard_normal((4 * ROWS, COLUMNS)).astype(np.float32)
+    values[:, :32] *= 0.15
+    values[:, 2] = values[:, 1] + np.float32(0.01)
+    values[:, 0], values[:, 32:64] = 8, 100 * values[:, 32:64]
+    importances = np.ones(COLUMNS)
+    importances[[1, 2]] = 1e4
+    return values, importances
+
+
 def main() -> None:
     base, found = library(), {}
+    values, importances = levelled()
+    found["levelled"] = values
+    for type in (TensorType.Q4_K, TensorType.Q5_K):
+        found[f"levelled|two neighbours|{type.name}"] = quantize(base, values, int(type), importances)
     for seed, kind in enumerate(KINDS):
         rng = np.random.default_rng(seed)
         values = DISTRIBUTIONS[kind](rng, ROWS, COLUMNS)

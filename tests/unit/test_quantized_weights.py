@@ -82,3 +82,18 @@ def test_a_least_value_that_no_importances_fit_is_found(type, steps):
     affected = check_weights(a, Weight("w", b.type, b.shape, rows)).affected
     assert affected[5, 0]
     assert affected.sum() == 1
+
+
+@pytest.mark.parametrize("type", ["Q4_K", "Q5_K"])
+@pytest.mark.parametrize("source", ["F32", "Q6_K"])
+def test_a_sub_block_without_its_scales_is_not_one_that_importances_have_levelled(source, type):
+    values = DISTRIBUTIONS["laplace"](np.random.default_rng(6), 32, 256)
+    rows = packed(values, TensorType[type])
+    rows[:, [4, 8]] &= 0xC0  # scale and minimum of the first sub-block
+    a, b = (
+        Weight("w", TensorType[t], values.shape, r)
+        for t, r in ((source, packed(values, TensorType[source])), (type, rows))
+    )
+    affected = check_weights(a, b).affected
+    assert affected[:, 0].all()
+    assert not affected[:, 1:].any()

@@ -77,8 +77,30 @@ def test_values_on_a_grid_further_than_half_a_step_away_are_not_requantized():
 def test_a_format_itself_is_no_coarser_grid(type):
     """Rounded once to the format, values lie on no coarser grid of any kind."""
     weight = stored(MODEL.values, type).weight(UP)
-    found = Stored.of(weight, np.arange(16))
-    assert not list(coarser_grids(found, type, (float(found.values.min()), float(found.values.max()))))
+    values = Stored.of(weight).values
+    assert not list(coarser_grids(weight, np.arange(16), (float(values.min()), float(values.max()))))
+
+
+def asymmetric(values, bits, size, zero=0):
+    """Codes from 0 on with a scale and a zero point per group of a row, read with another zero point."""
+    groups = values.reshape(len(values), -1, size)
+    low, high = (np.minimum(groups.min(2, keepdims=True), 0), np.maximum(groups.max(2, keepdims=True), 0))
+    step = (high - low) / np.float32(2**bits - 1)
+    zeros = np.round(-low / step)
+    return ((np.clip(np.round(groups / step) + zeros, 0, 2**bits - 1) - zeros - zero) * step).reshape(values.shape)
+
+
+@pytest.mark.parametrize(("bits", "size"), [(4, 32), (4, 64), (4, 256), (8, 64), (8, 256)])
+@pytest.mark.parametrize("down", [False, True])
+def test_codes_with_zero_points_are_requantized_and_nothing_else_is_said_to_be(bits, size, down):
+    def stored_so(x, zero=0):
+        return asymmetric(x.T, bits, size, zero).T if down else asymmetric(x, bits, size, zero)
+
+    wrong = with_one(UP, stored_so)
+    verdict = check_weights(A.weight(UP), wrong.weight(UP))
+    assert [c.cause for c in weight_causes(UP, A, wrong, verdict) if c.explained] == ["requantized"]
+    found = best(UP, A, with_one(UP, lambda x: stored_so(x, 1)))
+    assert (found.cause, "of a column" in found.explanation) == ("group_offset", down)
 
 
 @pytest.mark.parametrize("size", [32, 128, 256])
@@ -97,6 +119,17 @@ def test_an_adapter_is_found_with_its_rank(rank, type):
 
     found = best(UP, A, with_one(UP, merged, type))
     assert (found.cause, f"of rank {rank}," in found.explanation) == ("low_rank", True)
+
+
+@pytest.mark.parametrize("type", [TensorType.F32, TensorType.BF16])
+def test_one_direction_as_large_as_the_weights_is_an_adapter_of_rank_one(type):
+    """What float32 loses of the product and of the sum is no second direction."""
+
+    def merged(x):
+        return x + np.float32(0.3 * x.std()) * np.outer(RNG.standard_normal(len(x)), RNG.standard_normal(x.shape[1]))
+
+    found = best(UP, with_one(UP, lambda x: x, type), with_one(UP, merged, type))
+    assert (found.cause, "of rank 1," in found.explanation) == ("low_rank", True)
 
 
 def test_a_difference_of_every_rank_or_of_few_rows_is_no_adapter():
@@ -150,6 +183,17 @@ def test_float8_codes_with_their_scales_are_only_rounded(axis):
 def test_integer_codes_without_the_scales_of_their_rows_are_scaled():
     found = best(UP, A, with_one(UP, lambda x: np.round(x / (np.abs(x).max(axis=1, keepdims=True) / 127))))
     assert found.cause == "scaled"
+
+
+def test_a_norm_cut_to_fewer_bits_is_not_a_smaller_one():
+    name = "model.layers.1.input_layernorm.weight"
+    weight = A.weight(name)
+    cut = Weight(
+        name, TensorType.BF16, weight.shape, np.ascontiguousarray(weight.rows.view(np.uint16)[:, 1::2]).view(np.uint8)
+    )
+    b = replace(A, weights=A.weights | {name: cut})
+    verdict = check_weights(weight, cut)
+    assert [c.cause for c in weight_causes(name, A, b, verdict) if c.explained] == ["dtype_truncated"]
 
 
 def test_two_checkpoints_are_told_from_copies_with_one_mistake():

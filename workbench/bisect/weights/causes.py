@@ -34,7 +34,7 @@ def weight_causes(
     verdict : of the plain comparison. touched : the tensor is known to be changed though its format would explain it.
     known : causes found in other tensors; they are tried first, and one that explains this tensor too is its cause.
     What has to be searched for is tried only where nothing else explains the tensor. A mistake with a coarser rounding
-    on top is two, and comes after one.
+    on top is two, and nothing beside one; what agrees within rounding is nothing beside what agrees exactly.
     """
     sides = (("B", a, b), ("A", b, a))
     judges = [Judge(Question(name, side, right, wrong.weight(name), verdict, touched)) for side, right, wrong in sides]
@@ -54,8 +54,11 @@ def weight_causes(
             break
     explained = sorted(
         (c for c in tried if c.explained),
-        key=lambda c: (c.rounded, c.cause not in known, _SIMPLEST_FIRST.index(c.cause)),
+        key=lambda c: (c.rounded, c.residual > 0, c.cause not in known, _SIMPLEST_FIRST.index(c.cause)),
     )
+    explained = [
+        c for c in explained if (c.rounded, c.residual > 0) <= (explained[0].rounded, explained[0].residual > 0)
+    ]
     rest = sorted((c for c in tried if not c.explained), key=lambda c: c.residual)
     return [*explained, *_damaged(judges[0].question), *rest, _unknown(judges[0].question)]
 

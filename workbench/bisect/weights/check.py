@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.weight import Weight
 from workbench.bisect.weights.fits import with_fits
+from workbench.bisect.weights.levelled import levelled
 from workbench.bisect.weights.repeats import Repeats
 from workbench.bisect.weights.slopes import NO_HEADS, Groups, Slopes
 from workbench.bisect.weights.steps import Flags, Floats, Stored
@@ -114,6 +115,23 @@ def excess_of(a: Stored, b: Stored) -> Floats:
     return np.where(np.isnan(excess), np.float32(np.inf), excess)
 
 
+def beyond(a: Stored, b: Stored) -> bool:
+    """Whether some value is further off than any look at its block would excuse; much quicker than a check."""
+    excused = any(side.fitted or side.line or side.top for side in (a, b))
+    return not excused and bool((excess_of(a, b) > LIMIT).any())
+
+
+def relative_rms(a: Stored, b: Stored) -> float:
+    """‖a-b‖/‖b‖ of the values that are numbers (infinity if B is zero and A is not)."""
+    d = b.values - a.values
+    energy_d, energy_b = (float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (d, b.values))
+    return _ratio(energy_d, energy_b)
+
+
+def _ratio(energy_d: float, energy_b: float) -> float:
+    return float((energy_d / energy_b) ** 0.5) if energy_b else (0.0 if energy_d == 0 else float("inf"))
+
+
 def _reach(side: Stored, up: Flags, outward: bool) -> Floats:
     """How far a source may lie from the stored value towards the other side's value."""
     if side.lowest is None or side.highest is None:
@@ -130,6 +148,10 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     if a.fitted or b.fitted or a.line or b.line:
         blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
+    if a.top or b.top:
+        level = levelled(a, b, blocks, LIMIT, BLOCK)
+        blocks[level] = 0
+        inside &= ~np.repeat(level, BLOCK, axis=1)[:, : d.shape[1]]
     squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
     squares[~np.isfinite(squares)] = 0
     within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
@@ -185,8 +207,7 @@ def _whole(parts: list[_Part], groups: Groups, again: _SecondLook) -> WeightChec
     uneven = worst <= LIMIT and spread > ROUNDED_ONCE and not again.repeats.evenly_spread()
     if uneven and not affected.any():
         affected[:] = True
-    rel_rms = (energy_d / energy_b) ** 0.5 if energy_b else (0.0 if energy_d == 0 else float("inf"))
     cost = np.sum([part.cost for part in parts], axis=0)
     of_rows = np.concatenate([part.cost_of_rows for part in parts])
     equal = bool(energy_d == 0 and worst == 0)
-    return WeightCheck(equal, worst, spread, uneven, slope, scaled, affected, float(rel_rms), cost, of_rows)
+    return WeightCheck(equal, worst, spread, uneven, slope, scaled, affected, _ratio(energy_d, energy_b), cost, of_rows)

@@ -1,14 +1,14 @@
 """A tensor times a factor: one for all of it, for a head or some rows, or a scale of every row, column or group."""
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.question import Prediction, Question, Region, Rows
 from workbench.bisect.weights.steps import Stored
+from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
 _GROUPS = (128, 64, 32)  # values with one scale, in the formats in use
 _TILE = 128  # rows and columns with one scale, in checkpoints of 8-bit floats
@@ -63,55 +63,33 @@ def scales(q: Question) -> Iterator[Prediction]:
     if q.is_vector or not q.verdict.affected.mean() > 0.5:
         return
     rows, columns = q.wrong.shape
-    tiles = [(1, columns, "row"), (rows, 1, "column")]
+    tiles = [Tile(1, columns, "row"), Tile(rows, 1, "column")]
     if columns % _TILE == 0 and rows > _TILE:
-        tiles.append((_TILE, _TILE, f"tile of {_TILE}x{_TILE}"))
-    tiles += [(1, size, f"group of {size}") for size in _GROUPS if columns % size == 0 and size < columns]
-    for height, width, name in tiles:
-        factors = _factors_by_row(q, width) if height == 1 else _factors_by_tile(q, height, width)
+        tiles.append(Tile(_TILE, _TILE, f"tile of {_TILE}x{_TILE}"))
+    tiles += [Tile(1, size, f"group of {size}") for size in _GROUPS if columns % size == 0 and size < columns]
+    for tile in tiles:
+        factors = partial(_factors, tile_sums(q, tile, _products))
         some = np.abs(factors(q.sample))
         least, most = (float(x) for x in (some.min(), some.max()))
         if np.isfinite(most) and most > 0:
-            words = f"every {name} of {q.what} is multiplied by a factor of its own, from {least:.4g} to {most:.4g}"
-            yield Prediction("scaled", words, partial(_times, q, factors))
+            words = (
+                f"every {tile.name} of {q.what} is multiplied by a factor of its own, from {least:.4g} to {most:.4g}"
+            )
+            yield Prediction("scaled", words, partial(_times, q, tile, factors))
 
 
-_Factors = Callable[[Rows], NDArray[np.float32]]
+def _products(a: Stored, b: Stored) -> tuple[NDArray[np.float64], ...]:
+    x, y = (side.values.astype(np.float64) for side in (a, b))
+    return x * y, x * x
 
 
-def _times(q: Question, factors: _Factors, rows: Rows) -> Stored:
-    """Right rows times a factor per element."""
-    before, factor = q.a(rows), factors(rows)
-    return Stored(before.values * factor, before.width * np.abs(factor), fitted=before.fitted)
-
-
-def _factors_by_row(q: Question, width: int) -> _Factors:
-    def factors(rows: Rows) -> NDArray[np.float32]:
-        a, b = (x.values.reshape(len(rows), -1, width).astype(np.float64) for x in (q.a(rows), q.b(rows)))
-        return _spread(_ratio((a * b).sum(axis=2), (a * a).sum(axis=2)), width)
-
-    return factors
-
-
-def _factors_by_tile(q: Question, height: int, width: int) -> _Factors:
-    @cache
-    def table() -> NDArray[np.float64]:
-        """Factors, (tiles down, tiles across)."""
-        down = -(-q.wrong.shape[0] // height)
-        ab, aa = (np.zeros((down, q.wrong.shape[1] // width)) for _ in range(2))
-        for part in row_chunks(q.wrong):
-            rows = np.arange(part.start, part.stop)
-            a, b = (x.values.reshape(len(rows), -1, width).astype(np.float64) for x in (q.a(rows), q.b(rows)))
-            np.add.at(ab, rows // height, (a * b).sum(axis=2))
-            np.add.at(aa, rows // height, (a * a).sum(axis=2))
-        return _ratio(ab, aa)
-
-    return lambda rows: _spread(table()[rows // height], width)
-
-
-def _ratio(ab: NDArray[np.float64], aa: NDArray[np.float64]) -> NDArray[np.float64]:
+def _factors(sums: Callable[[Rows], Sums], rows: Rows) -> NDArray[np.float64]:
+    """The least-squares slope of every tile, 1 where the right side is zero."""
+    ab, aa = sums(rows)
     return np.asarray(np.where(aa > 0, ab / np.where(aa > 0, aa, 1), 1))
 
 
-def _spread(factors: NDArray[np.float64], width: int) -> NDArray[np.float32]:
-    return np.repeat(factors, width, axis=1).astype(np.float32)
+def _times(q: Question, tile: Tile, factors: Callable[[Rows], NDArray[np.float64]], rows: Rows) -> Stored:
+    """Right rows times a factor per element."""
+    before, factor = q.a(rows), spread_over(tile, factors(rows))
+    return Stored(before.values * factor, before.width * np.abs(factor), fitted=before.fitted)

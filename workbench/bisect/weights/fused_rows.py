@@ -89,4 +89,5 @@ def _joined(parts: list[Stored]) -> Stored:
             for side in sides
         ]
     values, width = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "width"))
-    return Stored(values, width, ends[0], ends[1], max(part.fitted for part in parts))
+    fitted, top = (max(getattr(part, name) for part in parts) for name in ("fitted", "top"))
+    return Stored(values, width, ends[0], ends[1], fitted, top)

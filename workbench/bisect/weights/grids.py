@@ -6,29 +6,29 @@ values on it; whether the other side lies within half a step, is asked of every 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.format import FloatFormat
-from kernels.weight import TensorType
-from workbench.bisect.weights.check import LIMIT
+from kernels.weight import TensorType, Weight
+from workbench.bisect.weights.check import LIMIT, row_chunks
+from workbench.bisect.weights.lattices import ARITHMETIC, Ends, Lattice, Values, ends_of, lattice, likely_counts
+from workbench.bisect.weights.question import Rows, spread
 from workbench.bisect.weights.roundings import name_of_bits, rounded, trailing_zeros
-from workbench.bisect.weights.steps import FITTED_SCALE, Flags, Floats, Stored
+from workbench.bisect.weights.steps import FITTED_SCALE, Floats, Stored
 
-Values = NDArray[np.float64]
-Ends = tuple[float, float]
 _RUNS = (256, 128, 64, 32, 16)  # values with one step, in the formats in use
-_LEVELS = (*range(1, 33), 63, 64, 127, 128)  # steps from 0 to the largest value: 2 to 8 bits, with a sign
-_SPANS = (*range(1, 32), 63, 254, 255)  # steps from the smallest to the largest
 _CERTAIN = 30.0  # natural logarithm of the odds against chance
-_BETTER = 1.02  # times the odds that another kind of run must have
+_BETTER = 1.02  # times the odds that steps with an offset must have
+_SHORTER = 1.25  # times the odds that shorter runs must have: parts of runs that lie on steps lie on them too
 _FIRST_LOOK = 512  # values
-_ROUNDS, _HOPELESS = 6, 3.0  # of fitting a step; allowed errors beyond which no further round helps
-_ARITHMETIC = 2.0**-21  # of the largest value of a run: what float32 arithmetic costs when codes become values
 _HALF_BITS = 10  # of mantissa in half precision, the finest of the floats with fewer bits
+_LARGEST = 1 << 24  # elements of a tensor that is looked at down its columns
+_FEW_COLUMNS = 16
 _FITTED_RUN, _FITTED_STEPS = 32, 16  # of blocks like those of Q4_0 and Q5_0, whose scale is fitted after the codes
 _FLOAT8 = ((3, -6, 448.0, "FP8 E4M3"), (2, -14, 57344.0, "FP8 E5M2"))  # mantissa bits, least exponent, largest
 
@@ -37,60 +37,81 @@ _FLOAT8 = ((3, -6, 448.0, "FP8 E4M3"), (2, -14, 57344.0, "FP8 E5M2"))  # mantiss
 class Grid:
     """A coarser rounding. cause : the mistake that it is where nothing else is wrong. words : "8 bits per row".
 
-    of : rows as stored to the same values with the steps of the grid, wherever they lie on it.
+    of : rows as stored, and which they are, to the same values with the steps of the grid, wherever they lie on it.
     """
 
     cause: str
     words: str
-    of: Callable[[Stored], Stored]
+    of: Callable[[Stored, Rows], Stored]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fit:
-    """Levels found for runs (runs, values): step and number of steps of each; 0 where they lie on none.
-
-    surprise : minus the logarithm of the chance that a run fits.
-    """
-
-    step: Values
-    steps: NDArray[np.int64]
-    surprise: Values
-
-    @property
-    def odds(self) -> float:
-        """Logarithm of the odds against chance, which could also have chosen the runs that fit."""
-        return float(self.surprise[self.steps > 0].sum()) - len(self.steps) * float(np.log(2))
-
-
-def coarser_grids(stored: Stored, type: TensorType, ends: Ends) -> Iterator[Grid]:
+def coarser_grids(weight: Weight, rows: Rows, ends: Ends) -> Iterator[Grid]:
     """The grids that some rows of a tensor lie on: floats with fewer bits, or equal steps in runs as long as can be.
 
     ends : smallest and largest value of the whole tensor, for grids with one step for all of it.
     """
+    stored = Stored.of(weight, rows)
     if np.isfinite(stored.values).all() and stored.values.any():
-        yield from _fewer_bits(stored, type)
+        yield from _fewer_bits(stored, weight.type)
         yield from _scaled_floats(stored, ends)
-        yield from _equal_steps(stored, ends)
+        yield from _equal_steps(weight, stored, ends)
 
 
-def _equal_steps(stored: Stored, ends: Ends) -> Iterator[Grid]:
-    """The runs that speak most against chance; a sign says less than an offset and counts where both are as good."""
+def _equal_steps(weight: Weight, stored: Stored, ends: Ends) -> Iterator[Grid]:
+    """Equal steps in runs along the rows or else down the columns."""
     columns = stored.values.shape[1]
-    best: tuple[float, int, bool, _Fit] | None = None
-    for run in (0, columns, *(run for run in _RUNS if run < columns and columns % run == 0)):
+    runs = (0, columns, *(run for run in _RUNS if run < columns and columns % run == 0))
+    if (best := _likeliest(stored, runs, ends)) is not None:
+        per = {0: "tensor", columns: "row"}.get(best.run, f"{best.run} values")
+        yield Grid("requantized", f"{best.bits} per {per}{best.offset}", partial(_along, best, ends))
+    elif (found := _down(weight)) is not None:
+        yield found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Runs of values that lie on lattices; run : their length, 0 for one that is the whole tensor."""
+
+    run: int
+    signed: bool
+    found: Lattice
+
+    @property
+    def bits(self) -> str:
+        """Bits of a code."""
+        steps = int(self.found.steps.max())
+        count = 1 + int(np.ceil(np.log2(steps))) if self.signed else int(np.ceil(np.log2(steps + 1)))
+        return f"{count} bits" if count > 1 else "1 bit"
+
+    @property
+    def offset(self) -> str:
+        """The offset in words."""
+        return "" if self.signed else ", with an offset"
+
+    def again(self, values: Values, width: Values, ends: Ends | None) -> Lattice:
+        """The lattices of other runs of the tensor."""
+        return lattice(values, width, self.signed, ends, likely_counts(self.found, self.signed))
+
+    def better_than(self, other: "_Runs | None") -> bool:
+        """Whether its runs speak more against chance; of one length, fewer bits are better where both say as much."""
+        if other is None:
+            return self.found.odds > _CERTAIN
+        more = _SHORTER
+        if self.run == other.run:
+            more = 1 / _BETTER if self.bits < other.bits else _BETTER
+        return self.found.odds > max(_CERTAIN, more * other.found.odds)
+
+
+def _likeliest(stored: Stored, runs: tuple[int, ...], ends: Ends | None) -> _Runs | None:
+    """The runs that speak most against chance; a sign says less than an offset and counts where both are as good."""
+    best: _Runs | None = None
+    for run in runs:
         for signed in (True, False):
-            if _fit(*_first_look(stored, run), signed, ends if run == 0 else None).odds < _CERTAIN:
-                continue
-            found = _fit(*_runs(stored, run), signed, ends if run == 0 else None)
-            if found.odds > max(_CERTAIN, 0.0 if best is None else _BETTER * best[0]):
-                best = found.odds, run, signed, found
-    if best is None:
-        return
-    _, run, signed, found = best
-    per = {0: "tensor", columns: "row"}.get(run, f"{run} values")
-    words = f"{_bits(int(found.steps.max()), signed)} per {per}{'' if signed else ', with an offset'}"
-    counts = _between(found.steps, signed)
-    yield Grid("requantized", words, partial(_on_equal_steps, run=run, signed=signed, ends=ends, counts=counts))
+            of_all = ends if run == 0 else None
+            if lattice(*_first_look(stored, run), signed, of_all).odds >= _CERTAIN:
+                found = _Runs(run, signed, lattice(*_runs(stored, run), signed, of_all))
+                best = found if found.better_than(best) else best
+    return best
 
 
 def _runs(stored: Stored, run: int) -> tuple[Values, Values]:
@@ -105,88 +126,69 @@ def _first_look(stored: Stored, run: int) -> tuple[Values, Values]:
     return values[picked][:, part], width[picked][:, part]
 
 
-def _bits(steps: int, signed: bool) -> str:
-    count = 1 + int(np.ceil(np.log2(steps))) if signed else int(np.ceil(np.log2(steps + 1)))
-    return f"{count} bits" if count > 1 else "1 bit"
+def _along(best: _Runs, ends: Ends, stored: Stored, rows: Rows) -> Stored:
+    """The steps of runs along the given rows."""
+    del rows
+    values, width = _runs(stored, best.run)
+    of_all = ends if best.run == 0 else None
+    found = best.again(values, width, of_all)
+    few = best.signed and best.run == _FITTED_RUN
+    fitted = np.where(few & (found.steps <= _FITTED_STEPS), found.step > 0, 0)
+    parts = (found.step, *ends_of(values, of_all), fitted)
+    spread = (np.broadcast_to(x[:, None], values.shape).reshape(stored.values.shape) for x in parts)
+    return _on_steps(stored, *spread)
 
 
-def _between(steps: NDArray[np.int64], signed: bool) -> tuple[int, ...]:
-    """The numbers of steps that other runs of the tensor may have."""
-    least, most = steps[steps > 0].min(), steps.max()
-    return tuple(count for count in (_LEVELS if signed else _SPANS) if least <= count <= most)
-
-
-def _fit(values: Values, width: Values, signed: bool, ends: Ends | None, counts: tuple[int, ...] = ()) -> _Fit:
-    """The fewest equal steps that hold every value of a run, its largest (and smallest) among them."""
-    low, high = (values.min(axis=1), values.max(axis=1)) if ends is None else (np.array([end]) for end in ends)
-    top = np.maximum(np.abs(low), np.abs(high))
-    span, start = (top, np.zeros_like(top)) if signed else (high - low, low)
-    near = LIMIT * width + _ARITHMETIC * top[:, None]
-    counts = counts or (_LEVELS if signed else _SPANS)
-    step, steps, surprise = np.zeros(len(values)), np.zeros(len(values), np.int64), np.zeros(len(values))
-    left = np.flatnonzero(span > 0)
-    for count in counts:
-        found, fits = _fitted(values[left], near[left], start[left], span[left] / count, signed)
-        # A stored value may itself lie on a lattice of twice its width, so that much more of a step is hit by chance.
-        chance = np.log(np.minimum(1, (2 * near[left] + width[left]) / found[:, None]))
-        odds = -chance.sum(axis=1) * (1 - 2 / values.shape[1]) - np.log(len(counts))
-        fits &= odds > 0
-        step[left[fits]], steps[left[fits]], surprise[left[fits]] = found[fits], count, odds[fits]
-        left = left[~fits]
-        if not len(left):
-            break
-    return _Fit(step, steps, surprise)
-
-
-def _fitted(values: Values, near: Values, start: Values, step: Values, signed: bool) -> tuple[Values, Flags]:
-    """The step that brings the codes of a first guess nearest to the values, and which runs then lie on its multiples.
-
-    Equal codes share one rounding error, so that least squares lean to the commonest; what is off furthest counts more
-    in every round (Lawson's algorithm for the smallest largest error).
-    """
-    codes = np.round((values - start[:, None]) / step[:, None])
-    found, weights, left = step.copy(), 1 / np.square(near), np.arange(len(values))
-    fits = np.zeros(len(values), dtype=bool)
-    for _ in range(_ROUNDS):
-        c, v, w = codes[left], values[left], weights[left]
-        mean_code, mean = (0.0, 0.0) if signed else (_mean(c, w), _mean(v, w))
-        centred = c - mean_code
-        energy = (w * np.square(centred)).sum(axis=1)
-        product = (w * centred * (v - mean)).sum(axis=1)
-        found[left] = np.maximum(
-            np.where(energy > 0, product / np.where(energy > 0, energy, 1), step[left]), step[left] / 2
-        )
-        off = np.abs(v - mean - found[left][:, None] * centred) / near[left]
-        worst = off.max(axis=1)
-        fits[left[worst <= 1]] = True
-        weights[left] *= off + 0.01
-        left = left[(worst > 1) & (worst < _HOPELESS)]
-        if not len(left):
-            break
-    return found, fits
-
-
-def _mean(values: Values, weights: Values) -> Values:
-    return np.asarray((weights * values).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True))
-
-
-def _on_equal_steps(stored: Stored, run: int, signed: bool, ends: Ends, counts: tuple[int, ...]) -> Stored:
-    values, width = _runs(stored, run)
-    found = _fit(values, width, signed, ends if run == 0 else None, counts)
-    half = found.step[:, None] / 2
-    low, high = (values.min(axis=1), values.max(axis=1)) if run else (np.array([end]) for end in ends)
-    lowest, highest = values <= low[:, None] + half, values >= high[:, None] - half
-    on = found.steps[:, None] > 0
-    fit = on & (found.steps[:, None] <= _FITTED_STEPS) & signed & (run == _FITTED_RUN)
-    wider = width + half + np.where(fit, np.abs(values) * float(FITTED_SCALE), 0)
-    shape = stored.values.shape
-    parts = (lowest & on).reshape(shape), (highest & on).reshape(shape)
-    return Stored(
-        stored.values,
-        wider.reshape(shape).astype(np.float32),
-        *parts,
-        max(stored.fitted, _FITTED_STEPS * int(fit.any())),
+def _on_steps(stored: Stored, step: Values, low: Values, high: Values, fitted: NDArray[Any]) -> Stored:
+    """Stored values with half a step more, and cut off at the ends of the steps; all arrays are (rows, columns)."""
+    on, half = step > 0, step / 2
+    lowest, highest = (stored.values <= low + half) & on, (stored.values >= high - half) & on
+    wider = stored.width + half + np.where(fitted, np.abs(stored.values) * float(FITTED_SCALE), 0)
+    return replace(
+        stored,
+        width=wider.astype(np.float32),
+        lowest=lowest if stored.lowest is None else lowest | stored.lowest,
+        highest=highest if stored.highest is None else highest | stored.highest,
+        fitted=max(stored.fitted, _FITTED_STEPS * int(np.any(fitted))),
     )
+
+
+def _down(weight: Weight) -> Grid | None:
+    """Equal steps in runs down the columns, found in a few of them."""
+    rows, columns = weight.shape
+    if rows * columns > _LARGEST:
+        return None
+    few = spread(np.arange(columns), _FEW_COLUMNS)
+    parts = [Stored.of(weight, part).moved(lambda x: x[:, few].T) for part in row_chunks(weight)]
+    values, width = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("values", "width"))
+    best = _likeliest(Stored(values, width), (rows, *(run for run in _RUNS if run < rows and rows % run == 0)), None)
+    if best is None:
+        return None
+    per = "column" if best.run == rows else f"{best.run} values of a column"
+    return Grid("requantized", f"{best.bits} per {per}{best.offset}", _Down(weight, best).of)
+
+
+class _Down:
+    """The steps of runs down the columns of a tensor."""
+
+    def __init__(self, weight: Weight, best: _Runs) -> None:
+        self._weight, self._best = weight, best
+
+    def of(self, stored: Stored, rows: Rows) -> Stored:
+        """Some rows as they lie on the steps."""
+        step, low, high = (table[rows // self._best.run] for table in self._tables)
+        return _on_steps(stored, step, low, high, np.zeros_like(step))
+
+    @cached_property
+    def _tables(self) -> tuple[Values, ...]:
+        """Step, smallest and largest value of every run, (runs down, columns)."""
+        run, columns = self._best.run, self._weight.shape[1]
+        parts = []
+        for start in range(0, self._weight.shape[0], run):
+            stored = Stored.of(self._weight, slice(start, start + run)).moved(np.transpose)
+            values, width = (x.astype(np.float64) for x in (stored.values, stored.width))
+            parts.append((self._best.again(values, width, None).step, *ends_of(values, None)))
+        return tuple(np.concatenate(x).reshape(-1, columns) for x in zip(*parts, strict=True))
 
 
 def _fewer_bits(stored: Stored, type: TensorType) -> Iterator[Grid]:
@@ -208,12 +210,14 @@ def _range(values: Floats, kept: int) -> tuple[int, float]:
     return -126, np.inf
 
 
-def _on_fewer_bits(stored: Stored, kept: int, smallest: int, largest: float) -> Stored:
+def _on_fewer_bits(stored: Stored, rows: Rows, kept: int, smallest: int, largest: float) -> Stored:
+    del rows
     power = np.maximum(np.frexp(np.abs(stored.values))[1] - 1, smallest)
     half = np.ldexp(np.float32(0.5), power - kept).astype(np.float32)
     on = (stored.values.view(np.uint32) & np.uint32((1 << (23 - kept)) - 1)) == 0
     ends = stored.values <= -largest, stored.values >= largest
-    return Stored(stored.values, np.where(on, np.maximum(half, stored.width), stored.width), *ends, stored.fitted)
+    width = np.where(on, np.maximum(half, stored.width), stored.width)
+    return replace(stored, width=width, lowest=ends[0], highest=ends[1])
 
 
 def _scaled_floats(stored: Stored, ends: Ends) -> Iterator[Grid]:
@@ -235,13 +239,16 @@ def _float_fit(
     scale = np.where(top > 0, top, 1) / largest
     level = rounded((values / scale).astype(np.float32), kept, smallest).astype(np.float64)
     half = np.ldexp(0.5, np.maximum(np.frexp(np.abs(level))[1] - 1, smallest) - kept) * scale
-    near = LIMIT * width + _ARITHMETIC * top
+    near = LIMIT * width + ARITHMETIC * top
     fits = (np.abs(values - level * scale) <= near).all(axis=1, keepdims=True) & (top > 0)
     odds = -np.log(np.minimum(1, near / half)).sum(axis=1, keepdims=True) - np.log(2)
     return np.where(fits & (odds > 0), half, 0), float((odds * fits).sum()) - len(values) * float(np.log(2))
 
 
-def _on_scaled_floats(stored: Stored, run: int, ends: Ends, kept: int, smallest: int, largest: float) -> Stored:
+def _on_scaled_floats(
+    stored: Stored, rows: Rows, run: int, ends: Ends, kept: int, smallest: int, largest: float
+) -> Stored:
+    del rows
     half, _ = _float_fit(*_runs(stored, run), ends if run == 0 else None, kept, smallest, largest)
     width = half.reshape(stored.width.shape).astype(np.float32) + stored.width
-    return Stored(stored.values, width, stored.lowest, stored.highest, stored.fitted)
+    return replace(stored, width=width)

@@ -11,7 +11,16 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from workbench.bisect.weights.check import LIMIT, ROUNDED_ONCE, check, check_parts, excess_of, row_chunks
+from workbench.bisect.weights.check import (
+    LIMIT,
+    ROUNDED_ONCE,
+    beyond,
+    check,
+    check_parts,
+    excess_of,
+    relative_rms,
+    row_chunks,
+)
 from workbench.bisect.weights.grids import Grid, coarser_grids
 from workbench.bisect.weights.question import AFFECTED, Prediction, Question, Rows, spread
 from workbench.bisect.weights.slopes import heads_of
@@ -54,7 +63,7 @@ class Judge:
         for rows in row_chunks(q.wrong):
             values = Stored.of(q.wrong, rows).values
             low, high = min(low, float(values.min())), max(high, float(values.max()))
-        return tuple(coarser_grids(q.b(spread(q.affected_rows, _FEW)), q.wrong.type, (low, high)))
+        return tuple(coarser_grids(q.wrong, spread(q.affected_rows, _FEW), (low, high)))
 
     @cached_property
     def _looked_at(self) -> tuple[Rows, Stored, list[tuple[Grid, Stored, float]]]:
@@ -62,7 +71,7 @@ class Judge:
         rows = spread(self.question.affected_rows, AFFECTED)
         stored = self.question.b(rows)
         size = _rms(stored.values)
-        coarse = [(grid, grid.of(stored)) for grid in self.grids]
+        coarse = [(grid, grid.of(stored, rows)) for grid in self.grids]
         return rows, stored, [(grid, on, 2 * LIMIT * _rms(on.width) / size) for grid, on in coarse]
 
     def judged(self, prediction: Prediction) -> WeightCause:
@@ -71,7 +80,7 @@ class Judge:
         if explained:
             words = prediction.explanation + prediction.detail()
             return WeightCause(prediction.cause, words, residual, True)
-        if (found := self._on_a_grid(prediction.rows, residual)) is not None:
+        if self._only_rounded is None and (found := self._on_a_grid(prediction.rows, residual)) is not None:
             grid, left = found
             words = f"{prediction.explanation}{prediction.detail()}, and rounded to {grid.words}"
             return WeightCause(prediction.cause, words, left, True, rounded=True)
@@ -80,8 +89,8 @@ class Judge:
     def rounding_alone(self) -> list[WeightCause]:
         """The coarser grid that the right values make the wrong tensor on."""
         q = self.question
-        if (found := self._on_a_grid(q.a, q.verdict.rel_rms)) is not None:
-            grid, left = found
+        if self._only_rounded is not None:
+            grid, left = self._only_rounded
             words = f"{q.what} is rounded to {grid.words}, more coarsely than {q.wrong.type.name} keeps"
             return [WeightCause(grid.cause, words, left, True)]
         if q.touched and q.verdict.explained:
@@ -89,11 +98,19 @@ class Judge:
             return [WeightCause("requantized", words, q.verdict.rel_rms, True)]
         return []
 
+    @cached_property
+    def _only_rounded(self) -> tuple[Grid, float] | None:
+        """The coarser grid that explains the tensor with nothing else wrong; nothing else has it on top then."""
+        return self._on_a_grid(self.question.a, self.question.verdict.rel_rms)
+
     def _within_format(self, prediction: Prediction) -> tuple[float, bool]:
         """Relative RMS that a prediction leaves, and whether the format explains it."""
         q = self.question
         picked, stored, _ = self._looked_at
-        first = check(prediction.rows(picked), stored)
+        predicted = prediction.rows(picked)
+        if beyond(predicted, stored):
+            return relative_rms(predicted, stored), False
+        first = check(predicted, stored)
         if not q.reproduces(first):
             return first.rel_rms, False
         heads = heads_of(q.name, q.config.head_dim)
@@ -140,4 +157,4 @@ def _beside(
     rows_of: Callable[[Rows], Stored], b: Callable[[Rows], Stored], grid: Grid, parts: list[Rows]
 ) -> Iterator[tuple[Stored, Stored]]:
     """What a mistake predicts beside the wrong tensor on a grid, some rows at a time."""
-    return ((rows_of(part), grid.of(b(part))) for part in parts)
+    return ((rows_of(part), grid.of(b(part), part)) for part in parts)

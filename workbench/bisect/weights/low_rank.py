@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.numbers import numbers
-from workbench.bisect.weights.check import BLOCK, row_chunks
+from workbench.bisect.weights.check import BLOCK, EVEN, row_chunks
 from workbench.bisect.weights.question import Prediction, Question, Rows, spread
 from workbench.bisect.weights.steps import Stored
 
@@ -24,12 +24,11 @@ def low_rank(q: Question) -> Iterator[Prediction]:
         return  # what A adds to B, B takes from A
     rows, columns = q.wrong.shape
     most = min(_MOST, rows * columns // (_FEWEST * (rows + columns)))
-    error = (float(q.verdict.cost.sum()) / (rows * columns)) ** 0.5
     some = spread(np.arange(rows), most + _SPARE)
-    if _rank(np.linalg.svd(_difference(q, some), compute_uv=False), error, (len(some), columns)) > most:
+    if _rank(np.linalg.svd(_difference(q, some), compute_uv=False), q, len(some) / rows) > most:
         return
     left, sizes, right = _directions(q, most)
-    rank = _rank(sizes, error, (rows, columns))
+    rank = _rank(sizes, q)
     # A difference that is confined to some rows or columns has no more directions than those, whatever it is.
     confined = min(int(q.verdict.affected.any(axis=1).sum()), BLOCK * int(q.verdict.affected.any(axis=0).sum()))
     if not 0 < rank <= min(most, confined // _FEWEST):
@@ -37,24 +36,37 @@ def low_rank(q: Question) -> Iterator[Prediction]:
     share = float(np.square(sizes[:rank]).sum()) / _energy(q)
     words = f"{q.what} is off by a matrix of rank {rank}, which holds {share:.4%} of the difference"
     left, sizes, right = left[:, :rank], sizes[:rank], right[:rank]
-    across = np.square(right).sum(axis=0)
+    down, across = np.square(left), np.square(right)
+    of_columns = sum(down[part].T @ _squares(q, np.arange(part.start, part.stop)) for part in row_chunks(q.wrong))
 
     def rows_of(chosen: Rows) -> Stored:
         """The errors of both formats reach every element through the directions that were fitted to them."""
         before = q.a(chosen)
-        values = (before.values + (left[chosen] * sizes) @ right).astype(np.float32)
+        added = (left[chosen] * sizes) @ right
+        values = (before.values + added).astype(np.float32)
         values = np.where(np.isfinite(before.values), values, before.values)
-        fitted = SIGMAS * error * np.sqrt(np.square(left[chosen]).sum(axis=1)[:, None] + across)
-        rounded = np.spacing(np.maximum(np.abs(before.values), np.abs(values)))
+        fitted = SIGMAS * np.sqrt(down[chosen] @ of_columns + (_squares(q, chosen) @ across.T) @ across)
+        largest = np.maximum(np.maximum(np.abs(before.values), np.abs(values)), np.abs(added))
+        rounded = np.spacing(largest.astype(np.float32))  # whoever merges rounds the product and the sum
         width = before.width + fitted.astype(np.float32) + rounded
         return Stored(values, width, before.lowest, before.highest)
 
     yield Prediction("low_rank", f"{words}, as an adapter that only one side has merged", rows_of)
 
 
-def _rank(sizes: NDArray[Any], error: float, shape: tuple[int, int]) -> int:
-    """Singular values beyond the largest that independent errors have: their size times both dimensions' roots."""
-    return int((sizes > error * (shape[0] ** 0.5 + shape[1] ** 0.5)).sum())
+def _rank(sizes: NDArray[Any], q: Question, share: float = 1.0) -> int:
+    """Singular values beyond those of independent errors: at most the norms of a row and of a column (Latala 2005).
+
+    share : of the rows, whose singular values they are.
+    """
+    largest = q.verdict.cost_of_rows.max() ** 0.5 + (share * q.verdict.cost.max()) ** 0.5
+    return int((sizes > largest).sum())
+
+
+def _squares(q: Question, rows: Rows) -> Matrix:
+    """Mean squares of what both formats cost, element by element."""
+    squares = sum(np.square(side.width, dtype=np.float64) for side in (q.a(rows), q.b(rows))) / EVEN
+    return np.where(np.isfinite(squares), squares, 0)
 
 
 def _directions(q: Question, most: int) -> tuple[Matrix, Matrix, Matrix]:

@@ -1,6 +1,7 @@
 """A constant added: to a norm weight, or to every group of a row, as a misread zero point does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,9 +12,11 @@ from workbench.bisect.weights.grids import coarser_grids
 from workbench.bisect.weights.low_rank import SIGMAS
 from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.steps import Floats, Stored
+from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
 _GROUPS = (256, 128, 64, 32)  # values with one zero point, in the formats in use
 _FEW = 16  # rows that tell the steps
+_Offsets = Callable[[Rows], tuple[NDArray[np.float64], NDArray[np.float64]]]
 _CONSTANT = 0.5  # of the energy of the difference, that constants must hold to be its cause
 
 
@@ -34,51 +37,68 @@ def norm_offset(q: Question) -> Iterator[Prediction]:
 def _plus(stored: Stored, offset: Floats | np.float32) -> Stored:
     values = stored.values + offset
     ulp = np.spacing(np.maximum(np.abs(values), np.abs(stored.values)))
-    return Stored(values, stored.width + ulp, stored.lowest, stored.highest)
+    return replace(stored, values=values, width=stored.width + ulp, fitted=0, top=0)
 
 
 def group_offset(q: Question) -> Iterator[Prediction]:
-    """Every group of a row off by a constant of its own."""
+    """Every group of a row, or of a column, off by a constant of its own."""
     if q.side == "A" or q.is_vector or not q.verdict.affected.mean() > 0.5:
         return  # what A adds to B, B takes from A
-    columns = q.wrong.shape[1]
     a, b = q.a(q.sample), q.b(q.sample)
     whole = np.square(b.values.astype(np.float64) - a.values).mean()
-    for size in (columns, *(size for size in _GROUPS if size < columns and columns % size == 0)):
-        if not np.square(_offsets(a, b, size)).mean() > _CONSTANT * whole:
-            continue
-        words = (
-            f"every {'row' if size == columns else f'group of {size} values of a row'} of {q.what} is off by a constant"
-        )
-        yield Prediction("group_offset", words, partial(_with_offsets, q, size), partial(_how_far, q, size))
+    for tile in _tiles(*q.wrong.shape):
+        offsets = partial(_offsets, tile, tile_sums(q, tile, _differences))
+        if np.square(offsets(q.sample)[0]).mean() > _CONSTANT * whole:
+            words = f"every {tile.name} of {q.what} is off by a constant"
+            yield Prediction(
+                "group_offset", words, partial(_moved, q, tile, offsets), partial(_how_far, q, tile, offsets)
+            )
 
 
-def _with_offsets(q: Question, size: int, rows: Rows) -> Stored:
-    a, b = q.a(rows), q.b(rows)
-    moved = _plus(a, np.repeat(_offsets(a, b, size), size, axis=1).astype(np.float32))
-    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)).reshape(len(rows), -1, size)
-    fitted = SIGMAS * np.sqrt(squares.mean(axis=2) / EVEN / size)  # a mean over the errors of a group has one itself
-    width = moved.width + np.repeat(fitted, size, axis=1).astype(np.float32)
-    return Stored(moved.values, width, moved.lowest, moved.highest)
+def _tiles(rows: int, columns: int) -> Iterator[Tile]:
+    yield Tile(1, columns, "row")
+    yield from (Tile(1, size, f"group of {size} values of a row") for size in _parts_of(columns))
+    yield Tile(rows, 1, "column")
+    yield from (Tile(size, 1, f"group of {size} values of a column") for size in _parts_of(rows))
 
 
-def _offsets(a: Stored, b: Stored, size: int) -> NDArray[np.float64]:
-    """Mean difference of every group, (rows, groups)."""
+def _parts_of(count: int) -> Iterator[int]:
+    return (size for size in _GROUPS if size < count and count % size == 0)
+
+
+def _differences(a: Stored, b: Stored) -> tuple[NDArray[np.float64], ...]:
+    """Differences, their squares, and mean squares of what both formats cost."""
     difference = b.values.astype(np.float64) - a.values
-    return np.asarray(difference.reshape(len(difference), -1, size).mean(axis=2))
+    squares = (np.square(side.width, dtype=np.float64) / EVEN for side in (a, b))
+    return difference, np.square(difference), sum(squares, np.zeros(a.values.shape))
 
 
-def _how_far(q: Question, size: int) -> str:
+def _offsets(tile: Tile, sums: Callable[[Rows], Sums], rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean difference of every group, and how far off it is for the errors of its values; both (rows, groups).
+
+    The errors are those of the formats, or of a coarser rounding before, which the scatter of the differences shows.
+    """
+    size = tile.height * tile.width
+    mean, squares, cost = (x / size for x in sums(rows))
+    return mean, np.sqrt(np.maximum(cost, squares - np.square(mean)) / size)
+
+
+def _moved(q: Question, tile: Tile, offsets: _Offsets, rows: Rows) -> Stored:
+    by, error = (spread_over(tile, x) for x in offsets(rows))
+    moved = _plus(q.a(rows), by)
+    return replace(moved, width=moved.width + np.float32(SIGMAS) * error)
+
+
+def _how_far(q: Question, tile: Tile, offsets: _Offsets) -> str:
     """The offsets in steps of the grid that either side lies on, or beside the values."""
     rows = q.sample[:: max(1, len(q.sample) // _FEW)]
-    a, b = q.a(rows), q.b(rows)
-    offsets = _offsets(a, b, size)
-    for side, weight in ((a, q.source), (b, q.wrong)):
+    by = offsets(rows)[0]
+    for side, weight in ((q.a(rows), q.source), (q.b(rows), q.wrong)):
         ends = float(side.values.min()), float(side.values.max())
-        for grid in coarser_grids(side, weight.type, ends):
-            step = 2 * grid.of(side).width.reshape(len(rows), -1, size).min(axis=2)
-            off = np.median(offsets / np.where(step > 0, step, 1))
+        for grid in coarser_grids(weight, rows, ends):
+            step = 2 * grid.of(side, rows).width.reshape(len(rows), -1, tile.width).min(axis=2)
+            off = np.median(by / np.where(step > 0, step, 1))
             if grid.cause == "requantized":
                 return f" of its own, in the median {off:+.3g} of its steps of {grid.words}"
-    rms, typical = np.sqrt(np.square(offsets).mean()), np.sqrt(np.square(a.values, dtype=np.float64).mean())
+    rms, typical = (float(np.sqrt(np.square(x, dtype=np.float64).mean())) for x in (by, q.a(rows).values))
     return f" of its own, {rms / max(typical, 1e-30):.2g} times its values in the mean"

@@ -6,7 +6,7 @@ value at an end of the range may have been cut off: its source lies anywhere bey
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class Stored:
     values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
     sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block
     of 32 may be another one than the codes were rounded with, 0 for other types. line : whether that may be so of both
-    the scale and the least value.
+    the scale and the least value. top : highest code of types that may level a sub-block of 32 though its values are
+    far apart (levelled.py), 0 for other types.
     """
 
     values: Floats
@@ -42,6 +43,7 @@ class Stored:
     highest: Flags | None = None
     fitted: int = 0
     line: bool = False
+    top: int = 0
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -65,7 +67,8 @@ class Stored:
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
         lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
-        return cls(values, width.reshape(values.shape), lowest, highest, codes, line)
+        top = format.top if format.dmin is not None else 0
+        return cls(values, width.reshape(values.shape), lowest, highest, codes, line, top)
 
     @property
     def half_step(self) -> Floats:
@@ -81,12 +84,14 @@ class Stored:
         """The same times a factor."""
         low, high = (self.lowest, self.highest) if factor > 0 else (self.highest, self.lowest)
         values, width = self.values * np.float32(factor), self.width * np.float32(abs(factor))
-        return Stored(values, width, low if factor else None, high if factor else None, self.fitted, self.line)
+        if not factor:
+            return Stored(values, width, fitted=self.fitted, line=self.line)
+        return replace(self, values=values, width=width, lowest=low, highest=high)
 
     def moved(self, rearrange: Callable[[NDArray[Any]], NDArray[Any]]) -> "Stored":
         """The same values elsewhere."""
         low, high = (None if x is None else rearrange(x) for x in (self.lowest, self.highest))
-        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted, self.line)
+        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted, self.line, self.top)
 
     def exactly(self, values: Floats) -> "Stored":
         """Other values, known without rounding, in the place of these."""
@@ -99,7 +104,8 @@ class Stored:
             for x, y in ((self.lowest, other.lowest), (self.highest, other.highest))
         )
         values, width = np.where(mask, self.values, other.values), np.where(mask, self.width, other.width)
-        return Stored(values, width, low, high, max(self.fitted, other.fitted), self.line or other.line)
+        fitted, line, top = max(self.fitted, other.fitted), self.line or other.line, max(self.top, other.top)
+        return Stored(values, width, low, high, fitted, line, top)
 
     def blocks(self, rows: NDArray[np.int64], blocks: NDArray[np.int64], size: int) -> "Stored":
         """Chosen blocks of `size` columns as rows."""
