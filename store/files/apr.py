@@ -59,7 +59,7 @@ def open_apr(file: ModelFile) -> StoredModel:
     _refuse_json_weights(file, header)
     stored = _read_index(file, header)
     problems = header.problems + _index_problems(file, stored) + _footer_problems(file, stored)
-    tensors, wrapped = by_canonical_name(file.shown, stored)
+    tensors, wrapped = by_canonical_name(file.shown, stored, metadata.get("architecture"))
     found = StoredModel(
         path=file.path,
         format="apr",
