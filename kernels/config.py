@@ -58,8 +58,11 @@ class ModelConfig:
 
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None for all."""
-        slides = self.layer_types is None or self.layer_types[layer] == SLIDING
-        return self.sliding_window if slides else None
+        return self.sliding_window if self.slides(layer) else None
+
+    def slides(self, layer: int) -> bool:
+        """Whether a layer is one of those with a sliding window, if there is one."""
+        return self.layer_types is None or self.layer_types[layer] == SLIDING
 
     @property
     def q_size(self) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
-from kernels.config import ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.graph import Stage
 
 Has = Callable[[str], bool]  # whether a model has a tensor of that name
@@ -61,6 +61,16 @@ class Keys:
     irrelevant: tuple[str, ...] = ()
 
 
+def given_layer_types(config: ModelConfig, fields: Settings) -> tuple[str, ...] | None:
+    """What `layer_types` says of every layer, sliding or full; None where it is absent."""
+    given, layers = fields.find("layer_types")[1], config.num_hidden_layers
+    if given is None:
+        return None
+    if isinstance(given, list) and len(given) >= layers and all(kind in (FULL, SLIDING) for kind in given):
+        return tuple(given[:layers])
+    raise fields.unsupported(f"has layer_types other than {FULL} and {SLIDING}, or fewer than layers.")
+
+
 class Family(ABC):
     """Models that are computed alike.
 
@@ -69,6 +79,8 @@ class Family(ABC):
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
     activations : the key that names the activation, and the names of the one that is computed.
+    local_base : the key of the rotary base of sliding layers, where those rotate otherwise than the others; their
+    settings may stand in rope_parameters by kinds of layers, too.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     gguf : what llama.cpp calls them. interleaved : its files store the rows of q and k for the rotation of adjacent
@@ -83,6 +95,7 @@ class Family(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {}
     activations: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
+    local_base: ClassVar[str | None] = None
     less_one: ClassVar[bool] = False
     gguf: ClassVar[str | None] = None
     interleaved: ClassVar[bool] = False

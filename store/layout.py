@@ -53,16 +53,19 @@ def interleaved_tensors(tensors: Mapping[str, TensorInfo], heads: int, kv_heads:
     return {name: count for name, count in names if tensors[name].shape[0] % (2 * count) == 0}
 
 
-def by_canonical_name(file: str, stored: Iterable[TensorInfo]) -> tuple[dict[str, TensorInfo], list[str]]:
+def by_canonical_name(
+    file: str, stored: Iterable[TensorInfo], architecture: object = None
+) -> tuple[dict[str, TensorInfo], list[str]]:
     """Rename stored tensors to canonical names, and say so where all names had something before them.
 
-    Raises ArtifactError if two tensors claim the same name.
+    architecture : GGUF's name for it where the names may be GGUF's. Raises ArtifactError if two tensors claim the same
+    name.
     """
-    infos = list(stored)
+    infos, of = list(stored), architecture.lower() if isinstance(architecture, str) else None
     names, problem = without_wrapper([info.raw_name for info in infos])
     tensors: dict[str, TensorInfo] = {}
     for info, plain in zip(infos, names, strict=True):
-        name = info.raw_name if plain is None else canonical_name(plain)
+        name = info.raw_name if plain is None else canonical_name(plain, of)
         if name in tensors:
             both = " and ".join(printable(raw, 80) for raw in (tensors[name].raw_name, info.raw_name))
             raise ArtifactError(f"{file} stores {printable(name, 80)} twice, as {both}; remove one of them.")

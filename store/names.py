@@ -21,7 +21,13 @@ _GGUF_MODULES: dict[str, str] = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_HF_MODULES: dict[str, str] = {hf: gguf for gguf, hf in _GGUF_MODULES.items()}
+# GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
+FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
+_GGUF_NORMS: dict[str, str] = {
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 
 _GGUF_WHOLE: dict[str, str] = {
     "token_embd.weight": EMBEDDING,
@@ -43,22 +49,30 @@ _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias)", 
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
 
 
-def canonical_name(raw: str) -> str:
-    """Return the Hugging Face name of a tensor stored as `raw`; a name of no known style comes back unchanged."""
+def _modules(architecture: str | None) -> dict[str, str]:
+    return _GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES
+
+
+def canonical_name(raw: str, architecture: str | None = None) -> str:
+    """Return the Hugging Face name of a tensor stored as `raw`; a name of no known style comes back unchanged.
+
+    architecture : GGUF's name for it, which tells what some of its names stand for.
+    """
     if gguf := _GGUF_LAYER.fullmatch(raw):
-        layer, module, kind = gguf.groups()
-        return f"model.layers.{layer}.{_GGUF_MODULES[module]}.{kind}" if module in _GGUF_MODULES else raw
+        (layer, module, kind), modules = gguf.groups(), _modules(architecture)
+        return f"model.layers.{layer}.{modules[module]}.{kind}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{hf[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
 
 
-def gguf_name(canonical: str) -> str:
+def gguf_name(canonical: str, architecture: str | None = None) -> str:
     """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged."""
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
         return _HF_WHOLE.get(canonical, canonical)
     module, _, kind = match[2].rpartition(".")
-    return f"blk.{match[1]}.{_HF_MODULES[module]}.{kind}" if module in _HF_MODULES else canonical
+    modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
+    return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 
 
 def is_gguf_name(raw: str) -> bool:

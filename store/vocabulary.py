@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from store.files.fields import Fields
 
+MAX_LAYERS = 1 << 14
+
 
 @dataclass(frozen=True, slots=True)
 class LazyArray:
@@ -24,6 +26,15 @@ class LazyArray:
 
     def __repr__(self) -> str:
         return f"[{self.length} × {self.element}]"
+
+
+def with_lists(fields: Fields) -> Fields:
+    """Return the settings with lists that may be of layers as lists."""
+    values = (
+        (key, value.decode() if isinstance(value, LazyArray) and len(value) <= MAX_LAYERS else value)
+        for key, value in fields.values.items()
+    )
+    return Fields(fields.file, dict(values), fields.prefix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,13 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from kernels.config import FULL, SLIDING
+from kernels.models import family
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
+from store.stored_model import NORM
 from tests.memory_model import MemoryModel, random_model
 
 
@@ -84,6 +88,10 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
     writer.add_rope_dimension_count(c.head_dim)
+    if c.rope_local_theta is not None:
+        writer.add_sliding_window(c.sliding_window)
+        writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
+        writer.add_rope_freq_base_swa(c.rope_local_theta)
     for key, value in more.items():
         name = f"{c.architecture}.{key.replace('__', '.')}"
         add = {
@@ -98,10 +106,10 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     for name, weight in model.weights.items():
         rows = gguf_rows(model, name)
         if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row
-            writer.add_tensor(gguf_name(name), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+            writer.add_tensor(gguf_name(name, c.architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
         else:
             values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
-            writer.add_tensor(gguf_name(name), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+            writer.add_tensor(gguf_name(name, c.architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -139,11 +147,15 @@ def _add_vocabulary(writer: gguf.GGUFWriter, kind: str | None, size: int) -> Non
 def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
     """config.json as transformers 4 or 5 spells it."""
     c = model.config
+    of = family(c.architecture)
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta}}
+    if c.rope_local_theta is not None:
+        bases = {FULL: c.rope_theta, SLIDING: c.rope_local_theta}
+        rope = {"rope_parameters": {kind: {"rope_type": "default", "rope_theta": bases[kind]} for kind in bases}}
     return {
         "architectures": [f"{c.architecture.capitalize()}ForCausalLM"],
-        "model_type": c.architecture,
-        "hidden_act": "silu",
+        "model_type": of.model_types[0],
+        of.activations[0]: of.activations[1][0],
         "hidden_size": c.hidden_size,
         "intermediate_size": c.intermediate_size,
         "num_hidden_layers": c.num_hidden_layers,
@@ -154,7 +166,17 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "rms_norm_eps": c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
         "max_position_embeddings": c.max_position_embeddings,
+        **of.to_hugging_face(c),
         **(rope if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
+    }
+
+
+def hf_weights(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors as Hugging Face stores them: of some families norms less 1."""
+    less = 1 if family(model.config.architecture).less_one else 0
+    return {
+        name: float_tensor(name, dequantize(weight) - np.float32(1)) if less and name.endswith(NORM) else weight
+        for name, weight in model.weights.items()
     }
 
 
@@ -162,15 +184,14 @@ def write_safetensors(folder: Path, model: MemoryModel, shards: int = 1, transfo
     """A Hugging Face folder; with more than one shard, an index and that many files."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(hf_config(model, transformers)))
+    weights = hf_weights(model)
     if shards == 1:
-        write_safetensors_file(folder / "model.safetensors", model.weights)
+        write_safetensors_file(folder / "model.safetensors", weights)
         return
     files = [f"model-{n + 1:05d}-of-{shards:05d}.safetensors" for n in range(shards)]
-    weight_map = {name: files[n % shards] for n, name in enumerate(model.weights)}
+    weight_map = {name: files[n % shards] for n, name in enumerate(weights)}
     for file in files:
-        write_safetensors_file(
-            folder / file, {name: w for name, w in model.weights.items() if weight_map[name] == file}
-        )
+        write_safetensors_file(folder / file, {name: w for name, w in weights.items() if weight_map[name] == file})
     index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
@@ -227,11 +248,12 @@ def apr_metadata(model: MemoryModel, **more: object) -> dict[str, object]:
         "rope_theta": c.rope_theta,
         "rope_type": 2,
         "rms_norm_eps": c.rms_norm_eps,
+        **family(c.architecture).to_hugging_face(c),
     } | more
 
 
 def apr_tensors(model: MemoryModel) -> list[AprTensor]:
-    return [AprTensor(name, w.type, w.shape, w.rows.reshape(-1)) for name, w in model.weights.items()]
+    return [AprTensor(name, w.type, w.shape, w.rows.reshape(-1)) for name, w in hf_weights(model).items()]
 
 
 def write_realizar_apr(path: Path, model: MemoryModel, **more: object) -> None:
@@ -251,11 +273,12 @@ def write_realizar_apr(path: Path, model: MemoryModel, **more: object) -> None:
         "rope_type": 0 if c.architecture == "llama" else 2,
         "rms_norm_eps": c.rms_norm_eps,
         "quantization": "Q4_K_M",
+        **family(c.architecture).to_hugging_face(c),
     } | more
     text = json.dumps(metadata).encode()
     index, data = b"", b""
     for name, weight in model.weights.items():
-        raw, name_bytes = gguf_rows(model, name).tobytes(), gguf_name(name).encode()
+        raw, name_bytes = gguf_rows(model, name).tobytes(), gguf_name(name, c.architecture).encode()
         index += struct.pack(f"<H{len(name_bytes)}sBB", len(name_bytes), name_bytes, weight.type, len(weight.shape))
         index += struct.pack(f"<{len(weight.shape)}QQQ", *weight.shape, len(data), len(raw))
         data += raw + bytes(-len(raw) % 64)

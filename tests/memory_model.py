@@ -1,16 +1,21 @@
 """Small seeded models in memory, for whoever needs a forward but no file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kernels.config import ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.graph import Arithmetic, At
-from kernels.models import Graph, sites
+from kernels.models import Graph, family, sites
 from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
+
+_FURTHER_NORMS = (
+    *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+    *("pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight"),
+)
 
 
 @dataclass
@@ -60,13 +65,18 @@ def random_model(
         tie_word_embeddings=tied,
         max_position_embeddings=128,
     )
+    of = family(architecture)
+    if of.local_base is not None:  # every other layer slides
+        types = tuple(SLIDING if n % 2 == 0 else FULL for n in range(layers))
+        config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
     rng, model = np.random.default_rng(seed), MemoryModel(config)
 
     def matrix(name: str, rows: int, columns: int) -> None:
         model.weights[name] = Weight(name, type, (rows, columns), random_rows(rng, type, rows, columns))
 
     def vector(name: str, size: int, around: float) -> None:
-        values = (around + 0.3 * rng.standard_normal(size)).astype(np.float32)
+        spread = 0.3 * rng.standard_normal(size)
+        values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 
     matrix("model.embed_tokens.weight", vocab, hidden)
@@ -77,9 +87,9 @@ def random_model(
             matrix(p + f"self_attn.{letter}_proj.weight", size, hidden)
             if architecture == "qwen2":
                 vector(p + f"self_attn.{letter}_proj.bias", size, 0)
-        if architecture == "qwen3":
-            vector(p + "self_attn.q_norm.weight", head_dim, 1)
-            vector(p + "self_attn.k_norm.weight", head_dim, 1)
+        for tensor in of.tensors(config):
+            if tensor.name.startswith(p) and tensor.name.removeprefix(p) in _FURTHER_NORMS:
+                vector(tensor.name, *tensor.shape, 1)
         matrix(p + "self_attn.o_proj.weight", hidden, config.q_size)
         vector(p + "post_attention_layernorm.weight", hidden, 1)
         matrix(p + "mlp.gate_proj.weight", ffn, hidden)

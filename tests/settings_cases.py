@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kernels.config import FULL, SLIDING
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import hf_config, tiny_model, write_gguf, write_safetensors
@@ -132,4 +133,54 @@ CASES = {
     "gguf not causal": Case("llama.cpp", "qwen2", {"attention__causal": False}),
     "gguf window": Case("llama.cpp", "qwen2", {"attention__sliding_window": 4}),
     "gguf activation": Case("llama.cpp", "llama", {"hidden_activation": "gelu"}),
+    "layers that rotate by their kind": Case(
+        "transformers",
+        "gemma3",
+        {
+            "rope_parameters": {
+                FULL: {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
+                SLIDING: {"rope_type": "default", "rope_theta": 100.0},
+            },
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 5,
+        },
+    ),
+    "layers that rotate by their kind, in older keys": Case(
+        "transformers",
+        "gemma3",
+        {
+            "rope_parameters": ...,
+            "rope_theta": 500.0,
+            "rope_local_base_freq": 100.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+            "layer_types": ...,
+            "sliding_window_pattern": 2,
+        },
+    ),
+    "gemma3 that says little": Case(
+        "transformers",
+        "gemma3",
+        {
+            "rope_parameters": ...,
+            "rope_local_base_freq": ...,
+            "layer_types": ...,
+            "sliding_window": ...,
+            "rms_norm_eps": ...,
+            "query_pre_attn_scalar": ...,
+        },
+    ),
+    "gemma3 with biases": Case("transformers", "gemma3", {"attention_bias": True}, tuple("qkvo")),
+    "gguf of layers that rotate by their kind": Case(
+        "llama.cpp",
+        "gemma3",
+        {
+            "rope__scaling__type": "linear",
+            "rope__scaling__factor": 4.0,
+            "rope__freq_base": 500.0,
+            "rope__freq_base_swa": 100.0,
+            "attention__sliding_window": 5,
+            "attention__sliding_window_pattern": 2,
+        },
+    ),
+    "gguf without a window": Case("llama.cpp", "gemma3", {"attention__sliding_window": 0, "rope__freq_base": 500.0}),
 }

@@ -21,15 +21,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Sums may be re-ordered and products contracted where a kernel asks for it; NaN and Inf always keep their meaning.
 REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
-KERNEL_MODULES = (
-    "kernels.machine.lookout",
-    "kernels.rows.dequantize",
-    "kernels.matmul.activations",
-    "kernels.matmul.floats",
-    "kernels.matmul.ggml",
-    "kernels.ops",
-    "kernels.metrics",
-)
 _BESIDE = ("kernels.matmul.floats", "kernels.matmul.activations")  # about half of the work
 
 _registered: list[tuple[Any, str]] = []
@@ -68,6 +59,13 @@ def helper(*, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
     return decorate
 
 
+def kernel_modules() -> tuple[str, ...]:
+    """The modules that define kernels."""
+    package = Path(__file__).parents[1]
+    defining = [source for source in sorted(package.rglob("*.py")) if "\n@kernel(" in source.read_text()]
+    return tuple(".".join((package.name, *source.relative_to(package).with_suffix("").parts)) for source in defining)
+
+
 def _njit(function: F, reassociate: bool) -> F:
     flags = REASSOCIATE if reassociate else False
     compiled: F = numba.njit(function, nogil=True, error_model="numpy", fastmath=flags)
@@ -81,7 +79,7 @@ def compile_all(progress: Callable[[int, int, str], object] = lambda *_: None) -
     """
     alone = cache.folder().exists() or not cache.writable() or thread_count() == 1
     beside = None if alone else _start_beside()
-    for module in KERNEL_MODULES:
+    for module in kernel_modules():
         importlib.import_module(module)
     for done, (compiled, signature) in enumerate(sorted(_registered, key=lambda known: known[0].__module__ in _BESIDE)):
         progress(done, len(_registered), compiled.__name__)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from kernels.config import ModelConfig
 from kernels.family import Family, Has, Keys, Settings, Tensor
 from kernels.graph import LAYER_INPUT, Heads, Stage
-from kernels.kinds.activation import Silu
+from kernels.kinds.activation import Activation, Silu
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.elementwise import Add, Copy, Multiply
@@ -21,18 +21,27 @@ from kernels.stages import SPINE, Site
 class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
-    head_norms : every head of q and of k is normed before it is rotated.
+    head_norms : every head of q and of k is normed before it is rotated. ffn_norm : the norm before the feed-forward
+    block. activation : of its gate.
     """
 
     stages = SPINE
     head_norms: ClassVar[bool] = False
+    ffn_norm: ClassVar[str] = "post_attention_layernorm"
+    activation: ClassVar[Activation] = Silu()
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
         return (Stage(Site(None, "embedding"), Embed(), config.hidden_size, (), embedding),)
 
     def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
-        return (*self._attention(config, number, has), *self._feed_forward(config, number))
+        return (
+            *self._attention(config, number, has),
+            *self._added(config, number, "attn_out", LAYER_INPUT, "post_attn_residual"),
+            *self._feed_forward(config, number),
+            *self._added(config, number, "ffn_out", "post_attn_residual", "post_ffn_residual"),
+            Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",)),
+        )
 
     def last(self, config: ModelConfig) -> tuple[Stage, ...]:
         norm, weight = RmsNorm(config.rms_norm_eps), ("model.norm.weight",)
@@ -75,7 +84,7 @@ class Decoder(Family):
         yield Stage(Site(layer, "qkv_matmul"), Product(), channels, ("attn_norm",), weights, heads)
         if biased:
             yield Stage(Site(layer, "qkv_bias"), Bias(), channels, ("qkv_matmul",), biases, heads)
-        rotation = Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor)
+        rotation = _rotation(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
         if self.head_norms:
             yield from self._head_norms(config, layer, qkv)
@@ -92,7 +101,6 @@ class Decoder(Family):
         output, bias = (name(f"self_attn.o_proj.{kind}") for kind in ("weight", "bias"))
         used = (output, bias) if has(bias) else (output,)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
-        yield Stage(Site(layer, "post_attn_residual"), Add(), c.hidden_size, (LAYER_INPUT, "attn_out"))
 
     def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
         for part, start, size in (("q", 0, config.q_size), ("k", config.q_size, config.kv_size)):
@@ -103,16 +111,25 @@ class Decoder(Family):
 
     def _feed_forward(self, config: ModelConfig, layer: int) -> Iterator[Stage]:
         hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__
-        norm, weight = RmsNorm(config.rms_norm_eps), (name("post_attention_layernorm.weight"),)
+        norm, weight = RmsNorm(config.rms_norm_eps), (name(f"{self.ffn_norm}.weight"),)
         gate, up, down = ((name(f"mlp.{part}_proj.weight"),) for part in ("gate", "up", "down"))
         yield Stage(Site(layer, "ffn_norm"), norm, hidden, ("post_attn_residual",), weight)
         yield Stage(Site(layer, "ffn_gate"), Product(), ffn, ("ffn_norm",), gate)
         yield Stage(Site(layer, "ffn_up"), Product(), ffn, ("ffn_norm",), up)
-        yield Stage(Site(layer, "ffn_silu"), Silu(), ffn, ("ffn_gate",))
+        yield Stage(Site(layer, "ffn_silu"), self.activation, ffn, ("ffn_gate",))
         yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
         yield Stage(Site(layer, "ffn_out"), Product(), hidden, ("ffn_swigl",), down)
-        yield Stage(Site(layer, "post_ffn_residual"), Add(), hidden, ("post_attn_residual", "ffn_out"))
-        yield Stage(Site(layer, "layer_output"), Copy(), hidden, ("post_ffn_residual",))
+
+    def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
+        """What a block gives, added to what was there before it."""
+        yield Stage(Site(layer, name), Add(), config.hidden_size, (before, block))
+
+
+def _rotation(c: ModelConfig, layer: int) -> Rotation:
+    """How the heads of a layer turn."""
+    if c.rope_local_theta is not None and c.slides(layer):
+        return Rotation(c.head_dim, c.rope_local_theta, c.rope_type)
+    return Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor)
 
 
 class Llama(Decoder):

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.family import Keys, Settings
+from kernels.family import Keys, Settings, given_layer_types
 from kernels.models.llama import Decoder
 
 
@@ -49,14 +49,9 @@ class Qwen2(Decoder):
     def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         """The layers from max_window_layers on slide, if any do and no types of layers are given."""
         window = fields.integer("sliding_window") if fields.flag("use_sliding_window") else None
-        given, layers = fields.find("layer_types")[1], config.num_hidden_layers
-        if given is None:
-            full = fields.integer("max_window_layers", low=0) or 0
-            types = (FULL,) * min(full, layers) + (SLIDING,) * max(layers - full, 0)
-        elif isinstance(given, list) and len(given) >= layers and all(kind in (FULL, SLIDING) for kind in given):
-            types = tuple(given[:layers])
-        else:
-            raise fields.unsupported(f"has layer_types other than {FULL} and {SLIDING}, or fewer than layers.")
+        given, layers = given_layer_types(config, fields), config.num_hidden_layers
+        full = fields.integer("max_window_layers", low=0) or 0
+        types = given or (FULL,) * min(full, layers) + (SLIDING,) * max(layers - full, 0)
         if SLIDING in types and given is not None and window is None:
             raise fields.wrong(f"has layer_types with {SLIDING}, but no sliding_window that is in use; correct it.")
         if window is None or SLIDING not in types:

@@ -29,13 +29,12 @@ from store.layout import (
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, is_gguf_name
 from store.stored_model import StoredModel, runnable
 from store.text import printable
-from store.vocabulary import LazyArray, Vocabulary, token_id
+from store.vocabulary import LazyArray, Vocabulary, token_id, with_lists
 
 MAX_TENSORS = 1 << 16
 MAX_CHECKED = 64 << 20  # the footer of a larger file is not verified when it is opened
 
 _ADJACENT_PAIRS, _SPLIT_HALVES = 0, 2  # values of rope_type
-MAX_LAYERS = 1 << 14
 _FAST = ("qwen2", "qwen3")  # whose rotary base aprender takes to be 1e6 where it is not said
 
 
@@ -59,7 +58,7 @@ def open_apr(file: ModelFile) -> StoredModel:
     _refuse_json_weights(file, header)
     stored = _read_index(file, header)
     problems = header.problems + _index_problems(file, stored) + _footer_problems(file, stored)
-    tensors, wrapped = by_canonical_name(file.shown, stored)
+    tensors, wrapped = by_canonical_name(file.shown, stored, metadata.get("architecture"))
     found = StoredModel(
         path=file.path,
         format="apr",
@@ -321,16 +320,7 @@ def _config(
     rope.check_heads(file.shown, config)
     if fields.flag("use_sliding_window") and fields.integer("sliding_window") is None:
         raise fields.unsupported("sets use_sliding_window and does not say how many tokens sliding_window has.")
-    return family(architecture).of_hugging_face(config, _with_lists(fields))
-
-
-def _with_lists(fields: Fields) -> Fields:
-    """Return the settings with lists that may be of layers as lists."""
-    values = (
-        (key, value.decode() if isinstance(value, LazyArray) and len(value) <= MAX_LAYERS else value)
-        for key, value in fields.values.items()
-    )
-    return Fields(fields.file, dict(values))
+    return family(architecture).of_hugging_face(config, with_lists(fields))
 
 
 def _scaling(

@@ -9,7 +9,7 @@ from store.artifact import Artifact
 from store.files.fields import Fields
 from store.files.gguf_config import config_of
 from store.files.gguf_header import read_header, tensor_table
-from store.files.gguf_kinds import family_names, interleaved_rows, require_model, whole_metadata
+from store.files.gguf_kinds import interleaved_rows, require_model, whole_metadata
 from store.files.llama_cpp import refused_by_llama_cpp
 from store.files.model_file import ModelFile
 from store.layout import by_canonical_name, check_tensors, interleaved_tensors
@@ -24,12 +24,12 @@ def open_gguf(file: ModelFile) -> StoredModel:
     """Open a GGUF file; see `store.open.open_model` for the errors."""
     header = read_header(file)
     stored, problems = tensor_table(file, header)
-    tensors, wrapped = by_canonical_name(file.shown, stored)
     metadata = whole_metadata(file, header.metadata)
+    tensors, wrapped = by_canonical_name(file.shown, stored, metadata.get("general.architecture"))
     found = StoredModel(
         path=file.path,
         format="gguf",
-        tensors=family_names(metadata, tensors),
+        tensors=tensors,
         sources=(file,),
         problems=(*problems, *wrapped),
         metadata=metadata,

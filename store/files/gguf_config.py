@@ -15,9 +15,7 @@ from store.known_settings import table
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
 from store.stored_model import TensorInfo
 from store.text import printable
-from store.vocabulary import LazyArray
-
-MAX_LAYERS = 1 << 14
+from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
 
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 
@@ -60,7 +58,7 @@ def config_of(
     )
     rope.check_heads(file.shown, config)
     _refuse_what_follows(fields, of, config, tensors)
-    config = of.of_gguf(config, fields)
+    config = of.of_gguf(config, with_lists(fields))
     stated = fields.integer("vocab_size")
     if stated not in (None, config.vocab_size):
         problems.append(

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from kernels.errors import UnsupportedModelError
 from store.errors import ArtifactError
@@ -16,13 +15,6 @@ from store.text import printable
 # What llama.cpp's converters do to the tensors of an architecture (conversion/ of 2026-11).
 _INTERLEAVED = "llama llama-embed mistral3 smollm3 arcee granite granitemoe deci internlm2 minicpm baichuan xverse olmo"
 _ALSO_INTERLEAVED = "arctic bailingmoe deepseek llada nanbeige chameleon"  # rows of q and k, for adjacent pairs
-_FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
-_NORM_NAMES = {
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_attention_norm": "post_attention_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
-_NORM = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.(ffn_norm|post_attention_norm|post_ffw_norm)\.weight", re.ASCII)
 _KINDS = {
     "adapter": "a LoRA adapter; merge it into its base model (`llama-export-lora`) and give the result",
     "imatrix": "an importance matrix, which guides quantization; give the model that it was made of",
@@ -89,16 +81,3 @@ def interleaved_rows(metadata: Mapping[str, object], tensors: Mapping[str, Tenso
     kv_heads = metadata.get(f"{architecture}.attention.head_count_kv", heads)
     counts = [count for count in (heads, kv_heads) if isinstance(count, int) and not isinstance(count, bool) and count]
     return interleaved_tensors(tensors, *counts) if len(counts) == 2 else {}
-
-
-def family_names(metadata: Mapping[str, object], tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """Return the tensors with the names that Hugging Face gives the norms of families with norms behind each part."""
-    if metadata.get("general.architecture") not in _FOUR_NORMS:
-        return tensors
-    named = ((_norm_name(info.raw_name) or name, info) for name, info in tensors.items())
-    return {name: replace(info, name=name) for name, info in named}
-
-
-def _norm_name(raw: str) -> str | None:
-    match = _NORM.fullmatch(raw)
-    return None if match is None else f"model.layers.{match[1]}.{_NORM_NAMES[match[2]]}.weight"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from kernels.config import ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
 from kernels.models import ARCHITECTURES, architecture_of, family
@@ -82,6 +82,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
     heads = fields.needed_integer("num_attention_heads")
     size = rope.head_dim(fields, hidden, heads, "head_dim")
     group, settings, problems = _rope_settings(fields)
+    fields = _with_local_base(fields)
     theta = settings.number("rope_theta") or fields.number("rope_theta") or _THETA
     scaling = rope.hf_scaling(group, settings, fields, theta, size)
     tied = bool(fields.flag("tie_word_embeddings"))
@@ -145,11 +146,13 @@ def _rope_settings(fields: Fields) -> tuple[str, Fields, list[str]]:
     """Return name and content of `rope_scaling`, which counts alone if it is not empty, or of `rope_parameters`."""
     old, new = (fields.find(key)[1] for key in ("rope_scaling", "rope_parameters"))
     key, value = ("rope_scaling", old) if old else ("rope_parameters", new)
+    if _family(fields).local_base:
+        return _of_full_layers(fields, old, new)
     if not isinstance(value, dict | None):
         raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
     settings = Fields(fields.file, value or {})
     problems = _partly_rotated(fields, settings)
-    for kind in ("full_attention", "sliding_attention"):
+    for kind in (FULL, SLIDING):
         if kind in settings.values and "rope_type" not in settings.values:
             raise UnsupportedModelError(
                 f"{fields.file} gives {key} for each kind of layer; only one for all layers is supported."
@@ -159,6 +162,43 @@ def _rope_settings(fields: Fields) -> tuple[str, Fields, list[str]]:
             f"{fields.file} gives both rope_scaling and rope_parameters; as in transformers, only rope_scaling counts."
         )
     return key, settings, problems
+
+
+def _of_full_layers(fields: Fields, old: object, new: object) -> tuple[str, Fields, list[str]]:
+    """Return the same of a model whose layers rotate by their kind: `rope_scaling` is added to that of full layers."""
+    settings = _of_kind(fields, FULL).values or {"rope_type": "default"}
+    if old is not None and not isinstance(old, dict):
+        raise ArtifactError(f"{fields.file} gives rope_scaling as something else than an object; correct the file.")
+    found = Fields(fields.file, {**settings, **(old or {})})
+    return "rope_scaling" if old and not new else f"rope_parameters.{FULL}", found, _partly_rotated(fields, found)
+
+
+def _with_local_base(fields: Fields) -> Fields:
+    """Return the settings with the rotary base of sliding layers where older configurations have it."""
+    key = _family(fields).local_base
+    if not key:
+        return fields
+    settings = _of_kind(fields, SLIDING)
+    if (kind := settings.text("rope_type", "type")) not in (None, "default"):
+        raise UnsupportedModelError(
+            f"{fields.file} scales the rotary embedding of sliding layers by {printable(str(kind), 80)}; only that of "
+            "the others can be scaled."
+        )
+    base = settings.number("rope_theta")
+    return fields if base is None else Fields(fields.file, {**fields.values, key: base})
+
+
+def _of_kind(fields: Fields, kind: str) -> Fields:
+    """Return what `rope_parameters` says of the layers of a kind."""
+    both = fields.find("rope_parameters")[1]
+    if not isinstance(both, dict | None) or (both and not {FULL, SLIDING} & both.keys()):
+        raise UnsupportedModelError(
+            f"{fields.file} gives rope_parameters for all layers at once; give those of {FULL} and {SLIDING}."
+        )
+    own = (both or {}).get(kind)
+    if not isinstance(own, dict | None):
+        raise ArtifactError(f"{fields.file} gives {kind} as something else than an object; correct the file.")
+    return Fields(fields.file, own or {})
 
 
 def _partly_rotated(fields: Fields, settings: Fields) -> list[str]:

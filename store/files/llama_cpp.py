@@ -51,7 +51,7 @@ def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelCon
 def _names(config: ModelConfig) -> re.Pattern[str]:
     """The names that tensors of a family have there, with the number of a layer where they belong to one."""
     of = family(config.architecture)
-    used = {gguf_name(tensor.name) for tensor in of.tensors(config)}
+    used = {gguf_name(tensor.name, of.gguf) for tensor in of.tensors(config)}
     inner = {match[1] for name in used if (match := re.fullmatch(r"blk\.0\.(.+)", name))}
     if not of.more:
         inner = {name for name in inner if not re.fullmatch(_NOT_ASKED_FOR, name)}

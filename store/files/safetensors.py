@@ -124,5 +124,6 @@ def _of_text_model(values: Mapping[str, object]) -> Mapping[str, object]:
         return values
     if family_of(str(values.get("model_type"))) is not None:
         return text | {key: value for key, value in values.items() if value is not None}
-    tied = any(part.get("tie_word_embeddings") is True for part in (values, text))
-    return {**values, **text, "tie_word_embeddings": tied}
+    key = "tie_word_embeddings"
+    said = [part[key] for part in (values, text) if key in part]
+    return {**values, **text, **({key: True in said} if said else {})}

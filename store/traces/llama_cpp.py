@@ -89,7 +89,7 @@ def _observed(graph: Graph) -> Iterator[tuple[str, Any]]:
 
 def _observed_heads(graph: Graph) -> Iterator[tuple[str, Any]]:
     """Give head_dim, kv_size and which channels rotate together, from the first layer."""
-    before = graph.slots.get((0, "bias.q")) or graph.slots.get((0, "matmul.q"))
+    before = next(filter(None, (graph.slots.get((0, slot)) for slot in ("q_norm", "bias.q", "matmul.q"))), None)
     after, keys = graph.slots.get((0, "q_post_rope")), graph.slots.get((0, "k_post_rope"))
     if not before or not after or not keys or after[0].array is None:
         return

@@ -32,6 +32,7 @@ _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
 _MEANING: dict[tuple[str, str], str] = {
     ("embd", "GET_ROWS"): "embedding",
     ("inp_embd", "GET_ROWS"): "embedding",
+    ("inp_scaled", "SCALE"): "embedding.scaled",
     ("attn_norm", "MUL"): "attn_norm",
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
@@ -44,7 +45,9 @@ _MEANING: dict[tuple[str, str], str] = {
     ("kqv_out", "CONT"): "attention",
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
+    ("attn_post_norm", "MUL"): "post_attn_norm",
     ("ffn_inp", "ADD"): "post_attn_residual",
+    ("sa_out", "ADD"): "post_attn_residual",
     ("ffn_norm", "MUL"): "ffn_norm",
     ("ffn_gate", "MUL_MAT"): "ffn_gate",
     ("ffn_up", "MUL_MAT"): "ffn_up",
@@ -52,7 +55,9 @@ _MEANING: dict[tuple[str, str], str] = {
     ("ffn_silu", "SILU"): "ffn_silu",
     ("ffn_gate_par", "MUL"): "ffn_swigl",
     ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
+    ("ffn_geglu", "GEGLU"): "ffn_swigl",
     ("ffn_out", "MUL_MAT"): "ffn_out",
+    ("ffn_post_norm", "MUL"): "post_ffn_norm",
     ("l_out", "ADD"): "post_ffn_residual",
     ("result_norm", "MUL"): "final_norm",
     ("result_output", "MUL_MAT"): "lm_head",
@@ -138,8 +143,9 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
-        if stage == "attn_out" and (layer, "attn_out.biased") in slots:
-            return self._stacked(slots[layer, "attn_out.biased"])
+        for later in ("embedding.scaled", "attn_out.biased"):
+            if stage == later.partition(".")[0] and (layer, later) in slots:
+                return self._stacked(slots[layer, later])
         if stage == "lm_head" and (layer, stage) not in slots and self.logits is not None:
             return self._stacked([Node("logits", "", "f32", (), self.logits)])
         if stage == "attention" and (turned := slots.get((layer, "attention.turned_back"))):
@@ -253,7 +259,7 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     """Return layer and meaning of a node; `layer` is that of the latest node with a layer in its name."""
     named = _NAME.fullmatch(node.name)
     meaning = _MEANING.get((named[1] if named is not None else node.name, node.op))
-    whole = meaning in FIRST_STAGES + LAST_STAGES
+    whole = meaning is not None and meaning.partition(".")[0] in FIRST_STAGES + LAST_STAGES
     if meaning is not None and whole == (named is not None):
         return None
     if meaning is None and node.op == "FLASH_ATTN_EXT":

@@ -1,4 +1,4 @@
-"""A decoder forward in float64 with Python loops, as one would write it down from the Llama and Qwen2 papers."""
+"""A decoder forward in float64 with Python loops, as one would write it down from the papers on the models."""
 
 import math
 
@@ -6,9 +6,12 @@ import numpy as np
 
 
 def literal_forward(config, weights, tokens):
-    """Every stage of a llama/qwen2 decoder by (layer, stage); weights: canonical name -> float array."""
+    """Every stage of a decoder by (layer, stage); weights: canonical name -> float array."""
     c, w, out = config, {name: np.asarray(x, dtype=np.float64) for name, x in weights.items()}, {}
+    gemma = c.architecture == "gemma3"
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
+    if gemma:
+        x = x * float(np.float32(math.sqrt(c.hidden_size)))
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
         p = f"model.layers.{n}."
@@ -21,17 +24,25 @@ def literal_forward(config, weights, tokens):
         if p + "self_attn.q_norm.weight" in w:
             q, k = (head_norm(x, w[p + f"self_attn.{name}_norm.weight"], c) for name, x in (("q", q), ("k", k)))
             out[n, "q_norm"], out[n, "k_norm"] = q, k
-        q = out[n, "q_post_rope"] = rope(q, c)
-        k = out[n, "k_post_rope"] = rope(k, c)
+        local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
+        q = out[n, "q_post_rope"] = rope(q, c, local)
+        k = out[n, "k_post_rope"] = rope(k, c, local)
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = out[n, "attn_out"] = linear(h, w[p + "self_attn.o_proj.weight"])
+        if gemma:
+            h = out[n, "post_attn_norm"] = norm(h, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
         x = out[n, "post_attn_residual"] = x + h
-        h = out[n, "ffn_norm"] = norm(x, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
+        before = "pre_feedforward_layernorm" if gemma else "post_attention_layernorm"
+        h = out[n, "ffn_norm"] = norm(x, w[p + f"{before}.weight"], c.rms_norm_eps)
         gate = out[n, "ffn_gate"] = linear(h, w[p + "mlp.gate_proj.weight"])
         up = out[n, "ffn_up"] = linear(h, w[p + "mlp.up_proj.weight"])
-        gate = out[n, "ffn_silu"] = np.array([[g / (1 + math.exp(-g)) for g in row] for row in gate])
+        gate = out[n, "ffn_silu"] = np.array(
+            [[gelu(g) if gemma else g / (1 + math.exp(-g)) for g in row] for row in gate]
+        )
         h = out[n, "ffn_swigl"] = gate * up
         h = out[n, "ffn_out"] = linear(h, w[p + "mlp.down_proj.weight"])
+        if gemma:
+            h = out[n, "post_ffn_norm"] = norm(h, w[p + "post_feedforward_layernorm.weight"], c.rms_norm_eps)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + h
     x = out[None, "final_norm"] = norm(x, w["model.norm.weight"], c.rms_norm_eps)
     out[None, "lm_head"] = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"]))
@@ -50,19 +61,24 @@ def head_norm(x, weight, c):
     return norm(x.reshape(-1, c.head_dim), weight, c.rms_norm_eps).reshape(x.shape)
 
 
-def rope(x, c):
+def gelu(x):
+    return x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def rope(x, c, local=False):
+    base, factors = (c.rope_local_theta, None) if local else (c.rope_theta, c.rope_factors)
     out = x.copy()
     half = c.head_dim // 2
     for position, row in enumerate(x):
         for head in range(len(row) // c.head_dim):
             for i in range(half):
-                factor = c.rope_factors[i] if c.rope_factors else 1.0
-                angle = position / c.rope_theta ** (2 * i / c.head_dim) / factor
+                factor = factors[i] if factors else 1.0
+                angle = position / base ** (2 * i / c.head_dim) / factor
                 first = head * c.head_dim + (i if c.rope_type == "neox" else 2 * i)
                 second = head * c.head_dim + (i + half if c.rope_type == "neox" else 2 * i + 1)
                 out[position, first] = row[first] * math.cos(angle) - row[second] * math.sin(angle)
                 out[position, second] = row[second] * math.cos(angle) + row[first] * math.sin(angle)
-    return out * c.rope_attention_factor
+    return out if local else out * c.rope_attention_factor
 
 
 def attend(q, k, v, c, window=None):
@@ -74,7 +90,9 @@ def attend(q, k, v, c, window=None):
         for t in range(len(q)):
             seen = range(t + 1 if c.causal else len(q))
             seen = [s for s in seen if window is None or t - s < window]
-            scores = [math.fsum(q[t, own] * k[s, shared]) / math.sqrt(c.head_dim) for s in seen]
+            scores = [
+                math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
+            ]
             weights = [math.exp(score - max(scores)) for score in scores]
             out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=True))
     return out

@@ -15,7 +15,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.golden.record_families import SHAPE
+from tests.golden.record_families import SHAPE, TYPE
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -54,7 +54,7 @@ def model_of(architecture: str, type: TensorType = TensorType.F32):
     return random_model(architecture, **SHAPE)
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "gemma3"])
 @pytest.mark.parametrize(("path", "dtype", "limit"), [("f32", "float32", 2e-6), ("f64", "float64", 5e-7)])
 def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     expected = dump(f"transformers-{architecture}-{dtype}.npz")
@@ -65,7 +65,7 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
 
 
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "not causal"])
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "gemma3"])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 
@@ -94,9 +94,10 @@ def forced(model, path, recorded):
         else:
             before = Site(None, "embedding") if layer == 0 else Site(layer - 1, "post_ffn_residual")
             stages |= {"layer_input": recorded[before]} if before in recorded else {}
-            if "ffn_gate" in stages:
-                stages["ffn_silu"] = path.silu(stages["ffn_gate"])  # llama.cpp fuses it into the next stage
         tokens = (0,) * len(recorded[Site(None, "embedding")])
+        if "ffn_gate" in stages:  # llama.cpp fuses the activation into the next stage
+            activation = At(model, path, tokens, Graph.of(model).stage(Site(layer, "ffn_silu")))
+            stages["ffn_silu"] = evaluate(activation, {"x": stages["ffn_gate"]})
         for name in sorted(stages.keys() - {"embedding", "layer_input", "layer_output", "ffn_silu"}):
             stage = Graph.of(model).stage(Site(layer, name))  # dumps of models without biases have qkv_bias too
             if stage is not None and all(name in stages for name in stage.reads):
@@ -121,6 +122,20 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
         check_stage(site, ours, theirs, type) for site, ours, theirs in forced(model, numeric_path("ggml"), recorded)
     ]
     assert set(MATMULS) <= {site.stage for site in checked}
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
+    model, path = random_model(architecture, TensorType[TYPE], layers=1, **SHAPE), numeric_path("ggml")
+    recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
+    pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
+    for site, (ours, theirs) in pairs.items():
+        check_stage(site, ours, theirs, TensorType[TYPE])
+    assert pairs.keys() >= recorded.keys() - {Site(None, "embedding"), Site(0, "layer_output"), Site(0, "qkv_bias")}
+    assert np.array_equal(*pairs[Site(0, "ffn_swigl")]) or architecture == "qwen3"  # GELU is looked up in a table
+    run = dict(forward(model, TOKENS, path))
+    assert np.array_equal(run[Site(None, "embedding")], recorded[Site(None, "embedding")])
+    assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-5
 
 
 def canonical_heads(site: Site, value: np.ndarray, config) -> np.ndarray:

@@ -17,8 +17,8 @@ def test_names_agree_with_the_gguf_package(architecture):
     config = random_model(architecture, layers=11).config
     for name, _, _ in family(architecture).tensors(config):
         raw = theirs.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert gguf_name(name) == raw
-        assert canonical_name(raw) == name
+        assert gguf_name(name, architecture) == raw
+        assert canonical_name(raw, architecture) == name
         assert is_gguf_name(raw)
         assert not is_gguf_name(name)
 

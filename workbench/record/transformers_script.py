@@ -16,6 +16,8 @@ from typing import Any
 
 Array = Any  # a torch tensor
 
+FFN_NORM = "pre_feedforward_layernorm"  # of layers that have norms behind attention and the feed-forward block as well
+
 
 class Parent:
     """The process that started this one; whatever else prints goes to stderr from here on."""
@@ -33,11 +35,12 @@ class Parent:
 class Stages:
     """Sends stage tensors as (tokens, channels): float64 of a float64 model, else float32, which holds bfloat16 too."""
 
-    def __init__(self, parent: Parent, torch: Any, double: bool, layers: int) -> None:
+    def __init__(self, parent: Parent, torch: Any, double: bool, layers: int, tokens: int) -> None:
         self.parent = parent
         self.torch = torch
         self.dtype = torch.float64 if double else torch.float32
         self.layers = layers
+        self.tokens = tokens
         self.layer = 0
 
     def put(self, layer: int, stage: str, values: Array) -> None:
@@ -91,6 +94,11 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
                 put("qkv_bias", torch.cat([biased[part] for part in "qkv"], dim=-1))
             products.clear()
 
+    def normed(stage: str, x: Array, y: Array) -> None:
+        """Put the heads of every token side by side: some models have the heads first."""
+        tokens_first = x.shape[1] == stages.tokens and (x.shape[2] != stages.tokens or x.stride(1) >= x.stride(2))
+        put(stage, y if tokens_first else y.transpose(1, 2))
+
     def output(x: Array, y: Array) -> None:
         put("attention", x)
         put("attn_out", y)
@@ -100,8 +108,10 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         module = getattr(attention, f"{letter}_proj")
         watch(module, partial(projected, letter, module))
         if hasattr(attention, f"{letter}_norm"):
-            watch(getattr(attention, f"{letter}_norm"), lambda _x, y, stage=f"{letter}_norm": put(stage, y))
+            watch(getattr(attention, f"{letter}_norm"), partial(normed, f"{letter}_norm"))
     watch(attention.o_proj, output)
+    if hasattr(layer, FFN_NORM):
+        watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
 
 
 def watch_mlp(layer: Any, put: Any) -> None:
@@ -115,11 +125,13 @@ def watch_mlp(layer: Any, put: Any) -> None:
         put("ffn_swigl", x)
         put("ffn_out", y)
 
-    watch(layer.post_attention_layernorm, norm)
+    watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
     watch(layer.mlp.gate_proj, lambda _x, y: put("ffn_gate", y))
     watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
     watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
     watch(layer.mlp.down_proj, down)
+    if hasattr(layer, FFN_NORM):
+        watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
@@ -148,7 +160,7 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation="eager", local_files_only=True
     ).eval()
-    stages = Stages(parent, torch, job["dtype"] == "float64", len(model.model.layers))
+    stages = Stages(parent, torch, job["dtype"] == "float64", len(model.model.layers), len(job["tokens"]))
     watch_model(model, stages)
     watch_rope(model, stages)
     with torch.no_grad():

@@ -1,14 +1,16 @@
 """Mistakes of the activation, of the gated product, and of the additions to the residual stream."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import pi, sqrt
 
 import numpy as np
 
-from kernels.graph import Values
+from kernels.graph import Stage, Values
 from kernels.kinds.activation import Activation
 from kernels.kinds.elementwise import Multiply
 from workbench.bisect.mistakes.mistake import FITTED, Mistake, Question, least_squares
+from workbench.bisect.traces.spans import evaluated
 
 
 def _erf(x: Values) -> Values:
@@ -45,7 +47,7 @@ def activation_mistakes(q: Question) -> Iterator[Mistake]:
     gate = None if activation is None else q.known.get(activation.reads[0])
     if activation is None or gate is None or not isinstance(activation.kind, Activation):
         return
-    own, label = activation.kind.of(gate), activation.kind.label
+    own, label = _activated(q, activation, gate), activation.kind.label
     up = q.x["up"] if isinstance(q.at.kind, Multiply) else None
     for name, values in activations(gate):
         if name != label:
@@ -53,11 +55,17 @@ def activation_mistakes(q: Question) -> Iterator[Mistake]:
             predicted = values if up is None else values * up
             yield Mistake("activation_function", "graph", words, predicted, site=activation.site, setting=(name,))
     if up is not None:
-        swapped = activation.kind.of(up) * gate
+        swapped = _activated(q, activation, up) * gate
         yield Mistake("gate_up_swapped", "graph", f"{label} is applied to up instead of gate", swapped)
         yield Mistake("unknown", "graph", "the product with up is left out", own)
         yield Mistake("unknown", "graph", "up is added instead of multiplied", own + up)
         yield Mistake("unknown", "graph", "the activation is left out and only up is kept", up)
+
+
+def _activated(q: Question, activation: Stage, x: Values) -> Values:
+    """An activation as the engine computes it, which may look it up in a table."""
+    at = replace(q.at, stage=activation)
+    return evaluated(at, {"x": x}).astype(np.float64)
 
 
 def residual_mistakes(q: Question) -> Iterator[Mistake]:

@@ -30,8 +30,10 @@ def masked(q: Question, some: Heads) -> Iterator[Try]:
         "a token sees itself and what follows": (-end, 0, 0),
         "a token sees itself only": (0, 0, 0),
     }
-    for count in range(1, min(end, _MOST_WINDOWS)):
+    some_counts = range(1, min(end, _MOST_WINDOWS))
+    for count in sorted({*some_counts, *(count for count in _windows(q) if count < end)}):
         kinds[f"a token sees the last {count} only"] = (0, count - 1, 0)
+    for count in some_counts:
         kinds[f"the first {count} tokens are not seen"] = (0, end, count)
 
     def banded(heads: Heads, seen: tuple[int, int, int]) -> Values:
@@ -47,6 +49,12 @@ def masked(q: Question, some: Heads) -> Iterator[Try]:
 
     for words, first, last in _chunks(q, some):
         yield Try("causal_mask", "graph", words, partial(between, first=first, last=last), setting=("chunk", words))
+
+
+def _windows(q: Question) -> tuple[int, ...]:
+    """Windows that are taken for that of the model, or that its other layers have."""
+    window = q.config.sliding_window
+    return () if window is None else (window - 1, window, window + 1, window // 2, window // 2 + 1, 2 * window)
 
 
 def _chunks(q: Question, some: Heads) -> Iterator[tuple[str, Bounds, Bounds]]:

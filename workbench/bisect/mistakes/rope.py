@@ -21,6 +21,7 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
     """Another base, another pairing, other positions, coarser tables, several of these at once, or no rotation."""
     x, own = rotated_input(q), q.kind(Rotate).rotation
     positions = q.at.positions().astype(np.float64)
+    yield from _of_other_layers(q, x, positions)
     yield from _bases(q, x, positions)
     yield from _pairings(q, x, positions)
     yield from _positions(q, x, positions)
@@ -44,6 +45,16 @@ def turned(x: Values, positions: Values, rotation: Rotation) -> Values:
     """X (tokens, channels) rotated as for the given positions, which need not be whole."""
     frequencies = ops.rope_angles_f64(np.ones(1, dtype=np.int64), rotation)
     return np.asarray(ops.rotate(x, positions[:, None] * frequencies, rotation), dtype=np.float64)
+
+
+def _of_other_layers(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+    """The rotation that layers of another kind have."""
+    own = q.kind(Rotate).rotation
+    kinds = (stage.kind for stage in q.graph.stages())
+    for other in dict.fromkeys(kind.rotation for kind in kinds if isinstance(kind, Rotate)):
+        if other != own:
+            words = f"{_base_words(q, other.theta)}: the rotation is that of layers of another kind"
+            yield Mistake("rope_theta", "config", words, turned(x, positions, other), setting=(other.theta, "layers"))
 
 
 def _bases(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:

@@ -25,7 +25,7 @@ def storage_error(at: At, inputs: Inputs, customs: Customs) -> float:
         if judged.check.equal or judged.touched:
             continue
         if isinstance(at.kind, Embed):
-            energy += float(judged.check.cost_of_rows[list(at.tokens)].sum())
+            energy += at.kind.scale**2 * float(judged.check.cost_of_rows[list(at.tokens)].sum())
         elif name in at.stage.biases:
             energy += len(at.tokens) * float(judged.check.cost.sum())
         elif isinstance(at.kind, RmsNorm):

@@ -22,7 +22,11 @@ CAUSE_OF_FIELD = {
     "rope_type": "rope_type",
     "rope_factors": "rope_theta",
     "rope_attention_factor": "attention_scale",
+    "rope_local_theta": "rope_theta",
+    "attention_scale": "attention_scale",
     "causal": "causal_mask",
+    "sliding_window": "causal_mask",
+    "layer_types": "causal_mask",
     "head_dim": "head_grouping",
     "num_attention_heads": "head_grouping",
     "num_key_value_heads": "head_grouping",
@@ -32,19 +36,20 @@ CAUSE_OF_FIELD = {
 def differing_fields(a: ModelConfig, b: ModelConfig) -> Iterator[str]:
     """Names of the fields that differ by more than single precision and that a forward computes with."""
     for name in CAUSE_OF_FIELD:
-        one, other = (_numbers(getattr(config, name)) for config in (a, b))
+        one, other = (_values(name, config) for config in (a, b))
         if one.shape != other.shape or not np.all(_alike(one, other)):
             yield name
 
 
-def _numbers(value: object) -> np.ndarray:
+def _values(name: str, config: ModelConfig) -> np.ndarray:
+    value = getattr(config, name)
     if value is None:
-        return np.ones(1)  # no rotary scaling is a factor of 1 throughout
+        return np.full(1, 1.0 if name == "rope_factors" else np.nan)  # no rotary scaling is a factor of 1 throughout
     return np.atleast_1d(np.array(value))
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    if one.dtype.kind not in "if":
+    if not {one.dtype.kind, other.dtype.kind} <= {"i", "f"}:
         return np.asarray(one == other)
     largest = np.maximum(np.abs(one), np.abs(other))
     return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= _FLOAT32 * largest))
@@ -100,6 +105,9 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
     one, other = (getattr(config, name) for config in (a, b))
     if name == "rope_factors":
         return "the rotary frequencies are divided by other factors in A and in B"
+    if name == "layer_types" and one is not None and other is not None:
+        layers = [str(n) for n, (own, its) in enumerate(zip(one, other, strict=True)) if own != its]
+        return f"the layers {', '.join(layers)} slide in A or in B only"
     return f"{name} is {one} in A and {other} in B"
 
 

@@ -195,7 +195,7 @@ def storage_cost(reader: Reader, stage: Checked) -> float:
     weights = stage.at.weights()
     if isinstance(stage.at.kind, Embed):
         rows = Stored.of(weights[0], np.array(reader.tokens)).width
-        return float(np.linalg.norm(rows.astype(np.float64)) / _EVEN**0.5)
+        return stage.at.kind.scale * float(np.linalg.norm(rows.astype(np.float64)) / _EVEN**0.5)
     square = np.square(stage.inputs["x"], dtype=np.float64).sum(axis=0)
     steps = (Stored.of(weight, part).width for weight in weights for part in row_chunks(weight))
     energy = sum(float(square @ np.square(width, dtype=np.float64).sum(axis=0)) for width in steps)

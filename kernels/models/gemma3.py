@@ -1,0 +1,175 @@
+"""gemma3, its text model: four norms a layer, windows in most layers, which have a rotary base of their own."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+
+from kernels.config import FULL, SLIDING, ModelConfig
+from kernels.family import Keys, Settings, Tensor, given_layer_types
+from kernels.graph import Stage
+from kernels.kinds.embed import Embed
+from kernels.kinds.gelu import GeluTanh
+from kernels.kinds.norm import RmsNorm
+from kernels.models.llama import Decoder
+from kernels.stages import SPINE, Site
+
+_ROTATED, _ADDED, _OUT = (SPINE.index(name) for name in ("q_post_rope", "post_attn_residual", "post_ffn_residual"))
+_AFTER = {
+    "attn_out": ("post_attn_norm", "post_attention_layernorm"),
+    "ffn_out": ("post_ffn_norm", "post_feedforward_layernorm"),
+}
+_LARGEST = 62  # layers of the one model whose scores llama.cpp scales by the share of a head in the hidden size
+
+
+class Gemma3(Decoder):
+    """Defaults of Gemma3TextConfig in transformers 5.23; models/gemma3.cpp in llama-cpp-python 0.3.36."""
+
+    stages = (
+        *SPINE[:_ROTATED],
+        *("q_norm", "k_norm"),
+        *SPINE[_ROTATED:_ADDED],
+        "post_attn_norm",
+        *SPINE[_ADDED:_OUT],
+        "post_ffn_norm",
+        *SPINE[_OUT:],
+    )
+    head_norms = True
+    ffn_norm = "pre_feedforward_layernorm"
+    activation = GeluTanh()
+    model_types = ("gemma3_text",)
+    defaults = MappingProxyType(
+        {
+            "vocab_size": 262208,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "sliding_window_pattern": 6,
+        }
+    )
+    activations = ("hidden_activation", ("gelu_pytorch_tanh",))
+    local_base = "rope_local_base_freq"
+    less_one = True
+    gguf = "gemma3"
+    keys = MappingProxyType(
+        {
+            "safetensors": Keys(
+                used=frozenset(
+                    (
+                        *("sliding_window", "sliding_window_pattern", "layer_types", "rope_local_base_freq"),
+                        *("query_pre_attn_scalar", "hidden_activation", "attention_bias"),
+                        *("use_bidirectional_attention", f"rope_parameters.{FULL}", f"rope_parameters.{SLIDING}"),
+                    )
+                ),
+                ignored={"hidden_act": ("gelu_pytorch_tanh",), "mlp_bias": ()},
+                irrelevant=("_sliding_window_pattern", "vision_config.*", "mm_tokens_per_image", "*_token_index"),
+            ),
+            "gguf": Keys(
+                used=frozenset(("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa")),
+                ignored={"hidden_activation": ("gelu_pytorch_tanh",)},
+            ),
+        }
+    )
+
+    def first(self, config: ModelConfig) -> tuple[Stage, ...]:
+        (embedding,) = super().first(config)
+        return (replace(embedding, kind=Embed(float(np.float32(config.hidden_size**0.5)))),)
+
+    def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
+        normed, module = _AFTER[block]
+        weight = (f"model.layers.{layer}.{module}.weight",)
+        yield Stage(Site(layer, normed), RmsNorm(config.rms_norm_eps), config.hidden_size, (block,), weight)
+        yield from super()._added(config, layer, normed, before, name)
+
+    def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
+        for tensor in super().tensors(config):
+            yield tensor
+            layer, _, module = tensor.name.rpartition("post_attention_layernorm")
+            if layer:
+                yield Tensor(f"{layer}{self.ffn_norm}{module}", (config.hidden_size,))
+            layer, _, module = tensor.name.rpartition("mlp.down_proj")
+            if layer:
+                yield Tensor(f"{layer}post_feedforward_layernorm{module}", (config.hidden_size,))
+
+    def loaded_biases(self, fields: Settings) -> frozenset[str]:
+        named = (f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o"))
+        return frozenset(named) if fields.flag("attention_bias") else frozenset()
+
+    def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """Every sixth layer is full where nothing else is said; a file that says nothing at all has no windows."""
+        if fields.flag("use_bidirectional_attention"):
+            raise fields.unsupported("sets use_bidirectional_attention, which this program does not compute.")
+        types, pattern = given_layer_types(config, fields), fields.integer("sliding_window_pattern")
+        if types is None and pattern is not None:
+            types = _every(pattern, config)
+        return _scaled(
+            replace(
+                config,
+                sliding_window=fields.integer("sliding_window"),
+                layer_types=types,
+                rope_local_theta=fields.number("rope_local_base_freq") if SLIDING in (types or ()) else None,
+            ),
+            fields.number("query_pre_attn_scalar"),
+        )
+
+    def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
+        scalar = config.head_dim if config.attention_scale is None else round(config.attention_scale**-2, 9)
+        of_layers = {
+            "sliding_window": config.sliding_window,
+            "layer_types": None if config.layer_types is None else list(config.layer_types),
+            "rope_local_base_freq": config.rope_local_theta,
+        }
+        return {
+            "query_pre_attn_scalar": scalar,
+            **{key: value for key, value in of_layers.items() if value is not None},
+        }
+
+    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        if config.rope_attention_factor != 1:
+            raise fields.unsupported(
+                "stretches rotary embeddings by YaRN or an attention factor, which is not computed for layers with "
+                "rotary bases of their own; give a file with linear scaling or none."
+            )
+        if config.num_hidden_layers == _LARGEST:
+            config = _scaled(config, config.hidden_size // config.num_attention_heads)
+        window = fields.integer("attention.sliding_window", low=0)
+        if not window:
+            return config
+        base = fields.number("rope.freq_base_swa") or self.defaults["rope_local_base_freq"]
+        assert isinstance(base, float)
+        return replace(config, sliding_window=window, layer_types=_gguf_types(config, fields), rope_local_theta=base)
+
+
+def _scaled(config: ModelConfig, scalar: float | None) -> ModelConfig:
+    """The configuration with scores that are divided by the root of a number, which usually is the size of a head."""
+    return config if scalar in (None, config.head_dim) else replace(config, attention_scale=scalar**-0.5)
+
+
+def _every(pattern: int, config: ModelConfig) -> tuple[str, ...]:
+    """Types of layers of which every so manyth is full; 0 for none."""
+    layers = range(1, config.num_hidden_layers + 1)
+    return tuple(FULL if pattern and number % pattern == 0 else SLIDING for number in layers)
+
+
+def _gguf_types(config: ModelConfig, fields: Settings) -> tuple[str, ...]:
+    key, given = fields.find("attention.sliding_window_pattern")
+    if not isinstance(given, list):
+        pattern = fields.integer("attention.sliding_window_pattern", low=0)
+        return _every(6 if pattern is None else pattern, config)
+    if len(given) < config.num_hidden_layers or not all(slides in (0, 1) for slides in given):
+        raise fields.wrong(f"gives {key} for fewer layers than it has, or not as true and false; convert it again.")
+    return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
+
+
+FAMILY = Gemma3()
