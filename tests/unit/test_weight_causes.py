@@ -13,10 +13,10 @@ from tests.memory_model import MemoryModel
 from workbench.bisect.models.bisection import Side, bisect_artifacts
 from workbench.bisect.weights.causes import weight_causes
 from workbench.bisect.weights.check import check_weights
-from workbench.bisect.weights.conversion import Customs
 from workbench.bisect.weights.grids import coarser_grids
 from workbench.bisect.weights.one_source import not_one_source
 from workbench.bisect.weights.steps import Stored
+from workbench.bisect.weights.tensor_pairs import TensorPairs
 
 MODEL, SMALL = plain("qwen2-4to1"), plain("qwen2-mha")
 UP, Q, K = (f"model.layers.1.{name}.weight" for name in ("mlp.up_proj", "self_attn.q_proj", "self_attn.k_proj"))
@@ -202,7 +202,7 @@ def test_two_checkpoints_are_told_from_copies_with_one_mistake():
 
     def said(values, type=TensorType.F32):
         a, b = stored(SMALL.values, config=SMALL.config), stored(values, type, SMALL.config)
-        return not_one_source(Customs(a, b), a, b)
+        return not_one_source(TensorPairs(a, b), a, b)
 
     trained = {name: other(x) for name, x in SMALL.values.items()}
     for type in (TensorType.BF16, TensorType.Q8_0):

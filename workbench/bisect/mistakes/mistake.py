@@ -23,7 +23,7 @@ from kernels.precision import FLOAT32, Precision
 from kernels.stages import Site
 from workbench.bisect.traces.angles import turned_off
 from workbench.bisect.verdict import Factor, Setting
-from workbench.bisect.weights.conversion import has
+from workbench.bisect.weights.tensor_pairs import has
 from workbench.cells.decomposition import LIMIT
 
 Flags = NDArray[np.bool_]

@@ -23,7 +23,7 @@ from workbench.bisect.models.substitution import Factors, difference, relative, 
 from workbench.bisect.models.suspects import Suspects
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection, Culprit, Verdict
-from workbench.bisect.weights.conversion import Customs
+from workbench.bisect.weights.tensor_pairs import TensorPairs
 from workbench.cells.decomposition import Decomposition
 from workbench.cells.flips import Flips, flips
 from workbench.pair.comparable import require_same_sizes
@@ -86,18 +86,18 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
     mistakes. Raises PopulationError for models of different sizes.
     """
     require_same_sizes(a.model.config, b.model.config)
-    customs = Customs(a.model, b.model)
-    suspects = Suspects(customs, a.model, b.model)
+    pairs = TensorPairs(a.model, b.model)
+    suspects = Suspects(pairs, a.model, b.model)
     checked: list[Decomposition] = []
     differ, lost = False, list[Site]()
-    cells = len(customs.sites)
+    cells = len(pairs.sites)
     for cell in walk(a, b, tokens):
         progress(len(checked), cells, str(cell.site))
-        decomposition = decompose(cell, a, b, customs)
+        decomposition = decompose(cell, a, b, pairs)
         inputs = cell.inputs_of_both()
         culprit = suspects.culprit(cell.stage, cell.a, cell.b, partial(cell.run, inputs=inputs), inputs, tokens)
         if culprit is None and decomposition.beyond_floor:
-            culprit = unexplained(cell, decomposition, customs)
+            culprit = unexplained(cell, decomposition, pairs)
         if culprit is None and not cell.judged.any():
             lost.append(cell.site)
         else:
@@ -124,7 +124,7 @@ def walk(a: Side, b: Side, tokens: tuple[int, ...]) -> Iterator[Cell]:
     """Both forwards in step; a stage that one side does not have is there as what its readers read instead."""
     factors = Factors.of(a.model, a.path), Factors.of(b.model, b.path)
     runs = [_Run(side, tokens) for side in (a, b)]
-    for site in Customs(a.model, b.model).sites:
+    for site in TensorPairs(a.model, b.model).sites:
         stage = next(run.next.stage for run in runs if run.next is not None and run.next.stage.site == site)
         (x_a, y_a), (x_b, y_b) = (run.take(stage) for run in runs)
         yield Cell(stage, *factors, tokens, x_a, x_b, y_a, y_b)
@@ -154,7 +154,7 @@ class _Run:
         return dict(step.x), step.y
 
 
-def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
+def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition:
     """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
     crossed = cell.run(cell.b)
     noise = cell.y_a if cell.a.path is cell.b.path else cell.run(replace(cell.a, path=cell.b.path))
@@ -166,7 +166,7 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
         actual = float(np.linalg.norm(difference(y, exact[name])))
         errors[name] = (expected, actual / expected if expected else 0.0)
     at = cell.a.exact().at(cell.site, cell.tokens)
-    stored = 0.0 if at is None else storage_error(at, cell.inputs_a, customs)
+    stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
     size = norm(cell.y_b)
     observed = difference(cell.y_b, cell.y_a)
     local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)
@@ -187,15 +187,13 @@ def decompose(cell: Cell, a: Side, b: Side, customs: Customs) -> Decomposition:
     )
 
 
-def unexplained(cell: Cell, found: Decomposition, customs: Customs) -> Culprit | None:
+def unexplained(cell: Cell, found: Decomposition, pairs: TensorPairs) -> Culprit | None:
     """What is said of a local difference far beyond its floor for which no known mistake is found.
 
     None where a tensor was cut off instead of rounded: such errors point one way without being a mistake.
     """
-    differing = [
-        name for name in customs.tensors(cell.site) if name in customs.names and not customs.judge(name).check.equal
-    ]
-    if any(customs.judge(name).note is not None for name in differing):
+    differing = [name for name in pairs.tensors(cell.site) if name in pairs.names and not pairs.judge(name).check.equal]
+    if any(pairs.judge(name).note is not None for name in differing):
         return None
     words = "no known mistake in weights, settings or arithmetic explains it"
     if differing:

@@ -19,7 +19,7 @@ from workbench.bisect.models.forecast import Forecast, forecast
 from workbench.bisect.pair import model_sides, trace_check
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.traces.trace_check import TraceCheck
-from workbench.bisect.weights.conversion import Customs
+from workbench.bisect.weights.tensor_pairs import TensorPairs
 from workbench.cells.decomposition import Decomposition
 from workbench.pair.pair import Pair
 
@@ -61,14 +61,14 @@ def cell_detail(
 
 def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
     a, b = model_sides(pair)
-    tokens, customs = pair.ids, Customs(a.model, b.model)
+    tokens, pairs = pair.ids, TensorPairs(a.model, b.model)
     for done, cell in enumerate(walk(a, b, tokens)):
-        progress(done, len(customs.sites), str(cell.site))
+        progress(done, len(pairs.sites), str(cell.site))
         if cell.site == site:
             sides = [factors.at(site, tokens) for factors in (cell.a, cell.b)]
             at_a, at_b = (side or next(filter(None, sides)) for side in sides)  # of a side without, the other's
             known = forecast(at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
-            return Detail(local_breakdown(cell), known, decompose(cell, a, b, customs))
+            return Detail(local_breakdown(cell), known, decompose(cell, a, b, pairs))
     raise WorkbenchError(f"neither A nor B has a stage {site}; give another --cell")
 
 

@@ -9,10 +9,10 @@ from kernels.graph import At, Inputs
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import RmsNorm
 from kernels.numbers import numbers
-from workbench.bisect.weights.conversion import Customs
+from workbench.bisect.weights.tensor_pairs import TensorPairs
 
 
-def storage_error(at: At, inputs: Inputs, customs: Customs) -> float:
+def storage_error(at: At, inputs: Inputs, pairs: TensorPairs) -> float:
     """‖what the formats of two right copies of the stage's weights cost‖, in the units of the output.
 
     Every value is off by a rounding error within half a step of each format; those of different values are independent.
@@ -20,8 +20,8 @@ def storage_error(at: At, inputs: Inputs, customs: Customs) -> float:
     inputs : what the stage reads, by role.
     """
     energy = 0.0
-    for name in (name for name in at.stage.tensors if name in customs.names):
-        judged = customs.judge(name)
+    for name in (name for name in at.stage.tensors if name in pairs.names):
+        judged = pairs.judge(name)
         if judged.check.equal or judged.touched:
             continue
         if isinstance(at.kind, Embed):

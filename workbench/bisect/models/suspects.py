@@ -29,8 +29,8 @@ from workbench.bisect.models.substitution import Factors, difference
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Culprit, Factor
 from workbench.bisect.weights.causes import weight_causes
-from workbench.bisect.weights.conversion import Customs, Judged, has, stored_name
 from workbench.bisect.weights.one_source import not_one_source
+from workbench.bisect.weights.tensor_pairs import Judged, TensorPairs, has, stored_name
 from workbench.tensors.nonfinite import nonfinite, overflow_words
 
 # A change below this share of the output flips at most a few last bits of float32.
@@ -43,8 +43,8 @@ Run = Callable[[Factors], Array]
 class Suspects:
     """The mistakes of a pair, found stage by stage."""
 
-    def __init__(self, customs: Customs, a: Model, b: Model) -> None:
-        self._customs, self._a, self._b = customs, a, b
+    def __init__(self, pairs: TensorPairs, a: Model, b: Model) -> None:
+        self._pairs, self._a, self._b = pairs, a, b
         self._causes: dict[str, None] = {}  # of wrong tensors, in the order in which they were found
         self.notes: list[str] = []
         self.requantized = False  # some tensor differs as its formats allow
@@ -86,12 +86,12 @@ class Suspects:
     @cached_property
     def _strangers(self) -> str | None:
         """That the two were not made from one source, in a sentence; None where they were."""
-        return not_one_source(self._customs, self._a, self._b)
+        return not_one_source(self._pairs, self._a, self._b)
 
     def _differing(self, site: Site) -> Iterator[Judged]:
-        for name in self._customs.tensors(site):
+        for name in self._pairs.tensors(site):
             if has(self._a, name) and has(self._b, name):
-                judged = self._customs.judge(name)
+                judged = self._pairs.judge(name)
                 if judged.note is not None and judged.note not in self.notes:
                     self.notes.append(judged.note)
                 if not judged.check.equal:
@@ -118,17 +118,17 @@ class Suspects:
     def others(self, first: Culprit, progress: Progress = lambda *_: None) -> tuple[Culprit, ...]:
         """Further mistakes, in execution order: tensors, biases, settings; whether they show is not asked."""
         found: list[Culprit] = []
-        order = self._customs.sites
-        large = sum(_elements(self._a.weight(name)) for name in self._customs.names) > _LARGE
+        order = self._pairs.sites
+        large = sum(_elements(self._a.weight(name)) for name in self._pairs.names) > _LARGE
         if large:
             self.notes.append("the model is large: further mistakes were looked for in some rows of every tensor only")
         biases = {(first.site.stage, side) for side in self._sides_without(first)}
         for done, site in enumerate(order):
             progress(done, len(order), f"further mistakes, tensors of {site}")
-            for name in self._customs.tensors(site):
+            for name in self._pairs.tensors(site):
                 known = name == first.tensor or not (has(self._a, name) and has(self._b, name))
-                if not known and (not large or self._customs.glance(name)) and self._customs.judge(name).wrong:
-                    culprit = self._named(site, self._customs.judge(name))
+                if not known and (not large or self._pairs.glance(name)) and self._pairs.judge(name).wrong:
+                    culprit = self._named(site, self._pairs.judge(name))
                     told = any(other.explanation == self._strangers for other in (first, *found))
                     if not told or culprit.explanation != self._strangers:
                         found.append(culprit)
@@ -146,7 +146,7 @@ class Suspects:
 
     def _missing(self, site: Site) -> list[str]:
         """Biases of a stage that one side only has."""
-        names = self._customs.tensors(site)
+        names = self._pairs.tensors(site)
         return [name for name in names if name.endswith(BIAS) and has(self._a, name) != has(self._b, name)]
 
     def _missing_by_side(self, site: Site) -> dict[str, list[str]]:
@@ -164,7 +164,7 @@ class Suspects:
     def _bias_culprit(self, site: Site, missing: list[str]) -> Culprit:
         """All biases of one stage that one side lacks, in whichever layers."""
         side = "B" if has(self._a, missing[0]) else "A"
-        sites = [other for other in self._customs.sites if other.stage == site.stage]
+        sites = [other for other in self._pairs.sites if other.stage == site.stage]
         lacking = [names for names in (self._missing_by_side(other).get(side, []) for other in sites) if names]
         kinds = dict.fromkeys(name.split(".", 3)[3] for names in lacking for name in names)
         which = [int(names[0].split(".")[2]) for names in lacking]
@@ -174,7 +174,7 @@ class Suspects:
 
     def lost_on_both(self) -> Iterator[str]:
         """Sentences on tensors that hold NaN or infinity on both sides, which no comparison of the two shows."""
-        for name in self._customs.names:
+        for name in self._pairs.names:
             a, b = (nonfinite(model.weight(name)) for model in (self._a, self._b))
             if a is not None and b is not None:
                 same = "the same in B" if a == b else f"of B, {b.words}"

@@ -14,7 +14,7 @@ from workbench.bisect.models.forecast import forecast
 from workbench.bisect.pair import bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection
-from workbench.bisect.weights.conversion import Customs
+from workbench.bisect.weights.tensor_pairs import TensorPairs
 from workbench.cells.decomposition import LIMIT, Checked, Decomposition
 from workbench.cells.metrics import format_value
 from workbench.pair.pair import Pair
@@ -34,11 +34,11 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
         return
     a, b = model_sides(pair)
     pair.require_one_model()
-    customs = Customs(a.model, b.model)
-    total = len(customs.sites)
+    pairs = TensorPairs(a.model, b.model)
+    total = len(pairs.sites)
     for done, cell in enumerate(walk(a, b, pair.ids)):
         progress(done, total, str(cell.site))
-        yield _with_inputs(cell, a, b, customs)
+        yield _with_inputs(cell, a, b, pairs)
     pair.require_unchanged()
 
 
@@ -53,8 +53,8 @@ def once_run(pair: Pair, found: Bisection) -> Iterator[Checked]:
         yield Checked(cell, None, cell.site.stage in blamed and not off <= LIMIT)
 
 
-def _with_inputs(cell: Cell, a: Side, b: Side, customs: Customs) -> Checked:
-    found = decompose(cell, a, b, customs)
+def _with_inputs(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Checked:
+    found = decompose(cell, a, b, pairs)
     gap = _norm(*(cell.inputs_b[name].astype(np.float64) - x for name, x in cell.inputs_a.items()))
     size = _norm(*cell.inputs_b.values())
     words, unforeseen = "", False
@@ -66,7 +66,7 @@ def _with_inputs(cell: Cell, a: Side, b: Side, customs: Customs) -> Checked:
         words = f"{format_value(known.predicted)}, observed {format_value(known.observed)}{growth}: " + (
             "more than its inputs explain" if unforeseen else "what its inputs explain"
         )
-    wrong = any(customs.judge(name).wrong for name in customs.tensors(cell.site) if name in customs.names)
+    wrong = any(pairs.judge(name).wrong for name in pairs.tensors(cell.site) if name in pairs.names)
     return checked(found, gap / size if size else None, words, unforeseen, wrong)
 
 

@@ -11,28 +11,28 @@ import numpy as np
 
 from workbench.bisect.traces.coverage import Coverage
 from workbench.bisect.traces.diagnosis import diagnose
-from workbench.bisect.traces.notes import PART, Excuses, span_cost
 from workbench.bisect.traces.span_causes import SpanCauses
 from workbench.bisect.traces.span_sight import blur_of
 from workbench.bisect.traces.stages import Checked, Reader, recorded_stages
+from workbench.bisect.traces.survey import PART, Survey, span_cost
 from workbench.bisect.verdict import Bisection, Culprit, Verdict, same_setting
 from workbench.cells.decomposition import Decomposition
 
 
 def bisect_trace(reader: Reader) -> Bisection:
     """Check every recorded stage against our operation on the recorded inputs; find all that are wrong."""
-    excuses, coverage = Excuses(reader), Coverage.of(reader)
+    survey, coverage = Survey(reader), Coverage.of(reader)
     checked = []
     for stage in recorded_stages(reader):
         checked.append(_decomposition(stage))
-        excuses.see(stage)
+        survey.see(stage)
         coverage.see(stage)
     if not checked:
         none = "no stage of the trace could be checked"
         return Bisection("uncomparable", None, None, (), None, (), (none,), len(coverage.cells))
-    verdict, culprits, note = _judged(reader, excuses, checked)
+    verdict, culprits, note = _judged(reader, survey, checked)
     if verdict not in ("divergent", "undecided"):
-        _look_through(reader, excuses, coverage)
+        _look_through(reader, survey, coverage)
     reasons, known = [note] if note else [], [*coverage.sentences()]
     notes = [*known, *reasons]  # the reason of an answer is the last of them
     if coverage.missing and verdict not in ("divergent", "undecided"):
@@ -41,17 +41,15 @@ def bisect_trace(reader: Reader) -> Bisection:
     return replace(found, cells=len(coverage.cells), cells_in_spans=coverage.in_spans)
 
 
-def _judged(
-    reader: Reader, excuses: Excuses, checked: list[Decomposition]
-) -> tuple[Verdict, list[Culprit], str | None]:
+def _judged(reader: Reader, survey: Survey, checked: list[Decomposition]) -> tuple[Verdict, list[Culprit], str | None]:
     """The verdict on the stages that were checked, who is to blame or where it begins, and the reason."""
-    culprits = _culprits(reader, excuses)
-    if excuses.contradicts_itself(culprits):
+    culprits = _culprits(reader, survey)
+    if survey.contradicts_itself(culprits):
         note = "Most stages are wrong, each in another way, plain additions among them: the trace contradicts itself."
         return "undecided", culprits[:1], note
-    excused = [culprit for culprit in culprits if excuses.excuse(culprit)]
+    excused = [culprit for culprit in culprits if survey.excuse(culprit)]
     blamed = [culprit for culprit in culprits if culprit not in excused]
-    verdict, reason = excuses.verdict(excused) or ("numerics_only", None)
+    verdict, reason = survey.verdict(excused) or ("numerics_only", None)
     if blamed:
         return "divergent", blamed, reason
     if verdict == "numerics_only" and all(cell.local == 0 for cell in checked):
@@ -59,18 +57,18 @@ def _judged(
     return verdict, excused[:1] if verdict == "undecided" else [], reason
 
 
-def _look_through(reader: Reader, excuses: Excuses, coverage: Coverage) -> None:
+def _look_through(reader: Reader, survey: Survey, coverage: Coverage) -> None:
     """Find the spans that could hide a mistake."""
     for stage in recorded_stages(reader):
         if stage.spanned:
-            blur = blur_of(reader, _with_cost(reader, excuses, stage))
+            blur = blur_of(reader, _with_cost(reader, survey, stage))
             if blur is not None:
                 coverage.blur(stage, blur)
 
 
-def _with_cost(reader: Reader, excuses: Excuses, stage: Checked, times: float = 1.0) -> Checked:
+def _with_cost(reader: Reader, survey: Survey, stage: Checked, times: float = 1.0) -> Checked:
     """The stage with what rounding of the weights may add, where that is what the trace has."""
-    return replace(stage, noise=stage.noise + times * span_cost(reader, stage)) if excuses.rounded else stage
+    return replace(stage, noise=stage.noise + times * span_cost(reader, stage)) if survey.rounded else stage
 
 
 def _answer(
@@ -86,21 +84,21 @@ def _answer(
     return Bisection(verdict, site, first, tuple(culprits[1:]), floor, tuple(checked), notes)
 
 
-def _culprits(reader: Reader, excuses: Excuses) -> list[Culprit]:
+def _culprits(reader: Reader, survey: Survey) -> list[Culprit]:
     """The mistakes behind all stages that are wrong and not excused, each once."""
     culprits: list[Culprit] = []
-    if not excuses.wrong.keys() - excuses.rounded:
+    if not survey.wrong.keys() - survey.rounded:
         return culprits
     spans = SpanCauses(reader)
     for stage in recorded_stages(reader):
-        if stage.wrong and stage.site not in excuses.rounded:
-            found = [] if stage.behind_product else diagnose(reader, stage, bool(excuses.rounded), culprits)
+        if stage.wrong and stage.site not in survey.rounded:
+            found = [] if stage.behind_product else diagnose(reader, stage, bool(survey.rounded), culprits)
             if stage.spanned and all(culprit.cause == "unknown" for culprit in found):
-                found = [spans.culprit(_with_cost(reader, excuses, stage, PART))]
+                found = [spans.culprit(_with_cost(reader, survey, stage, PART))]
             for culprit in found:
                 if not any(_same_mistake(culprit, known) for known in culprits):
                     culprits.append(culprit)
-    return excuses.misread_once(culprits)
+    return survey.misread_once(culprits)
 
 
 def _decomposition(stage: Checked) -> Decomposition:

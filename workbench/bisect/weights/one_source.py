@@ -11,8 +11,8 @@ import numpy as np
 from kernels.graph import Model
 from workbench.bisect.weights.causes import weight_causes
 from workbench.bisect.weights.check import check
-from workbench.bisect.weights.conversion import Customs
 from workbench.bisect.weights.steps import Stored
+from workbench.bisect.weights.tensor_pairs import TensorPairs
 
 _ROWS = 32  # of a tensor that tell how it differs
 _NEARLY_ALL = 0.9
@@ -29,19 +29,19 @@ class _Tensor:
     correlation: float
 
 
-def not_one_source(customs: Customs, a: Model, b: Model) -> str | None:
+def not_one_source(pairs: TensorPairs, a: Model, b: Model) -> str | None:
     """A sentence saying that two models are no copies of one checkpoint; None where that is not so."""
-    tensors = [_looked_at(name, a, b) for name in customs.names if a.weight(name).shape == b.weight(name).shape]
+    tensors = [_looked_at(name, a, b) for name in pairs.names if a.weight(name).shape == b.weight(name).shape]
     differing = [tensor for tensor in tensors if tensor.differs]
     kinds = [[tensor for tensor in differing if tensor.is_vector == vector] for vector in (True, False)]
-    if not all(kinds) or len(differing) < _NEARLY_ALL * len(customs.names):
+    if not all(kinds) or len(differing) < _NEARLY_ALL * len(pairs.names):
         return None
     some = [kind[n] for kind in kinds for n in np.unique(np.linspace(0, len(kind) - 1, _TRIED).astype(int))]
-    if sum(_named(tensor.name, customs, a, b) for tensor in some) > (1 - _NEARLY_ALL) * len(some):
+    if sum(_named(tensor.name, pairs, a, b) for tensor in some) > (1 - _NEARLY_ALL) * len(some):
         return None
     relative, correlation = (np.median([getattr(x, name) for x in differing]) for name in ("relative", "correlation"))
     return (
-        f"the two are not made from one source: {len(differing)} of {len(customs.names)} tensors that both have differ "
+        f"the two are not made from one source: {len(differing)} of {len(pairs.names)} tensors that both have differ "
         f"beyond their formats, norms included, by {relative:.2g} of their size in the median (correlation "
         f"{correlation:.4g}), and no known mistake makes one from the other: two checkpoints of one shape"
     )
@@ -58,8 +58,8 @@ def _looked_at(name: str, a: Model, b: Model) -> _Tensor:
     return _Tensor(name, len(one.shape) == 1, not found.explained, found.rel_rms, correlation)
 
 
-def _named(name: str, customs: Customs, a: Model, b: Model) -> bool:
+def _named(name: str, pairs: TensorPairs, a: Model, b: Model) -> bool:
     """Whether a known mistake makes one side's tensor from the other's."""
-    judged = customs.judge(name)
+    judged = pairs.judge(name)
     causes = weight_causes(name, a, b, judged.check, judged.touched)
     return causes[0].explained and causes[0].cause not in (_DAMAGE, "bias_wrong")

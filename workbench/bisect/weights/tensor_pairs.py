@@ -55,7 +55,7 @@ def stored_name(model: Model, name: str) -> str:
     return _EMBEDDING if name == _LM_HEAD and model.config.tie_word_embeddings else name
 
 
-class Customs:
+class TensorPairs:
     """The tensors that two models have in common, judged one by one and by their like."""
 
     def __init__(self, a: Model, b: Model) -> None:

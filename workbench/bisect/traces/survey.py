@@ -1,4 +1,6 @@
-"""A trace whose weights were another rounding of the model's, and one that contradicts itself.
+"""What is wrong at every stage of a trace, seen as a whole before any stage is blamed.
+
+A trace of weights that were another rounding of the model's, and one that contradicts itself, blame nobody.
 
 Such a trace differs from the stored model at every product, each time by what the rounding of that very weight costs
 on that very input, which is known from the formats. Where the trace must be the coarser one, its format may be found by
@@ -39,7 +41,7 @@ _CHAOS = 0.6  # of all norms and additions, of a trace that contradicts itself
 
 
 @dataclass(slots=True)
-class Excuses:
+class Survey:
     """What is wrong at every stage, gathered before any of them is blamed."""
 
     reader: Reader
