@@ -143,7 +143,7 @@ class StoredModel:
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
-        return Weight(name, type, shape, rows, order)
+        return Weight(name, type, shape, rows, order, info.type if self.adds_one(name) else None)
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""

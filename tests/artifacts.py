@@ -172,12 +172,21 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
 
 
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
-    """The tensors as Hugging Face stores them: of some families norms less 1."""
-    less = 1 if family(model.config.architecture).less_one else 0
+    """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
+    if not family(model.config.architecture).less_one:
+        return model.weights
+    type = model.weights["model.embed_tokens.weight"].type
     return {
-        name: float_tensor(name, dequantize(weight) - np.float32(1)) if less and name.endswith(NORM) else weight
+        name: less_one(weight, type if type.block.elements == 1 else TensorType.F32) if name.endswith(NORM) else weight
         for name, weight in model.weights.items()
     }
+
+
+def less_one(weight: Weight, type: TensorType) -> Weight:
+    """A norm weight less 1 in a float type."""
+    values = (dequantize(weight) - np.float32(1)).reshape(1, -1)
+    rows = gguf.quants.quantize(values, gguf.GGMLQuantizationType(type)).view(np.uint8)
+    return Weight(weight.name, type, weight.shape, rows)
 
 
 def write_safetensors(folder: Path, model: MemoryModel, shards: int = 1, transformers: int = 5) -> None:

@@ -167,6 +167,11 @@ def _rope_settings(fields: Fields) -> tuple[str, Fields, list[str]]:
 def _of_full_layers(fields: Fields, old: object, new: object) -> tuple[str, Fields, list[str]]:
     """Return the same of a model whose layers rotate by their kind: `rope_scaling` is added to that of full layers."""
     settings = _of_kind(fields, FULL).values or {"rope_type": "default"}
+    if isinstance(new, dict) and {FULL, SLIDING} & new.keys() and (more := new.keys() - {FULL, SLIDING}):
+        raise ArtifactError(
+            f"{fields.file} gives rope_parameters for each kind of layer and {printable(min(more), 80)} beside them, "
+            "which is of none; correct the file."
+        )
     if old is not None and not isinstance(old, dict):
         raise ArtifactError(f"{fields.file} gives rope_scaling as something else than an object; correct the file.")
     found = Fields(fields.file, {**settings, **(old or {})})

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.faults.cases import Case, Outcome
 from tests.faults.healthy import healthy
 from tests.faults.healthy_weights import healthy_weights
+from tests.faults.models import LATER_SHAPES
 from tests.faults.planted import LATER_PAIRS, PLACES, planted
 from tests.faults.traced import traced
 
@@ -27,6 +28,7 @@ def main() -> int:
         cases = [
             *planted(given.places),
             *planted(1, pairs=LATER_PAIRS),
+            *planted(1, tuple(LATER_SHAPES)),
             *healthy(),
             *healthy_weights(given.peer_python),
         ]

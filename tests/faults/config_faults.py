@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernels.config import ModelConfig
+from kernels.models import Graph, family
 from kernels.stages import Site
 from store.files.apr_writer import write_apr
 from tests.artifacts import apr_metadata, apr_tensors
@@ -25,9 +26,15 @@ class ConfigFault:
     fits: Callable[[ModelConfig, Format], bool] = lambda c, format: True
     file: Callable[[MemoryModel, Path], None] | None = None
 
-    @property
-    def expected(self) -> Expected:
-        return Expected((Site(0, self.stage),), ("config",), (self.cause,))
+    def expected(self, config: ModelConfig) -> Expected:
+        """The first stage of the kind that does something else with the changed setting."""
+        own, other = (Graph(c) for c in (config, replace(config, **self.change(config))))
+        pairs = zip(own.stages(), other.stages(), strict=True)
+        changed = (one.site for one, two in pairs if one.site.stage == self.stage and one.kind != two.kind)
+        plain = next(
+            n for n in range(config.num_hidden_layers) if config.window(n) is None or not config.rope_local_theta
+        )
+        return Expected((next(changed, Site(plain, self.stage)),), ("config",), (self.cause,))
 
     def write(self, model: MemoryModel, format: Format, path: Path) -> Path:
         changed = replace(model, config=replace(model.config, **self.change(model.config)))
@@ -48,7 +55,9 @@ def _finer_heads(c: ModelConfig) -> dict[str, object]:
 
 def _can_be_halved(c: ModelConfig, format: Format) -> bool:
     """GGUF stores q and k of llama in an order that depends on the heads; there it would be a weight fault as well."""
-    return format.container != "gguf" or c.architecture != "llama"
+    of = family(c.architecture)
+    norms = "q_norm" in of.stages  # whose weight says how wide a head is
+    return not norms and (format.container != "gguf" or not of.interleaved)
 
 
 def _says_its_pairs(c: ModelConfig, format: Format) -> bool:
@@ -62,7 +71,8 @@ def _other_pairs(model: MemoryModel, path: Path) -> None:
 
 def _linear_scaling(model: MemoryModel, path: Path) -> None:
     config = json.loads((path / "config.json").read_text())
-    config["rope_parameters"] |= {"rope_type": "linear", "factor": 4.0}
+    settings = config["rope_parameters"]
+    settings.get("full_attention", settings).update({"rope_type": "linear", "factor": 4.0})
     (path / "config.json").write_text(json.dumps(config))
 
 

@@ -40,7 +40,13 @@ _ROWS = {
     "llama-4to1": ("llama", 3, 8, 2, 32, 256, 768, 112, False),
     "qwen2-small": ("qwen2", 2, 4, 2, 16, 64, 96, 128, False),
 }
-SHAPES = {name: dict(zip(_FIELDS, row, strict=True)) for name, row in _ROWS.items()}
+_LATER_ROWS = {
+    "qwen3-2to1": ("qwen3", 3, 4, 2, 32, 64, 96, 128, False),
+    "gemma3-one-key-head": ("gemma3", 3, 4, 1, 32, 64, 96, 128, True),
+}
+SHAPES, LATER_SHAPES = (  # the later ones by themselves, so that the cases of the others stay what they are
+    {name: dict(zip(_FIELDS, row, strict=True)) for name, row in rows.items()} for rows in (_ROWS, _LATER_ROWS)
+)
 
 
 @cache
@@ -50,7 +56,7 @@ def plain(name: str, seed: int = 0) -> Plain:
         artifact, rng = open_artifact(MODEL), np.random.default_rng(seed)
         values = {name: dequantize(artifact.weight(name)) for name in artifact.tensors}
         return Plain(name, artifact.config, {name: _off_grid(value, rng) for name, value in values.items()})
-    model = random_model(**SHAPES[name], seed=seed)
+    model = random_model(**(SHAPES | LATER_SHAPES)[name], seed=seed)
     return Plain(name if not seed else f"{name} seed {seed}", model.config, model.values())
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from kernels.models import family
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import write_apr
-from tests.artifacts import apr_metadata, apr_tensors, write_gguf, write_safetensors
+from store.stored_model import NORM
+from tests.artifacts import apr_metadata, apr_tensors, less_one, write_gguf, write_safetensors
 from tests.faults.models import Plain
 from tests.memory_model import MemoryModel
 from tests.reference import k_quants
@@ -87,6 +90,9 @@ def stored(plain: Plain, format: Format) -> MemoryModel:
     weights = {}
     for name, values in plain.values.items():
         type = type_of(name, values, format)
+        if format.container == "safetensors" and family(plain.config.architecture).less_one and name.endswith(NORM):
+            found = less_one(Weight(name, TensorType.F32, values.shape, packed(values, TensorType.F32)), type)
+            values, type = dequantize(found) + np.float32(1), TensorType.F32
         weights[name] = Weight(name, type, values.shape, packed(values, type))
     return MemoryModel(plain.config, weights)
 

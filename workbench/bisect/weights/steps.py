@@ -51,6 +51,8 @@ class Stored:
         raw = np.ascontiguousarray(weight.rows[rows])
         values = dequantize_rows(weight.type, raw, weight.shape[-1])
         format = weight.type.format
+        if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
+            return cls(values, _half_ulp(values - np.float32(1), weight.less_one.format))
         if isinstance(format, FloatFormat):
             return cls(values, _half_ulp(values, format))
         assert isinstance(format, BlockFormat)
