@@ -1,6 +1,7 @@
 """gemma3: three containers of one model, what is refused, and the mistakes that its parts invite."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from tests.artifacts import (
 )
 from tests.foreign_dumps import run_changed
 from tests.memory_model import MemoryModel
+from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader
@@ -67,6 +69,17 @@ def test_three_containers_hold_one_model(tmp_path, model):
         assert bisected(artifact, model).verdict == "alike"
     assert any("ffn_norm" in info.raw_name for info in open_artifact(tmp_path / "of-gguf.apr").tensors.values())
     assert open_artifact(tmp_path / "of-folder.apr").less_one
+
+
+def test_what_is_told_of_a_file(tmp_path, model, capsys):
+    write_gguf(tmp_path / "m.gguf", model)
+    assert run(["inspect", str(tmp_path / "m.gguf")]) == 0
+    words = capsys.readouterr().out
+    assert re.search(r"layer_types +2 × sliding_attention, 2 × full_attention", words)
+    assert "not understood" not in words
+    write_safetensors(tmp_path / "folder", model)
+    assert run(["inspect", str(tmp_path / "folder")]) == 0
+    assert "not understood" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", ["f32", "ggml", "apr"])
