@@ -48,6 +48,7 @@ class Weight:
     stored : uint8 array of shape (out, row_bytes), C-contiguous, writable (mapped copy-on-write);
         a 1-D tensor is one row.
     order : canonical row i is stored[order[i]]; None where the order is the same.
+    less_one : the type in which its values less 1 lie in the file, where they do; `stored` then is F32, with 1 added.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Weight:
     shape: tuple[int, ...]
     stored: NDArray[np.uint8]
     order: NDArray[np.intp] | None = None
+    less_one: TensorType | None = None
 
     @cached_property
     def rows(self) -> NDArray[np.uint8]:

@@ -21,9 +21,11 @@ from tests.artifacts import (
     apr_tensors,
     float_tensor,
     hf_config,
+    hf_weights,
     tiny_model,
     write_gguf,
     write_safetensors,
+    write_safetensors_entries,
 )
 from tests.foreign_dumps import run_changed
 from tests.memory_model import MemoryModel
@@ -91,6 +93,27 @@ def test_copies_in_other_types_are_not_divergent(tmp_path, path):
     assert bisected(a, b, path).verdict in HEALTHY
     sides = Side(a, numeric_path("ggml")), Side(b, numeric_path("f32"))
     assert bisect_artifacts(*sides, TOKENS).verdict in HEALTHY
+
+
+@pytest.mark.parametrize("types", [("F32", "BF16"), ("F16", "F32"), ("BF16", "F16")])
+def test_norms_are_as_coarse_as_what_is_stored_less_one(tmp_path, model, types):
+    sides = []
+    for folder, type in zip("ab", types, strict=True):
+        write_safetensors(tmp_path / folder, model)
+        entries = {name: (type, w.shape, floats(dequantize(w), type)) for name, w in hf_weights(model).items()}
+        write_safetensors_entries(tmp_path / folder / "model.safetensors", entries)
+        sides.append(open_artifact(tmp_path / folder))
+    assert bisected(*sides).verdict == "quantization_only"
+    shifted = {FFN_NORM: model.values()[FFN_NORM] + np.float32(1)}
+    assert bisected(sides[0], with_tensors(model, **shifted)).culprit.cause == "norm_offset"
+
+
+def floats(values: np.ndarray, type: str) -> bytes:
+    """The bytes of float32 values in a type, rounded to the nearest."""
+    if type == "BF16":
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).tobytes()
+    return values.astype(np.float16 if type == "F16" else np.float32).tobytes()
 
 
 @pytest.mark.parametrize("offset", [1, -1])
