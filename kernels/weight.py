@@ -48,7 +48,7 @@ class Weight:
     stored : uint8 array of shape (out, row_bytes), C-contiguous, writable (mapped copy-on-write);
         a 1-D tensor is one row.
     order : canonical row i is stored[order[i]]; None where the order is the same.
-    less_one : type that the values less 1 are stored in, where these rows are not what is stored but 1 more.
+    less_one : the type in which its values less 1 lie in the file, where they do; `stored` then is F32, with 1 added.
     """
 
     name: str

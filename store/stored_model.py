@@ -135,15 +135,16 @@ class StoredModel:
             raise UnsupportedModelError(
                 f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}: {info.unread}."
             )
-        rows, type = self._map(info, info.type), info.type
+        rows, type, less_one = self._map(info, info.type), info.type, None
         if self.adds_one(name):
+            less_one = type
             rows, type = (floats(rows, type) + np.float32(1)).view(np.uint8), TensorType["F32"]
         heads = self.interleaved.get(info.name)
         order = _canonical_order(info.shape[0], heads) if heads else None
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
-        return Weight(name, type, shape, rows, order, info.type if self.adds_one(name) else None)
+        return Weight(name, type, shape, rows, order, less_one)
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""

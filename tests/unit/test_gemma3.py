@@ -1,6 +1,7 @@
 """gemma3: three containers of one model, what is refused, and the mistakes that its parts invite."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -20,12 +21,15 @@ from tests.artifacts import (
     apr_tensors,
     float_tensor,
     hf_config,
+    hf_weights,
     tiny_model,
     write_gguf,
     write_safetensors,
+    write_safetensors_entries,
 )
 from tests.foreign_dumps import run_changed
 from tests.memory_model import MemoryModel
+from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader
@@ -69,6 +73,17 @@ def test_three_containers_hold_one_model(tmp_path, model):
     assert open_artifact(tmp_path / "of-folder.apr").less_one
 
 
+def test_what_is_told_of_a_file(tmp_path, model, capsys):
+    write_gguf(tmp_path / "m.gguf", model)
+    assert run(["inspect", str(tmp_path / "m.gguf")]) == 0
+    words = capsys.readouterr().out
+    assert re.search(r"layer_types +2 × sliding_attention, 2 × full_attention", words)
+    assert "not understood" not in words
+    write_safetensors(tmp_path / "folder", model)
+    assert run(["inspect", str(tmp_path / "folder")]) == 0
+    assert "not understood" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", ["f32", "ggml", "apr"])
 def test_copies_in_other_types_are_not_divergent(tmp_path, path):
     plain = tiny_model("gemma3", "F32", hidden=256, head_dim=64, ffn=512)
@@ -78,6 +93,27 @@ def test_copies_in_other_types_are_not_divergent(tmp_path, path):
     assert bisected(a, b, path).verdict in HEALTHY
     sides = Side(a, numeric_path("ggml")), Side(b, numeric_path("f32"))
     assert bisect_artifacts(*sides, TOKENS).verdict in HEALTHY
+
+
+@pytest.mark.parametrize("types", [("F32", "BF16"), ("F16", "F32"), ("BF16", "F16")])
+def test_norms_are_as_coarse_as_what_is_stored_less_one(tmp_path, model, types):
+    sides = []
+    for folder, type in zip("ab", types, strict=True):
+        write_safetensors(tmp_path / folder, model)
+        entries = {name: (type, w.shape, floats(dequantize(w), type)) for name, w in hf_weights(model).items()}
+        write_safetensors_entries(tmp_path / folder / "model.safetensors", entries)
+        sides.append(open_artifact(tmp_path / folder))
+    assert bisected(*sides).verdict == "quantization_only"
+    shifted = {FFN_NORM: model.values()[FFN_NORM] + np.float32(1)}
+    assert bisected(sides[0], with_tensors(model, **shifted)).culprit.cause == "norm_offset"
+
+
+def floats(values: np.ndarray, type: str) -> bytes:
+    """The bytes of float32 values in a type, rounded to the nearest."""
+    if type == "BF16":
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16).tobytes()
+    return values.astype(np.float16 if type == "F16" else np.float32).tobytes()
 
 
 @pytest.mark.parametrize("offset", [1, -1])

@@ -121,7 +121,7 @@ def _name(source: Path) -> str:
 def test_every_kernel_module_is_compiled_ahead():
     from kernels.machine import compiler
 
-    for source in MODULES["kernels"]:
+    for source in (source for source in MODULES["kernels"] if source.name != "__init__.py"):
         importlib.import_module(_name(source))
     assert {kernel.__module__ for kernel, _ in compiler._registered} == set(compiler.kernel_modules())
 

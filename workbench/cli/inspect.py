@@ -162,7 +162,8 @@ def _short(value: object) -> str:
     from store.text import printable
 
     if isinstance(value, tuple) and isinstance(value[0], str):
-        return ", ".join(f"{value.count(word)} {printable(word, 40)}" for word in dict.fromkeys(value))
+        counts = {kind: value.count(kind) for kind in dict.fromkeys(value)}
+        return printable(", ".join(f"{count} × {kind}" for kind, count in counts.items()))
     if isinstance(value, tuple):
         return f"{len(value)} factors from {value[0]:g} to {value[-1]:g}"
     return printable(str(value))

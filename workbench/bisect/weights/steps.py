@@ -51,10 +51,11 @@ class Stored:
         raw = np.ascontiguousarray(weight.rows[rows])
         values = dequantize_rows(weight.type, raw, weight.shape[-1])
         format = weight.type.format
-        if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
-            return cls(values, _half_ulp(values - np.float32(1), weight.less_one.format))
         if isinstance(format, FloatFormat):
-            return cls(values, _half_ulp(values, format))
+            width = _half_ulp(values, format)
+            if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
+                width = width + _half_ulp(values - np.float32(1), weight.less_one.format)
+            return cls(values, width)
         assert isinstance(format, BlockFormat)
         half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
         groups = values.reshape(-1, format.group)
