@@ -147,7 +147,7 @@ async def test_the_configuration_shows_differences_first(session):
         different = [line(pilot, index) for index in range(4)]
         assert all(" ! " in text for text in different)
         assert any("settings x\\x1b[2J" in text for text in different)
-        assert "4 of 29 entries differ" in screen_text(pilot)
+        assert "4 of 33 entries differ" in screen_text(pilot)
 
 
 async def test_a_note_is_saved_at_once_and_bound_to_its_cell(session):

@@ -202,6 +202,7 @@ def test_norms_that_a_converter_added_one_to_are_compared_without_it(tmp_path, c
     for name in [name for name in model.weights if name.endswith("norm.weight")]:
         model.weights[name] = float_tensor(name, model.values()[name] - np.float32(1))
     write_safetensors(tmp_path / "b", model)
+    (tmp_path / "b/config.json").write_text(json.dumps(hf_config(model) | {"model_type": "gemma3_text"}))
     tensors = printed(["weights", tmp_path / "a.gguf", tmp_path / "b"], capsys, 1)["tensors"]
     found = next(tensor for tensor in tensors if tensor["name"] == norm)
     assert found["rel_rms"] < 1e-6
