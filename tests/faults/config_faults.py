@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernels.config import ModelConfig
+from kernels.models import family
 from kernels.stages import Site
 from store.files.apr_writer import write_apr
 from tests.artifacts import apr_metadata, apr_tensors
@@ -47,7 +48,12 @@ def _finer_heads(c: ModelConfig) -> dict[str, object]:
 
 
 def _can_be_halved(c: ModelConfig, format: Format) -> bool:
-    """GGUF stores q and k of llama in an order that depends on the heads; there it would be a weight fault as well."""
+    """GGUF stores q and k of llama in an order that depends on the heads; there it would be a weight fault as well.
+
+    Norms of heads are as long as a head.
+    """
+    if any(name.endswith("q_norm.weight") for name, _, _ in family(c.architecture).tensors(c)):
+        return False
     return format.container != "gguf" or c.architecture != "llama"
 
 
@@ -66,9 +72,31 @@ def _linear_scaling(model: MemoryModel, path: Path) -> None:
     (path / "config.json").write_text(json.dumps(config))
 
 
+def _alike(c: ModelConfig, format: Format) -> bool:
+    """Whether all layers rotate alike."""
+    return c.rope_local_theta is None
+
+
+def _slides(c: ModelConfig, format: Format) -> bool:
+    """Whether the first layer has a window and a rotary base of its own."""
+    return not _alike(c, format)
+
+
+def _says_scale(c: ModelConfig, format: Format) -> bool:
+    return _slides(c, format) and format.container != "gguf"
+
+
+def _base(base: float) -> Callable[[ModelConfig], dict[str, object]]:
+    return lambda c: {"rope_theta": base}
+
+
+def _window(size: int) -> Callable[[ModelConfig], dict[str, object]]:
+    return lambda c: {"sliding_window": size}
+
+
 CONFIG_FAULTS = (
     *(
-        ConfigFault(f"rope_theta {base:g}", "q_post_rope", "rope_theta", lambda c, base=base: {"rope_theta": base})
+        ConfigFault(f"rope_theta {base:g}", "q_post_rope", "rope_theta", _base(base), _alike)
         for base in (5000.0, 10100.0, 500000.0, 1e6 + 1)
     ),
     *(
@@ -81,7 +109,12 @@ CONFIG_FAULTS = (
         "rope scaling",
         "q_post_rope",
         "rope_theta",
-        fits=lambda c, f: f.container == "safetensors",
+        fits=lambda c, f: f.container == "safetensors" and _alike(c, f),
         file=_linear_scaling,
+    ),
+    *(ConfigFault(f"sliding_window {size}", "attention", "causal_mask", _window(size), _slides) for size in (1, 2, 4)),
+    ConfigFault("rope_local_theta", "q_post_rope", "rope_theta", lambda c: {"rope_local_theta": c.rope_theta}, _slides),
+    ConfigFault(
+        "query_pre_attn_scalar", "attention", "attention_scale", lambda c: {"attention_scale": 0.1}, _says_scale
     ),
 )

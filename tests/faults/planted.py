@@ -68,7 +68,7 @@ def _weight_cases(fault: WeightFault, models: tuple[str, ...], pairs: Pairs) -> 
             context = Context(model, names[0], FORMATS[b], np.random.default_rng(0))
             if fault.fits(model.values[names[0]], context):
                 prepare = partial(_prepare_weights, model, a, b, fault, names)
-                yield Case(fault.kind, names[0], name, f"{a} {b}", expected_of(fault, names), prepare)
+                yield Case(fault.kind, names[0], name, f"{a} {b}", expected_of(fault, names, model.config), prepare)
 
 
 def _tensors(fault: WeightFault, model: Plain) -> Iterator[tuple[str, ...]]:

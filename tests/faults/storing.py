@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from kernels.models import family
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import write_apr
 from tests.artifacts import apr_metadata, apr_tensors, write_gguf, write_safetensors
@@ -83,10 +84,10 @@ def type_of(name: str, values: np.ndarray, format: Format) -> TensorType:
 
 @cache
 def stored(plain: Plain, format: Format) -> MemoryModel:
-    """The model with every tensor in its type."""
-    weights = {}
+    """The model with every tensor in its type; norms that are stored less 1 stay F32."""
+    weights, less_one = {}, family(plain.config.architecture).less_one
     for name, values in plain.values.items():
-        type = type_of(name, values, format)
+        type = TensorType.F32 if less_one and values.ndim == 1 else type_of(name, values, format)
         weights[name] = Weight(name, type, values.shape, packed(values, type))
     return MemoryModel(plain.config, weights)
 

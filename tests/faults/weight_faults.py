@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kernels.config import ModelConfig
+from kernels.models import Graph
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.faults import weight_edits as edits
@@ -14,19 +16,6 @@ from tests.faults.storing import Format, packed
 from tests.faults.weight_edits import Context, Values
 from tests.memory_model import MemoryModel
 
-_STAGE = {
-    "input_layernorm.weight": "attn_norm",
-    "post_attention_layernorm.weight": "ffn_norm",
-    **{f"self_attn.{x}_proj.weight": "qkv_matmul" for x in "qkv"},
-    **{f"self_attn.{x}_proj.bias": "qkv_bias" for x in "qkv"},
-    "self_attn.o_proj.weight": "attn_out",
-    "mlp.gate_proj.weight": "ffn_gate",
-    "mlp.up_proj.weight": "ffn_up",
-    "mlp.down_proj.weight": "ffn_out",
-    "model.embed_tokens.weight": "embedding",
-    "model.norm.weight": "final_norm",
-    "lm_head.weight": "lm_head",
-}
 _MATRICES = (
     "self_attn.q_proj.weight",
     "self_attn.k_proj.weight",
@@ -36,7 +25,10 @@ _MATRICES = (
     "mlp.up_proj.weight",
     "mlp.down_proj.weight",
 )
-_NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight")
+_NORMS = (
+    *("input_layernorm.weight", "post_attention_layernorm.weight", "pre_feedforward_layernorm.weight"),
+    *("post_feedforward_layernorm.weight", "self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+)
 _BIASES = ("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias")
 
 
@@ -57,17 +49,14 @@ class WeightFault:
     several: bool = False
 
 
-def site_of(name: str) -> Site:
+def site_of(name: str, config: ModelConfig) -> Site:
     """The stage that uses a tensor."""
-    if name.startswith("model.layers."):
-        _, _, layer, suffix = name.split(".", 3)
-        return Site(int(layer), _STAGE[suffix])
-    return Site(None, _STAGE[name])
+    return next(stage.site for stage in Graph(config).stages() if name in stage.tensors)
 
 
-def expected_of(fault: WeightFault, names: tuple[str, ...]) -> Expected:
+def expected_of(fault: WeightFault, names: tuple[str, ...], config: ModelConfig) -> Expected:
     """The first tensor is the culprit, those of other stages are further ones unless it is about the whole model."""
-    site, *others = dict.fromkeys(map(site_of, names))
+    site, *others = dict.fromkeys(site_of(name, config) for name in names)
     return Expected((site,), ("weights",), fault.causes, tuple(others) if fault.suffixes else (), names[0])
 
 
