@@ -1,15 +1,18 @@
 """A program that is told to end: at any instant, in one sentence, within a moment."""
 
+import io
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.interrupting import interrupt
 from workbench.demo import MODEL
+from workbench.machine import terminal
 
 ROOT = Path(__file__).parents[2]
 PAIR = [str(MODEL), str(MODEL), "--path-b", "f32", "--tokens", "1,2,3"]
@@ -27,6 +30,17 @@ def test_an_interrupted_command_is_over(delay):
 def test_the_app_gives_the_terminal_back(delay, number, tmp_path):
     found = interrupt(["open", *PAIR, "--session", str(tmp_path / "s")], delay, number)
     assert found.complaint == "", found.output[-2000:]
+
+
+@pytest.mark.parametrize("elsewhere", ["stdin", "stdout", "stderr"])
+def test_without_all_of_a_terminal_the_app_is_not_opened(elsewhere, monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, SimpleNamespace(isatty=lambda: True))
+    assert terminal.is_there()
+    monkeypatch.setattr(sys, elsewhere, io.StringIO())
+    assert not terminal.is_there()
+    monkeypatch.setattr(sys, elsewhere, None)  # it was closed
+    assert not terminal.is_there()
 
 
 # Programs that are told to end, or that end, at instants at which the terminal is being taken or is held.

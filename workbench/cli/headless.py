@@ -1,10 +1,10 @@
 """Showing a session: in the app where there is a terminal, else as text or JSON."""
 
-import sys
 from typing import TYPE_CHECKING
 
 from workbench.cli.options import print_json
 from workbench.cli.tables import echo
+from workbench.machine import terminal
 
 if TYPE_CHECKING:
     from workbench.cli.progress import ProgressLine
@@ -16,7 +16,7 @@ def show(session: "Session", as_json: bool) -> int:
 
     A session that has a verdict on the same files keeps it. Returns the exit code of the verdict.
     """
-    if sys.stdout.isatty() and not as_json:
+    if terminal.is_there() and not as_json:
         from workbench.app import run
 
         return run(session)

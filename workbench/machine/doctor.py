@@ -14,6 +14,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from workbench.machine import terminal
 from workbench.machine.clashes import OURS, clash
 
 State = Literal["fine", "slow", "wrong"]
@@ -193,7 +194,7 @@ def _processor() -> Check:
 
 
 def _terminal() -> Check:
-    if not sys.stdout.isatty():
+    if not terminal.is_there():
         return Check("terminal", "none", "fine", "Commands print text; `open` and `demo` do too.")
     width, height = shutil.get_terminal_size()
     value = f"{os.environ.get('TERM', 'unknown')}, {width}x{height} characters"

@@ -5,6 +5,7 @@ there, and Textual's thread may still be painting.
 """
 
 import os
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,11 @@ _INPUT, _SCREEN = 0, 2  # what Textual reads, and where it paints
 
 _modes: list[Any] | None = None
 _terminal: int | None = None  # a way to the terminal of our own, which neither waits nor is painted to
+
+
+def is_there() -> bool:
+    """Whether the app has what it needs: keys to read, a screen, and stderr as well, since Textual paints there."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def hold() -> None:
