@@ -142,6 +142,12 @@ def test_a_file_with_one_added_twice_or_never_to_all_norms(tmp_path, model, time
         ({"rope_theta": 1e4}, Site(1, "q_post_rope"), "rope_theta"),
         ({"attention_scale": 0.1}, Site(0, "attention"), "attention_scale"),
         ({"layer_types": (FULL, FULL, SLIDING, FULL)}, Site(0, "q_post_rope"), "causal_mask"),
+        ({"layer_types": (FULL,) * 4, "rope_local_theta": None}, Site(0, "q_post_rope"), "causal_mask"),
+        (
+            {"sliding_window": None, "layer_types": None, "rope_local_theta": None},
+            Site(0, "q_post_rope"),
+            "causal_mask",
+        ),
     ],
 )
 def test_a_setting_of_one_side(model, change, site, cause):
@@ -154,6 +160,22 @@ def test_gate_and_up_exchanged(model):
     swapped = with_tensors(model, **dict(zip(names, (model.values()[name] for name in names[::-1]), strict=True)))
     found = bisected(model, swapped)
     assert (found.first_divergent, found.culprit.cause) == (Site(2, "ffn_gate"), "gate_up_swapped")
+
+
+@pytest.mark.parametrize(
+    ("names", "stage", "cause"),
+    [
+        (("self_attn.q_norm", "self_attn.k_norm"), "q_norm", "qk_swapped"),
+        (("pre_feedforward_layernorm", "post_feedforward_layernorm"), "ffn_norm", "wrong_layer"),
+        (("post_attention_layernorm", "pre_feedforward_layernorm"), "post_attn_norm", "wrong_layer"),
+    ],
+)
+def test_norms_exchanged(model, names, stage, cause):
+    one, other = (f"model.layers.1.{name}.weight" for name in names)
+    values = model.values()
+    found = bisected(model, with_tensors(model, **{one: values[other], other: values[one]}))
+    assert (found.first_divergent, found.culprit.cause) == (Site(1, stage), cause)
+    assert f"holds the values of {other}" in found.culprit.explanation
 
 
 class Recorded:
@@ -267,6 +289,9 @@ def test_a_runtime_that_adds_one_to_norms_twice_or_never(model, times):
         ),
         ({"rope_parameters": {FULL: 3}}, f"gives {FULL} as something else"),
         ({"rope_scaling": 4}, "gives rope_scaling as something else"),
+        ({"sliding_window": None}, "absent or null"),
+        ({"layer_types": None, "sliding_window_pattern": None}, "absent or null"),
+        ({"rope_parameters": None, "rope_local_base_freq": None}, "absent or null"),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(tmp_path, model, changes, words):
@@ -294,12 +319,29 @@ def test_caps_that_are_null_do_nothing_and_the_text_model_of_a_wrapper_is_tied(t
         ({"attention__sliding_window_pattern": [True]}, "for fewer layers"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         ({"attention__sliding_window": "wide"}, "sliding_window"),
+        ({"rope__dimension_count_swa": 8}, "rope.dimension_count_swa as 8"),
+        ({"attention__key_length_swa": 8}, "attention.key_length_swa as 8"),
     ],
 )
 def test_a_gguf_that_is_not_computed_is_refused_by_name(tmp_path, model, changes, words):
     write_gguf(tmp_path / "m.gguf", model, **changes)
     with pytest.raises(WorkbenchError, match=words):
         open_artifact(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layer_types": None}, "absent or null"),
+        ({"sliding_window": None}, "absent or null"),
+        ({"rope_parameters": 4}, "for all layers"),
+        ({"rope_parameters": {FULL: {"rope_theta": 5.0}}}, "for all layers"),
+    ],
+)
+def test_an_apr_file_that_leaves_windows_open_is_refused(tmp_path, model, changes, words):
+    write_apr(tmp_path / "m.apr", apr_metadata(model, **changes), apr_tensors(model))
+    with pytest.raises(WorkbenchError, match=words):
+        open_artifact(tmp_path / "m.apr")
 
 
 def test_llama_cpp_scales_the_scores_of_62_layers_by_the_share_of_a_head(tmp_path):

@@ -10,10 +10,12 @@ _EXCHANGED = {
     frozenset(("self_attn.q_proj", "self_attn.k_proj")): "qk_swapped",
     frozenset(("self_attn.k_proj", "self_attn.v_proj")): "qk_swapped",
     frozenset(("self_attn.q_proj", "self_attn.v_proj")): "qk_swapped",
+    frozenset(("self_attn.q_norm", "self_attn.k_norm")): "qk_swapped",
 }
 _MODULES = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"),
+    *("self_attn.q_norm", "self_attn.k_norm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
 )
 _OF_MODEL = ("lm_head.weight", "model.embed_tokens.weight")
 
