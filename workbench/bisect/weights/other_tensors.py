@@ -10,7 +10,6 @@ _EXCHANGED = {
     frozenset(("self_attn.q_proj", "self_attn.k_proj")): "qk_swapped",
     frozenset(("self_attn.k_proj", "self_attn.v_proj")): "qk_swapped",
     frozenset(("self_attn.q_proj", "self_attn.v_proj")): "qk_swapped",
-    frozenset(("self_attn.q_norm", "self_attn.k_norm")): "qk_swapped",
 }
 _MODULES = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
