@@ -246,6 +246,17 @@ def test_a_runtime_without_a_norm_of_heads(model):
     assert WORDS in found.explanation
 
 
+def test_a_runtime_that_norms_all_heads_together(model):
+    def together(_right, known):
+        x, w = known["qkv_matmul"][:, : model.config.q_size], model.values()["model.layers.0.self_attn.q_norm.weight"]
+        scale = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
+        return x / scale * np.tile(w, model.config.num_attention_heads)
+
+    found = traced(model, lambda site, right, known: together(right, known) if site == Site(0, "q_norm") else right)
+    assert (found.site, found.cause) == (Site(0, "q_norm"), "head_grouping")
+    assert "all 4 heads are normed together" in found.explanation
+
+
 def test_a_runtime_that_does_not_scale_embeddings(model):
     found = traced(model, changed_at("embedding", lambda right, _known: right / np.float32(8)))
     assert (found.site, found.cause) == (Site(None, "embedding"), "scaled")
