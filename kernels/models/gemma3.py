@@ -20,6 +20,7 @@ _AFTER = {
     "attn_out": ("post_attn_norm", "post_attention_layernorm"),
     "ffn_out": ("post_ffn_norm", "post_feedforward_layernorm"),
 }
+_OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
 _LARGEST = 62  # layers of the one model whose scores llama.cpp scales by the share of a head in the hidden size
 
 
@@ -76,7 +77,9 @@ class Gemma3(Decoder):
                 irrelevant=("_sliding_window_pattern", "vision_config.*", "mm_tokens_per_image", "*_token_index"),
             ),
             "gguf": Keys(
-                used=frozenset(("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa")),
+                used=frozenset(
+                    ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *_OF_SLIDING)
+                ),
                 ignored={"hidden_activation": ("gelu_pytorch_tanh",)},
             ),
         }
@@ -113,13 +116,15 @@ class Gemma3(Decoder):
         types, pattern = given_layer_types(config, fields), fields.integer("sliding_window_pattern")
         if types is None and pattern is not None:
             types = _every(pattern, config)
+        window, base = fields.integer("sliding_window"), fields.number("rope_local_base_freq")
+        slide = SLIDING in (types or ())
+        if (slide and None in (window, base)) or (types is None and (window, base) != (None, None)):
+            raise fields.wrong(
+                "does not say all of sliding_window, rope_local_base_freq and layer_types (or sliding_window_pattern), "
+                "though some; add what is absent or null, it is needed and cannot be guessed."
+            )
         return _scaled(
-            replace(
-                config,
-                sliding_window=fields.integer("sliding_window"),
-                layer_types=types,
-                rope_local_theta=fields.number("rope_local_base_freq") if SLIDING in (types or ()) else None,
-            ),
+            replace(config, sliding_window=window, layer_types=types, rope_local_theta=base if slide else None),
             fields.number("query_pre_attn_scalar"),
         )
 
@@ -146,6 +151,12 @@ class Gemma3(Decoder):
         window = fields.integer("attention.sliding_window", low=0)
         if not window:
             return config
+        for key in _OF_SLIDING:
+            if (size := fields.integer(key)) not in (None, config.head_dim):
+                raise fields.unsupported(
+                    f"gives {self.gguf}.{key} as {size} where heads have {config.head_dim} channels; only layers with "
+                    "the same heads, which rotate as a whole, are supported."
+                )
         base = fields.number("rope.freq_base_swa") or self.defaults["rope_local_base_freq"]
         assert isinstance(base, float)
         return replace(config, sliding_window=window, layer_types=_gguf_types(config, fields), rope_local_theta=base)

@@ -50,8 +50,12 @@ class Qwen2(Decoder):
         """The layers from max_window_layers on slide, if any do and no types of layers are given."""
         window = fields.integer("sliding_window") if fields.flag("use_sliding_window") else None
         given, layers = given_layer_types(config, fields), config.num_hidden_layers
-        full = fields.integer("max_window_layers", low=0) or 0
-        types = given or (FULL,) * min(full, layers) + (SLIDING,) * max(layers - full, 0)
+        full = fields.integer("max_window_layers", low=0)
+        if window is not None and given is None and full is None:
+            raise fields.wrong(
+                "sets use_sliding_window, but neither max_window_layers nor layer_types; add one of them."
+            )
+        types = given or (FULL,) * min(full or 0, layers) + (SLIDING,) * max(layers - (full or 0), 0)
         if SLIDING in types and given is not None and window is None:
             raise fields.wrong(f"has layer_types with {SLIDING}, but no sliding_window that is in use; correct it.")
         if window is None or SLIDING not in types:

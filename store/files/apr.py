@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kernels.config import ModelConfig, RopeType
+from kernels.config import FULL, SLIDING, ModelConfig, RopeType
 from kernels.errors import UnsupportedModelError
 from kernels.models import ARCHITECTURES, family
 from store import rope
@@ -329,8 +329,13 @@ def _scaling(
     if ROPE_FREQS in tensors:
         return rope.Scaling(rope.stored_factors(file, tensors[ROPE_FREQS], head_dim))
     group, scaling = fields.find("rope_scaling", "rope_parameters")
-    if not isinstance(scaling, dict):
+    if scaling is None:
         return rope.Scaling()
+    if not isinstance(scaling, dict) or {FULL, SLIDING} & scaling.keys():
+        raise UnsupportedModelError(
+            f"{fields.file} gives {group} as something else than an object for all layers, which is not read; correct "
+            "the file."
+        )
     return rope.hf_scaling(group, Fields(fields.file, scaling), fields, theta, head_dim)
 
 

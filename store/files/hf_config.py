@@ -62,7 +62,8 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
             "BF16 tensors, or a GGUF or APR file."
         )
     key, names = found.activations
-    if (activation := given.text(key) or names[0]) not in names:
+    activation = given.text(key)
+    if activation is not None and activation not in names:
         raise UnsupportedModelError(
             f"{file} has the activation {printable(activation, 80)}; only {names[0]} is supported."
         )

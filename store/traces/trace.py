@@ -207,6 +207,10 @@ class Trace:
         channels = stage_channels(config)
         stages: dict[Site, StoredStage] = {}
         for site, stage in self.stages.items():
+            if site.stage not in channels:
+                raise StoreError(
+                    f"{name}: has {site}, which {config.architecture} models do not have; give the model of this trace."
+                )
             try:
                 stages[site] = stage.bound(len(tokens), channels[site.stage])
             except StoreError as error:

@@ -27,7 +27,8 @@ from tests.artifacts import (
     write_safetensors,
     write_safetensors_entries,
 )
-from tests.foreign_dumps import run_changed
+from tests.foreign_dumps import run as forward_of
+from tests.foreign_dumps import run_changed, write_stage_dump
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
@@ -142,6 +143,12 @@ def test_a_file_with_one_added_twice_or_never_to_all_norms(tmp_path, model, time
         ({"rope_theta": 1e4}, Site(1, "q_post_rope"), "rope_theta"),
         ({"attention_scale": 0.1}, Site(0, "attention"), "attention_scale"),
         ({"layer_types": (FULL, FULL, SLIDING, FULL)}, Site(0, "q_post_rope"), "causal_mask"),
+        ({"layer_types": (FULL,) * 4, "rope_local_theta": None}, Site(0, "q_post_rope"), "causal_mask"),
+        (
+            {"sliding_window": None, "layer_types": None, "rope_local_theta": None},
+            Site(0, "q_post_rope"),
+            "causal_mask",
+        ),
     ],
 )
 def test_a_setting_of_one_side(model, change, site, cause):
@@ -154,6 +161,22 @@ def test_gate_and_up_exchanged(model):
     swapped = with_tensors(model, **dict(zip(names, (model.values()[name] for name in names[::-1]), strict=True)))
     found = bisected(model, swapped)
     assert (found.first_divergent, found.culprit.cause) == (Site(2, "ffn_gate"), "gate_up_swapped")
+
+
+@pytest.mark.parametrize(
+    ("names", "stage"),
+    [
+        (("self_attn.q_norm", "self_attn.k_norm"), "q_norm"),
+        (("pre_feedforward_layernorm", "post_feedforward_layernorm"), "ffn_norm"),
+        (("post_attention_layernorm", "pre_feedforward_layernorm"), "post_attn_norm"),
+    ],
+)
+def test_norms_exchanged(model, names, stage):
+    one, other = (f"model.layers.1.{name}.weight" for name in names)
+    values = model.values()
+    found = bisected(model, with_tensors(model, **{one: values[other], other: values[one]}))
+    assert (found.first_divergent, found.culprit.cause) == (Site(1, stage), "wrong_layer")
+    assert f"holds the values of {other}" in found.culprit.explanation
 
 
 class Recorded:
@@ -223,6 +246,17 @@ def test_a_runtime_without_a_norm_of_heads(model):
     assert WORDS in found.explanation
 
 
+def test_a_runtime_that_norms_all_heads_together(model):
+    def together(_right, known):
+        x, w = known["qkv_matmul"][:, : model.config.q_size], model.values()["model.layers.0.self_attn.q_norm.weight"]
+        scale = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
+        return x / scale * np.tile(w, model.config.num_attention_heads)
+
+    found = traced(model, lambda site, right, known: together(right, known) if site == Site(0, "q_norm") else right)
+    assert (found.site, found.cause) == (Site(0, "q_norm"), "head_grouping")
+    assert "all 4 heads are normed together" in found.explanation
+
+
 def test_a_runtime_that_does_not_scale_embeddings(model):
     found = traced(model, changed_at("embedding", lambda right, _known: right / np.float32(8)))
     assert (found.site, found.cause) == (Site(None, "embedding"), "scaled")
@@ -267,6 +301,9 @@ def test_a_runtime_that_adds_one_to_norms_twice_or_never(model, times):
         ),
         ({"rope_parameters": {FULL: 3}}, f"gives {FULL} as something else"),
         ({"rope_scaling": 4}, "gives rope_scaling as something else"),
+        ({"sliding_window": None}, "absent or null"),
+        ({"layer_types": None, "sliding_window_pattern": None}, "absent or null"),
+        ({"rope_parameters": None, "rope_local_base_freq": None}, "absent or null"),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(tmp_path, model, changes, words):
@@ -294,12 +331,29 @@ def test_caps_that_are_null_do_nothing_and_the_text_model_of_a_wrapper_is_tied(t
         ({"attention__sliding_window_pattern": [True]}, "for fewer layers"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         ({"attention__sliding_window": "wide"}, "sliding_window"),
+        ({"rope__dimension_count_swa": 8}, "rope.dimension_count_swa as 8"),
+        ({"attention__key_length_swa": 8}, "attention.key_length_swa as 8"),
     ],
 )
 def test_a_gguf_that_is_not_computed_is_refused_by_name(tmp_path, model, changes, words):
     write_gguf(tmp_path / "m.gguf", model, **changes)
     with pytest.raises(WorkbenchError, match=words):
         open_artifact(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layer_types": None}, "absent or null"),
+        ({"sliding_window": None}, "absent or null"),
+        ({"rope_parameters": 4}, "for all layers"),
+        ({"rope_parameters": {FULL: {"rope_theta": 5.0}}}, "for all layers"),
+    ],
+)
+def test_an_apr_file_that_leaves_windows_open_is_refused(tmp_path, model, changes, words):
+    write_apr(tmp_path / "m.apr", apr_metadata(model, **changes), apr_tensors(model))
+    with pytest.raises(WorkbenchError, match=words):
+        open_artifact(tmp_path / "m.apr")
 
 
 def test_llama_cpp_scales_the_scores_of_62_layers_by_the_share_of_a_head(tmp_path):
@@ -323,3 +377,14 @@ def test_the_slope_of_gelu_and_its_table():
     assert np.array_equal(
         found[(single > -10) & (single < 10)], found[(single > -10) & (single < 10)].astype(np.float16)
     )
+
+
+def test_models_and_traces_of_other_stages_are_not_comparable(tmp_path, capsys):
+    write_safetensors(tmp_path / "gemma3", tiny_model("gemma3"))
+    write_safetensors(tmp_path / "llama", tiny_model("llama"))
+    a, b, trace = (str(tmp_path / name) for name in ("gemma3", "llama", "t.npz"))
+    assert run(["bisect", a, b, "--tokens", "3,17"]) == 2
+    assert "A alone has q_norm, k_norm, post_attn_norm, post_ffn_norm" in capsys.readouterr().out
+    write_stage_dump(tmp_path / "t.npz", forward_of(tiny_model("gemma3"), (3, 17)), {"tokens": [3, 17]})
+    assert run(["bisect", trace, b, "--path-b", "f32"]) == 2
+    assert "has layer 0 q_norm, which llama models do not have" in capsys.readouterr().out

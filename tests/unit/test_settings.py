@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.errors import UnsupportedModelError
+from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.forward import forward
 from kernels.models import family
 from kernels.paths import numeric_path
@@ -81,6 +81,17 @@ def test_layers_slide_as_the_settings_say(tmp_path, changes, windows):
     expected = literal_forward(artifact.config, model.values(), TOKENS[:12])
     for site, ours in forward(artifact, TOKENS[:12], numeric_path("f64")):
         assert np.abs(ours - expected[site]).max() < 1e-12 * np.abs(expected[site]).max(), site
+
+
+def test_a_window_from_no_layer_on_and_an_activation_of_no_name_are_refused(tmp_path):
+    write_safetensors(tmp_path, tiny_model("qwen3"))
+    for changes, words in (
+        ({"use_sliding_window": True, "sliding_window": 3, "max_window_layers": None}, "neither max_window_layers"),
+        ({"hidden_act": ""}, "the activation"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(hf_config(tiny_model("qwen3")) | changes))
+        with pytest.raises(WorkbenchError, match=words):
+            open_artifact(tmp_path)
 
 
 def test_every_key_of_a_file_is_used_irrelevant_or_not_understood(tmp_path):

@@ -42,6 +42,10 @@ def norm_mistakes(q: Question) -> Iterator[Mistake]:
         ("the sum of squares stands in place of their mean", ops.rms_norm(x, w, eps) / x.shape[1] ** 0.5),
     ):
         yield Mistake("unknown", "graph", words, made(predicted))
+    if kind.head_dim:
+        heads = q.right.shape[1] // kind.head_dim
+        together = ops.rms_norm(x.reshape(q.right.shape), np.tile(w, heads), eps)
+        yield Mistake("head_grouping", "graph", f"all {heads} heads are normed together", together)
     yield from _free_weight(q, ops.rms_norm(x, np.ones_like(w), eps), w, name)
 
 

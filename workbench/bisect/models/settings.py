@@ -32,6 +32,8 @@ CAUSE_OF_FIELD = {
     "num_key_value_heads": "head_grouping",
 }
 
+_OF_WINDOWS = ("sliding_window", "layer_types", "rope_local_theta")
+
 
 def differing_fields(a: ModelConfig, b: ModelConfig) -> Iterator[str]:
     """Names of the fields that differ by more than single precision and that a forward computes with."""
@@ -76,21 +78,29 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
         changes = (output(_with(a.config, unit, b.config)), base), (output(_with(b.config, unit, a.config)), of_b)
         return sum(_moved(*change) for change in changes)
 
-    effects = sorted(((effect(unit), unit) for unit in units(fields)), reverse=True)
+    effects = sorted(((effect(unit), unit) for unit in units(fields, a.config, b.config)), reverse=True)
     visible = [(size, CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]
     words = ", ".join(setting_words(a.config, b.config, name) for name in effects[0][1])
     runner_up = {"cause": visible[1][1], "effect": visible[1][0]} if len(visible) > 1 else None
     return Culprit(site, "config", CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
 
 
-def units(fields: list[str]) -> list[list[str]]:
-    """Fields that are exchanged together: the shape of heads comes in several, which also count the frequencies."""
+def units(fields: list[str], a: ModelConfig, b: ModelConfig) -> list[list[str]]:
+    """Fields that are exchanged together.
+
+    The shape of heads comes in several, which also count the frequencies; a model whose layers never slide has neither
+    a window nor a rotary base for such layers.
+    """
     heads = [name for name in fields if CAUSE_OF_FIELD[name] == "head_grouping"]
     single = [name for name in fields if name not in heads]
     if heads and "rope_factors" in single:
         single.remove("rope_factors")
         heads.append("rope_factors")
-    return ([heads] if heads else []) + [[name] for name in single]
+    found = [heads] if heads else []
+    if (a.rope_local_theta is None) != (b.rope_local_theta is None):
+        found.append([name for name in _OF_WINDOWS if name in single])
+        single = [name for name in single if name not in _OF_WINDOWS]
+    return found + [[name] for name in single]
 
 
 def first_changed(a: Model, b: Model, fields: list[str]) -> Site:

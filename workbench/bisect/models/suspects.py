@@ -139,7 +139,7 @@ class Suspects:
         return (*found, *self._other_settings(first))
 
     def _other_settings(self, first: Culprit) -> Iterator[Culprit]:
-        for unit in units(list(differing_fields(self._a.config, self._b.config))):
+        for unit in units(list(differing_fields(self._a.config, self._b.config)), self._a.config, self._b.config):
             words = ", ".join(setting_words(self._a.config, self._b.config, name) for name in unit)
             if words != first.explanation:
                 yield Culprit(first_changed(self._a, self._b, unit), "config", CAUSE_OF_FIELD[unit[0]], words)

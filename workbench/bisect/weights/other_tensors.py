@@ -14,6 +14,7 @@ _EXCHANGED = {
 _MODULES = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"),
+    *("self_attn.q_norm", "self_attn.k_norm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
 )
 _OF_MODEL = ("lm_head.weight", "model.embed_tokens.weight")
 
