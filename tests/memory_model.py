@@ -69,6 +69,8 @@ def random_model(
     if of.local_base is not None:  # every other layer slides
         types = tuple(SLIDING if n % 2 == 0 else FULL for n in range(layers))
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
+    elif of.gguf is None:  # mistral, of whose windows GGUF has no word
+        config = replace(config, sliding_window=3)
     rng, model = np.random.default_rng(seed), MemoryModel(config)
 
     def matrix(name: str, rows: int, columns: int) -> None:

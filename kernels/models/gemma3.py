@@ -25,7 +25,7 @@ _LARGEST = 62  # layers of the one model whose scores llama.cpp scales by the sh
 
 
 class Gemma3(Decoder):
-    """Defaults of Gemma3TextConfig in transformers 5.23; models/gemma3.cpp in llama-cpp-python 0.3.36."""
+    """Defaults of Gemma3TextConfig in transformers 5.24; models/gemma3.cpp in llama-cpp-python 0.3.36."""
 
     stages = (
         *SPINE[:_ROTATED],

@@ -133,7 +133,7 @@ def _rotation(c: ModelConfig, layer: int) -> Rotation:
 
 
 class Llama(Decoder):
-    """Defaults of LlamaConfig in transformers 5.23; llama-model.cpp and models/llama.cpp in llama-cpp-python 0.3.36."""
+    """Defaults of LlamaConfig in transformers 5.24; llama-model.cpp and models/llama.cpp in llama-cpp-python 0.3.36."""
 
     model_types = ("llama",)
     defaults = MappingProxyType(

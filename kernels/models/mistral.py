@@ -9,7 +9,7 @@ from kernels.models.llama import Decoder
 
 
 class Mistral(Decoder):
-    """Defaults of MistralConfig in transformers 5.23."""
+    """Defaults of MistralConfig in transformers 5.24."""
 
     model_types = ("mistral",)
     defaults = MappingProxyType(

@@ -11,7 +11,7 @@ from kernels.models.llama import Decoder
 
 
 class Qwen2(Decoder):
-    """Defaults of Qwen2Config in transformers 5.23; models/qwen2.cpp in llama-cpp-python 0.3.36."""
+    """Defaults of Qwen2Config in transformers 5.24; models/qwen2.cpp in llama-cpp-python 0.3.36."""
 
     biased = True
     model_types = ("qwen2",)

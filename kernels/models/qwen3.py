@@ -13,7 +13,7 @@ _ROTATED = SPINE.index("q_post_rope")
 
 
 class Qwen3(Qwen2):
-    """Defaults of Qwen3Config in transformers 5.23; models/qwen3.cpp in llama-cpp-python 0.3.36."""
+    """Defaults of Qwen3Config in transformers 5.24; models/qwen3.cpp in llama-cpp-python 0.3.36."""
 
     stages = (*SPINE[:_ROTATED], "q_norm", "k_norm", *SPINE[_ROTATED:])
     head_norms = True

@@ -76,9 +76,31 @@ def _linear_scaling(model: MemoryModel, path: Path) -> None:
     (path / "config.json").write_text(json.dumps(config))
 
 
+def _alike(c: ModelConfig, format: Format) -> bool:
+    """Whether all layers rotate alike."""
+    return c.rope_local_theta is None
+
+
+def _slides(c: ModelConfig, format: Format) -> bool:
+    """Whether the first layer has a window and a rotary base of its own."""
+    return not _alike(c, format)
+
+
+def _says_scale(c: ModelConfig, format: Format) -> bool:
+    return _slides(c, format) and format.container != "gguf"
+
+
+def _base(base: float) -> Callable[[ModelConfig], dict[str, object]]:
+    return lambda c: {"rope_theta": base}
+
+
+def _window(size: int) -> Callable[[ModelConfig], dict[str, object]]:
+    return lambda c: {"sliding_window": size}
+
+
 CONFIG_FAULTS = (
     *(
-        ConfigFault(f"rope_theta {base:g}", "q_post_rope", "rope_theta", lambda c, base=base: {"rope_theta": base})
+        ConfigFault(f"rope_theta {base:g}", "q_post_rope", "rope_theta", _base(base), _alike)
         for base in (5000.0, 10100.0, 500000.0, 1e6 + 1)
     ),
     *(
@@ -91,7 +113,12 @@ CONFIG_FAULTS = (
         "rope scaling",
         "q_post_rope",
         "rope_theta",
-        fits=lambda c, f: f.container == "safetensors",
+        fits=lambda c, f: f.container == "safetensors" and _alike(c, f),
         file=_linear_scaling,
+    ),
+    *(ConfigFault(f"sliding_window {size}", "attention", "causal_mask", _window(size), _slides) for size in (1, 2, 4)),
+    ConfigFault("rope_local_theta", "q_post_rope", "rope_theta", lambda c: {"rope_local_theta": c.rope_theta}, _slides),
+    ConfigFault(
+        "query_pre_attn_scalar", "attention", "attention_scale", lambda c: {"attention_scale": 0.1}, _says_scale
     ),
 )

@@ -38,6 +38,8 @@ _ROWS = {
     "qwen2-2to1-tied": ("qwen2", 3, 4, 2, 64, 256, 512, 192, True),
     "qwen2-mha": ("qwen2", 3, 4, 4, 32, 128, 192, 96, False),
     "llama-4to1": ("llama", 3, 8, 2, 32, 256, 768, 112, False),
+    "qwen3-2to1": ("qwen3", 3, 4, 2, 32, 128, 192, 96, False),
+    "gemma3-4to1-tied": ("gemma3", 3, 4, 1, 64, 256, 512, 160, True),
     "qwen2-small": ("qwen2", 2, 4, 2, 16, 64, 96, 128, False),
 }
 _LATER_ROWS = {

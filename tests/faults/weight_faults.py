@@ -25,7 +25,10 @@ _MATRICES = (
     "mlp.up_proj.weight",
     "mlp.down_proj.weight",
 )
-_NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight")
+_NORMS = (
+    *("input_layernorm.weight", "post_attention_layernorm.weight", "pre_feedforward_layernorm.weight"),
+    *("post_feedforward_layernorm.weight", "self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+)
 _BIASES = ("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kernels import models
 from tests.artifacts import tiny_gguf, tiny_safetensors
 
 GOLDEN = Path(__file__).parent
@@ -38,9 +39,10 @@ def main(python: str, *families: str) -> None:
             for dtype in ("float32", "float64"):
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            tiny_gguf(folder / "m.gguf", family, TYPE, layers=1, **SHAPE)
-            found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
-            np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)
+            if models.family(family).gguf is not None:
+                tiny_gguf(folder / "m.gguf", family, TYPE, layers=1, **SHAPE)
+                found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
+                np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)
 
 
 if __name__ == "__main__":

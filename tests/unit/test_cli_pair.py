@@ -87,20 +87,40 @@ def test_compare_says_on_request_which_cells_add_what_rounding_does_not(folder, 
     assert {cell["floor"] for cell in record["cells"]} == {None}
 
 
-def test_values_that_are_not_finite_are_null_with_the_reason(tmp_path, capsys):
-    model = random_model("llama")
-    write_gguf(tmp_path / "right.gguf", model)
+def with_nan(model):
+    """The model with one NaN in the gate of its first layer."""
     name = "model.layers.0.mlp.gate_proj.weight"
     rows = model.weights[name].rows.view(np.float32).copy()
     rows[3, 5] = np.nan
-    broken = replace(model.weights[name], stored=rows.view(np.uint8))
-    write_gguf(tmp_path / "nan.gguf", replace(model, weights=model.weights | {name: broken}))
+    return replace(model, weights=model.weights | {name: replace(model.weights[name], stored=rows.view(np.uint8))})
+
+
+def test_values_that_are_not_finite_are_null_with_the_reason(tmp_path, capsys):
+    model = random_model("llama")
+    write_gguf(tmp_path / "right.gguf", model)
+    write_gguf(tmp_path / "nan.gguf", with_nan(model))
     record, _ = called(["compare", tmp_path / "right.gguf", tmp_path / "nan.gguf", "--tokens", "1,2"], capsys, 1)
     cells = {(cell["layer"], cell["stage"]): cell for cell in record["cells"]}
     assert cells[0, "ffn_gate"]["local"] is None
     assert cells[0, "ffn_gate"]["note"].endswith("local not known: not finite")  # the floor is that of the others
     assert cells[0, "ffn_gate"]["beyond_floor"]
     assert not cells[0, "ffn_up"]["beyond_floor"]
+
+
+def test_models_that_both_lose_their_numbers_are_not_called_alike(tmp_path, capsys):
+    write_gguf(tmp_path / "nan.gguf", with_nan(random_model("llama")))
+    pair = ["compare", str(tmp_path / "nan.gguf"), str(tmp_path / "nan.gguf"), "--tokens", "1,2"]
+    assert run([*pair, "--path-b", "f64", "--local"]) == 2
+    out, err = capsys.readouterr()
+    record, _ = called([*pair, "--path-b", "f64"], capsys, 2)
+    there = [cell for cell in record["cells"] if "shape" in cell]
+    lost = [cell for cell in there if cell["nonfinite_a"] == np.prod(cell["shape"])]
+    judged = [cell for cell in there if cell["floor"] is not None]
+    assert f"{len(lost)} of {len(there)} cells, the first is layer 0 ffn_out, hold no number" in err
+    assert "hold NaN or infinite values, the first is layer 0 ffn_gate: 2 of" in out
+    assert f"{len(judged)} of {len(there)} cells run again: none adds" in out
+    assert all(cell["nonfinite_a"] < np.prod(cell["shape"]) for cell in judged)
+    assert run(pair) == 0  # the same bits throughout
 
 
 def test_a_healthy_copy_is_alike_on_one_path_and_within_the_band_on_two(folder, capsys):

@@ -54,7 +54,7 @@ def model_of(architecture: str, type: TensorType = TensorType.F32):
     return random_model(architecture, **SHAPE)
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "mistral", "gemma3"])
 @pytest.mark.parametrize(("path", "dtype", "limit"), [("f32", "float32", 2e-6), ("f64", "float64", 5e-7)])
 def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     expected = dump(f"transformers-{architecture}-{dtype}.npz")
@@ -65,7 +65,7 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
 
 
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "not causal"])
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "mistral", "gemma3"])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 

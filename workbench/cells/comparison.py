@@ -93,6 +93,11 @@ class Comparison:
         return [cell for cell in self.cells if cell.status == "uncomparable"]
 
     @property
+    def without_numbers(self) -> list[Cell]:
+        """Cells that were compared, but of which no element is finite on both sides: nothing shows that they agree."""
+        return [cell for cell in self.cells if (m := self.measures(cell)) is not None and not m.finite]
+
+    @property
     def flipped(self) -> tuple[int, int] | None:
         """8-bit activation codes that differ and of how many, over all tokens; None where nothing is rounded alike."""
         counted = [cell.flipped for cell in self.cells if cell.flipped is not None]
@@ -110,7 +115,13 @@ class Comparison:
             return NOT_COMPARABLE
         if self.outside or DECIDING_SETTINGS & self.config_differences.keys():
             return DIFFERENT
-        return NOT_COMPARABLE if self.uncomparable or self._open_end else ALIKE
+        return NOT_COMPARABLE if self.uncomparable or self._open_end or self._lost else ALIKE
+
+    @property
+    def _lost(self) -> bool:
+        """Whether models that differ lose their numbers on both sides: the rest of the difference is not seen."""
+        same = all(m.identical for cell in self.cells if (m := self.measures(cell)) is not None)
+        return not same and bool(self.without_numbers)
 
     @property
     def _open_end(self) -> bool:
@@ -134,6 +145,12 @@ class Comparison:
                 f"the first is {cell.site}: {cell.note}"
             )
         compared, expected = self.counted
+        if self._lost:
+            lost = self.without_numbers
+            raise WorkbenchError(
+                f"{len(lost)} of {expected} cells, the first is {lost[0].site}, hold no number on both sides, and what "
+                "is wrong there does not show; see with workbench inspect which tensors have values that are not finite"
+            )
         if compared:
             raise WorkbenchError(
                 f"{compared} of {expected} cells were compared, and {LAST_STAGES[-1]} is not there on both sides: what "
@@ -180,6 +197,13 @@ class Comparison:
         ]
         if self._open_end:
             lines.append(f"{LAST_STAGES[-1]} is not there on both sides: what comes out is not known.")
+        broken = [(c, m) for c in self.cells if (m := self.measures(c)) is not None and m.nonfinite_a + m.nonfinite_b]
+        if broken:
+            cell, m = broken[0]
+            lines.append(
+                f"{len(broken)} cell{'s hold' if len(broken) > 1 else ' holds'} NaN or infinite values, the first is "
+                f"{cell.site}: {m.nonfinite_a} of {m.count} in A, {m.nonfinite_b} in B."
+            )
         for metric in self.judges:
             low, high = metric.band or (-math.inf, math.inf)
             band = f"{metric.label} {format_value(low)} to {format_value(high)}"
@@ -253,7 +277,8 @@ def _with_again(record: dict[str, Any], site: Site, again: Again | None) -> dict
     record |= dict.fromkeys(("local", "inherited", "floor")) if checked is None else checked.to_json()
     unknown = [name for name in ("local", "inherited", "floor") if record[name] is None]
     if unknown:
-        why = again if isinstance(again, str) else "no stage that can be run again" if checked is None else "not finite"
+        not_run = again if isinstance(again, str) else "no stage that could be run again on numbers"
+        why = not_run if checked is None else "not finite"
         words = f"{', '.join(unknown)} not known: {why}"
         record["note"] = f"{record['note']}; {words}" if record["note"] else words
     return record

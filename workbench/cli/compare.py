@@ -56,6 +56,6 @@ def command(
     else:
         echo(comparison_text(comparison))
         if again is not None:
-            echo(again_text(again))
+            echo(again_text(comparison, again))
     comparison.require_answer()
     return comparison.exit_code()

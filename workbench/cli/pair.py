@@ -74,19 +74,23 @@ def run_again(comparison: Comparison, pair: Pair, asked: bool | None) -> Again:
         return str(error)
 
 
-def again_text(again: Again) -> str:
+def again_text(comparison: Comparison, again: Again) -> str:
     """Return what running the cells again has shown in a sentence, or why it was not done."""
     if isinstance(again, str):
         return f"No stage was run again: {again}."
     beyond = [checked for checked in again.values() if checked.beyond_floor]
+    compared = comparison.counted[0]
+    ran, rest = f"{len(again)} cells run again", ""
+    if len(again) < compared:
+        ran, rest = f"{len(again)} of {compared} cells run again", " The others read no number on both sides."
     if not beyond:
-        return f"{len(again)} cells run again: none adds more than rounding and formats explain."
+        return f"{ran}: none adds more than rounding and formats explain.{rest}"
     first = beyond[0]
     floors = "" if first.floors is None else f", {format_value(first.floors)} times its floor"
     many = f"{len(beyond)} add{'s' * (len(beyond) == 1)}"
     return (
-        f"{len(again)} cells run again: {many} more than rounding and formats explain, the first is "
-        f"{first.cell.site}, local {format_value(first.cell.local)} of B's norm{floors}."
+        f"{ran}: {many} more than rounding and formats explain, the first is "
+        f"{first.cell.site}, local {format_value(first.cell.local)} of B's norm{floors}.{rest}"
     )
 
 

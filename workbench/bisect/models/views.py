@@ -25,6 +25,8 @@ _AMPLIFIERS = (RmsNorm, Attention, Activation, Multiply)  # what is not linear i
 def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]:
     """Run every stage again on both inputs, not only up to the first wrong one; in execution order.
 
+    A cell of which no token reads numbers on both sides is left out: there is nothing to judge it by.
+
     Raises WorkbenchError for two traces, which cannot be run again.
     """
     if pair.traces is not None:
@@ -38,7 +40,8 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
     total = len(pairs.sites)
     for done, cell in enumerate(walk(a, b, pair.ids)):
         progress(done, total, str(cell.site))
-        yield _with_inputs(cell, a, b, pairs)
+        if cell.judged.any():
+            yield _with_inputs(cell, a, b, pairs)
     pair.require_unchanged()
 
 
