@@ -29,7 +29,7 @@ class Mistral(Decoder):
         {
             "safetensors": Keys(
                 used=frozenset(("sliding_window",)),
-                ignored={"layer_types": ("full_attention", "sliding_attention"), "mlp_bias": ()},
+                ignored={"layer_types": ("sliding_attention",), "mlp_bias": ()},
                 irrelevant=("attention_bias", "use_sliding_window", "max_window_layers"),
             )
         }

@@ -156,6 +156,14 @@ def test_a_setting_of_one_side(model, change, site, cause):
     assert (found.first_divergent, found.culprit.factor, found.culprit.cause) == (site, "config", cause)
 
 
+def test_a_side_without_sliding_layers_lacks_one_thing(model):
+    none = {"sliding_window": None, "layer_types": None, "rope_local_theta": None}
+    found = bisected(model, replace(model, config=replace(model.config, **none)))
+    words = "sliding_window is 3 in A and None in B, layer_types are given in A only, rope_local_theta is 10000.0 in A"
+    assert words in found.culprit.explanation
+    assert found.others == ()
+
+
 def test_gate_and_up_exchanged(model):
     names = [f"model.layers.2.mlp.{part}_proj.weight" for part in ("gate", "up")]
     swapped = with_tensors(model, **dict(zip(names, (model.values()[name] for name in names[::-1]), strict=True)))

@@ -120,3 +120,12 @@ def test_a_setting_of_an_apr_file_that_is_not_computed_is_refused_by_name(tmp_pa
         write_apr(tmp_path / "m.apr", apr_metadata(model, **setting), apr_tensors(model))
         with pytest.raises(UnsupportedModelError, match=next(iter(setting))):
             open_artifact(tmp_path / "m.apr")
+
+
+def test_full_layers_of_mistral_are_told_of(tmp_path):
+    write_safetensors(tmp_path, tiny_model("mistral"))
+    settings = hf_config(tiny_model("mistral")) | {"sliding_window": 3, "layer_types": ["full_attention"] * 2}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    artifact = open_artifact(tmp_path)
+    assert artifact.config.window(0) == 3
+    assert "layer_types" in artifact.problems[0]

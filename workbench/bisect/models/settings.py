@@ -115,7 +115,9 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
     one, other = (getattr(config, name) for config in (a, b))
     if name == "rope_factors":
         return "the rotary frequencies are divided by other factors in A and in B"
-    if name == "layer_types" and one is not None and other is not None:
+    if name == "layer_types" and (one is None or other is None):
+        return f"layer_types are given in {'B' if one is None else 'A'} only"
+    if name == "layer_types":
         layers = [str(n) for n, (own, its) in enumerate(zip(one, other, strict=True)) if own != its]
         return f"the layers {', '.join(layers)} slide in A or in B only"
     return f"{name} is {one} in A and {other} in B"
