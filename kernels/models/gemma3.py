@@ -123,10 +123,11 @@ class Gemma3(Decoder):
                 "does not say all of sliding_window, rope_local_base_freq and layer_types (or sliding_window_pattern), "
                 "though some; add what is absent or null, it is needed and cannot be guessed."
             )
-        return _scaled(
-            replace(config, sliding_window=window, layer_types=types, rope_local_theta=base if slide else None),
-            fields.number("query_pre_attn_scalar"),
-        )
+        scalar = fields.number("query_pre_attn_scalar")
+        if types is not None and scalar is None:
+            raise fields.wrong("does not say query_pre_attn_scalar, by which scores are scaled; add it.")
+        config = replace(config, sliding_window=window, layer_types=types, rope_local_theta=base if slide else None)
+        return _scaled(config, scalar)
 
     def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
         scalar = config.head_dim if config.attention_scale is None else round(config.attention_scale**-2, 9)

@@ -65,7 +65,7 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
     activation = given.text(key)
     if activation is not None and activation not in names:
         raise UnsupportedModelError(
-            f"{file} has the activation {printable(activation, 80)}; only {names[0]} is supported."
+            f"{file} has the activation {printable(activation, 80) or 'of no name'}; only {names[0]} is supported."
         )
     problems = table("safetensors", found).check(given, model_type)
     absent = {key: value for key, value in found.defaults.items() if key not in values}

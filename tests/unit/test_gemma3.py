@@ -311,6 +311,7 @@ def test_a_runtime_that_adds_one_to_norms_twice_or_never(model, times):
         ({"rope_scaling": 4}, "gives rope_scaling as something else"),
         ({"sliding_window": None}, "absent or null"),
         ({"layer_types": None, "sliding_window_pattern": None}, "absent or null"),
+        ({"query_pre_attn_scalar": None}, "query_pre_attn_scalar, by which scores are scaled; add it"),
         ({"rope_parameters": None, "rope_local_base_freq": None}, "absent or null"),
     ],
 )
