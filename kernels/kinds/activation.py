@@ -11,6 +11,9 @@ from kernels.graph import Array, At, Inputs, Kind, Values
 from kernels.kinds.rounding import rounding_error
 from kernels.precision import FLOAT32, Precision
 
+# Of GELU: sqrt(2 / pi), and the share of the third power.
+GELU_ROOT, GELU_CUBE = 0.79788456080286535587989211986876, 0.044715
+
 
 @dataclass(frozen=True, slots=True)
 class Activation(Kind):

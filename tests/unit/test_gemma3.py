@@ -9,7 +9,8 @@ import pytest
 
 from kernels.config import FULL, SLIDING
 from kernels.errors import WorkbenchError
-from kernels.kinds.gelu import GeluTanh, gelu, gelu_ggml
+from kernels.gelu import gelu, gelu_ggml
+from kernels.kinds.gelu import GeluTanh
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.rows.dequantize import dequantize

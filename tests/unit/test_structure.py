@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kernels.models import all_stages
+from workbench.demo import MODEL
 
 ROOT = Path(__file__).parents[2]
 MODULES = {package: sorted((ROOT / package).rglob("*.py")) for package in ("kernels", "store", "workbench")}
@@ -147,4 +148,9 @@ def test_help_comes_without_the_compiler_the_store_or_the_screen():
         "except SystemExit: pass\n"
         "sys.exit(bool({'numba', 'h5py', 'textual', 'gguf', 'numpy'} & sys.modules.keys()))"
     )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_models_are_opened_without_the_compiler():
+    code = f"import sys; from store.open import open_artifact as o; o({str(MODEL)!r}); sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
