@@ -157,7 +157,7 @@ class _Run:
 def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition:
     """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
     crossed = cell.run(cell.b)
-    noise = cell.y_a if cell.a.path is cell.b.path else cell.run(replace(cell.a, path=cell.b.path))
+    noise = cell.y_a if cell.a.path is cell.b.path else cell.run(cell.a.on(cell.b.path))
     exact = {name: cell.run(f.exact()) for name, f in (("a", cell.a), ("b", cell.b))}
     errors = {}
     for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
@@ -216,9 +216,9 @@ def _shares(cell: Cell) -> dict[str, float | None]:
     base = cell.run(cell.a)
     swapped = {
         "input": cell.run(cell.a, cell.inputs_b),
-        "weights": cell.run(replace(cell.a, weights=cell.b.weights)),
-        "numerics": cell.run(replace(cell.a, path=cell.b.path)),
-        "config": cell.run(replace(cell.a, config=cell.b.config)),
+        "weights": cell.run(Factors.of(cell.b.weights, cell.a.path, cell.a.config)),
+        "numerics": cell.run(cell.a.on(cell.b.path)),
+        "config": cell.run(Factors.of(cell.a.weights, cell.a.path, cell.b.config)),
     }
     shares = {name: share(difference(y, base), observed) for name, y in swapped.items()}
     known = [value for value in shares.values() if value is not None]

@@ -9,7 +9,7 @@ from kernels.config import ModelConfig
 from kernels.graph import Array, Model
 from kernels.models import Graph
 from kernels.stages import Site
-from workbench.bisect.models.substitution import Factors, difference, relative
+from workbench.bisect.models.substitution import ORACLE, Factors, difference, relative
 from workbench.bisect.verdict import Culprit
 
 # An effect in float64 below this share of the output flips at most a few last bits of float32.
@@ -67,7 +67,7 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
         return None
 
     def output(config: ModelConfig) -> Array:
-        return run(replace(a.exact(), config=config))
+        return run(Factors.of(a.weights, ORACLE, config))
 
     of_b = output(_with(a.config, fields, b.config))
     if _moved(of_b, base) <= _VISIBLE:

@@ -37,16 +37,18 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """What a stage computes with, apart from its input."""
+    """What a stage computes with, apart from its input; made by `of`. graph : that of the weights and the config."""
 
     weights: Model
     config: ModelConfig
     path: F32Path
+    graph: Graph
 
     @classmethod
-    def of(cls, model: Model, path: F32Path) -> "Factors":
-        """The factors of one side."""
-        return cls(model, model.config, path)
+    def of(cls, weights: Model, path: F32Path, config: ModelConfig | None = None) -> "Factors":
+        """The factors of one side, or with the hyper-parameters of another."""
+        config = config or weights.config
+        return cls(weights, config, path, Graph(config, weights.__contains__))
 
     @property
     def model(self) -> Model:
@@ -55,7 +57,7 @@ class Factors:
 
     def at(self, site: Site, tokens: tuple[int, ...]) -> At | None:
         """Where the stage is evaluated; None if the model does not have it."""
-        stage = Graph.of(self.model).stage(site)
+        stage = self.graph.stage(site)
         return None if stage is None else At(self.model, self.path, tokens, stage)
 
     def run(self, site: Site, tokens: tuple[int, ...], inputs: Inputs) -> Array | None:
@@ -66,9 +68,13 @@ class Factors:
         ready = {role: np.ascontiguousarray(value, dtype=self.path.dtype) for role, value in inputs.items()}
         return evaluate(at, ready)
 
+    def on(self, path: F32Path) -> "Factors":
+        """The same on another numeric path."""
+        return replace(self, path=path)
+
     def exact(self) -> "Factors":
         """The same in float64: the arbiter."""
-        return replace(self, path=ORACLE)
+        return self.on(ORACLE)
 
 
 def difference(found: Array, other: Array) -> Array:

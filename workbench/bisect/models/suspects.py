@@ -4,7 +4,6 @@ A mistake counts where it changes something: a damaged embedding row that no tok
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -25,7 +24,7 @@ from workbench.bisect.models.settings import (
     setting_words,
     units,
 )
-from workbench.bisect.models.substitution import Factors, difference
+from workbench.bisect.models.substitution import ORACLE, Factors, difference
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Culprit, Factor
 from workbench.bisect.weights.causes import weight_causes
@@ -57,7 +56,7 @@ class Suspects:
         base, site = run(a.exact()), stage.site
         missing = self._missing(site)
         if missing:
-            change = difference(run(replace(a.exact(), weights=b.weights)), base)
+            change = difference(run(Factors.of(b.weights, ORACLE, a.config)), base)
             if self._shows(change, base):
                 return self._bias_culprit(site, missing)
             self.notes.append(f"only one side has {missing[0]}, which changes nothing for these tokens")
