@@ -21,6 +21,7 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 _CHAINS = 8  # tokens that are summed side by side, because every sum waits for the one before
 _QUICK = 1 << 17  # values worth a thread when NumPy computes them
+_SCORES = 1 << 24  # of a head in one call of a kernel, which nothing can interrupt: some tenths of a second
 
 
 def _each(compute: Callable[[slice], object], shape: tuple[int, ...]) -> None:
@@ -208,9 +209,9 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], rotation: Rotation, columns:
 
 @kernel(
     "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, boolean, int64, float32[:, ::1], "
-    "int64, int64)",
+    "int64, int64, int64)",
     "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, boolean, int64, float64[:, ::1], "
-    "int64, int64)",
+    "int64, int64, int64)",
 )
 def _attention(
     q: NDArray[Real],
@@ -222,6 +223,7 @@ def _attention(
     causal: bool,
     window: int,
     out: NDArray[Real],
+    block: int,
     start: int,
     stop: int,
 ) -> None:
@@ -229,13 +231,15 @@ def _attention(
     vectors = (head_dim + LANES - 1) // LANES
     keys, values = np.zeros((head_dim, room), q.dtype), np.zeros((tokens, vectors * LANES), q.dtype)
     p, mixed = np.empty(room, q.dtype), np.empty(vectors * LANES, q.dtype)
-    for shared in range(start, stop):
+    blocks = (tokens + block - 1) // block
+    for unit in range(start, stop):
+        shared, begin = unit // blocks, unit % blocks * block
         for s in range(tokens):
             for i in range(head_dim):
                 keys[i, s] = k[s, shared * head_dim + i]
                 values[s, i] = v[s, shared * head_dim + i]
         for first in range(shared * group * head_dim, (shared + 1) * group * head_dim, head_dim):
-            for t in range(tokens):
+            for t in range(begin, min(begin + block, tokens)):
                 seen = t + 1 if causal else tokens
                 unseen = max(t + 1 - window, 0)
                 weighted_sum(head_dim, q, t * q.shape[1] + first, keys, (seen - 1) // LANES + 1, room, p)
@@ -265,7 +269,13 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attenti
     out = lent(q.shape, q.dtype.type)
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group, scale, window = how.heads // how.kv_heads, q.dtype.type(how.scale), how.window or len(q)
-    over_rows(lambda a, b: _attention(q, k, v, how.head_dim, group, scale, how.causal, window, out, a, b), how.kv_heads)
+    block = min(max(_SCORES // len(q), 1), len(q))
+    blocks = -(-len(q) // block)
+
+    def compute(start: int, stop: int) -> None:
+        _attention(q, k, v, how.head_dim, group, scale, how.causal, window, out, block, start, stop)
+
+    over_rows(compute, how.kv_heads * blocks, most=1 if blocks > 1 else None)
     return out
 
 

@@ -20,30 +20,31 @@ _LAST = 8  # the smallest share, as a part of what a thread would have of all
 _LEAST = 1 << 14  # values worth a thread
 
 
-def over_rows(compute: Callable[[int, int], object], rows: int, least: int = 1) -> None:
+def over_rows(compute: Callable[[int, int], object], rows: int, least: int = 1, most: int | None = None) -> None:
     """Call compute(start, stop) for shares that cover range(rows), multiples of `least` but for the last one.
 
-    Waits for all of them. The calling thread works too. What `compute` raises is raised here, once all threads have
-    finished.
+    Waits for all of them. The calling thread works too. What `compute` raises, an interruption too, is raised here once
+    what the other threads have begun is finished; no share is begun after it. most : rows of the largest share, if a
+    share would take too long for that.
     """
-    threads = thread_count()
-    if threads == 1 or rows <= least:
+    threads, most = thread_count(), most or rows
+    if rows <= least or (threads == 1 and rows <= most):
         compute(0, rows)
         return
-    job = _Job(compute, _shares(rows, least, threads))
+    job = _Job(compute, _shares(rows, least, most, threads))
     for helper in _helpers(min(threads, job.shares) - 1):
         helper.give(job)
     job.work()
     job.wait()
 
 
-def _shares(rows: int, least: int, threads: int) -> list[tuple[int, int]]:
+def _shares(rows: int, least: int, most: int, threads: int) -> list[tuple[int, int]]:
     """Large shares first, smaller ones later: few calls, and all threads finish at about the same time."""
     shares, start = list[tuple[int, int]](), 0
     smallest = rows // (threads * _LAST)
     while start < rows:
         wanted = max(2 * (rows - start) // (3 * threads), smallest, 1)
-        stop = min(start + -(-wanted // least) * least, rows)
+        stop = min(start + -(-min(wanted, most) // least) * least, rows)
         shares.append((start, stop))
         start = stop
     return shares
@@ -70,7 +71,8 @@ class _Job:
         """Compute shares until none is left."""
         for start, stop in self._left:
             try:
-                self._compute(start, stop)
+                if not self._errors:
+                    self._compute(start, stop)
             except BaseException as error:  # raised in `wait`, in the thread that asked
                 self._errors.append(error)
             if next(self._finished) == self.shares:
