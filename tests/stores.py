@@ -75,3 +75,8 @@ def write_store(path: Path, run: RunRecord | None = None, dtype: type = np.float
 def expected_values(site: Site, dtype: type = np.float32) -> np.ndarray:
     stored = Site(site.layer, "post_ffn_residual") if site.stage == SPINE[-1] else site
     return stage_values(stored, dtype).astype(np.float32)
+
+
+def place(site: Site) -> str:
+    """Where a stage lies in a store."""
+    return site.stage if site.layer is None else f"layers/{site.layer:03d}/{site.stage}"

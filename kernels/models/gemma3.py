@@ -130,6 +130,7 @@ class Gemma3(Decoder):
         return _scaled(config, scalar)
 
     def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
+        """Everything by which layers differ; what `of_hugging_face` would have to guess is never left out."""
         scalar = config.head_dim if config.attention_scale is None else round(config.attention_scale**-2, 9)
         of_layers = {
             "sliding_window": config.sliding_window,
@@ -142,6 +143,7 @@ class Gemma3(Decoder):
         }
 
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """As llama.cpp: every sixth layer is full unless the pattern says otherwise; without a window, all are."""
         if config.rope_attention_factor != 1:
             raise fields.unsupported(
                 "stretches rotary embeddings by YaRN or an attention factor, which is not computed for layers with "

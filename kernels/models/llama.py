@@ -51,6 +51,7 @@ class Decoder(Family):
         )
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
+        """Those of a pre-norm decoder with gated feed-forward; shapes as Hugging Face stores them, (rows, columns)."""
         hidden, ffn, kv = config.hidden_size, config.intermediate_size, config.kv_size
         yield Tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
         for layer in range(config.num_hidden_layers):

@@ -255,6 +255,7 @@ class _Reader:
     def stage(
         self, dataset: "h5py.Dataset", dtype: np.dtype[Any], site: Site, everywhere: tuple[int, ...]
     ) -> StoredStage:
+        """Return a stage whose values are read on demand; everywhere : its tokens where the dataset names none."""
         mapped = self.tensor(dataset, dtype)
         rows, channels = mapped.values.shape
         return StoredStage(

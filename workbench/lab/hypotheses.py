@@ -216,6 +216,7 @@ class _Values(yaml.constructor.SafeConstructor):
     """Values of the core schema; whatever is wrong with one is a _FieldError with its line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
+        """The value of a node; _FieldError for a kind beyond the core schema, and for what is no value of its kind."""
         line, kind = node.start_mark.line, printable(str(node.tag).rpartition(":")[2], 40)
         if node.tag not in _CORE:
             raise _FieldError(line, f"{kind} is no kind of value that is read here; write it as plain text.")
