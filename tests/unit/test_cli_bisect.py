@@ -88,8 +88,10 @@ def test_the_text_says_verdict_culprit_and_why(copies, capsys):
         "figures  ",
         "noise  ",
         "block  ",
+        "runner-up  rows_permuted, which leaves 0.9",
     ):
         assert any(line.startswith(words) for line in lines), words
+    assert "of the norm and does not reproduce it" in out
     assert err == ""
 
 

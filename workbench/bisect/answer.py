@@ -1,7 +1,7 @@
 """The answer of a bisection as text and as JSON."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +151,14 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
     if shares:
         yield _row("shares", ", ".join(shares))
     if culprit.runner_up is not None:
-        yield _row("runner-up", ", ".join(f"{key} {_plain(value)}" for key, value in culprit.runner_up.items()))
+        yield _row("runner-up", _next_best(culprit.runner_up))
 
 
-def _plain(value: object) -> str:
-    return format_value(value) if isinstance(value, float) else printable(str(value))
+def _next_best(runner: Mapping[str, Any]) -> str:
+    if "effect" in runner:  # a setting
+        return f"{runner['cause']}, which moves the stage by {format_value(runner['effect'])} of its norm"
+    made = "would reproduce it as well" if runner["reproduces"] else "does not reproduce it"
+    return f"{runner['cause']}, which leaves {format_value(runner['residual'])} of the norm and {made}"
 
 
 def detail_lines(detail: Detail) -> Iterator[str]:
