@@ -4,16 +4,15 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from kernels.config import ModelConfig
 from kernels.machine.sources import source_digest
 from store.errors import StoreError
+from store.typed_fields import typed_fields
 
 DISTRIBUTION = "layer-workbench"
 _LIBRARIES = ("numpy", "numba", "llvmlite", "h5py", "gguf", "safetensors")
@@ -61,8 +60,8 @@ class RunRecord:
     @classmethod
     def from_json(cls, record: object) -> "RunRecord":
         """Rebuild a record; StoreError names the field that is missing or of the wrong kind."""
-        fields = _checked(cls, record, "run")
-        fields["config"] = ModelConfig(**_checked(ModelConfig, fields["config"], "run config"))
+        fields = typed_fields(cls, record, "run")
+        fields["config"] = ModelConfig(**typed_fields(ModelConfig, fields["config"], "run config"))
         if not 0 < fields["config"].num_hidden_layers < 10_000:
             raise StoreError("The run config gives num_hidden_layers outside of 1 to 9999.")
         if min(fields["tokens"], default=-1) < 0:
@@ -108,36 +107,3 @@ def _processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or "unknown")
-
-
-def _checked(kind: Any, record: object, what: str) -> dict[str, Any]:  # noqa: ANN401
-    """Return the fields of dataclass `kind` found in `record`, each of the type its annotation names."""
-    if not isinstance(record, Mapping):
-        raise StoreError(f"The {what} record is not an object of named fields.")
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        if field.name in record:
-            fields[field.name] = _typed(field.type, record[field.name], f"{what} field {field.name}")
-        elif field.default is dataclasses.MISSING:
-            raise StoreError(f"The {what} record has no field {field.name}.")
-    return fields
-
-
-def _typed(annotation: Any, value: object, what: str) -> object:  # noqa: ANN401
-    """Return `value` if it fits the annotation (lists become tuples, whole numbers floats), else raise StoreError."""
-    origin, options = get_origin(annotation), get_args(annotation)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(options[0], item, what) for item in value)
-    if NoneType in options:
-        return None if value is None else _typed(options[0], value, what)
-    if dataclasses.is_dataclass(annotation) or origin is dict:
-        accepted = isinstance(value, Mapping)
-    elif annotation is float:
-        accepted = isinstance(value, int | float) and not isinstance(value, bool)
-    elif isinstance(annotation, type):
-        accepted = isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
-    else:
-        accepted = value in options
-    if not accepted:
-        raise StoreError(f"The {what} is of the wrong kind.")
-    return float(value) if annotation is float and isinstance(value, int) else value

@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from kernels.stages import SPINE, Site
 from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
 from tests.memory_model import spine
+from workbench.bisect.verdict import Bisection, Verdict
 from workbench.capture.job import CellReady, Finished, Progress, SideReady
 from workbench.cells.cell import Cell
 from workbench.session.session import Session, SessionSpec, Side
@@ -43,6 +45,12 @@ def run_record(name: str = "a.gguf", layers: int = 4, path: str = "ggml", **chan
         "created": "2026-01-01T00:00:00.000+00:00",
     }
     return RunRecord(**facts | changes)
+
+
+def bisected(verdict: Verdict = "numerics_only", sha256: str = "0" * 64) -> dict[str, Any]:
+    """What a session keeps of a bisection of two files with this hash, without its words."""
+    sides = {side: {"path": f"{side}.gguf", "format": "gguf", "sha256": sha256} for side in ("a", "b")}
+    return Bisection(verdict, None, None, (), None, ()).to_json() | {"tokens": list(TOKENS), "prompt": None} | sides
 
 
 def values(site: Site) -> np.ndarray:

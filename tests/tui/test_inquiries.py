@@ -12,7 +12,8 @@ from workbench.app.pages.page_screen import PageScreen, VerdictScreen
 from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.demo import demo_session
-from workbench.jobs.inquiry import BISECTED, Answered, Doing, Refused, event_from_wire, event_to_wire
+from workbench.jobs.bisected import keep, last_bisection
+from workbench.jobs.inquiry import Answered, Doing, Refused, event_from_wire, event_to_wire
 from workbench.session.session import Session
 
 SPOILT = Site(2, "qkv_matmul")
@@ -72,7 +73,7 @@ async def test_escape_gives_a_bisection_up(session):
 
 async def test_a_verdict_is_kept_in_the_session(session):
     text = "NUMERICS ONLY: \x1b[2Jnothing is broken."
-    session.log(BISECTED, verdict="numerics_only", text=text, culprit={"stage": "\x1b"})
+    keep(session, fakes.bisected(), text)
     app, asked, _ = app_asking(session)
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)
@@ -145,5 +146,4 @@ async def test_the_shipped_fault_is_found_and_followed_down_to_the_bytes(tmp_pat
         assert "dmin" in app.screen._text
         await pilot.press("escape", "p")
         await until(pilot, lambda: "times)" in screen_text(pilot))
-    (entry,) = (entry for entry in Session.open(session.folder).entries() if entry["kind"] == BISECTED)
-    assert entry["culprit"]["cause"] == "permuted_rope"
+    assert last_bisection(Session.open(session.folder)).found.culprit.cause == "permuted_rope"

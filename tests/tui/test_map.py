@@ -8,7 +8,7 @@ from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.map.view import MapView
 from workbench.capture.job import CellReady, Failed, Finished, SideReady
 from workbench.cells.cell import Cell
-from workbench.jobs.inquiry import BISECTED
+from workbench.jobs.bisected import keep
 from workbench.session.session import Session
 
 SIZES = [(80, 24), (120, 40)]
@@ -165,8 +165,7 @@ async def test_the_exit_code_is_the_answer(session):
 
 @pytest.mark.parametrize(("verdict", "other", "status"), [("quantization_only", "", 0), ("alike", "another", 1)])
 async def test_the_exit_code_is_the_verdict_on_these_files(session, verdict, other, status):
-    sides = {side: {"format": "gguf", "sha256": other or fakes.run_record(side).sha256} for side in ("a", "b")}
-    session.log(BISECTED, verdict=verdict, text="told", **sides)
+    keep(session, fakes.bisected(verdict, other or fakes.run_record().sha256), "told")
     app, _ = app_for(session)
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)

@@ -11,7 +11,6 @@ import pytest
 
 from tests.stores import write_store
 from workbench.__main__ import run
-from workbench.jobs.inquiry import culprit_site
 from workbench.lab import hypotheses
 from workbench.session.files import OWN_FILES, SPEC_FILE, SessionError, read_log
 from workbench.session.session import Session, SessionSpec, Side
@@ -98,14 +97,6 @@ def test_a_path_that_cannot_be_is_refused(session, path):
     file.write_text(json.dumps(record))
     with pytest.raises(SessionError, match="field b is not"):
         Session.open(session.folder)
-
-
-@pytest.mark.parametrize(
-    "culprit",
-    [{"layer": "x", "stage": "ffn_up"}, {"layer": 3, "stage": "lm_head"}, {"layer": None, "stage": "ffn_up"}, {}, 7],
-)
-def test_a_log_that_a_hand_has_changed_accuses_nobody(culprit):
-    assert culprit_site({"culprit": culprit}) is None
 
 
 TORN = """

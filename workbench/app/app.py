@@ -117,7 +117,7 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
         """Leave; the verdict of the bisection is the exit code, or where there is none what the map says."""
         screen = self.map_screen
         known = self.standing_bisection() if len(screen.runs) == 2 and screen.phase != "failed" else None
-        self.exit(screen.exit_code() if known is None else EXIT_CODES[known["verdict"]])
+        self.exit(screen.exit_code() if known is None else EXIT_CODES[known.found.verdict])
 
     def action_show_help(self) -> None:
         """List every key, those of this screen first."""

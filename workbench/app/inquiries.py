@@ -12,10 +12,11 @@ from workbench.app.map.screen import MapScreen
 from workbench.app.pages.page_screen import PageScreen, VerdictScreen
 from workbench.cells.decomposition import Checked
 from workbench.cells.view import ASPECTS, OBSERVED
-from workbench.jobs.inquiry import Answered, Doing, Inquiry, Kind, Refused, culprit_site
+from workbench.jobs.inquiry import Answered, Doing, Inquiry, Kind, Refused
 
 if TYPE_CHECKING:
     from workbench.app.cell.screen import CellScreen
+    from workbench.jobs.bisected import Bisected
     from workbench.session.session import Session
 
 _WAIT = "The pair can be asked once the capture is complete, or stopped (esc)."
@@ -31,7 +32,7 @@ class Inquiries(App[int]):
         """Show the verdict that the session holds, or find it."""
         known = self.standing_bisection()
         if known is not None:
-            self._show_verdict(str(known["text"]), culprit_site(known))
+            self._show_verdict(known.text, None if known.found.culprit is None else known.found.culprit.site)
         else:
             self.action_bisect_again()
 
@@ -114,8 +115,8 @@ class Inquiries(App[int]):
             self.map_screen.show_site(site)
         self.push_screen(VerdictScreen(text))
 
-    def standing_bisection(self) -> dict[str, Any] | None:
+    def standing_bisection(self) -> "Bisected | None":
         """The last bisection in the session's log, if it was about the files that the map shows."""
-        from workbench.jobs.conclusion import standing_bisection
+        from workbench.jobs.bisected import standing_bisection
 
         return standing_bisection(self.session, self.map_screen.runs)

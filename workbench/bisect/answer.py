@@ -1,7 +1,7 @@
 """The answer of a bisection as text and as JSON."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from store.text import printable
 from workbench.bisect.models.detail import Detail, detail_json, worst_blocks, worst_channels
 from workbench.bisect.pair import Answer
 from workbench.bisect.traces.announced import Progress
-from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Verdict, bisection_json
+from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, RunnerUp, Verdict
 from workbench.cells.decomposition import Decomposition, finite
 from workbench.cells.metrics import format_value
 from workbench.pair.fingerprints import sha256_of
@@ -51,7 +51,7 @@ def answer_json(answer: Answer, detail: Detail | None, progress: Progress) -> di
         "b": _side_json(pair.b, answer.paths[1], progress),
         "tokens": None if pair.tokens is None else list(pair.tokens.ids),
         "prompt": pair.prompt,
-        **bisection_json(answer.bisection),
+        **answer.bisection.to_json(),
     }
     if answer.compared is not None:
         record["cells_compared"] = answer.compared
@@ -154,11 +154,11 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
         yield _row("runner-up", _next_best(culprit.runner_up))
 
 
-def _next_best(runner: Mapping[str, Any]) -> str:
-    if "effect" in runner:  # a setting
-        return f"{runner['cause']}, which moves the stage by {format_value(runner['effect'])} of its norm"
-    made = "would reproduce it as well" if runner["reproduces"] else "does not reproduce it"
-    return f"{runner['cause']}, which leaves {format_value(runner['residual'])} of the norm and {made}"
+def _next_best(runner: RunnerUp) -> str:
+    if runner.effect is not None:  # a setting
+        return f"{runner.cause}, which moves the stage by {format_value(runner.effect)} of its norm"
+    made = "would reproduce it as well" if runner.reproduces else "does not reproduce it"
+    return f"{runner.cause}, which leaves {format_value(runner.residual)} of the norm and {made}"
 
 
 def detail_lines(detail: Detail) -> Iterator[str]:

@@ -1,11 +1,15 @@
-"""What a bisection answers."""
+"""What a bisection answers, and that answer written as JSON and read back."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kernels.stages import Site
+from store.errors import StoreError
+from store.typed_fields import typed_fields
 from workbench.cells.decomposition import Decomposition
+from workbench.cells.sites import read_site, site_json
 
 Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]
 EXIT_CODES: dict[Verdict, int] = {  # 0 nothing is broken, 1 something is, 2 not answered
@@ -32,11 +36,31 @@ def same_setting(one: Setting, other: Setting) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """The next best cause.
+
+    residual : what it leaves of the norm; reproduces : whether that is no more than noise. Of a setting neither is
+    known, but `effect`, by how much of its norm it moves the stage.
+    """
+
+    cause: str
+    residual: float | None = None
+    reproduces: bool | None = None
+    effect: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known of it."""
+        known = ("cause", "residual", "reproduces") if self.effect is None else ("cause", "effect")
+        return {name: getattr(self, name) for name in known}
+
+
+@dataclass(frozen=True, slots=True)
 class Culprit:
     """The first cell that is really wrong.
 
     shown_at : the recorded stage that shows it, where it was not recorded itself.
-    setting : what is wrong about a setting of the run, which shows in every layer; empty where it is left open.
+    setting : what is wrong about a setting of the run, which shows in every layer; empty where it is left open. It
+    tells culprits apart while they are sought, and is not written.
     """
 
     site: Site
@@ -46,7 +70,7 @@ class Culprit:
     tensor: str | None = None
     residual: float | None = None
     shares: dict[str, float | None] = field(default_factory=dict)
-    runner_up: dict[str, Any] | None = None
+    runner_up: RunnerUp | None = None
     shown_at: Site | None = None
     setting: Setting = ()
 
@@ -54,6 +78,30 @@ class Culprit:
     def measured_at(self) -> Site:
         """The checked cell that accuses it."""
         return self.shown_at or self.site
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the culprit as `bisect --json` prints it."""
+        return {
+            **site_json(self.site),
+            "factor": self.factor,
+            "cause": self.cause,
+            "tensor": self.tensor,
+            "explanation": self.explanation,
+            "residual": self.residual,
+            "shares": self.shares,
+            "runner_up": None if self.runner_up is None else self.runner_up.to_json(),
+            "shown_at": None if self.shown_at is None else site_json(self.shown_at),
+        }
+
+    @classmethod
+    def from_json(cls, record: object) -> "Culprit":
+        """Rebuild a culprit; StoreError if nobody can have written it."""
+        parts = _parts(record)
+        runner, shown = parts.get("runner_up"), parts.get("shown_at")
+        if runner is not None:
+            parts["runner_up"] = RunnerUp(**typed_fields(RunnerUp, runner, "runner-up"))
+        parts |= {"site": read_site(record), "shown_at": None if shown is None else read_site(shown)}
+        return cls(**typed_fields(cls, parts, "culprit"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,36 +133,40 @@ class Bisection:
         """Whether something is wrong (exit code 1)."""
         return self.verdict == "divergent"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as `bisect --json` prints it; contract: schemas/bisect.schema.json."""
+        first = self.first_divergent
+        return {
+            "verdict": self.verdict,
+            "first_divergent": None if first is None else site_json(first),
+            "culprit": None if self.culprit is None else self.culprit.to_json(),
+            "others": [other.to_json() for other in self.others],
+            "floor": self.floor,
+            "cells_checked": len(self.checked),
+            "cells_in_spans": self.cells_in_spans,
+            "cells_expected": self.cells,
+            "notes": list(self.notes),
+            "cells": [site_json(cell.site) | cell.to_json() for cell in self.checked],
+        }
 
-def culprit_json(culprit: Culprit) -> dict[str, Any]:
-    """A culprit as `bisect --json` prints it."""
-    shown = culprit.shown_at
-    return {
-        "layer": culprit.site.layer,
-        "stage": culprit.site.stage,
-        "factor": culprit.factor,
-        "cause": culprit.cause,
-        "tensor": culprit.tensor,
-        "explanation": culprit.explanation,
-        "residual": culprit.residual,
-        "shares": culprit.shares,
-        "runner_up": culprit.runner_up,
-        "shown_at": None if shown is None else {"layer": shown.layer, "stage": shown.stage},
-    }
+    @classmethod
+    def from_json(cls, record: object) -> "Bisection":
+        """Rebuild an answer; StoreError if nobody can have written it."""
+        parts = _parts(record)
+        first, culprit, others, cells = (parts.get(name) for name in ("first_divergent", "culprit", "others", "cells"))
+        if not isinstance(others, list) or not isinstance(cells, list):
+            raise StoreError("The bisection record has no lists of further culprits and of cells.")
+        parts |= {
+            "first_divergent": None if first is None else read_site(first),
+            "culprit": None if culprit is None else Culprit.from_json(culprit),
+            "others": tuple(map(Culprit.from_json, others)),
+            "checked": tuple(map(Decomposition.from_json, cells)),
+            "cells": parts.get("cells_expected"),
+        }
+        return cls(**typed_fields(cls, parts, "bisection"))
 
 
-def bisection_json(answer: Bisection) -> dict[str, Any]:
-    """The answer as `bisect --json` prints it; contract: schemas/bisect.schema.json."""
-    first = answer.first_divergent
-    return {
-        "verdict": answer.verdict,
-        "first_divergent": None if first is None else {"layer": first.layer, "stage": first.stage},
-        "culprit": None if answer.culprit is None else culprit_json(answer.culprit),
-        "others": [culprit_json(other) for other in answer.others],
-        "floor": answer.floor,
-        "cells_checked": len(answer.checked),
-        "cells_in_spans": answer.cells_in_spans,
-        "cells_expected": answer.cells,
-        "notes": list(answer.notes),
-        "cells": [{"layer": cell.site.layer, "stage": cell.site.stage, **cell.to_json()} for cell in answer.checked],
-    }
+def _parts(record: object) -> dict[str, Any]:
+    if not isinstance(record, Mapping):
+        raise StoreError("The record is not an object of named parts.")
+    return dict(record)

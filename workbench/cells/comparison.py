@@ -17,6 +17,7 @@ from workbench.cells.cell import Cell, cell_json
 from workbench.cells.decomposition import Checked
 from workbench.cells.heat import UNMEASURED, Look, counts, level_edge, look
 from workbench.cells.metrics import METRICS, Metric, format_value, in_band
+from workbench.cells.sites import site_json
 from workbench.cells.view import TokenScope
 
 # Cells that were run again on both inputs, or the reason why none were.
@@ -264,7 +265,7 @@ class Comparison:
             "config_differences": {name: list(values) for name, values in self.config_differences.items()},
             "outside_band": len(self.outside),
             "flipped_codes": None if flipped is None else {"flipped": flipped[0], "of": flipped[1], "tokens": "all"},
-            "first_outside_band": None if first is None else {"layer": first.layer, "stage": first.stage},
+            "first_outside_band": None if first is None else site_json(first),
             "cells": [_with_again(cell_json(cell, self.row(cell)), cell.site, again) for cell in self.cells],
         }
 

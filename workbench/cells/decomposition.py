@@ -1,14 +1,18 @@
 """What of a cell's difference the stage adds itself, what came in with its inputs, and what rounding must add."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kernels.stages import Site
+from store.typed_fields import typed_fields
 from workbench.cells.flips import Flips
+from workbench.cells.sites import read_site
 
 # A stage that is right stays within this many floors; docs/bisect.md.
 LIMIT = 8.0
+_ALWAYS = ("floor", "a_off", "b_off")
 _COMPARED = ("local", "inherited", "local_share", "inherited_share", "floor", "noise", "a_off", "b_off")
 
 
@@ -50,6 +54,15 @@ class Decomposition:
         """Return the figures without the place, under the names that JSON has for them; None for one not finite."""
         figures = {name: finite(value) for name, value in asdict(self).items() if name not in ("site", "flipped")}
         return figures | {"flipped_codes": None if self.flipped is None else self.flipped.to_json()}
+
+    @classmethod
+    def from_json(cls, record: object) -> "Decomposition":
+        """Rebuild a cell from its figures and its place, {"layer": .., "stage": ..}; StoreError if nobody wrote it."""
+        parts: dict[str, Any] = dict(record) if isinstance(record, Mapping) else {}
+        flipped = parts.get("flipped_codes")
+        parts |= {name: math.nan for name in _ALWAYS if parts.get(name, math.nan) is None}  # they were not finite
+        parts |= {"site": read_site(record), "flipped": None if flipped is None else Flips.from_json(flipped)}
+        return cls(**typed_fields(cls, parts, "cell"))
 
 
 @dataclass(frozen=True, slots=True)

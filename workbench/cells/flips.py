@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from store.errors import StoreError
+
 if TYPE_CHECKING:
     from kernels.matmul.activations import Codes  # which loads the compiler
 
@@ -43,6 +45,19 @@ class Flips(NamedTuple):
             "median_distance": self.median,
             "largest_distance": self.largest,
         }
+
+    @classmethod
+    def from_json(cls, record: object) -> "Flips":
+        """Rebuild the counts; StoreError if nobody can have written them."""
+        match record:
+            case {
+                "flipped": int(flipped),
+                "of": int(of),
+                "median_distance": float() | None as median,
+                "largest_distance": float() | None as largest,
+            }:
+                return cls(flipped, of, median, largest)
+        raise StoreError("The record of flipped codes is not one.")
 
 
 def flips(a: "Codes | None", b: "Codes | None", x_a: NDArray[Any], x_b: NDArray[Any]) -> Flips | None:

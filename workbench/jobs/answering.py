@@ -25,7 +25,8 @@ from workbench.bisect.pair import Answer, bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
 from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import stage_tensors
-from workbench.jobs.inquiry import BISECTED, PATCHED, Answered, Doing, Inquiry, InquiryEvent
+from workbench.jobs.bisected import keep
+from workbench.jobs.inquiry import PATCHED, Answered, Doing, Inquiry, InquiryEvent
 from workbench.pair.pair import Pair, open_pair
 from workbench.session.session import Session, relative_to
 
@@ -69,12 +70,11 @@ def bisect_session(session: Session, pair: Pair, progress: Progress) -> tuple[An
     name_of = partial(relative_to, session.folder)
     text = answer_text(found, None, name_of)
     record = answer_json(found, None, progress)
-    del record["cells"]  # long, and the screen asks for the cells of the whole pair
     for side, source in (("a", pair.a), ("b", pair.b)):
         record[side]["path"] = name_of(source.path)
         if isinstance(source, Trace) and source.record is not None:
             record[side]["created"] = source.record.created
-    session.log(BISECTED, **record, text=text)
+    keep(session, record, text)
     return found, text
 
 

@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kernels.models import all_stages, layer_stages
 from kernels.stages import Site
 from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.machine.child_process import ChildProcess
-from workbench.session.session import Session
 
 Kind = Literal["bisect", "views", "patch", "parts", "bytes"]
-BISECTED, PATCHED = "bisected", "patched"  # kinds of log entries
+PATCHED = "patched"  # kind of a log entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +105,3 @@ class InquiryProcess(ChildProcess[InquiryEvent]):
             failed=Refused,
             log_folder=inquiry.folder,
         )
-
-
-def last_bisection(session: Session) -> dict[str, Any] | None:
-    """Return the log entry of the last bisection of a session: verdict, culprit and so on, and `text`, all in words."""
-    found = [entry for entry in session.entries() if entry.get("kind") == BISECTED and "text" in entry]
-    return found[-1] if found else None
-
-
-def culprit_site(record: dict[str, Any]) -> Site | None:
-    """Return the cell that a bisection accuses, or None."""
-    match record.get("culprit"):
-        case {"layer": int(layer), "stage": str(stage)} if stage in layer_stages():
-            return Site(layer, stage)
-        case {"layer": None, "stage": str(stage)} if stage in all_stages() and stage not in layer_stages():
-            return Site(None, stage)
-    return None  # nobody is accused, or a hand has changed the log

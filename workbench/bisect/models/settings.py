@@ -10,7 +10,7 @@ from kernels.graph import Array, Model
 from kernels.models import Graph
 from kernels.stages import Site
 from workbench.bisect.models.substitution import ORACLE, Factors, difference, relative
-from workbench.bisect.verdict import Culprit
+from workbench.bisect.verdict import Culprit, RunnerUp
 
 # An effect in float64 below this share of the output flips at most a few last bits of float32.
 _VISIBLE = 2.0**-26
@@ -81,7 +81,7 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
     effects = sorted(((effect(unit), unit) for unit in units(fields, a.config, b.config)), reverse=True)
     visible = [(size, CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]
     words = ", ".join(setting_words(a.config, b.config, name) for name in effects[0][1])
-    runner_up = {"cause": visible[1][1], "effect": visible[1][0]} if len(visible) > 1 else None
+    runner_up = RunnerUp(visible[1][1], effect=visible[1][0]) if len(visible) > 1 else None
     return Culprit(site, "config", CAUSE_OF_FIELD[effects[0][1][0]], words, None, 0.0, runner_up=runner_up)
 
 

@@ -26,7 +26,7 @@ from workbench.bisect.models.settings import (
 )
 from workbench.bisect.models.substitution import ORACLE, Factors, difference
 from workbench.bisect.traces.announced import Progress
-from workbench.bisect.verdict import Culprit, Factor
+from workbench.bisect.verdict import Culprit, Factor, RunnerUp
 from workbench.bisect.weights.causes import weight_causes
 from workbench.bisect.weights.one_source import not_one_source
 from workbench.bisect.weights.tensor_pairs import Judged, TensorPairs, has, stored_name
@@ -204,13 +204,13 @@ def tensor_culprit(site: Site, judged: Judged, a: Model, b: Model, known: Sequen
     runner = next((cause for cause in causes if cause.cause != best.cause), None)
     runner_up = None
     if runner is not None and runner is not causes[-1]:
-        runner_up = {"cause": runner.cause, "residual": runner.residual, "reproduces": runner.explained}
+        runner_up = RunnerUp(runner.cause, runner.residual, runner.explained)
     cause, factor, words = best.cause, _factor_of(best.cause, a.config, b.config), best.explanation
     if judged.name == "lm_head.weight" and a.config.tie_word_embeddings != b.config.tie_word_embeddings:
         cause, factor = "tied_embedding", "config"
         words = f"the output head is the embedding matrix in {'A' if a.config.tie_word_embeddings else 'B'} only"
-    if runner_up is not None and runner_up["reproduces"]:
-        words += f"; {runner_up['cause']} would explain it as well"
+    if runner_up is not None and runner_up.reproduces:
+        words += f"; {runner_up.cause} would explain it as well"
     words += "".join(f"; {sentence}" for sentence in not_numbers(judged.name, a, b))
     tensor = stored_name(a, judged.name) if stored_name(a, judged.name) == stored_name(b, judged.name) else judged.name
     return Culprit(site, factor, cause, words, tensor, best.residual, runner_up=runner_up)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from workbench.bisect.mistakes.mistake import Mistake, Question, ranked, within
 from workbench.bisect.traces.overflow import overflow
 from workbench.bisect.traces.stages import Checked, Reader
 from workbench.bisect.traces.unnamed import UNNAMED, unnamed
-from workbench.bisect.verdict import Culprit, same_setting
+from workbench.bisect.verdict import Culprit, RunnerUp, same_setting
 from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.decomposition import LIMIT
@@ -164,9 +163,9 @@ def _row_norms(at: At, name: str) -> Values:
     return at.path.row_norms(at.model.weight(name))
 
 
-def runner_up(entry: tuple[bool, float, Mistake], size: float) -> dict[str, Any]:
+def runner_up(entry: tuple[bool, float, Mistake], size: float) -> RunnerUp:
     """A mistake that was tried, as a culprit tells of the next best."""
-    return {"cause": entry[2].cause, "residual": entry[1] / size, "reproduces": entry[0]}
+    return RunnerUp(entry[2].cause, entry[1] / size, entry[0])
 
 
 def whole_share(mistake: Mistake) -> dict[str, float | None]:

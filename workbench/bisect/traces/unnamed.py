@@ -1,7 +1,6 @@
 """What can be said of a wrong stage that no mistake of the catalogue reproduces: where in it the wrong values are."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -9,12 +8,12 @@ from kernels.kinds.bias import Bias
 from workbench.bisect.mistakes.mistake import Question
 from workbench.bisect.mistakes.some_tokens import where_words, wrong_elements
 from workbench.bisect.traces.misread import COLUMNS, column_factors, misread_columns, wrong_tensors
-from workbench.bisect.verdict import Culprit, Factor
+from workbench.bisect.verdict import Culprit, Factor, RunnerUp
 
 UNNAMED = ("unknown", "corrupted_blocks")
 
 
-def unnamed(question: Question, size: float, runner: dict[str, Any] | None) -> Culprit:
+def unnamed(question: Question, size: float, runner: RunnerUp | None) -> Culprit:
     """The culprit where nothing reproduces the record: some tokens, some columns, some rows, or all of it."""
     site, residual = question.site, question.gap / size
     if question.spares_tokens:

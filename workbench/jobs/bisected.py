@@ -1,0 +1,85 @@
+"""A bisection as a session's log keeps it, written once and read back with its types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from store.errors import StoreError
+from store.traces.run import RunRecord
+from store.typed_fields import typed_fields
+from workbench.bisect.verdict import Bisection
+from workbench.pair.recorded import of_other_engine
+from workbench.session.session import Session
+
+_KIND = "bisected"
+
+
+@dataclass(frozen=True, slots=True)
+class BisectedSide:
+    """One side of a bisection. created : when a trace of ours was made, which tells it from a later one."""
+
+    path: str
+    format: str
+    sha256: str
+    created: str | None = None
+
+    def is_of(self, run: RunRecord) -> bool:
+        """Whether this side is what was run."""
+        if self.format == "trace" and not of_other_engine(run):
+            return self.created == run.created
+        return self.sha256 == run.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Bisected:
+    """What was found, when, and about which files.
+
+    text : the answer in words, verdict first. cells_compared : of two traces that were set side by side; None where
+    stages were run again.
+    """
+
+    time: str
+    a: BisectedSide
+    b: BisectedSide
+    tokens: tuple[int, ...] | None
+    prompt: str | None
+    found: Bisection
+    text: str
+    cells_compared: int | None = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Bisected":
+        """Rebuild it from an entry of the log; StoreError if nobody can have written that."""
+        parts = dict(entry) | {"found": Bisection.from_json(entry)}
+        for side in ("a", "b"):
+            parts[side] = BisectedSide(**typed_fields(BisectedSide, parts.get(side), f"side {side} of a bisection"))
+        return cls(**typed_fields(cls, parts, "bisection"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `bisect --json` prints it, without its cells and what the two sides are."""
+        record: dict[str, Any] = {"tokens": None if self.tokens is None else list(self.tokens), "prompt": self.prompt}
+        record |= self.found.to_json()
+        del record["cells"]
+        return record if self.cells_compared is None else record | {"cells_compared": self.cells_compared}
+
+
+def keep(session: Session, record: Mapping[str, Any], text: str) -> None:
+    """Keep an answer, as `bisect --json` prints it, in a session's log; SessionError if it cannot be written."""
+    session.log(_KIND, **record, text=text)
+
+
+def last_bisection(session: Session) -> Bisected | None:
+    """Return the last bisection of a session; None if there is none, or if somebody has changed its entry by hand."""
+    entries = [entry for entry in session.entries() if entry.get("kind") == _KIND]
+    try:
+        return Bisected.from_json(entries[-1]) if entries else None
+    except StoreError:
+        return None
+
+
+def standing_bisection(session: Session, runs: Mapping[str, RunRecord]) -> Bisected | None:
+    """Return a session's last bisection if it was about the files of these runs, by side."""
+    known = last_bisection(session)
+    if known is None or not all({"a": known.a, "b": known.b}[side].is_of(run) for side, run in runs.items()):
+        return None
+    return known
