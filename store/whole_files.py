@@ -112,15 +112,17 @@ def temporary_folder_beside(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         temporary.mkdir()
-        handle = os.open(temporary, os.O_RDONLY)
+        handle = None if fcntl is None else os.open(temporary, os.O_RDONLY)
         try:
-            lock(handle)
+            if handle is not None:
+                lock(handle)
             if not temporary.is_dir():
                 raise OSError(errno.EAGAIN, _TIDIED_UP, str(path))
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            os.close(handle)
+            if handle is not None:
+                os.close(handle)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise

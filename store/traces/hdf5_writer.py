@@ -304,9 +304,9 @@ class TraceWriter:
             code = getattr(error, "errno", None)
             why = os.strerror(code) if code else printable(" ".join(str(error).split()), 160)
             name = printable(str(self.path))
+            kept = ": finished layers are kept" if self._keep_partial else ""
             raise StoreError(
-                f"{name} cannot be written ({why}); make room or choose another place, then run it again: "
-                "finished layers are kept."
+                f"{name} cannot be written ({why}); make room or choose another place, then run it again{kept}."
             ) from error
 
 

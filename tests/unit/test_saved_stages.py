@@ -181,6 +181,7 @@ def test_a_nan_keeps_its_payload(format, folder):
         (["--save-tensor", "all"], "give -o OUT"),
         (["--layers", "3", "-o", "x"], "--layers belongs to --save-tensor"),
         (["--format", "npz", "-o", "x"], "--format belongs to --save-tensor"),
+        (["--scope", "last", "-o", "x"], "--scope belongs to --stats"),
         ([], "give -o OUT for what is kept, or --stats"),
     ],
 )

@@ -257,6 +257,9 @@ def test_statistics_are_not_compared_with_what_they_are_not(tables, capsys):
     assert run(["compare", "all.json", "all.json", "--scope", "last"]) == 2
     assert "leave out --scope" in capsys.readouterr().err
     assert run(["inspect", "model.gguf", "--stats"]) == 2
+    assert run(["inspect", "all.h5", "--scope", "last"]) == 2
+    assert run(["inspect", "all.json", "--stats", "--scope", "last"]) == 2
+    assert "holds statistics of --scope all only" in capsys.readouterr().err
 
 
 def apr_stats(values):

@@ -19,27 +19,31 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="X", type=PATH)
 @statistics_options
 @json_option
-def command(source: Path, statistics: bool, scope: "Scope", as_json: bool) -> int:
+def command(source: Path, statistics: bool, scope: "Scope | None", as_json: bool) -> int:
     """Show the configuration, tensors, types, tokenizer and problems of a model, or the run and coverage of a trace.
 
     Of a model that cannot be run everything is shown that can be found, and why it cannot be run. With --stats the
     statistics of every stage of a trace; a saved table of them is shown in any case.
 
     \b
-    Examples:  workbench inspect model.gguf
-               workbench inspect model.h5 --stats --scope last
+    Example:  workbench inspect model.gguf
+              workbench inspect model.h5 --stats --scope last
     """  # noqa: D301
     from store.open import open_model
     from store.traces import is_trace, open_trace
     from store.traces.statistics import open_statistics
 
+    if scope is not None and not statistics:
+        raise click.UsageError("--scope belongs to --stats")
     if is_trace(source):
         trace = open_trace(source, partial=True)
         if statistics:
-            record, lines = _statistics(_computed(trace, scope))
+            record, lines = _statistics(_computed(trace, scope or "all"))
         else:
             record, lines = _of_other_engine(trace) if trace.record is None else _store(trace)
     elif (table := open_statistics(source)) is not None:
+        if scope not in (None, table.scope):
+            raise click.UsageError(f"{source} holds statistics of --scope {table.scope} only")
         record, lines = _statistics(table)
     elif statistics:
         raise click.UsageError(f"{source} is no trace; run a model with workbench trace --stats")

@@ -109,16 +109,15 @@ def map_options(command: F) -> F:
 
 
 def statistics_options(command: F) -> F:
-    """Add --stats, and the tokens that statistics are of."""
+    """Add --stats, and the tokens that statistics are of: None where it is not said."""
     statistics = click.option(
-        "--stats", "statistics", is_flag=True, help="Show the statistics of every stage: min, max, mean, std and more."
+        "--stats",
+        "statistics",
+        is_flag=True,
+        help="Show of every stage min, max, mean, population std, RMS, counts of NaN, Inf and zero, worst channel.",
     )
     scope = click.option(
-        "--scope",
-        type=click.Choice(SCOPE_NAMES),
-        default=SCOPE_NAMES[0],
-        show_default=True,
-        help="Tokens that the statistics cover.",
+        "--scope", type=click.Choice(SCOPE_NAMES), help="Tokens that the statistics cover; all unless it is given."
     )
     return statistics(scope(command))
 

@@ -61,7 +61,7 @@ def command(
     output: Path | None,
     path: str | None,
     statistics: bool,
-    scope: "Scope",
+    scope: "Scope | None",
     stages: Stages | None,
     layers: frozenset[int] | None,
     format: str | None,
@@ -76,16 +76,16 @@ def command(
     written.
 
     \b
-    Examples:  workbench trace model.gguf -o model.h5 --prompt "def add(a, b):"
-               workbench trace model.gguf --stats --scope last --prompt "def add(a, b):"
-               workbench trace model.gguf --save-tensor ffn_gate,ffn_up --layers 0,3-5 --format aprt -o DIR --tokens 1,2
+    Example:  workbench trace model.gguf -o model.h5 --prompt "def add(a, b):"
+              workbench trace model.gguf --stats --scope last --prompt "def add(a, b):"
+              workbench trace model.gguf --save-tensor ffn_gate,ffn_up --layers 0,3-5 --format aprt -o DIR --tokens 1,2
     """  # noqa: D301
     from store.open import open_artifact
     from workbench.capture.alone import Selection, save_stages, selected, trace_side
     from workbench.pair.pair import side_of
     from workbench.pair.tokens import shared_tokens
 
-    _require_options(output, statistics, stages, layers, format)
+    _require_options(output, statistics, scope, stages, layers, format)
     artifact = open_artifact(source)
     format, selection = format or "h5", None if stages is None else Selection(stages, layers)
     if selection is not None:
@@ -101,7 +101,7 @@ def command(
         return save_stages(side, shared.ids, shared.prompt, selection, format, output, emit, force, look)
 
     if statistics:
-        run, saved = _with_statistics(work, scope, shared.ids, as_json)
+        run, saved = _with_statistics(work, scope or "all", shared.ids, as_json)
     else:
         run, saved = _silently(work)
     if output is not None:
@@ -112,6 +112,7 @@ def command(
 def _require_options(
     output: Path | None,
     statistics: bool,
+    scope: "Scope | None",
     stages: Stages | None,
     layers: frozenset[int] | None,
     format: str | None,
@@ -120,6 +121,8 @@ def _require_options(
     if stages is None and (layers is not None or format is not None):
         option = "--format" if layers is None else "--layers"
         raise click.UsageError(f"{option} belongs to --save-tensor; say which stages, or all")
+    if scope is not None and not statistics:
+        raise click.UsageError("--scope belongs to --stats; everything that is kept is of all tokens")
     if stages is not None and output is None:
         raise click.UsageError("--save-tensor needs a place for what it saves; give -o OUT")
     if output is None and not statistics:
@@ -196,8 +199,10 @@ def _tell(output: Path, run: "RunRecord", saved: "list[Site]", format: str, as_j
         facts = {"format": format, "stages": stages} if saved else {}
         print_json({"output": str(output), "size": size, "run": run.to_json()} | facts)
     elif not as_json:
-        name = printable(str(output), 1000)
+        name, path = printable(str(output), 1000), run.numeric_path
         what = f"{len(saved)} stages, " if saved else ""
         lines = [""] * statistics
-        lines.append(f"wrote {name}: {what}{len(run.tokens)} tokens on path {run.numeric_path}, {bytes_text(size)}")
+        lines.append(f"wrote {name}: {what}{len(run.tokens)} tokens on path {path}, {bytes_text(size)}")
+        if output.is_dir() and path != "apr":
+            lines.append(f"note: the folder cannot say that it is of path {path}; whoever reads it takes it for apr's")
         echo("\n".join(lines))
