@@ -5,6 +5,7 @@ APR model those of all. Its count is of all values, NaN and infinite ones too, a
 count is there it is converted to the population's (n), which everything else here is.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ def _statistics(what: str, facts: Mapping[str, Any], count: int, shape: tuple[in
     if n == 0:  # all figures are 0 there, which they are not
         return Statistics(shape, nan=nan, inf=inf, zero=zero)
     low, high, mean, sample = (figure(f"{what} {key}", facts.get(key)) for key in ("min", "max", "mean", "std_dev"))
+    if sample is not None and sample < 0:
+        raise StoreError(f"{what} has a negative std; trace the model again.")
     std = None if sample is None else sample * ((n - 1) / n) ** 0.5
-    rms = None if std is None or mean is None else (std * std + mean * mean) ** 0.5
-    return Statistics(shape, low, high, mean, std, rms, nan, inf, zero)
+    rms = None if std is None or mean is None else math.hypot(std, mean)
+    return Statistics(shape, low, high, mean, std, rms if rms != math.inf else None, nan, inf, zero)

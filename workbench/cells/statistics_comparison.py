@@ -1,6 +1,7 @@
 """Two tables of statistics side by side: a difference is certain, whether two runs are alike they do not tell."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ CANNOT_KNOW = (
 )
 ALIKE, DIFFERENT, NOT_COMPARABLE = 0, 1, 2
 _STD_RATIO, _REL_RMS = METRICS["std_ratio"], METRICS["rel_rms"]
+_LARGEST = sys.float_info.max  # where the figures of a file lie further apart than float64 can tell
 _NO_SPREAD = 2.0**-24  # of the RMS: the rounding of a constant
 _ROUNDING = 2.0**-22  # of the largest value: figures kept in float32 differ so much without being others
 
@@ -93,11 +95,11 @@ def _compared(site: Site, a: Statistics, b: Statistics) -> StatisticsCell:
             f"{side} covers {rows} × {columns} values" for side, (rows, columns) in (("A", a.shape), ("B", b.shape))
         )
         return StatisticsCell(site, "uncomparable", a, b, ", ".join(words))
-    shift = None if a.mean is None or b.mean is None else a.mean - b.mean
+    shift = None if a.mean is None or b.mean is None else max(min(a.mean - b.mean, _LARGEST), -_LARGEST)
     if _same(a, b):
         return StatisticsCell(site, "same", a, b, None, 1.0 if a.std and b.std else None, shift, 0.0)
     spread = a.std is not None and b.std is not None and b.std > _NO_SPREAD * (b.rms or 0.0)
-    ratio = a.std / b.std if spread else None  # type: ignore[operator]
+    ratio = min(a.std / b.std, _LARGEST) if spread else None  # type: ignore[operator]
     return StatisticsCell(site, "ok", a, b, _channels(a, b), ratio, shift, _at_least(a, b))
 
 
@@ -131,7 +133,7 @@ def _at_least(a: Statistics, b: Statistics) -> float | None:
         return None
     mean, std, low, high = (x - y for x, y in known)
     extreme = max(abs(low), abs(high)) / math.sqrt(a.shape[0] * a.shape[1])
-    return float(max(math.hypot(mean, std), extreme) / b.rms)
+    return float(min(max(math.hypot(mean, std), extreme) / b.rms, _LARGEST))
 
 
 @dataclass(frozen=True, eq=False)

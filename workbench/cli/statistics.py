@@ -185,7 +185,12 @@ class LiveTable:
         lines = list(text)
         if not self._terminal or not (lines or self._lines):
             return
-        up = f"\x1b[{self._lines}A" if self._lines else ""
-        sys.stderr.write(f"\r{up}\x1b[J" + "".join(f"{line}\n" for line in lines))
+        gone = max(self._lines - len(lines), 0)
+        rows = "".join(f"{line}\x1b[K\n" for line in [*lines, *[""] * gone])
+        sys.stderr.write("\r" + _up(self._lines) + rows + _up(gone))
         sys.stderr.flush()
         self._lines = len(lines)
+
+
+def _up(lines: int) -> str:
+    return f"\x1b[{lines}A" if lines else ""
