@@ -1,5 +1,6 @@
 """Files of statistics without tensors: one function that decides by content which they are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from store.traces.apr_statistics import apr_table, is_apr_record
@@ -11,9 +12,10 @@ def open_statistics(path: Path) -> StatisticsTable | None:
 
     StoreError, in one sentence, for one that is malformed or holds none.
     """
-    record = read_object(path)
-    if record is None:
+    found = read_object(path)
+    if found is None:
         return None
+    record, sha256 = found
     if is_apr_record(record):
-        return apr_table(path, record)
-    return table_of(path, record) if "cells" in record and "scope" in record else None
+        return replace(apr_table(path, record), sha256=sha256)
+    return replace(table_of(path, record), sha256=sha256) if "cells" in record and "scope" in record else None

@@ -5,6 +5,7 @@ elements the figures come from, a table does not know.
 """
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class StatisticsTable:
 
     artifact : the model, as the table names it. numeric_path : how it was computed, where the table says. tokens : the
     ids that went in; None where the table does not say. scope : the tokens that every figure covers.
-    notes : sentences about what is unlike a table of our own.
+    sha256 : of the file of the table. notes : sentences about what is unlike a table of our own.
     with_bias : what stands under `qkv_bias` is the projection of a model without biases too.
     """
 
@@ -46,6 +47,7 @@ class StatisticsTable:
     cells: Mapping[Site, Statistics] = field(repr=False)
     notes: tuple[str, ...] = ()
     with_bias: bool = False
+    sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON values, as `trace --stats --json` prints it."""
@@ -80,8 +82,8 @@ def cell_json(site: Site, found: Statistics) -> dict[str, Any]:
     return {"layer": site.layer, "stage": site.stage, "shape": found.shape and list(found.shape), **facts}
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object that a regular file holds, or None; what is damaged, the readers of models tell."""
+def read_object(path: Path) -> tuple[dict[str, Any], str] | None:
+    """Return the JSON object that a regular file holds, with its SHA-256, or None; readers of models tell damage."""
     try:
         if status_of(path.resolve()) is None:
             return None
@@ -95,7 +97,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         found = parse_json(content.decode(), printable(str(path)))
     except (UnicodeDecodeError, StoreError):
         return None
-    return found if isinstance(found, dict) else None
+    return (found, hashlib.sha256(content).hexdigest()) if isinstance(found, dict) else None
 
 
 def table_of(path: Path, record: Mapping[str, Any]) -> StatisticsTable:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from workbench.__main__ import run
 from workbench.cli.statistics import sparkline
 from workbench.demo import MODEL
 
+SCHEMA = json.loads((ROOT / "workbench/schemas/compare.schema.json").read_text())
 TOKENS = "482,803,10,67,14"
 CELL_KEYS = ["layer", "stage", "shape", *FIGURES, "nan", "inf", "zero", "worst_channel"]
 ENGINE = ROOT / "tests/golden/llama-cpp-tiny-qwen2-q4_k_m.npz"
@@ -216,6 +218,7 @@ def test_two_tables_say_what_differs_and_that_they_cannot_know_more(tables, caps
     assert "Statistics hold no elements" in out
     assert run(["compare", "all.json", other, "--json"]) == status
     record = json.loads(capsys.readouterr().out)
+    jsonschema.validate(record, SCHEMA)
     assert record["statistics_only"] is True
     assert ("error" in record) == (status == 2)
 

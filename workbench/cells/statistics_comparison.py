@@ -13,10 +13,10 @@ from kernels.stages import LAST_STAGES, Site
 from kernels.statistics import Statistics
 from store.traces.statistics_table import COUNTS, FIGURES, StatisticsTable, cell_json
 from workbench.cells.compare import PopulationError, require_same_tokens
-from workbench.cells.heat import OUTSIDE, UNCOMPARABLE, UNMEASURED
+from workbench.cells.heat import IDENTICAL, OUTSIDE, UNCOMPARABLE, UNMEASURED
 from workbench.cells.metrics import METRICS, format_value
 
-Status = Literal["ok", "same", "unmeasured", "uncomparable"]
+Status = Literal["ok", "unmeasured", "uncomparable"]
 CANNOT_KNOW = (
     "Statistics hold no elements: which of them differ, in what order they stand and which sign each has, cannot be "
     "known from them; only traces tell (workbench trace X -o X.h5)."
@@ -32,8 +32,8 @@ _ROUNDING = 2.0**-22  # of the largest value: figures kept in float32 differ so 
 class StatisticsCell:
     """One stage in both tables.
 
-    status : "same": every figure that both have is the same; "ok": some differ; "unmeasured": a side has none;
-    "uncomparable": of unlike populations, or of unknown ones. note : the rest in words.
+    status : "ok" was compared; "unmeasured": a side has no figures; "uncomparable": populations are unlike or unknown.
+    note : the rest in words. same : every figure that both have is the same.
     std_ratio : A's over B's. mean_shift : A's mean less B's.
     at_least : the smallest relative RMS that two tensors with these figures can have, None where a value is not finite.
     """
@@ -43,6 +43,7 @@ class StatisticsCell:
     a: Statistics | None = None
     b: Statistics | None = None
     note: str | None = None
+    same: bool = False
     std_ratio: float | None = None
     mean_shift: float | None = None
     at_least: float | None = None
@@ -50,7 +51,7 @@ class StatisticsCell:
     @property
     def outside(self) -> bool:
         """Whether the figures prove a difference beyond the bands of `compare`, or in what is not finite."""
-        if self.a is None or self.b is None or self.status != "ok":
+        if self.a is None or self.b is None or self.status != "ok" or self.same:
             return False
         low, high = _STD_RATIO.band or (-math.inf, math.inf)
         spread = self.std_ratio is not None and not low <= self.std_ratio <= high
@@ -69,21 +70,20 @@ class StatisticsCell:
     @property
     def text(self) -> str:
         """The cell in a table of std ratios."""
-        if self.status == "same":
-            return "="
         if self.status == "ok":
-            return format_value(self.std_ratio) + (OUTSIDE if self.outside else "")
+            return IDENTICAL[1] if self.same else format_value(self.std_ratio) + (OUTSIDE if self.outside else "")
         return (UNMEASURED if self.status == "unmeasured" else UNCOMPARABLE)[1]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the cell as JSON values."""
-        sides = {
-            side: None if found is None else cell_json(self.site, found)
-            for side, found in (("a", self.a), ("b", self.b))
-        }
-        facts = {"std_ratio": self.std_ratio, "mean_shift": self.mean_shift, "rel_rms_at_least": self.at_least}
-        place = {"layer": self.site.layer, "stage": self.site.stage}
-        return place | {"status": self.status, "note": self.note, "outside_band": self.outside} | facts | sides
+        """Return the cell as JSON values; the figures that `compare --json` has of tensors have the same names."""
+        a, b = self.a, self.b
+        facts: dict[str, Any] = {"layer": self.site.layer, "stage": self.site.stage, "status": self.status}
+        facts |= {"note": self.note, "same_figures": self.same, "outside_band": self.outside}
+        if a is not None and b is not None and a.shape is not None and a.shape == b.shape:
+            facts |= {"shape": list(a.shape), "std_a": a.std, "std_b": b.std}
+        facts |= {"std_ratio": self.std_ratio, "mean_shift": self.mean_shift, "rel_rms_at_least": self.at_least}
+        sides = (("a", a), ("b", b))
+        return facts | {side: None if found is None else cell_json(self.site, found) for side, found in sides}
 
 
 def _compared(site: Site, a: Statistics, b: Statistics) -> StatisticsCell:
@@ -97,10 +97,10 @@ def _compared(site: Site, a: Statistics, b: Statistics) -> StatisticsCell:
         return StatisticsCell(site, "uncomparable", a, b, ", ".join(words))
     shift = None if a.mean is None or b.mean is None else max(min(a.mean - b.mean, _LARGEST), -_LARGEST)
     if _same(a, b):
-        return StatisticsCell(site, "same", a, b, None, 1.0 if a.std and b.std else None, shift, 0.0)
+        return StatisticsCell(site, "ok", a, b, None, True, 1.0 if a.std and b.std else None, shift, 0.0)
     spread = a.std is not None and b.std is not None and b.std > _NO_SPREAD * (b.rms or 0.0)
     ratio = min(a.std / b.std, _LARGEST) if spread else None  # type: ignore[operator]
-    return StatisticsCell(site, "ok", a, b, _channels(a, b), ratio, shift, _at_least(a, b))
+    return StatisticsCell(site, "ok", a, b, _channels(a, b), False, ratio, shift, _at_least(a, b))
 
 
 def _same(a: Statistics, b: Statistics) -> bool:
@@ -147,7 +147,7 @@ class StatisticsComparison:
     @cached_property
     def compared(self) -> list[StatisticsCell]:
         """The cells whose figures were compared."""
-        return [cell for cell in self.cells if cell.status in ("ok", "same")]
+        return [cell for cell in self.cells if cell.status == "ok"]
 
     @cached_property
     def outside(self) -> list[StatisticsCell]:
@@ -182,10 +182,10 @@ class StatisticsComparison:
             )
         if not any(cell.site.stage == LAST_STAGES[-1] for cell in self.compared):
             return f"{LAST_STAGES[-1]} is not there on both sides: what comes out is not known"
-        largest = max((c for c in self.compared if c.status == "ok"), key=_distance, default=None)
+        largest = max((cell for cell in self.compared if not cell.same), key=_distance, default=None)
         if largest is None:
             return ""
-        many = sum(cell.status == "ok" for cell in self.compared)
+        many = sum(not cell.same for cell in self.compared)
         return (
             f"the figures of {many} of {len(self.compared)} cells differ, none beyond its band, most at "
             f"{_described(largest)}: statistics do not tell whether that is rounding; compare traces of both"
@@ -193,7 +193,7 @@ class StatisticsComparison:
 
     def summary(self) -> list[str]:
         """Say what was found, and what cannot be, in sentences."""
-        same = sum(cell.status == "same" for cell in self.compared)
+        same = sum(cell.same for cell in self.compared)
         missing = sum(cell.status == "unmeasured" for cell in self.cells)
         gone = f", {missing} have figures on one side only" if missing else ""
         lines = [f"{len(self.compared)} of {len(self.cells)} cells compared, {same} with the same figures{gone}."]
@@ -222,17 +222,20 @@ class StatisticsComparison:
         """Return the comparison as `compare --json` prints it for statistics."""
         first = self.outside[0].site if self.outside else None
         tokens = self.a.tokens or self.b.tokens
+        alike = all(cell.status != "uncomparable" for cell in self.cells)
+        populations = {side: {"scope": table.scope} for side, table in (("a", self.a), ("b", self.b))}
         return {
-            "statistics_only": True,
             "a": _side_json(self.a),
             "b": _side_json(self.b),
             "tokens": None if tokens is None else list(tokens),
-            "scope": self.a.scope,
+            "population": populations | {"alike": alike},
+            "statistics_only": True,
+            "notes": self.summary(),
             "compared": len(self.compared),
             "expected": len(self.cells),
+            "judged_by": {metric.key: list(metric.band or ()) for metric in (_STD_RATIO, _REL_RMS)},
             "outside_band": len(self.outside),
             "first_outside_band": None if first is None else {"layer": first.layer, "stage": first.stage},
-            "notes": self.summary(),
             "cells": [cell.to_json() for cell in self.cells],
         }
 
@@ -278,4 +281,5 @@ def _described(cell: StatisticsCell) -> str:
 
 
 def _side_json(table: StatisticsTable) -> dict[str, Any]:
-    return {"file": str(table.path), "artifact": table.artifact, "path": table.numeric_path, "scope": table.scope}
+    facts = {"path": str(table.path), "format": "statistics", "sha256": table.sha256}
+    return facts | {"artifact": table.artifact, "numeric_path": table.numeric_path}
