@@ -1,7 +1,10 @@
 """Statistics of one run: against the textbook, from a run and from its store, and what two tables of them can say."""
 
+import io
 import json
 import math
+import os
+import re
 import shutil
 
 import jsonschema
@@ -11,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kernels.models import sites
 from kernels.moments import moments
+from kernels.stages import SPINE, Site
 from kernels.statistics import Statistics, statistics
 from store.traces import open_trace
-from store.traces.statistics_table import FIGURES
+from store.traces.statistics_table import FIGURES, StatisticsTable
 from tests.unit.test_structure import ROOT
 from workbench.__main__ import run
-from workbench.cli.statistics import sparkline
+from workbench.cli.statistics import LiveTable, sparkline
 from workbench.demo import MODEL
 
 SCHEMA = json.loads((ROOT / "workbench/schemas/compare.schema.json").read_text())
@@ -92,6 +97,43 @@ def test_a_course_over_layers_is_drawn_between_its_ends():
     assert sparkline([1.0, 10.0, 100.0], 9) == "▁▅█"
     assert sparkline([0.0, None, 5.0, 5.0], 9) == "▁?▁▁"
     assert len(sparkline([float(n) for n in range(1, 81)], 20)) == 20
+
+
+class Terminal(io.StringIO):
+    """A terminal that understands what the live table sends it: up, erase to the end of the line, new line."""
+
+    def isatty(self):
+        return True
+
+    def screen(self):
+        lines, row, column = {}, 0, 0
+        for up, erase, text in re.findall(r"\x1b\[(\d+)A|(\x1b\[K)|([^\x1b])", self.getvalue()):
+            if up:
+                row -= int(up)
+            elif erase:
+                lines[row] = lines.get(row, "")[:column]
+            elif text in "\r\n":
+                row, column = row + (text == "\n"), 0
+            else:
+                lines[row] = lines.get(row, "").ljust(column)[:column] + text + lines.get(row, "")[column + 1 :]
+                column += 1
+        return [lines.get(n, "").rstrip() for n in range(max(lines) + 1)], row
+
+
+def test_the_live_table_fills_stays_on_the_screen_and_goes(monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    monkeypatch.setattr("workbench.cli.statistics._INTERVAL", 0.0)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((80, 12)))
+    with LiveTable("all 5 tokens") as live:
+        for done, site in enumerate(sites(3, SPINE), 1):
+            live.add(site, Statistics((5, 8), -1.0, 1.0, 0.0, 0.5 * done, 0.5, 0, 0, 0, 3))
+            live(done, 51, str(site))
+            shown, row = terminal.screen()
+            assert row < 12
+            assert max(map(len, shown)) < 80
+        assert shown[0].startswith("Statistics over all 5 tokens   51/51  lm_head")
+        assert shown[3].split() == ["attn_norm", "2", "17", "-1", "1", "3", "▁▆█"]
+    assert terminal.screen() == ([""] * 11, 0)
 
 
 @pytest.fixture(scope="module")
@@ -357,11 +399,8 @@ def test_damaged_figures_of_apr_are_one_sentence(tables, capsys, change, words):
 
 
 def test_a_model_without_biases_has_apr_s_projection_under_its_own_name():
-    from kernels.stages import Site
-    from store.traces.statistics_table import StatisticsTable
-
     product, biased = Site(0, "qkv_matmul"), Site(0, "qkv_bias")
     apr = StatisticsTable(None, None, None, None, "last", {biased: Statistics((1, 4))}, with_bias=True)
-    for sites, name in (([product], product), ([product, biased], biased)):
-        ours = StatisticsTable(None, None, None, None, "last", dict.fromkeys(sites, Statistics((1, 4))))
+    for there, name in (([product], product), ([product, biased], biased)):
+        ours = StatisticsTable(None, None, None, None, "last", dict.fromkeys(there, Statistics((1, 4))))
         assert list(apr.named_as(ours).cells) == [name]

@@ -200,7 +200,7 @@ def _tell(output: Path, run: "RunRecord", saved: "list[Site]", format: str, as_j
         print_json({"output": str(output), "size": size, "run": run.to_json()} | facts)
     elif not as_json:
         name, path = printable(str(output), 1000), run.numeric_path
-        what = f"{len(saved)} stages, " if saved else ""
+        what = f"{len(saved)} stage{'s' * (len(saved) > 1)}, " if saved else ""
         lines = [""] * statistics
         lines.append(f"wrote {name}: {what}{len(run.tokens)} tokens on path {path}, {bytes_text(size)}")
         if output.is_dir() and path != "apr":
