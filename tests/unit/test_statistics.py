@@ -301,6 +301,8 @@ def test_statistics_are_not_compared_with_what_they_are_not(tables, capsys):
         assert words in capsys.readouterr().err
     assert run(["compare", "all.json", "all.json", "--scope", "last"]) == 2
     assert "leave out --scope" in capsys.readouterr().err
+    assert run(["bisect", "all.json", "model.gguf"]) == 2
+    assert "holds statistics only, which inspect and compare take" in capsys.readouterr().err
     assert run(["inspect", "model.gguf", "--stats"]) == 2
     assert run(["inspect", "all.h5", "--scope", "last"]) == 2
     assert run(["inspect", "all.json", "--stats", "--scope", "last"]) == 2
