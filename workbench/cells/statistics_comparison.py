@@ -25,7 +25,7 @@ ALIKE, DIFFERENT, NOT_COMPARABLE = 0, 1, 2
 _STD_RATIO, _REL_RMS = METRICS["std_ratio"], METRICS["rel_rms"]
 _LARGEST = sys.float_info.max  # where the figures of a file lie further apart than float64 can tell
 _NO_SPREAD = 2.0**-24  # of the RMS: the rounding of a constant
-_ROUNDING = 2.0**-22  # of the largest value: figures kept in float32 differ so much without being others
+_ROUNDING = 2.0**-20  # of the largest value: some float32 steps, by which the order of an engine's sums moves a value
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _compared(site: Site, a: Statistics, b: Statistics) -> StatisticsCell:
 
 
 def _same(a: Statistics, b: Statistics) -> bool:
-    """Whether all that both know is the same, to the rounding of float32."""
+    """Whether all that both know is the same, but for some steps of float32."""
     size = max((abs(v) for s in (a, b) for v in (s.min, s.max) if v is not None), default=0.0)
     pairs = [(getattr(a, name), getattr(b, name)) for name in FIGURES]
     if any((x is None) != (y is None) for x, y in pairs):
