@@ -1,7 +1,8 @@
-"""Whether a file that someone names as an output may be written: the one place that decides it."""
+"""Whether what someone names as an output may be written: the one place that decides it."""
 
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from kernels.errors import WorkbenchError
@@ -34,6 +35,43 @@ def require_writable(path: Path, inputs: Iterable[Path], force: bool, again: str
     elif not force:
         raise OutputError(f"{name} exists; {again}, or --force to replace it.")
     remove_leftovers(path.parent)
+
+
+def require_writable_folder(path: Path, ours: Callable[[Path], bool], force: bool) -> None:
+    """Raise OutputError, one sentence, unless a folder may be written at `path`.
+
+    Only a folder may stand there, never a link to one: an empty one, or if `force` one whose every file is `ours`, one
+    that an earlier run wrote.
+    """
+    name, again = printable(str(path), 1000), "give -o another name"
+    if path.name in ("", ".."):
+        raise OutputError(f"{name} is no name of a new folder; {again}.")
+    try:
+        is_folder = stat.S_ISDIR(path.lstat().st_mode)
+        held = _held(path) if is_folder else []
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            where = printable(str(path.parent), 1000)
+            raise OutputError(f"{name} cannot be written, there is no folder {where}; make it, or {again}.") from None
+        is_folder, held = True, []
+    except OSError as error:
+        raise OutputError(f"{name} cannot be written ({error.strerror}); {again}.") from None
+    if not is_folder:
+        raise OutputError(f"{name} is no folder, which is what this format writes; {again}.")
+    if not all(map(ours, held)):
+        raise OutputError(f"{name} is a folder that holds something else, which is never replaced; {again}.")
+    if held and not force:
+        raise OutputError(f"{name} exists; {again}, or --force to replace it.")
+    remove_leftovers(path.absolute().parent)
+
+
+def _held(folder: Path) -> list[Path]:
+    """What lies in a folder and in those below it, but for folders that hold something."""
+    found = []
+    for entry in sorted(folder.iterdir()):
+        inner = _held(entry) if entry.is_dir() and not entry.is_symlink() else []
+        found += inner or [entry]
+    return found
 
 
 def _files(places: Iterable[Path]) -> Iterator[Path]:

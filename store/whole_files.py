@@ -1,8 +1,9 @@
-"""Files that are replaced as a whole or not at all, never through a link, and read only if they are regular files."""
+"""Files and folders that appear whole or not at all, never through a link, and are read only if they are regular."""
 
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ except ImportError:  # not a POSIX system: nothing is locked there, and so nothi
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = re.compile(r"\.workbench-[0-9a-f]{32}\.tmp")
+_TIDIED_UP = "another process tidied up at this instant; try again"
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -101,6 +103,51 @@ def give_name(file: IO[bytes], temporary: Path, path: Path, replace: bool = True
     sync_directory(path.parent)
 
 
+@contextmanager
+def temporary_folder_beside(path: Path) -> Iterator[Path]:
+    """Make a new hidden folder beside `path`; what still has its name at the end is removed with all it holds.
+
+    It is locked until then, as the files of `temporary_beside` are. An OSError within names `path`.
+    """
+    temporary = temporary_name(path)
+    try:
+        temporary.mkdir()
+        handle = None if fcntl is None else os.open(temporary, os.O_RDONLY)
+        try:
+            if handle is not None:
+                lock(handle)
+            if not temporary.is_dir():
+                raise OSError(errno.EAGAIN, _TIDIED_UP, str(path))
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if handle is not None:
+                os.close(handle)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def give_folder_name(temporary: Path, path: Path) -> None:
+    """Bring a finished folder to the disk and give it its name; a folder that is there is removed with all it holds.
+
+    OSError if anything but a folder is there.
+    """
+    for place, _, names in os.walk(temporary, topdown=False):
+        for name in names:
+            with Path(place, name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(place))
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        replaced = temporary_name(path)
+        os.rename(path, replaced)
+        shutil.rmtree(replaced)
+    os.rename(temporary, path)
+    sync_directory(path.parent)
+
+
 def rename(temporary: Path, path: Path, replace: bool) -> None:
     """Rename a file; unless `replace`, FileExistsError if there is anything at `path`."""
     if replace:
@@ -118,19 +165,29 @@ def rename(temporary: Path, path: Path, replace: bool) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left unfinished in a folder: files of ours that nobody has locked."""
+    """Remove what processes that were killed left unfinished in a folder: what is ours and nobody has locked."""
     try:
         names = os.listdir(folder)
     except OSError:
         return
     for name in filter(_TEMPORARY.fullmatch, names):
-        path = folder / name
         with suppress(OSError):
-            if status_of(path) is None or fcntl is None:
-                continue
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+            _remove_unless_locked(folder / name)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    if fcntl is None:
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = stat.S_IFMT(os.fstat(handle).st_mode)
+        if kind == stat.S_IFREG:
+            path.unlink()
+        elif kind == stat.S_IFDIR:
+            shutil.rmtree(path)
+    finally:
+        os.close(handle)
 
 
 def sync_directory(folder: Path) -> None:
@@ -154,4 +211,4 @@ def lock(file: IO[bytes] | int) -> None:
 def _lock(file: IO[bytes]) -> None:
     lock(file)
     if os.fstat(file.fileno()).st_nlink == 0:
-        raise OSError(errno.EAGAIN, "another process tidied up at this instant; try again", file.name)
+        raise OSError(errno.EAGAIN, _TIDIED_UP, file.name)

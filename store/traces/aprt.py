@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.models import layer_stages
-from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
+from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
@@ -22,6 +22,7 @@ from store.traces.trace import MAX_LAYERS, StoredStage, Trace
 MAGIC = b"APRT"
 _HEADER = 12
 _WHOLE_MODEL = 0xFFFFFFFF
+_ALIASES = {SPINE[-1]: SPINE[-2]}  # layer_output is a second name of post_ffn_residual
 _FOLDER = re.compile(r"layer-(\d{1,6})")
 _UNSAID = (
     "The token ids are not there: those that went in are your word.",
@@ -63,6 +64,24 @@ def open_aprt(path: Path) -> Trace:
         not_carried=_UNSAID,
         notes=_notes(unknown),
     )
+
+
+def is_stage_file(path: Path) -> bool:
+    """Tell whether a path is a regular file that begins as a stage file does."""
+    return path.suffix == ".bin" and path.is_file() and not path.is_symlink() and _begins(path)
+
+
+def place_of(site: Site) -> tuple[str, bool]:
+    """Return where a stage belongs in a folder, and whether only its last token does."""
+    name = f"{_ALIASES.get(site.stage, site.stage)}.bin"
+    layer = 0 if site.stage in FIRST_STAGES else site.layer
+    return (name if layer is None else f"layer-{layer}/{name}"), site.stage == LAST_STAGES[-1]
+
+
+def header_of(site: Site, count: int) -> bytes:
+    """Return the header of the file of a stage with so many values."""
+    layer = 0 if site.stage in FIRST_STAGES else _WHOLE_MODEL if site.layer is None else site.layer
+    return MAGIC + layer.to_bytes(4, "little") + count.to_bytes(4, "little")
 
 
 def _notes(unknown: set[str]) -> tuple[str, ...]:
@@ -135,4 +154,4 @@ def _values(file: ModelFile) -> NDArray[np.float32]:
 
 def _stage(site: Site, file: ModelFile) -> StoredStage:
     count = (file.size - _HEADER) // 4
-    return StoredStage(count, "float32", partial(_values, file), last_token=site.stage == "lm_head")
+    return StoredStage(count, "float32", partial(_values, file), last_token=site.stage == LAST_STAGES[-1])

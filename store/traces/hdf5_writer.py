@@ -57,14 +57,20 @@ class TraceWriter:
     absent : stages that the model does not have, for a run that did not record all others; such a store is always
     written from the start. None: every stage that is not written is absent.
     replace : whether a store that is there is replaced; else one that has come meanwhile makes `finish` fail.
+    keep_partial : whether what is unfinished is kept to be resumed; else it has a hidden name, and goes.
     """
 
     def __init__(
-        self, path: Path | str, run: RunRecord, absent: frozenset[Site] | None = None, replace: bool = True
+        self,
+        path: Path | str,
+        run: RunRecord,
+        absent: frozenset[Site] | None = None,
+        replace: bool = True,
+        keep_partial: bool = True,
     ) -> None:
         self.path = Path(path)
         self.partial = partial_path(self.path)
-        self._replace = replace
+        self._replace, self._keep_partial = replace, keep_partial
         self.run = run
         self.completed_layers = 0
         self._resumed: Trace | None = None
@@ -78,7 +84,7 @@ class TraceWriter:
     def __enter__(self) -> Self:
         import h5py
 
-        unfinished = self._resumable()
+        unfinished = self._resumable() if self._keep_partial else None
         remove_leftovers(self.path.parent)
         fresh = temporary_name(self.path)
         try:
@@ -93,8 +99,11 @@ class TraceWriter:
             if unfinished is not None:
                 self._copy(unfinished)
             with self._writing():
-                os.replace(fresh, self.partial)
-                sync_directory(self.path.parent)
+                if self._keep_partial:
+                    os.replace(fresh, self.partial)
+                    sync_directory(self.path.parent)
+                else:
+                    self.partial = fresh
         except BaseException:
             self._close()
             fresh.unlink(missing_ok=True)
@@ -105,6 +114,8 @@ class TraceWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close()
+        if not self._keep_partial:
+            self.partial.unlink(missing_ok=True)
 
     def completed(self) -> Iterator[tuple[Site, NDArray[np.float32]]]:
         """Yield the stages that a resumed store already holds, in execution order."""
@@ -293,9 +304,9 @@ class TraceWriter:
             code = getattr(error, "errno", None)
             why = os.strerror(code) if code else printable(" ".join(str(error).split()), 160)
             name = printable(str(self.path))
+            kept = ": finished layers are kept" if self._keep_partial else ""
             raise StoreError(
-                f"{name} cannot be written ({why}); make room or choose another place, then run it again: "
-                "finished layers are kept."
+                f"{name} cannot be written ({why}); make room or choose another place, then run it again{kept}."
             ) from error
 
 

@@ -26,7 +26,7 @@ class RunRecord:
     numeric_path : how the arithmetic was done ("f64", "f32", "ggml", "apr").
     tokens : the token ids that went in; prompt : the text they came from, if any.
     settings : whatever else decides the numbers. versions, machine : what computed them.
-    created : time of the run, UTC, ISO 8601.
+    created : time of the run, UTC, ISO 8601; empty where it must not be in the bytes of a file.
     """
 
     artifact: str

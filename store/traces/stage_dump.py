@@ -95,6 +95,11 @@ def site_of(layer: int, stage: str) -> Site | None:
     return Site(layer, stage) if stage in layer_stages() and 0 <= layer < MAX_LAYERS else None
 
 
+def key_of(site: Site) -> str:
+    """Return the key of a stage in a dump; `site_of` reads its parts."""
+    return f"stage|{-1 if site.layer is None else site.layer}|{site.stage}"
+
+
 def side_by_side(loads: Iterable[Callable[[], NDArray[Any]]]) -> NDArray[Any]:
     """Read several (rows, channels) arrays and join their channels."""
     return np.concatenate([load() for load in loads], axis=1)

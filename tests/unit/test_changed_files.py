@@ -11,8 +11,9 @@ from store.open import open_artifact
 from store.traces.hdf5 import open_store, partial_path
 from tests.artifacts import tiny_gguf
 from workbench.bisect.pair import bisect_pair
+from workbench.capture.alone import trace_side
 from workbench.capture.job import CaptureJob, CellReady, Progress
-from workbench.capture.lockstep import capture, trace_side
+from workbench.capture.lockstep import capture
 from workbench.pair.pair import open_pair
 from workbench.session.session import Side
 from workbench.tensors.sweep import sweep

@@ -14,11 +14,12 @@ import pytest
 import workbench.cli
 from kernels.errors import WorkbenchError
 from kernels.paths import PATHS
+from store.traces.statistics_table import SCOPES
 from tests.artifacts import tiny_gguf
 from workbench.__main__ import run
 from workbench.cells.metrics import METRICS
 from workbench.cli import COMMANDS
-from workbench.cli.options import METRIC_NAMES, PATH_NAMES
+from workbench.cli.options import METRIC_NAMES, PATH_NAMES, SCOPE_NAMES
 from workbench.demo import MODEL
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,7 @@ def test_version(capsys):
 def test_names_on_the_command_line_are_those_of_the_program():
     assert PATH_NAMES == PATHS
     assert tuple(METRICS) == METRIC_NAMES
+    assert SCOPES == SCOPE_NAMES
 
 
 @pytest.mark.parametrize(

@@ -135,25 +135,6 @@ def capture(job: CaptureJob, emit: Emit) -> None:
     emit(Finished(seconds))
 
 
-def trace_side(
-    side: Side, tokens: tuple[int, ...], prompt: str | None, output: Path, emit: Emit, replace: bool = True
-) -> RunRecord:
-    """Run one model into the store `output`, resuming an unfinished one of the same run; returns what was run.
-
-    replace : whether a store that is there is replaced.
-
-    Raises WorkbenchError in one sentence.
-    """
-    artifact = open_artifact(side.path)
-    run = _run(artifact, side, tokens, prompt, emit)
-    with TraceWriter(output, run, replace=replace) as writer:
-        compile_all(lambda done, total, kernel: emit(Progress("compile", done, total, kernel)))
-        running, total = Running(writer.run, artifact, writer), len(execution_order(run.config))
-        for done, tensor in enumerate(running.stages(), 1):
-            emit(Progress("run", done, total, str(tensor.site)))
-    return writer.run
-
-
 def _open_both(job: CaptureJob, emit: Emit) -> list[_Opened]:
     """Open both sides; recorded ones are those that the session keeps."""
     given = (job.a, job.b)
@@ -213,12 +194,13 @@ def _runs(opened: list[_Opened], job: CaptureJob, emit: Emit) -> list[RunRecord]
     if tokens[0] != asked:
         raise PopulationError("both recorded traces saw other tokens than the ones asked for; leave out --tokens")
     return [
-        side.source.run if isinstance(side.source, Trace) else _run(side.source, side.side, asked, job.prompt, emit)
+        side.source.run if isinstance(side.source, Trace) else run_of(side.source, side.side, asked, job.prompt, emit)
         for side in opened
     ]
 
 
-def _run(artifact: Artifact, side: Side, tokens: tuple[int, ...], prompt: str | None, emit: Emit) -> RunRecord:
+def run_of(artifact: Artifact, side: Side, tokens: tuple[int, ...], prompt: str | None, emit: Emit) -> RunRecord:
+    """Describe the run of a model on these tokens; WorkbenchError if it cannot run them."""
     check_tokens(tokens, artifact.config)
     text = printable(artifact.path.name)
     return RunRecord(

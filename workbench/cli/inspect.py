@@ -6,31 +6,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.options import PATH, json_option, print_json, statistics_options
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.stored_model import StoredModel
     from store.traces import Trace
+    from store.traces.statistics_table import Scope, StatisticsTable
 
 
 @click.command()
 @click.argument("source", metavar="X", type=PATH)
+@statistics_options
 @json_option
-def command(source: Path, as_json: bool) -> int:
+def command(source: Path, statistics: bool, scope: "Scope | None", as_json: bool) -> int:
     """Show the configuration, tensors, types, tokenizer and problems of a model, or the run and coverage of a trace.
 
-    Of a model that cannot be run everything is shown that can be found, and why it cannot be run.
+    Of a model that cannot be run everything is shown that can be found, and why it cannot be run. With --stats the
+    statistics of every stage of a trace; a saved table of them is shown in any case.
 
     \b
     Example:  workbench inspect model.gguf
+              workbench inspect model.h5 --stats --scope last
     """  # noqa: D301
     from store.open import open_model
     from store.traces import is_trace, open_trace
+    from store.traces.statistics import open_statistics
 
+    if scope is not None and not statistics:
+        raise click.UsageError("--scope belongs to --stats")
     if is_trace(source):
         trace = open_trace(source, partial=True)
-        record, lines = _of_other_engine(trace) if trace.record is None else _store(trace)
+        if statistics:
+            record, lines = _statistics(_computed(trace, scope or "all"))
+        else:
+            record, lines = _of_other_engine(trace) if trace.record is None else _store(trace)
+    elif (table := open_statistics(source)) is not None:
+        if scope not in (None, table.scope):
+            raise click.UsageError(f"{source} holds statistics of --scope {table.scope} only")
+        record, lines = _statistics(table)
+    elif statistics:
+        raise click.UsageError(f"{source} is no trace; run a model with workbench trace --stats")
     else:
         record, lines = _model(open_model(source))
     if as_json:
@@ -38,6 +54,26 @@ def command(source: Path, as_json: bool) -> int:
     else:
         echo("\n".join(lines))
     return 0
+
+
+def _computed(trace: "Trace", scope: "Scope") -> "StatisticsTable":
+    """The statistics of a trace."""
+    from workbench.cells.run_statistics import trace_statistics, trace_table
+    from workbench.cli.statistics import LiveTable, scope_text
+
+    cells, total = {}, len(trace.sites())
+    with LiveTable(scope_text(scope, trace.tokens)) as live:
+        for done, (site, found) in enumerate(trace_statistics(trace, scope), 1):
+            cells[site] = found
+            live.add(site, found)
+            live(done, total, str(site))
+    return trace_table(trace, scope, cells)
+
+
+def _statistics(table: "StatisticsTable") -> tuple[dict[str, Any], list[str]]:
+    from workbench.cli.statistics import table_lines
+
+    return table.to_json(), table_lines(table)
 
 
 def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# The names of kernels.paths.PATHS and workbench.cells.metrics.METRICS; a test keeps them alike, so that --help need not
-# load the kernels.
+# The names of kernels.paths.PATHS, workbench.cells.metrics.METRICS and store.traces.statistics_table.SCOPES; a test
+# keeps them alike, so that --help need not load the kernels.
 PATH_NAMES = ("f64", "f32", "ggml", "apr")
 METRIC_NAMES = (
     "std_ratio",
@@ -33,7 +33,7 @@ METRIC_NAMES = (
     "max_ulp",
     "identical_share",
 )
-
+SCOPE_NAMES = ("all", "last")
 
 _MAX_TOKENS_FILE = 1 << 24  # bytes; more than a million ids
 _TOKEN_IDS = re.compile(r"\s*[0-9]{1,10}(?:(?:\s*,\s*|\s+)[0-9]{1,10})*\s*", re.ASCII)
@@ -106,6 +106,20 @@ def map_options(command: F) -> F:
         help="Tokens that every figure covers, on both sides.",
     )
     return metric(scope(command))
+
+
+def statistics_options(command: F) -> F:
+    """Add --stats, and the tokens that statistics are of: None where it is not said."""
+    statistics = click.option(
+        "--stats",
+        "statistics",
+        is_flag=True,
+        help="Show of every stage min, max, mean, population std, RMS, counts of NaN, Inf and zero, worst channel.",
+    )
+    scope = click.option(
+        "--scope", type=click.Choice(SCOPE_NAMES), help="Tokens that the statistics cover; all unless it is given."
+    )
+    return statistics(scope(command))
 
 
 def json_option(command: F) -> F:

@@ -1,6 +1,5 @@
 """Running a pair of sides without a screen: what compare, open and demo have in common."""
 
-import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -140,16 +139,6 @@ def comparison_text(comparison: Comparison) -> str:
         "",
         f"{comparison.metric.label} over {comparison.scope.label(len(a.tokens))}: {comparison.metric.definition}",
     ]
-    lines += _map(comparison, comparison.metric)
+    lines += tables.in_blocks(comparison.layers, lambda layers: comparison.grid(comparison.metric, layers))
     lines += ["", "= identical   ! outside the band", "", *comparison.summary()]
     return "\n".join(lines)
-
-
-def _map(comparison: Comparison, metric: Metric) -> list[str]:
-    columns = shutil.get_terminal_size((120, 24)).columns
-    layers, lines = comparison.layers, list[str]()
-    per_block = max((columns - 30) // 11, 1)
-    for first in range(0, max(len(layers), 1), per_block):
-        rows = comparison.grid(metric, layers[first : first + per_block])
-        lines += ["", *tables.aligned(rows, right=frozenset(range(1, len(rows[0]))))]
-    return lines

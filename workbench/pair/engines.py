@@ -116,6 +116,15 @@ def _cache_words(cache: KvCache) -> str:
     return f"the KV cache was {names}{turned}"
 
 
+def _workbench(trace: Trace) -> Arithmetic:
+    """Stages that this program saved without the record of the run."""
+    path = str(trace.settings.get("numeric_path"))
+    if path not in PATHS:
+        name = printable(trace.path.name)
+        raise WorkbenchError(f"{name} names no numeric path that is known ({printable(path, 40)}); save it again")
+    return Arithmetic(numeric_path(path))
+
+
 def _apr(_trace: Trace) -> Arithmetic:
     return Arithmetic(numeric_path("apr"))
 
@@ -124,4 +133,5 @@ ENGINES: dict[str, Callable[[Trace], Arithmetic]] = {
     "llama.cpp": _llama_cpp,
     "transformers": _transformers,
     "apr": _apr,
+    "workbench": _workbench,
 }

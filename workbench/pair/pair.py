@@ -13,6 +13,7 @@ from store.artifact import Artifact
 from store.open import open_artifact
 from store.text import printable
 from store.traces import Trace, is_trace, open_trace
+from store.traces.statistics import open_statistics
 from workbench.pair.tokens import NOTHING, Tokens, shared_tokens
 from workbench.session.session import Side
 
@@ -115,8 +116,13 @@ def open_pair(
 
 
 def open_source(path: Path) -> Source:
-    """Open a model or a recorded trace, of ours or of another engine."""
-    return open_trace(path) if is_trace(path) else open_artifact(path)
+    """Open a model or a recorded trace, of ours or of another engine; WorkbenchError for statistics without tensors."""
+    if is_trace(path):
+        return open_trace(path)
+    if open_statistics(path) is not None:
+        name = printable(str(path), 1000)
+        raise WorkbenchError(f"{name} holds statistics only, which inspect and compare take; give the model or a trace")
+    return open_artifact(path)
 
 
 def side_of(source: Source, asked: str | None) -> Side:

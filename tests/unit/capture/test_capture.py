@@ -16,6 +16,7 @@ from store.traces.hdf5 import open_store
 from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.captures import LAYERS, TOKENS, cells_of, events_of, tensors
 from tests.memory_model import spine
+from workbench.capture.alone import trace_side
 from workbench.capture.job import (
     CaptureJob,
     CellReady,
@@ -26,7 +27,7 @@ from workbench.capture.job import (
     event_from_wire,
     event_to_wire,
 )
-from workbench.capture.lockstep import capture, trace_side
+from workbench.capture.lockstep import capture
 from workbench.cells.compare import PopulationError
 from workbench.session.files import read_log
 from workbench.session.session import Session, SessionSpec, Side
