@@ -1,18 +1,17 @@
-"""Recorded traces: one reader for each format, and one function that decides by content which it is."""
+"""Recorded traces: one reader for each format, and one function that decides by content which it is.
+
+Telling a model from a trace, which every command does, loads no reader that it can do without.
+"""
 
 from pathlib import Path
 
 from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
-from store.traces.aprt import MAGIC as APRT_MAGIC
+from store.traces import magic
 from store.traces.aprt import is_aprt_folder, open_aprt
 from store.traces.arrays import as_store_error
-from store.traces.hdf5 import is_hdf5, open_store
-from store.traces.llama_cpp import is_llama_dump, trace_of_nodes
 from store.traces.logits import is_logits_file, open_logits
-from store.traces.npz_arrays import MAGIC as ZIP_MAGIC
-from store.traces.npz_arrays import read_npz, read_text
 from store.traces.safetensors_arrays import read_header, read_safetensors
 from store.traces.stage_dump import KEY, trace_of_arrays
 from store.traces.trace import StoredStage, Trace
@@ -20,7 +19,7 @@ from store.traces.trace import StoredStage, Trace
 __all__ = ["StoredStage", "Trace", "is_trace", "open_trace"]
 
 _LONGEST_NAME = 1 << 10
-_LONGEST_MAGIC = 4  # bytes
+_LONGEST_MAGIC = 4  # bytes, of those but HDF5's
 _FORMATS = (
     "APRT folders, llama.cpp dumps (.npz), llama-debug logits (NAME.bin beside NAME-tokens.bin), stage dumps (.npz, "
     ".safetensors) and stores (.h5)"
@@ -31,7 +30,7 @@ def is_trace(path: Path | str) -> bool:
     """Tell by its content whether a path is a recorded trace of any kind, and so not a model."""
     path = Path(path)
     try:
-        return is_hdf5(path) or _kind(path) is not None
+        return magic.is_hdf5(path) or _kind(path) is not None
     except StoreError:
         return False
 
@@ -43,7 +42,9 @@ def open_trace(path: Path | str, partial: bool = False) -> Trace:
     no trace, is malformed, or contradicts itself. partial : whether an unfinished store is opened too.
     """
     path = Path(path)
-    if is_hdf5(path):
+    if magic.is_hdf5(path):
+        from store.traces.hdf5 import open_store
+
         return open_store(path, partial)
     kind = _kind(path)
     with as_store_error():
@@ -65,17 +66,17 @@ def _kind(path: Path) -> str | None:
         return "aprt" if is_aprt_folder(path) else None
     with as_store_error():
         file = ModelFile.at(path)
-    magic = _magic(path)
-    if magic.startswith(APRT_MAGIC):
+    start = _start(path)
+    if start.startswith(magic.APRT):
         return "aprt"
-    if magic.startswith(ZIP_MAGIC):
+    if start.startswith(magic.ZIP):
         return None if _is_checkpoint(path) else "npz"
     if _has_stage_keys(file):
         return "safetensors"
     return "logits" if is_logits_file(file) else None
 
 
-def _magic(path: Path) -> bytes:
+def _start(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(_LONGEST_MAGIC)
 
@@ -98,6 +99,9 @@ def _has_stage_keys(file: ModelFile) -> bool:
 
 
 def _open_npz(file: ModelFile) -> Trace:
+    from store.traces.llama_cpp import is_llama_dump, trace_of_nodes
+    from store.traces.npz_arrays import read_npz, read_text
+
     arrays = read_npz(file)
     meta = read_text(arrays, "__meta__", file)
     if is_llama_dump(arrays):

@@ -17,9 +17,9 @@ from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
+from store.traces.magic import APRT
 from store.traces.trace import MAX_LAYERS, StoredStage, Trace
 
-MAGIC = b"APRT"
 _HEADER = 12
 _WHOLE_MODEL = 0xFFFFFFFF
 _ALIASES = {SPINE[-1]: SPINE[-2]}  # layer_output is a second name of post_ffn_residual
@@ -81,7 +81,7 @@ def place_of(site: Site) -> tuple[str, bool]:
 def header_of(site: Site, count: int) -> bytes:
     """Return the header of the file of a stage with so many values."""
     layer = 0 if site.stage in FIRST_STAGES else _WHOLE_MODEL if site.layer is None else site.layer
-    return MAGIC + layer.to_bytes(4, "little") + count.to_bytes(4, "little")
+    return APRT + layer.to_bytes(4, "little") + count.to_bytes(4, "little")
 
 
 def _notes(unknown: set[str]) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def _layer_of(folder: Path) -> int | None:
 def _begins(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            return file.read(len(APRT)) == APRT
     except OSError:
         return False
 
@@ -123,7 +123,7 @@ def _check_header(file: ModelFile, folder_layer: int | None) -> None:
         raise StoreError(f"{name} has {file.size} bytes, less than the header of a stage dump; dump it again.")
     header = file.read(0, _HEADER, "the header")
     layer, count = (int.from_bytes(header[at : at + 4], "little") for at in (4, 8))
-    if header[:4] != MAGIC:
+    if header[:4] != APRT:
         raise StoreError(f"{name} does not begin with APRT, so it is no stage dump; take it out of the folder.")
     if file.size != _HEADER + 4 * count or count == 0:
         raise StoreError(f"{name} has {file.size} bytes where its header tells {count} values; dump it again.")

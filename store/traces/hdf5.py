@@ -47,7 +47,6 @@ ATTRIBUTES: dict[str, str] = {
     "created": "created",
 }
 JSON_FIELDS = ("settings", "config", "versions", "machine")
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _FLOAT32, _FLOAT64 = np.dtype("<f4"), np.dtype("<f8")
 _MAX_VALUE = 1 << 26  # bytes of a prompt or of token ids, which are read whole
 
@@ -82,14 +81,6 @@ class _Mapped:
 def partial_path(path: Path) -> Path:
     """Return where a store is written until it is complete."""
     return path.with_name(path.name + ".partial")
-
-
-def is_hdf5(path: Path) -> bool:
-    """Tell whether a regular file starts as every HDF5 file does."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
 
 
 def open_store(path: Path | str, partial: bool = False) -> Trace:

@@ -25,10 +25,10 @@ from store.traces.hdf5 import (
     LAYER_STATE,
     SCHEMA,
     BusyStoreError,
-    is_hdf5,
     open_store,
     partial_path,
 )
+from store.traces.magic import is_hdf5
 from store.traces.run import RunRecord
 from store.traces.trace import StoredStage, Trace
 from store.whole_files import lock, remove_leftovers, rename, status_of, sync_directory, temporary_name

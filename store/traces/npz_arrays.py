@@ -17,8 +17,8 @@ from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
 from store.traces.arrays import FLOATS, MAX_TEXT, StoredArray
+from store.traces.magic import ZIP
 
-MAGIC = b"PK\x03\x04"
 MAX_DIRECTORY = 16 << 20  # bytes; some 100 000 arrays
 MAX_UNPACKED = 1 << 30  # bytes of one deflated array
 _MAX_DEFLATION = 1032  # no deflated stream grows more
@@ -108,7 +108,7 @@ class _Member:
         """Return the offset of the member's bytes in the file."""
         start = self.info.header_offset
         local = self.file.read(start, _LOCAL_HEADER, self.what)
-        if local[:4] != MAGIC:
+        if local[:4] != ZIP:
             raise _damaged(self.file, f"{self.what} does not begin where the directory says")
         start += _LOCAL_HEADER + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
         self.file.require(start, self.info.compress_size, self.what)

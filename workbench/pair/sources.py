@@ -63,7 +63,8 @@ def _no_stage_is_absent(side: str) -> bool:  # noqa: ARG001
 
 def open_tensors(session: "Session") -> Tensors:
     """Open what a session has stored of both sides, whole or unfinished; StoreError if a side has nothing yet."""
-    from store.traces.hdf5 import is_hdf5, open_store, partial_path
+    from store.traces.hdf5 import open_store, partial_path
+    from store.traces.magic import is_hdf5
     from store.traces.trace import Trace
 
     def side(name: str, given: str, recorded: bool) -> Trace:
@@ -88,7 +89,8 @@ def open_artifacts(session: "Session") -> tuple["Artifact", "Artifact"]:
 def open_model(side: "Side") -> "Artifact":
     """Open the model file of one side; WorkbenchError as in `open_artifacts`."""
     from store.open import open_artifact
-    from store.traces.hdf5 import is_hdf5, open_store
+    from store.traces.hdf5 import open_store
+    from store.traces.magic import is_hdf5
 
     if side.numeric_path:
         return open_artifact(side.path)
