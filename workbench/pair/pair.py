@@ -108,6 +108,17 @@ def open_pair(
     Raises WorkbenchError for what cannot be opened, has no tokens, or asks for another path of a recorded trace.
     """
     a, b = (open_source(path) for path in paths)
+    return paired((a, b), asked, tokens, prompt)
+
+
+def paired(
+    sources: tuple[Source, Source],
+    asked: tuple[str | None, str | None],
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+) -> Pair:
+    """Pair two sides that are open; see `open_pair` for the tokens and the errors."""
+    a, b = sources
     for source, option, path in zip((a, b), ("--path-a", "--path-b"), asked, strict=True):
         if isinstance(source, Trace) and path is not None:
             known = "" if source.record is None else f", computed on path {source.record.numeric_path}"
