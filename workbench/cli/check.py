@@ -157,7 +157,8 @@ def _write_junit(found: "Check", output: Path, facts: dict[str, object], force: 
 
 
 def _print(found: "Check | None", record: dict[str, object]) -> None:
-    from workbench.lab.contracts.words import headline, inert, sentences, table
+    from store.text import inert
+    from workbench.lab.contracts.words import headline, sentences, table
 
     if found is not None:
         width = shutil.get_terminal_size((120, 24)).columns

@@ -227,6 +227,12 @@ class Measurements:
 
     # Tensors
 
+    @property
+    def weightless(self) -> str:
+        """Why no tensor can be compared, in a sentence; empty where both sides are models."""
+        traces = [letter for letter, source in zip("AB", self.sources, strict=True) if isinstance(source, Trace)]
+        return f"{traces[0]} is a recorded trace, which holds no weights" if traces else ""
+
     @cached_property
     def tensor_names(self) -> list[str] | str:
         """Canonical names of the tensors of either side, or why there are none.
@@ -236,7 +242,7 @@ class Measurements:
         a, b = self.sources
         if isinstance(a, Trace) or isinstance(b, Trace):
             names = [name for side in (a, b) if not isinstance(side, Trace) for name in side.tensors]
-            return names or "both sides are recorded traces, which hold no weights"
+            return names or self.weightless
         from workbench.tensors.sweep import tensor_names
 
         idle = {name for side, other in ((a, b), (b, a)) for name in _unused(side) if name not in other}
@@ -272,11 +278,8 @@ class Measurements:
 
     def _compared(self, name: str) -> "TensorDifference":
         a, b = self.sources
-        for side, source in (("A", a), ("B", b)):
-            if isinstance(source, Trace):
-                raise WorkbenchError(f"{side} is a recorded trace, which holds no weights")
-        assert isinstance(a, StoredModel)
-        assert isinstance(b, StoredModel)
+        if isinstance(a, Trace) or isinstance(b, Trace):
+            raise WorkbenchError(self.weightless)
         if name not in a and name not in b:
             raise WorkbenchError("neither side has it")
         from workbench.tensors.sweep import compare_tensor

@@ -60,7 +60,9 @@ def compose(text: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark is not None else 0
-        raise NodeError(line, f"it is not YAML ({printable(str(error.problem))}); correct it by hand.") from None
+        star = "alias" in f"{error.context}{error.problem}"
+        advice = "write a text that begins with * in quotes" if star else "correct it by hand"
+        raise NodeError(line, f"it is not YAML ({printable(str(error.problem))}); {advice}.") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position)
         raise NodeError(line, "it holds a control character; remove it.") from None

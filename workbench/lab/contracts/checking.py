@@ -136,6 +136,6 @@ def _judged(rule: Rule, found: Found, started: float) -> Result:
         "" if place is None else printable(place.words),
         found.compared,
         found.expected,
-        printable(note, 400),
+        printable(note.rstrip("."), 400),
         time.perf_counter() - started,
     )

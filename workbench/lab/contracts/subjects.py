@@ -158,7 +158,7 @@ class Coverage:
 
     def find(self, pair: Measurements) -> Found:
         """Count what was compared; the place is the first that was not."""
-        places = pair.sites if self.of == "cells" else pair.tensor_names
+        places = pair.sites if self.of == "cells" else pair.weightless or pair.tensor_names
         if isinstance(places, str):
             return Found(unknown=places)
         found: list[Place] = []

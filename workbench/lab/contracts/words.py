@@ -4,20 +4,15 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from store.text import printable
+from store.text import inert, printable
 from workbench.cells.metrics import format_value
 from workbench.lab.contracts.bounds import Alike, BothSides, scalar_text
 from workbench.lab.contracts.checking import Check, Result
 
 HEAD = ("verdict", "rule", "measured", "where", "bound", "compared", "line")
 # What is cut to fit a narrow terminal, one after the other, and to how many columns.
-_CUTS = (("where", 20), ("bound", 20), ("rule", 20), ("where", 13), ("measured", 9), ("bound", 15), ("rule", 13))
+_CUTS = (("where", 20), ("bound", 20), ("rule", 20), ("where", 13), ("measured", 9), ("bound", 16), ("rule", 13))
 _GAP = 2  # columns between two
-
-
-def inert(text: str) -> str:
-    """Return a text without what GitHub's runner takes for a command wherever in a line it stands."""
-    return text.replace("##[", "## [")
 
 
 def headline(check: Check) -> str:
