@@ -19,6 +19,8 @@ from tests.faults.weight_faults import WEIGHT_FAULTS, plant
 from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import write_aprt, write_stage_dump
 from workbench.__main__ import run
+from workbench.cells.metrics import METRICS
+from workbench.cells.view import TokenScope
 from workbench.demo import MODEL, demo_session, make_copy
 from workbench.lab.contracts.learning import learn
 from workbench.lab.contracts.reading import parse
@@ -150,6 +152,26 @@ def test_logits_are_judged_token_by_token(place, capsys):
     ]
     assert last["measured"] == each[1]
     assert (every["measured"] >= max(each), every["compared"], every["expected"]) == (True, 7, 7)
+
+
+def test_measurements_have_the_names_and_values_of_json(place, capsys):
+    pair = (MODEL, place / "swapped.apr")
+    tokens = tuple(map(int, IDS.split(",")))
+    measured = Measurements(pair, tokens=tokens)
+    (cell,) = [
+        cell
+        for cell in other("compare", capsys, *pair, *TOKENS, "--scope", "2")["cells"]
+        if (cell["layer"], cell["stage"]) == (3, "ffn_swigl")
+    ]
+    found = {key: measured.cell(Site(3, "ffn_swigl"), key, TokenScope("one", 2)).value for key in METRICS}
+    assert found == {key: cell[key] for key in METRICS}
+    verdict = other("bisect", capsys, *pair, *TOKENS)
+    for key in ("verdict", "first_divergent", "cells_checked", "culprit"):
+        assert measured.bisected(key).value == verdict[key]
+    assert measured.bisected("mood") == (None, "a bisection has no mood")
+    assert measured.cell(Site(9, "ffn_swigl"), "rel_rms") == (None, "neither side has layer 9 ffn_swigl")
+    assert measured.cell(Site(3, "ffn_swigl"), "rms", TokenScope("one", 9)).value is None
+    assert measured.tensor("model.nope", "rms") == (None, "neither side has it")
 
 
 def test_only_what_the_rules_need_is_computed(small, tmp_path, monkeypatch, capsys):

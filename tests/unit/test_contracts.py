@@ -12,7 +12,7 @@ from workbench.bisect.verdict import EXIT_CODES
 from workbench.lab.contracts.bounds import Equal, OnBothSides, Within
 from workbench.lab.contracts.reading import SHIPPED, VERDICTS, ContractError, parse, read_contract
 from workbench.lab.contracts.subjects import NO_ANSWERS, Layers
-from workbench.lab.measurements import OF_CELLS, OF_LOGITS, OF_TENSORS
+from workbench.lab.readings import OF_CELLS, OF_LOGITS, OF_TENSORS
 
 SCHEMA = json.loads((files("workbench") / "schemas" / "contract.schema.json").read_text())
 HEAD = "contract: c\nversion: 1\nrules:\n"

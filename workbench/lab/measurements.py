@@ -7,12 +7,11 @@ be measured has no value but a sentence that says why.
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kernels.config import ModelConfig, same_value
+from kernels.config import same_value
 from kernels.errors import WorkbenchError
 from kernels.measures import Measures
 from kernels.models import Graph, execution_order
@@ -26,6 +25,7 @@ from store.traces.trace import LOGITS
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
+from workbench.lab.readings import AGAIN, COSINE, FLOORS, KL, TOP1, Reading, figure
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, Source, paired
 from workbench.pair.recorded import recorded
@@ -40,26 +40,6 @@ T = TypeVar("T")
 Show = Callable[[int, int, str], object]  # done, total, what
 
 ALL, LAST = TokenScope("all"), TokenScope("last")
-COSINE, FLOORS = "cosine", "floors"  # 1 - one_minus_cosine; local / floor
-_COUNTS = ("nonfinite_a", "nonfinite_b")
-OBSERVED = (*METRICS, COSINE, "std_a", "std_b", *_COUNTS)
-# What takes running a stage again on both inputs; always over all tokens.
-AGAIN = (
-    *("local", "inherited", FLOORS, "floor", "noise", "local_share", "inherited_share", "amplification"),
-    *("a_off", "b_off"),
-)
-OF_CELLS = (*OBSERVED, *AGAIN)
-OF_TENSORS = (*METRICS, COSINE, "std_a", "std_b", *_COUNTS, "worst_row_rel_rms")
-KL, TOP1 = "kl", "top1"
-OF_LOGITS = (KL, TOP1, COSINE, "rel_rms")
-SETTINGS = tuple(field.name for field in fields(ModelConfig))
-
-
-class Reading(NamedTuple):
-    """What was measured; None where it could not be, and why, in words."""
-
-    value: Any
-    why: str = ""
 
 
 class Measurements:
@@ -158,10 +138,10 @@ class Measurements:
         found = self._cell(site, ALL)
         if isinstance(found, str):
             return Reading(None, found)
-        figure = found.measures()
-        if figure is None:
+        measures = found.measures()
+        if measures is None:
             return Reading(None, found.note or found.status)
-        return Reading(True) if figure.finite else Reading(None, "no value is finite on both sides")
+        return Reading(True) if measures.finite else Reading(None, "no value is finite on both sides")
 
     def _cell(self, site: Site, scope: TokenScope) -> Cell | str:
         comparison = self._of_all if scope is ALL else self._of_last
@@ -177,7 +157,7 @@ class Measurements:
         found = self._measures[at]
         if found is None:
             return Reading(None, cell.note or "these tokens are not there")
-        return _figure(found, key)
+        return figure(found, key)
 
     def _run_again(self, site: Site, key: str) -> Reading:
         if isinstance(self._again, str):
@@ -258,8 +238,8 @@ class Measurements:
                 return Reading(None, found.note or "it was not compared")
             return Reading(1.0 if key == COSINE else METRICS[key].perfect)  # told by its bytes
         if key != "worst_row_rel_rms":
-            return _figure(found.measures, key)
-        lost = _figure(found.measures, "rel_rms")
+            return figure(found.measures, key)
+        lost = figure(found.measures, "rel_rms")
         if lost.value is None or found.worst_row_rel_rms is None:
             return Reading(None, lost.why or "a row is zero in B only")
         return Reading(found.worst_row_rel_rms)
@@ -362,21 +342,6 @@ class Measurements:
 
         compile_all(lambda done, total, name: self._show(done, total, f"compile {name}"))
         return bisect_pair(self.pair, lambda done, total, text: self._show(done, total, f"bisect {text}"))
-
-
-def _figure(measures: Measures, key: str) -> Reading:
-    """A figure over all values; of values that are not finite only their number is told."""
-    if key in _COUNTS:
-        return Reading(getattr(measures, key))
-    if measures.nonfinite_a or measures.nonfinite_b:
-        return Reading(None, f"{measures.nonfinite_a} values of A and {measures.nonfinite_b} of B are not finite")
-    metric = METRICS["one_minus_cosine" if key == COSINE else key] if key in METRICS or key == COSINE else None
-    value = getattr(measures, key if metric is None else metric.key)
-    if value is None and metric is not None and measures.max_abs == 0:
-        value = metric.perfect  # zero or constant, and the same on both sides
-    if value is None:
-        return Reading(None, measures.words.get(key if metric is None else metric.key, "undefined"))
-    return Reading(1.0 - value if key == COSINE else value)
 
 
 def _runnable(source: StoredModel | Trace) -> Source:

@@ -17,7 +17,8 @@ from workbench.bisect.verdict import EXIT_CODES
 from workbench.cells.decomposition import LIMIT
 from workbench.lab.contracts.reading import ContractError
 from workbench.lab.contracts.subjects import NO_ANSWERS
-from workbench.lab.measurements import FLOORS, KL, SETTINGS, Measurements
+from workbench.lab.measurements import Measurements
+from workbench.lab.readings import FLOORS, KL, SETTINGS
 
 _HEALTHY = ("alike", "numerics_only", "quantization_only")  # each allows those before it
 _WEIGHTS = 1.25  # times what a role's worst tensor, or row, differs by

@@ -24,7 +24,7 @@ from workbench.lab.contracts.subjects import (
     Tensors,
     Verdict,
 )
-from workbench.lab.measurements import OF_CELLS, OF_LOGITS, OF_TENSORS
+from workbench.lab.readings import OF_CELLS, OF_LOGITS, OF_TENSORS
 from workbench.lab.yaml_nodes import CORE, Field, NodeError, compose, fields
 
 VERSION = 1

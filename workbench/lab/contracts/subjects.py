@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from kernels.stages import Site
 from store.text import printable
 from workbench.lab.contracts.bounds import BothSides
-from workbench.lab.measurements import SETTINGS, TOP1, Measurements, Reading
+from workbench.lab.measurements import Measurements
+from workbench.lab.readings import SETTINGS, TOP1, Reading
 
 NO_ANSWERS = ("undecided", "uncomparable")  # verdicts of a bisection
 
