@@ -33,7 +33,7 @@ VERDICTS = ("alike", "numerics_only", "quantization_only", "divergent")
 SUBJECTS = ("cells", "tensors", "logits", "config", "coverage", "bisect")
 BOUNDS = ("within", "at_least", "at_most", "equals")
 
-_MAX_BYTES = 1 << 18
+_MAX_BYTES = 1 << 17
 _MAX_PATTERN = 200  # characters
 _MAX_LAYER = 9999
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
