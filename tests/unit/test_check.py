@@ -114,7 +114,7 @@ def test_measured_values_are_those_of_the_worst_place_in_the_other_commands(plac
         return {"layer": cell["layer"], "stage": cell["stage"]}
 
     gate = [cell for cell in cells if cell["stage"] == "ffn_gate"]
-    worst = max(gate, key=lambda cell: max(0.99 - cell["std_ratio"], cell["std_ratio"] - 1.01))
+    worst = max(gate, key=lambda cell: max(0.99 / cell["std_ratio"], cell["std_ratio"] / 1.01))
     assert (found["gate"]["measured"], found["gate"]["where"]) == (worst["std_ratio"], at(worst))
     assert (found["gate"]["compared"], found["gate"]["expected"], found["gate"]["bound"]) == (6, 6, "0.99 to 1.01")
     worst = max((cell for cell in cells if "rel_rms" in cell), key=lambda cell: cell["rel_rms"] or 0)

@@ -152,6 +152,8 @@ def test_bounds_hold_at_their_ends_and_infinity_meets_none():
     within = bound_of("within: [0.5, 2]")
     assert [within.excess(value) > 0 for value in (0.49999, 0.5, 1, 2, 2.00001)] == [True, False, False, False, True]
     assert within.excess(0.1) > within.excess(2.3)  # the worst place is the one that is further off
+    assert within.excess(1.245) > within.excess(0.9)
+    assert [within.excess(v) > 0 for v in (math.nextafter(2, 3), math.nextafter(0.5, 0), 0.0, -1.0)] == [True] * 4
     for text in ("at_least: 0", "at_most: 1", "within: [0, 1]", "equals: 1"):
         assert all(bound_of(text).excess(value) > 0 for value in (math.inf, -math.inf))
 

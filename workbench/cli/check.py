@@ -173,6 +173,9 @@ def _print(found: "Check | None", record: dict[str, object]) -> None:
         echo(inert(f"{side.upper()}  {facts['path']} ({facts['format']}{path}, sha256 {facts['sha256'][:16]}…)"))
     if isinstance(record["tokens"], list):
         echo(f"tokens  {','.join(map(str, record['tokens']))}")
+    assert isinstance(record["notes"], list)
+    for note in record["notes"]:
+        echo(inert(note))
 
 
 def _annotate(found: "Check", as_json: bool) -> None:

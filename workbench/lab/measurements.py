@@ -17,17 +17,16 @@ from kernels.measures import Measures
 from kernels.models import Graph, execution_order
 from kernels.stages import Site
 from store.artifact import Artifact
-from store.open import open_model
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import Trace, is_trace, open_trace
+from store.traces import Trace
 from store.traces.trace import LOGITS
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
 from workbench.lab.readings import AGAIN, COSINE, FLOORS, KL, TOP1, Reading, figure
 from workbench.pair.fingerprints import sha256_of
-from workbench.pair.pair import Pair, Source, paired
+from workbench.pair.pair import Pair, open_side, paired, runnable
 from workbench.pair.recorded import recorded
 
 if TYPE_CHECKING:
@@ -65,13 +64,13 @@ class Measurements:
     @cached_property
     def sources(self) -> tuple[StoredModel | Trace, StoredModel | Trace]:
         """Both sides, opened; WorkbenchError for what cannot be."""
-        a, b = (open_trace(path) if is_trace(path) else open_model(path) for path in self._paths)
+        a, b = map(open_side, self._paths)
         return a, b
 
     @cached_property
     def pair(self) -> Pair:
         """Both sides as they run; WorkbenchError where one cannot be run, or nothing says on which tokens."""
-        a, b = map(_runnable, self.sources)
+        a, b = map(runnable, self.sources)
         return paired((a, b), self._asked, self._tokens, self._prompt)
 
     def require_unchanged(self) -> None:
@@ -81,7 +80,10 @@ class Measurements:
                 file.require_unchanged()
 
     def provenance(self) -> dict[str, Any]:
-        """Return path, format, hash and numeric path of both sides, and the tokens; null for what did not run."""
+        """Return path, format, hash and numeric path of both sides, the tokens, and what no figure covers.
+
+        Null for what did not run.
+        """
         ran = self.__dict__.get("pair")
         record: dict[str, Any] = {}
         for number, side in enumerate("ab"):
@@ -96,6 +98,7 @@ class Measurements:
         return record | {
             "tokens": None if tokens is None else list(tokens.ids),
             "prompt": None if tokens is None else tokens.prompt,
+            "notes": [] if ran is None else list(ran.notes),
         }
 
     def _sha256(self, source: StoredModel | Trace) -> str:
@@ -292,11 +295,9 @@ class Measurements:
 
     def bisected(self, key: str) -> Reading:
         """Return a value of the bisection by its name in JSON."""
-        from workbench.bisect.verdict import bisection_json
-
         if isinstance(self.answer, str):
             return Reading(None, self.answer)
-        record = bisection_json(self.answer.bisection)
+        record = self.answer.bisection.to_json()
         return Reading(record[key]) if key in record else Reading(None, f"a bisection has no {printable(key, 40)}")
 
     # What takes time
@@ -342,13 +343,6 @@ class Measurements:
 
         compile_all(lambda done, total, name: self._show(done, total, f"compile {name}"))
         return bisect_pair(self.pair, lambda done, total, text: self._show(done, total, f"bisect {text}"))
-
-
-def _runnable(source: StoredModel | Trace) -> Source:
-    if isinstance(source, Artifact | Trace):
-        return source
-    assert source.refusal is not None
-    raise source.refusal
 
 
 def _unused(model: StoredModel) -> tuple[str, ...]:

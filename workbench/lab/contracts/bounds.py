@@ -50,10 +50,17 @@ class Within:
         return f"{number_text(self.low)} to {number_text(self.high)}"
 
     def excess(self, value: object) -> float:
-        """Distance to the nearer bound, positive beyond it; a value that is infinite meets nothing."""
+        """Distance to the nearer bound, positive beyond it; a value that is infinite meets nothing.
+
+        Of a band of positive numbers in factors: 0.9 is nearer to the middle of 0.5 to 2 than 1.245 is.
+        """
         if not isinstance(value, int | float) or math.isinf(value):
             return math.inf
-        return max(self.low - value, value - self.high)
+        beyond = max(self.low - value, value - self.high)
+        if not 0 < self.low < self.high < math.inf or value <= 0:
+            return beyond
+        factors = max(math.log(self.low / value), math.log(value / self.high))
+        return max(factors, math.ulp(0.0)) if beyond > 0 else min(factors, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from kernels.stages import Site
 from store.text import printable
+from workbench.cells.sites import site_json
 from workbench.lab.contracts.bounds import BothSides
 from workbench.lab.measurements import Measurements
 from workbench.lab.readings import SETTINGS, TOP1, Reading
@@ -91,7 +92,7 @@ class Cells:
         if problem:
             return Found(unmatched=problem)
         return Found.of(
-            Place(_where(site), str(site), pair.cell(site, self.metric)) for site in among if site.stage in chosen
+            Place(site_json(site), str(site), pair.cell(site, self.metric)) for site in among if site.stage in chosen
         )
 
 
@@ -165,7 +166,7 @@ class Coverage:
         found: list[Place] = []
         for place in places:  # in the one metric that needs nothing but numbers on both sides
             if isinstance(place, Site):
-                found.append(Place(_where(place), str(place), pair.compared_cell(place)))
+                found.append(Place(site_json(place), str(place), pair.compared_cell(place)))
             else:
                 found.append(Place({"tensor": place}, place, pair.compared_tensor(place)))
         if not found:
@@ -195,8 +196,10 @@ class Verdict:
             culprit = found.culprit
             why = "" if culprit is None else f"{culprit.cause} ({culprit.factor}): {culprit.explanation}"
             reading = Reading(found.verdict, why)
-        place = Place(None if site is None else _where(site), "" if site is None else str(site), reading)
-        return Found([place], covered, covered if found.cells is None else found.cells)
+        place = Place(None if site is None else site_json(site), "" if site is None else str(site), reading)
+        there = pair.sites if found.cells is None else []  # two traces say how many cells there are to compare
+        expected = found.cells or max(covered, 0 if isinstance(there, str) else len(there))
+        return Found([place], covered, expected)
 
 
 def _on_both(pair: Measurements, name: str) -> Reading:
@@ -214,7 +217,3 @@ def _matching(patterns: Iterable[str], names: Iterable[str], nothing: str) -> tu
             return frozenset(), f"{nothing} {printable(pattern, 80)}"
         chosen |= matched
     return frozenset(chosen), ""
-
-
-def _where(site: Site) -> dict[str, Any]:
-    return {"layer": site.layer, "stage": site.stage}
