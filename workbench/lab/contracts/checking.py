@@ -120,7 +120,7 @@ def _judged(rule: Rule, found: Found, started: float) -> Result:
         at = f", the first is {first.words}" if first.words else ""
         note = f"{len(missing)} of {found.expected} not measured{at}: {first.reading.why}"
         if len(found.places) == 1:
-            note = f"not measured: {first.reading.why}"
+            note = first.reading.why
     verdict: RuleVerdict = "unmatched" if found.unmatched else "unmeasured"
     place = missing[0] if missing else None
     if worst is not None and max(excess) > 0:

@@ -18,7 +18,7 @@ _GAP = 2  # columns between two
 def headline(check: Check) -> str:
     """Return the verdict on the contract and how many rules have which."""
     counts = ", ".join(f"{number} {verdict}" for verdict, number in check.counts.items() if number)
-    return f"{check.contract.name}: {check.verdict.upper()}, of {len(check.results)} rules {counts}"
+    return f"{check.contract.name}: {check.verdict.upper()} ({counts})"
 
 
 def table(check: Check, width: int) -> list[tuple[str, ...]]:
