@@ -1,9 +1,10 @@
 """What a forward needs to know about a model beside its tensors, in Hugging Face's terms."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 RopeType = Literal["neox", "norm"]
+_FLOAT32 = 2.0**-23  # some formats store settings in single precision
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
@@ -73,3 +74,12 @@ class ModelConfig:
     def kv_size(self) -> int:
         """Channels of K, and of V."""
         return self.num_key_value_heads * self.head_dim
+
+
+def same_value(one: Any, other: Any) -> bool:  # noqa: ANN401
+    """Tell whether two values of a field are alike, numbers but for the single precision that some formats keep."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or abs(one - other) <= _FLOAT32 * max(abs(one), abs(other))
+    return bool(one == other)

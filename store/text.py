@@ -21,3 +21,8 @@ def _escape(code: int) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def inert(text: str) -> str:
+    """Return `text` without what GitHub's runner takes for a command wherever in a line of a log it stands."""
+    return text.replace("##[", "## [")

@@ -1,51 +1,23 @@
 """Running a pair of sides without a screen: what compare, open and demo have in common."""
 
-from contextlib import nullcontext
-from dataclasses import replace
-from pathlib import Path
-
-from store.scratch import scratch_folder
 from store.text import printable
-from store.traces.hdf5 import open_store
-from store.traces.run import RunRecord
-from workbench.capture.job import CaptureJob, CellReady, Event, Progress, SideReady
-from workbench.cells.cell import Cell
+from workbench.capture import comparing
+from workbench.capture.job import CaptureJob
 from workbench.cells.comparison import Again, Comparison
 from workbench.cells.metrics import METRICS, Metric, format_value
 from workbench.cells.view import TokenScope, View
 from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
 from workbench.pair.pair import Pair
-from workbench.pair.recorded import recorded
-from workbench.pair.sources import Tensors
 from workbench.session.session import Session
 
 _LARGE = 1 << 29  # bytes of a model whose stages are run again only if that is asked for
 
 
-class Collector:
-    """Keeps what a capture reports, and shows how far it is."""
-
-    def __init__(self, line: ProgressLine) -> None:
-        self.line = line
-        self.runs: dict[str, RunRecord] = {}
-        self.cells: list[Cell] = []
-
-    def __call__(self, event: Event) -> None:
-        """Take one event."""
-        if isinstance(event, Progress):
-            self.line(event.done, event.total, f"{event.phase} {event.text}")
-        elif isinstance(event, SideReady):
-            self.runs[event.side] = event.run
-        elif isinstance(event, CellReady):
-            self.cells.append(event.cell)
-
-
 def compare_pair(pair: Pair, metric: Metric, scope: TokenScope) -> Comparison:
     """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
-    pair = recorded(pair)
-    comparison = _run(CaptureJob(*pair.sides, pair.ids, pair.prompt), metric, scope)
-    return replace(comparison, notes=pair.notes)
+    with ProgressLine() as line:
+        return comparing.compare_pair(pair, metric, scope, line)
 
 
 def run_again(comparison: Comparison, pair: Pair, asked: bool | None) -> Again:
@@ -97,33 +69,8 @@ def run_session(session: Session) -> Comparison:
     """Complete the capture of a session in its folder; the comparison as its view shows it."""
     spec, view = session.spec, View.from_json(session.spec.view)
     job = CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, session.folder)
-    return _run(job, METRICS[view.metric], view.tokens)
-
-
-def _run(job: CaptureJob, metric: Metric, scope: TokenScope) -> Comparison:
-    """Capture; in the scope of the last token, cells of unlike populations are compared at the last token."""
-    recorded = not (job.a.numeric_path and job.b.numeric_path)
-    aligning = job.folder is None and recorded and scope.kind == "last"
-    with ProgressLine() as line, scratch_folder() if aligning else nullcontext() as scratch:
-        if scratch is not None:
-            job = replace(job, folder=scratch)  # aligning needs the tensors of both sides once more
-        collected = Collector(line)
-        from workbench.capture.lockstep import capture  # loads the kernels
-
-        capture(job, collected)
-        cells = collected.cells
-        if job.folder is not None and scope.kind == "last":
-            cells = _aligned(cells, job.folder)
-    comparison = Comparison(collected.runs["a"], collected.runs["b"], cells, metric, scope)
-    comparison.require_scope()
-    return comparison
-
-
-def _aligned(cells: list[Cell], folder: Path) -> list[Cell]:
-    """Return the cells, those of unlike populations replaced by their last-token cells."""
-    tensors = Tensors(open_store(folder / "a.h5"), open_store(folder / "b.h5"))
-    aligned = {cell.site: cell for cell in tensors.align([c.site for c in cells if c.status == "uncomparable"])}
-    return [aligned.get(cell.site, cell) for cell in cells]
+    with ProgressLine() as line:
+        return comparing.compare_job(job, METRICS[view.metric], view.tokens, line)
 
 
 def comparison_text(comparison: Comparison) -> str:

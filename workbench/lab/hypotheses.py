@@ -18,6 +18,8 @@ from kernels.stages import Site
 from store.text import printable
 from store.traces.run import now
 from store.whole_files import read_bounded, write_atomically
+from workbench.lab.yaml_nodes import CORE, Field, NodeError, compose
+from workbench.lab.yaml_nodes import fields as fields_of
 from workbench.session.plain import plain
 
 Status = Literal["UNTESTED", "CONFIRMED", "PARTIAL", "FALSIFIED"]
@@ -161,15 +163,12 @@ def _parse(path: Path, text: str) -> Hypothesis:
         status = cast("Status", _choice(fields, "status", STATUSES))
         stage = _choice(fields, "stage", all_stages())
         layer = _layer(fields, stage)
-    except _FieldError as error:
+    except NodeError as error:
         raise wrong(error.line + 2, str(error)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark is not None else 0
         raise wrong(line + 2, f"it is not YAML ({printable(str(error.problem))}); correct it by hand.") from None
-    except yaml.reader.ReaderError as error:
-        line = match["front"].count("\n", 0, error.position)
-        raise wrong(line + 2, "it holds a control character; remove it.") from None
     except RecursionError:
         raise wrong(2, "it is not usable YAML, nested too deeply; correct it by hand.") from None
     return Hypothesis(
@@ -186,50 +185,24 @@ def _parse(path: Path, text: str) -> Hypothesis:
     )
 
 
-class _FieldError(Exception):
-    """A field of the front matter that is missing or wrong, and its line (0-based)."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, which could make a small file expand without bound."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not used here", mark)
-        return super().compose_node(parent, index)
-
-
-# Texts that look like a date, a `<<` or a `=` stay texts; what is left are the kinds of the core schema.
-_CORE = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in _CORE]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 class _Values(yaml.constructor.SafeConstructor):
-    """Values of the core schema; whatever is wrong with one is a _FieldError with its line."""
+    """Values of the core schema; whatever is wrong with one is a NodeError with its line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
-        """The value of a node; _FieldError for a kind beyond the core schema, and for what is no value of its kind."""
+        """The value of a node; NodeError for a kind beyond the core schema, and for what is no value of its kind."""
         line, kind = node.start_mark.line, printable(str(node.tag).rpartition(":")[2], 40)
-        if node.tag not in _CORE:
-            raise _FieldError(line, f"{kind} is no kind of value that is read here; write it as plain text.")
+        if node.tag not in CORE:
+            raise NodeError(line, f"{kind} is no kind of value that is read here; write it as plain text.")
         try:
             value = super().construct_object(node, deep)
             if isinstance(value, int) and value.bit_length() > _MAX_BITS:
                 raise OverflowError
             return value
-        except (_FieldError, yaml.YAMLError, RecursionError):
+        except (NodeError, yaml.YAMLError, RecursionError):
             raise
         except Exception as error:  # the constructors assume that a value fits its tag
             text = printable(str(node.value), 40)
-            raise _FieldError(line, f"{text!r} is no {kind}; write it as plain text.") from error
+            raise NodeError(line, f"{text!r} is no {kind}; write it as plain text.") from error
 
 
 class _Dumper(yaml.SafeDumper):
@@ -250,62 +223,47 @@ def _yaml(record: Mapping[str, Any]) -> str:
     return str(yaml.dump(record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
-def _fields(front: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-    """Key and value node of every field."""
-    loader = _Loader(front)
-    try:
-        node = loader.get_single_node()
-    except (ValueError, OverflowError) as error:  # of a character or a number that cannot be
-        raise _FieldError(loader.get_mark().line, f"it is not YAML ({error}); correct it by hand.") from error
-    finally:
-        loader.dispose()
-    if not isinstance(node, yaml.MappingNode):
-        raise _FieldError(0, "the front matter is not a list of `name: value` fields; correct it by hand.")
-    fields: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-    for key, value in node.value:
-        if str(key.value) in fields:
-            raise _FieldError(key.start_mark.line, f"{printable(str(key.value))} is given twice; remove one.")
-        fields[str(key.value)] = key, value
-    return fields
+def _fields(front: str) -> dict[str, Field]:
+    return fields_of(compose(front), "the front matter")
 
 
-def _scalar(fields: Mapping[str, tuple[yaml.Node, yaml.Node]], key: str) -> str:
+def _scalar(fields: Mapping[str, Field], key: str) -> str:
     """Text of a field as it is written, whatever YAML would make of it (a date, a number, yes)."""
     if key not in fields:
         if key in _OPTIONAL_TEXTS:
             return ""
-        raise _FieldError(0, f"there is no field {key}; add `{key}: ...`.")
+        raise NodeError(0, f"there is no field {key}; add `{key}: ...`.")
     name, value = fields[key]
     if not isinstance(value, yaml.ScalarNode):
-        raise _FieldError(name.start_mark.line, f"{key} must be a single text; correct it by hand.")
+        raise NodeError(name.start_mark.line, f"{key} must be a single text; correct it by hand.")
     return str(value.value)
 
 
-def _choice(fields: Mapping[str, tuple[yaml.Node, yaml.Node]], key: str, choices: Iterable[str]) -> str:
-    found, line = _scalar(fields, key), fields[key][0].start_mark.line
+def _choice(fields: Mapping[str, Field], key: str, choices: Iterable[str]) -> str:
+    found, line = _scalar(fields, key), fields[key].line
     if found not in choices:
-        raise _FieldError(line, f"{key} {printable(found, 40)!r} is unknown; write one of {', '.join(choices)}.")
+        raise NodeError(line, f"{key} {printable(found, 40)!r} is unknown; write one of {', '.join(choices)}.")
     return found
 
 
-def _layer(fields: Mapping[str, tuple[yaml.Node, yaml.Node]], stage: str) -> int | None:
-    found, line = _scalar(fields, "layer"), fields["layer"][0].start_mark.line
+def _layer(fields: Mapping[str, Field], stage: str) -> int | None:
+    found, line = _scalar(fields, "layer"), fields["layer"].line
     if stage not in layer_stages():
         if found not in ("", "null", "~"):
-            raise _FieldError(line, f"{stage} belongs to no layer; write `layer: null`.")
+            raise NodeError(line, f"{stage} belongs to no layer; write `layer: null`.")
         return None
     if not re.fullmatch(r"[0-9]{1,4}", found):
-        raise _FieldError(line, f"layer {printable(found, 40)!r} is not a layer number; write it in digits.")
+        raise NodeError(line, f"layer {printable(found, 40)!r} is not a layer number; write it in digits.")
     return int(found)
 
 
-def _evidence(fields: Mapping[str, tuple[yaml.Node, yaml.Node]]) -> dict[str, Any]:
+def _evidence(fields: Mapping[str, Field]) -> dict[str, Any]:
     if "evidence" not in fields:
         return {}
     name, node = fields["evidence"]
     evidence = _Values().construct_document(node)
     if not isinstance(evidence, dict | None):
-        raise _FieldError(name.start_mark.line, "evidence must be a list of `name: value` fields; correct it by hand.")
+        raise NodeError(name.start_mark.line, "evidence must be a list of `name: value` fields; correct it by hand.")
     return evidence or {}
 
 

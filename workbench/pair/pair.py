@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
-from store.open import open_artifact
+from store.open import open_model
+from store.stored_model import StoredModel
 from store.text import printable
 from store.traces import Trace, is_trace, open_trace
 from store.traces.statistics import open_statistics
@@ -108,6 +109,17 @@ def open_pair(
     Raises WorkbenchError for what cannot be opened, has no tokens, or asks for another path of a recorded trace.
     """
     a, b = (open_source(path) for path in paths)
+    return paired((a, b), asked, tokens, prompt)
+
+
+def paired(
+    sources: tuple[Source, Source],
+    asked: tuple[str | None, str | None],
+    tokens: tuple[int, ...] | None,
+    prompt: str | None,
+) -> Pair:
+    """Pair two sides that are open; see `open_pair` for the tokens and the errors."""
+    a, b = sources
     for source, option, path in zip((a, b), ("--path-a", "--path-b"), asked, strict=True):
         if isinstance(source, Trace) and path is not None:
             known = "" if source.record is None else f", computed on path {source.record.numeric_path}"
@@ -116,13 +128,26 @@ def open_pair(
 
 
 def open_source(path: Path) -> Source:
-    """Open a model or a recorded trace, of ours or of another engine; WorkbenchError for statistics without tensors."""
+    """Open a model that can be run or a recorded trace, of ours or of another engine; see `open_side`."""
+    return runnable(open_side(path))
+
+
+def open_side(path: Path) -> StoredModel | Trace:
+    """Open a model, also one that cannot be run, or a trace; WorkbenchError for statistics without tensors."""
     if is_trace(path):
         return open_trace(path)
     if open_statistics(path) is not None:
         name = printable(str(path), 1000)
         raise WorkbenchError(f"{name} holds statistics only, which inspect and compare take; give the model or a trace")
-    return open_artifact(path)
+    return open_model(path)
+
+
+def runnable(side: StoredModel | Trace) -> Source:
+    """Return a side that can be run or read stage by stage; WorkbenchError says why a model cannot be run."""
+    if isinstance(side, Artifact | Trace):
+        return side
+    assert side.refusal is not None
+    raise side.refusal
 
 
 def side_of(source: Source, asked: str | None) -> Side:

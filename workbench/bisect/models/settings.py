@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kernels.config import ModelConfig
+from kernels.config import ModelConfig, same_value
 from kernels.graph import Array, Model
 from kernels.models import Graph
 from kernels.stages import Site
@@ -14,7 +14,6 @@ from workbench.bisect.verdict import Culprit, RunnerUp
 
 # An effect in float64 below this share of the output flips at most a few last bits of float32.
 _VISIBLE = 2.0**-26
-_FLOAT32 = 2.0**-23  # fields are stored in single precision by some formats
 
 CAUSE_OF_FIELD = {
     "rms_norm_eps": "rms_norm_eps",
@@ -38,23 +37,8 @@ _OF_WINDOWS = ("sliding_window", "layer_types", "rope_local_theta")
 def differing_fields(a: ModelConfig, b: ModelConfig) -> Iterator[str]:
     """Names of the fields that differ by more than single precision and that a forward computes with."""
     for name in CAUSE_OF_FIELD:
-        one, other = (_values(name, config) for config in (a, b))
-        if one.shape != other.shape or not np.all(_alike(one, other)):
+        if not same_value(getattr(a, name), getattr(b, name)):
             yield name
-
-
-def _values(name: str, config: ModelConfig) -> np.ndarray:
-    value = getattr(config, name)
-    if value is None:
-        return np.full(1, 1.0 if name == "rope_factors" else np.nan)  # no rotary scaling is a factor of 1 throughout
-    return np.atleast_1d(np.array(value))
-
-
-def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    if not {one.dtype.kind, other.dtype.kind} <= {"i", "f"}:
-        return np.asarray(one == other)
-    largest = np.maximum(np.abs(one), np.abs(other))
-    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= _FLOAT32 * largest))
 
 
 def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:

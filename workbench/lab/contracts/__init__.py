@@ -1,0 +1,1 @@
+"""Contracts: YAML files of bounds that a pair must meet."""

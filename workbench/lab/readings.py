@@ -1,0 +1,44 @@
+"""What can be measured of a pair, by name, and a measured value or the reason why there is none."""
+
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from kernels.config import ModelConfig
+from kernels.measures import Measures
+from workbench.cells.metrics import METRICS
+
+COSINE, FLOORS = "cosine", "floors"  # 1 - one_minus_cosine; local / floor
+_COUNTS = ("nonfinite_a", "nonfinite_b")
+OBSERVED = (*METRICS, COSINE, "std_a", "std_b", *_COUNTS)
+# What takes running a stage again on both inputs; always over all tokens.
+AGAIN = (
+    *("local", "inherited", FLOORS, "floor", "noise", "local_share", "inherited_share", "amplification"),
+    *("a_off", "b_off"),
+)
+OF_CELLS = (*OBSERVED, *AGAIN)
+OF_TENSORS = (*METRICS, COSINE, "std_a", "std_b", *_COUNTS, "worst_row_rel_rms")
+KL, TOP1 = "kl", "top1"
+OF_LOGITS = (KL, TOP1, COSINE, "rel_rms")
+SETTINGS = tuple(field.name for field in fields(ModelConfig))
+
+
+class Reading(NamedTuple):
+    """What was measured; None where it could not be, and why, in words."""
+
+    value: Any
+    why: str = ""
+
+
+def figure(measures: Measures, key: str) -> Reading:
+    """A figure over all values; of values that are not finite only their number is told."""
+    if key in _COUNTS:
+        return Reading(getattr(measures, key))
+    if measures.nonfinite_a or measures.nonfinite_b:
+        return Reading(None, f"{measures.nonfinite_a} values of A and {measures.nonfinite_b} of B are not finite")
+    metric = METRICS["one_minus_cosine" if key == COSINE else key] if key in METRICS or key == COSINE else None
+    value = getattr(measures, key if metric is None else metric.key)
+    if value is None and metric is not None and measures.max_abs == 0:
+        value = metric.perfect  # zero or constant, and the same on both sides
+    if value is None:
+        return Reading(None, measures.words.get(key if metric is None else metric.key, "undefined"))
+    return Reading(1.0 - value if key == COSINE else value)
