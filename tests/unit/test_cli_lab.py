@@ -88,6 +88,8 @@ def test_a_copy_with_a_mistake_is_further_off_than_a_tenth(tmp_path, capsys):
     alike, _ = called(["lab", "path-difference", MODEL, good, *cell], capsys, 0)
     unlike, _ = called(["lab", "path-difference", MODEL, bad, *cell], capsys, 1)
     assert alike["inputs"]["path_b"] == "apr"
+    assert alike["inputs"]["weights"] == "the same on both sides"
+    assert unlike["inputs"]["weights"].startswith("UNLIKE")
     assert alike["against"]["vector_rel_rms"] < 0.01 < 0.1 < unlike["against"]["vector_rel_rms"]
 
 

@@ -157,6 +157,12 @@ def first_columns(weight: Weight, columns: int) -> Weight:
     return Weight(weight.name, weight.type, (weight.shape[0], columns), stored)
 
 
+def alike(a: Weight, b: Weight) -> str:
+    """Whether two sides have the same weights; where not, their difference is in whatever is measured of both."""
+    same = a.type == b.type and np.array_equal(a.rows, b.rows)
+    return "the same on both sides" if same else "UNLIKE on the two sides, which every figure holds too"
+
+
 def some_rows(weight: Weight, numbers: NDArray[np.intp]) -> Weight:
     """Some rows of a weight."""
     stored = np.ascontiguousarray(weight.rows[numbers])

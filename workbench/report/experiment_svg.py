@@ -7,7 +7,7 @@ from html import escape
 from workbench.lab.experiment import Plot, Rows
 from workbench.report.experiment_text import Record, name_of
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 400, 90, 20, 60, 80  # pixels
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 400, 90, 60, 60, 80  # pixels
 _INK, _PAPER, _LINE, _GRID = "#1a1a1a", "#ffffff", "#0b5cad", "#dddddd"
 
 
@@ -48,7 +48,7 @@ def _drawn(series: Rows, plot: Plot) -> Iterator[str]:
     for (x, y), (_, height) in zip(axis.places, rows, strict=True):
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_LINE}"><title>{height:.6g}</title></circle>'
     for (x, _), label in zip(axis.places, names, strict=False):
-        yield _text(x, below, label[:20], anchor="middle", size=9)
+        yield _text(x, below, label[:18], anchor="middle", size=9)
 
 
 class _Axis:

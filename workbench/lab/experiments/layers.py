@@ -15,6 +15,7 @@ from workbench.lab.subject import Subject
 from workbench.lab.two_paths import (
     CHOSEN_PATH,
     Products,
+    alike,
     chosen_path,
     first_columns,
     folded,
@@ -33,11 +34,15 @@ ROWS = Parameter("rows", 64, "rows of every layer that stand beside the first", 
 
 
 class Chain(NamedTuple):
-    """The layers that were measured, a sentence for every one that was skipped, and the path of the second way."""
+    """A row for every layer that was measured, and a sentence for every one that was skipped.
+
+    path : of the second way. weights : whether both sides have the same.
+    """
 
     series: Rows
     skipped: list[str]
     path: str
+    weights: str
 
 
 def layer_chain(settings: Settings, subject: Subject, count: int) -> Chain:
@@ -54,7 +59,7 @@ def layer_chain(settings: Settings, subject: Subject, count: int) -> Chain:
         raise WorkbenchError(f"{unrounded(of_b[0], path)}, nor that of other layers; leave out --set path")
     start = activation()
     a = b = start
-    series, skipped = list[dict[str, Any]](), list[str]()
+    series, skipped, weights = list[dict[str, Any]](), list[str](), set[str]()
     for layer, (stage, weight) in enumerate(zip(stages, of_b, strict=True)):
         if rounding and not rounds_to_codes(path, weight):
             skipped.append(f"layer {layer} was skipped: {unrounded(weight, path)}")
@@ -62,6 +67,7 @@ def layer_chain(settings: Settings, subject: Subject, count: int) -> Chain:
         numbers = spread(weight.shape[0], settings["rows"])
         some = [first_columns(some_rows(side, numbers), SIZE) for side in (subject.weight(stage), weight)]
         row = [some_rows(side, np.array([0])) for side in some]
+        weights.add(alike(*some))
         products, alone, many = (
             _products(a, b, row, path),
             _products(start, start, row, path),
@@ -79,7 +85,7 @@ def layer_chain(settings: Settings, subject: Subject, count: int) -> Chain:
             }
         )
         a, b = (_next(start, side[0]) for side in (products.a, products.b))
-    return Chain(series, skipped, path)
+    return Chain(series, skipped, path, max(weights, key=len))
 
 
 def _next(start: Floats, y: np.float32) -> Floats:
@@ -106,6 +112,7 @@ def summary(settings: Settings, subject: Subject, chain: Chain) -> Outcome:
         inputs={
             **settings,
             "path": chain.path,
+            "weights": chain.weights,
             **ways(subject, chain.path),
             "stage": subject.stage_of(Product, series[0]["layer"]).site.stage,
             "layers": [row["layer"] for row in series],

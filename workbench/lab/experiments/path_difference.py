@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from kernels.kinds.product import Product
+from kernels.weight import Weight
 from workbench.lab.experiment import Experiment, Outcome, Parameter, Plot, Settings
 from workbench.lab.inputs import activation, q4_k_weight
 from workbench.lab.subject import Subject, last
-from workbench.lab.two_paths import ROUNDING_PATH, Products, bits, folded, rounded, some_rows, spread, terms
+from workbench.lab.two_paths import ROUNDING_PATH, Products, alike, bits, folded, rounded, some_rows, spread, terms
 
 _SANE = 0.10  # beyond it something else is wrong than rounding
 
@@ -47,15 +48,17 @@ def at_the_cell(subject: Subject, most: int) -> tuple[Products, dict[str, Any]]:
     """The products of the chosen cell on both sides: own weights and arithmetic, A's captured input, last token."""
     stage = subject.stage_of(Product)
     x = last(subject.captured(stage.site).x["x"])
-    found, sizes = [], None
+    found, weights, sizes = [], list[Weight](), None
     for side, of in (("a", subject.a), ("b", subject.b)):
         weight = subject.weight(stage, side)
         weight = some_rows(weight, spread(weight.shape[0], most))
+        weights.append(weight)
         found.append(of.path.matmul(x.reshape(1, -1).astype(of.path.dtype), weight)[0].astype(np.float32))
         sizes = terms(x, weight) if sizes is None else sizes
     assert sizes is not None
     population = f"{len(found[0])} outputs of the last token, both on A's input"
     where = {**subject.inputs(stage.site, both=True), "tensor": stage.weights[0], "population": population}
+    where["weights"] = alike(*weights)
     return Products(found[0], found[1], sizes), where
 
 

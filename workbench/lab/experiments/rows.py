@@ -12,6 +12,7 @@ from workbench.lab.subject import Subject, last
 from workbench.lab.two_paths import (
     CHOSEN_PATH,
     Products,
+    alike,
     bits,
     chosen_path,
     first_columns,
@@ -54,6 +55,7 @@ def _run(settings: Settings, subject: Subject | None) -> Outcome:
             "stage": stage.site.stage,
             "tensor": a.name,
             "type": a.type.name,
+            "weights": alike(a, b),
             "population": f"the first {a.shape[1]} columns of 1 row; the series has {len(numbers)} rows",
         },
         series=series,

@@ -11,7 +11,7 @@ from workbench.lab.experiment import Experiment, Ladder, Outcome, Parameter, Plo
 from workbench.lab.experiments.chain import chained
 from workbench.lab.inputs import DRIFT, Floats, activation
 from workbench.lab.subject import Subject
-from workbench.lab.two_paths import ROUNDING_PATH, fold, percent, rel_rms, relative_length
+from workbench.lab.two_paths import ROUNDING_PATH, alike, fold, percent, rel_rms, relative_length
 
 _BASELINE = 0.004391  # what 009 gives for one token
 
@@ -66,7 +66,15 @@ def _at_the_cell(subject: Subject) -> tuple[Floats, Floats, dict[str, Any]]:
         for side, of in (("a", subject.a), ("b", subject.b))
     )
     population = f"{a.shape[0]} tokens, {a.shape[1]} outputs, on A's input"
-    return a, b, {**subject.inputs(stage.site, both=True), "population": population}
+    return (
+        a,
+        b,
+        {
+            **subject.inputs(stage.site, both=True),
+            "weights": alike(*(subject.weight(stage, side) for side in "ab")),
+            "population": population,
+        },
+    )
 
 
 def _std_over_tokens(values: NDArray[np.float32]) -> np.float32:
