@@ -93,6 +93,17 @@ def test_a_copy_with_a_mistake_is_further_off_than_a_tenth(tmp_path, capsys):
     assert alike["against"]["vector_rel_rms"] < 0.01 < 0.1 < unlike["against"]["vector_rel_rms"]
 
 
+@pytest.mark.parametrize("name", ["rows", "tokens"])
+def test_unlike_weights_are_no_evidence_of_what_rounding_does(name, tmp_path, capsys):
+    make_copy(tmp_path / "scaled.apr", "scaled")
+    cell = ["--tokens", TOKENS, "--layer", "3", "--stage", "ffn_up"]
+    found, _ = called(["lab", name, MODEL, tmp_path / "scaled.apr", *cell], capsys, 2)
+    assert "the weights of A and B differ" in found["error"]
+    assert found["verdict"] is None
+    assert len(found["series"]) > 1
+    assert called(["lab", name, MODEL, *cell], capsys, 1)[0]["inputs"]["weights"] == "the same on both sides"
+
+
 def test_outputs_are_not_overwritten_nor_inputs(tmp_path, capsys):
     there = tmp_path / "there.csv"
     there.write_text("mine")

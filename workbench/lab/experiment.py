@@ -131,7 +131,8 @@ class Outcome:
     inputs : what was measured on: settings, population, numeric paths, files. series : the whole of it, rows of the
     same keys. value : the number that was published, or its like. figures : further numbers under names of their own.
     against : what the value hides, `vector_rel_rms` and `cancellation` where they exist. verdict : where no ladder says
-    it. notes : sentences about these numbers. plot : where the series is another one than usual.
+    it. notes : sentences about these numbers. plot : where the series is another one than usual. unjudged : why there
+    can be no verdict, where there cannot.
     """
 
     inputs: dict[str, Any]
@@ -142,6 +143,7 @@ class Outcome:
     verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
     plot: Plot | None = None
+    unjudged: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,9 +244,12 @@ class Result:
         }
 
     def require_answer(self) -> None:
-        """Raise WorkbenchError where nothing was measured."""
+        """Raise WorkbenchError where nothing was measured, or what was measured answers another question."""
         if self.outcome.value is None or not math.isfinite(self.outcome.value):
             raise WorkbenchError(f"lab {self.experiment.id} measured no number here; try other tokens or another cell")
+
+        if self.outcome.unjudged:
+            raise WorkbenchError(f"lab {self.experiment.id} has no verdict: {self.outcome.unjudged}")
 
     def exit_code(self) -> int:
         """0 if the claim is confirmed or there is none, 1 if not, or if a published figure did not come out."""
@@ -264,6 +269,8 @@ def perform(experiment: Experiment, given: Mapping[str, object], subject: "Subje
         verdict, says = experiment.ladder.verdict(outcome.figures.get(figure, outcome.value))
     if outcome.value is None or not math.isfinite(outcome.value):
         verdict, says = None, "not measured"
+    if outcome.unjudged:
+        verdict, says = None, outcome.unjudged
     return Result(experiment, outcome, verdict, says, _reproduced(experiment, settings, subject, outcome))
 
 

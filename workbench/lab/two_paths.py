@@ -157,10 +157,13 @@ def first_columns(weight: Weight, columns: int) -> Weight:
     return Weight(weight.name, weight.type, (weight.shape[0], columns), stored)
 
 
+ALIKE, UNLIKE = "the same on both sides", "UNLIKE on the two sides, which every figure holds too"
+MIXED = "the weights of A and B differ, and their difference is not told from that of the two ways; give one model"
+
+
 def alike(a: Weight, b: Weight) -> str:
     """Whether two sides have the same weights; where not, their difference is in whatever is measured of both."""
-    same = a.type == b.type and np.array_equal(a.rows, b.rows)
-    return "the same on both sides" if same else "UNLIKE on the two sides, which every figure holds too"
+    return ALIKE if a.type == b.type and np.array_equal(a.rows, b.rows) else UNLIKE
 
 
 def some_rows(weight: Weight, numbers: NDArray[np.intp]) -> Weight:

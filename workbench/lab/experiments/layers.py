@@ -14,6 +14,8 @@ from workbench.lab.inputs import SIZE, Floats, activation
 from workbench.lab.subject import Subject
 from workbench.lab.two_paths import (
     CHOSEN_PATH,
+    MIXED,
+    UNLIKE,
     Products,
     alike,
     chosen_path,
@@ -127,6 +129,7 @@ def summary(settings: Settings, subject: Subject, chain: Chain) -> Outcome:
             "carried": carried,
         },
         verdict="CONFIRMED" if bounded else "FALSIFIED",
+        unjudged=MIXED if chain.weights == UNLIKE else "",
         notes=(
             f"the largest is {percent(peak['rel'])} in layer {peak['layer']}, where {percent(peak['cancellation'])} of "
             f"Σ|x·w| is left; over {settings['rows']} rows this layer has {percent(peak['vector_rel_rms'])}",

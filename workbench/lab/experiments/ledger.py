@@ -125,7 +125,8 @@ def _measured(subject: Subject | None) -> Iterator[tuple[str, float]]:
     for name, on_model in (("014", rows.EXPERIMENT), ("016", five_layers.EXPERIMENT)):
         with suppress(WorkbenchError):  # weights for which nothing is rounded, or too few layers
             found = on_model.run(on_model.settings({}, "model"), subject)
-            yield name, found.series[0 if name == "014" else -1]["rel"]
+            if not found.unjudged:
+                yield name, found.series[0 if name == "014" else -1]["rel"]
 
 
 def _again(factor: Factor, measured: Mapping[str, float]) -> float | None:

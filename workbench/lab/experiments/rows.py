@@ -11,6 +11,8 @@ from workbench.lab.inputs import DRIFT, SIZE, activation
 from workbench.lab.subject import Subject, last
 from workbench.lab.two_paths import (
     CHOSEN_PATH,
+    MIXED,
+    UNLIKE,
     Products,
     alike,
     bits,
@@ -68,6 +70,7 @@ def _run(settings: Settings, subject: Subject | None) -> Outcome:
             "bits_b": bits(products.b[0]),
         },
         against=products.against(),
+        unjudged=MIXED if alike(a, b) == UNLIKE else "",
         notes=(
             *([] if rounds_to_codes(path, b) else [f"{unrounded(b, path)}; the sums are in another order"]),
             products.worst(),

@@ -11,7 +11,7 @@ from workbench.lab.experiment import Experiment, Ladder, Outcome, Parameter, Plo
 from workbench.lab.experiments.chain import chained
 from workbench.lab.inputs import DRIFT, Floats, activation
 from workbench.lab.subject import Subject
-from workbench.lab.two_paths import ROUNDING_PATH, alike, fold, percent, rel_rms, relative_length
+from workbench.lab.two_paths import MIXED, ROUNDING_PATH, UNLIKE, alike, fold, percent, rel_rms, relative_length
 
 _BASELINE = 0.004391  # what 009 gives for one token
 
@@ -40,6 +40,7 @@ def _run(settings: Settings, subject: Subject | None) -> Outcome:
             "sensitivity": deviation / DRIFT,
         },
         against={"vector_rel_rms": rel_rms(a, b)},
+        unjudged=MIXED if inputs.get("weights") == UNLIKE else "",
         notes=(
             f"token {worst} has {percent(rels[worst])}, the others {percent(_mean_without(rels, worst))} on average",
             f"std ratio {deviation:.4g} off 1, of what the tokens have unlike: {percent(unlike)} of their size; the "
