@@ -8,6 +8,7 @@ import pytest
 from kernels.errors import WorkbenchError
 from tests.artifacts import tiny_gguf
 from workbench.demo import MODEL
+from workbench.lab import experiments as experiments_package
 from workbench.lab.experiment import Parameter, perform
 from workbench.lab.experiments import experiment, experiments
 from workbench.lab.experiments.block_scale import SCALES
@@ -277,3 +278,19 @@ def test_the_documentation_lists_every_experiment():
     for known in experiments():
         assert f"| `{known.id}`" in table
         assert f"`{known.word}`" in table
+
+
+def test_a_file_in_the_folder_is_an_experiment(tmp_path, monkeypatch):
+    source = Path(experiments_package.__path__[0], "chain.py").read_text()
+    (tmp_path / "another.py").write_text(source.replace('"009"', '"099"').replace('word="chain"', 'word="another"'))
+    monkeypatch.setattr(experiments_package, "__path__", [*experiments_package.__path__, str(tmp_path)])
+    experiments.cache_clear()
+    try:
+        assert f"{made('another', depth=2)['value']:.6f}" == "0.001943"
+    finally:
+        experiments.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["softmax", "rope", "rmsnorm"])
+def test_what_is_hidden_on_a_model_is_told_of_the_model(name):
+    assert on_model(name)["hides"] != made(name)["hides"]

@@ -132,7 +132,7 @@ class Outcome:
     same keys. value : the number that was published, or its like. figures : further numbers under names of their own.
     against : what the value hides, `vector_rel_rms` and `cancellation` where they exist. verdict : where no ladder says
     it. notes : sentences about these numbers. plot : where the series is another one than usual. unjudged : why there
-    can be no verdict, where there cannot.
+    can be no verdict, where there cannot. shows, hides : where they are not those of the published input.
     """
 
     inputs: dict[str, Any]
@@ -144,6 +144,8 @@ class Outcome:
     notes: tuple[str, ...] = ()
     plot: Plot | None = None
     unjudged: str = ""
+    shows: str = ""
+    hides: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,8 +237,8 @@ class Result:
             "reproduced": self.reproduced,
             "verdict": self.verdict,
             "says": self.says,
-            "shows": made.shows,
-            "hides": made.hides,
+            "shows": found.shows or made.shows,
+            "hides": found.hides or made.hides,
             "against": {"vector_rel_rms": None, "cancellation": None, **found.against},
             "notes": list(found.notes),
             "figures": list(found.figures),

@@ -75,6 +75,8 @@ def _of_model(settings: Settings, subject: Subject) -> Outcome:
     middle = {alike: float(np.median(found)) for alike, found in rows.items()}
     return Outcome(
         plot=Plot("token", "amplification"),
+        shows="relative difference of the output by that of the input, for a drift of one size in all channels; median",
+        hides="Tokens with an outlier that the norm weight takes away show more; the median of all tokens does not.",
         inputs={
             "drift": settings["drift"],
             **subject.inputs(stage.site),

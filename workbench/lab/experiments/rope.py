@@ -118,6 +118,8 @@ def _of_model(settings: Settings, subject: Subject) -> Outcome:
     middle, largest = (float(f([row["in_no_order"] for row in series])) for f in (np.median, np.max))
     return Outcome(
         plot=Plot("head", "in_no_order"),
+        shows="how far the scores of a head move for channels of q changed in no order; median of all heads",
+        hides="One pattern of signs and one token; heads whose products cancel more move further, see the series.",
         inputs={
             "drift": settings["drift"],
             **subject.inputs(turned[0].site),

@@ -83,6 +83,8 @@ def _of_model(settings: Settings, subject: Subject) -> Outcome:
     worst, middle = max(series, key=lambda row: row["amplification"]), float(np.median(found))
     return Outcome(
         plot=Plot("score", "amplification"),
+        shows="how far the shares of a row move for its largest score moved, by how far that was; median of all rows",
+        hides="Rows near a tie move many times as far as those in which one key has it all; a median shows neither.",
         inputs={**settings, **subject.inputs(stage.site), "population": f"{len(found)} rows of scores, their median"},
         series=series,
         value=middle,
