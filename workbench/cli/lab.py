@@ -51,6 +51,7 @@ def command(
     Example:  workbench lab 009 --set depth=12
               workbench lab rows model.gguf --layer 3 --json
     """  # noqa: D301
+    from workbench.cli.progress import ProgressLine
     from workbench.lab.experiment import perform
     from workbench.lab.experiments import experiment, experiments
 
@@ -69,7 +70,9 @@ def command(
             raise click.UsageError(
                 "--layer, --stage, --path-a, --path-b and tokens are about a model; give A, or A and B"
             )
-        result = perform(asked, given)
+        with ProgressLine() as line:
+            line(0, 0, f"lab {asked.word}")  # kernels may have to be compiled
+            result = perform(asked, given)
     else:
         result = _on_models(asked, given, (a,) if b is None else (a, b), (path_a, path_b), tokens, prompt, layer, stage)
     record = result.to_json()
