@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
+from tests.artifacts import tiny_safetensors
 from tests.unit.test_cli_pair import TOKENS, called, refused
 from workbench.__main__ import run
 from workbench.demo import MODEL, make_copy
@@ -112,6 +113,15 @@ def test_outputs_are_not_overwritten_nor_inputs(tmp_path, capsys):
     assert there.read_text().startswith("step,rel,")
     assert "is one of the files" in refused(["lab", "014", MODEL, "--csv", MODEL, "--force"], capsys)
     assert "the same file" in refused(["lab", "009", "--csv", there, "--svg", there, "--force"], capsys)
+
+
+def test_no_shard_of_a_model_is_an_output(tmp_path, capsys):
+    tiny_safetensors(tmp_path, "llama", shards=2)
+    index, shard = tmp_path / "model.safetensors.index.json", max(tmp_path.glob("*.safetensors"))
+    before = shard.read_bytes()
+    words = refused(["lab", "rows", index, "--svg", shard, "--force"], capsys)
+    assert "is one of the files that this command reads" in words
+    assert shard.read_bytes() == before
 
 
 @pytest.mark.parametrize(

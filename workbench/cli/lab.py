@@ -10,7 +10,9 @@ from workbench.cli.options import PATH, force_option, json_option, pair_options,
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
+    from workbench.cli.progress import ProgressLine
     from workbench.lab.experiment import Experiment, Result
+    from workbench.lab.subject import Subject
 
 
 @click.command()
@@ -54,6 +56,7 @@ def command(
     from workbench.cli.progress import ProgressLine
     from workbench.lab.experiment import perform
     from workbench.lab.experiments import experiment, experiments
+    from workbench.lab.subject import open_subject
 
     if name is None:
         if sets or csv_file or svg_file:
@@ -74,7 +77,10 @@ def command(
             line(0, 0, f"lab {asked.word}")  # kernels may have to be compiled
             result = perform(asked, given)
     else:
-        result = _on_models(asked, given, (a,) if b is None else (a, b), (path_a, path_b), tokens, prompt, layer, stage)
+        with ProgressLine() as line:
+            subject = open_subject((a,) if b is None else (a, b), (path_a, path_b), tokens, prompt, layer, stage)
+            _require_writable(outputs, subject.files, force)
+            result = _on_models(asked, given, subject, line)
     record = result.to_json()
     _write(record, outputs, force)
     if as_json:
@@ -87,27 +93,14 @@ def command(
     return result.exit_code()
 
 
-def _on_models(
-    asked: "Experiment",
-    given: dict[str, str],
-    paths: tuple[Path, ...],
-    numeric_paths: tuple[str | None, str | None],
-    tokens: tuple[int, ...] | None,
-    prompt: str | None,
-    layer: int | None,
-    stage: str | None,
-) -> "Result":
+def _on_models(asked: "Experiment", given: dict[str, str], subject: "Subject", line: "ProgressLine") -> "Result":
     from kernels.machine.compiler import compile_all
-    from workbench.cli.progress import ProgressLine
     from workbench.lab.experiment import perform
-    from workbench.lab.subject import open_subject
 
-    with ProgressLine() as line:
-        subject = open_subject(paths, numeric_paths, tokens, prompt, layer, stage)
-        compile_all(lambda done, total, kernel: line(done, total, f"compile {kernel}"))
-        line(0, 0, f"lab {asked.word}")
-        result = perform(asked, given, subject)
-        subject.pair.require_unchanged()
+    compile_all(lambda done, total, kernel: line(done, total, f"compile {kernel}"))
+    line(0, 0, f"lab {asked.word}")
+    result = perform(asked, given, subject)
+    subject.pair.require_unchanged()
     return result
 
 

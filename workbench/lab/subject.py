@@ -107,6 +107,12 @@ class Subject:
         return record | ({"tokens": list(self.ids)} if tokens else {})
 
     @property
+    def files(self) -> list[Path]:
+        """All files that the models are read from."""
+        sources = (source for source in (self.pair.a, self.pair.b) if isinstance(source, Artifact))
+        return [file for source in sources for file in source.inputs]
+
+    @property
     def _name(self) -> str:
         return printable(self.pair.a.path.name)
 
