@@ -12,8 +12,9 @@ from workbench.app.pages.page_screen import PageScreen, VerdictScreen
 from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.demo import demo_session
+from workbench.jobs.answering import answer
 from workbench.jobs.bisected import keep, last_bisection
-from workbench.jobs.inquiry import Answered, Doing, Refused, event_from_wire, event_to_wire
+from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Refused, event_from_wire, event_to_wire
 from workbench.session.session import Session
 
 SPOILT = Site(2, "qkv_matmul")
@@ -40,7 +41,13 @@ def app_asking(session: Session, *events: object) -> tuple[WorkbenchApp, list, l
 
 
 def test_events_pass_the_pipe_without_loss():
-    for event in (Doing(1, 2, "layer 1"), checked(SPOILT), Answered("words", SPOILT), Answered(""), Refused("why")):
+    for event in (
+        Doing(1, 2, "layer 1"),
+        checked(SPOILT),
+        Answered("words", SPOILT),
+        Found({"a": [1]}),
+        Refused("why"),
+    ):
         assert event_from_wire(event_to_wire(event)) == event
 
 
@@ -147,3 +154,102 @@ async def test_the_shipped_fault_is_found_and_followed_down_to_the_bytes(tmp_pat
         await pilot.press("escape", "p")
         await until(pilot, lambda: "times)" in screen_text(pilot))
     assert last_bisection(Session.open(session.folder)).found.culprit.cause == "permuted_rope"
+
+
+LISTED = {
+    "experiments": [
+        {
+            "experiment": name,
+            "name": word,
+            "question": f"question of {word}",
+            "claim": "[b]claim[/b]",
+            "shows": "shows",
+            "hides": "hides",
+            "published": None,
+            "on": on,
+        }
+        for name, word, on in (("009", "chain", "made"), ("014", "rows", "model"), ("heads", "heads", "either"))
+    ]
+}
+
+
+def a_result(x: list) -> dict:
+    return {
+        "experiment": "014",
+        "name": "rows",
+        "question": "q",
+        "claim": "[b]claim[/b]",
+        "inputs": {"layer": 2, "stage": "ffn_out", "a": "a.gguf"},
+        "series": [{"at": at, "rel": 10.0**-n} for n, at in enumerate(x)],
+        "value": 0.01,
+        "published": "1 %",
+        "reproduced": None,
+        "verdict": "PARTIAL",
+        "says": "amplify",
+        "shows": "shows",
+        "hides": "hides",
+        "against": {"vector_rel_rms": 0.001, "cancellation": None},
+        "notes": ["a note"],
+        "figures": [],
+        "plot": {"x": "at", "y": "rel", "log": True, "log_x": False},
+    }
+
+
+@pytest.mark.parametrize("x", [[1, 2, 3], ["one order", "another", "a third"], [1]])
+async def test_the_lab_runs_an_experiment_at_the_cell_and_draws_what_it_found(session, x):
+    app, asked, processes = app_asking(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        screen.show_site(SPOILT)
+        await pilot.press("L")
+        await until(pilot, lambda: bool(processes))
+        processes[-1].say(Found(LISTED), None)
+        await until(pilot, lambda: "question of rows" in screen_text(pilot))
+        assert "[b]claim[/b]" in screen_text(pilot)
+        processes.clear()
+        await pilot.press("j", "p")  # which was published of a model
+        assert not processes
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(processes))
+        assert (asked[-1].kind, asked[-1].experiment, asked[-1].site) == ("lab", "014", SPOILT)
+        processes[-1].say(Found(a_result(x)), None)
+        await until(pilot, lambda: "layer 2 ffn_out │ PARTIAL" in screen_text(pilot))
+        assert ("rel (logarithmic) by at" in screen_text(pilot)) == (len(x) > 1)
+        await until(pilot, lambda: "[b]claim[/b]" in screen_text(pilot))
+        await pilot.press("G")
+        await pilot.press("escape", "escape")
+        assert app.screen is screen
+
+
+async def test_the_lab_says_why_it_has_no_answer(session):
+    app, _, processes = app_asking(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("L")
+        await until(pilot, lambda: bool(processes))
+        processes[-1].say(Found(LISTED), None)
+        await until(pilot, lambda: "question of rows" in screen_text(pilot))
+        processes.clear()
+        await pilot.press("p")
+        await until(pilot, lambda: bool(processes))
+        processes[-1].say(Refused("there is\x1b[2J none"), None)
+        await until(pilot, lambda: r"there is\x1b[2J none" in screen_text(pilot))
+
+
+def test_the_process_behind_the_lab_answers_with_records_and_keeps_them(tmp_path):
+    told: list = []
+    site = Site(3, "ffn_norm")
+    session = demo_session(folder=tmp_path / "demo")
+    for inquiry in (
+        Inquiry(session.folder, "lab"),
+        Inquiry(session.folder, "lab", experiment="009"),
+        Inquiry(session.folder, "lab", site, experiment="008"),
+    ):
+        told.clear()
+        answer(inquiry, told.append)
+        assert event_from_wire(event_to_wire(told[-1])) == told[-1]
+        if not inquiry.experiment:
+            assert "chain" in [known["name"] for known in told[-1].record["experiments"]]
+    assert told[-1].record["inputs"]["stage"] == "ffn_out"  # a norm has no product, but its layer has
+    (kept,) = [entry for entry in session.entries() if entry["kind"] == "experiment"]
+    assert kept["value"] == told[-1].record["value"]

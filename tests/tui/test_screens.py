@@ -17,7 +17,9 @@ from workbench.app.cell.screen import CellScreen
 from workbench.app.drafts import Draft, Drafts
 from workbench.app.map.screen import MapScreen
 from workbench.app.pages.config_screen import ConfigScreen
+from workbench.app.pages.experiment_screen import ExperimentScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
+from workbench.app.pages.lab_screen import LabScreen
 from workbench.app.pages.line_list import LineList
 from workbench.app.pages.note_screen import NoteScreen
 from workbench.app.pages.page_screen import PageScreen, VerdictScreen
@@ -249,6 +251,7 @@ def test_help_says_what_every_action_does():
 def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
     screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": VerdictScreen}
+    screens |= {"lab": LabScreen, "experiment": ExperimentScreen}
     from workbench.app.app import WorkbenchApp
 
     assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}

@@ -1,21 +1,24 @@
-"""The keys that ask a question about the pair: bisect, views, patch, parts, bytes."""
+"""The keys that ask a question about the pair: bisect, views, patch, parts, bytes, lab."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from textual.app import App
+from textual.screen import Screen
 
 from kernels.stages import Site
 from store.text import printable
 from workbench.app.laboratory import Laboratory
 from workbench.app.map.screen import MapScreen
+from workbench.app.pages.lab_page import LabPage
 from workbench.app.pages.page_screen import PageScreen, VerdictScreen
 from workbench.cells.decomposition import Checked
 from workbench.cells.view import ASPECTS, OBSERVED
-from workbench.jobs.inquiry import Answered, Doing, Inquiry, Kind, Refused
+from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Kind, Refused
 
 if TYPE_CHECKING:
     from workbench.app.cell.screen import CellScreen
+    from workbench.app.pages.lab_screen import LabScreen
     from workbench.jobs.bisected import Bisected
     from workbench.session.session import Session
 
@@ -64,6 +67,20 @@ class Inquiries(App[int]):
         site = self.map_screen.model.cursor
         self._ask("parts", f"local error of {site}", site=site)
 
+    def action_show_lab(self) -> None:
+        """List the experiments."""
+        from workbench.app.pages.lab_screen import LabScreen
+
+        self._ask_on(LabScreen(self.map_screen.model.cursor), "lab")
+
+    def on_lab_screen_asked(self, message: "LabScreen.Asked") -> None:
+        """Run an experiment, and show what comes out."""
+        from workbench.app.pages.experiment_screen import ExperimentScreen
+
+        where = "published input" if message.site is None else str(message.site)
+        page = ExperimentScreen(f"{message.experiment} on {where}")
+        self._ask_on(page, "lab", experiment=message.experiment, site=message.site)
+
     def on_cell_screen_bytes_asked(self, message: "CellScreen.BytesAsked") -> None:
         """Show what an element was computed from."""
         title = f"bytes of {message.site}, token {message.token} channel {message.channel}"
@@ -71,11 +88,15 @@ class Inquiries(App[int]):
 
     def _ask(self, kind: Kind, title: str = "", **place: Any) -> None:  # noqa: ANN401
         """Ask a question; one with a title is answered on a page of its own."""
+        self._ask_on(PageScreen(title) if title else None, kind, **place)
+
+    def _ask_on(self, page: Screen[None] | None, kind: Kind, **place: Any) -> None:  # noqa: ANN401
+        """Ask a question that is answered on a page."""
         if self.map_screen.phase in ("running", "stopping"):
             self.notify(_WAIT, markup=False)
             return
-        if title:
-            self.push_screen(PageScreen(title))
+        if page is not None:
+            self.push_screen(page)
         self.map_screen.laboratory.ask(Inquiry(self.session.folder, kind, **place))
         self.map_screen.asking = kind if kind in ("bisect", "views") else ""
 
@@ -84,7 +105,7 @@ class Inquiries(App[int]):
         inquiry, event, screen = message.inquiry, message.event, self.map_screen
         if inquiry is not screen.laboratory.inquiry:
             return
-        page = self.screen if isinstance(self.screen, PageScreen) else None
+        page = self.screen if isinstance(self.screen, PageScreen | LabPage) else None
         match event:
             case Doing() if inquiry.kind in ("bisect", "views"):
                 screen.asking = f"{inquiry.kind} {event.done}/{event.total} {printable(event.text, 60)} (esc stops)"
@@ -96,8 +117,10 @@ class Inquiries(App[int]):
                 self._show_verdict(event.text, event.site)
             case Answered() if inquiry.kind == "views":
                 screen.model.viewed = True
-            case Answered() if page is not None:
+            case Answered() if isinstance(page, PageScreen):
                 page.fill(event.text)
+            case Found() if isinstance(page, LabPage):
+                page.take(event.record)
             case Refused() if page is not None:
                 page.fill(printable(event.message, 1000))
             case Refused():

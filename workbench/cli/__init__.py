@@ -6,9 +6,8 @@ from typing import Any
 import click
 
 COMMANDS = (
-    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "export", "convert", "record", "demo"),
-    "check",
-    "doctor",
+    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "lab", "check", "export", "convert"),
+    *("record", "demo", "doctor"),
 )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kernels.machine.compiler import compile_all
 from kernels.stages import Site
@@ -26,7 +27,10 @@ from workbench.bisect.traces.announced import Progress
 from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import stage_tensors
 from workbench.jobs.bisected import keep
-from workbench.jobs.inquiry import PATCHED, Answered, Doing, Inquiry, InquiryEvent
+from workbench.jobs.inquiry import EXPERIMENT, PATCHED, Answered, Doing, Found, Inquiry, InquiryEvent
+from workbench.lab.experiment import perform
+from workbench.lab.experiments import experiment, experiments
+from workbench.lab.subject import subject_of
 from workbench.pair.pair import Pair, open_pair
 from workbench.session.session import Session, relative_to
 
@@ -40,6 +44,9 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
     def progress(done: int, total: int, text: str) -> None:
         emit(Doing(done, total, text))
 
+    if inquiry.kind == "lab" and inquiry.site is None:
+        emit(Found(_without_models(inquiry.experiment)))
+        return
     compile_all(lambda done, total, name: progress(done, total, f"compile {name}"))
     if inquiry.kind == "bytes":
         emit(Answered("\n".join(element_text(session, _site(inquiry), inquiry.token, inquiry.channel))))
@@ -53,8 +60,27 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
         emit(Answered(""))
     elif inquiry.kind == "parts":
         emit(Answered("\n".join(detail_lines(cell_detail(pair, _site(inquiry), progress)))))
+    elif inquiry.kind == "lab":
+        progress(0, 0, "running")
+        emit(Found(_experiment(session, pair, inquiry.experiment, _site(inquiry))))
     else:
         emit(_patch(session, pair, _site(inquiry), progress))
+
+
+def _without_models(name: str) -> dict[str, Any]:
+    """An experiment on its published input, or all that there are."""
+    if not name:
+        return {"experiments": [known.to_json() for known in experiments()]}
+    return perform(experiment(name), {}).to_json()
+
+
+def _experiment(session: Session, pair: Pair, name: str, site: Site) -> dict[str, Any]:
+    """An experiment at a cell of the session's pair, kept in its log."""
+    subject = subject_of(pair, alone=False, layer=site.layer, stage=site.stage, near=True)
+    record = perform(experiment(name), {}, subject).to_json()
+    pair.require_unchanged()
+    session.log(EXPERIMENT, **{key: record[key] for key in ("experiment", "inputs", "value", "verdict", "against")})
+    return record
 
 
 def pair_of(session: Session) -> Pair:
@@ -93,21 +119,21 @@ def _bisect(session: Session, pair: Pair, emit: Emit, progress: Progress) -> Ans
 
 def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Answered:
     lines: list[str] = []
-    for title, experiment in _experiments(pair, site, progress):
-        lines += [f"{title} exchanged: {printable(experiment.part)}", conclusion(experiment), *_table(experiment), ""]
+    for title, found in _exchanges(pair, site, progress):
+        lines += [f"{title} exchanged: {printable(found.part)}", conclusion(found), *_table(found), ""]
         session.log(
             PATCHED,
             site=site,
-            part=experiment.part,
-            conclusion=conclusion(experiment),
-            left=experiment.left,
-            brought=experiment.brought,
+            part=found.part,
+            conclusion=conclusion(found),
+            left=found.left,
+            brought=found.brought,
         )
     pair.require_unchanged()
     return Answered("\n".join(lines))
 
 
-def _experiments(pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Iterator[tuple[str, Experiment]]:
+def _exchanges(pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Iterator[tuple[str, Experiment]]:
     """What a stage gives on, the tensors that it uses, and the arithmetic of the whole run."""
     a, b = model_sides(pair)
     ids, known = pair.ids, Logits()

@@ -12,8 +12,8 @@ from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.machine.child_process import ChildProcess
 
-Kind = Literal["bisect", "views", "patch", "parts", "bytes"]
-PATCHED = "patched"  # kind of a log entry
+Kind = Literal["bisect", "views", "patch", "parts", "bytes", "lab"]
+PATCHED, EXPERIMENT = "patched", "experiment"  # kinds of log entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Inquiry:
 
     bisect : which cell is the first wrong one. views : every cell's local and inherited difference. patch : what
     exchanging the stage `site` does. parts : where in `site` its local error sits. bytes : what the element at
-    `token` and `channel` of `site` was computed from.
+    `token` and `channel` of `site` was computed from. lab : what an `experiment` gives at `site`, on its published
+    input where there is no site; without an experiment, which ones there are.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class Inquiry:
     site: Site | None = None
     token: int = 0
     channel: int = 0
+    experiment: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the question as JSON values."""
@@ -66,7 +68,14 @@ class Refused:
     message: str
 
 
-InquiryEvent = Doing | Checked | Answered | Refused
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the lab answers: the record of a result, or `experiments`, the records of all there are."""
+
+    record: dict[str, Any]
+
+
+InquiryEvent = Doing | Checked | Answered | Found | Refused
 
 
 def event_to_wire(event: InquiryEvent) -> dict[str, Any]:
@@ -86,6 +95,8 @@ def event_from_wire(record: dict[str, Any]) -> InquiryEvent:
             return Checked(**facts | {"cell": Decomposition(**cell)})
         case "Answered":
             return Answered(facts["text"], None if facts["site"] is None else Site(*facts["site"]))
+        case "Found":
+            return Found(**facts)
         case "Refused":
             return Refused(**facts)
     raise ValueError(f"unknown event {record['event']!r}")
@@ -101,7 +112,7 @@ class InquiryProcess(ChildProcess[InquiryEvent]):
             what=inquiry.kind,
             advice="ask again",
             decode=event_from_wire,
-            concludes=lambda event: isinstance(event, Answered | Refused),
+            concludes=lambda event: isinstance(event, Answered | Found | Refused),
             failed=Refused,
             log_folder=inquiry.folder,
         )

@@ -31,6 +31,8 @@ LIBRARIES = (
     "click",
     "jinja2",
     "platformdirs",
+    "plotille",
+    "textual-plot",
 )
 SMALLEST = (60, 20)  # characters that the map needs
 _LISTED_FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni")
@@ -82,7 +84,7 @@ def _library(name: str) -> Check:
     install = f"{sys.executable} -m pip install '{name}{_wanted(name)}'"
     try:
         version = metadata.version(name)
-        import_module(name)
+        import_module(name.replace("-", "_"))
     except metadata.PackageNotFoundError:
         return Check(name, "not installed", "wrong", f"{name} is missing.", install)
     except Exception as error:  # whatever a library that does not fit this machine or its neighbours raises
