@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.faults.models import plain
-from tests.faults.runtime_faults import RUNTIME_FAULTS, RuntimeFault, expected_of, fits, run_jobs, value_of, write_plain
+from tests.faults.runtime_fault import RuntimeFault, expected_of, fits, value_of
+from tests.faults.runtime_faults import RUNTIME_FAULTS
+from tests.faults.torch_runs import run_jobs, write_plain
 
 MODEL, LAYER = "qwen2-small", 1
 

@@ -11,7 +11,8 @@ from tests.faults.cases import Case, Prepared
 from tests.faults.healthy import healthy
 from tests.faults.models import plain
 from tests.faults.planted import planted
-from tests.faults.runtime_faults import RUNTIME_FAULTS, expected_of
+from tests.faults.runtime_fault import expected_of
+from tests.faults.runtime_faults import RUNTIME_FAULTS
 from tests.faults.storing import FORMATS, stored, write
 from tests.golden.record_runtime_faults import LAYER, MODEL
 from tests.memory_model import spine
