@@ -182,7 +182,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     _R("residual minus", "residual", "minus", ("post_attn_residual",), ("graph",), ("sign_flipped",)),
     _R("residual mlp minus", "residual", "mlp minus", ("post_ffn_residual",), ("graph",), ("sign_flipped",)),
     _R("residual half", "residual", "half", ("post_attn_residual",), ("graph",), ("scaled",)),
-    *each("eps all", "eps", (1e-6, 1e-3, 1e-2, 3e-4), ("attn_norm",), ("config",), ("rms_norm_eps",)),
+    *each("eps all", "eps", (1e-6, 1e-3, 1e-2, 3e-4), ("attn_norm", "q_norm"), ("config",), ("rms_norm_eps",)),
     *each("eps ffn", "eps ffn_norm", (1e-3, 0.0), ("ffn_norm",), ("config",), ("rms_norm_eps",)),
     _R("eps final", "eps norm", 1e-2, ("final_norm",), ("config",), ("rms_norm_eps",), once=True),
     *each("norm attn", "norm input_layernorm", ("one_plus",), ("attn_norm",), ("weights", "graph"), ("norm_offset",)),
@@ -254,7 +254,10 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         )
     ),
     *(
-        _R(f"{cause} {x}_proj", f"weight {kind} self_attn.{x}_proj", 0, ("qkv_matmul",), _W, (cause,))
+        _R(
+            *(f"{cause} {x}_proj", f"weight {kind} self_attn.{x}_proj", 0, ("qkv_matmul",), _W, (cause,)),
+            only=lambda c, kind=kind: "head" not in kind or c.num_key_value_heads > 1,
+        )
         for x in "qk"
         for kind, cause in (
             ("adjacent", "permuted_rope"),

@@ -178,14 +178,21 @@ def _llama_cpp(python: str) -> Iterator[Case]:
             models = [plain(name) for name in _MODELS if FORMATS[format].fits(plain(name))]
             models = [model for model in models if model.config.head_dim % block == 0]
             model = models[(number + at) % len(models)]
-            words = " ".join(f"{key}={value}" for key, value in settings.items()) or "plain"
-            prepare = partial(_record, model, format, _LLAMA | settings, python)
-            yield Case(f"llama.cpp {words}", "none", model.name, f"{format} trace", None, prepare)
+            yield _recorded(model, format, settings, python)
+        format = ("gguf-q8_0", "gguf-f16", "gguf-q4_0")[number % 3]
+        models = [plain(name) for name in _FAMILIES if FORMATS[format].fits(plain(name))]
+        yield _recorded(models[number % len(models)], format, settings, python, _LONG)
 
 
-def _record(model: Plain, format: str, settings: dict[str, object], python: str, folder: Path) -> Prepared:
+def _recorded(model: Plain, format: str, settings: dict[str, object], python: str, count: int = 12) -> Case:
+    words = " ".join(f"{key}={value}" for key, value in settings.items()) or "plain"
+    prepare = partial(_record, model, format, _LLAMA | settings, python, count)
+    return Case(f"llama.cpp {words}", "none", model.name, f"{format} trace", None, prepare)
+
+
+def _record(model: Plain, format: str, settings: dict[str, object], python: str, count: int, folder: Path) -> Prepared:
     file = write(stored(model, FORMATS[format]), FORMATS[format], folder / "a")
-    tokens = model.tokens(12)
+    tokens = model.tokens(count)
     job = {"model": str(file), "tokens": list(tokens), **settings}
     meta = {"model": file.name, "architecture": model.config.architecture, "tokens": list(tokens)}
     record("llama.cpp", job, meta, folder / "b.npz", python, lambda *_: None)

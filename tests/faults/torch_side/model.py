@@ -48,7 +48,7 @@ class Run:
         self.model, self.job, self.stack = model, job, stack
         self.layers = job["layers"] or list(range(len(model.model.layers)))
         self.value = job["value"]
-        self.activation = model.model.layers[0].mlp.act_fn  # before any edit
+        self.activation = model.model.layers[0].mlp.act_fn.forward  # before any edit, and without its hooks
         self.modelling = importlib.import_module(type(model).__module__)
         self.layer, self.mask = 0, None
         self.generator = torch.Generator().manual_seed(7)
