@@ -43,12 +43,12 @@ class RmsNorm(Kind):
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """What is normed is kept before it meets the weight, of which a part may be rounded that is larger than it."""
         weight = self._weight(at)
-        noise = 4 * kept.unit * size + kept.least * np.tile(np.abs(weight), size.shape[1] // weight.size)
-        if not self.less_one:
-            return noise
-        value = self.rows(x["x"])
-        normed = value / np.sqrt(np.square(value).mean(axis=1, keepdims=True) + self.eps)
-        return noise + kept.unit * (np.abs(weight - 1) * normed).reshape(size.shape)
+        noise: Values = 4 * kept.unit * size + kept.least * np.tile(np.abs(weight), size.shape[1] // weight.size)
+        if self.less_one:
+            value = self.rows(x["x"])
+            normed = value / np.sqrt(np.square(value).mean(axis=1, keepdims=True) + self.eps)
+            noise = noise + kept.unit * (np.abs(weight - 1) * normed).reshape(size.shape)
+        return noise
 
     def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
         value, change = self.rows(x["x"]), self.rows(dx["x"])
