@@ -83,6 +83,8 @@ FAMILY_FAULTS: tuple[RuntimeFault, ...] = (
     _rotated("unscaled in global layers", "stretched", 1 / 8, False, only=_stretched),
     _rotated("scaled twice in global layers", "stretched", 8.0, False, ("rope_theta", "rope_position"), _stretched),
     _rotated("scaled in local layers", "stretched", 8.0, True, ("rope_theta", "rope_position")),
+    _R("layer types exchanged", "layer types", 0, ("q_post_rope",), _SETTING, ("rope_theta",), once=True,
+       families=_GEMMA, further=("causal_mask",), count=_LONG),
     *_of_norm("q_norm", "self_attn.q_norm", "q_norm", _HEAD_NORMS),
     *_of_norm("k_norm", "self_attn.k_norm", "k_norm", _HEAD_NORMS),
     *(

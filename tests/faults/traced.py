@@ -113,8 +113,9 @@ def _of_fault(batch: _Batch, fault: RuntimeFault, places: int, names: tuple[str,
             run = model
         job = {"edit": fault.edit, "value": value_of(fault, model), "layers": layers if everywhere else [layer]}
         job |= {"dtype": fault.dtype or ("float64" if place % 5 == 4 else "float32")}
-        path = batch.add(run, silu=fault.silu, tokens=list(model.tokens(fault.count)), **job)
-        right = None if same and "rounded" not in fault.edit else batch.add(run)
+        tokens = list(model.tokens(fault.count))
+        path = batch.add(run, silu=fault.silu, tokens=tokens, **job)
+        right = None if same and "rounded" not in fault.edit else batch.add(run, tokens=tokens)
         expected = expected_of(fault, layer)
         shown = partial(_shows, path, right, expected.cells[0], 0.0 if same else _COST[format])
         prepare = partial(_prepare, model, format, path, shown, fault.count)

@@ -163,6 +163,12 @@ def norms_exchanged(path, other):
     return edit
 
 
+def layer_types(run):
+    """Layers that slide are full ones, and the others slide."""
+    config = run.model.config
+    config.layer_types = [next(t for t in set(config.layer_types) if t != own) for own in config.layer_types]
+
+
 def heads_together(path):
     """All heads of a token are normed as one vector."""
 

@@ -58,6 +58,7 @@ EDITS = {
     "norms exchanged q k": layers.norms_exchanged("self_attn.q_norm", "self_attn.k_norm"),
     "norms exchanged behind": layers.norms_exchanged("post_attention_layernorm", "post_feedforward_layernorm"),
     "norms exchanged around": layers.norms_exchanged("post_attention_layernorm", "pre_feedforward_layernorm"),
+    "layer types": layers.layer_types,
     "no_biases": layers.no_biases,
     **{f"bias zero {x}": layers.bias(x, lambda r, b: b * 0) for x in ("q", "k", "v", "qkv")},
     **{f"bias twice {x}": layers.bias(x, lambda r, b: b * 2) for x in "qkv"},
