@@ -148,10 +148,12 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
     """config.json as transformers 4 or 5 spells it."""
     c = model.config
     of = family(c.architecture)
-    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta}}
+    rope = {"rope_type": "default", "rope_theta": c.rope_theta}
+    if c.rope_factors is not None:
+        assert len(set(c.rope_factors)) == 1, "only linear scaling is written"
+        rope |= {"rope_type": "linear", "factor": c.rope_factors[0]}
     if c.rope_local_theta is not None:
-        bases = {FULL: c.rope_theta, SLIDING: c.rope_local_theta}
-        rope = {"rope_parameters": {kind: {"rope_type": "default", "rope_theta": bases[kind]} for kind in bases}}
+        rope = {FULL: rope, SLIDING: {"rope_type": "default", "rope_theta": c.rope_local_theta}}
     return {
         "architectures": [f"{c.architecture.capitalize()}ForCausalLM"],
         "model_type": of.model_types[0],
@@ -167,7 +169,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "tie_word_embeddings": c.tie_word_embeddings,
         "max_position_embeddings": c.max_position_embeddings,
         **of.to_hugging_face(c),
-        **(rope if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
+        **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
 
 

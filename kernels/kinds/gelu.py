@@ -1,5 +1,6 @@
 """GELU by its approximation with a hyperbolic tangent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import hypot
 from typing import ClassVar
@@ -10,6 +11,7 @@ from kernels.graph import Array, At, Inputs, Values
 from kernels.kinds.activation import GELU_CUBE, GELU_ROOT, Activation
 from kernels.kinds.rounding import rounding_error
 from kernels.numbers import norm
+from kernels.precision import FLOAT32, Precision
 
 _TABULATED = "ggml"
 
@@ -31,6 +33,10 @@ class GeluTanh(Activation):
     def slope(self, x: Values) -> Values:
         bent = np.tanh(GELU_ROOT * (x + GELU_CUBE * x**3))
         return np.asarray(0.5 * (1 + bent) + 0.5 * x * (1 - bent**2) * GELU_ROOT * (1 + 3 * GELU_CUBE * x**2))
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        """1 + tanh cancels where x is negative, so that values err by what is rounded of x, however small they are."""
+        return Activation.noise(self, at, x, size, kept) + FLOAT32.unit * x["x"]
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         """What a table of halves takes away is in hand, as is what two runs by one table have in common."""

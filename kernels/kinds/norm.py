@@ -16,13 +16,14 @@ class RmsNorm(Kind):
     """x / sqrt(mean(x^2) + eps) * weight.
 
     head_dim : channels that are normed together; all of them where it is 0. start, size : the channels that count, all
-    of them where size is 0.
+    of them where size is 0. less_one : engines may keep the weight less 1.
     """
 
     eps: float
     head_dim: int = 0
     start: int = 0
     size: int = 0
+    less_one: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def rows(self, x: Array) -> Array:
@@ -40,9 +41,14 @@ class RmsNorm(Kind):
         return rounding_error(at, x, output)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        """What is normed is kept before it meets the weight."""
+        """What is normed is kept before it meets the weight, of which a part may be rounded that is larger than it."""
         weight = self._weight(at)
-        return 4 * kept.unit * size + kept.least * np.tile(np.abs(weight), size.shape[1] // weight.size)
+        noise: Values = 4 * kept.unit * size + kept.least * np.tile(np.abs(weight), size.shape[1] // weight.size)
+        if self.less_one:
+            value = self.rows(x["x"])
+            normed = value / np.sqrt(np.square(value).mean(axis=1, keepdims=True) + self.eps)
+            noise = noise + kept.unit * (np.abs(weight - 1) * normed).reshape(size.shape)
+        return noise
 
     def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
         value, change = self.rows(x["x"]), self.rows(dx["x"])

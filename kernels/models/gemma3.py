@@ -92,7 +92,8 @@ class Gemma3(Decoder):
     def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
         normed, module = _AFTER[block]
         weight = (f"model.layers.{layer}.{module}.weight",)
-        yield Stage(Site(layer, normed), RmsNorm(config.rms_norm_eps), config.hidden_size, (block,), weight)
+        norm = RmsNorm(config.rms_norm_eps, less_one=self.less_one)
+        yield Stage(Site(layer, normed), norm, config.hidden_size, (block,), weight)
         yield from super()._added(config, layer, normed, before, name)
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
@@ -131,7 +132,7 @@ class Gemma3(Decoder):
 
     def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
         """Everything by which layers differ; what `of_hugging_face` would have to guess is never left out."""
-        scalar = config.head_dim if config.attention_scale is None else round(config.attention_scale**-2, 9)
+        scalar = config.head_dim if config.attention_scale is None else _number(round(config.attention_scale**-2, 9))
         of_layers = {
             "sliding_window": config.sliding_window,
             "layer_types": None if config.layer_types is None else list(config.layer_types),
@@ -168,6 +169,11 @@ class Gemma3(Decoder):
 def _scaled(config: ModelConfig, scalar: float | None) -> ModelConfig:
     """The configuration with scores that are divided by the root of a number, which usually is the size of a head."""
     return config if scalar in (None, config.head_dim) else replace(config, attention_scale=scalar**-0.5)
+
+
+def _number(value: float) -> float:
+    """A whole number as transformers insists on it: without a point."""
+    return int(value) if value.is_integer() else value
 
 
 def _every(pattern: int, config: ModelConfig) -> tuple[str, ...]:

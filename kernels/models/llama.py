@@ -44,7 +44,7 @@ class Decoder(Family):
         )
 
     def last(self, config: ModelConfig) -> tuple[Stage, ...]:
-        norm, weight = RmsNorm(config.rms_norm_eps), ("model.norm.weight",)
+        norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), ("model.norm.weight",)
         return (
             Stage(Site(None, "final_norm"), norm, config.hidden_size, ("layer_output",), weight),
             Stage(Site(None, "lm_head"), Product(), config.vocab_size, ("final_norm",), ("lm_head.weight",)),
@@ -80,7 +80,7 @@ class Decoder(Family):
         )
         biased, channels = any(map(has, biases)), c.q_size + 2 * c.kv_size
         qkv = "qkv_bias" if biased else "qkv_matmul"
-        norm, weight = RmsNorm(c.rms_norm_eps), (name("input_layernorm.weight"),)
+        norm, weight = RmsNorm(c.rms_norm_eps, less_one=self.less_one), (name("input_layernorm.weight"),)
         yield Stage(Site(layer, "attn_norm"), norm, c.hidden_size, (LAYER_INPUT,), weight)
         yield Stage(Site(layer, "qkv_matmul"), Product(), channels, ("attn_norm",), weights, heads)
         if biased:
@@ -105,14 +105,14 @@ class Decoder(Family):
 
     def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
         for part, start, size in (("q", 0, config.q_size), ("k", config.q_size, config.kv_size)):
-            norm = RmsNorm(config.rms_norm_eps, config.head_dim, start, size)
+            norm = RmsNorm(config.rms_norm_eps, config.head_dim, start, size, self.less_one)
             weight = (f"model.layers.{layer}.self_attn.{part}_norm.weight",)
             heads = Heads(config.head_dim, (("", size),))
             yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
 
     def _feed_forward(self, config: ModelConfig, layer: int) -> Iterator[Stage]:
         hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__
-        norm, weight = RmsNorm(config.rms_norm_eps), (name(f"{self.ffn_norm}.weight"),)
+        norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), (name(f"{self.ffn_norm}.weight"),)
         gate, up, down = ((name(f"mlp.{part}_proj.weight"),) for part in ("gate", "up", "down"))
         yield Stage(Site(layer, "ffn_norm"), norm, hidden, ("post_attn_residual",), weight)
         yield Stage(Site(layer, "ffn_gate"), Product(), ffn, ("ffn_norm",), gate)

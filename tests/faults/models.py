@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from kernels.config import ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.rows.dequantize import dequantize
 from store.open import open_artifact
 from tests.memory_model import random_model
@@ -43,11 +43,22 @@ _ROWS = {
     "qwen2-small": ("qwen2", 2, 4, 2, 16, 64, 96, 128, False),
 }
 _LATER_ROWS = {
-    "qwen3-2to1": ("qwen3", 3, 4, 2, 32, 64, 96, 128, False),
+    "qwen3-small": ("qwen3", 3, 4, 2, 32, 64, 96, 128, False),
     "gemma3-one-key-head": ("gemma3", 3, 4, 1, 32, 64, 96, 128, True),
 }
-SHAPES, LATER_SHAPES = (  # the later ones by themselves, so that the cases of the others stay what they are
-    {name: dict(zip(_FIELDS, row, strict=True)) for name, row in rows.items()} for rows in (_ROWS, _LATER_ROWS)
+# Of which only a folder of Hugging Face's holds all settings.
+_FAMILY_ROWS = {
+    "qwen3-windows": ("qwen3", 3, 6, 2, 32, 128, 192, 128, True),
+    "gemma3-stretched": ("gemma3", 4, 6, 2, 32, 96, 160, 128, True),  # the root of 96 is no number of bfloat16
+    "mistral-2to1": ("mistral", 3, 4, 2, 32, 128, 192, 96, False),
+}
+_SETTINGS: dict[str, dict[str, object]] = {
+    "qwen3-windows": {"sliding_window": 5, "layer_types": (FULL, SLIDING, SLIDING)},
+    "gemma3-stretched": {"sliding_window": 16, "attention_scale": 48**-0.5, "rope_factors": (8.0,) * 16},
+}
+SHAPES, LATER_SHAPES, FAMILY_SHAPES = (  # apart, so that the cases of the others stay what they are
+    {name: dict(zip(_FIELDS, row, strict=True)) for name, row in rows.items()}
+    for rows in (_ROWS, _LATER_ROWS, _FAMILY_ROWS)
 )
 
 
@@ -58,8 +69,9 @@ def plain(name: str, seed: int = 0) -> Plain:
         artifact, rng = open_artifact(MODEL), np.random.default_rng(seed)
         values = {name: dequantize(artifact.weight(name)) for name in artifact.tensors}
         return Plain(name, artifact.config, {name: _off_grid(value, rng) for name, value in values.items()})
-    model = random_model(**(SHAPES | LATER_SHAPES)[name], seed=seed)
-    return Plain(name if not seed else f"{name} seed {seed}", model.config, model.values())
+    model = random_model(**(SHAPES | LATER_SHAPES | FAMILY_SHAPES)[name], seed=seed)
+    config = replace(model.config, **_SETTINGS.get(name, {}))
+    return Plain(name if not seed else f"{name} seed {seed}", config, model.values())
 
 
 def _off_grid(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

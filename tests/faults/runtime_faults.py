@@ -1,59 +1,12 @@
-"""Mistakes of a runtime: edits of a Hugging Face model (torch_side), whose dump is bisected against the model."""
+"""Mistakes of a runtime that any model can have: edits of Hugging Face models (torch_side), found as what."""
 
-import json
-import os
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
-
-from kernels.stages import Site
-from tests.faults.cases import Expected
-from tests.faults.models import Plain
-
-_SCRIPT = Path(__file__).parent / "torch_side" / "run.py"
-
-
-@dataclass(frozen=True)
-class RuntimeFault:
-    """An edit, its value, and what it must be found as; cells name stages of the first layer that is edited.
-
-    once : not per layer (whole-model stages). biased : a model with biases only. further : causes of settings that are
-    wrong besides. dtype, count : of the run, where the usual ones do not show the mistake. loud : in a model of which
-    one channel of the gated product is beyond half precision.
-    """
-
-    kind: str
-    edit: str
-    value: object
-    stages: tuple[str, ...]
-    factors: tuple[str, ...]
-    causes: tuple[str, ...]
-    once: bool = False
-    biased: bool = False
-    square: bool = False  # MHA only
-    grouped: bool = False  # more than one key and value head, fewer than heads
-    untied: bool = False
-    first: tuple[str, ...] = ()  # stages of the next layer or of the whole model may show it as well
-    silu: bool = False
-    further: tuple[str, ...] = ()
-    dtype: str = ""
-    count: int = 7
-    loud: bool = False
-
-
-def _each(kind, edit, values, stages, factors, causes, **more) -> Iterator[RuntimeFault]:
-    for value in values:
-        yield RuntimeFault(f"{kind} {value}", edit, value, stages, factors, causes, **more)
-
+from tests.faults.runtime_fault import RuntimeFault, each
 
 _R = RuntimeFault
 _W = ("weights",)
 _ACTS = (
     *("gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh", "identity", "softplus", "mish"),
-    *("leaky", "elu"),
+    *("leaky", "elu", "silu"),
 )
 _ROUNDINGS = (
     *("int8 token", "int8 tensor", "int8 token 128", "uint8 token", "int4 token", "int8 32", "int8 64", "float16"),
@@ -70,7 +23,7 @@ _MATMUL = {
 }
 
 RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
-    *_each(
+    *each(
         "attention_scale",
         "attention_scale",
         (2.0, 0.5, 4.0, 0.25, 1.1),
@@ -78,9 +31,23 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("graph",),
         ("attention_scale",),
     ),
-    _R("attention_scale none", "attention_scale", "sqrt", ("attention",), ("graph",), ("attention_scale",)),
-    _R("attention_scale 1/d", "attention_scale", "1/sqrt", ("attention",), ("graph",), ("attention_scale",)),
-    *_each(
+    _R(
+        "attention_scale none",
+        "attention_scale",
+        lambda c: c.head_dim**0.5,
+        ("attention",),
+        ("graph",),
+        ("attention_scale",),
+    ),
+    _R(
+        "attention_scale 1/d",
+        "attention_scale",
+        lambda c: c.head_dim**-0.5,
+        ("attention",),
+        ("graph",),
+        ("attention_scale",),
+    ),
+    *each(
         "causal_mask",
         "mask",
         ("none", "next", "strict", "reversed", 2, 3, "drop1", "drop2", "unshifted 4", "alone 3"),
@@ -88,7 +55,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("graph",),
         ("causal_mask",),
     ),
-    *_each(
+    *each(
         "head_grouping",
         "grouping",
         ("tiled", "first", "reversed", "shifted"),
@@ -97,7 +64,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("head_grouping",),
         grouped=True,
     ),
-    *_each(
+    *each(
         "kv_precision",
         "kv",
         ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8", "q8_0"),
@@ -105,8 +72,8 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("numerics",),
         ("kv_precision",),
     ),
-    *_each("qkv_precision", "qkv", ("float16", "bfloat16"), ("attention",), ("numerics",), ("kv_precision",)),
-    *_each(
+    *each("qkv_precision", "qkv", ("float16", "bfloat16"), ("attention",), ("numerics",), ("kv_precision",)),
+    *each(
         "key cache",
         "key_rounded",
         ("float16", "bfloat16", "int8", "q8_0"),
@@ -125,7 +92,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     _R("heads moved", "heads_moved", 0, ("attention",), ("graph",), ("rows_permuted",)),
     _R("head silent", "head_silent", 1, ("attention",), ("graph",), ("zeroed",)),
     _R("scores capped", "soft_capped", 0.5, ("attention",), ("graph",), ("unknown",)),
-    *_each(
+    *each(
         "rope_theta",
         "theta",
         (1000.0, 10500.0, 500000.0, 1e6, 12345.678),
@@ -133,7 +100,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("config",),
         ("rope_theta",),
     ),
-    *_each(
+    *each(
         "rope_position",
         "positions",
         (1, -1, 7, 0.5, "zero", "reversed", "double", "half", "quarter", "negative", "stuck", "repeated"),
@@ -143,7 +110,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     ),
     _R("rope_position only query", "only_query", 0, ("k_post_rope",), ("graph",), ("rope_position",)),
     _R("rope_position key shifted", "only_key_shifted", 0, ("k_post_rope",), ("graph",), ("rope_position",)),
-    *_each(
+    *each(
         "rotary tables",
         "tables",
         ("frequencies", "frequencies angles cosines", "cosines"),
@@ -181,8 +148,8 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     _R("overflow", "", 0, ("ffn_swigl",), ("numerics",), ("overflow",), dtype="float16", loud=True),
     _R("rope_type", "adjacent", 0, ("q_post_rope",), ("config",), ("rope_type",)),
     _R("rope partial", "partial", 0, ("q_post_rope",), ("config",), ("rope_type",)),
-    *_each("activation_function", "activation", _ACTS, ("ffn_silu",), ("graph",), ("activation_function",)),
-    *_each(
+    *each("activation_function", "activation", _ACTS, ("ffn_silu",), ("graph",), ("activation_function",)),
+    *each(
         "activation_function seen",
         "activation",
         ("gelu", "relu"),
@@ -196,7 +163,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     _R("no up", "no_up", 0, ("ffn_swigl",), ("graph",), ("unknown",)),
     _R("sum with up", "sum_with_up", 0, ("ffn_swigl",), ("graph",), ("unknown",)),
     _R("qk modules", "q_k_modules", 0, ("qkv_matmul",), _W, ("qk_swapped",), square=True),
-    *_each(
+    *each(
         "residual_missing",
         "residual",
         ("attention", "normed", "twice"),
@@ -204,7 +171,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("graph",),
         ("residual_missing",),
     ),
-    *_each(
+    *each(
         "residual_missing",
         "residual",
         ("mlp", "skip", "mlp normed", "mlp twice", "branch"),
@@ -215,21 +182,19 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     _R("residual minus", "residual", "minus", ("post_attn_residual",), ("graph",), ("sign_flipped",)),
     _R("residual mlp minus", "residual", "mlp minus", ("post_ffn_residual",), ("graph",), ("sign_flipped",)),
     _R("residual half", "residual", "half", ("post_attn_residual",), ("graph",), ("scaled",)),
-    *_each("eps all", "eps", (1e-6, 1e-3, 1e-2, 3e-4), ("attn_norm",), ("config",), ("rms_norm_eps",)),
-    *_each("eps ffn", "eps post_attention_layernorm", (1e-3, 0.0), ("ffn_norm",), ("config",), ("rms_norm_eps",)),
+    *each("eps all", "eps", (1e-6, 1e-3, 1e-2, 3e-4), ("attn_norm", "q_norm"), ("config",), ("rms_norm_eps",)),
+    *each("eps ffn", "eps ffn_norm", (1e-3, 0.0), ("ffn_norm",), ("config",), ("rms_norm_eps",)),
     _R("eps final", "eps norm", 1e-2, ("final_norm",), ("config",), ("rms_norm_eps",), once=True),
-    *_each("norm attn", "norm input_layernorm", ("one_plus",), ("attn_norm",), ("weights", "graph"), ("norm_offset",)),
-    *_each(
+    *each("norm attn", "norm input_layernorm", ("one_plus",), ("attn_norm",), ("weights", "graph"), ("norm_offset",)),
+    *each(
         "norm ffn",
-        "norm post_attention_layernorm",
+        "norm ffn_norm",
         ("one_plus",),
         ("ffn_norm",),
         ("weights", "graph"),
         ("norm_offset",),
     ),
-    *_each(
-        "norm other", "norm input_layernorm", ("centred", "plain", "none"), ("attn_norm",), ("graph",), ("unknown",)
-    ),
+    *each("norm other", "norm input_layernorm", ("centred", "plain", "none"), ("attn_norm",), ("graph",), ("unknown",)),
     _R("norm final", "norm norm", "one_plus", ("final_norm",), ("weights", "graph"), ("norm_offset",), once=True),
     _R("no biases", "no_biases", 0, ("qkv_bias",), _W, ("bias_missing",), biased=True),
     *(
@@ -242,7 +207,7 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     ),
     *(_R(f"bias minus {x}", f"bias minus {x}", 0, ("qkv_bias",), _W, ("sign_flipped",), biased=True) for x in "qkv"),
     *(_R(f"bias random {x}", f"bias random {x}", 0, ("qkv_bias",), _W, ("bias_wrong",), biased=True) for x in "qkv"),
-    *_each(
+    *each(
         "activations attn_out",
         "inputs o",
         _ROUNDINGS,
@@ -250,10 +215,8 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("numerics",),
         ("activation_quantization", "dtype_truncated"),
     ),
-    *_each(
-        "activations gate", "inputs gate_up", _ROUNDINGS, ("ffn_gate",), ("numerics",), ("activation_quantization",)
-    ),
-    *_each(
+    *each("activations gate", "inputs gate_up", _ROUNDINGS, ("ffn_gate",), ("numerics",), ("activation_quantization",)),
+    *each(
         "activations down",
         "inputs down",
         _ROUNDINGS,
@@ -261,8 +224,8 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("numerics",),
         ("activation_quantization", "dtype_truncated"),
     ),
-    *_each("activations qkv", "inputs qkv", _ROUNDINGS, ("qkv_matmul",), ("numerics",), ("activation_quantization",)),
-    *_each(
+    *each("activations qkv", "inputs qkv", _ROUNDINGS, ("qkv_matmul",), ("numerics",), ("activation_quantization",)),
+    *each(
         "activations head",
         "inputs head",
         ("int8 token", "float16"),
@@ -291,7 +254,10 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         )
     ),
     *(
-        _R(f"{cause} {x}_proj", f"weight {kind} self_attn.{x}_proj", 0, ("qkv_matmul",), _W, (cause,))
+        _R(
+            *(f"{cause} {x}_proj", f"weight {kind} self_attn.{x}_proj", 0, ("qkv_matmul",), _W, (cause,)),
+            only=lambda c, kind=kind: "head" not in kind or c.num_key_value_heads > 1,
+        )
         for x in "qk"
         for kind, cause in (
             ("adjacent", "permuted_rope"),
@@ -308,8 +274,8 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         if f"layer {p}"
     ),
     _R("norm scaled", "weight scaled input_layernorm", 1.1, ("attn_norm",), _W, ("scaled",)),
-    _R("norm zero", "weight zero post_attention_layernorm", 0, ("ffn_norm",), _W, ("zeroed",)),
-    _R("norm offset", "weight offset post_attention_layernorm", 1.0, ("ffn_norm",), _W, ("norm_offset",)),
+    _R("norm zero", "weight zero ffn_norm", 0, ("ffn_norm",), _W, ("zeroed",)),
+    _R("norm offset", "weight offset ffn_norm", 1.0, ("ffn_norm",), _W, ("norm_offset",)),
     _R("norm shuffled", "weight shuffled input_layernorm", 0, ("attn_norm",), _W, ("rows_permuted", "unknown")),
     _R("tied_embedding", "tied", 0, ("lm_head",), ("weights", "config"), ("tied_embedding",), once=True, untied=True),
     _R("head scaled", "head_scaled", 0.5, ("lm_head",), ("weights", "graph"), ("scaled",), once=True),
@@ -347,67 +313,3 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
     ),
     _R("tokens turned", "turned_tokens", 0, ("embedding",), ("graph",), ("token_scope",), once=True),
 )
-
-
-def fits(fault: RuntimeFault, plain: Plain) -> bool:
-    """Whether a model can have the fault."""
-    c = plain.config
-    if (fault.edit.startswith("eps") and fault.value == c.rms_norm_eps) or (
-        fault.edit == "theta" and fault.value == c.rope_theta
-    ):
-        return False
-    if fault.biased and c.architecture != "qwen2":
-        return False
-    if fault.square and c.num_attention_heads != c.num_key_value_heads:
-        return False
-    if fault.grouped and not 1 < c.num_key_value_heads < c.num_attention_heads:
-        return False
-    return not (fault.untied and c.tie_word_embeddings)
-
-
-def expected_of(fault: RuntimeFault, layer: int) -> Expected:
-    whole = ("embedding", "final_norm", "lm_head")
-    cells = tuple(Site(None if stage in whole else layer, stage) for stage in fault.stages)
-    return Expected(cells, fault.factors, fault.causes, further=fault.further)
-
-
-def value_of(fault: RuntimeFault, plain: Plain) -> object:
-    """Values that depend on the model."""
-    roots = {"sqrt": plain.config.head_dim**0.5, "1/sqrt": plain.config.head_dim**-0.5}
-    return roots.get(fault.value, fault.value) if fault.edit == "attention_scale" else fault.value
-
-
-def write_plain(plain: Plain, folder: Path) -> Path:
-    """What torch_side/run.py builds a model from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "weights.npz", **plain.values)
-    c = plain.config
-    fields = (
-        *("architecture", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "head_dim", "vocab_size", "rms_norm_eps", "rope_theta", "tie_word_embeddings"),
-    )
-    (folder / "config.json").write_text(json.dumps({name: getattr(c, name) for name in fields}))
-    return folder
-
-
-def loud(model: Plain, layer: int) -> Plain:
-    """The model with one of two channels of a gated product far beyond 65504, of which the rest of it sees nothing."""
-    gate, up, down = (f"model.layers.{layer}.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
-    values = {name: model.values[name].copy() for name in (gate, up, down)}
-    values[gate][11] *= 512
-    values[gate][12] = -values[gate][11]  # SiLU lets one of the two pass
-    values[up][11:13] = values[up][11] * 4096
-    values[down][:, 11:13] /= 4096
-    return replace(model, name=f"{model.name} loud {layer}", values=model.values | values)
-
-
-def run_jobs(jobs: list[dict], folder: Path, python: str) -> None:
-    """Let the interpreter with torch run all jobs in one go."""
-    path = folder / "jobs.json"
-    path.write_text(json.dumps(jobs))
-    alone = {**os.environ, "PYTHONPATH": ""}  # transformers would take our kernels for a package of that name
-    done = subprocess.run(
-        [python, str(_SCRIPT), str(path)], capture_output=True, text=True, check=False, cwd=folder, env=alone
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])

@@ -32,7 +32,12 @@ class Format:
         return f"{self.container} {self.type.name}{'_M' if self.mixed else ''}"
 
     def fits(self, plain: Plain) -> bool:
-        """Whether every row of the model fills whole blocks, in a container that can hold the type."""
+        """Whether every row of the model fills whole blocks, in a container that can hold type and settings."""
+        c = plain.config
+        if self.container != "safetensors" and (
+            c.attention_scale or c.rope_factors or (c.sliding_window and not c.rope_local_theta)
+        ):
+            return False
         rows = {values.shape[1] for values in plain.values.values() if values.ndim == 2}
         return all(size % self.type.block.elements == 0 for size in rows)
 

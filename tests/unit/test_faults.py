@@ -1,24 +1,27 @@
 """The suite of planted faults in small: `make faults` has all of it, on more models and formats."""
 
 import json
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kernels.models import Graph
 from tests.faults.cases import Case, Prepared
 from tests.faults.healthy import healthy
 from tests.faults.models import plain
 from tests.faults.planted import planted
-from tests.faults.runtime_faults import RUNTIME_FAULTS, expected_of
+from tests.faults.runtime_fault import expected_of
 from tests.faults.storing import FORMATS, stored, write
-from tests.golden.record_runtime_faults import LAYER, MODEL
-from tests.memory_model import spine
+from tests.golden.record_runtime_faults import GOLDEN, RECORDED, layer_of
 
-RECORDED = Path(__file__).parents[1] / "golden" / "runtime-faults.npz"
 SMALL = ("llama-mha", "llama-3to1-tied", "qwen2-mha")
-KINDS = Counter(key.split("|")[0] for key in np.load(RECORDED).files if not key.startswith(("stage|", "__")))
+RECORDED_FAULTS = [
+    (name, fault)
+    for name, (_, faults) in RECORDED.items()
+    for kinds in [{key.split("|")[0] for key in np.load(GOLDEN / f"{name}.npz").files}]
+    for fault in faults
+    if fault.kind in kinds
+]
 
 
 @pytest.mark.parametrize("case", planted(1, SMALL), ids=lambda case: case.kind)
@@ -33,15 +36,16 @@ def test_a_healthy_pair_is_left_alone(case, tmp_path):
     assert outcome.right, outcome.row()
 
 
-@pytest.mark.parametrize("fault", [f for f in RUNTIME_FAULTS if f.kind in KINDS], ids=lambda fault: fault.kind)
-def test_a_mistake_that_transformers_was_made_to_make_is_found(fault, tmp_path):
+@pytest.mark.parametrize(("name", "fault"), RECORDED_FAULTS, ids=lambda value: getattr(value, "kind", value))
+def test_a_mistake_that_transformers_was_made_to_make_is_found(name, fault, tmp_path):
     """Recorded stages of transformers, up to one that is that of the changed run."""
-    recorded = np.load(RECORDED)
+    recorded, model = np.load(GOLDEN / f"{name}.npz"), plain(RECORDED[name][0])
     wrong = {
         key.removeprefix(f"{fault.kind}|"): recorded[key] for key in recorded.files if key.startswith(fault.kind + "|")
     }
-    model, meta = plain(MODEL), json.loads(str(recorded["__meta__"]))
-    order = [f"stage|{-1 if s.layer is None else s.layer}|{s.stage}" for s in spine(LAYER + 1)]
+    meta, layer = json.loads(str(recorded["__meta__"])), layer_of(fault, model.name)
+    sites = [stage.site for stage in Graph(model.config, model.values.__contains__).stages()]
+    order = [f"stage|{-1 if s.layer is None else s.layer}|{s.stage}" for s in sites]
     before = order[: min(map(order.index, wrong))]
     stages = {key: recorded[key] for key in before if key in recorded}
     np.savez(tmp_path / "trace.npz", __meta__=json.dumps(meta), **stages | wrong)
@@ -50,6 +54,6 @@ def test_a_mistake_that_transformers_was_made_to_make_is_found(fault, tmp_path):
         file = write(stored(model, FORMATS["st-f32"]), FORMATS["st-f32"], folder / "model")
         return Prepared(file, folder / "trace.npz", model.tokens())
 
-    case = Case(fault.kind, f"layer {LAYER}", MODEL, "st-f32 trace", expected_of(fault, LAYER), prepare)
+    case = Case(fault.kind, f"layer {layer}", model.name, "st-f32 trace", expected_of(fault, layer), prepare)
     outcome = case.run(tmp_path)
     assert outcome.cause_right, outcome.row()

@@ -12,12 +12,15 @@ def attend(run, module, q, k, v, scaling, allowed=None, repeat=None, soften=None
     scores = torch.matmul(q, k.transpose(2, 3)) * scaling
     if soften is not None:
         scores = soften(scores)
-    count = q.shape[2]
-    ahead = torch.arange(count)[:, None] - torch.arange(count)[None, :]
-    mask = ahead >= 0 if allowed is None else allowed(ahead)
+    mask = run.mask if allowed is None else allowed(distances(q.shape[2]))
     mask = mask | ~mask.any(-1, keepdim=True)
     weights = F.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1, dtype=torch.float32).to(q.dtype)
     return torch.matmul(weights, v).transpose(1, 2).contiguous(), weights
+
+
+def distances(count):
+    """How many tokens every token is after every other."""
+    return torch.arange(count)[:, None] - torch.arange(count)[None, :]
 
 
 def attention(change):
@@ -25,7 +28,11 @@ def attention(change):
 
     def edit(run):
         def make(_original):
-            return lambda module, q, k, v, mask, scaling, **_: change(run, module, q, k, v, scaling)
+            def attend(module, q, k, v, mask, scaling, **_):
+                run.mask = distances(q.shape[2]) >= 0 if mask is None else mask[0, 0] > -1  # what a token sees
+                return change(run, module, q, k, v, scaling)
+
+            return attend
 
         run.replace_function("eager_attention_forward", make)
 
@@ -49,7 +56,7 @@ def masked(run, module, q, k, v, scaling):
         return attend(run, module, q, k, v, scaling, lambda ahead: in_chunks(kind.split()[0], begin, ahead))
     if kind.startswith("drop"):
         first = int(kind[4:])
-        return attend(run, module, q, k, v, scaling, lambda a: (a >= 0) & (torch.arange(a.shape[1]) >= first)[None, :])
+        return attend(run, module, q, k, v, scaling, lambda a: run.mask & (torch.arange(a.shape[1]) >= first)[None, :])
     return attend(run, module, q, k, v, scaling, MASKS[kind])
 
 
@@ -118,12 +125,10 @@ def rotary(change):
     """An edit that replaces the rotation; change(run, original, q, k, frequencies, positions) returns q and k."""
 
     def edit(run):
-        rope = run.model.model.rotary_emb
-
         def make(original):
             def rotate(q, k, cos, sin, *args, **kwargs):
                 positions = torch.arange(q.shape[2], dtype=torch.float32)
-                return change(run, original, q, k, rope.inv_freq.float(), positions)
+                return change(run, original, q, k, run.frequencies, positions)
 
             return rotate
 
@@ -138,8 +143,7 @@ def turned(original, q, k, frequencies, positions):
 
 
 def other_theta(run, original, q, k, frequencies, positions):
-    d = q.shape[-1]
-    return turned(original, q, k, 1.0 / run.value ** (torch.arange(0, d, 2, dtype=torch.float) / d), positions)
+    return turned(original, q, k, run.frequencies_of(run.value, q.shape[-1]), positions)
 
 
 def other_positions(run, original, q, k, frequencies, positions):
@@ -171,12 +175,21 @@ def rounded_tables(run, original, q, k, frequencies, positions):
 
 def two_settings(run, original, q, k, frequencies, positions):
     """Another base, and the other pairs, other positions, or a linear scaling."""
-    d, what = q.shape[-1], run.value.split()[1]
-    other = 1.0 / 500000.0 ** (torch.arange(0, d, 2, dtype=torch.float) / d)
+    other, what = run.frequencies_of(500000.0, q.shape[-1]), run.value.split()[1]
     moved = {"shift": positions + 1, "half": positions / 2}.get(what, positions)
     if what == "type":
         return adjacent(run, original, q, k, other, moved)
     return turned(original, q, k, other, moved)
+
+
+def stretched(run, original, q, k, frequencies, positions):
+    """Frequencies divided once more, as by a linear scaling."""
+    return turned(original, q, k, frequencies / run.value, positions)
+
+
+def of_other_layers(run, original, q, k, frequencies, positions):
+    """The rotation that layers of another kind have."""
+    return turned(original, q, k, getattr(run.model.model.rotary_emb, f"{run.value}_inv_freq").float(), positions)
 
 
 def only_query(run, original, q, k, frequencies, positions):
@@ -201,7 +214,7 @@ def adjacent(run, original, q, k, frequencies, positions):
 def partial_rotary(run, original, q, k, frequencies, positions):
     """Only the first half of every head is rotated, as by a model with partial_rotary_factor 0.5."""
     d = q.shape[-1] // 2
-    own = 1.0 / run.model.config.rope_parameters["rope_theta"] ** (torch.arange(0, d, 2, dtype=torch.float) / d)
+    own = run.frequencies_of(run.rope["rope_theta"], d)
     rotated = turned(original, q[..., :d], k[..., :d], own, positions)
     return tuple(torch.cat([y, x[..., d:]], -1) for x, y in zip((q, k), rotated, strict=True))
 

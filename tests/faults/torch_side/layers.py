@@ -1,11 +1,13 @@
 """Mistakes of the other operations of a layer: activation, residuals, norms, biases, rounded inputs of products."""
 
 import torch
+from model import added, ffn_norm, normed_behind
 from torch import nn
 
 F = nn.functional
 
 ACTIVATIONS = {
+    "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
@@ -72,12 +74,15 @@ def residual(run):
     kind = run.value
 
     def forward(layer, x, kw):
+        behind = normed_behind(layer)
         normed = layer.input_layernorm(x)
         a = layer.self_attn(hidden_states=normed, **kw)[0]
+        a = layer.post_attention_layernorm(a) if behind else a
         first = {"attention": a, "normed": normed + a, "twice": x + 2 * a, "minus": x - a, "half": x + 0.5 * a}
         y = first.get(kind, x + a)
-        second = layer.post_attention_layernorm(y)
+        second = ffn_norm(layer)(y)
         m = layer.mlp(second)
+        m = layer.post_feedforward_layernorm(m) if behind else m
         last = {
             "mlp": m,
             "skip": x + m,
@@ -91,40 +96,92 @@ def residual(run):
     layer_forward(run, forward)
 
 
+def norms_at(run, path):
+    """The norms at a path of every layer that is meant, or the last one."""
+    return [run.model.model.norm] if path == "norm" else list(run.modules(path))
+
+
+def set_eps(norm, value):
+    setattr(norm, "eps" if hasattr(norm, "eps") else "variance_epsilon", value)
+
+
+def normed(norm, x, scale):
+    """A norm with another scale than its own."""
+    eps = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+    return (x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + eps) * scale).to(x.dtype)
+
+
+def scale_of(norm):
+    """What a norm multiplies with."""
+    return norm.weight.float() + added(norm)
+
+
 def eps(run):
-    for path in ("input_layernorm", "post_attention_layernorm"):
-        for norm in run.modules(path):
-            norm.variance_epsilon = run.value
+    paths = [f"{name}_layernorm" for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")]
+    paths += ["self_attn.q_norm", "self_attn.k_norm"]
+    for n in run.layers:
+        for path, module in run.model.model.layers[n].named_modules():
+            if path in paths:
+                set_eps(module, run.value)
     if len(run.layers) == len(run.model.model.layers):
-        run.model.model.norm.variance_epsilon = run.value
+        set_eps(run.model.model.norm, run.value)
 
 
 def eps_of(path):
     def edit(run):
-        norms = [run.model.model.norm] if path == "norm" else run.modules(path)
-        for norm in norms:
-            norm.variance_epsilon = run.value
+        for norm in norms_at(run, path):
+            set_eps(norm, run.value)
 
     return edit
 
 
+NORMS = {
+    "one_plus": lambda n, x: normed(n, x, 1 + scale_of(n)),
+    "less_one": lambda n, x: normed(n, x, scale_of(n) - 1),
+    "centred": lambda n, x: normed(n, x - x.mean(-1, keepdim=True), scale_of(n)),
+    "plain": lambda n, x: normed(n, x, 1),
+    "none": lambda n, x: x.clone(),
+}
+
+
 def norm_forward(path):
     def edit(run):
-        def one_plus(n, x):
-            y = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + n.variance_epsilon)
-            return (y * (1 + n.weight.float())).to(x.dtype)
+        for norm in norms_at(run, path):
+            norm.forward = lambda x, norm=norm: NORMS[run.value](norm, x)
 
-        def centred(n, x):
-            y = x.float() - x.float().mean(-1, keepdim=True)
-            return n.weight * (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + n.variance_epsilon)).to(x.dtype)
+    return edit
 
-        def plain(n, x):
-            return (x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + n.variance_epsilon)).to(x.dtype)
 
-        kinds = {"one_plus": one_plus, "centred": centred, "plain": plain, "none": lambda n, x: x.clone()}
-        norms = [run.model.model.norm] if path == "norm" else run.modules(path)
-        for norm in norms:
-            norm.forward = lambda x, norm=norm: kinds[run.value](norm, x)
+def norms_exchanged(path, other):
+    """Each of two norms of a layer with the weight of the other."""
+
+    def edit(run):
+        with torch.no_grad():
+            for one, two in zip(run.modules(path), run.modules(other), strict=True):
+                one.weight, two.weight = two.weight, one.weight
+
+    return edit
+
+
+def layer_types(run):
+    """Layers that slide are full ones, and the others slide."""
+    config = run.model.config
+    config.layer_types = [next(t for t in set(config.layer_types) if t != own) for own in config.layer_types]
+
+
+def heads_together(path):
+    """All heads of a token are normed as one vector."""
+
+    def edit(run):
+        def forward(norm, x):
+            tokens = len(run.job["tokens"])
+            first = x.shape[1] == tokens and (x.shape[2] != tokens or x.stride(1) >= x.stride(2))
+            rows = x if first else x.transpose(1, 2)
+            together = normed(norm, rows.flatten(2), scale_of(norm).repeat(rows.shape[2])).reshape(rows.shape)
+            return together if first else together.transpose(1, 2)
+
+        for norm in run.modules(path):
+            norm.forward = lambda x, norm=norm: forward(norm, x)
 
     return edit
 

@@ -18,6 +18,10 @@ import transformers
 import weights
 from model import Run, build, watch
 
+NORMS = (
+    *(f"{name}_layernorm" for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")),
+    *("ffn_norm", "self_attn.q_norm", "self_attn.k_norm", "norm"),
+)
 EDITS = {
     "attention_scale": at.attention(lambda r, m, q, k, v, s: at.attend(r, m, q, k, v, s * r.value)),
     "mask": at.attention(at.masked),
@@ -37,6 +41,8 @@ EDITS = {
     "key_rounded": at.rotary(at.key_rounded),
     "tables": at.rotary(at.rounded_tables),
     "two settings": at.rotary(at.two_settings),
+    "stretched": at.rotary(at.stretched),
+    "rotation of other layers": at.rotary(at.of_other_layers),
     **{f"one token {p}": layers.one_token(p) for p in ("lm_head", "mlp.down_proj", "self_attn.o_proj")},
     "activation": layers.activation,
     "gate_up_in_forward": layers.gate_up_in_forward,
@@ -46,8 +52,13 @@ EDITS = {
     "q_k_modules": layers.q_k_modules,
     "residual": layers.residual,
     "eps": layers.eps,
-    **{f"eps {p}": layers.eps_of(p) for p in ("input_layernorm", "post_attention_layernorm", "norm")},
-    **{f"norm {p}": layers.norm_forward(p) for p in ("input_layernorm", "post_attention_layernorm", "norm")},
+    **{f"eps {p}": layers.eps_of(p) for p in NORMS},
+    **{f"norm {p}": layers.norm_forward(p) for p in NORMS},
+    **{f"heads together {x}": layers.heads_together(f"self_attn.{x}_norm") for x in "qk"},
+    "norms exchanged q k": layers.norms_exchanged("self_attn.q_norm", "self_attn.k_norm"),
+    "norms exchanged behind": layers.norms_exchanged("post_attention_layernorm", "post_feedforward_layernorm"),
+    "norms exchanged around": layers.norms_exchanged("post_attention_layernorm", "pre_feedforward_layernorm"),
+    "layer types": layers.layer_types,
     "no_biases": layers.no_biases,
     **{f"bias zero {x}": layers.bias(x, lambda r, b: b * 0) for x in ("q", "k", "v", "qkv")},
     **{f"bias twice {x}": layers.bias(x, lambda r, b: b * 2) for x in "qkv"},
@@ -68,7 +79,7 @@ EDITS = {
         for path in (
             *(f"self_attn.{x}_proj" for x in "qkvo"),
             *(f"mlp.{x}_proj" for x in ("gate", "up", "down")),
-            *("input_layernorm", "post_attention_layernorm", "lm_head", "embed_tokens", "norm"),
+            *("input_layernorm", "ffn_norm", "lm_head", "embed_tokens", "norm"),
         )
         for kind in (
             *("transposed", "scaled", "negative", "zero", "zero head", "zero head columns", "scaled head columns"),
@@ -84,6 +95,7 @@ EDITS = {
     "head_scaled": weights.head_scaled,
     "head_capped": weights.head_capped,
     "embedding_scaled": weights.embedding_scaled,
+    "embedding scale": weights.embedding_scale,
     "other_tokens": weights.other_tokens,
     "turned_tokens": weights.turned_tokens,
     "noise": weights.noise,

@@ -2,6 +2,7 @@
 
 import torch
 from layers import quantized
+from model import ffn_norm
 from torch import nn
 
 
@@ -60,9 +61,7 @@ def other_layer(path):
         layers = run.model.model.layers
         with torch.no_grad():
             for n, module in zip(run.layers, list(run.modules(path)), strict=True):
-                source = layers[(n + int(run.value)) % len(layers)]
-                for part in path.split("."):
-                    source = getattr(source, part)
+                source = layers[(n + int(run.value)) % len(layers)].get_submodule(path)
                 module.weight.copy_(source.weight.clone())
 
     return edit
@@ -81,7 +80,16 @@ def head_capped(run):
 
 
 def embedding_scaled(run):
-    run.model.model.embed_tokens.register_forward_hook(lambda m, i, o: o * run.model.config.hidden_size**0.5)
+    """Multiplied by the root of the hidden size, or by a value."""
+    factor = run.value or run.model.config.hidden_size**0.5
+    run.model.model.embed_tokens.register_forward_hook(lambda m, i, o: o * factor)
+
+
+def embedding_scale(run):
+    """Another scale in the place of that of the model."""
+    module, scale = run.model.model.embed_tokens, run.model.config.hidden_size**0.5
+    scale = {"missing": 1.0, "bfloat16": float(torch.tensor(scale).bfloat16())}[run.value]
+    module.embed_scale = torch.tensor(scale)
 
 
 def other_tokens(run):
@@ -104,4 +112,4 @@ def noise(run):
         module.register_forward_hook(hook)
     for layer in run.model.model.layers:
         layer.register_forward_hook(lambda m, i, o: hook(m, i, o[0] if isinstance(o, tuple) else o))
-        layer.post_attention_layernorm.register_forward_pre_hook(lambda m, a: (hook(m, a, a[0]),))
+        ffn_norm(layer).register_forward_pre_hook(lambda m, a: (hook(m, a, a[0]),))
