@@ -12,8 +12,7 @@ from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.machine.child_process import ChildProcess
 
-Kind = Literal["bisect", "views", "patch", "parts", "bytes"]
-PATCHED = "patched"  # kind of a log entry
+Kind = Literal["bisect", "views", "patch", "parts", "bytes", "examine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,8 @@ class Inquiry:
 
     bisect : which cell is the first wrong one. views : every cell's local and inherited difference. patch : what
     exchanging the stage `site` does. parts : where in `site` its local error sits. bytes : what the element at
-    `token` and `channel` of `site` was computed from.
+    `token` and `channel` of `site` was computed from. examine : whatever the findings lack; answered with what cannot
+    be had.
     """
 
     folder: Path
