@@ -12,10 +12,10 @@ from workbench.bisect.models.views import views
 from workbench.bisect.pair import Answer, bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
 from workbench.jobs.bisected import Bisected, keep, standing_bisection
-from workbench.jobs.exchanging import Part, accused_part, exchange
-from workbench.jobs.local_view import keep_local_view, local_view
+from workbench.jobs.exchanging import exchange
+from workbench.jobs.local_view import has_local_view, keep_local_view
 from workbench.jobs.logged_side import Runs, are_of, sides_of
-from workbench.jobs.patched import Patched, patches
+from workbench.jobs.patched import accused_part, standing_patch
 from workbench.pair.pair import Pair, open_pair
 from workbench.pair.sources import open_tensors
 from workbench.session.session import Session, relative_to
@@ -40,7 +40,7 @@ def examine(session: Session, progress: Progress) -> list[str]:
             bisect_session(session, pair, lambda done, total, text: progress(done, total, f"bisect {text}"))
             bisected = standing_bisection(session, runs)
     except WorkbenchError as error:
-        what = "The pair was not bisected" if bisected is None else "The culprit was not exchanged between A and B"
+        what = "The pair was not bisected" if bisected is None else "No more was measured"
         return [f"{what}: {error}"]
     return [] if bisected is None else _convict(session, pair, bisected, runs, progress)
 
@@ -66,12 +66,6 @@ def _convict(session: Session, pair: Pair, bisected: Bisected, runs: Runs, progr
     return lacking
 
 
-def standing_patch(session: Session, part: Part, runs: Runs) -> Patched | None:
-    """Return the last exchange of a part that was made with the files of these runs."""
-    made = (found for found in patches(session, runs) if (found.site, found.exchanged) == (part.site, part.exchanged))
-    return next((found for found in made if set(found.tensors) == set(part.tensors)), None)
-
-
 def _lacks(session: Session, bisected: Bisected, runs: Runs) -> bool:
     part = accused_part(bisected.found)
     return (part is not None and standing_patch(session, part, runs) is None) or _partly(session, bisected, runs)
@@ -80,7 +74,9 @@ def _lacks(session: Session, bisected: Bisected, runs: Runs) -> bool:
 def _partly(session: Session, bisected: Bisected, runs: Runs) -> bool:
     """Whether a fault is known, but not what the cells behind it add."""
     found = bisected.found
-    return found.differs and found.cells is not None and len(local_view(session, runs)) < found.cells
+    of_models = "trace" not in (bisected.a.format, bisected.b.format)
+    partly = found.differs and found.cells is not None and len(found.checked) < found.cells
+    return partly and of_models and not has_local_view(session, runs)
 
 
 def _run_again(session: Session, pair: Pair, progress: Progress) -> None:

@@ -1,7 +1,6 @@
 """Exchanging parts of a session's pair: what is exchanged, what the log keeps of it, and how it reads."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from kernels.stages import Site
 from store.text import printable
@@ -18,36 +17,15 @@ from workbench.bisect.models.patch import (
 )
 from workbench.bisect.pair import model_sides
 from workbench.bisect.traces.announced import Progress
-from workbench.bisect.verdict import Bisection
 from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import stage_tensors
 from workbench.jobs.logged_side import sides_of
-from workbench.jobs.patched import Exchanged, Patched, keep_patch
+from workbench.jobs.patched import Exchanged, Part, Patched, keep_patch
 from workbench.pair.pair import Pair
 from workbench.session.session import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What is to be exchanged at a stage. tensors : by canonical name, for `exchanged` tensors only."""
-
-    site: Site
-    exchanged: Exchanged
-    tensors: tuple[str, ...] = ()
-
-
-def accused_part(found: Bisection) -> Part | None:
-    """The part that a bisection accuses: wrong tensors of the culprit's stage, the settings, or the stage itself."""
-    culprit = found.culprit
-    if culprit is None:
-        return None
-    if culprit.factor == "config":
-        return Part(culprit.site, "settings")
-    at_site = (other for other in (culprit, *found.others) if other.site == culprit.site)
-    tensors = {other.tensor: None for other in at_site if other.factor == "weights" and other.tensor is not None}
-    if culprit.factor == "weights" and tensors:
-        return Part(culprit.site, "tensors", tuple(tensors))
-    return Part(culprit.site, "stage")
+_NAMED = 3  # tensors that are called by their names
 
 
 def parts_of(pair: Pair, site: Site) -> Iterator[Part]:
@@ -98,12 +76,19 @@ def _experiment(
             return patch_stage(*sides, part.site, ids, progress, known)
         case "tensors":
             names = part.tensors
-            what = names[0] if len(names) == 1 else f"{len(names)} tensors of {part.site}"
-            return patch_tensors(*sides, frozenset(names), what, ids, progress, known)
+            return patch_tensors(*sides, frozenset(names), _called(names, part.site), ids, progress, known)
         case "settings":
             return patch_settings(*sides, ids, progress, known)
         case "paths":
             return patch_path(*sides, ids, progress, known)
+
+
+def _called(names: tuple[str, ...], site: Site) -> str:
+    """What several tensors of a stage are called: q_proj.weight and k_proj.weight of layer 3 qkv_matmul."""
+    if len(names) == 1:
+        return names[0]
+    short = [".".join(name.rsplit(".", 2)[-2:]) for name in names]
+    return f"{' and '.join(short) if len(names) <= _NAMED else f'{len(names)} tensors'} of {site}"
 
 
 def exchange_lines(part: Part, made: Experiment) -> Iterator[str]:

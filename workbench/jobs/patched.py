@@ -7,12 +7,36 @@ from typing import Any, Literal
 from kernels.stages import Site
 from store.errors import StoreError
 from store.typed_fields import typed_fields
+from workbench.bisect.verdict import Bisection
 from workbench.cells.sites import read_site, site_json
 from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides
 from workbench.session.session import Session
 
 _KIND = "patched"
 Exchanged = Literal["stage", "tensors", "settings", "paths"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is to be exchanged at a stage. tensors : by canonical name, for `exchanged` tensors only."""
+
+    site: Site
+    exchanged: Exchanged
+    tensors: tuple[str, ...] = ()
+
+
+def accused_part(found: Bisection) -> Part | None:
+    """The part that a bisection accuses: wrong tensors of the culprit's stage, the settings, or the stage itself."""
+    culprit = found.culprit
+    if culprit is None:
+        return None
+    if culprit.factor == "config":
+        return Part(culprit.site, "settings")
+    at_site = (other for other in (culprit, *found.others) if other.site == culprit.site)
+    tensors = {other.tensor: None for other in at_site if other.factor == "weights" and other.tensor is not None}
+    if culprit.factor == "weights" and tensors:
+        return Part(culprit.site, "tensors", tuple(tensors))
+    return Part(culprit.site, "stage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +97,9 @@ def patches(session: Session, runs: Runs) -> list[Patched]:
         if made is not None and are_of({"a": made.a, "b": made.b}, runs):
             found[made.site, made.exchanged, made.tensors] = made
     return list(found.values())
+
+
+def standing_patch(session: Session, part: Part, runs: Runs) -> Patched | None:
+    """Return the last exchange of a part that was made with the files of these runs."""
+    made = (found for found in patches(session, runs) if (found.site, found.exchanged) == (part.site, part.exchanged))
+    return next((found for found in made if set(found.tensors) == set(part.tensors)), None)
