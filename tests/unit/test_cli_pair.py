@@ -233,9 +233,15 @@ def test_a_verdict_is_kept_for_the_files_it_is_about_and_decides_every_exit_code
     assert run(["open", str(place)]) == run(["export", str(place)]) == 1
     assert capsys.readouterr().out.startswith("DIVERGENT at layer 1 ffn_up: scaled")
     assert verdicts() == ["numerics_only", "divergent"]
-    (place / "log.jsonl").unlink()  # nobody has bisected: the comparison decides, and says so
+    (place / "log.jsonl").unlink()  # nobody has bisected: the export does
+    assert run(["export", str(place)]) == 1
+    assert verdicts() == ["divergent"]
+    (place / "log.jsonl").unlink()
+    copy.unlink()  # it cannot: the comparison decides, and the document says so
     assert run(["export", str(place)]) == 0
-    assert "nobody has bisected the pair" in (place / "findings.md").read_text()
+    document = (place / "findings.md").read_text()
+    assert "nobody has bisected the pair" in document
+    assert "**Not measured.** The pair was not bisected: " in document
 
 
 def test_demo_lists_its_faults(capsys):

@@ -7,8 +7,7 @@ import click
 
 COMMANDS = (
     *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "export", "convert", "record", "demo"),
-    "check",
-    "doctor",
+    *("diff", "check", "doctor"),
 )
 
 

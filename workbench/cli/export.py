@@ -42,10 +42,12 @@ def command(folder: Path, output: Path | None, page: Path | None, force: bool, a
     files = [report, report.with_suffix(".svg"), *([] if page is None else [page])]
     if as_json:
         places = dict(zip(("report", "picture", "page"), map(str, files), strict=False))
-        print_json({"session": str(session.folder), **places})
+        print_json({"session": str(session.folder), **places, "lacking": lacking})
     else:
         names = f"{printable(str(report), 1000)} and {printable(files[1].name)}"
         names += "" if page is None else f", {printable(str(page), 1000)}"
         echo(f"wrote {names}" if written else f"{names} say so already")
+        for sentence in lacking:
+            echo(f"not measured  {printable(sentence, 1000)}")
     found.require_answer()
     return found.exit_code()

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("sources", metavar="A B | SESSION", nargs=-1, required=True, type=PATH)
 @click.option(
     "--tensor",
     "tensors",
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 @pair_options
 @json_option
 def command(
-    a: Path,
-    b: Path,
+    sources: tuple[Path, ...],
     tensors: tuple[str, ...],
     layer: int | None,
     stage: "Site | None",
@@ -56,7 +54,7 @@ def command(
     """  # noqa: D301
     from kernels.machine.compiler import compile_all
     from workbench.cli.progress import ProgressLine
-    from workbench.pair.pair import open_pair
+    from workbench.cli.sources import open_sources
 
     asked = {
         "--tensor": bool(tensors),
@@ -68,7 +66,7 @@ def command(
     if sum(asked.values()) != 1:
         raise click.UsageError(f"give exactly one of {', '.join(asked)}: what to exchange")
     with ProgressLine() as line:
-        pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
+        pair = open_sources(sources, (path_a, path_b), tokens, prompt)
         compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
         experiment = _experiment(pair, tensors, layer, stage, settings, line)
         pair.require_unchanged()

@@ -24,7 +24,6 @@ from workbench.jobs.patched import Exchanged, Part, Patched, keep_patch
 from workbench.pair.pair import Pair
 from workbench.session.session import Session
 
-
 _NAMED = 3  # tensors that are called by their names
 
 
@@ -84,11 +83,12 @@ def _experiment(
 
 
 def _called(names: tuple[str, ...], site: Site) -> str:
-    """What several tensors of a stage are called: q_proj.weight and k_proj.weight of layer 3 qkv_matmul."""
+    """What several tensors of a layer are called: q_proj.weight and k_proj.weight of layer 3."""
     if len(names) == 1:
         return names[0]
     short = [".".join(name.rsplit(".", 2)[-2:]) for name in names]
-    return f"{' and '.join(short) if len(names) <= _NAMED else f'{len(names)} tensors'} of {site}"
+    what = " and ".join(short) if len(names) <= _NAMED else f"{len(names)} tensors"
+    return f"{what} of {site if site.layer is None else f'layer {site.layer}'}"
 
 
 def exchange_lines(part: Part, made: Experiment) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from kernels.stages import Site
 from store.errors import StoreError
 from store.typed_fields import typed_fields
-from workbench.bisect.verdict import Bisection
+from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.sites import read_site, site_json
 from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides
 from workbench.session.session import Session
@@ -26,16 +26,24 @@ class Part:
 
 
 def accused_part(found: Bisection) -> Part | None:
-    """The part that a bisection accuses: wrong tensors of the culprit's stage, the settings, or the stage itself."""
+    """The part that a bisection accuses: wrong tensors, the settings, or what the culprit's stage gives on.
+
+    The tensors are those of the culprit's stage, and those of its layer with the same mistake: of gate and up that were
+    exchanged, putting one back alone makes two of the other.
+    """
     culprit = found.culprit
     if culprit is None:
         return None
     if culprit.factor == "config":
         return Part(culprit.site, "settings")
-    at_site = (other for other in (culprit, *found.others) if other.site == culprit.site)
-    tensors = {other.tensor: None for other in at_site if other.factor == "weights" and other.tensor is not None}
+
+    def together(other: Culprit) -> bool:
+        alike = other.site.layer == culprit.site.layer and other.cause == culprit.cause
+        return other.factor == "weights" and (alike or other.site == culprit.site)
+
+    tensors = {other.tensor: None for other in (culprit, *found.others) if other.tensor and together(other)}
     if culprit.factor == "weights" and tensors:
-        return Part(culprit.site, "tensors", tuple(tensors))
+        return Part(culprit.site, "tensors", tuple(name for name in tensors if name is not None))
     return Part(culprit.site, "stage")
 
 

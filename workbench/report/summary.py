@@ -1,10 +1,12 @@
 """The first screenful of the findings: the verdict, three figures, how to mend it, and the commands that prove it."""
 
+import math
 from dataclasses import dataclass
 
 from store.text import printable
 from workbench.bisect.fixes import fix_of
 from workbench.bisect.verdict import Bisection, Culprit, Verdict
+from workbench.cells.cell import logits_cost
 from workbench.cells.comparison import NOT_COMPARABLE, Comparison
 from workbench.cells.decomposition import LIMIT, Checked
 from workbench.cells.metrics import format_value
@@ -52,7 +54,7 @@ def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, .
         (_beyond_rounding(found, bisection), _cost(comparison), _removed(bisection, part, patched)),
         () if culprit is None else (fix_of(culprit), *_unexplained(culprit)),
         tuple(proof(found.session, comparison, part if patched is not None else None)),
-        lacking,
+        tuple(printable(sentence, 1000) for sentence in lacking),
     )
 
 
@@ -124,15 +126,14 @@ def _beyond_rounding(found: Investigation, bisection: Bisection | None) -> Figur
 
 def _cost(comparison: Comparison) -> Figure:
     """What the whole difference costs at the logits, over all tokens that both sides have logits of."""
-    logits = next((cell.logits for cell in comparison.cells if cell.logits is not None), None)
-    if logits is None:
+    cost = next((cost for cell in comparison.cells if (cost := logits_cost(cell)) is not None), None)
+    if cost is None:
         return Figure("Not measured", "what the difference costs at the logits: they were not captured on both sides")
-    tokens = len(logits.kl)
+    kl, changed, tokens = cost
     over = "at the one token" if tokens == 1 else f"mean over {tokens} tokens"
-    kl = float(logits.kl.mean())
-    number = f"KL {format_value(kl)} nats" if kl == kl else "KL not known"
+    number = f"KL {format_value(kl)} nats" if math.isfinite(kl) else "KL not known"
     return Figure(
-        f"{number}, top-1 changed at {int((~logits.top1).sum())} of {tokens} tokens",
+        f"{number}, top-1 changed at {changed} of {tokens} tokens",
         f"is what the whole difference costs at the logits (KL(B‖A), {over})",
     )
 
@@ -146,8 +147,10 @@ def _removed(bisection: Bisection | None, part: Part | None, patched: Patched | 
     what = printable(patched.part) if part.exchanged == "tensors" else f"value of {part.site}"
     what = f"settings ({printable(patched.part)})" if part.exchanged == "settings" else what
     if patched.left is None or patched.kl_left is None:
-        return Figure("Not known", f"what swapping A's {what} into B removes: {patched.conclusion}")
-    rest = f"KL {format_value(patched.kl_left)} nats and {patched.top1_left} of {patched.tokens} changed tokens are left"
+        return Figure("Not known", f"what swapping A's {what} into B removes: {printable(patched.conclusion, 1000)}")
+    rest = (
+        f"KL {format_value(patched.kl_left)} nats and {patched.top1_left} of {patched.tokens} changed tokens are left"
+    )
     if patched.left > 1:
         return Figure(f"{patched.left - 1:.1%} more KL", f"is what swapping A's {what} into B leads to ({rest})")
     return Figure(f"{1 - patched.left:.1%} of that KL", f"is what swapping A's {what} into B removes ({rest})")
