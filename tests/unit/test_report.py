@@ -1,8 +1,10 @@
 """The findings document: true, reproducible, and harmless whatever the files say."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
 import textwrap
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -21,6 +23,7 @@ from workbench.demo import demo_session
 from workbench.lab.hypotheses import Hypothesis
 from workbench.lab.shelf import keep
 from workbench.report import export
+from workbench.report.commands import typed_path
 from workbench.report.markdown import code_block, command, escaped, link, quoted, table
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")
@@ -83,7 +86,7 @@ def test_the_first_screenful_convinces(text):
     assert len(re.findall(r"^- \*\*[0-9.]+% of that KL\*\* is what swapping A's gate_proj", screen, re.MULTILINE)) == 1
     assert "](findings.svg)" in screen
     assert "**How to fix it.** Exchange gate_proj and up_proj" in screen
-    assert "Unexplained after the fix: 0 of the norm." in screen
+    assert "Unexplained after the fix: 0 of the norm of the cell." in screen
     assert screen.count("\nworkbench ") == 2
 
 
@@ -202,6 +205,36 @@ def test_it_is_written_when_the_models_are_gone(session, tmp_path):
             model.rename(session.folder / model.name)
     assert "The tensors were not compared" in text
     assert "relative RMS 1.676" in text
+
+
+def test_what_cannot_be_measured_is_said(session, tmp_path, capsys):
+    model = next(session.folder.glob("*.apr"))
+    original = next(session.folder.glob("*.gguf"))
+    assert run(["trace", str(original), "-o", str(tmp_path / "t.h5"), "--tokens", "482,803"]) == 0
+    assert run(["open", str(model), str(tmp_path / "t.h5"), "--session", str(tmp_path / "s")]) == 1
+    text = (tmp_path / "s" / "findings.md").read_text()
+    assert "- **Not measured** what swapping the accused part removes." in text
+    assert "**Not measured.** The culprit was not exchanged between A and B: t.h5 is a recorded trace" in text
+    assert "**One command proves it**" in text
+    capsys.readouterr()
+    assert run(["export", str(tmp_path / "s"), "--json"]) == 1
+    assert "t.h5 is a recorded trace" in json.loads(capsys.readouterr().out)["lacking"][0]
+
+
+def test_a_long_prompt_is_named_by_its_session(session, monkeypatch, tmp_path):
+    monkeypatch.setattr("workbench.report.commands._MAX_TOKENS", 3)
+    text = export(session, tmp_path / "long.md").path.read_text()
+    lines = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()
+    assert lines[0] == "workbench bisect ."
+    assert lines[1].startswith("workbench patch . --tensor ")
+
+
+@pytest.mark.parametrize("name", ["-a b'.gguf", "$(x)`y`.gguf", "a\nb.gguf", "é\udcff.gguf"])
+def test_a_shell_gives_a_strange_file_name_back(session, name):
+    words = command("printf", "%s", typed_path(session, session.folder / name))
+    done = subprocess.run(["bash", "-c", words], capture_output=True, check=True)
+    assert done.stdout.removeprefix(b"./") == os.fsencode(name)
+    assert not done.stdout.startswith(b"-")
 
 
 def test_nothing_captured_is_one_sentence(tmp_path, capsys):

@@ -8,7 +8,7 @@ from kernels.errors import WorkbenchError
 from kernels.machine.compiler import compile_all
 from store.text import printable
 from workbench.bisect.answer import answer_json, answer_text
-from workbench.bisect.models.views import views
+from workbench.bisect.models.views import LARGE, views
 from workbench.bisect.pair import Answer, bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
 from workbench.jobs.bisected import Bisected, keep, standing_bisection
@@ -19,8 +19,6 @@ from workbench.jobs.patched import accused_part, standing_patch
 from workbench.pair.pair import Pair, open_pair
 from workbench.pair.sources import open_tensors
 from workbench.session.session import Session, relative_to
-
-LARGE = 1 << 29  # bytes of a model whose stages are run again beyond the first wrong one only if that is asked for
 
 
 def examine(session: Session, progress: Progress) -> list[str]:

@@ -54,7 +54,7 @@ def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, .
         (_beyond_rounding(found, bisection), _cost(comparison), _removed(bisection, part, patched)),
         () if culprit is None else (fix_of(culprit), *_unexplained(culprit)),
         tuple(proof(found.session, comparison, part if patched is not None else None)),
-        tuple(printable(sentence, 1000) for sentence in lacking),
+        tuple(f"{printable(sentence, 1000).rstrip('.')}." for sentence in lacking),
     )
 
 
@@ -67,7 +67,7 @@ def _verdict(concluded: Conclusion, found: Bisection | None) -> str:
             return f"Something is wrong at {culprit.site}, though these tokens do not show it: {what}."
         shown = "" if culprit.shown_at is None else f" (seen at {culprit.shown_at})"
         more = len({(other.site, other.tensor, other.cause) for other in found.others})
-        others = f" {more} more {'is' if more == 1 else 'are'} listed in the appendix." if more else ""
+        others = f" {more} more {'is' if more == 1 else 'are'} listed below." if more else ""
         return f"The first place that is really wrong is {culprit.site}{shown}: {what}.{others}"
     if found.verdict in _HEALTHY:
         return f"{_HEALTHY[found.verdict]}."
@@ -148,9 +148,8 @@ def _removed(bisection: Bisection | None, part: Part | None, patched: Patched | 
     what = f"settings ({printable(patched.part)})" if part.exchanged == "settings" else what
     if patched.left is None or patched.kl_left is None:
         return Figure("Not known", f"what swapping A's {what} into B removes: {printable(patched.conclusion, 1000)}")
-    rest = (
-        f"KL {format_value(patched.kl_left)} nats and {patched.top1_left} of {patched.tokens} changed tokens are left"
-    )
+    kl, top1 = format_value(patched.kl_left), f"{patched.top1_left} of {patched.tokens}"
+    rest = f"left: KL {kl} nats, top-1 changed at {top1} tokens"
     if patched.left > 1:
         return Figure(f"{patched.left - 1:.1%} more KL", f"is what swapping A's {what} into B leads to ({rest})")
     return Figure(f"{1 - patched.left:.1%} of that KL", f"is what swapping A's {what} into B removes ({rest})")
@@ -159,4 +158,4 @@ def _removed(bisection: Bisection | None, part: Part | None, patched: Patched | 
 def _unexplained(culprit: Culprit) -> tuple[str, ...]:
     if culprit.residual is None or culprit.cause == "unknown":
         return ()
-    return (f"Unexplained after the fix: {format_value(culprit.residual)} of the norm.",)
+    return (f"Unexplained after the fix: {format_value(culprit.residual)} of the norm of the cell.",)

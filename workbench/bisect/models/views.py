@@ -18,6 +18,7 @@ from workbench.cells.decomposition import Checked
 from workbench.cells.metrics import format_value
 from workbench.pair.pair import Pair
 
+LARGE = 1 << 29  # bytes of a model of which every stage is run again only if that is asked for
 _AMPLIFIERS = (RmsNorm, Attention, Activation, Multiply)  # what is not linear in its inputs
 
 
