@@ -1,5 +1,6 @@
 """The local view: what every stage adds by itself, in multiples of what rounding can cause."""
 
+import math
 from collections.abc import Mapping
 
 from kernels.stages import Site
@@ -19,6 +20,7 @@ LEGEND = (
     "per step   7, framed: more than that"
 )
 # What stays within the limit has the darkest levels, whatever the largest is: a cell is bright only if it is wrong.
+_MANY = 1000  # times, that a reader takes in as 656,000 and not as 6.6e+05
 _EDGE = LIMIT * 10.0 ** (LEVELS // 2)
 
 
@@ -52,4 +54,5 @@ def times(checked: Checked) -> str:
     """Say by how much a cell's own difference exceeds what rounding can cause."""
     if checked.floors is None:
         return "more than any multiple of"
-    return f"{format_value(checked.floors)} times"
+    many = checked.floors >= _MANY and math.isfinite(checked.floors)
+    return f"{float(f'{checked.floors:.3g}'):,.0f} times" if many else f"{format_value(checked.floors)} times"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from store.text import printable
 from workbench.bisect.fixes import fix_of
-from workbench.bisect.verdict import Bisection, Culprit, Verdict
+from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Verdict
 from workbench.cells.cell import logits_cost
 from workbench.cells.comparison import NOT_COMPARABLE, Comparison
 from workbench.cells.decomposition import LIMIT, Checked
@@ -34,11 +34,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What convinces. fix : sentences, empty where nothing is wrong. lacking : what could not be measured, and why."""
+    """What convinces.
+
+    fix : sentences, empty where nothing is wrong. proof : what the commands do. lacking : what was not measured, why.
+    """
 
     verdict: str
     figures: tuple[Figure, ...]
     fix: tuple[str, ...]
+    proof: str
     commands: tuple[str, ...]
     lacking: tuple[str, ...]
 
@@ -49,11 +53,14 @@ def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, .
     part = None if bisection is None else accused_part(bisection)
     patched = None if part is None else standing_patch(found.session, part, found.runs)
     culprit = None if bisection is None else bisection.culprit
+    commands = tuple(proof(found.session, comparison, part if patched is not None else None))
+    answered = bisection is not None and EXIT_CODES[bisection.verdict] != NOT_COMPARABLE
     return Summary(
         _verdict(concluded, bisection),
         (_beyond_rounding(found, bisection), _cost(comparison), _removed(bisection, part, patched)),
         () if culprit is None else (fix_of(culprit), *_unexplained(culprit)),
-        tuple(proof(found.session, comparison, part if patched is not None else None)),
+        "Two commands prove it" if len(commands) > 1 else f"One command {'proves it' if answered else 'asks again'}",
+        commands,
         tuple(f"{printable(sentence, 1000).rstrip('.')}." for sentence in lacking),
     )
 
@@ -140,7 +147,9 @@ def _cost(comparison: Comparison) -> Figure:
 
 def _removed(bisection: Bisection | None, part: Part | None, patched: Patched | None) -> Figure:
     """What exchanging the accused part takes away."""
-    if bisection is None or part is None:
+    if bisection is None:
+        return Figure("Not measured", "what swapping a part removes: nobody has bisected, so none is accused")
+    if part is None:
         return Figure("No swap", "was made: no part is accused")
     if patched is None:
         return Figure("Not measured", "what swapping the accused part removes")
