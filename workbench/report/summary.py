@@ -57,7 +57,7 @@ def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, .
     answered = bisection is not None and EXIT_CODES[bisection.verdict] != NOT_COMPARABLE
     return Summary(
         _verdict(concluded, bisection),
-        (_beyond_rounding(found, bisection), _cost(comparison), _removed(bisection, part, patched)),
+        (_beyond_rounding(found, bisection), _cost(comparison), _removed(comparison, bisection, part, patched)),
         () if culprit is None else (fix_of(culprit), *_unexplained(culprit)),
         "Two commands prove it" if len(commands) > 1 else f"One command {'proves it' if answered else 'asks again'}",
         commands,
@@ -145,7 +145,7 @@ def _cost(comparison: Comparison) -> Figure:
     )
 
 
-def _removed(bisection: Bisection | None, part: Part | None, patched: Patched | None) -> Figure:
+def _removed(comparison: Comparison, bisection: Bisection | None, part: Part | None, patched: Patched | None) -> Figure:
     """What exchanging the accused part takes away."""
     if bisection is None:
         return Figure("Not measured", "what swapping a part removes: nobody has bisected, so none is accused")
@@ -159,6 +159,9 @@ def _removed(bisection: Bisection | None, part: Part | None, patched: Patched | 
         return Figure("Not known", f"what swapping A's {what} into B removes: {printable(patched.conclusion, 1000)}")
     kl, top1 = format_value(patched.kl_left), f"{patched.top1_left} of {patched.tokens}"
     rest = f"left: KL {kl} nats, top-1 changed at {top1} tokens"
+    paths = comparison.a.numeric_path, comparison.b.numeric_path
+    if paths[0] != paths[1] and patched.kl_left:
+        rest += f"; the paths, {paths[0]} and {paths[1]}, still differ"
     if patched.left > 1:
         return Figure(f"{patched.left - 1:.1%} more KL", f"is what swapping A's {what} into B leads to ({rest})")
     return Figure(f"{1 - patched.left:.1%} of that KL", f"is what swapping A's {what} into B removes ({rest})")
