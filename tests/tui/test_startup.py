@@ -43,6 +43,7 @@ async def test_a_real_pair_is_captured_exported_and_read_again(tmp_path):
     assert len(computed) == 2 * 16 + 3
     assert await figures(session, ("e",)) == computed
     assert session.findings_path.read_text().startswith("# ")
+    assert [entry["kind"] for entry in session.entries()] == ["compared", "bisected", "exported"]
 
 
 async def figures(session, keys):

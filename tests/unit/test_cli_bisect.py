@@ -183,10 +183,11 @@ def test_patch_says_what_it_did(copies, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "give exactly one of --tensor, --layer, --stage, --path"),
+        ([], "give exactly one of --tensor, --layer, --stage, --settings, --path"),
         (["--layer", "1", "--path"], "give exactly one of"),
         (["--layer", "17"], "there is no layer 17; the layers are 0 to 5"),
         (["--tensor", "x\x1b"], "neither A nor B has a tensor x\\x1b"),
+        (["--settings"], "A and B have the same settings"),
         (["--path"], "both sides run on path ggml"),
     ],
 )
@@ -196,3 +197,18 @@ def test_patches_that_cannot_be_are_one_sentence(options, words, capsys):
     assert out == ""
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_a_session_stands_for_its_two_sides(copies, tmp_path, capsys):
+    pair = [str(MODEL), str(copies / "gate_up_swapped.apr"), "--tokens", IDS]
+    assert run(["open", *pair, "--session", str(tmp_path / "s")]) == 1
+    tensors = [word for name in ("gate", "up") for word in ("--tensor", f"model.layers.3.mlp.{name}_proj.weight")]
+    for command, more in (("bisect", []), ("patch", tensors)):
+        capsys.readouterr()
+        assert printed(command, capsys, tmp_path / "s", *more, status=1) == printed(
+            command, capsys, *pair, *more, status=1
+        ) | ({"prompt": None} if command == "bisect" else {})
+        assert run([command, str(tmp_path / "s"), *more, "--tokens", "1"]) == 2
+        assert "--tokens belongs to two sides" in capsys.readouterr().err
+    assert run(["bisect", *pair[:2], "x"]) == 2
+    assert "two sides are compared, not 3" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """trace, compare, open and demo, without a terminal."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from importlib.resources import files
@@ -233,9 +234,15 @@ def test_a_verdict_is_kept_for_the_files_it_is_about_and_decides_every_exit_code
     assert run(["open", str(place)]) == run(["export", str(place)]) == 1
     assert capsys.readouterr().out.startswith("DIVERGENT at layer 1 ffn_up: scaled")
     assert verdicts() == ["numerics_only", "divergent"]
-    (place / "log.jsonl").unlink()  # nobody has bisected: the comparison decides, and says so
+    (place / "log.jsonl").unlink()  # nobody has bisected: the export does
+    assert run(["export", str(place)]) == 1
+    assert verdicts() == ["divergent"]
+    (place / "log.jsonl").unlink()
+    copy.unlink()  # it cannot: the comparison decides, and the document says so
     assert run(["export", str(place)]) == 0
-    assert "nobody has bisected the pair" in (place / "findings.md").read_text()
+    document = (place / "findings.md").read_text()
+    assert "nobody has bisected the pair" in document
+    assert "**Not measured.** The pair was not bisected: " in document
 
 
 def test_demo_lists_its_faults(capsys):
@@ -255,6 +262,30 @@ def test_the_worked_example_opens_on_a_clean_checkout_and_its_figures_are_true(t
     for file in filter(Path.is_file, list(session.folder.rglob("*"))):
         if file.suffix in (".md", ".svg", ".json", ".jsonl"):
             assert file.read_bytes() == (root / file.relative_to(tmp_path)).read_bytes(), "nothing new was found"
+    machine = re.compile(rb"(?<![\w.])/(home|root|tmp|work|Users|private)/|" + re.escape(str(root).encode()))
+    kept = [file for file in (root / example).rglob("*") if file.suffix in (".md", ".svg", ".json", ".jsonl")]
+    assert not [file for file in kept if machine.search(file.read_bytes())]
     cell = next(cell for cell in record["cells"] if (cell["layer"], cell["stage"]) == (3, "qkv_matmul"))
     assert cell["rel_rms"] == pytest.approx(evidence["rel_rms"], rel=1e-4)
     assert [record[side]["sha256"] for side in "ab"] == [evidence[side]["sha256"] for side in "ab"]
+
+
+def test_the_worked_example_is_found_again_from_its_files_alone(tmp_path):
+    """Bisected, convicted and written anew, the document is the one that is kept, but for times and the machine."""
+    example = Path(__file__).parents[2] / "sessions" / "tiny-qwen2-permuted-rope"
+    place = tmp_path / example.name
+    shutil.copytree(example, place, ignore=shutil.ignore_patterns("*.gguf", "*.apr", "*.h5", "findings*"))
+    kept = [line for line in (place / "log.jsonl").read_text().splitlines() if json.loads(line)["kind"] == "demo"]
+    (place / "log.jsonl").write_text(kept[0] + "\n")
+    assert run(["open", str(place)]) == 1
+    assert [entry["kind"] for entry in Session.open(place).entries()][2:] == [
+        *("bisected", "patched", "run again", "exported")
+    ]
+
+    def told(folder):
+        text = re.sub(r"\d{4}-\d\d-\d\dT[0-9:.+]+", "TIME", (folder / "findings.md").read_text())
+        return re.sub(r"^(- computed by: |- on: ).*$", "", text, flags=re.MULTILINE)
+
+    assert told(place) == told(example)
+    for picture in ("findings.svg", "findings-maps.svg"):
+        assert (place / picture).read_bytes() == (example / picture).read_bytes()

@@ -15,7 +15,15 @@ from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model
 from tests.memory_model import random_model
 from workbench.bisect.models.bisection import Side
-from workbench.bisect.models.patch import Agreement, Overlay, layer_tensors, patch_path, patch_stage, patch_tensors
+from workbench.bisect.models.patch import (
+    Agreement,
+    Overlay,
+    layer_tensors,
+    patch_path,
+    patch_settings,
+    patch_stage,
+    patch_tensors,
+)
 
 TOKENS = (3, 1, 4, 1, 5, 9)
 MODEL = random_model("qwen2", layers=3)
@@ -124,6 +132,17 @@ def test_paths_and_weights_in_all_four_combinations():
     assert found.a_patched.to_exact.rel_rms < 1e-5 < found.a.to_exact.rel_rms
     with pytest.raises(WorkbenchError, match="both sides run on path f32"):
         patch_path(side(model), side(other), TOKENS)
+
+
+def test_settings_that_differ_are_exchanged_and_nothing_else():
+    other = replace(MODEL, config=replace(MODEL.config, rope_theta=123.0, rms_norm_eps=1e-3))
+    found = patch_settings(A, side(other), TOKENS)
+    assert found.part == "rms_norm_eps, rope_theta"
+    assert (found.left, found.brought) == (0.0, 1.0)
+    assert found.b_patched.to_a.identical
+    assert found.a_patched.to_b.identical
+    with pytest.raises(WorkbenchError, match="the same settings"):
+        patch_settings(A, GUILTY, TOKENS)
 
 
 def test_a_missing_bias_can_be_put_back_and_taken_away():

@@ -1,8 +1,11 @@
 """The findings document: true, reproducible, and harmless whatever the files say."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import textwrap
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -20,6 +23,7 @@ from workbench.demo import demo_session
 from workbench.lab.hypotheses import Hypothesis
 from workbench.lab.shelf import keep
 from workbench.report import export
+from workbench.report.commands import typed_path
 from workbench.report.markdown import code_block, command, escaped, link, quoted, table
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")
@@ -69,9 +73,71 @@ def rendered(markdown):
     return parser
 
 
+def test_the_first_screenful_convinces(text):
+    """Verdict, three figures, the local view, how to fix it, and two commands, on 40 lines of 100 columns."""
+    screen = text.partition("## Hypotheses")[0].partition("\nThis rests on")[0]
+    wrapped = [part for line in screen.splitlines() for part in textwrap.wrap(line, 100) or [""]]
+    assert len(wrapped) <= 40
+    assert "**The first place that is really wrong is layer 3 ffn_gate: " in screen
+    assert len(re.findall(r"^- \*\*[0-9.,]+ times what rounding can cause\*\* ", screen, re.MULTILINE)) == 1
+    assert (
+        len(re.findall(r"^- \*\*KL [0-9.]+ nats, top-1 changed at [0-7] of 7 tokens\*\* ", screen, re.MULTILINE)) == 1
+    )
+    assert len(re.findall(r"^- \*\*[0-9.]+% of that KL\*\* is what swapping A's gate_proj", screen, re.MULTILINE)) == 1
+    assert "](findings.svg)" in screen
+    assert "**How to fix it.** Exchange gate_proj and up_proj" in screen
+    assert "Unexplained after the fix: 0 of the norm of the cell." in screen
+    assert screen.count("\nworkbench ") == 2
+
+
+def test_its_figures_are_those_of_the_log(session, text):
+    entries = {entry["kind"]: entry for entry in session.entries()}
+    patched, bisected = entries["patched"], entries["bisected"]
+    culprit = next(cell for cell in bisected["cells"] if (cell["layer"], cell["stage"]) == (3, "ffn_gate"))
+    assert f"**{culprit['local'] / culprit['floor']:.1f} times" in text
+    assert f"**{1 - patched['left']:.1%} of that KL**" in text
+    assert set(patched["tensors"]) == {f"model.layers.3.mlp.{name}_proj.weight" for name in ("gate", "up")}
+    assert len(entries["run again"]["cells"]) == 99
+
+
+def test_only_the_wrong_cells_are_bright_in_the_local_view(session):
+    picture = ElementTree.parse(session.folder / "findings.svg")
+    titles = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == 99
+    bright = [title for title in titles if title.endswith("!")]
+    assert [title.partition(":")[0] for title in bright] == ["layer 3 ffn_gate", "layer 3 ffn_up"]
+
+
+def test_the_two_commands_prove_it_from_the_folder_that_is_named(session, text, capsys, monkeypatch):
+    assert "run in the folder of this document" in text
+    lines = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()
+    monkeypatch.chdir(session.folder)
+    capsys.readouterr()
+    assert [run(shlex.split(line)[1:]) for line in lines] == [1, 1]
+    out = capsys.readouterr().out
+    assert out.startswith("DIVERGENT at layer 3 ffn_gate: gate_up_swapped")
+    left = next(entry["left"] for entry in session.entries() if entry["kind"] == "patched")
+    assert f"leaves {left:.1%} of KL" in out
+
+
+def test_exporting_twice_and_elsewhere_gives_the_same_bytes(session, tmp_path, monkeypatch):
+    def written(folder):
+        folder.mkdir()
+        export(session, folder / "x.md", page=folder / "x.html")
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = written(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    assert first == written(tmp_path / "b")
+    assert set(first) == {"x.md", "x.svg", "x-maps.svg", "x.html"}
+    entries = len(session.entries())
+    assert run(["export", str(session.folder)]) == 1
+    assert len(session.entries()) == entries, "nothing new was found"
+
+
 def test_it_names_the_cell_the_tensors_the_files_and_the_hypothesis(session, text):
     run_a = open_store(session.trace_path("a")).run
-    assert rendered(text.splitlines()[2]).seen.startswith("DIVERGENT at layer 3 ffn_gate: gate_up_swapped")
+    assert "DIVERGENT at layer 3 ffn_gate: gate_up_swapped" in text
     assert "This rests on the bisection of" in text
     assert run_a.sha256 in text
     assert str(run_a.size) in text
@@ -93,8 +159,9 @@ def test_its_top_elements_are_the_largest_differences(session, text):
     assert [np.float32(row[4]) for row in cells] == [b[place] for place in expected]
 
 
-def test_its_commands_give_its_numbers_again(session, text, capsys):
-    lines = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()
+def test_its_commands_give_its_numbers_again(session, text, capsys, monkeypatch):
+    monkeypatch.chdir(session.folder)
+    lines = text.rpartition("```sh\n")[2].partition("\n```")[0].splitlines()
     assert [shlex.split(line)[1] for line in lines] == ["demo", "open", "compare", "weights"]
     capsys.readouterr()
     assert run(shlex.split(lines[2])[1:]) == 1
@@ -120,8 +187,9 @@ def test_words_of_files_and_people_stay_words(text):
 def test_it_is_replaced_as_a_whole_and_stays_beside_its_picture(session, tmp_path):
     target = export(session, tmp_path / "my findings.md").path
     assert target.read_text().count("my%20findings.svg") == 1
-    picture = ElementTree.parse(tmp_path / "my findings.svg")
-    assert {path.name for path in tmp_path.iterdir()} == {"my findings.md", "my findings.svg"}
+    picture = ElementTree.parse(tmp_path / "my findings-maps.svg")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".svg"}
+    assert f"run in the session's folder {escaped(str(session.folder))}" in target.read_text()
     titles = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert len(titles) == 2 * 99
     assert any(title.startswith("layer 3 ffn_out: ") and title.endswith("!") for title in titles)
@@ -137,6 +205,36 @@ def test_it_is_written_when_the_models_are_gone(session, tmp_path):
             model.rename(session.folder / model.name)
     assert "The tensors were not compared" in text
     assert "relative RMS 1.676" in text
+
+
+def test_what_cannot_be_measured_is_said(session, tmp_path, capsys):
+    model = next(session.folder.glob("*.apr"))
+    original = next(session.folder.glob("*.gguf"))
+    assert run(["trace", str(original), "-o", str(tmp_path / "t.h5"), "--tokens", "482,803"]) == 0
+    assert run(["open", str(model), str(tmp_path / "t.h5"), "--session", str(tmp_path / "s")]) == 1
+    text = (tmp_path / "s" / "findings.md").read_text()
+    assert "- **Not measured** what swapping the accused part removes." in text
+    assert "**Not measured.** The culprit was not exchanged between A and B: t.h5 is a recorded trace" in text
+    assert "**One command proves it**" in text
+    capsys.readouterr()
+    assert run(["export", str(tmp_path / "s"), "--json"]) == 1
+    assert "t.h5 is a recorded trace" in json.loads(capsys.readouterr().out)["lacking"][0]
+
+
+def test_a_long_prompt_is_named_by_its_session(session, monkeypatch, tmp_path):
+    monkeypatch.setattr("workbench.report.commands._MAX_TOKENS", 3)
+    text = export(session, tmp_path / "long.md").path.read_text()
+    lines = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()
+    assert lines[0] == "workbench bisect ."
+    assert lines[1].startswith("workbench patch . --tensor ")
+
+
+@pytest.mark.parametrize("name", ["-a b'.gguf", "$(x)`y`.gguf", "a\nb.gguf", "é\udcff.gguf"])
+def test_a_shell_gives_a_strange_file_name_back(session, name):
+    words = command("printf", "%s", typed_path(session, session.folder / name))
+    done = subprocess.run(["bash", "-c", words], capture_output=True, check=True)
+    assert done.stdout.removeprefix(b"./") == os.fsencode(name)
+    assert not done.stdout.startswith(b"-")
 
 
 def test_nothing_captured_is_one_sentence(tmp_path, capsys):

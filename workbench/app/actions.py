@@ -81,7 +81,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("map", "w", "app.show_weights", "Weights", "Compare every weight tensor.", show=True),
     Action("map", "q", "app.quit", "Quit", "Leave; the session is saved.", show=True),
     Action("map", "P", "app.patch", "Patch", _PATCH, show=True),
-    Action("map", "e", "app.export", "Export", "Write the findings of this session to a file.", show=True),
+    Action("map", "e", "app.export", "Export", "Write the findings; what they rest on is found first.", show=True),
     Action("map", "c", "app.show_config", "Config", "Both configurations side by side, differences first.", show=True),
     Action("map", "L", "app.show_lab", "Lab", "Experiments that show what one number hides, on this pair too."),
     Action("map", "H", "app.show_hypotheses", "Hypotheses", "List the hypotheses of this session."),

@@ -191,14 +191,18 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
             self.notify("The findings can be exported once the capture is complete.", markup=False)
             return
         self.map_screen.save_view()
-        self.notify("Writing the findings.", markup=False)
-        self._export()
+        self.notify("Finding what the findings rest on, then writing them.", markup=False)
+        self._ask("examine")
+
+    def examined(self, lacking: tuple[str, ...]) -> None:
+        """Write the findings; `lacking` says what could not be had."""
+        self._export(lacking)
 
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
-    def _export(self) -> None:
+    def _export(self, lacking: tuple[str, ...]) -> None:
         from workbench.report import export
 
-        self.post_message(self.Exported(export(self.session).path))
+        self.post_message(self.Exported(export(self.session, lacking=lacking).path))
 
     def on_workbench_app_exported(self, message: Exported) -> None:
         """Say where the findings are."""

@@ -1,5 +1,6 @@
 """The keys that ask a question about the pair: bisect, views, patch, parts, bytes, lab."""
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.jobs.bisected import Bisected
     from workbench.session.session import Session
 
+_ON_THE_MAP = ("bisect", "views", "examine")  # kinds of which the map says how far they are
 _WAIT = "The pair can be asked once the capture is complete, or stopped (esc)."
 
 
@@ -30,6 +32,10 @@ class Inquiries(App[int]):
 
     session: "Session"
     map_screen: MapScreen
+
+    @abstractmethod
+    def examined(self, lacking: tuple[str, ...]) -> None:
+        """Go on once everything that the findings rest on was found; `lacking` says what could not be had."""
 
     def action_bisect(self) -> None:
         """Show the verdict that the session holds, or find it."""
@@ -98,7 +104,7 @@ class Inquiries(App[int]):
         if page is not None:
             self.push_screen(page)
         self.map_screen.laboratory.ask(Inquiry(self.session.folder, kind, **place))
-        self.map_screen.asking = kind if kind in ("bisect", "views") else ""
+        self.map_screen.asking = kind if kind in _ON_THE_MAP else ""
 
     def on_laboratory_heard(self, message: Laboratory.Heard) -> None:
         """Show how far the work is, or what it found."""
@@ -107,7 +113,7 @@ class Inquiries(App[int]):
             return
         page = self.screen if isinstance(self.screen, PageScreen | LabPage) else None
         match event:
-            case Doing() if inquiry.kind in ("bisect", "views"):
+            case Doing() if inquiry.kind in _ON_THE_MAP:
                 screen.asking = f"{inquiry.kind} {event.done}/{event.total} {printable(event.text, 60)} (esc stops)"
             case Doing() if page is not None:
                 page.doing(f"{event.done}/{event.total} {printable(event.text, 60)}")
@@ -117,6 +123,10 @@ class Inquiries(App[int]):
                 self._show_verdict(event.text, event.site)
             case Answered() if inquiry.kind == "views":
                 screen.model.viewed = True
+            case Answered() if inquiry.kind == "examine":
+                self.examined(tuple(event.text.splitlines()))
+            case Refused() if inquiry.kind == "examine":
+                self.examined((event.message,))
             case Answered() if isinstance(page, PageScreen):
                 page.fill(event.text)
             case Found() if isinstance(page, LabPage):

@@ -140,7 +140,7 @@ def _culprit(found: Bisection, culprit: Culprit) -> Iterator[str]:
     yield _row("tensor", printable(culprit.tensor) if culprit.tensor else "none")
     yield _row("why", printable(culprit.explanation, 1000))
     if culprit.residual is not None:
-        yield _row("left over", f"{format_value(culprit.residual)} of the norm, after that cause")
+        yield _row("after fix", f"{format_value(culprit.residual)} of the norm unexplained")
     if culprit.shown_at is not None:
         yield _row("shown at", f"{culprit.shown_at}; {culprit.site} was not recorded")
     cell = next((cell for cell in found.checked if cell.site == culprit.measured_at), None)
@@ -188,16 +188,16 @@ def _measured(cell: Decomposition) -> Iterator[str]:
     yield _row("figures", f"{_figures(cell)}, of B's norm")
     if cell.noise is not None:
         yield _row("noise", f"{format_value(cell.noise)} measured: both paths on A's weights and A's input")
-        yield _row(
-            "float64", f"A is {format_value(cell.a_off)} times, B {format_value(cell.b_off)} times its floor off"
-        )
+        off = f"A {format_value(cell.a_off)} times, B {format_value(cell.b_off)} times what its rounding can cause"
+        yield _row("float64", f"{off} off")
     if (flipped := cell.flipped) is not None:
         distance = f", {flipped.distance}" if flipped.distance else ""
         yield _row("flipped", f"{flipped.flipped} of {flipped.of} activation codes{distance}")
 
 
 def _figures(cell: Decomposition) -> str:
-    figures = ("observed", cell.observed), ("local", cell.local), ("inherited", cell.inherited), ("floor", cell.floor)
+    parts = ("observed", cell.observed), ("local", cell.local), ("inherited", cell.inherited)
+    figures = *parts, ("rounding can cause", cell.floor)
     return ", ".join(f"{name} {format_value(value)}" for name, value in figures)
 
 

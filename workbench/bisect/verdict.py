@@ -1,14 +1,14 @@
 """What a bisection answers, and that answer written as JSON and read back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kernels.stages import Site
 from store.errors import StoreError
 from store.typed_fields import typed_fields
-from workbench.cells.decomposition import Decomposition
+from workbench.cells.decomposition import LIMIT, Checked, Decomposition
 from workbench.cells.sites import read_site, site_json
 
 Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]
@@ -132,6 +132,20 @@ class Bisection:
     def differs(self) -> bool:
         """Whether something is wrong (exit code 1)."""
         return self.verdict == "divergent"
+
+    def judged(self, of_models: bool) -> Iterator[Checked]:
+        """Yield the cells that were run again, each with whether it adds more than rounding explains.
+
+        of_models : both sides are models. What a trace inherited is not known, only what it did with that: a cell of
+        one is marked where a stage of its kind is accused and one side is off by more than rounding allows.
+        """
+        if of_models:
+            yield from (Checked(cell, None, cell.beyond_floor) for cell in self.checked)
+            return
+        blamed = {culprit.measured_at.stage for culprit in (self.culprit, *self.others) if culprit is not None}
+        for cell in self.checked:
+            off = cell.a_off + cell.b_off  # that of the trace; its model has none
+            yield Checked(cell, None, cell.site.stage in blamed and not off <= LIMIT)
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as `bisect --json` prints it; contract: schemas/bisect.schema.json."""

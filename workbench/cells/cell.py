@@ -84,6 +84,13 @@ def cell_from_wire(record: dict[str, Any]) -> Cell:
     )
 
 
+def logits_cost(cell: Cell) -> tuple[float, int, int] | None:
+    """KL(B‖A) in nats, mean over the cell's tokens; tokens whose top-1 changes; tokens. None but for logits."""
+    if cell.logits is None:
+        return None
+    return float(cell.logits.kl.mean()), int((~cell.logits.top1).sum()), len(cell.logits.kl)
+
+
 def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
     """The cell as `compare --json` prints it, over all tokens or at one row."""
     record: dict[str, Any] = {

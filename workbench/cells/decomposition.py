@@ -96,3 +96,15 @@ class Checked:
             "beyond_floor": self.beyond_floor,
             "unforeseen": self.unforeseen,
         }
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it but the place as JSON values, as a log keeps it; `from_record` is the inverse."""
+        own = {name: getattr(self, name) for name in ("beyond_floor", "forecast", "unforeseen")}
+        return self.cell.to_json() | {"amplification": finite(self.amplification)} | own
+
+    @classmethod
+    def from_record(cls, record: object) -> "Checked":
+        """Rebuild it from `record` and its place, {"layer": .., "stage": ..}; StoreError if nobody wrote it."""
+        cell = Decomposition.from_json(record)
+        assert isinstance(record, Mapping)
+        return cls(**typed_fields(cls, dict(record) | {"cell": cell}, "cell"))

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 COMMANDS = (
-    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "lab", "check", "export", "convert"),
+    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "lab", "check", "export", "diff", "convert"),
     *("record", "demo", "doctor"),
 )
 

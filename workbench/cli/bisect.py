@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("sources", metavar="A B | SESSION", nargs=-1, required=True, type=PATH)
 @pair_options
 @click.option(
     "--cell",
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def command(
-    a: Path,
-    b: Path,
+    sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
     prompt: str | None,
     path_a: str | None,
@@ -46,6 +44,7 @@ def command(
 
     \b
     Example:  workbench bisect model.gguf model.apr --prompt "def add(a, b):"
+    Example:  workbench bisect sessions/model-vs-model
     """  # noqa: D301
     from kernels.errors import WorkbenchError
     from kernels.machine.compiler import compile_all
@@ -53,10 +52,10 @@ def command(
     from workbench.bisect.models.detail import cell_detail
     from workbench.bisect.pair import bisect_pair
     from workbench.cli.progress import ProgressLine
-    from workbench.pair.pair import open_pair
+    from workbench.cli.sources import open_sources
 
     with ProgressLine() as line:
-        pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
+        pair = open_sources(sources, (path_a, path_b), tokens, prompt)
         compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
         answer = bisect_pair(pair, lambda done, total, text: line(done, total, f"bisect {text}"))
         detail = None if cell is None else cell_detail(pair, cell, line, answer.bisection.checked)

@@ -7,7 +7,6 @@ from workbench.cli.tables import echo
 from workbench.machine import terminal
 
 if TYPE_CHECKING:
-    from workbench.cli.progress import ProgressLine
     from workbench.session.session import Session
 
 
@@ -24,19 +23,14 @@ def show(session: "Session", as_json: bool) -> int:
     from store.text import printable
     from workbench.cli.pair import comparison_text, run_session
     from workbench.cli.progress import ProgressLine
-    from workbench.jobs.conclusion import Conclusion
+    from workbench.jobs.examining import examine
     from workbench.report import export
 
-    comparison, refusal = run_session(session), None
+    comparison = run_session(session)
     with ProgressLine() as progress:
-        found = Conclusion.of(session, comparison)
-        if found.bisection is None:
-            try:
-                _bisect(session, progress)
-            except WorkbenchError as error:  # what the comparison shows is shown all the same
-                refusal = error
-            found = Conclusion.of(session, comparison)
-        report = export(session, progress=progress).path
+        lacking = examine(session, progress)
+        exported = export(session, progress=progress, lacking=lacking)
+    report, found = exported.path, exported.conclusion
     if as_json:
         places = {"session": str(session.folder), "report": str(report)}
         print_json(comparison.to_json() | {"bisection": found.to_json()} | places)
@@ -45,15 +39,7 @@ def show(session: "Session", as_json: bool) -> int:
         echo("\n".join([*verdict, comparison_text(comparison)]))
         folder, document = (printable(str(path), 1000) for path in (session.folder, report))
         echo(f"\nsession  {folder}\nreport   {document}")
-    if refusal is not None:
-        raise refusal
+    if found.bisection is None and lacking:
+        raise WorkbenchError(lacking[0])
     found.require_answer()
     return found.exit_code()
-
-
-def _bisect(session: "Session", progress: "ProgressLine") -> None:
-    from kernels.machine.compiler import compile_all
-    from workbench.jobs.answering import bisect_session, pair_of
-
-    compile_all(lambda done, total, name: progress(done, total, f"compile {name}"))
-    bisect_session(session, pair_of(session), lambda done, total, text: progress(done, total, f"bisect {text}"))

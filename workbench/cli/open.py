@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli.options import PATH, json_option, pair_options
+from workbench.cli.sources import require_none_given
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
@@ -58,21 +59,8 @@ def _session(
         return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
-    given = [
-        option
-        for option, value in (
-            ("--tokens", tokens),
-            ("--prompt", prompt),
-            ("--path-a", numeric_paths[0]),
-            ("--path-b", numeric_paths[1]),
-            ("--session", folder),
-        )
-        if value is not None
-    ]
-    if given:
-        raise click.UsageError(
-            f"{given[0]} belongs to two sides, and {sources[0]} is one; give A and B, or a session alone"
-        )
+    options = {"--tokens": tokens, "--prompt": prompt, "--path-a": numeric_paths[0], "--path-b": numeric_paths[1]}
+    require_none_given(options | {"--session": folder}, sources[0])
     from workbench.demo import restore
 
     session = Session.open(sources[0])

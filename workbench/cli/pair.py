@@ -11,8 +11,6 @@ from workbench.cli.progress import ProgressLine
 from workbench.pair.pair import Pair
 from workbench.session.session import Session
 
-_LARGE = 1 << 29  # bytes of a model whose stages are run again only if that is asked for
-
 
 def compare_pair(pair: Pair, metric: Metric, scope: TokenScope) -> Comparison:
     """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
@@ -26,7 +24,7 @@ def run_again(comparison: Comparison, pair: Pair, asked: bool | None) -> Again:
     asked : None leaves it to the size of the models.
     """
     from store.artifact import Artifact
-    from workbench.bisect.models.views import views
+    from workbench.bisect.models.views import LARGE, views
     from workbench.cells.compare import PopulationError
 
     if asked is False:
@@ -36,7 +34,7 @@ def run_again(comparison: Comparison, pair: Pair, asked: bool | None) -> Again:
     for name, side in (("A", pair.a), ("B", pair.b)):
         if not isinstance(side, Artifact):
             return f"{name} is a recorded trace, which cannot be run again"
-        if asked is None and side.size > _LARGE:
+        if asked is None and side.size > LARGE:
             return f"{name} is large; ask for them with --local"
     try:
         with ProgressLine() as line:

@@ -17,20 +17,26 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
-@click.option("--tensor", metavar="NAME", help="Exchange one tensor, by its Hugging Face name.")
+@click.argument("sources", metavar="A B | SESSION", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--tensor",
+    "tensors",
+    metavar="NAME",
+    multiple=True,
+    help="Exchange a tensor, by its Hugging Face name; several together if it is given again.",
+)
 @click.option("--layer", metavar="N", type=click.IntRange(0), help="Exchange all tensors of a layer.")
 @click.option("--stage", metavar="LAYER:STAGE", callback=site_option, help="Exchange the values of one stage.")
+@click.option("--settings", is_flag=True, help="Exchange the settings that differ (rotary base, epsilon, ...).")
 @click.option("--path", "paths", is_flag=True, help="Exchange the numeric paths: weights x paths in four runs.")
 @pair_options
 @json_option
 def command(
-    a: Path,
-    b: Path,
-    tensor: str | None,
+    sources: tuple[Path, ...],
+    tensors: tuple[str, ...],
     layer: int | None,
     stage: "Site | None",
+    settings: bool,
     paths: bool,
     tokens: tuple[int, ...] | None,
     prompt: str | None,
@@ -48,20 +54,21 @@ def command(
     """  # noqa: D301
     from kernels.machine.compiler import compile_all
     from workbench.cli.progress import ProgressLine
-    from workbench.pair.pair import open_pair
+    from workbench.cli.sources import open_sources
 
     asked = {
-        "--tensor": tensor is not None,
+        "--tensor": bool(tensors),
         "--layer": layer is not None,
         "--stage": stage is not None,
+        "--settings": settings,
         "--path": paths,
     }
     if sum(asked.values()) != 1:
         raise click.UsageError(f"give exactly one of {', '.join(asked)}: what to exchange")
     with ProgressLine() as line:
-        pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
+        pair = open_sources(sources, (path_a, path_b), tokens, prompt)
         compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
-        experiment = _experiment(pair, tensor, layer, stage, line)
+        experiment = _experiment(pair, tensors, layer, stage, settings, line)
         pair.require_unchanged()
     if as_json:
         print_json(_json(pair, experiment))
@@ -71,18 +78,26 @@ def command(
 
 
 def _experiment(
-    pair: "Pair", tensor: str | None, layer: int | None, stage: "Site | None", progress: "Progress"
+    pair: "Pair",
+    tensors: tuple[str, ...],
+    layer: int | None,
+    stage: "Site | None",
+    settings: bool,
+    progress: "Progress",
 ) -> "Experiment":
     from workbench.bisect.models import patch
     from workbench.bisect.pair import model_sides
 
     a, b = model_sides(pair)
     ids = pair.ids
-    if tensor is not None:
-        return patch.patch_tensors(a, b, frozenset([tensor]), tensor, ids, progress)
+    if tensors:
+        what = tensors[0] if len(tensors) == 1 else f"{len(tensors)} tensors"
+        return patch.patch_tensors(a, b, frozenset(tensors), what, ids, progress)
     if layer is not None:
         names = patch.layer_tensors(a.model, b.model, layer)
         return patch.patch_tensors(a, b, names, f"layer {layer}", ids, progress)
+    if settings:
+        return patch.patch_settings(a, b, ids, progress)
     return patch.patch_path(a, b, ids, progress) if stage is None else patch.patch_stage(a, b, stage, ids, progress)
 
 

@@ -1,38 +1,24 @@
 """Answering an inquiry about a session's pair: the work behind the keys of the screen."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from kernels.machine.compiler import compile_all
 from kernels.stages import Site
-from store.text import printable
-from store.traces import Trace
-from workbench.bisect.answer import answer_json, answer_text, detail_lines
+from workbench.bisect.answer import detail_lines
 from workbench.bisect.models.detail import cell_detail
 from workbench.bisect.models.element_text import element_text
-from workbench.bisect.models.patch import (
-    Agreement,
-    Experiment,
-    Logits,
-    conclusion,
-    patch_path,
-    patch_stage,
-    patch_tensors,
-)
-from workbench.bisect.models.views import once_run, views
-from workbench.bisect.pair import Answer, bisect_pair, model_sides
+from workbench.bisect.models.patch import Logits
+from workbench.bisect.models.views import views
 from workbench.bisect.traces.announced import Progress
-from workbench.cells.metrics import format_value
-from workbench.cells.stage_tensors import stage_tensors
-from workbench.jobs.bisected import keep
-from workbench.jobs.inquiry import EXPERIMENT, PATCHED, Answered, Doing, Found, Inquiry, InquiryEvent
+from workbench.jobs.examining import bisect_session, examine, pair_of
+from workbench.jobs.exchanging import exchange, exchange_lines, parts_of
+from workbench.jobs.inquiry import EXPERIMENT, Answered, Doing, Found, Inquiry, InquiryEvent
 from workbench.lab.experiment import perform
 from workbench.lab.experiments import experiment, experiments
 from workbench.lab.subject import subject_of
-from workbench.pair.pair import Pair, open_pair
-from workbench.session.session import Session, relative_to
+from workbench.pair.pair import Pair
+from workbench.session.session import Session
 
 Emit = Callable[[InquiryEvent], None]
 
@@ -46,6 +32,9 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
 
     if inquiry.kind == "lab" and inquiry.site is None:
         emit(Found(_without_models(inquiry.experiment)))
+        return
+    if inquiry.kind == "examine":
+        emit(Answered("\n".join(examine(session, progress))))
         return
     compile_all(lambda done, total, name: progress(done, total, f"compile {name}"))
     if inquiry.kind == "bytes":
@@ -83,27 +72,6 @@ def _experiment(session: Session, pair: Pair, name: str, site: Site) -> dict[str
     return record
 
 
-def pair_of(session: Session) -> Pair:
-    """Open the two sides of a session; see `open_pair` for the errors."""
-    spec = session.spec
-    asked = spec.a.numeric_path or None, spec.b.numeric_path or None
-    return open_pair((Path(spec.a.path), Path(spec.b.path)), asked, spec.tokens or None, None)
-
-
-def bisect_session(session: Session, pair: Pair, progress: Progress) -> tuple[Answer, str]:
-    """Find the first wrong cell of a session's pair and keep the verdict in its log; returns it, and it in words."""
-    found = bisect_pair(pair, progress)
-    name_of = partial(relative_to, session.folder)
-    text = answer_text(found, None, name_of)
-    record = answer_json(found, None, progress)
-    for side, source in (("a", pair.a), ("b", pair.b)):
-        record[side]["path"] = name_of(source.path)
-        if isinstance(source, Trace) and source.record is not None:
-            record[side]["created"] = source.record.created
-    keep(session, record, text)
-    return found, text
-
-
 def _site(inquiry: Inquiry) -> Site:
     assert inquiry.site is not None
     return inquiry.site
@@ -111,60 +79,15 @@ def _site(inquiry: Inquiry) -> Site:
 
 def _bisect(session: Session, pair: Pair, emit: Emit, progress: Progress) -> Answered:
     found, text = bisect_session(session, pair, progress)
-    for cell in once_run(pair, found.bisection):
+    for cell in found.bisection.judged(of_models=pair.models is not None):
         emit(cell)
     culprit = found.bisection.culprit
     return Answered(text, None if culprit is None else culprit.site)
 
 
-def _patch(session: Session, pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Answered:
+def _patch(session: Session, pair: Pair, site: Site, progress: Progress) -> Answered:
     lines: list[str] = []
-    for title, found in _exchanges(pair, site, progress):
-        lines += [f"{title} exchanged: {printable(found.part)}", conclusion(found), *_table(found), ""]
-        session.log(
-            PATCHED,
-            site=site,
-            part=found.part,
-            conclusion=conclusion(found),
-            left=found.left,
-            brought=found.brought,
-        )
-    pair.require_unchanged()
+    known = Logits()
+    for part in parts_of(pair, site):
+        lines += exchange_lines(part, exchange(session, pair, part, progress, known))
     return Answered("\n".join(lines))
-
-
-def _exchanges(pair: Pair, site: Site, progress: Callable[[int, int, str], None]) -> Iterator[tuple[str, Experiment]]:
-    """What a stage gives on, the tensors that it uses, and the arithmetic of the whole run."""
-    a, b = model_sides(pair)
-    ids, known = pair.ids, Logits()
-    yield "Output", patch_stage(a, b, site, ids, progress, known)
-    names = frozenset(name for name in stage_tensors(site, a.model.config) if name in a.model or name in b.model)
-    if names:
-        what = next(iter(names)) if len(names) == 1 else f"{len(names)} tensors of {site}"
-        yield "Tensors", patch_tensors(a, b, names, what, ids, progress, known)
-    if a.path is not b.path:
-        yield f"Weights x paths, {a.path.name} and {b.path.name}", patch_path(a, b, ids, progress, known)
-
-
-def _table(experiment: Experiment) -> Iterator[str]:
-    """The four runs against A and against B, and the double swap, within 76 columns."""
-    yield f"{'':<18}{'KL to A':>9} {'max':>9} {'top-1≠':>7}  {'KL to B':>9} {'max':>9} {'top-1≠':>7}"
-    names = ("A", "B", "A with B's part", "B with A's part")
-    for name, run in zip(names, experiment.runs, strict=True):
-        yield f"{name:<18}{_figures(run.to_a, experiment.tokens)}  {_figures(run.to_b, experiment.tokens)}"
-    yield f"{'double swap':<18}{_figures(experiment.both, experiment.tokens)}  B with A's against A with B's"
-    exact = [run.to_exact for run in experiment.runs]
-    if None not in exact:
-        yield ""
-        yield f"{'':<18}{'KL':>9} {'max':>9} {'top-1≠':>7}  to A's weights in float64"
-        for name, found in zip(names, exact, strict=True):
-            assert found is not None
-            yield f"{name:<18}{_figures(found, experiment.tokens)}"
-
-
-def _figures(found: Agreement, tokens: int) -> str:
-    mean, largest = (
-        "?" if value is None else "same" if found.identical else format_value(value)
-        for value in (found.kl_mean, found.kl_max)
-    )
-    return f"{mean:>9} {largest:>9} {f'{found.top1_changed}/{tokens}':>7}"

@@ -5,29 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.errors import StoreError
-from store.traces.run import RunRecord
 from store.typed_fields import typed_fields
 from workbench.bisect.verdict import Bisection
-from workbench.pair.recorded import of_other_engine
+from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides
 from workbench.session.session import Session
 
 _KIND = "bisected"
-
-
-@dataclass(frozen=True, slots=True)
-class BisectedSide:
-    """One side of a bisection. created : when a trace of ours was made, which tells it from a later one."""
-
-    path: str
-    format: str
-    sha256: str
-    created: str | None = None
-
-    def is_of(self, run: RunRecord) -> bool:
-        """Whether this side is what was run."""
-        if self.format == "trace" and not of_other_engine(run):
-            return self.created == run.created
-        return self.sha256 == run.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +22,8 @@ class Bisected:
     """
 
     time: str
-    a: BisectedSide
-    b: BisectedSide
+    a: LoggedSide
+    b: LoggedSide
     tokens: tuple[int, ...] | None
     prompt: str | None
     found: Bisection
@@ -51,8 +34,7 @@ class Bisected:
     def from_json(cls, entry: Mapping[str, Any]) -> "Bisected":
         """Rebuild it from an entry of the log; StoreError if nobody can have written that."""
         parts = dict(entry) | {"found": Bisection.from_json(entry)}
-        for side in ("a", "b"):
-            parts[side] = BisectedSide(**typed_fields(BisectedSide, parts.get(side), f"side {side} of a bisection"))
+        parts |= read_sides(entry, "a bisection")
         return cls(**typed_fields(cls, parts, "bisection"))
 
     def to_json(self) -> dict[str, Any]:
@@ -77,9 +59,7 @@ def last_bisection(session: Session) -> Bisected | None:
         return None
 
 
-def standing_bisection(session: Session, runs: Mapping[str, RunRecord]) -> Bisected | None:
+def standing_bisection(session: Session, runs: Runs) -> Bisected | None:
     """Return a session's last bisection if it was about the files of these runs, by side."""
     known = last_bisection(session)
-    if known is None or not all({"a": known.a, "b": known.b}[side].is_of(run) for side, run in runs.items()):
-        return None
-    return known
+    return known if known is not None and are_of({"a": known.a, "b": known.b}, runs) else None

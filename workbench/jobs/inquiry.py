@@ -12,8 +12,8 @@ from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.machine.child_process import ChildProcess
 
-Kind = Literal["bisect", "views", "patch", "parts", "bytes", "lab"]
-PATCHED, EXPERIMENT = "patched", "experiment"  # kinds of log entries
+Kind = Literal["bisect", "views", "patch", "parts", "bytes", "examine", "lab"]
+EXPERIMENT = "experiment"  # kind of a log entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,9 @@ class Inquiry:
 
     bisect : which cell is the first wrong one. views : every cell's local and inherited difference. patch : what
     exchanging the stage `site` does. parts : where in `site` its local error sits. bytes : what the element at
-    `token` and `channel` of `site` was computed from. lab : what an `experiment` gives at `site`, on its published
-    input where there is no site; without an experiment, which ones there are.
+    `token` and `channel` of `site` was computed from. examine : whatever the findings lack; answered with what cannot
+    be had. lab : what an `experiment` gives at `site`, on its published input where there is no site; without an
+    experiment, which ones there are.
     """
 
     folder: Path

@@ -327,12 +327,12 @@ class Measurements:
 
     def _all_again(self) -> "dict[Site, Checked]":
         from kernels.machine.compiler import compile_all
-        from workbench.bisect.models.views import once_run, views
+        from workbench.bisect.models.views import views
 
         compile_all(lambda done, total, name: self._show(done, total, f"compile {name}"))
         if self.pair.models is None and self.pair.traces is None:
             assert not isinstance(self.answer, str)
-            found = once_run(self.pair, self.answer.bisection)  # of a trace the bisection runs every recorded stage
+            found = self.answer.bisection.judged(of_models=False)  # of a trace the bisection runs every recorded stage
         else:
             found = views(self.pair, lambda done, total, text: self._show(done, total, f"again {text}"))
         return {checked.cell.site: checked for checked in found}

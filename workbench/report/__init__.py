@@ -1,21 +1,20 @@
-"""Export: the findings document of a session, in Markdown, with a picture of the map beside it."""
+"""Export: the findings document of a session, in Markdown with two pictures beside it, and as a page."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from store.outputs import OutputError, require_writable
 from store.text import printable
 from store.whole_files import read_bounded, write_atomically
-from workbench.session.files import FINDINGS, FINDINGS_PICTURE, OWN_FILES, SPEC_FILE
 
 if TYPE_CHECKING:
     from workbench.jobs.conclusion import Conclusion
-    from workbench.report.investigation import Progress
+    from workbench.report.investigation import Investigation, Progress
     from workbench.session.session import Session
 
-# Lines of the document: its date, those of the runs, the versions and the machine that computed them.
-_WHEN_AND_WHERE = re.compile(r"^(Exported |\| run +\||- computed by: |- on: ).*$", re.MULTILINE)
+# Lines of the document: those of the runs, the versions and the machine that computed them, which say when and where.
+_WHEN_AND_WHERE = re.compile(r"^(\| run +\||- computed by: |- on: ).*$", re.MULTILINE)
 
 
 def _silent(_done: int, _total: int, _text: str) -> None:
@@ -31,38 +30,50 @@ class Exported(NamedTuple):
 
 
 def export(
-    session: "Session", target: Path | None = None, progress: "Progress" = _silent, force: bool = False
+    session: "Session",
+    target: Path | None = None,
+    progress: "Progress" = _silent,
+    force: bool = False,
+    lacking: Sequence[str] = (),
+    page: Path | None = None,
 ) -> Exported:
-    """Write the findings of a session to `target` (its own findings.md by default), the map as .svg beside it.
+    """Write the findings of a session to `target` (its own findings.md by default), the pictures as .svg beside it.
 
-    Reads what the session has captured; raises WorkbenchError if a side has nothing yet, or where either file must not
-    be written (see store.outputs). Each file is replaced as a whole; files other than the session's own only if
-    `force`.
+    lacking : what could not be measured (workbench.jobs.examining). page : where to write the page too.
+
+    Reads what the session has captured and found: the same session gives the same bytes. Raises WorkbenchError if a
+    side has nothing yet, or where a file must not be written (see store.outputs). Each file is replaced as a whole;
+    files other than the session's own only if `force`.
     """
     from workbench.jobs.conclusion import Conclusion
     from workbench.report.findings import facts
     from workbench.report.investigation import investigate
-    from workbench.report.map_svg import map_svg
+    from workbench.report.outputs import EXPORTED, Outputs
+    from workbench.report.summary import summarise
 
-    own = target is None
-    target = target or session.findings_path
-    picture = _picture_of(target)
-    replace = own or force
-    _require_writable((target, picture), _inputs(session), replace)
+    outputs = Outputs.of(session, target, page)
+    outputs.require_writable(session, (), force)
     found = investigate(session, progress)
-    shown = found.comparison
-    title = printable(f"{session.spec.name}, {shown.scope.label(len(shown.a.tokens))}")
-    maps = {metric.label: shown.looks(metric) for metric in shown.shown}
-    concluded = Conclusion.of(session, shown)
-    document, drawing = _rendered(facts(found, concluded, picture.name, progress)), map_svg(title, maps)
-    _require_writable((target, picture), [*_inputs(session), *found.inputs], replace)
-    if own and _says(target, document) and _says(picture, drawing):
-        return Exported(target, concluded, written=False)
-    write_atomically(picture, drawing, replace)
-    write_atomically(target, document, replace)
-    inside = target.absolute().is_relative_to(session.folder)
-    session.log("exported", report=str(target.absolute().relative_to(session.folder)) if inside else str(target))
-    return Exported(target, concluded, written=True)
+    concluded = Conclusion.of(session, found.comparison)
+    summary = summarise(found, concluded, tuple(lacking))
+    texts = {
+        outputs.document: _rendered(facts(found, concluded, summary, outputs, progress)),
+        outputs.picture: _local_picture(found),
+        outputs.maps: _maps_picture(found),
+    }
+    if page is not None:
+        from workbench.report.page import page_html
+
+        texts[page] = page_html(found, concluded, summary)
+    outputs.require_writable(session, found.inputs, force)
+    if outputs.own and all(_says(path, text) for path, text in texts.items()):
+        return Exported(outputs.document, concluded, written=False)
+    for path, text in reversed(texts.items()):  # the document last: it names the others
+        write_atomically(path, text, force or (outputs.own and path != page))
+    inside = outputs.document.absolute().is_relative_to(session.folder)
+    document = outputs.document.absolute()
+    session.log(EXPORTED, report=str(document.relative_to(session.folder) if inside else outputs.document))
+    return Exported(outputs.document, concluded, written=True)
 
 
 def _says(path: Path, text: str) -> bool:
@@ -74,26 +85,21 @@ def _says(path: Path, text: str) -> bool:
     return _WHEN_AND_WHERE.sub("", said) == _WHEN_AND_WHERE.sub("", text)
 
 
-def _picture_of(target: Path) -> Path:
-    """Return the name of the picture beside a document; OutputError if that is no other file than the document."""
-    if target.name in ("", "..") or target.suffix.lower() == ".svg":
-        raise OutputError(
-            f"{printable(str(target), 1000)} is no name for the findings, whose picture becomes .svg beside them; "
-            "give -o a name such as findings.md."
-        )
-    return target.with_suffix(".svg")
+def _local_picture(found: "Investigation") -> str:
+    from workbench.report.local_map import LABEL, LEGEND, local_looks
+    from workbench.report.map_svg import map_svg
+
+    comparison = found.comparison
+    title = printable(f"{found.session.spec.name}, all {len(comparison.a.tokens)} tokens")
+    return map_svg(title, {LABEL: local_looks(comparison, found.local)}, LEGEND)
 
 
-def _require_writable(outputs: tuple[Path, ...], inputs: list[Path], force: bool) -> None:
-    for output in outputs:
-        require_writable(output, inputs, force)
+def _maps_picture(found: "Investigation") -> str:
+    from workbench.report.map_svg import map_svg
 
-
-def _inputs(session: "Session") -> list[Path]:
-    """Return what a session holds and is about, but for the findings themselves."""
-    spec, folder = session.spec, session.folder
-    others = [name for name in (SPEC_FILE, *OWN_FILES) if name not in (FINDINGS, FINDINGS_PICTURE)]
-    return [Path(spec.a.path), Path(spec.b.path), session.hypotheses_folder, *(folder / name for name in others)]
+    shown = found.comparison
+    title = printable(f"{found.session.spec.name}, {shown.scope.label(len(shown.a.tokens))}")
+    return map_svg(title, {metric.label: shown.looks(metric) for metric in shown.shown})
 
 
 def _rendered(facts: dict[str, object]) -> str:

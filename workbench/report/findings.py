@@ -1,26 +1,27 @@
 """The facts of a findings document: an investigation put into words and tables."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from kernels.errors import WorkbenchError
-from store.traces.run import RunRecord, now
+from store.text import printable
+from store.traces.run import RunRecord
 from workbench import __version__
 from workbench.cells.cell import Cell
-from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+from workbench.cells.comparison import Comparison
 from workbench.cells.metrics import METRICS, Metric, format_value, in_band
 from workbench.cells.stage_tensors import channel_name
-from workbench.demo import entry_of
 from workbench.jobs.conclusion import Conclusion
-from workbench.lab.shelf import shelf_of
 from workbench.pair.recorded import of_other_engine
+from workbench.report.commands import again, typed_path
 from workbench.report.experiments import experiments
+from workbench.report.hypotheses import hypothesis_facts, listed
 from workbench.report.investigation import Investigation, Progress
-from workbench.report.markdown import command
+from workbench.report.local_map import coverage
+from workbench.report.outputs import EXPORTED, Outputs
+from workbench.report.summary import Summary
 from workbench.report.weight_facts import weight_facts
-from workbench.session.session import Session
 
 Rows = list[list[object]]
 
@@ -29,64 +30,53 @@ _TOKEN_ROWS = 64
 _LAYERS_PER_BLOCK = 8
 
 
-def facts(found: Investigation, concluded: Conclusion, picture: str, progress: Progress) -> dict[str, Any]:
+def facts(
+    found: Investigation, concluded: Conclusion, summary: Summary, outputs: Outputs, progress: Progress
+) -> dict[str, Any]:
     """Return everything that the template shows."""
     comparison, session = found.comparison, found.session
     run = comparison.a
     ours = comparison.b if of_other_engine(run) else run
-    shelf = shelf_of(session)
     return {
         "title": f"Findings: {session.spec.name}",
-        "verdict": next(iter(concluded.lines()), None) or _verdict(comparison),
+        "summary": summary,
+        "coverage": coverage(comparison, found.local),
+        "folder": outputs.folder_words(session.folder),
         "rests_on": concluded.rests_on(),
-        "created": now(),
+        "as_of": as_of(found),
         "version": __version__,
-        "sides": _sides(found),
+        "sides": sides(found),
         "tokens": _tokens(found),
         "token_ids": ",".join(map(str, run.tokens)),
         "prompt": run.prompt,
-        "population": _population(comparison),
-        "settings_a": _listed(comparison.a.settings),
-        "settings_b": _listed(comparison.b.settings),
-        "versions": _listed(ours.versions),
-        "machine": _listed(ours.machine),
+        "population": population(comparison),
+        "settings_a": listed(comparison.a.settings),
+        "settings_b": listed(comparison.b.settings),
+        "versions": listed(ours.versions),
+        "machine": listed(ours.machine),
         "config": [["setting", "A", "B"], *([n, a, b] for n, (a, b) in comparison.config_differences.items())],
-        "summary": [*found.unfinished(), *comparison.summary()],
-        "picture": picture,
+        "sentences": [*found.unfinished(), *comparison.summary()],
+        "picture": outputs.picture.name,
+        "maps_picture": outputs.maps.name,
         "maps": [_map(comparison, metric) for metric in comparison.shown],
         "cell": _cell(found),
         "bisection": concluded.lines(),
-        "experiments": experiments(session),
+        "experiments": experiments(session, found.runs),
         "weights": weight_facts(found.models, progress),
-        "hypotheses": [(hypothesis, _evidence(hypothesis.evidence)) for hypothesis in shelf.hypotheses],
-        "problems": shelf.problems,
-        "commands": _commands(found),
+        **hypothesis_facts(session),
+        "commands": again(session, comparison, not any(isinstance(model, WorkbenchError) for model in found.models)),
     }
 
 
-def _verdict(comparison: Comparison) -> str:
-    """Say in one sentence whether the two agree, and if not where they part."""
-    if comparison.outside:
-        cell = comparison.outside[0]
-        outside_in = [metric for metric in comparison.judges if cell in comparison.outside_in(metric)]
-        values = " and ".join(comparison.describe(cell, metric).removeprefix(f"{cell.site}, ") for metric in outside_in)
-        return f"The two runs part at {cell.site}: {values} is the first outside the band."
-    if unlike := ", ".join(comparison.config_differences):
-        return f"No cell is outside the bands, but the models are configured differently: {unlike}."
-    if comparison.exit_code() == NOT_COMPARABLE:
-        compared, expected = comparison.counted
-        return (
-            f"The two runs cannot be compared in full, only in {compared} of {expected} cells; the sentences above the "
-            "maps say why."
-        )
-    if all(cell.status in ("identical", "absent") for cell in comparison.cells):
-        return "The two runs are identical."
-    compared, expected = comparison.counted
-    part = "" if compared == expected else f", of the {compared} of {expected} that could be compared"
-    return f"No cell is outside the bands{part}. They are wide: this alone does not prove that nothing is wrong."
+def as_of(found: Investigation) -> str:
+    """Return the time of the newest entry of the log but those of exports, or of the newer run where there is none."""
+    entries = (entry for entry in found.session.entries() if entry.get("kind") != EXPORTED)
+    times = [time for entry in entries if isinstance(time := entry.get("time"), str)]
+    return printable(max(times or [found.comparison.a.created, found.comparison.b.created]), 40)
 
 
-def _sides(found: Investigation) -> Rows:
+def sides(found: Investigation) -> Rows:
+    """Return what the two sides are, a table with its heading."""
     comparison = found.comparison
     rows: dict[str, Callable[[RunRecord], object]] = {
         "format": lambda run: run.format,
@@ -95,7 +85,7 @@ def _sides(found: Investigation) -> Rows:
         "numeric path": lambda run: run.numeric_path,
         "run": lambda run: run.created,
     }
-    files = [shown_path(file) for file in found.files]
+    files = [typed_path(found.session, file) for file in found.files]
     return [["", "A", "B"], ["file", *files], *([n, of(comparison.a), of(comparison.b)] for n, of in rows.items())]
 
 
@@ -106,29 +96,13 @@ def _tokens(found: Investigation) -> Rows:
     return [["position", "id", "text"], *rows, *rest]
 
 
-def _population(comparison: Comparison) -> str:
+def population(comparison: Comparison) -> str:
     """Say which values every figure covers, on both sides."""
     scope = comparison.scope.label(len(comparison.a.tokens))
     if not comparison.uncomparable:
         return f"{scope}, all channels of a stage, the same on both sides"
     cell = comparison.uncomparable[0]
     return f"{scope}; {len(comparison.uncomparable)} cells are not comparable, the first is {cell.site}: {cell.note}"
-
-
-def _listed(facts: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items()) or "none"
-
-
-def _evidence(evidence: Mapping[str, Any]) -> list[str]:
-    """Return the figures of a hypothesis in one line, and a line for each group among them."""
-
-    def figures(facts: Mapping[str, Any]) -> str:
-        plain = {name: value for name, value in facts.items() if value is not None and not isinstance(value, Mapping)}
-        return _listed({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in plain.items()})
-
-    groups = {name: value for name, value in evidence.items() if isinstance(value, Mapping)}
-    lines = [f"evidence: {figures(evidence)}"] if evidence else []
-    return lines + [f"{name}: {figures(group)}" for name, group in groups.items()]
 
 
 def _map(comparison: Comparison, metric: Metric) -> dict[str, Any]:
@@ -203,43 +177,3 @@ def _top_elements(found: Investigation, cell: Cell) -> Rows:
         channel = channel_name(cell.site, e.channel, found.comparison.a.config)
         rows.append([e.token, found.texts[e.token], channel, f"{e.a:.9g}", f"{e.b:.9g}", f"{e.d:.9g}"])
     return rows
-
-
-def _commands(found: Investigation) -> list[str]:
-    """Return the command lines that give the same numbers again."""
-    session, comparison = found.session, found.comparison
-    folder, spec, scope = shown_path(session.folder), session.spec, comparison.scope
-    inputs = [shown_path(path) for path in (spec.a.path, spec.b.path)]
-    paths = [
-        word
-        for option, side in (("--path-a", spec.a), ("--path-b", spec.b))
-        if side.numeric_path
-        for word in (option, side.numeric_path)
-    ]
-    tokens = ["--tokens", ",".join(map(str, comparison.a.tokens))]
-    shown = ["--metric", comparison.metric.key]
-    if scope.kind != "all":
-        shown += ["--scope", "last" if scope.kind == "last" else str(scope.position)]
-    lines = [
-        *_made_by(session, folder),
-        command("workbench", "open", folder),
-        command("workbench", "compare", *inputs, *tokens, *paths, *shown, "--json"),
-    ]
-    if not any(isinstance(model, WorkbenchError) for model in found.models):
-        lines.append(command("workbench", "weights", *(shown_path(file) for file in found.files)))
-    return lines
-
-
-def _made_by(session: Session, folder: str) -> list[str]:
-    """Return the command line that makes a demo's session, if it is one."""
-    made = entry_of(session)
-    if made is None:
-        return []
-    fault = ["--fault", str(made["fault"]), "--layer", str(made.get("layer"))] if made.get("fault") else []
-    return [command("workbench", "demo", *fault, "--session", folder)]
-
-
-def shown_path(path: str | Path) -> str:
-    """Return a path as a reader types it: relative to the current folder where it lies inside."""
-    path = Path(path)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

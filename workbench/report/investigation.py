@@ -16,8 +16,10 @@ from workbench.capture.lockstep import Recorded, models_of
 from workbench.cells.cell import Cell
 from workbench.cells.compare import compare_streams, require_same_tokens
 from workbench.cells.comparison import Comparison
+from workbench.cells.decomposition import Checked
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
+from workbench.jobs.local_view import local_view
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair
 from workbench.pair.recorded import of_other_engine
@@ -33,7 +35,7 @@ class Investigation:
     """A session, read.
 
     models : of A and B; an error, which says why, where a model is gone or is no longer the one that was traced.
-    texts : what each token stands for.
+    texts : what each token stands for. local : the cells that were run again, as the log has them.
     """
 
     session: Session
@@ -41,6 +43,12 @@ class Investigation:
     tensors: Tensors
     models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError]
     texts: list[str]
+    local: dict[Site, Checked]
+
+    @property
+    def runs(self) -> dict[str, RunRecord]:
+        """Both runs by side."""
+        return {"a": self.comparison.a, "b": self.comparison.b}
 
     @property
     def inputs(self) -> list[Path]:
@@ -80,7 +88,8 @@ def investigate(session: Session, progress: Progress) -> Investigation:
     comparison = Comparison(a.run, b.run, cells, METRICS[view.metric], view.tokens, notes)
     able = next((model for model in models if isinstance(model, Artifact) and model.vocabulary is not None), None)
     texts = [f"token {token}" for token in a.run.tokens] if able is None else decode_tokens(able, a.run.tokens)
-    return Investigation(session, comparison, tensors, models, texts)
+    local = local_view(session, {"a": a.run, "b": b.run})
+    return Investigation(session, comparison, tensors, models, texts, local)
 
 
 def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | WorkbenchError:

@@ -9,18 +9,19 @@ from workbench.cells.heat import LEGEND, PALETTE, Look
 
 _CELL, _ROW, _LEFT, _TOP, _LETTER = 22, 18, 150, 66, 7.3  # pixels
 _PLAIN, _INK, _PAPER = "#dddddd", "#1a1a1a", "#ffffff"
+_LEGEND = f"{LEGEND}   framed: outside the band"
 _LIGHT_TEXT_BELOW = 4  # levels darker than this carry white glyphs
 
 
-def map_svg(title: str, maps: Mapping[str, Mapping[Site, Look]]) -> str:
+def map_svg(title: str, maps: Mapping[str, Mapping[Site, Look]], legend: str = _LEGEND) -> str:
     """Draw maps side by side, each under its name: stages as rows, layers as columns.
 
-    Whole-model stages stand at the first or the last layer.
+    Whole-model stages stand at the first or the last layer. legend : its parts have three spaces between them.
     """
     layers = sorted({site.layer for looks in maps.values() for site in looks if site.layer is not None})
     panel = max(_LEFT + _CELL * max(len(layers), 1), *(round(_LEFT + _LETTER * len(name)) for name in maps)) + 20
-    legend = LEGEND.split("   ")
-    legend_lines = ["   ".join(legend[:3]), "   ".join([*legend[3:], "framed: outside the band"])]
+    parts_of_legend = legend.split("   ")
+    legend_lines = ["   ".join(parts_of_legend[:3]), "   ".join(parts_of_legend[3:])]
     width = max(panel * len(maps), round(_LETTER * max(len(title), *map(len, legend_lines)))) + 20
     there = {site.stage for looks in maps.values() for site in looks}
     stages = [stage for stage in all_stages() if stage in there]

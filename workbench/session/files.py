@@ -18,7 +18,8 @@ from store.whole_files import lock, read_bounded, status_of, write_atomically
 from workbench.session.plain import plain
 
 SPEC_FILE, LOG_FILE, DRAFTS = "session.json", "log.jsonl", "drafts.json"
-FINDINGS, FINDINGS_PICTURE, HYPOTHESES = "findings.md", "findings.svg", "hypotheses"
+FINDINGS, FINDINGS_PICTURE, FINDINGS_MAPS = "findings.md", "findings.svg", "findings-maps.svg"
+HYPOTHESES = "hypotheses"
 STORES = {"a": "a.h5", "b": "b.h5"}
 # What is written without asking.
 OWN_FILES = (
@@ -27,6 +28,7 @@ OWN_FILES = (
     LOG_FILE,
     FINDINGS,
     FINDINGS_PICTURE,
+    FINDINGS_MAPS,
     DRAFTS,
 )
 # Bytes; a session of 100,000 tokens has less than a tenth of it in session.json.

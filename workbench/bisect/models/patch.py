@@ -20,6 +20,7 @@ from kernels.weight import Weight
 from store.names import EMBEDDING, LM_HEAD
 from store.text import printable
 from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.settings import differing_fields, with_fields
 from workbench.bisect.models.substitution import ORACLE
 from workbench.bisect.traces.announced import Progress
 from workbench.pair.comparable import require_same_sizes
@@ -59,6 +60,21 @@ class Overlay:
     def _stored(self, name: str) -> str:
         tied = self.config.tie_word_embeddings and LM_HEAD not in self.names
         return EMBEDDING if tied and name == LM_HEAD else name
+
+
+@dataclass(frozen=True, slots=True)
+class Resettled:
+    """A model under the settings of another; neither changes."""
+
+    base: Model
+    config: ModelConfig
+
+    def weight(self, name: str) -> Weight:
+        """A tensor by its canonical name."""
+        return self.base.weight(name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.base
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +223,22 @@ def patch_path(
         )
     swapped = replace(a, path=b.path), replace(b, path=a.path)
     return _Laboratory(a, b, tokens, progress, known).run("numeric path", swapped, exact=True)
+
+
+def patch_settings(
+    a: Side, b: Side, tokens: tuple[int, ...], progress: Progress = lambda *_: None, known: Logits | None = None
+) -> Experiment:
+    """Exchange every setting that a forward computes with and that differs; WorkbenchError if none does."""
+    fields = list(differing_fields(a.model.config, b.model.config))
+    if not fields:
+        raise WorkbenchError(
+            "A and B have the same settings, so there is nothing to exchange; give --tensor or --stage"
+        )
+    swapped = (
+        replace(a, model=Resettled(a.model, with_fields(a.model.config, fields, b.model.config))),
+        replace(b, model=Resettled(b.model, with_fields(b.model.config, fields, a.model.config))),
+    )
+    return _Laboratory(a, b, tokens, progress, known).run(", ".join(fields), swapped)
 
 
 def patch_stage(

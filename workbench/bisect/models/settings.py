@@ -53,14 +53,14 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
     def output(config: ModelConfig) -> Array:
         return run(Factors.of(a.weights, ORACLE, config))
 
-    of_b = output(_with(a.config, fields, b.config))
+    of_b = output(with_fields(a.config, fields, b.config))
     if _moved(of_b, base) <= _VISIBLE:
         return None
 
     def effect(unit: list[str]) -> float:
         """What exchanging some fields changes, in A's settings and in B's: which of two does more depends on that."""
-        changes = (output(_with(a.config, unit, b.config)), base), (output(_with(b.config, unit, a.config)), of_b)
-        return sum(_moved(*change) for change in changes)
+        of_a, back = with_fields(a.config, unit, b.config), with_fields(b.config, unit, a.config)
+        return _moved(output(of_a), base) + _moved(output(back), of_b)
 
     effects = sorted(((effect(unit), unit) for unit in units(fields, a.config, b.config)), reverse=True)
     visible = [(size, CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]
@@ -89,7 +89,7 @@ def units(fields: list[str], a: ModelConfig, b: ModelConfig) -> list[list[str]]:
 
 def first_changed(a: Model, b: Model, fields: list[str]) -> Site:
     """The first stage that is another operation in A with some fields of B."""
-    own, other = Graph.of(a), Graph(_with(a.config, fields, b.config), a.__contains__)
+    own, other = Graph.of(a), Graph(with_fields(a.config, fields, b.config), a.__contains__)
     changed = (one.site for one, two in zip(own.stages(), other.stages(), strict=True) if one.kind != two.kind)
     return next(changed, own.first[-1].site)
 
@@ -107,7 +107,7 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
     return f"{name} is {one} in A and {other} in B"
 
 
-def _with(config: ModelConfig, fields: list[str], other: ModelConfig) -> ModelConfig:
+def with_fields(config: ModelConfig, fields: list[str], other: ModelConfig) -> ModelConfig:
     """The settings with some fields of the other side."""
     return replace(config, **{name: getattr(other, name) for name in fields})
 

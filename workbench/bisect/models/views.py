@@ -13,12 +13,12 @@ from workbench.bisect.models.bisection import Cell, Side, decompose, walk
 from workbench.bisect.models.forecast import forecast
 from workbench.bisect.pair import bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress
-from workbench.bisect.verdict import Bisection
 from workbench.bisect.weights.tensor_pairs import TensorPairs
-from workbench.cells.decomposition import LIMIT, Checked, Decomposition
+from workbench.cells.decomposition import Checked
 from workbench.cells.metrics import format_value
 from workbench.pair.pair import Pair
 
+LARGE = 1 << 29  # bytes of a model of which every stage is run again only if that is asked for
 _AMPLIFIERS = (RmsNorm, Attention, Activation, Multiply)  # what is not linear in its inputs
 
 
@@ -32,7 +32,7 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
     if pair.traces is not None:
         raise WorkbenchError("two traces carry no weights, so no stage can be run again: local is not known")
     if pair.models is None:
-        yield from once_run(pair, bisect_pair(pair, progress).bisection)
+        yield from bisect_pair(pair, progress).bisection.judged(of_models=False)
         return
     a, b = model_sides(pair)
     pair.require_one_model()
@@ -43,17 +43,6 @@ def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]
         if cell.judged.any():
             yield _with_inputs(cell, a, b, pairs)
     pair.require_unchanged()
-
-
-def once_run(pair: Pair, found: Bisection) -> Iterator[Checked]:
-    """The cells that a bisection has judged; what a trace inherited is not known, only what it did with that."""
-    if pair.models is not None:
-        yield from (checked(cell, None) for cell in found.checked)
-        return
-    blamed = {culprit.measured_at.stage for culprit in (found.culprit, *found.others) if culprit is not None}
-    for cell in found.checked:
-        off = cell.a_off + cell.b_off  # that of the trace; its model has none
-        yield Checked(cell, None, cell.site.stage in blamed and not off <= LIMIT)
 
 
 def _with_inputs(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Checked:
@@ -70,15 +59,9 @@ def _with_inputs(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Checked:
             "more than its inputs explain" if unforeseen else "what its inputs explain"
         )
     wrong = any(pairs.judge(name).wrong for name in pairs.tensors(cell.site) if name in pairs.names)
-    return checked(found, gap / size if size else None, words, unforeseen, wrong)
-
-
-def checked(
-    cell: Decomposition, at_input: float | None, words: str = "", unforeseen: bool = False, wrong: bool = False
-) -> Checked:
-    """Judge a cell: at_input is the relative difference of its inputs, wrong whether a tensor of it is."""
-    amplification = None if not at_input or cell.inherited is None else cell.inherited / at_input
-    return Checked(cell, amplification, wrong or cell.beyond_floor, words, unforeseen)
+    at_input = gap / size if size else None
+    amplification = None if not at_input or found.inherited is None else found.inherited / at_input
+    return Checked(found, amplification, wrong or found.beyond_floor, words, unforeseen)
 
 
 def _norm(*parts: np.ndarray) -> float:

@@ -1,0 +1,42 @@
+"""The two sides of a question on the command line: given as A and B, or as the session that has them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from workbench.pair.pair import Pair
+
+NumericPaths = tuple[str | None, str | None]
+
+
+def require_none_given(options: Mapping[str, object], source: Path) -> None:
+    """Raise UsageError for an option that belongs to two sides where one source was given."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise click.UsageError(
+            f"{given[0]} belongs to two sides, and {source} is one; give A and B, or a session alone"
+        )
+
+
+def open_sources(
+    sources: tuple[Path, ...], paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: str | None
+) -> "Pair":
+    """Open A and B, or the two sides of a session with its tokens and paths; UsageError for any other number."""
+    if len(sources) > 2:
+        raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
+    if len(sources) == 2:
+        from workbench.pair.pair import open_pair
+
+        return open_pair((sources[0], sources[1]), paths, tokens, prompt)
+    options = {"--tokens": tokens, "--prompt": prompt, "--path-a": paths[0], "--path-b": paths[1]}
+    require_none_given(options, sources[0])
+    from workbench.demo import restore
+    from workbench.jobs.examining import pair_of
+    from workbench.session.session import Session
+
+    session = Session.open(sources[0])
+    restore(session)
+    return pair_of(session)

@@ -1,0 +1,173 @@
+"""The first screenful of the findings: the verdict, three figures, how to mend it, and the commands that prove it."""
+
+import math
+from dataclasses import dataclass
+
+from store.text import printable
+from workbench.bisect.fixes import fix_of
+from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Verdict
+from workbench.cells.cell import logits_cost
+from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+from workbench.cells.decomposition import LIMIT, Checked
+from workbench.cells.metrics import format_value
+from workbench.jobs.conclusion import Conclusion
+from workbench.jobs.patched import Part, Patched, accused_part, standing_patch
+from workbench.report.commands import proof
+from workbench.report.investigation import Investigation
+from workbench.report.local_map import times
+
+_HEALTHY: dict[Verdict, str] = {
+    "alike": "Nothing is broken: A and B give the same numbers in every cell",
+    "numerics_only": "Nothing is broken: A and B differ, and by no more than rounding can cause",
+    "quantization_only": "Nothing is broken: the weights differ, and by no more than the steps of their quantization "
+    "blocks explain",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number that a reader remembers, and the sentence that goes on from it."""
+
+    number: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What convinces.
+
+    fix : sentences, empty where nothing is wrong. proof : what the commands do. lacking : what was not measured, why.
+    """
+
+    verdict: str
+    figures: tuple[Figure, ...]
+    fix: tuple[str, ...]
+    proof: str
+    commands: tuple[str, ...]
+    lacking: tuple[str, ...]
+
+
+def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, ...]) -> Summary:
+    """Put a session's conclusion into a few sentences and figures."""
+    comparison, bisection = found.comparison, None if concluded.bisection is None else concluded.bisection.found
+    part = None if bisection is None else accused_part(bisection)
+    patched = None if part is None else standing_patch(found.session, part, found.runs)
+    culprit = None if bisection is None else bisection.culprit
+    commands = tuple(proof(found.session, comparison, part if patched is not None else None))
+    answered = bisection is not None and EXIT_CODES[bisection.verdict] != NOT_COMPARABLE
+    return Summary(
+        _verdict(concluded, bisection),
+        (_beyond_rounding(found, bisection), _cost(comparison), _removed(comparison, bisection, part, patched)),
+        () if culprit is None else (fix_of(culprit), *_unexplained(culprit)),
+        "Two commands prove it" if len(commands) > 1 else f"One command {'proves it' if answered else 'asks again'}",
+        commands,
+        tuple(f"{printable(sentence, 1000).rstrip('.')}." for sentence in lacking),
+    )
+
+
+def _verdict(concluded: Conclusion, found: Bisection | None) -> str:
+    if found is None:
+        return compared_verdict(concluded.comparison)
+    if (culprit := found.culprit) is not None:
+        what = printable(culprit.explanation, 1000).rstrip(".")
+        if found.first_divergent is None:
+            return f"Something is wrong at {culprit.site}, though these tokens do not show it: {what}."
+        shown = "" if culprit.shown_at is None else f" (seen at {culprit.shown_at})"
+        more = len({(other.site, other.tensor, other.cause) for other in found.others})
+        others = f" {more} more {'is' if more == 1 else 'are'} listed below." if more else ""
+        return f"The first place that is really wrong is {culprit.site}{shown}: {what}.{others}"
+    if found.verdict in _HEALTHY:
+        return f"{_HEALTHY[found.verdict]}."
+    why = printable(found.notes[0], 1000) if found.notes else ""
+    return " ".join(filter(None, [next(iter(concluded.lines()), found.verdict), why]))
+
+
+def compared_verdict(comparison: Comparison) -> str:
+    """Say in one sentence whether two runs agree within the bands, and if not where they part."""
+    if comparison.outside:
+        cell = comparison.outside[0]
+        outside_in = [metric for metric in comparison.judges if cell in comparison.outside_in(metric)]
+        values = " and ".join(comparison.describe(cell, metric).removeprefix(f"{cell.site}, ") for metric in outside_in)
+        return f"The two runs part at {cell.site}: {values} is the first outside the band."
+    if unlike := ", ".join(comparison.config_differences):
+        return f"No cell is outside the bands, but the models are configured differently: {unlike}."
+    if comparison.exit_code() == NOT_COMPARABLE:
+        compared, expected = comparison.counted
+        return (
+            f"The two runs cannot be compared in full, only in {compared} of {expected} cells; the sentences above the "
+            "maps say why."
+        )
+    if all(cell.status in ("identical", "absent") for cell in comparison.cells):
+        return "The two runs are identical."
+    compared, expected = comparison.counted
+    part = "" if compared == expected else f", of the {compared} of {expected} that could be compared"
+    return f"No cell is outside the bands{part}. They are wide: this alone does not prove that nothing is wrong."
+
+
+def _beyond_rounding(found: Investigation, bisection: Bisection | None) -> Figure:
+    """How many times what rounding can cause the culprit adds; where there is none, the most that any stage adds."""
+    limit = f"beyond {LIMIT:g} times something is wrong"
+    if bisection is None:
+        return Figure(
+            "Not measured", "by how much a stage exceeds what rounding can cause: nobody has bisected the pair"
+        )
+    if (culprit := bisection.culprit) is not None:
+        checked = found.local.get(culprit.measured_at)
+        if checked is None:
+            return Figure("Not measured", f"by how much {culprit.measured_at} exceeds what rounding can cause")
+        return Figure(
+            f"{times(checked)} what rounding can cause",
+            f"is what {culprit.measured_at} adds by itself ({format_value(checked.cell.local)} of B's norm; {limit})",
+        )
+    known = [checked for checked in found.local.values() if checked.floors is not None]
+    if not known:
+        return Figure("Not measured", "by how much a stage exceeds what rounding can cause: no stage was run again")
+    worst: Checked = max(known, key=lambda checked: checked.floors or 0.0)
+    if not worst.floors:
+        return Figure("0 times what rounding can cause", f"is what each of {len(known)} cells adds by itself ({limit})")
+    return Figure(
+        f"{times(worst)} what rounding can cause",
+        f"is the most that any of {len(known)} cells adds by itself, at {worst.cell.site} ({limit})",
+    )
+
+
+def _cost(comparison: Comparison) -> Figure:
+    """What the whole difference costs at the logits, over all tokens that both sides have logits of."""
+    cost = next((cost for cell in comparison.cells if (cost := logits_cost(cell)) is not None), None)
+    if cost is None:
+        return Figure("Not measured", "what the difference costs at the logits: they were not captured on both sides")
+    kl, changed, tokens = cost
+    over = "at the one token" if tokens == 1 else f"mean over {tokens} tokens"
+    number = f"KL {format_value(kl)} nats" if math.isfinite(kl) else "KL not known"
+    return Figure(
+        f"{number}, top-1 changed at {changed} of {tokens} tokens",
+        f"is what the whole difference costs at the logits (KL(B‖A), {over})",
+    )
+
+
+def _removed(comparison: Comparison, bisection: Bisection | None, part: Part | None, patched: Patched | None) -> Figure:
+    """What exchanging the accused part takes away."""
+    if bisection is None:
+        return Figure("Not measured", "what swapping a part removes: nobody has bisected, so none is accused")
+    if part is None:
+        return Figure("No swap", "was made: no part is accused")
+    if patched is None:
+        return Figure("Not measured", "what swapping the accused part removes")
+    what = printable(patched.part) if part.exchanged == "tensors" else f"value of {part.site}"
+    what = f"settings ({printable(patched.part)})" if part.exchanged == "settings" else what
+    if patched.left is None or patched.kl_left is None:
+        return Figure("Not known", f"what swapping A's {what} into B removes: {printable(patched.conclusion, 1000)}")
+    kl, top1 = format_value(patched.kl_left), f"{patched.top1_left} of {patched.tokens}"
+    rest = f"left: KL {kl} nats, top-1 changed at {top1} tokens"
+    paths = comparison.a.numeric_path, comparison.b.numeric_path
+    if paths[0] != paths[1] and patched.kl_left:
+        rest += f"; the paths, {paths[0]} and {paths[1]}, still differ"
+    if patched.left > 1:
+        return Figure(f"{patched.left - 1:.1%} more KL", f"is what swapping A's {what} into B leads to ({rest})")
+    return Figure(f"{1 - patched.left:.1%} of that KL", f"is what swapping A's {what} into B removes ({rest})")
+
+
+def _unexplained(culprit: Culprit) -> tuple[str, ...]:
+    if culprit.residual is None or culprit.cause == "unknown":
+        return ()
+    return (f"Unexplained after the fix: {format_value(culprit.residual)} of the norm of the cell.",)
