@@ -263,6 +263,20 @@ def test_one_bias_that_is_left_out_shows_over_all_elements_though_no_element_sho
     assert wrong.others == ()
 
 
+def test_logits_alone_do_not_tell_a_mistake_from_coarser_weights():
+    model, values = small(), small().values()
+    wrong = model
+    for name in ("model.layers.0.self_attn.o_proj.weight", "model.layers.1.mlp.up_proj.weight"):  # no catalogue has it
+        wrong = with_weight(wrong, name, values[name] + 0.1 * values[name][::-1])
+    logits, right = (run(of, TOKENS)[Site(None, "lm_head")] for of in (wrong, model))
+    found = check(model, {Site(None, "lm_head"): logits})
+    assert (found.verdict, found.culprit) == ("undecided", None)
+    off = np.linalg.norm(logits - right) / np.linalg.norm(right)
+    assert found.notes[-1].startswith(f"lm_head is {off:.2g} of its norm off")
+    assert "none of 12 products" in found.notes[-1]
+    assert "Every product" not in "".join(found.notes)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_two_additions_of_one_size_do_not_take_the_floor_of_one_token_away(seed):
     """A channel whose end is small errs by what the sum before it does, in whatever draw of the floor."""
