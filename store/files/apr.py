@@ -327,7 +327,7 @@ def _config(
 
 
 def _unsaid(file: ModelFile, fields: Fields, config: ModelConfig) -> list[str]:
-    """Say so where a family has windows, or a scale of its own, unless a file says otherwise, and the file is silent."""
+    """Say so where a family has windows, or a scale of its own, unless a file says otherwise, and it is silent."""
     of = family(config.architecture)
     sentences = []
     if "query_pre_attn_scalar" in of.defaults and fields.number("query_pre_attn_scalar") is None:

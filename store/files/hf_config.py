@@ -192,8 +192,8 @@ def _with_local_base(fields: Fields) -> Fields:
         )
     if settings.number("partial_rotary_factor") not in (None, 1):
         raise UnsupportedModelError(
-            f"{fields.file} gives rope_parameters.{SLIDING}.partial_rotary_factor, by which a part of each head rotates; "
-            "only heads that rotate as a whole are supported."
+            f"{fields.file} gives rope_parameters.{SLIDING}.partial_rotary_factor, by which a part of each head "
+            "rotates; only heads that rotate as a whole are supported."
         )
     base = settings.number("rope_theta")
     return fields if base is None else Fields(fields.file, {**fields.values, key: base})
