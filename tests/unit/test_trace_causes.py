@@ -483,3 +483,21 @@ def test_a_bias_that_is_added_first_is_no_other_bias():
     assert (found.verdict, found.culprit) == ("numerics_only", None)
     sums = [cell.b_off for cell in found.checked if cell.site.stage == "qkv_bias"]
     assert 0 < max(sums) < LIMIT / 4
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma3"])
+def test_a_value_that_attention_multiplies_by_zero_is_inherited_though_no_token_sees_it(architecture):
+    """As a product of all weights with all values makes it, of which one is NaN: 0 times NaN is NaN."""
+    model = random_model(architecture, layers=3)
+
+    def change(site, right, known):
+        right = right.copy()
+        if site == Site(1, "ffn_up"):
+            right[6, 5] = np.nan
+        elif site.stage == "attention" and not np.isfinite(known["layer_input"]).all():
+            right[:] = np.nan
+        return right
+
+    with np.errstate(all="ignore"):
+        found = asked(run_changed(model, tokens_of(9), change), 9, model)
+    assert (found.culprit.site, found.others) == (Site(1, "ffn_up"), ())

@@ -247,7 +247,7 @@ def _beside(reader: Reader, at: At, known: _Known, recorded: Part, computed: Par
     inputs = {role: known.at(name, rows) for role, name in at.stage.inputs.items()}
     others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
     y, right, way = recorded.of(rows), computed.of(rows), known.way(at.stage)
-    tainted = tainted_tokens(at.kind, inputs)
+    tainted = tainted_tokens(at.kind, inputs, y)
     if tainted.any():
         reader.tainted.add(site)
     if tainted.all():
