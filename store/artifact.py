@@ -14,11 +14,13 @@ __all__ = ["Artifact", "Format", "TensorInfo"]
 class Artifact(StoredModel):
     """A model whose every tensor that the forward needs is known to be there with the right shape.
 
-    unused : names of tensors that are stored, and that the forward does not use.
+    unused : names of tensors that are stored, and that the forward does not use. guesses : sentences about settings
+    that the file does not say, or says in a way that is doubtful, with what is used.
     """
 
     config: ModelConfig
     unused: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -29,8 +31,10 @@ class Artifact(StoredModel):
         unused: tuple[str, ...],
         problems: Iterable[str],
         interleaved: Mapping[str, int] | None = None,
+        guesses: Iterable[str] = (),
     ) -> "Artifact":
-        """Make of a stored model one that can be run; `problems` join those of its files."""
+        """Make of a stored model one that can be run; `problems` join those of its files, and so do guesses."""
+        guesses = tuple(guesses)
         return cls(
             path=found.path,
             format=found.format,
@@ -38,7 +42,8 @@ class Artifact(StoredModel):
             unused=unused,
             tensors=tensors,
             sources=found.sources,
-            problems=(*found.problems, *problems),
+            guesses=guesses,
+            problems=(*found.problems, *problems, *guesses),
             metadata=found.metadata,
             interleaved=interleaved or {},
             less_one=found.less_one,

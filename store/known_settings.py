@@ -99,6 +99,7 @@ _GGUF = Table(
         "attention.output_scale": (1,),
         "attention.value_scale": (1,),
         "attention.temperature_scale": (),
+        "attention.shared_kv_layers": (0,),
         "use_parallel_residual": (),
     },
     ignored={

@@ -42,7 +42,7 @@ class RmsNorm(Kind):
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """What is normed is kept before it meets the weight, of which a part may be rounded that is larger than it."""
-        weight = self._weight(at)
+        weight = self.weight(at)
         noise: Values = 4 * kept.unit * size + kept.least * np.tile(np.abs(weight), size.shape[1] // weight.size)
         if self.less_one:
             value = self.rows(x["x"])
@@ -54,9 +54,10 @@ class RmsNorm(Kind):
         value, change = self.rows(x["x"]), self.rows(dx["x"])
         square = np.square(value).mean(axis=1, keepdims=True) + self.eps
         slope = (value * change).mean(axis=1, keepdims=True)
-        result: Values = self._weight(at) * (change - value * slope / square) / np.sqrt(square)
+        result: Values = self.weight(at) * (change - value * slope / square) / np.sqrt(square)
         return result.reshape(len(x["x"]), -1)
 
-    def _weight(self, at: At) -> Values:
+    def weight(self, at: At) -> Values:
+        """The weight, of all that is normed together."""
         (weight,) = at.weights()
         return at.path.vector(weight).astype(np.float64)

@@ -11,6 +11,8 @@ from kernels.kinds.rounding import rounding_error
 from kernels.numbers import norm
 from kernels.precision import FLOAT32, Precision
 
+_ORDER = 0.5 * FLOAT32.unit  # of a sum in any order, times the lengths of the two vectors
+
 
 @dataclass(frozen=True, slots=True)
 class Product(Kind):
@@ -38,7 +40,15 @@ class Product(Kind):
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """Float32 sums in any order; weights that the engine keeps with its own precision err independently."""
-        lengths = np.linalg.norm(x["x"], axis=1, keepdims=True)
-        rows = np.concatenate([at.path.row_norms(weight) for weight in at.weights()])
-        sums = (0.5 * FLOAT32.unit + kept.unit * x["x"].shape[1] ** -0.5) * (lengths * rows)
+        lengths, reach = np.linalg.norm(x["x"], axis=1, keepdims=True), self._reach(at, x)
+        sums = (_ORDER + kept.unit * x["x"].shape[1] ** -0.5) * reach
         return np.asarray(2 * kept.unit * size + sums + kept.least * lengths)
+
+    def order(self, at: At, x: Mapping[str, Values]) -> Values:
+        """What another order of the float32 sums may make of every element."""
+        return _ORDER * self._reach(at, x)
+
+    def _reach(self, at: At, x: Mapping[str, Values]) -> Values:
+        """The length of every input times that of every row."""
+        rows = np.concatenate([at.path.row_norms(weight) for weight in at.weights()])
+        return np.asarray(np.linalg.norm(x["x"], axis=1, keepdims=True) * rows)

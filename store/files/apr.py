@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kernels.config import FULL, SLIDING, ModelConfig, RopeType
 from kernels.errors import UnsupportedModelError
+from kernels.family import Keys
 from kernels.models import ARCHITECTURES, family
 from store import rope
 from store.artifact import Artifact, TensorInfo
@@ -85,7 +86,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     problems += table("apr", family(architecture)).check(fields, architecture)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     interleaving = interleaved_tensors(tensors, heads, kv_heads) if interleaved else None
-    return Artifact.of(found, config, tensors, unused, (*problems, *doubts), interleaving)
+    return Artifact.of(found, config, tensors, unused, problems, interleaving, doubts)
 
 
 def _read_header(file: ModelFile) -> Header:
@@ -320,7 +321,24 @@ def _config(
     rope.check_heads(file.shown, config)
     if fields.flag("use_sliding_window") and fields.integer("sliding_window") is None:
         raise fields.unsupported("sets use_sliding_window and does not say how many tokens sliding_window has.")
-    return family(architecture).of_hugging_face(config, with_lists(fields))
+    config = family(architecture).of_hugging_face(config, with_lists(fields))
+    doubts += _unsaid(file, fields, config)
+    return config
+
+
+def _unsaid(file: ModelFile, fields: Fields, config: ModelConfig) -> list[str]:
+    """Say so where a family has windows, or a scale of its own, unless a file says otherwise, and it is silent."""
+    of = family(config.architecture)
+    sentences = []
+    if "query_pre_attn_scalar" in of.defaults and fields.number("query_pre_attn_scalar") is None:
+        used = f"head_dim, {config.head_dim}, is used"
+        sentences.append(f"{file.shown} does not say query_pre_attn_scalar; {used}, which is a guess.")
+    switched = "use_sliding_window" in of.keys.get("safetensors", Keys()).used  # and off unless a file turns it on
+    said = config.sliding_window is not None or config.layer_types is not None or "sliding_window" in fields.values
+    if "sliding_window" in of.defaults and not switched and not said:
+        used = f"{config.architecture} is run without windows in any layer"
+        sentences.append(f"{file.shown} does not say sliding_window; {used}, which is a guess.")
+    return sentences
 
 
 def _scaling(

@@ -190,6 +190,11 @@ def _with_local_base(fields: Fields) -> Fields:
             f"{fields.file} scales the rotary embedding of sliding layers by {printable(str(kind), 80)}; only that of "
             "the others can be scaled."
         )
+    if settings.number("partial_rotary_factor") not in (None, 1):
+        raise UnsupportedModelError(
+            f"{fields.file} gives rope_parameters.{SLIDING}.partial_rotary_factor, by which a part of each head "
+            "rotates; only heads that rotate as a whole are supported."
+        )
     base = settings.number("rope_theta")
     return fields if base is None else Fields(fields.file, {**fields.values, key: base})
 

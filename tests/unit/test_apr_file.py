@@ -21,6 +21,8 @@ from tests.artifacts import (
     tiny_realizar_apr,
     write_realizar_apr,
 )
+from workbench.bisect.pair import bisect_pair
+from workbench.pair.pair import open_pair
 
 HEADER = "<4sBBHIQIQQI20x"
 
@@ -298,3 +300,21 @@ def test_fused_qkv_rows_are_split(tmp_path):
     for name, weight in expected.items():
         assert np.array_equal(artifact.weight(name).rows, weight.rows)
     assert artifact.weight(Q_PROJ).type.block.bytes == 144
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "gemma3", "qwen2", "llama"])
+def test_windows_that_a_file_says_nothing_of_are_a_guess_that_the_verdict_tells(tmp_path, architecture):
+    model = tiny_model(architecture)
+    silent = ("sliding_window", "layer_types", "rope_local_base_freq", "query_pre_attn_scalar")
+    metadata = {key: value for key, value in apr_metadata(model).items() if key not in silent}
+    write_apr(tmp_path / "m.apr", metadata, apr_tensors(model))
+    artifact = open_artifact(tmp_path / "m.apr")
+    assert artifact.config.sliding_window is None
+    guessed = [key for key in silent if any(f"does not say {key};" in guess for guess in artifact.guesses)]
+    assert guessed == {
+        "mistral": ["sliding_window"],
+        "gemma3": ["sliding_window", "query_pre_attn_scalar"],
+    }.get(architecture, [])
+    assert set(artifact.guesses) <= set(artifact.problems)
+    found = bisect_pair(open_pair((tmp_path / "m.apr", tmp_path / "m.apr"), (None, None), (1, 2, 3), None)).bisection
+    assert set(artifact.guesses) <= set(found.notes)

@@ -308,6 +308,7 @@ def test_a_runtime_that_adds_one_to_norms_twice_or_never(model, times):
             {"rope_parameters": {SLIDING: {"rope_type": "linear", "factor": 2.0}}},
             "scales the rotary embedding of sliding",
         ),
+        ({"rope_parameters": {SLIDING: {"partial_rotary_factor": 0.5}}}, f"{SLIDING}.partial_rotary_factor"),
         ({"rope_parameters": {FULL: 3}}, f"gives {FULL} as something else"),
         ({"rope_scaling": 4}, "gives rope_scaling as something else"),
         ({"sliding_window": None}, "absent or null"),

@@ -130,6 +130,7 @@ def test_settings_that_change_the_computation_are_refused_by_name(tmp_path):
         "expert_count": 8,
         "attn_logit_softcapping": 50.0,
         "attention__clamp_kqv": 8.0,
+        "attention__shared_kv_layers": 2,
         "attention__scale": 0.5,
         "rope__dimension_count": 4,
         "attention__head_count": [4, 2],

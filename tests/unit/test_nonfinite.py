@@ -95,6 +95,10 @@ def test_what_both_sides_have_lost_is_said_though_they_are_alike(tmp_path, capsy
     assert (code, found["verdict"], UP in found["notes"][0]) == (0, "alike", True)
     code, found = answered(capsys, "weights", tmp_path / "a", tmp_path / "b")
     assert (code, found["outside_band"]) == (1, 1)
+    cell = ("--tokens", "1,2,3", "--cell", "1:ffn_up")
+    code, found = answered(capsys, "bisect", tmp_path / "a", tmp_path / "b", *cell)
+    assert (code, list(found)) == (2, ["error"])
+    assert "layer 1 ffn_up cannot be taken apart: 3 of 288 values" in found["error"]
 
 
 def changed(model, name, change):

@@ -18,7 +18,7 @@ from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
 from tests.artifacts import tiny_safetensors
-from tests.foreign_dumps import run, write_stage_dump
+from tests.foreign_dumps import run, run_changed, write_stage_dump
 from tests.memory_model import random_model
 from tests.unit.test_forward import PROMPT, SHIPPED, dump, model_of
 from tests.unit.test_forward import TOKENS as RECORDED_TOKENS
@@ -217,18 +217,74 @@ def test_what_no_recorded_stage_shows_is_not_called_right():
     assert found.verdict == "undecided"
 
 
-def test_a_mistake_that_rounding_could_hide_is_not_excluded():
+def test_a_mistake_within_rounding_is_told_by_how_much_of_it_is_there():
+    """All of it, none of it, or a part, of which nothing can be said."""
     model = small()
     base = replace(model.config, rope_theta=1e6)
-    wrong = dict(forward(Mixed(model, base), TOKENS, numeric_path("f32")))
-    stages = some(wrong, SUBSETS["hidden states"])
-    coarse = check(model, stages, kept=BFLOAT16, attention=BFLOAT16)  # as of an engine in bfloat16
-    assert coarse.verdict == "undecided"
-    assert any("a rotary base of 1e+06 in layer 0 would make" in note for note in coarse.notes)
-    assert check(model, stages).verdict == "divergent"
     right = some(dict(forward(model, TOKENS, numeric_path("f64"))), SUBSETS["hidden states"])
-    healthy = check(model, right, kept=BFLOAT16, attention=BFLOAT16)
-    assert healthy.verdict == "numerics_only"  # so near that rounding would have had to undo a mistake
+    wrong = some(dict(forward(Mixed(model, base), TOKENS, numeric_path("f64"))), SUBSETS["hidden states"])
+    how = {"kept": BFLOAT16, "attention": BFLOAT16}  # as of an engine in bfloat16, whose rounding is larger
+    whole = check(model, wrong, **how)
+    assert (whole.verdict, whole.culprit.site, whole.culprit.cause) == (
+        "divergent",
+        Site(0, "q_post_rope"),
+        "rope_theta",
+    )
+    assert whole.culprit.shown_at == Site(0, "layer_output")
+    part = check(model, {site: y + 0.6 * (wrong[site] - y) for site, y in right.items()}, **how)
+    assert part.verdict == "undecided"
+    assert any("a rotary base of 1e+06 in layer 0 would make" in note for note in part.notes)
+    assert check(model, right, **how).verdict in ("alike", "numerics_only")
+
+
+@pytest.mark.parametrize("kept", ["hidden states", "module outputs", "attention outputs"])
+def test_one_bias_that_is_left_out_shows_over_all_elements_though_no_element_shows_it(kept):
+    model, tokens = random_model("qwen2", layers=3), tuple((37 * n + 11) % 128 for n in range(60))
+    name = "model.layers.2.self_attn.k_proj.bias"
+    unbiased = with_weight(model, name, 0 * model.values()[name])
+
+    def half(_site, right, _known):
+        return right.astype(np.float16).astype(np.float32)
+
+    healthy, wrong = (
+        check(model, some(run_changed(of, tokens, half), SUBSETS[kept]), tokens=tokens, kept=FLOAT16, attention=FLOAT16)
+        for of in (model, unbiased)
+    )
+    assert (healthy.verdict, healthy.culprit) == ("numerics_only", None)
+    assert wrong.verdict == "divergent"
+    assert all(cell.b_off < 8 for cell in wrong.checked)
+    found = wrong.culprit
+    assert (found.site, found.factor, found.cause, found.tensor) == (
+        Site(2, "qkv_bias"),
+        "weights",
+        "bias_missing",
+        name,
+    )
+    assert wrong.others == ()
+
+
+def test_logits_alone_do_not_tell_a_mistake_from_coarser_weights():
+    model, values = small(), small().values()
+    wrong = model
+    for name in ("model.layers.0.self_attn.o_proj.weight", "model.layers.1.mlp.up_proj.weight"):  # no catalogue has it
+        wrong = with_weight(wrong, name, values[name] + 0.1 * values[name][::-1])
+    logits, right = (run(of, TOKENS)[Site(None, "lm_head")] for of in (wrong, model))
+    found = check(model, {Site(None, "lm_head"): logits})
+    assert (found.verdict, found.culprit) == ("undecided", None)
+    off = np.linalg.norm(logits - right) / np.linalg.norm(right)
+    assert found.notes[-1].startswith(f"lm_head is {off:.2g} of its norm off")
+    assert "none of 12 products" in found.notes[-1]
+    assert "Every product" not in "".join(found.notes)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_two_additions_of_one_size_do_not_take_the_floor_of_one_token_away(seed):
+    """A channel whose end is small errs by what the sum before it does, in whatever draw of the floor."""
+    model, token = random_model("llama", hidden=512, seed=seed), (5,)
+    halves = run_changed(model, token, lambda _site, y, _known: y.astype(np.float16).astype(np.float64), "f64")
+    found = check(model, some(halves, SUBSETS["module outputs"]), "f64", token, kept=FLOAT16, attention=FLOAT16)
+    assert found.culprit is None
+    assert max(cell.b_off for cell in found.checked) < 3
 
 
 def test_a_recorded_bias_of_a_model_without_any_is_seen():

@@ -13,12 +13,14 @@ from kernels.precision import BFLOAT16, FLOAT16, FLOAT32
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
+from store.open import open_artifact
 from tests.foreign_dumps import Stages, run, run_changed
 from tests.memory_model import random_model
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader, recorded_stages
 from workbench.bisect.weights.roundings import rounded
 from workbench.cells.decomposition import LIMIT
+from workbench.demo import MODEL as DEMO
 
 MODEL = random_model("qwen2")
 ROTATED = ("q_post_rope", "k_post_rope")
@@ -130,7 +132,7 @@ def test_attention_weights_of_a_long_prompt_are_kept_in_the_type_of_the_run(kept
 def test_rotary_frequencies_cast_with_the_model_are_told_from_tables_cast_to_its_type(kept, keep):
     right = turned_run(60, lambda _layer: angles(60), keep)
     assert asked(right, 60, kept=kept).verdict == "numerics_only"
-    assert max(stage.turned for stage in recorded_stages(reader(right, 60, kept=kept))) < LIMIT / 4
+    assert max(stage.averaged for stage in recorded_stages(reader(right, 60, kept=kept))) < LIMIT / 4
     found = asked(turned_run(60, lambda _layer: angles(60, keep=keep), keep), 60, kept=kept)
     assert (found.culprit.site, found.culprit.factor, found.culprit.cause) == (
         Site(0, "q_post_rope"),
@@ -394,3 +396,108 @@ def test_blocks_that_an_engine_misreads_are_one_mistake_of_all_products(kind, wr
     )
     assert told in found.culprit.explanation
     assert f"all 11 stages with {kind.name} weights" in found.culprit.explanation
+
+
+SHIPPED = open_artifact(DEMO)
+
+
+def shipped_run(count, change):
+    tokens = tuple((37 * n + 11) % SHIPPED.config.vocab_size for n in range(count))
+    return run_changed(SHIPPED, tokens, change), tokens
+
+
+def normed(x, weight, eps, keep=lambda x: x):
+    """An RMS norm as transformers computes it: float32, cast before it meets the weight."""
+    scale = 1 / np.sqrt((x * x).mean(axis=1, keepdims=True, dtype=np.float32) + np.float32(eps))
+    return keep(keep(x * scale) * weight)
+
+
+@pytest.mark.parametrize(("kept", "keep"), [(FLOAT32, lambda x: x), (FLOAT16, half), (BFLOAT16, bfloat)])
+def test_an_epsilon_that_no_element_shows_is_seen_in_what_all_channels_of_a_token_have_in_common(kept, keep):
+    late = Site(4, "attn_norm")  # whose inputs have a mean square of 50: 1e-5 for 1e-6 makes 1e-7 of the output
+
+    def run_with(eps):
+        def change(site, right, known):
+            if site.stage not in ("attn_norm", "ffn_norm"):
+                return keep(right)
+            first = site.stage == "attn_norm"
+            name = "input_layernorm" if first else "post_attention_layernorm"
+            x = known["layer_input" if first else "post_attn_residual"]
+            weight = dequantize(SHIPPED.weight(f"model.layers.{site.layer}.{name}.weight"))
+            return normed(x, weight, eps if site == late else 1e-6, keep)
+
+        stages, tokens = shipped_run(60, change)
+        read = Reader(SHIPPED, numeric_path("f32"), Recorded(stages), tokens, kept, kept)
+        return read, bisect_trace(read)
+
+    read, healthy = run_with(1e-6)
+    assert (healthy.verdict, healthy.culprit) == ("numerics_only", None)
+    assert max(stage.averaged for stage in recorded_stages(read)) < LIMIT / 2
+    if kept == FLOAT32:
+        read, found = run_with(1e-5)
+        shown = next(stage for stage in recorded_stages(read) if stage.site == late)
+        assert np.sqrt(np.square((shown.y - shown.right) / shown.noise).mean()) < LIMIT / 4
+        assert (found.culprit.site, found.culprit.factor, found.culprit.cause) == (late, "config", "rms_norm_eps")
+        assert "epsilon is 1e-05 in place of 1e-06" in found.culprit.explanation
+        assert found.others == ()
+
+
+def test_a_small_bias_that_rounding_hides_at_every_token_shows_in_their_mean():
+    name = "model.layers.1.self_attn.k_proj.bias"
+    values = dequantize(MODEL.weight(name)) * np.float32(0.03)
+    small, silent = (
+        replace(MODEL, weights=MODEL.weights | {name: vector_weight(name, times * values)}) for times in (1, 0)
+    )
+    healthy, wrong = (
+        asked(run_changed(of, tokens_of(60), lambda _s, y, _k: bfloat(y)), 60, small, BFLOAT16)
+        for of in (small, silent)
+    )
+    assert (healthy.verdict, healthy.culprit) == ("numerics_only", None)
+    found = wrong.culprit
+    assert (found.site, found.cause, found.tensor) == (Site(1, "qkv_bias"), "bias_missing", name)
+    assert wrong.others == ()
+
+
+def vector_weight(name, values):
+    return Weight(name, TensorType.F32, values.shape, values.view(np.uint8).reshape(1, -1))
+
+
+def test_a_bias_that_is_added_first_is_no_other_bias():
+    """A fused product begins its sums with the bias: what their order makes is of the size of the product's terms."""
+
+    def change(site, right, known):
+        if site.stage != "qkv_bias":
+            return right
+        projections = [f"model.layers.{site.layer}.self_attn.{part}_proj" for part in "qkv"]
+        weight, bias = (
+            np.concatenate([dequantize(SHIPPED.weight(f"{name}.{kind}")) for name in projections])
+            for kind in ("weight", "bias")
+        )
+        total = np.repeat(bias[None], len(right), axis=0)
+        for n, column in enumerate(weight.T):
+            total = total + known["attn_norm"][:, n : n + 1] * column[None]
+        return total
+
+    stages, tokens = shipped_run(7, change)
+    found = bisect_trace(Reader(SHIPPED, numeric_path("f32"), Recorded(stages), tokens, FLOAT32, FLOAT32))
+    assert (found.verdict, found.culprit) == ("numerics_only", None)
+    sums = [cell.b_off for cell in found.checked if cell.site.stage == "qkv_bias"]
+    assert 0 < max(sums) < LIMIT / 4
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma3"])
+def test_a_value_that_attention_multiplies_by_zero_is_inherited_though_no_token_sees_it(architecture):
+    """As a product of all weights with all values makes it, of which one is NaN: 0 times NaN is NaN."""
+    model = random_model(architecture, layers=3)
+
+    def change(site, right, known):
+        right = right.copy()
+        if site == Site(1, "ffn_up"):
+            right[6, 5] = np.nan
+        elif site.stage == "attention" and not np.isfinite(known["layer_input"]).all():
+            right[:] = np.nan
+        return right
+
+    with np.errstate(all="ignore"):
+        found = asked(run_changed(model, tokens_of(9), change), 9, model)
+    assert (found.culprit.site, found.others) == (Site(1, "ffn_up"), ())

@@ -127,6 +127,7 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
         *check.arithmetic.notes,
         *trace.notes,
         *trace.not_carried,
+        *check.model.guesses,
     ]
     if check.model_path != own:
         notes.append(f"The trace was checked with its own arithmetic, path {own}, and not with {check.model_path}.")

@@ -63,13 +63,15 @@ class Pair:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences about what one of two models alone has and no figure covers."""
+        """Sentences about what was guessed of a model, and what one of two alone has and no figure covers."""
+        models = (side for side in (self.a, self.b) if isinstance(side, Artifact))
+        guesses = tuple(dict.fromkeys(guess for model in models for guess in model.guesses))
         if self._common is None:
-            return ()
+            return guesses
         from workbench.tensors.one_sided import unused_tensors
 
         a, b, sentences = self._common
-        return (*sentences, *unused_tensors(a, b))
+        return (*sentences, *unused_tensors(a, b), *guesses)
 
     @cached_property
     def _common(self) -> tuple[Artifact, Artifact, tuple[str, ...]] | None:

@@ -17,11 +17,10 @@ from kernels.config import ModelConfig
 from kernels.graph import At, Kind, Stage, Values
 from kernels.kinds.embed import Embed
 from kernels.kinds.product import Product
-from kernels.kinds.rotate import Rotate
 from kernels.models import Graph
 from kernels.precision import FLOAT32, Precision
 from kernels.stages import Site
-from workbench.bisect.traces.angles import turned_off
+from workbench.bisect.traces.averages import averaged_off
 from workbench.bisect.verdict import Factor, Setting
 from workbench.bisect.weights.tensor_pairs import has
 from workbench.cells.decomposition import LIMIT
@@ -83,7 +82,8 @@ class Question:
     noise : what float rounding may do to every element. rounding : root mean square of what 8-bit activations add.
     restored : what storing changed weights once more in their format may add to every element; None without weights.
     kept : how the engine keeps its numbers. most : norm that a mistake may leave, where the trace
-    is one of the weights before they were rounded. rows : the token of every row, where some are missing.
+    is one of the weights before they were rounded. rows : the token of every row, where some are missing. spanned : it
+    is the end of a span, whose rounding averages do not take away.
     All arrays are float64 (tokens, channels).
     """
 
@@ -98,6 +98,7 @@ class Question:
     kept: Precision = FLOAT32
     most: float | None = None
     rows: NDArray[np.int64] | None = None
+    spanned: bool = False
 
     def tokens(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The tokens of some rows."""
@@ -149,6 +150,11 @@ class Question:
         off = _rms((self.y - self.right) / self.noise, axis=0)
         wrong = ~(off <= LIMIT)
         return wrong if wrong.any() else np.ones_like(wrong)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether noise does not explain the record."""
+        return not max(units_off(self.y - self.right, self.noise), self.averaged) <= LIMIT
 
     def is_right(self, channels: Flags) -> bool:
         """Whether there are such channels and they are well within noise, and not only less wrong than others."""
@@ -208,18 +214,22 @@ class Question:
         return predicted
 
     @cached_property
-    def turned(self) -> float:
-        """How far the angles of a rotation are off, in units of what rounding makes of them; 0 at other stages."""
-        return self._turned_off(self.right)
+    def averaged(self) -> float:
+        """How far averages are off that a mistake would change alike, in units of what rounding makes of them."""
+        return self.averaged_from(self.right)
 
-    def _turned_off(self, predicted: Values) -> float:
-        return turned_off(self.at, self.y, predicted, self.kept) if isinstance(self.at.kind, Rotate) else 0.0
+    def averaged_from(self, predicted: Values) -> float:
+        """The same of the record beside a prediction."""
+        if self.spanned:
+            return 0.0
+        return averaged_off(self.at, self.x, self.y, predicted, self.noise, self.kept)
 
     def _closer(self, mistake: Mistake, size: float) -> bool:
-        """Whether a prediction takes away most of what is wrong: of the angles, where those show it, or of the gap."""
-        if self.turned <= LIMIT:
+        """Whether a prediction takes away most of what is wrong: of the averages, where they show it, or of the gap."""
+        if self.averaged <= LIMIT:
             return size <= 0.5 * self.gap
-        return self._turned_off(mistake.predicted) <= max(LIMIT, _NEXT_LINE * self.turned if mistake.rounded else 0)
+        most = max(LIMIT, _NEXT_LINE * self.averaged if mistake.rounded else 0)
+        return self.averaged_from(mistake.predicted) <= most
 
     def reproduces(self, mistake: Mistake) -> bool:
         """Whether a prediction leaves nothing but noise, and takes away most of the gap."""
@@ -272,9 +282,9 @@ def ranked(
 ) -> list[tuple[bool, float, Mistake]]:
     """Every mistake with whether it reproduces the record and the norm it leaves, the most convincing first.
 
-    Among those that reproduce it, one that takes less for granted comes first, then one that comes closer. Weights
-    reproduce nothing where they are right for other tokens. known : mistakes that were made before; if one of these
-    reproduces the record too, nothing else is tried.
+    Among those that reproduce it, one that takes less for granted comes first, then one that comes closer, in the
+    averages where those show what is wrong. Weights reproduce nothing where they are right for other tokens. known :
+    mistakes that were made before; if one of these reproduces the record too, nothing else is tried.
     """
     found = []
     for mistake in tried:
@@ -285,7 +295,14 @@ def ranked(
             found.append((blamed and question.reproduces(mistake), left, mistake))
             if found[-1][0] and known(mistake):
                 return found[-1:]
-    return sorted(found, key=lambda entry: (not entry[0], entry[2].rank if entry[0] else 0, entry[1]))
+
+    def key(entry: tuple[bool, float, Mistake]) -> tuple[bool, int, float]:
+        reproduces, left, mistake = entry
+        if not reproduces:
+            return True, 0, left
+        return False, mistake.rank, question.averaged_from(mistake.predicted) if question.averaged > LIMIT else left
+
+    return sorted(found, key=key)
 
 
 def least_squares(columns: Values, values: Values, smallest: float | None = None) -> Values | None:

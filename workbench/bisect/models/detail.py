@@ -65,6 +65,7 @@ def _of_models(pair: Pair, site: Site, progress: Progress) -> Detail:
     for done, cell in enumerate(walk(a, b, tokens)):
         progress(done, len(pairs.sites), str(cell.site))
         if cell.site == site:
+            _refuse_lost(site, cell.y_a, cell.y_b)
             sides = [factors.at(site, tokens) for factors in (cell.a, cell.b)]
             at_a, at_b = (side or next(filter(None, sides)) for side in sides)  # of a side without, the other's
             known = forecast(at_a, at_b, cell.inputs_a, cell.inputs_b, cell.y_a, cell.y_b)
@@ -97,8 +98,21 @@ def _trace_error(check: TraceCheck, site: Site) -> Array:
     if stage is None:
         raise WorkbenchError(f"the model has no stage {site}; give another --cell")
     right = check.evaluated(stage, check.inputs(stage))
+    _refuse_lost(site, found, right)
     error: Array = np.subtract(found, right, dtype=np.float64)
     return error if check.side == "B" else -error
+
+
+def _refuse_lost(site: Site, one: Array | None, other: Array | None) -> None:
+    """WorkbenchError where both sides hold NaN or infinite values, between which there is no difference."""
+    if one is None or other is None:
+        return
+    lost = ~np.isfinite(one) & ~np.isfinite(other)
+    if lost.any():
+        raise WorkbenchError(
+            f"{site} cannot be taken apart: {int(lost.sum())} of {lost.size} values are NaN or infinite on both sides, "
+            f"the first at token {int(np.argwhere(lost)[0][0])}; give the --cell of a stage before them"
+        )
 
 
 def detail_json(detail: Detail) -> dict[str, Any]:

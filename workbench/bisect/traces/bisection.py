@@ -12,7 +12,7 @@ import numpy as np
 from workbench.bisect.traces.coverage import Coverage
 from workbench.bisect.traces.diagnosis import diagnose
 from workbench.bisect.traces.span_causes import SpanCauses
-from workbench.bisect.traces.span_sight import blur_of
+from workbench.bisect.traces.span_sight import look_through
 from workbench.bisect.traces.stages import Checked, Reader, recorded_stages
 from workbench.bisect.traces.survey import PART, Survey, span_cost
 from workbench.bisect.verdict import Bisection, Culprit, Verdict, same_setting
@@ -32,7 +32,8 @@ def bisect_trace(reader: Reader) -> Bisection:
         return Bisection("uncomparable", None, None, (), None, (), (none,), len(coverage.cells))
     verdict, culprits, note = _judged(reader, survey, checked)
     if verdict not in ("divergent", "undecided"):
-        _look_through(reader, survey, coverage)
+        hidden = _hidden(reader, survey, coverage)
+        verdict, culprits = ("divergent", hidden) if hidden else (verdict, culprits)
     reasons, known = [note] if note else [], [*coverage.sentences()]
     notes = [*known, *reasons]  # the reason of an answer is the last of them
     if coverage.missing and verdict not in ("divergent", "undecided"):
@@ -57,13 +58,17 @@ def _judged(reader: Reader, survey: Survey, checked: list[Decomposition]) -> tup
     return verdict, excused[:1] if verdict == "undecided" else [], reason
 
 
-def _look_through(reader: Reader, survey: Survey, coverage: Coverage) -> None:
-    """Find the spans that could hide a mistake."""
+def _hidden(reader: Reader, survey: Survey, coverage: Coverage) -> list[Culprit]:
+    """The mistakes that only whole spans show; takes note of the spans that could hide one."""
+    found: list[Culprit] = []
     for stage in recorded_stages(reader):
         if stage.spanned:
-            blur = blur_of(reader, _with_cost(reader, survey, stage))
+            culprit, blur = look_through(reader, _with_cost(reader, survey, stage))
             if blur is not None:
                 coverage.blur(stage, blur)
+            if culprit is not None and not any(_same_mistake(culprit, known) for known in found):
+                found.append(culprit)
+    return found
 
 
 def _with_cost(reader: Reader, survey: Survey, stage: Checked, times: float = 1.0) -> Checked:

@@ -62,8 +62,8 @@ class Coverage:
         for stage, blur in self.blurred[_MOST_SENTENCES - 1 :: -1]:
             yield (
                 f"Nothing is known {way_of(stage)}: the end is {format_value(blur.found)} of its norm off, rounding "
-                f"may make {format_value(blur.floor)}, and {blur.words} in layer {blur.layer} would make "
-                f"{format_value(blur.share)}; record more stages."
+                f"may make {format_value(blur.floor)}, and {blur.words} would make {format_value(blur.share)}; record "
+                "more stages."
             )
         if tainted := self.reader.tainted:
             yield (

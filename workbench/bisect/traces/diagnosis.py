@@ -16,7 +16,7 @@ from workbench.bisect.mistakes.mistake import Mistake, Question, ranked, within
 from workbench.bisect.traces.overflow import overflow
 from workbench.bisect.traces.stages import Checked, Reader
 from workbench.bisect.traces.unnamed import UNNAMED, unnamed
-from workbench.bisect.verdict import Culprit, RunnerUp, same_setting
+from workbench.bisect.verdict import Culprit, Factor, RunnerUp, same_setting
 from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.decomposition import LIMIT
@@ -62,7 +62,9 @@ def _of_tensors(question: Question) -> Iterator[Question]:
         if question.wrong_channels[part].any():
             y = question.right.copy()
             y[:, part] = question.y[:, part]
-            yield replace(question, y=y)
+            alone = replace(question, y=y)
+            if alone.wrong:
+                yield alone
 
 
 def _culprits(question: Question, known: Sequence[Culprit]) -> list[Culprit]:
@@ -79,9 +81,8 @@ def _culprits(question: Question, known: Sequence[Culprit]) -> list[Culprit]:
     if other is not None and equal and other[1] <= AMBIGUOUS * max(left, 1e-12 * size):
         words += f"; {other[2].cause} would explain it as well ({other[2].explanation})"
     runner = None if other is None else runner_up(other, size)
-    first = Culprit(
-        site, best.factor, best.cause, words, best.tensor, left / size, whole_share(best), runner, setting=best.setting
-    )
+    first = Culprit(site, best.factor, best.cause, words, best.tensor, left / size, whole_share(best.factor), runner)
+    first = replace(first, setting=best.setting)
     further = [
         Culprit(site, more.factor, more.cause, more.explanation, None, left / size, setting=more.setting)
         for more in best.also
@@ -116,7 +117,8 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     y, right = (np.asarray(x, dtype=np.float64) for x in (checked.y, checked.right))
     kept = reader.precision(at.stage)
     restored = cost_of_storage(at, wide, len(y))
-    return Question(at, wide, known, y, right, checked.noise, rounding, restored, kept, rows=checked.rows)
+    spanned, rows = checked.spanned, checked.rows
+    return Question(at, wide, known, y, right, checked.noise, rounding, restored, kept, rows=rows, spanned=spanned)
 
 
 def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values | None:
@@ -168,7 +170,7 @@ def runner_up(entry: tuple[bool, float, Mistake], size: float) -> RunnerUp:
     return RunnerUp(entry[2].cause, entry[1] / size, entry[0])
 
 
-def whole_share(mistake: Mistake) -> dict[str, float | None]:
+def whole_share(factor: Factor) -> dict[str, float | None]:
     """The shares of the factors where one mistake is all there is."""
     shares: dict[str, float | None] = dict.fromkeys(("input", "weights", "numerics", "config", "graph"), 0.0)
-    return shares | {mistake.factor: 1.0}
+    return shares | {factor: 1.0}

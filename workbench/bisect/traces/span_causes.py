@@ -71,7 +71,7 @@ class SpanCauses:
 
     def _not_finite(self, checked: Checked, question: Question) -> Culprit:
         """An end that is NaN or infinite, because a number on the way became too large or for no reason known."""
-        steps = sorted(self._steps(checked).items(), key=lambda entry: order(entry[0]))
+        steps = sorted(checked.span.steps(self.reader).items(), key=lambda entry: order(entry[0]))
         culprit = overflow_inside([replace(_right(step), rows=step.rows) for _, step in steps], question)
         if culprit is None:
             return not_finite(question)
@@ -88,14 +88,14 @@ class SpanCauses:
         if close:
             words += f"; {', '.join(list(close)[:2])} would explain it as well"
         runner = next((runner_up(entry, size) for entry in others if entry[2].cause != mistake.cause), None)
-        site, shares = mistake.site or checked.site, whole_share(mistake)
+        site, shares = mistake.site or checked.site, whole_share(mistake.factor)
         shown = None if site == checked.site else checked.site
         culprit = Culprit(site, mistake.factor, mistake.cause, words, mistake.tensor, left / size, shares, runner)
         return replace(culprit, shown_at=shown, setting=mistake.setting)
 
     def _levels(self, checked: Checked, question: Question) -> Iterator[Iterator[Mistake]]:
         """What is tried together; the next only if nothing of it reproduces the end."""
-        steps = self._steps(checked)
+        steps = checked.span.steps(self.reader)
         yield self._known(checked, steps)
         yield chain(
             _of_the_end(checked, question), self._in_places(checked, steps, _kinds(self.reader, checked.span.inside))
@@ -115,17 +115,6 @@ class SpanCauses:
                 [] if found.site is None else [kind for kind in _kinds(self.reader, steps) if _like(found.site, kind)]
             )
             yield from self._in_places(checked, steps, kinds, _key(found))
-
-    def _steps(self, checked: Checked) -> dict[Site, Step]:
-        """All stages inside a span as they should be."""
-        steps: dict[Site, Step] = {}
-
-        def listen(step: Step) -> Array:
-            steps[step.site] = step
-            return step.y
-
-        checked.span.run(self.reader, listen)
-        return steps
 
     def _in_places(
         self, checked: Checked, steps: Mapping[Site, Step], places: Iterable[list[Site]], only: _Key | None = None

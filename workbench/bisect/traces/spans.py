@@ -30,6 +30,8 @@ from workbench.cells.decomposition import LIMIT
 Rows = NDArray[np.int64]
 Values = NDArray[np.float64]
 _PATTERNS = 2  # each with both signs
+_FEWEST = 8  # draws of a channel, over its tokens and the patterns
+_UNLIKE = 0.5, 1.4  # of sizes, about 1 in the mean square: two stages of one size must not cancel in every draw
 _ROOM = 2.0  # times what a turned code makes of the whole it may make of a part: weights are not all of one size
 _TINY = 1e-37
 
@@ -121,6 +123,17 @@ class Span:
                 parts[site.layer] = {site.stage: own[site.stage]}  # all that the next layer reads
         return parts[self.end.layer][self.end.stage]
 
+    def steps(self, by: Arithmetic) -> dict[Site, Step]:
+        """All stages inside as they should be, and the end."""
+        found: dict[Site, Step] = {}
+
+        def listen(step: Step) -> Array:
+            found[step.site] = step
+            return step.y
+
+        self.run(by, listen)
+        return found
+
     def rest(self, first: Site, before: Mapping[Site, Part]) -> "Span":
         """The way from a stage inside on. before : what the stages before it give, those that the model has."""
         inside = frozenset(site for site in self.inside if order(site) >= order(first) or site not in before)
@@ -131,10 +144,13 @@ class Span:
         """What rounding may do to every element of the end at some tokens, in the units that LIMIT counts."""
         right, noises = self._listen(by, rows, lambda step: by.noise(step.at, step.inputs, step.y))
         smooth, turned = np.zeros_like(right), np.zeros_like(right)
-        for pattern in range(_PATTERNS):
+        patterns = max(_PATTERNS, -(-_FEWEST // len(rows)))
+        for pattern in range(patterns):
             up, down = (self._moved(by, rows, right, _shake(noises, pattern, way)) for way in (LIMIT, -LIMIT))
-            smooth += np.minimum(np.square(up), np.square(down)) / _PATTERNS
-            turned += np.square(up + down)  # nothing, were it not for codes that are turned by one of the two
+            smooth += np.minimum(np.square(up), np.square(down)) / patterns
+            turned += np.square(up + down) * (
+                _PATTERNS / patterns
+            )  # nothing, were it not for codes that are turned by one of the two
         return np.asarray(np.sqrt(_even(smooth) + _ROOM**2 * _anywhere(turned)) / LIMIT)
 
     def storage(self, by: Arithmetic, rows: Rows, cost: Callable[[Step], Values | None]) -> Values:
@@ -174,7 +190,7 @@ def _shake(sizes: Mapping[Site, Values], pattern: int, times: float) -> Change:
     rng = np.random.default_rng(pattern)
 
     def change(step: Step) -> Array:
-        way = times * rng.choice((-1.0, 1.0), step.y.shape)
+        way = times * rng.choice((-1.0, 1.0), step.y.shape) * rng.uniform(*_UNLIKE, step.y.shape)
         return np.asarray(step.y + way * sizes.get(step.site, 0.0), dtype=step.y.dtype)
 
     return change

@@ -23,7 +23,7 @@ from kernels.paths import F32Path
 from kernels.precision import FLOAT32, Precision
 from kernels.stages import FIRST_STAGES, SPINE, Site
 from workbench.bisect.mistakes.mistake import units_off
-from workbench.bisect.traces.angles import turned_off
+from workbench.bisect.traces.averages import averaged_off
 from workbench.bisect.traces.noise import float_noise
 from workbench.bisect.traces.spans import Part, Rows, Span, evaluated, needs_all
 from workbench.bisect.traces.tainted import silenced, tainted_tokens
@@ -99,7 +99,7 @@ class Checked:
 
     span : the way to it from what was recorded. rows : the tokens. spanned : it is judged by that whole way, not by
     itself. behind_product : on the way there are products with weights, so nothing is known of what the stage read.
-    turned : how far the angles of a rotation are off, in units of what rounding makes of them.
+    averaged : how far averages over what rounds by itself are off, in units of what rounding makes of them.
     """
 
     at: At
@@ -112,7 +112,7 @@ class Checked:
     rows: Rows
     spanned: bool = False
     behind_product: bool = False
-    turned: float = 0.0
+    averaged: float = 0.0
 
     @property
     def site(self) -> Site:
@@ -124,7 +124,7 @@ class Checked:
         """How far the record is from the right output, in units of noise; the same NaN or infinity is no difference."""
         left = self.y.astype(np.float64) - self.right
         same = ~np.isfinite(self.y) & ((self.y == self.right) | (np.isnan(self.y) & np.isnan(self.right)))
-        return max(units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise)), self.turned)
+        return max(units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise)), self.averaged)
 
     @property
     def wrong(self) -> bool:
@@ -247,7 +247,7 @@ def _beside(reader: Reader, at: At, known: _Known, recorded: Part, computed: Par
     inputs = {role: known.at(name, rows) for role, name in at.stage.inputs.items()}
     others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
     y, right, way = recorded.of(rows), computed.of(rows), known.way(at.stage)
-    tainted = tainted_tokens(at.kind, inputs)
+    tainted = tainted_tokens(at.kind, inputs, y)
     if tainted.any():
         reader.tainted.add(site)
     if tainted.all():
@@ -262,12 +262,24 @@ def _beside(reader: Reader, at: At, known: _Known, recorded: Part, computed: Par
     spanned = any(_rounds(reader, inner) for inner in way.inside)
     if spanned and site not in reader.floors:
         reader.floors[site] = way.floor(reader, rows)
-    noise = reader.noise(at, inputs, right)
+    noise = reader.noise(at, inputs, right) + _fused(reader, at, others)
     if spanned:  # one huge value must not take from what the other channels of its token may round by themselves
         noise = np.maximum(noise, reader.floors[site])
     product = any(isinstance(reader.at(inner).kind, Product) for inner in way.inside)
-    turned = turned_off(at, y, right, reader.kept) if isinstance(at.kind, Rotate) and not spanned else 0.0
-    yield Checked(at, inputs, others, y, right, noise, way, rows, spanned, product, turned)
+    averaged = 0.0 if spanned else averaged_off(at, inputs, y, right, noise, reader.precision(at.stage))
+    yield Checked(at, inputs, others, y, right, noise, way, rows, spanned, product, averaged)
+
+
+def _fused(reader: Reader, at: At, known: Mapping[str, Array]) -> Values | float:
+    """What the order of the sum may make of a bias: engines add it inside of the product, others behind it.
+
+    known : what the layer has of the same tokens, by stage.
+    """
+    read = at.stage.site._replace(stage=at.stage.reads[0]) if isinstance(at.kind, Bias) else None
+    before = None if read is None else reader.graph.stage(read)
+    if before is None or not isinstance(before.kind, Product) or before.reads[0] not in known:
+        return 0.0
+    return before.kind.order(reader.at(before.site), {"x": np.asarray(known[before.reads[0]], dtype=np.float64)})
 
 
 def _rounds(reader: Reader, site: Site) -> bool:

@@ -150,7 +150,22 @@ class Survey:
         if all(culprit.cause in _ROUNDED for culprit in excused):
             words = sorted({culprit.explanation for culprit in excused})
             return "quantization_only", f"{differs} weights, which reproduce it: {', '.join(words)}."
+        if all(len(self.products[site]) > 1 for site in self.products if site in self.wrong):
+            return "undecided", self._ends_note(sizes)
         return "undecided", f"{differs} weights; bisect the trace against the very model that it was recorded from."
+
+    def _ends_note(self, sizes: list[float]) -> str:
+        """Of a trace that holds no product by itself."""
+        ends = [site for site in self.products if site in self.wrong]
+        how = f"{ends[0]} is {sizes[0]:.2g} of its norm off"
+        if len(ends) > 1:
+            how = f"{len(ends)} stages, {ends[0]} first, are {min(sizes):.2g} to {max(sizes):.2g} of their norms off"
+        count = sum(len(self.products[site]) for site in ends)
+        return (
+            f"{how}: that is more than rounding, and none of the known mistakes that were tried makes it. Coarser "
+            f"weights than the model's would, and so would a mistake in the run: as none of {count} products was "
+            "recorded by itself, which of both it is, and where, cannot be said; record the stages of the layers."
+        )
 
     def _rounding_note(self) -> str:
         model, sites = self.reader.model, self.rounded
