@@ -103,6 +103,37 @@ def test_codes_with_zero_points_are_requantized_and_nothing_else_is_said_to_be(b
     assert (found.cause, "of a column" in found.explanation) == ("group_offset", down)
 
 
+@pytest.mark.parametrize("size", [32, 128])
+@pytest.mark.parametrize("source", [TensorType.F32, TensorType.BF16])
+def test_8_bit_codes_with_zero_points_are_known_again_after_bfloat16(size, source):
+    """Of a value near the end of its group bfloat16 leaves a step uncertain; of one near 0 it leaves none."""
+    right = with_one(UP, lambda x: x, source)
+    named = []
+    for zero in (0, 1):
+        wrong = with_one(UP, lambda x, zero=zero: asymmetric(x, 8, size, zero), TensorType.BF16)
+        found = best(UP, right, wrong)
+        named.append((found.cause, f"8 bits per {size} values" in found.explanation))
+    assert named == [("requantized", True), ("group_offset", True)]
+
+
+def test_4_bit_codes_that_bfloat16_arithmetic_made_values_of_are_requantized():
+    """Scale times code and plus an offset, each rounded to bfloat16, as int4 kernels with float zero points do."""
+
+    def rounded(x):
+        return packed(x, TensorType.BF16).view(np.uint16).astype(np.uint32).__lshift__(16).view(np.float32)
+
+    def read(x):
+        groups = x.reshape(-1, 64)
+        low = groups.min(axis=1, keepdims=True)
+        step = rounded((groups.max(axis=1, keepdims=True) - low) / 15)
+        middle = rounded(low + 8 * step)
+        codes = np.clip(np.round((groups - middle) / step), -8, 7)
+        return rounded(rounded(codes.astype(np.float32) * step) + middle).reshape(x.shape)
+
+    found = best(UP, A, with_one(UP, read, TensorType.BF16))
+    assert (found.cause, "4 bits per 64 values" in found.explanation) == ("requantized", True)
+
+
 @pytest.mark.parametrize("size", [32, 128, 256])
 def test_a_zero_point_read_as_one_more_is_an_offset_of_one_step(size):
     right, wrong = (with_one(UP, lambda x, zero=zero: int4(x, size, zero)) for zero in (8, 9))
@@ -194,6 +225,25 @@ def test_a_norm_cut_to_fewer_bits_is_not_a_smaller_one():
     b = replace(A, weights=A.weights | {name: cut})
     verdict = check_weights(weight, cut)
     assert [c.cause for c in weight_causes(name, A, b, verdict) if c.explained] == ["dtype_truncated"]
+
+
+def test_a_norm_cut_to_bfloat16_is_not_a_smaller_one_beside_a_coarse_copy_either():
+    """Its last bit moves a value by two steps of the copy, which the factor that moves most so would explain."""
+    name = "model.layers.1.input_layernorm.weight"
+    values = MODEL.values[name]
+    cut = (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    kinds = TensorType.F32, TensorType.F16, TensorType.BF16
+    named = set()
+    for coarse, other in [(x, y) for x in kinds for y in kinds]:
+        pair = [
+            replace(A, weights={name: Weight(name, kind, values.shape, packed(x, kind))})
+            for x, kind in ((values, coarse), (cut, other))
+        ]
+        for one, two in (pair, pair[::-1]):
+            verdict = check_weights(one.weight(name), two.weight(name))
+            if not verdict.explained:
+                named.add(weight_causes(name, one, two, verdict)[0].cause)
+    assert named == {"dtype_truncated"}
 
 
 def test_two_checkpoints_are_told_from_copies_with_one_mistake():
