@@ -16,6 +16,7 @@ ARITHMETIC = 2.0**-20
 _COUNTS = tuple(range(1, 257))  # steps of a run: 8 bits at most, with any zero point, and one that is read as one more
 _FEW = 12  # values that are looked at first
 _REACHES = (16, 32, 64, 128, np.inf)  # codes that a guess of the step gets right, each time a better one
+_AT_ONCE = 1 << 17  # values, of several runs and numbers of steps
 _ROUNDS = 8  # of fitting a step
 _AROUND = 0.25  # of a step, that a first guess is off at most
 
@@ -58,22 +59,25 @@ def lattice(
     tried = counts or _COUNTS
     step, surprise = np.zeros((2, len(values)))
     steps, levels = np.zeros((2, len(values)), np.int64)
-    may = _may_fit(values - anchor, near, span, tried, signed)
-    unfound = span > 0
-    for number, count in enumerate(tried):
-        left = np.flatnonzero(unfound & may[:, number])
+    may = _may_fit(values - anchor, near, span, tried, signed) & _may_speak(near, width, span, tried)
+    together = max(1, _AT_ONCE // values.size)
+    for first in range(0, len(tried), together):
+        some = np.asarray(tried[first : first + together])
+        unfound = (span > 0) & (steps == 0)
+        left, number = np.nonzero(unfound[:, None] & may[:, first : first + together])
         if not len(left):
             continue
-        found, codes, fits = _fitted(values[left], near[left], anchor[left], span[left] / count, signed)
+        found, codes, fits = _fitted(values[left], near[left], anchor[left], span[left] / some[number], signed)
         # A stored value may itself lie on a lattice of twice its width, so that much more of a step is hit by chance.
         # Zero lies on every lattice.
         chance = np.log(np.where(values[left] == 0, 1, np.minimum(1, (2 * near[left] + width[left]) / found[:, None])))
         free = 1 if signed else 2  # numbers that were chosen so that as many values fit
         odds = -chance.sum(axis=1) * (1 - free / values.shape[1]) - np.log(len(tried))
         fits &= (odds > 0) | bool(counts)
-        step[left[fits]], steps[left[fits]], surprise[left[fits]] = found[fits], count, odds[fits]
-        levels[left[fits]] = (codes.max(axis=1) - codes.min(axis=1))[fits]
-        unfound[left[fits]] = False
+        runs, likeliest = np.unique(left[fits], return_index=True)
+        best = np.flatnonzero(fits)[likeliest]
+        step[runs], steps[runs], surprise[runs] = found[best], some[number[best]], odds[best]
+        levels[runs] = codes[best].max(axis=1) - codes[best].min(axis=1)
     return Lattice(step, steps, levels, surprise)
 
 
@@ -92,6 +96,12 @@ def _may_fit(off: Values, near: Values, span: Values, counts: Counts, signed: bo
         steps = code[:, None] * counts
         may &= np.abs(steps - np.round(steps)) <= allowed[:, None] * counts
     return may
+
+
+def _may_speak(near: Values, width: Values, span: Values, counts: Counts) -> Flags:
+    """Whether steps so small are still large enough beside what values are uncertain by, (runs, counts)."""
+    hit = (2 * near + width).min(axis=1, keepdims=True)
+    return np.asarray(hit * np.asarray(counts) < (1 + _AROUND) * span[:, None])
 
 
 def ends_of(values: Values, ends: Ends | None) -> tuple[Values, Values]:
