@@ -7,6 +7,7 @@ import pytest
 
 from kernels.paths import numeric_path
 from kernels.weight import TensorType, Weight
+from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.models import plain
 from tests.faults.storing import packed
 from tests.memory_model import MemoryModel
@@ -262,15 +263,42 @@ def test_two_checkpoints_are_told_from_copies_with_one_mistake():
     assert said(SMALL.values, TensorType.Q4_0) is None
 
 
+@pytest.mark.parametrize("type", [TensorType.Q4_1, TensorType.Q4_0])
+def test_another_checkpoint_begins_at_the_first_tensor_though_its_steps_hide_it(type):
+    other = {
+        name: (x + 0.03 * x.std() * RNG.standard_normal(x.shape)).astype(np.float32) for name, x in SMALL.values.items()
+    }
+    pair = [stored(values, type, SMALL.config) for values in (SMALL.values, other)]
+    for a, b in (pair, pair[::-1]):
+        found = bisected(a, b)
+        assert (found.culprit.tensor, found.culprit.cause, found.others) == (EMBEDDING, "unknown", ())
+    importances = stored(
+        {name: int4(x, 32) if x.ndim == 2 else x for name, x in SMALL.values.items()}, type, SMALL.config
+    )
+    assert not_one_source(TensorPairs(pair[0], importances), pair[0], importances) is None
+
+
+def test_copies_of_eight_levels_and_of_tiny_values_are_left_alone():
+    """Errors of a level repeat, and what is too small for half precision gives zero on one side."""
+    for draw in ("eight levels", "tiny"):
+        values = {
+            name: DISTRIBUTIONS[draw](np.random.default_rng(n), *x.shape) if x.ndim == 2 else x
+            for n, (name, x) in enumerate(SMALL.values.items())
+        }
+        for type in (TensorType.Q4_1, TensorType.Q5_1):
+            a, b = stored(values, config=SMALL.config), stored(values, type, SMALL.config)
+            assert bisected(a, b, ("f32", "ggml")).verdict == "quantization_only"
+
+
 def test_a_known_cause_is_preferred_but_not_to_a_simpler_one():
     coarse = with_one(UP, lambda x: int4(x, 128))
     verdict = check_weights(A.weight(UP), coarse.weight(UP))
     assert weight_causes(UP, A, coarse, verdict, known=("scaled", "group_offset"))[0].cause == "requantized"
 
 
-def bisected(a, b):
-    path = numeric_path("f32")
-    return bisect_artifacts(Side(a, path), Side(b, path), MODEL.tokens())
+def bisected(a, b, paths=("f32", "f32")):
+    sides = (Side(model, numeric_path(path)) for model, path in zip((a, b), paths, strict=True))
+    return bisect_artifacts(*sides, (SMALL if a.config is SMALL.config else MODEL).tokens())
 
 
 def test_every_mistake_is_named_beside_missing_biases():

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from kernels.formats.format import FloatFormat
 from kernels.weight import TensorType, Weight
 from workbench.bisect.weights.check import LIMIT, row_chunks
-from workbench.bisect.weights.lattices import ARITHMETIC, Ends, Lattice, Values, ends_of, lattice, likely_counts, power_below
+from workbench.bisect.weights.lattices import (
+    ARITHMETIC,
+    Ends,
+    Lattice,
+    Values,
+    ends_of,
+    lattice,
+    likely_counts,
+    power_below,
+)
 from workbench.bisect.weights.question import Rows, spread
 from workbench.bisect.weights.roundings import name_of_bits, rounded, trailing_zeros
 from workbench.bisect.weights.steps import FITTED_SCALE, Floats, Stored
@@ -90,7 +99,7 @@ class _Runs:
 
     @property
     def bits(self) -> str:
-        """Bits of a code in all but a few runs, whose ends may be a step too far apart for what a float keeps of them."""
+        """Bits of a code in all but a few runs, whose ends a float of few bits may leave a step too far apart."""
         levels = self.found.levels[self.found.steps > 0]
         count = int(np.ceil(np.log2(np.quantile(levels, _ALL_BUT_FEW, method="lower") + 1)))
         return f"{count} bits" if count > 1 else "1 bit"
@@ -166,13 +175,13 @@ def _along(best: _Runs, ends: Ends, stored: Stored, rows: Rows) -> Stored:
     return _on_steps(stored, *spread)
 
 
-def _on_steps(
-    stored: Stored, step: Values, low: Values, high: Values, fitted: NDArray[Any], cost: Values
-) -> Stored:
+def _on_steps(stored: Stored, step: Values, low: Values, high: Values, fitted: NDArray[Any], cost: Values) -> Stored:
     """Stored values with half a step more, and cut off at the ends of the steps; all arrays are (rows, columns)."""
     on, half = step > 0, step / 2
     lowest, highest = (stored.values <= low + half) & on, (stored.values >= high - half) & on
-    wider = stored.width + half + np.where(on, cost, 0) + np.where(fitted, np.abs(stored.values) * float(FITTED_SCALE), 0)
+    wider = (
+        stored.width + half + np.where(on, cost, 0) + np.where(fitted, np.abs(stored.values) * float(FITTED_SCALE), 0)
+    )
     return replace(
         stored,
         width=wider.astype(np.float32),

@@ -45,10 +45,9 @@ def lattice(
 ) -> Lattice:
     """The equal steps that hold every value of a run, and 0 too if `signed`.
 
-    ends : smallest and largest value of what the runs are parts of, for one lattice of all. arithmetic : what making values of
-    codes costs, of the power of two below the largest value. counts : how many steps
-    are tried where that is known of other runs, the likeliest first, and count if they hold all values, however likely
-    that is; else the fewest of those in use.
+    ends : smallest and largest value of what the runs are parts of, for one lattice of all. arithmetic : what making
+    values of codes costs, of the power of two below the largest value. counts : how many steps are tried where that is
+    known of other runs, the likeliest first; they count if they hold all values, however likely that is.
     """
     low, high = ends_of(values, ends)
     top = np.maximum(np.abs(low), np.abs(high))
