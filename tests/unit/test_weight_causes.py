@@ -7,6 +7,7 @@ import pytest
 
 from kernels.paths import numeric_path
 from kernels.weight import TensorType, Weight
+from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.models import plain
 from tests.faults.storing import packed
 from tests.memory_model import MemoryModel
@@ -103,6 +104,37 @@ def test_codes_with_zero_points_are_requantized_and_nothing_else_is_said_to_be(b
     assert (found.cause, "of a column" in found.explanation) == ("group_offset", down)
 
 
+@pytest.mark.parametrize("size", [32, 128])
+@pytest.mark.parametrize("source", [TensorType.F32, TensorType.BF16])
+def test_8_bit_codes_with_zero_points_are_known_again_after_bfloat16(size, source):
+    """Of a value near the end of its group bfloat16 leaves a step uncertain; of one near 0 it leaves none."""
+    right = with_one(UP, lambda x: x, source)
+    named = []
+    for zero in (0, 1):
+        wrong = with_one(UP, lambda x, zero=zero: asymmetric(x, 8, size, zero), TensorType.BF16)
+        found = best(UP, right, wrong)
+        named.append((found.cause, f"8 bits per {size} values" in found.explanation))
+    assert named == [("requantized", True), ("group_offset", True)]
+
+
+def test_4_bit_codes_that_bfloat16_arithmetic_made_values_of_are_requantized():
+    """Scale times code and plus an offset, each rounded to bfloat16, as int4 kernels with float zero points do."""
+
+    def rounded(x):
+        return packed(x, TensorType.BF16).view(np.uint16).astype(np.uint32).__lshift__(16).view(np.float32)
+
+    def read(x):
+        groups = x.reshape(-1, 64)
+        low = groups.min(axis=1, keepdims=True)
+        step = rounded((groups.max(axis=1, keepdims=True) - low) / 15)
+        middle = rounded(low + 8 * step)
+        codes = np.clip(np.round((groups - middle) / step), -8, 7)
+        return rounded(rounded(codes.astype(np.float32) * step) + middle).reshape(x.shape)
+
+    found = best(UP, A, with_one(UP, read, TensorType.BF16))
+    assert (found.cause, "4 bits per 64 values" in found.explanation) == ("requantized", True)
+
+
 @pytest.mark.parametrize("size", [32, 128, 256])
 def test_a_zero_point_read_as_one_more_is_an_offset_of_one_step(size):
     right, wrong = (with_one(UP, lambda x, zero=zero: int4(x, size, zero)) for zero in (8, 9))
@@ -196,6 +228,25 @@ def test_a_norm_cut_to_fewer_bits_is_not_a_smaller_one():
     assert [c.cause for c in weight_causes(name, A, b, verdict) if c.explained] == ["dtype_truncated"]
 
 
+def test_a_norm_cut_to_bfloat16_is_not_a_smaller_one_beside_a_coarse_copy_either():
+    """Its last bit moves a value by two steps of the copy, which the factor that moves most so would explain."""
+    name = "model.layers.1.input_layernorm.weight"
+    values = MODEL.values[name]
+    cut = (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    kinds = TensorType.F32, TensorType.F16, TensorType.BF16
+    named = set()
+    for coarse, other in [(x, y) for x in kinds for y in kinds]:
+        pair = [
+            replace(A, weights={name: Weight(name, kind, values.shape, packed(x, kind))})
+            for x, kind in ((values, coarse), (cut, other))
+        ]
+        for one, two in (pair, pair[::-1]):
+            verdict = check_weights(one.weight(name), two.weight(name))
+            if not verdict.explained:
+                named.add(weight_causes(name, one, two, verdict)[0].cause)
+    assert named == {"dtype_truncated"}
+
+
 def test_two_checkpoints_are_told_from_copies_with_one_mistake():
     def other(x):
         return (x + 0.03 * x.std() * RNG.standard_normal(x.shape)).astype(np.float32)
@@ -212,15 +263,42 @@ def test_two_checkpoints_are_told_from_copies_with_one_mistake():
     assert said(SMALL.values, TensorType.Q4_0) is None
 
 
+@pytest.mark.parametrize("type", [TensorType.Q4_1, TensorType.Q4_0])
+def test_another_checkpoint_begins_at_the_first_tensor_though_its_steps_hide_it(type):
+    other = {
+        name: (x + 0.03 * x.std() * RNG.standard_normal(x.shape)).astype(np.float32) for name, x in SMALL.values.items()
+    }
+    pair = [stored(values, type, SMALL.config) for values in (SMALL.values, other)]
+    for a, b in (pair, pair[::-1]):
+        found = bisected(a, b)
+        assert (found.culprit.tensor, found.culprit.cause, found.others) == (EMBEDDING, "unknown", ())
+    importances = stored(
+        {name: int4(x, 32) if x.ndim == 2 else x for name, x in SMALL.values.items()}, type, SMALL.config
+    )
+    assert not_one_source(TensorPairs(pair[0], importances), pair[0], importances) is None
+
+
+def test_copies_of_eight_levels_and_of_tiny_values_are_left_alone():
+    """Errors of a level repeat, and what is too small for half precision gives zero on one side."""
+    for draw in ("eight levels", "tiny"):
+        values = {
+            name: DISTRIBUTIONS[draw](np.random.default_rng(n), *x.shape) if x.ndim == 2 else x
+            for n, (name, x) in enumerate(SMALL.values.items())
+        }
+        for type in (TensorType.Q4_1, TensorType.Q5_1):
+            a, b = stored(values, config=SMALL.config), stored(values, type, SMALL.config)
+            assert bisected(a, b, ("f32", "ggml")).verdict == "quantization_only"
+
+
 def test_a_known_cause_is_preferred_but_not_to_a_simpler_one():
     coarse = with_one(UP, lambda x: int4(x, 128))
     verdict = check_weights(A.weight(UP), coarse.weight(UP))
     assert weight_causes(UP, A, coarse, verdict, known=("scaled", "group_offset"))[0].cause == "requantized"
 
 
-def bisected(a, b):
-    path = numeric_path("f32")
-    return bisect_artifacts(Side(a, path), Side(b, path), MODEL.tokens())
+def bisected(a, b, paths=("f32", "f32")):
+    sides = (Side(model, numeric_path(path)) for model, path in zip((a, b), paths, strict=True))
+    return bisect_artifacts(*sides, (SMALL if a.config is SMALL.config else MODEL).tokens())
 
 
 def test_every_mistake_is_named_beside_missing_biases():

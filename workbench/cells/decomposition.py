@@ -25,7 +25,8 @@ def finite(value: float | None) -> float | None:
 class Decomposition:
     """One checked cell; every figure is relative to B's norm at the cell (None where B is zero).
 
-    observed : ‖y_B - y_A‖. local : what the stage adds on A's input. inherited : what came in, ‖f_B(x_B) - f_B(x_A)‖.
+    observed : ‖y_B - y_A‖. local : what the stage adds on A's input,
+    relative to A where B is zero. inherited : what came in, ‖f_B(x_B) - f_B(x_A)‖.
     floor : what the two paths, and the formats of weights that are right, must add here by themselves.
     a_off, b_off : distance of each side from float64 on its own weights, in multiples of what its path must add.
     noise : measured, both paths on A's weights and A's input; None where a side cannot be run.

@@ -167,7 +167,8 @@ def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition
         errors[name] = (expected, actual / expected if expected else 0.0)
     at = cell.a.exact().at(cell.site, cell.tokens)
     stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
-    size = norm(cell.y_b)
+    reference = cell.y_b if norm(cell.y_b) else cell.y_a  # of what is all zero nothing is a share
+    size = norm(reference)
     observed = difference(cell.y_b, cell.y_a)
     local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)
     inherited = difference(cell.y_b, crossed)
@@ -175,7 +176,7 @@ def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition
     return Decomposition(
         cell.site,
         observed=relative(observed, cell.y_b),
-        local=relative(local, cell.y_b),
+        local=relative(local, reference),
         inherited=relative(inherited, cell.y_b),
         floor=floor / size if size else 0.0,
         a_off=errors["a"][1],
@@ -190,10 +191,11 @@ def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition
 def unexplained(cell: Cell, found: Decomposition, pairs: TensorPairs) -> Culprit | None:
     """What is said of a local difference far beyond its floor for which no known mistake is found.
 
-    None where a tensor was cut off instead of rounded: such errors point one way without being a mistake.
+    None where a tensor was cut off instead of rounded, or has so few values that their errors repeat: such errors
+    point one way without being a mistake.
     """
     differing = [name for name in pairs.tensors(cell.site) if name in pairs.names and not pairs.judge(name).check.equal]
-    if any(pairs.judge(name).note is not None for name in differing):
+    if any(pairs.judge(name).note is not None or pairs.repeats(name) for name in differing):
         return None
     words = "no known mistake in weights, settings or arithmetic explains it"
     if differing:

@@ -62,6 +62,8 @@ class Suspects:
             self.notes.append(f"only one side has {missing[0]}, which changes nothing for these tokens")
         for judged in self._differing(site):
             if not judged.wrong:
+                if self._same_type(judged.name) and self._strangers is not None:
+                    return self._named(site, judged)
                 self.requantized = True
             elif self._visible(stage, judged, inputs, tokens, base):
                 return self._named(site, judged)
@@ -86,6 +88,9 @@ class Suspects:
     def _strangers(self) -> str | None:
         """That the two were not made from one source, in a sentence; None where they were."""
         return not_one_source(self._pairs, self._a, self._b)
+
+    def _same_type(self, name: str) -> bool:
+        return self._a.weight(name).type == self._b.weight(name).type
 
     def _differing(self, site: Site) -> Iterator[Judged]:
         for name in self._pairs.tensors(site):

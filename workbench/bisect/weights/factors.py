@@ -11,6 +11,7 @@ from workbench.bisect.weights.steps import Stored
 from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
 _GROUPS = (128, 64, 32)  # values with one scale, in the formats in use
+_TOLD = 2.5  # steps of both formats that a factor must move the values of a vector; a cut last bit moves them by two
 _TILE = 128  # rows and columns with one scale, in checkpoints of 8-bit floats
 
 
@@ -18,10 +19,19 @@ def scaled(q: Question) -> Iterator[Prediction]:
     """One common factor; people scale by round numbers, which rounding noise blurs in the fit."""
     for region in q.regions():
         for fitted in _fitted_factors(q, region):
+            if q.is_vector and _within_steps(q, region, fitted):
+                continue
             for factor in dict.fromkeys((round(fitted, 2), round(fitted, 3), fitted)):
                 if factor not in (0.0, 1.0, -1.0) and abs(factor - fitted) < 0.01 * abs(fitted):
                     words = f"{q.what} is multiplied by {factor:.6g}{region.words}"
                     yield Prediction("scaled", words, changed(q, region, partial(Stored.scaled, factor=factor)))
+
+
+def _within_steps(q: Question, region: Region, factor: float) -> bool:
+    """Whether a factor moves most values by no more than their steps: a vector has too few of them to tell it then."""
+    right, wrong = q.a(q.sample), q.b(q.sample)
+    moved = np.abs(right.values) * np.float32(abs(factor - 1)) <= _TOLD * (right.width + wrong.width)
+    return bool(moved[np.broadcast_to(region.of(q.sample), moved.shape)].mean() > 0.5)
 
 
 def changed(q: Question, region: Region, change: Callable[[Stored], Stored]) -> Callable[[Rows], Stored]:

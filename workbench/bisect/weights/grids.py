@@ -8,6 +8,7 @@ values on it; whether the other side lies within half a step, is asked of every 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,16 @@ from numpy.typing import NDArray
 from kernels.formats.format import FloatFormat
 from kernels.weight import TensorType, Weight
 from workbench.bisect.weights.check import LIMIT, row_chunks
-from workbench.bisect.weights.lattices import ARITHMETIC, Ends, Lattice, Values, ends_of, lattice, likely_counts
+from workbench.bisect.weights.lattices import (
+    ARITHMETIC,
+    Ends,
+    Lattice,
+    Values,
+    ends_of,
+    lattice,
+    likely_counts,
+    power_below,
+)
 from workbench.bisect.weights.question import Rows, spread
 from workbench.bisect.weights.roundings import name_of_bits, rounded, trailing_zeros
 from workbench.bisect.weights.steps import FITTED_SCALE, Floats, Stored
@@ -24,8 +34,10 @@ from workbench.bisect.weights.steps import FITTED_SCALE, Floats, Stored
 _RUNS = (256, 128, 64, 32, 16)  # values with one step, in the formats in use
 _CERTAIN = 30.0  # natural logarithm of the odds against chance
 _BETTER = 1.02  # times the odds that steps with an offset must have
+_MORE = 0.1  # of the runs
 _SHORTER = 1.25  # times the odds that shorter runs must have: parts of runs that lie on steps lie on them too
 _FIRST_LOOK = 512  # values
+_ALL_BUT_FEW = 0.9  # of the runs
 _HALF_BITS = 10  # of mantissa in half precision, the finest of the floats with fewer bits
 _LARGEST = 1 << 24  # elements of a tensor that is looked at down its columns
 _FEW_COLUMNS = 16
@@ -61,7 +73,7 @@ def _equal_steps(weight: Weight, stored: Stored, ends: Ends) -> Iterator[Grid]:
     """Equal steps in runs along the rows or else down the columns."""
     columns = stored.values.shape[1]
     runs = (0, columns, *(run for run in _RUNS if run < columns and columns % run == 0))
-    if (best := _likeliest(stored, runs, ends)) is not None:
+    if (best := _likeliest(stored, runs, ends, weight.type)) is not None:
         per = {0: "tensor", columns: "row"}.get(best.run, f"{best.run} values")
         yield Grid("requantized", f"{best.bits} per {per}{best.offset}", partial(_along, best, ends))
     elif (found := _down(weight)) is not None:
@@ -70,17 +82,26 @@ def _equal_steps(weight: Weight, stored: Stored, ends: Ends) -> Iterator[Grid]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runs:
-    """Runs of values that lie on lattices; run : their length, 0 for one that is the whole tensor."""
+    """Runs of values that lie on lattices; run : their length, 0 for one that is the whole tensor.
+
+    arithmetic : what making values of codes has cost, of the power of two below the largest value of a run.
+    """
 
     run: int
     signed: bool
+    arithmetic: float
     found: Lattice
 
     @property
+    def share(self) -> float:
+        """Share of the runs that lie on their steps."""
+        return float((self.found.steps > 0).mean())
+
+    @property
     def bits(self) -> str:
-        """Bits of a code."""
-        steps = int(self.found.steps.max())
-        count = 1 + int(np.ceil(np.log2(steps))) if self.signed else int(np.ceil(np.log2(steps + 1)))
+        """Bits of a code in all but a few runs, whose ends a float of few bits may leave a step too far apart."""
+        levels = self.found.levels[self.found.steps > 0]
+        count = int(np.ceil(np.log2(np.quantile(levels, _ALL_BUT_FEW, method="lower") + 1)))
         return f"{count} bits" if count > 1 else "1 bit"
 
     @property
@@ -90,27 +111,42 @@ class _Runs:
 
     def again(self, values: Values, width: Values, ends: Ends | None) -> Lattice:
         """The lattices of other runs of the tensor."""
-        return lattice(values, width, self.signed, ends, likely_counts(self.found, self.signed))
+        return lattice(values, width, self.signed, ends, self.arithmetic, likely_counts(self.found))
+
+    def cost(self, values: Values) -> Values:
+        """How far arithmetic coarser than float32 may have moved the values of each run from the steps."""
+        cost = power_below(np.abs(values).max(axis=1)) * self.arithmetic
+        return cost if self.arithmetic > ARITHMETIC else np.zeros_like(cost)
 
     def better_than(self, other: "_Runs | None") -> bool:
-        """Whether its runs speak more against chance; of one length, fewer bits are better where both say as much."""
-        if other is None:
+        """Whether more of its runs lie on their steps, or those that do speak more against chance.
+
+        Of one length, fewer bits are better where both say as much.
+        """
+        if other is None or self.share > other.share + _MORE:
             return self.found.odds > _CERTAIN
+        if self.share < other.share - _MORE:
+            return False
         more = _SHORTER
         if self.run == other.run:
             more = 1 / _BETTER if self.bits < other.bits else _BETTER
         return self.found.odds > max(_CERTAIN, more * other.found.odds)
 
 
-def _likeliest(stored: Stored, runs: tuple[int, ...], ends: Ends | None) -> _Runs | None:
-    """The runs that speak most against chance; a sign says less than an offset and counts where both are as good."""
+def _likeliest(stored: Stored, runs: tuple[int, ...], ends: Ends | None, type: TensorType) -> _Runs | None:
+    """The runs that speak most against chance; a sign says less than an offset and counts where both are as good.
+
+    Codes times a scale plus an offset may have been computed in the stored type, which costs more than float32.
+    """
+    ways = [(True, ARITHMETIC), (False, ARITHMETIC)]
+    if isinstance(type.format, FloatFormat) and type.format.mantissa <= _HALF_BITS:
+        ways.append((False, 2.0 ** -(type.format.mantissa + 1)))
     best: _Runs | None = None
-    for run in runs:
-        for signed in (True, False):
-            of_all = ends if run == 0 else None
-            if lattice(*_first_look(stored, run), signed, of_all).odds >= _CERTAIN:
-                found = _Runs(run, signed, lattice(*_runs(stored, run), signed, of_all))
-                best = found if found.better_than(best) else best
+    for run, (signed, arithmetic) in product(runs, ways):
+        of_all = ends if run == 0 else None
+        if lattice(*_first_look(stored, run), signed, of_all, arithmetic).odds >= _CERTAIN:
+            found = _Runs(run, signed, arithmetic, lattice(*_runs(stored, run), signed, of_all, arithmetic))
+            best = found if found.better_than(best) else best
     return best
 
 
@@ -134,16 +170,18 @@ def _along(best: _Runs, ends: Ends, stored: Stored, rows: Rows) -> Stored:
     found = best.again(values, width, of_all)
     few = best.signed and best.run == _FITTED_RUN
     fitted = np.where(few & (found.steps <= _FITTED_STEPS), found.step > 0, 0)
-    parts = (found.step, *ends_of(values, of_all), fitted)
+    parts = (found.step, *ends_of(values, of_all), fitted, best.cost(values))
     spread = (np.broadcast_to(x[:, None], values.shape).reshape(stored.values.shape) for x in parts)
     return _on_steps(stored, *spread)
 
 
-def _on_steps(stored: Stored, step: Values, low: Values, high: Values, fitted: NDArray[Any]) -> Stored:
+def _on_steps(stored: Stored, step: Values, low: Values, high: Values, fitted: NDArray[Any], cost: Values) -> Stored:
     """Stored values with half a step more, and cut off at the ends of the steps; all arrays are (rows, columns)."""
     on, half = step > 0, step / 2
     lowest, highest = (stored.values <= low + half) & on, (stored.values >= high - half) & on
-    wider = stored.width + half + np.where(fitted, np.abs(stored.values) * float(FITTED_SCALE), 0)
+    wider = (
+        stored.width + half + np.where(on, cost, 0) + np.where(fitted, np.abs(stored.values) * float(FITTED_SCALE), 0)
+    )
     return replace(
         stored,
         width=wider.astype(np.float32),
@@ -161,7 +199,8 @@ def _down(weight: Weight) -> Grid | None:
     few = spread(np.arange(columns), _FEW_COLUMNS)
     parts = [Stored.of(weight, part).moved(lambda x: x[:, few].T) for part in row_chunks(weight)]
     values, width = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("values", "width"))
-    best = _likeliest(Stored(values, width), (rows, *(run for run in _RUNS if run < rows and rows % run == 0)), None)
+    down = (rows, *(run for run in _RUNS if run < rows and rows % run == 0))
+    best = _likeliest(Stored(values, width), down, None, weight.type)
     if best is None:
         return None
     per = "column" if best.run == rows else f"{best.run} values of a column"
@@ -176,18 +215,18 @@ class _Down:
 
     def of(self, stored: Stored, rows: Rows) -> Stored:
         """Some rows as they lie on the steps."""
-        step, low, high = (table[rows // self._best.run] for table in self._tables)
-        return _on_steps(stored, step, low, high, np.zeros_like(step))
+        step, low, high, cost = (table[rows // self._best.run] for table in self._tables)
+        return _on_steps(stored, step, low, high, np.zeros_like(step), cost)
 
     @cached_property
     def _tables(self) -> tuple[Values, ...]:
-        """Step, smallest and largest value of every run, (runs down, columns)."""
+        """Step, smallest and largest value, cost of the arithmetic, of every run, (runs down, columns)."""
         run, columns = self._best.run, self._weight.shape[1]
         parts = []
         for start in range(0, self._weight.shape[0], run):
             stored = Stored.of(self._weight, slice(start, start + run)).moved(np.transpose)
             values, width = (x.astype(np.float64) for x in (stored.values, stored.width))
-            parts.append((self._best.again(values, width, None).step, *ends_of(values, None)))
+            parts.append((self._best.again(values, width, None).step, *ends_of(values, None), self._best.cost(values)))
         return tuple(np.concatenate(x).reshape(-1, columns) for x in zip(*parts, strict=True))
 
 

@@ -25,25 +25,33 @@ class _Tensor:
     name: str
     is_vector: bool
     differs: bool
+    moved: bool
     relative: float
     correlation: float
 
 
 def not_one_source(pairs: TensorPairs, a: Model, b: Model) -> str | None:
-    """A sentence saying that two models are no copies of one checkpoint; None where that is not so."""
+    """A sentence saying that two models are no copies of one checkpoint; None where that is not so.
+
+    What differs within the steps of one type that both sides have counts too, beside vectors that none explains.
+    """
     tensors = [_looked_at(name, a, b) for name in pairs.names if a.weight(name).shape == b.weight(name).shape]
     differing = [tensor for tensor in tensors if tensor.differs]
-    kinds = [[tensor for tensor in differing if tensor.is_vector == vector] for vector in (True, False)]
-    if not all(kinds) or len(differing) < _NEARLY_ALL * len(pairs.names):
+    vectors, matrices = ([x for x in differing if x.is_vector == vector] for vector in (True, False))
+    moved = [tensor for tensor in tensors if tensor.moved]
+    if not vectors or len(moved) < _NEARLY_ALL * len(pairs.names) or all(x.is_vector for x in moved):
         return None
+    if len(vectors) < _NEARLY_ALL * sum(x.is_vector for x in tensors):
+        return None
+    kinds = [kind for kind in (vectors, matrices) if kind]
     some = [kind[n] for kind in kinds for n in np.unique(np.linspace(0, len(kind) - 1, _TRIED).astype(int))]
     if sum(_named(tensor.name, pairs, a, b) for tensor in some) > (1 - _NEARLY_ALL) * len(some):
         return None
     relative, correlation = (np.median([getattr(x, name) for x in differing]) for name in ("relative", "correlation"))
     return (
-        f"the two are not made from one source: {len(differing)} of {len(pairs.names)} tensors that both have differ "
-        f"beyond their formats, norms included, by {relative:.2g} of their size in the median (correlation "
-        f"{correlation:.4g}), and no known mistake makes one from the other: two checkpoints of one shape"
+        f"the two are not made from one source: {len(moved)} of {len(pairs.names)} tensors that both have differ, "
+        f"{len(differing)} beyond their formats, norms included, by {relative:.2g} of their size in the median "
+        f"(correlation {correlation:.4g}), and no known mistake makes one from the other: two checkpoints of one shape"
     )
 
 
@@ -55,7 +63,9 @@ def _looked_at(name: str, a: Model, b: Model) -> _Tensor:
     with np.errstate(all="ignore"):
         correlation = float(x @ y / np.sqrt((x @ x) * (y @ y)))
     found = check(right, wrong)
-    return _Tensor(name, len(one.shape) == 1, not found.explained, found.rel_rms, correlation)
+    differs = not found.explained
+    moved = differs or (one.type == other.type and not found.equal)
+    return _Tensor(name, len(one.shape) == 1, differs, moved, found.rel_rms, correlation)
 
 
 def _named(name: str, pairs: TensorPairs, a: Model, b: Model) -> bool:

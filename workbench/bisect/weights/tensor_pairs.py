@@ -21,6 +21,7 @@ from workbench.bisect.weights.steps import Flags, Stored
 
 _LM_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _SAMPLE = 32  # rows of a tensor that tell how it differs
+_FEW_VALUES = 32  # that a matrix has, of 5 bits
 _FEWEST = 3  # other tensors that make a rule
 _MOST = 2 / 3  # share of them that must agree
 _CUT = 2.1  # steps that a value cut off at its last bit may be away, where rounding keeps within 1
@@ -91,6 +92,12 @@ class TensorPairs:
         a, b = self._pair(name)
         rows = _rows(a)
         return not check(Stored.of(a, rows), Stored.of(b, rows)).explained
+
+    def repeats(self, name: str) -> bool:
+        """Whether the values of a matrix are so few on one side that their rounding errors are no independent ones."""
+        a, b = self._pair(name)
+        rows = _rows(a)
+        return len(a.shape) > 1 and min(np.unique(Stored.of(side, rows).values).size for side in (a, b)) <= _FEW_VALUES
 
     def _judge(self, name: str) -> Judged:
         a, b = self._pair(name)
