@@ -28,7 +28,6 @@ from workbench.lab.retractions import retract
 from workbench.lab.session_measurements import SessionMeasurements
 from workbench.lab.standing import board_of
 from workbench.lab.trial import Predicted
-from workbench.report.experiments import experiments
 from workbench.session.session import Session, Side
 
 ROOT = Path(__file__).parents[2]
@@ -301,13 +300,6 @@ def test_a_retracted_line_makes_stale_what_rests_on_it(session):
     of_two = next(n for n, entry in entries.items() if entry["kind"] == "tested" and entry["number"] == 2)
     retract(session, f"line {of_two}", "its prediction was too weak")
     assert stale(session) == {2, 3, 4}
-
-
-def test_an_exchange_that_was_taken_back_is_not_in_the_findings(session):
-    session.log("patched", part="the part", conclusion="it carries all")
-    assert experiments(session) == ["the part: it carries all"]
-    retract(session, str(max(session.numbered_entries())), "wrong part")
-    assert experiments(session) == []
 
 
 def test_a_retracted_hypothesis_takes_its_chain_along_until_it_is_tested_again(session):
