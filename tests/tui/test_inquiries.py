@@ -9,12 +9,15 @@ from tests.tui.conftest import screen_text, until, until_filled
 from workbench.app.app import WorkbenchApp
 from workbench.app.map.view import MapView
 from workbench.app.pages.page_screen import PageScreen, VerdictScreen
+from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.demo import demo_session
 from workbench.jobs.answering import answer
 from workbench.jobs.bisected import keep, last_bisection
 from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Refused, event_from_wire, event_to_wire
+from workbench.lab.predictions.prediction import read_prediction
+from workbench.lab.proposals import proposals
 from workbench.session.session import Session
 
 SPOILT = Site(2, "qkv_matmul")
@@ -253,3 +256,59 @@ def test_the_process_behind_the_lab_answers_with_records_and_keeps_them(tmp_path
     assert told[-1].record["inputs"]["stage"] == "ffn_out"  # a norm has no product, but its layer has
     (kept,) = [entry for entry in session.entries() if entry["kind"] == "experiment"]
     assert kept["value"] == told[-1].record["value"]
+
+
+async def test_a_hypothesis_is_tested_in_the_background_and_shown_with_its_verdict(session):
+    front = "title: t\nclaim: c\nstatus: UNTESTED\nprediction: 1 < 2"
+    path = session.hypotheses_folder / "01-t.md"
+    path.write_text(f"---\n{front}\n---\n")
+    app, asked, processes = app_asking(session, Doing(1, 4, "compare layer 1"))
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until_filled(pilot)
+        await pilot.press("H", "t")
+        await until(pilot, lambda: "test 1/4 compare layer 1" in screen_text(pilot))
+        path.write_text(f"---\n{front.replace('UNTESTED', 'CONFIRMED')}\n---\n")
+        processes[0].say(Answered("hypothesis 1: CONFIRMED"), None)
+        await until(pilot, lambda: "1 CONFIRMED │" in screen_text(pilot))
+        await pilot.press("T")
+        await until(pilot, lambda: len(processes) == 2)
+        processes[1].say(Refused("[b]no[/b] models"), None)
+        await until(pilot, lambda: "no answer: [b]no[/b] models" in screen_text(pilot))
+    assert [(inquiry.kind, inquiry.number) for inquiry in asked] == [("test", 1), ("test", None)]
+
+
+async def test_a_note_proposes_what_the_bisection_suggests(session):
+    culprit = Culprit(SPOILT, "weights", "permuted_rope", "rows [b]permuted", "q_proj")
+    known = Bisection("divergent", SPOILT, culprit, (), None, ()).to_json() | fakes.bisected()
+    keep(session, known | Bisection("divergent", SPOILT, culprit, (), None, ()).to_json(), "DIVERGENT")
+    app, _, _ = app_asking(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        screen.show_site(SPOILT)
+        await pilot.press("a")
+        await until(pilot, lambda: app.screen.query("#title"))
+        await pilot.press("ctrl+n")
+        first = app.screen.query_one("#prediction").text
+        assert app.screen.query_one("#claim").text == "rows [b]permuted"
+        await pilot.press("ctrl+n")
+        second = app.screen.query_one("#prediction").text
+        assert first != second
+        for text in (first, second):
+            read_prediction(text)
+        await pilot.press("x", "ctrl+n")
+        assert "Proposals only go into an empty form" in screen_text(pilot)
+        assert app.screen.query_one("#prediction").text == second
+
+
+def test_proposals_are_predictions_that_can_be_read():
+    for site in (SPOILT, Site(None, "lm_head"), Site(0, "ffn_up")):
+        for culprit in (SPOILT, Site(None, "lm_head"), None):
+            accused = None if culprit is None else Culprit(culprit, "config", 'odd "name', "why", "t'x")
+            found = Bisection(
+                "divergent", culprit, accused, (), None, (checked(SPOILT).cell, checked(Site(0, "ffn_up")).cell)
+            )
+            proposed = proposals(site, found)
+            assert proposed
+            for each in proposed:
+                assert each.title
+                read_prediction(each.prediction)

@@ -262,3 +262,41 @@ def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
             target, _, method = action.name.rpartition(".")
             owner = WorkbenchApp if target == "app" else screen
             assert hasattr(owner, f"action_{method.partition('(')[0]}"), action
+
+
+PREDICTED = """---
+title: eps [red]differs
+claim: c
+status: UNTESTED
+layer: 2
+stage: ffn_gate
+prediction: config("a", "rms_norm_eps") != config("b", "rms_norm_eps")
+---
+"""
+
+
+def prepared(session, **bound) -> None:
+    """A hypothesis, confirmed by a test that used `bound`, and one that follows it."""
+    test = {"time": "t", "status": "CONFIRMED", "value": True, "ladder": None, "used": bound}
+    test["prediction"] = 'config("a", "rms_norm_eps") != config("b", "rms_norm_eps")'
+    history = f"history: [{json.dumps(test)}]"
+    text = PREDICTED.replace("UNTESTED", "CONFIRMED").replace("claim: c", f"claim: c\n{history}")
+    (session.hypotheses_folder / "01-eps.md").write_text(text)
+    after = "claim: c\nafter: {hypothesis: 1, verdict: CONFIRMED}"
+    (session.hypotheses_folder / "02-then.md").write_text(PREDICTED.replace("claim: c", after))
+
+
+async def test_a_stale_verdict_is_stale_on_the_list_and_beside_its_cell(session):
+    prepared(session, tokens="of others")
+    app, _ = app_for(session)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await until_filled(pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: "H 1 STALE: eps [red]differs" in screen_text(pilot))
+        await pilot.press("H")
+        await until(pilot, lambda: "STALE" in line(pilot, 0))
+        assert "└─ if CONFIRMED: eps [red]differs" in line(pilot, 1)
+        await until(pilot, lambda: "Stale: other tokens are run" in screen_text(pilot))
+        await pilot.press("space")
+        await until(pilot, lambda: "t tests it" in screen_text(pilot))
+    assert "status: CONFIRMED" in (session.hypotheses_folder / "01-eps.md").read_text()

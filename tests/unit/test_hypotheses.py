@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernels.stages import SPINE, Site
 from workbench.lab import hypotheses
-from workbench.lab.hypotheses import STATUSES, Hypothesis, HypothesisError
+from workbench.lab.hypothesis import STATUSES, Hypothesis, HypothesisError
 
 ROOT = Path(__file__).parents[2]
 
@@ -218,8 +218,9 @@ import sys
 from pathlib import Path
 from kernels.stages import Site
 from workbench.lab import hypotheses
+from workbench.lab.hypothesis import Hypothesis
 for n in range(12):
-    hypotheses.write(Path(sys.argv[1]), hypotheses.Hypothesis(f"{sys.argv[2]} {n}", Site(n, "ffn_up"), "c", "p"))
+    hypotheses.write(Path(sys.argv[1]), Hypothesis(f"{sys.argv[2]} {n}", Site(n, "ffn_up"), "c", "p"))
 """
 
 

@@ -14,6 +14,7 @@ from workbench.cells.flips import Flips
 from workbench.jobs.local_view import has_local_view, keep_local_view, local_view
 from workbench.jobs.logged_side import LoggedSide
 from workbench.jobs.patched import Part, Patched, accused_part, keep_patch, patches, standing_patch
+from workbench.lab.retractions import retract
 from workbench.session.session import Session, SessionSpec, Side
 
 GATE, UP = Site(3, "ffn_gate"), Site(3, "ffn_up")
@@ -54,6 +55,8 @@ def test_an_exchange_is_read_back_for_the_files_it_was_made_with_only(session):
     assert standing_patch(session, Part(GATE, "tensors", ("gate",)), RUNS) == made
     assert standing_patch(session, Part(GATE, "stage"), RUNS) is None
     assert patches(session, RUNS | {"b": Run("c" * 64)}) == []
+    retract(session, str(max(session.numbered_entries())), "it was another part")
+    assert patches(session, RUNS) == []
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 10**400, "x", [], {}, [None]])

@@ -20,7 +20,7 @@ from store.traces.hdf5 import open_store
 from workbench.__main__ import run
 from workbench.cells.heat import LEVELS, PALETTE
 from workbench.demo import demo_session
-from workbench.lab.hypotheses import Hypothesis
+from workbench.lab.hypothesis import Hypothesis
 from workbench.lab.shelf import keep
 from workbench.report import export
 from workbench.report.commands import typed_path

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.stages import Site
-from workbench.lab.hypotheses import Hypothesis
+from workbench.lab.hypothesis import Hypothesis
 from workbench.lab.shelf import keep, shelf_of
 from workbench.session.files import SessionError
 from workbench.session.session import Session, SessionSpec, Side
@@ -160,7 +160,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from kernels.stages import Site
-from workbench.lab.hypotheses import Hypothesis
+from workbench.lab.hypothesis import Hypothesis
 from workbench.lab.shelf import keep
 from workbench.session.session import Session
 session = Session.open(Path(sys.argv[1]))

@@ -17,11 +17,10 @@ from textual.screen import Screen
 
 from kernels.stages import Site
 from store.text import printable
-from workbench.app.cell.inspector import compact_text
-from workbench.app.inquiries import Inquiries
 from workbench.app.laboratory import StartInquiry
 from workbench.app.map.feed import Capture, StartCapture
 from workbench.app.map.screen import MapScreen
+from workbench.app.notes import Notes
 from workbench.app.pages.palette import ActionProvider
 from workbench.app.workers import ReportsWorkerErrors
 from workbench.bisect.verdict import EXIT_CODES
@@ -34,8 +33,6 @@ from workbench.pair.sources import Tensors, open_artifacts, open_tensors, tensor
 if TYPE_CHECKING:
     from textual.actions import ActionParseResult
 
-    from workbench.app.drafts import Draft
-    from workbench.app.pages.hypotheses_screen import HypothesesScreen
     from workbench.session.session import Session
     from workbench.tensors.sweep import TensorDifference
 
@@ -44,7 +41,7 @@ _GARBAGE_LOOKS = 2_000
 BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
 
 
-class WorkbenchApp(ReportsWorkerErrors, Inquiries):
+class WorkbenchApp(ReportsWorkerErrors, Notes):
     """Shows a session.
 
     start_capture : makes the process that runs the pair; by default that of the session. start_inquiry : makes the
@@ -207,52 +204,6 @@ class WorkbenchApp(ReportsWorkerErrors, Inquiries):
     def on_workbench_app_exported(self, message: Exported) -> None:
         """Say where the findings are."""
         self.notify(f"Written: {printable(str(message.path), 400)}", timeout=15, markup=False)
-
-    # Hypotheses
-
-    def action_add_note(self) -> None:
-        """Write a hypothesis about the cell under the cursor."""
-        from workbench.app.drafts import Drafts
-        from workbench.app.pages.note_screen import NoteScreen
-
-        screen = self.map_screen
-        site = screen.model.cursor
-        evidence = compact_text(screen.report(), 64, 2)
-
-        def saved(path: str | None) -> None:
-            words = "The draft is kept." if path is None else f"Saved: {printable(path, 400)}"
-            self.notify(words, markup=False)
-
-        self.push_screen(NoteScreen(site, evidence, Drafts(self.session.folder), partial(self._save_note, site)), saved)
-
-    def _save_note(self, site: Site, draft: "Draft") -> str:
-        """Write a hypothesis bound to what the map shows of a site; return where."""
-        from workbench.lab.evidence import cell_evidence
-        from workbench.lab.hypotheses import Hypothesis
-        from workbench.lab.shelf import keep
-
-        model = self.map_screen.model
-        cell = model.cell(site)
-        evidence = {} if cell is None else cell_evidence(cell, model.view.tokens, self.map_screen.runs)
-        written = keep(
-            self.session,
-            Hypothesis(
-                draft.title.strip(), site, draft.claim, draft.prediction, evidence=evidence, metric=model.metric.key
-            ),
-        )
-        return str(self.session.hypotheses_folder / written.filename)
-
-    def action_show_hypotheses(self) -> None:
-        """List the hypotheses."""
-        from workbench.app.pages.hypotheses_screen import HypothesesScreen
-
-        self.push_screen(HypothesesScreen(self.session))
-
-    def on_hypotheses_screen_cell_chosen(self, message: "HypothesesScreen.CellChosen") -> None:
-        """Show the cell that a hypothesis is about."""
-        while self.screen is not self.map_screen:
-            self.pop_screen()
-        self.map_screen.show_site(message.site)
 
 
 def _capture_process(session: "Session") -> Capture:

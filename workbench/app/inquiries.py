@@ -115,6 +115,8 @@ class Inquiries(App[int]):
         match event:
             case Doing() if inquiry.kind in _ON_THE_MAP:
                 screen.asking = f"{inquiry.kind} {event.done}/{event.total} {printable(event.text, 60)} (esc stops)"
+            case Doing() if inquiry.kind == "test":
+                self.heard_of_test(f"{event.done}/{event.total} {printable(event.text, 60)}")
             case Doing() if page is not None:
                 page.doing(f"{event.done}/{event.total} {printable(event.text, 60)}")
             case Checked():
@@ -127,10 +129,14 @@ class Inquiries(App[int]):
                 self.examined(tuple(event.text.splitlines()))
             case Refused() if inquiry.kind == "examine":
                 self.examined((event.message,))
+            case Answered() if inquiry.kind == "test":
+                self.test_ended(event.text)
             case Answered() if isinstance(page, PageScreen):
                 page.fill(event.text)
             case Found() if isinstance(page, LabPage):
                 page.take(event.record)
+            case Refused() if inquiry.kind == "test":
+                self.test_ended(f"no answer: {event.message}")
             case Refused() if page is not None:
                 page.fill(printable(event.message, 1000))
             case Refused():
@@ -142,6 +148,12 @@ class Inquiries(App[int]):
         if laboratory.inquiry in (message.inquiry, None):
             laboratory.cancel()
             self.map_screen.asking = ""
+
+    def heard_of_test(self, text: str) -> None:
+        """Say how far a test of a hypothesis is."""
+
+    def test_ended(self, text: str) -> None:
+        """Say what became of a test of a hypothesis."""
 
     def _show_verdict(self, text: str, site: Site | None) -> None:
         if site is not None:

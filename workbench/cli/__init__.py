@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 COMMANDS = (
-    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "lab", "check", "export", "diff", "convert"),
-    *("record", "demo", "doctor"),
+    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "lab", "check", "hypotheses", "retract"),
+    *("export", "diff", "convert", "record", "demo", "doctor"),
 )
 
 

@@ -30,6 +30,11 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
     def progress(done: int, total: int, text: str) -> None:
         emit(Doing(done, total, text))
 
+    if inquiry.kind == "test":
+        from workbench.jobs.testing import tested_text, try_session
+
+        emit(Answered(tested_text(try_session(session, inquiry.number, progress))))
+        return
     if inquiry.kind == "lab" and inquiry.site is None:
         emit(Found(_without_models(inquiry.experiment)))
         return

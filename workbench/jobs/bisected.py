@@ -8,6 +8,8 @@ from store.errors import StoreError
 from store.typed_fields import typed_fields
 from workbench.bisect.verdict import Bisection
 from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides
+from workbench.lab.bindings import Bindings
+from workbench.lab.retractions import standing_entries
 from workbench.session.session import Session
 
 _KIND = "bisected"
@@ -51,10 +53,35 @@ def keep(session: Session, record: Mapping[str, Any], text: str) -> None:
 
 
 def last_bisection(session: Session) -> Bisected | None:
-    """Return the last bisection of a session; None if there is none, or if somebody has changed its entry by hand."""
-    entries = [entry for entry in session.entries() if entry.get("kind") == _KIND]
+    """Return the last bisection of a session that was not retracted.
+
+    None if there is none, or if somebody has changed its entry by hand.
+    """
+    found = _last(session)
+    return None if found is None else found[0]
+
+
+def standing_answer(session: Session, bindings: Bindings) -> tuple[dict[str, Any], int] | None:
+    """Return the last bisection, as JSON, and its line in the log, if it was about what the session holds now."""
+    found = _last(session)
+    if found is None:
+        return None
+    known, line = found
+    spec, entry = session.spec, session.numbered_entries()[line]
+    for side, now, then in (("a", spec.a, known.a), ("b", spec.b, known.b)):
+        path = entry[side].get("numeric_path")
+        if then.sha256 != bindings.of(side) or (now.numeric_path and path != now.numeric_path):
+            return None
+    if spec.tokens and known.tokens != spec.tokens:
+        return None
+    return known.to_json(), line
+
+
+def _last(session: Session) -> tuple[Bisected, int] | None:
+    entries = {line: entry for line, entry in standing_entries(session).items() if entry.get("kind") == _KIND}
+    line = max(entries, default=0)
     try:
-        return Bisected.from_json(entries[-1]) if entries else None
+        return (Bisected.from_json(entries[line]), line) if entries else None
     except StoreError:
         return None
 

@@ -12,7 +12,7 @@ from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.machine.child_process import ChildProcess
 
-Kind = Literal["bisect", "views", "patch", "parts", "bytes", "examine", "lab"]
+Kind = Literal["bisect", "views", "patch", "parts", "bytes", "examine", "lab", "test"]
 EXPERIMENT = "experiment"  # kind of a log entry
 
 
@@ -24,7 +24,7 @@ class Inquiry:
     exchanging the stage `site` does. parts : where in `site` its local error sits. bytes : what the element at
     `token` and `channel` of `site` was computed from. examine : whatever the findings lack; answered with what cannot
     be had. lab : what an `experiment` gives at `site`, on its published input where there is no site; without an
-    experiment, which ones there are.
+    experiment, which ones there are. test : what becomes of hypothesis `number`, or of all.
     """
 
     folder: Path
@@ -33,6 +33,7 @@ class Inquiry:
     token: int = 0
     channel: int = 0
     experiment: str = ""
+    number: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the question as JSON values."""

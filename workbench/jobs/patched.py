@@ -10,6 +10,7 @@ from store.typed_fields import typed_fields
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.sites import read_site, site_json
 from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides
+from workbench.lab.retractions import standing_entries
 from workbench.session.session import Session
 
 _KIND = "patched"
@@ -94,10 +95,10 @@ def keep_patch(session: Session, patched: Patched) -> None:
 def patches(session: Session, runs: Runs) -> list[Patched]:
     """Return the exchanges of a session that were made with the files of these runs, oldest first, each once.
 
-    An entry that somebody has changed by hand into what nobody can have written is left out.
+    What was taken back is left out, and an entry that somebody has changed by hand into what nobody can have written.
     """
     found: dict[tuple[Site, str, tuple[str, ...]], Patched] = {}
-    for entry in session.entries():
+    for entry in standing_entries(session).values():
         try:
             made = Patched.from_json(entry) if entry.get("kind") == _KIND else None
         except StoreError:

@@ -14,7 +14,7 @@ from workbench.cells.decomposition import Checked, finite
 from workbench.cells.metrics import format_value
 from workbench.cells.sites import site_json
 from workbench.jobs.bisected import standing_bisection
-from workbench.lab.shelf import shelf_of
+from workbench.lab.standing import board_of
 from workbench.pair.comparable import require_same_sizes
 from workbench.report.investigation import Investigation, Progress, investigate
 from workbench.session.session import Session
@@ -47,7 +47,7 @@ class Seen:
                 f"{where} has no verdict on the files that it captured; run `workbench export` on it first"
             )
         cost = next((cost for cell in found.comparison.cells if (cost := logits_cost(cell)) is not None), None)
-        statuses = {hypothesis.title: str(hypothesis.status) for hypothesis in shelf_of(session).hypotheses}
+        statuses = {each.hypothesis.title: str(each.status) for each in board_of(session).standings}
         return cls(found, bisected.found, cost, statuses)
 
 

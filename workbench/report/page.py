@@ -17,7 +17,8 @@ from workbench.cells.decomposition import Checked
 from workbench.cells.heat import LEGEND, Look
 from workbench.cells.metrics import METRICS, format_value
 from workbench.jobs.conclusion import Conclusion
-from workbench.lab.shelf import shelf_of
+from workbench.lab.standing import board_of
+from workbench.lab.wording import evidence_lines
 from workbench.report.experiments import experiments
 from workbench.report.findings import as_of, population, sides
 from workbench.report.investigation import Investigation
@@ -121,7 +122,7 @@ def _facts(
     found: Investigation, concluded: Conclusion, summary: Summary, looks: list[Mapping[Site, Look]]
 ) -> dict[str, Any]:
     comparison, session = found.comparison, found.session
-    shelf = shelf_of(session)
+    board = board_of(session)
     tokens = comparison.a.tokens
     more = f" and {len(tokens) - _MAX_TOKENS} more" if len(tokens) > _MAX_TOKENS else ""
     return {
@@ -137,15 +138,17 @@ def _facts(
         "rows": list(_rows(found, looks[0])),
         "hypotheses": [
             {
-                "number": hypothesis.number,
-                "status": hypothesis.status,
-                "site": str(hypothesis.site),
-                **{name: _text(getattr(hypothesis, name)) for name in ("title", "claim", "prediction")},
-                "body": "\n".join(map(_text, hypothesis.body.strip().splitlines()[:_MAX_ROWS])),
+                "number": standing.number,
+                "status": _text(standing.words),
+                "because": _text(standing.stale_because or standing.not_due),
+                "site": "" if standing.hypothesis.site is None else f"{standing.hypothesis.site}: ",
+                **{name: _text(getattr(standing.hypothesis, name)) for name in ("title", "claim", "prediction")},
+                "evidence": [_text(f"{name}: {line}") for name, line in evidence_lines(standing)][:_MAX_ROWS],
+                "body": "\n".join(map(_text, standing.hypothesis.body.strip().splitlines()[:_MAX_ROWS])),
             }
-            for hypothesis in shelf.hypotheses[:_MAX_NOTES]
+            for standing in board.standings[:_MAX_NOTES]
         ],
-        "left_out": [*map(_text, shelf.problems[:_MAX_NOTES]), *_rest(len(shelf.hypotheses), _MAX_NOTES, "hypotheses")],
+        "left_out": [*map(_text, board.problems[:_MAX_NOTES]), *_rest(len(board.standings), _MAX_NOTES, "hypotheses")],
         "experiments": [[_text(value) for value in row] for row in experiments(session, found.runs)[:_MAX_ROWS]],
         "sides": [[_text(value) for value in row] for row in sides(found)],
         "tokens": ",".join(map(str, tokens[:_MAX_TOKENS])) + more,

@@ -102,20 +102,25 @@ def read_drafts(folder: Path) -> bytes:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Return the entries of a log, oldest first; a line that a crash has torn is left out."""
+    return list(read_numbered_log(folder).values())
+
+
+def read_numbered_log(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return the entries of a log by the number of their line, from 1, oldest first."""
     try:
         lines = read_bounded(folder / LOG_FILE, _LIMITS[LOG_FILE]).splitlines()
     except FileNotFoundError:
-        return []
+        return {}
     except OSError as error:
         raise refused(folder / LOG_FILE, error) from None
-    entries = []
-    for line in lines:
+    entries = {}
+    for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
-            entries.append(entry)
+            entries[number] = entry
     return entries
 
 

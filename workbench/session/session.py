@@ -19,6 +19,7 @@ from workbench.session.files import (
     SessionError,
     append_log,
     read_log,
+    read_numbered_log,
     read_spec,
     require_free,
     require_not_own,
@@ -138,6 +139,10 @@ class Session:
     def entries(self) -> list[dict[str, Any]]:
         """Return the log, oldest first; a line that a crash has torn is left out."""
         return read_log(self.folder)
+
+    def numbered_entries(self) -> dict[int, dict[str, Any]]:
+        """Return the log by the number of its lines, from 1."""
+        return read_numbered_log(self.folder)
 
 
 def _is_checkout(folder: Path) -> bool:

@@ -21,6 +21,7 @@ class CellReport:
     """What the inspector says about a site. row: as Cell.measures takes it; sides: names of A and B.
 
     checked : the cell as it was when run again, if it was. again_first : whether the map shows those figures.
+    hypotheses : about the cell, with their verdicts.
     """
 
     site: Site
@@ -31,6 +32,7 @@ class CellReport:
     sides: tuple[str, str]
     checked: Checked | None = None
     again_first: bool = False
+    hypotheses: tuple[str, ...] = ()
 
     @property
     def measures(self) -> Measures | None:
@@ -112,6 +114,7 @@ def panel_text(report: CellReport, lines: int) -> Text:
     text.append(f"{report.verdict()}\n", "bold reverse" if report.verdict() == "OUT OF BAND" else "bold")
     for side, name in zip("AB", report.sides, strict=True):
         text.append(f"{side} {name}\n")
+    text.append("".join(f"H {words}\n" for words in report.hypotheses), "bold")
     measures, again = report.measures, "".join(f" {line}\n" for line in checked_lines(report.checked))
     if report.again_first:
         text.append(again or " not run again: not known\n", "bold")
@@ -159,7 +162,7 @@ def _badness(metric: Metric, measures: Measures) -> float:
 def compact_text(report: CellReport, width: int, lines: int) -> Text:
     """Return the most telling figures of a cell, as many as fit."""
     measures = report.measures
-    parts = [f"{report.site}: {report.verdict()}"]
+    parts = [f"{report.site}: {report.verdict()}", *(f"H {words.partition(':')[0]}" for words in report.hypotheses)]
     if measures is None:
         parts.append(report.why_no_number())
     else:

@@ -35,6 +35,7 @@ from workbench.pair.sources import open_tensors
 
 if TYPE_CHECKING:
     from store.traces.run import RunRecord
+    from workbench.lab.standing import Board
     from workbench.session.session import Session
 
 PANEL = 38  # columns of the inspector beside the map
@@ -78,6 +79,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.follow = Follow(self, self._show_cell)
         self._save_timer: Timer | None = None
         self._saving = Lock()
+        self._hypotheses: dict[Site, list[str]] = {}  # what is claimed of a cell, and how that stands
 
     def compose(self) -> ComposeResult:
         """Lay out the map, the inspector, the legend and two lines of words."""
@@ -278,6 +280,16 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         if checked.cell.site == self.model.cursor:
             self._show_cell()
 
+    def take_board(self, board: "Board") -> None:
+        """Show beside a cell what is claimed of it, and how that stands."""
+        self._hypotheses = {}
+        for standing in board.standings:
+            if (site := standing.hypothesis.site) is not None:
+                words = f"{standing.number} {standing.words}: {printable(standing.hypothesis.title, 80)}"
+                self._hypotheses.setdefault(site, []).append(words)
+        if self.model.cursor in self._hypotheses:
+            self._show_cell()
+
     # Aligning to the last token
 
     def _align_if_needed(self) -> None:
@@ -326,6 +338,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             sides=(self.side_name("a"), self.side_name("b")),
             checked=self.model.checked.get(self.model.cursor),
             again_first=self.model.view.aspect != OBSERVED,
+            hypotheses=tuple(self._hypotheses.get(self.model.cursor, ())),
         )
 
     def _scope(self) -> str:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,11 +19,16 @@ from workbench.app.actions import bindings
 from workbench.app.pages.list_screen import ListScreen
 from workbench.app.workers import complain
 from workbench.cells.metrics import METRICS, format_value
-from workbench.lab.hypotheses import STATUSES, Hypothesis
+from workbench.lab.chains import tree
+from workbench.lab.hypothesis import STATUSES, Hypothesis, Status
 from workbench.lab.shelf import keep, shelf_of
+from workbench.lab.standing import Board, Standing
+from workbench.lab.wording import evidence_lines
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
+
+_BY_HAND: tuple[Status, ...] = ("UNTESTED", "CONFIRMED", "PARTIAL", "FALSIFIED")
 
 
 class HypothesesScreen(ListScreen):
@@ -39,15 +45,51 @@ class HypothesesScreen(ListScreen):
             super().__init__()
             self.site = site
 
+    class TestAsked(Message):
+        """The user wants a hypothesis to be tested, or all."""
+
+        def __init__(self, number: int | None) -> None:
+            super().__init__()
+            self.number = number
+
+    class Changed(Message):
+        """A file was changed here, on which others may depend."""
+
     def __init__(self, session: "Session") -> None:
         super().__init__()
         self._session = session
-        self._hypotheses: list[Hypothesis] = []
-        self._problems: list[str] = []
+        self._lines: list[tuple[str, Standing]] = []
+        self._problems: Sequence[str] = ()
+        self._doing = ""
 
     def on_mount(self) -> None:
-        """Read the files."""
+        """Read the files; how they stand is told later."""
         self._reload()
+
+    def take_board(self, board: Board) -> None:
+        """Show how the hypotheses stand."""
+        self._lines, self._problems = list(tree(board.standings)), board.problems
+        self.list.show(len(self._lines) + len(self._problems), self._line)
+        self._say()
+        self._describe_line()
+
+    def doing(self, text: str) -> None:
+        """Say how far a test is; "" when none is at work."""
+        self._doing = text
+        self._say()
+
+    def action_test(self) -> None:
+        """Test the hypothesis."""
+        if (chosen := self._chosen()) is not None:
+            self._ask_for_test(chosen.number)
+
+    def action_test_all(self) -> None:
+        """Test all hypotheses."""
+        if self._lines:
+            self._ask_for_test(None)
+
+    def _ask_for_test(self, number: int | None) -> None:
+        self.app.post_message(self.TestAsked(number))
 
     def on_line_list_chosen(self) -> None:
         """Go to the cell."""
@@ -55,14 +97,24 @@ class HypothesesScreen(ListScreen):
 
     def action_go_to_cell(self) -> None:
         """Go to the cell that the hypothesis is about."""
-        if (chosen := self._chosen()) is not None:
+        if (chosen := self._chosen()) is None:
+            return
+        if chosen.site is None:
+            self.notify("This hypothesis is about no single cell.", markup=False)
+        else:
             self.app.post_message(self.CellChosen(chosen.site))
 
     def action_next_status(self) -> None:
-        """Give the hypothesis its next status, and save it."""
+        """Give the hypothesis its next status, and save it; only a test gives one to what can be tested."""
         if (chosen := self._chosen()) is None:
             return
-        status = STATUSES[(STATUSES.index(chosen.status) + 1) % len(STATUSES)]
+        from workbench.lab.trial import is_testable  # loads what measures
+
+        if is_testable(chosen):
+            self.notify("This prediction can be measured: t tests it.", markup=False)
+            return
+        place = _BY_HAND.index(chosen.status) if chosen.status in _BY_HAND else -1
+        status = _BY_HAND[(place + 1) % len(_BY_HAND)]
         try:
             keep(self._session, replace(chosen, status=status))
         except WorkbenchError as error:
@@ -85,42 +137,64 @@ class HypothesesScreen(ListScreen):
 
     def _chosen(self) -> Hypothesis | None:
         index = self.list.cursor
-        return self._hypotheses[index] if index < len(self._hypotheses) else None
+        return self._lines[index][1].hypothesis if index < len(self._lines) else None
 
     def _reload(self) -> None:
-        self._hypotheses, self._problems = shelf_of(self._session)
-        self.list.show(len(self._hypotheses) + len(self._problems), self._line)
-        counts = (f"{sum(h.status == status for h in self._hypotheses)} {status}" for status in STATUSES)
-        self.say(" │ ".join(counts) if self._hypotheses else "No hypothesis yet: a on a cell of the map writes one")
+        """Show what the files say; whether that still holds is found out meanwhile."""
+        hypotheses, problems = shelf_of(self._session)
+        self.take_board(Board(tuple(Standing(each, each.status) for each in hypotheses), tuple(problems)))
+        self.app.post_message(self.Changed())
+
+    def _say(self) -> None:
+        standings = [standing for _, standing in self._lines]
+        counts = (f"{sum(s.status == status for s in standings)} {status}" for status in STATUSES)
+        words = " │ ".join(counts) if standings else "No hypothesis yet: a on a cell of the map writes one"
+        self.say(f"test {self._doing}" if self._doing else words)
 
     def _line(self, index: int) -> tuple[str, bool]:
-        if index >= len(self._hypotheses):
-            return f"  ! {printable(self._problems[index - len(self._hypotheses)], 400)}", True
-        hypothesis = self._hypotheses[index]
-        cell = f"{hypothesis.site!s:<27}"
-        return f"{hypothesis.number:>3} {hypothesis.status:<10} {cell} {printable(hypothesis.title)}", False
+        if index >= len(self._lines):
+            return f"  ! {printable(self._problems[index - len(self._lines)], 400)}", True
+        branch, standing = self._lines[index]
+        after = standing.hypothesis.after
+        follows = "" if after is None or not branch else f"if {after.verdict}: "
+        cell = f"{'-' if standing.hypothesis.site is None else standing.hypothesis.site!s:<27}"
+        title = f"{branch}{follows}{printable(standing.hypothesis.title)}"
+        return f"{standing.number:>3} {standing.status:<10} {cell} {title}", standing.status == "STALE"
 
     def detail(self, index: int) -> Text:
         """Return a hypothesis in full."""
         text = Text()
-        if index >= len(self._hypotheses):
-            return text.append(printable(self._problems[index - len(self._hypotheses)], 1000))
-        hypothesis = self._hypotheses[index]
+        if index >= len(self._lines):
+            return text.append(printable(self._problems[index - len(self._lines)], 1000))
+        standing = self._lines[index][1]
+        hypothesis = standing.hypothesis
+        steps = "; ".join(f"{name} {step}" for name, step in (hypothesis.ladder_json() or {}).items())
         for label, words in (
-            ("Claim", hypothesis.claim),
+            ("Verdict", "" if standing.by is None else standing.words),
+            ("Stale", standing.stale_because or ""),
+            ("Not due", "" if standing.stale_because else standing.not_due),
             ("Prediction", hypothesis.prediction),
+            ("Ladder", steps),
+            *((name.capitalize(), line) for name, line in evidence_lines(standing)),
+            ("Claim", hypothesis.claim),
             ("Note", hypothesis.body),
         ):
             if words.strip():
                 shown = " ".join(printable(line, 500) for line in words.split("\n") if line.strip())
                 text.append(f"{label}: ", "bold").append(f"{shown}\n")
-        population = hypothesis.evidence.get("population")
-        if population:
-            measured = {key: hypothesis.evidence.get(key) for key in ("std_ratio", "rel_rms", "max_abs")}
-            figures = "  ".join(
-                f"{METRICS[key].label} {format_value(value)}"
-                for key, value in measured.items()
-                if isinstance(value, int | float)
-            )
-            text.append(f"Evidence: {printable(str(population))}  {printable(figures, 300)}")
-        return text
+        return text.append(_noted(hypothesis))
+
+
+def _noted(hypothesis: Hypothesis) -> str:
+    """The figures that the map showed when an untested hypothesis was written."""
+    evidence = hypothesis.evidence
+    population = evidence.get("population")
+    if not population:
+        return ""
+    measured = {key: evidence.get(key) for key in ("std_ratio", "rel_rms", "max_abs")}
+    figures = "  ".join(
+        f"{METRICS[key].label} {format_value(value)}"
+        for key, value in measured.items()
+        if isinstance(value, int | float)
+    )
+    return f"Evidence: {printable(str(population))}  {printable(figures, 300)}"

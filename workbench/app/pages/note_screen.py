@@ -1,6 +1,6 @@
 """Writing a hypothesis about a cell: what is claimed, and what would contradict it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -25,8 +25,17 @@ class NoteScreen(ModalScreen[str | None]):
     NAME = "note"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    def __init__(self, site: Site, evidence: Text, drafts: Drafts, save: Callable[[Draft], str]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        evidence: Text,
+        drafts: Drafts,
+        save: Callable[[Draft], str],
+        proposals: Sequence[Draft] = (),
+    ) -> None:
         super().__init__()
+        self._proposals = proposals
+        self._proposed = -1  # the last one shown
         self._site = site
         self._evidence = evidence
         self._drafts = drafts
@@ -44,9 +53,9 @@ class NoteScreen(ModalScreen[str | None]):
             yield Input(draft.title, id="title", compact=True)
             yield Label("Claim: what is wrong, and why", markup=False)
             yield TextArea(draft.claim, id="claim", compact=True)
-            yield Label("Prediction: what must be measured, and what would contradict it", markup=False)
+            yield Label('Prediction, such as cell(3, "ffn_up").rel_rms < 0.01; or a sentence', markup=False)
             yield TextArea(draft.prediction, id="prediction", compact=True)
-            yield Label("", id="missing", markup=False)
+            yield Label(self._about_proposals(), id="missing", markup=False)
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
@@ -69,6 +78,26 @@ class NoteScreen(ModalScreen[str | None]):
     def on_input_submitted(self) -> None:
         """Go on to the claim."""
         self.query_one("#claim", TextArea).focus()
+
+    def _about_proposals(self) -> str:
+        if not self._proposals:
+            return "b on the map bisects the pair; then ^n here proposes predictions."
+        return f"^n proposes: {len(self._proposals)} from the bisection"
+
+    def action_propose(self) -> None:
+        """Fill the form with the next proposal; what a hand has written is left alone."""
+        if not self._proposals:
+            self._complain(self._about_proposals())
+            return
+        if self._draft() not in (Draft(), *self._proposals):
+            self._complain("Proposals only go into an empty form; save this first, or empty it.")
+            return
+        self._proposed = (self._proposed + 1) % len(self._proposals)
+        proposal = self._proposals[self._proposed]
+        self.query_one("#title", Input).value = proposal.title
+        for name, text in (("#claim", proposal.claim), ("#prediction", proposal.prediction)):
+            self.query_one(name, TextArea).text = text
+        self._complain(f"proposal {self._proposed + 1} of {len(self._proposals)}")
 
     def action_save(self) -> None:
         """Save the hypothesis, or say what is missing."""

@@ -1,0 +1,1 @@
+"""Predictions: small expressions over measurements, read by a parser of their own, typed, and never run as code."""
