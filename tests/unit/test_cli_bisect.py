@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import workbench
+from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import tiny_safetensors
 from tests.foreign_dumps import run as stages_of
@@ -140,7 +141,8 @@ def test_no_answer_is_exit_code_2_with_the_reason(tmp_path, capsys):
 
 def test_values_that_json_does_not_have_are_null(tmp_path, capsys):
     model = tiny_safetensors(tmp_path / "m", "llama", "F32")
-    broken = {site: np.full_like(y, np.nan) for site, y in stages_of(model, (1, 2, 3)).items()}
+    broken = dict(stages_of(model, (1, 2, 3)))
+    broken[Site(None, "lm_head")] = np.full_like(broken[Site(None, "lm_head")], np.nan)
     write_stage_dump(tmp_path / "nan.npz", broken, {"tokens": [1, 2, 3], "dtype": "float32", "transformers": "5"})
     record = printed("bisect", capsys, tmp_path / "m", tmp_path / "nan.npz", "--cell", "lm_head", status=1)
     assert record["verdict"] == "divergent"
