@@ -131,21 +131,28 @@ def temporary_folder_beside(path: Path) -> Iterator[Path]:
 def give_folder_name(temporary: Path, path: Path) -> None:
     """Bring a finished folder to the disk and give it its name; a folder that is there is removed with all it holds.
 
-    OSError if anything but a folder is there.
+    The old one goes only when the new one stands. OSError if anything but a folder is there.
     """
     for place, _, names in os.walk(temporary, topdown=False):
         for name in names:
             with Path(place, name).open("rb") as file:
                 os.fsync(file.fileno())
         sync_directory(Path(place))
+    replaced = None
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         replaced = temporary_name(path)
         os.rename(path, replaced)
-        shutil.rmtree(replaced)
-    os.rename(temporary, path)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if replaced is not None:
+            os.rename(replaced, path)
+        raise
     sync_directory(path.parent)
+    if replaced is not None:
+        shutil.rmtree(replaced)
 
 
 def rename(temporary: Path, path: Path, replace: bool) -> None:

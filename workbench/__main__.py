@@ -1,5 +1,6 @@
 """The `workbench` command: runs a command and turns every error into one sentence and an exit code."""
 
+import errno
 import gc
 import io
 import json
@@ -25,6 +26,7 @@ _GARBAGE_LOOKS = 50_000
 def main() -> None:
     """Entry point of the console script and of `python -m workbench`."""
     gc.set_threshold(_GARBAGE_LOOKS)
+    _open_what_was_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not undo what was done
             stream.reconfigure(errors="backslashreplace")
@@ -51,12 +53,27 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort as error:
         return _ended(error.__cause__ or error)
     except (BrokenPipeError, SystemExit):  # click turns a closed pipe into exit code 1, which here means "different"
-        # Python flushes stdout once more at exit; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return PIPE_CLOSED
+    except OSError as error:  # what stdout goes to takes no more: no answer has arrived
+        _drop_output()
+        return _fail(_sentence(error), NOT_ANSWERED)
     finally:
         _tell_of_cache()
     return status if sentence is None else _fail(sentence, status)
+
+
+def _open_what_was_closed() -> None:
+    """Let standard streams that were closed lead nowhere: else a file of ours, or of a child, gets their number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the system gives the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def _drop_output() -> None:
+    """Give what stdout still holds somewhere to go, as Python flushes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answered(arguments: Sequence[str], answer: dict[str, Any]) -> tuple[int, str | None]:
@@ -124,6 +141,8 @@ def _sentence(error: BaseException) -> str:
         return "out of memory; use fewer tokens, or close other programs"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return f"the output cannot be written ({(error.strerror or str(error)).lower()}); make room for it"
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"stopped on an internal error ({what}); set WORKBENCH_TRACEBACK=1 to see where"
 

@@ -62,7 +62,9 @@ def helper(*, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
 def kernel_modules() -> tuple[str, ...]:
     """The modules that define kernels."""
     package = Path(__file__).parents[1]
-    defining = [source for source in sorted(package.rglob("*.py")) if "\n@kernel(" in source.read_text()]
+    defining = [
+        source for source in sorted(package.rglob("*.py")) if "\n@kernel(" in source.read_text(encoding="utf-8")
+    ]
     return tuple(".".join((package.name, *source.relative_to(package).with_suffix("").parts)) for source in defining)
 
 

@@ -26,6 +26,7 @@ FIGURES = ("min", "max", "mean", "std", "rms")
 COUNTS = ("nan", "inf", "zero", "worst_channel")
 _AGAIN = "make it again with workbench trace X --stats --json"
 _MAX_CELLS = 1 << 20
+_ROUNDED = 1e-3  # of the largest value: figures may have been rounded on their way, to four digits at least
 _PRODUCT, _WITH_BIAS = "qkv_matmul", "qkv_bias"
 
 
@@ -174,4 +175,19 @@ def _statistics(what: str, cell: Mapping[str, Any]) -> Statistics:
             raise StoreError(f"{what} {name} is no count of its values; {_AGAIN}.")
     if any(value is not None and value < 0 for value in (figures["std"], figures["rms"])):
         raise StoreError(f"{what} has a negative std or RMS; {_AGAIN}.")
-    return Statistics(shape, **figures, **counts)
+    return _possible(what, Statistics(shape, **figures, **counts))
+
+
+def _possible(what: str, found: Statistics) -> Statistics:
+    """Return figures that some values can have; StoreError, which calls them `what`, if none can.
+
+    The mean lies between the extremes, and a population spreads no further than half of what lies between them.
+    """
+    low, high, mean, std = found.min, found.max, found.mean, found.std
+    if low is None or high is None:
+        return found
+    slack = _ROUNDED * max(abs(low), abs(high))
+    outside = mean is not None and not low - slack <= mean <= high + slack
+    if low > high or outside or (std is not None and std > (high / 2 - low / 2) + slack):
+        raise StoreError(f"{what}: min, max, mean and std contradict each other, no values have them; {_AGAIN}.")
+    return found

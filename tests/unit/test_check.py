@@ -324,6 +324,12 @@ def test_a_session_is_checked_as_its_pair(tmp_path, capsys):
     assert record["tokens"] == list(session.spec.tokens)
     assert sorted(path.name for path in session.folder.iterdir()) == before
     assert "a session has its own tokens" in other("check", capsys, "parity", session.folder, "--tokens", "1")["error"]
+    assert "demo is no session; give CONTRACT A B" in other("check", capsys, "parity", "demo")["error"]
+    same = other("check", capsys, "parity", "a", "b", "--junit", tmp_path / "x", "--learn", tmp_path / "x")["error"]
+    assert "--junit and --learn name the same file" in same
+    spec = session.folder / "session.json"
+    spec.write_text(spec.read_text().replace('"ggml"', '"fast"'))
+    assert "numeric path 'fast' is not known" in other("check", capsys, "parity", session.folder)["error"]
 
 
 HOSTILE = "##[error]x::warning::\\e[31m<b>&\\\"']]>\\u202e[red]\\r\\n::set-output name=x::y%0A"

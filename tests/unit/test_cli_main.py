@@ -224,6 +224,24 @@ def test_a_closed_pipe_is_silent():
     assert int(done.stdout) in (0, 141)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_an_answer_that_did_not_arrive_is_not_one_of_the_answers(options):
+    program = f"{sys.executable} -m workbench inspect {MODEL} {options} >/dev/full"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=os.environ, cwd=ROOT)
+    words = "workbench: the output cannot be written (no space left on device); make room for it\n"
+    assert (done.returncode, done.stderr) == (2, words)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("source", "status"), [(MODEL, 0), ("nowhere", 2)])
+def test_without_an_output_only_the_exit_code_answers(closed, source, status):
+    program = f"{sys.executable} -m workbench inspect {source} {closed}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=os.environ, cwd=ROOT)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
 def test_json_is_the_only_thing_on_stdout(capsys):
     assert run(["inspect", str(MODEL), "--json"]) == 0
     out, err = capsys.readouterr()

@@ -82,7 +82,7 @@ def test_compare_follows_its_schema_and_finds_the_exchanged_projections(folder, 
 def test_compare_says_on_request_which_cells_add_what_rounding_does_not(folder, capsys):
     pair = ["compare", str(MODEL), str(folder / "swapped.apr"), "--tokens", TOKENS]
     assert run([*pair, "--local"]) == 1
-    words = "99 cells run again: 2 add more than rounding and formats explain, the first is layer 3 ffn_gate, local "
+    words = "99 cells run again: 2 add more than rounding can cause, the first is layer 3 ffn_gate, local "
     assert words in capsys.readouterr().out
     record, _ = called([*pair, "--no-local"], capsys, 1)
     assert {cell["floor"] for cell in record["cells"]} == {None}

@@ -1,5 +1,6 @@
 """Outputs: never an input, by whatever name; never through a link; nothing that stands there unless asked to."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from store import whole_files
 from store.outputs import OutputError, require_writable
+from store.whole_files import give_folder_name
 from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.stores import write_store
 from workbench.__main__ import run
@@ -111,6 +113,10 @@ def test_an_export_replaces_neither_the_session_nor_its_models_nor_a_picture(pla
     del before[place / "S" / "log.jsonl"]
     for output in ("a.h5", "S/session.json", "S/a.h5", "S/log.jsonl", "x.svg", "x.SVG", ".", "..", "pipe", "link"):
         assert run(["export", "S", "-o", output, "--force"]) == 2, output
+    assert run(["export", "S", "-o", "page.html"]) == 2
+    assert "write the page with --html page.html" in capsys.readouterr().err
+    assert run(["export", "S", "--html", "S/log.jsonl", "--force"]) == 2
+    assert "give --html another name" in capsys.readouterr().err
     for output in ("other", "y.md", "S/findings.md"):
         assert run(["export", "S", "-o", output]) == 2, output
     assert "S/findings.md exists" in capsys.readouterr().err
@@ -160,6 +166,28 @@ def test_writable_is_what_is_new_or_given_up(tmp_path):
         require_writable(tmp_path / "old", [], force=False)
     with pytest.raises(OutputError, match="one of the files that this command reads"):
         require_writable(tmp_path / "in", [tmp_path], force=True)
+
+
+def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path, monkeypatch):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "which").write_text(folder.name)
+    rename = os.rename
+
+    def failing(source, target):
+        if source == new:
+            raise OSError(errno.ENOSPC, "no space left")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="no space left"):
+        give_folder_name(new, old)
+    assert (old / "which").read_text() == "old"
+    monkeypatch.undo()
+    give_folder_name(new, old)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (old / "which").read_text() == "new"
 
 
 KILLED = """

@@ -116,6 +116,8 @@ def test_missing_fields_and_files_are_named(tmp_path):
             Session.open(tmp_path / "s")
     with pytest.raises(SessionError, match=r"is not a session: it holds no session.json"):
         Session.open(tmp_path)
+    with pytest.raises(SessionError, match=r"session.json is a file and not the folder of a session"):
+        Session.open(file)
 
 
 def test_a_hand_edit_survives_saving_the_view(tmp_path):

@@ -287,6 +287,9 @@ def without_logits(record):
         (lambda record: record | {"cells": [record["cells"][0] | {"std": math.nan}]}, "is no number"),
         (lambda record: record | {"cells": [record["cells"][0] | {"std": 10**400}]}, "is no number"),
         (lambda record: record | {"cells": [record["cells"][0] | {"rms": -1}]}, "negative"),
+        (lambda record: record | {"cells": [record["cells"][0] | {"min": 5, "max": -5}]}, "contradict"),
+        (lambda record: record | {"cells": [record["cells"][0] | {"mean": 500}]}, "contradict"),
+        (lambda record: record | {"cells": [record["cells"][0] | {"std": 1e9, "rms": 1e9}]}, "contradict"),
         (lambda record: record | {"cells": [record["cells"][0] | {"nan": 10**9}]}, "no count"),
         (lambda record: record | {"cells": [record["cells"][0] | {"shape": [0, 4]}]}, "shape"),
         (lambda record: record | {"cells": [record["cells"][0] | {"stage": "\x1b[2J"}]}, "without a known layer"),
@@ -304,6 +307,9 @@ def test_statistics_are_not_compared_with_what_they_are_not(tables, capsys):
     for other, words in (("model.gguf", "--stats --json"), ("all.h5", "--stats --json")):
         assert run(["compare", "all.json", other]) == 2
         assert words in capsys.readouterr().err
+    for pair in (["all.json", "gone.json"], ["gone.json", "all.json"]):
+        assert run(["compare", *pair]) == 2
+        assert "gone.json does not exist" in capsys.readouterr().err
     assert run(["compare", "all.json", "all.json", "--scope", "last"]) == 2
     assert "leave out --scope" in capsys.readouterr().err
     assert run(["bisect", "all.json", "model.gguf"]) == 2

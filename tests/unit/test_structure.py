@@ -112,6 +112,11 @@ def test_the_headless_core_runs_without_textual(modules):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_text_is_utf_8_whatever_the_locale():
+    sources = [source for package in MODULES.values() for source in package]
+    assert [source for source in sources if ".read_text()" in source.read_text(encoding="utf-8")] == []
+
+
 def test_compiler_flags_are_set_in_one_place():
     for source in MODULES["kernels"]:
         if source.name != "compiler.py":

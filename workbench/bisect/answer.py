@@ -19,7 +19,7 @@ from workbench.pair.pair import Source
 _NOT_ANSWERED = 2
 _WORDS: dict[Verdict, str] = {
     "alike": "ALIKE: no cell differs.",
-    "numerics_only": "NUMERICS ONLY: they differ, and by no more than their arithmetic must. Nothing is broken.",
+    "numerics_only": "NUMERICS ONLY: they differ, and by no more than rounding can cause. Nothing is broken.",
     "quantization_only": "QUANTIZATION ONLY: the weights differ, and by no more than the steps of their quantization "
     "blocks explain. Nothing is broken.",
     "undecided": "UNDECIDED: what differs is known, but not whether it is wrong.",

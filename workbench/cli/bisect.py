@@ -35,7 +35,7 @@ def command(
     """Find the first cell that is really wrong, which factor made it so, and which mistake.
 
     A and B are models or traces, ours (.h5) or another engine's. Every stage is run again on the same input, with one
-    factor at a time taken from the other side, and judged against the noise that its arithmetic must make; a trace is
+    factor at a time taken from the other side, and judged against what rounding can cause there (its floor); a trace is
     checked on its own recorded inputs, and what lies between its stages is run from there. Two traces can only be
     compared.
 

@@ -60,8 +60,11 @@ def command(
 
     given, sides = _split(sources, learn is not None)
     contract = None if given is None else read_contract(given)
-    for output in (file for file in (junit, learn) if file is not None):
-        require_writable(output, sources, force, "give it another name")
+    if junit is not None and learn is not None and junit.absolute() == learn.absolute():
+        raise click.UsageError("--junit and --learn name the same file; give two names")
+    for option, output in (("--junit", junit), ("--learn", learn)):
+        if output is not None:
+            require_writable(output, sources, force, f"give {option} another name")
     if junit is not None and contract is None:
         raise click.UsageError("--junit writes what became of a contract; give CONTRACT before A and B")
     with ProgressLine() as line:
@@ -90,6 +93,7 @@ def command(
 
 def _split(sources: tuple[Path, ...], learning: bool) -> tuple[Path | None, tuple[Path, ...]]:
     """The contract, if any, and the sides: two of them or a session."""
+    from store.text import printable
     from workbench.session.files import SPEC_FILE
 
     session = os.path.lexists(sources[-1] / SPEC_FILE)
@@ -99,7 +103,8 @@ def _split(sources: tuple[Path, ...], learning: bool) -> tuple[Path | None, tupl
         return sources[0], sources[1:]
     if contracts == 0 and learning:
         return None, sources
-    raise click.UsageError(f"{len(sources)} names were given; give CONTRACT A B, or CONTRACT and a session")
+    none = f", and {printable(str(sources[-1]))} is no session" if contracts == 0 else ""
+    raise click.UsageError(f"{len(sources)} names were given{none}; give CONTRACT A B, or CONTRACT and a session")
 
 
 def _measurements(
@@ -113,6 +118,7 @@ def _measurements(
 
     if len(sides) == 2:
         return Measurements((sides[0], sides[1]), asked, tokens, prompt, show)
+    from kernels.paths import numeric_path
     from workbench.demo import restore
     from workbench.session.session import Session
 
@@ -122,6 +128,8 @@ def _measurements(
     restore(session)
     spec = session.spec
     paths = spec.a.numeric_path or None, spec.b.numeric_path or None
+    for name in filter(None, paths):
+        numeric_path(name)  # one that is not known is no measurement that failed
     return Measurements((Path(spec.a.path), Path(spec.b.path)), paths, spec.tokens or None, None, show)
 
 

@@ -78,6 +78,8 @@ def _tables(a: Path, b: Path) -> "tuple[StatisticsTable, StatisticsTable] | None
     if first is None or second is None:
         table, other = (b, a) if first is None else (a, b)
         names = [printable(str(path)) for path in (table, other)]
+        if not other.exists():
+            raise WorkbenchError(f"{names[1]} does not exist; check the path.")
         raise WorkbenchError(
             f"{names[0]} holds statistics only, which are compared with statistics; make those of {names[1]} with "
             "workbench trace --stats --json (inspect --stats --json for a trace), over the same tokens and --scope"

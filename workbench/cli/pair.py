@@ -53,12 +53,12 @@ def again_text(comparison: Comparison, again: Again) -> str:
     if len(again) < compared:
         ran, rest = f"{len(again)} of {compared} cells run again", " The others read no number on both sides."
     if not beyond:
-        return f"{ran}: none adds more than rounding and formats explain.{rest}"
+        return f"{ran}: none adds more than rounding can cause.{rest}"
     first = beyond[0]
-    floors = "" if first.floors is None else f", {format_value(first.floors)} times its floor"
+    floors = "" if first.floors is None else f", {format_value(first.floors)} times what rounding can cause"
     many = f"{len(beyond)} add{'s' * (len(beyond) == 1)}"
     return (
-        f"{ran}: {many} more than rounding and formats explain, the first is "
+        f"{ran}: {many} more than rounding can cause, the first is "
         f"{first.cell.site}, local {format_value(first.cell.local)} of B's norm{floors}.{rest}"
     )
 

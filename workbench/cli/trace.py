@@ -202,7 +202,8 @@ def _tell(output: Path, run: "RunRecord", saved: "list[Site]", format: str, as_j
         name, path = printable(str(output), 1000), run.numeric_path
         what = f"{len(saved)} stage{'s' * (len(saved) > 1)}, " if saved else ""
         lines = [""] * statistics
-        lines.append(f"wrote {name}: {what}{len(run.tokens)} tokens on path {path}, {bytes_text(size)}")
+        what += f"{len(run.tokens)} token{'s' * (len(run.tokens) > 1)}"
+        lines.append(f"wrote {name}: {what} on path {path}, {bytes_text(size)}")
         if output.is_dir() and path != "apr":
             lines.append(f"note: the folder cannot say that it is of path {path}; whoever reads it takes it for apr's")
         echo("\n".join(lines))

@@ -172,7 +172,7 @@ class Measurements:
             return Reading(figures[key], "" if figures[key] is not None else "it is not known here, or not finite")
         floors = checked.floors
         if floors is None and checked.cell.local is not None and not checked.cell.floor:
-            return Reading(math.inf, "it adds a difference where rounding and formats add none")
+            return Reading(math.inf, "it adds a difference where rounding can cause none")
         if floors is None or not math.isfinite(floors):
             return Reading(None, "it has no floor, or what it adds is not finite")
         return Reading(floors)

@@ -43,7 +43,7 @@ def _of_culprit(culprit: Culprit) -> Proposal:
 def _made_here(site: Site) -> Proposal:
     return Proposal(
         f"{site} adds a difference of its own",
-        "On one input the two sides give other values here than rounding and formats explain.",
+        "On one input the two sides give other values here than rounding can cause.",
         f"{_cell(site)}.floors > {LIMIT:g} and {_cell(site)}.local_share > 0.5",
     )
 
@@ -51,7 +51,7 @@ def _made_here(site: Site) -> Proposal:
 def _came_in(site: Site) -> Proposal:
     return Proposal(
         f"{site} only shows what came in",
-        "The difference was made before this stage, which adds no more than its arithmetic must.",
+        "The difference was made before this stage, which adds no more than rounding can cause.",
         f"{_cell(site)}.floors <= {LIMIT:g} and {_cell(site)}.inherited_share > 0.5",
     )
 
@@ -59,7 +59,7 @@ def _came_in(site: Site) -> Proposal:
 def _starts_here(site: Site, before: Site) -> Proposal:
     return Proposal(
         f"{site} is the first that is wrong",
-        f"What comes before it, {before}, adds no more than its arithmetic must.",
+        f"What comes before it, {before}, adds no more than rounding can cause.",
         f"{_cell(before)}.floors <= {LIMIT:g} and {_cell(site)}.floors > {LIMIT:g}",
     )
 

@@ -164,7 +164,7 @@ def _threads() -> Check:
 def _quota() -> float | None:
     """Processors that the control group of a container allows, if it limits them."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return int(quota) / int(period)
     except (OSError, ValueError):
         return None

@@ -12,6 +12,7 @@ from workbench.session.files import FINDINGS, FINDINGS_MAPS, FINDINGS_PICTURE, O
 from workbench.session.session import Session
 
 EXPORTED = "exported"  # kind of a log entry
+_PAGES = (".html", ".htm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class Outputs:
                 f"{printable(str(document), 1000)} is no name for the findings, whose picture becomes .svg beside "
                 "them; give -o a name such as findings.md."
             )
+        if document.suffix.lower() in _PAGES:
+            name = printable(str(document), 1000)
+            raise OutputError(f"{name} would be Markdown, not a page; write the page with --html {name}.")
         picture = document.with_suffix(".svg")
         outputs = cls(document, picture, picture.with_name(f"{picture.stem}-maps.svg"), page, own)
         if page is not None and page.absolute() in {path.absolute() for path in outputs.files[:3]}:
@@ -49,7 +53,8 @@ class Outputs:
         """Raise OutputError if a file must not be written: see store.outputs."""
         inputs = [*_inputs(session), *more_inputs]
         for output in self.files:
-            require_writable(output, inputs, force or (self.own and output != self.page))
+            option = "--html" if output == self.page else "-o"
+            require_writable(output, inputs, force or (self.own and output != self.page), f"give {option} another name")
 
     def folder_words(self, folder: Path) -> str:
         """Say in Markdown in which folder commands are run."""

@@ -42,7 +42,9 @@ def page_html(found: Investigation, concluded: Conclusion, summary: Summary) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (files("workbench.report").joinpath(name).read_text() for name in ("page.css", "page.js"))
+    style, script = (
+        files("workbench.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     own = {"style": Markup(style), "script": Markup(script), "policy": _policy(style, script)}  # noqa: S704 (our files)
     looks = _looks(found)
     data = Markup(_json(_data(found, looks)))  # noqa: S704 (`_json` leaves no character of markup)

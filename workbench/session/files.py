@@ -162,7 +162,9 @@ def shown(path: Path | str) -> str:
 
 
 def refused(path: Path, error: OSError) -> SessionError:
-    """Return what to say of a file that cannot be read."""
+    """Return what to say of a file of a session that cannot be read."""
+    if isinstance(error, NotADirectoryError):
+        return SessionError(f"{shown(path.parent)} is a file and not the folder of a session; give that folder.")
     return SessionError(f"{shown(path)} cannot be read ({error.strerror}).")
 
 

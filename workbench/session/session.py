@@ -149,7 +149,7 @@ def _is_checkout(folder: Path) -> bool:
     import tomllib
 
     try:
-        project = tomllib.loads((folder / "pyproject.toml").read_text())
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return (folder / "sessions").is_dir() and project.get("project", {}).get("name") == DISTRIBUTION
