@@ -142,7 +142,8 @@ def test_a_zero_point_read_as_one_more_is_an_offset_of_one_step(size):
     found = best(UP, right, wrong)
     assert (found.cause, found.residual < 1e-6) == ("group_offset", True)
     assert "-1 of its steps" in found.explanation
-    assert best(UP, A, wrong).cause == "group_offset"  # from the source: offset and rounding together
+    for pair in ((A, wrong), (wrong, A)):  # beside the source: offset and rounding together
+        assert best(UP, *pair).cause == "group_offset"
 
 
 @pytest.mark.parametrize(("rank", "type"), [(4, TensorType.F32), (16, TensorType.F32), (4, TensorType.Q8_0)])
