@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.models import plain
@@ -141,7 +142,8 @@ def test_a_zero_point_read_as_one_more_is_an_offset_of_one_step(size):
     found = best(UP, right, wrong)
     assert (found.cause, found.residual < 1e-6) == ("group_offset", True)
     assert "-1 of its steps" in found.explanation
-    assert best(UP, A, wrong).cause == "group_offset"  # from the source: offset and rounding together
+    for pair in ((A, wrong), (wrong, A)):  # beside the source: offset and rounding together
+        assert best(UP, *pair).cause == "group_offset"
 
 
 @pytest.mark.parametrize(("rank", "type"), [(4, TensorType.F32), (16, TensorType.F32), (4, TensorType.Q8_0)])
@@ -245,6 +247,27 @@ def test_a_norm_cut_to_bfloat16_is_not_a_smaller_one_beside_a_coarse_copy_either
             if not verdict.explained:
                 named.add(weight_causes(name, one, two, verdict)[0].cause)
     assert named == {"dtype_truncated"}
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.input_layernorm.weight", K.replace("weight", "bias")])
+@pytest.mark.parametrize("factor", [0.99, 1.005])
+def test_a_factor_too_near_to_1_for_bfloat16_is_named_where_nothing_else_explains_the_vector(name, factor):
+    values = MODEL.values[name]
+    a, b = (
+        replace(A, weights={name: Weight(name, TensorType.BF16, values.shape, packed(x, TensorType.BF16))})
+        for x in (values, values * np.float32(factor))
+    )
+    assert {best(name, *pair).cause for pair in ((a, b), (b, a))} == {"scaled"}
+
+
+def test_codes_of_4_bits_are_known_again_in_5_bits():
+    """A step of theirs is only four times what a value is uncertain by: a first look at few runs cannot be sure."""
+    tied, name = plain("qwen2-2to1-tied"), UP.replace("mlp.up", "self_attn.o")
+    values = tied.values[name]
+    coarse = dequantize(Weight(name, TensorType.Q4_0, values.shape, packed(values, TensorType.Q4_0)))
+    a, b = (stored({name: x}, type, tied.config) for x, type in ((values, TensorType.BF16), (coarse, TensorType.Q5_1)))
+    found = best(name, a, b)
+    assert (found.cause, "4 bits per 32 values" in found.explanation) == ("requantized", True)
 
 
 def test_two_checkpoints_are_told_from_copies_with_one_mistake():

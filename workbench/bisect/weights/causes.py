@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels.graph import Model
 from workbench.bisect.weights.check import BLOCK, LIMIT, ROUNDED_ONCE, WeightCheck, excess_of, row_chunks
-from workbench.bisect.weights.factors import changed, scaled, scales
+from workbench.bisect.weights.factors import changed, scaled, scaled_within_steps, scales
 from workbench.bisect.weights.fused_rows import rank_by_rank
 from workbench.bisect.weights.judging import Judge, WeightCause
 from workbench.bisect.weights.low_rank import low_rank
@@ -180,4 +180,4 @@ _AT_ONCE: tuple[_Candidates, ...] = (
     truncated,
     group_offset,
 )
-_SEARCHED: tuple[_Candidates, ...] = (scales, rows_permuted, low_rank)
+_SEARCHED: tuple[_Candidates, ...] = (scaled_within_steps, scales, rows_permuted, low_rank)

@@ -16,19 +16,32 @@ _TILE = 128  # rows and columns with one scale, in checkpoints of 8-bit floats
 
 
 def scaled(q: Question) -> Iterator[Prediction]:
-    """One common factor; people scale by round numbers, which rounding noise blurs in the fit."""
+    """One common factor; people scale by round numbers, which rounding noise blurs in the fit.
+
+    A vector has too few values to tell a factor that moves most of them by no more than their steps from a cut bit.
+    """
+    return (found for found, told in _one_factor(q) if told)
+
+
+def scaled_within_steps(q: Question) -> Iterator[Prediction]:
+    """The factors that are too near to 1 for `scaled`."""
+    return (found for found, told in _one_factor(q) if not told)
+
+
+def _one_factor(q: Question) -> Iterator[tuple[Prediction, bool]]:
+    """One common factor of every region, and whether it moves more than a cut last bit does."""
     for region in q.regions():
         for fitted in _fitted_factors(q, region):
-            if q.is_vector and _within_steps(q, region, fitted):
-                continue
+            told = not (q.is_vector and _within_steps(q, region, fitted))
             for factor in dict.fromkeys((round(fitted, 2), round(fitted, 3), fitted)):
                 if factor not in (0.0, 1.0, -1.0) and abs(factor - fitted) < 0.01 * abs(fitted):
                     words = f"{q.what} is multiplied by {factor:.6g}{region.words}"
-                    yield Prediction("scaled", words, changed(q, region, partial(Stored.scaled, factor=factor)))
+                    change = partial(Stored.scaled, factor=factor)
+                    yield Prediction("scaled", words, changed(q, region, change)), told
 
 
 def _within_steps(q: Question, region: Region, factor: float) -> bool:
-    """Whether a factor moves most values by no more than their steps: a vector has too few of them to tell it then."""
+    """Whether a factor moves most values by no more than a cut last bit would."""
     right, wrong = q.a(q.sample), q.b(q.sample)
     moved = np.abs(right.values) * np.float32(abs(factor - 1)) <= _TOLD * (right.width + wrong.width)
     return bool(moved[np.broadcast_to(region.of(q.sample), moved.shape)].mean() > 0.5)

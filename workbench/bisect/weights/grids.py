@@ -136,7 +136,8 @@ class _Runs:
 def _likeliest(stored: Stored, runs: tuple[int, ...], ends: Ends | None, type: TensorType) -> _Runs | None:
     """The runs that speak most against chance; a sign says less than an offset and counts where both are as good.
 
-    Codes times a scale plus an offset may have been computed in the stored type, which costs more than float32.
+    A first look at a part of them must promise enough for all. Codes times a scale plus an offset may have been
+    computed in the stored type, which costs more than float32.
     """
     ways = [(True, ARITHMETIC), (False, ARITHMETIC)]
     if isinstance(type.format, FloatFormat) and type.format.mantissa <= _HALF_BITS:
@@ -144,7 +145,8 @@ def _likeliest(stored: Stored, runs: tuple[int, ...], ends: Ends | None, type: T
     best: _Runs | None = None
     for run, (signed, arithmetic) in product(runs, ways):
         of_all = ends if run == 0 else None
-        if lattice(*_first_look(stored, run), signed, of_all, arithmetic).odds >= _CERTAIN:
+        first = _first_look(stored, run)
+        if lattice(*first, signed, of_all, arithmetic).odds * stored.values.size >= _CERTAIN * first[0].size:
             found = _Runs(run, signed, arithmetic, lattice(*_runs(stored, run), signed, of_all, arithmetic))
             best = found if found.better_than(best) else best
     return best

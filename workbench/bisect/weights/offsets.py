@@ -42,8 +42,8 @@ def _plus(stored: Stored, offset: Floats | np.float32) -> Stored:
 
 def group_offset(q: Question) -> Iterator[Prediction]:
     """Every group of a row, or of a column, off by a constant of its own."""
-    if q.side == "A" or q.is_vector or not q.verdict.affected.mean() > 0.5:
-        return  # what A adds to B, B takes from A
+    if q.is_vector or not q.verdict.affected.mean() > 0.5:
+        return
     a, b = q.a(q.sample), q.b(q.sample)
     whole = np.square(b.values.astype(np.float64) - a.values).mean()
     for tile in _tiles(*q.wrong.shape):
