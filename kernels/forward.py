@@ -83,9 +83,12 @@ def multiplied_by(graph: Graph, site: Site) -> str | None:
     return next((stage.weights[0] for stage in readers), None)
 
 
-def activation_codes(model: Model, path: F32Path, site: Site, x: Array, graph: Graph | None = None) -> Codes | None:
-    """The 8-bit codes that the next matmul makes of a stage's values, or None where nothing is rounded to 8 bits."""
-    weight = multiplied_by(graph or Graph.of(model), site)
+def activation_codes(model: Model, graph: Graph, path: F32Path, site: Site, x: Array) -> Codes | None:
+    """The 8-bit codes that the next matmul makes of a stage's values, or None where nothing is rounded to 8 bits.
+
+    graph : the model's.
+    """
+    weight = multiplied_by(graph, site)
     return None if weight is None else path.round_activations(x, model.weight(weight))
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.forward import activation_codes, check_tokens, forward
 from kernels.machine.compiler import compile_all
 from kernels.matmul.activations import Codes
-from kernels.models import execution_order
+from kernels.models import Graph, execution_order
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.artifact import Artifact
@@ -60,9 +61,10 @@ class Recorded:
 
     def stages(self) -> Iterator[StageTensor]:
         """Yield the recorded stages in execution order."""
+        codes_of = None if self.model is None else _codes_of(self.model, self.run)
         for site in self.trace.sites():
             values = as_stored(self.trace.read(site))
-            codes = None if self.model is None else _codes(self.model, self.run, site, values)
+            codes = None if codes_of is None else codes_of(site, values)
             yield StageTensor(site, values, self.trace.positions(site), codes)
 
 
@@ -81,24 +83,26 @@ class Running:
     def stages(self) -> Iterator[StageTensor]:
         """Yield the stages in execution order as they are stored, those of an interrupted run first."""
         path, tokens, writer = numeric_path(self.run.numeric_path), self.run.tokens, self.writer
+        codes_of = _codes_of(self.model, self.run)
+
+        def tensor(site: Site, stored: NDArray[np.float32]) -> StageTensor:
+            return StageTensor(site, stored, tuple(range(len(stored))), codes_of(site, stored))
+
         if writer is None:
             for site, values in forward(self.model, tokens, path):
-                yield self._tensor(site, as_stored(values))
+                yield tensor(site, as_stored(values))
             self.model.require_unchanged()
             return
         for site, stored in writer.completed():
-            yield self._tensor(site, stored)
+            yield tensor(site, stored)
         for site, values in forward(self.model, tokens, path, writer.completed_layers, writer.resume_state()):
             stored = writer.write(site, values)
             if site.stage == LAYER_OUTPUT and site.layer is not None:
                 self.model.require_unchanged()  # a layer of other weights must not be resumed
                 writer.finish_layer(site.layer)
-            yield self._tensor(site, stored)
+            yield tensor(site, stored)
         self.model.require_unchanged()
         writer.finish()
-
-    def _tensor(self, site: Site, stored: NDArray[np.float32]) -> StageTensor:
-        return StageTensor(site, stored, tuple(range(len(stored))), _codes(self.model, self.run, site, stored))
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,8 +290,9 @@ def _compare(sides: list[Recorded | Running], emit: Emit) -> dict[str, int]:
     return dict(states)
 
 
-def _codes(model: Artifact, run: RunRecord, site: Site, values: NDArray[np.float32]) -> Codes | None:
-    return activation_codes(model, numeric_path(run.numeric_path), site, values)
+def _codes_of(model: Artifact, run: RunRecord) -> Callable[[Site, NDArray[np.float32]], Codes | None]:
+    """What makes 8-bit codes of the values of a stage, as a run of the model does."""
+    return partial(activation_codes, model, Graph.of(model), numeric_path(run.numeric_path))
 
 
 def _log(

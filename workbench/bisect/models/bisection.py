@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kernels.forward import activation_codes, steps
 from kernels.graph import Array, Inputs, Model, Stage
 from kernels.kinds.attention import Attention
+from kernels.models import Graph
 from kernels.numbers import norm
 from kernels.paths import F32Path
 from kernels.stages import Site
@@ -208,7 +209,10 @@ def unexplained(cell: Cell, found: Decomposition, pairs: TensorPairs) -> Culprit
 
 def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
     sides = ((a, cell.y_a), (b, cell.y_b))
-    codes = [activation_codes(side.model, side.path, cell.site, np.ascontiguousarray(y)) for side, y in sides]
+    codes = [
+        activation_codes(side.model, Graph.of(side.model), side.path, cell.site, np.ascontiguousarray(y))
+        for side, y in sides
+    ]
     return flips(codes[0], codes[1], cell.y_a, cell.y_b)
 
 
