@@ -1,6 +1,7 @@
 """`workbench lab`: experiments that show what one number hides."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,22 +66,21 @@ def command(
         return 0
     asked = experiment(name)
     given = _given(sets)
-    asked.settings(given, "made" if a is None else "model")  # what is wrong is said before anything is opened
+    sides = tuple(side for side in (a, b) if side is not None)
+    asked.settings(given, "model" if sides else "made")  # what is wrong is said before anything is opened
     outputs = {"--csv": csv_file, "--svg": svg_file}
-    _require_writable(outputs, [path for path in (a, b) if path is not None], force)
-    if a is None:
-        if layer is not None or stage is not None or tokens is not None or prompt is not None or path_a or path_b:
-            raise click.UsageError(
-                "--layer, --stage, --path-a, --path-b and tokens are about a model; give A, or A and B"
-            )
-        with ProgressLine() as line:
-            line(0, 0, f"lab {asked.word}")  # kernels may have to be compiled
-            result = perform(asked, given)
-    else:
-        with ProgressLine() as line:
-            subject = open_subject((a,) if b is None else (a, b), (path_a, path_b), tokens, prompt, layer, stage)
+    _require_writable(outputs, sides, force)
+    with ProgressLine() as line:
+        if sides:
+            subject = open_subject(sides, (path_a, path_b), tokens, prompt, layer, stage)
             _require_writable(outputs, subject.files, force)
             result = _on_models(asked, given, subject, line)
+        else:
+            _require_no_model(
+                {"--layer": layer, "--stage": stage, "--path-a": path_a, "--path-b": path_b}, tokens, prompt
+            )
+            line(0, 0, f"lab {asked.word}")  # kernels may have to be compiled
+            result = perform(asked, given)
     record = result.to_json()
     _write(record, outputs, force)
     if as_json:
@@ -91,6 +91,12 @@ def command(
         echo(result_text(record, _width()))
     result.require_answer()
     return result.exit_code()
+
+
+def _require_no_model(options: Mapping[str, object], tokens: object, prompt: object) -> None:
+    """Raise UsageError if options are given that are about a model, where none is."""
+    if any(value is not None for value in (*options.values(), tokens, prompt)):
+        raise click.UsageError(f"{', '.join(options)} and tokens are about a model; give A, or A and B")
 
 
 def _on_models(asked: "Experiment", given: dict[str, str], subject: "Subject", line: "ProgressLine") -> "Result":
@@ -119,7 +125,7 @@ def _given(sets: tuple[str, ...]) -> dict[str, str]:
     return given
 
 
-def _require_writable(outputs: dict[str, Path | None], inputs: list[Path], force: bool) -> None:
+def _require_writable(outputs: dict[str, Path | None], inputs: Sequence[Path], force: bool) -> None:
     from store.outputs import require_writable
 
     wanted = {option: path for option, path in outputs.items() if path is not None}
