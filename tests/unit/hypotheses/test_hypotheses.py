@@ -14,7 +14,7 @@ from kernels.stages import SPINE, Site
 from workbench.lab import hypotheses
 from workbench.lab.hypothesis import STATUSES, Hypothesis, HypothesisError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 NOTE = """---
 # the theory of Tuesday
