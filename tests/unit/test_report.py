@@ -78,7 +78,7 @@ def test_the_first_screenful_convinces(text):
     screen = text.partition("## Hypotheses")[0].partition("\nThis rests on")[0]
     wrapped = [part for line in screen.splitlines() for part in textwrap.wrap(line, 100) or [""]]
     assert len(wrapped) <= 40
-    assert "**The first place that is really wrong is layer 3 ffn_gate: " in screen
+    assert "**BROKEN at layer 3 ffn_gate: " in screen
     assert len(re.findall(r"^- \*\*[0-9.,]+ times what rounding can cause\*\* ", screen, re.MULTILINE)) == 1
     assert (
         len(re.findall(r"^- \*\*KL [0-9.]+ nats, top-1 changed at [0-7] of 7 tokens\*\* ", screen, re.MULTILINE)) == 1

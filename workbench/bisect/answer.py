@@ -7,6 +7,7 @@ from typing import Any
 
 from store.artifact import Artifact
 from store.text import printable
+from workbench.bisect.headline import headline
 from workbench.bisect.models.detail import Detail, detail_json, worst_blocks, worst_channels
 from workbench.bisect.pair import Answer
 from workbench.bisect.traces.announced import Progress
@@ -51,6 +52,7 @@ def answer_json(answer: Answer, detail: Detail | None, progress: Progress) -> di
         "b": _side_json(pair.b, answer.paths[1], progress),
         "tokens": None if pair.tokens is None else list(pair.tokens.ids),
         "prompt": pair.prompt,
+        "headline": headline(answer.bisection, answer.compared),
         **answer.bisection.to_json(),
     }
     if answer.compared is not None:

@@ -33,7 +33,7 @@ def show(session: "Session", as_json: bool) -> int:
     report, found = exported.path, exported.conclusion
     if as_json:
         places = {"session": str(session.folder), "report": str(report)}
-        print_json(comparison.to_json() | {"bisection": found.to_json()} | places)
+        print_json({"headline": found.headline()} | comparison.to_json() | {"bisection": found.to_json()} | places)
     else:
         verdict = [*found.lines(), ""] if found.bisection is not None else []
         echo("\n".join([*verdict, comparison_text(comparison)]))

@@ -6,6 +6,7 @@ from typing import Any
 
 from store.errors import StoreError
 from store.typed_fields import typed_fields
+from workbench.bisect.headline import headline
 from workbench.bisect.verdict import Bisection
 from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides
 from workbench.lab.bindings import Bindings
@@ -39,10 +40,15 @@ class Bisected:
         parts |= read_sides(entry, "a bisection")
         return cls(**typed_fields(cls, parts, "bisection"))
 
+    @property
+    def headline(self) -> str:
+        """The verdict in one plain sentence."""
+        return headline(self.found, self.cells_compared)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as `bisect --json` prints it, without its cells and what the two sides are."""
         record: dict[str, Any] = {"tokens": None if self.tokens is None else list(self.tokens), "prompt": self.prompt}
-        record |= self.found.to_json()
+        record |= {"headline": self.headline} | self.found.to_json()
         del record["cells"]
         return record if self.cells_compared is None else record | {"cells_compared": self.cells_compared}
 

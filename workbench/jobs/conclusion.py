@@ -38,6 +38,10 @@ class Conclusion:
             why = f": {printable(notes[0], 1000)}" if notes else ""
             raise WorkbenchError(f"{self.bisection.found.verdict}{why}")
 
+    def headline(self) -> str:
+        """Return the verdict in one plain sentence; where nobody has bisected, what the bands show."""
+        return _compared(self.comparison) if self.bisection is None else self.bisection.headline
+
     def lines(self) -> list[str]:
         """Return the bisection's answer in words, verdict first; nothing if there is none."""
         return [] if self.bisection is None else [printable(x, 1000) for x in self.bisection.text.splitlines()]
@@ -60,3 +64,25 @@ class Conclusion:
     def to_json(self) -> dict[str, Any] | None:
         """Return the bisection as `bisect --json` prints it, without its cells; None if there is none."""
         return None if self.bisection is None else self.bisection.to_json()
+
+
+def _compared(comparison: Comparison) -> str:
+    """Say whether two runs agree within the bands, and if not where they part."""
+    if comparison.outside:
+        cell = comparison.outside[0]
+        outside_in = [metric for metric in comparison.judges if cell in comparison.outside_in(metric)]
+        values = " and ".join(comparison.describe(cell, metric).removeprefix(f"{cell.site}, ") for metric in outside_in)
+        return f"The two runs part at {cell.site}: {values} is the first outside the band."
+    if unlike := ", ".join(comparison.config_differences):
+        return f"No cell is outside the bands, but the models are configured differently: {unlike}."
+    if comparison.exit_code() == NOT_COMPARABLE:
+        compared, expected = comparison.counted
+        return (
+            f"The two runs cannot be compared in full, only in {compared} of {expected} cells; the sentences above the "
+            "maps say why."
+        )
+    if all(cell.status in ("identical", "absent") for cell in comparison.cells):
+        return "The two runs are identical."
+    compared, expected = comparison.counted
+    part = "" if compared == expected else f", of the {compared} of {expected} that could be compared"
+    return f"No cell is outside the bands{part}. They are wide: this alone does not prove that nothing is wrong."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from store.text import printable
 from workbench.bisect.fixes import fix_of
-from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit, Verdict
+from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit
 from workbench.cells.cell import logits_cost
 from workbench.cells.comparison import NOT_COMPARABLE, Comparison
 from workbench.cells.decomposition import LIMIT, Checked
@@ -15,13 +15,6 @@ from workbench.jobs.patched import Part, Patched, accused_part, standing_patch
 from workbench.report.commands import proof
 from workbench.report.investigation import Investigation
 from workbench.report.local_map import times
-
-_HEALTHY: dict[Verdict, str] = {
-    "alike": "Nothing is broken: A and B give the same numbers in every cell",
-    "numerics_only": "Nothing is broken: A and B differ, and by no more than rounding can cause",
-    "quantization_only": "Nothing is broken: the weights differ, and by no more than the steps of their quantization "
-    "blocks explain",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +49,7 @@ def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, .
     commands = tuple(proof(found.session, comparison, part if patched is not None else None))
     answered = bisection is not None and EXIT_CODES[bisection.verdict] != NOT_COMPARABLE
     return Summary(
-        _verdict(concluded, bisection),
+        _verdict(concluded),
         (_beyond_rounding(found, bisection), _cost(comparison), _removed(comparison, bisection, part, patched)),
         () if culprit is None else (fix_of(culprit), *_unexplained(culprit)),
         "Two commands prove it" if len(commands) > 1 else f"One command {'proves it' if answered else 'asks again'}",
@@ -65,43 +58,12 @@ def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, .
     )
 
 
-def _verdict(concluded: Conclusion, found: Bisection | None) -> str:
-    if found is None:
-        return compared_verdict(concluded.comparison)
-    if (culprit := found.culprit) is not None:
-        what = printable(culprit.explanation, 1000).rstrip(".")
-        if found.first_divergent is None:
-            return f"Something is wrong at {culprit.site}, though these tokens do not show it: {what}."
-        shown = "" if culprit.shown_at is None else f" (seen at {culprit.shown_at})"
-        more = len({(other.site, other.tensor, other.cause) for other in found.others})
-        others = f" {more} more {'is' if more == 1 else 'are'} listed below." if more else ""
-        return f"The first place that is really wrong is {culprit.site}{shown}: {what}.{others}"
-    if found.verdict in _HEALTHY:
-        return f"{_HEALTHY[found.verdict]}."
-    why = printable(found.notes[0], 1000) if found.notes else ""
-    return " ".join(filter(None, [next(iter(concluded.lines()), found.verdict), why]))
-
-
-def compared_verdict(comparison: Comparison) -> str:
-    """Say in one sentence whether two runs agree within the bands, and if not where they part."""
-    if comparison.outside:
-        cell = comparison.outside[0]
-        outside_in = [metric for metric in comparison.judges if cell in comparison.outside_in(metric)]
-        values = " and ".join(comparison.describe(cell, metric).removeprefix(f"{cell.site}, ") for metric in outside_in)
-        return f"The two runs part at {cell.site}: {values} is the first outside the band."
-    if unlike := ", ".join(comparison.config_differences):
-        return f"No cell is outside the bands, but the models are configured differently: {unlike}."
-    if comparison.exit_code() == NOT_COMPARABLE:
-        compared, expected = comparison.counted
-        return (
-            f"The two runs cannot be compared in full, only in {compared} of {expected} cells; the sentences above the "
-            "maps say why."
-        )
-    if all(cell.status in ("identical", "absent") for cell in comparison.cells):
-        return "The two runs are identical."
-    compared, expected = comparison.counted
-    part = "" if compared == expected else f", of the {compared} of {expected} that could be compared"
-    return f"No cell is outside the bands{part}. They are wide: this alone does not prove that nothing is wrong."
+def _verdict(concluded: Conclusion) -> str:
+    found = None if concluded.bisection is None else concluded.bisection.found
+    others = () if found is None or found.culprit is None or found.first_divergent is None else found.others
+    more = len({(other.site, other.tensor, other.cause) for other in others})
+    listed = f" {more} more {'is' if more == 1 else 'are'} listed below." if more else ""
+    return concluded.headline() + listed
 
 
 def _beyond_rounding(found: Investigation, bisection: Bisection | None) -> Figure:
