@@ -56,7 +56,7 @@ def session(tmp_path) -> Session:
 def app_for(session: Session, *events: object, layers: int = 4) -> tuple[WorkbenchApp, fakes.FakeCapture]:
     """An app whose capture says `events`, or everything there is to say about the fake pair."""
     capture = fakes.FakeCapture(*(events or fakes.whole_capture(layers)))
-    return WorkbenchApp(session, lambda: capture), capture
+    return WorkbenchApp(session, lambda: capture, bisects=False), capture
 
 
 async def until(pilot: Pilot, condition: Callable[[], object]) -> None:

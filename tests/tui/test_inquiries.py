@@ -5,17 +5,17 @@ import pytest
 from kernels.stages import Site
 from tests.memory_model import spine
 from tests.tui import fakes
-from tests.tui.conftest import screen_text, until, until_filled
+from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.app import WorkbenchApp
 from workbench.app.map.view import MapView
-from workbench.app.pages.page_screen import PageScreen, VerdictScreen
+from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.decomposition import Checked, Decomposition
 from workbench.cells.flips import Flips
 from workbench.demo import demo_session
 from workbench.jobs.answering import answer
 from workbench.jobs.bisected import keep, last_bisection
-from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Refused, event_from_wire, event_to_wire
+from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Logged, Refused, event_from_wire, event_to_wire
 from workbench.lab.predictions.prediction import read_prediction
 from workbench.lab.proposals import proposals
 from workbench.session.session import Session
@@ -31,7 +31,13 @@ def checked(site: Site) -> Checked:
     )
 
 
-def app_asking(session: Session, *events: object) -> tuple[WorkbenchApp, list, list]:
+def accusing(words: str) -> dict:
+    """What a session keeps of a bisection that accuses SPOILT."""
+    culprit = Culprit(SPOILT, "weights", "permuted_rope", words, "q_proj")
+    return fakes.bisected() | Bisection("divergent", SPOILT, culprit, (), None, ()).to_json()
+
+
+def app_asking(session: Session, *events: object, bisects: bool = False) -> tuple[WorkbenchApp, list, list]:
     """An app with a finished capture, whose questions are answered by `events`; the questions and their processes."""
     asked, processes = [], []
 
@@ -40,7 +46,8 @@ def app_asking(session: Session, *events: object) -> tuple[WorkbenchApp, list, l
         processes.append(fakes.FakeCapture(*events))
         return processes[-1]
 
-    return WorkbenchApp(session, lambda: fakes.FakeCapture(*fakes.whole_capture()), start), asked, processes
+    capture = fakes.FakeCapture(*fakes.whole_capture())
+    return WorkbenchApp(session, lambda: capture, start, bisects), asked, processes
 
 
 def test_events_pass_the_pipe_without_loss():
@@ -48,6 +55,7 @@ def test_events_pass_the_pipe_without_loss():
         Doing(1, 2, "layer 1"),
         checked(SPOILT),
         Answered("words", SPOILT),
+        Logged(),
         Found({"a": [1]}),
         Refused("why"),
     ):
@@ -60,13 +68,15 @@ async def test_bisect_shows_how_far_it_is_goes_to_the_culprit_and_says_why(sessi
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)
         await pilot.press("b")
-        await until(pilot, lambda: "bisect 1/4 layer 1" in screen_text(pilot))
-        processes[0].say(Answered(text, SPOILT), None)
-        await until(pilot, lambda: isinstance(app.screen, VerdictScreen))
-        assert "[b]rows[/b] are permuted" in screen_text(pilot)
-        await pilot.press("escape")
-        assert screen.model.cursor == SPOILT
-        assert [inquiry.kind for inquiry in asked] == ["bisect"]
+        await until(pilot, lambda: "examine 1/4 layer 1" in screen_text(pilot))
+        keep(session, accusing("[b]rows[/b] are permuted"), text)
+        processes[0].say(Logged(), None)
+        await until(pilot, lambda: screen.model.cursor == SPOILT)
+        assert screen_text(pilot).startswith(" ✗ BROKEN at layer 2 qkv_matmul: [b]rows[/b] are permuted.")
+        await pilot.press("enter")
+        assert isinstance(app.screen, EvidenceScreen)
+        assert "why        [b]rows[/b] are permuted" in screen_text(pilot)
+        assert [inquiry.kind for inquiry in asked] == ["examine"]
         await until(pilot, lambda: not screen.asking)
 
 
@@ -75,10 +85,78 @@ async def test_escape_gives_a_bisection_up(session):
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)
         await pilot.press("b")
-        await until(pilot, lambda: "bisect 1/4" in screen_text(pilot))
+        await until(pilot, lambda: "examine 1/4" in screen_text(pilot))
         await pilot.press("escape")
         await until(pilot, lambda: processes[0].cancelled and not screen.asking)
         assert app.screen is screen
+
+
+async def test_the_verdict_comes_by_itself_and_disturbs_nobody(session):
+    app, asked, processes = app_asking(session, bisects=True)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await until_filled(pilot)
+        await until(pilot, lambda: bool(processes))
+        assert screen_text(pilot).startswith(" Looking for the first place")
+        await pilot.press("a")
+        await until(pilot, lambda: app.screen.query("#title"))
+        note = app.screen
+        await pilot.press(*"mine")
+        keep(session, accusing("rows"), "DIVERGENT")
+        processes[0].say(Logged())
+        await until(pilot, lambda: any("verdict is ready" in notice.message for notice in app._notifications))
+        await pilot.press(*"!?")
+        assert app.screen is note
+        assert note.query_one("#title").value == "mine!?"
+        before = screen.model.cursor
+        processes[0].say(Answered(""), None)
+        await pilot.press("escape")
+        await until(pilot, lambda: screen.model.marks)
+        assert screen.model.cursor == before != SPOILT
+        await pilot.press("m", "m")  # the verdict lies over every metric
+        assert "✗" in screen_text(pilot)
+        await pilot.press("n")
+        assert screen.model.cursor == SPOILT
+        await until(pilot, lambda: "BROKEN: the verdict accuses this cell" in screen_text(pilot))
+        for words in ("WHY", "permuted_rope", "PROOF", "not made yet: P", "COST", "KL(B‖A) 0.01 nats", "FIX"):
+            assert words in screen_text(pilot)
+    assert [inquiry.kind for inquiry in asked] == ["examine"]
+    again, asked, _ = app_asking(Session.open(session.folder), bisects=True)
+    async with again.run_test(size=(80, 24)) as pilot:  # reopened
+        await until(pilot, lambda: screen_text(pilot).startswith(" ✗ BROKEN at layer 2 qkv_matmul: rows."))
+        await pilot.press("q")
+    assert again.return_value == 1
+    assert not asked
+
+
+async def test_questions_wait_for_each_other_and_a_page_left_gives_its_own_up(session):
+    app, asked, processes = app_asking(session, Doing(1, 4, "layer 1"))
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        screen = await until_filled(pilot)
+        await pilot.press("b", "i", "P")
+        await until(pilot, lambda: "patch embedding" in screen_text(pilot))
+        assert [inquiry.kind for inquiry in asked] == ["examine"]
+        await pilot.press("escape")
+        assert [inquiry.kind for inquiry in screen.laboratory.waiting] == ["views"]
+        processes[0].say(Refused("no models"), None)
+        await until(pilot, lambda: len(asked) == 2)
+        assert "No verdict: no models" in screen_text(pilot)
+        assert processes[0].cancelled
+        processes[1].say(*map(checked, spine(4)), Answered(""), None)
+        await until(pilot, lambda: screen.model.viewed and not screen.asking)
+        assert [inquiry.kind for inquiry in asked] == ["examine", "views"]
+        await pilot.press("t")
+        assert screen.model.view.tokens.kind == "all"
+        assert any("over all tokens only" in notice.message for notice in app._notifications)
+
+
+async def test_next_does_not_call_right_what_was_not_compared(session):
+    app, _ = app_for(session, *fakes.whole_capture()[:3])
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until(pilot, lambda: len(app.map_screen.runs) == 2)
+        await pilot.press("n")
+        assert [notice.message for notice in app._notifications] == [
+            "No further cell is out of band, of the 0 of 67 that were compared."
+        ]
 
 
 async def test_a_verdict_is_kept_in_the_session(session):
@@ -103,14 +181,14 @@ async def test_views_are_streamed_and_what_is_not_known_is_no_number(session, si
     app, asked, processes = app_asking(session, *map(checked, order[:40]))
     async with app.run_test(size=size) as pilot:
         screen = await until_filled(pilot)
-        assert "observed" in screen_text(pilot).splitlines()[0]
+        assert "observed" in screen_text(pilot).splitlines()[1]
         await pilot.press("i")
         await until(pilot, lambda: len(screen.model.checked) == 40)
-        assert screen_text(pilot).startswith(" local ‖d‖/‖B‖ │ all 4 tokens")
+        assert screen_text(pilot).splitlines()[1].startswith(" local ‖d‖/‖B‖ │ all 4 tokens")
         await pilot.press("n")
         assert screen.model.cursor == SPOILT
-        await until(pilot, lambda: "local 0.5!, inherited 0.1" in screen_text(pilot))
-        assert "local is 100.0× its floor" in screen_text(pilot)
+        await until(pilot, lambda: "own error 0.5!, came in 0.1" in screen_text(pilot))
+        assert size[1] == 24 or "100.0× what rounding can cause" in screen_text(pilot)
         view = screen.query_one(MapView)
         assert view.render_line(19).text.split()[-1] == "?"
         processes[0].say(*map(checked, order[40:]), Answered(""), None)
@@ -141,12 +219,11 @@ async def test_the_shipped_fault_is_found_and_followed_down_to_the_bytes(tmp_pat
     session = demo_session("permuted_rope", 3, tmp_path / "demo")
     app = WorkbenchApp(session)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await until(pilot, lambda: app.map_screen.phase == "finished")
-        await pilot.press("b")
-        await until(pilot, lambda: isinstance(app.screen, VerdictScreen))
+        await until(pilot, lambda: app.map_screen.known is not None and app.map_screen.known.whole)
+        assert screen_text(pilot).startswith(" ✗ BROKEN at layer 3 qkv_matmul: the rows of q_proj of B are in ")
+        await pilot.press("b", "enter")
         assert "DIVERGENT at layer 3 qkv_matmul: permuted_rope (weights)." in screen_text(pilot)
-        await pilot.press("escape")
-        assert app.map_screen.model.cursor == Site(3, "qkv_matmul")
+        assert "falls by 95.5%" in screen_text(pilot)
         await pilot.press("enter")
         await until(pilot, lambda: "largest |d| first" in screen_text(pilot))
         await pilot.press("b")
@@ -278,9 +355,7 @@ async def test_a_hypothesis_is_tested_in_the_background_and_shown_with_its_verdi
 
 
 async def test_a_note_proposes_what_the_bisection_suggests(session):
-    culprit = Culprit(SPOILT, "weights", "permuted_rope", "rows [b]permuted", "q_proj")
-    known = Bisection("divergent", SPOILT, culprit, (), None, ()).to_json() | fakes.bisected()
-    keep(session, known | Bisection("divergent", SPOILT, culprit, (), None, ()).to_json(), "DIVERGENT")
+    keep(session, accusing("rows [b]permuted"), "DIVERGENT")
     app, _, _ = app_asking(session)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)

@@ -62,13 +62,13 @@ async def test_metric_and_tokens_change_what_every_cell_says(session):
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)
         await pilot.press("m", "t")
-        assert screen_text(pilot).splitlines()[0].startswith(" relative RMS │ last token (3) │")
+        assert screen_text(pilot).splitlines()[1].startswith(" relative RMS │ last token (3) │")
         await pilot.press("t", "]", "]")
         assert "token 2 only" in screen_text(pilot)
         site = Site(3, "attn_norm")
         assert screen.model.measures(site) == screen.model.cells[site].measures(2)
         await pilot.press("s", "end", "enter")
-        assert screen_text(pilot).startswith(" identical share")
+        assert screen_text(pilot).splitlines()[1].startswith(" identical share")
         assert "no band" in screen_text(pilot)
 
 

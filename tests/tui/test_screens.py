@@ -22,7 +22,7 @@ from workbench.app.pages.hypotheses_screen import HypothesesScreen
 from workbench.app.pages.lab_screen import LabScreen
 from workbench.app.pages.line_list import LineList
 from workbench.app.pages.note_screen import NoteScreen
-from workbench.app.pages.page_screen import PageScreen, VerdictScreen
+from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.app.pages.weights_screen import WeightsScreen
 from workbench.cells.elements import Elements
 from workbench.lab.shelf import shelf_of
@@ -80,7 +80,8 @@ async def test_elements_wait_for_the_capture(session):
         await pilot.press("enter", "e")
         await pilot.pause()
         assert app.screen is app.map_screen
-        assert "once the capture is complete" in " ".join(screen_text(pilot).replace("▌", " ").split())
+        assert all("once the capture is complete" in notice.message for notice in app._notifications)
+        assert len(app._notifications) == 2
 
 
 async def test_millions_of_elements_open_and_jump(session):
@@ -234,7 +235,7 @@ async def test_help_lists_the_whole_table_and_the_palette_runs_it(session):
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await until_filled(pilot)
         await pilot.press("question_mark")
-        assert "Go to the next cell out of band." in screen_text(pilot)
+        assert "Go to the next cell that is broken or out of band." in screen_text(pilot)
         await pilot.press("escape")
         await pilot.press("colon", *"exchange axes")
         await until(pilot, lambda: "Exchange rows and columns" in screen_text(pilot))
@@ -250,7 +251,7 @@ def test_help_says_what_every_action_does():
 
 def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
-    screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": VerdictScreen}
+    screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": EvidenceScreen}
     screens |= {"lab": LabScreen, "experiment": ExperimentScreen}
     from workbench.app.app import WorkbenchApp
 

@@ -45,7 +45,7 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
     """Shows a session.
 
     start_capture : makes the process that runs the pair; by default that of the session. start_inquiry : makes the
-    process that works on a question.
+    process that works on a question. bisects : whether the pair is bisected as soon as it was captured.
     """
 
     TITLE = "workbench"
@@ -72,9 +72,11 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
         session: "Session",
         start_capture: StartCapture | None = None,
         start_inquiry: StartInquiry = InquiryProcess,
+        bisects: bool = True,
     ) -> None:
         super().__init__()
         self.session = session
+        self.bisects = bisects
         self._building = False
         self.map_screen = MapScreen(session, start_capture or partial(_capture_process, session), start_inquiry)
 
@@ -113,7 +115,13 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
     async def action_quit(self) -> None:
         """Leave; the verdict of the bisection is the exit code, or where there is none what the map says."""
         screen = self.map_screen
-        known = self.standing_bisection() if len(screen.runs) == 2 and screen.phase != "failed" else None
+        from workbench.jobs.bisected import standing_bisection
+
+        known = (
+            standing_bisection(self.session, screen.runs)
+            if len(screen.runs) == 2 and screen.phase != "failed"
+            else None
+        )
         self.exit(screen.exit_code() if known is None else EXIT_CODES[known.found.verdict])
 
     def action_show_help(self) -> None:
@@ -186,12 +194,10 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
         """Write the findings."""
         if self.map_screen.phase != "finished":
             self.notify("The findings can be exported once the capture is complete.", markup=False)
-            return
-        self.map_screen.save_view()
-        self.notify("Finding what the findings rest on, then writing them.", markup=False)
-        self._ask("examine")
+        else:
+            super().action_export()
 
-    def examined(self, lacking: tuple[str, ...]) -> None:
+    def export(self, lacking: tuple[str, ...]) -> None:
         """Write the findings; `lacking` says what could not be had."""
         self._export(lacking)
 

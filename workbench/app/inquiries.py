@@ -1,66 +1,129 @@
-"""The keys that ask a question about the pair: bisect, views, patch, parts, bytes, lab."""
+"""The keys that ask a question about the pair: bisect, views, patch, parts, bytes, lab; and what is known of it."""
 
 from abc import abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from textual import work
 from textual.app import App
+from textual.await_complete import AwaitComplete
+from textual.message import Message
 from textual.screen import Screen
 
-from kernels.stages import Site
 from store.text import printable
 from workbench.app.laboratory import Laboratory
 from workbench.app.map.screen import MapScreen
 from workbench.app.pages.lab_page import LabPage
-from workbench.app.pages.page_screen import PageScreen, VerdictScreen
+from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
+from workbench.app.time_left import TimeLeft
 from workbench.cells.decomposition import Checked
 from workbench.cells.view import ASPECTS, OBSERVED
-from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Kind, Refused
+from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Kind, Logged, Refused
 
 if TYPE_CHECKING:
     from workbench.app.cell.screen import CellScreen
     from workbench.app.pages.lab_screen import LabScreen
-    from workbench.jobs.bisected import Bisected
+    from workbench.jobs.known import Known
     from workbench.session.session import Session
 
-_ON_THE_MAP = ("bisect", "views", "examine")  # kinds of which the map says how far they are
 _WAIT = "The pair can be asked once the capture is complete, or stopped (esc)."
+_OF_THE_MAP = ("bisect", "views", "examine")  # kinds that are answered on the map itself
 
 
 class Inquiries(App[int]):
-    """The part of the application that asks and shows what is answered."""
+    """The part of the application that asks and shows what is answered.
+
+    bisects : whether the pair is bisected as soon as it was captured.
+    """
 
     session: "Session"
     map_screen: MapScreen
+    bisects: bool
+
+    @dataclass
+    class KnownRead(Message):
+        """What the session knows of its pair was read from its log; `first` when the capture is complete."""
+
+        known: "Known"
+        first: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pages: dict[Inquiry, Screen[None]] = {}  # on which a question is answered
+        self._time_left = TimeLeft()
+        self._exporting = False
+        self._going = False  # to the culprit, once it is known
 
     @abstractmethod
-    def examined(self, lacking: tuple[str, ...]) -> None:
-        """Go on once everything that the findings rest on was found; `lacking` says what could not be had."""
+    def export(self, lacking: tuple[str, ...]) -> None:
+        """Write the findings; `lacking` says what could not be had of what they rest on."""
+
+    # The verdict
+
+    def on_map_screen_filled(self) -> None:
+        """Find out what the session knows already, and what that leaves to ask."""
+        self._read_known(first=True)
+
+    @work(thread=True, exclusive=True, group="known", exit_on_error=False)
+    def _read_known(self, first: bool = False) -> None:
+        from workbench.jobs.known import Known
+
+        self.post_message(self.KnownRead(Known.of(self.session, self.map_screen.runs), first))
+
+    def on_inquiries_known_read(self, message: KnownRead) -> None:
+        """Show it on the map; at first also ask what nobody has found out yet."""
+        screen, known = self.map_screen, message.known
+        before = screen.bisected
+        screen.take_known(known)
+        new = known.bisected is not None and (before is None or before.time != known.bisected.time)
+        if new and not message.first:
+            self.notify("The verdict is ready; b goes to it.", markup=False)
+        if message.first:
+            if known.bisected is None and self.bisects:
+                self._ask("examine")
+            self._ask_for_view()
+        if self._going and known.bisected is not None and self.screen is screen:
+            self.action_bisect()
 
     def action_bisect(self) -> None:
-        """Show the verdict that the session holds, or find it."""
-        known = self.standing_bisection()
-        if known is not None:
-            self._show_verdict(known.text, None if known.found.culprit is None else known.found.culprit.site)
+        """Go to what the verdict accuses, then to its evidence; where there is no verdict, find it."""
+        screen = self.map_screen
+        bisected = screen.bisected
+        if bisected is None:
+            self._going = self._ask("examine")
+            return
+        self._going = False
+        site = screen.accused
+        if site is not None and site != screen.model.cursor:
+            screen.show_site(site)
         else:
-            self.action_bisect_again()
+            self.push_screen(EvidenceScreen(screen.evidence(), bisected.text))
 
     def action_bisect_again(self) -> None:
-        """Find the first cell that is really wrong."""
-        self._ask("bisect")
+        """Find the first cell that is really wrong once more."""
+        self._going = self._ask("bisect")
+
+    async def action_open(self) -> None:
+        """Go to the evidence at the cell that the verdict accuses, elsewhere into the cell."""
+        screen = self.map_screen
+        bisected = screen.bisected
+        if bisected is not None and screen.accused == screen.model.cursor:
+            self.push_screen(EvidenceScreen(screen.evidence(), bisected.text))
+        else:
+            await self.run_action("app.open_cell")
+
+    # Other questions
 
     def action_cycle_aspect(self) -> None:
         """Show the next view of the cells; what takes running them again is run when it is first shown."""
         screen, names = self.map_screen, list(ASPECTS)
         aspect = names[(names.index(screen.model.view.aspect) + 1) % len(names)]
         screen.change_view(replace(screen.model.view, aspect=aspect))
-        self.on_map_screen_filled()
+        self._ask_for_view()
 
-    def on_map_screen_filled(self) -> None:
-        """Run the cells again if the view needs that; a reopened session may."""
+    def _ask_for_view(self) -> None:
         screen = self.map_screen
-        busy = screen.laboratory.inquiry
-        if screen.model.view.aspect != OBSERVED and not screen.model.viewed and (busy is None or busy.kind != "views"):
+        if screen.model.view.aspect != OBSERVED and not screen.model.viewed:
             self._ask("views")
 
     def action_patch(self) -> None:
@@ -92,76 +155,100 @@ class Inquiries(App[int]):
         title = f"bytes of {message.site}, token {message.token} channel {message.channel}"
         self._ask("bytes", title, site=message.site, token=message.token, channel=message.channel)
 
-    def _ask(self, kind: Kind, title: str = "", **place: Any) -> None:  # noqa: ANN401
-        """Ask a question; one with a title is answered on a page of its own."""
-        self._ask_on(PageScreen(title) if title else None, kind, **place)
+    def action_export(self) -> None:
+        """Write the findings, once it was found out what they rest on."""
+        self._exporting = self._ask("examine")
+        if self._exporting:
+            self.map_screen.save_view()
+            self.notify("Finding what the findings rest on, then writing them.", markup=False)
 
-    def _ask_on(self, page: Screen[None] | None, kind: Kind, **place: Any) -> None:  # noqa: ANN401
+    def _ask(self, kind: Kind, title: str = "", **place: Any) -> bool:  # noqa: ANN401
+        """Ask a question; one with a title is answered on a page of its own. Returns whether it could be asked."""
+        return self._ask_on(PageScreen(title) if title else None, kind, **place)
+
+    def _ask_on(self, page: Screen[None] | None, kind: Kind, **place: Any) -> bool:  # noqa: ANN401
         """Ask a question that is answered on a page."""
         if self.map_screen.phase in ("running", "stopping"):
             self.notify(_WAIT, markup=False)
-            return
+            return False
+        inquiry, laboratory = Inquiry(self.session.folder, kind, **place), self.map_screen.laboratory
         if page is not None:
+            self._pages[inquiry] = page
             self.push_screen(page)
-        self.map_screen.laboratory.ask(Inquiry(self.session.folder, kind, **place))
-        self.map_screen.asking = kind if kind in _ON_THE_MAP else ""
+        if laboratory.inquiry not in (None, inquiry):
+            self.notify(f"It is answered after the work on {laboratory.inquiry.kind}.", markup=False)
+        laboratory.ask(inquiry)
+        self._say_doing(inquiry.kind)
+        return True
+
+    def pop_screen(self) -> AwaitComplete:
+        """Leave a page; nobody waits any longer for what it was to show."""
+        left = self.screen
+        for inquiry in [inquiry for inquiry, page in self._pages.items() if page is left]:
+            del self._pages[inquiry]
+            self.map_screen.laboratory.give_up(inquiry)
+        return super().pop_screen()
+
+    # What is answered
 
     def on_laboratory_heard(self, message: Laboratory.Heard) -> None:
         """Show how far the work is, or what it found."""
-        inquiry, event, screen = message.inquiry, message.event, self.map_screen
-        if inquiry is not screen.laboratory.inquiry:
-            return
-        page = self.screen if isinstance(self.screen, PageScreen | LabPage) else None
+        inquiry, event = message.inquiry, message.event
+        page = self._pages.get(inquiry)
         match event:
-            case Doing() if inquiry.kind in _ON_THE_MAP:
-                screen.asking = f"{inquiry.kind} {event.done}/{event.total} {printable(event.text, 60)} (esc stops)"
-            case Doing() if inquiry.kind == "test":
-                self.heard_of_test(f"{event.done}/{event.total} {printable(event.text, 60)}")
-            case Doing() if page is not None:
-                page.doing(f"{event.done}/{event.total} {printable(event.text, 60)}")
+            case Doing():
+                left = self._time_left.words(f"{inquiry}{event.text.partition(' ')[0]}", event.done, event.total)
+                self._say_doing(f"{event.done}/{event.total} {printable(event.text, 60)}{left}", inquiry)
             case Checked():
-                screen.take_checked(event)
-            case Answered() if inquiry.kind == "bisect":
-                self._show_verdict(event.text, event.site)
-            case Answered() if inquiry.kind == "views":
-                screen.model.viewed = True
-            case Answered() if inquiry.kind == "examine":
-                self.examined(tuple(event.text.splitlines()))
-            case Refused() if inquiry.kind == "examine":
-                self.examined((event.message,))
-            case Answered() if inquiry.kind == "test":
-                self.test_ended(event.text)
+                self.map_screen.take_checked(event)
+            case Logged():
+                self._read_known()
+            case Answered() | Refused() if inquiry.kind == "test":
+                self.test_ended(f"no answer: {event.message}" if isinstance(event, Refused) else event.text)
+            case Answered() | Refused() if inquiry.kind in _OF_THE_MAP:
+                self._answered_on_map(inquiry.kind, event)
             case Answered() if isinstance(page, PageScreen):
                 page.fill(event.text)
+                self._read_known()  # an exchange may prove the verdict
             case Found() if isinstance(page, LabPage):
                 page.take(event.record)
-            case Refused() if inquiry.kind == "test":
-                self.test_ended(f"no answer: {event.message}")
-            case Refused() if page is not None:
+            case Refused() if isinstance(page, PageScreen | LabPage):
                 page.fill(printable(event.message, 1000))
-            case Refused():
-                self.notify(printable(event.message, 400), severity="error", timeout=15, markup=False)
+
+    def _answered_on_map(self, kind: Kind, event: Answered | Refused) -> None:
+        lacking = (event.message,) if isinstance(event, Refused) else tuple(event.text.splitlines())
+        if kind == "views" and isinstance(event, Answered):
+            self.map_screen.model.viewed = True
+        elif kind == "examine" and self._exporting:
+            self._exporting = False
+            self.export(lacking)
+        elif isinstance(event, Refused) or kind == "examine":
+            self.map_screen.take_refusal(lacking)
+            for sentence in lacking:
+                self.notify(printable(sentence, 400), severity="warning", timeout=15, markup=False)
+        self._read_known()
 
     def on_laboratory_ended(self, message: Laboratory.Ended) -> None:
-        """Say no longer that something is at work."""
-        laboratory = self.map_screen.laboratory
-        if laboratory.inquiry in (message.inquiry, None):
-            laboratory.cancel()
+        """Say no longer that something is at work; what follows says so itself."""
+        self._pages.pop(message.inquiry, None)
+        if message.inquiry.kind == "examine":
+            self._exporting = False
+        if self.map_screen.laboratory.inquiry is None:
             self.map_screen.asking = ""
+
+    def _say_doing(self, text: str, inquiry: Inquiry | None = None) -> None:
+        """Say how far the work is: on the map, and on the page that waits for it."""
+        if inquiry is not None and isinstance(page := self._pages.get(inquiry), PageScreen | LabPage):
+            page.doing(text)
+        if inquiry is not None and inquiry.kind == "test":
+            self.heard_of_test(text)
+        waiting = len(self.map_screen.laboratory.waiting)
+        more = f", {waiting} more wait{'s' * (waiting == 1)}" if waiting else ""
+        what = "" if inquiry is None else f"{inquiry.kind} "
+        self.map_screen.asking = f"{what}{text} (esc stops{more})"
 
     def heard_of_test(self, text: str) -> None:
         """Say how far a test of a hypothesis is."""
 
     def test_ended(self, text: str) -> None:
         """Say what became of a test of a hypothesis."""
-
-    def _show_verdict(self, text: str, site: Site | None) -> None:
-        if site is not None:
-            self.map_screen.show_site(site)
-        self.push_screen(VerdictScreen(text))
-
-    def standing_bisection(self) -> "Bisected | None":
-        """The last bisection in the session's log, if it was about the files that the map shows."""
-        from workbench.jobs.bisected import standing_bisection
-
-        return standing_bisection(self.session, self.map_screen.runs)

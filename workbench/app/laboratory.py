@@ -1,5 +1,6 @@
-"""Questions at work, one at a time, each in a process of its own; what it says arrives as messages."""
+"""Questions at work, one at a time and in the order asked, each in a process of its own; what it says are messages."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -28,7 +29,10 @@ StartInquiry = Callable[["Inquiry"], Asking]
 
 
 class Laboratory(ReportsWorkerErrors, Widget):
-    """Works on the last question asked; an earlier one is given up. Has no place on the screen."""
+    """Works on the first question asked; others wait. Has no place on the screen.
+
+    inquiry : the question at work. waiting : those that follow.
+    """
 
     @dataclass
     class Heard(Message):
@@ -47,39 +51,60 @@ class Laboratory(ReportsWorkerErrors, Widget):
         super().__init__()
         self.display = False
         self.inquiry: Inquiry | None = None
+        self.waiting: deque[Inquiry] = deque()
         self._start = start
         self._asking: Asking | None = None
+        self._given_up = False
 
     def ask(self, inquiry: "Inquiry") -> None:
-        """Begin to work on a question."""
-        self.cancel()
-        self.inquiry = inquiry
-        self._work(inquiry)
+        """Work on a question, after those that were asked before; one that waits already is not asked twice."""
+        if inquiry != self.inquiry and inquiry not in self.waiting:
+            self.waiting.append(inquiry)
+            self._begin()
 
-    def cancel(self) -> None:
-        """Give the question up."""
-        asking, self._asking, self.inquiry = self._asking, None, None
-        if asking is not None:
-            self._end(asking)
+    def give_up(self, inquiry: "Inquiry | None" = None) -> None:
+        """Give a question up; None for the one at work."""
+        if inquiry is not None and inquiry in self.waiting:
+            self.waiting.remove(inquiry)
+        elif self.inquiry is not None and inquiry in (None, self.inquiry):
+            self._given_up = True
+            if self._asking is not None:
+                self._end(self._asking)
 
     def on_unmount(self) -> None:
         """Leave no process behind."""
+        self.waiting.clear()
+        self._given_up = True
         if self._asking is not None:
             self._asking.cancel()
 
+    def on_laboratory_heard(self, message: Heard) -> None:
+        """Keep what a question that was given up still says to ourselves."""
+        if self._given_up or message.inquiry is not self.inquiry:
+            message.stop()
+
+    def on_laboratory_ended(self) -> None:
+        """Turn to the next question."""
+        self.inquiry = self._asking = None
+        self._begin()
+
+    def _begin(self) -> None:
+        if self.inquiry is None and self.waiting:
+            self.inquiry, self._given_up = self.waiting.popleft(), False
+            self._work(self.inquiry)
+
     @work(thread=True, group="inquiry", exit_on_error=False)
     def _work(self, inquiry: "Inquiry") -> None:
-        asking = self._start(inquiry)
+        asking = None
         try:
-            if self.inquiry is not inquiry:
-                return
-            self._asking = asking
-            for event in asking.events():
-                if self.inquiry is not inquiry:
+            asking = self._asking = self._start(inquiry)
+            for event in asking.events() if not self._given_up else ():
+                if self._given_up:
                     break
                 self.post_message(self.Heard(inquiry, event))
         finally:
-            asking.cancel()
+            if asking is not None:
+                asking.cancel()
             self.post_message(self.Ended(inquiry))
 
     @work(thread=True, group="inquiry end", exit_on_error=False)

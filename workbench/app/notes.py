@@ -59,7 +59,7 @@ class Notes(Inquiries):
         screen = self.map_screen
         site = screen.model.cursor
         evidence = compact_text(screen.report(), 64, 2)
-        known = self.standing_bisection()
+        known = screen.bisected
         proposed = [] if known is None else [Draft(*each) for each in proposals(site, known.found)]
 
         def saved(path: str | None) -> None:

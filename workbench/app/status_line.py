@@ -19,4 +19,6 @@ class StatusLine(Widget):
 
     def render(self) -> Text:
         """Paint the line."""
-        return self._text
+        text = self._text.copy()
+        text.truncate(self.size.width, overflow="ellipsis")
+        return text

@@ -33,15 +33,16 @@ def headline(found: Bisection, compared: int | None = None) -> str:
 
 
 def _broken(found: Bisection, culprit: Culprit) -> str:
-    what = _in_short(printable(culprit.explanation, _LONGEST), culprit).rstrip(".")
+    what = in_short(culprit)
     if found.first_divergent is None:
         return f"WRONG at {culprit.site}, though these tokens do not show it: {what}."
     shown = "" if culprit.shown_at is None else f" (seen at {culprit.shown_at})"
     return f"BROKEN at {culprit.site}{shown}: {what}."
 
 
-def _in_short(text: str, culprit: Culprit) -> str:
-    """Name the tensor by what its place does not say already: q_proj, not model.layers.3.self_attn.q_proj.weight."""
+def in_short(culprit: Culprit) -> str:
+    """Say what is wrong without what the place says already: q_proj, not model.layers.3.self_attn.q_proj.weight."""
+    text = printable(culprit.explanation, _LONGEST).rstrip(".")
     if culprit.tensor is None:
         return text
     words = culprit.tensor.split(".")

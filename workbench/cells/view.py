@@ -17,7 +17,7 @@ ASPECTS: dict[str, str] = {
     "local": "local ‖d‖/‖B‖",
     "inherited": "inherited ‖d‖/‖B‖",
     "amplification": "amplification, ×2 a step",
-    "floors": "local / floor",
+    "floors": "error / what rounding can cause",
 }
 _LAYERS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 

@@ -13,7 +13,9 @@ from workbench.bisect.models.views import views
 from workbench.bisect.traces.announced import Progress
 from workbench.jobs.examining import bisect_session, examine, pair_of
 from workbench.jobs.exchanging import exchange, exchange_lines, parts_of
-from workbench.jobs.inquiry import EXPERIMENT, Answered, Doing, Found, Inquiry, InquiryEvent
+from workbench.jobs.inquiry import EXPERIMENT, Answered, Doing, Found, Inquiry, InquiryEvent, Logged
+from workbench.jobs.local_view import keep_local_view
+from workbench.jobs.logged_side import sides_of
 from workbench.lab.experiment import perform
 from workbench.lab.experiments import experiment, experiments
 from workbench.lab.subject import subject_of
@@ -39,7 +41,7 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
         emit(Found(_without_models(inquiry.experiment)))
         return
     if inquiry.kind == "examine":
-        emit(Answered("\n".join(examine(session, progress))))
+        emit(Answered("\n".join(examine(session, progress, lambda: emit(Logged())))))
         return
     compile_all(lambda done, total, name: progress(done, total, f"compile {name}"))
     if inquiry.kind == "bytes":
@@ -49,9 +51,7 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
     if inquiry.kind == "bisect":
         emit(_bisect(session, pair, emit, progress))
     elif inquiry.kind == "views":
-        for cell in views(pair, progress):
-            emit(cell)
-        emit(Answered(""))
+        _views(session, pair, emit, progress)
     elif inquiry.kind == "parts":
         emit(Answered("\n".join(detail_lines(cell_detail(pair, _site(inquiry), progress)))))
     elif inquiry.kind == "lab":
@@ -88,6 +88,16 @@ def _bisect(session: Session, pair: Pair, emit: Emit, progress: Progress) -> Ans
         emit(cell)
     culprit = found.bisection.culprit
     return Answered(text, None if culprit is None else culprit.site)
+
+
+def _views(session: Session, pair: Pair, emit: Emit, progress: Progress) -> None:
+    """Run every cell again, say each as soon as it is known, and keep them all."""
+    cells = []
+    for cell in views(pair, progress):
+        emit(cell)
+        cells.append(cell)
+    keep_local_view(session, sides_of(session, pair), cells)
+    emit(Answered(""))
 
 
 def _patch(session: Session, pair: Pair, site: Site, progress: Progress) -> Answered:

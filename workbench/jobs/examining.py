@@ -21,10 +21,11 @@ from workbench.pair.sources import open_tensors
 from workbench.session.session import Session, relative_to
 
 
-def examine(session: Session, progress: Progress) -> list[str]:
+def examine(session: Session, progress: Progress, logged: Callable[[], object] = lambda: None) -> list[str]:
     """Bisect a session's pair, exchange the culprit, and run every cell again, unless the log has it already.
 
-    Returns a sentence for everything that cannot be had; WorkbenchError only where a side was not captured at all.
+    logged : called when the log holds more. Returns a sentence for everything that cannot be had;
+    WorkbenchError only where a side was not captured at all.
     """
     tensors = open_tensors(session)
     runs = {"a": tensors.a.run, "b": tensors.b.run}
@@ -35,15 +36,18 @@ def examine(session: Session, progress: Progress) -> list[str]:
         pair = _captured_pair(session, runs)
         if bisected is None:
             _compile(progress)
-            bisect_session(session, pair, lambda done, total, text: progress(done, total, f"bisect {text}"))
+            bisect_session(session, pair, _named("bisect", progress))
             bisected = standing_bisection(session, runs)
+            logged()
     except WorkbenchError as error:
         what = "The pair was not bisected" if bisected is None else "No more was measured"
         return [f"{what}: {error}"]
-    return [] if bisected is None else _convict(session, pair, bisected, runs, progress)
+    return [] if bisected is None else _convict(session, pair, bisected, runs, progress, logged)
 
 
-def _convict(session: Session, pair: Pair, bisected: Bisected, runs: Runs, progress: Progress) -> list[str]:
+def _convict(
+    session: Session, pair: Pair, bisected: Bisected, runs: Runs, progress: Progress, logged: Callable[[], object]
+) -> list[str]:
     """Exchange the culprit and run the other cells again; returns what cannot be done."""
     part, lacking = accused_part(bisected.found), []
 
@@ -52,11 +56,13 @@ def _convict(session: Session, pair: Pair, bisected: Bisected, runs: Runs, progr
             model_sides(pair)
             _compile(progress)
             work()
+            logged()
         except WorkbenchError as error:
             lacking.append(f"{what}: {error}")
 
     if part is not None and standing_patch(session, part, runs) is None:
-        attempt("The culprit was not exchanged between A and B", partial(exchange, session, pair, part, progress))
+        exchanging = partial(exchange, session, pair, part, _named("swap", progress))
+        attempt("The culprit was not exchanged between A and B", exchanging)
     if pair.models is not None and _partly(session, bisected, runs):
         if max(model.size for model in pair.models) > LARGE:
             return lacking  # the picture says how many cells were run again
@@ -78,7 +84,7 @@ def _partly(session: Session, bisected: Bisected, runs: Runs) -> bool:
 
 
 def _run_again(session: Session, pair: Pair, progress: Progress) -> None:
-    cells = list(views(pair, lambda done, total, text: progress(done, total, f"run again {text}")))
+    cells = list(views(pair, _named("run again", progress)))
     keep_local_view(session, sides_of(session, pair), cells)
 
 
@@ -90,6 +96,10 @@ def _captured_pair(session: Session, runs: Runs) -> Pair:
             f"a file of {printable(session.spec.name)} is no longer the one that was captured; open the session again"
         )
     return pair
+
+
+def _named(what: str, progress: Progress) -> Progress:
+    return lambda done, total, text: progress(done, total, f"{what} {text}")
 
 
 def _compile(progress: Progress) -> None:

@@ -77,7 +77,12 @@ class Found:
     record: dict[str, Any]
 
 
-InquiryEvent = Doing | Checked | Answered | Found | Refused
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """The session's log holds more of what was asked for; the work goes on."""
+
+
+InquiryEvent = Doing | Checked | Logged | Answered | Found | Refused
 
 
 def event_to_wire(event: InquiryEvent) -> dict[str, Any]:
@@ -97,6 +102,8 @@ def event_from_wire(record: dict[str, Any]) -> InquiryEvent:
             return Checked(**facts | {"cell": Decomposition(**cell)})
         case "Answered":
             return Answered(facts["text"], None if facts["site"] is None else Site(*facts["site"]))
+        case "Logged":
+            return Logged()
         case "Found":
             return Found(**facts)
         case "Refused":

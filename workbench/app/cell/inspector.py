@@ -1,6 +1,7 @@
 """The cell under the cursor in figures and words: a panel beside the map, or two lines below it."""
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -9,8 +10,10 @@ from textual.widgets import Static
 from kernels.measures import Measures
 from kernels.stages import Site
 from store.text import printable
+from workbench.app.cell.evidence import Section
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
+from workbench.cells.marks import SENTENCES, Mark
 from workbench.cells.metrics import METRICS, Metric, format_value, in_band
 
 _LABEL = 16
@@ -21,7 +24,8 @@ class CellReport:
     """What the inspector says about a site. row: as Cell.measures takes it; sides: names of A and B.
 
     checked : the cell as it was when run again, if it was. again_first : whether the map shows those figures.
-    hypotheses : about the cell, with their verdicts.
+    hypotheses : about the cell, with their verdicts. mark : what the verdict of the pair says of it, if there is one.
+    evidence : why that verdict holds, if it accuses this cell.
     """
 
     site: Site
@@ -33,6 +37,8 @@ class CellReport:
     checked: Checked | None = None
     again_first: bool = False
     hypotheses: tuple[str, ...] = ()
+    mark: Mark | None = None
+    evidence: tuple[Section, ...] = ()
 
     @property
     def measures(self) -> Measures | None:
@@ -44,6 +50,8 @@ class CellReport:
         measures = self.measures
         if self.cell is None:
             return "not computed yet"
+        if self.mark is not None:
+            return SENTENCES[self.mark]
         if measures is None:
             return self.cell.status.upper() if self.cell.profile is None else "UNMEASURED for this token"
         if measures.identical:
@@ -84,13 +92,21 @@ class Inspector(Static):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
         self.panel = True
+        self._width = 0
         self._report: CellReport | None = None
+
+    def beside(self, columns: int) -> None:
+        """Stand beside the map on so many columns, or below it if there are none."""
+        self.panel = columns > 0
+        if columns != self._width:
+            self._width = columns
+            self.styles.width = columns or "100%"
 
     def show(self, report: CellReport) -> None:
         """Show a site."""
         self._report = report
         self.update(
-            panel_text(report, self.size.height)
+            panel_text(report, self.size.height, self.size.width)
             if self.panel
             else compact_text(report, self.size.width, self.size.height),
             layout=False,  # the size is the screen's affair
@@ -107,11 +123,17 @@ class Inspector(Static):
             self.show(self._report)
 
 
-def panel_text(report: CellReport, lines: int) -> Text:
+def panel_text(report: CellReport, lines: int, width: int = 36) -> Text:
     """Return everything known about a cell, one figure a line; the metric token by token on what is left of `lines`."""
     text = Text()
     text.append(f"{report.site}\n", "bold")
-    text.append(f"{report.verdict()}\n", "bold reverse" if report.verdict() == "OUT OF BAND" else "bold")
+    stands_out = report.verdict() == "OUT OF BAND" or report.mark in ("culprit", "wrong")
+    text.append(f"{report.verdict()}\n", "bold reverse" if stands_out else "bold")
+    for section in report.evidence:
+        text.append(f"{section.title}\n", "bold")
+        text.append("".join(f"{line}\n" for sentence in section.lines for line in _indented(sentence, width)))
+    if report.evidence:
+        text.append("CELL\n", "bold")
     for side, name in zip("AB", report.sides, strict=True):
         text.append(f"{side} {name}\n")
     text.append("".join(f"H {words}\n" for words in report.hypotheses), "bold")
@@ -142,6 +164,10 @@ def panel_text(report: CellReport, lines: int) -> Text:
     return text
 
 
+def _indented(sentence: str, width: int) -> list[str]:
+    return textwrap.wrap(sentence, max(width - 2, 20), initial_indent=" ", subsequent_indent="   ")
+
+
 def _by_token(cell: Cell, metric: Metric, lines: int) -> list[str]:
     """Return the metric of every token, worst first where not all of them fit."""
     rows = [(row, measures) for row in range(len(cell.positions)) if (measures := cell.measures(row)) is not None]
@@ -162,7 +188,8 @@ def _badness(metric: Metric, measures: Measures) -> float:
 def compact_text(report: CellReport, width: int, lines: int) -> Text:
     """Return the most telling figures of a cell, as many as fit."""
     measures = report.measures
-    parts = [f"{report.site}: {report.verdict()}", *(f"H {words.partition(':')[0]}" for words in report.hypotheses)]
+    parts = [f"{report.site}: {report.verdict()}", *_evidence_in_short(report.evidence)]
+    parts += [*(f"H {words.partition(':')[0]}" for words in report.hypotheses)]
     if measures is None:
         parts.append(report.why_no_number())
     else:
@@ -178,22 +205,34 @@ def compact_text(report: CellReport, width: int, lines: int) -> Text:
     return Text("\n".join(_flow(parts, width, lines)), no_wrap=True, overflow="ellipsis")
 
 
+def _evidence_in_short(evidence: tuple[Section, ...]) -> list[str]:
+    """The first sentence of each section but that of the cause, which the headline says, and of the remedy."""
+    return [section.lines[0] for section in evidence if section.title in ("WHERE", "PROOF", "COST")]
+
+
 def checked_lines(checked: Checked | None) -> list[str]:
     """What running a cell again on both inputs has shown: over all tokens, relative to B."""
     if checked is None:
         return []
     cell, grown, floors = checked.cell, checked.amplification, checked.floors
     mark = "!" if checked.beyond_floor else ""
-    lines = [f"local {_known(cell.local)}{mark}, inherited {_known(cell.inherited)}"]
-    noise = "" if cell.noise is None else f", noise {format_value(cell.noise)}"
-    lines += [f"floor {format_value(cell.floor)}{noise}", f"local is {_known(floors)}× its floor"]
+    lines = [f"own error {_known(cell.local)}{mark}, came in {_known(cell.inherited)}"]
+    lines += [f"{_known(floors)}× what rounding can cause"]
+    noise = "" if cell.noise is None else f", measured {format_value(cell.noise)}"
+    lines += [f"rounding can cause {format_value(cell.floor)}{noise}"]
     if cell.noise is not None:
-        lines += [f"off f64: A {format_value(cell.a_off)}, B {format_value(cell.b_off)} floors"]
+        lines += [_off_float64("A", cell.a_off), _off_float64("B", cell.b_off)]
     if grown is not None:
         lines.append(f"amplification {format_value(grown)}")
     if checked.forecast:
         lines.append(f"forecast {checked.forecast}{'!' if checked.unforeseen else ''}")
     return lines
+
+
+def _off_float64(side: str, times: float) -> str:
+    """How far a side is from float64 on its own weights and input."""
+    exact = times <= 1
+    return f"{side} is exact to rounding" if exact else f"{side} is off float64 by {format_value(times)}× rounding"
 
 
 def _flipped_lines(cell: Cell) -> list[str]:

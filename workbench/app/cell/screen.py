@@ -10,12 +10,13 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from kernels.config import ModelConfig
 from kernels.stages import Site
 from workbench.app.actions import bindings
 from workbench.app.cell.distribution import histograms, strip_levels
+from workbench.app.key_line import KeyLine
 from workbench.app.map.view import HEAT
 from workbench.app.pages.line_list import LineList
 from workbench.app.pages.list_screen import ListScreen
@@ -91,7 +92,7 @@ class CellScreen(ListScreen):
         head = f"{'token':>5} {'chan.':>6} {'head':<8}" if self._has_heads else f"{'token':>5} {'chan.':>6} "
         yield LineList(head + _NUMBERS, id="list")
         yield Static(id="detail", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Show the elements as they lie, and have them ordered and counted."""

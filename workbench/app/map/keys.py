@@ -10,8 +10,9 @@ from workbench.app.map.metric_screen import MetricScreen
 from workbench.app.map.model import MapModel
 from workbench.app.map.view import MapView
 from workbench.app.pages.prompt_screen import PromptScreen
+from workbench.cells.heat import counts
 from workbench.cells.metrics import METRICS
-from workbench.cells.view import View, filter_problem, filtered
+from workbench.cells.view import OBSERVED, View, filter_problem, filtered
 
 
 class MapKeys(Screen[None]):
@@ -34,14 +35,26 @@ class MapKeys(Screen[None]):
 
     def action_next_outside(self, direction: int) -> None:
         """Go to the next or previous cell out of band."""
-        metric = self.model.metric
         site = self.model.next_outside(direction)
         if site is not None:
             self.map.go(site)
-        elif metric.band is None:
-            self.notify(f"{metric.label} has no band; choose a metric that has one (m).", markup=False)
         else:
-            self.notify(f"No {'further' if direction > 0 else 'earlier'} cell is out of band.", markup=False)
+            self.notify(self._nothing_more(direction), markup=False)
+
+    def _nothing_more(self, direction: int) -> str:
+        """Say why there is no cell to go to; what was not measured is not called right."""
+        further, model = "further" if direction > 0 else "earlier", self.model
+        if model.marks:
+            return f"The verdict accuses no {further} cell."
+        if model.view.aspect != OBSERVED and not model.viewed:
+            return f"No {further} cell stands out of those that were run again so far."
+        if model.view.aspect == OBSERVED and model.metric.band is None:
+            return f"{model.metric.label} has no band; choose a metric that has one (m)."
+        compared, expected = counts(model.cells.values())
+        expected = max(expected, len(model.every_site()) - len(model.cells) + expected)
+        if compared < expected:
+            return f"No {further} cell is out of band, of the {compared} of {expected} that were compared."
+        return f"No {further} cell is out of band."
 
     def action_cycle_metric(self, direction: int) -> None:
         """Show the next or previous metric."""
@@ -60,11 +73,22 @@ class MapKeys(Screen[None]):
 
     def action_cycle_tokens(self) -> None:
         """Show all tokens, the last, or one."""
+        if self._covers_all_tokens():
+            return
         self.change_view(replace(self.model.view, tokens=self.model.view.tokens.following()))
 
     def action_shift_token(self, by: int) -> None:
         """Show one token, the one before or after."""
+        if self._covers_all_tokens():
+            return
         self.change_view(replace(self.model.view, tokens=self.model.view.tokens.shifted(by, self.model.tokens)))
+
+    def _covers_all_tokens(self) -> bool:
+        """Say that a view has no other tokens to show, if it has none."""
+        all_tokens = self.model.view.aspect != OBSERVED
+        if all_tokens:
+            self.notify("What was run again is known over all tokens only; i goes on to the observed.", markup=False)
+        return all_tokens
 
     def show_site(self, site: Site) -> None:
         """Put the cursor on a site; a filter that hides it is taken away."""

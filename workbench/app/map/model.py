@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from kernels.config import ModelConfig
 from kernels.measures import Measures
-from kernels.models import execution_order, layer_stages
+from kernels.models import execution_order, layer_stages, sites
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
-from workbench.cells.heat import Look, level_edge, look, look_of
+from workbench.cells.heat import OUTSIDE, Look, level_edge, look, look_of
+from workbench.cells.marks import SIGNS, Mark
 from workbench.cells.metrics import METRICS, Metric
 from workbench.cells.view import OBSERVED, View, filtered, step_of
+
+if TYPE_CHECKING:
+    from workbench.jobs.known import Known
 
 
 class MapModel:
@@ -26,6 +31,7 @@ class MapModel:
         self.aligned: dict[Site, Cell] = {}  # last-token cells of stages whose whole populations are unlike
         self.checked: dict[Site, Checked] = {}  # cells that were run again
         self.viewed = False  # whether that is all of them
+        self.marks: dict[Site, Mark] = {}  # what a verdict says of the cells; empty without one
         self.stage_axis: list[str] = []
         self.layer_axis: list[int] = []
         self._layer = view.cursor.layer or 0  # where the cursor returns to from a whole-model stage
@@ -66,9 +72,17 @@ class MapModel:
                 self._largest = largest
                 self._looks.clear()
 
+    def take_known(self, known: "Known") -> None:
+        """Take the verdict of the pair, and the cells that it rests on."""
+        for checked in known.checked.values():
+            self.check(checked)
+        self.viewed = self.viewed or known.whole
+        self.marks = known.marks(self.every_site())
+
     def forget(self) -> None:
         """Drop all cells: the capture starts anew."""
         self.cells.clear()
+        self.marks = {}
         self.aligned.clear()
         self._judge_again()
 
@@ -140,8 +154,17 @@ class MapModel:
                 return checked.amplification
         return checked.floors
 
+    def sign(self, site: Site) -> str:
+        """Return what stands behind a cell's figure: what the verdict says of it, or without one the band."""
+        if self.marks:
+            return SIGNS[self.marks[site]] if site in self.marks else " "
+        seen = self.look(site)
+        return OUTSIDE if seen is not None and seen.outside else " "
+
     def outside(self) -> list[Site]:
-        """Sites shown whose cells lie out of band, in execution order."""
+        """Sites shown that stand out, in execution order: by the verdict, or without one those out of band."""
+        if self.marks:
+            return [site for site in self.sites() if self.marks.get(site) in ("culprit", "wrong")]
         return [site for site in self.sites() if (seen := self.look(site)) is not None and seen.outside]
 
     def set_view(self, view: View) -> None:
@@ -169,6 +192,10 @@ class MapModel:
             return self.stage_axis.index(site.stage), self._whole_model_index(site.stage)
         layer = self.layer_axis.index(site.layer) if site.layer in self.layer_axis else 0
         return self.stage_axis.index(site.stage), layer
+
+    def every_site(self) -> list[Site]:
+        """All sites, shown or not, in execution order."""
+        return sites(self.layers, self.stages)
 
     def sites(self) -> list[Site]:
         """Sites shown, in execution order."""

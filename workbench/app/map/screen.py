@@ -11,20 +11,21 @@ from textual.binding import BindingType
 from textual.containers import Container
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.text import printable
 from workbench.app.actions import bindings
 from workbench.app.cell.inspector import CellReport, Inspector
+from workbench.app.key_line import KeyLine
 from workbench.app.laboratory import Laboratory, StartInquiry
 from workbench.app.map.feed import CaptureEvent, Feed, StartCapture
 from workbench.app.map.follow import Follow
 from workbench.app.map.keys import MapKeys
 from workbench.app.map.model import MapModel
 from workbench.app.map.view import MapView, width_of
-from workbench.app.map.words import Phase, legend, status
+from workbench.app.map.words import Phase, headline, legend, status
 from workbench.app.status_line import StatusLine
 from workbench.app.workers import ReportsWorkerErrors, complain
 from workbench.capture.job import CellReady, Failed, Finished, Progress, SideReady
@@ -35,10 +36,13 @@ from workbench.pair.sources import open_tensors
 
 if TYPE_CHECKING:
     from store.traces.run import RunRecord
+    from workbench.app.cell.evidence import Section
+    from workbench.jobs.bisected import Bisected
+    from workbench.jobs.known import Known
     from workbench.lab.standing import Board
     from workbench.session.session import Session
 
-PANEL = 38  # columns of the inspector beside the map
+PANEL, WIDE_PANEL, WIDE = 38, 46, 112  # columns of the inspector beside the map; the second from so many in all
 SMALLEST = (60, 20)
 SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
 REFRESH = 0.1  # seconds between two paintings of what has arrived
@@ -79,18 +83,21 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.follow = Follow(self, self._show_cell)
         self._save_timer: Timer | None = None
         self._saving = Lock()
+        self.known: Known | None = None
+        self._refusal = ""  # why there is no verdict
         self._hypotheses: dict[Site, list[str]] = {}  # what is claimed of a cell, and how that stands
 
     def compose(self) -> ComposeResult:
-        """Lay out the map, the inspector, the legend and two lines of words."""
+        """Lay out the verdict, the map, the inspector, the legend and the keys."""
+        yield StatusLine(id="headline")
         yield StatusLine(id="status")
         with Container(id="body"):
             yield MapView(self.model, id="map")
             yield Inspector(id="inspector")
         yield self.laboratory
-        yield Static(legend(self.model.view.aspect), id="legend", markup=False)
+        yield Static(legend(self.model.view.aspect, ()), id="legend", markup=False)
         yield Static(f"The map needs {SMALLEST[0]}x{SMALLEST[1]} characters.", id="too-small", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Paint first; only then start the capture."""
@@ -115,7 +122,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         width, height = self.size
         asked = self.model.view.transposed
         panel, stage_rows = False, asked is not False
-        for room, beside in ((width - PANEL, True), (width, False)):
+        columns = WIDE_PANEL if width >= WIDE else PANEL
+        for room, beside in ((width - columns, True), (width, False)):
             fitting = [rows for rows in (True, False) if width_of(rows, self.model) <= room]
             allowed = [rows for rows in fitting if asked in (None, rows)]
             if allowed:
@@ -124,7 +132,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-too-small")
         self.set_class(panel, "-panel")
         self.set_class(panel or height > 24, "-legend")
-        self.query_one(Inspector).panel = panel
+        self.set_class(height > 24, "-high")
+        self.query_one(Inspector).beside(columns if panel else 0)
         self.query_one(MapView).lay_out(stage_rows)
         self._show_cell()
 
@@ -234,8 +243,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             self.refresh_bindings()
             self._stop(self._feed)
         elif self.laboratory.inquiry is not None:
-            self.laboratory.cancel()
-            self.asking = ""
+            self.laboratory.give_up()
+            self.asking = "giving up"
         elif self.model.view.filter:
             self.change_view(replace(self.model.view, filter=""))
 
@@ -309,6 +318,40 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.map.refresh()
         self._show_cell()
 
+    # The verdict
+
+    @property
+    def bisected(self) -> "Bisected | None":
+        """The verdict on the files that the map shows."""
+        return None if self.known is None else self.known.bisected
+
+    @property
+    def accused(self) -> Site | None:
+        """The cell that the verdict is about, if it is about one."""
+        found = None if self.bisected is None else self.bisected.found
+        return None if found is None else found.first_divergent if found.culprit is None else found.culprit.site
+
+    def take_known(self, known: "Known") -> None:
+        """Show the verdict, and what it says of the cells."""
+        self.known = known
+        if known.bisected is not None:
+            self._refusal = ""
+        self.model.take_known(known)
+        self._changed = self._arrived = True
+        self.lay_out()
+
+    def take_refusal(self, lacking: tuple[str, ...]) -> None:
+        """Say why there is no verdict, where there is none."""
+        self._refusal = lacking[0] if lacking else ""
+        self._changed = True
+
+    def evidence(self) -> "tuple[Section, ...]":
+        """Return why the verdict holds."""
+        from workbench.app.cell.evidence import evidence
+
+        logits = next((cell for cell in self.model.cells.values() if cell.logits is not None), None)
+        return () if self.known is None else evidence(self.known, logits)
+
     def exit_code(self) -> int:
         """Answer as `compare` does: 0 alike, 1 different, 2 if nothing could be compared."""
         from workbench.cells.comparison import NOT_COMPARABLE, Comparison
@@ -321,6 +364,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     # Words
 
     def _show_cell(self) -> None:
+        self.query_one(KeyLine).next_steps(*self._next_steps())
         if self.phase == "failed" and self.model.cell(self.model.cursor) is None:
             self.query_one(Inspector).say(self._doing)
             return
@@ -338,6 +382,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             sides=(self.side_name("a"), self.side_name("b")),
             checked=self.model.checked.get(self.model.cursor),
             again_first=self.model.view.aspect != OBSERVED,
+            mark=self.model.marks.get(self.model.cursor),
+            evidence=self.evidence() if self.accused == self.model.cursor else (),
             hypotheses=tuple(self._hypotheses.get(self.model.cursor, ())),
         )
 
@@ -351,6 +397,32 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         path = run.numeric_path if run else spec.numeric_path
         return f"{printable(Path(spec.path).name, 60)} [{path or 'recorded'}]"
 
+    def _say_verdict(self) -> None:
+        """Say the verdict above the map, or what there is instead, and which keys come next."""
+        line = self.query_one("#headline", StatusLine)
+        kind, text = headline(self.bisected, self.phase, self._refusal, self._bisecting)
+        line.set_classes(f"-{kind}")
+        line.say(text)
+        self.query_one(KeyLine).next_steps(*self._next_steps())
+
+    @property
+    def _bisecting(self) -> bool:
+        inquiry = self.laboratory.inquiry
+        return inquiry is not None and inquiry.kind in ("bisect", "examine")
+
+    def _next_steps(self) -> tuple[str, ...]:
+        if self.phase in ("running", "stopping"):
+            return ("escape",)
+        if self.phase != "finished":
+            return ("r",)
+        if self.known is None or self.known.bisected is None:
+            return () if self._bisecting else ("b",)
+        if self.accused is None:
+            return ("e",)
+        if self.accused != self.model.cursor:
+            return ("b",)
+        return ("enter", "P") if self.known.patched is None else ("enter", "a", "e")
+
     def _refresh_changed(self) -> None:
         """Show the cells that have arrived, what is shown of them and how far it is."""
         if self._arrived:
@@ -358,5 +430,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             self.map.refresh()
         if self._changed:
             self._changed = False
-            self.query_one(StatusLine).say(status(self.model, self.phase, self._doing, self._asking))
-            self.query_one("#legend", Static).update(legend(self.model.view.aspect), layout=False)
+            self._say_verdict()
+            self.query_one("#status", StatusLine).say(status(self.model, self.phase, self._doing, self._asking))
+            marks = set(self.model.marks.values())
+            self.query_one("#legend", Static).update(legend(self.model.view.aspect, marks), layout=False)

@@ -17,6 +17,7 @@ from kernels.stages import SPINE, Site
 from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
 from workbench.cells.heat import LEVELS, OUTSIDE, PALETTE
+from workbench.cells.marks import SIGNS
 
 _SHORT = {"norm": "nrm", "matmul": "mm", "head": "hd"}  # words whose first three letters are not what one expects
 
@@ -26,6 +27,7 @@ HEAT = tuple(
     Style(color="#ffffff" if level < LEVELS // 2 else "#000000", bgcolor=colour) for level, colour in enumerate(PALETTE)
 )
 _CURSOR = Style(bold=True, reverse=True)
+_CULPRIT = SIGNS["culprit"]
 _FIGURES = 10  # columns of a cell that shows its figure
 STAGE_LABEL = max(map(len, SPINE)) + 2
 LAYER_LABEL = 5
@@ -244,13 +246,16 @@ class MapView(LineView):
         return segments
 
     def _cell(self, site: Site) -> tuple[str, Style]:
-        """Glyph or figure of a cell with its mark, and its style."""
-        look = self.model.look(site)
+        """Glyph or figure of a cell with its sign, and its style."""
+        look, sign = self.model.look(site), self.model.sign(site)
         if look is None:
             return "  ", self.style("map--plain")
-        unmeasured = "map--outside" if look.outside else "map--plain"
+        if sign == _CULPRIT and self.cell_width < _FIGURES:  # told by its shape, not only by what is around it
+            return f"{_CULPRIT} ", self.style("map--outside")
+        stands_out = sign in (OUTSIDE, _CULPRIT)
+        unmeasured = "map--outside" if stands_out else "map--plain"
         style = self.style(unmeasured) if look.level is None else HEAT[look.level]
         shown = look.glyph
         if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
             shown = f"{look.glyph if look.level is None else look.text:>{_FIGURES - 3}}"
-        return (shown + OUTSIDE, style + Style(bold=True)) if look.outside else (f"{shown} ", style)
+        return f"{shown}{sign}", style + Style(bold=True) if stands_out else style

@@ -1,14 +1,21 @@
-"""The two lines of words around the map: what is shown and how far it is, and what the signs mean."""
+"""The lines of words around the map: the verdict, what is shown and how far it is, and what the signs mean."""
 
-from typing import Literal
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
 
 from rich.text import Text
 
 from kernels.models import sites
 from store.text import printable
 from workbench.app.map.model import MapModel
+from workbench.bisect.headline import SIGNS as SIGN_OF
+from workbench.bisect.verdict import EXIT_CODES
 from workbench.cells.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
+from workbench.cells.marks import MEANINGS, SIGNS, Mark
 from workbench.cells.view import ASPECTS, OBSERVED, TokenScope, step_of
+
+if TYPE_CHECKING:
+    from workbench.jobs.bisected import Bisected
 
 Phase = Literal["running", "stopping", "stopped", "failed", "finished"]
 
@@ -21,15 +28,39 @@ _MARKED = {
 }
 
 
-def legend(aspect: str) -> str:
-    """Say what the signs of a view mean."""
+def headline(bisected: "Bisected | None", phase: Phase, refusal: str, bisecting: bool) -> tuple[str, Text]:
+    """Return the verdict in one sentence and of which kind it is: whole, broken or open; it follows the capture.
+
+    refusal : why there is no verdict. bisecting : whether one is being looked for.
+    """
+    if bisected is not None:
+        verdict = bisected.found.verdict
+        kind = {0: "whole", 1: "broken"}.get(EXIT_CODES[verdict], "open")
+        return kind, Text(f" {SIGN_OF[verdict]} {bisected.headline}", "bold")
+    if phase in ("running", "stopping"):
+        said = "Both sides run; which cells are really wrong is looked for when they are all there."
+    elif bisecting:
+        said = "Looking for the first place that is really wrong."
+    elif refusal:
+        said = f"No verdict: {printable(refusal, 400)}"
+    elif phase == "finished":
+        said = "No verdict yet: b finds the first place that is really wrong."
+    else:
+        said = "No verdict: the capture is not complete."
+    return "open", Text(f" {said}")
+
+
+def legend(aspect: str, marks: Collection[Mark]) -> str:
+    """Say what the signs of a view mean; marks : of a verdict, empty without one."""
     observed = aspect == OBSERVED
+    judged = [f"{SIGNS[mark]} {meaning}" for mark, meaning in MEANINGS.items() if mark in marks]
     signs = [
+        *judged,
         f"{IDENTICAL[0]} {'same' if observed else 'none'}",
         f"{ABSENT[0]} no such stage",
         f"{UNMEASURED[0]} {'unmeasured' if observed else 'not known'}",
         *([f"{UNCOMPARABLE[0]} unlike"] if observed else []),
-        f"{OUTSIDE} {_MARKED[aspect]}",
+        *([] if judged else [f"{OUTSIDE} {_MARKED[aspect]}"]),
         f"0-{LEVELS - 1} ×{step_of(aspect):.0f} a step",
     ]
     return "  ".join(signs)
@@ -55,9 +86,12 @@ def _shown(model: MapModel) -> str:
 
 def _counted(model: MapModel) -> str:
     if model.view.aspect != OBSERVED:
-        return f"{len(model.checked)} cells run again, {len(model.outside())} unexplained"
+        unexplained = "" if model.marks else f", {len(model.outside())} unexplained"
+        return f"{len(model.checked)} cells run again{unexplained}"
     compared, expected = counts(model.cells.values())
     if model.layers:
         expected = len(sites(model.layers, model.stages)) - (len(model.cells) - expected)
+    if model.marks:  # the headline says the verdict
+        return f"{compared}/{expected} compared"
     outside = f"{len(model.outside())} out of band" if model.metric.band else "no band"
     return f"{compared}/{expected} compared, {outside}"

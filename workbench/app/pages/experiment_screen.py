@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import Footer
 from textual_plot import HiResMode, NumericAxisFormatter, PlotWidget
 from textual_plot.axis_formatter import CategoricalAxisFormatter
 
 from workbench.app.actions import bindings
+from workbench.app.key_line import KeyLine
 from workbench.app.pages.lab_page import LabPage
 from workbench.app.pages.line_list import LineList
 from workbench.app.status_line import StatusLine
@@ -45,7 +45,7 @@ class ExperimentScreen(LabPage):
         plot.can_focus = False
         yield plot
         yield LineList("", id="list")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Wait for the record."""

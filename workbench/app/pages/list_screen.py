@@ -3,8 +3,9 @@
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
+from workbench.app.key_line import KeyLine
 from workbench.app.map.follow import Follow
 from workbench.app.pages.line_list import LineList
 from workbench.app.status_line import StatusLine
@@ -25,7 +26,7 @@ class ListScreen(ReportsWorkerErrors, Screen[None]):
         yield StatusLine(id="status")
         yield LineList(self.HEAD, id="list")
         yield Static(id="detail", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     @property
     def list(self) -> LineList:

@@ -9,12 +9,13 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Label, Static, TextArea
+from textual.widgets import Input, Label, Static, TextArea
 
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from workbench.app.actions import bindings
 from workbench.app.drafts import Draft, Drafts
+from workbench.app.key_line import KeyLine
 
 KEEP_AFTER = 0.2  # seconds without another letter until the draft is on disk
 
@@ -56,7 +57,7 @@ class NoteScreen(ModalScreen[str | None]):
             yield Label('Prediction, such as cell(3, "ffn_up").rel_rms < 0.01; or a sentence', markup=False)
             yield TextArea(draft.prediction, id="prediction", compact=True)
             yield Label(self._about_proposals(), id="missing", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Start with the title."""

@@ -1,12 +1,16 @@
 """An answer in words, wrapped to the screen, scrolled line by line."""
 
 import textwrap
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingType
 
 from workbench.app.actions import bindings
 from workbench.app.pages.list_screen import ListScreen
+
+if TYPE_CHECKING:
+    from workbench.app.cell.evidence import Section
 
 _INDENT = " " * 11  # of the lines that go on, under the text beside the names
 
@@ -49,16 +53,24 @@ class PageScreen(ListScreen):
         self.list.show(len(self._lines), lambda index: (self._lines[index], index == 0))
 
 
-class VerdictScreen(PageScreen):
-    """Shows the answer of a bisection; dismissed with True when it is to be asked again."""
+class EvidenceScreen(PageScreen):
+    """Shows why the verdict holds, then the whole answer of the bisection."""
 
     NAME = "verdict"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    def __init__(self, text: str) -> None:
-        super().__init__("bisection", text)
+    def __init__(self, evidence: "tuple[Section, ...]", text: str) -> None:
+        verdict, _, rest = text.partition("\n")
+        sections = [f"{title:<{len(_INDENT)}}{line}" for section in evidence for title, line in _titled(section)]
+        super().__init__("verdict", "\n".join([verdict, "", *sections, *(["", rest.strip("\n")] if rest else [])]))
 
     async def action_again(self) -> None:
         """Ask again."""
         self.app.pop_screen()
         await self.app.run_action("bisect_again")
+
+
+def _titled(section: "Section") -> Iterator[tuple[str, str]]:
+    """Its lines, the title before the first."""
+    for number, line in enumerate(section.lines):
+        yield "" if number else section.title, line
