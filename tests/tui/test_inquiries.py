@@ -149,6 +149,18 @@ async def test_questions_wait_for_each_other_and_a_page_left_gives_its_own_up(se
         assert any("over all tokens only" in notice.message for notice in app._notifications)
 
 
+async def test_leaving_before_the_findings_are_written_takes_a_second_key(session):
+    app, _, processes = app_asking(session, Doing(1, 4, "layer 1"))
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        screen = await until_filled(pilot)
+        await pilot.press("e", "q")
+        assert any("q again leaves without" in notice.message for notice in app._notifications)
+        await pilot.press("escape")
+        await until(pilot, lambda: processes[0].cancelled and not screen.asking)
+        await pilot.press("q")
+    assert app.return_value == 1
+
+
 async def test_next_does_not_call_right_what_was_not_compared(session):
     app, _ = app_for(session, *fakes.whole_capture()[:3])
     async with app.run_test(size=(80, 24), notifications=True) as pilot:

@@ -114,6 +114,10 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
 
     async def action_quit(self) -> None:
         """Leave; the verdict of the bisection is the exit code, or where there is none what the map says."""
+        if self.exporting:
+            self.exporting = False
+            self.notify("The findings are not written yet; q again leaves without them.", markup=False)
+            return
         screen = self.map_screen
         from workbench.jobs.bisected import standing_bisection
 
@@ -205,7 +209,10 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
     def _export(self, lacking: tuple[str, ...]) -> None:
         from workbench.report import export
 
-        self.post_message(self.Exported(export(self.session, lacking=lacking).path))
+        try:
+            self.post_message(self.Exported(export(self.session, lacking=lacking).path))
+        finally:
+            self.exporting = False
 
     def on_workbench_app_exported(self, message: Exported) -> None:
         """Say where the findings are."""

@@ -51,7 +51,7 @@ class Inquiries(App[int]):
         super().__init__()
         self._pages: dict[Inquiry, Screen[None]] = {}  # on which a question is answered
         self._time_left = TimeLeft()
-        self._exporting = False
+        self.exporting = False  # whether findings are asked for and not written yet
         self._going = False  # to the culprit, once it is known
 
     @abstractmethod
@@ -157,8 +157,8 @@ class Inquiries(App[int]):
 
     def action_export(self) -> None:
         """Write the findings, once it was found out what they rest on."""
-        self._exporting = self._ask("examine")
-        if self._exporting:
+        self.exporting = self._ask("examine")
+        if self.exporting:
             self.map_screen.save_view()
             self.notify("Finding what the findings rest on, then writing them.", markup=False)
 
@@ -219,8 +219,7 @@ class Inquiries(App[int]):
         lacking = (event.message,) if isinstance(event, Refused) else tuple(event.text.splitlines())
         if kind == "views" and isinstance(event, Answered):
             self.map_screen.model.viewed = True
-        elif kind == "examine" and self._exporting:
-            self._exporting = False
+        elif kind == "examine" and self.exporting:
             self.export(lacking)
         elif isinstance(event, Refused) or kind == "examine":
             self.map_screen.take_refusal(lacking)
@@ -231,8 +230,8 @@ class Inquiries(App[int]):
     def on_laboratory_ended(self, message: Laboratory.Ended) -> None:
         """Say no longer that something is at work; what follows says so itself."""
         self._pages.pop(message.inquiry, None)
-        if message.inquiry.kind == "examine":
-            self._exporting = False
+        if message.inquiry.kind == "examine" and self.map_screen.laboratory.given_up:
+            self.exporting = False
         if self.map_screen.laboratory.inquiry is None:
             self.map_screen.asking = ""
 

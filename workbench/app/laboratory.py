@@ -31,7 +31,7 @@ StartInquiry = Callable[["Inquiry"], Asking]
 class Laboratory(ReportsWorkerErrors, Widget):
     """Works on the first question asked; others wait. Has no place on the screen.
 
-    inquiry : the question at work. waiting : those that follow.
+    inquiry : the question at work. waiting : those that follow. given_up : whether the last was not to be answered.
     """
 
     @dataclass
@@ -54,7 +54,7 @@ class Laboratory(ReportsWorkerErrors, Widget):
         self.waiting: deque[Inquiry] = deque()
         self._start = start
         self._asking: Asking | None = None
-        self._given_up = False
+        self.given_up = False
 
     def ask(self, inquiry: "Inquiry") -> None:
         """Work on a question, after those that were asked before; one that waits already is not asked twice."""
@@ -67,20 +67,20 @@ class Laboratory(ReportsWorkerErrors, Widget):
         if inquiry is not None and inquiry in self.waiting:
             self.waiting.remove(inquiry)
         elif self.inquiry is not None and inquiry in (None, self.inquiry):
-            self._given_up = True
+            self.given_up = True
             if self._asking is not None:
                 self._end(self._asking)
 
     def on_unmount(self) -> None:
         """Leave no process behind."""
         self.waiting.clear()
-        self._given_up = True
+        self.given_up = True
         if self._asking is not None:
             self._asking.cancel()
 
     def on_laboratory_heard(self, message: Heard) -> None:
         """Keep what a question that was given up still says to ourselves."""
-        if self._given_up or message.inquiry is not self.inquiry:
+        if self.given_up or message.inquiry is not self.inquiry:
             message.stop()
 
     def on_laboratory_ended(self) -> None:
@@ -90,7 +90,7 @@ class Laboratory(ReportsWorkerErrors, Widget):
 
     def _begin(self) -> None:
         if self.inquiry is None and self.waiting:
-            self.inquiry, self._given_up = self.waiting.popleft(), False
+            self.inquiry, self.given_up = self.waiting.popleft(), False
             self._work(self.inquiry)
 
     @work(thread=True, group="inquiry", exit_on_error=False)
@@ -98,8 +98,8 @@ class Laboratory(ReportsWorkerErrors, Widget):
         asking = None
         try:
             asking = self._asking = self._start(inquiry)
-            for event in asking.events() if not self._given_up else ():
-                if self._given_up:
+            for event in asking.events() if not self.given_up else ():
+                if self.given_up:
                     break
                 self.post_message(self.Heard(inquiry, event))
         finally:

@@ -105,9 +105,9 @@ def _proof(patched: "Patched | None") -> Iterator[str]:
     if patched.left is None or patched.kl is None or patched.kl_left is None:
         yield printable(patched.conclusion, 1000)
         return
-    change = f"KL {format_value(patched.kl)} → {format_value(patched.kl_left)}"
-    falls = f"falls by {1 - patched.left:.1%}" if patched.left <= 1 else f"grows by {patched.left - 1:.1%}"
-    yield f"A's {part} put into B: it {falls}, {change}"
+    change = f"{format_value(patched.kl)} → {format_value(patched.kl_left)} nats"
+    falls = f"KL falls by {1 - patched.left:.1%}" if patched.left <= 1 else f"KL grows by {patched.left - 1:.1%}"
+    yield f"A's {part} put into B: {falls}, {change}"
     if patched.brought is not None:
         yield f"B's put into A: brings {patched.brought:.1%} of it"
 
@@ -118,7 +118,7 @@ def _cost(logits: Cell | None) -> str:
         return "not measured: the logits were not captured on both sides"
     kl, changed, tokens = cost
     number = f"KL(B‖A) {format_value(kl)} nats" if math.isfinite(kl) else "KL not known"
-    return f"{number}; another first choice at {changed} of {tokens} tokens"
+    return f"{number}, top-1 changed at {changed} of {tokens} tokens"
 
 
 def _times(checked: Checked) -> str:
