@@ -73,11 +73,13 @@ class Inquiries(App[int]):
     def on_inquiries_known_read(self, message: KnownRead) -> None:
         """Show it on the map; at first also ask what nobody has found out yet."""
         screen, known = self.map_screen, message.known
+        if not screen.children:  # the app is being left
+            return
         before = screen.bisected
         screen.take_known(known)
         new = known.bisected is not None and (before is None or before.time != known.bisected.time)
-        if new and not message.first:
-            self.notify("The verdict is ready; b goes to it.", markup=False)
+        if new and not message.first and self.screen is not screen:
+            self.notify("The verdict is ready; it stands above the map.", markup=False)
         if message.first:
             if known.bisected is None and self.bisects:
                 self._ask("examine")

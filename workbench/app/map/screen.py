@@ -203,7 +203,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             case Finished() as event:
                 self.phase, self._doing = "finished", f"done in {event.seconds:.1f} s"
                 self._align_if_needed()
-                self.refresh_bindings()
+                self._keys_changed()
                 self.post_message(self.Filled())
             case Failed() as event if self.phase == "running":
                 self._fail(printable(event.message, 400))
@@ -216,13 +216,13 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         elif self.phase == "running":
             self._fail("the capture ended without a word; r tries again")
         self._changed = True
-        self.refresh_bindings()
+        self._keys_changed()
 
     def _fail(self, sentence: str) -> None:
         self.phase, self._doing = "failed", f"FAILED: {sentence}"
         self.notify(sentence, severity="error", timeout=15, markup=False)
         self._show_cell()
-        self.refresh_bindings()
+        self._keys_changed()
 
     def _side_ready(self, side: str, run: "RunRecord") -> None:
         self.runs[side] = run
@@ -240,7 +240,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         if self.phase == "running" and self._feed is not None:
             self.phase, self._doing = "stopping", "stopping"
             self._changed = True
-            self.refresh_bindings()
+            self._keys_changed()
             self._stop(self._feed)
         elif self.laboratory.inquiry is not None:
             self.laboratory.give_up()
@@ -257,7 +257,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.model.forget()
         self.map.refresh()
         self.phase, self._doing = "running", "starting"
-        self.refresh_bindings()
+        self._keys_changed()
         self.follow_capture()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
@@ -279,8 +279,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     def asking(self, text: str) -> None:
         begins_or_ends = bool(self._asking) != bool(text)
         self._asking, self._changed = text, True
-        if begins_or_ends:  # and not at every step: the footer is built anew
-            self.refresh_bindings()
+        if begins_or_ends:
+            self._keys_changed()
 
     def take_checked(self, checked: Checked) -> None:
         """Show a cell that was run again."""
@@ -404,6 +404,10 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         line.set_classes(f"-{kind}")
         line.say(text)
         self.query_one(KeyLine).next_steps(*self._next_steps())
+
+    def _keys_changed(self) -> None:
+        for line in self.query(KeyLine):  # there is none any more when the app is being left
+            line.refresh()
 
     @property
     def _bisecting(self) -> bool:
