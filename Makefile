@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 PEER_PYTHON ?= $(PEERS)/bin/python
 
-.PHONY: demo test check bench bench-peers faults fuzz setup clean
+.PHONY: demo test check bench bench-peers faults fuzz pictures setup clean
 
 demo: setup
 	$(BIN)/workbench demo --fault permuted_rope; test $$? -le 1 # 1 says that the copies differ, as they should
@@ -33,6 +33,10 @@ N ?= 100000
 SEED ?= 2000
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --files $(N) --seed $(SEED) $(FORMATS)
+
+# the pictures of README, taken from the app
+pictures: setup
+	$(BIN)/python docs/make_pictures.py
 
 bench-peers: $(PEERS)/ready
 
