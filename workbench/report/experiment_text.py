@@ -39,11 +39,12 @@ def name_of(record: Record) -> str:
 
 
 def cell_of(record: Record) -> str:
-    """Where it was measured: a cell, or what was published."""
+    """Where it was measured: a cell, the models, or what was published."""
     inputs = record["inputs"]
     words = [f"layer {inputs['layer']}"] if inputs.get("layer") is not None else []
     words += [str(inputs["stage"])] if inputs.get("stage") is not None else []
-    return printable(" ".join(words), 100) or "published input"
+    models = " and ".join(side.upper() for side in ("a", "b") if side in inputs)
+    return printable(" ".join(words), 100) or models or "published input"
 
 
 def result_text(record: Record, width: int) -> str:
