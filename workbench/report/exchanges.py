@@ -20,7 +20,7 @@ class Exchanges:
 def exchanges(session: Session, runs: Runs) -> Exchanges:
     """Return what was exchanged and what the output made of it."""
     made = patches(session, runs)
-    heading: list[object] = ["exchanged", "at", "KL(B‖A)", "left with A's part", "top-1 changed", "left"]
+    heading: list[object] = ["exchanged", "at", "KL(B‖A)", "left", "top-1 changed", "left"]
     rows: list[list[object]] = [
         [
             f"{found.exchanged}: {found.part}",

@@ -6,7 +6,7 @@ from store.text import printable
 from workbench.jobs.kept_experiments import KeptExperiment, experiments
 from workbench.jobs.logged_side import Runs
 from workbench.lab.experiments import ledger
-from workbench.report.experiment_text import cell_of, found_lines, hidden_lines, name_of, table_lines
+from workbench.report.experiment_text import cell_of, found_facts, hidden_facts, name_of, table_lines
 from workbench.session.session import Session
 
 _WIDTH, _ROWS = 96, 16  # columns and rows of a document that people read
@@ -14,10 +14,16 @@ _WIDTH, _ROWS = 96, 16  # columns and rows of a document that people read
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one experiment has found: its name and cell, and the lines that `workbench lab` prints."""
+    """What one experiment has found.
+
+    heading : its name, its cell and its question. found, hidden : named facts, as `workbench lab` has them; series :
+    lines of a table, between the two.
+    """
 
     heading: str
-    lines: list[str]
+    found: list[str]
+    series: list[str]
+    hidden: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,10 @@ def lab_results(session: Session, runs: Runs) -> LabResults:
 
 def _told(found: KeptExperiment) -> Told:
     record = found.record()
-    table = table_lines(found.series, _WIDTH, _ROWS)
-    parts = (found_lines(record, _WIDTH), table, hidden_lines(record, _WIDTH), [f"run        {found.time}"])
-    lines = "\n\n".join("\n".join(part) for part in parts).splitlines()
     heading = f"{name_of(record)}, {cell_of(record)}: {found.question}"
-    return Told(printable(heading, 400), [printable(line, 1000) for line in lines])
+    facts, hidden = (
+        [printable(f"{name}: {text.replace('   ', ', ')}", 1000) for name, text in named]
+        for named in (found_facts(record), hidden_facts(record))
+    )
+    series = [printable(line, 200) for line in table_lines(found.series, _WIDTH, _ROWS)]
+    return Told(printable(heading, 400), facts, series, [*hidden, printable(f"run: {found.time}", 60)])

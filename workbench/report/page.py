@@ -170,9 +170,14 @@ def _results(found: Investigation) -> dict[str, Any]:
     session, runs = found.session, found.runs
     exchanged, lab, checked = exchanges(session, runs), lab_results(session, runs), contracts(session, runs)
 
-    def told(results: list[Told]) -> list[dict[str, str]]:
+    def told(results: list[Told]) -> list[dict[str, Any]]:
         return [
-            {"heading": _text(each.heading), "text": "\n".join(map(_text, each.lines[:_MAX_ROWS]))}
+            {
+                "heading": _text(each.heading),
+                "found": [*map(_text, each.found[:_MAX_ROWS])],
+                "series": "\n".join(map(_text, each.series[:_MAX_ROWS])),
+                "hidden": [*map(_text, each.hidden[:_MAX_ROWS])],
+            }
             for each in results[:_MAX_NOTES]
         ]
 
