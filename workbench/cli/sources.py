@@ -41,11 +41,20 @@ def open_sources(
 
 
 def open_session(folder: Path) -> "Session":
-    """Open a session, and make the files of a demo's that are not there."""
+    """Open a session to work on it, and make the files of a demo's that are not there.
+
+    Of an example a copy is opened, which is said on stderr.
+    """
     from workbench.demo import restore
+    from workbench.session.files import shown
+    from workbench.session.own_copy import is_example, own_copy
     from workbench.session.session import Session
 
     session = Session.open(folder)
+    if is_example(session):
+        session = own_copy(session)
+        yours = shown(session.folder)
+        click.echo(f"{shown(folder)} is an example and stays as it is; this is your copy of it: {yours}", err=True)
     restore(session)
     return session
 

@@ -58,7 +58,9 @@ class KeptCheck:
         """Rebuild it from an entry of the log; StoreError if nobody can have written that."""
         what = "check of a contract"
         rules = entry.get("rules")
-        read = tuple(KeptRule(**typed_fields(KeptRule, rule, what)) for rule in (rules if isinstance(rules, list) else ()))
+        read = tuple(
+            KeptRule(**typed_fields(KeptRule, rule, what)) for rule in (rules if isinstance(rules, list) else ())
+        )
         return cls(**typed_fields(cls, dict(entry) | {"basis": read_basis(entry, what), "rules": read}, what))
 
     def stale_because(self, session: Session, runs: Runs) -> str | None:
@@ -71,7 +73,7 @@ class KeptCheck:
 
 
 def keep_check(session: Session, found: Check, pair: Measurements) -> None:
-    """Keep what became of a contract in the log of the session whose pair it is; SessionError if it cannot be written."""
+    """Keep what became of a contract in the log of its pair's session; SessionError if it cannot be written."""
     facts, contract = pair.provenance(), found.contract
     a, b = (side_of(session, source) for source in pair.sources)
     tokens = None if facts["tokens"] is None else tuple(facts["tokens"])

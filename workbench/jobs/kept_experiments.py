@@ -50,13 +50,15 @@ class KeptExperiment:
         """Rebuild it from an entry of the log; StoreError if nobody can have written that."""
         what = "experiment"
         found = cls(**typed_fields(cls, dict(entry) | {"basis": read_basis(entry, what)}, what))
-        if any(row.keys() != found.series[0].keys() for row in found.series):
+        if any(not row or [*row] != [*found.series[0]] for row in found.series):
             raise StoreError("The series of an experiment has unlike rows.")
         return found
 
     def record(self) -> dict[str, Any]:
         """Return it as `lab --json` prints it, as far as it was kept."""
-        facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("basis", "beside")}
+        facts = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("basis", "beside")
+        }
         return facts | self.beside | {"figures": list(self.beside)}
 
 

@@ -41,7 +41,9 @@ def lab_results(session: Session, runs: Runs) -> LabResults:
     ledgers = [each for each in found if each.experiment == ledger.EXPERIMENT.id]
     others = [each for each in found if each.experiment != ledger.EXPERIMENT.id]
     return LabResults(
-        [_told(each) for each in ledgers], [_told(each) for each in others], [f"{printable(why, 400)}." for why in stale]
+        [_told(each) for each in ledgers],
+        [_told(each) for each in others],
+        [f"{printable(why, 400)}." for why in stale],
     )
 
 

@@ -155,7 +155,7 @@ def _cell(found: Investigation) -> dict[str, Any]:
     heading, cell = _worth_a_look(comparison)
     measures = None if cell is None else comparison.measures(cell)
     if cell is None or measures is None:
-        nothing = {"metrics": [], "definitions": [], "elements": []}
+        nothing: dict[str, Rows] = {"metrics": [], "definitions": [], "elements": []}
         return {"heading": heading, "sentence": "No compared cell shows any.", **nothing}
     metrics: Rows = [["metric", "value", "band"]]
     definitions = [f"{metric.label}: {metric.definition}" for metric in METRICS.values()]

@@ -207,6 +207,7 @@ def _weights(facts: Mapping[str, Any]) -> dict[str, Any]:
         "sentence": _text(facts["sentence"]),
         "groups": _table(facts["groups"]),
         "outside": _table(outside),
+        "most": _table(facts["most"]),
         "findings": [*map(_text, facts["findings"][:_MAX_ROWS]), *more],
     }
 
