@@ -1,8 +1,10 @@
 """What a session's log keeps of contracts and experiments, and what it is not taken for."""
 
 import json
+import shutil
 
 import pytest
+from markdown_it import MarkdownIt
 
 from store.errors import StoreError
 from tests.stores import write_store
@@ -157,6 +159,38 @@ def test_whatever_a_hand_has_put_into_them_is_typed_or_left_out(asked, copy, val
             (copy.folder / "log.jsonl").write_text(json.dumps(changed) + "\n")
             contracts(copy, runs)
             lab_results(copy, runs)
+
+
+ATTACK = "<script>alert(1)</script> [x](javascript:alert(1)) ``` | # \u202e\x1b[31m"
+
+
+def attacked(value):
+    """The same with hostile texts in the place of all texts but those that are no words of a reader's."""
+    if isinstance(value, dict):
+        keep = ("time", "kind", "a", "b", "path_a", "path_b", "sha256", "verdict", "experiment", "file", "contract")
+        return {name: item if name in keep else attacked(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [attacked(item) for item in value]
+    return ATTACK if isinstance(value, str) else value
+
+
+def test_hostile_texts_in_a_log_stay_texts(asked, tmp_path):
+    folder = tmp_path / "hostile"
+    shutil.copytree(asked.folder, folder)
+    entries = [attacked(entry) if entry["kind"] in ("contract", "experiment") else entry for entry in asked.entries()]
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    session = Session.open(folder)
+    export(session, tmp_path / "x.md", page=tmp_path / "x.html")
+    text, page = ((tmp_path / name).read_text() for name in ("x.md", "x.html"))
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    assert html.count("&lt;script&gt;alert(1)") > 20
+    assert "<script" not in html
+    assert 'javascript:alert(1)"' not in html
+    assert page.count("&lt;script&gt;alert(1)") > 20
+    assert page.count("<script") == 2
+    for shown in (text, page):
+        assert "\u202e" not in shown
+        assert "\x1b" not in shown
 
 
 def test_an_option_that_a_session_has_of_its_own_is_refused(asked, capsys):
