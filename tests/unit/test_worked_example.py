@@ -68,10 +68,8 @@ def test_it_names_nobodys_machine():
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(tmp_path):
     """A checkout with nothing in it but the example."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "layer-workbench"\n')
     shutil.copytree(EXAMPLE, tmp_path / "sessions" / EXAMPLE.name, ignore=NOT_KEPT)
     return tmp_path
 

@@ -17,12 +17,11 @@ from workbench.cells.decomposition import Checked
 from workbench.cells.heat import LEGEND, Look
 from workbench.cells.metrics import METRICS, format_value
 from workbench.jobs.conclusion import Conclusion
-from workbench.lab.standing import board_of
-from workbench.lab.wording import evidence_lines
 from workbench.report.contracts import contracts
 from workbench.report.exchanges import exchanges
 from workbench.report.experiments import Told, lab_results
 from workbench.report.findings import as_of, population, sides
+from workbench.report.hypotheses import hypothesis_facts
 from workbench.report.investigation import Investigation
 from workbench.report.local_map import DEFINITION, LABEL, coverage, local_looks
 from workbench.report.local_map import LEGEND as LOCAL_LEGEND
@@ -53,7 +52,8 @@ def page_html(found: Investigation, concluded: Conclusion, summary: Summary, wei
     own = {"style": Markup(style), "script": Markup(script), "policy": _policy(style, script)}  # noqa: S704 (our files)
     looks = _looks(found)
     data = Markup(_json(_data(found, looks)))  # noqa: S704 (`_json` leaves no character of markup)
-    shown = _facts(found, concluded, summary, looks) | _results(found) | {"weights": _weights(weights)}
+    shown = _facts(found, concluded, summary, looks) | _hypotheses(found) | _results(found)
+    shown["weights"] = _weights(weights)
     page = environment.get_template("page.html.j2").render(**own, data=data, **shown)
     size = len(page.encode())
     if size > _MAX_BYTES:
@@ -130,7 +130,6 @@ def _facts(
     found: Investigation, concluded: Conclusion, summary: Summary, looks: list[Mapping[Site, Look]]
 ) -> dict[str, Any]:
     comparison, session = found.comparison, found.session
-    board = board_of(session)
     tokens = comparison.a.tokens
     more = f" and {len(tokens) - _MAX_TOKENS} more" if len(tokens) > _MAX_TOKENS else ""
     return {
@@ -140,28 +139,42 @@ def _facts(
         "as_of": as_of(found),
         "version": __version__,
         "coverage": coverage(comparison, found.local),
-        "legend": f"{LABEL}: {LOCAL_LEGEND}. The metrics: {LEGEND}.",
+        "legend": f"{LABEL}: {LOCAL_LEGEND}. The metrics: {LEGEND}.".replace("   ", ", "),
         "metrics": _metrics(),
         "columns": [*(str(layer) for layer in comparison.layers)] or ["model"],
         "rows": list(_rows(found, looks[0])),
-        "hypotheses": [
-            {
-                "number": standing.number,
-                "status": _text(standing.words),
-                "because": _text(standing.stale_because or standing.not_due),
-                "site": "" if standing.hypothesis.site is None else f"{standing.hypothesis.site}: ",
-                **{name: _text(getattr(standing.hypothesis, name)) for name in ("title", "claim", "prediction")},
-                "evidence": [_text(f"{name}: {line}") for name, line in evidence_lines(standing)][:_MAX_ROWS],
-                "body": "\n".join(map(_text, standing.hypothesis.body.strip().splitlines()[:_MAX_ROWS])),
-            }
-            for standing in board.standings[:_MAX_NOTES]
-        ],
-        "left_out": [*map(_text, board.problems[:_MAX_NOTES]), *_rest(len(board.standings), _MAX_NOTES, "hypotheses")],
         "sides": _table(sides(found)),
         "tokens": ",".join(map(str, tokens[:_MAX_TOKENS])) + more,
         "prompt": None if comparison.a.prompt is None else _text(comparison.a.prompt),
         "population": _text(population(comparison)),
         "bisection": concluded.lines()[:_MAX_ROWS],
+    }
+
+
+def _hypotheses(found: Investigation) -> dict[str, Any]:
+    """What was claimed, how it stands and on what, and what was taken back."""
+    facts = hypothesis_facts(found.session)
+    shown = facts["hypotheses"][:_MAX_NOTES]
+    return {
+        "chain": "\n".join(map(_text, facts["chain"][:_MAX_NOTES])),
+        "hypotheses": [
+            {
+                "number": standing.number,
+                "status": _text(standing.words),
+                "because": _text(standing.stale_because or standing.not_due),
+                "site": "" if hypothesis.site is None else f"{hypothesis.site}: ",
+                **{name: _text(getattr(hypothesis, name)) for name in ("title", "claim", "prediction")},
+                "graded": _text("; ".join(f"{name} {text}" for name, text in (hypothesis.ladder_json() or {}).items())),
+                "evidence": [*map(_text, evidence[:_MAX_ROWS])],
+                "body": "\n".join(map(_text, hypothesis.body.strip().splitlines()[:_MAX_ROWS])),
+            }
+            for standing, hypothesis, evidence in shown
+        ],
+        "retracted": [*map(_text, facts["retracted"][:_MAX_NOTES])],
+        "left_out": [
+            *map(_text, facts["problems"][:_MAX_NOTES]),
+            *_rest(len(facts["hypotheses"]), _MAX_NOTES, "hypotheses"),
+        ],
     }
 
 

@@ -32,15 +32,16 @@ def is_example(session: Session) -> bool:
 def own_copy(example: Session) -> Session:
     """Return the user's copy of an example: the one that is there, with all that was done in it, or a new one.
 
-    It lies where new sessions do, and holds what the example does but for models and traces, which are made again.
-    SessionError if it cannot be written.
+    It lies beside the example, and holds what that does but for models and traces, which are made again. SessionError
+    if it cannot be written.
     """
-    place = Session.default_folder(f"{example.folder.name}-copy")
+    place = example.folder.with_name(f"{example.folder.name}-copy")
     if not os.path.lexists(place / SPEC_FILE):
         try:
             _copy(example.folder, place)
         except OSError as error:
-            raise SessionError(f"The example cannot be copied to {shown(place)} ({error.strerror}).") from None
+            why = f"The example cannot be copied to {shown(place)} ({error.strerror})"
+            raise SessionError(f"{why}; copy its folder to where you may write.") from None
     return Session.open(place)
 
 
