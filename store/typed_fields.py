@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from store.errors import StoreError
 
@@ -33,7 +33,7 @@ def _typed(annotation: Any, value: object, what: str) -> object:  # noqa: ANN401
     origin, options = get_origin(annotation), get_args(annotation)
     if origin is tuple and options[1:] == (...,) and isinstance(value, list | tuple):
         return tuple(_typed(options[0], item, what) for item in value)
-    if origin is UnionType and NoneType in options:
+    if origin in (UnionType, Union) and NoneType in options:
         return None if value is None else _typed(options[0], value, what)
     if origin is dict and isinstance(value, Mapping):
         return {_typed(options[0], key, what): _typed(options[1], item, what) for key, item in value.items()}

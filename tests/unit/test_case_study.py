@@ -1,8 +1,10 @@
 """The case study says what the commands in it print: each is run, and every line below it is looked for."""
 
 import re
+import shutil
 from pathlib import Path
 
+from tests.worked_example import EXAMPLE, NOT_KEPT
 from workbench.__main__ import run
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "case-study.md"
@@ -27,6 +29,7 @@ def words(text: str) -> str:
 def test_every_figure_of_the_case_study_is_printed_by_its_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    shutil.copytree(EXAMPLE, tmp_path / "sessions" / EXAMPLE.name, ignore=NOT_KEPT)
     told = commands()
     assert len(told) > 10
     for command, lines in told:

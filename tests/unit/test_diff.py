@@ -65,6 +65,27 @@ def test_the_exit_code_is_that_of_the_second_verdict(sessions, capsys):
     assert (moved["then"]["culprit"]["layer"], moved["now"]["culprit"]["layer"]) == (3, 1)
 
 
+def test_hypotheses_are_paired_by_what_they_say(sessions, tmp_path, capsys):
+    """Renamed ones by their predictions, two of one title by their own words."""
+    places = [tmp_path / name for name in ("then", "now")]
+    for place, source, status in zip(places, ("broken", "mended"), ("CONFIRMED", "FALSIFIED"), strict=True):
+        shutil.copytree(sessions / source, place)
+        session, late = Session.open(place), source == "mended"
+        name = "Larger" if late else "Rows are larger"
+        keep(
+            session,
+            Hypothesis(name, None, "other words" if late else "c", 'cell("lm_head").rel_rms > 2', status=status),
+        )
+        for claim in ("two", "one") if late else ("one", "two"):
+            keep(session, Hypothesis("Twice", None, claim, "", status=status if claim == "one" else "CONFIRMED"))
+    record = diff(*places, capsys, 0)
+    assert [(each["title"], each["then"], each["now"]) for each in record["hypotheses"]] == [
+        ("It is [gate]", "CONFIRMED", "FALSIFIED"),
+        ("Twice", "CONFIRMED", "FALSIFIED"),
+        ("Larger", "CONFIRMED", "FALSIFIED"),
+    ]
+
+
 def refused(then, now, capsys):
     error = diff(then, now, capsys, 2)["error"]
     assert set(error) - {"\n"} == set(error)

@@ -123,6 +123,20 @@ def test_every_cell_is_a_button_with_its_figures_in_words(text):
     assert len(page.all("select")) == 1
 
 
+def test_it_has_tensors_and_commands_that_end_their_lines_at_spaces(session, text):
+    shown = Page(text).texts["seen"]
+    part = shown.partition("Tensors\n")[2].partition("Exchanges\n")[0]
+    assert "75 of 75 tensors compared: 73 identical, 2 outside the band" in part
+    assert "model.layers.3.mlp.gate_proj.weight" in part
+    assert "Q4_K" in part
+    commands = re.findall(r'<pre class="command">(.*?)</pre>', text)
+    assert len(commands) == 2
+    for command in commands:
+        words = re.findall("<span>(.*?)</span>", command)
+        assert " ".join(words) in (session.folder / "findings.md").read_text()
+        assert words.count("--tokens") == 1, "an option is a box of its own, which no line break divides"
+
+
 def test_its_size_is_bounded(session, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("workbench.report.page._MAX_BYTES", 1000)
     assert run(["export", str(session.folder), "-o", str(tmp_path / "x.md"), "--html", str(tmp_path / "x.html")]) == 2

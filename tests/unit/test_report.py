@@ -90,6 +90,24 @@ def test_the_first_screenful_convinces(text):
     assert screen.count("\nworkbench ") == 2
 
 
+def test_a_verdict_stands_above_what_the_bands_say(tmp_path):
+    """Where a fault stays within all bands, nothing that sounds like health comes before it, nor in its place."""
+    session = demo_session("scaled", folder=tmp_path / "pair")
+    assert run(["open", str(session.folder)]) == 1
+    text = session.findings_path.read_text()
+    assert text.splitlines()[2].startswith("**BROKEN at layer 3 ")
+    assert "No cell is outside the band" in text.partition("DIVERGENT at ")[2]
+    assert "No cell is outside" not in text.partition("DIVERGENT at ")[0]
+    tensors = text.partition("## Tensors")[2].partition("\n## ")[0]
+    assert "74 identical, 0 outside the band" in tensors
+    assert "Within it the most different:\n\n- model.layers.3.mlp.up_proj.weight (Q4_K in A, Q4_K in B)" in tensors
+
+
+def test_no_table_is_wider_than_a_window(text):
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(map(len, rows)) <= 130
+
+
 def test_its_figures_are_those_of_the_log(session, text):
     entries = {entry["kind"]: entry for entry in session.entries()}
     patched, bisected = entries["patched"], entries["bisected"]

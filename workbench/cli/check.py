@@ -1,6 +1,5 @@
 """`workbench check`: whether a pair meets a contract."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,12 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli.options import PATH, force_option, json_option, pair_options, print_json
+from workbench.cli.sources import is_session, open_session
 from workbench.cli.tables import aligned, echo
 
 if TYPE_CHECKING:
     from workbench.lab.contracts.checking import Check
     from workbench.lab.contracts.contract import Contract
     from workbench.lab.measurements import Measurements, Show
+    from workbench.session.session import Session
 
 
 @click.command()
@@ -46,6 +47,8 @@ def command(
     Only what the rules need is computed: without rules about cells, logits or the verdict of a bisection nothing is
     run, and no tokens are needed. What could not be measured is never met, nor a rule that matches nothing.
 
+    What becomes of a session's pair is kept in its log, and stands in its findings.
+
     Exit code 0: every rule is met, 1: some are broken, 2: none is known to be broken, but some could not be answered.
 
     \b
@@ -55,6 +58,7 @@ def command(
     from kernels.errors import WorkbenchError
     from store.outputs import require_writable
     from workbench.cli.progress import ProgressLine
+    from workbench.jobs.kept_checks import keep_check
     from workbench.lab.contracts.checking import EXIT_CODES, check
     from workbench.lab.contracts.reading import read_contract
 
@@ -67,12 +71,15 @@ def command(
             require_writable(output, sources, force, f"give {option} another name")
     if junit is not None and contract is None:
         raise click.UsageError("--junit writes what became of a contract; give CONTRACT before A and B")
+    session = _session(sides, (path_a, path_b, tokens, prompt))
     with ProgressLine() as line:
-        pair = _measurements(sides, (path_a, path_b), tokens, prompt, line)
+        pair = _measurements(session or sides, (path_a, path_b), tokens, prompt, line)
         _open(pair, learn is not None or (contract is not None and contract.runs))
         found = None if contract is None else check(contract, pair)
         learnt = None if learn is None else _learn(pair, learn, force)
         facts = pair.provenance()
+        if found is not None and session is not None:
+            keep_check(session, found, pair)
     record = facts if found is None else found.to_json() | facts
     if learnt is not None:
         record["learnt"] = {"file": str(learn), "rules": len(learnt.rules)}
@@ -94,10 +101,8 @@ def command(
 def _split(sources: tuple[Path, ...], learning: bool) -> tuple[Path | None, tuple[Path, ...]]:
     """The contract, if any, and the sides: two of them or a session."""
     from store.text import printable
-    from workbench.session.files import SPEC_FILE
 
-    session = os.path.lexists(sources[-1] / SPEC_FILE)
-    sides = 1 if session else 2
+    sides = 1 if is_session(sources[-1]) else 2
     contracts = len(sources) - sides
     if contracts == 1:
         return sources[0], sources[1:]
@@ -107,26 +112,29 @@ def _split(sources: tuple[Path, ...], learning: bool) -> tuple[Path | None, tupl
     raise click.UsageError(f"{len(sources)} names were given{none}; give CONTRACT A B, or CONTRACT and a session")
 
 
+def _session(sides: tuple[Path, ...], options: tuple[object, ...]) -> "Session | None":
+    """The session that was given in place of two sides."""
+    if len(sides) == 2:
+        return None
+    if any(value is not None for value in options):
+        raise click.UsageError("a session has its own tokens and paths; give it alone, or A and B with these options")
+    return open_session(sides[0])
+
+
 def _measurements(
-    sides: tuple[Path, ...],
+    of: "Session | tuple[Path, ...]",
     asked: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
     prompt: str | None,
     show: "Show",
 ) -> "Measurements":
+    """The measurements of a session's pair, or of two sides."""
+    from kernels.paths import numeric_path
     from workbench.lab.measurements import Measurements
 
-    if len(sides) == 2:
-        return Measurements((sides[0], sides[1]), asked, tokens, prompt, show)
-    from kernels.paths import numeric_path
-    from workbench.demo import restore
-    from workbench.session.session import Session
-
-    if any(value is not None for value in (*asked, tokens, prompt)):
-        raise click.UsageError("a session has its own tokens and paths; give it alone, or A and B with these options")
-    session = Session.open(sides[0])
-    restore(session)
-    spec = session.spec
+    if isinstance(of, tuple):
+        return Measurements((of[0], of[1]), asked, tokens, prompt, show)
+    spec = of.spec
     paths = spec.a.numeric_path or None, spec.b.numeric_path or None
     for name in filter(None, paths):
         numeric_path(name)  # one that is not known is no measurement that failed

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.options import PATH, force_option, json_option, print_json
+from workbench.cli.sources import open_session
 from workbench.cli.tables import echo
 
 
@@ -29,13 +30,10 @@ def command(folder: Path, output: Path | None, page: Path | None, force: bool, a
     """  # noqa: D301
     from store.text import printable
     from workbench.cli.progress import ProgressLine
-    from workbench.demo import restore
     from workbench.jobs.examining import examine
     from workbench.report import export
-    from workbench.session.session import Session
 
-    session = Session.open(folder)
-    restore(session)
+    session = open_session(folder)
     with ProgressLine() as progress:
         lacking = examine(session, progress)
         report, found, written = export(session, output, progress, force, lacking, page)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.sources import open_session
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
@@ -43,16 +44,14 @@ def command(folder: Path, test: int | str | None, as_json: bool) -> int:
     """  # noqa: D301
     from kernels.errors import WorkbenchError
     from workbench.cli.progress import ProgressLine
-    from workbench.demo import restore
     from workbench.lab.standing import board_of
     from workbench.session.session import Session
 
-    session = Session.open(folder)
+    session = open_session(folder) if test is not None else Session.open(folder)
     tested: list[Tested] = []
     if test is not None:
         from workbench.jobs.testing import try_session
 
-        restore(session)
         with ProgressLine() as line:
             tested = try_session(session, None if test == "all" else int(test), line)
     board = board_of(session)

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import PATH, force_option, json_option, pair_options, print_json
+from workbench.cli.sources import is_session, open_session, require_none_given
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from workbench.cli.progress import ProgressLine
     from workbench.lab.experiment import Experiment, Result
     from workbench.lab.subject import Subject
+    from workbench.session.session import Session
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.argument("a", type=PATH, required=False)
+@click.argument("a", metavar="[A | SESSION]", type=PATH, required=False)
 @click.argument("b", type=PATH, required=False)
 @click.option("--layer", metavar="N", type=click.IntRange(0, 10**9), help="Layer of the cell that it is tried on.")
 @click.option("--stage", metavar="S", help="Stage of that cell; by default the last one that the experiment is about.")
@@ -47,17 +49,21 @@ def command(
     """Run an experiment on its published input, or on a model or a pair at a cell, and show all of what came out.
 
     Without NAME all experiments are listed; they have their published numbers (005 to 017) and words. With one model
-    its two paths are compared, f32 and that of its format. Exit code 0: the claim is confirmed or there is none, 1: it
+    its two paths are compared, f32 and that of its format. With a session it is its pair, tokens and paths, and what is
+    found is kept in its log and stands in its findings. Exit code 0: the claim is confirmed or there is none, 1: it
     is not, or a published figure did not come out, 2: it could not be run.
 
     \b
     Example:  workbench lab 009 --set depth=12
               workbench lab rows model.gguf --layer 3 --json
+              workbench lab ledger sessions/model-vs-model
     """  # noqa: D301
     from workbench.cli.progress import ProgressLine
+    from workbench.jobs.examining import pair_of
+    from workbench.jobs.kept_experiments import keep_experiment
     from workbench.lab.experiment import perform
     from workbench.lab.experiments import experiment, experiments
-    from workbench.lab.subject import open_subject
+    from workbench.lab.subject import open_subject, subject_of
 
     if name is None:
         if sets or csv_file or svg_file:
@@ -67,14 +73,18 @@ def command(
     asked = experiment(name)
     given = _given(sets)
     sides = tuple(side for side in (a, b) if side is not None)
+    session = _session(sides, {"--path-a": path_a, "--path-b": path_b, "--tokens": tokens, "--prompt": prompt})
     asked.settings(given, "model" if sides else "made")  # what is wrong is said before anything is opened
     outputs = {"--csv": csv_file, "--svg": svg_file}
     _require_writable(outputs, sides, force)
     with ProgressLine() as line:
-        if sides:
+        if session is not None:
+            subject = subject_of(pair_of(session), alone=False, layer=layer, stage=stage)
+            result = _on_models(asked, given, subject, outputs, force, line)
+            keep_experiment(session, subject, result)
+        elif sides:
             subject = open_subject(sides, (path_a, path_b), tokens, prompt, layer, stage)
-            _require_writable(outputs, subject.files, force)
-            result = _on_models(asked, given, subject, line)
+            result = _on_models(asked, given, subject, outputs, force, line)
         else:
             _require_no_model(
                 {"--layer": layer, "--stage": stage, "--path-a": path_a, "--path-b": path_b}, tokens, prompt
@@ -93,16 +103,32 @@ def command(
     return result.exit_code()
 
 
+def _session(sides: tuple[Path, ...], options: Mapping[str, object]) -> "Session | None":
+    """The session that was given in place of a model; UsageError for options that a session has of its own."""
+    if len(sides) != 1 or not is_session(sides[0]):
+        return None
+    require_none_given(options, sides[0])
+    return open_session(sides[0])
+
+
 def _require_no_model(options: Mapping[str, object], tokens: object, prompt: object) -> None:
     """Raise UsageError if options are given that are about a model, where none is."""
     if any(value is not None for value in (*options.values(), tokens, prompt)):
         raise click.UsageError(f"{', '.join(options)} and tokens are about a model; give A, or A and B")
 
 
-def _on_models(asked: "Experiment", given: dict[str, str], subject: "Subject", line: "ProgressLine") -> "Result":
+def _on_models(
+    asked: "Experiment",
+    given: dict[str, str],
+    subject: "Subject",
+    outputs: dict[str, Path | None],
+    force: bool,
+    line: "ProgressLine",
+) -> "Result":
     from kernels.machine.compiler import compile_all
     from workbench.lab.experiment import perform
 
+    _require_writable(outputs, subject.files, force)
     compile_all(lambda done, total, kernel: line(done, total, f"compile {kernel}"))
     line(0, 0, f"lab {asked.word}")
     result = perform(asked, given, subject)

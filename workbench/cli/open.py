@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli.options import PATH, json_option, pair_options
-from workbench.cli.sources import require_none_given
+from workbench.cli.sources import open_session, require_none_given
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
@@ -51,8 +51,6 @@ def _session(
     prompt: str | None,
     folder: Path | None,
 ) -> "Session":
-    from workbench.session.session import Session
-
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 
@@ -61,8 +59,4 @@ def _session(
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
     options = {"--tokens": tokens, "--prompt": prompt, "--path-a": numeric_paths[0], "--path-b": numeric_paths[1]}
     require_none_given(options | {"--session": folder}, sources[0])
-    from workbench.demo import restore
-
-    session = Session.open(sources[0])
-    restore(session)
-    return session
+    return open_session(sources[0])

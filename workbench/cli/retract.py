@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from workbench.cli.options import PATH, json_option, print_json
+from workbench.cli.sources import open_session
 from workbench.cli.tables import echo
 
 
@@ -25,9 +26,8 @@ def command(folder: Path, what: str, why: str, as_json: bool) -> int:
     """  # noqa: D301
     from workbench.lab.retractions import retract
     from workbench.lab.standing import board_of
-    from workbench.session.session import Session
 
-    session = Session.open(folder)
+    session = open_session(folder)
     done = retract(session, what, why)
     stale = [each.number for each in board_of(session).standings if each.status == "STALE"]
     if as_json:

@@ -1,5 +1,6 @@
 """The two sides of a question on the command line: given as A and B, or as the session that has them."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from workbench.pair.pair import Pair
+    from workbench.session.session import Session
 
 NumericPaths = tuple[str | None, str | None]
 
@@ -33,10 +35,32 @@ def open_sources(
         return open_pair((sources[0], sources[1]), paths, tokens, prompt)
     options = {"--tokens": tokens, "--prompt": prompt, "--path-a": paths[0], "--path-b": paths[1]}
     require_none_given(options, sources[0])
-    from workbench.demo import restore
     from workbench.jobs.examining import pair_of
+
+    return pair_of(open_session(sources[0]))
+
+
+def open_session(folder: Path) -> "Session":
+    """Open a session to work on it, and make the files of a demo's that are not there.
+
+    Of an example a copy is opened, which is said on stderr.
+    """
+    from workbench.demo import restore
+    from workbench.session.files import shown
+    from workbench.session.own_copy import is_example, own_copy
     from workbench.session.session import Session
 
-    session = Session.open(sources[0])
+    session = Session.open(folder)
+    if is_example(session):
+        session = own_copy(session)
+        yours = shown(session.folder)
+        click.echo(f"{shown(folder)} is an example and stays as it is; this is your copy of it: {yours}", err=True)
     restore(session)
-    return pair_of(session)
+    return session
+
+
+def is_session(source: Path) -> bool:
+    """Whether a path is the folder of a session."""
+    from workbench.session.files import SPEC_FILE
+
+    return os.path.lexists(source / SPEC_FILE)

@@ -13,7 +13,8 @@ from workbench.bisect.models.views import views
 from workbench.bisect.traces.announced import Progress
 from workbench.jobs.examining import bisect_session, examine, pair_of
 from workbench.jobs.exchanging import exchange, exchange_lines, parts_of
-from workbench.jobs.inquiry import EXPERIMENT, Answered, Doing, Found, Inquiry, InquiryEvent, Logged
+from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, InquiryEvent, Logged
+from workbench.jobs.kept_experiments import keep_experiment
 from workbench.jobs.local_view import keep_local_view
 from workbench.jobs.logged_side import sides_of
 from workbench.lab.experiment import perform
@@ -71,10 +72,10 @@ def _without_models(name: str) -> dict[str, Any]:
 def _experiment(session: Session, pair: Pair, name: str, site: Site) -> dict[str, Any]:
     """An experiment at a cell of the session's pair, kept in its log."""
     subject = subject_of(pair, alone=False, layer=site.layer, stage=site.stage, near=True)
-    record = perform(experiment(name), {}, subject).to_json()
+    result = perform(experiment(name), {}, subject)
     pair.require_unchanged()
-    session.log(EXPERIMENT, **{key: record[key] for key in ("experiment", "inputs", "value", "verdict", "against")})
-    return record
+    keep_experiment(session, subject, result)
+    return result.to_json()
 
 
 def _site(inquiry: Inquiry) -> Site:

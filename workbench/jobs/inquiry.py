@@ -13,7 +13,6 @@ from workbench.cells.flips import Flips
 from workbench.machine.child_process import ChildProcess
 
 Kind = Literal["bisect", "views", "patch", "parts", "bytes", "examine", "lab", "test"]
-EXPERIMENT = "experiment"  # kind of a log entry
 
 
 @dataclass(frozen=True, slots=True)

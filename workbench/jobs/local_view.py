@@ -8,6 +8,7 @@ from workbench.cells.decomposition import Checked
 from workbench.cells.sites import site_json
 from workbench.jobs.bisected import standing_bisection
 from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides, sides_json
+from workbench.lab.retractions import standing_entries
 from workbench.session.session import Session
 
 _KIND = "run again"
@@ -36,8 +37,8 @@ def has_local_view(session: Session, runs: Runs) -> bool:
 
 
 def _whole(session: Session, runs: Runs) -> dict[Site, Checked] | None:
-    """The last entry, unless it is of other files or somebody has changed it by hand."""
-    entries = [entry for entry in session.entries() if entry.get("kind") == _KIND]
+    """The last entry that was not taken back, unless it is of other files or somebody has changed it by hand."""
+    entries = [entry for entry in standing_entries(session).values() if entry.get("kind") == _KIND]
     try:
         if not entries or not are_of(read_sides(entries[-1], "cells that were run again"), runs):
             return None

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from store.artifact import Artifact
+from store.stored_model import StoredModel
 from store.traces import Trace
 from store.traces.run import RunRecord
 from store.typed_fields import typed_fields
+from workbench.lab.bindings import TOKENS, changed, path_key
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair
 from workbench.pair.recorded import of_other_engine
@@ -34,12 +35,14 @@ class LoggedSide:
 
 def sides_of(session: Session, pair: Pair) -> dict[str, LoggedSide]:
     """Return both sides of an opened pair as the log names them."""
-    found = {}
-    for name, source in (("a", pair.a), ("b", pair.b)):
-        kind = source.format if isinstance(source, Artifact) else "trace"
-        created = source.record.created if isinstance(source, Trace) and source.record is not None else None
-        found[name] = LoggedSide(relative_to(session.folder, source.path), kind, sha256_of(source), created)
-    return found
+    return {"a": side_of(session, pair.a), "b": side_of(session, pair.b)}
+
+
+def side_of(session: Session, source: StoredModel | Trace) -> LoggedSide:
+    """Return a side that was opened as the log names it."""
+    kind = "trace" if isinstance(source, Trace) else source.format
+    created = source.record.created if isinstance(source, Trace) and source.record is not None else None
+    return LoggedSide(relative_to(session.folder, source.path), kind, sha256_of(source), created)
 
 
 def sides_json(sides: Mapping[str, LoggedSide]) -> dict[str, Any]:
@@ -57,3 +60,36 @@ def read_sides(record: Mapping[str, Any], what: str) -> dict[str, LoggedSide]:
 def are_of(sides: Mapping[str, LoggedSide], runs: Runs) -> bool:
     """Whether an entry is about the files of these runs."""
     return all(sides[name].is_of(run) for name, run in runs.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a result was measured on: both sides, and, if anything was run, their numeric paths and the tokens."""
+
+    a: LoggedSide
+    b: LoggedSide
+    path_a: str | None
+    path_b: str | None
+    tokens: tuple[int, ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values; `read_basis` is the inverse."""
+        return asdict(self)
+
+    def changed_since(self, session: Session, runs: Runs) -> str | None:
+        """Why what was measured is not about these runs of a session, in a sentence; None if it is."""
+        spec = session.spec
+        sides = (("a", self.a, self.path_a, spec.a), ("b", self.b, self.path_b, spec.b))
+        for name, then, path, now in sides:
+            if name in runs and not then.is_of(runs[name]):
+                return changed(name)
+            if path is not None and now.numeric_path and path != now.numeric_path:
+                return changed(path_key(name))
+        if self.tokens is not None and spec.tokens and self.tokens != spec.tokens:
+            return changed(TOKENS)
+        return None
+
+
+def read_basis(record: Mapping[str, Any], what: str) -> Basis:
+    """Rebuild what an entry is about; StoreError if nobody can have written that."""
+    return Basis(**typed_fields(Basis, dict(record) | read_sides(record, what), what))

@@ -130,9 +130,6 @@ def open_subject(
     One model runs on f32 and on the path of its format (ggml for one that is f32 itself), unless others are asked for.
     WorkbenchError for a trace, which has no weights, and for models of different sizes.
     """
-    if stage is not None and stage not in all_stages():
-        names = ", ".join(all_stages())
-        raise WorkbenchError(f"--stage {printable(stage, 40)} names no stage; the stages are {names}")
     sources = [open_source(path) for path in paths]
     alone = len(sources) == 1
     if alone:
@@ -147,6 +144,9 @@ def open_subject(
 
 def subject_of(pair: Pair, alone: bool, layer: int | None, stage: str | None, near: bool = False) -> Subject:
     """An opened pair at a cell; WorkbenchError as `open_subject`."""
+    if stage is not None and stage not in all_stages():
+        names = ", ".join(all_stages())
+        raise WorkbenchError(f"--stage {printable(stage, 40)} names no stage; the stages are {names}")
     a, b = model_sides(pair)
     pair.require_one_model()
     return Subject(pair, a, b, alone, layer, stage, near)

@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
+from store.errors import StoreError
 from store.text import printable
 from workbench.cells.cell import Cell
 from workbench.cells.elements import Elements
@@ -72,6 +73,11 @@ def open_tensors(session: "Session") -> Tensors:
         if not path.is_file() and partial_path(path).is_file():
             return open_store(partial_path(path), partial=True)
         own = recorded and not path.is_file() and is_hdf5(Path(given))
+        if not own and not path.is_file():
+            where = printable(str(session.folder), 1000)
+            raise StoreError(
+                f"{where} has captured nothing of side {name.upper()} yet; run `workbench open` on it first."
+            )
         return open_store(given if own else path)
 
     a, b = session.spec.a, session.spec.b

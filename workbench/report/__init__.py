@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
 
 # Lines of the document: those of the runs, the versions and the machine that computed them, which say when and where.
-_WHEN_AND_WHERE = re.compile(r"^(\| run +\||- computed by: |- on: ).*$", re.MULTILINE)
+_WHEN_AND_WHERE = re.compile(r"^(- run: |- computed by: |- on: ).*$", re.MULTILINE)
 
 
 def _silent(_done: int, _total: int, _text: str) -> None:
@@ -50,21 +50,23 @@ def export(
     from workbench.report.investigation import investigate
     from workbench.report.outputs import EXPORTED, Outputs
     from workbench.report.summary import summarise
+    from workbench.report.weight_facts import weight_facts
 
     outputs = Outputs.of(session, target, page)
     outputs.require_writable(session, (), force)
     found = investigate(session, progress)
     concluded = Conclusion.of(session, found.comparison)
     summary = summarise(found, concluded, tuple(lacking))
+    weights = weight_facts(found.models, progress)
     texts = {
-        outputs.document: _rendered(facts(found, concluded, summary, outputs, progress)),
+        outputs.document: _rendered(facts(found, concluded, summary, outputs, weights)),
         outputs.picture: _local_picture(found),
         outputs.maps: _maps_picture(found),
     }
     if page is not None:
         from workbench.report.page import page_html
 
-        texts[page] = page_html(found, concluded, summary)
+        texts[page] = page_html(found, concluded, summary, weights)
     outputs.require_writable(session, found.inputs, force)
     if outputs.own and all(_says(path, text) for path, text in texts.items()):
         return Exported(outputs.document, concluded, written=False)

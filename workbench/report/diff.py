@@ -1,6 +1,6 @@
 """Two sessions about copies of one model side by side: what a fix has changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from workbench.cells.decomposition import Checked, finite
 from workbench.cells.metrics import format_value
 from workbench.cells.sites import site_json
 from workbench.jobs.bisected import standing_bisection
-from workbench.lab.standing import board_of
+from workbench.lab.standing import Standing, board_of
 from workbench.pair.comparable import require_same_sizes
 from workbench.report.investigation import Investigation, Progress, investigate
 from workbench.session.session import Session
@@ -29,7 +29,7 @@ class Seen:
     found: Investigation
     bisection: Bisection
     cost: tuple[float, int, int] | None
-    statuses: dict[str, str]  # of hypotheses, by title
+    hypotheses: tuple[Standing, ...]
 
     @property
     def runs(self) -> dict[str, RunRecord]:
@@ -47,8 +47,7 @@ class Seen:
                 f"{where} has no verdict on the files that it captured; run `workbench export` on it first"
             )
         cost = next((cost for cell in found.comparison.cells if (cost := logits_cost(cell)) is not None), None)
-        statuses = {each.hypothesis.title: str(each.status) for each in board_of(session).standings}
-        return cls(found, bisected.found, cost, statuses)
+        return cls(found, bisected.found, cost, board_of(session).standings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +116,13 @@ class Diff:
     @property
     def hypotheses(self) -> list[tuple[str, str | None, str | None]]:
         """Title, status then and status now of every hypothesis whose status changed; None where it is not there."""
-        then, now = self.then.statuses, self.now.statuses
-        titles = dict.fromkeys([*then, *now])
-        return [(title, then.get(title), now.get(title)) for title in titles if then.get(title) != now.get(title)]
+        found = []
+        for then, now in _same(self.then.hypotheses, self.now.hypotheses):
+            before, after = (None if each is None else str(each.status) for each in (then, now))
+            named = now or then
+            if named is not None and before != after:
+                found.append((named.hypothesis.title, before, after))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return it as `diff --json` prints it; contract: schemas/diff.schema.json."""
@@ -159,6 +162,39 @@ class Diff:
             yield _row("claim", f"{printable(title)}: {then or 'not there'}, now {now or 'not there'}")
         for side in _SIDES:
             yield _row(side.upper(), _file(self.then.runs[side], self.now.runs[side]))
+
+
+def _same(
+    then: Sequence[Standing], now: Sequence[Standing]
+) -> Iterator[tuple[Standing, Standing] | tuple[Standing, None] | tuple[None, Standing]]:
+    """Pair the hypotheses of two sessions, of several alike one after the other.
+
+    Those that say the same in every word come first, then those that predict the same, then those of one title.
+    """
+    left, rest = list(then), list(now)
+    for key in (_words, _predicted, _title):
+        for one in [*left]:
+            other = next((each for each in rest if key(each) == key(one) and key(one)), None)
+            if other is not None:
+                yield one, other
+                left.remove(one)
+                rest.remove(other)
+    yield from ((one, None) for one in left)
+    yield from ((None, other) for other in rest)
+
+
+def _words(standing: Standing) -> tuple[object, ...]:
+    hypothesis = standing.hypothesis
+    return (hypothesis.title, hypothesis.claim, hypothesis.prediction, hypothesis.ladder)
+
+
+def _predicted(standing: Standing) -> tuple[object, ...]:
+    hypothesis = standing.hypothesis
+    return (hypothesis.prediction, hypothesis.ladder) if hypothesis.prediction or hypothesis.ladder else ()
+
+
+def _title(standing: Standing) -> str:
+    return standing.hypothesis.title
 
 
 def _require_same_tokens(then: Seen, now: Seen) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from store.text import printable
@@ -39,11 +39,12 @@ def name_of(record: Record) -> str:
 
 
 def cell_of(record: Record) -> str:
-    """Where it was measured: a cell, or what was published."""
+    """Where it was measured: a cell, the models, or what was published."""
     inputs = record["inputs"]
     words = [f"layer {inputs['layer']}"] if inputs.get("layer") is not None else []
     words += [str(inputs["stage"])] if inputs.get("stage") is not None else []
-    return printable(" ".join(words), 100) or "published input"
+    models = " and ".join(side.upper() for side in ("a", "b") if side in inputs)
+    return printable(" ".join(words), 100) or models or "published input"
 
 
 def result_text(record: Record, width: int) -> str:
@@ -56,24 +57,35 @@ def result_text(record: Record, width: int) -> str:
 
 
 def found_lines(record: Record, width: int) -> list[str]:
-    """What is claimed, the number beside the published one, and what it was measured on."""
-    says = f" ({record['says']})" if record["says"] else ""
-    lines = _hung("claim", record["claim"], width)
-    lines += _hung("verdict", f"{record['verdict'] or 'none'}{says}", width)
-    lines += _hung("value", f"{_shown(record['value'])}   {record['shows']}", width)
-    if record["published"] is not None:
-        lines += _hung("published", f"{record['published']}   {_REPRODUCED[record['reproduced']]}", width)
-    beside = {name: record[name] for name in record["figures"] if name != "warnings"}
-    lines += _hung("beside", _listed(beside), width) if beside else []
-    return lines + _hung("input", _inputs(record["inputs"]), width)
+    """What `found_facts` are, in lines."""
+    return [line for name, text in found_facts(record) for line in _hung(name, text, width)]
 
 
 def hidden_lines(record: Record, width: int) -> list[str]:
-    """What the number hides, in words and in figures."""
-    lines = _hung("hides", record["hides"], width)
-    against = {name: value for name, value in record["against"].items() if value is not None}
-    lines += _hung("against", _listed(against), width) if against else []
-    return lines + [line for note in record["notes"] for line in _hung("note", note, width)]
+    """What `hidden_facts` are, in lines."""
+    return [line for name, text in hidden_facts(record) for line in _hung(name, text, width)]
+
+
+def found_facts(record: Record) -> Iterator[tuple[str, str]]:
+    """What is claimed, the number beside the published one, and what it was measured on, each with a name."""
+    says = f" ({record['says']})" if record["says"] else ""
+    yield "claim", record["claim"]
+    yield "verdict", f"{record['verdict'] or 'none'}{says}"
+    yield "value", f"{_shown(record['value'])}   {record['shows']}"
+    if record["published"] is not None:
+        yield "published", f"{record['published']}   {_REPRODUCED[record['reproduced']]}"
+    if beside := {name: record[name] for name in record["figures"] if name != "warnings"}:
+        yield "beside", _listed(beside)
+    yield "input", _inputs(record["inputs"])
+
+
+def hidden_facts(record: Record) -> Iterator[tuple[str, str]]:
+    """What the number hides, in words and in figures, each with a name."""
+    yield "hides", record["hides"]
+    if against := {name: value for name, value in record["against"].items() if value is not None}:
+        yield "against", _listed(against)
+    for note in record["notes"]:
+        yield "note", note
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], width: int, most: int | None = None) -> list[str]:

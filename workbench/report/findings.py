@@ -1,7 +1,7 @@
 """The facts of a findings document: an investigation put into words and tables."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kernels.errors import WorkbenchError
@@ -15,13 +15,14 @@ from workbench.cells.stage_tensors import channel_name
 from workbench.jobs.conclusion import Conclusion
 from workbench.pair.recorded import of_other_engine
 from workbench.report.commands import again, typed_path
-from workbench.report.experiments import experiments
+from workbench.report.contracts import contracts
+from workbench.report.exchanges import exchanges
+from workbench.report.experiments import lab_results
 from workbench.report.hypotheses import hypothesis_facts, listed
-from workbench.report.investigation import Investigation, Progress
+from workbench.report.investigation import Investigation
 from workbench.report.local_map import coverage
 from workbench.report.outputs import EXPORTED, Outputs
 from workbench.report.summary import Summary
-from workbench.report.weight_facts import weight_facts
 
 Rows = list[list[object]]
 
@@ -31,9 +32,9 @@ _LAYERS_PER_BLOCK = 8
 
 
 def facts(
-    found: Investigation, concluded: Conclusion, summary: Summary, outputs: Outputs, progress: Progress
+    found: Investigation, concluded: Conclusion, summary: Summary, outputs: Outputs, weights: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return everything that the template shows."""
+    """Return everything that the template shows. weights : as workbench.report.weight_facts has them."""
     comparison, session = found.comparison, found.session
     run = comparison.a
     ours = comparison.b if of_other_engine(run) else run
@@ -45,7 +46,8 @@ def facts(
         "rests_on": concluded.rests_on(),
         "as_of": as_of(found),
         "version": __version__,
-        "sides": sides(found),
+        "sides": _side_lines(found),
+        "runs": f"A {comparison.a.created}, B {comparison.b.created}",
         "tokens": _tokens(found),
         "token_ids": ",".join(map(str, run.tokens)),
         "prompt": run.prompt,
@@ -61,8 +63,10 @@ def facts(
         "maps": [_map(comparison, metric) for metric in comparison.shown],
         "cell": _cell(found),
         "bisection": concluded.lines(),
-        "experiments": experiments(session, found.runs),
-        "weights": weight_facts(found.models, progress),
+        "exchanges": exchanges(session, found.runs),
+        "lab": lab_results(session, found.runs),
+        "contracts": contracts(session, found.runs),
+        "weights": weights,
         **hypothesis_facts(session),
         "commands": again(session, comparison, not any(isinstance(model, WorkbenchError) for model in found.models)),
     }
@@ -87,6 +91,12 @@ def sides(found: Investigation) -> Rows:
     }
     files = [typed_path(found.session, file) for file in found.files]
     return [["", "A", "B"], ["file", *files], *([n, of(comparison.a), of(comparison.b)] for n, of in rows.items())]
+
+
+def _side_lines(found: Investigation) -> list[str]:
+    """Return what the two sides are, a line for each, but for when they ran."""
+    (_, *names), *rows = (row for row in sides(found) if row[0] != "run")
+    return [f"{name}: {', '.join(f'{row[0]} {row[n]}' for row in rows)}" for n, name in enumerate(names, 1)]
 
 
 def _tokens(found: Investigation) -> Rows:
@@ -145,27 +155,36 @@ def _cell(found: Investigation) -> dict[str, Any]:
     heading, cell = _worth_a_look(comparison)
     measures = None if cell is None else comparison.measures(cell)
     if cell is None or measures is None:
-        return {"heading": heading, "sentence": "No compared cell shows any.", "metrics": [], "elements": []}
-    metrics: Rows = [["metric", "value", "band", "definition"]]
+        nothing: dict[str, Rows] = {"metrics": [], "definitions": [], "elements": []}
+        return {"heading": heading, "sentence": "No compared cell shows any.", **nothing}
+    metrics: Rows = [["metric", "value", "band"]]
+    definitions = [f"{metric.label}: {metric.definition}" for metric in METRICS.values()]
     for metric in METRICS.values():
         value = metric.value(measures)
         shown = (
             metric.word(measures) if value is None else f"{value:.0f}" if metric.key == "max_ulp" else f"{value:.9g}"
         )
         mark = " !" if metric.band is not None and in_band(metric, measures) is False else ""
-        metrics.append([metric.label, shown + mark, _band(metric), metric.definition])
+        metrics.append([metric.label, shown + mark, _band(metric)])
     if cell.flipped is not None:
         what = "int8 activation codes into the next matmul that differ, over all tokens"
         if cell.flipped.distance:
             what += f"; {cell.flipped.distance}"
-        metrics.append(["flipped codes", f"{cell.flipped.flipped} of {cell.flipped.of}", "", what])
+        metrics.append(["flipped codes", f"{cell.flipped.flipped} of {cell.flipped.of}", ""])
+        definitions.append(f"flipped codes: {what}")
     shape = "×".join(map(str, cell.shape or ()))
     sentence = (
         f"{comparison.scope.label(len(comparison.a.tokens)).capitalize()}; tensors of {shape} (tokens × channels); "
         f"std of A {format_value(measures.std_a)}, of B {format_value(measures.std_b)}."
     )
     elements = _top_elements(found, cell)
-    return {"heading": f"{heading}: {cell.site}", "sentence": sentence, "metrics": metrics, "elements": elements}
+    return {
+        "heading": f"{heading}: {cell.site}",
+        "sentence": sentence,
+        "metrics": metrics,
+        "definitions": definitions,
+        "elements": elements,
+    }
 
 
 def _top_elements(found: Investigation, cell: Cell) -> Rows:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -17,10 +17,11 @@ from workbench.cells.decomposition import Checked
 from workbench.cells.heat import LEGEND, Look
 from workbench.cells.metrics import METRICS, format_value
 from workbench.jobs.conclusion import Conclusion
-from workbench.lab.standing import board_of
-from workbench.lab.wording import evidence_lines
-from workbench.report.experiments import experiments
+from workbench.report.contracts import contracts
+from workbench.report.exchanges import exchanges
+from workbench.report.experiments import Told, lab_results
 from workbench.report.findings import as_of, population, sides
+from workbench.report.hypotheses import hypothesis_facts
 from workbench.report.investigation import Investigation
 from workbench.report.local_map import DEFINITION, LABEL, coverage, local_looks
 from workbench.report.local_map import LEGEND as LOCAL_LEGEND
@@ -30,8 +31,11 @@ _MAX_BYTES = 32 << 20
 _MAX_TEXT, _MAX_NOTES, _MAX_ROWS, _MAX_TOKENS = 4000, 200, 200, 512  # characters, hypotheses, rows of tables, tokens
 
 
-def page_html(found: Investigation, concluded: Conclusion, summary: Summary) -> str:
-    """Return the page; WorkbenchError if it were larger than a browser should be given."""
+def page_html(found: Investigation, concluded: Conclusion, summary: Summary, weights: Mapping[str, Any]) -> str:
+    """Return the page; WorkbenchError if it were larger than a browser should be given.
+
+    weights : as workbench.report.weight_facts has them.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -48,7 +52,9 @@ def page_html(found: Investigation, concluded: Conclusion, summary: Summary) -> 
     own = {"style": Markup(style), "script": Markup(script), "policy": _policy(style, script)}  # noqa: S704 (our files)
     looks = _looks(found)
     data = Markup(_json(_data(found, looks)))  # noqa: S704 (`_json` leaves no character of markup)
-    page = environment.get_template("page.html.j2").render(**own, data=data, **_facts(found, concluded, summary, looks))
+    shown = _facts(found, concluded, summary, looks) | _hypotheses(found) | _results(found)
+    shown["weights"] = _weights(weights)
+    page = environment.get_template("page.html.j2").render(**own, data=data, **shown)
     size = len(page.encode())
     if size > _MAX_BYTES:
         raise WorkbenchError(
@@ -124,7 +130,6 @@ def _facts(
     found: Investigation, concluded: Conclusion, summary: Summary, looks: list[Mapping[Site, Look]]
 ) -> dict[str, Any]:
     comparison, session = found.comparison, found.session
-    board = board_of(session)
     tokens = comparison.a.tokens
     more = f" and {len(tokens) - _MAX_TOKENS} more" if len(tokens) > _MAX_TOKENS else ""
     return {
@@ -134,30 +139,94 @@ def _facts(
         "as_of": as_of(found),
         "version": __version__,
         "coverage": coverage(comparison, found.local),
-        "legend": f"{LABEL}: {LOCAL_LEGEND}. The metrics: {LEGEND}.",
+        "legend": f"{LABEL}: {LOCAL_LEGEND}. The metrics: {LEGEND}.".replace("   ", ", "),
         "metrics": _metrics(),
         "columns": [*(str(layer) for layer in comparison.layers)] or ["model"],
         "rows": list(_rows(found, looks[0])),
-        "hypotheses": [
-            {
-                "number": standing.number,
-                "status": _text(standing.words),
-                "because": _text(standing.stale_because or standing.not_due),
-                "site": "" if standing.hypothesis.site is None else f"{standing.hypothesis.site}: ",
-                **{name: _text(getattr(standing.hypothesis, name)) for name in ("title", "claim", "prediction")},
-                "evidence": [_text(f"{name}: {line}") for name, line in evidence_lines(standing)][:_MAX_ROWS],
-                "body": "\n".join(map(_text, standing.hypothesis.body.strip().splitlines()[:_MAX_ROWS])),
-            }
-            for standing in board.standings[:_MAX_NOTES]
-        ],
-        "left_out": [*map(_text, board.problems[:_MAX_NOTES]), *_rest(len(board.standings), _MAX_NOTES, "hypotheses")],
-        "experiments": [[_text(value) for value in row] for row in experiments(session, found.runs)[:_MAX_ROWS]],
-        "sides": [[_text(value) for value in row] for row in sides(found)],
+        "sides": _table(sides(found)),
         "tokens": ",".join(map(str, tokens[:_MAX_TOKENS])) + more,
         "prompt": None if comparison.a.prompt is None else _text(comparison.a.prompt),
         "population": _text(population(comparison)),
         "bisection": concluded.lines()[:_MAX_ROWS],
     }
+
+
+def _hypotheses(found: Investigation) -> dict[str, Any]:
+    """What was claimed, how it stands and on what, and what was taken back."""
+    facts = hypothesis_facts(found.session)
+    shown = facts["hypotheses"][:_MAX_NOTES]
+    return {
+        "chain": "\n".join(map(_text, facts["chain"][:_MAX_NOTES])),
+        "hypotheses": [
+            {
+                "number": standing.number,
+                "status": _text(standing.words),
+                "because": _text(standing.stale_because or standing.not_due),
+                "site": "" if hypothesis.site is None else f"{hypothesis.site}: ",
+                **{name: _text(getattr(hypothesis, name)) for name in ("title", "claim", "prediction")},
+                "graded": _text("; ".join(f"{name} {text}" for name, text in (hypothesis.ladder_json() or {}).items())),
+                "evidence": [*map(_text, evidence[:_MAX_ROWS])],
+                "body": "\n".join(map(_text, hypothesis.body.strip().splitlines()[:_MAX_ROWS])),
+            }
+            for standing, hypothesis, evidence in shown
+        ],
+        "retracted": [*map(_text, facts["retracted"][:_MAX_NOTES])],
+        "left_out": [
+            *map(_text, facts["problems"][:_MAX_NOTES]),
+            *_rest(len(facts["hypotheses"]), _MAX_NOTES, "hypotheses"),
+        ],
+    }
+
+
+def _results(found: Investigation) -> dict[str, Any]:
+    """What was measured besides: ledger, contracts, exchanges, experiments."""
+    session, runs = found.session, found.runs
+    exchanged, lab, checked = exchanges(session, runs), lab_results(session, runs), contracts(session, runs)
+
+    def told(results: list[Told]) -> list[dict[str, Any]]:
+        return [
+            {
+                "heading": _text(each.heading),
+                "found": [*map(_text, each.found[:_MAX_ROWS])],
+                "series": "\n".join(map(_text, each.series[:_MAX_ROWS])),
+                "hidden": [*map(_text, each.hidden[:_MAX_ROWS])],
+            }
+            for each in results[:_MAX_NOTES]
+        ]
+
+    return {
+        "ledgers": told(lab.ledgers),
+        "experiments": told(lab.experiments),
+        "contracts": [
+            {
+                "headline": _text(each.headline),
+                "rows": _table(each.rows),
+                "broken": [*map(_text, each.broken[:_MAX_ROWS])],
+                "checked": _text(each.checked),
+            }
+            for each in checked.tables[:_MAX_NOTES]
+        ],
+        "exchanges": _table(exchanged.rows),
+        "exchanged": [*map(_text, exchanged.words[:_MAX_ROWS])],
+        "stale": [*map(_text, [*checked.stale, *lab.stale][:_MAX_ROWS])],
+    }
+
+
+def _weights(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep over the tensors found."""
+    outside = facts["outside"]
+    more = _rest(len(outside), _MAX_ROWS, "tensors outside the band")
+    return {
+        "sentence": _text(facts["sentence"]),
+        "groups": _table(facts["groups"]),
+        "outside": _table(outside),
+        "most": _table(facts["most"]),
+        "findings": [*map(_text, facts["findings"][:_MAX_ROWS]), *more],
+    }
+
+
+def _table(rows: Sequence[Sequence[object]]) -> list[list[str]]:
+    return [[_text(value) for value in row] for row in rows[:_MAX_ROWS]]
 
 
 def _rows(found: Investigation, looks: Mapping[Site, Look]) -> Iterable[tuple[str, list[dict[str, Any] | None]]]:

@@ -9,6 +9,8 @@ from workbench.cells.metrics import format_value
 from workbench.report.investigation import Progress
 from workbench.tensors.sweep import ROW_BAND, TensorDifference, sweep
 
+_MOST = 5
+
 
 def weight_facts(
     models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError], progress: Progress
@@ -17,7 +19,13 @@ def weight_facts(
     a, b = models
     if not isinstance(a, Artifact) or not isinstance(b, Artifact):
         reasons = " ".join(str(model) for model in models if isinstance(model, WorkbenchError))
-        return {"sentence": f"The tensors were not compared: {reasons}", "groups": [], "outside": [], "findings": []}
+        return {
+            "sentence": f"The tensors were not compared: {reasons}",
+            "groups": [],
+            "outside": [],
+            "most": [],
+            "findings": [],
+        }
     differences = list(sweep(a, b, progress))
     compared = [d for d in differences if d.measures is not None]
     outside = [d for d in differences if d.in_band is False]
@@ -28,7 +36,8 @@ def weight_facts(
             f"band (a row with a relative RMS above {ROW_BAND}, NaN or infinity, or a tensor of one side only)."
         ),
         "groups": _by_type(compared),
-        "outside": [["tensor", "A", "B", "relative RMS", "what"], *map(_row, outside)] if outside else [],
+        "outside": _rows(outside),
+        "most": _rows(_most_different(compared)),
         "findings": [f"{d.name}: {finding}" for d in differences if d.in_band is not False for finding in d.findings],
     }
 
@@ -44,6 +53,16 @@ def _by_type(compared: list[TensorDifference]) -> list[list[object]]:
         spread = f"{format_value(min(known))} to {format_value(max(known))}" if known else "undefined"
         rows.append([*types, len(found), spread])
     return rows
+
+
+def _most_different(compared: list[TensorDifference]) -> list[TensorDifference]:
+    """Those within the band that differ most: a fault may be small, and a quantized copy differs in all of them."""
+    gaps = [(d.measures.rel_rms or 0.0, d) for d in compared if d.measures is not None and d.in_band is not False]
+    return [d for gap, d in sorted(gaps, key=lambda pair: -pair[0]) if gap > 0][:_MOST]
+
+
+def _rows(differences: list[TensorDifference]) -> list[list[object]]:
+    return [["tensor", "A", "B", "relative RMS", "what"], *map(_row, differences)] if differences else []
 
 
 def _row(d: TensorDifference) -> list[object]:

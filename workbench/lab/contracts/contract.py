@@ -27,11 +27,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """Rules that a pair must meet. file : where it was read, None for one that ships with the program."""
+    """Rules that a pair must meet.
+
+    file : where it was read, None for one that ships with the program. sha256 : of that file, empty if it was not read.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     file: Path | None = None
+    sha256: str = ""
 
     @property
     def runs(self) -> bool:

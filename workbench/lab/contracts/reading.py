@@ -1,8 +1,10 @@
 """Reading contracts: every value is checked, and whatever is wrong is told with its file and line."""
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -61,7 +63,7 @@ def read_contract(given: Path) -> Contract:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ContractError(f"{name}, line {line}: it is not UTF-8 text; save it as UTF-8.") from None
-    return parse(text, name, None if shipped else given)
+    return replace(parse(text, name, None if shipped else given), sha256=hashlib.sha256(content).hexdigest())
 
 
 def parse(text: str, name: str, file: Path | None = None) -> Contract:

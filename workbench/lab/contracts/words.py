@@ -39,8 +39,8 @@ def _rows(check: Check) -> Iterator[tuple[str, ...]]:
         yield (
             result.verdict if result.verdict == "met" else result.verdict.upper(),
             rule.id,
-            "alike" if result.verdict == "met" and isinstance(rule.bound, Alike) else value_text(result.measured),
-            inert(_short(result)) or "-",
+            measured_text(result),
+            inert(place_text(result)) or "-",
             inert(rule.bound.text),
             f"{result.compared}/{result.expected}",
             str(rule.line),
@@ -54,7 +54,13 @@ def sentences(check: Check) -> Iterator[str]:
             yield inert(f"{message(result)}.")
 
 
-def _short(result: Result) -> str:
+def measured_text(result: Result) -> str:
+    """The value at the worst place, in words."""
+    alike = result.verdict == "met" and isinstance(result.rule.bound, Alike)
+    return "alike" if alike else value_text(result.measured)
+
+
+def place_text(result: Result) -> str:
     """The worst place; a cell as options name it, 3:ffn_gate."""
     where = result.where or {}
     return f"{where['layer']}:{where['stage']}" if where.get("layer") is not None else result.words
