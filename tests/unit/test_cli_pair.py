@@ -228,12 +228,21 @@ def test_the_app_ends_with_them_too_and_with_its_own_exit_code(tmp_path, capsys,
     assert "\nculprit " in shown
     monkeypatch.setattr("workbench.machine.terminal.is_there", lambda: True)
     for code in (0, 2):
-        monkeypatch.setattr("workbench.app.run", lambda session, code=code: code)
+        monkeypatch.setattr("workbench.app.run", lambda session, bisects, code=code: code)
         assert run(demo) == code
         assert capsys.readouterr().out.splitlines() == shown.splitlines()[-3:-1]
-    monkeypatch.setattr("workbench.app.run", lambda session: shutil.rmtree(session.folder) or 0)
+    monkeypatch.setattr("workbench.app.run", lambda session, bisects: shutil.rmtree(session.folder) or 0)
     assert run(demo) == 0
     assert capsys.readouterr().out.startswith("verdict  ")
+
+
+def test_without_bisecting_the_bands_decide_and_the_document_says_so(tmp_path, capsys):
+    demo = ["demo", "--fault", "zeroed", "--no-bisect", "--session", str(tmp_path / "s")]
+    record, _ = called(demo, capsys, 0)
+    assert record["bisection"] is None
+    assert "--no-bisect was given" in (tmp_path / "s" / "findings.md").read_text()
+    assert run(demo[:3] + demo[4:]) == 1
+    assert called(demo, capsys, 1)[0]["bisection"]["verdict"] == "divergent", "a verdict that is there stands"
 
 
 def test_default_sessions_of_different_questions_do_not_mix(folder, tmp_path, monkeypatch, capsys):

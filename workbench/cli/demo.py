@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from workbench.cli.options import PATH, completing, json_option, plain_option, print_json
+from workbench.cli.options import PATH, bisects_option, completing, json_option, plain_option, print_json
 from workbench.cli.tables import echo
 
 
@@ -25,9 +25,12 @@ def _faults() -> Iterable[str]:
 @click.option("--layer", type=int, default=3, show_default=True, help="Layer that the fault is in.")
 @click.option("--list-faults", is_flag=True, help="List the faults and exit.")
 @click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
+@bisects_option
 @plain_option
 @json_option
-def command(fault: str | None, layer: int, list_faults: bool, folder: Path | None, plain: bool, as_json: bool) -> int:
+def command(
+    fault: str | None, layer: int, list_faults: bool, folder: Path | None, bisects: bool, plain: bool, as_json: bool
+) -> int:
     """Open a small trained model, as GGUF, beside an APR copy of it that is healthy or has a fault you choose.
 
     It goes on as `workbench open` does, with the same exit code: 1 once a fault is found.
@@ -41,7 +44,7 @@ def command(fault: str | None, layer: int, list_faults: bool, folder: Path | Non
     from workbench.demo import demo_session
 
     require_one_way(plain, as_json)
-    return show(demo_session(fault, layer, folder), as_json, plain)
+    return show(demo_session(fault, layer, folder), as_json, plain, bisects)
 
 
 def _list(as_json: bool) -> int:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from workbench.session.session import Session
 
+_NOT_ASKED = "Nothing more was bisected, exchanged or run again: --no-bisect was given"
+
 
 def require_one_way(plain: bool, as_json: bool) -> None:
     """Raise UsageError where both --plain and --json were given."""
@@ -20,28 +22,28 @@ def require_one_way(plain: bool, as_json: bool) -> None:
         raise click.UsageError("--plain is a conversation, and --json prints one object; give one of them")
 
 
-def show(session: "Session", as_json: bool, plain: bool) -> int:
+def show(session: "Session", as_json: bool, plain: bool, bisects: bool) -> int:
     """Open a session in the app; without a terminal, or for JSON, run, bisect and export it, and print what was found.
 
-    plain : talk in lines of text instead. A session that has a verdict on the same files keeps it. Returns the exit
-    code of the verdict.
+    plain : talk in lines of text instead. bisects : whether the pair is bisected where the session has no verdict; one
+    that has a verdict on the same files keeps it. Returns the exit code of the verdict.
     """
     if plain:
         from workbench.cli.plain import talk
 
-        status = talk(session)
+        status = talk(session, bisects)
         _say_where(session, _sentence(session))
         return status
     if terminal.is_there() and not as_json:
         from workbench.app import run
 
-        status = run(session)
+        status = run(session, bisects=bisects)
         _say_where(session, _sentence(session))
         return status
-    return _run(session, as_json)
+    return _run(session, as_json, bisects)
 
 
-def _run(session: "Session", as_json: bool) -> int:
+def _run(session: "Session", as_json: bool, bisects: bool) -> int:
     from kernels.errors import WorkbenchError
     from workbench.cli.pair import comparison_text, run_session
     from workbench.cli.progress import ProgressLine
@@ -50,7 +52,7 @@ def _run(session: "Session", as_json: bool) -> int:
 
     comparison = run_session(session)
     with ProgressLine() as progress:
-        lacking = examine(session, progress)
+        lacking = examine(session, progress) if bisects else [_NOT_ASKED]
         exported = export(session, progress=progress, lacking=lacking)
     report, found = exported.path, exported.conclusion
     if as_json:
@@ -60,7 +62,7 @@ def _run(session: "Session", as_json: bool) -> int:
         verdict = [*found.lines(), ""] if found.bisection is not None else []
         echo("\n".join([*verdict, comparison_text(comparison), ""]))
         _say_where(session, found.headline(), report)
-    if found.bisection is None and lacking:
+    if bisects and found.bisection is None and lacking:
         raise WorkbenchError(lacking[0])
     found.require_answer()
     return found.exit_code()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, json_option, pair_options, plain_option
+from workbench.cli.options import PATH, bisects_option, json_option, pair_options, plain_option
 from workbench.cli.sources import require_none_given, session_alone
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.argument("sources", metavar="[A B | SESSION]", nargs=-1, required=True, type=PATH)
 @pair_options
 @click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
+@bisects_option
 @plain_option
 @json_option
 def command(
@@ -25,6 +26,7 @@ def command(
     path_a: str | None,
     path_b: str | None,
     folder: Path | None,
+    bisects: bool,
     plain: bool,
     as_json: bool,
 ) -> int:
@@ -47,16 +49,17 @@ def command(
     from workbench.cli.headless import require_one_way, show
 
     require_one_way(plain, as_json)
-    return show(_session(sources, (path_a, path_b), tokens, prompt, folder), as_json, plain)
+    return show(chosen_session(sources, (path_a, path_b), tokens, prompt, folder), as_json, plain, bisects)
 
 
-def _session(
+def chosen_session(
     sources: tuple[Path, ...],
     numeric_paths: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
     prompt: str | None,
     folder: Path | None,
 ) -> "Session":
+    """Return the session of two sides, made if there is none yet, or the saved one that is the only source."""
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 

@@ -146,6 +146,18 @@ def json_option(command: F) -> F:
     )
 
 
+def bisects_option(command: F) -> F:
+    """Add --no-bisect. The command gets `bisects`."""
+    return click.option(
+        "--no-bisect",
+        "bisects",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Only compare; else the pair is bisected as soon as it was captured.",
+    )(command)
+
+
 def plain_option(command: F) -> F:
     """Add --plain: the app as lines of text."""
     return click.option(

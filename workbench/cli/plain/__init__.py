@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 _MOST = 100_000  # characters of a line that is read
 
 
-def talk(session: "Session") -> int:
-    """Run and bisect the pair of a session, then answer until the user quits or the input ends; the app's exit code."""
+def talk(session: "Session", bisects: bool) -> int:
+    """Run the pair of a session, then answer until the user quits or the input ends; the app's exit code.
+
+    bisects : whether the pair is bisected first, unless it has a verdict.
+    """
     investigation = Investigation(session, _read)
-    for line in beginning.lines(investigation):
+    for line in beginning.lines(investigation, bisects):
         echo(line)
     while (said := _read("> ")) is not None:
         name, _, argument = said.strip().partition(" ")

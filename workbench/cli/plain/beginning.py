@@ -10,8 +10,8 @@ from workbench.cli.plain.investigation import Investigation
 from workbench.cli.plain.sentences import headline
 
 
-def lines(about: Investigation) -> Iterator[str]:
-    """Yield what is said before the first question; the pair is run, and bisected unless it has a verdict."""
+def lines(about: Investigation, bisects: bool) -> Iterator[str]:
+    """Yield what is said before the first question; the pair is run, and bisected if asked for and not known."""
     spec = about.session.spec
     for name, side in (("A", spec.a), ("B", spec.b)):
         path = f", path {side.numeric_path}" if side.numeric_path else ", recorded"
@@ -23,7 +23,7 @@ def lines(about: Investigation) -> Iterator[str]:
     yield f"Both ran {about.tokens} tokens{said}."
     compared, expected = about.comparison.counted
     yield f"{compared} of {expected} cells compared."
-    if about.known.bisected is None:
+    if bisects and about.known.bisected is None:
         yield "Looking for the first place that is really wrong."
         try:
             yield from bisected(about)
