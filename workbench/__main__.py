@@ -21,6 +21,7 @@ INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report the
 # New objects between two looks for garbage. What is imported is none, and with Python's 700 looking for it takes a
 # tenth of the time until the first screen.
 _GARBAGE_LOOKS = 50_000
+_COMPLETING = "_WORKBENCH_COMPLETE"  # click's name for the variable by which a shell asks for words
 
 
 def main() -> None:
@@ -53,6 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort as error:
         return _ended(error.__cause__ or error)
     except (BrokenPipeError, SystemExit):  # click turns a closed pipe into exit code 1, which here means "different"
+        if _COMPLETING in os.environ:  # a shell has asked which words there are, and click has told it
+            return ANSWERED_ALIKE
         _drop_output()
         return PIPE_CLOSED
     except OSError as error:  # what stdout goes to takes no more: no answer has arrived
@@ -133,8 +136,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, WorkbenchError):
         return str(error)
     if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else "workbench"
-        return f"{error.format_message().rstrip('.')}; see {command} --help"
+        return _usage(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, MemoryError):
@@ -145,6 +147,18 @@ def _sentence(error: BaseException) -> str:
         return f"the output cannot be written ({(error.strerror or str(error)).lower()}); make room for it"
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"stopped on an internal error ({what}); set WORKBENCH_TRACEBACK=1 to see where"
+
+
+def _usage(error: click.UsageError) -> str:
+    """What is wrong with a command line, and what was meant, else where it is explained."""
+    if isinstance(error, click.NoSuchOption):
+        near = next(iter(error.possibilities or ()), None)
+        words = f"there is no option {error.option_name}" + (f"; did you mean {near}?" if near else "")
+    else:
+        words = error.format_message().rstrip(".")
+    if words.endswith("?"):
+        return words
+    return f"{words}; see {error.ctx.command_path if error.ctx else 'workbench'} --help"
 
 
 def _fail(sentence: str, status: int) -> int:

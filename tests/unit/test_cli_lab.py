@@ -127,7 +127,7 @@ def test_no_shard_of_a_model_is_an_output(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nope"], "it has 005 determinism"),
+        (["nonsense"], "it has 005 determinism"),
         (["\x1b[2J"], r"no experiment \x1b[2J; it"),
         (["014"], "needs a model; give A, or A and B"),
         (["016"], "needs a model"),

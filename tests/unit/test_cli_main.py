@@ -49,6 +49,82 @@ def test_every_command_explains_itself_with_an_example(name, capsys):
     assert "--json" in shown
 
 
+def test_without_a_command_the_help_shows_the_path_and_is_no_answer(capsys):
+    assert run([]) == 2
+    out, err = capsys.readouterr()
+    places = [out.index(f"\n  {name} ") for name in ("open", "bisect", "patch", "export")]
+    assert places == sorted(places)
+    assert all(len(line) <= 100 for line in out.splitlines())
+    assert err == "workbench: no command was given; `workbench demo` is a good first one\n"
+    assert run(["--help"]) == 0
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("bisct", "there is no command bisct; did you mean bisect?"),
+        ("open a b --promt x", "there is no option --promt; did you mean --prompt?"),
+        ("open a b --path-a F3", "'F3' is not known; did you mean f32?"),
+        ("compare a b --metric relrms", "'relrms' is not known; did you mean rel_rms?"),
+        ("compare a b --metric nonsense", "'nonsense' is not known; it takes one of std_ratio, rel_rms, "),
+        ("bisect a b --cell 3:ffn_gat", "'3:ffn_gat' names no stage; did you mean ffn_gate?"),
+        ("trace a --save-tensor lm_haed -o x", "'lm_haed' names no stage; did you mean lm_head?"),
+        ("lab 9", "lab has no experiment 9; it has 005 determinism, "),
+        ("lab rowss", "lab has no experiment rowss; did you mean rows?"),
+        ("lab 009 --set dept=5", "lab 009 has no parameter of that name; did you mean depth?"),
+        (f"lab rows {MODEL} --stage ffn_dwn", "--stage ffn_dwn names no stage; did you mean ffn_"),
+        ("demo --fault zeroe", "there is no fault zeroe; did you mean zeroed?"),
+        ("check party a b", "party cannot be read (no such file or directory); did you mean parity?"),
+        (
+            f"patch {MODEL} {MODEL} --tokens 1 --tensor model.layer.3.mlp.up_proj.weight",
+            "has a tensor model.layer.3.mlp.up_proj.weight; did you mean model.layers.3.mlp.up_proj.weight?",
+        ),
+    ],
+)
+def test_who_mistypes_a_name_is_told_the_nearest(arguments, meant, capsys):
+    assert run(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert meant in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("bi", {"bisect"}),
+        ("open --pr", {"--prompt"}),
+        ("compare a b --metric re", {"rel_rms"}),
+        ("demo --fault ze", {"zeroed"}),
+        ("bisect a b --cell 3:ffn_g", {"3:ffn_gate"}),
+        ("lab ro", {"rope", "rows"}),
+    ],
+)
+def test_a_shell_completes_names(typed, words):
+    program = [sys.executable, "-m", "workbench"]
+    asked = {"_WORKBENCH_COMPLETE": "bash_complete", "COMP_WORDS": f"workbench {typed}"}
+    asked["COMP_CWORD"] = str(len(typed.split(" ")))
+    done = subprocess.run(program, capture_output=True, text=True, env=os.environ | asked, cwd=ROOT, check=True)
+    assert {line.removeprefix("plain,") for line in done.stdout.split()} == words
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_what_a_shell_is_told_to_complete_by_is_documented(shell):
+    """Doctor and documents name what the library prints, and the shell accepts it."""
+    from workbench.machine.doctor import COMPLETION
+
+    asked = f"_WORKBENCH_COMPLETE={shell}_source"
+    assert asked in COMPLETION[shell]
+    assert asked in (ROOT / "docs/commands.md").read_text()
+    environment = os.environ | dict([asked.split("=")])
+    program = [sys.executable, "-m", "workbench"]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, cwd=ROOT, check=True)
+    assert f"_WORKBENCH_COMPLETE={shell}_complete" in done.stdout
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True)
+
+
 def test_version(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"workbench {workbench.__version__}\n"

@@ -189,6 +189,62 @@ def test_open_without_a_terminal_keeps_a_session_that_reopens_alike(folder, tmp_
     assert str(session / "findings.md") in capsys.readouterr().out
 
 
+def test_open_without_a_prompt_runs_one_that_it_names(folder, tmp_path, capsys):
+    named, _ = called(
+        ["open", MODEL, folder / "healthy.apr", "--prompt", PROMPT, "--session", tmp_path / "a"], capsys, 0
+    )
+    record, err = called(["open", MODEL, folder / "healthy.apr", "--session", tmp_path / "b"], capsys, 0)
+    assert err == (
+        f'workbench: no prompt was given, so both run "{PROMPT}" (7 tokens); '
+        "--prompt TEXT or --tokens 1,2,3 choose others\n"
+    )
+    assert (record["tokens"], record["prompt"], record["cells"]) == (named["tokens"], PROMPT, named["cells"])
+    assert called(["open", tmp_path / "b"], capsys, 0)[1] == ""
+    assert called(["open", MODEL, folder / "a.h5", "--session", tmp_path / "c"], capsys, 0)[1] == ""  # its own tokens
+
+
+def test_open_without_a_prompt_and_a_tokenizer_runs_the_first_ids(tmp_path, capsys):
+    tiny_gguf(tmp_path / "a.gguf")
+    record, err = called(["open", *[tmp_path / "a.gguf"] * 2, "--session", tmp_path / "s"], capsys, 0)
+    assert record["tokens"] == list(range(1, min(9, record["population"]["vocab_size"])))
+    assert err.startswith(
+        "workbench: no prompt was given and neither side has a tokenizer, so both run the tokens 1,2,"
+    )
+
+
+def test_the_end_says_the_verdict_and_where_the_session_is(folder, tmp_path, capsys):
+    pair = ["open", MODEL, folder / "swapped.apr", "--tokens", TOKENS, "--session", tmp_path / "s"]
+    headline = called(pair, capsys, 1)[0]["headline"]
+    assert run([*map(str, pair)]) == 1
+    ended = [f"verdict  {headline}", f"session  {tmp_path / 's'}", f"report   {tmp_path / 's' / 'findings.md'}"]
+    assert capsys.readouterr().out.splitlines()[-3:] == ended
+
+
+def test_the_app_ends_with_them_too_and_with_its_own_exit_code(tmp_path, capsys, monkeypatch):
+    demo = ["demo", "--fault", "zeroed", "--session", str(tmp_path / "s")]
+    assert run(demo) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("DIVERGENT at layer 3 qkv_bias: zeroed (weights).")
+    assert "\nculprit " in shown
+    monkeypatch.setattr("workbench.machine.terminal.is_there", lambda: True)
+    for code in (0, 2):
+        monkeypatch.setattr("workbench.app.run", lambda session, bisects, code=code: code)
+        assert run(demo) == code
+        assert capsys.readouterr().out.splitlines() == shown.splitlines()[-3:-1]
+    monkeypatch.setattr("workbench.app.run", lambda session, bisects: shutil.rmtree(session.folder) or 0)
+    assert run(demo) == 0
+    assert capsys.readouterr().out.startswith("verdict  ")
+
+
+def test_without_bisecting_the_bands_decide_and_the_document_says_so(tmp_path, capsys):
+    demo = ["demo", "--fault", "zeroed", "--no-bisect", "--session", str(tmp_path / "s")]
+    record, _ = called(demo, capsys, 0)
+    assert record["bisection"] is None
+    assert "--no-bisect was given" in (tmp_path / "s" / "findings.md").read_text()
+    assert run(demo[:3] + demo[4:]) == 1
+    assert called(demo, capsys, 1)[0]["bisection"]["verdict"] == "divergent", "a verdict that is there stands"
+
+
 def test_default_sessions_of_different_questions_do_not_mix(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Session, "default_folder", staticmethod(lambda name: tmp_path / name))
     places = [called(["open", MODEL, folder / "a.h5"], capsys, 0)[0]["session"]]

@@ -1,6 +1,7 @@
 """The installation and the machine, looked over."""
 
 import json
+import re
 from importlib import metadata
 
 import pytest
@@ -9,6 +10,7 @@ from kernels.machine import cache, target
 from workbench.__main__ import run
 from workbench.app.map.screen import SMALLEST
 from workbench.machine import doctor
+from workbench.session.session import Session
 
 
 @pytest.fixture
@@ -19,15 +21,62 @@ def found(tmp_path, monkeypatch):
 
 
 def test_a_sound_machine_has_nothing_wrong(found, capsys):
-    assert {check.state for check in found().values()} <= {"fine", "slow"}
+    assert {check.state for check in found().values()} <= {"fine", "missing", "slow"}
     assert run(["doctor", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["fine"]
     names = {check["name"] for check in printed["checks"]}
     assert {"python", "numpy", "numba", "h5py", "textual", "gguf", "safetensors"} < names
-    assert {"package kernels", "kernel cache", "threads", "processor", "terminal", "colours"} < names
+    assert {"package kernels", "kernel cache", "threads", "processor", "terminal", "colours", "sessions"} < names
     assert run(["doctor"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 wrong, ")
+
+
+def test_every_library_that_is_needed_is_looked_at():
+    needed = {
+        re.split(r"[\s<>=;~!\[]", line)[0] for line in metadata.requires("layer-workbench") if "extra" not in line
+    }
+    assert needed == set(doctor.LIBRARIES)
+
+
+def test_what_can_be_done_without_is_missing_and_how_to_get_it_is_said(found, monkeypatch, capsys):
+    wanted = ["some-engine>=1.2; extra == 'engine'", "numpy>=2.0", "numpy>=1; extra == 'there'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: wanted)
+    monkeypatch.setattr(doctor, "EXTRAS", {"engine": "recording", "there": "nothing", "unheard": "nothing"})
+    check = found()["extra engine"]
+    assert (check.state, check.sentence) == ("missing", "It is needed for recording, and for nothing else.")
+    assert check.advice.endswith("-m pip install 'some-engine>=1.2'")
+    assert found()["extra there"].state == "fine"
+    assert "extra unheard" not in found()
+    assert run(["doctor"]) == 0
+    assert ", 1 missing, " in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "terminal", "value"),
+    [
+        ({"COLORTERM": "truecolor"}, True, "16 million (COLORTERM=truecolor)"),
+        ({"TERM": "xterm-256color"}, True, "256 (TERM=xterm-256color, no COLORTERM)"),
+        ({"TERM": "xterm"}, True, "16 (TERM=xterm, no COLORTERM)"),
+        ({"NO_COLOR": "1", "COLORTERM": "truecolor"}, True, "none"),
+        ({"COLORTERM": "truecolor"}, False, "none"),
+    ],
+)
+def test_colours_are_what_the_terminal_offers(variables, terminal, value, monkeypatch):
+    for name in ("COLORTERM", "NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    stdout = type("Stdout", (), {"encoding": "utf-8", "isatty": lambda self: terminal})()
+    monkeypatch.setattr(doctor.sys, "stdout", stdout)
+    assert doctor._colours().value == value
+
+
+def test_a_place_for_sessions_that_cannot_be_written_is_wrong(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(Session, "default_folder", staticmethod(lambda name: tmp_path / "sessions" / name))
+    assert found()["sessions"].value.startswith(str(tmp_path / "sessions"))
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert found()["sessions"].state == "wrong"
 
 
 @pytest.mark.parametrize("threads", ["", "0", "-1", "²", "٣", "1.5", "1025", "9" * 5000, "two"])

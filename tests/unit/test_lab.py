@@ -260,7 +260,7 @@ def test_lists_are_bounded():
 
 
 def test_unknown_parameters_and_those_of_the_other_input_are_named():
-    with pytest.raises(WorkbenchError, match="no parameter of that name; it has depth, token, path"):
+    with pytest.raises(WorkbenchError, match="no parameter of that name; did you mean depth"):
         made("009", deep="3")
     with pytest.raises(WorkbenchError, match="about the published input; leave it out"):
         on_model("softmax", logit="3")

@@ -169,7 +169,7 @@ def test_a_nan_keeps_its_payload(format, folder):
     [
         (
             ["--save-tensor", "ffn_gat", "-o", "x"],
-            "'ffn_gat' names no stage; give all, or some of embedding, attn_norm",
+            "'ffn_gat' names no stage; did you mean ffn_gate?",
         ),
         (["--save-tensor", "ffn_gate,,ffn_up", "-o", "x"], "names no stage"),
         (["--save-tensor", "\x1b[2J", "-o", "x"], "\\x1b[2j"),

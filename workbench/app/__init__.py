@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 _PAINTINGS = "1000"
 
 
-def run(session: "Session") -> int:
-    """Show a session until the user leaves; returns 0 alike, 1 different, 2 if the question could not be answered."""
+def run(session: "Session", bisects: bool = True) -> int:
+    """Show a session until the user leaves; returns 0 alike, 1 different, 2 if the question could not be answered.
+
+    bisects : whether the pair is bisected as soon as it was captured.
+    """
     os.environ.setdefault("TEXTUAL_FPS", _PAINTINGS)
     gc.disable()  # until the first frame is there: what is loaded until then is no garbage
     from workbench.app.app import WorkbenchApp
     from workbench.cells.comparison import NOT_COMPARABLE
 
     try:
-        answer = WorkbenchApp(session).run()
+        answer = WorkbenchApp(session, bisects=bisects).run()
     except BaseException:
         terminal.give_back()
         raise

@@ -15,10 +15,10 @@ from workbench.app.laboratory import Laboratory
 from workbench.app.map.screen import MapScreen
 from workbench.app.pages.lab_page import LabPage
 from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
-from workbench.app.time_left import TimeLeft
 from workbench.cells.decomposition import Checked
 from workbench.cells.view import ASPECTS, OBSERVED
 from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Kind, Logged, Refused
+from workbench.machine.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from workbench.app.cell.screen import CellScreen

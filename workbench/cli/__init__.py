@@ -5,10 +5,41 @@ from typing import Any
 
 import click
 
-COMMANDS = (
-    *("open", "inspect", "trace", "compare", "bisect", "patch", "weights", "lab", "check", "hypotheses", "retract"),
-    *("export", "diff", "convert", "record", "demo", "doctor"),
-)
+# What the help lists, in the order in which somebody with two models needs it.
+GROUPS: dict[str, dict[str, str]] = {
+    "The path": {
+        "open": "both side by side: the map of where they differ, and the verdict",
+        "bisect": "the first cell that is really wrong, and which mistake made it",
+        "patch": "exchange a part between A and B: what the output makes of it",
+        "export": "the findings as a document and a page that prove it",
+    },
+    "Without models of your own": {
+        "demo": "a small pair with a fault of your choice",
+    },
+    "Saved investigations": {
+        "sessions": "list them, with their verdicts",
+        "diff": "what changed between two of them, as after a fix",
+        "hypotheses": "list what was claimed, and measure whether it holds",
+        "retract": "take back what verdicts rest on",
+    },
+    "A closer look at two": {
+        "compare": "every stage of every layer in every metric",
+        "weights": "every tensor, whatever the formats",
+        "lab": "experiments that show what one number hides",
+        "check": "whether a pair meets a contract; for builds",
+    },
+    "One model alone": {
+        "inspect": "settings, tensors, tokenizer, and problems found in the file",
+        "trace": "run it: keep every stage, save some, or show their statistics",
+        "record": "every stage as llama.cpp or transformers computes it",
+        "convert": "write it as APR v2",
+    },
+    "This installation": {
+        "doctor": "what is there, slow, wrong or missing, and what to do about it",
+    },
+}
+COMMANDS = tuple(name for commands in GROUPS.values() for name in commands)
+_NAMES = max(map(len, COMMANDS))  # characters of the widest name
 
 
 class _Commands(click.Group):
@@ -22,6 +53,24 @@ class _Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"workbench.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            from store.nearest import did_you_mean
+            from store.text import printable
+
+            meant = did_you_mean(name, COMMANDS)
+            ctx.fail(f"there is no command {printable(name, 60)}" + (f"; {meant}" if meant else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, commands in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(_NAMES), summary) for name, summary in commands.items()])
+        click.Command.format_options(self, ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
         from workbench.machine.bus_errors import tell_bus_errors
@@ -38,7 +87,11 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: Any)
         ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -54,11 +107,19 @@ def workbench(ctx: click.Context) -> None:
     A and B below are models (GGUF, APR, SafeTensors or a Hugging Face folder) or traces (.h5).
 
     \b
-    Start here:  workbench demo
+    Try it:      workbench demo
     Your files:  workbench open A.gguf B.apr --prompt "def add(a, b):"
+    Then:        workbench bisect SESSION    what is the first wrong place, and why
+                 workbench patch SESSION     what that part is worth in the output
+                 workbench export SESSION    the document for your colleagues
+
+    `open` prints the path of its SESSION when it ends; `workbench sessions` lists all of them.
 
     Exit codes: 0 alike, 1 different, 2 the question could not be answered.
     """  # noqa: D301 (click needs the backspace character)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        raise click.ClickException("no command was given; `workbench demo` is a good first one")
     if ctx.invoked_subcommand != "doctor":  # which says what is wrong among other things
         from kernels.machine.threads import thread_count
 

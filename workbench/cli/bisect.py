@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli.options import PATH, json_option, pair_options, print_json
-from workbench.cli.sites import site_option
+from workbench.cli.sites import site_option, sites_typed
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "--cell",
     metavar="LAYER:STAGE",
     callback=site_option,
+    shell_complete=sites_typed,
     help="Also take one cell apart: its local error by token, channel, head and block, and what its inputs explain.",
 )
 @json_option
@@ -37,7 +38,7 @@ def command(
     A and B are models or traces, ours (.h5) or another engine's. Every stage is run again on the same input, with one
     factor at a time taken from the other side, and judged against what rounding can cause there (its floor); a trace is
     checked on its own recorded inputs, and what lies between its stages is run from there. Two traces can only be
-    compared.
+    compared. A session keeps the verdict, which `open`, `export` and `sessions` tell from then on.
 
     Exit code 0: alike, or different only as arithmetic or quantization explain; 1: something is wrong; 2: undecided or
     not comparable.
@@ -52,12 +53,18 @@ def command(
     from workbench.bisect.models.detail import cell_detail
     from workbench.bisect.pair import bisect_pair
     from workbench.cli.progress import ProgressLine
-    from workbench.cli.sources import open_sources
+    from workbench.cli.sources import open_sources, session_alone
+    from workbench.jobs.examining import bisect_session, pair_of
 
     with ProgressLine() as line:
-        pair = open_sources(sources, (path_a, path_b), tokens, prompt)
+        session = session_alone(sources[0], (path_a, path_b), tokens, prompt) if len(sources) == 1 else None
+        pair = open_sources(sources, (path_a, path_b), tokens, prompt) if session is None else pair_of(session)
         compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
-        answer = bisect_pair(pair, lambda done, total, text: line(done, total, f"bisect {text}"))
+
+        def progress(done: int, total: int, text: str) -> None:
+            line(done, total, f"bisect {text}")
+
+        answer = bisect_pair(pair, progress) if session is None else bisect_session(session, pair, progress)[0]
         detail = None if cell is None else cell_detail(pair, cell, line, answer.bisection.checked)
         record = answer_json(answer, detail, line) if as_json else None
     if record is None:

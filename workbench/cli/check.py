@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, force_option, json_option, pair_options, print_json
+from workbench.cli.options import PATH, OneOf, force_option, json_option, pair_options, print_json
 from workbench.cli.sources import is_session, open_session
 from workbench.cli.tables import aligned, echo
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("sources", metavar="CONTRACT (A B | SESSION)", nargs=-1, required=True, type=PATH)
 @pair_options
 @click.option("--junit", metavar="FILE", type=PATH, help="Write the results as JUnit XML.")
-@click.option("--annotations", type=click.Choice(["github"]), help="Annotate a build with every rule that is not met.")
+@click.option("--annotations", type=OneOf(["github"]), help="Annotate a build with every rule that is not met.")
 @click.option(
     "--learn",
     metavar="OUT.yaml",

@@ -1,5 +1,6 @@
 """`workbench compare`: all cells of a pair and what they say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from workbench.cli.tables import echo
 if TYPE_CHECKING:
     from store.traces.statistics_table import StatisticsTable
     from workbench.cells.view import TokenScope
+    from workbench.jobs.conclusion import Conclusion
+    from workbench.pair.pair import Pair
+    from workbench.session.session import Session
 
 
 @click.command()
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("sources", metavar="A B | SESSION", nargs=-1, required=True, type=PATH)
 @pair_options
 @map_options
 @click.option(
@@ -27,8 +30,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def command(
-    a: Path,
-    b: Path,
+    sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
     prompt: str | None,
     path_a: str | None,
@@ -40,30 +42,56 @@ def command(
 ) -> int:
     """Run two models on the same tokens, or read their traces, and compare every stage of every layer.
 
+    The two sides of a session are compared as it has captured them, after what is missing was captured; if it has a
+    verdict, that comes first and decides the exit code.
+
     A cell outside the band of the metric or of relative RMS makes the exit code 1; 2 means that the two cannot be
     compared, or that nothing was. Two saved tables of statistics are compared as such: 1 where the figures prove a
     difference beyond the bands, 0 where all of them are the same, else 2, as statistics cannot tell.
 
     \b
     Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
+    Example:  workbench compare sessions/model-vs-model --scope last
     """  # noqa: D301
-    if (tables := _tables(a, b)) is not None:
+    if len(sources) == 2 and (tables := _tables(*sources)) is not None:
         return _compare_statistics(*tables, as_json)
     from workbench.cells.metrics import METRICS
     from workbench.cli.pair import again_text, compare_pair, comparison_text, run_again
-    from workbench.pair.pair import open_pair
+    from workbench.cli.sources import open_sources, session_alone
+    from workbench.jobs.conclusion import Conclusion
 
-    pair = open_pair((a, b), (path_a, path_b), tokens, prompt)
-    comparison = compare_pair(pair, METRICS[metric], scope)
+    pair: Pair | str
+    if len(sources) == 1:
+        concluded, pair = _of_session(session_alone(sources[0], (path_a, path_b), tokens, prompt), metric, scope)
+    else:
+        pair = open_sources(sources, (path_a, path_b), tokens, prompt)
+        concluded = Conclusion(compare_pair(pair, METRICS[metric], scope), None)
+    comparison = concluded.comparison
     again = run_again(comparison, pair, local) if as_json or local else None
     if as_json:
-        print_json(comparison.to_json(again))
+        print_json({"headline": concluded.headline()} | comparison.to_json(again))
     else:
-        echo(comparison_text(comparison))
+        echo("\n".join([*([f"{concluded.headline()}\n"] if concluded.bisection else []), comparison_text(comparison)]))
         if again is not None:
             echo(again_text(comparison, again))
-    comparison.require_answer()
-    return comparison.exit_code()
+    concluded.require_answer()
+    return concluded.exit_code()
+
+
+def _of_session(session: "Session", metric: str, scope: "TokenScope") -> "tuple[Conclusion, Pair | str]":
+    """Compare what a session has captured; also its pair, or why that cannot be opened any more."""
+    from kernels.errors import WorkbenchError
+    from workbench.cells.metrics import METRICS
+    from workbench.cli.pair import run_session
+    from workbench.jobs.conclusion import Conclusion
+    from workbench.jobs.examining import pair_of
+
+    comparison = run_session(session, METRICS[metric], scope)
+    try:
+        pair = pair_of(session)
+    except WorkbenchError as error:
+        return Conclusion.of(session, comparison), str(error)
+    return Conclusion.of(session, replace(comparison, notes=pair.notes)), pair
 
 
 def _tables(a: Path, b: Path) -> "tuple[StatisticsTable, StatisticsTable] | None":
@@ -87,7 +115,7 @@ def _tables(a: Path, b: Path) -> "tuple[StatisticsTable, StatisticsTable] | None
     ctx = click.get_current_context()
     options = {parameter.name: parameter.opts[-1] for parameter in ctx.command.params}
     given = (name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE)
-    if (needless := next((name for name in given if name not in ("a", "b", "as_json")), None)) is not None:
+    if (needless := next((name for name in given if name not in ("sources", "as_json")), None)) is not None:
         raise click.UsageError(
             f"statistics are of the tokens and of the path they were made with; leave out {options[needless]}"
         )

@@ -9,9 +9,10 @@ from workbench.cli.tables import echo
 @click.command()
 @json_option
 def command(as_json: bool) -> int:
-    """Look over the installation and the machine: versions, packages, kernel cache, processor, terminal.
+    """Look over the installation and the machine: versions, packages, kernel cache, processor, terminal, colours.
 
-    The exit code is 0 if everything works, if slowly, and 1 if something is wrong.
+    Each line says what is there and whether that is fine, slow, wrong, or missing where the program can do without it;
+    below it what that means and how to get it. The exit code is 1 if something is wrong, else 0.
 
     \b
     Example:  workbench doctor
@@ -25,9 +26,10 @@ def command(as_json: bool) -> int:
         return int(bool(wrong))
     width = max(len(check.name) for check in found)
     for check in found:
-        echo(f"{check.state:5}  {check.name:{width}}  {check.value}")
+        echo(f"{check.state:7}  {check.name:{width}}  {check.value}")
         for line in filter(None, (check.sentence, check.advice)):
-            echo(f"{'':5}  {'':{width}}  {line}")
-    slow = sum(check.state == "slow" for check in found)
-    echo(f"\n{len(wrong)} wrong, {slow} slow, {len(found) - len(wrong) - slow} fine")
+            echo(f"{'':7}  {'':{width}}  {line}")
+    states = [check.state for check in found]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("wrong", "slow", "missing", "fine"))
+    echo(f"\n{counts}")
     return int(bool(wrong))

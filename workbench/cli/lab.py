@@ -1,13 +1,13 @@
 """`workbench lab`: experiments that show what one number hides."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import PATH, force_option, json_option, pair_options, print_json
+from workbench.cli.options import PATH, completing, force_option, json_option, pair_options, print_json
 from workbench.cli.sources import is_session, open_session, require_none_given
 from workbench.cli.tables import echo
 
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
 
 
+def _names() -> Iterator[str]:
+    from workbench.lab.experiments import experiments
+
+    return (name for known in experiments() for name in dict.fromkeys((known.id, known.word)))
+
+
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing(_names))
 @click.argument("a", metavar="[A | SESSION]", type=PATH, required=False)
 @click.argument("b", type=PATH, required=False)
 @click.option("--layer", metavar="N", type=click.IntRange(0, 10**9), help="Layer of the cell that it is tried on.")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, json_option, pair_options
-from workbench.cli.sources import open_session, require_none_given
+from workbench.cli.options import PATH, bisects_option, json_option, pair_options, plain_option
+from workbench.cli.sources import require_none_given, session_alone
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @click.argument("sources", metavar="[A B | SESSION]", nargs=-1, required=True, type=PATH)
 @pair_options
 @click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
+@bisects_option
+@plain_option
 @json_option
 def command(
     sources: tuple[Path, ...],
@@ -24,13 +26,18 @@ def command(
     path_a: str | None,
     path_b: str | None,
     folder: Path | None,
+    bisects: bool,
+    plain: bool,
     as_json: bool,
 ) -> int:
     """Open two models or traces side by side, or a saved session.
 
-    The screen shows itself at once and fills while both sides run. Everything is kept in the session folder. Where
-    stdout is not a terminal, or with --json, the same work is done, the pair is bisected unless the session has a
-    verdict on the same files, and the result is printed, the verdict first.
+    The screen shows itself at once and fills while both sides run. Everything is kept in the session folder, whose path
+    is printed at the end. Where stdout is not a terminal, or with --json, the same work is done, the pair is bisected
+    unless the session has a verdict on the same files, and the result is printed, the verdict first. With --plain the
+    same is a conversation in lines of text.
+
+    Without tokens two models run a default prompt, or where neither has a tokenizer a few ids; stderr says which.
 
     Exit code: that of the verdict, as `workbench bisect` gives it; in the app, if nobody has bisected, what the map
     says.
@@ -39,24 +46,29 @@ def command(
     Example:  workbench open model.gguf model.apr --prompt "def add(a, b):"
     Example:  workbench open sessions/model-vs-model
     """  # noqa: D301
-    from workbench.cli.headless import show
+    from workbench.cli.headless import require_one_way, show
 
-    return show(_session(sources, (path_a, path_b), tokens, prompt, folder), as_json)
+    require_one_way(plain, as_json)
+    return show(chosen_session(sources, (path_a, path_b), tokens, prompt, folder), as_json, plain, bisects)
 
 
-def _session(
+def chosen_session(
     sources: tuple[Path, ...],
     numeric_paths: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
     prompt: str | None,
     folder: Path | None,
 ) -> "Session":
+    """Return the session of two sides, made if there is none yet, or the saved one that is the only source."""
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 
-        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder)
+        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, _say)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
-    options = {"--tokens": tokens, "--prompt": prompt, "--path-a": numeric_paths[0], "--path-b": numeric_paths[1]}
-    require_none_given(options | {"--session": folder}, sources[0])
-    return open_session(sources[0])
+    require_none_given({"--session": folder}, sources[0])
+    return session_alone(sources[0], numeric_paths, tokens, prompt)
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"workbench: {sentence}", err=True)

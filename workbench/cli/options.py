@@ -4,7 +4,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -51,6 +51,23 @@ class _PathType(click.Path):
 PATH = _PathType(path_type=Path)
 
 
+class OneOf(click.Choice):  # type: ignore[type-arg] # generic only since click 8.2
+    """One of some names; who writes another one is told the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        if value not in self.choices:
+            from store.nearest import did_you_mean
+
+            meant = did_you_mean(str(value), self.choices, f"it takes one of {', '.join(self.choices)}")
+            self.fail(f"{printable(str(value), 60)!r} is not known; {meant}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def completing(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return what tells a shell which of some names begin with what was typed; they are loaded only then."""
+    return lambda _ctx, _parameter, typed: [name for name in names() if name.startswith(typed)]
+
+
 def token_options(command: F) -> F:
     """Add --prompt, --tokens and --tokens-file: what to run. The command gets the ids of either as `tokens`."""
 
@@ -86,7 +103,7 @@ def force_option(command: F) -> F:
 
 def pair_options(command: F) -> F:
     """Add what both sides run, and the numeric path of either."""
-    paths = click.Choice(PATH_NAMES)
+    paths = OneOf(PATH_NAMES)
     a = click.option("--path-a", type=paths, help="Numeric path of A; by default as the engine of its format computes.")
     b = click.option("--path-b", type=paths, help="Numeric path of B.")
     return token_options(a(b(command)))
@@ -95,7 +112,7 @@ def pair_options(command: F) -> F:
 def map_options(command: F) -> F:
     """Add the metric and the tokens that a map shows."""
     metric = click.option(
-        "--metric", type=click.Choice(METRIC_NAMES), default=METRIC_NAMES[0], show_default=True, help="Metric to show."
+        "--metric", type=OneOf(METRIC_NAMES), default=METRIC_NAMES[0], show_default=True, help="Metric to show."
     )
     scope = click.option(
         "--scope",
@@ -117,7 +134,7 @@ def statistics_options(command: F) -> F:
         help="Show of every stage min, max, mean, population std, RMS, counts of NaN, Inf and zero, worst channel.",
     )
     scope = click.option(
-        "--scope", type=click.Choice(SCOPE_NAMES), help="Tokens that the statistics cover; all unless it is given."
+        "--scope", type=OneOf(SCOPE_NAMES), help="Tokens that the statistics cover; all unless it is given."
     )
     return statistics(scope(command))
 
@@ -127,6 +144,27 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")(
         command
     )
+
+
+def bisects_option(command: F) -> F:
+    """Add --no-bisect. The command gets `bisects`."""
+    return click.option(
+        "--no-bisect",
+        "bisects",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Only compare; else the pair is bisected as soon as it was captured.",
+    )(command)
+
+
+def plain_option(command: F) -> F:
+    """Add --plain: the app as lines of text."""
+    return click.option(
+        "--plain",
+        is_flag=True,
+        help="Talk in lines of text, for screen readers: no colours, nothing is painted over; `help` lists the words.",
+    )(command)
 
 
 def print_json(value: dict[str, Any]) -> None:

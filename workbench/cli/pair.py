@@ -18,10 +18,10 @@ def compare_pair(pair: Pair, metric: Metric, scope: TokenScope) -> Comparison:
         return comparing.compare_pair(pair, metric, scope, line)
 
 
-def run_again(comparison: Comparison, pair: Pair, asked: bool | None) -> Again:
+def run_again(comparison: Comparison, pair: Pair | str, asked: bool | None) -> Again:
     """Run every stage of a pair of models again on both inputs; the reason if it cannot be, or is not asked for.
 
-    asked : None leaves it to the size of the models.
+    pair : or why there is none. asked : None leaves it to the size of the models.
     """
     from store.artifact import Artifact
     from workbench.bisect.models.views import LARGE, views
@@ -31,6 +31,8 @@ def run_again(comparison: Comparison, pair: Pair, asked: bool | None) -> Again:
         return "--no-local was given"
     if comparison.scope.kind != "all":
         return "they cover all tokens together, not a --scope of one"
+    if isinstance(pair, str):
+        return pair
     for name, side in (("A", pair.a), ("B", pair.b)):
         if not isinstance(side, Artifact):
             return f"{name} is a recorded trace, which cannot be run again"
@@ -63,12 +65,12 @@ def again_text(comparison: Comparison, again: Again) -> str:
     )
 
 
-def run_session(session: Session) -> Comparison:
-    """Complete the capture of a session in its folder; the comparison as its view shows it."""
+def run_session(session: Session, metric: Metric | None = None, scope: TokenScope | None = None) -> Comparison:
+    """Complete the capture of a session in its folder; the comparison as asked for, else as its view shows it."""
     spec, view = session.spec, View.from_json(session.spec.view)
     job = CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, session.folder)
     with ProgressLine() as line:
-        return comparing.compare_job(job, METRICS[view.metric], view.tokens, line)
+        return comparing.compare_job(job, metric or METRICS[view.metric], scope or view.tokens, line)
 
 
 def comparison_text(comparison: Comparison) -> str:

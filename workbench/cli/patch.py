@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import PATH, json_option, pair_options, print_json
-from workbench.cli.sites import site_option
+from workbench.cli.sites import site_option, sites_typed
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from kernels.stages import Site
     from workbench.bisect.models.patch import Agreement, Experiment
     from workbench.bisect.traces.announced import Progress
+    from workbench.cli.progress import ProgressLine
     from workbench.pair.pair import Pair
+    from workbench.session.session import Session
 
 
 @click.command()
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
     help="Exchange a tensor, by its Hugging Face name; several together if it is given again.",
 )
 @click.option("--layer", metavar="N", type=click.IntRange(0), help="Exchange all tensors of a layer.")
-@click.option("--stage", metavar="LAYER:STAGE", callback=site_option, help="Exchange the values of one stage.")
+@click.option(
+    "--stage",
+    metavar="LAYER:STAGE",
+    callback=site_option,
+    shell_complete=sites_typed,
+    help="Exchange the values of one stage.",
+)
 @click.option("--settings", is_flag=True, help="Exchange the settings that differ (rotary base, epsilon, ...).")
 @click.option("--path", "paths", is_flag=True, help="Exchange the numeric paths: weights x paths in four runs.")
 @pair_options
@@ -47,14 +55,16 @@ def command(
     """Put a part of A into B and a part of B into A, and see how far the final logits move.
 
     The part and all the rest each come from A or from B, which makes four runs. A part that is guilty takes the
-    difference with it. No file is changed. Exit code 0: the exchange changes nothing, 1: it changes the output.
+    difference with it. No model is changed. Of a session that has a verdict, the accused part is exchanged if no other
+    one is named. Exit code 0: the exchange changes nothing, 1: it changes the output.
 
     \b
     Example:  workbench patch a.gguf b.gguf --tensor model.layers.3.mlp.up_proj.weight --tokens 1,2,3
+    Example:  workbench patch sessions/model-vs-model
     """  # noqa: D301
     from kernels.machine.compiler import compile_all
     from workbench.cli.progress import ProgressLine
-    from workbench.cli.sources import open_sources
+    from workbench.cli.sources import open_sources, session_alone
 
     asked = {
         "--tensor": bool(tensors),
@@ -63,18 +73,49 @@ def command(
         "--settings": settings,
         "--path": paths,
     }
-    if sum(asked.values()) != 1:
+    accused = len(sources) == 1 and not any(asked.values())
+    if sum(asked.values()) != 1 and not accused:
         raise click.UsageError(f"give exactly one of {', '.join(asked)}: what to exchange")
     with ProgressLine() as line:
-        pair = open_sources(sources, (path_a, path_b), tokens, prompt)
-        compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
-        experiment = _experiment(pair, tensors, layer, stage, settings, line)
-        pair.require_unchanged()
+        if accused:
+            pair, experiment = _of_accused(session_alone(sources[0], (path_a, path_b), tokens, prompt), line)
+        else:
+            pair = open_sources(sources, (path_a, path_b), tokens, prompt)
+            compile_all(lambda done, total, name: line(done, total, f"compile {name}"))
+            experiment = _experiment(pair, tensors, layer, stage, settings, line)
+            pair.require_unchanged()
     if as_json:
         print_json(_json(pair, experiment))
     else:
         echo("\n".join(_text(experiment)))
     return 1 if experiment.matters else 0
+
+
+def _of_accused(session: "Session", line: "ProgressLine") -> "tuple[Pair, Experiment]":
+    """Exchange what the session's verdict accuses, and keep what came of it; WorkbenchError if nothing is accused."""
+    from kernels.errors import WorkbenchError
+    from kernels.machine.compiler import compile_all
+    from store.text import printable
+    from workbench.jobs.bisected import last_bisection
+    from workbench.jobs.examining import pair_of
+    from workbench.jobs.exchanging import exchange
+    from workbench.jobs.logged_side import sides_of
+    from workbench.jobs.patched import accused_part
+
+    pair, known = pair_of(session), last_bisection(session)
+    name, now = printable(str(session.folder), 1000), sides_of(session, pair)
+    then = {} if known is None else {"a": known.a, "b": known.b}
+    if known is None or any(
+        (now[side].sha256, now[side].created) != (was.sha256, was.created) for side, was in then.items()
+    ):
+        raise WorkbenchError(
+            f"{name} has no verdict on these files; bisect it first, or name a part: --tensor, --stage"
+        )
+    part = accused_part(known.found)
+    if part is None:
+        raise WorkbenchError(f"the verdict of {name} accuses no part; name one: --tensor, --layer, --stage, --settings")
+    compile_all(lambda done, total, kernel: line(done, total, f"compile {kernel}"))
+    return pair, exchange(session, pair, part, line)
 
 
 def _experiment(

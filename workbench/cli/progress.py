@@ -1,4 +1,4 @@
-"""A line on stderr that says how far a command has come; nothing where stderr is not a terminal."""
+"""How far a command has come: a line on stderr, nothing where stderr is not a terminal; and how long the rest takes."""
 
 import shutil
 import sys
@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from store.text import printable
+from workbench.machine.time_left import TimeLeft
 
 _INTERVAL = 0.1  # seconds between two paintings
 _BAR = 20  # characters
@@ -19,6 +20,7 @@ class ProgressLine:
         self._terminal = sys.stderr.isatty()
         self._painted = 0.0
         self._width = 0
+        self._left = TimeLeft()
 
     def __enter__(self) -> "ProgressLine":
         return self
@@ -31,12 +33,15 @@ class ProgressLine:
     def __call__(self, done: int, total: int, text: str) -> None:
         """Show `done` of `total` steps, and what is being done; total 0 where it is not known."""
         now = time.monotonic()
-        if not self._terminal or now - self._painted < _INTERVAL:
+        if not self._terminal:
+            return
+        left = self._left.words(text.partition(" ")[0], done, total)
+        if now - self._painted < _INTERVAL:
             return
         self._painted = now
         full = round(_BAR * min(done, total) / total) if total else 0
         count = f"{100 * done // total} %" if total > _MANY else f"{done}/{total}"
-        bar = f"[{'#' * full}{'-' * (_BAR - full)}] {count}  " if total else ""
+        bar = f"[{'#' * full}{'-' * (_BAR - full)}] {count}{left}  " if total else ""
         self._paint(bar + printable(text))
 
     def _paint(self, line: str) -> None:

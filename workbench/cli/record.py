@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import PATH, force_option, json_option, print_json, token_options
+from workbench.cli.options import PATH, OneOf, force_option, json_option, print_json, token_options
 from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
@@ -34,7 +34,7 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
 @click.command()
 @click.argument("model", metavar="MODEL", type=PATH)
 @click.option("-o", "--output", metavar="OUT.npz", type=PATH, required=True, help="The trace.")
-@click.option("--engine", type=click.Choice(list(_FORMATS)), help="Engine to run; by default the one of the format.")
+@click.option("--engine", type=OneOf(list(_FORMATS)), help="Engine to run; by default the one of the format.")
 @token_options
 @click.option(
     "--python",
@@ -44,7 +44,7 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
     help="Python that has the engine installed; by default $WORKBENCH_ENGINE_PYTHON, or this one.",
 )
 @click.option("--repack/--no-repack", default=None, help="llama.cpp: rearrange the weights; off unless asked for.")
-@click.option("--flash", type=click.Choice(["on", "off", "auto"]), help="llama.cpp: flash attention; off by default.")
+@click.option("--flash", type=OneOf(["on", "off", "auto"]), help="llama.cpp: flash attention; off by default.")
 @click.option(
     "--kv",
     metavar="TYPE|K,V",
@@ -55,7 +55,7 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
 @click.option("--batch", type=click.IntRange(1, 65536), help="llama.cpp: tokens computed at a time; 512 by default.")
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float64", "bfloat16"]),
+    type=OneOf(["float32", "float64", "bfloat16"]),
     help="transformers: float32 by default.",
 )
 @force_option

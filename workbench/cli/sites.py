@@ -12,17 +12,28 @@ Stages = tuple[str, ...]
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
+def sites_typed(_ctx: click.Context, _option: click.Parameter, typed: str) -> list[str]:
+    """Return the stages that begin with what was typed, behind the number of a layer where they have one."""
+    from kernels.models import all_stages, layer_stages
+
+    layer, colon, stage = typed.rpartition(":")
+    known = layer_stages() if colon else [name for name in all_stages() if name not in layer_stages()]
+    return [f"{layer}{colon}{name}" for name in known if name.startswith(stage)]
+
+
 def site_option(_ctx: click.Context, _option: click.Parameter, value: str | None) -> "Site | None":
     """Read LAYER:STAGE."""
     from kernels.models import all_stages, layer_stages
     from kernels.stages import Site
+    from store.nearest import did_you_mean
     from store.text import printable
 
     if value is None:
         return None
     layer, colon, stage = value.rpartition(":")
     if stage not in all_stages():
-        raise click.BadParameter(f"{printable(value, 60)!r} names no stage; the stages are {', '.join(all_stages())}")
+        meant = did_you_mean(stage, all_stages(), f"the stages are {', '.join(all_stages())}")
+        raise click.BadParameter(f"{printable(value, 60)!r} names no stage; {meant}")
     if stage not in layer_stages():
         if colon:
             raise click.BadParameter(f"{stage} is a stage of the whole model; leave out the layer")
@@ -35,6 +46,7 @@ def site_option(_ctx: click.Context, _option: click.Parameter, value: str | None
 def stages_option(_ctx: click.Context, _option: click.Parameter, value: str | None) -> Stages | None:
     """Read names of stages, or all of them, which is every name; as `apr trace` takes them, in any case of letters."""
     from kernels.models import all_stages
+    from store.nearest import did_you_mean
     from store.text import printable
 
     if value is None:
@@ -44,9 +56,8 @@ def stages_option(_ctx: click.Context, _option: click.Parameter, value: str | No
         return ("all",)
     unknown = next((name for name in names if name not in all_stages()), None)
     if unknown is not None:
-        raise click.BadParameter(
-            f"{printable(unknown, 60)!r} names no stage; give all, or some of {', '.join(all_stages())}"
-        )
+        meant = did_you_mean(unknown, all_stages(), f"give all, or some of {', '.join(all_stages())}")
+        raise click.BadParameter(f"{printable(unknown, 60)!r} names no stage; {meant}")
     return tuple(names)
 
 

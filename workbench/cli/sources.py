@@ -33,11 +33,21 @@ def open_sources(
         from workbench.pair.pair import open_pair
 
         return open_pair((sources[0], sources[1]), paths, tokens, prompt)
-    options = {"--tokens": tokens, "--prompt": prompt, "--path-a": paths[0], "--path-b": paths[1]}
-    require_none_given(options, sources[0])
     from workbench.jobs.examining import pair_of
 
-    return pair_of(open_session(sources[0]))
+    return pair_of(session_alone(sources[0], paths, tokens, prompt))
+
+
+def session_alone(folder: Path, paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: str | None) -> "Session":
+    """Open a session given in place of A and B; UsageError for options that only those take, and for one side alone."""
+    options = {"--tokens": tokens, "--prompt": prompt, "--path-a": paths[0], "--path-b": paths[1]}
+    require_none_given(options, folder)
+    if folder.is_file():
+        from store.text import printable
+
+        name = printable(str(folder), 1000)
+        raise click.UsageError(f"{name} is one side; give the other one too, or the folder of a session alone")
+    return open_session(folder)
 
 
 def open_session(folder: Path) -> "Session":

@@ -9,6 +9,7 @@ import click
 from workbench.cli.options import (
     PATH,
     PATH_NAMES,
+    OneOf,
     force_option,
     json_option,
     print_json,
@@ -33,9 +34,7 @@ FORMAT_NAMES = ("h5", "aprt", "npz", "safetensors")  # of store.traces.dump_writ
 @click.command()
 @click.argument("source", metavar="X", type=PATH)
 @click.option("-o", "--output", metavar="OUT", type=PATH, help="File to write, or for aprt the folder.")
-@click.option(
-    "--path", type=click.Choice(PATH_NAMES), help="Numeric path; by default as the engine of its format computes."
-)
+@click.option("--path", type=OneOf(PATH_NAMES), help="Numeric path; by default as the engine of its format computes.")
 @statistics_options
 @click.option(
     "--save-tensor",
@@ -50,9 +49,7 @@ FORMAT_NAMES = ("h5", "aprt", "npz", "safetensors")  # of store.traces.dump_writ
     callback=layers_option,
     help="Layers to save stages of; the embedding belongs to layer 0, what comes after the layers to all.",
 )
-@click.option(
-    "--format", type=click.Choice(FORMAT_NAMES), help="Format of what --save-tensor writes; h5 unless it is given."
-)
+@click.option("--format", type=OneOf(FORMAT_NAMES), help="Format of what --save-tensor writes; h5 unless it is given.")
 @force_option
 @token_options
 @json_option

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
 from store.files.apr_writer import convert_to_apr
+from store.nearest import did_you_mean
 from store.open import open_artifact
+from store.text import printable
 from store.whole_files import write_atomically
 from workbench.demo.faults import FAULTS, Change
+from workbench.pair.default_tokens import PROMPT
 from workbench.pair.pair import DEFAULT_PATH
 from workbench.pair.pairing import open_or_create
 from workbench.pair.tokenizer import encode
 from workbench.session.session import Session, SessionSpec, Side
 
 MODEL = Path(__file__).parent / "tiny-qwen2-q4_k_m.gguf"
-PROMPT = "def add(a, b):"
 LAYER = 3
 DEMO_ENTRY = "demo"  # kind of the log entry that says how a session's copy was made
 
@@ -95,5 +97,6 @@ def _change(fault: object, layer: object) -> Change:
     if fault is None:
         return Change()
     if not isinstance(fault, str) or fault not in FAULTS:
-        raise WorkbenchError(f"there is no fault {fault}; --fault takes one of {', '.join(FAULTS)}")
+        meant = did_you_mean(str(fault), FAULTS, f"--fault takes one of {', '.join(FAULTS)}")
+        raise WorkbenchError(f"there is no fault {printable(str(fault), 60)}; {meant}")
     return FAULTS[fault].change(model, f"model.layers.{layer}.")

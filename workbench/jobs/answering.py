@@ -11,12 +11,14 @@ from workbench.bisect.models.element_text import element_text
 from workbench.bisect.models.patch import Logits
 from workbench.bisect.models.views import views
 from workbench.bisect.traces.announced import Progress
+from workbench.jobs.bisected import last_bisection
 from workbench.jobs.examining import bisect_session, examine, pair_of
 from workbench.jobs.exchanging import exchange, exchange_lines, parts_of
 from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, InquiryEvent, Logged
 from workbench.jobs.kept_experiments import keep_experiment
 from workbench.jobs.local_view import keep_local_view
 from workbench.jobs.logged_side import sides_of
+from workbench.jobs.patched import Part, accused_part
 from workbench.lab.experiment import perform
 from workbench.lab.experiments import experiment, experiments
 from workbench.lab.subject import subject_of
@@ -104,6 +106,17 @@ def _views(session: Session, pair: Pair, emit: Emit, progress: Progress) -> None
 def _patch(session: Session, pair: Pair, site: Site, progress: Progress) -> Answered:
     lines: list[str] = []
     known = Logits()
-    for part in parts_of(pair, site):
+    accused = _accused(session, pair, site)
+    for part in (*accused, *(part for part in parts_of(pair, site) if part not in accused)):
         lines += exchange_lines(part, exchange(session, pair, part, progress, known))
     return Answered("\n".join(lines))
+
+
+def _accused(session: Session, pair: Pair, site: Site) -> list[Part]:
+    """The part that the verdict accuses, where its site is asked about: exchanging it is the proof."""
+    known = last_bisection(session)
+    part = None if known is None else accused_part(known.found)
+    if part is None or part.site != site or pair.models is None:
+        return []
+    there = all(any(name in model for model in pair.models) for name in part.tensors)
+    return [part] if there else []

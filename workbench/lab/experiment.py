@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kernels.errors import WorkbenchError
+from store.nearest import did_you_mean
 from store.text import printable
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class Experiment:
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
-                have = f"it has {', '.join(known)}" if known else "it has none"
+                have = did_you_mean(name, known, f"it has {', '.join(known)}" if known else "it has none")
                 shown = printable(name, 60)
                 raise WorkbenchError(f"--set {shown}: lab {self.id} has no parameter of that name; {have}")
             if known[name].only not in ("", on):

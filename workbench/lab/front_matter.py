@@ -1,13 +1,14 @@
 """The text of a hypothesis: YAML front matter, which a hand may edit, and free text below it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import yaml
 
 from kernels.models import all_stages, layer_stages
 from kernels.stages import Site
+from store.nearest import did_you_mean
 from store.text import printable
 from workbench.lab.hypothesis import STATUSES, VERDICTS, After, Hypothesis, HypothesisError, Ladder, Status, Verdict
 from workbench.lab.yaml_nodes import CORE, Field, NodeError, compose
@@ -140,10 +141,11 @@ def _scalar(fields: Mapping[str, Field], key: str) -> str:
     return str(value.value)
 
 
-def _choice(fields: Mapping[str, Field], key: str, choices: Iterable[str]) -> str:
+def _choice(fields: Mapping[str, Field], key: str, choices: Collection[str]) -> str:
     found, line = _scalar(fields, key), fields[key].line
     if found not in choices:
-        raise NodeError(line, f"{key} {printable(found, 40)!r} is unknown; write one of {', '.join(choices)}.")
+        meant = did_you_mean(found, choices, f"write one of {', '.join(choices)}.")
+        raise NodeError(line, f"{key} {printable(found, 40)!r} is unknown; {meant}")
     return found
 
 

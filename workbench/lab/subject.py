@@ -15,6 +15,7 @@ from kernels.models import Graph, all_stages
 from kernels.stages import LAST_STAGES, Site
 from kernels.weight import Weight
 from store.artifact import Artifact
+from store.nearest import did_you_mean
 from store.text import printable
 from workbench.bisect.models.bisection import Side
 from workbench.bisect.pair import model_sides
@@ -145,8 +146,8 @@ def open_subject(
 def subject_of(pair: Pair, alone: bool, layer: int | None, stage: str | None, near: bool = False) -> Subject:
     """An opened pair at a cell; WorkbenchError as `open_subject`."""
     if stage is not None and stage not in all_stages():
-        names = ", ".join(all_stages())
-        raise WorkbenchError(f"--stage {printable(stage, 40)} names no stage; the stages are {names}")
+        meant = did_you_mean(stage, all_stages(), f"the stages are {', '.join(all_stages())}")
+        raise WorkbenchError(f"--stage {printable(stage, 40)} names no stage; {meant}")
     a, b = model_sides(pair)
     pair.require_one_model()
     return Subject(pair, a, b, alone, layer, stage, near)

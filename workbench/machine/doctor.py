@@ -14,10 +14,11 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from workbench import __version__
 from workbench.machine import terminal
 from workbench.machine.clashes import OURS, clash
 
-State = Literal["fine", "slow", "wrong"]
+State = Literal["fine", "missing", "slow", "wrong"]  # missing : something that the program can do without
 DISTRIBUTION = "layer-workbench"
 # The libraries that have a part in what is computed, read or shown; metadata tells which versions are wanted.
 LIBRARIES = (
@@ -32,9 +33,20 @@ LIBRARIES = (
     "jinja2",
     "platformdirs",
     "plotille",
+    "pyyaml",
     "textual-plot",
+    "zlib-ng",
 )
+_MODULES = {"pyyaml": "yaml"}  # of libraries that are imported under another name
+# What else the program can do, by the name of the extra that brings it.
+EXTRAS = {"llama-cpp": "`workbench record` with llama.cpp", "serve": "`workbench serve`, the app in a browser"}
+COMPLETION = {
+    "bash": """Add to ~/.bashrc: eval "$(_WORKBENCH_COMPLETE=bash_source workbench)\"""",
+    "zsh": """Add to ~/.zshrc: eval "$(_WORKBENCH_COMPLETE=zsh_source workbench)\"""",
+    "fish": "Run once: _WORKBENCH_COMPLETE=fish_source workbench > ~/.config/fish/completions/workbench.fish",
+}
 SMALLEST = (60, 20)  # characters that the map needs
+_LITTLE = 1.0  # GiB
 _LISTED_FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni")
 
 
@@ -56,26 +68,34 @@ class Check:
 def checks() -> Iterator[Check]:
     """Look at everything, the most basic first; what depends on something broken is left out."""
     yield _python()
+    yield Check("workbench", __version__)
     libraries = [_library(name) for name in LIBRARIES]
     yield from libraries
     clashes = [_package(name) for name in OURS]
     yield from clashes
     if all(check.state != "wrong" for check in (*libraries, *clashes)):
-        yield from (_kernel_cache(), _threads(), _processor())
+        yield from (_kernel_cache(), _threads(), _processor(), _sessions())
     yield _terminal()
     yield _colours()
+    yield from filter(None, (_extra(name, gives) for name, gives in EXTRAS.items()))
+    yield from _completion()
 
 
 def _python() -> Check:
     return Check("python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
 
 
-def _wanted(name: str) -> str:
-    """Return what our own metadata asks of a library, such as ">=2.0"; empty where we are not installed."""
+def _requirements() -> list[str]:
+    """What our own metadata asks for, a library a line; nothing where we are not installed."""
     try:
-        lines = metadata.requires(DISTRIBUTION) or []
+        return metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        return ""
+        return []
+
+
+def _wanted(name: str) -> str:
+    """Return what our own metadata asks of a library, such as ">=2.0"."""
+    lines = _requirements()
     found = (re.match(rf"{re.escape(name)}\s*([<>=!~][^;]*)(;.*extra.*)?$", line, re.IGNORECASE) for line in lines)
     return next((match[1].strip() for match in found if match and not match[2]), "")
 
@@ -84,7 +104,7 @@ def _library(name: str) -> Check:
     install = f"{sys.executable} -m pip install '{name}{_wanted(name)}'"
     try:
         version = metadata.version(name)
-        import_module(name.replace("-", "_"))
+        import_module(_MODULES.get(name, name.replace("-", "_")))
     except metadata.PackageNotFoundError:
         return Check(name, "not installed", "wrong", f"{name} is missing.", install)
     except Exception as error:  # whatever a library that does not fit this machine or its neighbours raises
@@ -93,6 +113,33 @@ def _library(name: str) -> Check:
     if not _fits(version, _wanted(name)):
         return Check(name, version, "wrong", f"{name} {_wanted(name)} is wanted.", install)
     return Check(name, version)
+
+
+def _extra(name: str, gives: str) -> Check | None:
+    """What an extra brings, or how to get it; None where our metadata has no such extra."""
+    pattern = re.compile(rf"([\w.-]+)\s*([^;]*);.*extra == ['\"]{re.escape(name)}['\"]")
+    wanted = [(match[1], match[2].strip()) for line in _requirements() if (match := pattern.match(line))]
+    if not wanted:
+        return None
+    have = []
+    for library, _ in wanted:
+        with suppress(metadata.PackageNotFoundError):
+            have.append(f"{library} {metadata.version(library)}")
+    if len(have) == len(wanted):
+        return Check(f"extra {name}", ", ".join(have))
+    packages = " ".join(f"'{library}{bounds}'" for library, bounds in wanted)
+    advice = f"{sys.executable} -m pip install {packages}"
+    return Check(
+        f"extra {name}", "not installed", "missing", f"It is needed for {gives}, and for nothing else.", advice
+    )
+
+
+def _completion() -> Iterator[Check]:
+    """How a shell that can complete our names is told to."""
+    shell = Path(os.environ.get("SHELL", "")).name
+    if shell in COMPLETION:
+        words = f"Tab completes commands, options and names once {shell} is told to."
+        yield Check("completion", shell, "fine", words, COMPLETION[shell])
 
 
 def _fits(version: str, wanted: str) -> bool:
@@ -195,6 +242,24 @@ def _processor() -> Check:
     return Check("processor", value)
 
 
+def _sessions() -> Check:
+    """Where new sessions go, and whether they can."""
+    from workbench.session.session import Session
+
+    folder = Session.default_folder("session").parent
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        words = f"{there} cannot be written, and new sessions go there."
+        return Check("sessions", str(folder), "wrong", words, "Give --session DIR, or make it writable.")
+    free = shutil.disk_usage(there).free / 2**30
+    value = f"{folder}, {free:.1f} GiB free"
+    if free < _LITTLE:
+        return Check(
+            "sessions", value, "slow", "A session holds every stage of both sides.", "Make room, or give --session DIR."
+        )
+    return Check("sessions", value)
+
+
 def _terminal() -> Check:
     if not terminal.is_there():
         return Check("terminal", "none", "fine", "Commands print text; `open` and `demo` do too.")
@@ -213,14 +278,18 @@ def _colours() -> Check:
     if "utf" not in encoding:
         words = f"Text is written as {encoding}, which lacks the characters of the map."
         return Check("colours", encoding, "wrong", words, "Set PYTHONUTF8=1, or LANG to a UTF-8 locale.")
-    if not sys.stdout.isatty():
-        return Check("colours", "none")
     if os.environ.get("NO_COLOR"):
         return Check("colours", "none", "fine", "NO_COLOR is set: shades of grey; nothing is told by colour alone.")
-    if os.environ.get("COLORTERM") in ("truecolor", "24bit"):
-        return Check("colours", "16 million")
+    if not sys.stdout.isatty():
+        return Check("colours", "none", "fine", "The output is no terminal.")
+    if (offered := os.environ.get("COLORTERM")) in ("truecolor", "24bit"):
+        return Check("colours", f"16 million (COLORTERM={offered})")
     many = "256" in os.environ.get("TERM", "")
     advice = "If the terminal has 16 million colours, set COLORTERM=truecolor."
     return Check(
-        "colours", "256" if many else "16", "fine", "Steps of the map may look alike; digits tell them apart.", advice
+        "colours",
+        f"{256 if many else 16} (TERM={os.environ.get('TERM', '')}, no COLORTERM)",
+        "fine",
+        "Steps of the map may look alike; digits tell them apart.",
+        advice,
     )

@@ -1,11 +1,13 @@
 """Finding or making the session of a pair; loads no kernels, so that the screen is there at once."""
 
 import os
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 from store.text import printable
-from workbench.pair.pair import open_pair
+from workbench.pair.default_tokens import default_tokens
+from workbench.pair.pair import Pair, open_source, paired
 from workbench.pair.recorded import recorded
 from workbench.session.files import SPEC_FILE, SessionError
 from workbench.session.session import Session, SessionSpec
@@ -17,13 +19,22 @@ def pair_session(
     tokens: tuple[int, ...] | None,
     prompt: str | None,
     folder: Path | None,
+    say: Callable[[str], object],
 ) -> Session:
     """Return the session of two sides and the tokens they run: the one that is there already, else a new one.
+
+    say : called with a sentence where nobody chose what two models run, and a default was taken.
 
     Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
     fit.
     """
-    pair = recorded(open_pair(paths, numeric_paths, tokens, prompt))
+    sources = open_source(paths[0]), open_source(paths[1])
+    default = default_tokens(sources) if tokens is None and prompt is None else None
+    if default is None:
+        pair = recorded(paired(sources, numeric_paths, tokens, prompt))
+    else:
+        pair, sentence = Pair(*sources, default[0], numeric_paths), default[1]
+        say(sentence)
     wanted = SessionSpec(*pair.sides, pair.ids, pair.prompt)
     if folder is not None:
         return open_or_create(folder, wanted)

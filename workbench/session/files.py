@@ -85,6 +85,10 @@ def read_spec(folder: Path) -> bytes:
     try:
         return read_bounded(folder / SPEC_FILE, _LIMITS[SPEC_FILE])
     except FileNotFoundError:
+        if not os.path.lexists(folder):
+            raise SessionError(
+                f"{shown(folder)} does not exist; workbench sessions lists those that there are."
+            ) from None
         raise SessionError(f"{shown(folder)} is not a session: it holds no {SPEC_FILE}.") from None
     except OSError as error:
         raise refused(folder / SPEC_FILE, error) from None

@@ -18,6 +18,7 @@ from kernels.models import Graph
 from kernels.stages import Site
 from kernels.weight import Weight
 from store.names import EMBEDDING, LM_HEAD
+from store.nearest import did_you_mean
 from store.text import printable
 from workbench.bisect.models.bisection import Side
 from workbench.bisect.models.settings import differing_fields, with_fields
@@ -196,7 +197,11 @@ def patch_tensors(
     for name in sorted(names):
         shapes = [side.model.weight(name).shape for side in (a, b) if name in side.model]
         if not shapes:
-            raise WorkbenchError(f"neither A nor B has a tensor {printable(name)}; `workbench inspect` lists them")
+            tensors = (tensor for stage in Graph(a.model.config).stages() for tensor in stage.tensors)
+            meant = did_you_mean(
+                name, (tensor for tensor in tensors if tensor in a.model), "`workbench inspect` lists them"
+            )
+            raise WorkbenchError(f"neither A nor B has a tensor {printable(name)}; {meant}")
         if shapes[0] != shapes[-1]:
             raise WorkbenchError(f"{name} has shape {shapes[0]} in A and {shapes[1]} in B; it cannot be exchanged")
     swapped = (

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -11,6 +11,7 @@ from typing import NoReturn
 import yaml
 
 from kernels.errors import WorkbenchError
+from store.nearest import did_you_mean
 from store.text import printable
 from store.whole_files import read_bounded
 from workbench.lab.contracts.bounds import Alike, Bound, Equal, OnBothSides, OneOf, Scalar, Within
@@ -56,8 +57,9 @@ def read_contract(given: Path) -> Contract:
         content = read_bounded(path.resolve(), _MAX_BYTES)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle; ValueError: a zero byte
         why = getattr(error, "strerror", None) or str(error)
-        there = f"; the contracts that come by name are {', '.join(SHIPPED)}"
-        raise ContractError(f"{name} cannot be read ({why.lower()}){there}.") from None
+        known = f"the contracts that come by name are {', '.join(SHIPPED)}."
+        meant = known if given.exists() else did_you_mean(str(given), SHIPPED, known)
+        raise ContractError(f"{name} cannot be read ({why.lower()}); {meant}") from None
     try:
         text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -203,12 +205,13 @@ def _layers(node: yaml.Node) -> Layers:
 # Values
 
 
-def _known(node: yaml.Node | None, what: str, names: Iterable[str]) -> dict[str, Field]:
+def _known(node: yaml.Node | None, what: str, names: Collection[str]) -> dict[str, Field]:
     """The fields of a mapping, all of which must be known."""
     given = fields(node, what)
     for name, found in given.items():
         if not isinstance(found.key, yaml.ScalarNode) or name not in names:
-            _wrong(found.key, f"{_shown(found.key)} is no field of {what}; it has {', '.join(names)}")
+            meant = did_you_mean(str(found.key.value), names, f"it has {', '.join(names)}")
+            _wrong(found.key, f"{_shown(found.key)} is no field of {what}; {meant}")
     return given
 
 
@@ -231,10 +234,11 @@ def _text(node: yaml.Node, what: str) -> str:
     return str(text)
 
 
-def _choice(node: yaml.Node, what: str, choices: Iterable[str]) -> str:
+def _choice(node: yaml.Node, what: str, choices: Collection[str]) -> str:
     found = _text(node, what)
     if found not in choices:
-        _wrong(node, f"{what} {_shown(node)} is unknown; write one of {', '.join(choices)}")
+        meant = did_you_mean(found, choices, f"write one of {', '.join(choices)}")
+        _wrong(node, f"{what} {_shown(node)} is unknown; {meant}")
     return found
 
 

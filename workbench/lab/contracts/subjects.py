@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol
 
 from kernels.stages import Site
+from store.nearest import did_you_mean
 from store.text import printable
 from workbench.cells.sites import site_json
 from workbench.lab.contracts.bounds import BothSides
@@ -214,6 +215,7 @@ def _matching(patterns: Iterable[str], names: Iterable[str], nothing: str) -> tu
     for pattern in patterns:
         matched = {name for name in different if fnmatchcase(name, pattern)}
         if not matched:
-            return frozenset(), f"{nothing} {printable(pattern, 80)}"
+            meant = did_you_mean(pattern, different)
+            return frozenset(), f"{nothing} {printable(pattern, 80)}" + (f"; {meant}" if meant else "")
         chosen |= matched
     return frozenset(chosen), ""

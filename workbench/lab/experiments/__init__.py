@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from kernels.errors import WorkbenchError
+from store.nearest import did_you_mean
 from store.text import printable
 
 if TYPE_CHECKING:
@@ -26,4 +27,5 @@ def experiment(name: str) -> "Experiment":
         if name in (known.id, known.word):
             return known
     names = ", ".join(known.id if known.id == known.word else f"{known.id} {known.word}" for known in experiments())
-    raise WorkbenchError(f"lab has no experiment {printable(name, 40)}; it has {names}")
+    meant = did_you_mean(name, [word for known in experiments() for word in (known.id, known.word)], f"it has {names}")
+    raise WorkbenchError(f"lab has no experiment {printable(name, 40)}; {meant}")

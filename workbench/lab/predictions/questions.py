@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from kernels.models import all_stages, layer_stages
 from kernels.stages import Site
+from store.nearest import did_you_mean
 from store.text import printable
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
@@ -231,10 +231,8 @@ def _begins(level: str, known: Mapping[str, Kind]) -> bool:
 
 
 def _hint(value: str, choices: Mapping[str, Any] | tuple[str, ...]) -> str:
-    near = get_close_matches(value[:80], list(choices), 1, 0.6)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; there are {', '.join(choices)}" if len(choices) <= 20 else ""
+    hint = did_you_mean(value, choices, f"there are {', '.join(choices)}" if len(choices) <= 20 else "")
+    return f"; {hint}" if hint else ""
 
 
 def _some(known: Mapping[str, Kind] | None) -> str:
