@@ -89,6 +89,20 @@ def test_the_cells_that_were_run_again_are_read_back_for_their_files_only(sessio
     assert not has_local_view(session, RUNS)
 
 
+def test_cells_that_were_taken_back_are_not_shown_as_current(session):
+    keep_local_view(session, {"a": A, "b": B}, CELLS[:1])
+    first = max(session.numbered_entries())
+    keep_local_view(session, {"a": A, "b": B}, CELLS)
+    assert set(local_view(session, RUNS)) == {GATE, UP}
+    retraction = retract(session, str(max(session.numbered_entries())), "the floor was wrong")
+    assert set(local_view(session, RUNS)) == {GATE}, "the one before stands"
+    retract(session, str(first), "so was this one")
+    assert local_view(session, RUNS) == {}
+    assert not has_local_view(session, RUNS), "they can be run again"
+    retract(session, str(retraction.line), "it was not")
+    assert set(local_view(session, RUNS)) == {GATE, UP}
+
+
 def culprit(site, tensor, cause="gate_up_swapped", factor="weights"):
     return Culprit(site, factor, cause, "why", tensor)
 
