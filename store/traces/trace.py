@@ -187,7 +187,15 @@ class Trace:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file, or of the "name  sha256" lines of its files when there are several."""
-        digests = [_sha256(file) for file in self.files]
+        return self.hashed()
+
+    def hashed(self, progress: Callable[[int, int], None] = lambda *_: None) -> str:
+        """Compute `sha256`. progress : called with bytes done and bytes in all."""
+        done, total = 0, sum(file.size for file in self.files)
+        digests = []
+        for file in self.files:
+            digests.append(_sha256(file, lambda read, before=done: progress(before + read, total)))
+            done += file.size
         if len(digests) == 1:
             return digests[0]
         names = [file.path.relative_to(self.path).as_posix() for file in self.files]
@@ -275,11 +283,12 @@ def _difference(recorded: tuple[int, ...], tokens: tuple[int, ...]) -> str:
     return f"token {recorded[first]} at position {first}, not {tokens[first]}"
 
 
-def _sha256(file: ModelFile) -> str:
+def _sha256(file: ModelFile, progress: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     with file.path.open("rb") as stream:
         while chunk := stream.read(_HASH_CHUNK):
             digest.update(chunk)
+            progress(stream.tell())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from workbench.lab.bindings import (
     SIDES,
     TOKENS,
     Bindings,
+    Show,
     contract_file,
     contract_key,
     line_key,
@@ -48,12 +49,14 @@ _OWN_CONTRACT = "contract"
 class PairMeasuring:
     """Measures for predictions.
 
-    bisect : gives the session's standing bisection, made if there is none.
+    bisect : gives the session's standing bisection, made if there is none. show : is told how far files are hashed.
     """
 
-    def __init__(self, session: Session, pair: SessionMeasurements, bisect: Bisect) -> None:
+    def __init__(
+        self, session: Session, pair: SessionMeasurements, bisect: Bisect, show: Show = lambda *_: None
+    ) -> None:
         self.session, self.pair, self._bisect = session, pair, bisect
-        self.bindings = Bindings(session)
+        self.bindings = Bindings(session, show)
         self._experiments: dict[str, dict[str, Any] | str] = {}
         self._found: tuple[Mapping[str, Any], int] | None = None
 
