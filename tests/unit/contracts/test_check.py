@@ -19,6 +19,7 @@ from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
 from workbench.demo import MODEL, demo_session
 from workbench.lab.measurements import Measurements
+from workbench.lab.readings import OF_LOGITS
 
 
 @pytest.mark.parametrize("name", ["parity", "strict"])
@@ -90,6 +91,23 @@ def test_logits_are_judged_token_by_token(place, capsys):
     ]
     assert last["measured"] == each[1]
     assert (every["measured"] >= max(each), every["compared"], every["expected"]) == (True, 7, 7)
+
+
+def test_whatever_compare_measures_of_the_logits_can_be_bounded(place, capsys):
+    pair = (MODEL, place / "swapped.apr")
+    whole = other("compare", capsys, *pair, *TOKENS, "--no-local")["cells"][-1]
+    last = other("compare", capsys, *pair, *TOKENS, "--no-local", "--scope", "last")["cells"][-1]
+    assert set(whole["logits"]) <= set(OF_LOGITS), "a new key of compare's is forgotten here"
+    figures = {key: value for key, value in (whole | whole["logits"]).items() if key in OF_LOGITS}
+    lines = [f"id: {key}, logits: {{positions: last}}, metric: {key}, within: [-1e30, 1e30]" for key in figures]
+    lines += [f"id: over-{key}, logits: {{}}, metric: {key}, within: [-1e30, 1e30]" for key in whole["logits"]]
+    found = {rule["id"]: rule for rule in printed(capsys, 0, rules(place, *lines), *pair, *TOKENS)["rules"]}
+    at_last = last | last["logits"]
+    assert {key: found[key]["measured"] for key in figures} == {key: at_last[key] for key in figures}
+    for key, value in whole["logits"].items():
+        over = found[f"over-{key}"]
+        assert (over["measured"], over["compared"], over["expected"]) == (value, 7, 7), key
+    assert whole["logits"]["kl_b_a_mean"] < whole["logits"]["kl_b_a_max"]
 
 
 def test_measurements_have_the_names_and_values_of_json(place, capsys):
