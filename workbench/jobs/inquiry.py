@@ -24,7 +24,8 @@ class Inquiry:
     exchanging the stage `site` does. parts : where in `site` its local error sits. bytes : what the element at
     `token` and `channel` of `site` was computed from. examine : whatever the findings lack; answered with what cannot
     be had. lab : what an `experiment` gives at `site`, on its published input where there is no site; without an
-    experiment, which ones there are; settings : its parameters that are given, as texts. test : what becomes of hypothesis `number`, or of all.
+    experiment, which ones there are; settings : its parameters that are given, as texts. test : what becomes of
+    hypothesis `number`, or of all.
     """
 
     folder: Path

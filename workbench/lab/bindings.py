@@ -141,9 +141,11 @@ def _of_file(side: Side, show: Show) -> str | None:
     path = Path(side.path)
     if not path.exists():
         return None
-    what = f"hash {printable(path.name)}"
+
+    def hashing(done: int, total: int) -> None:
+        show(done, total, f"hash {printable(path.name)}")
+
     try:
-        source = open_trace(path) if is_trace(path) else open_model(path)
-        return sha256_of(source, lambda done, total: show(done, total, what))
+        return sha256_of(open_trace(path) if is_trace(path) else open_model(path), hashing)
     except (WorkbenchError, OSError):
         return UNREADABLE

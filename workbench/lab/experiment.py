@@ -46,8 +46,11 @@ class Parameter:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Parameter":
         """Rebuild it from `to_json`, which may have gone through JSON."""
-        facts = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
-        del facts["allowed"]
+        facts: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+            if name != "allowed"
+        }
         return cls(**facts)
 
     def shown(self, value: object) -> str:

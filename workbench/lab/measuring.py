@@ -37,7 +37,7 @@ from workbench.lab.predictions.questions import (
     Question,
 )
 from workbench.lab.readings import Reading
-from workbench.lab.retractions import retractions
+from workbench.lab.retractions import retracted_capture
 from workbench.lab.session_measurements import OF_RUNNING_AGAIN, SessionMeasurements, at
 from workbench.session.session import Session
 
@@ -194,8 +194,5 @@ class PairMeasuring:
 
     def _no_capture(self) -> str:
         """Why the session's capture may not be used; "" if it may, or is still to be made."""
-        captured = Bindings(self.session).captured  # of now: it may just have been made
-        taken_back = [each for each in retractions(self.session) if each.meant == CAPTURE and each.mark == captured]
-        if captured is None or not taken_back:
-            return ""
-        return f"{taken_back[-1].words}; remove a.h5 and b.h5 from the session, and open it to capture anew"
+        why = retracted_capture(self.session)
+        return f"{why}; remove a.h5 and b.h5 from the session, and open it to capture anew" if why else ""

@@ -1,7 +1,7 @@
 """The hypotheses of a session: read from its folder, and written into it with an entry in its log.
 
-The file is written first, as it holds all that there is to know; the log is told of it before anybody else may write. If
-the program is killed in between, whoever reads the hypotheses next tells the log.
+The file is written first, as it holds all that there is to know; the log is told of it before anybody else may write.
+If the program is killed in between, whoever reads the hypotheses next tells the log.
 """
 
 from collections import Counter
@@ -87,7 +87,7 @@ def _tell(session: Session, shelf: Shelf) -> None:
 
 
 def _untold(session: Session, hypotheses: Sequence[Hypothesis]) -> list[tuple[str, dict[str, Any]]]:
-    """Lines that the log lacks: tests, and verdicts by hand. file : where each was found, as nobody saw it being made."""
+    """Lines that the log lacks: tests, and verdicts by hand; with the file where each was found afterwards."""
     tests: Counter[tuple[str, str]] = Counter()
     statuses: dict[str, str] = {}
     for entry in session.entries():

@@ -47,7 +47,9 @@ def sha256_of(source: StoredModel | Trace, progress: Callable[[int, int], None] 
 def _state(source: StoredModel | Trace) -> list[list[Any]]:
     paths = [file.path for file in source.files] if isinstance(source, Trace) else source.files
     found = ((path, path.stat()) for path in paths)
-    return [[str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in found]
+    return [
+        [str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in found
+    ]
 
 
 def _read(cache: Path) -> dict[str, Any]:
