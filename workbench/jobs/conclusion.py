@@ -6,7 +6,8 @@ from typing import Any
 from kernels.errors import WorkbenchError
 from store.text import printable
 from workbench.bisect.verdict import EXIT_CODES
-from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+from workbench.cells.compared_cells import NOT_COMPARABLE
+from workbench.cells.comparison import Comparison
 from workbench.jobs.bisected import Bisected, standing_bisection
 from workbench.session.session import Session
 
