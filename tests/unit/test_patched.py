@@ -80,11 +80,6 @@ def test_the_cells_that_were_run_again_are_read_back_for_their_files_only(sessio
     assert (read[UP].cell.local, read[UP].beyond_floor) == (None, True)
     assert math.isnan(read[UP].cell.floor)  # it was not finite
     assert not has_local_view(session, RUNS | {"a": Run("c" * 64)})
-    line = str(max(session.numbered_entries()))
-    retract(session, line, "another input")
-    assert not has_local_view(session, RUNS)
-    keep_local_view(session, {"a": A, "b": B}, CELLS)
-    assert has_local_view(session, RUNS)
     session.log("run again", a={}, b={}, cells=[{}])
     assert not has_local_view(session, RUNS)
 
