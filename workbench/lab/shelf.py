@@ -14,6 +14,7 @@ from store.text import printable
 from workbench.lab.hypotheses import Shelf, amend, load, locked, write
 from workbench.lab.hypothesis import Hypothesis, HypothesisError, Status
 from workbench.session.files import SessionError
+from workbench.session.own_copy import is_example
 from workbench.session.session import Session
 
 TESTED, _NEW, _CHANGED = "tested", "hypothesis", "hypothesis changed"  # kinds of log entries
@@ -22,10 +23,11 @@ TESTED, _NEW, _CHANGED = "tested", "hypothesis", "hypothesis changed"  # kinds o
 def shelf_of(session: Session) -> Shelf:
     """Return the readable hypotheses by number, and a sentence for every file that cannot be read.
 
-    Tests and verdicts that the log does not know are told to it, unless the session cannot be written.
+    Tests and verdicts that the log does not know are told to it, unless the session is an example, which stays as it
+    is, or cannot be written.
     """
     shelf = load(session.hypotheses_folder)
-    if _untold(session, shelf.hypotheses):
+    if _untold(session, shelf.hypotheses) and not is_example(session):
         with suppress(OSError, SessionError), locked(session.hypotheses_folder):
             shelf = load(session.hypotheses_folder)  # another process may have told them meanwhile
             _tell(session, shelf)

@@ -137,7 +137,7 @@ def test_a_kill_between_file_and_log_is_made_good_once_by_whoever_reads(session,
     assert told.get("tested") == (after.history[-1]["time"] if killed == "test" else None)
 
 
-def test_a_session_that_cannot_be_written_is_read_all_the_same(session, monkeypatch):
+def test_a_session_that_cannot_be_written_and_an_example_are_read_all_the_same(session, monkeypatch):
     text = (session.hypotheses_folder / "08-claim.md").read_text()
     (session.hypotheses_folder / "08-claim.md").write_text(text.replace("status: UNTESTED", "status: PARTIAL"))
     log = (session.folder / "log.jsonl").read_bytes()
@@ -145,8 +145,12 @@ def test_a_session_that_cannot_be_written_is_read_all_the_same(session, monkeypa
     def refused(*_arguments, **_facts):
         raise SessionError("read-only")
 
-    monkeypatch.setattr(Session, "log", refused)
-    assert shelf_of(session).hypotheses[7].status == "PARTIAL"
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "log", refused)
+        assert shelf_of(session).hypotheses[7].status == "PARTIAL"
+    spec = session.folder / "session.json"
+    spec.write_text(json.dumps(json.loads(spec.read_text()) | {"example": True}))
+    assert shelf_of(Session.open(session.folder)).hypotheses[7].status == "PARTIAL"
     assert (session.folder / "log.jsonl").read_bytes() == log
 
 
