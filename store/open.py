@@ -1,5 +1,6 @@
 """What a path holds: the format is decided by content, never by name."""
 
+import codecs
 import os
 from pathlib import Path
 from typing import get_args
@@ -19,6 +20,11 @@ _KNOWN: dict[bytes, str] = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, perhaps a recorded trace or a Keras model, and not a model that is read",
     b"PK\x03\x04": f"a zip archive, perhaps a PyTorch checkpoint, {_CODE}",
     b"\x80": f"a Python pickle, perhaps a PyTorch checkpoint, {_CODE}",
+    **dict.fromkeys(
+        (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+        "text in UTF-16, as > of PowerShell writes it, and no whole table of statistics",
+    ),
+    codecs.BOM_UTF8: "text in UTF-8 with a byte order mark, and no whole table of statistics",
     b"FUGG": "a big-endian GGUF, which is not supported; convert the model again on or for a little-endian machine",
     b"lmgg": f"a GGML file without version, from before GGUF, {_OLD}",
     b"fmgg": f"a GGMF file, from before GGUF, {_OLD}",

@@ -14,7 +14,7 @@ from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from kernels.statistics import Statistics
 from store.errors import StoreError
 from store.text import printable
-from store.traces.statistics_table import Scope, StatisticsTable, figure, is_count, tokens_of
+from store.traces.statistics_table import Scope, StatisticsTable, figure, is_count, possible, tokens_of
 from store.traces.trace import MAX_LAYERS
 
 _WHOLE = {"embedding": FIRST_STAGES[0], "final_norm": LAST_STAGES[0], "logits_stats": LAST_STAGES[1]}
@@ -102,4 +102,5 @@ def _statistics(what: str, facts: Mapping[str, Any], count: int, shape: tuple[in
         raise StoreError(f"{what} has a negative std; trace the model again.")
     std = None if sample is None else sample * ((n - 1) / n) ** 0.5
     rms = None if std is None or mean is None else math.hypot(std, mean)
-    return Statistics(shape, low, high, mean, std, rms if rms != math.inf else None, nan, inf, zero)
+    found = Statistics(shape, low, high, mean, std, rms if rms != math.inf else None, nan, inf, zero)
+    return possible(what, found, "trace the model again")

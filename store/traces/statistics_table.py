@@ -4,10 +4,11 @@ A table holds for every stage what `kernels.statistics.Statistics` says, over al
 elements the figures come from, a table does not know.
 """
 
+import codecs
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +28,8 @@ COUNTS = ("nan", "inf", "zero", "worst_channel")
 _AGAIN = "make it again with workbench trace X --stats --json"
 _MAX_CELLS = 1 << 20
 _ROUNDED = 1e-3  # of the largest value: figures may have been rounded on their way, to four digits at least
+_SQUARED = 1e-150  # the square of anything smaller is lost in float64
+_ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _PRODUCT, _WITH_BIAS = "qkv_matmul", "qkv_bias"
 
 
@@ -84,18 +87,23 @@ def cell_json(site: Site, found: Statistics) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> tuple[dict[str, Any], str] | None:
-    """Return the JSON object that a regular file holds, with its SHA-256, or None; readers of models tell damage."""
+    """Return the JSON object that a regular file holds, with its SHA-256, or None; readers of models tell damage.
+
+    Its text is UTF-8, or has the byte order mark that shells of Windows write.
+    """
     try:
         if status_of(path.resolve()) is None:
             return None
         with path.open("rb") as file:
-            if file.read(64).lstrip()[:1] != b"{":
-                return None
+            start = file.read(64)
+        encoding = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), "utf-8")
+        if not start.decode(encoding, "ignore").lstrip().startswith("{"):
+            return None
         content = read_bounded(path.resolve(), MAX_TEXT)
     except (OSError, RuntimeError):  # RuntimeError: links in a circle
         return None
     try:
-        found = parse_json(content.decode(), printable(str(path)))
+        found = parse_json(content.decode(encoding), printable(str(path)))
     except (UnicodeDecodeError, StoreError):
         return None
     return (found, hashlib.sha256(content).hexdigest()) if isinstance(found, dict) else None
@@ -175,19 +183,44 @@ def _statistics(what: str, cell: Mapping[str, Any]) -> Statistics:
             raise StoreError(f"{what} {name} is no count of its values; {_AGAIN}.")
     if any(value is not None and value < 0 for value in (figures["std"], figures["rms"])):
         raise StoreError(f"{what} has a negative std or RMS; {_AGAIN}.")
-    return _possible(what, Statistics(shape, **figures, **counts))
+    return possible(what, Statistics(shape, **figures, **counts))
 
 
-def _possible(what: str, found: Statistics) -> Statistics:
-    """Return figures that some values can have; StoreError, which calls them `what`, if none can.
-
-    The mean lies between the extremes, and a population spreads no further than half of what lies between them.
-    """
-    low, high, mean, std = found.min, found.max, found.mean, found.std
-    if low is None or high is None:
-        return found
-    slack = _ROUNDED * max(abs(low), abs(high))
-    outside = mean is not None and not low - slack <= mean <= high + slack
-    if low > high or outside or (std is not None and std > (high / 2 - low / 2) + slack):
-        raise StoreError(f"{what}: min, max, mean and std contradict each other, no values have them; {_AGAIN}.")
+def possible(what: str, found: Statistics, advice: str = _AGAIN) -> Statistics:
+    """Return figures that some values can have; StoreError, which calls them `what`, says why none can."""
+    if (why := next(_contradictions(found), None)) is not None:
+        raise StoreError(f"{what} contradicts itself, {why}; {advice}.")
     return found
+
+
+def _contradictions(found: Statistics) -> Iterator[str]:
+    """Say what no values can have.
+
+    The mean lies between the extremes, a population spreads no further than half of what lies between them, and the RMS
+    is between the mean and the largest of them, as rms² = mean² + std².
+    """
+    low, high, mean, std, rms = (getattr(found, name) for name in FIGURES)
+    special = (found.nan or 0) + (found.inf or 0)
+    if found.shape is not None:
+        rows, channels = found.shape
+        if special + (found.zero or 0) > rows * channels:
+            yield f"it counts more NaN, Inf and zeros than its {rows} × {channels} values"
+        if special == rows * channels and any(value is not None for value in (low, high, mean, std, rms)):
+            yield "it has figures, and no value is finite"
+        if found.worst_channel is not None and found.worst_channel >= channels:
+            yield f"the worst channel is {found.worst_channel} of {channels}"
+    slack = _ROUNDED * max(abs(value) for value in (low or 0.0, high or 0.0, mean or 0.0))
+    if rms is not None and mean is not None and rms < abs(mean) - slack and abs(mean) > _SQUARED:
+        yield f"the RMS {rms:.7g} is less than the mean {mean:.7g}"
+    if low is None or high is None:
+        return
+    if low > high:
+        yield f"min {low:.7g} is above max {high:.7g}"
+    if mean is not None and not low - slack <= mean <= high + slack:
+        yield f"the mean {mean:.7g} is not between min {low:.7g} and max {high:.7g}"
+    if std is not None and std > (high / 2 - low / 2) + slack:
+        yield f"the std {std:.7g} is more than half of what lies between min {low:.7g} and max {high:.7g}"
+    if rms is not None and rms > max(abs(low), abs(high)) + slack:
+        yield f"the RMS {rms:.7g} is more than the largest of min {low:.7g} and max {high:.7g}"
+    if found.zero and not low - slack <= 0 <= high + slack:
+        yield f"it counts zeros, and 0 is not between min {low:.7g} and max {high:.7g}"

@@ -187,7 +187,20 @@ class Trace:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file, or of the "name  sha256" lines of its files when there are several."""
-        digests = [_sha256(file) for file in self.files]
+        return self.hashed()
+
+    def hashed(self, progress: Callable[[int, int], object] = lambda *_: None) -> str:
+        """Compute `sha256`. progress : called with bytes done and bytes in all."""
+        done, total = 0, sum(file.size for file in self.files)
+        digests = []
+        for file in self.files:
+            digest = hashlib.sha256()
+            with file.path.open("rb") as stream:
+                while chunk := stream.read(_HASH_CHUNK):
+                    digest.update(chunk)
+                    done += len(chunk)
+                    progress(done, total)
+            digests.append(digest.hexdigest())
         if len(digests) == 1:
             return digests[0]
         names = [file.path.relative_to(self.path).as_posix() for file in self.files]
@@ -273,14 +286,6 @@ def _difference(recorded: tuple[int, ...], tokens: tuple[int, ...]) -> str:
         return f"{len(recorded)} tokens, not {len(tokens)}"
     first = next(i for i, (x, y) in enumerate(zip(recorded, tokens, strict=True)) if x != y)
     return f"token {recorded[first]} at position {first}, not {tokens[first]}"
-
-
-def _sha256(file: ModelFile) -> str:
-    digest = hashlib.sha256()
-    with file.path.open("rb") as stream:
-        while chunk := stream.read(_HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _vocabulary(stage: StoredStage | None, tokens: int, config: ModelConfig) -> int:

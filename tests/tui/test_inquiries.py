@@ -1,6 +1,9 @@
 """Questions about a pair: bisect, views, patch, bytes; each is asked with a key and answered in words."""
 
+import json
+
 import pytest
+from textual.widgets import Input
 
 from kernels.stages import Site
 from tests.memory_model import spine
@@ -16,6 +19,7 @@ from workbench.demo import demo_session
 from workbench.jobs.answering import answer
 from workbench.jobs.bisected import keep, last_bisection
 from workbench.jobs.inquiry import Answered, Doing, Found, Inquiry, Logged, Refused, event_from_wire, event_to_wire
+from workbench.lab.experiment import Parameter
 from workbench.lab.predictions.prediction import read_prediction
 from workbench.lab.proposals import proposals
 from workbench.session.session import Session
@@ -248,6 +252,11 @@ async def test_the_shipped_fault_is_found_and_followed_down_to_the_bytes(tmp_pat
     assert last_bisection(Session.open(session.folder)).found.culprit.cause == "permuted_rope"
 
 
+PARAMETERS = (
+    Parameter("depth", 5, "how many products", 1, 64),
+    Parameter("at", (0.5, 2.0), "scales", 0, 9),
+    Parameter("made", 1, "of the published input", 0, 9, only="made"),
+)
 LISTED = {
     "experiments": [
         {
@@ -259,6 +268,7 @@ LISTED = {
             "hides": "hides",
             "published": None,
             "on": on,
+            "parameters": [known.to_json() for known in PARAMETERS] if word != "rows" else [],
         }
         for name, word, on in (("009", "chain", "made"), ("014", "rows", "model"), ("heads", "heads", "either"))
     ]
@@ -313,6 +323,46 @@ async def test_the_lab_runs_an_experiment_at_the_cell_and_draws_what_it_found(se
         assert app.screen is screen
 
 
+async def test_the_parameters_of_an_experiment_are_set_before_it_is_run(session):
+    app, asked, processes = app_asking(session)
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        (await until_filled(pilot)).show_site(SPOILT)
+        await pilot.press("L")
+        await until(pilot, lambda: bool(processes))
+        processes[-1].say(Found(json.loads(json.dumps(LISTED))), None)
+        await until(pilot, lambda: "Set: depth=5 at=0.5,2.0 made=1" in screen_text(pilot))
+        processes.clear()
+        await pilot.press("s")
+        prompt = app.screen
+        for text, problem in (
+            ("depth=65", "depth=65: give a whole number from 1 to 64"),
+            ("depth=1 depth=2", "depth is given twice; give it once"),
+            ("deep=1", "deep is no parameter of it; it has depth, at, made"),
+            ("depth", "depth is not KEY=VALUE, such as --set depth=5"),
+            (r"at=1,[b]x[/b]", "at=1,[b]x[/b]: give 1 to 32 numbers from 0 to 9, separated by commas"),
+        ):
+            prompt.query_one(Input).value = text
+            await pilot.press("enter")
+            assert app.screen is prompt
+            assert problem in " ".join(screen_text(pilot).split())
+        prompt.query_one(Input).value = "depth=12 at=1,2 made=1"
+        await pilot.press("enter")
+        await until(pilot, lambda: "Set: depth=12 at=1,2 made=1" in screen_text(pilot))
+        await pilot.press("p")
+        await until(pilot, lambda: bool(processes))
+        assert (asked[-1].experiment, asked[-1].site) == ("009", None)
+        assert asked[-1].settings == {"depth": "12", "at": "1,2"}, "what is as usual is not given"
+        assert Inquiry.from_json(json.loads(json.dumps(asked[-1].to_json()))) == asked[-1]
+        await pilot.press("escape", "G", "s")
+        app.screen.query_one(Input).value = "made=2"
+        processes.clear()
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: "made is about the published input only" in screen_text(pilot))
+        assert not processes
+        await pilot.press("k", "s")
+        await until(pilot, lambda: "This one has no parameters" in screen_text(pilot))
+
+
 async def test_the_lab_says_why_it_has_no_answer(session):
     app, _, processes = app_asking(session)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -335,6 +385,7 @@ def test_the_process_behind_the_lab_answers_with_records_and_keeps_them(tmp_path
     for inquiry in (
         Inquiry(session.folder, "lab"),
         Inquiry(session.folder, "lab", experiment="009"),
+        Inquiry(session.folder, "lab", experiment="009", settings={"depth": "3"}),
         Inquiry(session.folder, "lab", site, experiment="008"),
     ):
         told.clear()
@@ -342,6 +393,8 @@ def test_the_process_behind_the_lab_answers_with_records_and_keeps_them(tmp_path
         assert event_from_wire(event_to_wire(told[-1])) == told[-1]
         if not inquiry.experiment:
             assert "chain" in [known["name"] for known in told[-1].record["experiments"]]
+        if inquiry.settings:
+            assert len(told[-1].record["series"]) == 3
     assert told[-1].record["inputs"]["stage"] == "ffn_out"  # a norm has no product, but its layer has
     (kept,) = [entry for entry in session.entries() if entry["kind"] == "experiment"]
     assert kept["value"] == told[-1].record["value"]

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +154,28 @@ async def test_the_configuration_shows_differences_first(session):
         assert all(" ! " in text for text in different)
         assert any("settings x\\x1b[2J" in text for text in different)
         assert "4 of 33 entries differ" in screen_text(pilot)
+
+
+async def test_an_open_list_follows_what_another_process_writes(session):
+    (session.hypotheses_folder / "03-eps.md").write_text(PREDICTED.replace("eps [red]differs", "third"))
+    app, _ = app_for(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("H")
+        await until(pilot, lambda: "third" in line(pilot, 0))
+        prepared(session)  # another process writes two more, the first of them confirmed
+        await until(pilot, lambda: "CONFIRMED" in line(pilot, 0) and app.screen.list.count == 3)
+        assert app.screen.list.cursor == 2, "the cursor is where it was, on the third"
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench", "retract", session.folder, "hypothesis 1", "--why", "too weak"],
+            cwd=Path(__file__).parents[2],
+            check=False,
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+        await until(pilot, lambda: "STALE" in line(pilot, 0))
+        await pilot.press("k", "k")
+        await until(pilot, lambda: "hypothesis 1 was retracted: too weak" in screen_text(pilot))
 
 
 async def test_a_note_is_saved_at_once_and_bound_to_its_cell(session):

@@ -12,6 +12,8 @@ from workbench.bisect.verdict import Bisection, Culprit, RunnerUp
 from workbench.cells.decomposition import Decomposition
 from workbench.cells.flips import Flips
 from workbench.jobs.bisected import Bisected, keep, last_bisection, standing_bisection
+from workbench.jobs.local_view import local_view
+from workbench.lab.retractions import retract
 from workbench.session.session import Session, SessionSpec, Side
 
 SITE, SHOWN = Site(3, "qkv_matmul"), Site(3, "attention")
@@ -91,5 +93,11 @@ def test_a_session_stands_by_its_last_bisection_only_as_long_as_nobody_has_chang
     assert known is not None
     assert (known.found, known.text, known.a.sha256) == (FOUND, "told", "a" * 64)
     assert standing_bisection(session, {}) == known
+    assert local_view(session, {}), "its cells are shown"
+    retraction = retract(session, str(max(session.numbered_entries())), "the floor was wrong")
+    assert last_bisection(session) is None
+    assert local_view(session, {}) == {}
+    retract(session, str(retraction.line), "it was not")
+    assert local_view(session, {})
     keep(session, ANSWER | {"culprit": {"layer": 3, "stage": "lm_head"}}, "told")
     assert last_bisection(session) is None

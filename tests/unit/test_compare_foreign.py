@@ -141,7 +141,6 @@ def test_a_store_of_ours_binds_a_dump_as_a_model_does(gguf, model, tmp_path, cap
 def test_what_cannot_be_answered_is_told_in_a_sentence(gguf, model, stages, tmp_path, capsys):
     dump = tmp_path / "dump.npz"
     write_llama_dump(dump, model, stages, TOKENS)
-    assert "no configuration of their model" in refused(capsys, dump, dump)
     assert "4 tokens, not 2" in refused(capsys, gguf, dump, "--tokens", "1,5")
     assert "recorded trace" in refused(capsys, gguf, dump, "--path-b", "ggml")
     tiny_gguf(tmp_path / "wide.gguf", hidden=128, head_dim=32)
@@ -151,6 +150,60 @@ def test_what_cannot_be_answered_is_told_in_a_sentence(gguf, model, stages, tmp_
     assert printed(capsys, 0, "compare", gguf, tmp_path / "unknown.npz", "--path-a", "ggml")["outside_band"] == 0
     dump.write_bytes(dump.read_bytes()[:2000])
     assert "dump.npz" in refused(capsys, gguf, dump)
+
+
+def test_two_dumps_without_a_model_are_compared_by_names_and_shapes(model, stages, tmp_path, capsys):
+    wrong = {site: values * np.float32(3) if site == Site(1, "ffn_up") else values for site, values in stages.items()}
+    npz, other, changed = (tmp_path / f"{name}.npz" for name in ("a", "b", "changed"))
+    meta = {"tokens": list(TOKENS), "engine": "transformers", "architecture": "qwen2"}
+    write_stage_dump(npz, stages, meta)
+    write_stage_dump(other, stages, {"engine": "my own"})
+    write_stage_dump(changed, wrong, meta)
+    record = printed(capsys, 0, "compare", npz, other)
+    assert (record["compared"], record["outside_band"]) == (len(stages), 0)
+    assert set(statuses(record).values()) == {"identical"}
+    assert [note.split(":")[0] for note in record["notes"]] == [
+        "Neither trace tells its model",
+        "Two traces carry no weights, so no stage can be run again",
+    ]
+    record = printed(capsys, 1, "compare", npz, changed, "--metric", "rel_rms")
+    assert record["first_outside_band"] == {"layer": 1, "stage": "ffn_up"}
+    found = cells(record)[1, "ffn_up"]
+    assert found["rel_rms"] == pytest.approx(2 / 3, rel=1e-6)
+    assert (found["local"], "a recorded trace, which cannot be run again" in found["note"]) == (None, True)
+    write_stage_dump(other, stages, {"engine": "my own", "tokens": [1, 5, 2, 8]})
+    assert "token 3 is 9 in A and 8 in B" in refused(capsys, npz, other)
+    write_stage_dump(other, stages, meta | {"architecture": "llama"})
+    assert "A was recorded from a qwen2 model and B from a llama one" in refused(capsys, npz, other)
+    write_stage_dump(other, stages, {"engine": "my own"})
+    assert "give --tokens" in refused(capsys, other, other)
+    short = {site: values[:, :-1] if site.stage == "ffn_up" else values for site, values in stages.items()}
+    write_stage_dump(other, short, meta)
+    width = stages[Site(0, "ffn_up")].shape[1]
+    record = printed(capsys, 2, "compare", npz, other)
+    assert f"the first is layer 0 ffn_up: A has {width} channels, B has {width - 1}" in record["error"]
+
+
+def test_q_and_k_of_unlike_orders_are_not_set_side_by_side(tmp_path, capsys):
+    tiny_gguf(tmp_path / "llama.gguf", "llama")
+    llama = open_artifact(tmp_path / "llama.gguf")
+    right = stages_of(llama, TOKENS, "ggml")
+    write_llama_dump(tmp_path / "dump.npz", llama, right, TOKENS)
+    write_stage_dump(tmp_path / "hf.npz", right, {"tokens": list(TOKENS), "engine": "transformers"})
+    record = printed(capsys, 2, "compare", tmp_path / "dump.npz", tmp_path / "hf.npz")
+    unlike = {stage for (_, stage), status in statuses(record).items() if status == "uncomparable"}
+    assert unlike == {"qkv_matmul", "q_post_rope", "k_post_rope"}
+    assert record["outside_band"] == 0, "no alarm on what is right"
+    assert "q and k of the two may stand in unlike orders (A: " in record["error"]
+
+
+def test_dumps_of_the_last_token_are_aligned_with_those_of_all(model, stages, tmp_path, capsys):
+    write_aprt(tmp_path / "folder", stages)
+    write_stage_dump(tmp_path / "all.npz", stages, {"tokens": list(TOKENS)})
+    record = printed(capsys, 2, "compare", tmp_path / "folder", tmp_path / "all.npz")
+    assert "lm_head: A holds" in record["error"]
+    record = printed(capsys, 0, "compare", tmp_path / "folder", tmp_path / "all.npz", "--scope", "last")
+    assert cells(record)[None, "lm_head"]["status"] == "identical"
 
 
 def test_a_session_keeps_the_dump_and_reopens_without_it(gguf, model, stages, tmp_path, capsys):

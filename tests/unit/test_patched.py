@@ -80,13 +80,22 @@ def test_the_cells_that_were_run_again_are_read_back_for_their_files_only(sessio
     assert (read[UP].cell.local, read[UP].beyond_floor) == (None, True)
     assert math.isnan(read[UP].cell.floor)  # it was not finite
     assert not has_local_view(session, RUNS | {"a": Run("c" * 64)})
-    line = str(max(session.numbered_entries()))
-    retract(session, line, "another input")
-    assert not has_local_view(session, RUNS)
-    keep_local_view(session, {"a": A, "b": B}, CELLS)
-    assert has_local_view(session, RUNS)
     session.log("run again", a={}, b={}, cells=[{}])
     assert not has_local_view(session, RUNS)
+
+
+def test_cells_that_were_taken_back_are_not_shown_as_current(session):
+    keep_local_view(session, {"a": A, "b": B}, CELLS[:1])
+    first = max(session.numbered_entries())
+    keep_local_view(session, {"a": A, "b": B}, CELLS)
+    assert set(local_view(session, RUNS)) == {GATE, UP}
+    retraction = retract(session, str(max(session.numbered_entries())), "the floor was wrong")
+    assert set(local_view(session, RUNS)) == {GATE}, "the one before stands"
+    retract(session, str(first), "so was this one")
+    assert local_view(session, RUNS) == {}
+    assert not has_local_view(session, RUNS), "they can be run again"
+    retract(session, str(retraction.line), "it was not")
+    assert set(local_view(session, RUNS)) == {GATE, UP}
 
 
 def culprit(site, tensor, cause="gate_up_swapped", factor="weights"):

@@ -194,8 +194,26 @@ def test_transformers_computes_what_our_float_paths_compute(tmp_path, capsys, ar
 
 
 @needs_engine
-def test_a_bfloat16_run_is_recorded_without_rounding_again(tmp_path, capsys):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_run_in_16_bits_is_recorded_without_rounding_again_and_judged_by_what_16_bits_can_cause(
+    tmp_path, capsys, dtype
+):
     tiny_safetensors(tmp_path / "hf")
-    trace, _ = engine_trace(tmp_path, capsys, tmp_path / "hf", "--dtype", "bfloat16")
-    assert trace.settings["dtype"] == "bfloat16"
-    assert not any((trace.read(site).view(np.uint32) & 0xFFFF).any() for site in trace.sites())
+    trace, artifact = engine_trace(tmp_path, capsys, tmp_path / "hf", "--dtype", dtype)
+    assert trace.settings["dtype"] == dtype
+    for site in trace.sites():
+        values = trace.read(site)
+        if dtype == "float16":
+            assert np.array_equal(values.astype(np.float16).astype(np.float32), values), site
+        else:
+            assert not (values.view(np.uint32) & 0xFFFF).any(), site
+    wide = dict(forward(artifact, TOKENS, numeric_path("f64")))
+    assert 0 < worst_difference(trace, wide) < (0.05 if dtype == "bfloat16" else 0.01)
+    assert run(["bisect", str(tmp_path / "hf"), str(trace.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "numerics_only"
+
+
+def test_a_type_that_transformers_is_not_recorded_in_is_refused(tmp_path, capsys):
+    tiny_safetensors(tmp_path / "hf")
+    assert run(["record", str(tmp_path / "hf"), "-o", str(tmp_path / "t.npz"), "--tokens", "1", "--dtype", "int8"]) == 2
+    assert "float32, float64, bfloat16, float16" in capsys.readouterr().err.replace("'", "").replace("\n", " ")

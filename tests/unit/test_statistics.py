@@ -1,5 +1,6 @@
 """Statistics of one run: against the textbook, from a run and from its store, and what two tables of them can say."""
 
+import codecs
 import io
 import json
 import math
@@ -19,7 +20,7 @@ from kernels.moments import moments
 from kernels.stages import SPINE, Site
 from kernels.statistics import Statistics, statistics
 from store.traces import open_trace
-from store.traces.statistics_table import FIGURES, StatisticsTable
+from store.traces.statistics_table import FIGURES, StatisticsTable, possible
 from tests.unit.test_structure import ROOT
 from workbench.__main__ import run
 from workbench.cli.statistics import LiveTable, sparkline
@@ -76,6 +77,17 @@ def test_every_figure_is_its_textbook_definition(values):
             assert got == value, name
         else:
             assert got == pytest.approx(value, rel=1e-12, abs=1e-14 * size), name
+
+
+WIDE = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5).flatmap(
+    lambda shape: hnp.arrays(np.float64, shape, elements=st.floats(-1e150, 1e150))
+)
+
+
+@given(st.one_of(TENSORS, WIDE))
+@settings(max_examples=300, deadline=None)
+def test_no_figures_of_values_are_called_contradictory(values):
+    assert possible("it", of(values)) == of(values)
 
 
 def test_float64_keeps_what_float32_has_no_room_for():
@@ -270,6 +282,9 @@ def test_two_tables_say_what_differs_and_that_they_cannot_know_more(tables, caps
     assert ("error" in record) == (status == 2)
 
 
+ABOVE_ZERO = {"layer": None, "stage": "embedding", "shape": [5, 256], "min": 1.0, "max": 2.0, "zero": 0}
+
+
 def without_logits(record):
     return record | {"cells": record["cells"][:-1]}
 
@@ -290,6 +305,21 @@ def without_logits(record):
         (lambda record: record | {"cells": [record["cells"][0] | {"min": 5, "max": -5}]}, "contradict"),
         (lambda record: record | {"cells": [record["cells"][0] | {"mean": 500}]}, "contradict"),
         (lambda record: record | {"cells": [record["cells"][0] | {"std": 1e9, "rms": 1e9}]}, "contradict"),
+        (
+            lambda record: record | {"cells": [record["cells"][0] | {"rms": 1e-9, "mean": 1e-3}]},
+            "is less than the mean",
+        ),
+        (
+            lambda record: record | {"cells": [record["cells"][0] | {"rms": 1e9}]},
+            "embedding contradicts itself, the RMS",
+        ),
+        (
+            lambda record: record | {"cells": [record["cells"][0] | {"nan": 900, "zero": 900}]},
+            "more NaN, Inf and zeros",
+        ),
+        (lambda record: record | {"cells": [record["cells"][0] | {"nan": 1280}]}, "no value is finite"),
+        (lambda record: record | {"cells": [record["cells"][0] | {"worst_channel": 256}]}, "channel is 256 of 256"),
+        (lambda record: record | {"cells": [ABOVE_ZERO | {"zero": 3}]}, "counts zeros, and 0 is not between min 1 and"),
         (lambda record: record | {"cells": [record["cells"][0] | {"nan": 10**9}]}, "no count"),
         (lambda record: record | {"cells": [record["cells"][0] | {"shape": [0, 4]}]}, "shape"),
         (lambda record: record | {"cells": [record["cells"][0] | {"stage": "\x1b[2J"}]}, "without a known layer"),
@@ -300,6 +330,21 @@ def test_unlike_populations_and_damage_are_one_sentence(tables, capsys, change, 
     assert run(["compare", "all.json", "other.json"]) == 2
     err = capsys.readouterr().err
     assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_tables_are_read_as_shells_of_windows_write_them(tables, capsys, encoding):
+    text = (tables / "all.json").read_text()
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (tables / "windows.json").write_bytes(mark + text.replace("\n", "\r\n").encode(encoding))
+    assert run(["compare", "all.json", "windows.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compared"] == 99
+    (tables / "windows.json").write_bytes(mark + text[: len(text) // 2].encode(encoding))
+    assert run(["inspect", "windows.json"]) == 2
+    err = capsys.readouterr().err
+    assert f"windows.json is text in {'UTF-8' if encoding == 'utf-8-sig' else 'UTF-16'}" in err
+    assert "and no whole table of statistics" in err
     assert err.count("\n") == 1
 
 
@@ -391,6 +436,9 @@ def test_the_spread_of_a_sample_is_converted_by_the_count_of_finite_values_only(
     assert (2, "ffn_out") not in cells
 
 
+IMPOSSIBLE = apr_stats(np.float32([[-1, 1] * 128])) | {"mean": 5.0}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -401,6 +449,7 @@ def test_the_spread_of_a_sample_is_converted_by_the_count_of_finite_values_only(
         ({"stats_source": "metadata-only"}, "--payload --json"),
         ({"embedding": {"count": 4, "nan_count": 9, "inf_count": 0, "zero_count": 0}}, "more special values"),
         ({"embedding": {"count": 4}}, "does not count"),
+        ({"embedding": IMPOSSIBLE}, "embedding contradicts itself, the mean 5 is not between min -1 and max 1; trace"),
     ],
 )
 def test_damaged_figures_of_apr_are_one_sentence(tables, capsys, change, words):

@@ -21,7 +21,7 @@ def run(session: "Session", bisects: bool = True) -> int:
     os.environ.setdefault("TEXTUAL_FPS", _PAINTINGS)
     gc.disable()  # until the first frame is there: what is loaded until then is no garbage
     from workbench.app.app import WorkbenchApp
-    from workbench.cells.comparison import NOT_COMPARABLE
+    from workbench.cells.compared_cells import NOT_COMPARABLE
 
     try:
         answer = WorkbenchApp(session, bisects=bisects).run()

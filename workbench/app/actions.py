@@ -156,6 +156,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("lab", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
     Action("lab", "enter", "run_here", "Run here", "Run it at the cell of the map, if it runs on models.", show=True),
     Action("lab", "p", "run_published", "Published input", "Run it on its published input.", show=True),
+    Action("lab", "s", "set", "Set", "Change its parameters before it is run.", show=True),
     *_list_moves("lab"),
     Action("experiment", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
     *_list_moves("experiment"),

@@ -150,7 +150,7 @@ class Inquiries(App[int]):
 
         where = "published input" if message.site is None else str(message.site)
         page = ExperimentScreen(f"{message.experiment} on {where}")
-        self._ask_on(page, "lab", experiment=message.experiment, site=message.site)
+        self._ask_on(page, "lab", experiment=message.experiment, site=message.site, settings=message.settings)
 
     def on_cell_screen_bytes_asked(self, message: "CellScreen.BytesAsked") -> None:
         """Show what an element was computed from."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual import work
 from textual.message import Message
+from textual.worker import get_current_worker
 
 from kernels.stages import Site
 from store.text import printable
@@ -37,7 +38,9 @@ class Notes(Inquiries):
     def _read_board(self) -> None:
         from workbench.lab.standing import board_of
 
-        self.post_message(self.BoardRead(board_of(self.session)))
+        board = board_of(self.session)
+        if not get_current_worker().is_cancelled:  # else a newer one is on its way, or was there before
+            self.post_message(self.BoardRead(board))
 
     def on_notes_board_read(self, message: BoardRead) -> None:
         """Show it on the map and on the list."""

@@ -59,7 +59,7 @@ def compare_job(job: CaptureJob, metric: Metric, scope: TokenScope, show: Show) 
         cells = collected.cells
         if job.folder is not None and scope.kind == "last":
             cells = _aligned(cells, job.folder)
-    comparison = Comparison(collected.runs["a"], collected.runs["b"], cells, metric, scope)
+    comparison = Comparison(collected.runs["a"], collected.runs["b"], cells=cells, metric=metric, scope=scope)
     comparison.require_scope()
     return comparison
 

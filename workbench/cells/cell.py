@@ -1,7 +1,8 @@
 """A cell of the map: one stage of one layer on both sides, and how they differ."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,27 @@ def cell_from_wire(record: dict[str, Any]) -> Cell:
     )
 
 
+class LogitFigure(NamedTuple):
+    """What is said of the logits of several tokens.
+
+    column : of LogitAgreement, a value per token. over : makes one number of them. worst : the place in them of the
+    token that is worst. unit : of the number, empty for a share.
+    """
+
+    column: str
+    over: Callable[[NDArray[Any]], float]
+    worst: Callable[[NDArray[Any]], np.intp]
+    unit: str = ""
+
+
+LOGIT_FIGURES = {
+    "kl_b_a_mean": LogitFigure("kl", lambda values: float(values.mean()), np.argmax, "nats"),
+    "kl_b_a_max": LogitFigure("kl", lambda values: float(values.max()), np.argmax, "nats"),
+    "top1_agreement": LogitFigure("top1", lambda values: float(values.mean()), np.argmin),
+    "top5_agreement": LogitFigure("top5", lambda values: float(values.mean()), np.argmin),
+}
+
+
 def logits_cost(cell: Cell) -> tuple[float, int, int] | None:
     """KL(B‖A) in nats, mean over the cell's tokens; tokens whose top-1 changes; tokens. None but for logits."""
     if cell.logits is None:
@@ -126,10 +148,8 @@ def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
     if cell.logits is not None:
         rows_of = slice(None) if position is None else slice(position, position + 1 or None)
         record["logits"] = {
-            "kl_b_a_mean": _finite(float(cell.logits.kl[rows_of].mean())),
-            "kl_b_a_max": _finite(float(cell.logits.kl[rows_of].max())),
-            "top1_agreement": float(cell.logits.top1[rows_of].mean()),
-            "top5_agreement": float(cell.logits.top5[rows_of].mean()),
+            name: _finite(figure.over(getattr(cell.logits, figure.column)[rows_of]))
+            for name, figure in LOGIT_FIGURES.items()
         }
     return record
 

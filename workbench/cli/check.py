@@ -45,7 +45,8 @@ def command(
     """Check two models or traces against a contract: a YAML file of bounds, or parity or strict, which come along.
 
     Only what the rules need is computed: without rules about cells, logits or the verdict of a bisection nothing is
-    run, and no tokens are needed. What could not be measured is never met, nor a rule that matches nothing.
+    run, and no tokens are needed. Of a session cells and logits are read from its capture, if that is of its files as
+    they are now. What could not be measured is never met, nor a rule that matches nothing.
 
     What becomes of a session's pair is kept in its log, and stands in its findings.
 
@@ -130,15 +131,15 @@ def _measurements(
 ) -> "Measurements":
     """The measurements of a session's pair, or of two sides."""
     from kernels.paths import numeric_path
+    from workbench.lab.captured_measurements import CapturedMeasurements
     from workbench.lab.measurements import Measurements
 
     if isinstance(of, tuple):
         return Measurements((of[0], of[1]), asked, tokens, prompt, show)
-    spec = of.spec
-    paths = spec.a.numeric_path or None, spec.b.numeric_path or None
-    for name in filter(None, paths):
-        numeric_path(name)  # one that is not known is no measurement that failed
-    return Measurements((Path(spec.a.path), Path(spec.b.path)), paths, spec.tokens or None, None, show)
+    for side in (of.spec.a, of.spec.b):
+        if side.numeric_path:
+            numeric_path(side.numeric_path)  # one that is not known is no measurement that failed
+    return CapturedMeasurements(of, show)
 
 
 def _open(pair: "Measurements", runs: bool) -> None:

@@ -49,12 +49,12 @@ def command(folder: Path, test: int | str | None, as_json: bool) -> int:
 
     session = open_session(folder) if test is not None else Session.open(folder)
     tested: list[Tested] = []
-    if test is not None:
-        from workbench.jobs.testing import try_session
+    with ProgressLine() as line:
+        if test is not None:
+            from workbench.jobs.testing import try_session
 
-        with ProgressLine() as line:
             tested = try_session(session, None if test == "all" else int(test), line)
-    board = board_of(session)
+        board = board_of(session, line)
     if as_json:
         print_json(_json(board, tested, test is not None))
     else:

@@ -67,7 +67,7 @@ def command(
     from workbench.cli.progress import ProgressLine
     from workbench.jobs.examining import pair_of
     from workbench.jobs.kept_experiments import keep_experiment
-    from workbench.lab.experiment import perform
+    from workbench.lab.experiment import perform, read_settings
     from workbench.lab.experiments import experiment, experiments
     from workbench.lab.subject import open_subject, subject_of
 
@@ -77,7 +77,7 @@ def command(
         _list(experiments(), as_json)
         return 0
     asked = experiment(name)
-    given = _given(sets)
+    given = read_settings(sets)
     sides = tuple(side for side in (a, b) if side is not None)
     session = _session(sides, {"--path-a": path_a, "--path-b": path_b, "--tokens": tokens, "--prompt": prompt})
     asked.settings(given, "model" if sides else "made")  # what is wrong is said before anything is opened
@@ -140,21 +140,6 @@ def _on_models(
     result = perform(asked, given, subject)
     subject.pair.require_unchanged()
     return result
-
-
-def _given(sets: tuple[str, ...]) -> dict[str, str]:
-    from store.text import printable
-
-    given: dict[str, str] = {}
-    for text in sets:
-        key, equals, value = text.partition("=")
-        shown = printable(text, 60)
-        if not equals or not key:
-            raise click.BadParameter(f"--set {shown} is not KEY=VALUE, such as --set depth=5")
-        if key in given:
-            raise click.BadParameter(f"--set {printable(key, 60)} is given twice; give it once")
-        given[key] = value
-    return given
 
 
 def _require_writable(outputs: dict[str, Path | None], inputs: Sequence[Path], force: bool) -> None:

@@ -3,8 +3,10 @@
 from store.text import printable
 from workbench.capture import comparing
 from workbench.capture.job import CaptureJob
-from workbench.cells.comparison import Again, Comparison
+from workbench.cells.compared_cells import Again, ComparedCells
+from workbench.cells.comparison import Comparison
 from workbench.cells.metrics import METRICS, Metric, format_value
+from workbench.cells.trace_comparison import compare_unbound
 from workbench.cells.view import TokenScope, View
 from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
@@ -12,13 +14,18 @@ from workbench.pair.pair import Pair
 from workbench.session.session import Session
 
 
-def compare_pair(pair: Pair, metric: Metric, scope: TokenScope) -> Comparison:
-    """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
+def compare_pair(pair: Pair, metric: Metric, scope: TokenScope) -> ComparedCells:
+    """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit.
+
+    Two traces of which neither tells its model are compared by the names and shapes of their stages.
+    """
+    if pair.traces is not None and all(trace.config is None for trace in pair.traces):
+        return compare_unbound(*pair.traces, pair.ids, pair.prompt, metric, scope)
     with ProgressLine() as line:
         return comparing.compare_pair(pair, metric, scope, line)
 
 
-def run_again(comparison: Comparison, pair: Pair | str, asked: bool | None) -> Again:
+def run_again(comparison: ComparedCells, pair: Pair | str, asked: bool | None) -> Again:
     """Run every stage of a pair of models again on both inputs; the reason if it cannot be, or is not asked for.
 
     pair : or why there is none. asked : None leaves it to the size of the models.
@@ -45,7 +52,7 @@ def run_again(comparison: Comparison, pair: Pair | str, asked: bool | None) -> A
         return str(error)
 
 
-def again_text(comparison: Comparison, again: Again) -> str:
+def again_text(comparison: ComparedCells, again: Again) -> str:
     """Return what running the cells again has shown in a sentence, or why it was not done."""
     if isinstance(again, str):
         return f"No stage was run again: {again}."
@@ -73,19 +80,19 @@ def run_session(session: Session, metric: Metric | None = None, scope: TokenScop
         return comparing.compare_job(job, metric or METRICS[view.metric], scope or view.tokens, line)
 
 
-def comparison_text(comparison: Comparison) -> str:
+def comparison_text(comparison: ComparedCells) -> str:
     """Return the comparison as text: both sides, the map as tables as wide as the terminal, and the summary."""
     lines = []
-    for name, run in (("A", comparison.a), ("B", comparison.b)):
-        facts = f"{run.format}, path {run.numeric_path}, sha256 {run.sha256[:16]}…"
-        lines.append(f"{name}  {printable(run.artifact, 1000)}  ({printable(facts)})")
-    a = comparison.a
-    prompt = "" if a.prompt is None else f'  ("{printable(a.prompt, 1000)}")'
-    lines.append(f"tokens  {printable(','.join(map(str, a.tokens)), 4000)}{prompt}")
-    lines += [
-        "",
-        f"{comparison.metric.label} over {comparison.scope.label(len(a.tokens))}: {comparison.metric.definition}",
-    ]
+    sides = comparison.sides_json()
+    for name in ("a", "b"):
+        side = sides[name]
+        path = "" if side["numeric_path"] is None else f", path {side['numeric_path']}"
+        facts = f"{side['format']}{path}, sha256 {side['sha256'][:16]}…"
+        lines.append(f"{name.upper()}  {printable(side['path'], 1000)}  ({printable(facts)})")
+    prompt = "" if sides["prompt"] is None else f'  ("{printable(sides["prompt"], 1000)}")'
+    lines.append(f"tokens  {printable(','.join(map(str, sides['tokens'])), 4000)}{prompt}")
+    scope = comparison.scope.label(comparison.token_count)
+    lines += ["", f"{comparison.metric.label} over {scope}: {comparison.metric.definition}"]
     lines += tables.in_blocks(comparison.layers, lambda layers: comparison.grid(comparison.metric, layers))
     lines += ["", "= identical   ! outside the band", "", *comparison.summary()]
     return "\n".join(lines)

@@ -55,7 +55,7 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
 @click.option("--batch", type=click.IntRange(1, 65536), help="llama.cpp: tokens computed at a time; 512 by default.")
 @click.option(
     "--dtype",
-    type=OneOf(["float32", "float64", "bfloat16"]),
+    type=OneOf(["float32", "float64", "bfloat16", "float16"]),
     help="transformers: float32 by default.",
 )
 @force_option

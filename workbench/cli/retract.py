@@ -24,12 +24,14 @@ def command(folder: Path, what: str, why: str, as_json: bool) -> int:
     Example:  workbench retract sessions/model-vs-model capture --why "B ran with the wrong tokens"
               workbench retract sessions/model-vs-model "hypothesis 2" --why "the prediction was too weak"
     """  # noqa: D301
+    from workbench.cli.progress import ProgressLine
     from workbench.lab.retractions import retract
     from workbench.lab.standing import board_of
 
     session = open_session(folder)
     done = retract(session, what, why)
-    stale = [each.number for each in board_of(session).standings if each.status == "STALE"]
+    with ProgressLine() as line:
+        stale = [each.number for each in board_of(session, line).standings if each.status == "STALE"]
     if as_json:
         print_json({"retracted": done.what, "why": done.why, "line": done.line, "stale": stale})
     else:

@@ -41,7 +41,7 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
         emit(Answered(tested_text(try_session(session, inquiry.number, progress))))
         return
     if inquiry.kind == "lab" and inquiry.site is None:
-        emit(Found(_without_models(inquiry.experiment)))
+        emit(Found(_without_models(inquiry)))
         return
     if inquiry.kind == "examine":
         emit(Answered("\n".join(examine(session, progress, lambda: emit(Logged())))))
@@ -59,22 +59,24 @@ def answer(inquiry: Inquiry, emit: Emit) -> None:
         emit(Answered("\n".join(detail_lines(cell_detail(pair, _site(inquiry), progress)))))
     elif inquiry.kind == "lab":
         progress(0, 0, "running")
-        emit(Found(_experiment(session, pair, inquiry.experiment, _site(inquiry))))
+        emit(Found(_experiment(session, pair, inquiry)))
     else:
         emit(_patch(session, pair, _site(inquiry), progress))
 
 
-def _without_models(name: str) -> dict[str, Any]:
+def _without_models(inquiry: Inquiry) -> dict[str, Any]:
     """An experiment on its published input, or all that there are."""
-    if not name:
+    if not inquiry.experiment:
         return {"experiments": [known.to_json() for known in experiments()]}
-    return perform(experiment(name), {}).to_json()
+    return perform(experiment(inquiry.experiment), inquiry.settings).to_json()
 
 
-def _experiment(session: Session, pair: Pair, name: str, site: Site) -> dict[str, Any]:
+def _experiment(session: Session, pair: Pair, inquiry: Inquiry) -> dict[str, Any]:
     """An experiment at a cell of the session's pair, kept in its log."""
+    asked, site = experiment(inquiry.experiment), _site(inquiry)
+    asked.settings(inquiry.settings, "model")  # what is wrong is said before anything is run
     subject = subject_of(pair, alone=False, layer=site.layer, stage=site.stage, near=True)
-    result = perform(experiment(name), {}, subject)
+    result = perform(asked, inquiry.settings, subject)
     pair.require_unchanged()
     keep_experiment(session, subject, result)
     return result.to_json()

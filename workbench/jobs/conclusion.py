@@ -6,7 +6,8 @@ from typing import Any
 from kernels.errors import WorkbenchError
 from store.text import printable
 from workbench.bisect.verdict import EXIT_CODES
-from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+from workbench.cells.compared_cells import NOT_COMPARABLE, ComparedCells
+from workbench.cells.comparison import Comparison
 from workbench.jobs.bisected import Bisected, standing_bisection
 from workbench.session.session import Session
 
@@ -15,7 +16,7 @@ from workbench.session.session import Session
 class Conclusion:
     """A session's comparison, and the bisection that stands for the same files, if there is one."""
 
-    comparison: Comparison
+    comparison: ComparedCells
     bisection: Bisected | None
 
     @classmethod
@@ -66,7 +67,7 @@ class Conclusion:
         return None if self.bisection is None else self.bisection.to_json()
 
 
-def _compared(comparison: Comparison) -> str:
+def _compared(comparison: ComparedCells) -> str:
     """Say whether two runs agree within the bands, and if not where they part."""
     if comparison.outside:
         cell = comparison.outside[0]

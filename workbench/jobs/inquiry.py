@@ -3,7 +3,8 @@
 Nothing heavy is imported here, so that the screen can use it; the work itself is in workbench.jobs.answering.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ class Inquiry:
     exchanging the stage `site` does. parts : where in `site` its local error sits. bytes : what the element at
     `token` and `channel` of `site` was computed from. examine : whatever the findings lack; answered with what cannot
     be had. lab : what an `experiment` gives at `site`, on its published input where there is no site; without an
-    experiment, which ones there are. test : what becomes of hypothesis `number`, or of all.
+    experiment, which ones there are; settings : its parameters that are given, as texts. test : what becomes of
+    hypothesis `number`, or of all.
     """
 
     folder: Path
@@ -32,6 +34,7 @@ class Inquiry:
     token: int = 0
     channel: int = 0
     experiment: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
     number: int | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -20,7 +20,10 @@ def keep_local_view(session: Session, sides: Mapping[str, LoggedSide], cells: It
 
 
 def local_view(session: Session, runs: Runs) -> dict[Site, Checked]:
-    """Return the cells that were run again with the files of these runs: all of them, else those of the bisection."""
+    """Return the cells that were run again with the files of these runs: all of them, else those of the bisection.
+
+    What was taken back is not shown, neither all cells nor those of a bisection.
+    """
     whole = _whole(session, runs)
     if whole is not None:
         return whole

@@ -143,4 +143,5 @@ def _compared(session: Session, tensors: Tensors, progress: Progress) -> str:
         progress(done, len(sites), f"compare {printable(session.spec.name)}")
         cells.append(cell)
     view = View.from_json(session.spec.view)
-    return Conclusion(Comparison(a.run, b.run, cells, METRICS[view.metric], view.tokens), None).headline()
+    compared = Comparison(a.run, b.run, cells=cells, metric=METRICS[view.metric], scope=view.tokens)
+    return Conclusion(compared, None).headline()

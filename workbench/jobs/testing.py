@@ -39,7 +39,7 @@ def try_session(session: Session, number: int | None, progress: Progress) -> lis
 
     HypothesisError if there is none of that number, if it is not due, or if a verdict cannot be kept.
     """
-    board = board_of(session)
+    board = board_of(session, progress)
     if number is None:
         chosen = _in_order([standing.hypothesis for standing in board.standings])
     elif (standing := board.of(number)) is None:
@@ -68,11 +68,11 @@ class _Tester:
     def __init__(self, session: Session, progress: Progress) -> None:
         self._session, self._progress = session, progress
         self._pair = SessionMeasurements(session, progress)
-        self._measuring = PairMeasuring(session, self._pair, self._bisection)
+        self._measuring = PairMeasuring(session, self._pair, self._bisection, progress)
 
     def test(self, number: int) -> Tested:
         """Test a hypothesis as it is now, unless it is not due."""
-        standing = board_of(self._session).of(number)
+        standing = board_of(self._session, self._progress).of(number)
         if standing is None:
             raise HypothesisError(f"hypothesis {number} was taken away while others were tested.")
         if standing.not_due:

@@ -3,17 +3,21 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernels.errors import WorkbenchError
+from store.text import printable
 from store.whole_files import read_bounded
 from workbench.session.files import STORES
 from workbench.session.session import Session, Side
 
 if TYPE_CHECKING:
     from store.traces import Trace
+
+Show = Callable[[int, int, str], object]  # done, total, what
 
 SIDES = ("a", "b")
 CAPTURE, TOKENS = "capture", "tokens"
@@ -54,10 +58,13 @@ def changed(key: str) -> str:
 
 
 class Bindings:
-    """The hashes of what a session holds now; each is found when it is first asked for."""
+    """The hashes of what a session holds now; each is found when it is first asked for.
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    show : is told how far a file of a side is hashed.
+    """
+
+    def __init__(self, session: Session, show: Show = lambda *_: None) -> None:
+        self.session, self._show = session, show
         self._known: dict[str, str | None] = {}
 
     def of(self, key: str) -> str | None:
@@ -81,7 +88,7 @@ class Bindings:
         spec = self.session.spec
         sides = {"a": spec.a, "b": spec.b}
         if key in sides:
-            return _of_file(sides[key])
+            return _of_file(sides[key], self._show)
         if key == TOKENS:
             return digest(list(spec.tokens))
         if key == CAPTURE:
@@ -126,7 +133,7 @@ def digest(value: Any) -> str:  # noqa: ANN401
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _of_file(side: Side) -> str | None:
+def _of_file(side: Side, show: Show) -> str | None:
     from store.open import open_model
     from store.traces import is_trace, open_trace
     from workbench.pair.fingerprints import sha256_of
@@ -134,7 +141,11 @@ def _of_file(side: Side) -> str | None:
     path = Path(side.path)
     if not path.exists():
         return None
+
+    def hashing(done: int, total: int) -> None:
+        show(done, total, f"hash {printable(path.name)}")
+
     try:
-        return sha256_of(open_trace(path) if is_trace(path) else open_model(path))
+        return sha256_of(open_trace(path) if is_trace(path) else open_model(path), hashing)
     except (WorkbenchError, OSError):
         return UNREADABLE

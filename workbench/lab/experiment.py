@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +40,24 @@ class Parameter:
     choices: tuple[str, ...] = ()
     only: Literal["", "made", "model"] = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """What `workbench lab --json` lists of it."""
+        return {**asdict(self), "allowed": self.allowed()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Parameter":
+        """Rebuild it from `to_json`, which may have gone through JSON."""
+        facts: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+            if name != "allowed"
+        }
+        return cls(**facts)
+
+    def shown(self, value: object) -> str:
+        """A value of this kind as it is given."""
+        return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
+
     def read(self, given: object) -> Any:  # noqa: ANN401
         """The value of this kind that was given, as text or as a number; WorkbenchError names the setting."""
         if isinstance(self.default, str):
@@ -74,6 +92,19 @@ class Parameter:
     def _refusal(self, given: object) -> WorkbenchError:
         shown = printable(str(given), 60)
         return WorkbenchError(f"--set {self.name}={shown}: give {self.allowed()}")
+
+
+def read_settings(texts: Iterable[str]) -> dict[str, str]:
+    """Take texts of the form KEY=VALUE apart; WorkbenchError for one that has another form, or comes twice."""
+    given: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise WorkbenchError(f"--set {printable(text, 60)} is not KEY=VALUE, such as --set depth=5")
+        if key in given:
+            raise WorkbenchError(f"--set {printable(key, 60)} is given twice; give it once")
+        given[key] = value
+    return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +215,7 @@ class Experiment:
             "hides": self.hides,
             "published": self.published,
             "on": self.on,
-            "parameters": [
-                {"name": known.name, "default": known.default, "allowed": known.allowed(), "words": known.words}
-                for known in self.parameters
-            ],
+            "parameters": [known.to_json() for known in self.parameters],
         }
 
     def settings(self, given: Mapping[str, object], on: Literal["made", "model"] = "made") -> dict[str, Any]:

@@ -55,14 +55,28 @@ def read(path: Path) -> Hypothesis:
     return replace(parse(_shown(path), _text(path)), number=int(name[1]), slug=name[2])
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, and keep other processes of this program from changing it, where the system can."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix":  # a folder cannot be opened there
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
 def write(folder: Path, hypothesis: Hypothesis) -> Hypothesis:
     """Write a new hypothesis (number 0) under the next free number, or the changes of one that was read before.
 
-    What a hand has added to the file stays. HypothesisError if the file has changed since it was read, or cannot be
-    written. Returns the hypothesis as it now lies in the folder.
+    To be called within `locked`. What a hand has added to the file stays. HypothesisError if the file has changed since
+    it was read, or cannot be written. Returns the hypothesis as it now lies in the folder.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if hypothesis.number == 0:
             hypothesis = replace(hypothesis, number=_next_number(folder), slug=_slug(hypothesis.title))
             _put(folder / hypothesis.filename, compose_text(hypothesis))
@@ -74,20 +88,19 @@ def write(folder: Path, hypothesis: Hypothesis) -> Hypothesis:
 
 
 def amend(folder: Path, filename: str, change: Callable[[Hypothesis], Hypothesis]) -> Hypothesis:
-    """Read a file, change it and write it, as one step that no other process of this program comes between.
+    """Read a file, change it and write it; to be called within `locked`.
 
     change : makes the new hypothesis of the one that is there. Everything else in the file stays as it is. OSError, or
     HypothesisError. Returns the hypothesis as it now lies in the folder.
     """
     path = folder / filename
-    with _locked(folder):
-        there = read(path)
-        changed = change(there)
-        text = revise(_shown(path), there.source, changed)
-        if _text(path) != there.source:  # an editor knows nothing of the lock
-            raise HypothesisError(f"{_shown(path)} was changed on disk at this instant; try again.")
-        _put(path, text)
-        return read(path)
+    there = read(path)
+    changed = change(there)
+    text = revise(_shown(path), there.source, changed)
+    if _text(path) != there.source:  # an editor knows nothing of the lock
+        raise HypothesisError(f"{_shown(path)} was changed on disk at this instant; try again.")
+    _put(path, text)
+    return read(path)
 
 
 def _of_the_same_text(there: Hypothesis, hypothesis: Hypothesis) -> Hypothesis:
@@ -95,20 +108,6 @@ def _of_the_same_text(there: Hypothesis, hypothesis: Hypothesis) -> Hypothesis:
         what = "was changed on disk since it was read; reload it, then change it again."
         raise HypothesisError(f"hypotheses/{printable(there.filename)} {what}")
     return hypothesis
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of this program from changing what is in a folder, where the system can."""
-    if os.name != "posix":  # a folder cannot be opened there
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    try:
-        lock(handle)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _put(path: Path, text: str) -> None:

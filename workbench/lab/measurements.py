@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kernels.config import same_value
 from kernels.errors import WorkbenchError
-from kernels.measures import Measures
+from kernels.measures import LogitAgreement, Measures
 from kernels.models import Graph, execution_order
 from kernels.stages import Site
 from store.artifact import Artifact
@@ -24,7 +24,7 @@ from store.traces.trace import LOGITS
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
-from workbench.lab.readings import AGAIN, COSINE, FLOORS, KL, TOP1, Reading, figure
+from workbench.lab.readings import AGAIN, COSINE, FLOORS, Reading, figure
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, open_side, paired, runnable
 from workbench.pair.recorded import recorded
@@ -191,7 +191,7 @@ class Measurements:
         return [cell.positions[-1]] if last else list(cell.positions)
 
     def logits(self, position: int, key: str) -> Reading:
-        """Return a figure of the logits at a token position that is there, one of OF_LOGITS."""
+        """Return a figure of the logits at a token position that is there: of LogitAgreement, or one of OBSERVED."""
         cell = self._cell(LOGITS, ALL)
         if isinstance(cell, Cell) and cell.profile is None:
             cell = self._cell(LOGITS, LAST)
@@ -200,12 +200,12 @@ class Measurements:
         if position not in cell.positions:
             return Reading(None, cell.note or f"there are no logits of token {position} on both sides")
         row = cell.positions.index(position)
-        if key not in (KL, TOP1):
+        if key not in LogitAgreement._fields:
             return self._observed(cell, key, row, "logits")
         lost = self._observed(cell, "rel_rms", row, "logits")
         if lost.value is None or cell.logits is None:
             return Reading(None, lost.why or "logits were not compared")
-        value = float((cell.logits.kl if key == KL else cell.logits.top1)[row])
+        value = float(getattr(cell.logits, key)[row])
         return Reading(value) if math.isfinite(value) else Reading(None, "it is not finite")
 
     # Tensors

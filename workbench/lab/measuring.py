@@ -14,6 +14,7 @@ from workbench.lab.bindings import (
     SIDES,
     TOKENS,
     Bindings,
+    Show,
     contract_file,
     contract_key,
     line_key,
@@ -36,7 +37,7 @@ from workbench.lab.predictions.questions import (
     Question,
 )
 from workbench.lab.readings import Reading
-from workbench.lab.retractions import retractions
+from workbench.lab.retractions import retracted_capture
 from workbench.lab.session_measurements import OF_RUNNING_AGAIN, SessionMeasurements, at
 from workbench.session.session import Session
 
@@ -48,12 +49,14 @@ _OWN_CONTRACT = "contract"
 class PairMeasuring:
     """Measures for predictions.
 
-    bisect : gives the session's standing bisection, made if there is none.
+    bisect : gives the session's standing bisection, made if there is none. show : is told how far files are hashed.
     """
 
-    def __init__(self, session: Session, pair: SessionMeasurements, bisect: Bisect) -> None:
+    def __init__(
+        self, session: Session, pair: SessionMeasurements, bisect: Bisect, show: Show = lambda *_: None
+    ) -> None:
         self.session, self.pair, self._bisect = session, pair, bisect
-        self.bindings = Bindings(session)
+        self.bindings = Bindings(session, show)
         self._experiments: dict[str, dict[str, Any] | str] = {}
         self._found: tuple[Mapping[str, Any], int] | None = None
 
@@ -191,8 +194,5 @@ class PairMeasuring:
 
     def _no_capture(self) -> str:
         """Why the session's capture may not be used; "" if it may, or is still to be made."""
-        captured = Bindings(self.session).captured  # of now: it may just have been made
-        taken_back = [each for each in retractions(self.session) if each.meant == CAPTURE and each.mark == captured]
-        if captured is None or not taken_back:
-            return ""
-        return f"{taken_back[-1].words}; remove a.h5 and b.h5 from the session, and open it to capture anew"
+        why = retracted_capture(self.session)
+        return f"{why}; remove a.h5 and b.h5 from the session, and open it to capture anew" if why else ""

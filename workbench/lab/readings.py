@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from kernels.config import ModelConfig
 from kernels.measures import Measures
+from workbench.cells.cell import LOGIT_FIGURES
 from workbench.cells.metrics import METRICS
 
 COSINE, FLOORS = "cosine", "floors"  # 1 - one_minus_cosine; local / floor
@@ -17,8 +18,8 @@ AGAIN = (
 )
 OF_CELLS = (*OBSERVED, *AGAIN)
 OF_TENSORS = (*METRICS, COSINE, "std_a", "std_b", *_COUNTS, "worst_row_rel_rms")
-KL, TOP1 = "kl", "top1"
-OF_LOGITS = (KL, TOP1, COSINE, "rel_rms")
+KL, TOP1 = "kl", "top1"  # of a token; over several tokens the share of those with the same top-1
+OF_LOGITS = (KL, TOP1, *OBSERVED, *LOGIT_FIGURES)
 SETTINGS = tuple(field.name for field in fields(ModelConfig))
 
 

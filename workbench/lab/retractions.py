@@ -58,6 +58,13 @@ def standing_entries(session: Session) -> dict[int, dict[str, Any]]:
     return {line: entry for line, entry in session.numbered_entries().items() if line_key(line) not in taken_back}
 
 
+def retracted_capture(session: Session) -> str:
+    """Why the present capture of a session may not be used, in words; "" if it may, or if there is none."""
+    captured = Bindings(session).captured
+    taken_back = [each for each in retractions(session) if each.meant == CAPTURE and each.mark == captured]
+    return "" if captured is None or not taken_back else taken_back[-1].words
+
+
 def retract(session: Session, what: str, why: str) -> Retraction:
     """Take back `capture`, a line of the log, or `hypothesis N`; HypothesisError if there is nothing of the kind."""
     if not why.strip():

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from kernels.stages import Site
 from store.text import printable
-from workbench.lab.bindings import CAPTURE, Bindings, changed
+from workbench.lab.bindings import CAPTURE, Bindings, Show, changed
 from workbench.lab.hypothesis import VERDICTS, Hypothesis, Status
 from workbench.lab.retractions import Retraction, retractions
 from workbench.lab.shelf import shelf_of
@@ -94,10 +94,10 @@ class Board:
         return next((standing for standing in self.standings if standing.number == number), None)
 
 
-def board_of(session: Session) -> Board:
-    """Return how the hypotheses of a session stand."""
+def board_of(session: Session, show: Show = lambda *_: None) -> Board:
+    """Return how the hypotheses of a session stand. show : is told how far the files of its sides are hashed."""
     shelf = shelf_of(session)
-    judge = _Judge({each.number: each for each in shelf.hypotheses}, Bindings(session), retractions(session))
+    judge = _Judge({each.number: each for each in shelf.hypotheses}, Bindings(session, show), retractions(session))
     return Board(tuple(judge.standing(each.number) for each in shelf.hypotheses), tuple(shelf.problems))
 
 

@@ -1,4 +1,4 @@
-"""SHA-256 of the files of a side; those of models are remembered between runs, as hashing gigabytes takes seconds."""
+"""SHA-256 of the files of a side, remembered between runs, as hashing gigabytes takes seconds."""
 
 import json
 import time
@@ -21,21 +21,19 @@ _SETTLED = 2.0  # seconds after which a change of a file is sure to change its t
 def sha256_of(source: StoredModel | Trace, progress: Callable[[int, int], None] | None = None) -> str:
     """Return the SHA-256 of a model or a trace, as either defines its own.
 
-    That of a model comes from the cache if path, size, time and inode of all its files are as they were then.
-    progress : called with bytes done and bytes in all while the files of a model are read.
+    It comes from the cache if path, size, both times and inode of all its files are as they were then: the time of the
+    last change of an inode tells of new bytes under an old time stamp.
+    progress : called with bytes done and bytes in all while files are read.
     """
-    return source.sha256 if isinstance(source, Trace) else _of_model(source, progress)
-
-
-def _of_model(artifact: StoredModel, progress: Callable[[int, int], None] | None) -> str:
     cache = platformdirs.user_cache_path(DISTRIBUTION) / "sha256.json"
-    name, state = str(artifact.path.resolve()), _state(artifact)
+    name, state = str(source.path.resolve()), _state(source)
     known = _read(cache).get(name)
     if isinstance(known, dict) and known.get("files") == state and isinstance(known.get("sha256"), str):
         return str(known["sha256"])
-    found = artifact.sha256(progress)
-    newest = max(file[2] for file in state)
-    if state == _state(artifact) and time.time_ns() - newest > _SETTLED * 1e9:
+    show = progress or (lambda *_: None)
+    found = source.hashed(show) if isinstance(source, Trace) else source.sha256(show)
+    newest = max((file[2] for file in state), default=0)
+    if state == _state(source) and time.time_ns() - newest > _SETTLED * 1e9:
         entries = _read(cache)
         entries.pop(name, None)
         kept = dict(list(entries.items())[1 - _KEPT :]) | {name: {"files": state, "sha256": found}}
@@ -46,9 +44,12 @@ def _of_model(artifact: StoredModel, progress: Callable[[int, int], None] | None
     return found
 
 
-def _state(artifact: StoredModel) -> list[list[Any]]:
-    found = ((path, path.stat()) for path in artifact.files)
-    return [[str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino] for path, stat in found]
+def _state(source: StoredModel | Trace) -> list[list[Any]]:
+    paths = [file.path for file in source.files] if isinstance(source, Trace) else source.files
+    found = ((path, path.stat()) for path in paths)
+    return [
+        [str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in found
+    ]
 
 
 def _read(cache: Path) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def _recorded(source: Source, other: Source, tokens: tuple[int, ...], prompt: st
     if other.config is None:
         names = " and ".join(printable(side.path.name) for side in (source, other))
         raise WorkbenchError(
-            f"{names} are both traces of other engines, which carry no configuration of their model; compare each "
-            "with the model, or with a store that `workbench trace` made of it"
+            f"{names} are both traces of other engines, which carry no configuration of their model; give the model, "
+            "or a store that `workbench trace` made of it, on one side (`workbench compare` sets both side by side)"
         )
     path = other.run.numeric_path if isinstance(other, Trace) else asked
     bound = source.bind(tokens, other.config)

@@ -33,7 +33,7 @@ class Parent:
 
 
 class Stages:
-    """Sends stage tensors as (tokens, channels): float64 of a float64 model, else float32, which holds bfloat16 too."""
+    """Sends stage tensors as (tokens, channels): float64 of a float64 model, else float32, which holds 16 bits too."""
 
     def __init__(self, parent: Parent, torch: Any, double: bool, layers: int, tokens: int) -> None:
         self.parent = parent

@@ -38,6 +38,7 @@ def facts(
     comparison, session = found.comparison, found.session
     run = comparison.a
     ours = comparison.b if of_other_engine(run) else run
+    hypotheses = hypothesis_facts(session)  # first, as reading them may complete the log
     return {
         "title": f"Findings: {session.spec.name}",
         "summary": summary,
@@ -67,7 +68,7 @@ def facts(
         "lab": lab_results(session, found.runs),
         "contracts": contracts(session, found.runs),
         "weights": weights,
-        **hypothesis_facts(session),
+        **hypotheses,
         "commands": again(session, comparison, not any(isinstance(model, WorkbenchError) for model in found.models)),
     }
 

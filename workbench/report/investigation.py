@@ -85,7 +85,7 @@ def investigate(session: Session, progress: Progress) -> Investigation:
         cells = [aligned.get(cell.site, cell) for cell in cells]
     one, other = models
     notes = Pair(one, other, None).notes if isinstance(one, Artifact) and isinstance(other, Artifact) else ()
-    comparison = Comparison(a.run, b.run, cells, METRICS[view.metric], view.tokens, notes)
+    comparison = Comparison(a.run, b.run, cells=cells, metric=METRICS[view.metric], scope=view.tokens, notes=notes)
     able = next((model for model in models if isinstance(model, Artifact) and model.vocabulary is not None), None)
     texts = [f"token {token}" for token in a.run.tokens] if able is None else decode_tokens(able, a.run.tokens)
     local = local_view(session, {"a": a.run, "b": b.run})

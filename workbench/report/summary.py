@@ -7,7 +7,8 @@ from store.text import printable
 from workbench.bisect.fixes import fix_of
 from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit
 from workbench.cells.cell import logits_cost
-from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+from workbench.cells.compared_cells import NOT_COMPARABLE
+from workbench.cells.comparison import Comparison
 from workbench.cells.decomposition import LIMIT, Checked
 from workbench.cells.metrics import format_value
 from workbench.jobs.conclusion import Conclusion

@@ -16,6 +16,7 @@ from store.traces.hdf5 import open_store
 from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.captures import LAYERS, TOKENS, cells_of, events_of, tensors
 from tests.memory_model import spine
+from tests.stores import run_record, write_store
 from workbench.capture.alone import trace_side
 from workbench.capture.job import (
     CaptureJob,
@@ -210,6 +211,24 @@ def test_events_and_jobs_survive_the_wire(job):
     assert CaptureJob.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 
+def test_the_hash_of_a_trace_is_remembered_too_and_tells_how_far_it_is(tmp_path):
+    from store.traces import open_trace
+    from workbench.pair.fingerprints import sha256_of
+
+    write_store(tmp_path / "a.h5")
+    os.utime(tmp_path / "a.h5", (1e9, 1e9))
+    size, calls = (tmp_path / "a.h5").stat().st_size, []
+    for _ in range(2):
+        trace = open_trace(tmp_path / "a.h5")
+        assert sha256_of(trace, lambda done, total: calls.append((done, total))) == trace.sha256
+    assert calls[-1] == (size, size)
+    assert len(calls) == -(-size // (1 << 20)), "read once"
+    write_store(tmp_path / "other.h5", run_record(prompt="vier"))
+    (tmp_path / "a.h5").write_bytes((tmp_path / "other.h5").read_bytes())
+    os.utime(tmp_path / "a.h5", (1e9, 1e9))
+    assert sha256_of(open_trace(tmp_path / "a.h5")) != trace.sha256
+
+
 def test_hashes_are_remembered_until_a_file_changes(models, tmp_path):
     from store.open import open_artifact
     from workbench.pair.fingerprints import sha256_of
@@ -234,6 +253,12 @@ def test_hashes_are_remembered_until_a_file_changes(models, tmp_path):
     content[-1] ^= 2
     path.write_bytes(content)
     assert digest() not in (first, changed), "a file that has just changed may change again within its time stamp"
+    os.utime(path, (1e9, 1e9))
+    settled = digest()
+    content[-1] ^= 4
+    path.write_bytes(content)
+    os.utime(path, (1e9, 1e9))
+    assert digest() != settled, "new bytes under the old size, time and inode"
     (tmp_path / "cache" / "layer-workbench" / "sha256.json").write_bytes(b"[broken")
     os.utime(path, (1e9, 1e9))
     assert digest() == open_artifact(path).sha256()

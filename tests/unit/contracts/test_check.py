@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -17,8 +18,12 @@ from tests.foreign_dumps import write_aprt, write_stage_dump
 from workbench.__main__ import run
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
+from workbench.cli.pair import run_session
 from workbench.demo import MODEL, demo_session
 from workbench.lab.measurements import Measurements
+from workbench.lab.readings import OF_LOGITS
+from workbench.lab.retractions import retract
+from workbench.session.session import Session, SessionSpec, Side
 
 
 @pytest.mark.parametrize("name", ["parity", "strict"])
@@ -90,6 +95,23 @@ def test_logits_are_judged_token_by_token(place, capsys):
     ]
     assert last["measured"] == each[1]
     assert (every["measured"] >= max(each), every["compared"], every["expected"]) == (True, 7, 7)
+
+
+def test_whatever_compare_measures_of_the_logits_can_be_bounded(place, capsys):
+    pair = (MODEL, place / "swapped.apr")
+    whole = other("compare", capsys, *pair, *TOKENS, "--no-local")["cells"][-1]
+    last = other("compare", capsys, *pair, *TOKENS, "--no-local", "--scope", "last")["cells"][-1]
+    assert set(whole["logits"]) <= set(OF_LOGITS), "a new key of compare's is forgotten here"
+    figures = {key: value for key, value in (whole | whole["logits"]).items() if key in OF_LOGITS}
+    lines = [f"id: {key}, logits: {{positions: last}}, metric: {key}, within: [-1e30, 1e30]" for key in figures]
+    lines += [f"id: over-{key}, logits: {{}}, metric: {key}, within: [-1e30, 1e30]" for key in whole["logits"]]
+    found = {rule["id"]: rule for rule in printed(capsys, 0, rules(place, *lines), *pair, *TOKENS)["rules"]}
+    at_last = last | last["logits"]
+    assert {key: found[key]["measured"] for key in figures} == {key: at_last[key] for key in figures}
+    for key, value in whole["logits"].items():
+        over = found[f"over-{key}"]
+        assert (over["measured"], over["compared"], over["expected"]) == (value, 7, 7), key
+    assert whole["logits"]["kl_b_a_mean"] < whole["logits"]["kl_b_a_max"]
 
 
 def test_measurements_have_the_names_and_values_of_json(place, capsys):
@@ -268,6 +290,98 @@ def test_a_session_is_checked_as_its_pair(tmp_path, capsys):
     spec = session.folder / "session.json"
     spec.write_text(spec.read_text().replace('"ggml"', '"fast"'))
     assert "numeric path 'fast' is not known" in other("check", capsys, "parity", session.folder)["error"]
+
+
+@pytest.fixture(scope="module")
+def captured(place, tmp_path_factory):
+    """A session beside its two models, captured; not to be written to."""
+    folder = tmp_path_factory.mktemp("captured")
+    for name, source in (("a.gguf", MODEL), ("b.apr", place / "swapped.apr")):
+        (folder / name).write_bytes(source.read_bytes())
+    a, b = Side(str(folder / "a.gguf"), "ggml"), Side(str(folder / "b.apr"), "apr")
+    session = Session.create(folder / "session", SessionSpec(a, b, tuple(map(int, IDS.split(",")))))
+    run_session(session)
+    return folder
+
+
+@pytest.fixture
+def session(captured, tmp_path):
+    """A copy of it; its sides are named where they were."""
+    for name in ("a.gguf", "b.apr"):
+        shutil.copy2(captured / name, tmp_path / name)
+    shutil.copytree(captured / "session", tmp_path / "session")
+    spec = tmp_path / "session" / "session.json"
+    spec.write_text(spec.read_text().replace(str(captured), str(tmp_path)))
+    return Session.open(tmp_path / "session")
+
+
+CELLS = (
+    'id: c, cells: {stage: "*"}, metric: rel_rms, at_most: 0.5',
+    "id: l, logits: {}, metric: kl, at_most: 1e9",
+    "id: n, coverage: cells, at_least: 1",
+)
+
+
+def content(folder):
+    """What lies in a session, but for the log, which keeps what became of the contract."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "log.jsonl"}
+
+
+def notes_of(record, words):
+    return [note for note in record["notes"] if words in note]
+
+
+def test_what_a_session_has_captured_is_read_and_gives_the_same_figures(session, place, tmp_path, capsys, monkeypatch):
+    file = rules(tmp_path, *CELLS, 'id: t, tensors: "*", metric: cosine, at_least: -1')
+    pair = printed(capsys, 1, file, MODEL, place / "swapped.apr", *TOKENS)
+    before = content(session.folder)
+    monkeypatch.setattr("workbench.capture.lockstep.forward", None)
+    record = printed(capsys, 1, file, session.folder)
+    assert record["rules"] == pair["rules"]
+    assert [record[side]["sha256"] for side in "ab"] == [pair[side]["sha256"] for side in "ab"]
+    assert len(notes_of(record, "Cells and logits are those that the session captured on 20")) == 1
+    assert content(session.folder) == before
+
+
+def test_a_session_whose_models_have_moved_is_checked_by_its_capture(session, tmp_path, capsys):
+    (tmp_path / "b.apr").unlink()
+    file = rules(tmp_path, *CELLS)
+    record = printed(capsys, 1, file, session.folder)
+    assert record["rules"][0]["where"]["layer"] == 3
+    assert notes_of(record, "b.apr is gone; of B only what the session recorded is there")
+    assert record["b"]["path"] == str(session.folder / "b.h5")
+    (tmp_path / "a.gguf").unlink()
+    assert printed(capsys, 1, file, session.folder)["rules"] == record["rules"]
+    found = row(capsys, 2, rules(tmp_path, 'id: t, tensors: "*", metric: cosine, at_least: -1'), session.folder)
+    assert (found["verdict"], found["measured"]) == ("unmeasured", None)
+    retract(session, "capture", "wrong cache")
+    why = "a.gguf does not exist, and the session's capture cannot stand for it: the capture was retracted: wrong cache"
+    assert why in other("check", capsys, file, session.folder)["error"]
+
+
+def test_a_capture_of_other_files_paths_or_tokens_is_not_used_and_that_is_said(session, place, tmp_path, capsys):
+    def why(status=0):
+        record = printed(capsys, status, rules(tmp_path, *CELLS), session.folder)
+        (note,) = notes_of(record, "The session's capture was not used: ")
+        return note.partition(": ")[2]
+
+    swapped = (tmp_path / "b.apr").read_bytes()
+    (tmp_path / "b.apr").write_bytes((place / "healthy.apr").read_bytes())
+    before = content(session.folder)
+    assert why() == "the file of B is not the one that was captured; both sides were run."
+    assert content(session.folder) == before
+    (tmp_path / "b.apr").write_bytes(swapped)
+    spec = session.folder / "session.json"
+    text = spec.read_text()
+    spec.write_text(text.replace('"ggml"', '"f32"'))
+    assert why(1) == "A was captured on path ggml; both sides were run."
+    spec.write_text(text.replace("310,", "311,"))
+    assert why(1) == "A was captured on other tokens; both sides were run."
+    spec.write_text(text)
+    retract(session, "capture", "wrong cache")
+    assert why(1) == "the capture was retracted: wrong cache; both sides were run."
+    (session.folder / "b.h5").unlink()
+    assert why(1) == "it is not complete; both sides were run."
 
 
 HOSTILE = "##[error]x::warning::\\e[31m<b>&\\\"']]>\\u202e[red]\\r\\n::set-output name=x::y%0A"

@@ -25,6 +25,16 @@ def test_nothing_is_stale_by_itself(session):
     assert stale(session) == set()
 
 
+def test_files_that_must_be_hashed_first_say_how_far_it_is(session, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing-is-remembered-here"))
+    told = []
+    board_of(session, lambda done, total, what: told.append((done, total, what)))
+    for side in (session.spec.a, session.spec.b):
+        path = Path(side.path)
+        size = path.stat().st_size
+        assert (size, size, f"hash {path.name}") in told
+
+
 def test_another_file_makes_stale_what_used_it(session):
     make_copy(Path(session.spec.b.path))
     assert stale(session) == {1, 2, 3, 4, 5}

@@ -354,12 +354,14 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def exit_code(self) -> int:
         """Answer as `compare` does: 0 alike, 1 different, 2 if nothing could be compared."""
-        from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+        from workbench.cells.compared_cells import NOT_COMPARABLE
+        from workbench.cells.comparison import Comparison
 
         if len(self.runs) < 2 or self.phase == "failed":
             return NOT_COMPARABLE
         cells = list(self.model.cells.values())
-        return Comparison(self.runs["a"], self.runs["b"], cells, self.model.metric, self.model.view.tokens).exit_code()
+        a, b, view = self.runs["a"], self.runs["b"], self.model.view
+        return Comparison(a, b, cells=cells, metric=self.model.metric, scope=view.tokens).exit_code()
 
     # Words
 

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,15 +25,17 @@ from workbench.lab.hypothesis import STATUSES, Hypothesis, Status
 from workbench.lab.shelf import keep, shelf_of
 from workbench.lab.standing import Board, Standing
 from workbench.lab.wording import evidence_lines
+from workbench.session.files import LOG_FILE
 
 if TYPE_CHECKING:
     from workbench.session.session import Session
 
+_LOOK = 1.0  # seconds between looks at what other processes have written
 _BY_HAND: tuple[Status, ...] = ("UNTESTED", "CONFIRMED", "PARTIAL", "FALSIFIED")
 
 
 class HypothesesScreen(ListScreen):
-    """Lists the hypotheses."""
+    """Lists the hypotheses, and follows what other processes write about them."""
 
     NAME = "hypotheses"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
@@ -53,7 +56,7 @@ class HypothesesScreen(ListScreen):
             self.number = number
 
     class Changed(Message):
-        """A file was changed here, on which others may depend."""
+        """A file or the log was changed, on which others may depend."""
 
     def __init__(self, session: "Session") -> None:
         super().__init__()
@@ -61,15 +64,20 @@ class HypothesesScreen(ListScreen):
         self._lines: list[tuple[str, Standing]] = []
         self._problems: Sequence[str] = ()
         self._doing = ""
+        self._seen: object = None
 
     def on_mount(self) -> None:
-        """Read the files; how they stand is told later."""
+        """Read the files; how they stand is told later, and again when anybody writes."""
         self._reload()
+        self.set_interval(_LOOK, self._look)
 
     def take_board(self, board: Board) -> None:
-        """Show how the hypotheses stand."""
+        """Show how the hypotheses stand; the cursor stays on its hypothesis."""
+        chosen = self._chosen()
         self._lines, self._problems = list(tree(board.standings)), board.problems
-        self.list.show(len(self._lines) + len(self._problems), self._line)
+        numbers = [standing.number for _, standing in self._lines]
+        place = numbers.index(chosen.number) if chosen is not None and chosen.number in numbers else None
+        self.list.show(len(self._lines) + len(self._problems), self._line, place)
         self._say()
         self._describe_line()
 
@@ -141,9 +149,16 @@ class HypothesesScreen(ListScreen):
 
     def _reload(self) -> None:
         """Show what the files say; whether that still holds is found out meanwhile."""
+        self._seen = _written(self._session)
         hypotheses, problems = shelf_of(self._session)
         self.take_board(Board(tuple(Standing(each, each.status) for each in hypotheses), tuple(problems)))
         self.app.post_message(self.Changed())
+
+    def _look(self) -> None:
+        """Find out anew how they stand if anybody has written a test, a retraction or a file since the last look."""
+        if (written := _written(self._session)) != self._seen:
+            self._seen = written
+            self.app.post_message(self.Changed())
 
     def _say(self) -> None:
         standings = [standing for _, standing in self._lines]
@@ -183,6 +198,16 @@ class HypothesesScreen(ListScreen):
                 shown = " ".join(printable(line, 500) for line in words.split("\n") if line.strip())
                 text.append(f"{label}: ", "bold").append(f"{shown}\n")
         return text.append(_noted(hypothesis))
+
+
+def _written(session: "Session") -> list[tuple[str, int, int, int]]:
+    """Name, size, time and inode of the log and of every file of a hypothesis, as far as they are there."""
+    found = []
+    for path in (session.folder / LOG_FILE, *session.hypotheses_folder.glob("*.md")):
+        with suppress(OSError):  # another process replaces it
+            status = path.lstat()
+            found.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
+    return sorted(found)
 
 
 def _noted(hypothesis: Hypothesis) -> str:

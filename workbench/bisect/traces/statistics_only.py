@@ -1,13 +1,13 @@
 """Two recorded traces carry no weights: what differs can be measured, but no cause can be proved."""
 
-from kernels.models import sites
-from kernels.stages import LAST_STAGES, SPINE, Site
+from kernels.stages import LAST_STAGES
 from store.errors import StoreError
-from store.traces import StoredStage, Trace
+from store.traces import Trace
 from workbench.bisect.verdict import Bisection, Verdict
 from workbench.cells.cell import Cell
-from workbench.cells.compare import PopulationError, StageTensor, compare_stage, require_same_tokens
+from workbench.cells.compare import PopulationError
 from workbench.cells.metrics import METRICS, format_value
+from workbench.cells.two_traces import bind_both, cells_of
 
 CANNOT_KNOW = (
     "Two traces carry no weights, so no stage could be run again: whether that cell is wrong, or only carries on what "
@@ -22,11 +22,10 @@ def compare_traces(a: Trace, b: Trace, tokens: tuple[int, ...] | None) -> tuple[
     bits, the logits among them; else "undecided", or "uncomparable" where nothing can be set side by side.
     """
     try:
-        a, b = _bound(a, b, tokens)
+        a, b = bind_both(a, b, tokens)
     except (PopulationError, StoreError) as error:
         return Bisection("uncomparable", None, None, (), None, (), (str(error),)), 0
-    names = {*SPINE, *(site.stage for trace in (a, b) for site in trace.sites())}
-    cells = [_cell(site, a, b, tokens) for site in sites(max(a.layers, b.layers), names)]
+    cells = cells_of(a, b, tokens)
     compared = [cell for cell in cells if cell.status in ("ok", "identical")]
     unlike = [cell for cell in cells if cell.status == "uncomparable"]
     differing = next((cell for cell in compared if cell.status == "ok"), None)
@@ -50,44 +49,3 @@ def _first(cell: Cell) -> str:
     measures = cell.measures()
     value = None if measures is None else METRICS["rel_rms"].value(measures)
     return f"{cell.site} is the first cell that differs, by {format_value(value)} of B's norm."
-
-
-def _bound(a: Trace, b: Trace, tokens: tuple[int, ...] | None) -> tuple[Trace, Trace]:
-    """Both traces with the tokens and, where either knows it, the configuration of the model."""
-    known = [ids for ids in (a.tokens, b.tokens, tokens) if ids is not None]
-    if a.tokens is not None and b.tokens is not None:
-        require_same_tokens(a.tokens, b.tokens)
-    config = a.config or b.config
-    if config is None or not known:
-        return a, b
-    first, second = (trace if trace.record is not None else trace.bind(known[0], config) for trace in (a, b))
-    return first, second
-
-
-def _cell(site: Site, a: Trace, b: Trace, tokens: tuple[int, ...] | None) -> Cell:
-    sides = {
-        name: _tensor(site, trace, tokens) if trace.status(site) == "ok" else None
-        for name, trace in (("a", a), ("b", b))
-    }
-    traces = {"a": a, "b": b}
-    return compare_stage(site, sides["a"], sides["b"], lambda side: traces[side].status(site) == "absent")
-
-
-def _tensor(site: Site, trace: Trace, tokens: tuple[int, ...] | None) -> StageTensor | None:
-    stage = _measured(trace.stages[site], tokens)
-    if stage is None:
-        return None
-    return StageTensor(site, stage.values(), stage.positions)
-
-
-def _measured(stage: StoredStage, tokens: tuple[int, ...] | None) -> StoredStage | None:
-    """The stage with rows and their positions where the number of tokens tells them; None where nothing does."""
-    if stage.channels is not None and (stage.positions is not None or tokens is None):
-        return stage
-    if tokens is None:
-        return None
-    rows = 1 if stage.last_token else len(tokens)
-    try:
-        return stage.bound(len(tokens), stage.channels or max(1, stage.count // rows))
-    except StoreError:
-        return None

@@ -12,7 +12,8 @@ from store.traces.run import RunRecord
 from workbench.bisect.verdict import EXIT_CODES
 from workbench.capture.job import CaptureJob, CaptureProcess, CellReady, Failed, Progress, SideReady
 from workbench.cells.cell import Cell
-from workbench.cells.comparison import NOT_COMPARABLE, Comparison
+from workbench.cells.compared_cells import NOT_COMPARABLE
+from workbench.cells.comparison import Comparison
 from workbench.cells.decomposition import Checked
 from workbench.cells.metrics import METRICS, Metric
 from workbench.cells.view import View
@@ -67,7 +68,8 @@ class Investigation:
     @property
     def comparison(self) -> Comparison:
         """All cells over the tokens of the view."""
-        return Comparison(self.runs["a"], self.runs["b"], list(self.cells.values()), self.metric, self.view.tokens)
+        cells, (a, b) = list(self.cells.values()), (self.runs["a"], self.runs["b"])
+        return Comparison(a, b, cells=cells, metric=self.metric, scope=self.view.tokens)
 
     @property
     def tokens(self) -> int:

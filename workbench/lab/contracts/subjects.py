@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
+
 from kernels.stages import Site
 from store.nearest import did_you_mean
 from store.text import printable
+from workbench.cells.cell import LOGIT_FIGURES
 from workbench.cells.sites import site_json
 from workbench.lab.contracts.bounds import BothSides
 from workbench.lab.measurements import Measurements
@@ -119,7 +122,7 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """A metric of the logits, token by token; of the agreement of the first choice the share of tokens."""
+    """A metric of the logits, token by token; where it is one over tokens, the place is the worst of them."""
 
     last: bool
     metric: str
@@ -129,14 +132,16 @@ class Logits:
         positions = pair.logit_positions(self.last)
         if isinstance(positions, str):
             return Found(unknown=positions)
-        places = [Place({"token": n}, f"token {n}", pair.logits(n, self.metric)) for n in positions]
-        if self.metric != TOP1:
+        figure = LOGIT_FIGURES.get("top1_agreement" if self.metric == TOP1 else self.metric)
+        key = self.metric if figure is None else figure.column
+        places = [Place({"token": n}, f"token {n}", pair.logits(n, key)) for n in positions]
+        if figure is None:
             return Found.of(places)
         if missing := [place for place in places if place.reading.value is None]:
             return Found(missing, len(places) - len(missing), len(places))
-        share = sum(place.reading.value for place in places) / len(places)
-        worst = min(places, key=lambda place: float(place.reading.value))
-        return Found([worst._replace(reading=Reading(share))], len(places), len(places))
+        values = np.array([place.reading.value for place in places])
+        worst = places[int(figure.worst(values))]
+        return Found([worst._replace(reading=Reading(figure.over(values)))], len(places), len(places))
 
 
 @dataclass(frozen=True, slots=True)

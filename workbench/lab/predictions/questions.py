@@ -8,6 +8,7 @@ from kernels.models import all_stages, layer_stages
 from kernels.stages import Site
 from store.nearest import did_you_mean
 from store.text import printable
+from workbench.cells.cell import LOGIT_FIGURES
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
 from workbench.lab.predictions.errors import PredictionError
@@ -122,8 +123,8 @@ TENSOR = _figures(_WEIGHTS) | {
 LOGIT_KEYS = {KL: "kl_b_a_mean", TOP1: "top1_agreement"}  # the short names that contracts use
 OF_LOGITS = (
     _figures(_ACTIVATIONS)
-    | {name: number("nats") for name in (KL, "kl_b_a_mean", "kl_b_a_max")}
-    | {name: number() for name in (TOP1, "top1_agreement", "top5_agreement")}
+    | {name: number(figure.unit) for name, figure in LOGIT_FIGURES.items()}
+    | {short: number(LOGIT_FIGURES[name].unit) for short, name in LOGIT_KEYS.items()}
 )
 _PLACE = {"layer": PLAIN, "stage": STRING}
 BISECTION = (
