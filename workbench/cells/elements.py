@@ -23,6 +23,11 @@ class Element:
     relative: float
     ulp: int | None
 
+    @property
+    def other_sign(self) -> bool:
+        """Whether zero lies between the two values, so that steps from one to the other measure nothing."""
+        return self.a < 0 < self.b or self.b < 0 < self.a
+
     def sides(self) -> tuple[tuple[str, float], tuple[str, float]]:
         """Both values, each with the name of its side."""
         return ("A", self.a), ("B", self.b)
