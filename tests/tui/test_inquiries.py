@@ -84,6 +84,26 @@ async def test_bisect_shows_how_far_it_is_goes_to_the_culprit_and_says_why(sessi
         await until(pilot, lambda: not screen.asking)
 
 
+async def test_the_line_of_words_names_the_way_out_of_a_long_question_and_the_end_of_a_capture(session):
+    doing = Doing(531, 580, "layer 35 post_attn_residual")
+    processes = []
+
+    def start(_):
+        processes.append(fakes.FakeCapture(doing))
+        return processes[-1]
+
+    app = WorkbenchApp(session, lambda: fakes.FakeCapture(*fakes.whole_capture(36)), start)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        first = screen_text(pilot).splitlines()[1]
+        assert "done in 1.5 s" in first
+        assert "1 out of band" in first
+        await pilot.press("b")
+        await until(pilot, lambda: "bisect 531/580 layer 35 post_attn_residual (esc stops)" in screen_text(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: not screen.asking)
+
+
 async def test_escape_gives_a_bisection_up(session):
     app, _, processes = app_asking(session, Doing(1, 4, "layer 1"))
     async with app.run_test(size=(80, 24)) as pilot:
@@ -197,10 +217,10 @@ async def test_views_are_streamed_and_what_is_not_known_is_no_number(session, si
     app, asked, processes = app_asking(session, *map(checked, order[:40]))
     async with app.run_test(size=size) as pilot:
         screen = await until_filled(pilot)
-        assert "observed" in screen_text(pilot).splitlines()[1]
+        assert "std ratio A/B │ all 4 tokens" in screen_text(pilot).splitlines()[1]
         await pilot.press("i")
         await until(pilot, lambda: len(screen.model.checked) == 40)
-        assert screen_text(pilot).splitlines()[1].startswith(" local ‖d‖/‖B‖ │ all 4 tokens")
+        assert "local ‖d‖/‖B‖ │ all 4 tokens" in screen_text(pilot).splitlines()[1]
         await pilot.press("n")
         assert screen.model.cursor == SPOILT
         await until(pilot, lambda: "own error 0.5!, came in 0.1" in screen_text(pilot))
