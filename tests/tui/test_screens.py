@@ -121,7 +121,7 @@ async def test_weights_are_listed_as_they_are_compared(tmp_path):
         screen = app.screen
         assert isinstance(screen, WeightsScreen)
         assert "mlp.gate_proj.weight" in line(pilot, screen.list.cursor)
-        assert line(pilot, screen.list.cursor).rstrip().endswith("!")
+        assert line(pilot, screen.list.cursor).startswith("▸ ! ")
         await pilot.press("slash", *"norm", "enter", "s")
         await pilot.pause()
         assert screen.list.count == 7

@@ -15,6 +15,7 @@ from store.text import printable
 from workbench.app.actions import bindings
 from workbench.app.pages.list_screen import ListScreen
 from workbench.app.pages.prompt_screen import PromptScreen
+from workbench.cells.heat import OUTSIDE
 from workbench.cells.metrics import METRICS, format_value
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from workbench.tensors.sweep import TensorDifference
 
-_NAME = 34  # columns of the tensor name
+_NAME, _LONGEST_NAME = 35, 60  # columns of the tensor name, at 80 columns and at the most
 _SHOWN = ("rel_rms", "one_minus_cosine", "max_abs")
 
 
@@ -31,7 +32,6 @@ class WeightsScreen(ListScreen):
 
     NAME = "weights"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
-    HEAD = f"{'tensor':<{_NAME}} {'types A/B':<10}{'rel. RMS':>9} {'1-cosine':>9} {'max |d|':>9}"
 
     @dataclass
     class Measured(Message):
@@ -55,6 +55,17 @@ class WeightsScreen(ListScreen):
         self._shown: list[TensorDifference] = []
         self._worst_first = False
         self._filter = ""
+
+    def on_resize(self) -> None:
+        """Give the names what room there is."""
+        self.list.head = (
+            f"  {'tensor':<{self._name_width}} {'types A/B':<10}{'rel. RMS':>9} {'1-cosine':>9} {'max |d|':>9}"
+        )
+        self.list.refresh()
+
+    @property
+    def _name_width(self) -> int:
+        return min(max(self.size.width - 80 + _NAME, _NAME), _LONGEST_NAME)
 
     def on_mount(self) -> None:
         """Start comparing."""
@@ -128,15 +139,15 @@ class WeightsScreen(ListScreen):
 
     def _line(self, index: int) -> tuple[str, bool]:
         difference = self._shown[index]
-        name = printable(difference.name.removeprefix("model."), _NAME - 1)
+        bad = difference.in_band is False
+        name = printable(difference.name.removeprefix("model."), self._name_width - 1)
         types = "/".join(dict.fromkeys(kind or "-" for kind in (difference.type_a, difference.type_b)))
-        flag = " !" if difference.in_band is False else ""
+        start = f"{OUTSIDE if bad else ' '} {name:<{self._name_width}} {types:<10}"
+        if difference.status == "identical":
+            return f"{start}{'= identical':>11}", False
         if difference.measures is None:
-            return f"{name:<{_NAME}} {types:<10}{difference.note or difference.status}{flag}", True
-        if difference.measures.identical:
-            return f"{name:<{_NAME}} {types:<10}{'= identical':>11}", False
-        values = " ".join(f"{_figure(difference, key):>9}" for key in _SHOWN)
-        return f"{name:<{_NAME}} {types:<10}{values}{flag}", bool(flag)
+            return f"{start}{difference.note or difference.status}", True
+        return start + " ".join(f"{_figure(difference, key):>9}" for key in _SHOWN), bad
 
 
 def _figure(difference: "TensorDifference", key: str) -> str:
