@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from kernels.measures import Measures
 
-
 OTHER_SIGN = "other sign"  # stands for a distance in float32 steps across zero, which measures nothing
 
 
