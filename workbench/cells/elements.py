@@ -117,6 +117,7 @@ def _relative(distance: NDArray[np.float64], b: NDArray[np.float32]) -> NDArray[
     with np.errstate(divide="ignore", invalid="ignore"):
         relative: NDArray[np.float64] = distance / np.abs(b.astype(np.float64))
     relative[distance == 0] = 0.0
+    relative[np.isinf(distance)] = np.inf
     return relative
 
 

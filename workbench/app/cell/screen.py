@@ -108,7 +108,8 @@ class CellScreen(ListScreen):
     def action_cycle_order(self) -> None:
         """Order by the next key."""
         orders = list(ORDERS)
-        self._sort(orders[(orders.index(self.order) + 1) % len(orders)])
+        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
+        self._sort(self.order)
 
     def action_goto(self) -> None:
         """Ask for an element and go to it."""
@@ -170,10 +171,12 @@ class CellScreen(ListScreen):
 
     def on_cell_screen_ordered(self, message: Ordered) -> None:
         """Show the elements in their new order."""
-        self.order, self._indices = message.order, message.indices
+        if message.order != self.order:  # another one has been asked for meanwhile
+            return
+        self._indices = message.indices
         self.list.show(self.elements.count, self._line, cursor=0)
         self.say(
-            f"{self.site} │ {self._scope} │ {self.elements.count} elements, "
+            f"{self.site} │ {self._scope} │ {self.elements.count} element{'s' * (self.elements.count != 1)}, "
             + (f"largest {ORDERS[self.order]} first" if self._indices is not None else "in index order")
         )
 
@@ -218,7 +221,7 @@ def _strip_title(elements: Elements, grid: NDArray[np.float64]) -> str:
     finite = grid[np.isfinite(grid)]
     if not grid.any():
         return "no element differs"
-    top = format_value(float(finite.max())) if finite.size else "not finite"
+    top = f"7 is {format_value(float(finite.max()))}, ÷2 each, " if finite.any() else ""
     tokens, channels = -(-len(elements.positions) // grid.shape[0]), -(-elements.channels // grid.shape[1])
     lost = "" if finite.size == grid.size else f", {OUTSIDE} not finite"
-    return f"max |d| of {tokens}×{channels} token × channel; 7 is {top}, ÷2 each, = none{lost}"
+    return f"max |d| of {tokens}×{channels} token × channel; {top}= none{lost}"
