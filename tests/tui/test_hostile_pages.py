@@ -34,7 +34,7 @@ VALUES = {
 
 
 async def squeeze(pilot, keys: str) -> None:
-    """Through all sizes, with a burst of keys at each; every line is as wide as the terminal, and nothing acts on it."""
+    """Through all sizes, a burst of keys at each; every line is as wide as the terminal, and nothing acts on it."""
     for width, height in SIZES:
         await pilot.resize_terminal(width, height)
         for key in keys:
