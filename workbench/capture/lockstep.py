@@ -126,7 +126,7 @@ def capture(job: CaptureJob, emit: Emit) -> None:
         _capture(job, emit)
         return
     job.folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(job.folder, lambda: emit(Progress("wait", 0, 0, "for another process that captures this pair"))):
+    with alone_in(job.folder, lambda: emit(Progress("wait", 0, 0, "for another process at work on it"))):
         _capture(job, emit)
 
 

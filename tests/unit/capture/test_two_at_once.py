@@ -23,7 +23,7 @@ def test_a_capture_waits_for_the_one_that_is_at_work_and_says_so(job):
         first = next(events)
     rest = list(events)
     assert isinstance(first, Progress)
-    assert f"{first.phase} {first.text}" == "wait for another process that captures this pair"
+    assert f"{first.phase} {first.text}" == "wait for another process at work on it"
     assert isinstance(rest[-1], Finished)
     with alone_in(job.folder, never):
         pass
