@@ -9,11 +9,12 @@ from textual import events
 from kernels.stages import Site
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
+from workbench.app.cell.evidence import Section
 from workbench.app.cell.screen import CellScreen
 from workbench.app.pages.config_screen import ConfigScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
 from workbench.app.pages.note_screen import NoteScreen
-from workbench.app.pages.page_screen import PageScreen
+from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.cells.elements import ORDERS, Elements
 from workbench.lab.hypothesis import Hypothesis
 from workbench.lab.shelf import keep
@@ -74,6 +75,9 @@ async def test_pages_of_words_are_shown_at_any_size(session):
             PageScreen("t", f"{NASTY}\n   a  b  c  {NASTY}\n\n{'word ' * 400}"),
             PageScreen("t"),
             PageScreen("t", " \n \n"),
+            EvidenceScreen(
+                (Section("WHY", (NASTY, "of many words " * 40)), Section("WHERE", ())), f"{NASTY}\n\n{NASTY}"
+            ),
         ):
             await app.push_screen(page)
             await squeeze(pilot, "Gkjlllhg")

@@ -12,6 +12,7 @@ from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.app import WorkbenchApp
 from workbench.app.map.view import MapView
 from workbench.app.map.words import status
+from workbench.app.pages.experiment_screen import ExperimentScreen
 from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.decomposition import Checked, Decomposition
@@ -317,6 +318,28 @@ def a_result(x: list) -> dict:
         "figures": [],
         "plot": {"x": "at", "y": "rel", "log": True, "log_x": False},
     }
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+async def test_a_plot_puts_every_name_under_its_own_point_and_labels_a_flat_series(session, width):
+    app, _, _ = app_asking(session)
+    async with app.run_test(size=(width, 24)) as pilot:
+        await until_filled(pilot)
+        page = ExperimentScreen("rows")
+        await app.push_screen(page)
+        record = a_result(["one order of sums", "another one", "a third of them", "fourth"])
+        page.take(record | {"series": [row | {"rel": 1.0} for row in record["series"]]})
+        await until(pilot, lambda: screen_text(pilot).count("●") == 4)
+        lines = screen_text(pilot).splitlines()
+        points = next(line for line in lines if "●" in line)
+        axis = next(n for n, line in enumerate(lines) if "┻" in line and n > lines.index(points))
+        names = lines[axis + 1]
+        places = [n for n, letter in enumerate(points) if letter == "●"]
+        for place, start in zip(places, ("one order", "another", "a third", "fourth"), strict=True):
+            assert names.index(start) <= place <= names.index(start) + len("one order of sums")
+        assert points[: places[0]].split()[0] == "1"
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "a third of them" in screen_text(pilot))
 
 
 @pytest.mark.parametrize("x", [[1, 2, 3], ["one order", "another", "a third"], [1]])
