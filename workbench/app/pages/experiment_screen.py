@@ -17,7 +17,6 @@ from workbench.app.status_line import StatusLine
 from workbench.lab.experiment import Plot
 from workbench.report.experiment_text import cell_of, found_lines, hidden_lines, name_of, table_lines
 
-
 _MARGIN = 14  # columns of a plot beside its points
 
 
