@@ -29,9 +29,10 @@ class Columns(NamedTuple):
     max_a: int = 13  # the two values where |d| is largest
     max_b: int = 14
     max_ulp: int = 15
-    same_bits: int = 16
-    nonfinite_a: int = 17
-    nonfinite_b: int = 18
+    across_zero: int = 16  # 1 if that distance is one between values of unlike sign
+    same_bits: int = 17
+    nonfinite_a: int = 18
+    nonfinite_b: int = 19
 
 
 COL = Columns()
@@ -39,7 +40,10 @@ COL = Columns()
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """The metrics of a cell over some tokens. None means undefined; `words` then says why, by field name."""
+    """The metrics of a cell over some tokens. None means undefined; `words` then says why, by field name.
+
+    across_zero : whether `max_ulp` was counted between values of unlike sign, where it measures nothing.
+    """
 
     count: int
     finite: int
@@ -59,6 +63,7 @@ class Measures:
     nmse_var: float | None
     one_minus_cosine: float | None
     max_ulp: int | None
+    across_zero: bool
     identical_share: float
     nonfinite_a: int
     nonfinite_b: int
@@ -84,7 +89,7 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
     sums = p[:, : COL.max_abs].sum(axis=0).tolist()
     same_bits, nonfinite_a, nonfinite_b = p[:, COL.same_bits :].sum(axis=0).tolist()
     n = sums[COL.finite]
-    top = int(p[:, COL.max_abs].argmax())
+    top, furthest = int(p[:, COL.max_abs].argmax()), int(p[:, COL.max_ulp].argmax())
     energy_a, energy_b, energy_d = sums[COL.energy_a : COL.energy_d + 1]
     (mean_a, mean_b), (std_a, std_b) = _spreads(p, n)
 
@@ -125,7 +130,8 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
         nmse_energy=ratio("nmse_energy", energy_d, energy_b, _NO_NORM**2, zero),
         nmse_var=ratio("nmse_var", energy_d / max(n, 1), std_b**2, no_spread**2, flat),
         one_minus_cosine=None if turned is None else min(max(turned, 0.0), 2.0),
-        max_ulp=int(p[:, COL.max_ulp].max()) if some else None,
+        max_ulp=int(p[furthest, COL.max_ulp]) if some else None,
+        across_zero=bool(p[furthest, COL.across_zero]),
         identical_share=same_bits / sums[COL.channels],
         nonfinite_a=int(nonfinite_a),
         nonfinite_b=int(nonfinite_b),

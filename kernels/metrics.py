@@ -73,13 +73,16 @@ def _sum(a: NDArray[np.float32], b: NDArray[np.float32], row: NDArray[np.float64
 
 
 @helper()
-def _most_steps(a: NDArray[np.int32], b: NDArray[np.int32]) -> np.uint32:
-    """Largest distance in float32 steps of finite values given as their bits."""
-    most = np.uint32(0)
+def _most_steps(a: NDArray[np.int32], b: NDArray[np.int32]) -> tuple[np.uint32, np.bool_]:
+    """Largest distance in float32 steps of finite values given as their bits, and whether it is one across zero."""
+    most = most_of_one_sign = np.uint32(0)
     for i in range(a.size):
         x, y = _place(a[i]), _place(b[i])
-        most = max(most, np.uint32(np.uint32(max(x, y)) - np.uint32(min(x, y))))
-    return most
+        low, high = min(x, y), max(x, y)
+        steps = np.uint32(np.uint32(high) - np.uint32(low))
+        most = max(most, steps)
+        most_of_one_sign = max(most_of_one_sign, steps if low >= 0 or high <= 0 else np.uint32(0))
+    return most, most > most_of_one_sign
 
 
 @helper()
@@ -111,7 +114,8 @@ def _profile_row(a: NDArray[np.float32], b: NDArray[np.float32], row: NDArray[np
         x, y = _finite_pairs(a, b)
     _sum(x, y, row)
     at = _first_at(a, b, row[COL.max_abs])
-    row[COL.channels], row[COL.max_ulp] = a.size, _most_steps(x.view(np.int32), y.view(np.int32))
+    row[COL.channels] = a.size
+    row[COL.max_ulp], row[COL.across_zero] = _most_steps(x.view(np.int32), y.view(np.int32))
     row[COL.max_channel], row[COL.max_a], row[COL.max_b] = at, a[at], b[at]
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -213,6 +213,28 @@ def lock(file: IO[bytes] | int) -> None:
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
+
+
+@contextmanager
+def alone_in(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Work in a folder while no other process does so under this lock, where the system can lock folders.
+
+    waiting : called once if another process is at work there, before it is waited for; its death ends its work too.
+    """
+    handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                lock(handle)
+            except OSError:  # a file system that locks no folders
+                pass
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -1,5 +1,6 @@
 """Writing a trace so that a crash at any instant leaves a complete store or a resumable one."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import h5py
 
 _ATTRIBUTE_LIMIT = 60_000  # bytes; HDF5 libraries before 2.0 refuse attributes of 64 KiB
+_NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # None: HDF5 does not say
 _OVERHEAD = 1 << 16  # bytes; more than HDF5 adds to a tensor, and to close a file
 
 
@@ -305,9 +307,8 @@ class TraceWriter:
             why = os.strerror(code) if code else printable(" ".join(str(error).split()), 160)
             name = printable(str(self.path))
             kept = ": finished layers are kept" if self._keep_partial else ""
-            raise StoreError(
-                f"{name} cannot be written ({why}); make room or choose another place, then run it again{kept}."
-            ) from error
+            advice = "make room or choose another place" if code in _NO_ROOM else "choose another place"
+            raise StoreError(f"{name} cannot be written ({why}); {advice}, then run it again{kept}.") from error
 
 
 def write_trace(trace: Trace, path: Path) -> None:

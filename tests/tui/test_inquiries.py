@@ -11,6 +11,8 @@ from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.app import WorkbenchApp
 from workbench.app.map.view import MapView
+from workbench.app.map.words import status
+from workbench.app.pages.experiment_screen import ExperimentScreen
 from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.decomposition import Checked, Decomposition
@@ -76,11 +78,32 @@ async def test_bisect_shows_how_far_it_is_goes_to_the_culprit_and_says_why(sessi
         keep(session, accusing("[b]rows[/b] are permuted"), text)
         processes[0].say(Logged(), None)
         await until(pilot, lambda: screen.model.cursor == SPOILT)
-        assert screen_text(pilot).startswith(" ✗ BROKEN at layer 2 qkv_matmul: [b]rows[/b] are permuted.")
+        broken = " ✗ BROKEN at layer 2 qkv_matmul: [b]rows[/b] are permuted."
+        await until(pilot, lambda: screen_text(pilot).startswith(broken))
         await pilot.press("enter")
         assert isinstance(app.screen, EvidenceScreen)
         assert "why        [b]rows[/b] are permuted" in screen_text(pilot)
         assert [inquiry.kind for inquiry in asked] == ["examine"]
+        await until(pilot, lambda: not screen.asking)
+
+
+async def test_the_line_of_words_names_the_way_out_of_a_long_question_and_the_end_of_a_capture(session):
+    doing = Doing(531, 580, "layer 35 post_attn_residual")
+    processes = []
+
+    def start(_):
+        processes.append(fakes.FakeCapture(doing))
+        return processes[-1]
+
+    app = WorkbenchApp(session, lambda: fakes.FakeCapture(*fakes.whole_capture(36)), start)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        done = status(screen.model, "finished", "done in 1.5 s", "").plain[:80]
+        assert "done in 1.5 s" in done
+        assert "1 out of band" in done
+        words = "examine 531/580 layer 35 post_attn_residual (esc stops"
+        await until(pilot, lambda: words in screen_text(pilot).splitlines()[1])
+        await pilot.press("escape")
         await until(pilot, lambda: not screen.asking)
 
 
@@ -197,10 +220,10 @@ async def test_views_are_streamed_and_what_is_not_known_is_no_number(session, si
     app, asked, processes = app_asking(session, *map(checked, order[:40]))
     async with app.run_test(size=size) as pilot:
         screen = await until_filled(pilot)
-        assert "observed" in screen_text(pilot).splitlines()[1]
+        assert "std ratio A/B │ all 4 tokens" in screen_text(pilot).splitlines()[1]
         await pilot.press("i")
         await until(pilot, lambda: len(screen.model.checked) == 40)
-        assert screen_text(pilot).splitlines()[1].startswith(" local ‖d‖/‖B‖ │ all 4 tokens")
+        assert "local ‖d‖/‖B‖ │ all 4 tokens" in screen_text(pilot).splitlines()[1]
         await pilot.press("n")
         assert screen.model.cursor == SPOILT
         await until(pilot, lambda: "own error 0.5!, came in 0.1" in screen_text(pilot))
@@ -295,6 +318,28 @@ def a_result(x: list) -> dict:
         "figures": [],
         "plot": {"x": "at", "y": "rel", "log": True, "log_x": False},
     }
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+async def test_a_plot_puts_every_name_under_its_own_point_and_labels_a_flat_series(session, width):
+    app, _, _ = app_asking(session)
+    async with app.run_test(size=(width, 24)) as pilot:
+        await until_filled(pilot)
+        page = ExperimentScreen("rows")
+        await app.push_screen(page)
+        record = a_result(["one order of sums", "another one", "a third of them", "fourth"])
+        page.take(record | {"series": [row | {"rel": 1.0} for row in record["series"]]})
+        await until(pilot, lambda: screen_text(pilot).count("●") == 4)
+        lines = screen_text(pilot).splitlines()
+        points = next(line for line in lines if "●" in line)
+        axis = next(n for n, line in enumerate(lines) if "┻" in line and n > lines.index(points))
+        names = lines[axis + 1]
+        places = [n for n, letter in enumerate(points) if letter == "●"]
+        for place, start in zip(places, ("one order", "another", "a third", "fourth"), strict=True):
+            assert names.index(start) <= place <= names.index(start) + len("one order of sums")
+        assert points[: places[0]].split()[0] == "1"
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "a third of them" in screen_text(pilot))
 
 
 @pytest.mark.parametrize("x", [[1, 2, 3], ["one order", "another", "a third"], [1]])

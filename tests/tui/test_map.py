@@ -47,7 +47,7 @@ async def test_next_out_of_band_and_what_is_said_of_it(session, size):
         assert screen.model.cursor == fakes.FAULTY
         text = screen_text(pilot)
         assert "▸ffn_gate" in text
-        assert "[7]" in text or "3!]" in text
+        assert "[7!" in text or "3!]" in text
         for words in ("OUT OF BAND", "proves rel. error ≥ 2", "compared 32 of 32", "all 4 tokens × 8 channels"):
             assert words in text
         await pilot.press("G")

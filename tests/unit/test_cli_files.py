@@ -90,7 +90,7 @@ def test_weights_names_the_faulty_tensor(tmp_path, capsys):
     record = printed(["weights", MODEL, tmp_path / "bad.apr"], capsys, status=1)
     outside = [tensor for tensor in record["tensors"] if not tensor["in_band"]]
     assert [tensor["name"] for tensor in outside] == [
-        f"model.layers.2.self_attn.{module}_proj.weight" for module in ("k", "q")
+        f"model.layers.2.self_attn.{module}_proj.weight" for module in ("q", "k")
     ]
     assert "adjacent-pair" in outside[0]["findings"][0]
     assert run(["weights", str(MODEL), str(tmp_path / "bad.apr")]) == 1

@@ -62,6 +62,12 @@ def test_every_order_lists_every_element_largest_first(pair):
     assert all(0 <= level <= 7 for row in strip_levels(grid) for _, level in row if level is not None)
 
 
+@pytest.mark.parametrize("order", [order for order in ORDERS if order != "index"])
+def test_what_is_lost_on_a_side_comes_first_in_every_order(order):
+    a, b = np.float32([[1, np.nan, 3, np.inf]]), np.float32([[1.5, np.inf, 9, 2]])
+    assert sorted(elements(a, b).ordered(order)[:2].tolist()) == [1, 3]
+
+
 @given(pairs)
 def test_any_element_is_found_by_token_and_channel(pair):
     a, b = pair
@@ -100,7 +106,9 @@ def test_histograms_count_each_finite_value_once_and_show_a_single_one():
     lines = histograms(values[None], values[None], 60)
     assert [len(line) for line in lines] == [60] * 3
     assert "all the same" in lines[2]
-    assert "all the same" in histograms(np.full((1, 2), np.nan, np.float32), values[None, :2], 60)[1]
+    lost = histograms(np.full((1, 2), np.nan, np.float32), values[None, :2], 60)
+    assert ["no finite value" in line for line in lost] == [True, False, True]
+    assert "all the same" in lost[1]
 
 
 def test_channels_are_named_by_head_where_heads_are_flattened():

@@ -41,6 +41,15 @@ def test_a_digit_is_a_power_of_ten_below_the_edge_of_the_band(error, glyph, outs
     assert seen.marked.endswith("!") == outside
 
 
+def test_steps_across_zero_are_words_at_the_top_of_a_scale_that_they_do_not_stretch():
+    metric = METRICS["max_ulp"]
+    near, flipped = cell(np.nextafter(B, np.float32(9))), cell(-B)
+    edge = level_edge([near, flipped], metric)
+    assert (edge, look(near, metric, edge).text) == (1.0, "1")
+    assert look(flipped, metric, edge)[:3] == ("7", "other sign", 7)
+    assert look(flipped, metric, level_edge([flipped], metric)).glyph == "7"
+
+
 def test_identical_and_numberless_cells_have_signs_that_are_no_digits():
     metric = METRICS["std_ratio"]
     cells = [cell(B, status="identical"), *(Cell(SITE, status) for status in ("absent", "unmeasured", "uncomparable"))]

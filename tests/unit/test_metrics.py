@@ -114,6 +114,22 @@ def test_steps_between_floats_are_counted_across_zero():
     assert measures([[1.0]], [[np.nextafter(np.float32(1), np.float32(2))]]).max_ulp == 1
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "steps", "text"),
+    [
+        ([[1.0, 2.0]], [[1.0000001, -2.0]], 2**31, "other sign"),
+        ([[1.0, -1e-45]], [[3.0, 1e-45]], 12582912, "1.3e+07"),  # the pair across zero is not the one far apart
+        ([[0.0, 1.0]], [[-1.0, 1.0]], 0x3F800000, "1.1e+09"),  # zero has no other sign
+        ([[1.0], [-2.0]], [[1.0], [2.0]], 2**31, "other sign"),
+        ([[1.0, np.nan]], [[1.0000001, -2.0]], 1, "1"),
+    ],
+)
+def test_steps_across_zero_are_said_in_words_where_a_number_would_mean_nothing(a, b, steps, text):
+    ours = measures(a, b)
+    assert ours.max_ulp == steps
+    assert METRICS["max_ulp"].text(ours) == text
+
+
 def test_a_flipped_sign_hides_from_the_std_ratio_but_not_from_the_others():
     x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
     ours = measures(-x, x)

@@ -48,6 +48,8 @@ def _list_moves(screen: str) -> tuple[Action, ...]:
         Action(screen, "pagedown,ctrl+d", "move('page_down')", "Page down", "Move one page down."),
         Action(screen, "g,home", "move('first')", "First", "Go to the first line."),
         Action(screen, "G,end", "move('last')", "Last", "Go to the last line."),
+        Action(screen, "left,h", "move('left')", "Left", "Move lines that are too long back to the left."),
+        Action(screen, "right,l", "move('right')", "Right", "See how lines that are too long (…) go on."),
     )
 
 
@@ -131,7 +133,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("cell", "a", "app.add_note", "Note", "Write a hypothesis about this cell.", show=True),
     *_list_moves("cell"),
     Action("weights", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
-    Action("weights", "s", "cycle_order", "Order", "Order as in the model, or largest difference first.", show=True),
+    Action("weights", "s", "cycle_order", "Order", "Order as in the model, or worst first.", show=True),
     Action("weights", "slash", "filter", "Filter", "Show tensors whose name holds some text.", show=True),
     *_list_moves("weights"),
     Action("config", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),

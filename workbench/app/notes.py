@@ -66,9 +66,11 @@ class Notes(Inquiries):
         proposed = [] if known is None else [Draft(*each) for each in proposals(site, known.found)]
 
         def saved(path: str | None) -> None:
-            words = "The draft is kept." if path is None else f"Saved: {printable(path, 400)}"
-            self.notify(words, markup=False)
-            self.read_board()
+            if path is not None:
+                self.notify(f"Saved: {printable(path, 400)}", markup=False)
+                self.read_board()
+            elif not drafts.get(site).empty:
+                self.notify("The draft is kept.", markup=False)
 
         drafts, save = Drafts(self.session.folder), partial(self._save_note, site)
         self.push_screen(NoteScreen(site, evidence, drafts, save, proposed), saved)

@@ -51,7 +51,8 @@ def compare_job(job: CaptureJob, metric: Metric, scope: TokenScope, show: Show) 
     aligning = job.folder is None and traced and scope.kind == "last"
     with scratch_folder() if aligning else nullcontext() as scratch:
         if scratch is not None:
-            job = replace(job, folder=scratch)  # aligning needs the tensors of both sides once more
+            # Aligning needs the tensors of both sides once more. A capture locks its folder, as this one is already.
+            job = replace(job, folder=scratch / "traces")
         collected = _Collector(show)
         from workbench.capture.lockstep import capture  # loads the kernels
 

@@ -14,7 +14,7 @@ from workbench.machine.child_process import ChildProcess
 from workbench.session.session import Side
 
 SideName = Literal["a", "b"]
-Phase = Literal["open", "hash", "compile", "run"]
+Phase = Literal["wait", "open", "hash", "compile", "run"]
 
 
 @dataclass(frozen=True, slots=True)

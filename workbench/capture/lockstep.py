@@ -28,7 +28,7 @@ from store.traces import Trace, open_trace
 from store.traces.hdf5 import LAYER_OUTPUT, open_store
 from store.traces.hdf5_writer import TraceWriter, as_stored, write_trace
 from store.traces.run import RunRecord, describe_machine, now, versions
-from store.whole_files import give_name, temporary_beside
+from store.whole_files import alone_in, give_name, temporary_beside
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.pair.fingerprints import sha256_of
@@ -117,13 +117,21 @@ class _Opened:
 def capture(job: CaptureJob, emit: Emit) -> None:
     """Run or read both sides in lockstep in this process, reporting every cell as soon as both sides have it.
 
-    With a folder the traces are kept there as a.h5 and b.h5; what an earlier capture has completed is used.
-    Raises WorkbenchError in one sentence; what was captured by then stays in the folder and is resumed.
+    With a folder the traces are kept there as a.h5 and b.h5; what an earlier capture has completed is used, and one
+    that another process is at is waited for. Raises WorkbenchError in one sentence; what was captured by then stays in
+    the folder and is resumed.
     """
-    started = time.monotonic()
     remove_left_behind()
-    if job.folder is not None:
-        job.folder.mkdir(parents=True, exist_ok=True)
+    if job.folder is None:
+        _capture(job, emit)
+        return
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(job.folder, lambda: emit(Progress("wait", 0, 0, "for another process at work on it"))):
+        _capture(job, emit)
+
+
+def _capture(job: CaptureJob, emit: Emit) -> None:
+    started = time.monotonic()
     opened = _open_both(job, emit)
     runs = _runs(opened, job, emit)
     with ExitStack() as stack:

@@ -239,9 +239,7 @@ class ComparedCells(ABC):
     def describe(self, cell: Cell, metric: Metric) -> str:
         """Name a cell and its value: layer 3 ffn_gate, relative RMS 1.39."""
         measures = self.measures(cell)
-        value = None if measures is None else metric.value(measures)
-        words = "" if measures is None else metric.word(measures)
-        return f"{cell.site}, {metric.label} {words if value is None else format_value(value)}"
+        return f"{cell.site}, {metric.label} {'' if measures is None else metric.text(measures)}"
 
     def to_json(self, again: Again | None = None) -> dict[str, Any]:
         """Return the comparison as `compare --json` prints it.

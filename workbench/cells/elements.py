@@ -23,6 +23,11 @@ class Element:
     relative: float
     ulp: int | None
 
+    @property
+    def other_sign(self) -> bool:
+        """Whether zero lies between the two values, so that steps from one to the other measure nothing."""
+        return self.a < 0 < self.b or self.b < 0 < self.a
+
     def sides(self) -> tuple[tuple[str, float], tuple[str, float]]:
         """Both values, each with the name of its side."""
         return ("A", self.a), ("B", self.b)
@@ -112,6 +117,7 @@ def _relative(distance: NDArray[np.float64], b: NDArray[np.float32]) -> NDArray[
     with np.errstate(divide="ignore", invalid="ignore"):
         relative: NDArray[np.float64] = distance / np.abs(b.astype(np.float64))
     relative[distance == 0] = 0.0
+    relative[np.isinf(distance)] = np.inf
     return relative
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from workbench.cells.cell import Cell
-from workbench.cells.metrics import Metric, format_value, in_band
+from workbench.cells.metrics import OTHER_SIGN, Metric, format_value, in_band
 
 LEVELS = 8
 # cividis: readable without colour vision, and its lightness rises with the level, so it survives greyscale.
@@ -57,8 +57,9 @@ def look(cell: Cell, metric: Metric, edge: float, position: int | None = None) -
     value = metric.value(measures)
     if value is None:
         return Look(OUTSIDE if outside else IDENTICAL[0], metric.word(measures), None, outside)
-    level = LEVELS - 1 if outside else _level(metric.distance(value), edge)
-    return Look(str(level), format_value(value), level, outside)
+    text = metric.text(measures)
+    level = LEVELS - 1 if outside or text == OTHER_SIGN else _level(metric.distance(value), edge)
+    return Look(str(level), text, level, outside)
 
 
 def look_of(value: float | None, edge: float, outside: bool, step: float = 10.0) -> Look:
@@ -72,13 +73,13 @@ def look_of(value: float | None, edge: float, outside: bool, step: float = 10.0)
 
 
 def level_edge(cells: Iterable[Cell], metric: Metric, position: int | None = None) -> float:
-    """Distance from identical that gets the highest level: the band's edge, else the largest on the map."""
+    """Distance from identical that gets the highest level: the band's edge, else the largest on the map that is one."""
     if metric.band is not None:
         return max(metric.distance(limit) for limit in metric.band)
     distances = [0.0]
     for cell in cells:
         measures = cell.measures(position)
-        value = None if measures is None else metric.value(measures)
+        value = None if measures is None or metric.text(measures) == OTHER_SIGN else metric.value(measures)
         distances.append(0.0 if value is None else metric.distance(value))
     return max(distances)
 

@@ -1,9 +1,12 @@
 """The metrics a cell can be shown in: one table for map, inspector, command line, report and docs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kernels.measures import Measures
+
+OTHER_SIGN = "other sign"  # stands for a distance in float32 steps across zero, which measures nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,15 @@ class Metric:
     def word(self, measures: Measures) -> str:
         """Why the number is undefined, in words."""
         return "IDENTICAL" if measures.identical else measures.words.get(self.key, "undefined")
+
+    def text(self, measures: Measures, number: Callable[[float], str] | None = None) -> str:
+        """The number as people read it, or the words that stand for it. number : how it is written, `format_value`."""
+        value = self.value(measures)
+        if value is None:
+            return self.word(measures)
+        if self.key == "max_ulp" and measures.across_zero:
+            return OTHER_SIGN
+        return (number or format_value)(value)
 
     def distance(self, value: float) -> float:
         """How far from identical, on a scale where 0 is identical and larger is worse."""

@@ -52,7 +52,11 @@ def pair_session(
 def open_or_create(folder: Path, wanted: SessionSpec) -> Session:
     """Open the session in a folder if it is about the wanted pair, or make it there."""
     if not os.path.lexists(folder / SPEC_FILE):
-        return Session.create(folder, wanted)
+        try:
+            return Session.create(folder, wanted)
+        except SessionError:
+            if not os.path.lexists(folder / SPEC_FILE):  # else another process has made it this instant
+                raise
     session = Session.open(folder)
     found = session.spec
     if (found.a, found.b, found.tokens) != (wanted.a, wanted.b, wanted.tokens):

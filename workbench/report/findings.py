@@ -161,10 +161,7 @@ def _cell(found: Investigation) -> dict[str, Any]:
     metrics: Rows = [["metric", "value", "band"]]
     definitions = [f"{metric.label}: {metric.definition}" for metric in METRICS.values()]
     for metric in METRICS.values():
-        value = metric.value(measures)
-        shown = (
-            metric.word(measures) if value is None else f"{value:.0f}" if metric.key == "max_ulp" else f"{value:.9g}"
-        )
+        shown = metric.text(measures, "{:.0f}".format if metric.key == "max_ulp" else "{:.9g}".format)
         mark = " !" if metric.band is not None and in_band(metric, measures) is False else ""
         metrics.append([metric.label, shown + mark, _band(metric)])
     if cell.flipped is not None:

@@ -6,6 +6,7 @@ q/k rows stored for the other rotary convention) is undone by the readers and re
 do (a transposed matrix, permuted rows) is reported as a finding and left in the numbers.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from kernels.measures import COL, Measures, summarise
 from kernels.metrics import profile_weights
+from kernels.models import Graph
 from kernels.rows.dequantize import dequantize
 from kernels.weight import Weight
 from store.artifact import Artifact
-from store.names import EMBEDDING, LM_HEAD
+from store.names import EMBEDDING, LM_HEAD, layer_of
 from store.stored_model import StoredModel
 from workbench.tensors.nonfinite import nonfinite, overflow_words
 from workbench.tensors.one_sided import common_rows, extra_rows
@@ -78,8 +80,19 @@ class TensorDifference:
 
 
 def tensor_names(a: StoredModel, b: StoredModel) -> list[str]:
-    """Canonical names of all tensors of both sides, in the order of the model, A's order first."""
-    return list(dict.fromkeys([*a.tensors, *b.tensors]))
+    """Canonical names of all tensors of both sides in the order in which a forward uses them.
+
+    Files have orders of their own, many by the alphabet. It is kept within a layer, and behind everything else, for
+    tensors that no forward uses, or of models that cannot be run.
+    """
+    stages = (stage for model in (a, b) if isinstance(model, Artifact) for stage in Graph.of(model).stages())
+    used = {name: place for place, name in enumerate(dict.fromkeys(name for s in stages for name in s.tensors))}
+
+    def place(name: str) -> tuple[int, int]:
+        layer = -1 if name == EMBEDDING else layer_of(name)
+        return sys.maxsize if layer is None else layer, used.get(name, len(used))
+
+    return sorted(dict.fromkeys([*a.tensors, *b.tensors]), key=place)
 
 
 def sweep(

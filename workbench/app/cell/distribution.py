@@ -23,7 +23,12 @@ def histogram_line(name: str, values: NDArray[np.floating], limits: tuple[float,
     """Return a histogram between two limits, `width` columns in all."""
     low, high = (format_value(limit) for limit in limits)
     bins = max(width - 24, 8)
-    middle = "all the same" if limits[0] == limits[1] else bars(histogram(values, *limits, bins))
+    if not np.isfinite(values).any():
+        middle = "no finite value"
+    elif limits[0] == limits[1]:
+        middle = "all the same"
+    else:
+        middle = bars(histogram(values, *limits, bins))
     return f"{name} {low:>9} {middle:<{bins}} {high:<9}"
 
 

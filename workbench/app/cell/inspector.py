@@ -70,8 +70,7 @@ class CellReport:
 
 def figure(metric: Metric, measures: Measures) -> str:
     """Return a metric's number, or the words that stand for it."""
-    value = metric.value(measures)
-    return metric.word(measures) if value is None else format_value(value)
+    return metric.text(measures)
 
 
 def mark(metric: Metric, measures: Measures) -> str:

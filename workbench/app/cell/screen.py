@@ -23,13 +23,14 @@ from workbench.app.pages.list_screen import ListScreen
 from workbench.app.pages.prompt_screen import PromptScreen
 from workbench.app.status_line import StatusLine
 from workbench.cells.elements import ORDERS, Element, Elements, Order
-from workbench.cells.metrics import format_value
+from workbench.cells.heat import OUTSIDE
+from workbench.cells.metrics import OTHER_SIGN, format_value
 from workbench.cells.stage_tensors import channel_head, channel_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NUMBERS = f"{'A':>13} {'B':>13} {'A-B':>9} {'|d|/|B|':>8} {'ULP':>10}"
+_NUMBERS = f"{'A':>13} {'B':>13} {'A-B':>9} {'|d|/|B|':>8} {'ULP':>{len(OTHER_SIGN)}}"
 _LABEL = 6  # columns of the token position beside the strip
 
 
@@ -89,8 +90,8 @@ class CellScreen(ListScreen):
         """Lay out words, pictures, the list and the keys."""
         yield StatusLine(id="status")
         yield Static(id="overview", markup=False)
-        head = f"{'token':>5} {'chan.':>6} {'head':<8}" if self._has_heads else f"{'token':>5} {'chan.':>6} "
-        yield LineList(head + _NUMBERS, id="list")
+        place = f"{'token':>5} {'chan.':>5} {'head':<8}" if self._has_heads else f"{'token':>5} {'chan.':>6} "
+        yield LineList(place + _NUMBERS, id="list")
         yield Static(id="detail", markup=False)
         yield KeyLine()
 
@@ -102,12 +103,13 @@ class CellScreen(ListScreen):
 
     def on_resize(self) -> None:
         """Draw the pictures for the new size."""
-        self._count(self.size.width - 2, max(self.size.height // 4, 3))
+        self._count(self.size.width - 2, max((self.size.height - 8) // 4, 2))
 
     def action_cycle_order(self) -> None:
         """Order by the next key."""
         orders = list(ORDERS)
-        self._sort(orders[(orders.index(self.order) + 1) % len(orders)])
+        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
+        self._sort(self.order)
 
     def action_goto(self) -> None:
         """Ask for an element and go to it."""
@@ -154,8 +156,12 @@ class CellScreen(ListScreen):
 
     def _line(self, line: int) -> tuple[str, bool]:
         element = self._element(line)
-        head = f"{channel_head(self.site, element.channel, self._config):<8}" if self._has_heads else ""
-        return f"{element.token:>5} {element.channel:>6} {head}{_numbers(element)}", False
+        if self._has_heads:  # of which no stage has a hundred thousand channels
+            head = channel_head(self.site, element.channel, self._config)
+            place = f"{element.token:>5} {element.channel:>5} {head:<8}"
+        else:
+            place = f"{element.token:>5} {element.channel:>6} "
+        return place + _numbers(element), False
 
     # Work that may take a while
 
@@ -165,10 +171,12 @@ class CellScreen(ListScreen):
 
     def on_cell_screen_ordered(self, message: Ordered) -> None:
         """Show the elements in their new order."""
-        self.order, self._indices = message.order, message.indices
+        if message.order != self.order:  # another one has been asked for meanwhile
+            return
+        self._indices = message.indices
         self.list.show(self.elements.count, self._line, cursor=0)
         self.say(
-            f"{self.site} │ {self._scope} │ {self.elements.count} elements, "
+            f"{self.site} │ {self._scope} │ {self.elements.count} element{'s' * (self.elements.count != 1)}, "
             + (f"largest {ORDERS[self.order]} first" if self._indices is not None else "in index order")
         )
 
@@ -177,7 +185,9 @@ class CellScreen(ListScreen):
         elements = self.elements
         grid = elements.strip(rows, width - _LABEL)
         text = Text("\n".join(histograms(elements.a, elements.b, width)) + "\n", no_wrap=True)
-        text.append(_strip_title(elements, grid) + "\n")
+        title = Text(_strip_title(elements, grid))
+        title.truncate(width, overflow="ellipsis")
+        text.append(title).append("\n")
         tokens = np.arange(len(grid)) * len(elements.positions) // len(grid)
         for token, row in zip(tokens, strip_levels(grid), strict=True):
             text.append(f"{elements.positions[token]:>{_LABEL - 1}} ")
@@ -202,15 +212,16 @@ class CellScreen(ListScreen):
 
 
 def _numbers(element: Element) -> str:
-    ulp = "-" if element.ulp is None else str(element.ulp)
+    ulp = "-" if element.ulp is None else OTHER_SIGN if element.other_sign else str(element.ulp)
     d, relative = format_value(element.d), format_value(element.relative)
-    return f"{element.a:>13.7g} {element.b:>13.7g} {d:>9} {relative:>8} {ulp:>10}"
+    return f"{element.a:>13.7g} {element.b:>13.7g} {d:>9} {relative:>8} {ulp:>{len(OTHER_SIGN)}}"
 
 
 def _strip_title(elements: Elements, grid: NDArray[np.float64]) -> str:
     finite = grid[np.isfinite(grid)]
     if not grid.any():
         return "no element differs"
-    top = format_value(float(finite.max())) if finite.size else "not finite"
+    top = f"7 is {format_value(float(finite.max()))}, ÷2 each, " if finite.any() else ""
     tokens, channels = -(-len(elements.positions) // grid.shape[0]), -(-elements.channels // grid.shape[1])
-    return f"token × channel, largest |d| of {tokens}×{channels}; 7 is {top}, each step ÷2, = none"
+    lost = "" if finite.size == grid.size else f", {OUTSIDE} not finite"
+    return f"max |d| of {tokens}×{channels} token × channel; {top}= none{lost}"

@@ -18,6 +18,7 @@ from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
 from workbench.cells.heat import LEVELS, OUTSIDE, PALETTE
 from workbench.cells.marks import SIGNS
+from workbench.cells.metrics import OTHER_SIGN
 
 _SHORT = {"norm": "nrm", "matmul": "mm", "head": "hd"}  # words whose first three letters are not what one expects
 
@@ -105,6 +106,11 @@ class MapView(LineView):
     def _columns(self) -> int:
         return len(self.model.layer_axis if self.stage_rows else self.model.stage_axis)
 
+    @property
+    def _cells_in_view(self) -> int:
+        """Whole cells that fit beside one another."""
+        return max((self.size.width - self._gutter - 1) // self.cell_width, 1)
+
     def _site(self, row: int, column: int) -> Site | None:
         return self.model.site(row, column) if self.stage_rows else self.model.site(column, row)
 
@@ -141,7 +147,7 @@ class MapView(LineView):
         """Scroll by half a page where the cursor is out of view; return whether that was needed."""
         row, column = self._cursor_place()
         height = self.size.height - self._head
-        shown = max((self.size.width - self._gutter - 1) // self.cell_width, 1)
+        shown = self._cells_in_view
         top = self._start(row, round(self.scroll_y), height, self._rows)
         first = self._start(column, round(self.scroll_x) // self.cell_width, shown, self._columns)
         target = (first * self.cell_width, top)
@@ -181,15 +187,14 @@ class MapView(LineView):
         else:
             return Strip.blank(width, self.style())
         left = round(self.scroll_x) % self.cell_width
-        body = Strip(cells).crop(left, left + width - self._gutter)
+        body = Strip(cells).crop(left, left + 1 + self._cells_in_view * self.cell_width)  # no half cells
         return Strip.join([label, body]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
         text = ""
         if y == self._head - 1:
             axis = self.model.layer_axis
-            shown = max((self.size.width - self._gutter - 1) // self.cell_width, 1)
-            first = round(self.scroll_x) // self.cell_width
+            shown, first = self._cells_in_view, round(self.scroll_x) // self.cell_width
             text = "layer" if self.stage_rows else ""
             if self.stage_rows and shown < len(axis):
                 text = f"layer {axis[first]}-{axis[min(first + shown, len(axis)) - 1]} of {self.model.layers}"
@@ -241,7 +246,8 @@ class MapView(LineView):
             if self.cell_width == 2:  # the bracket takes the place of the mark of the cell before, whose digit tells
                 before = segments.pop()
                 segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
-            text = f"[{text[0]}]" if self.cell_width < 4 else f"[{text:<{self.cell_width - 2}}]"
+            narrow = f"[{text[0]}{text[1] if text[1] == OUTSIDE else ']'}"  # that mark is worth more than a bracket
+            text = narrow if self.cell_width < 4 else f"[{text:<{self.cell_width - 2}}]"
             segments.append(Segment(text, style + _CURSOR))
         return segments
 
@@ -257,5 +263,6 @@ class MapView(LineView):
         style = self.style(unmeasured) if look.level is None else HEAT[look.level]
         shown = look.glyph
         if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
-            shown = f"{look.glyph if look.level is None else look.text:>{_FIGURES - 3}}"
+            words = look.level is None or look.text == OTHER_SIGN
+            shown = f"{look.glyph if words else look.text:>{_FIGURES - 3}}"
         return f"{shown}{sign}", style + Style(bold=True) if stands_out else style

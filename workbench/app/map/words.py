@@ -67,21 +67,25 @@ def legend(aspect: str, marks: Collection[Mark]) -> str:
 
 
 def status(model: MapModel, phase: Phase, doing: str, asking: str) -> Text:
-    """Say what the map shows and how far the capture is, or the work on a question; it stands first meanwhile."""
-    view = model.view
-    text = Text(f" {_shown(model)}", "bold")
+    """Say what the map shows and how far the capture is; work on a question stands first, and how to stop it.
+
+    The end is cut where the terminal is narrow.
+    """
+    view, text = model.view, Text(" ")
+    if asking:
+        text.append(f"{asking} │ ")
+    text.append(_shown(model), "bold")
     if view.filter:
         text.append(f" │ /{printable(view.filter, 30)}", "bold")
-    counted, doing = f" │ {_counted(model)}", f" │ {asking or doing}"
-    if phase == "finished" and not asking:
-        return text.append(counted).append(doing)
-    return text.append(doing, "bold reverse" if phase == "failed" else "").append(counted)
+    if not asking:
+        text.append(f" │ {doing}", "bold reverse" if phase == "failed" else "")
+    return text.append(f" │ {_counted(model)}")
 
 
 def _shown(model: MapModel) -> str:
     if model.view.aspect != OBSERVED:
         return f"{ASPECTS[model.view.aspect]} │ {TokenScope().label(model.tokens)}"
-    return f"{model.metric.label} │ {model.view.tokens.label(model.tokens)} │ observed"
+    return f"{model.metric.label} │ {model.view.tokens.label(model.tokens)}"
 
 
 def _counted(model: MapModel) -> str:

@@ -17,6 +17,8 @@ from workbench.app.status_line import StatusLine
 from workbench.lab.experiment import Plot
 from workbench.report.experiment_text import cell_of, found_lines, hidden_lines, name_of, table_lines
 
+_MARGIN = 14  # columns of a plot beside its points
+
 
 class _Powers(NumericAxisFormatter):
     """Labels of a logarithmic axis, whose places are powers of ten."""
@@ -53,8 +55,8 @@ class ExperimentScreen(LabPage):
         self.doing("starting")
 
     def on_resize(self) -> None:
-        """Wrap to the new width."""
-        self._wrap()
+        """Wrap to the new width, and fit the names under the plot to it."""
+        self._show()
 
     def describe(self, text: object) -> None:
         """Lines say all that there is."""
@@ -63,31 +65,36 @@ class ExperimentScreen(LabPage):
         """Show a result."""
         self._record = record
         self.say(f"lab {name_of(record)} │ {cell_of(record)} │ {record['verdict'] or 'no verdict'}")
-        plot = Plot(**record["plot"])
-        points = plot.points(record["series"])
-        widget = self.query_one(PlotWidget)
-        widget.display = len(points) > 1
-        if widget.display:
-            _draw(widget, plot, points)
-        self._wrap()
+        self._show()
 
-    def _wrap(self) -> None:
+    def _show(self) -> None:
         if self._record is None:
             return
+        record, widget = self._record, self.query_one(PlotWidget)
+        plot = Plot(**record["plot"])
+        points = plot.points(record["series"])
+        widget.display = len(points) > 1
+        if widget.display:
+            _draw(widget, plot, points, self.size.width)
         width = max(self.size.width - 4, 40)
-        record = self._record
         parts = (found_lines(record, width), hidden_lines(record, width), table_lines(record["series"], width))
         self._lines = [line for part in parts for line in (*part, "")][:-1]
         self.list.show(len(self._lines), lambda index: (self._lines[index], index == 0))
 
 
-def _draw(widget: PlotWidget, plot: Plot, points: list[tuple[Any, float]]) -> None:
+def _draw(widget: PlotWidget, plot: Plot, points: list[tuple[Any, float]], width: int) -> None:
     widget.clear()
     widget.margin_top = 1  # not before its own parts are there
     names = [x for x, _ in points if isinstance(x, str)]
-    xs = [float(n) if names else _place(x, plot.log_x) for n, (x, _) in enumerate(points)]
+    xs = [float(n) if names else _place(x, plot.log_x) for n, (x, _) in enumerate(points, 1)]  # names count from 1
     ys = [_place(y, plot.log) for _, y in points]
+    room = (width - _MARGIN) // max(len(names), 1) - 1
+    names = [name if len(name) <= room else f"{name[: room - 1]}…" if room > 3 else "" for name in names]
     widget.set_x_formatter(CategoricalAxisFormatter(names) if names else _formatter(plot.log_x))
+    if names:  # else the first and the last stand on the frame
+        widget.set_xlimits(0.5, len(names) + 0.5)
+    if min(ys) == max(ys):  # else the axis is a millionth high, and its labels are all the same
+        widget.set_ylimits(ys[0] - 1, ys[0] + 1)
     widget.set_y_formatter(_formatter(plot.log))
     if names:
         widget.scatter(xs, ys, marker="●")

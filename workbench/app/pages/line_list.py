@@ -1,9 +1,10 @@
-"""A list of any length of which only the lines on screen are ever made."""
+"""A list of any length of which only the lines on screen are ever made; lines that are too long move sideways."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -15,6 +16,10 @@ from store.text import printable
 from workbench.app.pages.line_view import LineView
 
 Line = Callable[[int], tuple[str, bool]]
+
+CUT = "…"  # stands at an edge behind which a line goes on
+_STEP = 8  # columns of a move sideways
+_LONGEST = 1000  # characters of a line that are shown at all
 
 
 def _no_line(index: int) -> tuple[str, bool]:  # noqa: ARG001
@@ -43,11 +48,13 @@ class LineList(LineView):
         self.head = head
         self.count = 0
         self.cursor = 0
+        self.left = 0  # columns that have moved out of view
         self._line: Line = _no_line
 
     def show(self, count: int, line: Line, cursor: int | None = None) -> None:
         """Show `count` lines; the cursor stays where it is unless told otherwise."""
         self.count, self._line = count, line
+        self._move_sideways(0)
         self.virtual_size = Size(self.size.width, count + 1)
         self.go(self.cursor if cursor is None else cursor)
         self.refresh()
@@ -65,13 +72,32 @@ class LineList(LineView):
             self.post_message(self.CursorMoved(self.cursor))
 
     def move(self, how: str) -> None:
-        """Move the cursor: up, down, page_up, page_down, first, last."""
+        """Move the cursor: up, down, page_up, page_down, first, last; or all lines: left, right."""
+        if how in ("left", "right"):
+            self._move_sideways(_STEP if how == "right" else -_STEP)
+            return
         page = max(self.size.height - 2, 1)
         steps = {"up": -1, "down": 1, "page_up": -page, "page_down": page, "first": -self.count, "last": self.count}
         self.go(self.cursor + steps[how])
 
+    def _move_sideways(self, columns: int) -> None:
+        """Move what is shown to the left or right, as far as the longest line on screen goes on."""
+        page = range(round(self.scroll_y), min(round(self.scroll_y) + self.size.height - 1, self.count))
+        longest = max(cell_len(text) for text in (self.head, *(self._text(index) for index in page)))
+        self.left = max(min(self.left + columns, longest - self._room), 0)
+        self.refresh()
+
+    @property
+    def _room(self) -> int:
+        """Columns of a line that are in view, beside the mark of the cursor and the scroll bar."""
+        return max(self.scrollable_content_region.width - 2, 1)
+
+    def _text(self, index: int) -> str:
+        return printable(self._line(index)[0], _LONGEST)
+
     def on_resize(self) -> None:
         """Keep the cursor in view."""
+        self._move_sideways(0)
         self.virtual_size = Size(self.size.width, self.count + 1)
         self.go(self.cursor)
 
@@ -89,13 +115,21 @@ class LineList(LineView):
         width = self.size.width
         index = y - 1 + round(self.scroll_y)
         if y == 0:
-            text, style = f"  {self.head}", self.style("list--head")
+            text, style, here = self.head, self.style("list--head"), False
         elif index < self.count:
             line, marked = self._line(index)
+            text, here = printable(line, _LONGEST), index == self.cursor
             style = self.style("list--marked" if marked else "list--plain")
-            here = index == self.cursor
-            text = f"{'▸' if here else ' '} {printable(line, width)}"
             style = style + Style(reverse=True, bold=True) if here and self.has_focus else style
         else:
             return Strip.blank(width, self.style())
-        return Strip([Segment(text, style)]).adjust_cell_length(width, style)
+        strip = Strip([Segment("▸ " if here else "  ", style), *self._in_view(text, style)])
+        return strip.adjust_cell_length(width, style)
+
+    def _in_view(self, text: str, style: Style) -> Strip:
+        """The part of a line that is in view, with a mark at an edge behind which it goes on."""
+        end, whole = self.left + self._room, Strip([Segment(text, style)])
+        cut_left, cut_right = bool(self.left and text[: self.left].strip()), whole.cell_length > end
+        shown = whole.crop(self.left + cut_left, end - cut_right)
+        marks = (Strip([Segment(CUT, style)] if cut else []) for cut in (cut_left, cut_right))
+        return Strip.join([next(marks), shown, next(marks)])

@@ -1,11 +1,13 @@
 """Writing a hypothesis about a cell: what is claimed, and what would contradict it."""
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.timer import Timer
@@ -24,7 +26,13 @@ class NoteScreen(ModalScreen[str | None]):
     """Returns the path that `save` wrote the hypothesis to; None if it was put off, and its draft kept."""
 
     NAME = "note"
-    BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings(NAME),
+        # Before the field gets them: what is typed on at once belongs into the next one.
+        Binding("tab", "app.focus_next", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
+        Binding("enter", "to_claim", show=False, priority=True),
+    ]
 
     def __init__(
         self,
@@ -43,6 +51,7 @@ class NoteScreen(ModalScreen[str | None]):
         self._save = save
         self._timer: Timer | None = None
         self._written = Draft()  # what the fields hold, which are gone before the screen is
+        self._left = False
 
     def compose(self) -> ComposeResult:
         """Lay out the form, filled with the draft that there may be."""
@@ -60,8 +69,8 @@ class NoteScreen(ModalScreen[str | None]):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        """Start with the title."""
-        self.query_one("#title", Input).focus()
+        """Start with the title, at once: what was typed ahead is meant for it."""
+        self.set_focus(self.query_one("#title"))
 
     def on_unmount(self) -> None:
         """Lose nothing when the program ends."""
@@ -76,9 +85,13 @@ class NoteScreen(ModalScreen[str | None]):
         """Keep the draft."""
         self._keep_soon()
 
-    def on_input_submitted(self) -> None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Take enter for the end of the title, and for a new line elsewhere."""
+        return action != "to_claim" or getattr(self.focused, "id", None) == "title"
+
+    def action_to_claim(self) -> None:
         """Go on to the claim."""
-        self.query_one("#claim", TextArea).focus()
+        self.set_focus(self.query_one("#claim"))
 
     def _about_proposals(self) -> str:
         if not self._proposals:
@@ -100,26 +113,41 @@ class NoteScreen(ModalScreen[str | None]):
             self.query_one(name, TextArea).text = text
         self._complain(f"proposal {self._proposed + 1} of {len(self._proposals)}")
 
-    def action_save(self) -> None:
-        """Save the hypothesis, or say what is missing."""
+    async def action_save(self) -> None:
+        """Save the hypothesis, or say what is missing and go there."""
+        await self._all_typed()
         draft = self._draft()
-        if not draft.title.strip() or not draft.prediction.strip():
-            self._complain("A hypothesis needs a title and a prediction that a measurement could contradict.")
+        missing = [name for name in ("title", "claim", "prediction") if not getattr(draft, name).strip()]
+        if missing:
+            needs = "A hypothesis needs a title, a claim and a prediction that a measurement could contradict"
+            self._complain(f"{needs}; there is no {' and no '.join(missing)}.")
+            self.set_focus(self.query_one(f"#{missing[0]}"))
             return
         try:
             path = self._save(draft)
         except (WorkbenchError, OSError) as error:
             self._complain(str(error))
             return
+        self._left = True
         self._stop_timer()
-        self._drafts.put(self._site, Draft())
+        with suppress(OSError):  # the hypothesis is written, and that is what counts
+            self._drafts.put(self._site, Draft())
         self.dismiss(path)
 
-    def action_keep_draft(self) -> None:
+    async def action_keep_draft(self) -> None:
         """Go back, and keep what is written."""
+        await self._all_typed()
+        self._left = True
         self._written = self._draft()
         self._keep()
         self.dismiss(None)
+
+    async def _all_typed(self) -> None:
+        """Wait until every field has taken the keys that were sent to it."""
+        for field in self.query("Input, TextArea"):
+            taken = asyncio.Event()
+            field.call_later(taken.set)
+            await taken.wait()
 
     def _complain(self, sentence: str) -> None:
         self.query_one("#missing", Label).update(Text(sentence, "bold"))
@@ -129,6 +157,8 @@ class NoteScreen(ModalScreen[str | None]):
         return Draft(self.query_one("#title", Input).value, *areas)
 
     def _keep_soon(self) -> None:
+        if self._left:
+            return
         self._written = self._draft()
         self._stop_timer()
         self._timer = self.set_timer(KEEP_AFTER, self._keep)

@@ -1,5 +1,6 @@
-"""An answer in words, wrapped to the screen, scrolled line by line."""
+"""An answer in words, wrapped to the screen, scrolled line by line. Rows of a table stay whole, and move sideways."""
 
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.app.cell.evidence import Section
 
 _INDENT = " " * 11  # of the lines that go on, under the text beside the names
+_ROW = re.compile(r" +\S.*?\S  +\S.*?\S  +\S.*")  # of a table: indented, and three columns or more
 
 
 class PageScreen(ListScreen):
@@ -49,8 +51,12 @@ class PageScreen(ListScreen):
         width = max(self.size.width - 4, 20)
         self._lines = []
         for line in self._text.splitlines():
-            self._lines += textwrap.wrap(line, width, subsequent_indent=_INDENT, drop_whitespace=True) or [""]
+            self._lines += [line] if _ROW.fullmatch(line) else _wrapped(line, width)
         self.list.show(len(self._lines), lambda index: (self._lines[index], index == 0))
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, subsequent_indent=_INDENT, break_on_hyphens=False) or [""]
 
 
 class EvidenceScreen(PageScreen):

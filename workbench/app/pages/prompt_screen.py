@@ -31,6 +31,10 @@ class PromptScreen(ModalScreen[str | None]):
             yield Label(self._title, id="prompt-title", markup=False)
             yield Input(self._value, select_on_focus=True)
 
+    def on_mount(self) -> None:
+        """Take at once what was typed ahead."""
+        self.set_focus(self.query_one(Input))
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Return the text, or say what is wrong with it."""
         if problem := self._problem(event.value):

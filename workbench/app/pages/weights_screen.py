@@ -15,6 +15,7 @@ from store.text import printable
 from workbench.app.actions import bindings
 from workbench.app.pages.list_screen import ListScreen
 from workbench.app.pages.prompt_screen import PromptScreen
+from workbench.cells.heat import OUTSIDE
 from workbench.cells.metrics import METRICS, format_value
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from workbench.tensors.sweep import TensorDifference
 
-_NAME = 34  # columns of the tensor name
+_NAME, _LONGEST_NAME = 35, 60  # columns of the tensor name, at 80 columns and at the most
 _SHOWN = ("rel_rms", "one_minus_cosine", "max_abs")
 
 
@@ -31,7 +32,6 @@ class WeightsScreen(ListScreen):
 
     NAME = "weights"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
-    HEAD = f"{'tensor':<{_NAME}} {'types A/B':<10}{'rel. RMS':>9} {'1-cosine':>9} {'max |d|':>9}"
 
     @dataclass
     class Measured(Message):
@@ -53,8 +53,19 @@ class WeightsScreen(ListScreen):
         self._expected = 0
         self._differences: list[TensorDifference] = []
         self._shown: list[TensorDifference] = []
-        self._largest_first = False
+        self._worst_first = False
         self._filter = ""
+
+    def on_resize(self) -> None:
+        """Give the names what room there is."""
+        self.list.head = (
+            f"  {'tensor':<{self._name_width}} {'types A/B':<10}{'rel. RMS':>9} {'1-cosine':>9} {'max |d|':>9}"
+        )
+        self.list.refresh()
+
+    @property
+    def _name_width(self) -> int:
+        return min(max(self.size.width - 80 + _NAME, _NAME), _LONGEST_NAME)
 
     def on_mount(self) -> None:
         """Start comparing."""
@@ -90,9 +101,11 @@ class WeightsScreen(ListScreen):
         return _details(self._shown[index])
 
     def action_cycle_order(self) -> None:
-        """Order as in the model, or largest relative difference first."""
-        self._largest_first = not self._largest_first
+        """Order by how bad they are, from the worst on; or as in the model, and stay with the tensor."""
+        self._worst_first = not self._worst_first
         self._refill(self._current())
+        if self._worst_first:
+            self.list.go(0)
 
     def action_filter(self) -> None:
         """Ask which tensors to show."""
@@ -110,43 +123,45 @@ class WeightsScreen(ListScreen):
     def _refill(self, name: str | None) -> None:
         """Show the tensors that the filter leaves, the cursor on tensor `name` if it is there."""
         shown = [difference for difference in self._differences if self._filter in difference.name]
-        if self._largest_first:
-            shown.sort(key=_size, reverse=True)
+        if self._worst_first:
+            shown.sort(key=_badness, reverse=True)
         self._shown = shown
         places = [index for index, difference in enumerate(shown) if difference.name == name]
         self.list.show(len(shown), self._line, cursor=places[0] if places else None)
+        if not shown:
+            self.describe(Text(f"No name of a tensor holds {printable(self._filter, 30)}; / asks again."))
         alone = sum(difference.status in ("only_a", "only_b") for difference in self._differences)
         bad = sum(difference.in_band is False for difference in self._differences)
         parts = [f"{len(self._differences) - alone}/{self._expected} tensors compared"]
         parts += [f"/{printable(self._filter, 30)}"] if self._filter else []
-        parts += [f"{bad} out of band", f"{alone} unmatched", "largest first" if self._largest_first else "model order"]
+        parts += [f"{bad} out of band", f"{alone} unmatched", "worst first" if self._worst_first else "model order"]
         self.say(" │ ".join(parts))
 
     def _line(self, index: int) -> tuple[str, bool]:
         difference = self._shown[index]
-        name = printable(difference.name.removeprefix("model."), _NAME - 1)
+        bad = difference.in_band is False
+        name = printable(difference.name.removeprefix("model."), self._name_width - 1)
         types = "/".join(dict.fromkeys(kind or "-" for kind in (difference.type_a, difference.type_b)))
-        flag = " !" if difference.in_band is False else ""
+        start = f"{OUTSIDE if bad else ' '} {name:<{self._name_width}} {types:<10}"
+        if difference.status == "identical":
+            return f"{start}{'= identical':>11}", False
         if difference.measures is None:
-            return f"{name:<{_NAME}} {types:<10}{difference.note or difference.status}{flag}", True
-        if difference.measures.identical:
-            return f"{name:<{_NAME}} {types:<10}{'= identical':>11}", False
-        values = " ".join(f"{_figure(difference, key):>9}" for key in _SHOWN)
-        return f"{name:<{_NAME}} {types:<10}{values}{flag}", bool(flag)
+            return f"{start}{difference.note or difference.status}", True
+        return start + " ".join(f"{_figure(difference, key):>9}" for key in _SHOWN), bad
 
 
 def _figure(difference: "TensorDifference", key: str) -> str:
     assert difference.measures is not None
-    value = METRICS[key].value(difference.measures)
-    return METRICS[key].word(difference.measures) if value is None else format_value(value)
+    return METRICS[key].text(difference.measures)
 
 
-def _size(difference: "TensorDifference") -> float:
-    """Place in the order of size: what has no number first."""
-    if difference.measures is None:
-        return float("inf")
-    value = difference.measures.rel_rms
-    return (0.0 if difference.measures.identical else float("inf")) if value is None else value
+def _badness(difference: "TensorDifference") -> tuple[bool, float]:
+    """Place in the order of how bad they are: what is out of band, then what has no number, then by size."""
+    measures = difference.measures
+    if difference.status == "identical":
+        return False, 0.0
+    value = None if measures is None else measures.rel_rms
+    return difference.in_band is False, float("inf") if value is None else value
 
 
 def _details(difference: "TensorDifference") -> Text:
@@ -154,6 +169,10 @@ def _details(difference: "TensorDifference") -> Text:
     text = Text(f"{printable(difference.name)}\n", "bold")
     sides = (("A", difference.shape_a, difference.type_a), ("B", difference.shape_b, difference.type_b))
     text.append("  ".join(f"{side} {_dims(shape)} {kind or ''}" for side, shape, kind in sides))
+    if difference.note:
+        text.append(f"\n{printable(difference.note, 300)}")
+    for finding in difference.findings:
+        text.append(f"\n• {printable(finding, 300)}")
     measures = difference.measures
     if measures is not None:
         keys = ("mean_abs", "rms", "max_abs", "rel_rms", "one_minus_cosine")
@@ -164,10 +183,6 @@ def _details(difference: "TensorDifference") -> Text:
             text.append(
                 f"; worst row {difference.worst_row}, relative RMS {format_value(difference.worst_row_rel_rms)}"
             )
-    if difference.note:
-        text.append(f"\n{printable(difference.note, 300)}")
-    for finding in difference.findings:
-        text.append(f"\n• {printable(finding, 300)}")
     return text
 
 

@@ -66,9 +66,9 @@ def cell_lines(about: Investigation, site: Site) -> Iterator[str]:
 
 def figure(metric: Metric, measures: Measures) -> str:
     """A metric with its number, or the words that stand for it, and whether it is outside the band."""
-    value = metric.value(measures)
-    number = metric.word(measures) if value is None else format_value(value)
-    return f"{metric.label} {number}" + (" (outside the band)" if in_band(metric, measures) is False else "")
+    return f"{metric.label} {metric.text(measures)}" + (
+        " (outside the band)" if in_band(metric, measures) is False else ""
+    )
 
 
 def _without_numbers(about: Investigation, cell: Cell | None) -> str:
