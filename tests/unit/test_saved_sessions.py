@@ -77,7 +77,7 @@ def test_a_session_stands_for_its_two_sides(places, capsys):
     for command, status in ((["compare"], 0), (["check", "strict"], 1)):  # no band of compare sees this fault
         of_session, _ = answered([*command, places / "scaled"], capsys, 1)
         of_files, _ = answered([*command, *pair], capsys, status)
-        unlike = {"headline", "prompt"} if command == ["check", "strict"] else {"headline"}
+        unlike = {"headline", "prompt", "notes"} if command == ["check", "strict"] else {"headline"}
         assert {name: of_session[name] for name in of_session.keys() - unlike} == {
             name: of_files[name] for name in of_files.keys() - unlike
         }
