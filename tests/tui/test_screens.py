@@ -21,6 +21,7 @@ from workbench.app.drafts import Draft, Drafts
 from workbench.app.map.screen import MapScreen
 from workbench.app.pages.config_screen import ConfigScreen
 from workbench.app.pages.experiment_screen import ExperimentScreen
+from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
 from workbench.app.pages.lab_screen import LabScreen
 from workbench.app.pages.line_list import LineList
@@ -261,7 +262,12 @@ async def test_help_lists_the_whole_table_and_the_palette_runs_it(session):
         screen = await until_filled(pilot)
         await pilot.press("question_mark")
         assert "Go to the next cell that is broken or out of band." in screen_text(pilot)
-        await pilot.press("escape")
+        await pilot.press("G")
+        assert line(pilot, app.screen.list.count - 1).startswith("▸   0-7")
+        await pilot.press("slash", *"EXCHANGE rows", "enter")
+        assert line(pilot, 0).split() == ["▸", "x", "Exchange", "rows", "and", "columns."]
+        await pilot.press("question_mark")
+        assert app.screen is screen
         await pilot.press("colon", *"exchange axes")
         await until(pilot, lambda: "Exchange rows and columns" in screen_text(pilot))
         before = screen.query_one("#map").stage_rows
@@ -277,7 +283,7 @@ def test_help_says_what_every_action_does():
 def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
     screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": EvidenceScreen}
-    screens |= {"lab": LabScreen, "experiment": ExperimentScreen}
+    screens |= {"lab": LabScreen, "experiment": ExperimentScreen, "help": HelpScreen}
     from workbench.app.app import WorkbenchApp
 
     assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}

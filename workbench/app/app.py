@@ -129,9 +129,12 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
         self.exit(screen.exit_code() if known is None else EXIT_CODES[known.found.verdict])
 
     def action_show_help(self) -> None:
-        """List every key, those of this screen first."""
+        """List every key, those of this screen first; from the list, go back."""
         from workbench.app.pages.help_screen import HelpScreen
 
+        if isinstance(self.screen, HelpScreen):
+            self.pop_screen()
+            return
         self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", ""))))
 
     # Into a cell
