@@ -73,8 +73,8 @@ async def test_a_token_scope_holds_inside_the_cell(session):
         await until_filled(pilot)
         await pilot.press("n", "t", "enter")
         await until(pilot, lambda: isinstance(app.screen, CellScreen))
-        assert app.screen.elements.positions == (3,)
         await until(pilot, lambda: "last token (3) │ 8 elements" in screen_text(pilot))
+        assert app.screen.elements.positions == (3,)
 
 
 async def test_elements_wait_for_the_capture(session):
@@ -97,7 +97,7 @@ async def test_millions_of_elements_open_and_jump(session):
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)
         elements = Elements(a, b, tuple(range(7)))
-        app.push_screen(CellScreen(Site(None, "lm_head"), "all 7 tokens", elements, fakes.config(), str))
+        app.push_screen(CellScreen(Site(None, "lm_head"), "all 7 tokens", lambda: elements, fakes.config(), str))
         await until(pilot, lambda: "largest |d| first" in screen_text(pilot))
         assert line(pilot, 0).split()[1:3] == ["3", "77777"]
         await pilot.press("s")
