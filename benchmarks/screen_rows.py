@@ -15,6 +15,7 @@ from workbench.cells.metrics import METRICS
 
 _COLUMNS, _LINES = 200, 60
 _QUIET = 0.3  # seconds without a byte, after which none is expected
+_INTO_A_LAYER = b"l"  # from the embedding, where there is no way down
 _MOVES = b"jjljjlkl"
 _METRICS = 5  # of each round
 _LIST_HEAD = b"chan."  # stands above the elements of a cell, whether they are there already or not
@@ -92,6 +93,7 @@ def _walk(build: Build, session: Path) -> Figures:
             figures = {"paint": terminal.wait_for(lambda text: label in text, 30) - terminal.started}
             terminal.wait_for(lambda text: _WHOLE in text, 60)
             terminal.settle(1)
+            terminal.answer(_INTO_A_LAYER, _QUIET)
             moves = [terminal.answer(bytes([key]), _QUIET) for key in _MOVES]
             figures |= {"move": _median(answer.last for answer in moves) * 1e3}
             figures |= {"bytes": _median(len(answer.shown) for answer in moves) / 1e3}

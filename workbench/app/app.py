@@ -24,6 +24,7 @@ from workbench.app.map.feed import Capture, StartCapture
 from workbench.app.map.screen import MapScreen
 from workbench.app.notes import Notes
 from workbench.app.pages.palette import ActionProvider
+from workbench.app.painting import PaintsChanges
 from workbench.app.workers import ReportsWorkerErrors
 from workbench.bisect.verdict import EXIT_CODES
 from workbench.capture.job import CaptureJob, CaptureProcess
@@ -46,7 +47,7 @@ _GARBAGE_LOOKS = 2_000
 BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
 
 
-class WorkbenchApp(ReportsWorkerErrors, Notes):
+class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
     """Shows a session.
 
     start_capture : makes the process that runs the pair; by default that of the session. start_inquiry : makes the
