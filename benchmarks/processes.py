@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
@@ -111,7 +112,9 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.kill(self.pid, 15)
-        os.waitpid(self.pid, 0)
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):  # it may still paint, and wait until somebody reads that
+            with suppress(OSError):
+                self._read(_SAMPLE)
         os.close(self.screen)
 
     def press(self, key: bytes) -> None:
