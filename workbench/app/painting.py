@@ -10,6 +10,7 @@ from typing import Any
 from rich.cells import get_character_cell_size
 from rich.console import Console, RenderableType
 from rich.control import Control
+from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.app import App
 from textual.screen import Screen
@@ -17,7 +18,7 @@ from textual.strip import Strip
 
 _APART = 8  # columns between two changes that are written as one: to go there takes as many bytes
 
-Cell = tuple[str, object]  # what stands in a column, and in which style
+Cell = tuple[str, int]  # what stands in a column, and the number of its style
 
 
 class Shown:
@@ -25,10 +26,12 @@ class Shown:
 
     def __init__(self) -> None:
         self._lines: dict[int, list[Cell | None]] = {}
+        self._styles: dict[Style | None, int] = {}  # to compare numbers, of which there are many
 
     def forget(self) -> None:
         """Know nothing, as the terminal may show anything."""
         self._lines.clear()
+        self._styles.clear()
 
     def change(self, update: CompositorUpdate, console: Console) -> str:
         """Return what must be written so that the terminal shows an update."""
@@ -40,7 +43,7 @@ class Shown:
 
     def _changed(self, y: int, left: int, strip: Strip, console: Console) -> Iterator[tuple[int, Strip]]:
         """Parts of a strip that are not shown yet, with their columns."""
-        cells = _cells(strip, console)
+        cells = self._cells(strip, console)
         right = left + len(cells)
         line = self._lines.setdefault(y, [])
         line += [None] * (right - len(line))
@@ -48,19 +51,25 @@ class Shown:
         if before == cells:
             return
         line[left:right] = cells
+        if before.count(None) == len(before) or not _one_each(strip.text):
+            yield left, strip
+            return
         spans: list[tuple[int, int]] = []
         for column in [column for column, (old, new) in enumerate(zip(before, cells, strict=True)) if old != new]:
             start = spans.pop()[0] if spans and column - spans[-1][1] < _APART else column
             spans.append((start, column + 1))
-        for start, end in spans if _one_each(strip.text) else [(0, len(cells))]:
+        for start, end in spans:
             yield left + start, strip.crop(start, end)
 
-
-def _cells(strip: Strip, console: Console) -> list[Cell | None]:
-    """The columns of a strip; one with characters of other widths is of one piece."""
-    if _one_each(strip.text):
-        return [(character, style) for text, style, _ in strip for character in text]
-    return [(strip.render(console), column) for column in range(strip.cell_length)]
+    def _cells(self, strip: Strip, console: Console) -> list[Cell | None]:
+        """The columns of a strip; one with characters of other widths is of one piece."""
+        if not _one_each(strip.text):
+            return [(strip.render(console), column) for column in range(strip.cell_length)]
+        cells: list[Cell | None] = []
+        for text, style, _ in strip:
+            number = self._styles.setdefault(style, len(self._styles))
+            cells += [(character, number) for character in text]
+        return cells
 
 
 def _one_each(text: str) -> bool:

@@ -28,6 +28,7 @@ class HelpScreen(ListScreen):
     def on_mount(self) -> None:
         """There is nothing to say of a line beyond the line itself."""
         self.query_one("#detail").display = False
+        self._fill()
 
     def on_resize(self) -> None:
         """Wrap to the new width."""
@@ -45,7 +46,7 @@ class HelpScreen(ListScreen):
 
     def _fill(self) -> None:
         self._lines = []
-        width = max(self.size.width - _KEYS - 4, 20)
+        width = max(self.app.size.width - _KEYS - 4, 20)
         for keys, meaning in help_lines(self._about):
             if self._filter and (not meaning or self._filter.lower() not in f"{keys} {meaning}".lower()):
                 continue
