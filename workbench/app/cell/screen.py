@@ -123,7 +123,7 @@ class CellScreen(ListScreen):
         self.list.show(self.elements.count, self._line)
         self._sort(self.order)
         self.on_resize()
-        self.refresh_bindings()
+        self.query_one(KeyLine).refresh()
 
     def on_resize(self) -> None:
         """Draw the pictures for the new size."""
