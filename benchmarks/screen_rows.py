@@ -14,6 +14,7 @@ from benchmarks.shapes import DEEP
 from workbench.cells.metrics import METRICS
 
 _COLUMNS, _LINES = 200, 60
+_ROUNDS = 9  # of which the least says what the screen needs where others use the machine
 _QUIET = 0.3  # seconds without a byte, after which none is expected
 _INTO_A_LAYER = b"l"  # from the embedding, where there is no way down
 _MOVES = b"jjljjlkl"
@@ -61,7 +62,7 @@ def _measured(bench: Bench) -> tuple[list[Figures], list[Figures]]:
         with TemporaryDirectory() as folder:
             sessions = [_session(bench, each, Path(folder) / str(number)) for number, each in enumerate(builds)]
             found: tuple[list[Figures], list[Figures]] = [], []
-            for number in range(bench.rounds + 1):
+            for number in range((bench.rounds if bench.quick else _ROUNDS) + 1):
                 for kept, each, session in zip(found, builds, sessions, strict=False):
                     figures = _walk(each, session)
                     if number:
