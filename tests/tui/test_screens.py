@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from textual import events
 from textual.widgets import Input, TextArea
 
 from kernels.stages import Site
+from store.errors import StoreError
 from tests.artifacts import tiny_gguf
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
@@ -106,6 +108,38 @@ async def test_millions_of_elements_open_and_jump(session):
         assert line(pilot, elements.count - 1).split()[1:3] == ["6", "151999"]
         await pilot.press("up", "up", "down", "pageup", "pagedown")
         assert app.screen.list.cursor == elements.count - 2
+
+
+async def test_a_cell_opens_before_its_elements_are_read_and_keeps_what_is_typed_meanwhile(session):
+    values, gate = fakes.values(fakes.FAULTY), threading.Event()
+
+    def read() -> Elements:
+        gate.wait()
+        return Elements(values, values + 1, fakes.TOKENS)
+
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        app.push_screen(CellScreen(fakes.FAULTY, "all 4 tokens", read, fakes.config(), str))
+        await until(pilot, lambda: "all 4 tokens │ reading" in screen_text(pilot))
+        await pilot.press("s", "b", "colon", "down")
+        gate.set()
+        await until(pilot, lambda: "32 elements, in index order" in screen_text(pilot))
+        assert line(pilot, 0).split()[1:3] == ["1", "0"]
+
+
+async def test_elements_that_cannot_be_read_are_told(session):
+    def read() -> Elements:
+        raise StoreError("a.h5 is damaged: put a whole copy in its place.")
+
+    app, _ = app_for(session)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await until_filled(pilot)
+        app.push_screen(CellScreen(fakes.FAULTY, "all 4 tokens", read, fakes.config(), str))
+        await until(pilot, lambda: "the elements could not be read" in screen_text(pilot))
+        await until(pilot, lambda: "a.h5 is damaged" in screen_text(pilot))
+        await pilot.press("s", "down", "escape")
+        assert app.screen is app.map_screen
 
 
 async def test_weights_are_listed_as_they_are_compared(tmp_path):
