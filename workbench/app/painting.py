@@ -18,14 +18,16 @@ from textual.strip import Strip
 
 _APART = 8  # columns between two changes that are written as one: to go there takes as many bytes
 
-Cell = tuple[str, int]  # what stands in a column, and the number of its style
+_UNKNOWN = -1
+
+Columns = tuple[list[str], list[int]]  # what stands in each column of a line, and the number of its style
 
 
 class Shown:
-    """What the terminal shows, as far as that is known: a cell for each column of a line."""
+    """What the terminal shows, as far as that is known."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, list[Cell | None]] = {}
+        self._lines: dict[int, Columns] = {}
         self._styles: dict[Style | None, int] = {}  # to compare numbers, of which there are many
 
     def forget(self) -> None:
@@ -43,33 +45,37 @@ class Shown:
 
     def _changed(self, y: int, left: int, strip: Strip, console: Console) -> Iterator[tuple[int, Strip]]:
         """Parts of a strip that are not shown yet, with their columns."""
-        cells = self._cells(strip, console)
-        right = left + len(cells)
-        line = self._lines.setdefault(y, [])
-        line += [None] * (right - len(line))
-        before = line[left:right]
-        if before == cells:
+        new = self._columns(strip, console)
+        characters, numbers = self._lines.setdefault(y, ([], []))
+        right = left + len(new[1])
+        characters += [""] * (right - len(characters))
+        numbers += [_UNKNOWN] * (right - len(numbers))
+        old = characters[left:right], numbers[left:right]
+        if old == new:
             return
-        line[left:right] = cells
-        if before.count(None) == len(before) or not _one_each(strip.text):
+        characters[left:right], numbers[left:right] = new
+        if _UNKNOWN in old[1] or not _one_each(strip.text):
             yield left, strip
             return
         spans: list[tuple[int, int]] = []
-        for column in [column for column, (old, new) in enumerate(zip(before, cells, strict=True)) if old != new]:
-            start = spans.pop()[0] if spans and column - spans[-1][1] < _APART else column
-            spans.append((start, column + 1))
+        for column, (before, style_before, after, style_after) in enumerate(zip(*old, *new, strict=True)):
+            if before != after or style_before != style_after:
+                start = spans.pop()[0] if spans and column - spans[-1][1] < _APART else column
+                spans.append((start, column + 1))
         for start, end in spans:
             yield left + start, strip.crop(start, end)
 
-    def _cells(self, strip: Strip, console: Console) -> list[Cell | None]:
+    def _columns(self, strip: Strip, console: Console) -> Columns:
         """The columns of a strip; one with characters of other widths is of one piece."""
         if not _one_each(strip.text):
-            return [(strip.render(console), column) for column in range(strip.cell_length)]
-        cells: list[Cell | None] = []
+            width = strip.cell_length
+            return [strip.render(console)] * width, [_UNKNOWN - 1 - column for column in range(width)]
+        characters: list[str] = []
+        numbers: list[int] = []
         for text, style, _ in strip:
-            number = self._styles.setdefault(style, len(self._styles))
-            cells += [(character, number) for character in text]
-        return cells
+            characters += text
+            numbers += [self._styles.setdefault(style, len(self._styles))] * len(text)
+        return characters, numbers
 
 
 def _one_each(text: str) -> bool:
