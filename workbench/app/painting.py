@@ -54,7 +54,7 @@ class Shown:
         if old == new:
             return
         characters[left:right], numbers[left:right] = new
-        if _UNKNOWN in old[1] or not _one_each(strip.text):
+        if _UNKNOWN in old[1] or min(new[1]) < _UNKNOWN:
             yield left, strip
             return
         spans: list[tuple[int, int]] = []
@@ -80,7 +80,7 @@ class Shown:
 
 def _one_each(text: str) -> bool:
     """Whether every character takes one column."""
-    return (text.isascii() and text.isprintable()) or all(get_character_cell_size(each) == 1 for each in text)
+    return (text.isascii() and text.isprintable()) or all(get_character_cell_size(each) == 1 for each in set(text))
 
 
 def _pieces(update: CompositorUpdate) -> Iterator[tuple[int, int, Strip]]:

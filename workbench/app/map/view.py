@@ -181,7 +181,7 @@ class MapView(LineView):
         else:
             return Strip.blank(width, self.style())
         left = round(self.scroll_x) % self.cell_width
-        body = Strip(cells).crop(left, left + width - self._gutter)
+        body = Strip(cells).simplify().crop(left, left + width - self._gutter)
         return Strip.join([label, body]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
