@@ -6,7 +6,8 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks import forward_rows, product_rows, scaling_rows, store_rows, tensor_rows
+from benchmarks import forward_rows, product_rows, scaling_rows, screen_rows, store_rows, tensor_rows
+from benchmarks.builds import build
 from benchmarks.peer import ROOT, PeerError
 from benchmarks.report import Result, as_table, write_json
 from benchmarks.rows import Bench, Row
@@ -14,7 +15,7 @@ from benchmarks.rows import Bench, Row
 
 def all_rows() -> list[Row]:
     """Every row, in the order of the table."""
-    modules = (forward_rows, product_rows, tensor_rows, store_rows, scaling_rows)
+    modules = (forward_rows, product_rows, screen_rows, tensor_rows, store_rows, scaling_rows)
     return [row for module in modules for row in module.rows()]
 
 
@@ -35,13 +36,15 @@ def main() -> int:
     arguments.add_argument("--json", type=Path, help="file of the results; results.json in the folder by default")
     arguments.add_argument("--peer-python", type=Path, default=ROOT / ".venv-peers/bin/python")
     arguments.add_argument("--threads", type=int, default=2, help="of both sides; 1 on a machine that others use")
+    arguments.add_argument("--against", metavar="FOLDER|REVISION", help="another build, beside the screen-* rows")
     given = arguments.parse_args()
     quick = os.environ.get("BENCH_QUICK", "0") not in ("", "0")
-    bench = Bench(given.folder, given.peer_python, quick, given.threads)
-    results = []
-    for row in chosen_rows(given.rows):
-        sys.stderr.write(f"{row.key} …\n")
-        results.append(_measure(bench, row))
+    with build(given.against) as against:
+        bench = Bench(given.folder, given.peer_python, quick, given.threads, against)
+        results = []
+        for row in chosen_rows(given.rows):
+            sys.stderr.write(f"{row.key} …\n")
+            results.append(_measure(bench, row))
     sys.stdout.write(as_table(bench, results) + "\n")
     write_json(given.json or given.folder / "results.json", bench, results)
     if any(result.measured is None for result in results):

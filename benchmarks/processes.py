@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
@@ -65,6 +67,32 @@ def run_watched(command: list[str], environment: dict[str, str]) -> tuple[float,
     return seconds, float(largest)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a key has brought about: pieces of the output, each with the seconds from the key until it came."""
+
+    pieces: tuple[tuple[float, bytes], ...]
+
+    @property
+    def shown(self) -> bytes:
+        """All of it."""
+        return b"".join(piece for _, piece in self.pieces)
+
+    @property
+    def last(self) -> float:
+        """Seconds until the last byte; 0 if none came."""
+        return self.pieces[-1][0] if self.pieces else 0.0
+
+    def came(self, words: bytes) -> float:
+        """Seconds until some words stood there; RuntimeError if they never did."""
+        shown = b""
+        for seconds, piece in self.pieces:
+            shown += piece
+            if words in _ESCAPES.sub(b" ", shown):
+                return seconds
+        raise RuntimeError(f"the screen never showed {words.decode()!r}")
+
+
 class Terminal:
     """A command in a pseudo-terminal."""
 
@@ -84,7 +112,9 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.kill(self.pid, 15)
-        os.waitpid(self.pid, 0)
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):  # it may still paint, and wait until somebody reads that
+            with suppress(OSError):
+                self._read(_SAMPLE)
         os.close(self.screen)
 
     def press(self, key: bytes) -> None:
@@ -105,6 +135,20 @@ class Terminal:
         while self._read(quiet):
             pass
         self.shown = b""
+
+    def answer(self, key: bytes, quiet: float, words: bytes = b"", seconds: float = 30) -> Answer:
+        """Type, and read until something has come, `words` among it, and then nothing more for `quiet` seconds."""
+        pieces: list[tuple[float, bytes]] = []
+        self.shown, start = b"", time.perf_counter()
+        self.press(key)
+        while True:
+            complete = bool(pieces) and words in _ESCAPES.sub(b" ", self.shown)
+            before = len(self.shown)
+            if not self._read(quiet if complete else start + seconds - time.perf_counter()):
+                break
+            pieces.append((time.perf_counter() - start, self.shown[before:]))
+        self.shown = b""
+        return Answer(tuple(pieces))
 
     def _read(self, seconds: float) -> bool:
         ready, _, _ = select.select([self.screen], [], [], max(seconds, 0))

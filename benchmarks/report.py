@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.rows import Bench, Measured, Row
 from store.traces.run import describe_machine, now, versions
 
-_HEADINGS = ("row", "product", "peer", "ratio median", "must", "aim", "verdict", "of its limit")
+_HEADINGS = ("row", "product", "peer", "ratio median", "must", "aim", "verdict", "of its limit", "before", "to before")
 _DECIMALS = 3  # significant digits
 
 
@@ -67,7 +67,16 @@ def write_json(path: Path, bench: Bench, results: list[Result]) -> None:
 def _cells(bench: Bench, result: Result) -> tuple[str, ...]:
     row, measured, share = result.row, result.measured, result.limit_share(bench)
     if measured is None:
-        return f"{row.title} ({row.key})", "", row.peer, "", _figure(row.must), _figure(row.aim), result.verdict, ""
+        return (
+            f"{row.title} ({row.key})",
+            "",
+            row.peer,
+            "",
+            _figure(row.must),
+            _figure(row.aim),
+            result.verdict,
+            *[""] * 3,
+        )
     unit = "x" if measured.peer else f" {measured.unit}"
     peer = f"{row.peer}: {_figure(statistics.median(measured.peer))} {measured.unit}" if measured.peer else row.peer
     return (
@@ -79,7 +88,16 @@ def _cells(bench: Bench, result: Result) -> tuple[str, ...]:
         f"{_figure(row.aim)}{unit}",
         result.verdict,
         "" if share is None else f"{share:.0%}",
+        *_before(measured),
     )
+
+
+def _before(measured: Measured) -> tuple[str, str]:
+    """What another build needed, and the median of the ratios to it."""
+    if not measured.before:
+        return "", ""
+    ratios = (mine / theirs for mine, theirs in zip(measured.product, measured.before, strict=True))
+    return f"{_figure(statistics.median(measured.before))} {measured.unit}", f"{_figure(statistics.median(ratios))}x"
 
 
 def _figure(value: float) -> str:
@@ -91,6 +109,11 @@ def _record(bench: Bench, result: Result) -> dict[str, Any]:
     record: dict[str, Any] = {"key": row.key, "title": row.title, "peer": row.peer, "must": row.must, "aim": row.aim}
     record |= {"verdict": result.verdict, "load": result.load, "problem": result.problem}
     if measured is not None:
-        figures = {"product": measured.product, "peer_figures": measured.peer, "unit": measured.unit}
+        figures = {
+            "product": measured.product,
+            "peer_figures": measured.peer,
+            "before": measured.before,
+            "unit": measured.unit,
+        }
         record |= figures | {"value": measured.value, "note": measured.note, "limit_share": result.limit_share(bench)}
     return record

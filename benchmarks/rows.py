@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.builds import Build
 from benchmarks.limits import Limits, Work, measure_limits
 from benchmarks.models import ModelFolder
 
-Unit = Literal["s", "ms", "GB", "x"]
+Unit = Literal["s", "ms", "KB", "GB", "x"]
 Verdict = Literal["aim", "must", "MISSED"]
 
 _PAUSE = 0.05  # seconds between two runs, in which the threads of the last one stop waiting for work
@@ -24,6 +25,7 @@ class Measured:
     """What product and peer needed, run by run; without a peer the product's figures stand alone.
 
     work : what the product has to do at least, where the machine's limits for that are measured.
+    before : what another build of the product needed, run by run in turn, where the row measures one.
     """
 
     product: list[float]
@@ -31,6 +33,7 @@ class Measured:
     unit: Unit = "s"
     note: str = ""
     work: Work | None = None
+    before: list[float] = field(default_factory=list)
 
     @property
     def value(self) -> float:
@@ -64,12 +67,14 @@ class Bench:
     """Where and how rows are measured.
 
     quick : smaller models and fewer rounds, to see that everything works.
+    against : another build of the product, for the rows of the screen.
     """
 
     folder: Path
     peer_python: Path
     quick: bool
     threads: int
+    against: Build | None = None
 
     @property
     def rounds(self) -> int:

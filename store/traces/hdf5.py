@@ -200,15 +200,19 @@ class _Reader:
         """Return an attribute, or None; texts of variable length are refused, because damaged ones can hang HDF5."""
         import h5py
 
-        if name not in group.attrs:
+        # HDF5's own functions: a store of a deep model has thousands of attributes, and h5py opens each of them twice.
+        if not h5py.h5a.exists(group.id, name.encode()):
             return None
-        found = group.attrs.get_id(name)
-        text = h5py.check_string_dtype(found.dtype)
-        if found.dtype.kind not in "iufbS" or (text is not None and text.length is None):
+        found = h5py.h5a.open(group.id, name.encode())
+        dtype, shape = found.dtype, found.shape
+        text = h5py.check_string_dtype(dtype)
+        if dtype.kind not in "iufbS" or (text is not None and text.length is None):
             raise StoreError(f"Attribute {name} is not a number or a text of fixed length; write it so.")
-        if math.prod(found.shape) * found.dtype.itemsize > len(self.bytes):
+        if math.prod(shape) * dtype.itemsize > len(self.bytes):
             raise StoreError(f"Attribute {name} claims more bytes than the file has.")
-        return _text_or_numbers(group.attrs[name])
+        value = np.empty(shape, dtype)
+        found.read(value)
+        return _text_or_numbers(value[()])
 
     def complete_layers(self, layers: int) -> list["h5py.Group"]:
         """Return the groups of the leading layers that are marked complete."""
@@ -228,12 +232,13 @@ class _Reader:
         """Return what a group holds under a name, or None; links that lead elsewhere are refused."""
         import h5py
 
-        link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
-        if link is None:
+        links = group.id.links if isinstance(group, h5py.Group) else None
+        if links is None or not links.exists(name.encode()):
             return None
-        if not isinstance(link, h5py.HardLink):
+        if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise StoreError(f"{group.name}/{name} is a link to another place, which a store never holds.")
-        return group[name]
+        found = h5py.h5o.open(group.id, name.encode())
+        return h5py.Dataset(found) if isinstance(found, h5py.h5d.DatasetID) else group[name]
 
     def dataset(self, group: "h5py.Group", name: str) -> "h5py.Dataset | None":
         import h5py

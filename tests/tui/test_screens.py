@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from textual import events
 from textual.widgets import Input, TextArea
 
 from kernels.stages import Site
+from store.errors import StoreError
 from tests.artifacts import tiny_gguf
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
@@ -21,6 +23,7 @@ from workbench.app.drafts import Draft, Drafts
 from workbench.app.map.screen import MapScreen
 from workbench.app.pages.config_screen import ConfigScreen
 from workbench.app.pages.experiment_screen import ExperimentScreen
+from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
 from workbench.app.pages.lab_screen import LabScreen
 from workbench.app.pages.line_list import LineList
@@ -72,8 +75,8 @@ async def test_a_token_scope_holds_inside_the_cell(session):
         await until_filled(pilot)
         await pilot.press("n", "t", "enter")
         await until(pilot, lambda: isinstance(app.screen, CellScreen))
-        assert app.screen.elements.positions == (3,)
         await until(pilot, lambda: "last token (3) │ 8 elements" in screen_text(pilot))
+        assert app.screen.elements.positions == (3,)
 
 
 async def test_elements_wait_for_the_capture(session):
@@ -96,7 +99,7 @@ async def test_millions_of_elements_open_and_jump(session):
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)
         elements = Elements(a, b, tuple(range(7)))
-        app.push_screen(CellScreen(Site(None, "lm_head"), "all 7 tokens", elements, fakes.config(), str))
+        app.push_screen(CellScreen(Site(None, "lm_head"), "all 7 tokens", lambda: elements, fakes.config(), str))
         await until(pilot, lambda: "largest |d| first" in screen_text(pilot))
         assert line(pilot, 0).split()[1:3] == ["3", "77777"]
         await pilot.press("s")
@@ -105,6 +108,38 @@ async def test_millions_of_elements_open_and_jump(session):
         assert line(pilot, elements.count - 1).split()[1:3] == ["6", "151999"]
         await pilot.press("up", "up", "down", "pageup", "pagedown")
         assert app.screen.list.cursor == elements.count - 2
+
+
+async def test_a_cell_opens_before_its_elements_are_read_and_keeps_what_is_typed_meanwhile(session):
+    values, gate = fakes.values(fakes.FAULTY), threading.Event()
+
+    def read() -> Elements:
+        gate.wait()
+        return Elements(values, values + 1, fakes.TOKENS)
+
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_filled(pilot)
+        app.push_screen(CellScreen(fakes.FAULTY, "all 4 tokens", read, fakes.config(), str))
+        await until(pilot, lambda: "all 4 tokens │ reading" in screen_text(pilot))
+        await pilot.press("s", "b", "colon", "down")
+        gate.set()
+        await until(pilot, lambda: "32 elements, in index order" in screen_text(pilot))
+        assert line(pilot, 0).split()[1:3] == ["1", "0"]
+
+
+async def test_elements_that_cannot_be_read_are_told(session):
+    def read() -> Elements:
+        raise StoreError("a.h5 is damaged: put a whole copy in its place.")
+
+    app, _ = app_for(session)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await until_filled(pilot)
+        app.push_screen(CellScreen(fakes.FAULTY, "all 4 tokens", read, fakes.config(), str))
+        await until(pilot, lambda: "the elements could not be read" in screen_text(pilot))
+        await until(pilot, lambda: "a.h5 is damaged" in screen_text(pilot))
+        await pilot.press("s", "down", "escape")
+        assert app.screen is app.map_screen
 
 
 async def test_weights_are_listed_as_they_are_compared(tmp_path):
@@ -261,7 +296,12 @@ async def test_help_lists_the_whole_table_and_the_palette_runs_it(session):
         screen = await until_filled(pilot)
         await pilot.press("question_mark")
         assert "Go to the next cell that is broken or out of band." in screen_text(pilot)
-        await pilot.press("escape")
+        await pilot.press("G")
+        assert line(pilot, app.screen.list.count - 1).startswith("▸   0-7")
+        await pilot.press("slash", *"EXCHANGE rows", "enter")
+        assert line(pilot, 0).split() == ["▸", "x", "Exchange", "rows", "and", "columns."]
+        await pilot.press("question_mark")
+        assert app.screen is screen
         await pilot.press("colon", *"exchange axes")
         await until(pilot, lambda: "Exchange rows and columns" in screen_text(pilot))
         before = screen.query_one("#map").stage_rows
@@ -277,7 +317,7 @@ def test_help_says_what_every_action_does():
 def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
     screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": EvidenceScreen}
-    screens |= {"lab": LabScreen, "experiment": ExperimentScreen}
+    screens |= {"lab": LabScreen, "experiment": ExperimentScreen, "help": HelpScreen}
     from workbench.app.app import WorkbenchApp
 
     assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}

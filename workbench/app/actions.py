@@ -36,6 +36,7 @@ SCREENS: dict[str, str] = {
     "lab": "Lab",
     "experiment": "Result of an experiment",
     "note": "New hypothesis",
+    "help": "Keys",
     EVERYWHERE: "Everywhere",
 }
 
@@ -165,6 +166,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("note", "ctrl+s", "save", "Save", "Save the hypothesis.", show=True),
     Action("note", "ctrl+n", "propose", "Propose", "Fill the form with what the bisection suggests.", show=True),
     Action("note", "escape", "keep_draft", "Later", "Go back; what is written is kept as a draft.", show=True),
+    Action("help", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
+    Action("help", "slash", "filter", "Filter", "Show keys whose meaning holds some text.", show=True),
+    *_list_moves("help"),
     Action(EVERYWHERE, "ctrl+p", "app.command_palette", "Palette", "Find an action by name."),
     Action("map", "colon", "app.command_palette", "Palette", "Find an action by name."),
     Action(EVERYWHERE, "", "app.change_theme", "Theme", "Choose other colours, light or dark."),

@@ -6,8 +6,10 @@ All screens but the map are loaded when they are asked for, so that the map is t
 import dataclasses
 import gc
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
@@ -15,16 +17,18 @@ from textual.dom import DOMNode
 from textual.message import Message
 from textual.screen import Screen
 
-from kernels.stages import Site
+from kernels.errors import WorkbenchError
 from store.text import printable
 from workbench.app.laboratory import StartInquiry
 from workbench.app.map.feed import Capture, StartCapture
 from workbench.app.map.screen import MapScreen
 from workbench.app.notes import Notes
 from workbench.app.pages.palette import ActionProvider
+from workbench.app.painting import PaintsChanges
 from workbench.app.workers import ReportsWorkerErrors
 from workbench.bisect.verdict import EXIT_CODES
 from workbench.capture.job import CaptureJob, CaptureProcess
+from workbench.cells.cell import Cell
 from workbench.cells.stage_tensors import stage_tensors
 from workbench.jobs.inquiry import InquiryProcess
 from workbench.machine import interrupts
@@ -33,6 +37,8 @@ from workbench.pair.sources import Tensors, open_artifacts, open_tensors, tensor
 if TYPE_CHECKING:
     from textual.actions import ActionParseResult
 
+    from workbench.cells.elements import Elements
+    from workbench.cells.view import TokenScope
     from workbench.session.session import Session
     from workbench.tensors.sweep import TensorDifference
 
@@ -41,7 +47,7 @@ _GARBAGE_LOOKS = 2_000
 BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
 
 
-class WorkbenchApp(ReportsWorkerErrors, Notes):
+class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
     """Shows a session.
 
     start_capture : makes the process that runs the pair; by default that of the session. start_inquiry : makes the
@@ -53,13 +59,6 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
     NOTIFICATION_TIMEOUT = 4
     COMMANDS: ClassVar = {ActionProvider}
     AUTO_FOCUS = "MapView, LineList, OptionList, Input"
-
-    @dataclasses.dataclass
-    class TensorsOpened(Message):
-        """The stored tensors were opened to look into a cell."""
-
-        site: Site
-        tensors: Tensors
 
     @dataclasses.dataclass
     class Exported(Message):
@@ -78,6 +77,8 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
         self.session = session
         self.bisects = bisects
         self._building = False
+        self._tensors: Tensors | None = None
+        self._opening = Lock()
         self.map_screen = MapScreen(session, start_capture or partial(_capture_process, session), start_inquiry)
 
     def get_default_screen(self) -> Screen[None]:
@@ -129,9 +130,12 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
         self.exit(screen.exit_code() if known is None else EXIT_CODES[known.found.verdict])
 
     def action_show_help(self) -> None:
-        """List every key, those of this screen first."""
+        """List every key, those of this screen first; from the list, go back."""
         from workbench.app.pages.help_screen import HelpScreen
 
+        if isinstance(self.screen, HelpScreen):
+            self.pop_screen()
+            return
         self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", ""))))
 
     # Into a cell
@@ -144,28 +148,37 @@ class WorkbenchApp(ReportsWorkerErrors, Notes):
         elif self.map_screen.phase in ("running", "stopping"):
             self.notify(BUSY, markup=False)
         else:
-            self._open_tensors(cell.site)
+            from workbench.app.cell.screen import CellScreen
 
-    @work(thread=True, exclusive=True, group="open", exit_on_error=False)
-    def _open_tensors(self, site: Site) -> None:
-        tensors = open_tensors(self.session)
-        for trace in (tensors.a, tensors.b):
-            trace.read(site)  # here, where a damaged one can be told
-        self.post_message(self.TensorsOpened(site, tensors))
+            model, config = self.map_screen.model, self.map_screen.runs["a"].config
+            scope, read = model.view.tokens, partial(self._elements, cell, model.view.tokens)
+            describe = partial(tensor_types, self.session, config)
+            self.push_screen(CellScreen(cell.site, scope.label(model.tokens), read, config, describe))
 
-    def on_workbench_app_tensors_opened(self, message: TensorsOpened) -> None:
-        """Show the elements of a cell."""
-        from workbench.app.cell.screen import CellScreen
+    def _elements(self, cell: Cell, scope: "TokenScope") -> "Elements":
+        """Read the elements of a cell over the tokens of a scope."""
+        return self._stored_tensors().elements(cell, scope)
 
-        model = self.map_screen.model
-        cell = model.cell(message.site)
-        if cell is None:
-            return
-        elements = message.tensors.elements(cell, model.view.tokens)
-        scope = model.view.tokens.label(model.tokens)
-        config = message.tensors.a.run.config
-        describe = partial(tensor_types, self.session, config)
-        self.push_screen(CellScreen(cell.site, scope, elements, config, describe))
+    def _stored_tensors(self) -> Tensors:
+        """Open what is stored of both sides; kept once the capture is complete, as nothing changes it any more."""
+        with self._opening:
+            tensors = self._tensors or open_tensors(self.session)
+            self._tensors = tensors if self.map_screen.phase == "finished" else None
+        return tensors
+
+    @work(thread=True, exclusive=True, group="ahead", exit_on_error=False)
+    def _load_ahead(self) -> None:
+        """Load what the keys open most, so that their first use does not wait for it."""
+        import workbench.app.cell.screen
+        import workbench.app.pages.help_screen  # noqa: F401
+
+        with suppress(WorkbenchError):  # whoever opens a cell is told
+            self._stored_tensors()
+
+    def on_map_screen_filled(self) -> None:
+        """Once the map is there, load ahead."""
+        super().on_map_screen_filled()
+        self._load_ahead()
 
     # Weights, configuration, export
 

@@ -40,15 +40,23 @@ class Cell:
     logits: LogitAgreement | None = None
     flipped: Flips | None = None
     percentiles: dict[str, float] = field(default_factory=dict)
+    _measured: dict[int | None, Measures] = field(default_factory=dict, init=False, repr=False)  # by row
 
     def measures(self, position: int | None = None) -> Measures | None:
-        """Metrics over all tokens, or at one row (negative counts from the end); None if the cell has no numbers."""
+        """Metrics over all tokens, or at one row (negative counts from the end); None if the cell has no numbers.
+
+        They are kept: a map of another metric asks every cell again.
+        """
         if self.profile is None:
             return None
-        if position is None:
-            return summarise(self.profile)
-        row = position + len(self.profile) if position < 0 else position
-        return summarise(self.profile, slice(row, row + 1)) if 0 <= row < len(self.profile) else None
+        row = position + len(self.profile) if position is not None and position < 0 else position
+        if row is not None and not 0 <= row < len(self.profile):
+            return None
+        known = self._measured.get(row)
+        if known is None:
+            rows = slice(None) if row is None else slice(row, row + 1)
+            known = self._measured[row] = summarise(self.profile, rows)
+        return known
 
 
 def cell_to_wire(cell: Cell) -> dict[str, Any]:

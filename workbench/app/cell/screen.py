@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Static
+from textual.worker import Worker, WorkerState
 
 from kernels.config import ModelConfig
 from kernels.stages import Site
@@ -35,10 +36,19 @@ _LABEL = 6  # columns of the token position beside the strip
 
 
 class CellScreen(ListScreen):
-    """Shows the elements of a site. `describe_tensors` names the weights of the stage and may take its time."""
+    """Shows the elements of a site. `read` gets them, `describe_tensors` names its weights; both may take their time.
+
+    order : what the elements are ordered by, or are to be once they are there.
+    """
 
     NAME = "cell"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
+
+    @dataclass
+    class Read(Message):
+        """The elements are there."""
+
+        elements: Elements
 
     @dataclass
     class Ordered(Message):
@@ -71,13 +81,14 @@ class CellScreen(ListScreen):
         self,
         site: Site,
         scope: str,
-        elements: Elements,
+        read: "Callable[[], Elements]",
         config: ModelConfig,
         describe_tensors: "Callable[[Site], str]",
     ) -> None:
         super().__init__()
         self.site = site
-        self.elements = elements
+        self._read = read
+        self._elements: Elements | None = None
         self.order: Order = "abs"
         self._scope = scope
         self._config = config
@@ -95,21 +106,41 @@ class CellScreen(ListScreen):
         yield Static(id="detail", markup=False)
         yield KeyLine()
 
+    @property
+    def elements(self) -> Elements:
+        """The elements, which must have been read."""
+        assert self._elements is not None
+        return self._elements
+
     def on_mount(self) -> None:
+        """Show the screen first, and have the elements read."""
+        self.say(f"{self.site} │ {self._scope} │ reading")
+        self.call_after_refresh(self._get_elements)
+        self.call_after_refresh(self._look_up)
+
+    def on_cell_screen_read(self, message: Read) -> None:
         """Show the elements as they lie, and have them ordered and counted."""
+        self._elements = message.elements
         self.list.show(self.elements.count, self._line)
         self._sort(self.order)
-        self._look_up()
+        self.on_resize()
+        self.query_one(KeyLine).refresh()
 
     def on_resize(self) -> None:
         """Draw the pictures for the new size."""
-        self._count(self.size.width - 2, max((self.size.height - 8) // 4, 2))
+        if self._elements is not None:
+            self._count(self.size.width - 2, max((self.size.height - 8) // 4, 2))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Offer to go to an element, or to its bytes, once there are elements."""
+        return self._elements is not None or action not in ("goto", "bytes")
 
     def action_cycle_order(self) -> None:
         """Order by the next key."""
         orders = list(ORDERS)
         self.order = orders[(orders.index(self.order) + 1) % len(orders)]
-        self._sort(self.order)
+        if self._elements is not None:
+            self._sort(self.order)
 
     def action_goto(self) -> None:
         """Ask for an element and go to it."""
@@ -165,6 +196,16 @@ class CellScreen(ListScreen):
 
     # Work that may take a while
 
+    @work(thread=True, exclusive=True, group="read", exit_on_error=False)
+    def _get_elements(self) -> None:
+        self.post_message(self.Read(self._read()))
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Say in a sentence what could not be done, and here that there is nothing to come."""
+        super().on_worker_state_changed(event)
+        if event.state is WorkerState.ERROR and event.worker.group == "read":
+            self.say(f"{self.site} │ the elements could not be read")
+
     @work(thread=True, exclusive=True, group="order", exit_on_error=False)
     def _sort(self, order: Order) -> None:
         self.post_message(self.Ordered(order, self.elements.ordered(order)))
@@ -208,7 +249,7 @@ class CellScreen(ListScreen):
     def on_cell_screen_described(self, message: Described) -> None:
         """Show the weights of the stage."""
         self._tensors = message.text
-        self.describe(self.detail(self.list.cursor))
+        self._describe_line()
 
 
 def _numbers(element: Element) -> str:

@@ -252,4 +252,6 @@ class MapModel:
     def _judge_again(self) -> None:
         self._looks.clear()
         self._largest = max((self._aspect(checked) or 0.0 for checked in self.checked.values()), default=0.0)
-        self._edge = max((self._edge_of(cell) for site in self.cells if (cell := self.cell(site))), default=0.0)
+        # Where a metric has a band, its edge does not depend on the cells.
+        cells = () if self.metric.band else filter(None, map(self.cell, self.cells))
+        self._edge = max(map(self._edge_of, cells), default=level_edge((), self.metric))

@@ -157,6 +157,8 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def _view_changed(self) -> None:
         self._changed = True
+        self._refresh_changed()  # in one painting with the map
+        self._keys_changed()  # a filter can be taken away
         self._save_soon()
 
     def _save_soon(self) -> None:

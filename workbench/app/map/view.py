@@ -187,7 +187,7 @@ class MapView(LineView):
         else:
             return Strip.blank(width, self.style())
         left = round(self.scroll_x) % self.cell_width
-        body = Strip(cells).crop(left, left + 1 + self._cells_in_view * self.cell_width)  # no half cells
+        body = Strip(cells).simplify().crop(left, left + 1 + self._cells_in_view * self.cell_width)  # no half cells
         return Strip.join([label, body]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
