@@ -21,6 +21,7 @@ from workbench.app.drafts import Draft, Drafts
 from workbench.app.map.screen import MapScreen
 from workbench.app.pages.config_screen import ConfigScreen
 from workbench.app.pages.experiment_screen import ExperimentScreen
+from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
 from workbench.app.pages.lab_screen import LabScreen
 from workbench.app.pages.line_list import LineList
@@ -270,14 +271,14 @@ async def test_help_lists_the_whole_table_and_the_palette_runs_it(session):
 
 
 def test_help_says_what_every_action_does():
-    said = {text for screen in SCREENS for _, text in help_lines(screen)}
+    said = {text for screen in SCREENS for _, text in help_lines(screen, lambda action: action)}
     assert said >= {action.tooltip for action in ACTIONS}
 
 
 def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
     screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": EvidenceScreen}
-    screens |= {"lab": LabScreen, "experiment": ExperimentScreen}
+    screens |= {"lab": LabScreen, "experiment": ExperimentScreen, "help": HelpScreen}
     from workbench.app.app import WorkbenchApp
 
     assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}

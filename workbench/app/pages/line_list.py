@@ -70,6 +70,10 @@ class LineList(LineView):
         steps = {"up": -1, "down": 1, "page_up": -page, "page_down": page, "first": -self.count, "last": self.count}
         self.go(self.cursor + steps[how])
 
+    def current(self) -> str:
+        """Return the line under the cursor; empty where there is none."""
+        return self._line(self.cursor)[0] if self.cursor < self.count else ""
+
     def on_resize(self) -> None:
         """Keep the cursor in view."""
         self.virtual_size = Size(self.size.width, self.count + 1)
