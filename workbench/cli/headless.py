@@ -28,8 +28,8 @@ def show(
     """Open a session in the app; without a terminal, or for JSON, run, bisect and export it, and print what was found.
 
     plain : talk in lines of text instead. bisects : whether the pair is bisected where the session has no verdict; one
-    that has a verdict on the same files keeps it. mouse, tour : of the app, see workbench.app.run. Returns the exit code
-    of the verdict.
+    that has a verdict on the same files keeps it. mouse, tour : of the app, see workbench.app.run. Returns the exit
+    code of the verdict.
     """
     if plain:
         from workbench.cli.plain import talk

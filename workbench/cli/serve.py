@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from workbench.cli.options import PATH, json_option, mouse_option, pair_options
+from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options
 
 
 @click.command()
@@ -18,6 +18,7 @@ from workbench.cli.options import PATH, json_option, mouse_option, pair_options
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; any that is free if not given."
 )
+@bisects_option
 @mouse_option
 @json_option
 def command(
@@ -30,6 +31,7 @@ def command(
     demo: bool,
     fault: str | None,
     port: int,
+    bisects: bool,
     mouse: bool,
     as_json: bool,
 ) -> int:
@@ -72,5 +74,6 @@ def command(
             click.echo(f"session  {printable(str(session.folder), 1000)}\nopen     {address}\nctrl-c ends it", err=True)
 
     read_preferences()  # a file that cannot be obeyed is told here, and not by an app that ends at once
-    serve(["open", str(session.folder), *([] if mouse else ["--no-mouse"])], port, printed)
+    options = [*([] if bisects else ["--no-bisect"]), *([] if mouse else ["--no-mouse"])]
+    serve(["open", str(session.folder), *options], port, printed)
     return 0
