@@ -53,7 +53,9 @@ def _command(screen: MapScreen, bisected: bool) -> str:
         return ""
     session, model = screen.session, screen.model
     cells = list(model.cells.values())
-    comparison = Comparison(screen.runs["a"], screen.runs["b"], cells, model.metric, model.view.tokens)
+    comparison = Comparison(
+        screen.runs["a"], screen.runs["b"], cells=cells, metric=model.metric, scope=model.view.tokens
+    )
     line = proof(session, comparison, None)[0] if bisected else again(session, comparison, False)[-1]
     return f"{command('cd', str(session.folder))} && {line}"
 
