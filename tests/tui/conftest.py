@@ -21,6 +21,13 @@ def still(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path):
+    """The user who runs the tests prefers nothing, and has seen nothing yet."""
+    for kind in ("CONFIG", "STATE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind.lower()))
+
+
+@pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """A key is pressed only when what the last one has brought about is on the screen, however slow the machine.
 

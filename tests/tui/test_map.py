@@ -280,7 +280,7 @@ async def test_a_session_folder_that_is_gone_costs_the_view_but_not_the_app(sess
         await until_filled(pilot)
         (session.folder / "session.json").unlink()
         await pilot.press("m", "t")
-        await until(pilot, lambda: "is not a session" in " ".join(screen_text(pilot).replace("▌", " ").split()))
+        await until(pilot, lambda: any("is not a session" in each.message for each in app._notifications))
         assert "relative RMS │ last token (3)" in screen_text(pilot)
 
 

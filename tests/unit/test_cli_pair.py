@@ -203,6 +203,21 @@ def test_open_without_a_prompt_runs_one_that_it_names(folder, tmp_path, capsys):
     assert called(["open", MODEL, folder / "a.h5", "--session", tmp_path / "c"], capsys, 0)[1] == ""  # its own tokens
 
 
+def test_open_without_a_prompt_runs_the_one_that_the_user_prefers(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    preferences = tmp_path / "layer-workbench" / "preferences.toml"
+    preferences.parent.mkdir()
+    preferences.write_text('prompt = "x = 1"')
+    pair = ["open", MODEL, folder / "healthy.apr", "--session"]
+    record, err = called([*pair, tmp_path / "a"], capsys, 0)
+    assert record["prompt"] == "x = 1"
+    assert err.startswith('workbench: no prompt was given, so both run "x = 1" of your preferences (')
+    record, err = called([*pair, tmp_path / "b", "--prompt", PROMPT], capsys, 0)
+    assert (record["prompt"], err) == (PROMPT, "")
+    preferences.write_text("promt = 1")
+    assert "line 1: there is no preference promt; did you mean prompt?" in refused([*pair, tmp_path / "c"], capsys)
+
+
 def test_open_without_a_prompt_and_a_tokenizer_runs_the_first_ids(tmp_path, capsys):
     tiny_gguf(tmp_path / "a.gguf")
     record, err = called(["open", *[tmp_path / "a.gguf"] * 2, "--session", tmp_path / "s"], capsys, 0)

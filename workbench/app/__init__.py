@@ -13,18 +13,21 @@ if TYPE_CHECKING:
 _PAINTINGS = "1000"
 
 
-def run(session: "Session", bisects: bool = True) -> int:
+def run(session: "Session", bisects: bool = True, mouse: bool = True, tour: bool = False) -> int:
     """Show a session until the user leaves; returns 0 alike, 1 different, 2 if the question could not be answered.
 
-    bisects : whether the pair is bisected as soon as it was captured.
+    bisects : whether the pair is bisected as soon as it was captured. mouse : whether the app listens to it; else the
+    terminal selects text with it as ever. tour : whether a user who has not seen the tour is shown it.
     """
     os.environ.setdefault("TEXTUAL_FPS", _PAINTINGS)
     gc.disable()  # until the first frame is there: what is loaded until then is no garbage
     from workbench.app.app import WorkbenchApp
+    from workbench.app.preferences.reading import read_preferences
     from workbench.cells.compared_cells import NOT_COMPARABLE
 
+    preferences = read_preferences()
     try:
-        answer = WorkbenchApp(session, bisects=bisects).run()
+        answer = WorkbenchApp(session, bisects=bisects, preferences=preferences, tour=tour).run(mouse=mouse)
     except BaseException:
         terminal.give_back()
         raise

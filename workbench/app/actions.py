@@ -1,11 +1,13 @@
 """Everything a key can do: the one table behind key bindings, footer, command palette and help."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from textual.binding import Binding
 
 from workbench.cells.heat import LEGEND, LEVELS, OUTSIDE
+from workbench.cells.words import WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class Action:
     description: str
     tooltip: str
     show: bool = False
+
+    @property
+    def called(self) -> str:
+        """Its name in a file of preferences: that on screen, as one word."""
+        return re.sub("[^a-z]+", "-", self.description.lower()).strip("-")
 
 
 EVERYWHERE = "everywhere"
@@ -116,6 +123,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("map", "H", "app.show_hypotheses", "Hypotheses", "List the hypotheses of this session."),
     Action("map", "slash", "filter", "Filter", "Show some stages or layers only: ffn 3-7"),
     Action("map", "x", "transpose", "Exchange axes", "Exchange rows and columns."),
+    Action("map", "T", "app.tour", "Tour", "Five keys from the map to the findings, or the end of that tour."),
     Action("map", "up,k", "move(-1, 0)", "Up", "Move one row up."),
     Action("map", "down,j", "move(1, 0)", "Down", "Move one row down."),
     Action("map", "left,h", "move(0, -1)", "Left", "Move one column to the left."),
@@ -169,15 +177,25 @@ ACTIONS: tuple[Action, ...] = (
     Action("help", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
     Action("help", "slash", "filter", "Filter", "Show keys whose meaning holds some text.", show=True),
     *_list_moves("help"),
+    *(
+        Action(screen, "y", "app.copy", "Copy", "Copy the cell, the row, the verdict, or their command.", show=True)
+        for screen in SCREENS
+        if screen not in ("note", EVERYWHERE)
+    ),
     Action(EVERYWHERE, "ctrl+p", "app.command_palette", "Palette", "Find an action by name."),
     Action("map", "colon", "app.command_palette", "Palette", "Find an action by name."),
     Action(EVERYWHERE, "", "app.change_theme", "Theme", "Choose other colours, light or dark."),
 )
 
-_KEY_NAMES = {
+KEY_NAMES = {
     "question_mark": "?",
     "slash": "/",
     "colon": ":",
+    "backslash": "\\",
+    "at": "@",
+    "minus": "-",
+    "plus": "+",
+    "underscore": "_",
     "escape": "esc",
     "enter": "↵",
     "pageup": "pgup",
@@ -196,7 +214,7 @@ _KEY_NAMES = {
 
 def key_names(action: Action) -> str:
     """Return the keys as people write them."""
-    return " ".join(_KEY_NAMES.get(key, key) for key in action.keys.split(",") if key)
+    return " ".join(KEY_NAMES.get(key, key) for key in action.keys.split(",") if key)
 
 
 def of_screen(screen: str) -> list[Action]:
@@ -204,14 +222,19 @@ def of_screen(screen: str) -> list[Action]:
     return [action for action in ACTIONS if action.screen in (screen, EVERYWHERE)]
 
 
+def binding_id(screen: str, action: Action) -> str:
+    """Return the name of the binding of an action on a screen, by which it can be given other keys."""
+    return f"{screen}/{action.screen}.{action.called}"
+
+
 def bindings(screen: str) -> Iterator[Binding]:
-    """Key bindings of a screen; ctrl+p is bound by Textual itself.
+    """Key bindings of a screen.
 
     Those of the map have priority: a key need not pass the focused widget and all around it first, which takes longer
     than a move. Keys of screens that are opened have none, so that what is typed ahead waits until they are there.
     """
     for action in of_screen(screen):
-        if not action.keys or action.keys == "ctrl+p":
+        if not action.keys:
             continue
         name = key_names(action).split(" ")[0]
         yield Binding(
@@ -222,21 +245,31 @@ def bindings(screen: str) -> Iterator[Binding]:
             priority=screen == "map",
             key_display=name,
             tooltip=action.tooltip,
-            id=f"{screen}.{action.name}",
+            id=binding_id(screen, action),
         )
 
 
-def help_lines(screen: str) -> Iterator[tuple[str, str]]:
-    """Keys and what they do, those of `screen` first; a heading has no text."""
-    order = [screen, EVERYWHERE, *(name for name in SCREENS if name not in (screen, EVERYWHERE))]
-    for name in order:
-        actions = [action for action in ACTIONS if action.screen == name]
-        yield SCREENS[name], ""
-        for action in actions:
-            yield key_names(action) or ":", action.tooltip
+def help_lines(screen: str, bound: Callable[[Action], Action]) -> Iterator[tuple[str, str]]:
+    """Keys and what they do, those of `screen` first; a heading has no text.
+
+    bound(action) : the action with the keys that it has in this app.
+    """
+    yield from _section(screen, bound)
+    yield "Words", ""
+    yield from WORDS.items()
     yield "Signs on the map", ""
     for sign in LEGEND.split("   "):
         glyph, _, meaning = sign.partition(" ")
         yield glyph, meaning
     yield OUTSIDE, "in the other views (i): more than rounding, formats or the inputs explain"
     yield f"0-{LEVELS - 1}", "in the view of amplification: a factor of 2 per step"
+    for name in dict.fromkeys((EVERYWHERE, *SCREENS)):
+        if name != screen:
+            yield from _section(name, bound)
+
+
+def _section(screen: str, bound: Callable[[Action], Action]) -> Iterator[tuple[str, str]]:
+    yield SCREENS[screen], ""
+    for action in ACTIONS:
+        if action.screen == screen:
+            yield key_names(bound(action)) or ":", action.tooltip

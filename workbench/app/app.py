@@ -19,12 +19,18 @@ from textual.screen import Screen
 
 from kernels.errors import WorkbenchError
 from store.text import printable
+from workbench.app.actions import EVERYWHERE
+from workbench.app.copying import Copies
+from workbench.app.jumps import Jumps
 from workbench.app.laboratory import StartInquiry
 from workbench.app.map.feed import Capture, StartCapture
 from workbench.app.map.screen import MapScreen
 from workbench.app.notes import Notes
-from workbench.app.pages.palette import ActionProvider
+from workbench.app.pages.palette import ActionProvider, PlaceProvider
 from workbench.app.painting import PaintsChanges
+from workbench.app.preferences import USUAL, Preferences
+from workbench.app.reasons import why_not
+from workbench.app.tour import Guides, was_shown
 from workbench.app.workers import ReportsWorkerErrors
 from workbench.bisect.verdict import EXIT_CODES
 from workbench.capture.job import CaptureJob, CaptureProcess
@@ -47,17 +53,18 @@ _GARBAGE_LOOKS = 2_000
 BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
 
 
-class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
+class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Guides):
     """Shows a session.
 
     start_capture : makes the process that runs the pair; by default that of the session. start_inquiry : makes the
-    process that works on a question. bisects : whether the pair is bisected as soon as it was captured.
+    process that works on a question. bisects : whether the pair is bisected as soon as it was captured. tour : whether
+    a user who has not seen the tour is shown it.
     """
 
     TITLE = "workbench"
     CSS_PATH = "app.tcss"
     NOTIFICATION_TIMEOUT = 4
-    COMMANDS: ClassVar = {ActionProvider}
+    COMMANDS: ClassVar = {ActionProvider, PlaceProvider}
     AUTO_FOCUS = "MapView, LineList, OptionList, Input"
 
     @dataclasses.dataclass
@@ -72,14 +79,20 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
         start_capture: StartCapture | None = None,
         start_inquiry: StartInquiry = InquiryProcess,
         bisects: bool = True,
+        preferences: Preferences = USUAL,
+        tour: bool = False,
     ) -> None:
         super().__init__()
+        self.obey(preferences)
         self.session = session
         self.bisects = bisects
         self._building = False
         self._tensors: Tensors | None = None
         self._opening = Lock()
-        self.map_screen = MapScreen(session, start_capture or partial(_capture_process, session), start_inquiry)
+        self._begins_with_tour = tour
+        self.map_screen = MapScreen(
+            session, start_capture or partial(_capture_process, session), start_inquiry, preferences.metric
+        )
 
     def get_default_screen(self) -> Screen[None]:
         """Start with the map."""
@@ -95,6 +108,8 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
         self._building = False
         if (number := interrupts.received()) is not None:
             self._told_to_end(number)
+        if self._begins_with_tour and not was_shown():
+            self.action_tour()
         if not gc.isenabled():
             gc.freeze()
             gc.set_threshold(_GARBAGE_LOOKS)
@@ -110,8 +125,19 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """Do nothing as long as the map is not there: its keys have priority, and would come to it before."""
-        return self.map_screen.is_mounted and await super().run_action(action, default_namespace, namespaces)
+        """Do nothing as long as the map is not there: its keys have priority, and would come to it before.
+
+        What cannot be done now says why.
+        """
+        if not self.map_screen.is_mounted:
+            return False
+        if isinstance(action, str) and (sentence := why_not(self.screen, action)):
+            self.notify(sentence, markup=False)
+            return False
+        done = await super().run_action(action, default_namespace, namespaces)
+        if done and isinstance(action, str):
+            self.tour_saw(action)
+        return done
 
     async def action_quit(self) -> None:
         """Leave; the verdict of the bisection is the exit code, or where there is none what the map says."""
@@ -136,7 +162,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
         if isinstance(self.screen, HelpScreen):
             self.pop_screen()
             return
-        self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", ""))))
+        self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", EVERYWHERE)), self.bound))
 
     # Into a cell
 
@@ -184,11 +210,15 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes):
 
     def action_show_weights(self) -> None:
         """Compare every weight tensor; start at the one that the cell under the cursor uses."""
-        from workbench.app.pages.weights_screen import WeightsScreen
-
         runs = self.map_screen.runs
         names = stage_tensors(self.map_screen.model.cursor, runs["a"].config) if "a" in runs else ()
-        self.push_screen(WeightsScreen(self._sweep, names[0] if names else None))
+        self.show_weights(names[0] if names else None)
+
+    def show_weights(self, name: str | None) -> None:
+        """Compare every weight tensor, the cursor on one of them."""
+        from workbench.app.pages.weights_screen import WeightsScreen
+
+        self.push_screen(WeightsScreen(self._sweep, name))
 
     def _sweep(self) -> Iterator[tuple["TensorDifference", int]]:
         from workbench.tensors.sweep import sweep, tensor_names

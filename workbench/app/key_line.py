@@ -22,6 +22,13 @@ class Offers(Protocol):
         """Whether an action can be done now."""
 
 
+class Binds(Protocol):
+    """An application in which keys may be others than the usual ones."""
+
+    def bound(self, action: Action) -> Action:
+        """Return an action with the keys that it has."""
+
+
 class KeyLine(Widget):
     """Shows keys; a click presses one. What does not fit is left out, the last in the table first."""
 
@@ -42,12 +49,12 @@ class KeyLine(Widget):
         text = Text(" ", no_wrap=True)
         self._places = []
         for action in shown:
-            first, step = key_names(action).split(" ")[0], action.keys in self._steps
+            bound, step = self._bound(action), action.keys in self._steps
             before = "next: " if step and action.keys == self._steps[0] else ""
             text.append(before)
             start = text.cell_len
-            text.append(first, "bold reverse" if step else "bold").append(f" {action.description}")
-            self._places.append((range(start, text.cell_len), action.keys.split(",")[0]))
+            text.append(_first(bound), "bold reverse" if step else "bold").append(f" {action.description}")
+            self._places.append((range(start, text.cell_len), bound.keys.split(",")[0]))
             text.append(_APART)
         return text
 
@@ -62,11 +69,11 @@ class KeyLine(Widget):
         offered = list(self._offered())
         steps = [each for key in self._steps for each in offered if each.keys == key]
         kept = [each for each in offered if each.keys in _ALWAYS or each in steps]
-        room = width - 1 - sum(map(_width, kept)) - (len("next: ") if steps else 0)
+        room = width - 1 - sum(map(self._width, kept)) - (len("next: ") if steps else 0)
         for each in offered:
-            if each not in kept and each.show and _width(each) <= room:
+            if each not in kept and each.show and self._width(each) <= room:
                 kept.append(each)
-                room -= _width(each)
+                room -= self._width(each)
         rest = [each for each in offered if each in kept and each not in steps]
         rest.sort(key=lambda each: -1 if each is offered[0] else _ALWAYS.get(each.keys, 0))
         return rest[:1] + steps + rest[1:]
@@ -78,6 +85,13 @@ class KeyLine(Widget):
             if action.keys and screen.check_action(name, ()):
                 yield action
 
+    def _width(self, action: Action) -> int:
+        return len(_first(self._bound(action))) + 1 + len(action.description) + len(_APART)
 
-def _width(action: Action) -> int:
-    return len(key_names(action).split(" ")[0]) + 1 + len(action.description) + len(_APART)
+    def _bound(self, action: Action) -> Action:
+        """Return an action with the keys that it has in this app; the usual ones say which action it is."""
+        return cast("Binds", self.app).bound(action)
+
+
+def _first(action: Action) -> str:
+    return key_names(action).split(" ")[0]

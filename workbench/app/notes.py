@@ -94,9 +94,13 @@ class Notes(Inquiries):
 
     def action_show_hypotheses(self) -> None:
         """List the hypotheses."""
+        self.show_hypotheses(None)
+
+    def show_hypotheses(self, number: int | None) -> None:
+        """List the hypotheses, the cursor on one of them."""
         from workbench.app.pages.hypotheses_screen import HypothesesScreen
 
-        self.push_screen(HypothesesScreen(self.session))
+        self.push_screen(HypothesesScreen(self.session, number))
 
     def on_hypotheses_screen_cell_chosen(self, message: "HypothesesScreen.CellChosen") -> None:
         """Show the cell that a hypothesis is about."""

@@ -35,6 +35,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "convert": "write it as APR v2",
     },
     "This installation": {
+        "serve": "the app in a browser on this machine",
+        "preferences": "keys, theme, metric and prompt of your own: what holds, and where",
         "doctor": "what is there, slow, wrong or missing, and what to do about it",
     },
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from workbench.cli.options import PATH, bisects_option, completing, json_option, plain_option, print_json
+from workbench.cli.options import PATH, bisects_option, completing, json_option, mouse_option, plain_option, print_json
 from workbench.cli.tables import echo
 
 
@@ -27,9 +27,17 @@ def _faults() -> Iterable[str]:
 @click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
 @bisects_option
 @plain_option
+@mouse_option
 @json_option
 def command(
-    fault: str | None, layer: int, list_faults: bool, folder: Path | None, bisects: bool, plain: bool, as_json: bool
+    fault: str | None,
+    layer: int,
+    list_faults: bool,
+    folder: Path | None,
+    bisects: bool,
+    plain: bool,
+    mouse: bool,
+    as_json: bool,
 ) -> int:
     """Open a small trained model, as GGUF, beside an APR copy of it that is healthy or has a fault you choose.
 
@@ -44,7 +52,7 @@ def command(
     from workbench.demo import demo_session
 
     require_one_way(plain, as_json)
-    return show(demo_session(fault, layer, folder), as_json, plain, bisects)
+    return show(demo_session(fault, layer, folder), as_json, plain, bisects, mouse=mouse, tour=True)
 
 
 def _list(as_json: bool) -> int:

@@ -22,11 +22,14 @@ def require_one_way(plain: bool, as_json: bool) -> None:
         raise click.UsageError("--plain is a conversation, and --json prints one object; give one of them")
 
 
-def show(session: "Session", as_json: bool, plain: bool, bisects: bool) -> int:
+def show(
+    session: "Session", as_json: bool, plain: bool, bisects: bool, *, mouse: bool = True, tour: bool = False
+) -> int:
     """Open a session in the app; without a terminal, or for JSON, run, bisect and export it, and print what was found.
 
     plain : talk in lines of text instead. bisects : whether the pair is bisected where the session has no verdict; one
-    that has a verdict on the same files keeps it. Returns the exit code of the verdict.
+    that has a verdict on the same files keeps it. mouse, tour : of the app, see workbench.app.run. Returns the exit
+    code of the verdict.
     """
     if plain:
         from workbench.cli.plain import talk
@@ -37,7 +40,7 @@ def show(session: "Session", as_json: bool, plain: bool, bisects: bool) -> int:
     if terminal.is_there() and not as_json:
         from workbench.app import run
 
-        status = run(session, bisects=bisects)
+        status = run(session, bisects, mouse, tour)
         _say_where(session, _sentence(session))
         return status
     return _run(session, as_json, bisects)

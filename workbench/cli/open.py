@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, bisects_option, json_option, pair_options, plain_option
+from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options, plain_option
 from workbench.cli.sources import require_none_given, session_alone
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
 @bisects_option
 @plain_option
+@mouse_option
 @json_option
 def command(
     sources: tuple[Path, ...],
@@ -28,6 +29,7 @@ def command(
     folder: Path | None,
     bisects: bool,
     plain: bool,
+    mouse: bool,
     as_json: bool,
 ) -> int:
     """Open two models or traces side by side, or a saved session.
@@ -49,7 +51,8 @@ def command(
     from workbench.cli.headless import require_one_way, show
 
     require_one_way(plain, as_json)
-    return show(chosen_session(sources, (path_a, path_b), tokens, prompt, folder), as_json, plain, bisects)
+    session = chosen_session(sources, (path_a, path_b), tokens, prompt, folder)
+    return show(session, as_json, plain, bisects, mouse=mouse)
 
 
 def chosen_session(
@@ -63,11 +66,17 @@ def chosen_session(
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 
-        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, _say)
+        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, _say, _preferred)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
     require_none_given({"--session": folder}, sources[0])
     return session_alone(sources[0], numeric_paths, tokens, prompt)
+
+
+def _preferred() -> str | None:
+    from workbench.app.preferences.reading import read_preferences
+
+    return read_preferences().prompt
 
 
 def _say(sentence: str) -> None:

@@ -167,6 +167,18 @@ def plain_option(command: F) -> F:
     )(command)
 
 
+def mouse_option(command: F) -> F:
+    """Add --no-mouse. The command gets `mouse`."""
+    return click.option(
+        "--no-mouse",
+        "mouse",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Leave the mouse to the terminal, which then selects text with it.",
+    )(command)
+
+
 def print_json(value: dict[str, Any]) -> None:
     """Answer with a JSON object: it is printed, and with it why there is no answer, when the command has ended."""
     click.get_current_context().ensure_object(dict).update(value)

@@ -35,6 +35,7 @@ LIBRARIES = (
     "plotille",
     "pyyaml",
     "textual-plot",
+    "tomlkit",
     "zlib-ng",
 )
 _MODULES = {"pyyaml": "yaml"}  # of libraries that are imported under another name

@@ -21,7 +21,7 @@ _GRACE = 5.0  # seconds for what is left to do: ending a child takes up to two
 # finalizer raises is ignored.
 _UNSAFE = frozenset({"numba", "llvmlite", "importlib", "_frozen_importlib", "_frozen_importlib_external", "weakref"})
 _GRACE_WHERE_UNSAFE, _LOOK = 1.0, 0.01  # seconds
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _received: list[int] = []
 
@@ -95,7 +95,7 @@ def leave(status: int) -> NoReturn:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in _SIGNALS:
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, handler)
 

@@ -17,6 +17,7 @@ _PLAIN = (
     "\x1b[<u\x1b[?1049l\x1b[0m\x1b[?25h"
 )
 _PATIENCE, _PAUSE = 0.5, 0.005  # seconds: for a terminal that takes nothing, and between two attempts
+_BROWSER = "textual.drivers.web_driver:WebDriver"
 _INPUT, _SCREEN = 0, 2  # what Textual reads, and where it paints
 
 _modes: list[Any] | None = None
@@ -24,8 +25,13 @@ _terminal: int | None = None  # a way to the terminal of our own, which neither 
 
 
 def is_there() -> bool:
-    """Whether the app has what it needs: keys to read, a screen, and stderr as well, since Textual paints there."""
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    """Whether the app has what it needs: keys to read, a screen, and stderr as well, since Textual paints there.
+
+    A browser is a terminal too: whoever serves the app to it names the driver that talks to it in the environment.
+    """
+    return os.environ.get("TEXTUAL_DRIVER") == _BROWSER or all(
+        stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)
+    )
 
 
 def hold() -> None:

@@ -20,16 +20,18 @@ def pair_session(
     prompt: str | None,
     folder: Path | None,
     say: Callable[[str], object],
+    preferred: Callable[[], str | None],
 ) -> Session:
     """Return the session of two sides and the tokens they run: the one that is there already, else a new one.
 
-    say : called with a sentence where nobody chose what two models run, and a default was taken.
+    say : called with a sentence where nobody chose what two models run, and a default was taken. preferred : called for
+    the prompt that the user's preferences have for that.
 
     Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
     fit.
     """
     sources = open_source(paths[0]), open_source(paths[1])
-    default = default_tokens(sources) if tokens is None and prompt is None else None
+    default = default_tokens(sources, preferred()) if tokens is None and prompt is None else None
     if default is None:
         pair = recorded(paired(sources, numeric_paths, tokens, prompt))
     else:

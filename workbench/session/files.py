@@ -19,6 +19,7 @@ from workbench.session.plain import plain
 
 SPEC_FILE, LOG_FILE, DRAFTS = "session.json", "log.jsonl", "drafts.json"
 FINDINGS, FINDINGS_PICTURE, FINDINGS_MAPS = "findings.md", "findings.svg", "findings-maps.svg"
+COPIED = "copied.txt"
 HYPOTHESES = "hypotheses"
 STORES = {"a": "a.h5", "b": "b.h5"}
 # What is written without asking.
@@ -30,6 +31,7 @@ OWN_FILES = (
     FINDINGS_PICTURE,
     FINDINGS_MAPS,
     DRAFTS,
+    COPIED,
 )
 # Bytes; a session of 100,000 tokens has less than a tenth of it in session.json.
 _LIMITS = {SPEC_FILE: 1 << 24, LOG_FILE: 1 << 28, DRAFTS: 1 << 24}

@@ -49,7 +49,7 @@ REFRESH = 0.1  # seconds between two paintings of what has arrived
 
 
 class MapScreen(ReportsWorkerErrors, MapKeys):
-    """Shows a session; `start_capture` makes the process that fills it.
+    """Shows a session; `start_capture` makes the process that fills it, `metric` is what a new map opens on.
 
     asking : how far the work on a question is; empty when there is none.
     """
@@ -66,10 +66,12 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     class Filled(Message):
         """The capture is complete."""
 
-    def __init__(self, session: "Session", start_capture: StartCapture, start_inquiry: StartInquiry) -> None:
+    def __init__(
+        self, session: "Session", start_capture: StartCapture, start_inquiry: StartInquiry, metric: str
+    ) -> None:
         super().__init__()
         self.session = session
-        self.model = MapModel(View.from_json(session.spec.view))
+        self.model = MapModel(View.from_json({"metric": metric} | session.spec.view))
         self.model.set_size(len(session.spec.tokens))
         self.runs: dict[str, RunRecord] = {}
         self.phase: Phase = "running"

@@ -1,27 +1,32 @@
-"""Every key, from the table of actions."""
+"""Every key, from the table of actions, and what the words and signs mean."""
 
 import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 from textual.binding import BindingType
 
 from store.text import printable
-from workbench.app.actions import bindings, help_lines
+from workbench.app.actions import Action, bindings, help_lines
 from workbench.app.pages.list_screen import ListScreen
 from workbench.app.pages.prompt_screen import PromptScreen
 
-_KEYS = 14  # columns of the keys before what they do
+_LEFT = 14  # columns of the keys before what they do; a word that takes more stands on a line of its own
 
 
 class HelpScreen(ListScreen):
-    """Lists the keys, those of the screen it was called from first."""
+    """Lists the keys, those of the screen it was called from first, then the words and the signs.
+
+    bound(action) : the action with the keys that it has in this app.
+    """
 
     NAME = "help"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    def __init__(self, screen: str) -> None:
+    def __init__(self, screen: str, bound: Callable[[Action], Action]) -> None:
         super().__init__()
         self._about = screen
+        self._bound = bound
         self._filter = ""
         self._lines: list[tuple[str, bool]] = []
 
@@ -35,26 +40,46 @@ class HelpScreen(ListScreen):
         self._fill()
 
     def action_filter(self) -> None:
-        """Ask which keys to show."""
+        """Ask which lines to show."""
 
         def entered(text: str | None) -> None:
             if text is not None:
                 self._filter = text.strip()
                 self._fill()
 
-        self.app.push_screen(PromptScreen("Text in what the keys to show do", self._filter), entered)
+        self.app.push_screen(PromptScreen("Words in the lines to show", self._filter), entered)
 
     def _fill(self) -> None:
-        self._lines = []
-        width = max(self.app.size.width - _KEYS - 4, 20)
-        for keys, meaning in help_lines(self._about):
-            if self._filter and (not meaning or self._filter.lower() not in f"{keys} {meaning}".lower()):
-                continue
-            if not meaning:
-                self._lines.append((keys, True))
-                continue
-            first, *rest = textwrap.wrap(meaning, width)
-            self._lines.append((f"  {keys:<{_KEYS - 2}}{first}", False))
-            self._lines += [(" " * _KEYS + line, False) for line in rest]
-        self.say("keys" + (f" │ /{printable(self._filter, 30)}" if self._filter else ""))
+        width = max(self.app.size.width - _LEFT - 4, 20)
+        words = self._filter.lower().split()
+        shown = list(_with_words(help_lines(self._about, self._bound), words))
+        self._lines = [line for left, meaning in shown for line in _wrapped(left, meaning, width)]
+        found = (
+            "" if not words else f" │ /{printable(self._filter, 30)}" + ("" if shown else ": nothing has these words")
+        )
+        self.say(f"keys and words{found}")
         self.list.show(len(self._lines), self._lines.__getitem__)
+
+
+def _with_words(lines: Iterable[tuple[str, str]], words: list[str]) -> Iterator[tuple[str, str]]:
+    """Return the lines that have every word, under their headings."""
+    heading: list[tuple[str, str]] = []
+    for line in lines:
+        if not line[1]:
+            heading = [line]
+        elif all(word in " ".join(line).lower() for word in words):
+            yield from (*heading, line)
+            heading = []
+
+
+def _wrapped(left: str, meaning: str, width: int) -> Iterator[tuple[str, bool]]:
+    if not meaning:
+        yield left, True
+        return
+    lines = textwrap.wrap(meaning, width)
+    if len(left) > _LEFT - 3:
+        yield f"  {left}", True
+        left = ""
+    for line in lines:
+        yield f"  {left:<{_LEFT - 2}}{line}", False
+        left = ""

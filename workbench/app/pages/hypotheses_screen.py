@@ -35,7 +35,7 @@ _BY_HAND: tuple[Status, ...] = ("UNTESTED", "CONFIRMED", "PARTIAL", "FALSIFIED")
 
 
 class HypothesesScreen(ListScreen):
-    """Lists the hypotheses, and follows what other processes write about them."""
+    """Lists the hypotheses, the cursor on that of a number if there is one; follows what other processes write."""
 
     NAME = "hypotheses"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
@@ -58,9 +58,10 @@ class HypothesesScreen(ListScreen):
     class Changed(Message):
         """A file or the log was changed, on which others may depend."""
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: "Session", number: int | None = None) -> None:
         super().__init__()
         self._session = session
+        self._wanted = number
         self._lines: list[tuple[str, Standing]] = []
         self._problems: Sequence[str] = ()
         self._doing = ""
@@ -70,6 +71,9 @@ class HypothesesScreen(ListScreen):
         """Read the files; how they stand is told later, and again when anybody writes."""
         self._reload()
         self.set_interval(_LOOK, self._look)
+        numbers = [standing.number for _, standing in self._lines]
+        if self._wanted in numbers:
+            self.list.go(numbers.index(self._wanted))
 
     def take_board(self, board: Board) -> None:
         """Show how the hypotheses stand; the cursor stays on its hypothesis."""

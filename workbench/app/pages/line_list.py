@@ -95,6 +95,10 @@ class LineList(LineView):
     def _text(self, index: int) -> str:
         return printable(self._line(index)[0], _LONGEST)
 
+    def current(self) -> str:
+        """Return the line under the cursor; empty where there is none."""
+        return self._line(self.cursor)[0] if self.cursor < self.count else ""
+
     def on_resize(self) -> None:
         """Keep the cursor in view."""
         self._move_sideways(0)

@@ -1,0 +1,104 @@
+"""Going to a named place: a layer, a stage, a cell, a tensor, a token, a note."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from textual.app import App
+
+from kernels.stages import Site
+from store.text import printable
+from workbench.app.map.screen import MapScreen
+from workbench.cells.view import TokenScope
+
+if TYPE_CHECKING:
+    from workbench.session.session import Session
+
+_TOKENS = 20  # that are offered for a number, of what may be a hundred thousand
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What can be gone to. name : safe to show. kind : a word for it."""
+
+    name: str
+    kind: str
+    go: Callable[[], None]
+
+
+class Jumps(App[int]):
+    """The part of the application that goes to places by name."""
+
+    session: "Session"
+    map_screen: MapScreen
+
+    @abstractmethod
+    def show_weights(self, name: str | None) -> None:
+        """Compare every weight tensor, the cursor on one of them."""
+
+    @abstractmethod
+    def show_hypotheses(self, number: int | None) -> None:
+        """List the hypotheses, the cursor on one of them."""
+
+    def back_to_map(self) -> None:
+        """Leave whatever stands over the map."""
+        while self.screen is not self.map_screen:
+            self.pop_screen()
+
+    def places(self) -> Iterator[Place]:
+        """Everything that has a name, tokens left out: `tokens_like` has those."""
+        from workbench.lab.shelf import shelf_of
+
+        model, here = self.map_screen.model, self.map_screen.model.cursor
+        sites = model.sites()
+        for layer in sorted({site.layer for site in sites if site.layer is not None}):
+            stage = here.stage if here.layer is not None else model.stages[0]
+            yield Place(f"layer {layer}", "layer", partial(self._to_site, Site(layer, stage)))
+        for stage in dict.fromkeys(site.stage for site in sites):
+            alike = [site for site in sites if site.stage == stage]
+            nearest = min(alike, key=lambda site: abs((site.layer or 0) - (here.layer or 0)))
+            yield Place(stage, "stage", partial(self._to_site, nearest))
+        for site in sites:
+            yield Place(str(site), "cell", partial(self._to_site, site))
+        for name in self._tensor_names(sites):
+            yield Place(printable(name, 200), "tensor", partial(self._to_tensor, name))
+        for note in shelf_of(self.session)[0]:
+            yield Place(f"{note.number} {printable(note.title, 200)}", "note", partial(self._to_note, note.number))
+
+    def tokens_like(self, number: str) -> Iterator[Place]:
+        """Tokens whose position or id begins with these digits."""
+        run = next(iter(self.map_screen.runs.values()), None)
+        tokens = self.session.spec.tokens if run is None else run.tokens
+        found = (
+            Place(f"token {position} (id {token})", "token", partial(self._to_token, position))
+            for position, token in enumerate(tokens)
+            if str(position).startswith(number) or str(token).startswith(number)
+        )
+        return islice(found, _TOKENS)
+
+    def _tensor_names(self, sites: list[Site]) -> list[str]:
+        from kernels.models import Graph
+
+        graphs = [Graph(run.config) for run in self.map_screen.runs.values()]
+        stages = (graph.stage(site) for graph in graphs for site in sites)
+        return list(dict.fromkeys(name for stage in stages if stage is not None for name in stage.tensors))
+
+    def _to_site(self, site: Site) -> None:
+        self.back_to_map()
+        self.map_screen.show_site(site)
+
+    def _to_token(self, position: int) -> None:
+        self.back_to_map()
+        view = self.map_screen.model.view
+        self.map_screen.change_view(replace(view, tokens=TokenScope("one", position)))
+
+    def _to_tensor(self, name: str) -> None:
+        self.back_to_map()
+        self.show_weights(name)
+
+    def _to_note(self, number: int) -> None:
+        self.back_to_map()
+        self.show_hypotheses(number)
