@@ -34,7 +34,7 @@ class Inquiry:
     token: int = 0
     channel: int = 0
     experiment: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)  # the app keeps its questions in a dict
     number: int | None = None
 
     def to_json(self) -> dict[str, Any]:
