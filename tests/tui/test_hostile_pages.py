@@ -54,7 +54,7 @@ async def test_elements_of_any_kind_are_shown_at_any_size(session, kind):
         await until_filled(pilot)
         elements = Elements(a, b, tuple(range(len(a))))
         for site in (Site(1, "qkv_bias"), Site(None, "lm_head")):
-            page = CellScreen(site, "all tokens", elements, fakes.config(), str)
+            page = CellScreen(site, "all tokens", lambda: elements, fakes.config(), str)
             await app.push_screen(page)
             await squeeze(pilot, "Gkjhhllsssg")
             assert page.order == list(ORDERS)[3 * len(SIZES) % len(ORDERS)]  # no s of a burst is lost

@@ -25,7 +25,8 @@ def of_heads() -> CellScreen:
     a = -b * np.float32(2.345678)
     a[1, :2], b[1, :2] = np.float32(3.4028235e38), np.float32(-0.0)
     a[2, 0], b[2, 1], a[2, 2] = np.nan, np.inf, -np.inf
-    return CellScreen(Site(1, "qkv_bias"), "all 4 tokens", Elements(a, b, (0, 1, 2, 99_999)), fakes.config(), str)
+    elements = Elements(a, b, (0, 1, 2, 99_999))
+    return CellScreen(Site(1, "qkv_bias"), "all 4 tokens", lambda: elements, fakes.config(), str)
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40), (200, 60)])
