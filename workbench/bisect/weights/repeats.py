@@ -88,10 +88,10 @@ def _uncertain(values: _Sums, weights: _Sums, alike: _Sums) -> _Sums:
 
 def _part(a: Stored, b: Stored, inside: Flags, groups: Groups) -> tuple[_Sums, _Sums, _Sums]:
     coarser = b if np.square(b.width).sum() >= np.square(a.width).sum() else a
-    steps = np.stack([a.half_step, b.half_step]).astype(np.float64)
-    both = 2 * steps.sum(axis=0)
-    inside = inside & (both > 0)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # what is not finite is not inside
+        steps = np.stack([a.half_step, b.half_step]).astype(np.float64)
+        both = 2 * steps.sum(axis=0)
+        inside = inside & (both > 0)
         place, error = _place(coarser, inside), b.values - a.values
         otherwise = both * np.rint(error / both)
         relative, even = 2 * error / both, (2 * steps / both) ** 2
