@@ -263,6 +263,15 @@ def test_one_bias_that_is_left_out_shows_over_all_elements_though_no_element_sho
     assert wrong.others == ()
 
 
+def test_logits_alone_tell_one_bias_of_one_layer_that_is_left_out():
+    """There is more to be tried in so long a span than time, but this is common and tried first."""
+    model, tokens = random_model("qwen2", layers=4), tuple((37 * n + 11) % 128 for n in range(12))
+    name = "model.layers.2.self_attn.k_proj.bias"
+    wrong = dict(forward(with_weight(model, name, 0 * model.values()[name]), tokens, numeric_path("f64")))
+    found = check(model, some(wrong, SUBSETS["logits"]), tokens=tokens).culprit
+    assert (found.site, found.cause, found.tensor) == (Site(2, "qkv_bias"), "bias_missing", name)
+
+
 def test_logits_alone_do_not_tell_a_mistake_from_coarser_weights():
     model, values = small(), small().values()
     wrong = model

@@ -136,6 +136,24 @@ def test_4_bit_codes_that_bfloat16_arithmetic_made_values_of_are_requantized():
     assert (found.cause, "4 bits per 64 values" in found.explanation) == ("requantized", True)
 
 
+@pytest.mark.parametrize(("zero", "cause"), [(0, "requantized"), (1, "group_offset")])
+def test_codes_and_zero_points_that_were_multiplied_apart_in_bfloat16_are_known(zero, cause):
+    """Both products are rounded before one is taken from the other, which moves values by a part of a step."""
+
+    def rounded(x):
+        return packed(x, TensorType.BF16).view(np.uint16).astype(np.uint32).__lshift__(16).view(np.float32)
+
+    def read(x):
+        low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
+        step = (high - low) / 15
+        zeros = np.round(-low / step)
+        codes, factor = np.clip(np.round(x / step) + zeros, 0, 15), rounded(step)
+        return rounded(rounded(codes * factor) - rounded((zeros + zero) * factor))
+
+    found = best(UP, A, with_one(UP, read, TensorType.BF16))
+    assert (found.cause, "4 bits per row" in found.explanation) == (cause, True)
+
+
 @pytest.mark.parametrize("size", [32, 128, 256])
 def test_a_zero_point_read_as_one_more_is_an_offset_of_one_step(size):
     right, wrong = (with_one(UP, lambda x, zero=zero: int4(x, size, zero)) for zero in (8, 9))
@@ -144,6 +162,37 @@ def test_a_zero_point_read_as_one_more_is_an_offset_of_one_step(size):
     assert "-1 of its steps" in found.explanation
     for pair in ((A, wrong), (wrong, A)):  # beside the source: offset and rounding together
         assert best(UP, *pair).cause == "group_offset"
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_the_groups_of_a_misread_zero_point_are_told_beside_the_source(size, down):
+    def read(x):
+        return asymmetric(x.T, 4, size, 1).T if down else asymmetric(x, 4, size, 1)
+
+    found = best(UP, A, with_one(UP, read))
+    assert found.cause == "group_offset"
+    assert f"every group of {size} values of a {'column' if down else 'row'} " in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "source"),
+    [
+        (TensorType.Q4_K, TensorType.Q5_K, TensorType.Q5_K),
+        (TensorType.Q4_0, TensorType.Q4_1, TensorType.F16),
+        (TensorType.Q4_1, TensorType.Q5_1, TensorType.Q5_1),
+    ],
+)
+def test_a_second_rounding_is_no_damage_no_factor_and_no_adapter(inner, outer, source):
+    """It goes beyond one rounding in some blocks all over a tensor, and moves values outward more than inward.
+
+    Nothing is asked either of a tensor that stays within its formats, as that of the last pair does.
+    """
+    values = MODEL.values[UP]
+    between = dequantize(Weight(UP, inner, values.shape, packed(values, inner)))
+    a, b = stored({UP: values}, source), stored({UP: between}, outer)
+    found = weight_causes(UP, a, b, check_weights(a.weight(UP), b.weight(UP)))
+    assert [cause.cause for cause in found if cause.explained] == []
 
 
 @pytest.mark.parametrize(("rank", "type"), [(4, TensorType.F32), (16, TensorType.F32), (4, TensorType.Q8_0)])

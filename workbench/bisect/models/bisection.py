@@ -201,8 +201,8 @@ def unexplained(cell: Cell, found: Decomposition, pairs: TensorPairs) -> Culprit
     words = "no known mistake in weights, settings or arithmetic explains it"
     if differing:
         words = f"every value of {differing[0]} is within what its formats allow, but their errors add up"
-    times = "" if found.local is None or not found.floor else f"{found.local / found.floor:.3g} times "
-    why = f"the stage adds {times}its floor: {words}"
+    times = "more than" if found.local is None or not found.floor else f"{found.local / found.floor:.3g} times"
+    why = f"the stage adds {times} what rounding can cause: {words}"
     tensor = differing[0] if differing else None
     return Culprit(cell.site, "weights" if differing else "numerics", "unknown", why, tensor, found.local)
 

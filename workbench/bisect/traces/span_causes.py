@@ -6,8 +6,9 @@ at the stage where it sits. A setting is wrong in every stage that uses it, so a
 kind, then into those of one layer, then into one alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -94,9 +95,14 @@ class SpanCauses:
         return replace(culprit, shown_at=shown, setting=mistake.setting)
 
     def _levels(self, checked: Checked, question: Question) -> Iterator[Iterator[Mistake]]:
-        """What is tried together; the next only if nothing of it reproduces the end."""
+        """What is tried together; the next only if nothing of it reproduces the end.
+
+        One bias that is left out is common, and tried at once: a long span does not leave enough for all in one place.
+        """
         steps = checked.span.steps(self.reader)
         yield self._known(checked, steps)
+        biases = [[site] for site in steps if isinstance(self.reader.at(site).kind, Bias)]
+        yield self._in_places(checked, steps, biases, lambda mistake: mistake.cause == "bias_missing")
         yield chain(
             _of_the_end(checked, question), self._in_places(checked, steps, _kinds(self.reader, checked.span.inside))
         )
@@ -114,10 +120,14 @@ class SpanCauses:
             kinds = (
                 [] if found.site is None else [kind for kind in _kinds(self.reader, steps) if _like(found.site, kind)]
             )
-            yield from self._in_places(checked, steps, kinds, _key(found))
+            yield from self._in_places(checked, steps, kinds, partial(_is_like, found))
 
     def _in_places(
-        self, checked: Checked, steps: Mapping[Site, Step], places: Iterable[list[Site]], only: _Key | None = None
+        self,
+        checked: Checked,
+        steps: Mapping[Site, Step],
+        places: Iterable[list[Site]],
+        chosen: Callable[[Mistake], bool] | None = None,
     ) -> Iterator[Mistake]:
         """Every mistake of the first stage of a place, made in all of its stages, with the end that comes of it."""
         values = {site: Part(step.y, step.rows) for site, step in steps.items()}
@@ -129,7 +139,8 @@ class SpanCauses:
             seen.add(tuple(sites))
             rest = checked.span.rest(sites[0], values)
             for mistake in _imagined(steps[sites[0]]):
-                if only not in (None, _key(mistake)) or np.array_equal(mistake.predicted, steps[sites[0]].y):
+                left_out = chosen is not None and not chosen(mistake)
+                if left_out or np.array_equal(mistake.predicted, steps[sites[0]].y):
                     continue
                 self.left -= _work(self.reader, rest)
                 if self.left <= 0:
@@ -199,13 +210,17 @@ def way_of(checked: Checked) -> str:
 
 def _off(checked: Checked) -> str:
     off = f"{format_value(checked.relative)} of its norm" if np.isfinite(checked.relative) else "all of it"
-    return f"{off} off, {format_value(checked.off)} times its floor"
+    return f"{off} off, {format_value(checked.off)} times what rounding can cause"
 
 
 def _key(mistake: Mistake) -> _Key:
     """What two mistakes of different layers have in common if they are one."""
     layer = "" if mistake.site is None else f"layers.{mistake.site.layer}."
     return mistake.cause, mistake.explanation.replace(layer, "layers.") if layer else mistake.explanation
+
+
+def _is_like(one: Mistake, other: Mistake) -> bool:
+    return _key(one) == _key(other)
 
 
 def _imagined(step: Step) -> Iterator[Mistake]:

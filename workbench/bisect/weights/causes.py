@@ -24,6 +24,7 @@ from workbench.bisect.weights.steps import Stored
 from workbench.tensors.nonfinite import LARGEST_HALF
 
 _Candidates = Callable[[Question], Iterator[Prediction]]
+_FEW_BLOCKS, _FAR = 8, 2 * LIMIT  # of BLOCK values, a super-block; steps of both formats
 
 
 def weight_causes(
@@ -33,11 +34,14 @@ def weight_causes(
 
     verdict : of the plain comparison. touched : the tensor is known to be changed though its format would explain it.
     known : causes found in other tensors; they are tried first, and one that explains this tensor too is its cause.
+    Of a tensor whose formats explain all nothing is tried.
     What has to be searched for is tried only where nothing else explains the tensor. A mistake with a coarser rounding
     on top is two, and nothing beside one; what agrees within rounding is nothing beside what agrees exactly.
     """
     sides = (("B", a, b), ("A", b, a))
     judges = [Judge(Question(name, side, right, wrong.weight(name), verdict, touched)) for side, right, wrong in sides]
+    if verdict.explained and not touched:
+        return [WeightCause("unknown", f"{name} differs by no more than its formats explain", verdict.rel_rms, False)]
     for judge in judges:
         if (found := _known_again(judge, known)) is not None:
             return [found, _unknown(judges[0].question)]
@@ -123,21 +127,26 @@ def _overflow(q: Question) -> Iterator[Prediction]:
 def _damaged(q: Question) -> Iterator[WeightCause]:
     """A minority of blocks is wrong, or some values are no numbers, and all others agree."""
     minority = 0 < float(q.verdict.affected.mean()) <= 0.5 and not q.is_vector
-    if (minority and _rest_is_sound(q)) or (not np.isfinite(q.verdict.worst) and _only_numbers_lost(q)):
+    if (minority and _stands_out(q)) or (not np.isfinite(q.verdict.worst) and _only_numbers_lost(q)):
         words = f"{q.name} is damaged {q.where()}; everything else agrees within rounding"
         yield WeightCause("corrupted_blocks", words, 0.0, True)
 
 
-def _rest_is_sound(q: Question) -> bool:
-    """Whether the blocks that are not affected differ as rounding makes them, in the mean square too."""
-    total, count = 0.0, 0
+def _stands_out(q: Question) -> bool:
+    """Whether the affected blocks are far off or few, and all others differ as rounding makes them.
+
+    Values that were rounded twice are a little too far off, in blocks that chance picks all over a tensor.
+    """
+    total, count, worst = 0.0, 0, []
     for part in row_chunks(q.wrong):
         rows = np.arange(part.start, part.stop)
-        excess = excess_of(q.a(rows), q.b(rows))
-        sound = ~np.repeat(q.verdict.affected[rows], BLOCK, axis=1)[:, : excess.shape[1]]
+        excess, affected = excess_of(q.a(rows), q.b(rows)), q.verdict.affected[rows]
+        worst.append(np.maximum.reduceat(excess, np.arange(0, excess.shape[1], BLOCK), axis=1)[affected])
+        sound = ~np.repeat(affected, BLOCK, axis=1)[:, : excess.shape[1]]
         total += float(np.square(excess[sound], dtype=np.float64).sum())
         count += int(sound.sum())
-    return total <= ROUNDED_ONCE * count
+    off = np.concatenate(worst)
+    return total <= ROUNDED_ONCE * count and (off.size <= _FEW_BLOCKS or float(np.median(off)) > _FAR)
 
 
 def _only_numbers_lost(q: Question) -> bool:

@@ -41,6 +41,8 @@ _ALL_BUT_FEW = 0.9  # of the runs
 _HALF_BITS = 10  # of mantissa in half precision, the finest of the floats with fewer bits
 _LARGEST = 1 << 24  # elements of a tensor that is looked at down its columns
 _FEW_COLUMNS = 16
+_TWO_PRODUCTS = 2.0  # roundings of a number below the largest value: two, of numbers up to twice as large
+_Ways = tuple[tuple[bool, float], ...]
 _FITTED_RUN, _FITTED_STEPS = 32, 16  # of blocks like those of Q4_0 and Q5_0, whose scale is fitted after the codes
 _FLOAT8 = ((3, -6, 448.0, "FP8 E4M3"), (2, -14, 57344.0, "FP8 E5M2"))  # mantissa bits, least exponent, largest
 
@@ -70,14 +72,15 @@ def coarser_grids(weight: Weight, rows: Rows, ends: Ends) -> Iterator[Grid]:
 
 
 def _equal_steps(weight: Weight, stored: Stored, ends: Ends) -> Iterator[Grid]:
-    """Equal steps in runs along the rows or else down the columns."""
+    """Equal steps in runs along the rows or else down the columns, the fewest first."""
     columns = stored.values.shape[1]
     runs = (0, columns, *(run for run in _RUNS if run < columns and columns % run == 0))
-    if (best := _likeliest(stored, runs, ends, weight.type)) is not None:
+    found = [best for ways in _ways(weight.type) if (best := _likeliest(stored, runs, ends, ways)) is not None]
+    for best in sorted(found, key=lambda best: best.bits):
         per = {0: "tensor", columns: "row"}.get(best.run, f"{best.run} values")
         yield Grid("requantized", f"{best.bits} per {per}{best.offset}", partial(_along, best, ends))
-    elif (found := _down(weight)) is not None:
-        yield found
+    if not found:
+        yield from _down(weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,15 +136,26 @@ class _Runs:
         return self.found.odds > max(_CERTAIN, more * other.found.odds)
 
 
-def _likeliest(stored: Stored, runs: tuple[int, ...], ends: Ends | None, type: TensorType) -> _Runs | None:
+def _ways(type: TensorType) -> Iterator[_Ways]:
+    """How codes may have become values: whether 0 has a code, and what the arithmetic has cost.
+
+    Codes times a scale plus an offset may have been computed in the stored type, which costs more than float32, and
+    most where the product of the code and that of the zero point are rounded before one is taken from the other.
+    """
+    signed, offset = (True, ARITHMETIC), (False, ARITHMETIC)
+    if isinstance(type.format, FloatFormat) and type.format.mantissa <= _HALF_BITS:
+        rounding = 2.0 ** -(type.format.mantissa + 1)
+        yield signed, offset, (False, rounding)
+        yield ((False, _TWO_PRODUCTS * rounding),)
+    else:
+        yield signed, offset
+
+
+def _likeliest(stored: Stored, runs: tuple[int, ...], ends: Ends | None, ways: _Ways) -> _Runs | None:
     """The runs that speak most against chance; a sign says less than an offset and counts where both are as good.
 
-    A first look at a part of them must promise enough for all. Codes times a scale plus an offset may have been
-    computed in the stored type, which costs more than float32.
+    A first look at a part of them must promise enough for all.
     """
-    ways = [(True, ARITHMETIC), (False, ARITHMETIC)]
-    if isinstance(type.format, FloatFormat) and type.format.mantissa <= _HALF_BITS:
-        ways.append((False, 2.0 ** -(type.format.mantissa + 1)))
     best: _Runs | None = None
     for run, (signed, arithmetic) in product(runs, ways):
         of_all = ends if run == 0 else None
@@ -193,20 +207,19 @@ def _on_steps(stored: Stored, step: Values, low: Values, high: Values, fitted: N
     )
 
 
-def _down(weight: Weight) -> Grid | None:
+def _down(weight: Weight) -> Iterator[Grid]:
     """Equal steps in runs down the columns, found in a few of them."""
     rows, columns = weight.shape
     if rows * columns > _LARGEST:
-        return None
+        return
     few = spread(np.arange(columns), _FEW_COLUMNS)
     parts = [Stored.of(weight, part).moved(lambda x: x[:, few].T) for part in row_chunks(weight)]
     values, width = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("values", "width"))
     down = (rows, *(run for run in _RUNS if run < rows and rows % run == 0))
-    best = _likeliest(Stored(values, width), down, None, weight.type)
-    if best is None:
-        return None
-    per = "column" if best.run == rows else f"{best.run} values of a column"
-    return Grid("requantized", f"{best.bits} per {per}{best.offset}", _Down(weight, best).of)
+    found = [best for ways in _ways(weight.type) if (best := _likeliest(Stored(values, width), down, None, ways))]
+    for best in sorted(found, key=lambda best: best.bits):
+        per = "column" if best.run == rows else f"{best.run} values of a column"
+        yield Grid("requantized", f"{best.bits} per {per}{best.offset}", _Down(weight, best).of)
 
 
 class _Down:

@@ -16,6 +16,7 @@ SIGMAS = 4.0  # beyond which no fitted number is off by chance
 _MOST = 128  # ranks that adapters have at most
 _SPARE = 8  # columns that a random sketch has beyond the rank (Halko, Martinsson and Tropp 2011)
 _FEWEST = 4  # values to every number that a low rank leaves free
+_STANDS_OUT = 1.1  # times the largest singular value of the same differences with any signs
 
 
 def low_rank(q: Question) -> Iterator[Prediction]:
@@ -29,6 +30,8 @@ def low_rank(q: Question) -> Iterator[Prediction]:
         return
     left, sizes, right = _directions(q, most)
     rank = _rank(sizes, q)
+    if sizes[0] <= _STANDS_OUT * _directions(q, most, any_signs=True)[1][0]:
+        return
     # A difference that is confined to some rows or columns has no more directions than those, whatever it is.
     confined = min(int(q.verdict.affected.any(axis=1).sum()), BLOCK * int(q.verdict.affected.any(axis=0).sum()))
     if not 0 < rank <= min(most, confined // _FEWEST):
@@ -69,13 +72,17 @@ def _squares(q: Question, rows: Rows) -> Matrix:
     return np.where(np.isfinite(squares), squares, 0)
 
 
-def _directions(q: Question, most: int) -> tuple[Matrix, Matrix, Matrix]:
-    """The largest singular vectors and values of the difference, by a random sketch with one power iteration."""
+def _directions(q: Question, most: int, any_signs: bool = False) -> tuple[Matrix, Matrix, Matrix]:
+    """The largest singular vectors and values of the difference, by a random sketch with one power iteration.
+
+    any_signs : of the same differences with random signs, which have no direction in common (Hong et al. 2020): what a
+    second rounding makes larger than the formats tell is as large in them.
+    """
     rows, columns = q.wrong.shape
     sketch = np.random.default_rng(0).standard_normal((columns, min(most + _SPARE, rows, columns)))
     for _ in range(2):
-        basis, _ = np.linalg.qr(_times(q, sketch))
-        sketch = _transposed_times(q, basis)
+        basis, _ = np.linalg.qr(np.concatenate([x @ sketch for _, x in _differences(q, any_signs)]))
+        sketch = np.asarray(sum(x.T @ basis[part] for part, x in _differences(q, any_signs)))
     left, sizes, right = np.linalg.svd(sketch.T, full_matrices=False)
     return basis @ left, sizes, right
 
@@ -85,17 +92,11 @@ def _difference(q: Question, rows: Rows) -> Matrix:
     return numbers(q.b(rows).values.astype(np.float64) - q.a(rows).values)
 
 
-def _differences(q: Question) -> Iterator[tuple[slice, Matrix]]:
+def _differences(q: Question, any_signs: bool = False) -> Iterator[tuple[slice, Matrix]]:
+    rng = np.random.default_rng(1)
     for part in row_chunks(q.wrong):
-        yield part, _difference(q, np.arange(part.start, part.stop))
-
-
-def _times(q: Question, other: Matrix) -> Matrix:
-    return np.concatenate([difference @ other for _, difference in _differences(q)])
-
-
-def _transposed_times(q: Question, other: Matrix) -> Matrix:
-    return np.asarray(sum(difference.T @ other[part] for part, difference in _differences(q)))
+        difference = _difference(q, np.arange(part.start, part.stop))
+        yield part, difference * rng.choice((-1.0, 1.0), difference.shape) if any_signs else difference
 
 
 def _energy(q: Question) -> float:

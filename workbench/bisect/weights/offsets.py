@@ -1,7 +1,7 @@
 """A constant added: to a norm weight, or to every group of a row, as a misread zero point does."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,8 @@ from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
 _GROUPS = (256, 128, 64, 32)  # values with one zero point, in the formats in use
 _FEW = 16  # rows that tell the steps
-_Offsets = Callable[[Rows], tuple[NDArray[np.float64], NDArray[np.float64]]]
+_BY_CHANCE = 2.0  # mean square of what is left of parts, in standard errors; it is less than 1 where all are alike
+_ALIKE = 0.97  # times what runs along the rows leave, that runs down the columns must do better
 _CONSTANT = 0.5  # of the energy of the difference, that constants must hold to be its cause
 
 
@@ -46,20 +47,25 @@ def group_offset(q: Question) -> Iterator[Prediction]:
         return
     a, b = q.a(q.sample), q.b(q.sample)
     whole = np.square(b.values.astype(np.float64) - a.values).mean()
-    for tile in _tiles(*q.wrong.shape):
-        offsets = partial(_offsets, tile, tile_sums(q, tile, _differences))
-        if np.square(offsets(q.sample)[0]).mean() > _CONSTANT * whole:
-            words = f"every {tile.name} of {q.what} is off by a constant"
-            yield Prediction(
-                "group_offset", words, partial(_moved, q, tile, offsets), partial(_how_far, q, tile, offsets)
-            )
+    along, down = ([_Run(tile, tile_sums(q, tile, _differences)) for tile in tiles] for tiles in _tiles(*q.wrong.shape))
+    runs = [along, down] if _ALIKE * along[-1].left(q.sample) <= down[-1].left(q.sample) else [down, along]
+    for run, shorter in (pair for some in runs for pair in zip(some, [*some[1:], None], strict=True)):
+        held = np.square(run.offsets(q.sample)[0]).mean() > _CONSTANT * whole
+        if held and (shorter is None or run.constant(q.sample, shorter)):
+            words = f"every {run.tile.name} of {q.what} is off by a constant"
+            yield Prediction("group_offset", words, partial(_moved, q, run), partial(_how_far, q, run))
 
 
-def _tiles(rows: int, columns: int) -> Iterator[Tile]:
-    yield Tile(1, columns, "row")
-    yield from (Tile(1, size, f"group of {size} values of a row") for size in _parts_of(columns))
-    yield Tile(rows, 1, "column")
-    yield from (Tile(size, 1, f"group of {size} values of a column") for size in _parts_of(rows))
+def _tiles(rows: int, columns: int) -> Iterator[list[Tile]]:
+    """Runs along the rows, and runs down the columns, the longest first."""
+    yield [
+        Tile(1, columns, "row"),
+        *(Tile(1, size, f"group of {size} values of a row") for size in _parts_of(columns)),
+    ]
+    yield [
+        Tile(rows, 1, "column"),
+        *(Tile(size, 1, f"group of {size} values of a column") for size in _parts_of(rows)),
+    ]
 
 
 def _parts_of(count: int) -> Iterator[int]:
@@ -73,30 +79,49 @@ def _differences(a: Stored, b: Stored) -> tuple[NDArray[np.float64], ...]:
     return difference, np.square(difference), sum(squares, np.zeros(a.values.shape))
 
 
-def _offsets(tile: Tile, sums: Callable[[Rows], Sums], rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean difference of every group, and how far off it is for the errors of its values; both (rows, groups).
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Runs of values that may be off by a constant of their own, and the sums over them."""
 
-    The errors are those of the formats, or of a coarser rounding before, which the scatter of the differences shows.
-    """
-    size = tile.height * tile.width
-    mean, squares, cost = (x / size for x in sums(rows))
-    return mean, np.sqrt(np.maximum(cost, squares - np.square(mean)) / size)
+    tile: Tile
+    sums: Callable[[Rows], Sums]
+
+    def offsets(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean difference of every run, and how far off it is for the errors of its values; both (rows, runs).
+
+        The errors are those of the formats, or of a coarser rounding, which the scatter of the differences shows.
+        """
+        size = self.tile.height * self.tile.width
+        mean, squares, cost = (x / size for x in self.sums(rows))
+        return mean, np.sqrt(np.maximum(cost, squares - np.square(mean)) / size)
+
+    def left(self, rows: Rows) -> float:
+        """Mean square of what constants leave, which a constant of few values makes less."""
+        size = self.tile.height * self.tile.width
+        mean, squares, _ = (x / size for x in self.sums(rows))
+        return float((squares - np.square(mean)).mean()) * size / max(size - 1, 1)
+
+    def constant(self, rows: Rows, shorter: "_Run") -> bool:
+        """Whether the constants of the parts of a run differ by no more than their errors."""
+        own, (parts, errors) = self.offsets(rows)[0], shorter.offsets(rows)
+        left = parts - np.repeat(own, parts.shape[1] // own.shape[1], axis=1)
+        return bool(np.square(left / np.maximum(errors, 1e-30)).mean() <= _BY_CHANCE)
 
 
-def _moved(q: Question, tile: Tile, offsets: _Offsets, rows: Rows) -> Stored:
-    by, error = (spread_over(tile, x) for x in offsets(rows))
+def _moved(q: Question, run: _Run, rows: Rows) -> Stored:
+    by, error = (spread_over(run.tile, x) for x in run.offsets(rows))
     moved = _plus(q.a(rows), by)
     return replace(moved, width=moved.width + np.float32(SIGMAS) * error)
 
 
-def _how_far(q: Question, tile: Tile, offsets: _Offsets) -> str:
+def _how_far(q: Question, run: _Run) -> str:
     """The offsets in steps of the grid that either side lies on, or beside the values."""
     rows = q.sample[:: max(1, len(q.sample) // _FEW)]
-    by = offsets(rows)[0]
+    by = run.offsets(rows)[0]
     for side, weight in ((q.a(rows), q.source), (q.b(rows), q.wrong)):
         ends = float(side.values.min()), float(side.values.max())
         for grid in coarser_grids(weight, rows, ends):
-            step = 2 * grid.of(side, rows).width.reshape(len(rows), -1, tile.width).min(axis=2)
+            step = 2 * grid.of(side, rows).width.reshape(len(rows), -1, run.tile.width).min(axis=2)
             off = np.median(by / np.where(step > 0, step, 1))
             if grid.cause == "requantized":
                 return f" of its own, in the median {off:+.3g} of its steps of {grid.words}"

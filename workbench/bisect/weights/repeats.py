@@ -30,8 +30,9 @@ _Sums = NDArray[np.float64]
 class Repeats:
     """Sums over the errors at every place of every part, (parts, places, 8); empty where there are no heads.
 
-    With c the coarser side's value, e = b - a, n the next whole number of steps of c, and u the error in half steps,
-    they are those of c^2, c^2 u, c^2 u^2, what the latter would be were the errors spread evenly, ce, cn, 1 and u^2.
+    With c the coarser side's value, e = b - a, n the next whole number of steps of both sides, and u the error in
+    halves of them, they are those of c^2, c^2 u, c^2 u^2, what the latter would be were the errors spread evenly, ce,
+    cn, 1 and u^2.
     """
 
     whole: _Sums
@@ -87,15 +88,16 @@ def _uncertain(values: _Sums, weights: _Sums, alike: _Sums) -> _Sums:
 
 def _part(a: Stored, b: Stored, inside: Flags, groups: Groups) -> tuple[_Sums, _Sums, _Sums]:
     coarser = b if np.square(b.width).sum() >= np.square(a.width).sum() else a
-    place, error = _place(coarser.values, inside), b.values - a.values
-    step = 2 * coarser.half_step
-    steps = np.stack([a.half_step, b.half_step]).astype(np.float64)
-    inside = inside & (steps.sum(axis=0) > 0)
-    with np.errstate(all="ignore"):
-        otherwise = step * np.rint(error / step)
-        relative, even = error / steps.sum(axis=0), (steps**2).sum(axis=0) / steps.sum(axis=0) ** 2 * _EVEN
+    with np.errstate(all="ignore"):  # what is not finite is not inside
+        steps = np.stack([a.half_step, b.half_step]).astype(np.float64)
+        both = 2 * steps.sum(axis=0)
+        inside = inside & (both > 0)
+        place, error = _place(coarser, inside), b.values - a.values
+        otherwise = both * np.rint(error / both)
+        relative, even = 2 * error / both, (2 * steps / both) ** 2
     c, e, n, u, even = (
-        np.where(inside, x, 0).astype(np.float64) for x in (coarser.values, error, otherwise, relative, even)
+        np.where(inside, x, 0).astype(np.float64)
+        for x in (coarser.values, error, otherwise, relative, _EVEN * even.sum(axis=0))
     )
     terms = (c * c, c * c * u, (c * u) ** 2, c * c * even, c * e, c * n, inside, u * u)
     row, column = np.arange(place.shape[0])[:, None], np.arange(place.shape[1])[None]
@@ -115,11 +117,18 @@ def _gathered(place: NDArray[np.int64], part: NDArray[np.int64], terms: tuple[ND
     return np.stack(sums, axis=1).astype(np.float64).reshape(parts, size, len(terms))
 
 
-def _place(values: Floats, inside: Flags) -> NDArray[np.int64]:
-    """Where each value stands between the negative and the positive largest of its block, 0 to 2 _PLACES."""
-    starts = np.arange(0, values.shape[1], _BLOCK)
-    size = np.where(np.isfinite(values), np.abs(values), 0)
-    largest = np.repeat(np.maximum.reduceat(size, starts, axis=1), _BLOCK, axis=1)[:, : values.shape[1]]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(inside & (largest > 0), values / largest, 0)
-    return np.asarray(np.rint(share * _PLACES).astype(np.int64) + _PLACES)
+def _place(stored: Stored, inside: Flags) -> NDArray[np.int64]:
+    """Where each value stands in its block's range, 0 to 2 _PLACES: from least to largest where a block has an offset.
+
+    Elsewhere the range reaches as far below 0 as the largest value is from it.
+    """
+    values, starts = stored.values, np.arange(0, stored.values.shape[1], _BLOCK)
+    known = np.where(np.isfinite(values), values, 0)
+
+    def of_blocks(best: np.ufunc, x: Floats) -> Floats:
+        return np.asarray(np.repeat(best.reduceat(x, starts, axis=1), _BLOCK, axis=1)[:, : values.shape[1]])
+
+    high = of_blocks(np.maximum, known if stored.offset else np.abs(known))
+    low = of_blocks(np.minimum, known) if stored.offset else -high
+    share = np.where(inside & (high > low), (known - low) / (high - low), 0.5)
+    return np.asarray(np.rint(2 * _PLACES * share).astype(np.int64))

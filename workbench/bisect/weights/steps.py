@@ -78,6 +78,11 @@ class Stored:
         """The width without what a fit of the scale may add."""
         return np.asarray(self.width - np.abs(self.values) * np.float32(FITTED_SCALE if self.fitted else 0))
 
+    @property
+    def offset(self) -> bool:
+        """Whether a block has a least value of its own, so that its range of codes is not about 0."""
+        return self.line or self.top > 0
+
     def cut(self, sign: float) -> Flags:
         """Values beyond which, upward or downward, the source may lie anywhere."""
         flags = self.highest if sign > 0 else self.lowest
