@@ -27,6 +27,8 @@ class ModelConfig:
         are all layers where there are no types. None for all tokens in every layer.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
+    rotated_layers
+        Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
         What scores are multiplied by; None for 1/sqrt(head_dim).
     length_limit, length_limit_key
@@ -53,6 +55,7 @@ class ModelConfig:
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
     rope_local_theta: float | None = None
+    rotated_layers: tuple[bool, ...] | None = None
     attention_scale: float | None = None
     length_limit: int | None = None
     length_limit_key: str | None = None
@@ -64,6 +67,10 @@ class ModelConfig:
     def slides(self, layer: int) -> bool:
         """Whether a layer is one of those with a sliding window, if there is one."""
         return self.layer_types is None or self.layer_types[layer] == SLIDING
+
+    def rotates(self, layer: int) -> bool:
+        """Whether q and k of a layer are rotated."""
+        return self.rotated_layers is None or self.rotated_layers[layer]
 
     @property
     def q_size(self) -> int:

@@ -85,7 +85,8 @@ class Family(ABC):
 
     gguf : what llama.cpp calls them. interleaved : its files store the rows of q and k for the rotation of adjacent
     pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. more : further tensors of a layer that it
-    accepts, as a pattern of its names. after_head : tensors with which it changes the logits, and what it does.
+    accepts, as a pattern of its names. after_head : tensors with which it changes the logits, and what it does. scaled :
+    the projections whose output it multiplies by a stored factor, if there is one; it loads and ignores those of others.
 
     keys : by container.
     """
@@ -102,6 +103,7 @@ class Family(ABC):
     rope_freqs: ClassVar[bool] = False
     more: ClassVar[str] = ""
     after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
+    scaled: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Keys]] = {}
 
     @abstractmethod

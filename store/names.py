@@ -45,7 +45,8 @@ _OTHER_WHOLE: dict[str, str] = {
     "norm.weight": FINAL_NORM,
 }
 
-_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias)", re.ASCII)
+_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
+_KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
 
 
@@ -60,7 +61,7 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
     """
     if gguf := _GGUF_LAYER.fullmatch(raw):
         (layer, module, kind), modules = gguf.groups(), _modules(architecture)
-        return f"model.layers.{layer}.{modules[module]}.{kind}" if module in modules else raw
+        return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{hf[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
@@ -72,6 +73,7 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return _HF_WHOLE.get(canonical, canonical)
     module, _, kind = match[2].rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
+    kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 
 

@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 
 from kernels.config import FULL, SLIDING
-from kernels.models import family
+from kernels.models import ARCHITECTURES, family
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
@@ -68,7 +68,8 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     """The rows of a tensor as a GGUF file of the model stores them."""
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
-    if model.config.architecture == "llama" and module in heads:
+    known = model.config.architecture in ARCHITECTURES
+    if known and family(model.config.architecture).interleaved and module in heads:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
@@ -168,6 +169,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "rms_norm_eps": c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
         "max_position_embeddings": c.max_position_embeddings,
+        "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }

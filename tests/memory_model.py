@@ -1,5 +1,6 @@
 """Small seeded models in memory, for whoever needs a forward but no file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,11 @@ from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 
+# What only some families have, so that it matters in a small model.
+OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
+    "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
+}
+_DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
     *("pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight"),
@@ -69,8 +75,9 @@ def random_model(
     if of.local_base is not None:  # every other layer slides
         types = tuple(SLIDING if n % 2 == 0 else FULL for n in range(layers))
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
-    elif of.gguf is None:  # mistral, of whose windows GGUF has no word
+    elif architecture == "mistral":  # of whose windows GGUF has no word
         config = replace(config, sliding_window=3)
+    config = replace(config, **OWN_SETTINGS.get(architecture, lambda _: {})(config))
     rng, model = np.random.default_rng(seed), MemoryModel(config)
 
     def matrix(name: str, rows: int, columns: int) -> None:
@@ -81,6 +88,13 @@ def random_model(
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 
+    if architecture not in _DRAWN_BY_HAND:
+        for tensor in of.tensors(config):
+            if not tensor.optional and len(tensor.shape) == 2:
+                matrix(tensor.name, *tensor.shape)
+            elif not tensor.optional:
+                vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
+        return model
     matrix("model.embed_tokens.weight", vocab, hidden)
     for n in range(layers):
         p = f"model.layers.{n}."

@@ -14,7 +14,7 @@ from kernels.kinds.elementwise import Add, Copy, Multiply
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import RmsNorm
 from kernels.kinds.product import Product
-from kernels.kinds.rotate import Rotate, Rotation
+from kernels.kinds.rotate import Rotate, Rotation, Unrotated
 from kernels.stages import SPINE, Site
 
 
@@ -22,12 +22,14 @@ class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
     head_norms : every head of q and of k is normed before it is rotated. ffn_norm : the norm before the feed-forward
-    block. activation : of its gate.
+    block, which may have biases where ffn_biases. activation : of its gate.
     """
 
     stages = SPINE
     head_norms: ClassVar[bool] = False
     ffn_norm: ClassVar[str] = "post_attention_layernorm"
+    ffn_biases: ClassVar[bool] = False
+    scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
     activation: ClassVar[Activation] = Silu()
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
@@ -38,7 +40,7 @@ class Decoder(Family):
         return (
             *self._attention(config, number, has),
             *self._added(config, number, "attn_out", LAYER_INPUT, "post_attn_residual"),
-            *self._feed_forward(config, number),
+            *self._feed_forward(config, number, has),
             *self._added(config, number, "ffn_out", "post_attn_residual", "post_ffn_residual"),
             Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",)),
         )
@@ -68,6 +70,10 @@ class Decoder(Family):
             yield Tensor(name("mlp.gate_proj.weight"), (ffn, hidden))
             yield Tensor(name("mlp.up_proj.weight"), (ffn, hidden))
             yield Tensor(name("mlp.down_proj.weight"), (hidden, ffn))
+            for part, size in (("gate", ffn), ("up", ffn), ("down", hidden)) if self.ffn_biases else ():
+                yield Tensor(name(f"mlp.{part}_proj.bias"), (size,), optional=True)
+            for module in self.scaled:
+                yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
         yield Tensor("model.norm.weight", (hidden,))
         if not config.tie_word_embeddings:
             yield Tensor("lm_head.weight", (config.vocab_size, hidden))
@@ -82,7 +88,8 @@ class Decoder(Family):
         qkv = "qkv_bias" if biased else "qkv_matmul"
         norm, weight = RmsNorm(c.rms_norm_eps, less_one=self.less_one), (name("input_layernorm.weight"),)
         yield Stage(Site(layer, "attn_norm"), norm, c.hidden_size, (LAYER_INPUT,), weight)
-        yield Stage(Site(layer, "qkv_matmul"), Product(), channels, ("attn_norm",), weights, heads)
+        used = (*weights, *filter(has, (name(f"self_attn.{part}_proj.output_scale") for part in "qkv")))
+        yield Stage(Site(layer, "qkv_matmul"), Product(), channels, ("attn_norm",), used, heads)
         if biased:
             yield Stage(Site(layer, "qkv_bias"), Bias(), channels, ("qkv_matmul",), biases, heads)
         rotation = _rotation(config, layer)
@@ -92,15 +99,15 @@ class Decoder(Family):
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
         for part, start, size, source in of_heads:
             turned = Heads(c.head_dim, (("", size),))
-            yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (source,), (), turned)
+            turn = Rotate(rotation, start, size) if c.rotates(layer) else Unrotated(start, size)
+            yield Stage(Site(layer, f"{part}_post_rope"), turn, size, (source,), (), turned)
         attention = Attention(
             *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
             *(c.q_size + c.kv_size, c.causal, c.window(layer)),
         )
         read = ("q_post_rope", "k_post_rope", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
-        output, bias = (name(f"self_attn.o_proj.{kind}") for kind in ("weight", "bias"))
-        used = (output, bias) if has(bias) else (output,)
+        used = _used(name("self_attn.o_proj"), has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
 
     def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
@@ -110,20 +117,26 @@ class Decoder(Family):
             heads = Heads(config.head_dim, (("", size),))
             yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
 
-    def _feed_forward(self, config: ModelConfig, layer: int) -> Iterator[Stage]:
+    def _feed_forward(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__
         norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), (name(f"{self.ffn_norm}.weight"),)
-        gate, up, down = ((name(f"mlp.{part}_proj.weight"),) for part in ("gate", "up", "down"))
+        gate, up, down = (_used(name(f"mlp.{part}_proj"), has) for part in ("gate", "up", "down"))
+        product = Product(bias_scaled=True)
         yield Stage(Site(layer, "ffn_norm"), norm, hidden, ("post_attn_residual",), weight)
-        yield Stage(Site(layer, "ffn_gate"), Product(), ffn, ("ffn_norm",), gate)
-        yield Stage(Site(layer, "ffn_up"), Product(), ffn, ("ffn_norm",), up)
+        yield Stage(Site(layer, "ffn_gate"), product, ffn, ("ffn_norm",), gate)
+        yield Stage(Site(layer, "ffn_up"), product, ffn, ("ffn_norm",), up)
         yield Stage(Site(layer, "ffn_silu"), self.activation, ffn, ("ffn_gate",))
         yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
-        yield Stage(Site(layer, "ffn_out"), Product(), hidden, ("ffn_swigl",), down)
+        yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl",), down)
 
     def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
         """What a block gives, added to what was there before it."""
         yield Stage(Site(layer, name), Add(), config.hidden_size, (before, block))
+
+
+def _used(module: str, has: Has) -> tuple[str, ...]:
+    """The tensors of a projection: its weight, and what else there is."""
+    return (f"{module}.weight", *filter(has, (f"{module}.bias", f"{module}.output_scale")))
 
 
 def _rotation(c: ModelConfig, layer: int) -> Rotation:
@@ -151,6 +164,8 @@ class Llama(Decoder):
     gguf = "llama"
     interleaved = True
     rope_freqs = True
+    ffn_biases = True
+    scaled = (*Decoder.scaled, *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
     more = r"attn_output\.bias|ffn_(?:gate|up|down)\.bias"
     keys = MappingProxyType(
         {

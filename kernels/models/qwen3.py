@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from kernels.config import ModelConfig
 from kernels.family import Keys, Settings
-from kernels.models.llama import Decoder
+from kernels.models.llama import Decoder, Llama
 from kernels.models.qwen2 import Qwen2
 from kernels.stages import SPINE
 
@@ -21,6 +21,7 @@ class Qwen3(Qwen2):
     model_types = ("qwen3",)
     defaults = MappingProxyType({**Qwen2.defaults, "head_dim": 128})
     gguf = "qwen3"
+    scaled = Llama.scaled
     after_head = Decoder.after_head
     keys = MappingProxyType(
         {"safetensors": Keys(Qwen2.keys["safetensors"].used | {"attention_bias"}, Qwen2.keys["safetensors"].ignored)}

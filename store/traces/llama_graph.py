@@ -19,7 +19,8 @@ from store.traces.trace import MAX_LAYERS, StoredStage
 
 NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
-_ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias)")
+_ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
+_OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
 _NORMED = re.compile(r"[QK]cur_normed-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
@@ -36,6 +37,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("attn_norm", "MUL"): "attn_norm",
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
+    **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
     ("wqkv", "MUL_MAT"): "qkv_matmul",
     ("wqkv_b", "ADD"): "qkv_bias",
     ("Qcur_normed", "MUL"): "q_norm",
@@ -45,18 +47,21 @@ _MEANING: dict[tuple[str, str], str] = {
     ("kqv_out", "CONT"): "attention",
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
+    ("attn_out", "MUL"): "attn_out.scaled",
     ("attn_post_norm", "MUL"): "post_attn_norm",
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",
     ("ffn_norm", "MUL"): "ffn_norm",
     ("ffn_gate", "MUL_MAT"): "ffn_gate",
     ("ffn_up", "MUL_MAT"): "ffn_up",
+    **{(f"ffn_{part}_b", "ADD"): f"ffn_{part}.biased" for part in ("gate", "up")},
+    **{(f"ffn_{part}_s", "MUL"): f"ffn_{part}.scaled" for part in ("gate", "up")},
     ("ffn_silu", "UNARY"): "ffn_silu",
     ("ffn_silu", "SILU"): "ffn_silu",
     ("ffn_gate_par", "MUL"): "ffn_swigl",
     ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
     ("ffn_geglu", "GEGLU"): "ffn_swigl",
-    ("ffn_out", "MUL_MAT"): "ffn_out",
+    **{("ffn_out", op): "ffn_out" for op in ("MUL_MAT", "ADD", "MUL")},  # with a bias or a factor: the last of them
     ("ffn_post_norm", "MUL"): "post_ffn_norm",
     ("l_out", "ADD"): "post_ffn_residual",
     ("result_norm", "MUL"): "final_norm",
@@ -143,7 +148,7 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
-        for later in ("embedding.scaled", "attn_out.biased"):
+        for later in _LATER:
             if stage == later.partition(".")[0] and (layer, later) in slots:
                 return self._stacked(slots[layer, later])
         if stage == "lm_head" and (layer, stage) not in slots and self.logits is not None:
@@ -211,6 +216,11 @@ class Graph:
         return tuple(found) if chosen and passed == self.tokens else None
 
 
+# What stands in place of a stage's first node, the last one first.
+_LATER = (
+    *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
+    *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
+)
 _PRODUCTS = ("matmul.q", "matmul.k", "matmul.v")
 _BIASES = ("bias.q", "bias.k", "bias.v")
 
@@ -269,10 +279,10 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
         context = _CONTEXT.match(node.sources[1]) if node.sources[1:] else None
         if context is not None:  # the same matrix turned V before; it is its own inverse
             meaning, layer = "attention.turned_back", int(context[1])
-    elif meaning is None and node.op in ("MUL_MAT", "ADD"):
+    elif meaning is None and node.op in ("MUL_MAT", "ADD", "MUL"):
         output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
         if output is not None:  # the node itself has no name in qwen2 graphs
-            meaning, layer = "attn_out" if output[2] == "weight" else "attn_out.biased", int(output[1])
+            meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
     if meaning is None or layer >= MAX_LAYERS:
         return None
     return (None if whole else layer), meaning

@@ -16,7 +16,21 @@ from tests.artifacts import tiny_gguf, tiny_safetensors
 GOLDEN = Path(__file__).parent
 TOKENS = (5, 100, 7, 7, 31)
 SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
+SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
+OTHERS = ("smollm3",)
+LAYERS = {"smollm3": 4}  # of families whose layers differ
+FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
+
+
+def shape(family: str) -> dict[str, int]:
+    """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
+    return SHAPE if family in FIRST else SMALL | {"layers": LAYERS.get(family, 2)}
+
+
+def gguf_shape(family: str) -> dict[str, int]:
+    """The same for llama.cpp."""
+    return shape(family) | {"layers": LAYERS.get(family, 1)}
 
 
 def record(python: str, engine: str, model: Path, output: Path, *more: str) -> dict[str, np.ndarray]:
@@ -35,12 +49,12 @@ def main(python: str, *families: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for family in families:
-            tiny_safetensors(folder / family, family, **SHAPE)
-            for dtype in ("float32", "float64"):
+            tiny_safetensors(folder / family, family, **shape(family))
+            for dtype in ("float32", "float64") if family in FIRST else ("float32",):
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
             if models.family(family).gguf is not None:
-                tiny_gguf(folder / "m.gguf", family, TYPE, layers=1, **SHAPE)
+                tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)
 

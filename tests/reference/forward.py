@@ -25,8 +25,9 @@ def literal_forward(config, weights, tokens):
             q, k = (head_norm(x, w[p + f"self_attn.{name}_norm.weight"], c) for name, x in (("q", q), ("k", k)))
             out[n, "q_norm"], out[n, "k_norm"] = q, k
         local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
-        q = out[n, "q_post_rope"] = rope(q, c, local)
-        k = out[n, "k_post_rope"] = rope(k, c, local)
+        if c.rotates(n):
+            q, k = rope(q, c, local), rope(k, c, local)
+        out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = out[n, "attn_out"] = linear(h, w[p + "self_attn.o_proj.weight"])
         if gemma:

@@ -16,7 +16,9 @@ def test_names_agree_with_the_gguf_package(architecture):
     theirs = gguf.get_tensor_name_map(arch, 12)
     config = random_model(architecture, layers=11).config
     for name, _, _ in family(architecture).tensors(config):
-        raw = theirs.get_name(name, try_suffixes=(".weight", ".bias"))
+        raw = theirs.get_name(name.replace(".output_scale", ".weight"), try_suffixes=(".weight", ".bias"))
+        if name.endswith(".output_scale"):
+            raw = raw.replace(".weight", ".scale")
         assert gguf_name(name, architecture) == raw
         assert canonical_name(raw, architecture) == name
         assert is_gguf_name(raw)

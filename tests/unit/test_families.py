@@ -1,0 +1,170 @@
+"""Families beyond the first: one model in every container, and the mistakes that each family invites."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels.errors import WorkbenchError
+from kernels.forward import evaluate
+from kernels.graph import At
+from kernels.models import Graph
+from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
+from kernels.stages import Site
+from store.files.apr_writer import convert_to_apr, write_apr
+from store.open import open_artifact
+from tests.artifacts import apr_metadata, apr_tensors, float_tensor, tiny_model, write_gguf, write_safetensors
+from tests.foreign_dumps import run_changed
+from tests.golden.record_families import LAYERS, OTHERS
+from tests.memory_model import MemoryModel
+from workbench.__main__ import run
+from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
+from workbench.bisect.traces.bisection import bisect_trace
+from workbench.bisect.traces.stages import Reader
+
+TOKENS = (3, 17, 90, 4, 55, 21, 8, 60, 111)
+HEALTHY = ("alike", "numerics_only", "quantization_only")
+
+
+def model_of(family: str, **sizes: Any) -> MemoryModel:
+    return tiny_model(family, layers=LAYERS.get(family, 2), head_dim=32, **sizes)
+
+
+def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
+    return bisect_artifacts(Side(a, numeric_path(path)), Side(b, numeric_path(path)), TOKENS)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_every_container_holds_one_model(tmp_path, capsys, family):
+    model = model_of(family)
+    write_gguf(tmp_path / "m.gguf", model)
+    write_safetensors(tmp_path / "folder", model)
+    write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
+    convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
+    convert_to_apr(open_artifact(tmp_path / "folder"), tmp_path / "of-folder.apr")
+    for name in ("m.gguf", "folder", "m.apr", "of-gguf.apr", "of-folder.apr"):
+        artifact = open_artifact(tmp_path / name)
+        assert artifact.problems == (), name
+        assert artifact.config == model.config, name
+        for tensor in model.weights:
+            assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
+        assert bisected(artifact, model).verdict == "alike"
+    for name in ("m.gguf", "folder"):
+        assert run(["inspect", str(tmp_path / name)]) == 0
+        assert "not understood" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_copies_in_other_types_and_engines_are_not_divergent(tmp_path, family):
+    sizes = {"hidden": 128, "ffn": 256}
+    write_gguf(tmp_path / "m.gguf", model_of(family, type="F16", **sizes))
+    write_safetensors(tmp_path / "folder", model_of(family, **sizes))
+    a, b = open_artifact(tmp_path / "m.gguf"), open_artifact(tmp_path / "folder")
+    assert bisected(a, b).verdict in HEALTHY
+    sides = Side(a, numeric_path("ggml")), Side(b, numeric_path("f32"))
+    assert bisect_artifacts(*sides, TOKENS).verdict in HEALTHY
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake of one family, what the bisection must say of it, and words of its explanation.
+
+    tensors : names -> what becomes of their values. config : settings of the damaged side. runtime : settings of a
+    runtime that computes one stage with them.
+    """
+
+    family: str
+    site: Site
+    cause: str
+    words: str = ""
+    tensors: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None
+    config: dict[str, Any] | None = None
+    runtime: dict[str, Any] | None = None
+
+
+def of_layer(number: int, module: str) -> str:
+    return f"model.layers.{number}.{module}.weight"
+
+
+def damaged(model: MemoryModel, tensors: dict[str, Callable]) -> MemoryModel:
+    changed = {name: float_tensor(name, change(model.values()[name])) for name, change in tensors.items()}
+    return replace(model, weights=model.weights | changed)
+
+
+ALL, NONE = (True,) * 4, (False,) * 4
+FAULTS = (
+    Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "3 rotate", config={"rotated_layers": None}),
+    Fault("smollm3", Site(0, "q_post_rope"), "rope_position", "0, 1, 2 rotate", config={"rotated_layers": NONE}),
+    Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "as other layers are", runtime={"rotated_layers": None}),
+    Fault("smollm3", Site(0, "k_post_rope"), "rope_position", "nothing is rotated", runtime={"rotated_layers": NONE}),
+    Fault("smollm3", Site(3, "qkv_matmul"), "permuted_rope", "",
+          tensors={of_layer(3, "self_attn.q_proj"): lambda w: w.reshape(4, 2, 16, -1).swapaxes(1, 2).reshape(w.shape)}),
+)  # fmt: skip
+
+
+class Recorded:
+    """A trace in memory, of all tokens."""
+
+    def __init__(self, stages: dict[Site, np.ndarray]) -> None:
+        self.stages = stages
+
+    def status(self, site: Site) -> str:
+        return "ok" if site in self.stages else "unmeasured"
+
+    def read(self, site: Site) -> np.ndarray:
+        return self.stages[site]
+
+    def positions(self, site: Site) -> tuple[int, ...]:
+        return tuple(range(len(self.stages[site])))
+
+
+def run_with(model: MemoryModel, settings: dict[str, Any], at_site: Site) -> dict[Site, np.ndarray]:
+    """What a runtime records that has other settings at one stage."""
+    other, path = replace(model, config=replace(model.config, **settings)), numeric_path("f32")
+
+    def change(site: Site, right: np.ndarray, known: dict[str, np.ndarray]) -> np.ndarray:
+        if site != at_site:
+            return right
+        at = At(other, path, TOKENS, Graph.of(other).stage(site))
+        return evaluate(at, {role: known[name] for role, name in at.stage.inputs.items()})
+
+    return run_changed(model, TOKENS, change, "f32")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.family}-{fault.site}-{fault.cause}")
+def test_a_mistake_is_named(fault):
+    model = model_of(fault.family)
+    if fault.runtime is not None:
+        recorded = Recorded(run_with(model, fault.runtime, fault.site))
+        found = bisect_trace(Reader(model, numeric_path("f32"), recorded, TOKENS)).culprit
+        site = found.site
+    else:
+        other = damaged(model, fault.tensors or {})
+        other = replace(other, config=replace(model.config, **(fault.config or {})))
+        whole = bisected(model, other)
+        found, site = whole.culprit, whole.first_divergent
+    assert (site, found.cause) == (fault.site, fault.cause), found.explanation
+    assert fault.words in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "words"),
+    [
+        ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers"),
+        ("smollm3", {"no_rope_layers": [1, 2, 3, 4]}, "no_rope_layers"),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 4}, "use_sliding_window"),
+    ],
+)
+def test_what_is_not_computed_is_refused_by_name(tmp_path, family, changes, words):
+    import json
+
+    from tests.artifacts import hf_config
+
+    model = model_of(family)
+    write_safetensors(tmp_path, model)
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | changes))
+    with pytest.raises(WorkbenchError, match=words):
+        open_artifact(tmp_path)
