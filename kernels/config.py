@@ -31,6 +31,11 @@ class ModelConfig:
         Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
         What scores are multiplied by; None for 1/sqrt(head_dim).
+    attention_cap, logits_cap
+        What scores, and logits, are bent to stay below: cap * tanh(x / cap); None for no such bound.
+    embedding_scale, residual_scale, logits_scale
+        What embeddings, the outputs of both blocks and logits are multiplied by (1 for nothing); a family may have a
+        factor for its embeddings that stands in no configuration.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -57,6 +62,11 @@ class ModelConfig:
     rope_local_theta: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
     attention_scale: float | None = None
+    attention_cap: float | None = None
+    logits_cap: float | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logits_scale: float = 1.0
     length_limit: int | None = None
     length_limit_key: str | None = None
 

@@ -75,6 +75,9 @@ class Arithmetic(Protocol):
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
 
+    def capped(self, x: Array, cap: float) -> Array:
+        """cap * tanh(x / cap)."""
+
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b)."""
 

@@ -23,6 +23,7 @@ _GGUF_MODULES: dict[str, str] = {
 }
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
+_ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
 _GGUF_NORMS: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
@@ -51,6 +52,9 @@ _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCI
 
 
 def _modules(architecture: str | None) -> dict[str, str]:
+    if architecture in _ANOTHER_FFN_NORM:
+        without = {gguf: hf for gguf, hf in _GGUF_MODULES.items() if gguf != "ffn_norm"}
+        return without | {"post_attention_norm": "post_attention_layernorm"}
     return _GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES
 
 

@@ -89,10 +89,19 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
     writer.add_rope_dimension_count(c.head_dim)
-    if c.rope_local_theta is not None:
+    if c.layer_types is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
+    if c.rope_local_theta is not None:
         writer.add_rope_freq_base_swa(c.rope_local_theta)
+    if c.architecture == "gemma2":
+        writer.add_attn_logit_softcapping(c.attention_cap)
+        writer.add_final_logit_softcapping(c.logits_cap)
+    if c.architecture == "granite":
+        writer.add_embedding_scale(c.embedding_scale)
+        writer.add_residual_scale(c.residual_scale)
+        writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
+        writer.add_logit_scale(1 / c.logits_scale)
     for key, value in more.items():
         name = f"{c.architecture}.{key.replace('__', '.')}"
         add = {

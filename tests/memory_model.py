@@ -15,8 +15,21 @@ from tests.random_weights import random_rows
 
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
+    "gemma2": lambda c: {
+        "sliding_window": 3,
+        "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
+        "attention_cap": 2.0,
+        "logits_cap": 3.0,
+    },
+    "granite": lambda _: {
+        "embedding_scale": 6.0,
+        "residual_scale": 0.22,
+        "attention_scale": 0.3,
+        "logits_scale": 0.125,
+    },
     "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
 }
+_BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
@@ -92,7 +105,7 @@ def random_model(
         for tensor in of.tensors(config):
             if not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
-            elif not tensor.optional:
+            elif not tensor.optional or (of.biased and tensor.name.endswith(_BIASES)):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)

@@ -1,7 +1,7 @@
 """Products with weight matrices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,10 +18,13 @@ _ORDER = 0.5 * FLOAT32.unit  # of a sum in any order, times the lengths of the t
 class Product(Kind):
     """x @ W.T for each weight of the stage, side by side, times the factors and plus the biases that it has.
 
-    bias_scaled : the factors multiply the biases too.
+    bias_scaled : the factors multiply the biases too. times : what comes of it is multiplied by. cap : and bent to stay
+    below, cap * tanh(x / cap); None for as it is.
     """
 
     bias_scaled: bool = False
+    times: float = 1.0
+    cap: float | None = None
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
@@ -31,7 +34,15 @@ class Product(Kind):
             product = np.asarray(product * scales)
         if biases:
             product = np.asarray(product + np.concatenate(biases))
-        return product if scales is None or not self.bias_scaled else np.asarray(product * scales)
+        if scales is not None and self.bias_scaled:
+            product = np.asarray(product * scales)
+        return self.finished(at, product)
+
+    def finished(self, at: At, product: Array) -> Array:
+        """What the factor and the bound make of a product."""
+        if self.times != 1:
+            product = np.asarray(product * product.dtype.type(self.times))
+        return product if self.cap is None else at.path.capped(product, self.cap)
 
     def _scales(self, at: At) -> Array | None:
         """The factor of every channel, (channels,); None where nothing is multiplied."""
@@ -52,14 +63,22 @@ class Product(Kind):
         for weight in at.weights():
             off, start = at.path.rounded_off(activations, weight), start + weight.shape[0]
             if off is not None:
-                energy += norm(off if scales is None else off * scales[start - weight.shape[0] : start]) ** 2
+                off = off if scales is None else off * scales[start - weight.shape[0] : start]
+                energy += norm(off) ** 2 * self.times**2
         return float(energy**0.5)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """Float32 sums in any order; weights that the engine keeps with its own precision err independently."""
         lengths, reach = np.linalg.norm(x["x"], axis=1, keepdims=True), self._reach(at, x)
         sums = (_ORDER + kept.unit * x["x"].shape[1] ** -0.5) * reach
-        return np.asarray(2 * kept.unit * size + sums + kept.least * lengths)
+        bent = 0.0 if self.cap is None else 6 * kept.unit * size
+        return np.asarray(2 * kept.unit * size + sums + kept.least * lengths + bent)
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        if self.cap is None:
+            return Kind.derivative(self, at, x, dx)
+        straight = replace(self, cap=None)
+        return np.asarray(straight.derivative(at, x, dx) * (1 - np.square(self.evaluate(at, x) / self.cap)))
 
     def order(self, at: At, x: Mapping[str, Values]) -> Values:
         """What another order of the float32 sums may make of every element."""
@@ -69,4 +88,4 @@ class Product(Kind):
         """The length of every input times that of every row."""
         rows, scales = np.concatenate([at.path.row_norms(weight) for weight in at.weights()]), self._scales(at)
         rows = rows if scales is None else rows * np.abs(scales)
-        return np.asarray(np.linalg.norm(x["x"], axis=1, keepdims=True) * rows)
+        return np.asarray(np.linalg.norm(x["x"], axis=1, keepdims=True) * rows * abs(self.times))

@@ -33,6 +33,7 @@ _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
 _MEANING: dict[tuple[str, str], str] = {
     ("embd", "GET_ROWS"): "embedding",
     ("inp_embd", "GET_ROWS"): "embedding",
+    ("embd", "SCALE"): "embedding",  # by a factor of the configuration; the rows themselves have no name then
     ("inp_scaled", "SCALE"): "embedding.scaled",
     ("attn_norm", "MUL"): "attn_norm",
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
@@ -65,7 +66,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("ffn_post_norm", "MUL"): "post_ffn_norm",
     ("l_out", "ADD"): "post_ffn_residual",
     ("result_norm", "MUL"): "final_norm",
-    ("result_output", "MUL_MAT"): "lm_head",
+    **{("result_output", op): "lm_head" for op in ("MUL_MAT", "SCALE")},  # scaled or bounded: the last of them
 }
 
 
@@ -216,6 +217,7 @@ class Graph:
         return tuple(found) if chosen and passed == self.tokens else None
 
 
+_UNNUMBERED = ("post_ffn_norm",)  # of a layer, though some graphs do not say of which
 # What stands in place of a stage's first node, the last one first.
 _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
@@ -255,8 +257,13 @@ def _checked(record: object) -> tuple[int, str, str, str, tuple[str, ...]]:
 def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     """Sort the nodes that have values by layer and meaning."""
     slots: dict[tuple[int | None, str], list[Node]] = {}
-    layer = 0
+    layer = rows = 0
     for node in nodes:
+        shape = () if node.array is None else node.array.shape
+        if _MEANING.get((node.name, node.op)) == "embedding":
+            rows = shape[0] if shape else 0
+        elif rows > 1 and len(shape) == 2 and _NORMED.match(node.name):  # all heads together, not those of one token
+            node = replace(node, channels=shape[1])
         named = _NAME.fullmatch(node.name)
         layer = int(named[2]) if named is not None else layer
         place = _place(node, layer)
@@ -270,7 +277,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     named = _NAME.fullmatch(node.name)
     meaning = _MEANING.get((named[1] if named is not None else node.name, node.op))
     whole = meaning is not None and meaning.partition(".")[0] in FIRST_STAGES + LAST_STAGES
-    if meaning is not None and whole == (named is not None):
+    unnumbered = named is None and meaning in _UNNUMBERED
+    if meaning is not None and whole == (named is not None) and not unnumbered:
         return None
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None

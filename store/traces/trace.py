@@ -146,8 +146,11 @@ class Trace:
         """Return "ok", "absent" (the model has no such stage) or "unmeasured" (the engine's value is not there)."""
         if site in self.stages:
             return "ok"
-        beyond = self.config is not None and site.layer is not None and site.layer >= self.layers
-        return "absent" if beyond or site in self.absent else "unmeasured"
+        if self.config is not None and site.layer is not None:
+            other = site.stage not in family(self.config.architecture).stages
+            if site.layer >= self.layers or other:
+                return "absent"
+        return "absent" if site in self.absent else "unmeasured"
 
     def read(self, site: Site) -> NDArray[np.floating[Any]]:
         """Return the values, (tokens, channels): float64 where they are stored so, else float32.
@@ -211,8 +214,8 @@ class Trace:
         """Return the trace with its rows and channels told by the tokens and the model that it was recorded with.
 
         Checks every size against them, but for the length of the vocabulary, which may be the trace's own. The q and k
-        channels of llama.cpp's llama models, and of those stored alike, get the order that Hugging Face has. StoreError, one sentence, for whatever
-        cannot belong together.
+        channels of llama.cpp's llama models, and of those stored alike, get the order that Hugging Face has.
+        StoreError, one sentence, for whatever cannot belong together.
         """
         name = printable(str(self.path))
         self._check(name, tokens, config)

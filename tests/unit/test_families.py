@@ -18,7 +18,7 @@ from store.files.apr_writer import convert_to_apr, write_apr
 from store.open import open_artifact
 from tests.artifacts import apr_metadata, apr_tensors, float_tensor, tiny_model, write_gguf, write_safetensors
 from tests.foreign_dumps import run_changed
-from tests.golden.record_families import LAYERS, OTHERS
+from tests.golden.record_families import LAYERS, OF_FAMILY, OTHERS
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
@@ -30,7 +30,7 @@ HEALTHY = ("alike", "numerics_only", "quantization_only")
 
 
 def model_of(family: str, **sizes: Any) -> MemoryModel:
-    return tiny_model(family, layers=LAYERS.get(family, 2), head_dim=32, **sizes)
+    return tiny_model(family, **{"layers": LAYERS.get(family, 2), "head_dim": 32} | OF_FAMILY.get(family, {}) | sizes)
 
 
 def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
@@ -59,7 +59,7 @@ def test_every_container_holds_one_model(tmp_path, capsys, family):
 
 @pytest.mark.parametrize("family", OTHERS)
 def test_copies_in_other_types_and_engines_are_not_divergent(tmp_path, family):
-    sizes = {"hidden": 128, "ffn": 256}
+    sizes = {"hidden": 128, "ffn": 256, "head_dim": 32}
     write_gguf(tmp_path / "m.gguf", model_of(family, type="F16", **sizes))
     write_safetensors(tmp_path / "folder", model_of(family, **sizes))
     a, b = open_artifact(tmp_path / "m.gguf"), open_artifact(tmp_path / "folder")
@@ -73,7 +73,7 @@ class Fault:
     """A mistake of one family, what the bisection must say of it, and words of its explanation.
 
     tensors : names -> what becomes of their values. config : settings of the damaged side. runtime : settings of a
-    runtime that computes one stage with them.
+    runtime that computes one stage with them. change : what a runtime makes of the stage.
     """
 
     family: str
@@ -83,6 +83,7 @@ class Fault:
     tensors: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None
     config: dict[str, Any] | None = None
     runtime: dict[str, Any] | None = None
+    change: Callable[[MemoryModel, dict[str, np.ndarray], np.ndarray], np.ndarray] | None = None
 
 
 def of_layer(number: int, module: str) -> str:
@@ -94,6 +95,53 @@ def damaged(model: MemoryModel, tensors: dict[str, Callable]) -> MemoryModel:
     return replace(model, weights=model.weights | changed)
 
 
+# What a runtime makes of a stage by mistake, of what it knows: the model, the layer's stages, the right output.
+def per_head(model, known, right):
+    c, x = model.config, known["qkv_matmul"][:, model.config.q_size : model.config.q_size + model.config.kv_size]
+    heads = x.reshape(len(x), -1, c.head_dim)
+    scale = np.sqrt(np.square(heads).mean(axis=2, keepdims=True) + np.float32(c.rms_norm_eps))
+    return (heads / scale).reshape(x.shape) * model.values()["model.layers.0.self_attn.k_norm.weight"]
+
+
+def pre_normed(model, known, right):
+    x = known["layer_input"] if "layer_input" in known else known["embedding"]
+    x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
+    names = (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv")
+    return np.concatenate([x @ model.values()[name].T for name in names], axis=1)
+
+
+def without_norm(model, known, right):
+    return known["ffn_out"] if "ffn_out" in known else known["post_attn_residual"]
+
+
+def unscaled(model, known, right):
+    return right / np.float32(8)
+
+
+def with_silu(model, known, right):
+    return numeric_path("f32").silu(known["ffn_gate"])
+
+
+def with_erf(model, known, right):
+    from math import erf
+
+    gate = known["ffn_gate"].astype(np.float64)
+    return (gate / 2 * (1 + np.vectorize(erf)(gate / 2**0.5))).astype(np.float32)
+
+
+def unbiased(model, known, right):
+    return known["qkv_matmul"].copy()
+
+
+def in_turn(model, known, right):
+    c = model.config
+    at = At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(Site(0, "attention")))
+    order = [0, 2, 1, 3]
+    q = known["q_post_rope"].reshape(len(right), 4, c.head_dim)[:, order].reshape(len(right), -1)
+    out = evaluate(at, {"q": np.ascontiguousarray(q), "k": known["k_post_rope"], "v": known["qkv_bias"]})
+    return out.reshape(len(right), 4, c.head_dim)[:, order].reshape(right.shape)
+
+
 ALL, NONE = (True,) * 4, (False,) * 4
 FAULTS = (
     Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "3 rotate", config={"rotated_layers": None}),
@@ -102,6 +150,42 @@ FAULTS = (
     Fault("smollm3", Site(0, "k_post_rope"), "rope_position", "nothing is rotated", runtime={"rotated_layers": NONE}),
     Fault("smollm3", Site(3, "qkv_matmul"), "permuted_rope", "",
           tensors={of_layer(3, "self_attn.q_proj"): lambda w: w.reshape(4, 2, 16, -1).swapaxes(1, 2).reshape(w.shape)}),
+    Fault("olmo2", Site(0, "q_norm"), "norm_offset", "", tensors={of_layer(0, "self_attn.q_norm"): lambda w: w + 1}),
+    Fault("olmo2", Site(1, "post_attn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w - 1}),
+    Fault("olmo2", Site(0, "k_norm"), "head_grouping", "every head is normed by itself", change=per_head),
+    Fault("olmo2", Site(0, "qkv_matmul"), "unknown", "", change=pre_normed),
+    Fault("olmo2", Site(1, "post_ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("gemma", Site(None, "embedding"), "scaled", "not multiplied by 8", change=unscaled),
+    Fault("gemma", Site(0, "ffn_silu"), "activation_function", "SiLU stands in place of GELU", change=with_silu),
+    Fault("gemma", Site(0, "ffn_silu"), "activation_function", "GELU (erf)", change=with_erf),
+    Fault("gemma", Site(1, "ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("gemma", Site(0, "attn_norm"), "norm_offset", "", tensors={of_layer(0, "input_layernorm"): lambda w: w - 1}),
+    Fault("gemma2", Site(0, "attention"), "attention_scale", "attention_cap is 2.0 in A and None in B",
+          config={"attention_cap": None}),
+    Fault("gemma2", Site(None, "lm_head"), "scaled", "logits_cap is 3.0", config={"logits_cap": None}),
+    Fault("gemma2", Site(0, "attention"), "causal_mask", "the layers 0, 1 slide",
+          config={"layer_types": ("full_attention", "sliding_attention")}),
+    Fault("gemma2", Site(0, "attention"), "attention_scale", "not capped", runtime={"attention_cap": None}),
+    Fault("gemma2", Site(None, "lm_head"), "scaled", "not bent", runtime={"logits_cap": None}),
+    Fault("gemma2", Site(0, "attention"), "attention_scale", "", runtime={"attention_scale": 0.05}),
+    Fault("gemma2", Site(1, "post_attn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("granite", Site(None, "embedding"), "scaled", "embedding_scale is 6.0", config={"embedding_scale": 1.0}),
+    Fault("granite", Site(0, "post_attn_residual"), "scaled", "residual_scale is 0.22", config={"residual_scale": 1.0}),
+    Fault("granite", Site(0, "attention"), "attention_scale", "", config={"attention_scale": None}),
+    Fault("granite", Site(None, "lm_head"), "scaled", "logits_scale is 0.125", config={"logits_scale": 1.0}),
+    Fault("granite", Site(0, "post_ffn_residual"), "scaled", "is not multiplied by 0.22",
+          runtime={"residual_scale": 1.0}),
+    Fault("granite", Site(None, "lm_head"), "scaled", "not multiplied by 0.125", runtime={"logits_scale": 1.0}),
+    Fault("granite", Site(None, "embedding"), "scaled", "not multiplied by 6", runtime={"embedding_scale": 1.0}),
+    Fault("seed_oss", Site(0, "qkv_bias"), "bias_missing", "q_proj.bias is not added", change=unbiased),
+    Fault("seed_oss", Site(1, "qkv_bias"), "sign_flipped", "",
+          tensors={"model.layers.1.self_attn.v_proj.bias": lambda b: -b}),
+    Fault("seed_oss", Site(0, "ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("seed_oss", Site(0, "attention"), "head_grouping", "", change=in_turn),
+    Fault("seed_oss", Site(1, "q_post_rope"), "rope_theta", "rope_theta 1000000", runtime={"rope_theta": 1e6}),
 )  # fmt: skip
 
 
@@ -121,13 +205,15 @@ class Recorded:
         return tuple(range(len(self.stages[site])))
 
 
-def run_with(model: MemoryModel, settings: dict[str, Any], at_site: Site) -> dict[Site, np.ndarray]:
-    """What a runtime records that has other settings at one stage."""
-    other, path = replace(model, config=replace(model.config, **settings)), numeric_path("f32")
+def run_with(model: MemoryModel, fault: Fault) -> dict[Site, np.ndarray]:
+    """What a runtime records that is wrong at one stage."""
+    other, path = replace(model, config=replace(model.config, **(fault.runtime or {}))), numeric_path("f32")
 
     def change(site: Site, right: np.ndarray, known: dict[str, np.ndarray]) -> np.ndarray:
-        if site != at_site:
+        if site != fault.site:
             return right
+        if fault.change is not None:
+            return fault.change(model, known, right)
         at = At(other, path, TOKENS, Graph.of(other).stage(site))
         return evaluate(at, {role: known[name] for role, name in at.stage.inputs.items()})
 
@@ -137,8 +223,8 @@ def run_with(model: MemoryModel, settings: dict[str, Any], at_site: Site) -> dic
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.family}-{fault.site}-{fault.cause}")
 def test_a_mistake_is_named(fault):
     model = model_of(fault.family)
-    if fault.runtime is not None:
-        recorded = Recorded(run_with(model, fault.runtime, fault.site))
+    if fault.runtime is not None or fault.change is not None:
+        recorded = Recorded(run_with(model, fault))
         found = bisect_trace(Reader(model, numeric_path("f32"), recorded, TOKENS)).culprit
         site = found.site
     else:

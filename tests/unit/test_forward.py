@@ -16,7 +16,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.golden.record_families import FIRST, OTHERS, TYPE, gguf_shape, shape
+from tests.golden.record_families import FIRST, OF_FAMILY, OTHERS, TYPE, gguf_shape, shape
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -79,7 +79,8 @@ def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
 
     layers = shape(architecture).get("layers", 2)
     sizes = {"layers": layers, "heads": 6, "kv_heads": 2, "head_dim": 8, "hidden": 40, "ffn": 48, "vocab": 32}
-    model = random_model(architecture, **sizes, seed=3)
+    tied = OF_FAMILY.get(architecture, {}).get("tied", False)
+    model = random_model(architecture, **sizes, tied=tied, seed=3)
     changes = {
         "neox": {},
         "norm": {"rope_type": "norm"},

@@ -24,6 +24,11 @@ CAUSE_OF_FIELD = {
     "rope_local_theta": "rope_theta",
     "rotated_layers": "rope_position",
     "attention_scale": "attention_scale",
+    "attention_cap": "attention_scale",
+    "embedding_scale": "scaled",
+    "residual_scale": "scaled",
+    "logits_scale": "scaled",
+    "logits_cap": "scaled",
     "causal": "causal_mask",
     "sliding_window": "causal_mask",
     "layer_types": "causal_mask",
@@ -103,8 +108,8 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
     if name == "layer_types" and (one is None or other is None):
         return f"layer_types are given in {'B' if one is None else 'A'} only"
     if name == "rotated_layers":
-        layers = [n for n in range(a.num_hidden_layers) if a.rotates(n) != b.rotates(n)]
-        return f"the layers {', '.join(map(str, layers))} rotate q and k in A or in B only"
+        turned = [str(n) for n in range(a.num_hidden_layers) if a.rotates(n) != b.rotates(n)]
+        return f"the layers {', '.join(turned)} rotate q and k in A or in B only"
     if name == "layer_types":
         layers = [str(n) for n, (own, its) in enumerate(zip(one, other, strict=True)) if own != its]
         return f"the layers {', '.join(layers)} slide in A or in B only"
