@@ -258,6 +258,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     """Sort the nodes that have values by layer and meaning."""
     slots: dict[tuple[int | None, str], list[Node]] = {}
     layer = rows = 0
+    before: tuple[int | None, str] | None = None
     for node in nodes:
         shape = () if node.array is None else node.array.shape
         if _MEANING.get((node.name, node.op)) == "embedding":
@@ -267,6 +268,9 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
         named = _NAME.fullmatch(node.name)
         layer = int(named[2]) if named is not None else layer
         place = _place(node, layer)
+        if place == (layer, "post_attn_norm") and before == (layer, "post_attn_residual"):
+            place = layer, "ffn_norm"  # seed_oss gives the norm before the feed-forward block the name of the other
+        before = place or before
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
     return slots

@@ -9,7 +9,8 @@ def literal_forward(config, weights, tokens):
     """Every stage of a decoder by (layer, stage); weights: canonical name -> float array."""
     c, w, out = config, {name: np.asarray(x, dtype=np.float64) for name, x in weights.items()}, {}
     gemma = c.architecture.startswith("gemma")
-    behind, before = c.architecture in ("gemma2", "gemma3", "olmo2"), c.architecture != "olmo2"
+    before = c.architecture not in ("olmo2", "exaone4")
+    behind = not before or c.architecture in ("gemma2", "gemma3")
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))

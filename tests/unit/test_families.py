@@ -142,6 +142,12 @@ def in_turn(model, known, right):
     return out.reshape(len(right), 4, c.head_dim)[:, order].reshape(right.shape)
 
 
+def together(model, known, right):
+    c, x = model.config, known["qkv_matmul"][:, model.config.q_size : model.config.q_size + model.config.kv_size]
+    scale = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(c.rms_norm_eps))
+    return x / scale * np.tile(model.values()["model.layers.0.self_attn.k_norm.weight"], c.num_key_value_heads)
+
+
 ALL, NONE = (True,) * 4, (False,) * 4
 FAULTS = (
     Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "3 rotate", config={"rotated_layers": None}),
@@ -186,6 +192,15 @@ FAULTS = (
     Fault("seed_oss", Site(0, "ffn_norm"), "unknown", "the norm is left out", change=without_norm),
     Fault("seed_oss", Site(0, "attention"), "head_grouping", "", change=in_turn),
     Fault("seed_oss", Site(1, "q_post_rope"), "rope_theta", "rope_theta 1000000", runtime={"rope_theta": 1e6}),
+    Fault("exaone4", Site(0, "q_norm"), "norm_offset", "", tensors={of_layer(0, "self_attn.q_norm"): lambda w: w + 1}),
+    Fault("exaone4", Site(0, "k_norm"), "head_grouping", "heads are normed together", change=together),
+    Fault("exaone4", Site(1, "post_ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("exaone4", Site(0, "qkv_matmul"), "unknown", "", change=pre_normed),
+    Fault("exaone4", Site(1, "q_post_rope"), "rope_position", "the layers 1 rotate",
+          config={"rotated_layers": (True, False)}),
+    Fault("exaone4", Site(1, "post_attn_norm"), "wrong_layer", "",
+          change=lambda m, known, right: right / m.values()[of_layer(1, "post_attention_layernorm")]
+          * m.values()[of_layer(1, "post_feedforward_layernorm")]),
 )  # fmt: skip
 
 
