@@ -69,7 +69,8 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
     known = model.config.architecture in ARCHITECTURES
-    if known and family(model.config.architecture).interleaved and module in heads:
+    several = model.weights[name].shape[0] > 1
+    if known and family(model.config.architecture).interleaved and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 

@@ -16,11 +16,15 @@ from tests.random_weights import random_rows
 HYBRID = 3  # layers of an exaone4 with windows, which GGUF has no word for
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
-    "exaone4": lambda c: {} if c.num_hidden_layers != HYBRID else {
-        "sliding_window": 3,
-        "layer_types": (SLIDING, FULL, SLIDING),
-        "rotated_layers": (True, False, True),
-    },
+    "exaone4": lambda c: (
+        {}
+        if c.num_hidden_layers != HYBRID
+        else {
+            "sliding_window": 3,
+            "layer_types": (SLIDING, FULL, SLIDING),
+            "rotated_layers": (True, False, True),
+        }
+    ),
     "gemma2": lambda c: {
         "sliding_window": 3,
         "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
@@ -134,6 +138,16 @@ def random_model(
     if not tied:
         matrix("lm_head.weight", vocab, hidden)
     return model
+
+
+def with_optional(model: MemoryModel, seed: int = 1) -> MemoryModel:
+    """The model with every tensor that models of its family may have: biases, and factors of any sign."""
+    rng, more = np.random.default_rng(seed), {}
+    for tensor in family(model.config.architecture).tensors(model.config):
+        if tensor.optional:
+            values = rng.standard_normal(tensor.shape).astype(np.float32)
+            more[tensor.name] = Weight(tensor.name, TensorType.F32, tensor.shape, values.view(np.uint8).reshape(1, -1))
+    return replace(model, weights=model.weights | more)
 
 
 def spine(layers: int) -> list[Site]:

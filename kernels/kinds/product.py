@@ -38,6 +38,11 @@ class Product(Kind):
             product = np.asarray(product * scales)
         return self.finished(at, product)
 
+    def factor(self, at: At, weight: str) -> float:
+        """What the product with a weight of the stage is multiplied by in all."""
+        stored = weight.removesuffix(WEIGHT) + SCALE
+        return self.times * (float(at.path.vector(at.model.weight(stored))[0]) if stored in at.stage.scales else 1.0)
+
     def finished(self, at: At, product: Array) -> Array:
         """What the factor and the bound make of a product."""
         if self.times != 1:

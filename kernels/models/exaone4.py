@@ -47,9 +47,7 @@ class Exaone4(Decoder):
                 irrelevant=("use_sliding_window", "max_window_layers"),
             ),
             "gguf": Keys(
-                used=frozenset(
-                    ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa")
-                )
+                used=frozenset(("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"))
             ),
         }
     )

@@ -1,6 +1,7 @@
 """Record what transformers and llama.cpp make of small models of a family: transformers-FAMILY-*.npz, llama-cpp-*.npz.
 
 usage: python -m tests.golden.record_families PYTHON FAMILY... (PYTHON has torch, transformers and llama-cpp-python)
+The family "optional" is a llama with every tensor that llama.cpp looks for.
 """
 
 import subprocess
@@ -11,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from kernels import models
-from tests.artifacts import tiny_gguf, tiny_safetensors
-from tests.memory_model import HYBRID
+from tests.artifacts import tiny_gguf, tiny_model, tiny_safetensors, write_gguf
+from tests.memory_model import HYBRID, MemoryModel, with_optional
 
 GOLDEN = Path(__file__).parent
 TOKENS = (5, 100, 7, 7, 31)
@@ -37,6 +38,11 @@ def gguf_shape(family: str) -> dict[str, int]:
     return shape(family) | {"layers": LAYERS.get(family, 1)}
 
 
+def optional_model() -> MemoryModel:
+    """A llama with all the biases and factors that llama.cpp looks for."""
+    return with_optional(tiny_model("llama", TYPE, **SMALL, layers=1))
+
+
 def record(python: str, engine: str, model: Path, output: Path, *more: str) -> dict[str, np.ndarray]:
     """The stages that an engine has of a model, by "LAYER.STAGE"."""
     tokens = ",".join(map(str, TOKENS))
@@ -52,6 +58,11 @@ def main(python: str, *families: str) -> None:
     """Record every family with every engine."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if "optional" in families:
+            write_gguf(folder / "o.gguf", optional_model())
+            found = record(python, "llama.cpp", folder / "o.gguf", folder / "o.npz")
+            np.savez_compressed(GOLDEN / f"llama-cpp-optional-{TYPE.lower()}.npz", **found)
+            families = tuple(family for family in families if family != "optional")
         for family in families:
             tiny_safetensors(folder / family, family, **shape(family))
             for dtype in ("float32", "float64") if family in FIRST else ("float32",):

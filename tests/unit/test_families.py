@@ -18,10 +18,11 @@ from store.files.apr_writer import convert_to_apr, write_apr
 from store.open import open_artifact
 from tests.artifacts import apr_metadata, apr_tensors, float_tensor, tiny_model, write_gguf, write_safetensors
 from tests.foreign_dumps import run_changed
-from tests.golden.record_families import LAYERS, OF_FAMILY, OTHERS
+from tests.golden.record_families import LAYERS, OF_FAMILY, OTHERS, optional_model
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
+from workbench.bisect.models.element import element
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader
 
@@ -66,6 +67,37 @@ def test_copies_in_other_types_and_engines_are_not_divergent(tmp_path, family):
     assert bisected(a, b).verdict in HEALTHY
     sides = Side(a, numeric_path("ggml")), Side(b, numeric_path("f32"))
     assert bisect_artifacts(*sides, TOKENS).verdict in HEALTHY
+
+
+def test_factors_of_products_are_read_and_compared(tmp_path):
+    model = optional_model()
+    write_gguf(tmp_path / "m.gguf", model)
+    artifact = open_artifact(tmp_path / "m.gguf")
+    assert artifact.problems == ()
+    assert bisected(artifact, model, "ggml").verdict == "alike"
+    name = "model.layers.0.mlp.up_proj.output_scale"
+    found = bisected(model, damaged(model, {name: lambda x: x * 2}))
+    assert (found.first_divergent, found.culprit.tensor) == (Site(0, "ffn_up"), name)
+    name = "model.layers.0.self_attn.k_proj.output_scale"
+    without = replace(model, weights={key: w for key, w in model.weights.items() if key != name})
+    assert bisected(model, without).verdict == "divergent"
+
+
+def test_an_element_of_a_scaled_product_is_refused():
+    model = model_of("granite")
+    with pytest.raises(WorkbenchError, match="not taken apart"):
+        element(model, numeric_path("f32"), Site(None, "lm_head"), np.zeros(64, np.float32), 0)
+
+
+@pytest.mark.parametrize("name", ["attn_q.input_scale", "ffn_up.scale"])
+def test_what_the_engine_loads_and_does_not_use_is_said(tmp_path, name):
+    model = model_of("smollm3")
+    raw = f"blk.0.{name}"
+    weights = model.weights | {raw: float_tensor(raw, np.ones(1, np.float32))}
+    write_gguf(tmp_path / "m.gguf", replace(model, weights=weights))
+    artifact = open_artifact(tmp_path / "m.gguf")
+    assert [problem for problem in artifact.problems if raw in problem and "does not use" in problem]
+    assert bisected(artifact, model).verdict == "alike"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.golden.record_families import FIRST, OF_FAMILY, OTHERS, TYPE, gguf_shape, shape
+from tests.golden.record_families import FIRST, OF_FAMILY, OTHERS, TYPE, gguf_shape, optional_model, shape
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -153,6 +153,16 @@ def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     assert silu or np.array_equal(*pairs[Site(0, "ffn_swigl")])  # GELU is looked up in a table
     run = dict(forward(model, TOKENS, path))
     assert np.array_equal(run[Site(None, "embedding")], recorded[Site(None, "embedding")])
+    assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-5
+
+
+def test_factors_and_biases_of_products_agree_with_llama_cpp():
+    model, path = optional_model(), numeric_path("ggml")
+    recorded = dump(f"llama-cpp-optional-{TYPE.lower()}.npz")
+    recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
+    checked = {check_stage(site, x, y, TensorType[TYPE]) for site, x, y in forced(model, path, recorded)}
+    assert {site.stage for site in checked} >= {*MATMULS, "qkv_bias"}
+    run = dict(forward(model, TOKENS, path))
     assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-5
 
 
