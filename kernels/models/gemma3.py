@@ -11,6 +11,7 @@ from kernels.models.llama import AFTER, Decoder, decoder_stages
 
 _PATTERN = 6  # layers, of which the last is full, where nothing is said
 _OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
+_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 _LARGEST = 62  # layers of the one model whose scores llama.cpp scales by the share of a head in the hidden size
 
 
@@ -51,6 +52,7 @@ class Gemma3(Gemma):
                     (
                         *("sliding_window", "sliding_window_pattern", "layer_types", "rope_local_base_freq"),
                         *("query_pre_attn_scalar", "hidden_activation", "attention_bias"),
+                        *_CAPS,
                         *("use_bidirectional_attention", f"rope_parameters.{FULL}", f"rope_parameters.{SLIDING}"),
                     )
                 ),
@@ -59,7 +61,10 @@ class Gemma3(Gemma):
             ),
             "gguf": Keys(
                 used=frozenset(
-                    ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *_OF_SLIDING)
+                    (
+                        *("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"),
+                        *("final_logit_softcapping", *_OF_SLIDING),
+                    )
                 ),
                 ignored={"hidden_activation": ("gelu_pytorch_tanh",)},
             ),
@@ -83,7 +88,8 @@ class Gemma3(Gemma):
         if types is not None and scalar is None:
             raise fields.wrong("does not say query_pre_attn_scalar, by which scores are scaled; add it.")
         config = replace(config, sliding_window=window, layer_types=types, rope_local_theta=base if slide else None)
-        return _scaled(config, scalar)
+        on_scores, on_logits = map(fields.number, _CAPS)
+        return _scaled(replace(config, attention_cap=on_scores, logits_cap=on_logits), scalar)
 
     def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
         return Decoder.refused_by_llama_cpp(self, config)
@@ -95,6 +101,7 @@ class Gemma3(Gemma):
             "sliding_window": config.sliding_window,
             "layer_types": None if config.layer_types is None else list(config.layer_types),
             "rope_local_base_freq": config.rope_local_theta,
+            **dict(zip(_CAPS, (config.attention_cap, config.logits_cap), strict=True)),
         }
         return {
             "query_pre_attn_scalar": scalar,
@@ -108,6 +115,8 @@ class Gemma3(Gemma):
                 "stretches rotary embeddings by YaRN or an attention factor, which is not computed for layers with "
                 "rotary bases of their own; give a file with linear scaling or none."
             )
+        if fields.find("final_logit_softcapping")[1]:
+            config = replace(config, logits_cap=fields.single("final_logit_softcapping"))
         if config.num_hidden_layers == _LARGEST:
             config = _scaled(config, config.hidden_size // config.num_attention_heads)
         window = fields.integer("attention.sliding_window", low=0)

@@ -78,8 +78,8 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     """Explain channel `channel` of one token of a matmul stage.
 
     x : (in,) the token's values of what the stage reads.
-    Raises WorkbenchError for a stage that is no product with a weight, or a channel that it does not have, and where the
-    product is multiplied or bounded.
+    Raises WorkbenchError for a stage that is no product with a weight, or a channel that it does not have, and where
+    the product is multiplied or bounded.
     """
     graph = Graph.of(model)
     stage = graph.stage(site)
