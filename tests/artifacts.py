@@ -95,7 +95,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
     if c.rope_local_theta is not None:
         writer.add_rope_freq_base_swa(c.rope_local_theta)
-    if c.architecture == "gemma2":
+    if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
     if c.architecture == "granite":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
-from kernels.forward import evaluate
+from kernels.forward import evaluate, forward
 from kernels.graph import At
 from kernels.models import Graph
 from kernels.paths import numeric_path
@@ -81,6 +81,20 @@ def test_factors_of_products_are_read_and_compared(tmp_path):
     name = "model.layers.0.self_attn.k_proj.output_scale"
     without = replace(model, weights={key: w for key, w in model.weights.items() if key != name})
     assert bisected(model, without).verdict == "divergent"
+
+
+@pytest.mark.parametrize("site", [Site(0, "attention"), Site(None, "lm_head")])
+def test_the_slope_of_what_is_bounded(site):
+    model, path = model_of("gemma2"), numeric_path("f64")
+    at = At(model, path, TOKENS, Graph.of(model).stage(site))
+    known = {stage.stage: values for stage, values in forward(model, TOKENS, path) if stage.layer == site.layer}
+    rng = np.random.default_rng(0)
+    x = {role: known[name] for role, name in at.stage.inputs.items()}
+    dx = {role: rng.standard_normal(values.shape) for role, values in x.items()}
+    step = 1e-6
+    ahead, back = (evaluate(at, {role: x[role] + sign * step * dx[role] for role in x}) for sign in (1, -1))
+    slope = at.kind.derivative(at, x, dx)
+    assert np.linalg.norm(slope - (ahead - back) / (2 * step)) < 1e-7 * np.linalg.norm(slope)
 
 
 def test_an_element_of_a_scaled_product_is_refused():
