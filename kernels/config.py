@@ -27,8 +27,15 @@ class ModelConfig:
         are all layers where there are no types. None for all tokens in every layer.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
+    rotated_layers
+        Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
         What scores are multiplied by; None for 1/sqrt(head_dim).
+    attention_cap, logits_cap
+        What scores, and logits, are bent to stay below: cap * tanh(x / cap); None for no such bound.
+    embedding_scale, residual_scale, logits_scale
+        What embeddings, the outputs of both blocks and logits are multiplied by (1 for nothing); a family may have a
+        factor for its embeddings that stands in no configuration.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -53,7 +60,13 @@ class ModelConfig:
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
     rope_local_theta: float | None = None
+    rotated_layers: tuple[bool, ...] | None = None
     attention_scale: float | None = None
+    attention_cap: float | None = None
+    logits_cap: float | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logits_scale: float = 1.0
     length_limit: int | None = None
     length_limit_key: str | None = None
 
@@ -64,6 +77,10 @@ class ModelConfig:
     def slides(self, layer: int) -> bool:
         """Whether a layer is one of those with a sliding window, if there is one."""
         return self.layer_types is None or self.layer_types[layer] == SLIDING
+
+    def rotates(self, layer: int) -> bool:
+        """Whether q and k of a layer are rotated."""
+        return self.rotated_layers is None or self.rotated_layers[layer]
 
     @property
     def q_size(self) -> int:

@@ -35,6 +35,9 @@ class Settings(Protocol):
     def number(self, *keys: str) -> float | None:
         """A number above zero."""
 
+    def single(self, *keys: str) -> float | None:
+        """The same of a file that keeps numbers in single precision: its shortest decimal."""
+
     def text(self, *keys: str) -> str | None:
         """A string."""
 
@@ -71,6 +74,23 @@ def given_layer_types(config: ModelConfig, fields: Settings) -> tuple[str, ...] 
     raise fields.unsupported(f"has layer_types other than {FULL} and {SLIDING}, or fewer than layers.")
 
 
+def every(pattern: int, config: ModelConfig) -> tuple[str, ...]:
+    """Types of layers of which every so manyth is full; 0 for none."""
+    layers = range(1, config.num_hidden_layers + 1)
+    return tuple(FULL if pattern and number % pattern == 0 else SLIDING for number in layers)
+
+
+def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tuple[str, ...]:
+    """What GGUF says of every layer: by a list, by a number, or by that of the family."""
+    key, given = fields.find("attention.sliding_window_pattern")
+    if not isinstance(given, list):
+        found = fields.integer("attention.sliding_window_pattern", low=0)
+        return every(pattern if found is None else found, config)
+    if len(given) < config.num_hidden_layers or not all(slides in (0, 1) for slides in given):
+        raise fields.wrong(f"gives {key} for fewer layers than it has, or not as true and false; convert it again.")
+    return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
+
+
 class Family(ABC):
     """Models that are computed alike.
 
@@ -83,9 +103,13 @@ class Family(ABC):
     settings may stand in rope_parameters by kinds of layers, too.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
+    told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
+
     gguf : what llama.cpp calls them. interleaved : its files store the rows of q and k for the rotation of adjacent
     pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. more : further tensors of a layer that it
     accepts, as a pattern of its names. after_head : tensors with which it changes the logits, and what it does.
+    scaled : the projections whose output it multiplies by a stored factor, if there is one; it loads and ignores those
+    of others.
 
     keys : by container.
     """
@@ -97,11 +121,13 @@ class Family(ABC):
     activations: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
     local_base: ClassVar[str | None] = None
     less_one: ClassVar[bool] = False
+    told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False
     more: ClassVar[str] = ""
     after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
+    scaled: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Keys]] = {}
 
     @abstractmethod

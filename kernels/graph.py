@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 Inputs = Mapping[str, Array]  # by role
 
 LAYER_INPUT = "layer_input"  # read by the first stages of a layer: what the layer before gives, or the embedding
-WEIGHT, BIAS = ".weight", ".bias"
+WEIGHT, BIAS, SCALE = ".weight", ".bias", ".output_scale"
 
 
 class Model(Protocol):
@@ -75,6 +75,9 @@ class Arithmetic(Protocol):
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
 
+    def capped(self, x: Array, cap: float) -> Array:
+        """cap * tanh(x / cap)."""
+
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b)."""
 
@@ -102,7 +105,7 @@ class Stage:
     channels : how many values a token has there.
     reads : the stages of the same layer that its kind takes, in the order of the kind's roles; LAYER_INPUT or a stage
         of the whole model where there is no such.
-    tensors : canonical names, weights before biases.
+    tensors : canonical names: weights, their biases, and what their products are multiplied by.
     heads : where its channels are heads.
     """
 
@@ -127,6 +130,11 @@ class Stage:
     def biases(self) -> tuple[str, ...]:
         """Names of the biases."""
         return tuple(name for name in self.tensors if name.endswith(BIAS))
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Names of the factors of the products."""
+        return tuple(name for name in self.tensors if name.endswith(SCALE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,10 +208,10 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], rotation: Rotation, columns:
 
 
 @kernel(
-    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, boolean, int64, float32[:, ::1], "
-    "int64, int64, int64)",
-    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, boolean, int64, float64[:, ::1], "
-    "int64, int64, int64)",
+    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, float32, boolean, int64, "
+    "float32[:, ::1], int64, int64, int64)",
+    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, float64, boolean, int64, "
+    "float64[:, ::1], int64, int64, int64)",
 )
 def _attention(
     q: NDArray[Real],
@@ -220,6 +220,7 @@ def _attention(
     head_dim: int,
     group: int,
     scale: Real,
+    cap: Real,
     causal: bool,
     window: int,
     out: NDArray[Real],
@@ -248,6 +249,11 @@ def _attention(
                 for s in range(unseen, seen):
                     p[s] *= scale
                     largest = max(largest, p[s])
+                if cap > 0:
+                    largest = q.dtype.type(-np.inf)
+                    for s in range(unseen, seen):
+                        p[s] = cap * np.tanh(p[s] / cap)
+                        largest = max(largest, p[s])
                 total = 0.0
                 for s in range(unseen, seen):
                     p[s] = np.exp(p[s] - largest)
@@ -264,18 +270,34 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attenti
     """Grouped-query attention before the output projection.
 
     q (tokens, heads * head_dim); k, v (tokens, kv_heads * head_dim); returns the shape and dtype of q.
-    softmax(q k^T scale) v with the maximum subtracted and the denominator summed in float64.
+    softmax(q k^T scale) v, scores bent below a cap if there is one, with the maximum subtracted and the denominator
+    summed in float64.
     """
     out = lent(q.shape, q.dtype.type)
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group, scale, window = how.heads // how.kv_heads, q.dtype.type(how.scale), how.window or len(q)
+    cap = q.dtype.type(how.cap or 0)
     block = min(max(_SCORES // len(q), 1), len(q))
     blocks = -(-len(q) // block)
 
     def compute(start: int, stop: int) -> None:
-        _attention(q, k, v, how.head_dim, group, scale, how.causal, window, out, block, start, stop)
+        _attention(q, k, v, how.head_dim, group, scale, cap, how.causal, window, out, block, start, stop)
 
     over_rows(compute, how.kv_heads * blocks, most=1 if blocks > 1 else None)
+    return out
+
+
+@kernel("void(float32[:, ::1], float32, float32[:, ::1])", "void(float64[:, ::1], float64, float64[:, ::1])")
+def _capped(x: NDArray[Real], cap: Real, out: NDArray[Real]) -> None:
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[t, i] = cap * np.tanh(x[t, i] * (x.dtype.type(1) / cap))
+
+
+def capped(x: NDArray[Real], cap: float) -> NDArray[Real]:
+    """cap * tanh(x / cap) of x (tokens, channels) in its dtype."""
+    out = lent(x.shape, x.dtype.type)
+    by_token(lambda t: _capped(x[t], x.dtype.type(cap), out[t]), x.shape)
     return out
 
 

@@ -108,6 +108,10 @@ class F32Path:
         """function(a, b) of two arrays of the same shape."""
         return ops.elementwise(function, a, b)
 
+    def capped(self, x: Array, cap: float) -> Array:
+        """Cap * tanh(x / cap)."""
+        return ops.capped(x, cap)
+
     def silu(self, x: Array) -> Array:
         """X * sigmoid(x)."""
         return ops.silu(x)

@@ -86,14 +86,11 @@ _GGUF = Table(
             *("rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length"),
         )
     ),
-    refused=_OTHER_FAMILIES
+    refused={"expert_count": (), "expert_used_count": (), "expert_group_count": (), "expert_shared_count": ()},
+    ignored=_OTHER_FAMILIES
     | {
         "residual_scale": (1,),
         "embedding_scale": (1,),
-        "expert_count": (),
-        "expert_used_count": (),
-        "expert_group_count": (),
-        "expert_shared_count": (),
         "attention.clamp_kqv": (),
         "attention.max_alibi_bias": (),
         "attention.output_scale": (1,),
@@ -101,8 +98,6 @@ _GGUF = Table(
         "attention.temperature_scale": (),
         "attention.shared_kv_layers": (0,),
         "use_parallel_residual": (),
-    },
-    ignored={
         "attention.sliding_window": (),
         "attention.sliding_window_pattern": (),
         "hidden_activation": ("silu", "swish"),

@@ -19,6 +19,8 @@ from store.text import printable
 from store.wrapped_names import without_wrapper
 
 MAX_RANK = 16  # axes of a tensor; no known file has more than 5
+# Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
+_IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -172,7 +174,7 @@ def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: 
     unused = [info for name, info in tensors.items() if name not in known]
     for info in unused:
         layer = layer_of(info.name)
-        if layer is not None and layer < config.num_hidden_layers and not info.name.endswith("rotary_emb.inv_freq"):
+        if layer is not None and layer < config.num_hidden_layers and not info.name.endswith(_IGNORED):
             raise UnsupportedModelError(
                 f"{file} has the tensor {_both_names(info)}, which this program does not compute with in "
                 f"{config.architecture} models; give one whose layers are made of what those have."

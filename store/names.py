@@ -23,6 +23,7 @@ _GGUF_MODULES: dict[str, str] = {
 }
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
+_ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
 _GGUF_NORMS: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
@@ -45,11 +46,15 @@ _OTHER_WHOLE: dict[str, str] = {
     "norm.weight": FINAL_NORM,
 }
 
-_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias)", re.ASCII)
+_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
+_KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
 
 
 def _modules(architecture: str | None) -> dict[str, str]:
+    if architecture in _ANOTHER_FFN_NORM:
+        without = {gguf: hf for gguf, hf in _GGUF_MODULES.items() if gguf != "ffn_norm"}
+        return without | {"post_attention_norm": "post_attention_layernorm"}
     return _GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES
 
 
@@ -60,7 +65,7 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
     """
     if gguf := _GGUF_LAYER.fullmatch(raw):
         (layer, module, kind), modules = gguf.groups(), _modules(architecture)
-        return f"model.layers.{layer}.{modules[module]}.{kind}" if module in modules else raw
+        return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{hf[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
@@ -72,6 +77,7 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return _HF_WHOLE.get(canonical, canonical)
     module, _, kind = match[2].rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
+    kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 
 

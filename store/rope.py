@@ -70,9 +70,9 @@ def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[fl
     if info.type != TensorType["F32"] or info.shape != (head_dim // 2,):
         raise ArtifactError(f"{file.shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
     factors = np.frombuffer(file.read(info.offset, info.nbytes, what), "<f4")
-    if not ((factors >= SMALLEST) & (factors <= LARGEST)).all():
+    if not ((np.abs(factors) >= SMALLEST) & (np.abs(factors) <= LARGEST)).all():
         raise ArtifactError(
-            f"{file.shown}: {what} holds values outside {SMALLEST:g} to {LARGEST:g}; convert the model again."
+            f"{file.shown}: {what} holds values whose size is not {SMALLEST:g} to {LARGEST:g}; convert the model again."
         )
     return tuple(factors.tolist())
 

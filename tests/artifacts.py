@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 
 from kernels.config import FULL, SLIDING
-from kernels.models import family
+from kernels.models import ARCHITECTURES, family
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
@@ -68,7 +68,9 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     """The rows of a tensor as a GGUF file of the model stores them."""
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
-    if model.config.architecture == "llama" and module in heads:
+    known = model.config.architecture in ARCHITECTURES
+    several = model.weights[name].shape[0] > 1
+    if known and family(model.config.architecture).interleaved and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
@@ -88,10 +90,19 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
     writer.add_rope_dimension_count(c.head_dim)
-    if c.rope_local_theta is not None:
+    if c.layer_types is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
+    if c.rope_local_theta is not None:
         writer.add_rope_freq_base_swa(c.rope_local_theta)
+    if c.attention_cap is not None:
+        writer.add_attn_logit_softcapping(c.attention_cap)
+        writer.add_final_logit_softcapping(c.logits_cap)
+    if c.architecture == "granite":
+        writer.add_embedding_scale(c.embedding_scale)
+        writer.add_residual_scale(c.residual_scale)
+        writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
+        writer.add_logit_scale(1 / c.logits_scale)
     for key, value in more.items():
         name = f"{c.architecture}.{key.replace('__', '.')}"
         add = {
@@ -168,6 +179,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "rms_norm_eps": c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
         "max_position_embeddings": c.max_position_embeddings,
+        "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }

@@ -1,5 +1,6 @@
 """Small seeded models in memory, for whoever needs a forward but no file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,34 @@ from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 
+HYBRID = 3  # layers of an exaone4 with windows, which GGUF has no word for
+# What only some families have, so that it matters in a small model.
+OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
+    "exaone4": lambda c: (
+        {}
+        if c.num_hidden_layers != HYBRID
+        else {
+            "sliding_window": 3,
+            "layer_types": (SLIDING, FULL, SLIDING),
+            "rotated_layers": (True, False, True),
+        }
+    ),
+    "gemma2": lambda c: {
+        "sliding_window": 3,
+        "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
+        "attention_cap": 2.0,
+        "logits_cap": 3.0,
+    },
+    "granite": lambda _: {
+        "embedding_scale": 6.0,
+        "residual_scale": 0.22,
+        "attention_scale": 0.3,
+        "logits_scale": 0.125,
+    },
+    "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
+}
+_BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
+_DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
     *("pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight"),
@@ -69,8 +98,9 @@ def random_model(
     if of.local_base is not None:  # every other layer slides
         types = tuple(SLIDING if n % 2 == 0 else FULL for n in range(layers))
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
-    elif of.gguf is None:  # mistral, of whose windows GGUF has no word
+    elif architecture == "mistral":  # of whose windows GGUF has no word
         config = replace(config, sliding_window=3)
+    config = replace(config, **OWN_SETTINGS.get(architecture, lambda _: {})(config))
     rng, model = np.random.default_rng(seed), MemoryModel(config)
 
     def matrix(name: str, rows: int, columns: int) -> None:
@@ -81,6 +111,13 @@ def random_model(
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 
+    if architecture not in _DRAWN_BY_HAND:
+        for tensor in of.tensors(config):
+            if not tensor.optional and len(tensor.shape) == 2:
+                matrix(tensor.name, *tensor.shape)
+            elif not tensor.optional or (of.biased and tensor.name.endswith(_BIASES)):
+                vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
+        return model
     matrix("model.embed_tokens.weight", vocab, hidden)
     for n in range(layers):
         p = f"model.layers.{n}."
@@ -101,6 +138,16 @@ def random_model(
     if not tied:
         matrix("lm_head.weight", vocab, hidden)
     return model
+
+
+def with_optional(model: MemoryModel, seed: int = 1) -> MemoryModel:
+    """The model with every tensor that models of its family may have: biases, and factors of any sign."""
+    rng, more = np.random.default_rng(seed), {}
+    for tensor in family(model.config.architecture).tensors(model.config):
+        if tensor.optional:
+            values = rng.standard_normal(tensor.shape).astype(np.float32)
+            more[tensor.name] = Weight(tensor.name, TensorType.F32, tensor.shape, values.view(np.uint8).reshape(1, -1))
+    return replace(model, weights=model.weights | more)
 
 
 def spine(layers: int) -> list[Site]:

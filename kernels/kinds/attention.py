@@ -17,8 +17,8 @@ class Attention(Kind):
     """softmax(q k^T scale + mask) v, heads sharing keys and values in groups.
 
     heads, kv_heads, head_dim : of q, and of k and v. scale : of the scores. causal : a token sees itself and those
-    before it only. window : of these the last so many only; None for all. value_start : v is what is read from this
-    channel on.
+    before it only. window : of these the last so many only; None for all. cap : scores are cap * tanh(score / cap);
+    None for as they are. value_start : v is what is read from this channel on.
     """
 
     heads: int
@@ -28,6 +28,7 @@ class Attention(Kind):
     value_start: int
     causal: bool = True
     window: int | None = None
+    cap: float | None = None
     roles: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     over_tokens: ClassVar[bool] = True
     by_position: ClassVar[bool] = True
@@ -85,10 +86,14 @@ class Attention(Kind):
         out = np.empty_like(query)
         for head in range(self.heads):
             own, shared = (slice(n * d, n * d + d) for n in (head, head // group))
-            scores = np.where(seen, query[:, own] @ key[:, shared].T * self.scale, -np.inf)
+            plain = query[:, own] @ key[:, shared].T * self.scale
+            bent = plain if self.cap is None else self.cap * np.tanh(plain / self.cap)
+            scores = np.where(seen, bent, -np.inf)
             share = np.exp(scores - scores.max(axis=1, keepdims=True))
             share /= share.sum(axis=1, keepdims=True)
             slope = (d_query[:, own] @ key[:, shared].T + query[:, own] @ d_key[:, shared].T) * self.scale
+            if self.cap is not None:
+                slope = slope * (1 - np.square(bent / self.cap))
             d_share = share * (slope - (share * slope).sum(axis=1, keepdims=True))
             out[:, own] = d_share @ value[:, shared] + share @ d_value[:, shared]
         return np.asarray(out)

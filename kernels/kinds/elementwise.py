@@ -13,18 +13,21 @@ from kernels.precision import FLOAT32, Precision
 
 @dataclass(frozen=True, slots=True)
 class Add(Kind):
-    """What was there before plus what is added to it."""
+    """What was there before plus what is added to it, times a factor."""
 
+    times: float = 1.0
     roles: ClassVar[tuple[str, ...]] = ("before", "added")
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return at.path.elementwise(np.add, x["before"], x["added"])
+        added = x["added"] if self.times == 1 else x["added"] * at.path.dtype(self.times)
+        return at.path.elementwise(np.add, x["before"], np.asarray(added))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output, cancels=True)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        return kept.unit * (x["before"] + x["added"] + size)
+        added = x["added"] if self.times == 1 else 2 * abs(self.times) * x["added"]
+        return kept.unit * (x["before"] + added + size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class RmsNorm(Kind):
     def rows(self, x: Array) -> Array:
         """What is normed, one norm a row."""
         if self.size:
-            x = x[:, self.start : self.start + self.size]
+            x = np.ascontiguousarray(x[:, self.start : self.start + self.size])
         return np.ascontiguousarray(x).reshape(-1, self.head_dim) if self.head_dim else x
 
     def evaluate(self, at: At, x: Inputs) -> Array:

@@ -1,12 +1,12 @@
 """Products with weight matrices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from kernels.graph import Array, At, Inputs, Kind, Values
+from kernels.graph import SCALE, WEIGHT, Array, At, Inputs, Kind, Values
 from kernels.kinds.rounding import rounding_error
 from kernels.numbers import norm
 from kernels.precision import FLOAT32, Precision
@@ -16,14 +16,47 @@ _ORDER = 0.5 * FLOAT32.unit  # of a sum in any order, times the lengths of the t
 
 @dataclass(frozen=True, slots=True)
 class Product(Kind):
-    """x @ W.T for each weight of the stage, side by side, plus the biases that it has."""
+    """x @ W.T for each weight of the stage, side by side, times the factors and plus the biases that it has.
 
+    bias_scaled : the factors multiply the biases too. times : what comes of it is multiplied by. cap : and bent to stay
+    below, cap * tanh(x / cap); None for as it is.
+    """
+
+    bias_scaled: bool = False
+    times: float = 1.0
+    cap: float | None = None
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         product = at.path.matmul(x["x"], *at.weights())
-        biases = at.biases()
-        return np.asarray(product + np.concatenate(biases)) if biases else product
+        scales, biases = self._scales(at), at.biases()
+        if scales is not None and not self.bias_scaled:
+            product = np.asarray(product * scales)
+        if biases:
+            product = np.asarray(product + np.concatenate(biases))
+        if scales is not None and self.bias_scaled:
+            product = np.asarray(product * scales)
+        return self.finished(at, product)
+
+    def factor(self, at: At, weight: str) -> float:
+        """What the product with a weight of the stage is multiplied by in all."""
+        stored = weight.removesuffix(WEIGHT) + SCALE
+        return self.times * (float(at.path.vector(at.model.weight(stored))[0]) if stored in at.stage.scales else 1.0)
+
+    def finished(self, at: At, product: Array) -> Array:
+        """What the factor and the bound make of a product."""
+        if self.times != 1:
+            product = np.asarray(product * product.dtype.type(self.times))
+        return product if self.cap is None else at.path.capped(product, self.cap)
+
+    def _scales(self, at: At) -> Array | None:
+        """The factor of every channel, (channels,); None where nothing is multiplied."""
+        if not at.stage.scales:
+            return None
+        own = {name: at.path.vector(at.model.weight(name)) for name in at.stage.scales}
+        none = np.ones(1, at.path.dtype)
+        factors = [own.get(name.removesuffix(WEIGHT) + SCALE, none) for name in at.stage.weights]
+        return np.concatenate([np.repeat(f, w.shape[0]) for f, w in zip(factors, at.weights(), strict=True)])
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         """The rounding of activations is in hand: its effect passes through the same weights in float64."""
@@ -31,18 +64,26 @@ class Product(Kind):
         if not codes or at.path.dtype == np.float64:
             return error
         activations = np.ascontiguousarray(x["x"], dtype=np.float32)
-        energy = error**2
+        energy, scales, start = error**2, self._scales(at), 0
         for weight in at.weights():
-            off = at.path.rounded_off(activations, weight)
+            off, start = at.path.rounded_off(activations, weight), start + weight.shape[0]
             if off is not None:
-                energy += norm(off) ** 2
+                off = off if scales is None else off * scales[start - weight.shape[0] : start]
+                energy += norm(off) ** 2 * self.times**2
         return float(energy**0.5)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """Float32 sums in any order; weights that the engine keeps with its own precision err independently."""
         lengths, reach = np.linalg.norm(x["x"], axis=1, keepdims=True), self._reach(at, x)
         sums = (_ORDER + kept.unit * x["x"].shape[1] ** -0.5) * reach
-        return np.asarray(2 * kept.unit * size + sums + kept.least * lengths)
+        bent = 0.0 if self.cap is None else 6 * kept.unit * size
+        return np.asarray(2 * kept.unit * size + sums + kept.least * lengths + bent)
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        if self.cap is None:
+            return Kind.derivative(self, at, x, dx)
+        straight = replace(self, cap=None)
+        return np.asarray(straight.derivative(at, x, dx) * (1 - np.square(self.evaluate(at, x) / self.cap)))
 
     def order(self, at: At, x: Mapping[str, Values]) -> Values:
         """What another order of the float32 sums may make of every element."""
@@ -50,5 +91,6 @@ class Product(Kind):
 
     def _reach(self, at: At, x: Mapping[str, Values]) -> Values:
         """The length of every input times that of every row."""
-        rows = np.concatenate([at.path.row_norms(weight) for weight in at.weights()])
-        return np.asarray(np.linalg.norm(x["x"], axis=1, keepdims=True) * rows)
+        rows, scales = np.concatenate([at.path.row_norms(weight) for weight in at.weights()]), self._scales(at)
+        rows = rows if scales is None else rows * np.abs(scales)
+        return np.asarray(np.linalg.norm(x["x"], axis=1, keepdims=True) * rows * abs(self.times))

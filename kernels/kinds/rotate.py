@@ -37,6 +37,25 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True)
+class Unrotated(Kind):
+    """The heads in `size` channels from `start` on as they are, in layers that do not know of positions."""
+
+    start: int
+    size: int
+    roles: ClassVar[tuple[str, ...]] = ("x",)
+    exact: ClassVar[bool] = True
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        return np.ascontiguousarray(x["x"][:, self.start : self.start + self.size])
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+
+@dataclass(frozen=True, slots=True)
 class Rotate(Kind):
     """The heads in `size` channels from `start` on, turned by the positions of the tokens."""
 

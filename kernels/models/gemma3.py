@@ -4,41 +4,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
 
-import numpy as np
-
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.family import Keys, Settings, Tensor, given_layer_types
-from kernels.graph import Stage
-from kernels.kinds.embed import Embed
-from kernels.kinds.gelu import GeluTanh
-from kernels.kinds.norm import RmsNorm
-from kernels.models.llama import Decoder
-from kernels.stages import SPINE, Site
+from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types
+from kernels.models.gemma import Gemma
+from kernels.models.llama import AFTER, Decoder, decoder_stages
 
-_ROTATED, _ADDED, _OUT = (SPINE.index(name) for name in ("q_post_rope", "post_attn_residual", "post_ffn_residual"))
-_AFTER = {
-    "attn_out": ("post_attn_norm", "post_attention_layernorm"),
-    "ffn_out": ("post_ffn_norm", "post_feedforward_layernorm"),
-}
+_PATTERN = 6  # layers, of which the last is full, where nothing is said
 _OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
+_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 _LARGEST = 62  # layers of the one model whose scores llama.cpp scales by the share of a head in the hidden size
 
 
-class Gemma3(Decoder):
+class Gemma3(Gemma):
     """Defaults of Gemma3TextConfig in transformers 5.24; models/gemma3.cpp in llama-cpp-python 0.3.36."""
 
-    stages = (
-        *SPINE[:_ROTATED],
-        *("q_norm", "k_norm"),
-        *SPINE[_ROTATED:_ADDED],
-        "post_attn_norm",
-        *SPINE[_ADDED:_OUT],
-        "post_ffn_norm",
-        *SPINE[_OUT:],
-    )
+    stages = decoder_stages("q_norm", "k_norm", "post_attn_norm", "post_ffn_norm")
     head_norms = True
     ffn_norm = "pre_feedforward_layernorm"
-    activation = GeluTanh()
+    after = AFTER
     model_types = ("gemma3_text",)
     defaults = MappingProxyType(
         {
@@ -56,12 +39,11 @@ class Gemma3(Decoder):
             "rope_local_base_freq": 1e4,
             "query_pre_attn_scalar": 256,
             "sliding_window": 4096,
-            "sliding_window_pattern": 6,
+            "sliding_window_pattern": _PATTERN,
         }
     )
     activations = ("hidden_activation", ("gelu_pytorch_tanh",))
     local_base = "rope_local_base_freq"
-    less_one = True
     gguf = "gemma3"
     keys = MappingProxyType(
         {
@@ -70,6 +52,7 @@ class Gemma3(Decoder):
                     (
                         *("sliding_window", "sliding_window_pattern", "layer_types", "rope_local_base_freq"),
                         *("query_pre_attn_scalar", "hidden_activation", "attention_bias"),
+                        *_CAPS,
                         *("use_bidirectional_attention", f"rope_parameters.{FULL}", f"rope_parameters.{SLIDING}"),
                     )
                 ),
@@ -78,45 +61,22 @@ class Gemma3(Decoder):
             ),
             "gguf": Keys(
                 used=frozenset(
-                    ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *_OF_SLIDING)
+                    (
+                        *("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"),
+                        *("final_logit_softcapping", *_OF_SLIDING),
+                    )
                 ),
                 ignored={"hidden_activation": ("gelu_pytorch_tanh",)},
             ),
         }
     )
 
-    def first(self, config: ModelConfig) -> tuple[Stage, ...]:
-        (embedding,) = super().first(config)
-        return (replace(embedding, kind=Embed(float(np.float32(config.hidden_size**0.5)))),)
-
-    def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
-        normed, module = _AFTER[block]
-        weight = (f"model.layers.{layer}.{module}.weight",)
-        norm = RmsNorm(config.rms_norm_eps, less_one=self.less_one)
-        yield Stage(Site(layer, normed), norm, config.hidden_size, (block,), weight)
-        yield from super()._added(config, layer, normed, before, name)
-
-    def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
-        for tensor in super().tensors(config):
-            yield tensor
-            layer, _, module = tensor.name.rpartition("post_attention_layernorm")
-            if layer:
-                yield Tensor(f"{layer}{self.ffn_norm}{module}", (config.hidden_size,))
-            layer, _, module = tensor.name.rpartition("mlp.down_proj")
-            if layer:
-                yield Tensor(f"{layer}post_feedforward_layernorm{module}", (config.hidden_size,))
-
-    def loaded_biases(self, fields: Settings) -> frozenset[str]:
-        named = (f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o"))
-        return frozenset(named) if fields.flag("attention_bias") else frozenset()
-
     def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         """Every sixth layer is full where nothing else is said; a file that says nothing at all has no windows."""
-        if fields.flag("use_bidirectional_attention"):
-            raise fields.unsupported("sets use_bidirectional_attention, which this program does not compute.")
+        config = super().of_hugging_face(config, fields)
         types, pattern = given_layer_types(config, fields), fields.integer("sliding_window_pattern")
         if types is None and pattern is not None:
-            types = _every(pattern, config)
+            types = every(pattern, config)
         window, base = fields.integer("sliding_window"), fields.number("rope_local_base_freq")
         slide = SLIDING in (types or ())
         if (slide and None in (window, base)) or (types is None and (window, base) != (None, None)):
@@ -128,7 +88,11 @@ class Gemma3(Decoder):
         if types is not None and scalar is None:
             raise fields.wrong("does not say query_pre_attn_scalar, by which scores are scaled; add it.")
         config = replace(config, sliding_window=window, layer_types=types, rope_local_theta=base if slide else None)
-        return _scaled(config, scalar)
+        on_scores, on_logits = map(fields.number, _CAPS)
+        return _scaled(replace(config, attention_cap=on_scores, logits_cap=on_logits), scalar)
+
+    def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
+        return Decoder.refused_by_llama_cpp(self, config)
 
     def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
         """Everything by which layers differ; what `of_hugging_face` would have to guess is never left out."""
@@ -137,6 +101,7 @@ class Gemma3(Decoder):
             "sliding_window": config.sliding_window,
             "layer_types": None if config.layer_types is None else list(config.layer_types),
             "rope_local_base_freq": config.rope_local_theta,
+            **dict(zip(_CAPS, (config.attention_cap, config.logits_cap), strict=True)),
         }
         return {
             "query_pre_attn_scalar": scalar,
@@ -150,6 +115,8 @@ class Gemma3(Decoder):
                 "stretches rotary embeddings by YaRN or an attention factor, which is not computed for layers with "
                 "rotary bases of their own; give a file with linear scaling or none."
             )
+        if fields.find("final_logit_softcapping")[1]:
+            config = replace(config, logits_cap=fields.single("final_logit_softcapping"))
         if config.num_hidden_layers == _LARGEST:
             config = _scaled(config, config.hidden_size // config.num_attention_heads)
         window = fields.integer("attention.sliding_window", low=0)
@@ -163,7 +130,9 @@ class Gemma3(Decoder):
                 )
         base = fields.number("rope.freq_base_swa") or self.defaults["rope_local_base_freq"]
         assert isinstance(base, float)
-        return replace(config, sliding_window=window, layer_types=_gguf_types(config, fields), rope_local_theta=base)
+        return replace(
+            config, sliding_window=window, layer_types=gguf_layer_types(config, fields, _PATTERN), rope_local_theta=base
+        )
 
 
 def _scaled(config: ModelConfig, scalar: float | None) -> ModelConfig:
@@ -174,22 +143,6 @@ def _scaled(config: ModelConfig, scalar: float | None) -> ModelConfig:
 def _number(value: float) -> float:
     """A whole number as transformers insists on it: without a point."""
     return int(value) if value.is_integer() else value
-
-
-def _every(pattern: int, config: ModelConfig) -> tuple[str, ...]:
-    """Types of layers of which every so manyth is full; 0 for none."""
-    layers = range(1, config.num_hidden_layers + 1)
-    return tuple(FULL if pattern and number % pattern == 0 else SLIDING for number in layers)
-
-
-def _gguf_types(config: ModelConfig, fields: Settings) -> tuple[str, ...]:
-    key, given = fields.find("attention.sliding_window_pattern")
-    if not isinstance(given, list):
-        pattern = fields.integer("attention.sliding_window_pattern", low=0)
-        return _every(6 if pattern is None else pattern, config)
-    if len(given) < config.num_hidden_layers or not all(slides in (0, 1) for slides in given):
-        raise fields.wrong(f"gives {key} for fewer layers than it has, or not as true and false; convert it again.")
-    return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
 
 
 FAMILY = Gemma3()

@@ -1,6 +1,6 @@
 """llama, and every decoder that is made like it: RMS norms, grouped rotary attention, a gated feed-forward block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -14,40 +14,63 @@ from kernels.kinds.elementwise import Add, Copy, Multiply
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import RmsNorm
 from kernels.kinds.product import Product
-from kernels.kinds.rotate import Rotate, Rotation
+from kernels.kinds.rotate import Rotate, Rotation, Unrotated
 from kernels.stages import SPINE, Site
+
+_BEFORE = {"q_post_rope": ("q_norm", "k_norm"), "post_attn_residual": ("post_attn_norm",)}
+_BEFORE["post_ffn_residual"] = ("post_ffn_norm",)
+# Norms behind the two blocks: the stage, and the module.
+AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "attn_out": ("post_attn_norm", "post_attention_layernorm"),
+        "ffn_out": ("post_ffn_norm", "post_feedforward_layernorm"),
+    }
+)
+
+
+def decoder_stages(*more: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The stages of a layer: the spine without some, and with others at their places."""
+    names = (name for spine in SPINE for name in (*_BEFORE.get(spine, ()), spine))
+    return tuple(name for name in names if name in more or (name in SPINE and name not in without))
 
 
 class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
-    head_norms : every head of q and of k is normed before it is rotated. ffn_norm : the norm before the feed-forward
-    block. activation : of its gate.
+    attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
+    of the block. head_norms : every head of q and of k is normed before it is rotated, or all of them together where
+    norms_together. ffn_biases : the feed-forward block may have biases. activation : of its gate.
     """
 
     stages = SPINE
+    attn_norm: ClassVar[str | None] = "input_layernorm"
+    ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
+    after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
     head_norms: ClassVar[bool] = False
-    ffn_norm: ClassVar[str] = "post_attention_layernorm"
+    norms_together: ClassVar[bool] = False
+    ffn_biases: ClassVar[bool] = False
+    scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
     activation: ClassVar[Activation] = Silu()
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
-        return (Stage(Site(None, "embedding"), Embed(), config.hidden_size, (), embedding),)
+        return (Stage(Site(None, "embedding"), Embed(config.embedding_scale), config.hidden_size, (), embedding),)
 
     def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
         return (
             *self._attention(config, number, has),
             *self._added(config, number, "attn_out", LAYER_INPUT, "post_attn_residual"),
-            *self._feed_forward(config, number),
+            *self._feed_forward(config, number, has),
             *self._added(config, number, "ffn_out", "post_attn_residual", "post_ffn_residual"),
             Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",)),
         )
 
     def last(self, config: ModelConfig) -> tuple[Stage, ...]:
         norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), ("model.norm.weight",)
+        head = Product(times=config.logits_scale, cap=config.logits_cap)
         return (
             Stage(Site(None, "final_norm"), norm, config.hidden_size, ("layer_output",), weight),
-            Stage(Site(None, "lm_head"), Product(), config.vocab_size, ("final_norm",), ("lm_head.weight",)),
+            Stage(Site(None, "lm_head"), head, config.vocab_size, ("final_norm",), ("lm_head.weight",)),
         )
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
@@ -56,18 +79,29 @@ class Decoder(Family):
         yield Tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
         for layer in range(config.num_hidden_layers):
             name = f"model.layers.{layer}.".__add__
-            yield Tensor(name("input_layernorm.weight"), (hidden,))
+            if self.attn_norm:
+                yield Tensor(name(f"{self.attn_norm}.weight"), (hidden,))
             for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
                 yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
             for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
                 yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-            for letter in ("q", "k") if self.head_norms else ():
-                yield Tensor(name(f"self_attn.{letter}_norm.weight"), (config.head_dim,))
+            for letter, size in (("q", config.q_size), ("k", kv)) if self.head_norms else ():
+                yield Tensor(
+                    name(f"self_attn.{letter}_norm.weight"), (size if self.norms_together else config.head_dim,)
+                )
             yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
-            yield Tensor(name("post_attention_layernorm.weight"), (hidden,))
+            norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
+            for norm in filter(None, (norms[0], self.ffn_norm)):
+                yield Tensor(name(f"{norm}.weight"), (hidden,))
             yield Tensor(name("mlp.gate_proj.weight"), (ffn, hidden))
             yield Tensor(name("mlp.up_proj.weight"), (ffn, hidden))
             yield Tensor(name("mlp.down_proj.weight"), (hidden, ffn))
+            for part, size in (("gate", ffn), ("up", ffn), ("down", hidden)) if self.ffn_biases else ():
+                yield Tensor(name(f"mlp.{part}_proj.bias"), (size,), optional=True)
+            for module in self.scaled:
+                yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
+            if norms[1]:
+                yield Tensor(name(f"{norms[1]}.weight"), (hidden,))
         yield Tensor("model.norm.weight", (hidden,))
         if not config.tie_word_embeddings:
             yield Tensor("lm_head.weight", (config.vocab_size, hidden))
@@ -80,9 +114,12 @@ class Decoder(Family):
         )
         biased, channels = any(map(has, biases)), c.q_size + 2 * c.kv_size
         qkv = "qkv_bias" if biased else "qkv_matmul"
-        norm, weight = RmsNorm(c.rms_norm_eps, less_one=self.less_one), (name("input_layernorm.weight"),)
-        yield Stage(Site(layer, "attn_norm"), norm, c.hidden_size, (LAYER_INPUT,), weight)
-        yield Stage(Site(layer, "qkv_matmul"), Product(), channels, ("attn_norm",), weights, heads)
+        x = LAYER_INPUT
+        if self.attn_norm:
+            yield self._norm(config, layer, "attn_norm", self.attn_norm, x)
+            x = "attn_norm"
+        used = (*weights, *filter(has, (name(f"self_attn.{part}_proj.output_scale") for part in "qkv")))
+        yield Stage(Site(layer, "qkv_matmul"), Product(), channels, (x,), used, heads)
         if biased:
             yield Stage(Site(layer, "qkv_bias"), Bias(), channels, ("qkv_matmul",), biases, heads)
         rotation = _rotation(config, layer)
@@ -92,38 +129,55 @@ class Decoder(Family):
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
         for part, start, size, source in of_heads:
             turned = Heads(c.head_dim, (("", size),))
-            yield Stage(Site(layer, f"{part}_post_rope"), Rotate(rotation, start, size), size, (source,), (), turned)
+            turn = Rotate(rotation, start, size) if c.rotates(layer) else Unrotated(start, size)
+            yield Stage(Site(layer, f"{part}_post_rope"), turn, size, (source,), (), turned)
         attention = Attention(
             *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
-            *(c.q_size + c.kv_size, c.causal, c.window(layer)),
+            *(c.q_size + c.kv_size, c.causal, c.window(layer), c.attention_cap),
         )
         read = ("q_post_rope", "k_post_rope", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
-        output, bias = (name(f"self_attn.o_proj.{kind}") for kind in ("weight", "bias"))
-        used = (output, bias) if has(bias) else (output,)
+        used = _used(name("self_attn.o_proj"), has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
 
     def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
         for part, start, size in (("q", 0, config.q_size), ("k", config.q_size, config.kv_size)):
-            norm = RmsNorm(config.rms_norm_eps, config.head_dim, start, size, self.less_one)
+            together = 0 if self.norms_together else config.head_dim
+            norm = RmsNorm(config.rms_norm_eps, together, start, size, self.less_one)
             weight = (f"model.layers.{layer}.self_attn.{part}_norm.weight",)
             heads = Heads(config.head_dim, (("", size),))
             yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
 
-    def _feed_forward(self, config: ModelConfig, layer: int) -> Iterator[Stage]:
+    def _feed_forward(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__
-        norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), (name(f"{self.ffn_norm}.weight"),)
-        gate, up, down = ((name(f"mlp.{part}_proj.weight"),) for part in ("gate", "up", "down"))
-        yield Stage(Site(layer, "ffn_norm"), norm, hidden, ("post_attn_residual",), weight)
-        yield Stage(Site(layer, "ffn_gate"), Product(), ffn, ("ffn_norm",), gate)
-        yield Stage(Site(layer, "ffn_up"), Product(), ffn, ("ffn_norm",), up)
+        gate, up, down = (_used(name(f"mlp.{part}_proj"), has) for part in ("gate", "up", "down"))
+        product = Product(bias_scaled=True)
+        x = "post_attn_residual"
+        if self.ffn_norm:
+            yield self._norm(config, layer, "ffn_norm", self.ffn_norm, x)
+            x = "ffn_norm"
+        yield Stage(Site(layer, "ffn_gate"), product, ffn, (x,), gate)
+        yield Stage(Site(layer, "ffn_up"), product, ffn, (x,), up)
         yield Stage(Site(layer, "ffn_silu"), self.activation, ffn, ("ffn_gate",))
         yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
-        yield Stage(Site(layer, "ffn_out"), Product(), hidden, ("ffn_swigl",), down)
+        yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl",), down)
 
     def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
-        """What a block gives, added to what was there before it."""
-        yield Stage(Site(layer, name), Add(), config.hidden_size, (before, block))
+        """What a block gives, normed by some families, added to what was there before it."""
+        if block in self.after:
+            block, module = self.after[block][0], self.after[block][1]
+            last = "attn_out" if name == "post_attn_residual" else "ffn_out"
+            yield self._norm(config, layer, block, module, last)
+        yield Stage(Site(layer, name), Add(config.residual_scale), config.hidden_size, (before, block))
+
+    def _norm(self, config: ModelConfig, layer: int, stage: str, module: str, read: str) -> Stage:
+        norm = RmsNorm(config.rms_norm_eps, less_one=self.less_one)
+        return Stage(Site(layer, stage), norm, config.hidden_size, (read,), (f"model.layers.{layer}.{module}.weight",))
+
+
+def _used(module: str, has: Has) -> tuple[str, ...]:
+    """The tensors of a projection: its weight, and what else there is."""
+    return (f"{module}.weight", *filter(has, (f"{module}.bias", f"{module}.output_scale")))
 
 
 def _rotation(c: ModelConfig, layer: int) -> Rotation:
@@ -151,6 +205,8 @@ class Llama(Decoder):
     gguf = "llama"
     interleaved = True
     rope_freqs = True
+    ffn_biases = True
+    scaled = (*Decoder.scaled, *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
     more = r"attn_output\.bias|ffn_(?:gate|up|down)\.bias"
     keys = MappingProxyType(
         {

@@ -5,22 +5,20 @@ from types import MappingProxyType
 
 from kernels.config import ModelConfig
 from kernels.family import Keys, Settings
-from kernels.models.llama import Decoder
+from kernels.models.llama import Decoder, Llama, decoder_stages
 from kernels.models.qwen2 import Qwen2
-from kernels.stages import SPINE
-
-_ROTATED = SPINE.index("q_post_rope")
 
 
 class Qwen3(Qwen2):
     """Defaults of Qwen3Config in transformers 5.24; models/qwen3.cpp in llama-cpp-python 0.3.36."""
 
-    stages = (*SPINE[:_ROTATED], "q_norm", "k_norm", *SPINE[_ROTATED:])
+    stages = decoder_stages("q_norm", "k_norm")
     head_norms = True
     biased = False
     model_types = ("qwen3",)
     defaults = MappingProxyType({**Qwen2.defaults, "head_dim": 128})
     gguf = "qwen3"
+    scaled = Llama.scaled
     after_head = Decoder.after_head
     keys = MappingProxyType(
         {"safetensors": Keys(Qwen2.keys["safetensors"].used | {"attention_bias"}, Qwen2.keys["safetensors"].ignored)}

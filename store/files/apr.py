@@ -321,6 +321,9 @@ def _config(
     rope.check_heads(file.shown, config)
     if fields.flag("use_sliding_window") and fields.integer("sliding_window") is None:
         raise fields.unsupported("sets use_sliding_window and does not say how many tokens sliding_window has.")
+    untold = [key for key in family(architecture).told if key not in fields.values]
+    if untold:
+        raise ArtifactError(f"{fields.file} does not say {untold[0]}; add it, it is needed and cannot be guessed.")
     config = family(architecture).of_hugging_face(config, with_lists(fields))
     doubts += _unsaid(file, fields, config)
     return config

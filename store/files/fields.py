@@ -50,6 +50,11 @@ class Fields:
             raise self._wrong(key, value, f"a number from {SMALLEST:g} to {LARGEST:g}")
         return float(value)
 
+    def single(self, *keys: str) -> float | None:
+        """Return a number that was kept in single precision, as its shortest decimal."""
+        value = self.number(*keys)
+        return None if value is None else shortest(value)
+
     def text(self, *keys: str) -> str | None:
         """Return a string."""
         key, value = self.find(*keys)

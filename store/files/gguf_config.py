@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
-from kernels.family import Family
+from kernels.family import Family, Keys
 from kernels.models import architecture_of
 from store import rope
 from store.errors import ArtifactError
@@ -110,7 +110,8 @@ def _factor(fields: Fields) -> float:
 
 def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
     """Refuse another score scale than the usual one, and what would be done to the logits."""
-    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] else None
+    used = "attention.scale" in of.keys.get("gguf", Keys()).used
+    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] and not used else None
     if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
         raise UnsupportedModelError(
             f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."

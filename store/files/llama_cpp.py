@@ -17,7 +17,9 @@ from store.vocabulary import LazyArray
 
 _WHOLE = {"token_embd.weight", "output_norm.weight", "output.weight"}
 _FUSED = r"attn_qkv\.(?:weight|bias)"
-_NOT_ASKED_FOR = r"attn_output\.bias"  # which the forward adds where it is there, and llama.cpp knows in some families
+# What the forward adds where it is there, and llama.cpp knows in some families.
+_NOT_ASKED_FOR = r"attn_output\.bias|ffn_(?:gate|up|down)\.bias"
+_FACTORS = r"(?:attn_(?:q|k|v|qkv|output)|ffn_(?:gate|up|down))\.(?:input_)?scale"  # loaded in all families
 
 
 def refused_by_llama_cpp(
@@ -56,7 +58,7 @@ def _names(config: ModelConfig) -> re.Pattern[str]:
     if not of.more:
         inner = {name for name in inner if not re.fullmatch(_NOT_ASKED_FOR, name)}
     whole = {*_WHOLE, *(["rope_freqs.weight"] if of.rope_freqs else []), *of.after_head} - {"output.scale"}
-    layer = "|".join([*map(re.escape, sorted(inner)), _FUSED, *([of.more] if of.more else [])])
+    layer = "|".join([*map(re.escape, sorted(inner)), _FUSED, _FACTORS, *([of.more] if of.more else [])])
     return re.compile(
         rf"{'|'.join(map(re.escape, sorted(whole)))}|blk\.(?P<layer>0|[1-9][0-9]{{0,5}})\.(?:{layer})", re.ASCII
     )

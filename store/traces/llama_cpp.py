@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.models import ARCHITECTURES, family
 from kernels.stages import Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -101,6 +102,11 @@ def _observed_heads(graph: Graph) -> Iterator[tuple[str, Any]]:
         yield "rope_pairs", pairs
 
 
+def _interleaved() -> set[str | None]:
+    """GGUF's names of the families whose files store the rows of q and k for the rotation of adjacent pairs."""
+    return {known.gguf for known in map(family, ARCHITECTURES) if known.interleaved}
+
+
 def _floats(node: Node) -> NDArray[np.floating[Any]]:
     if node.array is None or node.array.dtype not in FLOATS:
         raise StoreError(f"node {printable(node.name, 80)} holds no floats")
@@ -132,7 +138,7 @@ def _notes(meta: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[str
     if len(batches) > 1:
         yield f"The prompt ran in batches of {', '.join(map(str, batches))} tokens, which are joined here."
     pairs = observed.get("rope_pairs")
-    if pairs == "adjacent" or (pairs is None and meta.get("architecture") == "llama"):
+    if pairs == "adjacent" or (pairs is None and meta.get("architecture") in _interleaved()):
         yield GGML_ORDER
     elif pairs is None and "architecture" not in meta:
         yield UNKNOWN_ORDER

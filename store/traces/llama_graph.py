@@ -19,7 +19,8 @@ from store.traces.trace import MAX_LAYERS, StoredStage
 
 NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
-_ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias)")
+_ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
+_OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
 _NORMED = re.compile(r"[QK]cur_normed-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
@@ -32,10 +33,12 @@ _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
 _MEANING: dict[tuple[str, str], str] = {
     ("embd", "GET_ROWS"): "embedding",
     ("inp_embd", "GET_ROWS"): "embedding",
+    ("embd", "SCALE"): "embedding",  # by a factor of the configuration; the rows themselves have no name then
     ("inp_scaled", "SCALE"): "embedding.scaled",
     ("attn_norm", "MUL"): "attn_norm",
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
+    **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
     ("wqkv", "MUL_MAT"): "qkv_matmul",
     ("wqkv_b", "ADD"): "qkv_bias",
     ("Qcur_normed", "MUL"): "q_norm",
@@ -45,22 +48,25 @@ _MEANING: dict[tuple[str, str], str] = {
     ("kqv_out", "CONT"): "attention",
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
+    ("attn_out", "MUL"): "attn_out.scaled",
     ("attn_post_norm", "MUL"): "post_attn_norm",
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",
     ("ffn_norm", "MUL"): "ffn_norm",
     ("ffn_gate", "MUL_MAT"): "ffn_gate",
     ("ffn_up", "MUL_MAT"): "ffn_up",
+    **{(f"ffn_{part}_b", "ADD"): f"ffn_{part}.biased" for part in ("gate", "up")},
+    **{(f"ffn_{part}_s", "MUL"): f"ffn_{part}.scaled" for part in ("gate", "up")},
     ("ffn_silu", "UNARY"): "ffn_silu",
     ("ffn_silu", "SILU"): "ffn_silu",
     ("ffn_gate_par", "MUL"): "ffn_swigl",
     ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
     ("ffn_geglu", "GEGLU"): "ffn_swigl",
-    ("ffn_out", "MUL_MAT"): "ffn_out",
+    **{("ffn_out", op): "ffn_out" for op in ("MUL_MAT", "ADD", "MUL")},  # with a bias or a factor: the last of them
     ("ffn_post_norm", "MUL"): "post_ffn_norm",
     ("l_out", "ADD"): "post_ffn_residual",
     ("result_norm", "MUL"): "final_norm",
-    ("result_output", "MUL_MAT"): "lm_head",
+    **{("result_output", op): "lm_head" for op in ("MUL_MAT", "SCALE")},  # scaled or bounded: the last of them
 }
 
 
@@ -143,7 +149,7 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
-        for later in ("embedding.scaled", "attn_out.biased"):
+        for later in _LATER:
             if stage == later.partition(".")[0] and (layer, later) in slots:
                 return self._stacked(slots[layer, later])
         if stage == "lm_head" and (layer, stage) not in slots and self.logits is not None:
@@ -211,6 +217,12 @@ class Graph:
         return tuple(found) if chosen and passed == self.tokens else None
 
 
+_UNNUMBERED = ("post_ffn_norm",)  # of a layer, though some graphs do not say of which
+# What stands in place of a stage's first node, the last one first.
+_LATER = (
+    *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
+    *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
+)
 _PRODUCTS = ("matmul.q", "matmul.k", "matmul.v")
 _BIASES = ("bias.q", "bias.k", "bias.v")
 
@@ -245,11 +257,20 @@ def _checked(record: object) -> tuple[int, str, str, str, tuple[str, ...]]:
 def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     """Sort the nodes that have values by layer and meaning."""
     slots: dict[tuple[int | None, str], list[Node]] = {}
-    layer = 0
+    layer = rows = 0
+    before: tuple[int | None, str] | None = None
     for node in nodes:
+        shape = () if node.array is None else node.array.shape
+        if _MEANING.get((node.name, node.op)) == "embedding":
+            rows = shape[0] if shape else 0
+        elif rows > 1 and len(shape) == 2 and _NORMED.match(node.name):  # all heads together, not those of one token
+            node = replace(node, channels=shape[1])
         named = _NAME.fullmatch(node.name)
         layer = int(named[2]) if named is not None else layer
         place = _place(node, layer)
+        if place == (layer, "post_attn_norm") and before == (layer, "post_attn_residual"):
+            place = layer, "ffn_norm"  # seed_oss gives the norm before the feed-forward block the name of the other
+        before = place or before
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
     return slots
@@ -260,7 +281,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     named = _NAME.fullmatch(node.name)
     meaning = _MEANING.get((named[1] if named is not None else node.name, node.op))
     whole = meaning is not None and meaning.partition(".")[0] in FIRST_STAGES + LAST_STAGES
-    if meaning is not None and whole == (named is not None):
+    unnumbered = named is None and meaning in _UNNUMBERED
+    if meaning is not None and whole == (named is not None) and not unnumbered:
         return None
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None
@@ -269,10 +291,10 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
         context = _CONTEXT.match(node.sources[1]) if node.sources[1:] else None
         if context is not None:  # the same matrix turned V before; it is its own inverse
             meaning, layer = "attention.turned_back", int(context[1])
-    elif meaning is None and node.op in ("MUL_MAT", "ADD"):
+    elif meaning is None and node.op in ("MUL_MAT", "ADD", "MUL"):
         output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
         if output is not None:  # the node itself has no name in qwen2 graphs
-            meaning, layer = "attn_out" if output[2] == "weight" else "attn_out.biased", int(output[1])
+            meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
     if meaning is None or layer >= MAX_LAYERS:
         return None
     return (None if whole else layer), meaning

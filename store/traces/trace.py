@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.models import sites
+from kernels.models import family, sites
 from kernels.stages import LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -146,8 +146,11 @@ class Trace:
         """Return "ok", "absent" (the model has no such stage) or "unmeasured" (the engine's value is not there)."""
         if site in self.stages:
             return "ok"
-        beyond = self.config is not None and site.layer is not None and site.layer >= self.layers
-        return "absent" if beyond or site in self.absent else "unmeasured"
+        if self.config is not None and site.layer is not None:
+            other = site.stage not in family(self.config.architecture).stages
+            if site.layer >= self.layers or other:
+                return "absent"
+        return "absent" if site in self.absent else "unmeasured"
 
     def read(self, site: Site) -> NDArray[np.floating[Any]]:
         """Return the values, (tokens, channels): float64 where they are stored so, else float32.
@@ -211,8 +214,8 @@ class Trace:
         """Return the trace with its rows and channels told by the tokens and the model that it was recorded with.
 
         Checks every size against them, but for the length of the vocabulary, which may be the trace's own. The q and k
-        channels of llama.cpp's llama models get the order that Hugging Face has. StoreError, one sentence, for whatever
-        cannot belong together.
+        channels of llama.cpp's llama models, and of those stored alike, get the order that Hugging Face has.
+        StoreError, one sentence, for whatever cannot belong together.
         """
         name = printable(str(self.path))
         self._check(name, tokens, config)
@@ -229,7 +232,7 @@ class Trace:
             except StoreError as error:
                 raise StoreError(f"{name}: {site} {error}; give the model and the tokens of this trace.") from None
         bound = dataclasses.replace(self, tokens=tokens, stages=stages, config=config)
-        adjacent = self.engine == LLAMA_CPP and config.architecture == "llama" and not self.reordered
+        adjacent = self.engine == LLAMA_CPP and family(config.architecture).interleaved and not self.reordered
         return bound.in_canonical_order(config.head_dim, config.kv_size) if adjacent else bound
 
     def in_canonical_order(self, head_dim: int, kv_size: int) -> "Trace":
@@ -262,7 +265,7 @@ class Trace:
                 f"{name} holds {self.layers} layers where the model has {config.num_hidden_layers}; "
                 "give the model that it was recorded with."
             )
-        expected = "adjacent" if config.architecture == "llama" else "halves"
+        expected = "adjacent" if family(config.architecture).interleaved else "halves"
         if self.engine == LLAMA_CPP and self.observed.get("rope_pairs", expected) != expected:
             raise StoreError(
                 f"{name} rotates the {self.observed['rope_pairs']} of its heads, as llama.cpp never does for a "

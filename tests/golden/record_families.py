@@ -1,6 +1,7 @@
 """Record what transformers and llama.cpp make of small models of a family: transformers-FAMILY-*.npz, llama-cpp-*.npz.
 
 usage: python -m tests.golden.record_families PYTHON FAMILY... (PYTHON has torch, transformers and llama-cpp-python)
+The family "optional" is a llama with every tensor that llama.cpp looks for.
 """
 
 import subprocess
@@ -11,12 +12,35 @@ from pathlib import Path
 import numpy as np
 
 from kernels import models
-from tests.artifacts import tiny_gguf, tiny_safetensors
+from tests.artifacts import tiny_gguf, tiny_model, tiny_safetensors, write_gguf
+from tests.memory_model import HYBRID, MemoryModel, with_optional
 
 GOLDEN = Path(__file__).parent
 TOKENS = (5, 100, 7, 7, 31)
 SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
+SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
+OTHERS = ("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4")
+LAYERS = {"smollm3": 4}  # of families whose layers differ
+# What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
+OF_FAMILY = {"gemma": {"tied": True}, "gemma2": {"tied": True}, "olmo2": {"head_dim": 16}, "exaone4": {"head_dim": 16}}
+FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
+
+
+def shape(family: str) -> dict[str, int]:
+    """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
+    layers = HYBRID if family == "exaone4" else LAYERS.get(family, 2)
+    return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
+
+
+def gguf_shape(family: str) -> dict[str, int]:
+    """The same for llama.cpp."""
+    return shape(family) | {"layers": LAYERS.get(family, 1)}
+
+
+def optional_model() -> MemoryModel:
+    """A llama with all the biases and factors that llama.cpp looks for."""
+    return with_optional(tiny_model("llama", TYPE, **SMALL, layers=1))
 
 
 def record(python: str, engine: str, model: Path, output: Path, *more: str) -> dict[str, np.ndarray]:
@@ -34,13 +58,18 @@ def main(python: str, *families: str) -> None:
     """Record every family with every engine."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if "optional" in families:
+            write_gguf(folder / "o.gguf", optional_model())
+            found = record(python, "llama.cpp", folder / "o.gguf", folder / "o.npz")
+            np.savez_compressed(GOLDEN / f"llama-cpp-optional-{TYPE.lower()}.npz", **found)
+            families = tuple(family for family in families if family != "optional")
         for family in families:
-            tiny_safetensors(folder / family, family, **SHAPE)
-            for dtype in ("float32", "float64"):
+            tiny_safetensors(folder / family, family, **shape(family))
+            for dtype in ("float32", "float64") if family in FIRST else ("float32",):
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
             if models.family(family).gguf is not None:
-                tiny_gguf(folder / "m.gguf", family, TYPE, layers=1, **SHAPE)
+                tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)
 

@@ -8,32 +8,41 @@ import numpy as np
 def literal_forward(config, weights, tokens):
     """Every stage of a decoder by (layer, stage); weights: canonical name -> float array."""
     c, w, out = config, {name: np.asarray(x, dtype=np.float64) for name, x in weights.items()}, {}
-    gemma = c.architecture == "gemma3"
+    gemma = c.architecture.startswith("gemma")
+    before = c.architecture not in ("olmo2", "exaone4")
+    behind = not before or c.architecture in ("gemma2", "gemma3")
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
+    if c.architecture == "granite":
+        x = x * c.embedding_scale
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
         p = f"model.layers.{n}."
-        h = out[n, "attn_norm"] = norm(x, w[p + "input_layernorm.weight"], c.rms_norm_eps)
+        h = x
+        if before:
+            h = out[n, "attn_norm"] = norm(x, w[p + "input_layernorm.weight"], c.rms_norm_eps)
         q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
         out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
         if p + "self_attn.q_proj.bias" in w:
             q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
             out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
         if p + "self_attn.q_norm.weight" in w:
-            q, k = (head_norm(x, w[p + f"self_attn.{name}_norm.weight"], c) for name, x in (("q", q), ("k", k)))
+            of = norm_of_all if c.architecture == "olmo2" else head_norm
+            q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
             out[n, "q_norm"], out[n, "k_norm"] = q, k
         local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
-        q = out[n, "q_post_rope"] = rope(q, c, local)
-        k = out[n, "k_post_rope"] = rope(k, c, local)
+        if c.rotates(n):
+            q, k = rope(q, c, local), rope(k, c, local)
+        out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = out[n, "attn_out"] = linear(h, w[p + "self_attn.o_proj.weight"])
-        if gemma:
+        if behind:
             h = out[n, "post_attn_norm"] = norm(h, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
-        x = out[n, "post_attn_residual"] = x + h
-        before = "pre_feedforward_layernorm" if gemma else "post_attention_layernorm"
-        h = out[n, "ffn_norm"] = norm(x, w[p + f"{before}.weight"], c.rms_norm_eps)
+        x = h = out[n, "post_attn_residual"] = x + c.residual_scale * h
+        if before:
+            name = "pre_feedforward_layernorm" if behind else "post_attention_layernorm"
+            h = out[n, "ffn_norm"] = norm(x, w[p + f"{name}.weight"], c.rms_norm_eps)
         gate = out[n, "ffn_gate"] = linear(h, w[p + "mlp.gate_proj.weight"])
         up = out[n, "ffn_up"] = linear(h, w[p + "mlp.up_proj.weight"])
         gate = out[n, "ffn_silu"] = np.array(
@@ -41,12 +50,17 @@ def literal_forward(config, weights, tokens):
         )
         h = out[n, "ffn_swigl"] = gate * up
         h = out[n, "ffn_out"] = linear(h, w[p + "mlp.down_proj.weight"])
-        if gemma:
+        if behind:
             h = out[n, "post_ffn_norm"] = norm(h, w[p + "post_feedforward_layernorm.weight"], c.rms_norm_eps)
-        x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + h
+        x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
     x = out[None, "final_norm"] = norm(x, w["model.norm.weight"], c.rms_norm_eps)
-    out[None, "lm_head"] = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"]))
+    logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) * c.logits_scale
+    out[None, "lm_head"] = np.array([[bent(y, c.logits_cap) for y in row] for row in logits])
     return out
+
+
+def bent(x, cap):
+    return x if cap is None else cap * math.tanh(x / cap)
 
 
 def linear(x, weight):
@@ -59,6 +73,10 @@ def norm(x, weight, eps):
 
 def head_norm(x, weight, c):
     return norm(x.reshape(-1, c.head_dim), weight, c.rms_norm_eps).reshape(x.shape)
+
+
+def norm_of_all(x, weight, c):
+    return norm(x, weight, c.rms_norm_eps)
 
 
 def gelu(x):
@@ -93,6 +111,7 @@ def attend(q, k, v, c, window=None):
             scores = [
                 math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
             ]
+            scores = [bent(score, c.attention_cap) for score in scores]
             weights = [math.exp(score - max(scores)) for score in scores]
             out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=True))
     return out

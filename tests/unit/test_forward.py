@@ -8,14 +8,15 @@ import pytest
 from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
-from kernels.kinds.rotate import Rotation
-from kernels.models import Graph
+from kernels.kinds.activation import Activation, Silu
+from kernels.kinds.rotate import Rotation, Unrotated
+from kernels.models import Graph, family
 from kernels.ops import rotate
 from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.golden.record_families import SHAPE, TYPE
+from tests.golden.record_families import FIRST, OF_FAMILY, OTHERS, TYPE, gguf_shape, optional_model, shape
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -51,25 +52,35 @@ def model_of(architecture: str, type: TensorType = TensorType.F32):
         return random_model("qwen2")
     if architecture == "llama":
         return random_model("llama", kv_heads=1, tied=True, seed=1)
-    return random_model(architecture, **SHAPE)
+    return random_model(architecture, **shape(architecture))
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "mistral", "gemma3"])
-@pytest.mark.parametrize(("path", "dtype", "limit"), [("f32", "float32", 2e-6), ("f64", "float64", 5e-7)])
+def transformers_cases():
+    for architecture in (*FIRST, *OTHERS):
+        yield architecture, "f32", "float32", 2e-6
+        if architecture in FIRST:
+            yield architecture, "f64", "float64", 5e-7
+
+
+@pytest.mark.parametrize(("architecture", "path", "dtype", "limit"), transformers_cases())
 def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
-    expected = dump(f"transformers-{architecture}-{dtype}.npz")
-    ours = dict(forward(model_of(architecture), TOKENS, numeric_path(path)))
-    assert ours.keys() == expected.keys()
-    worst = max((relative_rms(ours[site], expected[site]), site) for site in ours)
+    expected, model = dump(f"transformers-{architecture}-{dtype}.npz"), model_of(architecture)
+    ours = dict(forward(model, TOKENS, numeric_path(path)))
+    unrotated = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, Unrotated)}
+    assert ours.keys() - unrotated == expected.keys()
+    worst = max((relative_rms(ours[site], expected[site]), site) for site in expected)
     assert worst[0] < limit, worst
 
 
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "not causal"])
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "qwen3", "mistral", "gemma3"])
+@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 
-    model = random_model(architecture, heads=6, kv_heads=2, head_dim=8, hidden=40, ffn=48, vocab=32, seed=3)
+    layers = shape(architecture).get("layers", 2)
+    sizes = {"layers": layers, "heads": 6, "kv_heads": 2, "head_dim": 8, "hidden": 40, "ffn": 48, "vocab": 32}
+    tied = OF_FAMILY.get(architecture, {}).get("tied", False)
+    model = random_model(architecture, **sizes, tied=tied, seed=3)
     changes = {
         "neox": {},
         "norm": {"rope_type": "norm"},
@@ -95,10 +106,14 @@ def forced(model, path, recorded):
             before = Site(None, "embedding") if layer == 0 else Site(layer - 1, "post_ffn_residual")
             stages |= {"layer_input": recorded[before]} if before in recorded else {}
         tokens = (0,) * len(recorded[Site(None, "embedding")])
-        if "ffn_gate" in stages:  # llama.cpp fuses the activation into the next stage
-            activation = At(model, path, tokens, Graph.of(model).stage(Site(layer, "ffn_silu")))
-            stages["ffn_silu"] = evaluate(activation, {"x": stages["ffn_gate"]})
-        for name in sorted(stages.keys() - {"embedding", "layer_input", "layer_output", "ffn_silu"}):
+        silent = set()
+        for stage in Graph.of(model).layer(layer) if layer is not None else ():
+            # llama.cpp fuses the activation into the next stage, and has no node where nothing is rotated
+            if isinstance(stage.kind, Activation | Unrotated) and stage.reads[0] in stages:
+                silent.add(stage.site.stage)
+                x = {"x": stages[stage.reads[0]]}
+                stages[stage.site.stage] = evaluate(At(model, path, tokens, stage), x)
+        for name in sorted(stages.keys() - {"embedding", "layer_input", "layer_output"} - silent):
             stage = Graph.of(model).stage(Site(layer, name))  # dumps of models without biases have qkv_bias too
             if stage is not None and all(name in stages for name in stage.reads):
                 inputs = {role: np.ascontiguousarray(stages[name]) for role, name in stage.inputs.items()}
@@ -124,17 +139,30 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
     assert set(MATMULS) <= {site.stage for site in checked}
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3", *OTHERS])
 def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
-    model, path = random_model(architecture, TensorType[TYPE], layers=1, **SHAPE), numeric_path("ggml")
+    model, path = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture)), numeric_path("ggml")
     recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
+    if family(architecture).interleaved:
+        recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
     pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
     for site, (ours, theirs) in pairs.items():
         check_stage(site, ours, theirs, TensorType[TYPE])
-    assert pairs.keys() >= recorded.keys() - {Site(None, "embedding"), Site(0, "layer_output"), Site(0, "qkv_bias")}
-    assert np.array_equal(*pairs[Site(0, "ffn_swigl")]) or architecture == "qwen3"  # GELU is looked up in a table
+    assert pairs.keys() >= {site for site in recorded if site.stage not in ("embedding", "layer_output", "qkv_bias")}
+    silu = isinstance(Graph(model.config).stage(Site(0, "ffn_silu")).kind, Silu)
+    assert silu or np.array_equal(*pairs[Site(0, "ffn_swigl")])  # GELU is looked up in a table
     run = dict(forward(model, TOKENS, path))
     assert np.array_equal(run[Site(None, "embedding")], recorded[Site(None, "embedding")])
+    assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-5
+
+
+def test_factors_and_biases_of_products_agree_with_llama_cpp():
+    model, path = optional_model(), numeric_path("ggml")
+    recorded = dump(f"llama-cpp-optional-{TYPE.lower()}.npz")
+    recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
+    checked = {check_stage(site, x, y, TensorType[TYPE]) for site, x, y in forced(model, path, recorded)}
+    assert {site.stage for site in checked} >= {*MATMULS, "qkv_bias"}
+    run = dict(forward(model, TOKENS, path))
     assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-5
 
 

@@ -299,8 +299,6 @@ def test_a_runtime_that_adds_one_to_norms_twice_or_never(model, times):
     ("changes", "words"),
     [
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
-        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
-        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         ({"hidden_activation": "gelu"}, "activation gelu"),
         ({"layer_types": [SLIDING]}, "fewer than layers"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "for all layers at once"),
@@ -340,7 +338,6 @@ def test_caps_that_are_null_do_nothing_and_the_text_model_of_a_wrapper_is_tied(t
     [
         ({"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0}, "by YaRN"),
         ({"attention__sliding_window_pattern": [True]}, "for fewer layers"),
-        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         ({"attention__sliding_window": "wide"}, "sliding_window"),
         ({"rope__dimension_count_swa": 8}, "rope.dimension_count_swa as 8"),
         ({"attention__key_length_swa": 8}, "attention.key_length_swa as 8"),
@@ -350,6 +347,13 @@ def test_a_gguf_that_is_not_computed_is_refused_by_name(tmp_path, model, changes
     write_gguf(tmp_path / "m.gguf", model, **changes)
     with pytest.raises(WorkbenchError, match=words):
         open_artifact(tmp_path / "m.gguf")
+
+
+def test_logits_are_bounded_where_a_file_says_so(tmp_path, model):
+    write_gguf(tmp_path / "m.gguf", model, final_logit_softcapping=30.0)
+    assert open_artifact(tmp_path / "m.gguf").config == replace(model.config, logits_cap=30.0)
+    write_safetensors(tmp_path / "folder", replace(model, config=replace(model.config, logits_cap=30.0)))
+    assert bisected(open_artifact(tmp_path / "folder"), open_artifact(tmp_path / "m.gguf")).verdict == "alike"
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_weights_of_what_cannot_be_run_are_compared(tmp_path, capsys):
 
 
 def test_norms_that_a_converter_added_one_to_are_compared_as_what_they_multiply(tmp_path, capsys):
-    """Of a family that is not run; its post_attention_norm is the norm behind attention."""
+    """Of files that cannot be run; the post_attention_norm of this family is the norm behind attention."""
     model = tiny_model("qwen2")
     write_safetensors(tmp_path / "b", model)
     config = json.loads((tmp_path / "b/config.json").read_text()) | {"model_type": "gemma2"}

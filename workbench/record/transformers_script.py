@@ -16,7 +16,8 @@ from typing import Any
 
 Array = Any  # a torch tensor
 
-FFN_NORM = "pre_feedforward_layernorm"  # of layers that have norms behind attention and the feed-forward block as well
+# Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
+AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
 
 class Parent:
@@ -61,15 +62,19 @@ def watch(module: Any, see: Any) -> None:
 def watch_model(model: Any, stages: Stages) -> None:
     """Watch every module whose input or output is a stage."""
     body = model.model
-    watch(body.embed_tokens, lambda _x, y: stages.put(-1, "embedding", y))
+    body.layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
     watch(body.norm, lambda _x, y: stages.put(-1, "final_norm", y))
-    watch(model.lm_head, lambda _x, y: stages.put(-1, "lm_head", y))
     for n, layer in enumerate(body.layers):
         watch_attention(layer, partial(stages.put, n), stages)
         watch_mlp(layer, partial(stages.put, n))
         enter = partial(setattr, stages, "layer", n)
         layer.register_forward_pre_hook(lambda _module, _inputs, enter=enter: enter())
         watch(layer, partial(leave, stages, n))
+
+
+def embedded(stages: Stages, _layer: Any, inputs: Any, named: Any) -> None:
+    """Send what the first layer reads: some models scale what the embedding gives."""
+    stages.put(-1, "embedding", inputs[0] if inputs else named["hidden_states"])
 
 
 def leave(stages: Stages, layer: int, _x: Array, y: Array) -> None:
@@ -103,14 +108,15 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         put("attention", x)
         put("attn_out", y)
 
-    watch(layer.input_layernorm, lambda _x, y: put("attn_norm", y))
+    if hasattr(layer, "input_layernorm"):
+        watch(layer.input_layernorm, lambda _x, y: put("attn_norm", y))
     for letter in "qkv":
         module = getattr(attention, f"{letter}_proj")
         watch(module, partial(projected, letter, module))
         if hasattr(attention, f"{letter}_norm"):
             watch(getattr(attention, f"{letter}_norm"), partial(normed, f"{letter}_norm"))
     watch(attention.o_proj, output)
-    if hasattr(layer, FFN_NORM):
+    if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
 
 
@@ -121,16 +127,22 @@ def watch_mlp(layer: Any, put: Any) -> None:
         put("post_attn_residual", x)
         put("ffn_norm", y)
 
+    def gate(x: Array, y: Array) -> None:
+        if hasattr(layer, AFTER_FFN) and not hasattr(layer, FFN_NORM):  # nothing is normed before the block
+            put("post_attn_residual", x)
+        put("ffn_gate", y)
+
     def down(x: Array, y: Array) -> None:
         put("ffn_swigl", x)
         put("ffn_out", y)
 
-    watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
-    watch(layer.mlp.gate_proj, lambda _x, y: put("ffn_gate", y))
+    if hasattr(layer, FFN_NORM) or not hasattr(layer, AFTER_FFN):
+        watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
+    watch(layer.mlp.gate_proj, gate)
     watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
     watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
     watch(layer.mlp.down_proj, down)
-    if hasattr(layer, FFN_NORM):
+    if hasattr(layer, AFTER_FFN):
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
 
 
@@ -164,7 +176,7 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     watch_model(model, stages)
     watch_rope(model, stages)
     with torch.no_grad():
-        model(input_ids=torch.tensor([job["tokens"]]), use_cache=False)
+        stages.put(-1, "lm_head", model(input_ids=torch.tensor([job["tokens"]]), use_cache=False).logits)
     meta = {
         "engine": "transformers",
         "engine_version": f"transformers {transformers.__version__}, torch {torch.__version__}",

@@ -71,7 +71,12 @@ def _scales(q: Question, some: Heads) -> Iterator[Try]:
     for scale in _fitted_scales(q, some):
         words = f"attention scores are scaled by {scale:.6g} in place of {kind.scale:.6g}"
         yield Try("attention_scale", "graph", words, partial(Heads.attend, scale=scale), FITTED, (scale,))
-    for cap in (20.0, 30.0, 50.0):
+    if kind.cap is not None:
+        words = "attention scores are not capped"
+        yield Try(
+            "attention_scale", "graph", words, partial(Heads.attend, scale=kind.scale, cap=np.inf), setting=(words,)
+        )
+    for cap in (cap for cap in (20.0, 30.0, 50.0) if cap != kind.cap):
         words = f"attention scores are capped at {cap:g}"
         yield Try("unknown", "graph", words, partial(Heads.attend, scale=kind.scale, cap=cap))
 

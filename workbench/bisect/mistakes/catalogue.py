@@ -12,7 +12,7 @@ from kernels.kinds.elementwise import Add, Multiply
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import RmsNorm
 from kernels.kinds.product import Product
-from kernels.kinds.rotate import Rotate
+from kernels.kinds.rotate import Rotate, Unrotated
 from workbench.bisect.mistakes.attention import attention_mistakes
 from workbench.bisect.mistakes.channels import (
     channel_mistakes,
@@ -27,7 +27,7 @@ from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
 from workbench.bisect.mistakes.product_before import under_the_bias, under_the_rotation
 from workbench.bisect.mistakes.product_roundings import product_roundings
 from workbench.bisect.mistakes.products import product_mistakes
-from workbench.bisect.mistakes.rope import rope_mistakes
+from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
 
 Candidates = Callable[[Question], Iterator[Mistake]]
@@ -41,6 +41,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Product, (*_PRODUCT, head_mistakes)),
     (Bias, (bias_mistakes, under_the_bias)),
     (Rotate, (rope_mistakes, under_the_rotation)),
+    (Unrotated, (unrotated_mistakes,)),
     (Attention, (attention_mistakes,)),
     (Add, (residual_mistakes,)),
     (Activation | Multiply, (activation_mistakes,)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.graph import Stage, Values
 from kernels.kinds.activation import Activation
-from kernels.kinds.elementwise import Multiply
+from kernels.kinds.elementwise import Add, Multiply
 from workbench.bisect.mistakes.mistake import FITTED, Mistake, Question, least_squares
 from workbench.bisect.traces.spans import evaluated
 
@@ -73,12 +73,15 @@ def residual_mistakes(q: Question) -> Iterator[Mistake]:
     before, added = q.at.stage.reads
     for words, values in _other_sums(q, before, added):
         cause = "sign_flipped" if words.endswith("subtracted") else "residual_missing"
+        cause = "scaled" if "is not multiplied" in words else cause
         yield Mistake(cause, "graph", words, values, setting=(words,))
     yield from _other_shares(q, before, added)
 
 
 def _other_sums(q: Question, before: str, added: str) -> Iterator[tuple[str, Values]]:
-    first, second = q.x.values()
+    first, second, times = _terms(q)
+    if times != 1:
+        yield f"{added} is not multiplied by {times:.6g}", first + second / times
     yield f"{before} is not added", second
     yield f"{added} is not added", first
     yield f"{added} is added twice", first + 2 * second
@@ -90,9 +93,15 @@ def _other_sums(q: Question, before: str, added: str) -> Iterator[tuple[str, Val
             yield f"{stage} is returned instead of the sum", values
 
 
+def _terms(q: Question) -> tuple[Values, Values, float]:
+    """What is added up, and by what the second of them was multiplied before."""
+    times = q.kind(Add).times
+    return q.x["before"], times * q.x["added"], times
+
+
 def _other_shares(q: Question, before: str, added: str) -> Iterator[Mistake]:
     """Both parts, each with a factor of its own."""
-    first, second = q.x.values()
+    first, second, _ = _terms(q)
     base = np.stack([first.reshape(-1), second.reshape(-1)], axis=1)
     shares = least_squares(base, q.y.reshape(-1))
     if shares is not None:

@@ -38,7 +38,11 @@ class Heads:
     def attend(
         self, scale: float, mask: Flags | None = None, owner: NDArray[np.int64] | None = None, cap: float | None = None
     ) -> Values:
-        """softmax(q k^T scale + mask) v, (rows, heads * d); mask: (rows, tokens), the model's own if None."""
+        """softmax(q k^T scale + mask) v, (rows, heads * d).
+
+        mask : (rows, tokens), the model's own if None. cap : of the scores, the model's own if None, infinite for none.
+        """
+        cap = self.kind.cap if cap is None else cap
         owner = self.owners() if owner is None else owner
         if mask is None:
             mask = self.kind.mask(self.rows, len(self.k))
@@ -46,7 +50,7 @@ class Heads:
         out = np.empty((len(self.rows), *self.q.shape[1:]))
         for head, shared in enumerate(owner.tolist()):
             scores = self.q[self.rows, head] @ self.k[:, shared].T * scale
-            if cap is not None:
+            if cap is not None and np.isfinite(cap):
                 scores = cap * np.tanh(scores / cap)
             scores = np.where(mask, scores, -np.inf)
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))

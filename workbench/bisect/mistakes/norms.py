@@ -46,6 +46,9 @@ def norm_mistakes(q: Question) -> Iterator[Mistake]:
         heads = q.right.shape[1] // kind.head_dim
         together = ops.rms_norm(x.reshape(q.right.shape), np.tile(w, heads), eps)
         yield Mistake("head_grouping", "graph", f"all {heads} heads are normed together", together)
+    elif kind.size:
+        apart = ops.rms_norm(x.reshape(-1, q.config.head_dim), np.ones(q.config.head_dim), eps)
+        yield Mistake("head_grouping", "graph", "every head is normed by itself", apart.reshape(x.shape) * w)
     yield from _free_weight(q, ops.rms_norm(x, np.ones_like(w), eps), w, name)
 
 

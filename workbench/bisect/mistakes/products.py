@@ -1,14 +1,17 @@
 """Mistakes of a product with a weight: another tensor, another order, another input, a bias too many."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.graph import Array, Heads, Values
+from kernels.kinds.product import Product
 from kernels.matmul.floats import matmul_f64
 from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, least_squares
+from workbench.bisect.traces.spans import evaluated
 from workbench.bisect.weights.check import BLOCK
 
 _LARGE = 1 << 26  # elements of a weight beyond which it is not dequantized as a whole
@@ -22,14 +25,26 @@ _EXCHANGED = (
 
 def product_mistakes(q: Question) -> Iterator[Mistake]:
     """Every tensor of the stage in turn: Q|K|V has three."""
+    yield from _unfinished(q)
     for name, part in parts(q):
         if q.wrong_channels[part].any():
             for cause, words, product in (*_other_tensors(q, name), *_rearranged(q, name)):
-                predicted = q.with_channels(part, product)
+                predicted = q.with_channels(part, q.kind(Product).finished(q.at, product))
                 yield Mistake(cause, "weights", words, predicted, name, exact=product.dtype == np.float32)
     yield from _missing_columns(q)
     yield from _other_input(q)
     yield from _constant(q)
+
+
+def _unfinished(q: Question) -> Iterator[Mistake]:
+    """A product that is not multiplied by its factor, or not bent below its bound."""
+    kind = q.kind(Product)
+    for words, other in (
+        (f"the product is not multiplied by {kind.times:.6g}", replace(kind, times=1.0)),
+        (f"the product is not bent below {kind.cap or 0:.6g}", replace(kind, cap=None)),
+    ):
+        if other != kind:
+            yield Mistake("scaled", "graph", words, evaluated(q.at.doing(other), q.x), exact=True, setting=(words,))
 
 
 def parts(q: Question) -> Iterator[tuple[str, Flags]]:
@@ -147,6 +162,7 @@ def _other_input(q: Question) -> Iterator[Mistake]:
         if stage != own and values.shape == x.shape and not np.array_equal(values, x):
             ready = np.ascontiguousarray(values, dtype=q.at.path.dtype)
             product = np.concatenate([q.at.path.matmul(ready, q.at.model.weight(n)) for n, _ in parts(q)], axis=1)
+            product = q.kind(Product).finished(q.at, product)
             words = f"the product is with {stage} in place of {own}"
             yield Mistake("unknown", "graph", words, product, exact=product.dtype == np.float32)
 

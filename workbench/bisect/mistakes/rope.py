@@ -36,6 +36,15 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
     yield from _fitted(q, x, positions)
 
 
+def unrotated_mistakes(q: Question) -> Iterator[Mistake]:
+    """A rotation where there should be none: that of the layers which rotate."""
+    positions = q.at.positions().astype(np.float64)
+    kinds = (stage.kind for stage in q.graph.stages())
+    for other in dict.fromkeys(kind.rotation for kind in kinds if isinstance(kind, Rotate)):
+        words = f"layer {q.at.layer} is rotated, as other layers are and this one is not"
+        yield Mistake("rope_position", "config", words, turned(q.right, positions, other), setting=(words,))
+
+
 def rotated_input(q: Question) -> Values:
     """The part of Q|K|V that the stage rotates."""
     return q.x["x"][:, q.kind(Rotate).columns]

@@ -78,13 +78,19 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     """Explain channel `channel` of one token of a matmul stage.
 
     x : (in,) the token's values of what the stage reads.
-    Raises WorkbenchError for a stage that is no product with a weight, or a channel that it does not have.
+    Raises WorkbenchError for a stage that is no product with a weight, or a channel that it does not have, and where
+    the product is multiplied or bounded.
     """
     graph = Graph.of(model)
     stage = graph.stage(site)
     if stage is None or not isinstance(stage.kind, Product):
         products = dict.fromkeys(other.site.stage for other in graph.stages() if isinstance(other.kind, Product))
         raise WorkbenchError(f"{site} is no product with a weight; choose one of {', '.join(products)}")
+    if stage.scales or stage.kind.times != 1 or stage.kind.cap is not None:
+        raise WorkbenchError(
+            f"the product of {site} is multiplied by a factor or kept below a bound, which is not taken apart; choose "
+            "another stage"
+        )
     weight, row = _row_of(model, stage, channel)
     one = Weight(weight.name, weight.type, (1, weight.shape[1]), np.ascontiguousarray(weight.rows[row : row + 1]))
     file, stored_row, start = _place(model, weight, row)

@@ -8,6 +8,7 @@ import numpy as np
 from kernels.graph import At, Inputs
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import RmsNorm
+from kernels.kinds.product import Product
 from kernels.numbers import numbers
 from workbench.bisect.weights.tensor_pairs import TensorPairs
 
@@ -31,8 +32,9 @@ def storage_error(at: At, inputs: Inputs, pairs: TensorPairs) -> float:
         elif isinstance(at.kind, RmsNorm):
             plain = _normed(at.kind, inputs["x"])
             energy += float(np.square(numbers(plain)).sum(axis=0) @ judged.check.cost)
-        else:
-            energy += float(np.square(numbers(inputs["x"])).sum(axis=0) @ judged.check.cost)
+        elif name in at.stage.weights:
+            times = at.kind.factor(at, name) if isinstance(at.kind, Product) else 1.0
+            energy += times**2 * float(np.square(numbers(inputs["x"])).sum(axis=0) @ judged.check.cost)
     return float(energy**0.5)
 
 

@@ -22,7 +22,13 @@ CAUSE_OF_FIELD = {
     "rope_factors": "rope_theta",
     "rope_attention_factor": "attention_scale",
     "rope_local_theta": "rope_theta",
+    "rotated_layers": "rope_position",
     "attention_scale": "attention_scale",
+    "attention_cap": "attention_scale",
+    "embedding_scale": "scaled",
+    "residual_scale": "scaled",
+    "logits_scale": "scaled",
+    "logits_cap": "scaled",
     "causal": "causal_mask",
     "sliding_window": "causal_mask",
     "layer_types": "causal_mask",
@@ -101,6 +107,9 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
         return "the rotary frequencies are divided by other factors in A and in B"
     if name == "layer_types" and (one is None or other is None):
         return f"layer_types are given in {'B' if one is None else 'A'} only"
+    if name == "rotated_layers":
+        turned = [str(n) for n in range(a.num_hidden_layers) if a.rotates(n) != b.rotates(n)]
+        return f"the layers {', '.join(turned)} rotate q and k in A or in B only"
     if name == "layer_types":
         layers = [str(n) for n, (own, its) in enumerate(zip(one, other, strict=True)) if own != its]
         return f"the layers {', '.join(layers)} slide in A or in B only"

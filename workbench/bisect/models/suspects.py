@@ -106,7 +106,7 @@ class Suspects:
         affected = judged.check.affected
         if isinstance(stage.kind, Embed):
             return bool(affected[list(tokens)].any())
-        if not isinstance(stage.kind, Product) or judged.name in stage.biases:
+        if not isinstance(stage.kind, Product) or judged.name not in stage.weights:
             return True
         x = inputs["x"].astype(np.float64)
         rows = np.flatnonzero(affected.any(axis=1))[:4096]

@@ -1,0 +1,317 @@
+"""Families beyond the first: one model in every container, and the mistakes that each family invites."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels.errors import WorkbenchError
+from kernels.forward import evaluate, forward
+from kernels.graph import At
+from kernels.models import Graph
+from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
+from kernels.stages import Site
+from store.files.apr_writer import convert_to_apr, write_apr
+from store.open import open_artifact
+from tests.artifacts import apr_metadata, apr_tensors, float_tensor, tiny_model, write_gguf, write_safetensors
+from tests.foreign_dumps import run_changed
+from tests.golden.record_families import LAYERS, OF_FAMILY, OTHERS, optional_model
+from tests.memory_model import MemoryModel
+from workbench.__main__ import run
+from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
+from workbench.bisect.models.element import element
+from workbench.bisect.traces.bisection import bisect_trace
+from workbench.bisect.traces.stages import Reader
+
+TOKENS = (3, 17, 90, 4, 55, 21, 8, 60, 111)
+HEALTHY = ("alike", "numerics_only", "quantization_only")
+
+
+def model_of(family: str, **sizes: Any) -> MemoryModel:
+    return tiny_model(family, **{"layers": LAYERS.get(family, 2), "head_dim": 32} | OF_FAMILY.get(family, {}) | sizes)
+
+
+def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
+    return bisect_artifacts(Side(a, numeric_path(path)), Side(b, numeric_path(path)), TOKENS)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_every_container_holds_one_model(tmp_path, capsys, family):
+    model = model_of(family)
+    write_gguf(tmp_path / "m.gguf", model)
+    write_safetensors(tmp_path / "folder", model)
+    write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
+    convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
+    convert_to_apr(open_artifact(tmp_path / "folder"), tmp_path / "of-folder.apr")
+    for name in ("m.gguf", "folder", "m.apr", "of-gguf.apr", "of-folder.apr"):
+        artifact = open_artifact(tmp_path / name)
+        assert artifact.problems == (), name
+        assert artifact.config == model.config, name
+        for tensor in model.weights:
+            assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
+        assert bisected(artifact, model).verdict == "alike"
+    for name in ("m.gguf", "folder"):
+        assert run(["inspect", str(tmp_path / name)]) == 0
+        assert "not understood" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_copies_in_other_types_and_engines_are_not_divergent(tmp_path, family):
+    sizes = {"hidden": 128, "ffn": 256, "head_dim": 32}
+    write_gguf(tmp_path / "m.gguf", model_of(family, type="F16", **sizes))
+    write_safetensors(tmp_path / "folder", model_of(family, **sizes))
+    a, b = open_artifact(tmp_path / "m.gguf"), open_artifact(tmp_path / "folder")
+    assert bisected(a, b).verdict in HEALTHY
+    sides = Side(a, numeric_path("ggml")), Side(b, numeric_path("f32"))
+    assert bisect_artifacts(*sides, TOKENS).verdict in HEALTHY
+
+
+def test_factors_of_products_are_read_and_compared(tmp_path):
+    model = optional_model()
+    write_gguf(tmp_path / "m.gguf", model)
+    artifact = open_artifact(tmp_path / "m.gguf")
+    assert artifact.problems == ()
+    assert bisected(artifact, model, "ggml").verdict == "alike"
+    name = "model.layers.0.mlp.up_proj.output_scale"
+    found = bisected(model, damaged(model, {name: lambda x: x * 2}))
+    assert (found.first_divergent, found.culprit.tensor) == (Site(0, "ffn_up"), name)
+    name = "model.layers.0.self_attn.k_proj.output_scale"
+    without = replace(model, weights={key: w for key, w in model.weights.items() if key != name})
+    assert bisected(model, without).verdict == "divergent"
+
+
+@pytest.mark.parametrize("site", [Site(0, "attention"), Site(None, "lm_head")])
+def test_the_slope_of_what_is_bounded(site):
+    model, path = model_of("gemma2"), numeric_path("f64")
+    at = At(model, path, TOKENS, Graph.of(model).stage(site))
+    known = {stage.stage: values for stage, values in forward(model, TOKENS, path) if stage.layer == site.layer}
+    rng = np.random.default_rng(0)
+    x = {role: known[name] for role, name in at.stage.inputs.items()}
+    dx = {role: rng.standard_normal(values.shape) for role, values in x.items()}
+    step = 1e-6
+    ahead, back = (evaluate(at, {role: x[role] + sign * step * dx[role] for role in x}) for sign in (1, -1))
+    slope = at.kind.derivative(at, x, dx)
+    assert np.linalg.norm(slope - (ahead - back) / (2 * step)) < 1e-7 * np.linalg.norm(slope)
+
+
+def test_an_element_of_a_scaled_product_is_refused():
+    model = model_of("granite")
+    with pytest.raises(WorkbenchError, match="not taken apart"):
+        element(model, numeric_path("f32"), Site(None, "lm_head"), np.zeros(64, np.float32), 0)
+
+
+@pytest.mark.parametrize("name", ["attn_q.input_scale", "ffn_up.scale"])
+def test_what_the_engine_loads_and_does_not_use_is_said(tmp_path, name):
+    model = model_of("smollm3")
+    raw = f"blk.0.{name}"
+    weights = model.weights | {raw: float_tensor(raw, np.ones(1, np.float32))}
+    write_gguf(tmp_path / "m.gguf", replace(model, weights=weights))
+    artifact = open_artifact(tmp_path / "m.gguf")
+    assert [problem for problem in artifact.problems if raw in problem and "does not use" in problem]
+    assert bisected(artifact, model).verdict == "alike"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake of one family, what the bisection must say of it, and words of its explanation.
+
+    tensors : names -> what becomes of their values. config : settings of the damaged side. runtime : settings of a
+    runtime that computes one stage with them. change : what a runtime makes of the stage.
+    """
+
+    family: str
+    site: Site
+    cause: str
+    words: str = ""
+    tensors: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None
+    config: dict[str, Any] | None = None
+    runtime: dict[str, Any] | None = None
+    change: Callable[[MemoryModel, dict[str, np.ndarray], np.ndarray], np.ndarray] | None = None
+
+
+def of_layer(number: int, module: str) -> str:
+    return f"model.layers.{number}.{module}.weight"
+
+
+def damaged(model: MemoryModel, tensors: dict[str, Callable]) -> MemoryModel:
+    changed = {name: float_tensor(name, change(model.values()[name])) for name, change in tensors.items()}
+    return replace(model, weights=model.weights | changed)
+
+
+# What a runtime makes of a stage by mistake, of what it knows: the model, the layer's stages, the right output.
+def per_head(model, known, right):
+    c, x = model.config, known["qkv_matmul"][:, model.config.q_size : model.config.q_size + model.config.kv_size]
+    heads = x.reshape(len(x), -1, c.head_dim)
+    scale = np.sqrt(np.square(heads).mean(axis=2, keepdims=True) + np.float32(c.rms_norm_eps))
+    return (heads / scale).reshape(x.shape) * model.values()["model.layers.0.self_attn.k_norm.weight"]
+
+
+def pre_normed(model, known, right):
+    x = known["layer_input"] if "layer_input" in known else known["embedding"]
+    x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
+    names = (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv")
+    return np.concatenate([x @ model.values()[name].T for name in names], axis=1)
+
+
+def without_norm(model, known, right):
+    return known["ffn_out"] if "ffn_out" in known else known["post_attn_residual"]
+
+
+def unscaled(model, known, right):
+    return right / np.float32(8)
+
+
+def with_silu(model, known, right):
+    return numeric_path("f32").silu(known["ffn_gate"])
+
+
+def with_erf(model, known, right):
+    from math import erf
+
+    gate = known["ffn_gate"].astype(np.float64)
+    return (gate / 2 * (1 + np.vectorize(erf)(gate / 2**0.5))).astype(np.float32)
+
+
+def unbiased(model, known, right):
+    return known["qkv_matmul"].copy()
+
+
+def in_turn(model, known, right):
+    c = model.config
+    at = At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(Site(0, "attention")))
+    order = [0, 2, 1, 3]
+    q = known["q_post_rope"].reshape(len(right), 4, c.head_dim)[:, order].reshape(len(right), -1)
+    out = evaluate(at, {"q": np.ascontiguousarray(q), "k": known["k_post_rope"], "v": known["qkv_bias"]})
+    return out.reshape(len(right), 4, c.head_dim)[:, order].reshape(right.shape)
+
+
+def together(model, known, right):
+    c, x = model.config, known["qkv_matmul"][:, model.config.q_size : model.config.q_size + model.config.kv_size]
+    scale = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(c.rms_norm_eps))
+    return x / scale * np.tile(model.values()["model.layers.0.self_attn.k_norm.weight"], c.num_key_value_heads)
+
+
+ALL, NONE = (True,) * 4, (False,) * 4
+FAULTS = (
+    Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "3 rotate", config={"rotated_layers": None}),
+    Fault("smollm3", Site(0, "q_post_rope"), "rope_position", "0, 1, 2 rotate", config={"rotated_layers": NONE}),
+    Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "as other layers are", runtime={"rotated_layers": None}),
+    Fault("smollm3", Site(0, "k_post_rope"), "rope_position", "nothing is rotated", runtime={"rotated_layers": NONE}),
+    Fault("smollm3", Site(3, "qkv_matmul"), "permuted_rope", "",
+          tensors={of_layer(3, "self_attn.q_proj"): lambda w: w.reshape(4, 2, 16, -1).swapaxes(1, 2).reshape(w.shape)}),
+    Fault("olmo2", Site(0, "q_norm"), "norm_offset", "", tensors={of_layer(0, "self_attn.q_norm"): lambda w: w + 1}),
+    Fault("olmo2", Site(1, "post_attn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w - 1}),
+    Fault("olmo2", Site(0, "k_norm"), "head_grouping", "every head is normed by itself", change=per_head),
+    Fault("olmo2", Site(0, "qkv_matmul"), "unknown", "", change=pre_normed),
+    Fault("olmo2", Site(1, "post_ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("gemma", Site(None, "embedding"), "scaled", "not multiplied by 8", change=unscaled),
+    Fault("gemma", Site(0, "ffn_silu"), "activation_function", "SiLU stands in place of GELU", change=with_silu),
+    Fault("gemma", Site(0, "ffn_silu"), "activation_function", "GELU (erf)", change=with_erf),
+    Fault("gemma", Site(1, "ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("gemma", Site(0, "attn_norm"), "norm_offset", "", tensors={of_layer(0, "input_layernorm"): lambda w: w - 1}),
+    Fault("gemma2", Site(0, "attention"), "attention_scale", "attention_cap is 2.0 in A and None in B",
+          config={"attention_cap": None}),
+    Fault("gemma2", Site(None, "lm_head"), "scaled", "logits_cap is 3.0", config={"logits_cap": None}),
+    Fault("gemma2", Site(0, "attention"), "causal_mask", "the layers 0, 1 slide",
+          config={"layer_types": ("full_attention", "sliding_attention")}),
+    Fault("gemma2", Site(0, "attention"), "attention_scale", "not capped", runtime={"attention_cap": None}),
+    Fault("gemma2", Site(None, "lm_head"), "scaled", "not bent", runtime={"logits_cap": None}),
+    Fault("gemma2", Site(0, "attention"), "attention_scale", "", runtime={"attention_scale": 0.05}),
+    Fault("gemma2", Site(1, "post_attn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("granite", Site(None, "embedding"), "scaled", "embedding_scale is 6.0", config={"embedding_scale": 1.0}),
+    Fault("granite", Site(0, "post_attn_residual"), "scaled", "residual_scale is 0.22", config={"residual_scale": 1.0}),
+    Fault("granite", Site(0, "attention"), "attention_scale", "", config={"attention_scale": None}),
+    Fault("granite", Site(None, "lm_head"), "scaled", "logits_scale is 0.125", config={"logits_scale": 1.0}),
+    Fault("granite", Site(0, "post_ffn_residual"), "scaled", "is not multiplied by 0.22",
+          runtime={"residual_scale": 1.0}),
+    Fault("granite", Site(None, "lm_head"), "scaled", "not multiplied by 0.125", runtime={"logits_scale": 1.0}),
+    Fault("granite", Site(None, "embedding"), "scaled", "not multiplied by 6", runtime={"embedding_scale": 1.0}),
+    Fault("seed_oss", Site(0, "qkv_bias"), "bias_missing", "q_proj.bias is not added", change=unbiased),
+    Fault("seed_oss", Site(1, "qkv_bias"), "sign_flipped", "",
+          tensors={"model.layers.1.self_attn.v_proj.bias": lambda b: -b}),
+    Fault("seed_oss", Site(0, "ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("seed_oss", Site(0, "attention"), "head_grouping", "", change=in_turn),
+    Fault("seed_oss", Site(1, "q_post_rope"), "rope_theta", "rope_theta 1000000", runtime={"rope_theta": 1e6}),
+    Fault("exaone4", Site(0, "q_norm"), "norm_offset", "", tensors={of_layer(0, "self_attn.q_norm"): lambda w: w + 1}),
+    Fault("exaone4", Site(0, "k_norm"), "head_grouping", "heads are normed together", change=together),
+    Fault("exaone4", Site(1, "post_ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("exaone4", Site(0, "qkv_matmul"), "unknown", "", change=pre_normed),
+    Fault("exaone4", Site(1, "q_post_rope"), "rope_position", "the layers 1 rotate",
+          config={"rotated_layers": (True, False)}),
+    Fault("exaone4", Site(1, "post_attn_norm"), "wrong_layer", "",
+          change=lambda m, known, right: right / m.values()[of_layer(1, "post_attention_layernorm")]
+          * m.values()[of_layer(1, "post_feedforward_layernorm")]),
+)  # fmt: skip
+
+
+class Recorded:
+    """A trace in memory, of all tokens."""
+
+    def __init__(self, stages: dict[Site, np.ndarray]) -> None:
+        self.stages = stages
+
+    def status(self, site: Site) -> str:
+        return "ok" if site in self.stages else "unmeasured"
+
+    def read(self, site: Site) -> np.ndarray:
+        return self.stages[site]
+
+    def positions(self, site: Site) -> tuple[int, ...]:
+        return tuple(range(len(self.stages[site])))
+
+
+def run_with(model: MemoryModel, fault: Fault) -> dict[Site, np.ndarray]:
+    """What a runtime records that is wrong at one stage."""
+    other, path = replace(model, config=replace(model.config, **(fault.runtime or {}))), numeric_path("f32")
+
+    def change(site: Site, right: np.ndarray, known: dict[str, np.ndarray]) -> np.ndarray:
+        if site != fault.site:
+            return right
+        if fault.change is not None:
+            return fault.change(model, known, right)
+        at = At(other, path, TOKENS, Graph.of(other).stage(site))
+        return evaluate(at, {role: known[name] for role, name in at.stage.inputs.items()})
+
+    return run_changed(model, TOKENS, change, "f32")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.family}-{fault.site}-{fault.cause}")
+def test_a_mistake_is_named(fault):
+    model = model_of(fault.family)
+    if fault.runtime is not None or fault.change is not None:
+        recorded = Recorded(run_with(model, fault))
+        found = bisect_trace(Reader(model, numeric_path("f32"), recorded, TOKENS)).culprit
+        site = found.site
+    else:
+        other = damaged(model, fault.tensors or {})
+        other = replace(other, config=replace(model.config, **(fault.config or {})))
+        whole = bisected(model, other)
+        found, site = whole.culprit, whole.first_divergent
+    assert (site, found.cause) == (fault.site, fault.cause), found.explanation
+    assert fault.words in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "words"),
+    [
+        ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers"),
+        ("smollm3", {"no_rope_layers": [1, 2, 3, 4]}, "no_rope_layers"),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 4}, "use_sliding_window"),
+    ],
+)
+def test_what_is_not_computed_is_refused_by_name(tmp_path, family, changes, words):
+    import json
+
+    from tests.artifacts import hf_config
+
+    model = model_of(family)
+    write_safetensors(tmp_path, model)
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | changes))
+    with pytest.raises(WorkbenchError, match=words):
+        open_artifact(tmp_path)
