@@ -47,8 +47,8 @@ def command(
 
     A cell outside the band of the metric or of relative RMS makes the exit code 1; 2 means that the two cannot be
     compared, or that nothing was. Two traces of other engines are set side by side by the names and shapes of their
-    stages. Two saved tables of statistics are compared as such: 1 where the figures prove a
-    difference beyond the bands, 0 where all of them are the same, else 2, as statistics cannot tell.
+    stages. Two saved tables of statistics are compared as such: 1 where the figures prove a difference beyond the
+    bands, 0 where all of them are the same, else 2, as statistics cannot tell.
 
     \b
     Example:  workbench compare model.gguf model.apr --prompt "def add(a, b):" --metric rel_rms
