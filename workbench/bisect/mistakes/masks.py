@@ -47,8 +47,14 @@ def masked(q: Question, some: Heads) -> Iterator[Try]:
         low, high = first[heads.rows, None], last[heads.rows, None]
         return heads.attend(scale, (tokens >= low) & (tokens <= high))
 
+    window = q.kind(Attention).window
     for words, first, last in _chunks(q, some):
         yield Try("causal_mask", "graph", words, partial(between, first=first, last=last), setting=("chunk", words))
+        if window is not None:  # which begins at the last key that the rule lets a token see, or at the token itself
+            within, words = np.maximum(first, np.minimum(last, tokens) - window + 1), f"{words}, within the window"
+            yield Try(
+                "causal_mask", "graph", words, partial(between, first=within, last=last), setting=("chunk", words)
+            )
 
 
 def _windows(q: Question) -> tuple[int, ...]:
