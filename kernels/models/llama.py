@@ -137,7 +137,7 @@ class Decoder(Family):
         )
         read = ("q_post_rope", "k_post_rope", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
-        used = _used(name("self_attn.o_proj"), has)
+        used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
 
     def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
@@ -149,8 +149,8 @@ class Decoder(Family):
             yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
 
     def _feed_forward(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
-        hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__
-        gate, up, down = (_used(name(f"mlp.{part}_proj"), has) for part in ("gate", "up", "down"))
+        hidden, ffn = config.hidden_size, config.intermediate_size
+        gate, up, down = (self._used(layer, f"mlp.{part}_proj", has) for part in ("gate", "up", "down"))
         product = Product(bias_scaled=True)
         x = "post_attn_residual"
         if self.ffn_norm:
@@ -170,14 +170,15 @@ class Decoder(Family):
             yield self._norm(config, layer, block, module, last)
         yield Stage(Site(layer, name), Add(config.residual_scale), config.hidden_size, (before, block))
 
+    def _used(self, layer: int, module: str, has: Has) -> tuple[str, ...]:
+        """The tensors of a projection: its weight, and what else there is and counts."""
+        more = (".bias", ".output_scale") if module in self.scaled else (".bias",)
+        name = f"model.layers.{layer}.{module}".__add__
+        return (name(".weight"), *filter(has, map(name, more)))
+
     def _norm(self, config: ModelConfig, layer: int, stage: str, module: str, read: str) -> Stage:
         norm = RmsNorm(config.rms_norm_eps, less_one=self.less_one)
         return Stage(Site(layer, stage), norm, config.hidden_size, (read,), (f"model.layers.{layer}.{module}.weight",))
-
-
-def _used(module: str, has: Has) -> tuple[str, ...]:
-    """The tensors of a projection: its weight, and what else there is."""
-    return (f"{module}.weight", *filter(has, (f"{module}.bias", f"{module}.output_scale")))
 
 
 def _rotation(c: ModelConfig, layer: int) -> Rotation:
