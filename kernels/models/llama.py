@@ -39,7 +39,8 @@ class Decoder(Family):
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. head_norms : every head of q and of k is normed before it is rotated, or all of them together where
-    norms_together. ffn_biases : the feed-forward block may have biases. activation : of its gate.
+    norms_together. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. activation : of the
+    gate.
     """
 
     stages = SPINE
@@ -49,6 +50,7 @@ class Decoder(Family):
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
+    head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
     activation: ClassVar[Activation] = Silu()
 
@@ -65,12 +67,13 @@ class Decoder(Family):
             Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",)),
         )
 
-    def last(self, config: ModelConfig) -> tuple[Stage, ...]:
+    def last(self, config: ModelConfig, has: Has) -> tuple[Stage, ...]:
         norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), ("model.norm.weight",)
         head = Product(times=config.logits_scale, cap=config.logits_cap)
+        used = ("lm_head.weight", *filter(has, ("lm_head.bias",) if self.head_bias else ()))
         return (
             Stage(Site(None, "final_norm"), norm, config.hidden_size, ("layer_output",), weight),
-            Stage(Site(None, "lm_head"), head, config.vocab_size, ("final_norm",), ("lm_head.weight",)),
+            Stage(Site(None, "lm_head"), head, config.vocab_size, ("final_norm",), used),
         )
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
@@ -105,6 +108,8 @@ class Decoder(Family):
         yield Tensor("model.norm.weight", (hidden,))
         if not config.tie_word_embeddings:
             yield Tensor("lm_head.weight", (config.vocab_size, hidden))
+        if self.head_bias:
+            yield Tensor("lm_head.bias", (config.vocab_size,), optional=True)
 
     def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         c, name = config, f"model.layers.{layer}.".__add__
