@@ -139,8 +139,8 @@ class Family(ABC):
         """A layer of a model that has these tensors; whoever would read a stage that is absent reads what it read."""
 
     @abstractmethod
-    def last(self, config: ModelConfig) -> tuple[Stage, ...]:
-        """What comes after the layers."""
+    def last(self, config: ModelConfig, has: Has) -> tuple[Stage, ...]:
+        """What comes after the layers, of a model that has these tensors."""
 
     @abstractmethod
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:

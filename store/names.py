@@ -5,6 +5,7 @@ import re
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
 LM_HEAD = "lm_head.weight"
+HEAD_BIAS = "lm_head.bias"
 ROPE_FREQS = "rope_freqs.weight"
 
 _GGUF_MODULES: dict[str, str] = {
@@ -34,6 +35,7 @@ _GGUF_WHOLE: dict[str, str] = {
     "token_embd.weight": EMBEDDING,
     "output_norm.weight": FINAL_NORM,
     "output.weight": LM_HEAD,
+    "output.bias": HEAD_BIAS,
 }
 _HF_WHOLE: dict[str, str] = {hf: gguf for gguf, hf in _GGUF_WHOLE.items()}
 

@@ -85,7 +85,7 @@ class Graph:
     @property
     def last(self) -> tuple[Stage, ...]:
         """What comes after the layers."""
-        return self._family.last(self._config)
+        return self._family.last(self._config, self._has)
 
     def stage(self, site: Site) -> Stage | None:
         """The stage at a site; None if the model does not have it."""

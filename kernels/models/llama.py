@@ -39,7 +39,8 @@ class Decoder(Family):
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. head_norms : every head of q and of k is normed before it is rotated, or all of them together where
-    norms_together. ffn_biases : the feed-forward block may have biases. activation : of its gate.
+    norms_together. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. activation : of the
+    gate.
     """
 
     stages = SPINE
@@ -49,6 +50,7 @@ class Decoder(Family):
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
+    head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
     activation: ClassVar[Activation] = Silu()
 
@@ -65,12 +67,13 @@ class Decoder(Family):
             Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",)),
         )
 
-    def last(self, config: ModelConfig) -> tuple[Stage, ...]:
+    def last(self, config: ModelConfig, has: Has) -> tuple[Stage, ...]:
         norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), ("model.norm.weight",)
         head = Product(times=config.logits_scale, cap=config.logits_cap)
+        used = ("lm_head.weight", *filter(has, ("lm_head.bias",) if self.head_bias else ()))
         return (
             Stage(Site(None, "final_norm"), norm, config.hidden_size, ("layer_output",), weight),
-            Stage(Site(None, "lm_head"), head, config.vocab_size, ("final_norm",), ("lm_head.weight",)),
+            Stage(Site(None, "lm_head"), head, config.vocab_size, ("final_norm",), used),
         )
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
@@ -105,6 +108,8 @@ class Decoder(Family):
         yield Tensor("model.norm.weight", (hidden,))
         if not config.tie_word_embeddings:
             yield Tensor("lm_head.weight", (config.vocab_size, hidden))
+        if self.head_bias:
+            yield Tensor("lm_head.bias", (config.vocab_size,), optional=True)
 
     def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         c, name = config, f"model.layers.{layer}.".__add__
@@ -137,7 +142,7 @@ class Decoder(Family):
         )
         read = ("q_post_rope", "k_post_rope", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
-        used = _used(name("self_attn.o_proj"), has)
+        used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
 
     def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
@@ -149,8 +154,8 @@ class Decoder(Family):
             yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
 
     def _feed_forward(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
-        hidden, ffn, name = config.hidden_size, config.intermediate_size, f"model.layers.{layer}.".__add__
-        gate, up, down = (_used(name(f"mlp.{part}_proj"), has) for part in ("gate", "up", "down"))
+        hidden, ffn = config.hidden_size, config.intermediate_size
+        gate, up, down = (self._used(layer, f"mlp.{part}_proj", has) for part in ("gate", "up", "down"))
         product = Product(bias_scaled=True)
         x = "post_attn_residual"
         if self.ffn_norm:
@@ -170,14 +175,15 @@ class Decoder(Family):
             yield self._norm(config, layer, block, module, last)
         yield Stage(Site(layer, name), Add(config.residual_scale), config.hidden_size, (before, block))
 
+    def _used(self, layer: int, module: str, has: Has) -> tuple[str, ...]:
+        """The tensors of a projection: its weight, and what else there is and counts."""
+        more = (".bias", ".output_scale") if module in self.scaled else (".bias",)
+        name = f"model.layers.{layer}.{module}".__add__
+        return (name(".weight"), *filter(has, map(name, more)))
+
     def _norm(self, config: ModelConfig, layer: int, stage: str, module: str, read: str) -> Stage:
         norm = RmsNorm(config.rms_norm_eps, less_one=self.less_one)
         return Stage(Site(layer, stage), norm, config.hidden_size, (read,), (f"model.layers.{layer}.{module}.weight",))
-
-
-def _used(module: str, has: Has) -> tuple[str, ...]:
-    """The tensors of a projection: its weight, and what else there is."""
-    return (f"{module}.weight", *filter(has, (f"{module}.bias", f"{module}.output_scale")))
 
 
 def _rotation(c: ModelConfig, layer: int) -> Rotation:

@@ -1,9 +1,8 @@
 """qwen2: a llama whose q, k and v always have biases, and whose later layers may have a sliding window."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
-from typing import ClassVar
 
 from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.family import Keys, Settings, given_layer_types
@@ -30,9 +29,7 @@ class Qwen2(Decoder):
         }
     )
     gguf = "qwen2"
-    after_head: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"output.bias": "adds to the logits", "output.scale": "multiplies the logits with"}
-    )
+    head_bias = True
     keys = MappingProxyType(
         {
             "safetensors": Keys(

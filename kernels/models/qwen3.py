@@ -19,7 +19,7 @@ class Qwen3(Qwen2):
     defaults = MappingProxyType({**Qwen2.defaults, "head_dim": 128})
     gguf = "qwen3"
     scaled = Llama.scaled
-    after_head = Decoder.after_head
+    head_bias = False
     keys = MappingProxyType(
         {"safetensors": Keys(Qwen2.keys["safetensors"].used | {"attention_bias"}, Qwen2.keys["safetensors"].ignored)}
     )

@@ -10,7 +10,7 @@ from store import rope
 from store.errors import ArtifactError
 from store.files.fields import Fields
 from store.known_settings import table
-from store.names import LM_HEAD, layer_of
+from store.names import HEAD_BIAS, LM_HEAD, layer_of
 from store.stored_model import TensorInfo
 from store.text import printable
 
@@ -133,13 +133,18 @@ def drop_unused_biases(file: str, tensors: dict[str, TensorInfo], fields: Fields
     ]
     for name in dropped:
         del tensors[name]
+    if tensors.pop(HEAD_BIAS, None) is not None:
+        head = [f"{file} stores {HEAD_BIAS}, which transformers does not load in {family}; it is not used."]
+    else:
+        head = []
     if not dropped:
-        return []
+        return head
     key = "mlp_bias" if dropped[0].split(".", 3)[-1].startswith("mlp.") else "attention_bias"
     why = f"without {key}" if key in table("safetensors", _family(fields)).used else f"in {family}"
     return [
+        *head,
         f"{file} stores {len(dropped)} biases that transformers does not load {why}, the first is "
-        f"{printable(dropped[0], 80)}; they are not used."
+        f"{printable(dropped[0], 80)}; they are not used.",
     ]
 
 

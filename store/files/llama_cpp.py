@@ -57,7 +57,8 @@ def _names(config: ModelConfig) -> re.Pattern[str]:
     inner = {match[1] for name in used if (match := re.fullmatch(r"blk\.0\.(.+)", name))}
     if not of.more:
         inner = {name for name in inner if not re.fullmatch(_NOT_ASKED_FOR, name)}
-    whole = {*_WHOLE, *(["rope_freqs.weight"] if of.rope_freqs else []), *of.after_head} - {"output.scale"}
+    own = {name for name in used if not name.startswith("blk.")}
+    whole = {*_WHOLE, *own, *(["rope_freqs.weight"] if of.rope_freqs else []), *of.after_head} - {"output.scale"}
     layer = "|".join([*map(re.escape, sorted(inner)), _FUSED, _FACTORS, *([of.more] if of.more else [])])
     return re.compile(
         rf"{'|'.join(map(re.escape, sorted(whole)))}|blk\.(?P<layer>0|[1-9][0-9]{{0,5}})\.(?:{layer})", re.ASCII

@@ -66,7 +66,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("ffn_post_norm", "MUL"): "post_ffn_norm",
     ("l_out", "ADD"): "post_ffn_residual",
     ("result_norm", "MUL"): "final_norm",
-    **{("result_output", op): "lm_head" for op in ("MUL_MAT", "SCALE")},  # scaled or bounded: the last of them
+    **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
 }
 
 

@@ -107,7 +107,7 @@ def test_an_element_of_a_scaled_product_is_refused():
 def test_what_the_engine_loads_and_does_not_use_is_said(tmp_path, name):
     model = model_of("smollm3")
     raw = f"blk.0.{name}"
-    weights = model.weights | {raw: float_tensor(raw, np.ones(1, np.float32))}
+    weights = model.weights | {raw: float_tensor(raw, np.full(1, 2, np.float32))}
     write_gguf(tmp_path / "m.gguf", replace(model, weights=weights))
     artifact = open_artifact(tmp_path / "m.gguf")
     assert [problem for problem in artifact.problems if raw in problem and "does not use" in problem]

@@ -146,9 +146,9 @@ def test_settings_that_change_the_computation_are_refused_by_name(tmp_path):
     write_gguf(path, tiny_model(), logit_scale=1.0, expert_count=0)
     assert open_artifact(path).problems == ()
     model = tiny_model()
-    model.weights["output.bias"] = replace(model.weights["model.norm.weight"], name="output.bias")
+    model.weights["output.scale"] = replace(model.weights["model.norm.weight"], name="output.scale")
     write_gguf(path, model)
-    with pytest.raises(UnsupportedModelError, match=r"output\.bias"):
+    with pytest.raises(UnsupportedModelError, match=r"output\.scale"):
         open_artifact(path)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
+from kernels.forward import forward
+from kernels.paths import numeric_path
 from kernels.rows.dequantize import dequantize
 from store.artifact import Artifact
 from store.open import open_artifact, open_model
@@ -22,6 +24,7 @@ from tests.artifacts import (
     tiny_model,
     tiny_safetensors,
     write_gguf,
+    write_safetensors,
     write_safetensors_entries,
 )
 
@@ -221,9 +224,13 @@ def test_layers_that_llama_cpp_leaves_out_and_a_vocabulary_of_another_size_are_s
     assert not open_artifact(tmp_path / "v.gguf").problems
 
 
-def test_a_bias_of_the_logits_that_llama_cpp_adds_is_not_ignored(tmp_path):
+def test_a_bias_of_the_logits_is_added_as_llama_cpp_does_and_transformers_does_not(tmp_path):
     model = tiny_model("qwen2")
-    model.weights["output.bias"] = float_tensor("output.bias", np.ones(128, np.float32))
+    model.weights["lm_head.bias"] = float_tensor("lm_head.bias", np.ones(128, np.float32))
     write_gguf(tmp_path / "m.gguf", model)
-    with pytest.raises(WorkbenchError, match=r"output\.bias, which llama\.cpp adds"):
-        open_artifact(tmp_path / "m.gguf")
+    write_safetensors(tmp_path / "folder", model)
+    files = [open_artifact(tmp_path / name) for name in ("m.gguf", "folder")]
+    assert files[0].problems == ()
+    logits = [list(forward(file, (3, 1), numeric_path("f64")))[-1][1] for file in files]
+    assert np.allclose(logits[0] - logits[1], 1, atol=1e-12)
+    assert any("lm_head.bias" in problem for problem in files[1].problems)
