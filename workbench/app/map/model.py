@@ -10,7 +10,7 @@ from kernels.models import execution_order, layer_stages, sites
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
-from workbench.cells.heat import OUTSIDE, Look, level_edge, look, look_of
+from workbench.cells.heat import OUTSIDE, Look, level_edge, look, look_of, look_of_times
 from workbench.cells.marks import SIGNS, Mark
 from workbench.cells.metrics import METRICS, Metric
 from workbench.cells.view import OBSERVED, View, filtered, step_of
@@ -135,6 +135,10 @@ class MapModel:
             aspect, checked = self.view.aspect, self.checked.get(site)
             if cell.status == "absent":
                 return look(cell, self.metric, 0.0)
+            if aspect == "floors":
+                beyond = checked is not None and checked.beyond_floor
+                known = self._looks[site] = look_of_times(self._aspect(checked), beyond)
+                return known
             outside = checked is not None and (
                 checked.unforeseen if aspect in ("inherited", "amplification") else checked.beyond_floor
             )

@@ -14,19 +14,14 @@ from textual.message import Message
 from textual.strip import Strip
 
 from kernels.stages import SPINE, Site
+from workbench.app.map.colours import heat_of, heat_styles
 from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
-from workbench.cells.heat import LEVELS, OUTSIDE, PALETTE
+from workbench.cells.heat import OUTSIDE
 from workbench.cells.marks import SIGNS
 from workbench.cells.metrics import OTHER_SIGN
 
 _SHORT = {"norm": "nrm", "matmul": "mm", "head": "hd"}  # words whose first three letters are not what one expects
-
-
-# Pale on the dark half of the palette, dark on the light half.
-HEAT = tuple(
-    Style(color="#ffffff" if level < LEVELS // 2 else "#000000", bgcolor=colour) for level, colour in enumerate(PALETTE)
-)
 _CURSOR = Style(bold=True, reverse=True)
 _CULPRIT = SIGNS["culprit"]
 _FIGURES = 10  # columns of a cell that shows its figure
@@ -70,6 +65,12 @@ class MapView(LineView):
         self.model = model
         self.stage_rows = True
         self.cell_width = 2
+        self._heat = heat_styles(dark=True)
+
+    def notify_style_update(self) -> None:
+        """Take the colours that stand out on the theme, as many as the terminal has."""
+        super().notify_style_update()
+        self._heat = heat_of(self.app)
 
     # Shape
 
@@ -260,7 +261,7 @@ class MapView(LineView):
             return f"{_CULPRIT} ", self.style("map--outside")
         stands_out = sign in (OUTSIDE, _CULPRIT)
         unmeasured = "map--outside" if stands_out else "map--plain"
-        style = self.style(unmeasured) if look.level is None else HEAT[look.level]
+        style = self.style(unmeasured) if look.level is None else self._heat[look.level]
         shown = look.glyph
         if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
             words = look.level is None or look.text == OTHER_SIGN

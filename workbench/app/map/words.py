@@ -10,7 +10,8 @@ from store.text import printable
 from workbench.app.map.model import MapModel
 from workbench.bisect.headline import SIGNS as SIGN_OF
 from workbench.bisect.verdict import EXIT_CODES
-from workbench.cells.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
+from workbench.cells.decomposition import LIMIT
+from workbench.cells.heat import ABSENT, BEYOND, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
 from workbench.cells.marks import MEANINGS, SIGNS, Mark
 from workbench.cells.view import ASPECTS, OBSERVED, TokenScope, step_of
 
@@ -61,9 +62,16 @@ def legend(aspect: str, marks: Collection[Mark]) -> str:
         f"{UNMEASURED[0]} {'unmeasured' if observed else 'not known'}",
         *([f"{UNCOMPARABLE[0]} unlike"] if observed else []),
         *([] if judged else [f"{OUTSIDE} {_MARKED[aspect]}"]),
-        f"0-{LEVELS - 1} ×{step_of(aspect):.0f} a step",
+        _scale(aspect),
     ]
     return "  ".join(signs)
+
+
+def _scale(aspect: str) -> str:
+    """Say what the digits are."""
+    if aspect == "floors":
+        return f"0-{LIMIT:g} times what rounding can cause, {BEYOND} more"
+    return f"0-{LEVELS - 1} ×{step_of(aspect):.0f} a step"
 
 
 def status(model: MapModel, phase: Phase, doing: str, asking: str) -> Text:
