@@ -56,8 +56,8 @@ async def test_of_what_rounding_can_cause_only_the_wrong_cell_stands_out(session
         await pilot.pause()
         assert "0-8 times what rounding can cause, 9 more" in str(screen.query_one("#legend").render())
         right, wrong = painted(screen.map, "ffn_up"), painted(screen.map, "ffn_gate")[2]
-        assert [cell.text.strip() for cell in right] == ["=", "0", "3", "7"]
-        assert wrong.text.strip() == "9!"
+        assert [cell.text.strip() for cell in right] == ["=", "0.4", "3.2", "7.9"]
+        assert wrong.text.strip() == "300!"
         levels = [lightness(cell.style.bgcolor) for cell in (*right, wrong)]
         assert levels == sorted(levels, reverse=not dark)
         background = 18.0 if dark else 224.0
@@ -73,5 +73,5 @@ async def test_without_colours_verdict_and_cursor_are_signs(session, monkeypatch
         await pilot.press("n")
         assert app.no_color
         row = next(line for line in screen_text(pilot).splitlines() if line.startswith("▸ffn_gate"))
-        assert "[7" in row
+        assert "[7!" in row
         assert "OUT OF BAND" in screen_text(pilot)

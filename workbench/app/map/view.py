@@ -1,6 +1,6 @@
 """The map: cells on heat colours in a grid of stages and layers that scrolls by half a page.
 
-A cell is a digit, or where there is room its figure, with a mark behind it when it is out of band.
+A cell is a digit, or where there is room its figure, with a sign behind it. What does not fit is said at the edges.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,18 @@ from textual.message import Message
 from textual.strip import Strip
 
 from kernels.stages import SPINE, Site
+from workbench.app.map.cell_text import FIGURES, RATIOS, WIDEST, cell_text, with_cursor
 from workbench.app.map.colours import heat_of, heat_styles
+from workbench.app.map.edges import Beyond, foot_words, range_words
 from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
 from workbench.cells.heat import OUTSIDE
 from workbench.cells.marks import SIGNS
-from workbench.cells.metrics import OTHER_SIGN
+from workbench.cells.view import OBSERVED
 
 _SHORT = {"norm": "nrm", "matmul": "mm", "head": "hd"}  # words whose first three letters are not what one expects
 _CURSOR = Style(bold=True, reverse=True)
 _CULPRIT = SIGNS["culprit"]
-_FIGURES = 10  # columns of a cell that shows its figure
 STAGE_LABEL = max(map(len, SPINE)) + 2
 LAYER_LABEL = 5
 
@@ -80,10 +81,11 @@ class MapView(LineView):
         room = self.size.width - self._gutter - 1
         columns = max(self._columns, 1)
         narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
-        self.cell_width = _FIGURES if columns * _FIGURES <= room else narrow
+        figures = min((room - 1) // columns, WIDEST)  # and a column for the bracket behind the last cell
+        self.cell_width = figures if figures >= self._least_for_figures() else narrow
         # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
         cells = self._columns * self.cell_width + room % self.cell_width
-        self.virtual_size = Size(self._gutter + 1 + cells, self._head + self._rows)
+        self.virtual_size = Size(self._gutter + 1 + cells, self.whole_height + self._foot)
         self.show_cursor()
         self.refresh()
 
@@ -107,10 +109,37 @@ class MapView(LineView):
     def _columns(self) -> int:
         return len(self.model.layer_axis if self.stage_rows else self.model.stage_axis)
 
+    def _least_for_figures(self) -> int:
+        """Columns from which figures say more than digits: of ratios, that are all near 1, it takes more of them."""
+        ratios = self.model.view.aspect == OBSERVED and self.model.metric.perfect != 0
+        return RATIOS if ratios else FIGURES
+
+    @property
+    def whole_height(self) -> int:
+        """Lines that the whole map takes."""
+        return self._head + self._rows
+
     @property
     def _cells_in_view(self) -> int:
         """Whole cells that fit beside one another."""
         return max((self.size.width - self._gutter - 1) // self.cell_width, 1)
+
+    @property
+    def _foot(self) -> int:
+        """Lines below the cells that say what is beyond the edges: one, where that costs no cell or rows are hidden."""
+        room = self.size.height - self.whole_height
+        sideways = self._cells_in_view < self._columns and (room > 0 or not self.stage_rows)
+        return int(room < 0 or sideways)
+
+    @property
+    def _rows_in_view(self) -> int:
+        return max(self.size.height - self._head - self._foot, 1)
+
+    def _beyond(self) -> tuple[Beyond, Beyond]:
+        """Rows and columns that are not shown."""
+        first = round(self.scroll_x) // self.cell_width
+        rows = Beyond.of(round(self.scroll_y), self._rows_in_view, self._rows)
+        return rows, Beyond.of(first, self._cells_in_view, self._columns)
 
     def _site(self, row: int, column: int) -> Site | None:
         return self.model.site(row, column) if self.stage_rows else self.model.site(column, row)
@@ -147,9 +176,8 @@ class MapView(LineView):
     def show_cursor(self) -> bool:
         """Scroll by half a page where the cursor is out of view; return whether that was needed."""
         row, column = self._cursor_place()
-        height = self.size.height - self._head
         shown = self._cells_in_view
-        top = self._start(row, round(self.scroll_y), height, self._rows)
+        top = self._start(row, round(self.scroll_y), self._rows_in_view, self._rows)
         first = self._start(column, round(self.scroll_x) // self.cell_width, shown, self._columns)
         target = (first * self.cell_width, top)
         if target == (round(self.scroll_x), round(self.scroll_y)):
@@ -183,23 +211,31 @@ class MapView(LineView):
         row = y - self._head + round(self.scroll_y)
         if y < self._head:
             label, cells = self._corner(y), self._head_cells(y)
+        elif self._foot and y == self.size.height - 1:
+            return self._foot_line()
         elif row < self._rows:
             label, cells = self._label(row), self._row_cells(row)
         else:
             return Strip.blank(width, self.style())
         left = round(self.scroll_x) % self.cell_width
-        body = Strip(cells).simplify().crop(left, left + 1 + self._cells_in_view * self.cell_width)  # no half cells
+        bracket = self.cell_width >= FIGURES
+        body = Strip(cells).crop(left, left + 1 + self._cells_in_view * self.cell_width + bracket)  # no half cells
         return Strip.join([label, body]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
         text = ""
         if y == self._head - 1:
-            axis = self.model.layer_axis
-            shown, first = self._cells_in_view, round(self.scroll_x) // self.cell_width
             text = "layer" if self.stage_rows else ""
-            if self.stage_rows and shown < len(axis):
-                text = f"layer {axis[first]}-{axis[min(first + shown, len(axis)) - 1]} of {self.model.layers}"
+            columns = self._beyond()[1]
+            if self.stage_rows and any(columns):
+                first = round(self.scroll_x) // self.cell_width
+                text = range_words(self.model.layer_axis, self.model.layers, first, columns, self._gutter - 1)
         return Strip([Segment(f" {text:<{self._gutter - 1}}", self.style("map--label"))])
+
+    def _foot_line(self) -> Strip:
+        stage_layer = ("stage", "layer") if self.stage_rows else ("layer", "stage")
+        text = f" {foot_words(*self._beyond(), *stage_layer)}"
+        return Strip([Segment(text, self.style("map--current"))]).adjust_cell_length(self.size.width, self.style())
 
     def _label(self, row: int) -> Strip:
         name = self.model.stage_axis[row] if self.stage_rows else str(self.model.layer_axis[row])
@@ -224,7 +260,7 @@ class MapView(LineView):
                 text = f"{text:>2}" if width == 3 or layer > 9 else text
             else:
                 text = _head(self.model.stage_axis[column])[y]
-            text = f"{text:>{_FIGURES - 2}}" if width == _FIGURES else text
+            text = f"{text:>{width - 1}}" if width >= FIGURES else text
             segments.append(Segment(f"{text:<{width}}"[:width], current if column == here else plain))
         return segments
 
@@ -237,33 +273,32 @@ class MapView(LineView):
         plain = self.style("map--plain")
         cursor = self._cursor_place()
         segments = [Segment(" ", plain)]
+        closing = False
         for column in self._columns_shown():
             site = self._site(row, column)
-            text, style = ("  ", plain) if site is None else self._cell(site)
-            if (row, column) != cursor:
-                text = text if self.cell_width == 2 else f" {text}"
-                segments.append(Segment(f"{text:<{self.cell_width}}", style))
-                continue
-            if self.cell_width == 2:  # the bracket takes the place of the mark of the cell before, whose digit tells
-                before = segments.pop()
-                segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
-            narrow = f"[{text[0]}{text[1] if text[1] == OUTSIDE else ']'}"  # that mark is worth more than a bracket
-            text = narrow if self.cell_width < 4 else f"[{text:<{self.cell_width - 2}}]"
-            segments.append(Segment(text, style + _CURSOR))
-        return segments
+            text, style = (" " * self.cell_width, plain) if site is None else self._cell(site)
+            if (row, column) == cursor:
+                if (
+                    self.cell_width == 2
+                ):  # the bracket takes the place of the sign of the cell before, whose digit tells
+                    before = segments.pop()
+                    segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
+                text, style = with_cursor(text), style + _CURSOR
+            elif closing:
+                segments.append(Segment("]", plain + _CURSOR))
+                text = text[1:]
+            segments.append(Segment(text, style))
+            closing = (row, column) == cursor and self.cell_width >= FIGURES
+        return [*segments, Segment("]", plain + _CURSOR)] if closing else segments
 
     def _cell(self, site: Site) -> tuple[str, Style]:
-        """Glyph or figure of a cell with its sign, and its style."""
+        """Text and style of a cell."""
         look, sign = self.model.look(site), self.model.sign(site)
         if look is None:
-            return "  ", self.style("map--plain")
-        if sign == _CULPRIT and self.cell_width < _FIGURES:  # told by its shape, not only by what is around it
-            return f"{_CULPRIT} ", self.style("map--outside")
+            return " " * self.cell_width, self.style("map--plain")
+        if sign == _CULPRIT and self.cell_width < FIGURES:  # told by its shape, not only by what is around it
+            return cell_text(look._replace(glyph=_CULPRIT), " ", self.cell_width), self.style("map--outside")
         stands_out = sign in (OUTSIDE, _CULPRIT)
         unmeasured = "map--outside" if stands_out else "map--plain"
         style = self.style(unmeasured) if look.level is None else self._heat[look.level]
-        shown = look.glyph
-        if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
-            words = look.level is None or look.text == OTHER_SIGN
-            shown = f"{look.glyph if words else look.text:>{_FIGURES - 3}}"
-        return f"{shown}{sign}", style + Style(bold=True) if stands_out else style
+        return cell_text(look, sign, self.cell_width), style + Style(bold=True) if stands_out else style
