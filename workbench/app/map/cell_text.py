@@ -29,7 +29,7 @@ def with_cursor(text: str) -> str:
         return f"[{text[1:]}"
     if len(text) == 4:
         return f"[{text[1:3]}]"
-    glyph, sign = text[-2:]
+    glyph, sign = text[-2], text[-1]
     return f"[{glyph}{']' if sign == ' ' else sign}"
 
 

@@ -67,7 +67,7 @@ class MapModel:
         if known is None or known.amplification is None:  # of two runs the one that looked at the inputs too
             self.checked[site] = checked
             self._looks.pop(site, None)
-            largest = max(self._largest, self._aspect(checked) or 0.0)
+            largest = max(self._largest, self.figure(checked) or 0.0)
             if largest != self._largest:
                 self._largest = largest
                 self._looks.clear()
@@ -137,16 +137,16 @@ class MapModel:
                 return look(cell, self.metric, 0.0)
             if aspect == "floors":
                 beyond = checked is not None and checked.beyond_floor
-                known = self._looks[site] = look_of_times(self._aspect(checked), beyond)
+                known = self._looks[site] = look_of_times(self.figure(checked), beyond)
                 return known
             outside = checked is not None and (
                 checked.unforeseen if aspect in ("inherited", "amplification") else checked.beyond_floor
             )
-            known = self._looks[site] = look_of(self._aspect(checked), self._largest, outside, step_of(aspect))
+            known = self._looks[site] = look_of(self.figure(checked), self._largest, outside, step_of(aspect))
         return known
 
-    def _aspect(self, checked: Checked | None) -> float | None:
-        """The figure shown, of a cell that was run again."""
+    def figure(self, checked: Checked | None) -> float | None:
+        """The figure of the aspect shown, of a cell that was run again; None where there is none."""
         if checked is None:
             return None
         match self.view.aspect:
@@ -255,7 +255,7 @@ class MapModel:
 
     def _judge_again(self) -> None:
         self._looks.clear()
-        self._largest = max((self._aspect(checked) or 0.0 for checked in self.checked.values()), default=0.0)
+        self._largest = max((self.figure(checked) or 0.0 for checked in self.checked.values()), default=0.0)
         # Where a metric has a band, its edge does not depend on the cells.
         cells = () if self.metric.band else filter(None, map(self.cell, self.cells))
         self._edge = max(map(self._edge_of, cells), default=level_edge((), self.metric))

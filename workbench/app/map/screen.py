@@ -20,6 +20,7 @@ from workbench.app.actions import bindings
 from workbench.app.cell.inspector import CellReport, Inspector
 from workbench.app.key_line import KeyLine
 from workbench.app.laboratory import Laboratory, StartInquiry
+from workbench.app.map.below import Below
 from workbench.app.map.feed import CaptureEvent, Feed, StartCapture
 from workbench.app.map.follow import Follow
 from workbench.app.map.keys import MapKeys
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from workbench.lab.standing import Board
     from workbench.session.session import Session
 
-PANEL, WIDE_PANEL, WIDE = 38, 46, 112  # columns of the inspector beside the map; the second from so many in all
+PANELS = {180: 56, 112: 46, 0: 38}  # columns of the inspector beside the map, by how many there are at least in all
 SMALLEST = (60, 20)
 SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
 REFRESH = 0.1  # seconds between two paintings of what has arrived
@@ -82,7 +83,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._doing = "starting"
         self._changed = True
         self._arrived = False
-        self.follow = Follow(self, self._show_cell)
+        self.follow = Follow(self, self._cursor_rests)
         self._save_timer: Timer | None = None
         self._saving = Lock()
         self.known: Known | None = None
@@ -94,7 +95,10 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         yield StatusLine(id="headline")
         yield StatusLine(id="status")
         with Container(id="body"):
-            yield MapView(self.model, id="map")
+            with Container(id="left"):
+                view = MapView(self.model, id="map")
+                yield view
+                yield Below(self.model, view, self.session.folder)
             yield Inspector(id="inspector")
         yield self.laboratory
         yield Static(legend(self.model.view.aspect, ()), id="legend", markup=False)
@@ -124,7 +128,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         width, height = self.size
         asked = self.model.view.transposed
         panel, stage_rows = False, asked is not False
-        columns = WIDE_PANEL if width >= WIDE else PANEL
+        columns = next(panel for least, panel in PANELS.items() if width >= least)
         for room, beside in ((width - columns, True), (width, False)):
             fitting = [rows for rows in (True, False) if width_of(rows, self.model) <= room]
             allowed = [rows for rows in fitting if asked in (None, rows)]
@@ -138,6 +142,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.query_one(Inspector).beside(columns if panel else 0)
         self.query_one(MapView).lay_out(stage_rows)
         self._show_cell()
+        self.follow.moved()
 
     # The view
 
@@ -369,6 +374,10 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     # Words
 
+    def _cursor_rests(self) -> None:
+        self._show_cell()
+        self.query_one(Below).show()
+
     def _show_cell(self) -> None:
         self.query_one(KeyLine).next_steps(*self._next_steps())
         if self.phase == "failed" and self.model.cell(self.model.cursor) is None:
@@ -438,6 +447,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         if self._arrived:
             self._arrived = False
             self.map.refresh()
+            self.query_one(Below).later()
         if self._changed:
             self._changed = False
             self._say_verdict()

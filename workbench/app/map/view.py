@@ -78,23 +78,29 @@ class MapView(LineView):
     def lay_out(self, stage_rows: bool) -> None:
         """Lay the map out for its present size and axes, and bring the cursor into view."""
         self.stage_rows = stage_rows
-        room = self.size.width - self._gutter - 1
+        room = self.size.width - self.gutter_width - 1
         columns = max(self._columns, 1)
         narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
         figures = min((room - 1) // columns, WIDEST)  # and a column for the bracket behind the last cell
         self.cell_width = figures if figures >= self._least_for_figures() else narrow
         # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
         cells = self._columns * self.cell_width + room % self.cell_width
-        self.virtual_size = Size(self._gutter + 1 + cells, self.whole_height + self._foot)
+        self.virtual_size = Size(self.gutter_width + 1 + cells, self.whole_height + self._foot)
         self.show_cursor()
         self.refresh()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
+        """Lines that it takes where there is room for more: with one to say what is beyond its sides."""
+        sideways = self._columns * self.cell_width > width - self.gutter_width - 1
+        return self.whole_height + int(sideways)
 
     def on_resize(self) -> None:
         """Fill the new size."""
         self.lay_out(self.stage_rows)
 
     @property
-    def _gutter(self) -> int:
+    def gutter_width(self) -> int:
+        """Columns in front of the cells and of the one column between."""
         return STAGE_LABEL if self.stage_rows else LAYER_LABEL
 
     @property
@@ -122,7 +128,13 @@ class MapView(LineView):
     @property
     def _cells_in_view(self) -> int:
         """Whole cells that fit beside one another."""
-        return max((self.size.width - self._gutter - 1) // self.cell_width, 1)
+        return max((self.size.width - self.gutter_width - 1) // self.cell_width, 1)
+
+    @property
+    def columns_in_view(self) -> range:
+        """Columns that are shown, whole ones only."""
+        first = round(self.scroll_x) // self.cell_width
+        return range(first, min(first + self._cells_in_view, self._columns))
 
     @property
     def _foot(self) -> int:
@@ -194,8 +206,8 @@ class MapView(LineView):
     def on_click(self, event: events.Click) -> None:
         """Move to the cell clicked; open it when the cursor is there already."""
         row = event.y - self._head + round(self.scroll_y)
-        column = (event.x - self._gutter - 1 + round(self.scroll_x)) // self.cell_width
-        if event.y < self._head or event.x < self._gutter or not (row < self._rows and column < self._columns):
+        column = (event.x - self.gutter_width - 1 + round(self.scroll_x)) // self.cell_width
+        if event.y < self._head or event.x < self.gutter_width or not (row < self._rows and column < self._columns):
             return
         site = self._site(row, column)
         if site == self.model.cursor:
@@ -217,10 +229,7 @@ class MapView(LineView):
             label, cells = self._label(row), self._row_cells(row)
         else:
             return Strip.blank(width, self.style())
-        left = round(self.scroll_x) % self.cell_width
-        bracket = self.cell_width >= FIGURES
-        body = Strip(cells).crop(left, left + 1 + self._cells_in_view * self.cell_width + bracket)  # no half cells
-        return Strip.join([label, body]).adjust_cell_length(width, self.style())
+        return Strip.join([label, Strip(cells)]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
         text = ""
@@ -229,8 +238,8 @@ class MapView(LineView):
             columns = self._beyond()[1]
             if self.stage_rows and any(columns):
                 first = round(self.scroll_x) // self.cell_width
-                text = range_words(self.model.layer_axis, self.model.layers, first, columns, self._gutter - 1)
-        return Strip([Segment(f" {text:<{self._gutter - 1}}", self.style("map--label"))])
+                text = range_words(self.model.layer_axis, self.model.layers, first, columns, self.gutter_width - 1)
+        return Strip([Segment(f" {text:<{self.gutter_width - 1}}", self.style("map--label"))])
 
     def _foot_line(self) -> Strip:
         stage_layer = ("stage", "layer") if self.stage_rows else ("layer", "stage")
@@ -241,7 +250,7 @@ class MapView(LineView):
         name = self.model.stage_axis[row] if self.stage_rows else str(self.model.layer_axis[row])
         current = row == self._cursor_place()[0]
         text = (
-            f"{'▸' if current else ' '}{name:<{self._gutter - 1}}"
+            f"{'▸' if current else ' '}{name:<{self.gutter_width - 1}}"
             if self.stage_rows
             else f"{'▸' if current else ' '}{name:>3} "
         )
@@ -252,7 +261,7 @@ class MapView(LineView):
         here = self._cursor_place()[1]
         width = self.cell_width
         segments = [Segment(" ", plain)]
-        for column in self._columns_shown():
+        for column in self.columns_in_view:
             if self.stage_rows:
                 layer = self.model.layer_axis[column]
                 crowded = width == 2 and layer > 9 and layer % 2 and column != here
@@ -264,17 +273,12 @@ class MapView(LineView):
             segments.append(Segment(f"{text:<{width}}"[:width], current if column == here else plain))
         return segments
 
-    def _columns_shown(self) -> range:
-        """Columns of which anything is in view."""
-        first = round(self.scroll_x) // self.cell_width
-        return range(first, min(first + self.size.width // self.cell_width + 2, self._columns))
-
     def _row_cells(self, row: int) -> list[Segment]:
         plain = self.style("map--plain")
         cursor = self._cursor_place()
         segments = [Segment(" ", plain)]
         closing = False
-        for column in self._columns_shown():
+        for column in self.columns_in_view:
             site = self._site(row, column)
             text, style = (" " * self.cell_width, plain) if site is None else self._cell(site)
             if (row, column) == cursor:
