@@ -97,10 +97,11 @@ class Below(Static):
         width, height = self.size
         if not height or not self.model.layer_axis:
             return
-        text = "\n".join(_laid_out(list(self._blocks(width)), height))
+        lines = _laid_out(list(self._blocks(width)), height)
+        text = "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines)
         if text != self._text:
             self._text = text
-            self.update(Text(text, no_wrap=True, overflow="ellipsis"), layout=False)
+            self.update(Text(text), layout=False)
 
     def _blocks(self, width: int) -> Iterable[_Block]:
         model, site = self.model, self.model.cursor
