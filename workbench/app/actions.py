@@ -122,6 +122,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("map", "L", "app.show_lab", "Lab", "Experiments that show what one number hides, on this pair too."),
     Action("map", "H", "app.show_hypotheses", "Hypotheses", "List the hypotheses of this session."),
     Action("map", "slash", "filter", "Filter", "Show some stages or layers only: ffn 3-7"),
+    Action("map", "u", "undo", "View before", "Go back to the view before: metric, tokens, filter, axes, cursor."),
     Action("map", "x", "transpose", "Exchange axes", "Exchange rows and columns."),
     Action("map", "T", "app.tour", "Tour", "Five keys from the map to the findings, or the end of that tour."),
     Action("map", "up,k", "move(-1, 0)", "Up", "Move one row up."),

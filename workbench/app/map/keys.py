@@ -8,6 +8,7 @@ from textual.screen import Screen
 from kernels.stages import Site
 from workbench.app.map.metric_screen import MetricScreen
 from workbench.app.map.model import MapModel
+from workbench.app.map.undo import Undo
 from workbench.app.map.view import MapView
 from workbench.app.pages.prompt_screen import PromptScreen
 from workbench.cells.heat import counts
@@ -19,6 +20,7 @@ class MapKeys(Screen[None]):
     """The part of the map's screen that moves about in it."""
 
     model: MapModel
+    undo: Undo
 
     @property
     def map(self) -> MapView:
@@ -29,15 +31,34 @@ class MapKeys(Screen[None]):
     def change_view(self, view: View) -> None:
         """Show the map in another way."""
 
+    @abstractmethod
+    def show_view(self, view: View) -> None:
+        """Show the map in another way, without keeping the one before."""
+
     def action_move(self, rows: int, columns: int) -> None:
         """Move the cursor."""
+        if abs(rows) + abs(columns) > 1:
+            self.undo.leaving(self.model.view)
         self.map.move(rows, columns)
+
+    def jump(self, site: Site) -> None:
+        """Put the cursor on a site that may be anywhere."""
+        self.undo.leaving(self.model.view)
+        self.map.go(site)
+
+    def action_undo(self) -> None:
+        """Go back to the view before: its metric, tokens, filter, axes, and where the cursor was."""
+        view = self.undo.back(self.model.view)
+        if view is None:
+            self.notify("There is no view before this one.", markup=False)
+        else:
+            self.show_view(view)
 
     def action_next_outside(self, direction: int) -> None:
         """Go to the next or previous cell out of band."""
         site = self.model.next_outside(direction)
         if site is not None:
-            self.map.go(site)
+            self.jump(site)
         else:
             self.notify(self._nothing_more(direction), markup=False)
 
@@ -95,7 +116,7 @@ class MapKeys(Screen[None]):
         if site not in self.model.sites():
             self.change_view(replace(self.model.view, filter=""))
         if site in self.model.sites():
-            self.map.go(site)
+            self.jump(site)
         else:
             self.notify(f"The map has no {site}.", markup=False)
 

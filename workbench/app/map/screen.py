@@ -25,6 +25,7 @@ from workbench.app.map.feed import CaptureEvent, Feed, StartCapture
 from workbench.app.map.follow import Follow
 from workbench.app.map.keys import MapKeys
 from workbench.app.map.model import MapModel
+from workbench.app.map.undo import Undo
 from workbench.app.map.view import MapView, width_of
 from workbench.app.map.words import Phase, headline, legend, status
 from workbench.app.status_line import StatusLine
@@ -84,6 +85,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._changed = True
         self._arrived = False
         self.follow = Follow(self, self._cursor_rests)
+        self.undo = Undo()
         self._save_timer: Timer | None = None
         self._saving = Lock()
         self.known: Known | None = None
@@ -147,6 +149,11 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     # The view
 
     def change_view(self, view: View) -> None:
+        """Show the map in another way, and keep the one before."""
+        self.undo.leaving(self.model.view)
+        self.show_view(view)
+
+    def show_view(self, view: View) -> None:
         """Show the map in another way, and save that soon."""
         self.model.set_view(view)
         self.lay_out()
