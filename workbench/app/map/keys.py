@@ -44,7 +44,10 @@ class MapKeys(Screen[None]):
     def jump(self, site: Site) -> None:
         """Put the cursor on a site that may be anywhere."""
         self.undo.leaving(self.model.view)
+        before = self.model.layer_axis
         self.map.go(site)
+        if self.model.layer_axis != before:  # the site was one of those that another stood for
+            self.lay_out()
 
     def action_undo(self) -> None:
         """Go back to the view before: its metric, tokens, filter, axes, and where the cursor was."""
@@ -113,12 +116,22 @@ class MapKeys(Screen[None]):
 
     def show_site(self, site: Site) -> None:
         """Put the cursor on a site; a filter that hides it is taken away."""
-        if site not in self.model.sites():
+        if not self.model.shows(site):
             self.change_view(replace(self.model.view, filter=""))
-        if site in self.model.sites():
+        if self.model.shows(site):
             self.jump(site)
         else:
             self.notify(f"The map has no {site}.", markup=False)
+
+    @abstractmethod
+    def lay_out(self) -> None:
+        """Fit the map to its axes and to the terminal."""
+
+    def action_fold(self) -> None:
+        """Take layers that look alike together, or show each."""
+        if self.model.cells:
+            self.model.fold(not self.model.folded)
+            self.lay_out()
 
     def action_transpose(self) -> None:
         """Exchange rows and columns."""

@@ -8,6 +8,7 @@ from kernels.config import ModelConfig
 from kernels.measures import Measures
 from kernels.models import execution_order, layer_stages, sites
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
+from workbench.app.map.folding import folded
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
 from workbench.cells.heat import OUTSIDE, Look, level_edge, look, look_of, look_of_times
@@ -32,6 +33,8 @@ class MapModel:
         self.checked: dict[Site, Checked] = {}  # cells that were run again
         self.viewed = False  # whether that is all of them
         self.marks: dict[Site, Mark] = {}  # what a verdict says of the cells; empty without one
+        self.folded = False  # whether layers that look alike stand in one place
+        self._spans: dict[int, tuple[int, int]] = {}  # layers that one of them stands for
         self.stage_axis: list[str] = []
         self.layer_axis: list[int] = []
         self._layer = view.cursor.layer or 0  # where the cursor returns to from a whole-model stage
@@ -78,11 +81,12 @@ class MapModel:
             self.check(checked)
         self.viewed = self.viewed or known.whole
         self.marks = known.marks(self.every_site())
+        self._lay_out()
 
     def forget(self) -> None:
         """Drop all cells: the capture starts anew."""
         self.cells.clear()
-        self.marks = {}
+        self.marks, self.folded = {}, False
         self.aligned.clear()
         self._judge_again()
 
@@ -181,6 +185,20 @@ class MapModel:
 
     # The grid
 
+    def fold(self, folded: bool) -> None:
+        """Let one layer stand for those beside it that look alike, or show them all; the cursor stays where it is."""
+        self.folded = folded
+        self._lay_out()
+
+    def span(self, layer: int) -> tuple[int, int]:
+        """Return the first and the last layer that a layer of the axis stands for."""
+        return self._spans.get(layer, (layer, layer))
+
+    def shows(self, site: Site) -> bool:
+        """Whether a site has a place on the map, though another may stand there for it."""
+        hidden = site.layer is not None and any(first <= site.layer <= last for first, last in self._spans.values())
+        return site in self.sites() or (hidden and site.stage in self.stage_axis)
+
     def site(self, stage: int, layer: int) -> Site | None:
         """Site at two indices of the axes; None where a whole-model stage leaves the grid empty."""
         name = self.stage_axis[stage]
@@ -234,15 +252,25 @@ class MapModel:
         self.view = replace(self.view, cursor=site)
         if site.layer is not None:
             self._layer = site.layer
+            if self._spans and site.layer not in self.layer_axis:
+                self._lay_out()
 
     def _whole_model_index(self, stage: str) -> int:
         return 0 if stage in FIRST_STAGES else max(len(self.layer_axis) - 1, 0)
 
     def _lay_out(self) -> None:
         self.stage_axis, self.layer_axis = filtered(self.view.filter, self.layers, self.stages)
+        self._spans = {}
+        if self.folded:
+            self.layer_axis, self._spans = folded(self.layer_axis, self._looks_of, self._layer)
         shown = set(self.sites())
         if shown and self.layers and self.cursor not in shown:
             self.put_cursor(min(shown, key=self._distance))
+
+    def _looks_of(self, layer: int) -> tuple[tuple[str, str], ...]:
+        """What the digits and signs of a layer are."""
+        sites = (Site(layer, stage) for stage in self.stages if stage in self.stage_axis)
+        return tuple(("" if (seen := self.look(site)) is None else seen.glyph, self.sign(site)) for site in sites)
 
     def _distance(self, site: Site) -> tuple[int, int]:
         """How far a site is from the cursor, layers before stages."""

@@ -143,6 +143,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.set_class(height > 24, "-high")
         self.query_one(Inspector).beside(columns if panel else 0)
         self.query_one(MapView).lay_out(stage_rows)
+        self._changed = True
         self._show_cell()
         self.follow.moved()
 
@@ -453,6 +454,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         """Show the cells that have arrived, what is shown of them and how far it is."""
         if self._arrived:
             self._arrived = False
+            if self.model.folded:
+                self.model.fold(True)
+                self.lay_out()
             self.map.refresh()
             self.query_one(Below).later()
         if self._changed:

@@ -17,6 +17,7 @@ from kernels.stages import SPINE, Site
 from workbench.app.map.cell_text import FIGURES, RATIOS, WIDEST, cell_text, with_cursor
 from workbench.app.map.colours import heat_of, heat_styles
 from workbench.app.map.edges import Beyond, foot_words, range_words
+from workbench.app.map.folding import span_words
 from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
 from workbench.cells.heat import OUTSIDE
@@ -27,7 +28,7 @@ _SHORT = {"norm": "nrm", "matmul": "mm", "head": "hd"}  # words whose first thre
 _CURSOR = Style(bold=True, reverse=True)
 _CULPRIT = SIGNS["culprit"]
 STAGE_LABEL = max(map(len, SPINE)) + 2
-LAYER_LABEL = 5
+LAYER_LABEL, RUN_LABEL = 5, 8  # of one layer, and of several that look alike
 
 
 def _head(stage: str) -> tuple[str, str]:
@@ -41,7 +42,7 @@ def width_of(stage_rows: bool, model: MapModel) -> int:
     """Columns that the whole map takes at least."""
     if stage_rows:
         return STAGE_LABEL + 1 + len(model.layer_axis) * 2
-    return LAYER_LABEL + 1 + len(model.stage_axis) * 4
+    return (RUN_LABEL if model.folded else LAYER_LABEL) + 1 + len(model.stage_axis) * 4
 
 
 class MapView(LineView):
@@ -66,6 +67,7 @@ class MapView(LineView):
         self.model = model
         self.stage_rows = True
         self.cell_width = 2
+        self._figures = False
         self._heat = heat_styles(dark=True)
 
     def notify_style_update(self) -> None:
@@ -82,7 +84,9 @@ class MapView(LineView):
         columns = max(self._columns, 1)
         narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
         figures = min((room - 1) // columns, WIDEST)  # and a column for the bracket behind the last cell
-        self.cell_width = figures if figures >= self._least_for_figures() else narrow
+        self._figures = figures >= self._least_for_figures()
+        wide = self._figures or (self.model.folded and figures >= FIGURES)  # runs of layers have long names
+        self.cell_width = figures if wide else narrow
         # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
         cells = self._columns * self.cell_width + room % self.cell_width
         self.virtual_size = Size(self.gutter_width + 1 + cells, self.whole_height + self._foot)
@@ -101,7 +105,7 @@ class MapView(LineView):
     @property
     def gutter_width(self) -> int:
         """Columns in front of the cells and of the one column between."""
-        return STAGE_LABEL if self.stage_rows else LAYER_LABEL
+        return STAGE_LABEL if self.stage_rows else RUN_LABEL if self.model.folded else LAYER_LABEL
 
     @property
     def _head(self) -> int:
@@ -247,12 +251,13 @@ class MapView(LineView):
         return Strip([Segment(text, self.style("map--current"))]).adjust_cell_length(self.size.width, self.style())
 
     def _label(self, row: int) -> Strip:
-        name = self.model.stage_axis[row] if self.stage_rows else str(self.model.layer_axis[row])
+        model, room = self.model, self.gutter_width - 2
+        name = model.stage_axis[row] if self.stage_rows else span_words(model.span(model.layer_axis[row]), room)
         current = row == self._cursor_place()[0]
         text = (
             f"{'▸' if current else ' '}{name:<{self.gutter_width - 1}}"
             if self.stage_rows
-            else f"{'▸' if current else ' '}{name:>3} "
+            else f"{'▸' if current else ' '}{name:>{room}} "
         )
         return Strip([Segment(text, self.style("map--current" if current else "map--label"))])
 
@@ -265,7 +270,7 @@ class MapView(LineView):
             if self.stage_rows:
                 layer = self.model.layer_axis[column]
                 crowded = width == 2 and layer > 9 and layer % 2 and column != here
-                text = "" if crowded else str(layer)
+                text = "" if crowded else span_words(self.model.span(layer), width - 1)
                 text = f"{text:>2}" if width == 3 or layer > 9 else text
             else:
                 text = _head(self.model.stage_axis[column])[y]
@@ -302,6 +307,7 @@ class MapView(LineView):
             return " " * self.cell_width, self.style("map--plain")
         if sign == _CULPRIT and self.cell_width < FIGURES:  # told by its shape, not only by what is around it
             return cell_text(look._replace(glyph=_CULPRIT), " ", self.cell_width), self.style("map--outside")
+        look = look if self._figures else look._replace(text=look.glyph)
         stands_out = sign in (OUTSIDE, _CULPRIT)
         unmeasured = "map--outside" if stands_out else "map--plain"
         style = self.style(unmeasured) if look.level is None else self._heat[look.level]

@@ -85,6 +85,8 @@ def status(model: MapModel, phase: Phase, doing: str, asking: str) -> Text:
     text.append(_shown(model), "bold")
     if view.filter:
         text.append(f" │ /{printable(view.filter, 30)}", "bold")
+    if model.folded:
+        text.append(f" │ {model.layers} layers in {len(model.layer_axis)}", "bold")
     if not asking:
         text.append(f" │ {doing}", "bold reverse" if phase == "failed" else "")
     return text.append(f" │ {_counted(model)}")
