@@ -35,10 +35,13 @@ def checked(site: Site, times: float) -> Checked:
 
 
 def painted(view: MapView, stage: str) -> list[Segment]:
-    """The cells of a row, with their styles."""
+    """The cells of a row, each with the style of its end."""
     rows = (view.render_line(y) for y in range(view.size.height))
     row = next(strip for strip in rows if strip.text[1:].startswith(f"{stage} "))
-    return [segment for segment in list(row)[1:] if segment.text.strip()]
+    styles = [segment.style for segment in row for _ in segment.text]
+    first, width = view.gutter_width + 1, view.cell_width
+    starts = range(first, first + 4 * width, width)
+    return [Segment(row.text[start : start + width], styles[start + width - 1]) for start in starts]
 
 
 @pytest.mark.parametrize(("theme", "dark"), [("textual-dark", True), ("textual-light", False)])

@@ -2,7 +2,7 @@
 
 import math
 
-from workbench.cells.heat import Look
+from workbench.cells.heat import OUTSIDE, Look
 
 # Columns of a cell from which its figure is shown, from which one near 1 is, and with which all of it is.
 FIGURES, RATIOS, WIDEST = 5, 7, 10
@@ -23,14 +23,14 @@ def cell_text(look: Look, sign: str, width: int) -> str:
 def with_cursor(text: str) -> str:
     """Put the cursor around a cell; where it has no column for the closing bracket, that goes to the next cell.
 
-    Of three columns the sign is worth more than the bracket.
+    Of three columns "!" is worth more than the bracket.
     """
     if len(text) >= FIGURES:
         return f"[{text[1:]}"
     if len(text) == 4:
         return f"[{text[1:3]}]"
     glyph, sign = text[-2], text[-1]
-    return f"[{glyph}{']' if sign == ' ' else sign}"
+    return f"[{glyph}{sign if sign == OUTSIDE else ']'}"
 
 
 def short(text: str, columns: int) -> str:

@@ -1,5 +1,7 @@
 """The figures of the map as curves: of a stage over the layers, of the residual stream, of a cell over its tokens."""
 
+import math
+
 from kernels.measures import Measures
 from kernels.stages import SPINE, Site
 from workbench.app.map.bars import Series
@@ -7,7 +9,7 @@ from workbench.app.map.model import MapModel
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import LIMIT, Checked
 from workbench.cells.heat import level_edge
-from workbench.cells.metrics import METRICS, Metric
+from workbench.cells.metrics import METRICS, OTHER_SIGN, Metric
 from workbench.cells.view import ASPECTS, OBSERVED
 
 _RESIDUAL = SPINE[-1]
@@ -57,6 +59,8 @@ def _distance(metric: Metric, measures: Measures | None) -> float | None:
         return None
     if measures.identical:
         return 0.0
+    if metric.text(measures) == OTHER_SIGN:
+        return math.inf
     value = metric.value(measures)
     return None if value is None else metric.distance(value)
 
@@ -65,5 +69,5 @@ def _figure(model: MapModel, checked: Checked | None) -> float | None:
     if checked is None:
         return None
     if model.view.aspect == "floors" and checked.floors is None and checked.beyond_floor:
-        return float("inf")  # where rounding can cause nothing
+        return math.inf  # where rounding can cause nothing
     return model.figure(checked)

@@ -233,7 +233,7 @@ class MapView(LineView):
             label, cells = self._label(row), self._row_cells(row)
         else:
             return Strip.blank(width, self.style())
-        return Strip.join([label, Strip(cells)]).adjust_cell_length(width, self.style())
+        return Strip.join([label, Strip(cells).simplify()]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
         text = ""
