@@ -123,6 +123,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("map", "H", "app.show_hypotheses", "Hypotheses", "List the hypotheses of this session."),
     Action("map", "slash", "filter", "Filter", "Show some stages or layers only: ffn 3-7"),
     Action("map", "u", "undo", "View before", "Go back to the view before: metric, tokens, filter, axes, cursor."),
+    Action("map", "2", "second", "Two maps", "The metric beside error / what rounding can cause; or one map again."),
     Action("map", "z", "fold", "Fold", "Take layers that look alike together: 4-17; or show each."),
     Action("map", "x", "transpose", "Exchange axes", "Exchange rows and columns."),
     Action("map", "T", "app.tour", "Tour", "Five keys from the map to the findings, or the end of that tour."),

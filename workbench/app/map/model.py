@@ -14,7 +14,7 @@ from workbench.cells.decomposition import Checked
 from workbench.cells.heat import OUTSIDE, Look, level_edge, look, look_of, look_of_times
 from workbench.cells.marks import SIGNS, Mark
 from workbench.cells.metrics import METRICS, Metric
-from workbench.cells.view import OBSERVED, View, filtered, step_of
+from workbench.cells.view import FLOORS, OBSERVED, View, filtered, step_of
 
 if TYPE_CHECKING:
     from workbench.jobs.known import Known
@@ -125,29 +125,31 @@ class MapModel:
 
     def look(self, site: Site) -> Look | None:
         """Return how the cell looks in the metric and scope shown; None if it has not arrived."""
-        if self.view.aspect != OBSERVED:
-            return self._look_again(site)
         known = self._looks.get(site)
         if known is None and (cell := self.cell(site)) is not None:
-            known = self._looks[site] = look(cell, self.metric, self._edge, self.row(cell))
+            known = self._looks[site] = self._look(cell, self.view.aspect, self._edge)
         return known
 
-    def _look_again(self, site: Site) -> Look | None:
-        """How a cell looks in a figure that takes running it again; None where there is no cell at all."""
-        known, cell = self._looks.get(site), self.cell(site)
-        if known is None and cell is not None:
-            aspect, checked = self.view.aspect, self.checked.get(site)
-            if cell.status == "absent":
-                return look(cell, self.metric, 0.0)
-            if aspect == "floors":
-                beyond = checked is not None and checked.beyond_floor
-                known = self._looks[site] = look_of_times(self.figure(checked), beyond)
-                return known
-            outside = checked is not None and (
-                checked.unforeseen if aspect in ("inherited", "amplification") else checked.beyond_floor
-            )
-            known = self._looks[site] = look_of(self.figure(checked), self._largest, outside, step_of(aspect))
-        return known
+    @property
+    def second_aspect(self) -> str:
+        """What a second map shows beside the first."""
+        return FLOORS if self.view.aspect != FLOORS else OBSERVED
+
+    def second_look(self, site: Site) -> Look | None:
+        """Return how the cell looks on a second map."""
+        cell = self.cell(site)
+        return None if cell is None else self._look(cell, self.second_aspect, self._edge)
+
+    def _look(self, cell: Cell, aspect: str, edge: float) -> Look:
+        if aspect == OBSERVED or cell.status == "absent":
+            return look(cell, self.metric, edge, self.row(cell))
+        checked = self.checked.get(cell.site)
+        beyond = checked is not None and checked.beyond_floor
+        if aspect == FLOORS:
+            return look_of_times(None if checked is None else checked.floors, beyond)
+        if aspect in ("inherited", "amplification"):
+            beyond = checked is not None and checked.unforeseen
+        return look_of(self.figure(checked), self._largest, beyond, step_of(aspect))
 
     def figure(self, checked: Checked | None) -> float | None:
         """The figure of the aspect shown, of a cell that was run again; None where there is none."""

@@ -10,7 +10,7 @@ from workbench.cells.cell import Cell
 from workbench.cells.decomposition import LIMIT, Checked
 from workbench.cells.heat import level_edge
 from workbench.cells.metrics import METRICS, OTHER_SIGN, Metric
-from workbench.cells.view import ASPECTS, OBSERVED
+from workbench.cells.view import ASPECTS, FLOORS, OBSERVED
 
 _RESIDUAL = SPINE[-1]
 _LOG = "(log)"
@@ -25,7 +25,7 @@ def stage_trend(model: MapModel, stage: str, layers: list[int]) -> Series:
         values = tuple(_distance(metric, model.measures(site)) for site in sites)
         return Series(f"{stage} over the layers, {_label(metric)} {_LOG}", values, limit)
     figures = tuple(_figure(model, model.checked.get(site)) for site in sites)
-    limit = LIMIT if aspect == "floors" else None
+    limit = LIMIT if aspect == FLOORS else None
     label = ASPECTS[aspect].partition(",")[0]
     return Series(f"{stage} over the layers, {label} {_LOG}", figures, limit)
 
@@ -68,6 +68,6 @@ def _distance(metric: Metric, measures: Measures | None) -> float | None:
 def _figure(model: MapModel, checked: Checked | None) -> float | None:
     if checked is None:
         return None
-    if model.view.aspect == "floors" and checked.floors is None and checked.beyond_floor:
+    if model.view.aspect == FLOORS and checked.floors is None and checked.beyond_floor:
         return math.inf  # where rounding can cause nothing
     return model.figure(checked)

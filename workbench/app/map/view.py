@@ -20,7 +20,7 @@ from workbench.app.map.edges import Beyond, foot_words, range_words
 from workbench.app.map.folding import span_words
 from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
-from workbench.cells.heat import OUTSIDE
+from workbench.cells.heat import OUTSIDE, Look
 from workbench.cells.marks import SIGNS
 from workbench.cells.view import OBSERVED
 
@@ -119,9 +119,18 @@ class MapView(LineView):
     def _columns(self) -> int:
         return len(self.model.layer_axis if self.stage_rows else self.model.stage_axis)
 
+    def look(self, site: Site) -> Look | None:
+        """How a cell looks here; None if it has not arrived."""
+        return self.model.look(site)
+
+    @property
+    def aspect(self) -> str:
+        """What is shown, a key of ASPECTS."""
+        return self.model.view.aspect
+
     def _least_for_figures(self) -> int:
         """Columns from which figures say more than digits: of ratios, that are all near 1, it takes more of them."""
-        ratios = self.model.view.aspect == OBSERVED and self.model.metric.perfect != 0
+        ratios = self.aspect == OBSERVED and self.model.metric.perfect != 0
         return RATIOS if ratios else FIGURES
 
     @property
@@ -188,6 +197,11 @@ class MapView(LineView):
             if column != before[1]:
                 self.refresh(Region(0, 0, self.size.width, self._head))
         self.post_message(self.CursorMoved(self.model.cursor))
+
+    def follow(self) -> None:
+        """Show where the cursor is, wherever it was moved."""
+        self.show_cursor()
+        self.refresh()
 
     def show_cursor(self) -> bool:
         """Scroll by half a page where the cursor is out of view; return whether that was needed."""
@@ -302,7 +316,7 @@ class MapView(LineView):
 
     def _cell(self, site: Site) -> tuple[str, Style]:
         """Text and style of a cell."""
-        look, sign = self.model.look(site), self.model.sign(site)
+        look, sign = self.look(site), self.model.sign(site)
         if look is None:
             return " " * self.cell_width, self.style("map--plain")
         if sign == _CULPRIT and self.cell_width < FIGURES:  # told by its shape, not only by what is around it
