@@ -22,7 +22,7 @@ def test_what_was_not_measured_is_a_gap_and_nothing_is_not_a_gap():
 def test_the_limit_is_a_line_that_only_what_is_beyond_it_crosses():
     drawn = bars(Series("", (1.0, None, 300.0, 0.0), limit=8.0), 4)
     assert drawn == ["  █ ", "  █ ", "──█─", "▁ █="]
-    assert widened(drawn[2], 3) == "──────██ ───"
+    assert widened(drawn[2], 3) == "──────██────"
 
 
 @pytest.mark.parametrize("values", [(5e-324, 1e308), (1.0,), (None,), (0.0,), (3.0, 3.0)])

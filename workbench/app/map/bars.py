@@ -1,7 +1,6 @@
 """Bars of block characters on a logarithmic scale; what was not measured is a gap, and nothing at all is "="."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.cells.metrics import format_value
@@ -86,7 +85,8 @@ def _row_of(eighths: int, rows: int) -> int:
     return rows - 1 - (eighths - 1) // 8
 
 
-def widened(line: str, width: int, fill: Sequence[str] = (LIMIT_LINE,)) -> str:
-    """Draw every character in `width` columns, the last of them free where there are more than two."""
+def widened(line: str, width: int) -> str:
+    """Draw every character in `width` columns, of more than two the last free, unless the line of the limit goes on."""
     bar = width if width < 3 else width - 1
-    return "".join(character * bar + (character if character in fill else " ") * (width - bar) for character in line)
+    between = (LIMIT_LINE if LIMIT_LINE in line else " ") * (width - bar)
+    return "".join(character * bar + between for character in line)
