@@ -36,7 +36,7 @@ fuzz: setup
 
 # the pictures of README, taken from the app
 pictures: setup
-	$(BIN)/python docs/make_pictures.py
+	TEXTUAL_COLOR_SYSTEM=truecolor $(BIN)/python docs/make_pictures.py
 
 bench-peers: $(PEERS)/ready
 

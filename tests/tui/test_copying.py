@@ -12,7 +12,8 @@ from workbench.session.files import COPIED
 
 
 def toast(pilot) -> str:
-    return " ".join(screen_text(pilot).replace("▌", " ").split())
+    """What the notifications say, without what stands left of them."""
+    return " ".join(" ".join(line.partition("▌")[2] for line in screen_text(pilot).splitlines()).split())
 
 
 async def copied(pilot, app, *keys: str) -> str:

@@ -235,7 +235,7 @@ async def test_the_map_scrolls_by_half_a_page_and_keeps_its_labels(session):
         assert line.startswith("▸ffn_gate")
         assert "[4]" in line
         assert line.rstrip().endswith("[4]")
-        assert "layer 51-79 of 80" in view.render_line(0).text
+        assert "51← 51-79 of 80" in view.render_line(0).text
         await pilot.press("up")
         assert "▸ffn_norm" in screen_text(pilot)
 

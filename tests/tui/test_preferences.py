@@ -23,8 +23,8 @@ metric = "rel_rms"  # std ratio is blind to order
 prompt = "x = ["
 
 [keys.map]
-next = ["z", "f3"]
-"previous" = "Z"
+next = ["v", "f3"]
+"previous" = "V"
 
 [keys.everywhere]
 help = "ctrl+h"
@@ -49,7 +49,7 @@ def test_a_file_that_is_not_there_says_nothing():
 
 def test_what_the_file_says_holds(mine):
     mine(MINE)
-    keys = {("map", "next"): ("z", "f3"), ("map", "previous"): ("Z",), ("everywhere", "help"): ("ctrl+h",)}
+    keys = {("map", "next"): ("v", "f3"), ("map", "previous"): ("V",), ("everywhere", "help"): ("ctrl+h",)}
     assert read_preferences() == Preferences(metric="rel_rms", prompt="x = [", keys=keys)
 
 
@@ -63,14 +63,14 @@ def test_what_the_file_says_holds(mine):
         ('prompt = ""', 1, "prompt is a text of 1 to 16384 characters"),
         ("keys = 7", 1, "keys is a table of tables"),
         ("[keys]\nmap = 7", 2, "keys.map is a table"),
-        ('[keys.mapp]\nnext = "z"', 1, "no screen is called mapp; did you mean map?"),
-        ('[keys.map]\n# nxt\nnxt = "z"', 3, "map has no action nxt; did you mean next?"),
-        ('keys.map.help = "z"', 1, "map has no action help"),
+        ('[keys.mapp]\nnext = "v"', 1, "no screen is called mapp; did you mean map?"),
+        ('[keys.map]\n# nxt\nnxt = "v"', 3, "map has no action nxt; did you mean next?"),
+        ('keys.map.help = "v"', 1, "map has no action help"),
         ("[keys.map]\nnext = []", 2, "next takes a key or a list of keys"),
-        ('[keys.map]\nnext = [\n  "z",\n  "ctlr+s",\n]', 5, "there is no key ctlr+s; did you mean ctrl+s?"),
+        ('[keys.map]\nnext = [\n  "v",\n  "ctlr+s",\n]', 5, "there is no key ctlr+s; did you mean ctrl+s?"),
         ('[keys.map]\nnext = "zz"', 2, "there is no key zz"),
         ('[keys.map]\n\nnext = "b"', 3, "the key b is bound twice: it is that of bisect of map too"),
-        ('[keys.map]\nnext = "z"\nprevious = "z"', 3, "the key z is bound twice"),
+        ('[keys.map]\nnext = "v"\nprevious = "v"', 3, "the key v is bound twice"),
         ('[keys.cell]\norder = "?"', 2, "the key ? is bound twice: it is that of help too"),
         ('[keys.everywhere]\nhelp = "b"', 2, "the key b is bound twice: it is that of bisect of map too"),
         ("theme = 'nord'\ntheme = 'nord'", 2, "this is not TOML (Cannot overwrite a value)"),
@@ -128,7 +128,7 @@ def test_every_action_has_a_name_of_its_own_and_keys_that_a_file_can_say():
 def test_the_schema_is_that_of_the_tables_and_agrees_with_what_is_read(mine):
     assert SCHEMA.read_text(encoding="utf-8") == written(), "python -m tests.preferences_schema writes it"
     jsonschema.validate(tomllib.loads(MINE), schema())
-    for odd in ('them = "x"', 'metric = "x"', 'prompt = ""', 'keys.map.nxt = "z"', "keys.map.next = []", "keys = 7"):
+    for odd in ('them = "x"', 'metric = "x"', 'prompt = ""', 'keys.map.nxt = "v"', "keys.map.next = []", "keys = 7"):
         mine(odd)
         with pytest.raises(WorkbenchError):
             read_preferences()
@@ -143,7 +143,7 @@ def test_what_holds_is_printed_as_a_file_that_says_the_same(mine, capsys):
     assert str(path) in printed.splitlines()[0]
     held = read_preferences()
     assert tomllib.loads(printed) == tomllib.loads(as_toml(what_holds(held))) == what_holds(held)
-    assert tomllib.loads(printed)["keys"]["map"]["next"] == ["z", "f3"]
+    assert tomllib.loads(printed)["keys"]["map"]["next"] == ["v", "f3"]
     mine(printed)
     assert what_holds(read_preferences()) == what_holds(held)
     assert run(["preferences", "--json"]) == 0
@@ -183,11 +183,11 @@ async def test_keys_of_ones_own_work_and_are_shown(session, mine):
         await pilot.press("n", "question_mark")
         assert app.screen is screen
         assert screen.model.cursor != fakes.FAULTY
-        await pilot.press("z")
+        await pilot.press("v")
         assert screen.model.cursor == fakes.FAULTY
-        assert "z Next" in screen_text(pilot)
+        assert "v Next" in screen_text(pilot)
         await pilot.press("ctrl+h")
-        await until(pilot, lambda: "z f3  " in screen_text(pilot))
+        await until(pilot, lambda: "v f3  " in screen_text(pilot))
 
 
 async def test_a_theme_that_is_chosen_is_there_again(session):

@@ -8,7 +8,16 @@ import pytest
 from kernels.metrics import profile
 from kernels.stages import Site
 from workbench.cells.cell import Cell
-from workbench.cells.heat import PALETTE, counts, first_outside, level_edge, look
+from workbench.cells.heat import (
+    GREYS,
+    LIGHT_PALETTE,
+    PALETTE,
+    counts,
+    first_outside,
+    level_edge,
+    look,
+    look_of_times,
+)
 from workbench.cells.metrics import METRICS
 
 SITE = Site(0, "ffn_gate")
@@ -82,3 +91,25 @@ def test_the_palette_grows_lighter_with_the_level():
     lightness = [colorsys.rgb_to_yiq(*channels)[0] for channels in rgb]
     assert lightness == sorted(lightness)
     assert lightness[-1] - lightness[0] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("times", "beyond", "glyph", "level"),
+    [(0.0, False, "=", 0), (0.9, False, "0", 0), (2.0, False, "2", 1), (8.0, False, "8", 3), (8.1, True, "9", 7)],
+)
+def test_a_digit_counts_what_rounding_can_cause_and_only_what_is_wrong_is_bright(times, beyond, glyph, level):
+    assert look_of_times(times, beyond)[::2] == (glyph, level)
+
+
+def test_what_rounding_cannot_cause_at_all_is_bright_and_what_is_not_known_has_no_level():
+    assert look_of_times(None, True) == ("!", "where rounding can cause nothing", 7, True)
+    assert look_of_times(None, False).glyph == "?"
+    assert look_of_times(float("nan"), False).level is None
+
+
+def test_the_palettes_differ_most_from_their_background_where_the_level_is_highest():
+    def lightness(palette):
+        return [colorsys.rgb_to_yiq(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)))[0] for colour in palette]
+
+    assert lightness(LIGHT_PALETTE) == sorted(lightness(LIGHT_PALETTE), reverse=True)
+    assert lightness(GREYS) == sorted(lightness(GREYS))

@@ -5,11 +5,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from workbench.cells.cell import Cell
+from workbench.cells.decomposition import LIMIT
 from workbench.cells.metrics import OTHER_SIGN, Metric, format_value, in_band
 
 LEVELS = 8
 # cividis: readable without colour vision, and its lightness rises with the level, so it survives greyscale.
 PALETTE = ("#00224e", "#213b6e", "#4c546c", "#6c6e72", "#8b8779", "#aea371", "#d3c164", "#fee838")
+# The same hues on paper: the least is nearly white, and it darkens with the level.
+LIGHT_PALETTE = ("#f4f1e4", "#e3dab5", "#cbbf8d", "#aea371", "#8b8779", "#6c6e72", "#3a4a6d", "#00224e")
+# The greys of terminals with 16 colours, two levels each; none of them becomes another one there.
+GREYS = ("#000000", "#000000", "#555555", "#555555", "#aaaaaa", "#aaaaaa", "#ffffff", "#ffffff")
 
 # What stands in a cell without a number: one character for the map, a word for tables.
 IDENTICAL = ("=", "=")
@@ -17,6 +22,7 @@ ABSENT = ("·", "absent")
 UNMEASURED = ("?", "unmeasured")
 UNCOMPARABLE = ("≠", "unlike")
 OUTSIDE = "!"
+BEYOND = f"{LIMIT + 1:.0f}"  # digit of a cell that is wrong, where digits count what rounding can cause
 
 LEGEND = (
     "= identical   · the model has no such stage   ? unmeasured   ≠ not comparable   ! outside the band   "
@@ -70,6 +76,22 @@ def look_of(value: float | None, edge: float, outside: bool, step: float = 10.0)
         return Look(*IDENTICAL, 0, outside)
     level = LEVELS - 1 if outside or not math.isfinite(value) else _level(value, edge, step)
     return Look(str(level), format_value(value), level, outside)
+
+
+def look_of_times(times: float | None, beyond: bool) -> Look:
+    """How a figure looks that counts what rounding can cause: its digit is how often, and the colour grows with it.
+
+    times : None where rounding can cause nothing, or where it is not known. beyond : whether it is more than right
+    stages have, LIMIT; the digit is then one more, and only then the colour is of the upper half of the levels.
+    """
+    if beyond:
+        words = "where rounding can cause nothing" if times is None else format_value(times)
+        return Look(OUTSIDE if times is None else BEYOND, words, LEVELS - 1, True)
+    if times is None or math.isnan(times):
+        return Look(*UNMEASURED, None, False)
+    if times == 0:
+        return Look(*IDENTICAL, 0, False)
+    return Look(str(int(times)), format_value(times), min(int(times / LIMIT * LEVELS / 2), LEVELS // 2 - 1), False)
 
 
 def level_edge(cells: Iterable[Cell], metric: Metric, position: int | None = None) -> float:

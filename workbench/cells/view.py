@@ -11,13 +11,13 @@ from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS, OPENING_METRIC
 
 FIRST_SITE = Site(None, FIRST_STAGES[0])
-OBSERVED = "observed"
+OBSERVED, FLOORS = "observed", "floors"
 ASPECTS: dict[str, str] = {
     OBSERVED: "observed",
     "local": "local ‖d‖/‖B‖",
     "inherited": "inherited ‖d‖/‖B‖",
     "amplification": "amplification, ×2 a step",
-    "floors": "error / what rounding can cause",
+    FLOORS: "error / what rounding can cause",
 }
 _LAYERS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 

@@ -11,6 +11,7 @@ from kernels.measures import Measures
 from kernels.stages import Site
 from store.text import printable
 from workbench.app.cell.evidence import Section
+from workbench.app.cell.fitting import fitting
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
 from workbench.cells.marks import SENTENCES, Mark
@@ -128,9 +129,9 @@ def panel_text(report: CellReport, lines: int, width: int = 36) -> Text:
     text.append(f"{report.site}\n", "bold")
     stands_out = report.verdict() == "OUT OF BAND" or report.mark in ("culprit", "wrong")
     text.append(f"{report.verdict()}\n", "bold reverse" if stands_out else "bold")
-    for section in report.evidence:
-        text.append(f"{section.title}\n", "bold")
-        text.append("".join(f"{line}\n" for sentence in section.lines for line in _indented(sentence, width)))
+    room = lines - 1 - len(textwrap.wrap(report.verdict(), max(width, 20)))
+    for heading, words in fitting(report.evidence, room, width):
+        text.append(heading, "bold").append(f"{words}\n")
     if report.evidence:
         text.append("CELL\n", "bold")
     for side, name in zip("AB", report.sides, strict=True):
@@ -161,10 +162,6 @@ def panel_text(report: CellReport, lines: int, width: int = 36) -> Text:
         text.append(f" |d| {' '.join(parts)}\n")
     text.append("\n".join(_by_token(report.cell, report.metric, lines - str(text).count("\n") - 2)))
     return text
-
-
-def _indented(sentence: str, width: int) -> list[str]:
-    return textwrap.wrap(sentence, max(width - 2, 20), initial_indent=" ", subsequent_indent="   ")
 
 
 def _by_token(cell: Cell, metric: Metric, lines: int) -> list[str]:

@@ -18,7 +18,7 @@ from kernels.stages import Site
 from workbench.app.actions import bindings
 from workbench.app.cell.distribution import histograms, strip_levels
 from workbench.app.key_line import KeyLine
-from workbench.app.map.view import HEAT
+from workbench.app.map.colours import heat_of
 from workbench.app.pages.line_list import LineList
 from workbench.app.pages.list_screen import ListScreen
 from workbench.app.pages.prompt_screen import PromptScreen
@@ -229,11 +229,12 @@ class CellScreen(ListScreen):
         title = Text(_strip_title(elements, grid))
         title.truncate(width, overflow="ellipsis")
         text.append(title).append("\n")
+        heat = heat_of(self.app)
         tokens = np.arange(len(grid)) * len(elements.positions) // len(grid)
         for token, row in zip(tokens, strip_levels(grid), strict=True):
             text.append(f"{elements.positions[token]:>{_LABEL - 1}} ")
             for glyph, level in row:
-                text.append(glyph, HEAT[level] if level is not None else "bold reverse")
+                text.append(glyph, heat[level] if level is not None else "bold reverse")
             text.append("\n")
         text.right_crop(1)
         self.post_message(self.Overviewed(text))

@@ -8,6 +8,7 @@ from textual.screen import Screen
 from kernels.stages import Site
 from workbench.app.map.metric_screen import MetricScreen
 from workbench.app.map.model import MapModel
+from workbench.app.map.undo import Undo
 from workbench.app.map.view import MapView
 from workbench.app.pages.prompt_screen import PromptScreen
 from workbench.cells.heat import counts
@@ -19,6 +20,7 @@ class MapKeys(Screen[None]):
     """The part of the map's screen that moves about in it."""
 
     model: MapModel
+    undo: Undo
 
     @property
     def map(self) -> MapView:
@@ -29,15 +31,37 @@ class MapKeys(Screen[None]):
     def change_view(self, view: View) -> None:
         """Show the map in another way."""
 
+    @abstractmethod
+    def show_view(self, view: View) -> None:
+        """Show the map in another way, without keeping the one before."""
+
     def action_move(self, rows: int, columns: int) -> None:
         """Move the cursor."""
+        if abs(rows) + abs(columns) > 1:
+            self.undo.leaving(self.model.view)
         self.map.move(rows, columns)
+
+    def jump(self, site: Site) -> None:
+        """Put the cursor on a site that may be anywhere."""
+        self.undo.leaving(self.model.view)
+        before = self.model.layer_axis
+        self.map.go(site)
+        if self.model.layer_axis != before:  # the site was one of those that another stood for
+            self.lay_out()
+
+    def action_undo(self) -> None:
+        """Go back to the view before: its metric, tokens, filter, axes, and where the cursor was."""
+        view = self.undo.back(self.model.view)
+        if view is None:
+            self.notify("There is no view before this one.", markup=False)
+        else:
+            self.show_view(view)
 
     def action_next_outside(self, direction: int) -> None:
         """Go to the next or previous cell out of band."""
         site = self.model.next_outside(direction)
         if site is not None:
-            self.map.go(site)
+            self.jump(site)
         else:
             self.notify(self._nothing_more(direction), markup=False)
 
@@ -92,12 +116,22 @@ class MapKeys(Screen[None]):
 
     def show_site(self, site: Site) -> None:
         """Put the cursor on a site; a filter that hides it is taken away."""
-        if site not in self.model.sites():
+        if not self.model.shows(site):
             self.change_view(replace(self.model.view, filter=""))
-        if site in self.model.sites():
-            self.map.go(site)
+        if self.model.shows(site):
+            self.jump(site)
         else:
             self.notify(f"The map has no {site}.", markup=False)
+
+    @abstractmethod
+    def lay_out(self) -> None:
+        """Fit the map to its axes and to the terminal."""
+
+    def action_fold(self) -> None:
+        """Take layers that look alike together, or show each."""
+        if self.model.cells:
+            self.model.fold(not self.model.folded)
+            self.lay_out()
 
     def action_transpose(self) -> None:
         """Exchange rows and columns."""

@@ -8,12 +8,13 @@ from kernels.config import ModelConfig
 from kernels.measures import Measures
 from kernels.models import execution_order, layer_stages, sites
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
+from workbench.app.map.folding import folded
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
-from workbench.cells.heat import OUTSIDE, Look, level_edge, look, look_of
+from workbench.cells.heat import OUTSIDE, Look, level_edge, look, look_of, look_of_times
 from workbench.cells.marks import SIGNS, Mark
 from workbench.cells.metrics import METRICS, Metric
-from workbench.cells.view import OBSERVED, View, filtered, step_of
+from workbench.cells.view import FLOORS, OBSERVED, View, filtered, step_of
 
 if TYPE_CHECKING:
     from workbench.jobs.known import Known
@@ -32,6 +33,8 @@ class MapModel:
         self.checked: dict[Site, Checked] = {}  # cells that were run again
         self.viewed = False  # whether that is all of them
         self.marks: dict[Site, Mark] = {}  # what a verdict says of the cells; empty without one
+        self.folded = False  # whether layers that look alike stand in one place
+        self._spans: dict[int, tuple[int, int]] = {}  # layers that one of them stands for
         self.stage_axis: list[str] = []
         self.layer_axis: list[int] = []
         self._layer = view.cursor.layer or 0  # where the cursor returns to from a whole-model stage
@@ -67,7 +70,7 @@ class MapModel:
         if known is None or known.amplification is None:  # of two runs the one that looked at the inputs too
             self.checked[site] = checked
             self._looks.pop(site, None)
-            largest = max(self._largest, self._aspect(checked) or 0.0)
+            largest = max(self._largest, self.figure(checked) or 0.0)
             if largest != self._largest:
                 self._largest = largest
                 self._looks.clear()
@@ -78,11 +81,12 @@ class MapModel:
             self.check(checked)
         self.viewed = self.viewed or known.whole
         self.marks = known.marks(self.every_site())
+        self._lay_out()
 
     def forget(self) -> None:
         """Drop all cells: the capture starts anew."""
         self.cells.clear()
-        self.marks = {}
+        self.marks, self.folded = {}, False
         self.aligned.clear()
         self._judge_again()
 
@@ -121,28 +125,34 @@ class MapModel:
 
     def look(self, site: Site) -> Look | None:
         """Return how the cell looks in the metric and scope shown; None if it has not arrived."""
-        if self.view.aspect != OBSERVED:
-            return self._look_again(site)
         known = self._looks.get(site)
         if known is None and (cell := self.cell(site)) is not None:
-            known = self._looks[site] = look(cell, self.metric, self._edge, self.row(cell))
+            known = self._looks[site] = self._look(cell, self.view.aspect, self._edge)
         return known
 
-    def _look_again(self, site: Site) -> Look | None:
-        """How a cell looks in a figure that takes running it again; None where there is no cell at all."""
-        known, cell = self._looks.get(site), self.cell(site)
-        if known is None and cell is not None:
-            aspect, checked = self.view.aspect, self.checked.get(site)
-            if cell.status == "absent":
-                return look(cell, self.metric, 0.0)
-            outside = checked is not None and (
-                checked.unforeseen if aspect in ("inherited", "amplification") else checked.beyond_floor
-            )
-            known = self._looks[site] = look_of(self._aspect(checked), self._largest, outside, step_of(aspect))
-        return known
+    @property
+    def second_aspect(self) -> str:
+        """What a second map shows beside the first."""
+        return FLOORS if self.view.aspect != FLOORS else OBSERVED
 
-    def _aspect(self, checked: Checked | None) -> float | None:
-        """The figure shown, of a cell that was run again."""
+    def second_look(self, site: Site) -> Look | None:
+        """Return how the cell looks on a second map."""
+        cell = self.cell(site)
+        return None if cell is None else self._look(cell, self.second_aspect, self._edge)
+
+    def _look(self, cell: Cell, aspect: str, edge: float) -> Look:
+        if aspect == OBSERVED or cell.status == "absent":
+            return look(cell, self.metric, edge, self.row(cell))
+        checked = self.checked.get(cell.site)
+        beyond = checked is not None and checked.beyond_floor
+        if aspect == FLOORS:
+            return look_of_times(None if checked is None else checked.floors, beyond)
+        if aspect in ("inherited", "amplification"):
+            beyond = checked is not None and checked.unforeseen
+        return look_of(self.figure(checked), self._largest, beyond, step_of(aspect))
+
+    def figure(self, checked: Checked | None) -> float | None:
+        """The figure of the aspect shown, of a cell that was run again; None where there is none."""
         if checked is None:
             return None
         match self.view.aspect:
@@ -176,6 +186,20 @@ class MapModel:
         self._lay_out()
 
     # The grid
+
+    def fold(self, folded: bool) -> None:
+        """Let one layer stand for those beside it that look alike, or show them all; the cursor stays where it is."""
+        self.folded = folded
+        self._lay_out()
+
+    def span(self, layer: int) -> tuple[int, int]:
+        """Return the first and the last layer that a layer of the axis stands for."""
+        return self._spans.get(layer, (layer, layer))
+
+    def shows(self, site: Site) -> bool:
+        """Whether a site has a place on the map, though another may stand there for it."""
+        hidden = site.layer is not None and any(first <= site.layer <= last for first, last in self._spans.values())
+        return site in self.sites() or (hidden and site.stage in self.stage_axis)
 
     def site(self, stage: int, layer: int) -> Site | None:
         """Site at two indices of the axes; None where a whole-model stage leaves the grid empty."""
@@ -230,15 +254,25 @@ class MapModel:
         self.view = replace(self.view, cursor=site)
         if site.layer is not None:
             self._layer = site.layer
+            if self._spans and site.layer not in self.layer_axis:
+                self._lay_out()
 
     def _whole_model_index(self, stage: str) -> int:
         return 0 if stage in FIRST_STAGES else max(len(self.layer_axis) - 1, 0)
 
     def _lay_out(self) -> None:
         self.stage_axis, self.layer_axis = filtered(self.view.filter, self.layers, self.stages)
+        self._spans = {}
+        if self.folded:
+            self.layer_axis, self._spans = folded(self.layer_axis, self._looks_of, self._layer)
         shown = set(self.sites())
         if shown and self.layers and self.cursor not in shown:
             self.put_cursor(min(shown, key=self._distance))
+
+    def _looks_of(self, layer: int) -> tuple[tuple[str, str], ...]:
+        """What the digits and signs of a layer are."""
+        sites = (Site(layer, stage) for stage in self.stages if stage in self.stage_axis)
+        return tuple(("" if (seen := self.look(site)) is None else seen.glyph, self.sign(site)) for site in sites)
 
     def _distance(self, site: Site) -> tuple[int, int]:
         """How far a site is from the cursor, layers before stages."""
@@ -251,7 +285,7 @@ class MapModel:
 
     def _judge_again(self) -> None:
         self._looks.clear()
-        self._largest = max((self._aspect(checked) or 0.0 for checked in self.checked.values()), default=0.0)
+        self._largest = max((self.figure(checked) or 0.0 for checked in self.checked.values()), default=0.0)
         # Where a metric has a band, its edge does not depend on the cells.
         cells = () if self.metric.band else filter(None, map(self.cell, self.cells))
         self._edge = max(map(self._edge_of, cells), default=level_edge((), self.metric))

@@ -20,11 +20,15 @@ from workbench.app.actions import bindings
 from workbench.app.cell.inspector import CellReport, Inspector
 from workbench.app.key_line import KeyLine
 from workbench.app.laboratory import Laboratory, StartInquiry
+from workbench.app.map.arrangement import arrangement
+from workbench.app.map.below import Below
 from workbench.app.map.feed import CaptureEvent, Feed, StartCapture
 from workbench.app.map.follow import Follow
 from workbench.app.map.keys import MapKeys
 from workbench.app.map.model import MapModel
-from workbench.app.map.view import MapView, width_of
+from workbench.app.map.second import SecondMap
+from workbench.app.map.undo import Undo
+from workbench.app.map.view import MapView
 from workbench.app.map.words import Phase, headline, legend, status
 from workbench.app.status_line import StatusLine
 from workbench.app.workers import ReportsWorkerErrors, complain
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
     from workbench.lab.standing import Board
     from workbench.session.session import Session
 
-PANEL, WIDE_PANEL, WIDE = 38, 46, 112  # columns of the inspector beside the map; the second from so many in all
 SMALLEST = (60, 20)
 SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
 REFRESH = 0.1  # seconds between two paintings of what has arrived
@@ -82,7 +85,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._doing = "starting"
         self._changed = True
         self._arrived = False
-        self.follow = Follow(self, self._show_cell)
+        self.follow = Follow(self, self._cursor_rests)
+        self.undo = Undo()
+        self._second = False  # whether a second map is asked for
         self._save_timer: Timer | None = None
         self._saving = Lock()
         self.known: Known | None = None
@@ -94,7 +99,12 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         yield StatusLine(id="headline")
         yield StatusLine(id="status")
         with Container(id="body"):
-            yield MapView(self.model, id="map")
+            with Container(id="left"):
+                view = MapView(self.model, id="map")
+                with Container(id="maps"):
+                    yield view
+                    yield SecondMap(self.model)
+                yield Below(self.model, view, self.session.folder)
             yield Inspector(id="inspector")
         yield self.laboratory
         yield Static(legend(self.model.view.aspect, ()), id="legend", markup=False)
@@ -120,28 +130,42 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.lay_out()
 
     def lay_out(self) -> None:
-        """Put the inspector beside the map if the map fits there whole, else below it."""
+        """Put the inspector beside the map or below it, and a second map beside it if one is asked for and fits."""
         width, height = self.size
-        asked = self.model.view.transposed
-        panel, stage_rows = False, asked is not False
-        columns = WIDE_PANEL if width >= WIDE else PANEL
-        for room, beside in ((width - columns, True), (width, False)):
-            fitting = [rows for rows in (True, False) if width_of(rows, self.model) <= room]
-            allowed = [rows for rows in fitting if asked in (None, rows)]
-            if allowed:
-                panel, stage_rows = beside, allowed[0]
-                break
+        panel, stage_rows, maps = arrangement(width, self.model, self._second)
         self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-too-small")
-        self.set_class(panel, "-panel")
-        self.set_class(panel or height > 24, "-legend")
+        self.set_class(panel > 0, "-panel")
+        self.set_class(panel > 0 or height > 24, "-legend")
         self.set_class(height > 24, "-high")
-        self.query_one(Inspector).beside(columns if panel else 0)
+        self.set_class(maps > 1, "-two")
+        self.query_one(Inspector).beside(panel)
+        self.query_one(SecondMap).lay_out(stage_rows)
         self.query_one(MapView).lay_out(stage_rows)
+        self._changed = True
         self._show_cell()
+        self.follow.moved()
+
+    @property
+    def two(self) -> bool:
+        """Whether a second map stands beside the first."""
+        return self.has_class("-two")
+
+    def action_second(self) -> None:
+        """Show two maps beside one another, or one again."""
+        self._second = not self._second
+        self.lay_out()
+        if self._second and not self.two:
+            self._second = False
+            self.notify("Two maps do not fit beside one another; / shows fewer layers, z takes some together.")
 
     # The view
 
     def change_view(self, view: View) -> None:
+        """Show the map in another way, and keep the one before."""
+        self.undo.leaving(self.model.view)
+        self.show_view(view)
+
+    def show_view(self, view: View) -> None:
         """Show the map in another way, and save that soon."""
         self.model.set_view(view)
         self.lay_out()
@@ -150,6 +174,9 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def on_map_view_cursor_moved(self) -> None:
         """Show the cell when the cursor rests, and save where it is."""
+        if self.two:
+            for view in self.query(MapView):
+                view.follow()
         self.follow.moved()
         self._save_soon()
 
@@ -369,6 +396,10 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     # Words
 
+    def _cursor_rests(self) -> None:
+        self._show_cell()
+        self.query_one(Below).show()
+
     def _show_cell(self) -> None:
         self.query_one(KeyLine).next_steps(*self._next_steps())
         if self.phase == "failed" and self.model.cell(self.model.cursor) is None:
@@ -437,10 +468,19 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         """Show the cells that have arrived, what is shown of them and how far it is."""
         if self._arrived:
             self._arrived = False
-            self.map.refresh()
+            if self.model.folded:
+                self.model.fold(True)
+                self.lay_out()
+            for view in self.query(MapView):
+                view.refresh()
+            self.query_one(Below).later()
         if self._changed:
             self._changed = False
             self._say_verdict()
-            self.query_one("#status", StatusLine).say(status(self.model, self.phase, self._doing, self._asking))
+            self.query_one("#status", StatusLine).say(
+                status(self.model, self.phase, self._doing, self._asking, self.two)
+            )
             marks = set(self.model.marks.values())
-            self.query_one("#legend", Static).update(legend(self.model.view.aspect, marks), layout=False)
+            self.query_one("#legend", Static).update(
+                legend(self.model.view.aspect, marks, self.model.second_aspect if self.two else ""), layout=False
+            )

@@ -1,6 +1,6 @@
 """The map: cells on heat colours in a grid of stages and layers that scrolls by half a page.
 
-A cell is a digit, or where there is room its figure, with a mark behind it when it is out of band.
+A cell is a digit, or where there is room its figure, with a sign behind it. What does not fit is said at the edges.
 """
 
 from dataclasses import dataclass
@@ -14,24 +14,21 @@ from textual.message import Message
 from textual.strip import Strip
 
 from kernels.stages import SPINE, Site
+from workbench.app.map.cell_text import FIGURES, RATIOS, WIDEST, cell_text, with_cursor
+from workbench.app.map.colours import heat_of, heat_styles
+from workbench.app.map.edges import Beyond, foot_words, range_words
+from workbench.app.map.folding import span_words
 from workbench.app.map.model import MapModel
 from workbench.app.pages.line_view import LineView
-from workbench.cells.heat import LEVELS, OUTSIDE, PALETTE
+from workbench.cells.heat import OUTSIDE, Look
 from workbench.cells.marks import SIGNS
-from workbench.cells.metrics import OTHER_SIGN
+from workbench.cells.view import OBSERVED
 
 _SHORT = {"norm": "nrm", "matmul": "mm", "head": "hd"}  # words whose first three letters are not what one expects
-
-
-# Pale on the dark half of the palette, dark on the light half.
-HEAT = tuple(
-    Style(color="#ffffff" if level < LEVELS // 2 else "#000000", bgcolor=colour) for level, colour in enumerate(PALETTE)
-)
 _CURSOR = Style(bold=True, reverse=True)
 _CULPRIT = SIGNS["culprit"]
-_FIGURES = 10  # columns of a cell that shows its figure
 STAGE_LABEL = max(map(len, SPINE)) + 2
-LAYER_LABEL = 5
+LAYER_LABEL, RUN_LABEL = 5, 8  # of one layer, and of several that look alike
 
 
 def _head(stage: str) -> tuple[str, str]:
@@ -45,7 +42,7 @@ def width_of(stage_rows: bool, model: MapModel) -> int:
     """Columns that the whole map takes at least."""
     if stage_rows:
         return STAGE_LABEL + 1 + len(model.layer_axis) * 2
-    return LAYER_LABEL + 1 + len(model.stage_axis) * 4
+    return (RUN_LABEL if model.folded else LAYER_LABEL) + 1 + len(model.stage_axis) * 4
 
 
 class MapView(LineView):
@@ -70,29 +67,45 @@ class MapView(LineView):
         self.model = model
         self.stage_rows = True
         self.cell_width = 2
+        self._figures = False
+        self._heat = heat_styles(dark=True)
+
+    def notify_style_update(self) -> None:
+        """Take the colours that stand out on the theme, as many as the terminal has."""
+        super().notify_style_update()
+        self._heat = heat_of(self.app)
 
     # Shape
 
     def lay_out(self, stage_rows: bool) -> None:
         """Lay the map out for its present size and axes, and bring the cursor into view."""
         self.stage_rows = stage_rows
-        room = self.size.width - self._gutter - 1
+        room = self.size.width - self.gutter_width - 1
         columns = max(self._columns, 1)
         narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
-        self.cell_width = _FIGURES if columns * _FIGURES <= room else narrow
+        figures = min((room - 1) // columns, WIDEST)  # and a column for the bracket behind the last cell
+        self._figures = figures >= self._least_for_figures()
+        wide = self._figures or (self.model.folded and figures >= FIGURES)  # runs of layers have long names
+        self.cell_width = figures if wide else narrow
         # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
         cells = self._columns * self.cell_width + room % self.cell_width
-        self.virtual_size = Size(self._gutter + 1 + cells, self._head + self._rows)
+        self.virtual_size = Size(self.gutter_width + 1 + cells, self.whole_height + self._foot)
         self.show_cursor()
         self.refresh()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
+        """Lines that it takes where there is room for more: with one to say what is beyond its sides."""
+        sideways = self._columns * self.cell_width > width - self.gutter_width - 1
+        return self.whole_height + int(sideways)
 
     def on_resize(self) -> None:
         """Fill the new size."""
         self.lay_out(self.stage_rows)
 
     @property
-    def _gutter(self) -> int:
-        return STAGE_LABEL if self.stage_rows else LAYER_LABEL
+    def gutter_width(self) -> int:
+        """Columns in front of the cells and of the one column between."""
+        return STAGE_LABEL if self.stage_rows else RUN_LABEL if self.model.folded else LAYER_LABEL
 
     @property
     def _head(self) -> int:
@@ -106,10 +119,52 @@ class MapView(LineView):
     def _columns(self) -> int:
         return len(self.model.layer_axis if self.stage_rows else self.model.stage_axis)
 
+    def look(self, site: Site) -> Look | None:
+        """How a cell looks here; None if it has not arrived."""
+        return self.model.look(site)
+
+    @property
+    def aspect(self) -> str:
+        """What is shown, a key of ASPECTS."""
+        return self.model.view.aspect
+
+    def _least_for_figures(self) -> int:
+        """Columns from which figures say more than digits: of ratios, that are all near 1, it takes more of them."""
+        ratios = self.aspect == OBSERVED and self.model.metric.perfect != 0
+        return RATIOS if ratios else FIGURES
+
+    @property
+    def whole_height(self) -> int:
+        """Lines that the whole map takes."""
+        return self._head + self._rows
+
     @property
     def _cells_in_view(self) -> int:
         """Whole cells that fit beside one another."""
-        return max((self.size.width - self._gutter - 1) // self.cell_width, 1)
+        return max((self.size.width - self.gutter_width - 1) // self.cell_width, 1)
+
+    @property
+    def columns_in_view(self) -> range:
+        """Columns that are shown, whole ones only."""
+        first = round(self.scroll_x) // self.cell_width
+        return range(first, min(first + self._cells_in_view, self._columns))
+
+    @property
+    def _foot(self) -> int:
+        """Lines below the cells that say what is beyond the edges: one, where that costs no cell or rows are hidden."""
+        room = self.size.height - self.whole_height
+        sideways = self._cells_in_view < self._columns and (room > 0 or not self.stage_rows)
+        return int(room < 0 or sideways)
+
+    @property
+    def _rows_in_view(self) -> int:
+        return max(self.size.height - self._head - self._foot, 1)
+
+    def _beyond(self) -> tuple[Beyond, Beyond]:
+        """Rows and columns that are not shown."""
+        first = round(self.scroll_x) // self.cell_width
+        rows = Beyond.of(round(self.scroll_y), self._rows_in_view, self._rows)
+        return rows, Beyond.of(first, self._cells_in_view, self._columns)
 
     def _site(self, row: int, column: int) -> Site | None:
         return self.model.site(row, column) if self.stage_rows else self.model.site(column, row)
@@ -143,12 +198,16 @@ class MapView(LineView):
                 self.refresh(Region(0, 0, self.size.width, self._head))
         self.post_message(self.CursorMoved(self.model.cursor))
 
+    def follow(self) -> None:
+        """Show where the cursor is, wherever it was moved."""
+        self.show_cursor()
+        self.refresh()
+
     def show_cursor(self) -> bool:
         """Scroll by half a page where the cursor is out of view; return whether that was needed."""
         row, column = self._cursor_place()
-        height = self.size.height - self._head
         shown = self._cells_in_view
-        top = self._start(row, round(self.scroll_y), height, self._rows)
+        top = self._start(row, round(self.scroll_y), self._rows_in_view, self._rows)
         first = self._start(column, round(self.scroll_x) // self.cell_width, shown, self._columns)
         target = (first * self.cell_width, top)
         if target == (round(self.scroll_x), round(self.scroll_y)):
@@ -165,8 +224,8 @@ class MapView(LineView):
     def on_click(self, event: events.Click) -> None:
         """Move to the cell clicked; open it when the cursor is there already."""
         row = event.y - self._head + round(self.scroll_y)
-        column = (event.x - self._gutter - 1 + round(self.scroll_x)) // self.cell_width
-        if event.y < self._head or event.x < self._gutter or not (row < self._rows and column < self._columns):
+        column = (event.x - self.gutter_width - 1 + round(self.scroll_x)) // self.cell_width
+        if event.y < self._head or event.x < self.gutter_width or not (row < self._rows and column < self._columns):
             return
         site = self._site(row, column)
         if site == self.model.cursor:
@@ -182,31 +241,37 @@ class MapView(LineView):
         row = y - self._head + round(self.scroll_y)
         if y < self._head:
             label, cells = self._corner(y), self._head_cells(y)
+        elif self._foot and y == self.size.height - 1:
+            return self._foot_line()
         elif row < self._rows:
             label, cells = self._label(row), self._row_cells(row)
         else:
             return Strip.blank(width, self.style())
-        left = round(self.scroll_x) % self.cell_width
-        body = Strip(cells).simplify().crop(left, left + 1 + self._cells_in_view * self.cell_width)  # no half cells
-        return Strip.join([label, body]).adjust_cell_length(width, self.style())
+        return Strip.join([label, Strip(cells).simplify()]).adjust_cell_length(width, self.style())
 
     def _corner(self, y: int) -> Strip:
         text = ""
         if y == self._head - 1:
-            axis = self.model.layer_axis
-            shown, first = self._cells_in_view, round(self.scroll_x) // self.cell_width
             text = "layer" if self.stage_rows else ""
-            if self.stage_rows and shown < len(axis):
-                text = f"layer {axis[first]}-{axis[min(first + shown, len(axis)) - 1]} of {self.model.layers}"
-        return Strip([Segment(f" {text:<{self._gutter - 1}}", self.style("map--label"))])
+            columns = self._beyond()[1]
+            if self.stage_rows and any(columns):
+                first = round(self.scroll_x) // self.cell_width
+                text = range_words(self.model.layer_axis, self.model.layers, first, columns, self.gutter_width - 1)
+        return Strip([Segment(f" {text:<{self.gutter_width - 1}}", self.style("map--label"))])
+
+    def _foot_line(self) -> Strip:
+        stage_layer = ("stage", "layer") if self.stage_rows else ("layer", "stage")
+        text = f" {foot_words(*self._beyond(), *stage_layer)}"
+        return Strip([Segment(text, self.style("map--current"))]).adjust_cell_length(self.size.width, self.style())
 
     def _label(self, row: int) -> Strip:
-        name = self.model.stage_axis[row] if self.stage_rows else str(self.model.layer_axis[row])
+        model, room = self.model, self.gutter_width - 2
+        name = model.stage_axis[row] if self.stage_rows else span_words(model.span(model.layer_axis[row]), room)
         current = row == self._cursor_place()[0]
         text = (
-            f"{'▸' if current else ' '}{name:<{self._gutter - 1}}"
+            f"{'▸' if current else ' '}{name:<{self.gutter_width - 1}}"
             if self.stage_rows
-            else f"{'▸' if current else ' '}{name:>3} "
+            else f"{'▸' if current else ' '}{name:>{room}} "
         )
         return Strip([Segment(text, self.style("map--current" if current else "map--label"))])
 
@@ -215,54 +280,49 @@ class MapView(LineView):
         here = self._cursor_place()[1]
         width = self.cell_width
         segments = [Segment(" ", plain)]
-        for column in self._columns_shown():
+        for column in self.columns_in_view:
             if self.stage_rows:
                 layer = self.model.layer_axis[column]
                 crowded = width == 2 and layer > 9 and layer % 2 and column != here
-                text = "" if crowded else str(layer)
+                text = "" if crowded else span_words(self.model.span(layer), width - 1)
                 text = f"{text:>2}" if width == 3 or layer > 9 else text
             else:
                 text = _head(self.model.stage_axis[column])[y]
-            text = f"{text:>{_FIGURES - 2}}" if width == _FIGURES else text
+            text = f"{text:>{width - 1}}" if width >= FIGURES else text
             segments.append(Segment(f"{text:<{width}}"[:width], current if column == here else plain))
         return segments
-
-    def _columns_shown(self) -> range:
-        """Columns of which anything is in view."""
-        first = round(self.scroll_x) // self.cell_width
-        return range(first, min(first + self.size.width // self.cell_width + 2, self._columns))
 
     def _row_cells(self, row: int) -> list[Segment]:
         plain = self.style("map--plain")
         cursor = self._cursor_place()
         segments = [Segment(" ", plain)]
-        for column in self._columns_shown():
+        closing = False
+        for column in self.columns_in_view:
             site = self._site(row, column)
-            text, style = ("  ", plain) if site is None else self._cell(site)
-            if (row, column) != cursor:
-                text = text if self.cell_width == 2 else f" {text}"
-                segments.append(Segment(f"{text:<{self.cell_width}}", style))
-                continue
-            if self.cell_width == 2:  # the bracket takes the place of the mark of the cell before, whose digit tells
-                before = segments.pop()
-                segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
-            narrow = f"[{text[0]}{text[1] if text[1] == OUTSIDE else ']'}"  # that mark is worth more than a bracket
-            text = narrow if self.cell_width < 4 else f"[{text:<{self.cell_width - 2}}]"
-            segments.append(Segment(text, style + _CURSOR))
-        return segments
+            text, style = (" " * self.cell_width, plain) if site is None else self._cell(site)
+            if (row, column) == cursor:
+                if (
+                    self.cell_width == 2
+                ):  # the bracket takes the place of the sign of the cell before, whose digit tells
+                    before = segments.pop()
+                    segments += [Segment(before.text[:-1], before.style)] if len(before.text) > 1 else []
+                text, style = with_cursor(text), style + _CURSOR
+            elif closing:
+                segments.append(Segment("]", plain + _CURSOR))
+                text = text[1:]
+            segments.append(Segment(text, style))
+            closing = (row, column) == cursor and self.cell_width >= FIGURES
+        return [*segments, Segment("]", plain + _CURSOR)] if closing else segments
 
     def _cell(self, site: Site) -> tuple[str, Style]:
-        """Glyph or figure of a cell with its sign, and its style."""
-        look, sign = self.model.look(site), self.model.sign(site)
+        """Text and style of a cell."""
+        look, sign = self.look(site), self.model.sign(site)
         if look is None:
-            return "  ", self.style("map--plain")
-        if sign == _CULPRIT and self.cell_width < _FIGURES:  # told by its shape, not only by what is around it
-            return f"{_CULPRIT} ", self.style("map--outside")
+            return " " * self.cell_width, self.style("map--plain")
+        if sign == _CULPRIT and self.cell_width < FIGURES:  # told by its shape, not only by what is around it
+            return cell_text(look._replace(glyph=_CULPRIT), " ", self.cell_width), self.style("map--outside")
+        look = look if self._figures else look._replace(text=look.glyph)
         stands_out = sign in (OUTSIDE, _CULPRIT)
         unmeasured = "map--outside" if stands_out else "map--plain"
-        style = self.style(unmeasured) if look.level is None else HEAT[look.level]
-        shown = look.glyph
-        if self.cell_width == _FIGURES:  # words stand in the inspector, here their sign
-            words = look.level is None or look.text == OTHER_SIGN
-            shown = f"{look.glyph if words else look.text:>{_FIGURES - 3}}"
-        return f"{shown}{sign}", style + Style(bold=True) if stands_out else style
+        style = self.style(unmeasured) if look.level is None else self._heat[look.level]
+        return cell_text(look, sign, self.cell_width), style + Style(bold=True) if stands_out else style

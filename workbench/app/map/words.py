@@ -10,9 +10,10 @@ from store.text import printable
 from workbench.app.map.model import MapModel
 from workbench.bisect.headline import SIGNS as SIGN_OF
 from workbench.bisect.verdict import EXIT_CODES
-from workbench.cells.heat import ABSENT, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
+from workbench.cells.decomposition import LIMIT
+from workbench.cells.heat import ABSENT, BEYOND, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
 from workbench.cells.marks import MEANINGS, SIGNS, Mark
-from workbench.cells.view import ASPECTS, OBSERVED, TokenScope, step_of
+from workbench.cells.view import ASPECTS, FLOORS, OBSERVED, TokenScope, step_of
 
 if TYPE_CHECKING:
     from workbench.jobs.bisected import Bisected
@@ -24,7 +25,7 @@ _MARKED = {
     "local": "more than rounding",
     "inherited": "more than inputs explain",
     "amplification": "more than inputs explain",
-    "floors": "more than rounding",
+    FLOORS: "more than rounding",
 }
 
 
@@ -50,8 +51,8 @@ def headline(bisected: "Bisected | None", phase: Phase, refusal: str, bisecting:
     return "open", Text(f" {said}")
 
 
-def legend(aspect: str, marks: Collection[Mark]) -> str:
-    """Say what the signs of a view mean; marks : of a verdict, empty without one."""
+def legend(aspect: str, marks: Collection[Mark], second: str = "") -> str:
+    """Say what the signs of a view mean; marks : of a verdict, empty without one. second : view of a second map."""
     observed = aspect == OBSERVED
     judged = [f"{SIGNS[mark]} {meaning}" for mark, meaning in MEANINGS.items() if mark in marks]
     signs = [
@@ -61,22 +62,35 @@ def legend(aspect: str, marks: Collection[Mark]) -> str:
         f"{UNMEASURED[0]} {'unmeasured' if observed else 'not known'}",
         *([f"{UNCOMPARABLE[0]} unlike"] if observed else []),
         *([] if judged else [f"{OUTSIDE} {_MARKED[aspect]}"]),
-        f"0-{LEVELS - 1} ×{step_of(aspect):.0f} a step",
+        _scale(aspect),
+        *([f"beside: {_scale(second)}"] if second else []),
     ]
     return "  ".join(signs)
 
 
-def status(model: MapModel, phase: Phase, doing: str, asking: str) -> Text:
+def _scale(aspect: str) -> str:
+    """Say what the digits are."""
+    if aspect == FLOORS:
+        return f"0-{LIMIT:g} times what rounding can cause, {BEYOND} more"
+    return f"0-{LEVELS - 1} ×{step_of(aspect):.0f} a step"
+
+
+def status(model: MapModel, phase: Phase, doing: str, asking: str, two: bool = False) -> Text:
     """Say what the map shows and how far the capture is; work on a question stands first, and how to stop it.
 
-    The end is cut where the terminal is narrow.
+    The end is cut where the terminal is narrow. two : whether a second map stands beside the first.
     """
     view, text = model.view, Text(" ")
     if asking:
         text.append(f"{asking} │ ")
     text.append(_shown(model), "bold")
+    if two:
+        beside = model.metric.label if model.second_aspect == OBSERVED else ASPECTS[model.second_aspect]
+        text.append(f" │ beside it {beside}", "bold")
     if view.filter:
         text.append(f" │ /{printable(view.filter, 30)}", "bold")
+    if model.folded:
+        text.append(f" │ {model.layers} layers in {len(model.layer_axis)}", "bold")
     if not asking:
         text.append(f" │ {doing}", "bold reverse" if phase == "failed" else "")
     return text.append(f" │ {_counted(model)}")

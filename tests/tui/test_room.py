@@ -1,0 +1,85 @@
+"""What fits on the map, and what it says of what does not."""
+
+import pytest
+
+from kernels.stages import Site
+from tests.tui import fakes
+from tests.tui.conftest import app_for, screen_text, until_filled
+from workbench.app.map.cell_text import cell_text, short, with_cursor
+from workbench.cells.heat import Look
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"),
+    [
+        ("0.004578", 8, "0.004578"),
+        ("0.004578", 7, ".004578"),
+        ("0.0312", 4, ".031"),
+        ("3.1e-07", 5, "3e-7"),
+        ("3.1e-07", 3, "e-7"),
+        ("1.5e-12", 3, "~0"),
+        ("506.1", 3, "506"),
+        ("1.001", 3, "1.0"),
+        ("1.2e+10", 4, "1e10"),
+        ("-0.0312", 4, "-.03"),
+        ("other sign", 3, ""),
+        ("nan", 3, "nan"),
+    ],
+)
+def test_a_figure_has_as_many_digits_as_fit(text, columns, shown):
+    assert short(text, columns) == shown
+    assert len(shown) <= columns
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 6, 10])
+def test_a_cell_and_the_cursor_on_it_take_their_columns_and_keep_the_sign(width):
+    text = cell_text(Look("7", "506.1", 7, True), "!", width)
+    assert len(text) == width
+    with_it = with_cursor(text)
+    assert with_it.startswith("[")
+    assert "!" in with_it
+    assert len(with_it) == max(width, 3)
+
+
+async def test_more_layers_than_rows_are_said_at_the_edge(session):
+    app, _ = app_for(session, layers=80)
+    async with app.run_test(size=(200, 60)) as pilot:
+        screen = await until_filled(pilot)
+        assert not screen.map.stage_rows
+        shown = screen.map.size.height - 3  # two lines of heads and what is said
+        assert f"↓ {80 - shown} more layers" in screen_text(pilot)
+        screen.show_site(Site(60, "ffn_gate"))
+        await pilot.pause()
+        before = round(screen.map.scroll_y)
+        assert before > 0
+        assert f"↑ {before} more layer" in screen_text(pilot)
+        await pilot.press("G")
+        assert screen.model.cursor.layer == 79
+        assert "▸ 79" in screen_text(pilot)
+        assert "↓" not in screen.map.render_line(screen.map.size.height - 1).text
+
+
+async def test_more_layers_than_columns_are_said_without_a_line_for_it(session):
+    app, _ = app_for(session, layers=80)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        screen.show_site(Site(0, "ffn_gate"))
+        await pilot.pause()
+        assert screen.map.render_line(0).text.startswith(" 0-28 of 80 →51")
+        screen.show_site(Site(40, "ffn_gate"))
+        await pilot.pause()
+        assert screen.map.render_line(0).text.startswith(" 26← 26-54 of 80 →25")
+        assert "▸ffn_gate" in screen_text(pilot)
+
+
+async def test_a_terminal_changes_its_size_at_any_time(session):
+    app, _ = app_for(session, layers=24)
+    async with app.run_test(size=(200, 60)) as pilot:
+        screen = await until_filled(pilot)
+        await pilot.press("n")
+        for size in ((80, 24), (120, 40), (60, 20), (200, 60), (300, 100)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            assert screen.model.cursor == fakes.FAULTY
+            assert "▸ffn_gate" in screen_text(pilot)
+            assert all(len(line) == size[0] for line in screen_text(pilot).splitlines())
