@@ -243,10 +243,10 @@ def test_the_app_ends_with_them_too_and_with_its_own_exit_code(tmp_path, capsys,
     assert "\nculprit " in shown
     monkeypatch.setattr("workbench.machine.terminal.is_there", lambda: True)
     for code in (0, 2):
-        monkeypatch.setattr("workbench.app.run", lambda session, bisects, code=code: code)
+        monkeypatch.setattr("workbench.app.run", lambda session, *_, code=code: code)
         assert run(demo) == code
         assert capsys.readouterr().out.splitlines() == shown.splitlines()[-3:-1]
-    monkeypatch.setattr("workbench.app.run", lambda session, bisects: shutil.rmtree(session.folder) or 0)
+    monkeypatch.setattr("workbench.app.run", lambda session, *_: shutil.rmtree(session.folder) or 0)
     assert run(demo) == 0
     assert capsys.readouterr().out.startswith("verdict  ")
 

@@ -15,7 +15,10 @@ from workbench.lab.shelf import shelf_of
 from workbench.session.session import Session
 
 # What the app does and a conversation has no use for: the layout of a screen, and pages that it never leaves.
-ON_A_SCREEN_ONLY = {"cancel", "resume", "pick_metric", "shift_token", "transpose", "move", "filter", "command_palette"}
+ON_A_SCREEN_ONLY = {
+    *("cancel", "resume", "pick_metric", "shift_token", "transpose", "move", "filter", "command_palette"),
+    *("undo", "fold", "second", "copy", "tour"),
+}
 
 
 @pytest.fixture(scope="module")
