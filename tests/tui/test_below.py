@@ -10,9 +10,11 @@ from tests.tui.conftest import app_for, screen_text, until, until_filled
 from tests.tui.test_colours import checked
 from workbench.app.map.bars import Scale, Series, bars, widened
 from workbench.app.map.below import Below
+from workbench.app.map.overview import overview
 from workbench.app.map.timeline import lines
 from workbench.capture.job import CellReady, Finished, SideReady
 from workbench.cells.cell import Cell
+from workbench.session.session import Session
 
 
 def test_what_was_not_measured_is_a_gap_and_nothing_is_not_a_gap():
@@ -138,3 +140,26 @@ async def test_a_low_terminal_has_the_map_alone(session):
         assert "over the layers" not in screen_text(pilot)
         await pilot.resize_terminal(80, 50)
         await until(pilot, lambda: "ffn_gate over the layers" in screen_text(pilot))
+
+
+async def test_all_layers_are_overseen_where_the_map_does_not_show_them(session):
+    app, _ = app_for(session, layers=80)
+    async with app.run_test(size=(120, 44)) as pilot:
+        screen = await until_filled(pilot)
+        screen.show_site(Site(70, "ffn_gate"))
+        await until(pilot, lambda: "all 80 layers, the worst cell of each" in screen_text(pilot))
+        text = below(pilot)
+        signs, in_view = text[(title := text.index(" all 80 layers, the worst cell of each")) + 1 : title + 3]
+        levels = signs[1:]
+        assert (levels[:3], len(levels)) == ("==!", 80)
+        assert set(levels[3:]) <= set("01234567")
+        shown = screen.map.layers_in_view
+        assert 70 in shown
+        assert in_view[1:] == "".join("▔" if layer in shown else " " for layer in range(80)).rstrip()
+        screen.model.marks = dict.fromkeys(screen.model.every_site(), "fine") | {Site(40, "ffn_up"): "culprit"}
+        screen.query_one(Below).show()
+        assert overview(screen.model, [], 40)[0] == "✓" * 20 + "✗" + "✓" * 19
+    app, _ = app_for(Session.open(session.folder))
+    async with app.run_test(size=(120, 44)) as pilot:
+        await until_filled(pilot)
+        assert "the worst cell of each" not in screen_text(pilot)

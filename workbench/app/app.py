@@ -162,7 +162,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
         if isinstance(self.screen, HelpScreen):
             self.pop_screen()
             return
-        self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", EVERYWHERE)), self.bound))
+        self.push_screen(HelpScreen(str(getattr(self.screen, "NAME", EVERYWHERE)), self.bound, self.session.folder))
 
     # Into a cell
 

@@ -24,6 +24,7 @@ _LABEL = 16
 class CellReport:
     """What the inspector says about a site. row: as Cell.measures takes it; sides: names of A and B.
 
+    session : name of its folder.
     checked : the cell as it was when run again, if it was. again_first : whether the map shows those figures.
     hypotheses : about the cell, with their verdicts. mark : what the verdict of the pair says of it, if there is one.
     evidence : why that verdict holds, if it accuses this cell.
@@ -35,6 +36,7 @@ class CellReport:
     metric: Metric
     scope: str
     sides: tuple[str, str]
+    session: str = ""
     checked: Checked | None = None
     again_first: bool = False
     hypotheses: tuple[str, ...] = ()
@@ -136,6 +138,7 @@ def panel_text(report: CellReport, lines: int, width: int = 36) -> Text:
         text.append("CELL\n", "bold")
     for side, name in zip("AB", report.sides, strict=True):
         text.append(f"{side} {name}\n")
+    text.append(f"session {report.session}\n" if report.session else "")
     text.append("".join(f"H {words}\n" for words in report.hypotheses), "bold")
     measures, again = report.measures, "".join(f" {line}\n" for line in checked_lines(report.checked))
     if report.again_first:

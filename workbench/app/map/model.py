@@ -217,6 +217,10 @@ class MapModel:
         layer = self.layer_axis.index(site.layer) if site.layer in self.layer_axis else 0
         return self.stage_axis.index(site.stage), layer
 
+    def sites_of(self, layer: int) -> list[Site]:
+        """Sites of a layer that are shown, in execution order."""
+        return [Site(layer, stage) for stage in self.stage_axis if stage in self.stages]
+
     def every_site(self) -> list[Site]:
         """All sites, shown or not, in execution order."""
         return sites(self.layers, self.stages)

@@ -417,6 +417,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             metric=self.model.metric,
             scope=self._scope(),
             sides=(self.side_name("a"), self.side_name("b")),
+            session=printable(self.session.folder.name, 60),
             checked=self.model.checked.get(self.model.cursor),
             again_first=self.model.view.aspect != OBSERVED,
             mark=self.model.marks.get(self.model.cursor),

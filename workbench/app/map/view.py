@@ -150,6 +150,14 @@ class MapView(LineView):
         return range(first, min(first + self._cells_in_view, self._columns))
 
     @property
+    def layers_in_view(self) -> list[int]:
+        """Layers of which the map shows cells."""
+        first = round(self.scroll_y)
+        rows = range(first, min(first + self._rows_in_view, self._rows))
+        shown = self.columns_in_view if self.stage_rows else rows
+        return self.model.layer_axis[shown.start : shown.stop]
+
+    @property
     def _foot(self) -> int:
         """Lines below the cells that say what is beyond the edges: one, where that costs no cell or rows are hidden."""
         room = self.size.height - self.whole_height

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 from textual.binding import BindingType
@@ -17,16 +18,17 @@ _LEFT = 14  # columns of the keys before what they do; a word that takes more st
 class HelpScreen(ListScreen):
     """Lists the keys, those of the screen it was called from first, then the words and the signs.
 
-    bound(action) : the action with the keys that it has in this app.
+    bound(action) : the action with the keys that it has in this app. session : its folder, which is named.
     """
 
     NAME = "help"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    def __init__(self, screen: str, bound: Callable[[Action], Action]) -> None:
+    def __init__(self, screen: str, bound: Callable[[Action], Action], session: Path) -> None:
         super().__init__()
         self._about = screen
         self._bound = bound
+        self._session = session
         self._filter = ""
         self._lines: list[tuple[str, bool]] = []
 
@@ -57,7 +59,7 @@ class HelpScreen(ListScreen):
         found = (
             "" if not words else f" │ /{printable(self._filter, 30)}" + ("" if shown else ": nothing has these words")
         )
-        self.say(f"keys and words{found}")
+        self.say(f"keys and words{found} │ session {printable(str(self._session), 400)}")
         self.list.show(len(self._lines), self._lines.__getitem__)
 
 
