@@ -184,8 +184,12 @@ class SessionFuzz:
 
     def write(self, rng: random.Random, folder: Path) -> Path:
         """Write a changed session into an empty folder; what is to be opened."""
-        shutil.copytree(SESSION, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("findings.*"))
-        chosen = rng.choice([folder / "session.json", folder / "log.jsonl", *(folder / "hypotheses").iterdir()])
+        notes = rng.sample(sorted(path.relative_to(SESSION) for path in SESSION.glob("hypotheses/*.md")), 2)
+        (folder / "hypotheses").mkdir()
+        files = [Path("session.json"), Path("log.jsonl"), *notes]
+        for file in files:
+            shutil.copyfile(SESSION / file, folder / file)
+        chosen = folder / rng.choice(files)
         content = chosen.read_bytes()
         if chosen.suffix == ".json":
             tree = json.loads(content)
