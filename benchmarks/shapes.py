@@ -9,6 +9,7 @@ from store.layout import Shape
 from store.names import LM_HEAD, layer_of
 
 Tensor = tuple[str, TensorType, Shape]
+_QKV_BIASES = ("q_proj.bias", "k_proj.bias", "v_proj.bias")  # of the optional tensors those that real models have
 
 TINYLLAMA = ModelConfig(
     architecture="llama",
@@ -73,7 +74,7 @@ def tensors(config: ModelConfig, mix: str) -> list[Tensor]:
     return [
         (name, TensorType.F32 if len(shape) == 1 else _matrix_type(name, mix, config), shape)
         for name, shape, optional in of.tensors(config)
-        if not optional or (of.biased and ".o_proj." not in name)
+        if not optional or (of.biased and name.endswith(_QKV_BIASES))
     ]
 
 
