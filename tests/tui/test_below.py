@@ -142,7 +142,8 @@ async def test_a_low_terminal_has_the_map_alone(session):
         await until(pilot, lambda: "ffn_gate over the layers" in screen_text(pilot))
 
 
-async def test_all_layers_are_overseen_where_the_map_does_not_show_them(session):
+async def test_all_layers_are_overseen_where_the_map_does_not_show_them(tmp_path):
+    session = fakes.new_session(tmp_path / "pair", transposed=True)  # stages are the rows, layers go on to the right
     app, _ = app_for(session, layers=80)
     async with app.run_test(size=(120, 44)) as pilot:
         screen = await until_filled(pilot)

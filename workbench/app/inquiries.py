@@ -161,7 +161,7 @@ class Inquiries(App[int]):
         """Write the findings, once it was found out what they rest on."""
         self.exporting = self._ask("examine")
         if self.exporting:
-            self.map_screen.save_view()
+            self.map_screen.saver.now()
             self.notify("Finding what the findings rest on, then writing them.", markup=False)
 
     def _ask(self, kind: Kind, title: str = "", **place: Any) -> bool:  # noqa: ANN401

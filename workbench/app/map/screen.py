@@ -1,19 +1,15 @@
 """The main screen: the map, the cell under the cursor, and what the capture is doing."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.message import Message
-from textual.timer import Timer
 from textual.widgets import Static
 
-from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.text import printable
 from workbench.app.actions import bindings
@@ -26,12 +22,13 @@ from workbench.app.map.feed import CaptureEvent, Feed, StartCapture
 from workbench.app.map.follow import Follow
 from workbench.app.map.keys import MapKeys
 from workbench.app.map.model import MapModel
+from workbench.app.map.saving import ViewSaver
 from workbench.app.map.second import SecondMap
 from workbench.app.map.undo import Undo
 from workbench.app.map.view import MapView
-from workbench.app.map.words import Phase, headline, legend, status
+from workbench.app.map.words import Phase, claims_by_site, headline, legend, next_steps, side_name, status
 from workbench.app.status_line import StatusLine
-from workbench.app.workers import ReportsWorkerErrors, complain
+from workbench.app.workers import ReportsWorkerErrors
 from workbench.capture.job import CellReady, Failed, Finished, Progress, SideReady
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
 
 SMALLEST = (60, 20)
-SAVE_AFTER = 0.3  # seconds from a change of the view until it is saved, with all changes meanwhile
 REFRESH = 0.1  # seconds between two paintings of what has arrived
 
 
@@ -88,8 +84,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self.follow = Follow(self, self._cursor_rests)
         self.undo = Undo()
         self._second = False  # whether a second map is asked for
-        self._save_timer: Timer | None = None
-        self._saving = Lock()
+        self.saver = ViewSaver(self, self.model, session)
         self.known: Known | None = None
         self._refusal = ""  # why there is no verdict
         self._hypotheses: dict[Site, list[str]] = {}  # what is claimed of a cell, and how that stands
@@ -121,7 +116,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         """Leave no capture behind, and save the view."""
         if self._feed is not None:
             self._feed.stop()
-        self.save_view()
+        self.saver.now()
 
     # Layout
 
@@ -178,7 +173,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             for view in self.query(MapView):
                 view.follow()
         self.follow.moved()
-        self._save_soon()
+        self.saver.soon()
 
     async def on_map_view_opened(self) -> None:
         """Open the cell that was clicked."""
@@ -188,30 +183,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._changed = True
         self._refresh_changed()  # in one painting with the map
         self._keys_changed()  # a filter can be taken away
-        self._save_soon()
-
-    def _save_soon(self) -> None:
-        if self._save_timer is None:
-            self._save_timer = self.set_timer(SAVE_AFTER, self._save_meanwhile)
-
-    @work(thread=True, group="save", exit_on_error=False)
-    def _save_meanwhile(self) -> None:
-        """Save the view without a key having to wait for the disk."""
-        self._save_timer = None
-        self._save()
-
-    def save_view(self) -> None:
-        """Write what is shown to the session folder."""
-        try:
-            self._save()
-        except WorkbenchError as error:
-            complain(self.app, error)
-
-    def _save(self) -> None:
-        with self._saving:  # who comes last writes the newest view
-            view = self.model.view
-            if view != View.from_json(self.session.spec.view):
-                self.session.save_view(view.to_json())
+        self.saver.soon()
 
     # The capture
 
@@ -322,11 +294,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def take_board(self, board: "Board") -> None:
         """Show beside a cell what is claimed of it, and how that stands."""
-        self._hypotheses = {}
-        for standing in board.standings:
-            if (site := standing.hypothesis.site) is not None:
-                words = f"{standing.number} {standing.words}: {printable(standing.hypothesis.title, 80)}"
-                self._hypotheses.setdefault(site, []).append(words)
+        self._hypotheses = claims_by_site(board)
         if self.model.cursor in self._hypotheses:
             self._show_cell()
 
@@ -409,14 +377,14 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def report(self) -> CellReport:
         """Return what there is to say about the cell under the cursor."""
-        cell = self.model.cell(self.model.cursor)
+        cell, spec = self.model.cell(self.model.cursor), self.session.spec
         return CellReport(
             site=self.model.cursor,
             cell=cell,
             row=None if cell is None else self.model.row(cell),
             metric=self.model.metric,
-            scope=self._scope(),
-            sides=(self.side_name("a"), self.side_name("b")),
+            scope=self.model.view.tokens.label(self.model.tokens),
+            sides=(side_name(spec.a, self.runs.get("a")), side_name(spec.b, self.runs.get("b"))),
             session=printable(self.session.folder.name, 60),
             checked=self.model.checked.get(self.model.cursor),
             again_first=self.model.view.aspect != OBSERVED,
@@ -424,16 +392,6 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             evidence=self.evidence() if self.accused == self.model.cursor else (),
             hypotheses=tuple(self._hypotheses.get(self.model.cursor, ())),
         )
-
-    def _scope(self) -> str:
-        return self.model.view.tokens.label(self.model.tokens)
-
-    def side_name(self, side: Literal["a", "b"]) -> str:
-        """Name a side: its file and its numeric path."""
-        spec = self.session.spec.a if side == "a" else self.session.spec.b
-        run = self.runs.get(side)
-        path = run.numeric_path if run else spec.numeric_path
-        return f"{printable(Path(spec.path).name, 60)} [{path or 'recorded'}]"
 
     def _say_verdict(self) -> None:
         """Say the verdict above the map, or what there is instead, and which keys come next."""
@@ -453,17 +411,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         return inquiry is not None and inquiry.kind in ("bisect", "examine")
 
     def _next_steps(self) -> tuple[str, ...]:
-        if self.phase in ("running", "stopping"):
-            return ("escape",)
-        if self.phase != "finished":
-            return ("r",)
-        if self.known is None or self.known.bisected is None:
-            return () if self._bisecting else ("b",)
-        if self.accused is None:
-            return ("e",)
-        if self.accused != self.model.cursor:
-            return ("b",)
-        return ("enter", "P") if self.known.patched is None else ("enter", "a", "e")
+        return next_steps(self.phase, self.known, self.accused, self.model.cursor, self._bisecting)
 
     def _refresh_changed(self) -> None:
         """Show the cells that have arrived, what is shown of them and how far it is."""

@@ -1,11 +1,13 @@
 """The lines of words around the map: the verdict, what is shown and how far it is, and what the signs mean."""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.text import Text
 
 from kernels.models import sites
+from kernels.stages import Site
 from store.text import printable
 from workbench.app.map.model import MapModel
 from workbench.bisect.headline import SIGNS as SIGN_OF
@@ -16,7 +18,11 @@ from workbench.cells.marks import MEANINGS, SIGNS, Mark
 from workbench.cells.view import ASPECTS, FLOORS, OBSERVED, TokenScope, step_of
 
 if TYPE_CHECKING:
+    from store.traces.run import RunRecord
     from workbench.jobs.bisected import Bisected
+    from workbench.jobs.known import Known
+    from workbench.lab.standing import Board
+    from workbench.session.session import Side
 
 Phase = Literal["running", "stopping", "stopped", "failed", "finished"]
 
@@ -113,3 +119,36 @@ def _counted(model: MapModel) -> str:
         return f"{compared}/{expected} compared"
     outside = f"{len(model.outside())} out of band" if model.metric.band else "no band"
     return f"{compared}/{expected} compared, {outside}"
+
+
+def next_steps(
+    phase: Phase, known: "Known | None", accused: Site | None, cursor: Site, bisecting: bool
+) -> tuple[str, ...]:
+    """Return the keys of what to do next, on the way from where to why, proof and export."""
+    if phase in ("running", "stopping"):
+        return ("escape",)
+    if phase != "finished":
+        return ("r",)
+    if known is None or known.bisected is None:
+        return () if bisecting else ("b",)
+    if accused is None:
+        return ("e",)
+    if accused != cursor:
+        return ("b",)
+    return ("enter", "P") if known.patched is None else ("enter", "a", "e")
+
+
+def side_name(side: "Side", run: "RunRecord | None") -> str:
+    """Name a side: its file and its numeric path, as it was run if that is known."""
+    path = run.numeric_path if run else side.numeric_path
+    return f"{printable(Path(side.path).name, 60)} [{path or 'recorded'}]"
+
+
+def claims_by_site(board: "Board") -> dict[Site, list[str]]:
+    """Return what is claimed of each cell, and how that stands."""
+    claims: dict[Site, list[str]] = {}
+    for standing in board.standings:
+        if (site := standing.hypothesis.site) is not None:
+            words = f"{standing.number} {standing.words}: {printable(standing.hypothesis.title, 80)}"
+            claims.setdefault(site, []).append(words)
+    return claims
