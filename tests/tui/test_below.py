@@ -148,15 +148,21 @@ async def test_all_layers_are_overseen_where_the_map_does_not_show_them(tmp_path
     async with app.run_test(size=(120, 44)) as pilot:
         screen = await until_filled(pilot)
         screen.show_site(Site(70, "ffn_gate"))
-        await until(pilot, lambda: "all 80 layers, the worst cell of each" in screen_text(pilot))
-        text = below(pilot)
-        signs, in_view = text[(title := text.index(" all 80 layers, the worst cell of each")) + 1 : title + 3]
-        levels = signs[1:]
+
+        def overseen() -> list[str]:
+            text = below(pilot)
+            title = " all 80 layers, the worst cell of each"
+            return [line[1:] for line in text[text.index(title) + 1 :][:2]] if title in text else ["", ""]
+
+        def in_view() -> str:
+            return "".join("▔" if layer in screen.map.layers_in_view else " " for layer in range(80)).rstrip()
+
+        await until(pilot, lambda: overseen()[1] == in_view())
+        levels = overseen()[0]
         assert (levels[:3], len(levels)) == ("==!", 80)
         assert set(levels[3:]) <= set("01234567")
-        shown = screen.map.layers_in_view
-        assert 70 in shown
-        assert in_view[1:] == "".join("▔" if layer in shown else " " for layer in range(80)).rstrip()
+        assert 70 in screen.map.layers_in_view
+        assert 0 not in screen.map.layers_in_view
         screen.model.marks = dict.fromkeys(screen.model.every_site(), "fine") | {Site(40, "ffn_up"): "culprit"}
         screen.query_one(Below).show()
         assert overview(screen.model, [], 40)[0] == "✓" * 20 + "✗" + "✓" * 19
