@@ -45,7 +45,7 @@ class Stages:
         self.layer = 0
 
     def put(self, layer: int, stage: str, values: Array) -> None:
-        rows = values.detach()[0].flatten(start_dim=1).to(self.dtype).contiguous().numpy()
+        rows = values.detach()[0].flatten(start_dim=1).to(self.dtype).contiguous().cpu().numpy()
         key = f"stage|{layer}|{stage}"
         self.parent.send(rows.tobytes(), kind="array", name=key, dtype=rows.dtype.str, shape=rows.shape)
 
@@ -59,14 +59,17 @@ def watch(module: Any, see: Any) -> None:
     module.register_forward_hook(hook)
 
 
-def watch_model(model: Any, stages: Stages) -> None:
-    """Watch every module whose input or output is a stage."""
+def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
+    """Watch every module whose input or output is a stage; of layers that are compiled only what they return."""
     body = model.model
     body.layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
     watch(body.norm, lambda _x, y: stages.put(-1, "final_norm", y))
     for n, layer in enumerate(body.layers):
-        watch_attention(layer, partial(stages.put, n), stages)
-        watch_mlp(layer, partial(stages.put, n))
+        if compiled:  # the hooks stay outside of what is compiled
+            layer.forward = stages.torch.compile(layer.forward)
+        else:
+            watch_attention(layer, partial(stages.put, n), stages)
+            watch_mlp(layer, partial(stages.put, n))
         enter = partial(setattr, stages, "layer", n)
         layer.register_forward_pre_hook(lambda _module, _inputs, enter=enter: enter())
         watch(layer, partial(leave, stages, n))
@@ -160,6 +163,11 @@ def watch_rope(model: Any, stages: Stages) -> None:
     modelling.apply_rotary_pos_emb = rotated
 
 
+def cpu_capability(torch: Any) -> str:
+    """What torch says of the vectors it computes with."""
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
 def run(job: dict[str, Any], parent: Parent) -> None:
     """Run the job and send what it gives; tell the parent if the engine is not installed."""
     sys.modules["kernels"] = None  # type: ignore[assignment] # ours must not pass for the helper of that name
@@ -169,14 +177,21 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     except ModuleNotFoundError as error:
         parent.send(kind="missing", text=str(error.name))
         return
+    on_gpu = job["device"].startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
+        raise RuntimeError("torch finds no CUDA device; leave out --device, or give a --python whose torch has CUDA")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job["tf32"]
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation="eager", local_files_only=True
-    ).eval()
+        job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation=job["attention"], local_files_only=True
+    )
+    model = model.to(job["device"]).eval()
     stages = Stages(parent, torch, job["dtype"] == "float64", len(model.model.layers), len(job["tokens"]))
-    watch_model(model, stages)
-    watch_rope(model, stages)
+    watch_model(model, stages, job["compile"])
+    if not job["compile"]:
+        watch_rope(model, stages)
+    tokens = torch.tensor([job["tokens"]], device=job["device"])
     with torch.no_grad():
-        stages.put(-1, "lm_head", model(input_ids=torch.tensor([job["tokens"]]), use_cache=False).logits)
+        stages.put(-1, "lm_head", model(input_ids=tokens, use_cache=False).logits)
     meta = {
         "engine": "transformers",
         "engine_version": f"transformers {transformers.__version__}, torch {torch.__version__}",
@@ -184,9 +199,11 @@ def run(job: dict[str, Any], parent: Parent) -> None:
         "torch": str(torch.__version__),
         "class": type(model).__name__,
         "dtype": job["dtype"],
-        "attention": "eager",
+        "attention": model.config._attn_implementation,
+        "tf32": job["tf32"],
+        "compile": job["compile"],
         "threads": torch.get_num_threads(),
-        "system_info": f"CPU capability {torch.backends.cpu.get_cpu_capability()}",
+        "system_info": torch.cuda.get_device_name() if on_gpu else f"CPU capability {cpu_capability(torch)}",
     }
     parent.send(json.dumps(meta).encode(), kind="text", name="__meta__")
 
