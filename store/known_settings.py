@@ -156,6 +156,8 @@ def table(format: str, of: Family) -> Table:
     base, more = _BASE[format], of.keys.get(format, Keys())
     if format == "apr" and "safetensors" in of.keys:
         more = replace(more, used=more.used | of.keys["safetensors"].used)
+    if of.partly and format != "gguf":
+        more = replace(more, used=more.used | {of.partly[0]})
     return replace(
         base,
         used=base.used | more.used,
