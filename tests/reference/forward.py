@@ -4,13 +4,20 @@ import math
 
 import numpy as np
 
+# Behind attention, before and behind the feed-forward block.
+FOUR_NORMS = {
+    "gemma2": ("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    "glm4": ("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
+}
+
 
 def literal_forward(config, weights, tokens):
     """Every stage of a decoder by (layer, stage); weights: canonical name -> float array."""
     c, w, out = config, {name: np.asarray(x, dtype=np.float64) for name, x in weights.items()}, {}
     gemma = c.architecture.startswith("gemma")
     before = c.architecture not in ("olmo2", "exaone4")
-    behind = not before or c.architecture in ("gemma2", "gemma3")
+    behind = not before or c.architecture in ("gemma2", "gemma3", "glm4")
+    first, second, third = FOUR_NORMS.get(c.architecture, FOUR_NORMS["gemma2"])
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
@@ -38,10 +45,10 @@ def literal_forward(config, weights, tokens):
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = out[n, "attn_out"] = linear(h, w[p + "self_attn.o_proj.weight"])
         if behind:
-            h = out[n, "post_attn_norm"] = norm(h, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
+            h = out[n, "post_attn_norm"] = norm(h, w[p + f"{first}.weight"], c.rms_norm_eps)
         x = h = out[n, "post_attn_residual"] = x + c.residual_scale * h
         if before:
-            name = "pre_feedforward_layernorm" if behind else "post_attention_layernorm"
+            name = second if behind else "post_attention_layernorm"
             h = out[n, "ffn_norm"] = norm(x, w[p + f"{name}.weight"], c.rms_norm_eps)
         gate = out[n, "ffn_gate"] = linear(h, w[p + "mlp.gate_proj.weight"])
         up = out[n, "ffn_up"] = linear(h, w[p + "mlp.up_proj.weight"])
@@ -51,7 +58,7 @@ def literal_forward(config, weights, tokens):
         h = out[n, "ffn_swigl"] = gate * up
         h = out[n, "ffn_out"] = linear(h, w[p + "mlp.down_proj.weight"])
         if behind:
-            h = out[n, "post_ffn_norm"] = norm(h, w[p + "post_feedforward_layernorm.weight"], c.rms_norm_eps)
+            h = out[n, "post_ffn_norm"] = norm(h, w[p + f"{third}.weight"], c.rms_norm_eps)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
     x = out[None, "final_norm"] = norm(x, w["model.norm.weight"], c.rms_norm_eps)
     logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) * c.logits_scale

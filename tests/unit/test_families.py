@@ -194,6 +194,13 @@ def together(model, known, right):
     return x / scale * np.tile(model.values()["model.layers.0.self_attn.k_norm.weight"], c.num_key_value_heads)
 
 
+def halves_of_the_first(w, size, turned):
+    """The rows of every head that turn in halves, in place of adjacent pairs."""
+    heads = w.reshape(-1, size, w.shape[1]).copy()
+    heads[:, :turned] = np.concatenate([heads[:, 0:turned:2], heads[:, 1:turned:2]], axis=1)
+    return heads.reshape(w.shape)
+
+
 ALL, NONE = (True,) * 4, (False,) * 4
 FAULTS = (
     Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "3 rotate", config={"rotated_layers": None}),
@@ -247,6 +254,19 @@ FAULTS = (
     Fault("exaone4", Site(1, "post_attn_norm"), "wrong_layer", "",
           change=lambda m, known, right: right / m.values()[of_layer(1, "post_attention_layernorm")]
           * m.values()[of_layer(1, "post_feedforward_layernorm")]),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "all channels of a head are rotated and not only the first 16",
+          runtime={"rotary_dim": None}),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "16 of the 32 channels of each head rotate in A and 32 in B",
+          config={"rotary_dim": None}),
+    Fault("glm4", Site(1, "qkv_matmul"), "permuted_rope", "half-split order",
+          tensors={of_layer(1, "self_attn.k_proj"): lambda w: halves_of_the_first(w, 32, 16)}),
+    Fault("glm4", Site(0, "post_attn_norm"), "unknown", "the norm is left out",
+          change=lambda _, known, right: known["attn_out"]),
+    Fault("glm4", Site(1, "post_ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_mlp_layernorm"): lambda w: w - 1}),
+    Fault("glm4", Site(0, "ffn_gate"), "gate_up_swapped", "",
+          change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(0, "mlp.up_proj")].T),
 )  # fmt: skip
 
 

@@ -108,9 +108,14 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         put("attention", x)
         put("attn_out", y)
 
+    def fused(_x: Array, y: Array) -> None:
+        put("qkv_matmul", y)
+
     if hasattr(layer, "input_layernorm"):
         watch(layer.input_layernorm, lambda _x, y: put("attn_norm", y))
-    for letter in "qkv":
+    if hasattr(attention, "qkv_proj"):
+        watch(attention.qkv_proj, fused)
+    for letter in "qkv" if hasattr(attention, "q_proj") else "":
         module = getattr(attention, f"{letter}_proj")
         watch(module, partial(projected, letter, module))
         if hasattr(attention, f"{letter}_norm"):
@@ -118,6 +123,8 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     watch(attention.o_proj, output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
+    if hasattr(layer, "post_self_attn_layernorm"):
+        watch(layer.post_self_attn_layernorm, lambda _x, y: put("post_attn_norm", y))
 
 
 def watch_mlp(layer: Any, put: Any) -> None:
@@ -136,14 +143,25 @@ def watch_mlp(layer: Any, put: Any) -> None:
         put("ffn_swigl", x)
         put("ffn_out", y)
 
+    def fused(x: Array, y: Array) -> None:
+        half = y.shape[-1] // 2
+        gate(x, y[..., :half])
+        put("ffn_up", y[..., half:])
+
     if hasattr(layer, FFN_NORM) or not hasattr(layer, AFTER_FFN):
         watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
-    watch(layer.mlp.gate_proj, gate)
-    watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
-    watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
+    if hasattr(layer.mlp, "gate_up_proj"):
+        watch(layer.mlp.gate_up_proj, fused)
+        watch(layer.mlp.activation_fn, lambda _x, y: put("ffn_silu", y))
+    else:
+        watch(layer.mlp.gate_proj, gate)
+        watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
+        watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
     watch(layer.mlp.down_proj, down)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
+    if hasattr(layer, "post_mlp_layernorm"):
+        watch(layer.post_mlp_layernorm, lambda _x, y: put("post_ffn_norm", y))
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
