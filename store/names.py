@@ -11,6 +11,7 @@ FINAL_NORM = "model.norm.weight"
 LM_HEAD = "lm_head.weight"
 HEAD_BIAS = "lm_head.bias"
 ROPE_FREQS = "rope_freqs.weight"
+ROPE_SHORT, ROPE_LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 
 _GGUF_MODULES: dict[str, str] = {
     "attn_norm": "input_layernorm",
