@@ -11,7 +11,7 @@ from store import rope
 from store.errors import ArtifactError
 from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
-from store.known_settings import table
+from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
 from store.stored_model import TensorInfo
 from store.text import printable
@@ -37,6 +37,7 @@ def config_of(
     rope.check_whole_head(fields, "rope.dimension_count", size)
     rope.check_whole_head(fields, "attention.value_length", size)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
+    epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(file, of, fields, tensors, theta, size)
     config = ModelConfig(
         architecture=architecture_of(of),
@@ -47,7 +48,7 @@ def config_of(
         num_key_value_heads=fields.integer("attention.head_count_kv") or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
-        rms_norm_eps=shortest(fields.needed_number("attention.layer_norm_rms_epsilon")),
+        rms_norm_eps=shortest(fields.needed_number(epsilon)),
         rope_theta=theta,
         rope_type="neox",  # of the canonical rows, see `interleaved_tensors`
         tie_word_embeddings=LM_HEAD not in tensors,
