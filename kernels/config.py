@@ -16,10 +16,13 @@ class ModelConfig:
         Epsilon of the norms, of whatever kind they are.
     rope_type
         Which channels of a head rotate together *in the canonical row order* (Hugging Face's): "neox" pairs
-        i with i + head_dim/2 (rotate_half), "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF files are
-        stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
+        i with i + head_dim/2 (rotate_half), or + rotary_dim/2, "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF
+        files are stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
+    rotary_dim
+        How many channels of each head rotate, from its first on; the others are handed on. None for all.
     rope_factors
-        Divisors of the head_dim/2 rotary frequencies (linear, llama3, YaRN or LongRoPE scaling), or None for none.
+        Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
+        None for none.
     rope_attention_factor
         What rotated queries and keys are multiplied by (YaRN and LongRoPE), 1 for nothing.
     causal
@@ -60,6 +63,7 @@ class ModelConfig:
     rope_type: RopeType
     tie_word_embeddings: bool
     max_position_embeddings: int | None = None
+    rotary_dim: int | None = None
     rope_factors: tuple[float, ...] | None = None
     rope_attention_factor: float = 1.0
     causal: bool = True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
-from kernels.config import FULL, SLIDING, ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig, RopeType
 from kernels.graph import Stage
 
 Has = Callable[[str], bool]  # whether a model has a tensor of that name
@@ -103,6 +103,8 @@ class Family(ABC):
     call modules, with N for the number of a layer, by the canonical name. layer_norms : its norms take the mean away.
     local_base : the key of the rotary base of sliding layers, where those rotate otherwise than the others; their
     settings may stand in rope_parameters by kinds of layers, too.
+    pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
+    share of each head that turns and what transformers takes for an absent one; None where it turns all.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
@@ -125,6 +127,8 @@ class Family(ABC):
     modules: ClassVar[Mapping[str, str]] = {}
     layer_norms: ClassVar[bool] = False
     local_base: ClassVar[str | None] = None
+    pairs: ClassVar[RopeType] = "neox"
+    partly: ClassVar[tuple[str, float] | None] = None
     less_one: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None

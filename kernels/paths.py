@@ -106,7 +106,7 @@ class F32Path:
         return x
 
     def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
-        """Rotation angles (tokens, head_dim/2)."""
+        """Rotation angles (tokens, pairs that turn)."""
         return ops.rope_angles_f32(positions, rotation)
 
     def rotate(self, x: Array, positions: NDArray[np.int64], rotation: Rotation, columns: slice) -> Array:

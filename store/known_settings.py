@@ -156,6 +156,8 @@ def table(format: str, of: Family) -> Table:
     if format == "gguf":
         norms = (LAYER_NORM_EPSILON, RMS_NORM_EPSILON) if of.layer_norms else (RMS_NORM_EPSILON, LAYER_NORM_EPSILON)
         own, more = frozenset(norms[:1]), replace(more, irrelevant=(*more.irrelevant, norms[1]))
+    if of.partly and format != "gguf":
+        more = replace(more, used=more.used | {of.partly[0]})
     return replace(
         base,
         used=(base.used - others) | own | more.used,

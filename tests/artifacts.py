@@ -94,7 +94,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     else:
         writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
-    writer.add_rope_dimension_count(c.head_dim)
+    writer.add_rope_dimension_count(c.rotary_dim or c.head_dim)
     if c.layer_types is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
@@ -184,10 +184,17 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         of.key("rms_norm_eps"): c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
         "max_position_embeddings": c.max_position_embeddings,
+        **rotary_share(model),
         "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
+
+
+def rotary_share(model: MemoryModel) -> dict[str, object]:
+    """The key that says which share of each head rotates."""
+    c, of = model.config, family(model.config.architecture)
+    return {of.partly[0]: (c.rotary_dim or c.head_dim) / c.head_dim} if of.partly else {}
 
 
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
@@ -286,8 +293,9 @@ def apr_metadata(model: MemoryModel, **more: object) -> dict[str, object]:
         "max_position_embeddings": c.max_position_embeddings,
         "head_dim": c.head_dim,
         "rope_theta": c.rope_theta,
-        "rope_type": 2,
+        "rope_type": 2 if c.rope_type == "neox" else 0,
         "rms_norm_eps": c.rms_norm_eps,
+        **rotary_share(model),
         **family(c.architecture).to_hugging_face(c),
     } | more
 

@@ -98,6 +98,7 @@ def random_model(
         max_position_embeddings=128,
     )
     of = family(architecture)
+    config = replace(config, rope_type=of.pairs)
     if of.local_base is not None:  # every other layer slides
         types = tuple(SLIDING if n % 2 == 0 else FULL for n in range(layers))
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)

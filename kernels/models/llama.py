@@ -220,8 +220,8 @@ class Decoder(Family):
 def _rotation(c: ModelConfig, layer: int) -> Rotation:
     """How the heads of a layer turn."""
     if c.rope_local_theta is not None and c.slides(layer):
-        return Rotation(c.head_dim, c.rope_local_theta, c.rope_type)
-    return Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor)
+        return Rotation(c.head_dim, c.rope_local_theta, c.rope_type, rotary_dim=c.rotary_dim)
+    return Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor, c.rotary_dim)
 
 
 class Llama(Decoder):

@@ -260,7 +260,10 @@ def _row_order(
         raise UnsupportedModelError(f"{fields.file} has the rope_type {stated}; supported are 0 and 2.")
     origin = fields.text("original_format")
     from_gguf = origin == "gguf" or any(is_gguf_name(info.raw_name) for info in tensors.values())
-    pairs = family(architecture).interleaved
+    of = family(architecture)
+    if of.pairs == "norm":
+        return False, *_of_adjacent_pairs(fields, architecture, stated)
+    pairs = of.interleaved
     if pairs and from_gguf and stated != _SPLIT_HALVES:
         return True, "neox", []
     if stated != _ADJACENT_PAIRS or (pairs and origin == "safetensors"):
@@ -272,6 +275,16 @@ def _row_order(
         return False, "neox", [f"{doubt}, but its SafeTensors origin is taken to mean split halves."]
     doubt += f", though every other engine rotates {architecture} by split halves; the file is taken at its word."
     return False, "norm", [doubt]
+
+
+def _of_adjacent_pairs(fields: Fields, architecture: str, stated: int | None) -> tuple[RopeType, list[str]]:
+    """The rotation of a family that turns adjacent pairs in every container, and what is odd about it."""
+    if stated != _SPLIT_HALVES:
+        return "norm", []
+    return "neox", [
+        f"{fields.file} says rope_type 2 (split halves), though every other engine rotates adjacent pairs of "
+        f"{architecture}; the file is taken at its word."
+    ]
 
 
 def _config(
@@ -300,7 +313,8 @@ def _config(
     vocab_size = tensors[EMBEDDING].shape[0]
     if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, vocab_size):
         doubts.append(f"{file.shown} claims another vocabulary size than the {vocab_size} rows of its embedding.")
-    scaling = _scaling(file, fields, tensors, theta, size)
+    rotated = rope.hf_rotary_dim(family(architecture), fields, fields, size)
+    scaling = _scaling(file, fields, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=fields.needed_integer("num_layers", "num_hidden_layers", "n_layers", "n_layer"),
@@ -315,6 +329,7 @@ def _config(
         rope_type=rope_type,
         tie_word_embeddings=LM_HEAD not in tensors,
         max_position_embeddings=fields.integer("max_position_embeddings", "context_length", "max_seq_len", "n_ctx"),
+        rotary_dim=rotated,
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         length_limit=scaling.limit,

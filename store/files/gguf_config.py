@@ -34,11 +34,12 @@ def config_of(
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
     size = rope.head_dim(fields, hidden, heads, "attention.key_length")
-    rope.check_whole_head(fields, "rope.dimension_count", size)
-    rope.check_whole_head(fields, "attention.value_length", size)
+    if (values := fields.integer("attention.value_length")) not in (None, size):
+        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
+    rotated = _rotary_dim(fields, of, size)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
-    scaling = _scaling(file, of, fields, tensors, theta, size)
+    scaling = _scaling(file, of, fields, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture_of(of),
         num_hidden_layers=fields.needed_integer("block_count"),
@@ -50,9 +51,10 @@ def config_of(
         vocab_size=tensors[EMBEDDING].shape[0],
         rms_norm_eps=shortest(fields.needed_number(epsilon)),
         rope_theta=theta,
-        rope_type="neox",  # of the canonical rows, see `interleaved_tensors`
+        rope_type=of.pairs,  # of the canonical rows, see `interleaved_tensors`
         tie_word_embeddings=LM_HEAD not in tensors,
         max_position_embeddings=fields.integer("context_length"),
+        rotary_dim=rotated,
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal=fields.flag("attention.causal") is not False,
@@ -67,6 +69,17 @@ def config_of(
             "the rows are used."
         )
     return config, problems
+
+
+def _rotary_dim(fields: Fields, of: Family, head_dim: int) -> int | None:
+    """Return how many channels of each head rotate, None for all."""
+    rotated = fields.integer("rope.dimension_count")
+    if of.partly is None and rotated not in (None, head_dim):  # llama.cpp aborts, but where rows are in pairs
+        raise fields.unsupported(
+            f"rotates {rotated} of {head_dim} channels of each head ({fields.prefix}rope.dimension_count); only whole "
+            f"heads are supported in {of.gguf}."
+        )
+    return rope.rotary_dim(fields, rotated, head_dim, f"{fields.prefix}rope.dimension_count")
 
 
 def _scaling(

@@ -86,7 +86,8 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
     group, settings, problems = _rope_settings(fields)
     fields = _with_local_base(fields)
     theta = settings.number("rope_theta") or fields.number("rope_theta") or _THETA
-    scaling = rope.hf_scaling(group, settings, fields, theta, size)
+    rotated = rope.hf_rotary_dim(_family(fields), settings, fields, size)
+    scaling = rope.hf_scaling(group, settings, fields, theta, rotated or size)
     tied = bool(fields.flag("tie_word_embeddings"))
     config = ModelConfig(
         architecture=architecture_of(_family(fields)),
@@ -99,9 +100,10 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
         vocab_size=fields.needed_integer("vocab_size"),
         rms_norm_eps=fields.needed_number(key("rms_norm_eps")),
         rope_theta=theta,
-        rope_type="neox",
+        rope_type=_family(fields).pairs,
         tie_word_embeddings=tied and not has_lm_head,
         max_position_embeddings=fields.integer(key("max_position_embeddings")),
+        rotary_dim=rotated,
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal="is_causal" not in fields.values or fields.flag("is_causal") is True,  # null is false there
@@ -220,7 +222,8 @@ def _of_kind(fields: Fields, kind: str) -> Fields:
 
 def _partly_rotated(fields: Fields, settings: Fields) -> list[str]:
     """Say so where a share of each head is asked for: transformers rotates all of it without scaling, else fails."""
-    if all(place.number("partial_rotary_factor") in (None, 1) for place in (fields, settings)):
+    given = (place.number("partial_rotary_factor") for place in (fields, settings))
+    if _family(fields).partly or all(share in (None, 1) for share in given):
         return []
     if (settings.text("rope_type", "type") or "default") != "default":
         raise UnsupportedModelError(

@@ -107,6 +107,11 @@ def _interleaved() -> set[str | None]:
     return {known.gguf for known in map(family, ARCHITECTURES) if known.interleaved}
 
 
+def _adjacent_everywhere() -> set[str | None]:
+    """GGUF's names of the families that rotate adjacent pairs in every container."""
+    return {known.gguf for known in map(family, ARCHITECTURES) if known.pairs == "norm"}
+
+
 def _floats(node: Node) -> NDArray[np.floating[Any]]:
     if node.array is None or node.array.dtype not in FLOATS:
         raise StoreError(f"node {printable(node.name, 80)} holds no floats")
@@ -138,7 +143,9 @@ def _notes(meta: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[str
     if len(batches) > 1:
         yield f"The prompt ran in batches of {', '.join(map(str, batches))} tokens, which are joined here."
     pairs = observed.get("rope_pairs")
-    if pairs == "adjacent" or (pairs is None and meta.get("architecture") in _interleaved()):
+    if meta.get("architecture") in _adjacent_everywhere():
+        pass
+    elif pairs == "adjacent" or (pairs is None and meta.get("architecture") in _interleaved()):
         yield GGML_ORDER
     elif pairs is None and "architecture" not in meta:
         yield UNKNOWN_ORDER

@@ -122,17 +122,19 @@ ACTIVATIONS = {"starcoder2": gelu}
 def rope(x, c, local=False):
     base, factors = (c.rope_local_theta, None) if local else (c.rope_theta, c.rope_factors)
     out = x.copy()
-    half = c.head_dim // 2
+    turned = c.rotary_dim or c.head_dim
+    half, magnitude = turned // 2, 1.0 if local else c.rope_attention_factor
     for position, row in enumerate(x):
         for head in range(len(row) // c.head_dim):
             for i in range(half):
                 factor = factors[i] if factors else 1.0
-                angle = position / base ** (2 * i / c.head_dim) / factor
+                angle = position / base ** (2 * i / turned) / factor
                 first = head * c.head_dim + (i if c.rope_type == "neox" else 2 * i)
                 second = head * c.head_dim + (i + half if c.rope_type == "neox" else 2 * i + 1)
-                out[position, first] = row[first] * math.cos(angle) - row[second] * math.sin(angle)
-                out[position, second] = row[second] * math.cos(angle) + row[first] * math.sin(angle)
-    return out if local else out * c.rope_attention_factor
+                cos, sin = math.cos(angle) * magnitude, math.sin(angle) * magnitude
+                out[position, first] = row[first] * cos - row[second] * sin
+                out[position, second] = row[second] * cos + row[first] * sin
+    return out
 
 
 def attend(q, k, v, c, window=None):

@@ -72,7 +72,7 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     assert worst[0] < limit, worst
 
 
-@pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "not causal"])
+@pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
 @pytest.mark.parametrize("architecture", [*FIRST, *OTHERS])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
@@ -82,9 +82,10 @@ def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     tied = OF_FAMILY.get(architecture, {}).get("tied", False)
     model = random_model(architecture, **sizes, tied=tied, seed=3)
     changes = {
-        "neox": {},
+        "neox": {"rope_type": "neox"},
         "norm": {"rope_type": "norm"},
         "scaled": {"rope_factors": (1.0, 2.0, 4.0, 8.0), "rope_attention_factor": 1.25},
+        "partly": {"rotary_dim": 4, "rope_factors": (1.0, 4.0), "rope_attention_factor": 1.25},
         "not causal": {"causal": False},
     }
     model.config = replace(model.config, **changes[rope])
