@@ -91,6 +91,26 @@ def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tup
     return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
 
 
+def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: bool = False) -> tuple[int, ...] | None:
+    """The pairs of a head by what they turn with (time, height, width, and another), if the pairs of text turn alike.
+
+    Positions of text are the same in the first three, and llama.cpp counts 0 in the fourth. in_turn : pairs take turns
+    and do not stand in blocks. None where llama.cpp takes no notice, which needs pairs of the first two.
+    """
+    _, given = fields.find(key)
+    sections = (*given, 0, 0, 0)[:4] if isinstance(given, list) else (0, 0)
+    if not all(type(size) is int and size >= 0 for size in sections):
+        raise fields.wrong(f"gives {key} as something else than whole numbers; convert it again.")
+    if not (sections[0] and sections[1]):
+        return None
+    for pair in range((config.rotary_dim or config.head_dim) // 2):
+        sector = pair % sum(sections)
+        reach = 3 * sections[sector % 3] if in_turn else sum(sections[:3])
+        if sector >= reach:
+            raise fields.unsupported(f"has {key} {list(sections)}, with which some pairs do not turn with the text.")
+    return sections
+
+
 class Family(ABC):
     """Models that are computed alike.
 
@@ -109,7 +129,8 @@ class Family(ABC):
 
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
 
-    gguf : what llama.cpp calls them. interleaved : its files store the rows of q and k for the rotation of adjacent
+    gguf : what llama.cpp calls them. gguf_modules : what its names of modules stand for, where not for what they
+    usually do. interleaved : its files store the rows of q and k for the rotation of adjacent
     pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. more : further tensors of a layer that it
     accepts, as a pattern of its names. after_head : tensors with which it changes the logits, and what it does.
     scaled : the projections whose output it multiplies by a stored factor, if there is one; it loads and ignores those
@@ -132,6 +153,7 @@ class Family(ABC):
     less_one: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
+    gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False
     more: ClassVar[str] = ""

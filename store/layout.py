@@ -1,5 +1,6 @@
 """Whether a file has the tensors that its model is made of."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -22,6 +23,7 @@ from store.wrapped_names import without_wrapper
 MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
+_FUSED = re.compile(r"\.(?:qkv_proj|gate_up_proj)\.(?:weight|bias)\Z")
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -96,13 +98,13 @@ def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
 
 
 def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> tuple[list[str], tuple[str, ...]]:
-    """Check the tensors against the configuration; fused q/k/v tensors are replaced in `tensors` by their parts.
+    """Check the tensors against the configuration; fused ones are replaced in `tensors` by their parts.
 
     Returns sentences about what is odd, and the names of tensors that are not used. Raises ArtifactError for a required
     tensor that is missing or has another shape, UnsupportedModelError for a layer tensor that the forward does not
     compute with.
     """
-    for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
+    for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
     known = {ROPE_FREQS} if config.rope_factors is not None else set()
     for tensor in family(config.architecture).tensors(config):
@@ -140,15 +142,22 @@ def _check(file: str, info: TensorInfo, shape: Shape) -> None:
 
 
 def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: ModelConfig) -> None:
-    """Replace a fused tensor, whose rows are q, k and v in this order, by three."""
+    """Replace a fused tensor, whose rows are q, k and v in this order, or gate and up, by its parts."""
     fused = tensors.pop(name)
-    kind = name.rpartition(".")[2]
-    sizes = (("q_proj", config.q_size), ("k_proj", config.kv_size), ("v_proj", config.kv_size))
+    module, _, kind = name.rpartition(".")
+    module = module.rpartition(".")[2]
+    sizes: tuple[tuple[str, int], ...] = (
+        ("q_proj", config.q_size),
+        ("k_proj", config.kv_size),
+        ("v_proj", config.kv_size),
+    )
+    if module == "gate_up_proj":
+        sizes = (("gate_proj", config.intermediate_size), ("up_proj", config.intermediate_size))
     rows = sum(size for _, size in sizes)
     _check(file, fused, (rows, config.hidden_size) if kind == "weight" else (rows,))
     offset = fused.offset
-    for module, size in sizes:
-        part = name.replace("qkv_proj", module)
+    for own, size in sizes:
+        part = name.replace(module, own)
         if part in tensors:
             raise ArtifactError(f"{file} stores {part} twice, fused with others and alone; remove one of them.")
         nbytes = fused.nbytes // rows * size

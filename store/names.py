@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
+
+from kernels.models import ARCHITECTURES, family
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -24,6 +27,8 @@ _GGUF_MODULES: dict[str, str] = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+GATE_UP = "mlp.gate_up_proj"  # gate and up one above the other
+_OF_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
 _ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
@@ -57,11 +62,14 @@ _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
 
 
-def _modules(architecture: str | None) -> dict[str, str]:
+@cache
+def _modules(architecture: str | None) -> Mapping[str, str]:
+    """What the names of modules in a GGUF file of an architecture stand for."""
     if architecture in _ANOTHER_FFN_NORM:
         without = {gguf: hf for gguf, hf in _GGUF_MODULES.items() if gguf != "ffn_norm"}
         return without | {"post_attention_norm": "post_attention_layernorm"}
-    return _GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES
+    own = next((of.gguf_modules for of in map(family, ARCHITECTURES) if of.gguf and of.gguf == architecture), {})
+    return (_GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES) | dict(own)
 
 
 def canonical_name(raw: str, architecture: str | None = None) -> str:
@@ -83,6 +91,8 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return _HF_WHOLE.get(canonical, canonical)
     module, _, kind = match[2].rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
+    if GATE_UP in modules:
+        modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 

@@ -79,7 +79,8 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
 def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **more: object) -> None:
     """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix."""
     c = model.config
-    writer = gguf.GGUFWriter(path, c.architecture)
+    architecture = (c.architecture in ARCHITECTURES and family(c.architecture).gguf) or c.architecture
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)
@@ -109,7 +110,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
     for key, value in more.items():
-        name = f"{c.architecture}.{key.replace('__', '.')}"
+        name = f"{architecture}.{key.replace('__', '.')}"
         add = {
             bool: writer.add_bool,
             int: writer.add_uint32,
@@ -119,13 +120,13 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         }
         add[type(value)](name, value)
     _add_vocabulary(writer, vocabulary, c.vocab_size)
-    for name, weight in model.weights.items():
-        rows = gguf_rows(model, name)
+    for name, weight in fused(model).items():
+        rows = gguf_rows(model, name) if name in model.weights else weight.rows
         if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row
-            writer.add_tensor(gguf_name(name, c.architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+            writer.add_tensor(gguf_name(name, architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
         else:
             values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
-            writer.add_tensor(gguf_name(name, c.architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+            writer.add_tensor(gguf_name(name, architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -197,10 +198,34 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
     return {of.partly[0]: (c.rotary_dim or c.head_dim) / c.head_dim} if of.partly else {}
 
 
+# Parts of a layer that containers store one above the other, by the name of the whole.
+_QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
+_GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
+FUSED = {"glm4": _GATE_UP}
+
+
+def fused(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors with those in one that both engines' files have in one."""
+    weights, whole = dict(model.weights), FUSED.get(model.config.architecture, {})
+    for layer in range(model.config.num_hidden_layers):
+        for module, parts in whole.items():
+            for kind in ("weight", "bias"):
+                names = [f"model.layers.{layer}.{part}.{kind}" for part in parts]
+                if names[0] in weights:
+                    joined = [weights.pop(name) for name in names]
+                    rows = np.concatenate([weight.rows for weight in joined], axis=0 if kind == "weight" else 1)
+                    count = sum(weight.shape[0] for weight in joined)
+                    name = f"model.layers.{layer}.{module}.{kind}"
+                    weights[name] = Weight(name, joined[0].type, (count, *joined[0].shape[1:]), rows)
+    return weights
+
+
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
     of = family(model.config.architecture)
     own = {name: hf_name(name, of.modules) for name in model.weights}
+    if model.config.architecture in FUSED:
+        return fused(model)
     if not of.less_one:
         return {own[name]: weight for name, weight in model.weights.items()}
     type = model.weights["model.embed_tokens.weight"].type
@@ -326,7 +351,7 @@ def write_realizar_apr(path: Path, model: MemoryModel, **more: object) -> None:
     text = json.dumps(metadata).encode()
     index, data = b"", b""
     for name, weight in model.weights.items():
-        raw, name_bytes = gguf_rows(model, name).tobytes(), gguf_name(name, c.architecture).encode()
+        raw, name_bytes = gguf_rows(model, name).tobytes(), gguf_name(name, family(c.architecture).gguf).encode()
         index += struct.pack(f"<H{len(name_bytes)}sBB", len(name_bytes), name_bytes, weight.type, len(weight.shape))
         index += struct.pack(f"<{len(weight.shape)}QQQ", *weight.shape, len(data), len(raw))
         data += raw + bytes(-len(raw) % 64)

@@ -51,7 +51,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
     ("attn_out", "MUL"): "attn_out.scaled",
-    ("attn_post_norm", "MUL"): "post_attn_norm",
+    **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",
     ("ffn_gate", "MUL_MAT"): "ffn_gate",
@@ -65,7 +65,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
     ("ffn_geglu", "GEGLU"): "ffn_swigl",
     **{("ffn_out", op): "ffn_out" for op in ("MUL_MAT", "ADD", "MUL")},  # with a bias or a factor: the last of them
-    ("ffn_post_norm", "MUL"): "post_ffn_norm",
+    **{(name, "MUL"): "post_ffn_norm" for name in ("ffn_post_norm", "post_mlp_norm")},
     ("l_out", "ADD"): "post_ffn_residual",
     **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
     **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
@@ -160,6 +160,8 @@ class Graph:
             before = slots.get((layer, "attention"), ())
             channels = before[0].shape[1] if before else None
             return self._stacked([replace(node, channels=channels) for node in turned]) if channels else None
+        if stage in _OF_FUSED and (fused := self._fused(layer)) is not None:
+            return _columns(fused, _OF_FUSED.index(stage))
         if (layer, stage) in slots:
             return self._stacked(slots[layer, stage])
         if stage == "qkv_matmul":
@@ -168,6 +170,13 @@ class Graph:
             pairs = zip(_BIASES, _PRODUCTS, strict=True)
             return self._side_by_side([slots.get((layer, bias), slots.get((layer, plain))) for bias, plain in pairs])
         return None
+
+    def _fused(self, layer: int | None) -> StoredStage | None:
+        """Gate and up in one product, of which the activation makes half as many channels."""
+        up, gated = (self.slots.get((layer, slot)) for slot in ("ffn_up", "ffn_swigl"))
+        if not up or not gated or (layer, "ffn_gate") in self.slots:
+            return None
+        return self._stacked(up) if up[0].shape[1] == 2 * gated[0].shape[1] else None
 
     def _stacked(self, nodes: Sequence[Node]) -> StoredStage:
         """Join the rows of the batches."""
@@ -225,6 +234,7 @@ _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
     *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
+_OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
 _PRODUCTS = ("matmul.q", "matmul.k", "matmul.v")
 _BIASES = ("bias.q", "bias.k", "bias.v")
 
@@ -311,6 +321,18 @@ def _rows_taken(source: Node, taken: Node) -> list[int] | None:
     wanted = [places.get(row.tobytes()) for row in taken.values()]
     found = [row for row in wanted if row is not None]
     return found if len(places) == rows and len(found) == kept else None
+
+
+def _columns(fused: StoredStage, part: int) -> StoredStage:
+    """One half of the channels."""
+    assert fused.channels is not None
+    half, rows = fused.channels // 2, fused.count // fused.channels
+    columns = slice(part * half, (part + 1) * half)
+    return replace(fused, count=rows * half, channels=half, load=partial(_some, fused.load, columns))
+
+
+def _some(load: Callable[[], NDArray[Any]], columns: slice) -> NDArray[Any]:
+    return np.ascontiguousarray(load()[:, columns])
 
 
 def _joined(loads: Sequence[Callable[[], NDArray[Any]]], axis: int) -> NDArray[Any]:

@@ -20,7 +20,7 @@ TOKENS = (5, 100, 7, 7, 31)
 SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
-OTHERS = ("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4", "starcoder2")
+OTHERS = ("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4", "glm4", "starcoder2")
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {

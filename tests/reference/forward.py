@@ -4,6 +4,12 @@ import math
 
 import numpy as np
 
+# Behind attention, before and behind the feed-forward block.
+FOUR_NORMS = {
+    "gemma2": ("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    "glm4": ("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
+}
+
 
 def literal_forward(config, weights, tokens):
     """Every stage of a decoder by (layer, stage); weights: canonical name -> float array."""
@@ -11,7 +17,8 @@ def literal_forward(config, weights, tokens):
     gemma = c.architecture.startswith("gemma")
     before = c.architecture not in ("olmo2", "exaone4")
     normed = layer_norm if c.architecture in LAYER_NORMS else rms_norm
-    behind = not before or c.architecture in ("gemma2", "gemma3")
+    behind = not before or c.architecture in ("gemma2", "gemma3", "glm4")
+    first, second, third = FOUR_NORMS.get(c.architecture, FOUR_NORMS["gemma2"])
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
@@ -39,14 +46,13 @@ def literal_forward(config, weights, tokens):
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
         if behind:
-            h = out[n, "post_attn_norm"] = normed(h, w, p + "post_attention_layernorm", c)
+            h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x
         if not c.parallel:
             x = h = out[n, "post_attn_residual"] = x + c.residual_scale * h
-        if p + "pre_feedforward_layernorm.weight" in w:
-            h = out[n, "ffn_norm"] = normed(x, w, p + "pre_feedforward_layernorm", c)
-        elif before and p + "post_attention_layernorm.weight" in w:
-            h = out[n, "ffn_norm"] = normed(x, w, p + "post_attention_layernorm", c)
+        name = second if behind else "post_attention_layernorm"
+        if before and p + f"{name}.weight" in w:
+            h = out[n, "ffn_norm"] = normed(x, w, p + name, c)
         elif c.parallel:
             h = out[n, "attn_norm"]
         act = ACTIVATIONS.get(c.activation or c.architecture, gelu if gemma else silu)
@@ -62,7 +68,7 @@ def literal_forward(config, weights, tokens):
             x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = given + attended + h
             continue
         if behind:
-            h = out[n, "post_ffn_norm"] = normed(h, w, p + "post_feedforward_layernorm", c)
+            h = out[n, "post_ffn_norm"] = normed(h, w, p + third, c)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
     x = out[None, "final_norm"] = normed(x, w, "model.norm", c)
     logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) * c.logits_scale

@@ -210,6 +210,13 @@ def up_with_erf(model, known, right):
     return with_erf(model, {"ffn_gate": known["ffn_up"]}, right)
 
 
+def halves_of_the_first(w, size, turned):
+    """The rows of every head that turn in halves, in place of adjacent pairs."""
+    heads = w.reshape(-1, size, w.shape[1]).copy()
+    heads[:, :turned] = np.concatenate([heads[:, 0:turned:2], heads[:, 1:turned:2]], axis=1)
+    return heads.reshape(w.shape)
+
+
 ALL, NONE = (True,) * 4, (False,) * 4
 FAULTS = (
     Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "3 rotate", config={"rotated_layers": None}),
@@ -272,6 +279,19 @@ FAULTS = (
     Fault("starcoder2", Site(1, "ffn_out"), "bias_missing", "", change=less("model.layers.1.mlp.down_proj.bias")),
     Fault("starcoder2", Site(None, "final_norm"), "sign_flipped", "", tensors={"model.norm.bias": lambda b: -b}),
     Fault("starcoder2", Site(0, "attn_norm"), "rms_norm_eps", "0.001", runtime={"rms_norm_eps": 1e-3}),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "all channels of a head are rotated and not only the first 16",
+          runtime={"rotary_dim": None}),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "16 of the 32 channels of each head rotate in A and 32 in B",
+          config={"rotary_dim": None}),
+    Fault("glm4", Site(1, "qkv_matmul"), "permuted_rope", "half-split order",
+          tensors={of_layer(1, "self_attn.k_proj"): lambda w: halves_of_the_first(w, 32, 16)}),
+    Fault("glm4", Site(0, "post_attn_norm"), "unknown", "the norm is left out",
+          change=lambda _, known, right: known["attn_out"]),
+    Fault("glm4", Site(1, "post_ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_mlp_layernorm"): lambda w: w - 1}),
+    Fault("glm4", Site(0, "ffn_gate"), "gate_up_swapped", "",
+          change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(0, "mlp.up_proj")].T),
 )  # fmt: skip
 
 

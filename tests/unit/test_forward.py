@@ -84,7 +84,7 @@ def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     changes = {
         "neox": {"rope_type": "neox"},
         "norm": {"rope_type": "norm"},
-        "scaled": {"rope_factors": (1.0, 2.0, 4.0, 8.0), "rope_attention_factor": 1.25},
+        "scaled": {"rotary_dim": None, "rope_factors": (1.0, 2.0, 4.0, 8.0), "rope_attention_factor": 1.25},
         "partly": {"rotary_dim": 4, "rope_factors": (1.0, 4.0), "rope_attention_factor": 1.25},
         "not causal": {"causal": False},
     }
