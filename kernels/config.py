@@ -12,6 +12,8 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 class ModelConfig:
     """Hyper-parameters of a decoder.
 
+    rms_norm_eps
+        Epsilon of the norms, of whatever kind they are.
     rope_type
         Which channels of a head rotate together *in the canonical row order* (Hugging Face's): "neox" pairs
         i with i + head_dim/2 (rotate_half), or + rotary_dim/2, "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF
@@ -36,6 +38,10 @@ class ModelConfig:
         What scores are multiplied by; None for 1/sqrt(head_dim).
     attention_cap, logits_cap
         What scores, and logits, are bent to stay below: cap * tanh(x / cap); None for no such bound.
+    parallel
+        Whether attention and the feed-forward block both read what the layer is given, and are added to it at once.
+    activation
+        The activation of a family that has several, by transformers' name; None for that of the family.
     embedding_scale, residual_scale, logits_scale
         What embeddings, the outputs of both blocks and logits are multiplied by (1 for nothing); a family may have a
         factor for its embeddings that stands in no configuration.
@@ -68,6 +74,8 @@ class ModelConfig:
     attention_scale: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
+    parallel: bool = False
+    activation: str | None = None
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logits_scale: float = 1.0

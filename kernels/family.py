@@ -119,6 +119,8 @@ class Family(ABC):
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
     activations : the key that names the activation, and the names of the one that is computed.
+    spelled : keys under which transformers keeps settings that others have under another name. modules : what its files
+    call modules, with N for the number of a layer, by the canonical name. layer_norms : its norms take the mean away.
     local_base : the key of the rotary base of sliding layers, where those rotate otherwise than the others; their
     settings may stand in rope_parameters by kinds of layers, too.
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
@@ -143,6 +145,9 @@ class Family(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {}
     activations: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
+    spelled: ClassVar[Mapping[str, str]] = {}
+    modules: ClassVar[Mapping[str, str]] = {}
+    layer_norms: ClassVar[bool] = False
     local_base: ClassVar[str | None] = None
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
@@ -158,6 +163,10 @@ class Family(ABC):
     after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
     scaled: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Keys]] = {}
+
+    def key(self, setting: str) -> str:
+        """The key of config.json for a setting that most families have."""
+        return self.spelled.get(setting, setting)
 
     @abstractmethod
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:

@@ -9,12 +9,13 @@ from typing import overload
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
+from kernels.family import Family
 from kernels.kinds.bias import Bias
 from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
-from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of
+from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.tensor_types import StoredType
 from store.text import printable
 from store.wrapped_names import without_wrapper
@@ -75,6 +76,16 @@ def by_canonical_name(
             raise ArtifactError(f"{file} stores {printable(name, 80)} twice, as {both}; remove one of them.")
         tensors[name] = replace(info, name=name)
     return tensors, [f"{file} {problem}"] if problem else []
+
+
+def by_family(file: str, tensors: Mapping[str, TensorInfo], of: Family | None) -> dict[str, TensorInfo]:
+    """Rename the tensors that Hugging Face calls otherwise in a family; ArtifactError for two of one name."""
+    new = {} if of is None else module_names(tensors, of.modules)
+    renamed = {new.get(name, name): replace(info, name=new.get(name, name)) for name, info in tensors.items()}
+    if len(renamed) != len(tensors):
+        twice = next(name for own, name in new.items() if name in tensors)
+        raise ArtifactError(f"{file} stores {printable(twice, 80)} twice, under two names; remove one of them.")
+    return renamed
 
 
 def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:

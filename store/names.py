@@ -1,13 +1,14 @@
 """Canonical tensor names (Hugging Face's for llama and qwen2) and the other spellings they come in."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from kernels.models import ARCHITECTURES, family
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
+FINAL_NORM_BIAS = "model.norm.bias"
 LM_HEAD = "lm_head.weight"
 HEAD_BIAS = "lm_head.bias"
 ROPE_FREQS = "rope_freqs.weight"
@@ -42,6 +43,7 @@ _GGUF_WHOLE: dict[str, str] = {
     "token_embd.weight": EMBEDDING,
     "output_norm.weight": FINAL_NORM,
     "output.weight": LM_HEAD,
+    "output_norm.bias": FINAL_NORM_BIAS,
     "output.bias": HEAD_BIAS,
 }
 _HF_WHOLE: dict[str, str] = {hf: gguf for gguf, hf in _GGUF_WHOLE.items()}
@@ -56,6 +58,7 @@ _OTHER_WHOLE: dict[str, str] = {
 }
 
 _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
+_NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
 
@@ -93,6 +96,22 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
+
+
+def module_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, str]:
+    """Return what the tensors of a family are called canonically, by the names that Hugging Face has for them.
+
+    modules : its own modules by canonical ones, with N for the number of a layer.
+    """
+    canonical = {own: module for module, own in modules.items()}
+    found = {}
+    for name in names:
+        module, _, kind = name.rpartition(".")
+        number = _NUMBER.search(module)
+        own = module if number is None else f"{module[: number.start(1)]}N{module[number.end(1) :]}"
+        if own in canonical:
+            found[name] = f"{canonical[own].replace('.N.', f'.{number[1]}.') if number else canonical[own]}.{kind}"
+    return found
 
 
 def is_gguf_name(raw: str) -> bool:

@@ -6,6 +6,7 @@ those of `tiny_model`; equal arguments give equal weights, so the files are copi
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -88,7 +89,11 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     writer.add_head_count_kv(c.num_key_value_heads)
     writer.add_key_length(c.head_dim)
     writer.add_value_length(c.head_dim)
-    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    known = family(c.architecture) if c.architecture in ARCHITECTURES else None
+    if known is not None and known.layer_norms:
+        writer.add_layer_norm_eps(c.rms_norm_eps)
+    else:
+        writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
     writer.add_rope_dimension_count(c.rotary_dim or c.head_dim)
     if c.layer_types is not None:
@@ -177,7 +182,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "num_key_value_heads": c.num_key_value_heads,
         "head_dim": c.head_dim,
         "vocab_size": c.vocab_size,
-        "rms_norm_eps": c.rms_norm_eps,
+        of.key("rms_norm_eps"): c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
         "max_position_embeddings": c.max_position_embeddings,
         **rotary_share(model),
@@ -217,15 +222,27 @@ def fused(model: MemoryModel) -> dict[str, Weight]:
 
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
+    of = family(model.config.architecture)
+    own = {name: hf_name(name, of.modules) for name in model.weights}
     if model.config.architecture in FUSED:
         return fused(model)
-    if not family(model.config.architecture).less_one:
-        return model.weights
+    if not of.less_one:
+        return {own[name]: weight for name, weight in model.weights.items()}
     type = model.weights["model.embed_tokens.weight"].type
     return {
-        name: less_one(weight, type if type.block.elements == 1 else TensorType.F32) if name.endswith(NORM) else weight
+        own[name]: less_one(weight, type if type.block.elements == 1 else TensorType.F32)
+        if name.endswith(NORM)
+        else weight
         for name, weight in model.weights.items()
     }
+
+
+def hf_name(name: str, modules: Mapping[str, str]) -> str:
+    """What Hugging Face calls a tensor of a family whose modules have other names."""
+    module, _, kind = name.rpartition(".")
+    number = next((part for part in module.split(".") if part.isdigit()), "N")
+    own = modules.get(module.replace(f".{number}.", ".N."))
+    return name if own is None else f"{own.replace('.N.', f'.{number}.')}.{kind}"
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:

@@ -13,7 +13,7 @@ from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 
-HYBRID = 3  # layers of an exaone4 with windows, which GGUF has no word for
+HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -39,9 +39,12 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "attention_scale": 0.3,
         "logits_scale": 0.125,
     },
+    "starcoder2": lambda c: {"sliding_window": 3} if c.num_hidden_layers == HYBRID else {},
     "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
+# Of families that are known to have biases: all of them, and not only those of q, k and v.
+_ALL_BIASED = ("starcoder2",)
 _ALSO_BIASED = ("glm4",)  # some models of the family, by a setting that is on by default
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
@@ -120,7 +123,9 @@ def random_model(
         for tensor in of.tensors(config):
             if not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
-            elif not tensor.optional or (biased and tensor.name.endswith(_BIASES)):
+            elif not tensor.optional or (
+                biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
+            ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)

@@ -22,6 +22,7 @@ from store.files.model_file import ModelFile
 from store.known_settings import table
 from store.layout import (
     by_canonical_name,
+    by_family,
     check_overlaps,
     check_rank,
     check_tensors,
@@ -77,7 +78,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     found.vocabulary = _vocabulary(fields)
     _refuse_shards(fields)
     architecture = _architecture(fields)
-    tensors = dict(found.tensors)
+    tensors = by_family(file.shown, found.tensors, family(architecture))
     named_as_gguf = any(is_gguf_name(info.raw_name) for info in tensors.values())
     found.less_one = family(architecture).less_one and not named_as_gguf
     interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
@@ -307,7 +308,8 @@ def _config(
     size = rope.head_dim(fields, hidden, heads, "head_dim")
     theta = fields.number("rope_theta") or default("rope_theta", 1e6 if architecture in _FAST else 1e4)
     kv_heads = fields.integer("num_kv_heads", "num_key_value_heads", "n_kv_heads")
-    eps = fields.number("rms_norm_eps", "layer_norm_eps", "norm_eps", "eps")
+    own = family(architecture).key("rms_norm_eps")
+    eps = fields.number("rms_norm_eps", own, "layer_norm_eps", "norm_eps", "eps")
     vocab_size = tensors[EMBEDDING].shape[0]
     if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, vocab_size):
         doubts.append(f"{file.shown} claims another vocabulary size than the {vocab_size} rows of its embedding.")

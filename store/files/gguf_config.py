@@ -11,7 +11,7 @@ from store import rope
 from store.errors import ArtifactError
 from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
-from store.known_settings import table
+from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT
 from store.stored_model import TensorInfo
 from store.text import printable
@@ -38,6 +38,7 @@ def config_of(
         raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
     rotated = _rotary_dim(fields, of, size)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
+    epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(file, of, fields, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture_of(of),
@@ -48,7 +49,7 @@ def config_of(
         num_key_value_heads=fields.integer("attention.head_count_kv") or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
-        rms_norm_eps=shortest(fields.needed_number("attention.layer_norm_rms_epsilon")),
+        rms_norm_eps=shortest(fields.needed_number(epsilon)),
         rope_theta=theta,
         rope_type=of.pairs,  # of the canonical rows, see `interleaved_tensors`
         tie_word_embeddings=LM_HEAD not in tensors,

@@ -29,13 +29,15 @@ _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers ov
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
 
+_LAST_OF_NORM = ("MUL", "ADD", "NORM")  # with a weight, with a bias, and with neither
+
 # (name without its layer, operation) -> stage, or the part of one.
 _MEANING: dict[tuple[str, str], str] = {
     ("embd", "GET_ROWS"): "embedding",
     ("inp_embd", "GET_ROWS"): "embedding",
     ("embd", "SCALE"): "embedding",  # by a factor of the configuration; the rows themselves have no name then
     ("inp_scaled", "SCALE"): "embedding.scaled",
-    ("attn_norm", "MUL"): "attn_norm",
+    **{(f"{norm}_norm", op): f"{norm}_norm" for norm in ("attn", "ffn") for op in _LAST_OF_NORM},
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
@@ -52,20 +54,20 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",
-    ("ffn_norm", "MUL"): "ffn_norm",
     ("ffn_gate", "MUL_MAT"): "ffn_gate",
     ("ffn_up", "MUL_MAT"): "ffn_up",
     **{(f"ffn_{part}_b", "ADD"): f"ffn_{part}.biased" for part in ("gate", "up")},
     **{(f"ffn_{part}_s", "MUL"): f"ffn_{part}.scaled" for part in ("gate", "up")},
     ("ffn_silu", "UNARY"): "ffn_silu",
     ("ffn_silu", "SILU"): "ffn_silu",
+    **{("ffn_gelu", op): "ffn_silu" for op in ("UNARY", "GELU")},
     ("ffn_gate_par", "MUL"): "ffn_swigl",
     ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
     ("ffn_geglu", "GEGLU"): "ffn_swigl",
     **{("ffn_out", op): "ffn_out" for op in ("MUL_MAT", "ADD", "MUL")},  # with a bias or a factor: the last of them
     **{(name, "MUL"): "post_ffn_norm" for name in ("ffn_post_norm", "post_mlp_norm")},
     ("l_out", "ADD"): "post_ffn_residual",
-    ("result_norm", "MUL"): "final_norm",
+    **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
     **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
 }
 

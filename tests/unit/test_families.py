@@ -235,6 +235,22 @@ def the_last_rotated(model, known, right):
     return np.roll(turned.reshape(x.shape), c.head_dim - c.rotary_dim, axis=2).reshape(right.shape)
 
 
+def without_mean(model, known, right):
+    x = known["layer_input"] if "layer_input" in known else known["embedding"]
+    x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
+    weight, bias = (model.values()[f"model.layers.0.input_layernorm.{kind}"] for kind in ("weight", "bias"))
+    return x * weight + bias
+
+
+def less(name):
+    """Without what a tensor adds to every token."""
+    return lambda model, known, right: right - model.values()[name]
+
+
+def up_with_erf(model, known, right):
+    return with_erf(model, {"ffn_gate": known["ffn_up"]}, right)
+
+
 def halves_of_the_first(w, size, turned):
     """The rows of every head that turn in halves, in place of adjacent pairs."""
     heads = w.reshape(-1, size, w.shape[1]).copy()
@@ -295,6 +311,15 @@ FAULTS = (
     Fault("exaone4", Site(1, "post_attn_norm"), "wrong_layer", "",
           change=lambda m, known, right: right / m.values()[of_layer(1, "post_attention_layernorm")]
           * m.values()[of_layer(1, "post_feedforward_layernorm")]),
+    Fault("starcoder2", Site(0, "attn_norm"), "unknown", "the mean is not taken away", change=without_mean),
+    Fault("starcoder2", Site(1, "attn_norm"), "bias_missing", "input_layernorm.bias is not added",
+          change=less("model.layers.1.input_layernorm.bias")),
+    Fault("starcoder2", Site(0, "ffn_norm"), "norm_offset", "", tensors={
+          of_layer(0, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("starcoder2", Site(0, "ffn_silu"), "activation_function", "GELU (erf)", change=up_with_erf),
+    Fault("starcoder2", Site(1, "ffn_out"), "bias_missing", "", change=less("model.layers.1.mlp.down_proj.bias")),
+    Fault("starcoder2", Site(None, "final_norm"), "sign_flipped", "", tensors={"model.norm.bias": lambda b: -b}),
+    Fault("starcoder2", Site(0, "attn_norm"), "rms_norm_eps", "0.001", runtime={"rms_norm_eps": 1e-3}),
     Fault("glm4", Site(0, "q_post_rope"), "rope_type", "all channels of a head are rotated and not only the first 16",
           runtime={"rotary_dim": None}),
     Fault("glm4", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),

@@ -16,6 +16,9 @@ from typing import Any
 
 Array = Any  # a torch tensor
 
+# What some models call the parts of a feed-forward block.
+UP, ACTIVATION, DOWN = ("up_proj", "c_fc"), ("act_fn", "activation_fn", "act"), ("down_proj", "c_proj")
+
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
@@ -127,8 +130,14 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch(layer.post_self_attn_layernorm, lambda _x, y: put("post_attn_norm", y))
 
 
+def part(module: Any, names: tuple[str, ...]) -> Any:
+    """The part of a module that goes by one of some names; None if it has none."""
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+
+
 def watch_mlp(layer: Any, put: Any) -> None:
     """Watch the feed-forward half of a layer."""
+    gated = hasattr(layer.mlp, "gate_proj") or hasattr(layer.mlp, "gate_up_proj")
 
     def norm(x: Array, y: Array) -> None:
         put("post_attn_residual", x)
@@ -140,7 +149,8 @@ def watch_mlp(layer: Any, put: Any) -> None:
         put("ffn_gate", y)
 
     def down(x: Array, y: Array) -> None:
-        put("ffn_swigl", x)
+        if gated:
+            put("ffn_swigl", x)
         put("ffn_out", y)
 
     def fused(x: Array, y: Array) -> None:
@@ -152,12 +162,12 @@ def watch_mlp(layer: Any, put: Any) -> None:
         watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
     if hasattr(layer.mlp, "gate_up_proj"):
         watch(layer.mlp.gate_up_proj, fused)
-        watch(layer.mlp.activation_fn, lambda _x, y: put("ffn_silu", y))
     else:
-        watch(layer.mlp.gate_proj, gate)
-        watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
-        watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
-    watch(layer.mlp.down_proj, down)
+        if gated:
+            watch(layer.mlp.gate_proj, gate)
+        watch(part(layer.mlp, UP), lambda _x, y: put("ffn_up", y))
+    watch(part(layer.mlp, ACTIVATION), lambda _x, y: put("ffn_silu", y))
+    watch(part(layer.mlp, DOWN), down)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
     if hasattr(layer, "post_mlp_layernorm"):

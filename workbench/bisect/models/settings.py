@@ -30,6 +30,8 @@ CAUSE_OF_FIELD = {
     "residual_scale": "scaled",
     "logits_scale": "scaled",
     "logits_cap": "scaled",
+    "parallel": "residual_missing",
+    "activation": "activation_function",
     "causal": "causal_mask",
     "sliding_window": "causal_mask",
     "layer_types": "causal_mask",
@@ -101,7 +103,7 @@ def units(fields: list[str], a: ModelConfig, b: ModelConfig) -> list[list[str]]:
 def first_changed(a: Model, b: Model, fields: list[str]) -> Site:
     """The first stage that is another operation in A with some fields of B."""
     own, other = Graph.of(a), Graph(with_fields(a.config, fields, b.config), a.__contains__)
-    changed = (one.site for one, two in zip(own.stages(), other.stages(), strict=True) if one.kind != two.kind)
+    changed = (one.site for one in own.stages() if other.stage(one.site) != one)
     return next(changed, own.first[-1].site)
 
 
@@ -115,6 +117,10 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
     if name == "rotated_layers":
         turned = [str(n) for n in range(a.num_hidden_layers) if a.rotates(n) != b.rotates(n)]
         return f"the layers {', '.join(turned)} rotate q and k in A or in B only"
+    if name == "parallel":
+        sides = "A", "B"
+        first, second = sides if one else sides[::-1]
+        return f"the feed-forward block stands beside attention in {first} and behind it in {second}"
     if name == "layer_types":
         layers = [str(n) for n, (own, its) in enumerate(zip(one, other, strict=True)) if own != its]
         return f"the layers {', '.join(layers)} slide in A or in B only"
