@@ -161,7 +161,7 @@ def table(format: str, of: Family) -> Table:
     return replace(
         base,
         used=(base.used - others) | own | more.used,
-        refused={key: values for key, values in base.refused.items() if key not in more.used},
+        refused={key: values for key, values in base.refused.items() if key not in more.used | more.ignored.keys()},
         ignored={key: values for key, values in (base.ignored | dict(more.ignored)).items() if key not in more.used},
         irrelevant=(*base.irrelevant, *more.irrelevant),
     )

@@ -23,7 +23,7 @@ from store.wrapped_names import without_wrapper
 MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
-_FUSED = re.compile(r"\.(?:qkv_proj|gate_up_proj)\.(?:weight|bias)\Z")
+_FUSED = re.compile(r"\.(?:qkv_proj|gate_up_proj)\.(?:weight|bias)\Z|\.qkv_proj\.output_scale\Z")
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -155,6 +155,10 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
     )
     if module == "gate_up_proj":
         sizes = (("gate_proj", config.intermediate_size), ("up_proj", config.intermediate_size))
+    if kind == "output_scale":  # one value for all
+        _check(file, fused, (1,))
+        tensors |= {part: replace(fused, name=part) for own, _ in sizes if (part := name.replace(module, own))}
+        return
     rows = sum(size for _, size in sizes)
     _check(file, fused, (rows, config.hidden_size) if kind == "weight" else (rows,))
     offset = fused.offset

@@ -22,7 +22,7 @@ def literal_forward(config, weights, tokens):
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
-    if c.architecture == "granite":
+    if c.architecture in ("granite", "minicpm"):
         x = x * c.embedding_scale
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
@@ -122,7 +122,13 @@ def silu(x):
 
 
 LAYER_NORMS = ("starcoder2",)
-ACTIVATIONS = {"starcoder2": gelu}
+
+
+def relu_squared(x):
+    return max(x, 0.0) ** 2
+
+
+ACTIVATIONS = {"starcoder2": gelu, "arcee": relu_squared}
 
 
 def rope(x, c, local=False):
