@@ -5,7 +5,7 @@ Reading and checking files is up to `store`; here stands, as data, what differs 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Protocol
 
 from kernels.config import FULL, SLIDING, ModelConfig, RopeType
@@ -89,6 +89,15 @@ def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tup
     if len(given) < config.num_hidden_layers or not all(slides in (0, 1) for slides in given):
         raise fields.wrong(f"gives {key} for fewer layers than it has, or not as true and false; convert it again.")
     return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
+
+
+def rotating_where_sliding(config: ModelConfig, window: int | None, types: tuple[str, ...] | None) -> ModelConfig:
+    """The configuration with layers of these types, of which those without a window do not rotate."""
+    if window is None or types is None:
+        return config
+    rotated = tuple(kind == SLIDING for kind in types)
+    rotates = None if all(rotated) else rotated
+    return replace(config, sliding_window=window, layer_types=types, rotated_layers=rotates)
 
 
 def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: bool = False) -> tuple[int, ...] | None:
