@@ -134,16 +134,17 @@ class Family(ABC):
     settings may stand in rope_parameters by kinds of layers, too.
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
+    rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
 
     gguf : what llama.cpp calls them. gguf_modules : what its names of modules stand for, where not for what they
-    usually do. interleaved : its files store the rows of q and k for the rotation of adjacent
-    pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. more : further tensors of a layer that it
-    accepts, as a pattern of its names. after_head : tensors with which it changes the logits, and what it does.
-    scaled : the projections whose output it multiplies by a stored factor, if there is one; it loads and ignores those
-    of others.
+    usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
+    looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
+    more : further tensors of a layer that it accepts, as a pattern of its names. after_head : tensors with which it
+    changes the logits, and what it does. scaled : the projections whose output it multiplies by a stored factor, if
+    there is one; it loads and ignores those of others.
 
     keys : by container.
     """
@@ -159,12 +160,14 @@ class Family(ABC):
     local_base: ClassVar[str | None] = None
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
+    rope_kinds: ClassVar[Mapping[str, str] | None] = None
     less_one: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False
+    long_rope: ClassVar[bool] = False
     more: ClassVar[str] = ""
     after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
     scaled: ClassVar[tuple[str, ...]] = ()

@@ -15,7 +15,7 @@ from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
-from store.names import ROPE_FREQS, canonical_name, layer_of, module_names
+from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.tensor_types import StoredType
 from store.text import printable
 from store.wrapped_names import without_wrapper
@@ -106,7 +106,9 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     """
     for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
-    known = {ROPE_FREQS} if config.rope_factors is not None else set()
+    known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
+    if config.length_limit is not None:
+        known.add(ROPE_LONG)
     for tensor in family(config.architecture).tensors(config):
         if tensor.name in tensors:
             _check(file, tensors[tensor.name], tensor.shape)

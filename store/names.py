@@ -12,6 +12,7 @@ FINAL_NORM_BIAS = "model.norm.bias"
 LM_HEAD = "lm_head.weight"
 HEAD_BIAS = "lm_head.bias"
 ROPE_FREQS = "rope_freqs.weight"
+ROPE_SHORT, ROPE_LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 
 _GGUF_MODULES: dict[str, str] = {
     "attn_norm": "input_layernorm",

@@ -14,7 +14,6 @@ from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.files.fields import LARGEST, SMALLEST, Fields
 from store.files.model_file import ModelFile
-from store.names import ROPE_FREQS
 from store.text import printable
 
 MAX_HEAD_DIM = 1 << 14
@@ -91,8 +90,8 @@ def linear(factor: float, head_dim: int) -> Factors:
 
 
 def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
-    """Return the divisors that a `rope_freqs.weight` tensor holds."""
-    what = f"tensor {ROPE_FREQS}"
+    """Return the divisors that a `rope_freqs.weight` tensor holds, or one like it."""
+    what = f"tensor {info.name}"
     if info.type != TensorType["F32"] or info.shape != (head_dim // 2,):
         raise ArtifactError(f"{file.shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
     factors = np.frombuffer(file.read(info.offset, info.nbytes, what), "<f4")
@@ -103,18 +102,18 @@ def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[fl
     return tuple(factors.tolist())
 
 
-def hf_scaling(group: str, scaling: Fields, model: Fields, rope_theta: float, head_dim: int) -> Scaling:
+def hf_scaling(of: Family, group: str, scaling: Fields, model: Fields, rope_theta: float, head_dim: int) -> Scaling:
     """Return what Hugging Face's `rope_scaling` or `rope_parameters` asks for (transformers' modeling_rope_utils.py).
 
     group : name of that object, whose keys `scaling` holds. model : the whole configuration around it.
     """
-    kind = scaling.text("rope_type", "type") or "default"
-    if kind not in _HF_KINDS:
+    given = scaling.text("rope_type", "type") or "default"
+    kinds = of.rope_kinds or {name: name for name in _HF_KINDS}
+    if given not in kinds:
         raise UnsupportedModelError(
-            f"{scaling.file} scales its rotary embedding by {printable(kind, 80)}; "
-            f"supported are {', '.join(_HF_KINDS)}."
+            f"{scaling.file} scales its rotary embedding by {printable(given, 80)}; supported are {', '.join(kinds)}."
         )
-    return _HF_KINDS[kind](_Stretch(group, scaling, model, rope_theta, head_dim))
+    return _HF_KINDS[kinds[given]](_Stretch(group, scaling, model, rope_theta, head_dim))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "attention_cap": 2.0,
         "logits_cap": 3.0,
     },
+    "phi3": lambda c: {"rotary_dim": c.head_dim // 4 * 3 if c.head_dim % 8 == 0 else None},
     "glm4": lambda c: {"rotary_dim": c.head_dim // 2},
     "granite": lambda _: {
         "embedding_scale": 6.0,

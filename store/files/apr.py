@@ -314,7 +314,7 @@ def _config(
     if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, vocab_size):
         doubts.append(f"{file.shown} claims another vocabulary size than the {vocab_size} rows of its embedding.")
     rotated = rope.hf_rotary_dim(family(architecture), fields, fields, size)
-    scaling = _scaling(file, fields, tensors, theta, rotated or size)
+    scaling = _scaling(file, fields, architecture, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=fields.needed_integer("num_layers", "num_hidden_layers", "n_layers", "n_layer"),
@@ -362,7 +362,12 @@ def _unsaid(file: ModelFile, fields: Fields, config: ModelConfig) -> list[str]:
 
 
 def _scaling(
-    file: ModelFile, fields: Fields, tensors: Mapping[str, TensorInfo], theta: float, head_dim: int
+    file: ModelFile,
+    fields: Fields,
+    architecture: str,
+    tensors: Mapping[str, TensorInfo],
+    theta: float,
+    head_dim: int,
 ) -> rope.Scaling:
     if ROPE_FREQS in tensors:
         return rope.Scaling(rope.stored_factors(file, tensors[ROPE_FREQS], head_dim))
@@ -374,7 +379,7 @@ def _scaling(
             f"{fields.file} gives {group} as something else than an object for all layers, which is not read; correct "
             "the file."
         )
-    return rope.hf_scaling(group, Fields(fields.file, scaling), fields, theta, head_dim)
+    return rope.hf_scaling(family(architecture), group, Fields(fields.file, scaling), fields, theta, head_dim)
 
 
 def _vocabulary(fields: Fields) -> Vocabulary | None:

@@ -12,7 +12,7 @@ from store.errors import ArtifactError
 from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
 from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
-from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
+from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT
 from store.stored_model import TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
@@ -58,10 +58,17 @@ def config_of(
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal=fields.flag("attention.causal") is not False,
+        length_limit=scaling.limit,
+        length_limit_key=scaling.limit_key,
     )
     rope.check_heads(file.shown, config)
     _refuse_what_follows(fields, of, config, tensors)
     config = of.of_gguf(config, with_lists(fields))
+    if config.length_limit is not None:
+        problems.append(
+            f"{file.shown} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
+            f"{config.length_limit} tokens; the model is run with the other one, as in a context of no more."
+        )
     stated = fields.integer("vocab_size")
     if stated not in (None, config.vocab_size):
         problems.append(
@@ -92,7 +99,8 @@ def _scaling(
 ) -> rope.Scaling:
     """Return the rotary scaling of the metadata, on top of the divisors that a tensor may hold.
 
-    llama.cpp multiplies q and k by attn_factor whatever the type, and looks for the tensor in llama only.
+    llama.cpp multiplies q and k by attn_factor whatever the type, and looks for tensors in some families only: for one
+    of short texts and one of long ones, of which it takes the second where its context is longer than the original.
     """
     kind = fields.text("rope.scaling.type") or "linear"
     factor = _factor(fields)
@@ -104,16 +112,23 @@ def _scaling(
         original = fields.integer("rope.scaling.original_context_length", low=0)
         original = original or fields.needed_integer("context_length")
         scaling = rope.ggml_yarn(file.shown, factor, original, theta, head_dim)
+    elif kind == "longrope" and of.long_rope:
+        scaling = rope.Scaling(rope.linear(factor, head_dim))
     else:
         raise UnsupportedModelError(
             f"{fields.file} scales its rotary embedding by {printable(kind, 80)}; supported are none, linear, yarn and "
             "the frequency tensor of llama3."
         )
     attention_factor = scaling.attention_factor * shortest(fields.number("rope.scaling.attn_factor") or 1.0)
+    name = ROPE_FREQS if of.rope_freqs else ROPE_SHORT if of.long_rope else None
     factors = scaling.factors
-    if ROPE_FREQS in tensors and of.rope_freqs:
-        stored = rope.stored_factors(file, tensors[ROPE_FREQS], head_dim)
+    if name is not None and name in tensors:
+        stored = rope.stored_factors(file, tensors[name], head_dim)
         factors = tuple(a * b for a, b in zip(stored, factors or (1.0,) * len(stored), strict=True))
+    if name == ROPE_SHORT and ROPE_LONG in tensors:
+        key = "rope.scaling.original_context_length"
+        original = fields.integer(key, low=0) or fields.needed_integer("context_length")
+        scaling = replace(scaling, limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
     return replace(scaling, factors=factors, attention_factor=attention_factor)
 
 

@@ -87,7 +87,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
     fields = _with_local_base(fields)
     theta = settings.number("rope_theta") or fields.number("rope_theta") or _THETA
     rotated = rope.hf_rotary_dim(_family(fields), settings, fields, size)
-    scaling = rope.hf_scaling(group, settings, fields, theta, rotated or size)
+    scaling = rope.hf_scaling(_family(fields), group, settings, fields, theta, rotated or size)
     tied = bool(fields.flag("tie_word_embeddings"))
     config = ModelConfig(
         architecture=architecture_of(_family(fields)),

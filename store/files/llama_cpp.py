@@ -11,7 +11,7 @@ from kernels.config import ModelConfig
 from kernels.models import family
 from store.files.fields import Fields
 from store.layout import counted
-from store.names import gguf_name
+from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, gguf_name
 from store.stored_model import TensorInfo
 from store.vocabulary import LazyArray
 
@@ -58,7 +58,8 @@ def _names(config: ModelConfig) -> re.Pattern[str]:
     if not of.more:
         inner = {name for name in inner if not re.fullmatch(_NOT_ASKED_FOR, name)}
     own = {name for name in used if not name.startswith("blk.")}
-    whole = {*_WHOLE, *own, *(["rope_freqs.weight"] if of.rope_freqs else []), *of.after_head} - {"output.scale"}
+    divisors = [*([ROPE_FREQS] if of.rope_freqs else []), *([ROPE_SHORT, ROPE_LONG] if of.long_rope else [])]
+    whole = {*_WHOLE, *own, *divisors, *of.after_head} - {"output.scale"}
     layer = "|".join([*map(re.escape, sorted(inner)), _FUSED, _FACTORS, *([of.more] if of.more else [])])
     return re.compile(
         rf"{'|'.join(map(re.escape, sorted(whole)))}|blk\.(?P<layer>0|[1-9][0-9]{{0,5}})\.(?:{layer})", re.ASCII

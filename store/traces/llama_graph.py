@@ -235,6 +235,11 @@ _LATER = (
     *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
 _OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
+# What an addition that has no name may be of: the residual stream, and what attention gives.
+_FOLLOWED = {
+    **dict.fromkeys(("embedding", "embedding.scaled", "post_ffn_residual"), "stream"),
+    **dict.fromkeys(_OF_OUTPUT.values(), "attended"),
+}
 _PRODUCTS = ("matmul.q", "matmul.k", "matmul.v")
 _BIASES = ("bias.q", "bias.k", "bias.v")
 
@@ -271,6 +276,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     slots: dict[tuple[int | None, str], list[Node]] = {}
     layer = rows = 0
     before: tuple[int | None, str] | None = None
+    latest: dict[str, str] = {}
     for node in nodes:
         shape = () if node.array is None else node.array.shape
         if _MEANING.get((node.name, node.op)) == "embedding":
@@ -282,7 +288,13 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
         place = _place(node, layer)
         if place == (layer, "post_attn_norm") and before == (layer, "post_attn_residual"):
             place = layer, "ffn_norm"  # seed_oss gives the norm before the feed-forward block the name of the other
+        if place is None and node.op == "ADD" and set(node.sources) == {latest.get("stream"), latest.get("attended")}:
+            place = layer, "post_attn_residual"  # of graphs that give it no name
+        if node.op == "GET_ROWS" and node.sources:  # the rows whose logits are asked for
+            latest |= {part: node.name for part, name in latest.items() if name == node.sources[0]}
         before = place or before
+        if place is not None and (part := _FOLLOWED.get(place[1])):
+            latest[part] = node.name
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
     return slots

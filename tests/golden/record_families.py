@@ -21,17 +21,9 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    "smollm3",
-    "olmo2",
-    "gemma",
-    "gemma2",
-    "granite",
-    "seed_oss",
-    "exaone4",
-    "glm4",
-    "starcoder2",
-    "cohere",
-    "cohere2",
+    *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
+    *("glm4", "phi3"),
+    *("starcoder2", "cohere", "cohere2"),
 )
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
@@ -40,6 +32,7 @@ OF_FAMILY = {
     "gemma2": {"tied": True},
     "olmo2": {"head_dim": 16},
     "exaone4": {"head_dim": 16},
+    "phi3": {"head_dim": 16},
     "starcoder2": {"head_dim": 16},
     "cohere": {"head_dim": 16, "tied": True},
     "cohere2": {"head_dim": 16, "tied": True},

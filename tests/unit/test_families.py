@@ -1,5 +1,6 @@
 """Families beyond the first: one model in every container, and the mistakes that each family invites."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernels import ops
 from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
@@ -81,6 +83,29 @@ def test_factors_of_products_are_read_and_compared(tmp_path):
     name = "model.layers.0.self_attn.k_proj.output_scale"
     without = replace(model, weights={key: w for key, w in model.weights.items() if key != name})
     assert bisected(model, without).verdict == "divergent"
+
+
+def test_longrope_is_one_in_both_engines_files(tmp_path):
+    model, short, long = model_of("phi3"), [1.0, 1.5, 2.0, 2.5, 3.0, 4.0], [9.0] * 6
+    write_safetensors(tmp_path, model)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"rope_parameters": {"rope_type": "longrope", "short_factor": short, "long_factor": long}}
+    config |= {"original_max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folder = open_artifact(tmp_path)
+    names = {"rope_factors_short.weight": short, "rope_factors_long.weight": long}
+    tensors = {name: float_tensor(name, np.array(values, np.float32)) for name, values in names.items()}
+    more = {"rope__scaling__attn_factor": folder.config.rope_attention_factor}
+    more |= {"rope__scaling__original_context_length": 64}
+    write_gguf(tmp_path / "m.gguf", replace(model, weights=model.weights | tensors), None, **more)
+    file = open_artifact(tmp_path / "m.gguf")
+    assert file.config.rope_factors == folder.config.rope_factors == tuple(short)
+    assert file.config.length_limit == folder.config.length_limit == 64
+    assert file.config.rope_attention_factor == pytest.approx(folder.config.rope_attention_factor, rel=1e-6)
+    assert file.unused == ()
+    assert bisected(file, folder).verdict in HEALTHY
+    with pytest.raises(WorkbenchError, match="at most 64 tokens"):
+        dict(forward(file, (1,) * 65, numeric_path("f32")))
 
 
 @pytest.mark.parametrize("site", [Site(0, "attention"), Site(None, "lm_head")])
@@ -206,6 +231,22 @@ def without_mean_of(layer):
     return changed
 
 
+def rank_by_rank(model, known, right):
+    """The rows of q, k and v of each half of the heads one after the other."""
+    c = model.config
+    halves = [np.split(part, 2, axis=1) for part in np.split(right, (c.q_size, c.q_size + c.kv_size), axis=1)]
+    return np.concatenate([part[half] for half in (0, 1) for part in halves], axis=1)
+
+
+def the_last_rotated(model, known, right):
+    c = model.config
+    x = known["qkv_matmul"][:, c.q_size : c.q_size + c.kv_size].reshape(len(right), -1, c.head_dim)
+    rotation = Graph.of(model).stage(Site(0, "k_post_rope")).kind.rotation
+    moved = np.ascontiguousarray(np.roll(x, -(c.head_dim - c.rotary_dim), axis=2)).reshape(right.shape)
+    turned = ops.rotate(moved, ops.rope_angles_f32(np.arange(len(right)), rotation), rotation)
+    return np.roll(turned.reshape(x.shape), c.head_dim - c.rotary_dim, axis=2).reshape(right.shape)
+
+
 def less(name):
     """Without what a tensor adds to every token."""
     return lambda model, known, right: right - model.values()[name]
@@ -313,6 +354,16 @@ FAULTS = (
           tensors={of_layer(1, "post_mlp_layernorm"): lambda w: w - 1}),
     Fault("glm4", Site(0, "ffn_gate"), "gate_up_swapped", "",
           change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(0, "mlp.up_proj")].T),
+    Fault("phi3", Site(0, "qkv_matmul"), "rows_permuted", "80 channels are in another order", change=rank_by_rank),
+    Fault("phi3", Site(0, "q_post_rope"), "rope_type", "all channels of a head are rotated and not only the first 12",
+          runtime={"rotary_dim": None}),
+    Fault("phi3", Site(0, "q_post_rope"), "rope_theta", "rope_theta 1000 instead of 10000",
+          runtime={"rope_theta": 1e3}),
+    Fault("phi3", Site(0, "k_post_rope"), "rope_type", "the last 12 channels of a head are rotated",
+          change=the_last_rotated),
+    Fault("phi3", Site(1, "ffn_gate"), "gate_up_swapped", "",
+          change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(1, "mlp.up_proj")].T),
+    Fault("phi3", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 3}),
 )  # fmt: skip
 
 
@@ -372,8 +423,6 @@ def test_a_mistake_is_named(fault):
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(tmp_path, family, changes, words):
-    import json
-
     from tests.artifacts import hf_config
 
     model = model_of(family)
