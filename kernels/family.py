@@ -102,6 +102,15 @@ def gguf_score_scale(config: ModelConfig, fields: Settings) -> ModelConfig:
     return with_score_scale(config, fields.single("attention.scale") if fields.find("attention.scale")[1] else None)
 
 
+def rotating_where_sliding(config: ModelConfig, window: int | None, types: tuple[str, ...] | None) -> ModelConfig:
+    """The configuration with layers of these types, of which those without a window do not rotate."""
+    if window is None or types is None:
+        return config
+    rotated = tuple(kind == SLIDING for kind in types)
+    rotates = None if all(rotated) else rotated
+    return replace(config, sliding_window=window, layer_types=types, rotated_layers=rotates)
+
+
 def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: bool = False) -> tuple[int, ...] | None:
     """The pairs of a head by what they turn with (time, height, width, and another), if the pairs of text turn alike.
 

@@ -104,6 +104,8 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
+    if c.architecture.startswith("cohere"):
+        writer.add_logit_scale(c.logits_scale)
     if c.architecture in ("granite", "minicpm"):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)

@@ -44,6 +44,14 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "attention_scale": 0.3,
         "logits_scale": 0.125,
     },
+    "cohere": lambda _: {"parallel": True, "logits_scale": 0.25},
+    "cohere2": lambda c: {
+        "parallel": True,
+        "logits_scale": 0.25,
+        "sliding_window": 3,
+        "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
+        "rotated_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    },
     "starcoder2": lambda c: {"sliding_window": 3} if c.num_hidden_layers == HYBRID else {},
     "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
 }

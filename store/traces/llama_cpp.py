@@ -103,19 +103,18 @@ def _observed_heads(graph: Graph) -> Iterator[tuple[str, Any]]:
         yield "rope_pairs", pairs
 
 
+def _names_of(chosen: Callable[[Family], bool]) -> set[str | None]:
+    return {name for own in ARCHITECTURES if chosen(family(own)) for name in (own, family(own).gguf)}
+
+
 def _interleaved() -> set[str | None]:
-    """GGUF's names of the families whose files store the rows of q and k for the rotation of adjacent pairs."""
-    return _named(lambda known: known.interleaved)
+    """Names, ours and GGUF's, of the families whose files store the rows of q and k for adjacent pairs."""
+    return _names_of(lambda known: known.interleaved)
 
 
 def _adjacent_everywhere() -> set[str | None]:
-    """GGUF's names of the families that rotate adjacent pairs in every container."""
-    return _named(lambda known: known.pairs == "norm")
-
-
-def _named(chosen: Callable[[Family], bool]) -> set[str | None]:
-    """What some families are called, here and in GGUF."""
-    return {known for name in ARCHITECTURES if chosen(family(name)) for known in (name, family(name).gguf)}
+    """The same of the families that rotate adjacent pairs in every container."""
+    return _names_of(lambda known: known.pairs == "norm")
 
 
 def _floats(node: Node) -> NDArray[np.floating[Any]]:

@@ -23,7 +23,7 @@ TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5"),
-    "starcoder2",
+    *("starcoder2", "cohere", "cohere2"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
@@ -40,6 +40,8 @@ OF_FAMILY = {
     "phi3": {"head_dim": 16},
     "starcoder2": {"head_dim": 16},
     "chatglm": {"head_dim": 16},
+    "cohere": {"head_dim": 16, "tied": True},
+    "cohere2": {"head_dim": 16, "tied": True},
 }
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 

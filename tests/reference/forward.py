@@ -121,7 +121,7 @@ def silu(x):
     return x / (1 + math.exp(-x))
 
 
-LAYER_NORMS = ("starcoder2",)
+LAYER_NORMS = ("starcoder2", "cohere", "cohere2")
 
 
 def relu_squared(x):

@@ -220,6 +220,18 @@ def together(model, known, right):
     return x / scale * np.tile(model.values()["model.layers.0.self_attn.k_norm.weight"], c.num_key_value_heads)
 
 
+def without_mean_of(layer):
+    """The norm before attention as an RMS norm."""
+
+    def changed(model, known, right):
+        x, w = known.get("layer_input", known.get("embedding")), model.values()
+        x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
+        weight, bias = (w.get(f"model.layers.{layer}.input_layernorm.{kind}", 0) for kind in ("weight", "bias"))
+        return x * weight + bias
+
+    return changed
+
+
 def rank_by_rank(model, known, right):
     """The rows of q, k and v of each half of the heads one after the other."""
     c = model.config
@@ -234,13 +246,6 @@ def the_last_rotated(model, known, right):
     moved = np.ascontiguousarray(np.roll(x, -(c.head_dim - c.rotary_dim), axis=2)).reshape(right.shape)
     turned = ops.rotate(moved, ops.rope_angles_f32(np.arange(len(right)), rotation), rotation)
     return np.roll(turned.reshape(x.shape), c.head_dim - c.rotary_dim, axis=2).reshape(right.shape)
-
-
-def without_mean(model, known, right):
-    x = known["layer_input"] if "layer_input" in known else known["embedding"]
-    x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
-    weight, bias = (model.values()[f"model.layers.0.input_layernorm.{kind}"] for kind in ("weight", "bias"))
-    return x * weight + bias
 
 
 def less(name):
@@ -312,7 +317,7 @@ FAULTS = (
     Fault("exaone4", Site(1, "post_attn_norm"), "wrong_layer", "",
           change=lambda m, known, right: right / m.values()[of_layer(1, "post_attention_layernorm")]
           * m.values()[of_layer(1, "post_feedforward_layernorm")]),
-    Fault("starcoder2", Site(0, "attn_norm"), "unknown", "the mean is not taken away", change=without_mean),
+    Fault("starcoder2", Site(0, "attn_norm"), "unknown", "the mean is not taken away", change=without_mean_of(0)),
     Fault("starcoder2", Site(1, "attn_norm"), "bias_missing", "input_layernorm.bias is not added",
           change=less("model.layers.1.input_layernorm.bias")),
     Fault("starcoder2", Site(0, "ffn_norm"), "norm_offset", "", tensors={
@@ -321,6 +326,22 @@ FAULTS = (
     Fault("starcoder2", Site(1, "ffn_out"), "bias_missing", "", change=less("model.layers.1.mlp.down_proj.bias")),
     Fault("starcoder2", Site(None, "final_norm"), "sign_flipped", "", tensors={"model.norm.bias": lambda b: -b}),
     Fault("starcoder2", Site(0, "attn_norm"), "rms_norm_eps", "0.001", runtime={"rms_norm_eps": 1e-3}),
+    Fault("cohere", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
+    Fault("cohere", Site(1, "qkv_matmul"), "permuted_rope", "",
+          tensors={of_layer(1, "self_attn.q_proj"): lambda w: halves_of_the_first(w, 16, 16)}),
+    Fault("cohere", Site(None, "lm_head"), "scaled", "not multiplied by 0.25", runtime={"logits_scale": 1.0}),
+    Fault("cohere", Site(0, "post_ffn_residual"), "residual_missing", "attn_out is not added",
+          change=lambda _, known, right: right - known["attn_out"]),
+    Fault("cohere", Site(1, "attn_norm"), "unknown", "the mean is not taken away", change=without_mean_of(1)),
+    Fault("cohere", Site(0, "post_ffn_residual"), "residual_missing", "what the layer is given is added twice",
+          change=lambda _, known, right: right + known["embedding"]),
+    Fault("cohere2", Site(1, "q_post_rope"), "rope_position", "1 rotate", config={"rotated_layers": None}),
+    Fault("cohere2", Site(1, "q_post_rope"), "rope_position", "as other layers are", runtime={"rotated_layers": None}),
+    Fault("cohere2", Site(1, "attention"), "causal_mask", "", runtime={"layer_types": ("sliding_attention",) * 2}),
+    Fault("cohere2", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 5}),
+    Fault("cohere2", Site(None, "lm_head"), "scaled", "logits_scale is 0.25", config={"logits_scale": 0.0625}),
+    Fault("cohere2", Site(0, "ffn_gate"), "unknown", "attn_out in place of attn_norm",
+          change=lambda m, known, right: known["attn_out"] @ m.values()[of_layer(0, "mlp.gate_proj")].T),
     Fault("glm4", Site(0, "q_post_rope"), "rope_type", "all channels of a head are rotated and not only the first 16",
           runtime={"rotary_dim": None}),
     Fault("glm4", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),

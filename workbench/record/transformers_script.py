@@ -140,7 +140,8 @@ def watch_mlp(layer: Any, put: Any) -> None:
     gated = hasattr(layer.mlp, "gate_proj") or hasattr(layer.mlp, "gate_up_proj")
 
     def norm(x: Array, y: Array) -> None:
-        put("post_attn_residual", x)
+        if not getattr(layer, "use_parallel_residual", False):
+            put("post_attn_residual", x)
         put("ffn_norm", y)
 
     def gate(x: Array, y: Array) -> None:
@@ -158,8 +159,9 @@ def watch_mlp(layer: Any, put: Any) -> None:
         gate(x, y[..., :half])
         put("ffn_up", y[..., half:])
 
-    if hasattr(layer, FFN_NORM) or not hasattr(layer, AFTER_FFN):
-        watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
+    own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else (FFN_NORM, "post_attention_layernorm")
+    if (before := part(layer, own)) is not None:
+        watch(before, norm)
     if hasattr(layer.mlp, "gate_up_proj"):
         watch(layer.mlp.gate_up_proj, fused)
     else:
