@@ -6,7 +6,7 @@ from typing import Literal
 
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
-from kernels.models import ARCHITECTURES, family
+from kernels.models import ARCHITECTURES, called, family
 from store.artifact import Artifact, TensorInfo
 from store.files.fields import Fields
 from store.files.gguf_config import config_of
@@ -48,13 +48,13 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
     require_model(file, metadata, found.tensors)
     architecture = Fields(file.shown, metadata).needed_text("general.architecture")
-    names = {known.gguf: name for name, known in zip(ARCHITECTURES, map(family, ARCHITECTURES), strict=True)}
-    if architecture not in names:
+    of = called(architecture, lambda family: family.gguf == architecture)
+    if of is None:
+        known = (family(name).gguf for name in ARCHITECTURES)
         raise UnsupportedModelError(
             f"{file.shown} has the architecture {printable(architecture, 80)}; "
-            f"supported are {', '.join(name for name in names if name is not None)}."
+            f"supported are {', '.join(name for name in known if name is not None)}."
         )
-    of = family(names[architecture])
     tensors = dict(found.tensors)
     left_out = _left_out(file.shown, of, tensors)
     config, odd_settings = config_of(file, of, metadata, tensors)
