@@ -12,12 +12,17 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 class ModelConfig:
     """Hyper-parameters of a decoder.
 
+    rms_norm_eps
+        Epsilon of the norms, of whatever kind they are.
     rope_type
         Which channels of a head rotate together *in the canonical row order* (Hugging Face's): "neox" pairs
-        i with i + head_dim/2 (rotate_half), "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF files are
-        stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
+        i with i + head_dim/2 (rotate_half), or + rotary_dim/2, "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF
+        files are stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
+    rotary_dim
+        How many channels of each head rotate, from its first on; the others are handed on. None for all.
     rope_factors
-        Divisors of the head_dim/2 rotary frequencies (linear, llama3, YaRN or LongRoPE scaling), or None for none.
+        Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
+        None for none.
     rope_attention_factor
         What rotated queries and keys are multiplied by (YaRN and LongRoPE), 1 for nothing.
     causal
@@ -33,6 +38,10 @@ class ModelConfig:
         What scores are multiplied by; None for 1/sqrt(head_dim).
     attention_cap, logits_cap
         What scores, and logits, are bent to stay below: cap * tanh(x / cap); None for no such bound.
+    parallel
+        Whether attention and the feed-forward block both read what the layer is given, and are added to it at once.
+    activation
+        The activation of a family that has several, by transformers' name; None for that of the family.
     embedding_scale, residual_scale, logits_scale
         What embeddings, the outputs of both blocks and logits are multiplied by (1 for nothing); a family may have a
         factor for its embeddings that stands in no configuration.
@@ -54,6 +63,7 @@ class ModelConfig:
     rope_type: RopeType
     tie_word_embeddings: bool
     max_position_embeddings: int | None = None
+    rotary_dim: int | None = None
     rope_factors: tuple[float, ...] | None = None
     rope_attention_factor: float = 1.0
     causal: bool = True
@@ -64,6 +74,8 @@ class ModelConfig:
     attention_scale: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
+    parallel: bool = False
+    activation: str | None = None
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logits_scale: float = 1.0

@@ -5,10 +5,10 @@ Reading and checking files is up to `store`; here stands, as data, what differs 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Protocol
 
-from kernels.config import FULL, SLIDING, ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig, RopeType
 from kernels.graph import Stage
 
 Has = Callable[[str], bool]  # whether a model has a tensor of that name
@@ -91,6 +91,46 @@ def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tup
     return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
 
 
+def with_score_scale(config: ModelConfig, scale: float | None) -> ModelConfig:
+    """The configuration with scores times a factor; None, or what is usual to single precision, for the usual one."""
+    usual = scale is None or abs(scale * config.head_dim**0.5 - 1) <= 2.0**-23
+    return replace(config, attention_scale=None if usual else scale)
+
+
+def gguf_score_scale(config: ModelConfig, fields: Settings) -> ModelConfig:
+    """The same by GGUF's key, of which llama.cpp takes notice in some families only; 0 is none."""
+    return with_score_scale(config, fields.single("attention.scale") if fields.find("attention.scale")[1] else None)
+
+
+def rotating_where_sliding(config: ModelConfig, window: int | None, types: tuple[str, ...] | None) -> ModelConfig:
+    """The configuration with layers of these types, of which those without a window do not rotate."""
+    if window is None or types is None:
+        return config
+    rotated = tuple(kind == SLIDING for kind in types)
+    rotates = None if all(rotated) else rotated
+    return replace(config, sliding_window=window, layer_types=types, rotated_layers=rotates)
+
+
+def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: bool = False) -> tuple[int, ...] | None:
+    """The pairs of a head by what they turn with (time, height, width, and another), if the pairs of text turn alike.
+
+    Positions of text are the same in the first three, and llama.cpp counts 0 in the fourth. in_turn : pairs take turns
+    and do not stand in blocks. None where llama.cpp takes no notice, which needs pairs of the first two.
+    """
+    _, given = fields.find(key)
+    sections = (*given, 0, 0, 0)[:4] if isinstance(given, list) else (0, 0)
+    if not all(type(size) is int and size >= 0 for size in sections):
+        raise fields.wrong(f"gives {key} as something else than whole numbers; convert it again.")
+    if not (sections[0] and sections[1]):
+        return None
+    for pair in range((config.rotary_dim or config.head_dim) // 2):
+        sector = pair % sum(sections)
+        reach = 3 * sections[sector % 3] if in_turn else sum(sections[:3])
+        if sector >= reach:
+            raise fields.unsupported(f"has {key} {list(sections)}, with which some pairs do not turn with the text.")
+    return sections
+
+
 class Family(ABC):
     """Models that are computed alike.
 
@@ -99,17 +139,25 @@ class Family(ABC):
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
     activations : the key that names the activation, and the names of the one that is computed.
+    spelled : keys under which transformers keeps settings that others have under another name. modules : what its files
+    call modules, with N for the number of a layer, by the canonical name. layer_norms : its norms take the mean away.
     local_base : the key of the rotary base of sliding layers, where those rotate otherwise than the others; their
     settings may stand in rope_parameters by kinds of layers, too.
+    causal : tokens do not see later ones, unless a file says so.
+    pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
+    share of each head that turns and what transformers takes for an absent one; None where it turns all.
+    rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
 
-    gguf : what llama.cpp calls them. interleaved : its files store the rows of q and k for the rotation of adjacent
-    pairs. rope_freqs : it looks for divisors of the frequencies in a tensor. more : further tensors of a layer that it
-    accepts, as a pattern of its names. after_head : tensors with which it changes the logits, and what it does.
-    scaled : the projections whose output it multiplies by a stored factor, if there is one; it loads and ignores those
-    of others.
+    gguf : what llama.cpp calls them. gguf_modules : what its names of modules stand for, where not for what they
+    usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
+    looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
+    more : further tensors of a layer that it accepts, as a pattern of its names. after_head : tensors with which it
+    changes the logits, and what it does. scaled : the projections whose output it multiplies by a stored factor, if
+    there is one; it loads and ignores those of others. gguf_unused : tensors that it loads and does not use otherwise,
+    those of a layer without its number; they are left out.
 
     keys : by container.
     """
@@ -119,16 +167,30 @@ class Family(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {}
     activations: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
+    spelled: ClassVar[Mapping[str, str]] = {}
+    modules: ClassVar[Mapping[str, str]] = {}
+    layer_norms: ClassVar[bool] = False
     local_base: ClassVar[str | None] = None
+    causal: ClassVar[bool] = True
+    pairs: ClassVar[RopeType] = "neox"
+    partly: ClassVar[tuple[str, float] | None] = None
+    rope_kinds: ClassVar[Mapping[str, str] | None] = None
     less_one: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
+    gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False
+    long_rope: ClassVar[bool] = False
     more: ClassVar[str] = ""
     after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
     scaled: ClassVar[tuple[str, ...]] = ()
+    gguf_unused: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Keys]] = {}
+
+    def key(self, setting: str) -> str:
+        """The key of config.json for a setting that most families have."""
+        return self.spelled.get(setting, setting)
 
     @abstractmethod
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:

@@ -63,6 +63,9 @@ class Arithmetic(Protocol):
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         """RMS norm over channels."""
 
+    def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
+        """Layer norm over channels."""
+
     def rotate(self, x: Array, positions: NDArray[np.int64], rotation: Any, columns: slice) -> Array:  # noqa: ANN401
         """Rotary embedding of some columns."""
 
@@ -185,12 +188,14 @@ class Kind(ABC):
     over_tokens : the value of a token depends on other tokens.
     by_position : it needs to know at which position every row stands, so that no row may be missing.
     exact : engines hand on what they compute here as it is, or do not keep it.
+    signed : its noise is told by its inputs themselves, and not by their magnitudes alone.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("x",)
     over_tokens: ClassVar[bool] = False
     by_position: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     @abstractmethod
     def evaluate(self, at: At, x: Inputs) -> Array:
@@ -207,7 +212,8 @@ class Kind(ABC):
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """How far two right implementations may be apart, element by element, by the rounding of float operations.
 
-        x : magnitudes of the inputs. size : of the right output. kept : how the engine keeps its numbers.
+        x : magnitudes of the inputs, or the inputs where `signed`. size : of the right output. kept : how the engine
+        keeps its numbers.
         """
 
     def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:

@@ -118,15 +118,15 @@ def _cos_sin(angles: NDArray[np.float64], cos: NDArray[np.float64], sin: NDArray
 
 
 def rope_angles_f64(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float64]:
-    """Rotation angles (tokens, head_dim/2) in radians: position / theta^(2i/head_dim) / factor."""
-    exponents = np.arange(0, rotation.head_dim, 2) / rotation.head_dim
+    """Rotation angles (tokens, pairs) in radians: position / theta^(2i/d) / factor, of the d channels that turn."""
+    exponents = np.arange(0, rotation.width, 2) / rotation.width
     frequencies = _powers(np.float64(rotation.theta), -exponents) / _factors(rotation)
     return positions[:, None] * frequencies
 
 
 def rope_angles_f32(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float32]:
     """The same in float32 throughout, as transformers and APR compute their tables."""
-    exponents = np.arange(0, rotation.head_dim, 2, dtype=np.float32) / np.float32(rotation.head_dim)
+    exponents = np.arange(0, rotation.width, 2, dtype=np.float32) / np.float32(rotation.width)
     powers = _powers(np.float32(rotation.theta), exponents)
     frequencies: NDArray[Any] = np.float32(1) / powers / _factors(rotation).astype(np.float32)
     angles: NDArray[np.float32] = positions[:, None].astype(np.float32) * frequencies
@@ -134,19 +134,19 @@ def rope_angles_f32(positions: NDArray[np.int64], rotation: Rotation) -> NDArray
 
 
 def rope_angles_ggml(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float32]:
-    """The same as llama.cpp computes it: the angle is multiplied by theta^(-2/head_dim) again and again in float32.
+    """The same as llama.cpp computes it: the angle is multiplied by theta^(-2/d) again and again in float32.
 
     The error grows with position and channel (ggml-cpu/ops.cpp `ggml_rope_cache_init`).
     """
-    step = np.float32(float(np.float32(rotation.theta)) ** float(np.float32(-2.0 / rotation.head_dim)))
-    factors = np.full((len(positions), rotation.head_dim // 2), step)
+    step = np.float32(float(np.float32(rotation.theta)) ** float(np.float32(-2.0 / rotation.width)))
+    factors = np.full((len(positions), rotation.width // 2), step)
     factors[:, 0] = positions
     angles = np.multiply.accumulate(factors, axis=1)
     return cast("NDArray[np.float32]", angles / _factors(rotation).astype(np.float32))
 
 
 def _factors(rotation: Rotation) -> NDArray[np.float64]:
-    factors = rotation.factors or (1.0,) * (rotation.head_dim // 2)
+    factors = rotation.factors or (1.0,) * (rotation.width // 2)
     return np.array(factors, dtype=np.float64)
 
 
@@ -173,25 +173,27 @@ def _turn(
 
 
 @kernel(
-    "void(float32[:, ::1], int64, float32[:, ::1], float32[:, ::1], boolean, float32[:, ::1])",
-    "void(float64[:, ::1], int64, float64[:, ::1], float64[:, ::1], boolean, float64[:, ::1])",
+    "void(float32[:, ::1], int64, float32[:, ::1], float32[:, ::1], boolean, int64, float32[:, ::1])",
+    "void(float64[:, ::1], int64, float64[:, ::1], float64[:, ::1], boolean, int64, float64[:, ::1])",
 )
 def _rotate(
-    x: NDArray[Real], column: int, cos: NDArray[Real], sin: NDArray[Real], neox: bool, out: NDArray[Real]
+    x: NDArray[Real], column: int, cos: NDArray[Real], sin: NDArray[Real], neox: bool, head: int, out: NDArray[Real]
 ) -> None:
     half = cos.shape[1]
     for t in range(x.shape[0]):
         token, turned, c, s = x[t], out[t], cos[t], sin[t]
-        for first in range(0, out.shape[1], 2 * half):
+        for first in range(0, out.shape[1], head):
             at, to = np.uint64(column + first), np.uint64(first)
-            if neox:  # channel i turns with channel i + head_dim/2
+            if neox:  # channel i turns with channel i + half
                 _turn(token, at, _ONE, np.uint64(half), c, s, turned, to)
             else:  # channel 2i turns with channel 2i+1
                 _turn(token, at, _TWO, _ONE, c, s, turned, to)
+            for i in range(first + 2 * half, first + head):
+                turned[i] = token[column + i]
 
 
 def rotate(x: NDArray[Real], angles: NDArray[Real], rotation: Rotation, columns: slice = slice(None)) -> NDArray[Real]:
-    """Rotary embedding of q or k: angles (tokens, head_dim/2), x (tokens, channels) with heads in these columns.
+    """Rotary embedding of q or k: angles (tokens, pairs), x (tokens, channels) with heads in these columns.
 
     Returns (tokens, columns).
     """
@@ -201,9 +203,9 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], rotation: Rotation, columns:
     tables = np.empty_like(wide), np.empty_like(wide)
     _cos_sin(wide, *tables)
     cos, sin = (table.astype(x.dtype) * factor for table in tables)
-    neox = rotation.pairs == "neox"
+    neox, head = rotation.pairs == "neox", rotation.head_dim
     out = lent((len(x), stop - start), x.dtype.type)
-    by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], neox, out[t]), out.shape)
+    by_token(lambda t: _rotate(x[t], start, cos[t], sin[t], neox, head, out[t]), out.shape)
     return out
 
 

@@ -17,6 +17,7 @@ from kernels.formats.format import BlockFormat
 from kernels.graph import Array, Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.rotate import Rotation
+from kernels.layer_norm import layer_norm, layer_norm_ggml
 from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
@@ -48,6 +49,18 @@ class F32Path:
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
         return ops.rms_norm(x, self.vector(weight), eps)
+
+    def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
+        """Layer norm over channels, times the weight and plus the bias that there are."""
+        return layer_norm(x, *self._affine(x, weight, bias), eps)
+
+    def _affine(self, x: Array, weight: Weight | None, bias: Weight | None) -> tuple[Array, Array]:
+        """Weight and bias of a norm, or ones and zeros."""
+        none = np.ones(x.shape[1], self.dtype), np.zeros(x.shape[1], self.dtype)
+        found, added = (
+            other if own is None else self.vector(own) for own, other in zip((weight, bias), none, strict=True)
+        )
+        return found, added
 
     def matmul(self, x: Array, *weights: Weight) -> Array:
         """X @ W.T for each weight, side by side: (tokens, all outs)."""
@@ -93,7 +106,7 @@ class F32Path:
         return x
 
     def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
-        """Rotation angles (tokens, head_dim/2)."""
+        """Rotation angles (tokens, pairs that turn)."""
         return ops.rope_angles_f32(positions, rotation)
 
     def rotate(self, x: Array, positions: NDArray[np.int64], rotation: Rotation, columns: slice) -> Array:
@@ -149,6 +162,9 @@ class GgmlPath(F32Path):
 
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         return ops.rms_norm_ggml(x, self.vector(weight), eps)
+
+    def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
+        return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
 
     def matmul(self, x: Array, *weights: Weight) -> Array:
         return matmul_ggml.matmul_ggml(x, *weights)

@@ -13,6 +13,8 @@ from store.files.fields import show_value
 from store.settings import Setting, Table
 from store.text import printable
 
+RMS_NORM_EPSILON, LAYER_NORM_EPSILON = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+
 # Scales, caps and parts that other families have: values under which they do nothing.
 _OTHER_FAMILIES: dict[str, tuple[object, ...]] = {
     "attn_logit_softcapping": (),
@@ -81,7 +83,7 @@ _GGUF = Table(
             *("general.architecture", "general.alignment", "split.count", "context_length", "embedding_length"),
             *("block_count", "feed_forward_length", "vocab_size", "nextn_predict_layers"),
             *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
-            *("attention.layer_norm_rms_epsilon", "attention.causal", "attention.scale"),
+            *("attention.causal", "attention.scale"),
             *("rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type"),
             *("rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length"),
         )
@@ -110,13 +112,7 @@ _GGUF = Table(
     },
     irrelevant=(
         *("general.*", "tokenizer.*", "quantize.*", "split.no", "split.tensors.count", "GGUF.*"),
-        *(
-            "rope.scaling.finetuned",
-            "pooling_type",
-            "tensor_data_layout",
-            "embedding_length_out",
-            "attention.layer_norm_epsilon",
-        ),
+        *("rope.scaling.finetuned", "pooling_type", "tensor_data_layout", "embedding_length_out"),
     ),
 )
 
@@ -156,10 +152,16 @@ def table(format: str, of: Family) -> Table:
     base, more = _BASE[format], of.keys.get(format, Keys())
     if format == "apr" and "safetensors" in of.keys:
         more = replace(more, used=more.used | of.keys["safetensors"].used)
+    own, others = frozenset(of.spelled.values()), frozenset(of.spelled if format == "safetensors" else ())
+    if format == "gguf":
+        norms = (LAYER_NORM_EPSILON, RMS_NORM_EPSILON) if of.layer_norms else (RMS_NORM_EPSILON, LAYER_NORM_EPSILON)
+        own, more = frozenset(norms[:1]), replace(more, irrelevant=(*more.irrelevant, norms[1]))
+    if of.partly and format != "gguf":
+        more = replace(more, used=more.used | {of.partly[0]})
     return replace(
         base,
-        used=base.used | more.used,
-        refused={key: values for key, values in base.refused.items() if key not in more.used},
+        used=(base.used - others) | own | more.used,
+        refused={key: values for key, values in base.refused.items() if key not in more.used | more.ignored.keys()},
         ignored={key: values for key, values in (base.ignored | dict(more.ignored)).items() if key not in more.used},
         irrelevant=(*base.irrelevant, *more.irrelevant),
     )

@@ -1,5 +1,6 @@
 """Whether a file has the tensors that its model is made of."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -8,12 +9,13 @@ from typing import overload
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
+from kernels.family import Family
 from kernels.kinds.bias import Bias
 from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
-from store.names import ROPE_FREQS, canonical_name, layer_of
+from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.tensor_types import StoredType
 from store.text import printable
 from store.wrapped_names import without_wrapper
@@ -21,6 +23,7 @@ from store.wrapped_names import without_wrapper
 MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
+_FUSED = re.compile(r"\.(?:qkv_proj|gate_up_proj)\.(?:weight|bias)\Z|\.qkv_proj\.output_scale\Z")
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -75,6 +78,16 @@ def by_canonical_name(
     return tensors, [f"{file} {problem}"] if problem else []
 
 
+def by_family(file: str, tensors: Mapping[str, TensorInfo], of: Family | None) -> dict[str, TensorInfo]:
+    """Rename the tensors that Hugging Face calls otherwise in a family; ArtifactError for two of one name."""
+    new = {} if of is None else module_names(tensors, of.modules)
+    renamed = {new.get(name, name): replace(info, name=new.get(name, name)) for name, info in tensors.items()}
+    if len(renamed) != len(tensors):
+        twice = next(name for own, name in new.items() if name in tensors)
+        raise ArtifactError(f"{file} stores {printable(twice, 80)} twice, under two names; remove one of them.")
+    return renamed
+
+
 def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
     """Raise ArtifactError if two tensors of one file share bytes."""
     in_order = sorted(stored, key=lambda info: (info.offset, info.nbytes))
@@ -85,15 +98,17 @@ def check_overlaps(file: str, stored: Iterable[TensorInfo]) -> None:
 
 
 def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> tuple[list[str], tuple[str, ...]]:
-    """Check the tensors against the configuration; fused q/k/v tensors are replaced in `tensors` by their parts.
+    """Check the tensors against the configuration; fused ones are replaced in `tensors` by their parts.
 
     Returns sentences about what is odd, and the names of tensors that are not used. Raises ArtifactError for a required
     tensor that is missing or has another shape, UnsupportedModelError for a layer tensor that the forward does not
     compute with.
     """
-    for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
+    for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
-    known = {ROPE_FREQS} if config.rope_factors is not None else set()
+    known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
+    if config.length_limit is not None:
+        known.add(ROPE_LONG)
     for tensor in family(config.architecture).tensors(config):
         if tensor.name in tensors:
             _check(file, tensors[tensor.name], tensor.shape)
@@ -129,15 +144,26 @@ def _check(file: str, info: TensorInfo, shape: Shape) -> None:
 
 
 def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: ModelConfig) -> None:
-    """Replace a fused tensor, whose rows are q, k and v in this order, by three."""
+    """Replace a fused tensor, whose rows are q, k and v in this order, or gate and up, by its parts."""
     fused = tensors.pop(name)
-    kind = name.rpartition(".")[2]
-    sizes = (("q_proj", config.q_size), ("k_proj", config.kv_size), ("v_proj", config.kv_size))
+    module, _, kind = name.rpartition(".")
+    module = module.rpartition(".")[2]
+    sizes: tuple[tuple[str, int], ...] = (
+        ("q_proj", config.q_size),
+        ("k_proj", config.kv_size),
+        ("v_proj", config.kv_size),
+    )
+    if module == "gate_up_proj":
+        sizes = (("gate_proj", config.intermediate_size), ("up_proj", config.intermediate_size))
+    if kind == "output_scale":  # one value for all
+        _check(file, fused, (1,))
+        tensors |= {part: replace(fused, name=part) for own, _ in sizes if (part := name.replace(module, own))}
+        return
     rows = sum(size for _, size in sizes)
     _check(file, fused, (rows, config.hidden_size) if kind == "weight" else (rows,))
     offset = fused.offset
-    for module, size in sizes:
-        part = name.replace("qkv_proj", module)
+    for own, size in sizes:
+        part = name.replace(module, own)
         if part in tensors:
             raise ArtifactError(f"{file} stores {part} twice, fused with others and alone; remove one of them.")
         nbytes = fused.nbytes // rows * size

@@ -1,12 +1,18 @@
 """Canonical tensor names (Hugging Face's for llama and qwen2) and the other spellings they come in."""
 
 import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from kernels.models import called
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
+FINAL_NORM_BIAS = "model.norm.bias"
 LM_HEAD = "lm_head.weight"
 HEAD_BIAS = "lm_head.bias"
 ROPE_FREQS = "rope_freqs.weight"
+ROPE_SHORT, ROPE_LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 
 _GGUF_MODULES: dict[str, str] = {
     "attn_norm": "input_layernorm",
@@ -22,6 +28,8 @@ _GGUF_MODULES: dict[str, str] = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+GATE_UP = "mlp.gate_up_proj"  # gate and up one above the other
+_OF_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
 _ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
@@ -35,6 +43,7 @@ _GGUF_WHOLE: dict[str, str] = {
     "token_embd.weight": EMBEDDING,
     "output_norm.weight": FINAL_NORM,
     "output.weight": LM_HEAD,
+    "output_norm.bias": FINAL_NORM_BIAS,
     "output.bias": HEAD_BIAS,
 }
 _HF_WHOLE: dict[str, str] = {hf: gguf for gguf, hf in _GGUF_WHOLE.items()}
@@ -49,15 +58,20 @@ _OTHER_WHOLE: dict[str, str] = {
 }
 
 _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
+_NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
 
 
-def _modules(architecture: str | None) -> dict[str, str]:
+@cache
+def _modules(architecture: str | None) -> Mapping[str, str]:
+    """What the names of modules in a GGUF file of an architecture stand for."""
     if architecture in _ANOTHER_FFN_NORM:
         without = {gguf: hf for gguf, hf in _GGUF_MODULES.items() if gguf != "ffn_norm"}
         return without | {"post_attention_norm": "post_attention_layernorm"}
-    return _GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES
+    of = None if architecture is None else called(architecture, lambda known: known.gguf == architecture)
+    own = {} if of is None else dict(of.gguf_modules)
+    return (_GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES) | own
 
 
 def canonical_name(raw: str, architecture: str | None = None) -> str:
@@ -79,8 +93,26 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return _HF_WHOLE.get(canonical, canonical)
     module, _, kind = match[2].rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
+    if GATE_UP in modules:
+        modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
+
+
+def module_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, str]:
+    """Return what the tensors of a family are called canonically, by the names that Hugging Face has for them.
+
+    modules : its own modules by canonical ones, with N for the number of a layer.
+    """
+    canonical = {own: module for module, own in modules.items()}
+    found = {}
+    for name in names:
+        module, _, kind = name.rpartition(".")
+        number = _NUMBER.search(module)
+        own = module if number is None else f"{module[: number.start(1)]}N{module[number.end(1) :]}"
+        if own in canonical:
+            found[name] = f"{canonical[own].replace('.N.', f'.{number[1]}.') if number else canonical[own]}.{kind}"
+    return found
 
 
 def is_gguf_name(raw: str) -> bool:

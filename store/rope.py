@@ -8,12 +8,12 @@ import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
+from kernels.family import Family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.files.fields import LARGEST, SMALLEST, Fields
 from store.files.model_file import ModelFile
-from store.names import ROPE_FREQS
 from store.text import printable
 
 MAX_HEAD_DIM = 1 << 14
@@ -50,13 +50,38 @@ def head_dim(fields: Fields, hidden: int, heads: int, *keys: str) -> int:
     return size
 
 
-def check_whole_head(fields: Fields, key: str, head_dim: int) -> None:
-    """Raise UnsupportedModelError if `key` says that only a part of each head is rotated."""
-    if (rotated := fields.integer(key)) not in (None, head_dim):
+def rotary_dim(fields: Fields, rotated: int | None, head_dim: int, what: str) -> int | None:
+    """Return how many channels of each head rotate, None for all. what : says so, with its value."""
+    if rotated is None or rotated == head_dim:
+        return None
+    if rotated % 2 or not 0 < rotated < head_dim:
         raise UnsupportedModelError(
-            f"{fields.file} rotates {rotated} of {head_dim} channels ({fields.prefix}{key}); "
-            "only whole heads are supported."
+            f"{fields.file} rotates {rotated} of {head_dim} channels of each head ({what}); supported are even numbers "
+            "up to all of them."
         )
+    return rotated
+
+
+def hf_rotary_dim(of: Family, settings: Fields, model: Fields, head_dim: int) -> int | None:
+    """Return the same of Hugging Face's `rope_parameters`, whose keys `settings` holds, and the model around it."""
+    if of.partly is None:
+        return None
+    key, usual = of.partly
+    share = settings.number("partial_rotary_factor") or model.number(key) or usual
+    return rotary_dim(model, int(head_dim * share), head_dim, f"{key} {share:g}")
+
+
+def hf_share(of: Family, config: ModelConfig) -> dict[str, object]:
+    """Return the key of Hugging Face's from which `hf_rotary_dim` makes what a configuration rotates."""
+    if of.partly is None:
+        return {}
+    share = (config.rotary_dim or config.head_dim) / config.head_dim
+    if int(config.head_dim * share) < (config.rotary_dim or 0):
+        share = math.nextafter(share, 1)
+    return {of.partly[0]: share}
+
+
+# Below, `head_dim` is that of the channels that rotate, the whole head or a part of it.
 
 
 def linear(factor: float, head_dim: int) -> Factors:
@@ -65,8 +90,8 @@ def linear(factor: float, head_dim: int) -> Factors:
 
 
 def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
-    """Return the divisors that a `rope_freqs.weight` tensor holds."""
-    what = f"tensor {ROPE_FREQS}"
+    """Return the divisors that a `rope_freqs.weight` tensor holds, or one like it."""
+    what = f"tensor {info.name}"
     if info.type != TensorType["F32"] or info.shape != (head_dim // 2,):
         raise ArtifactError(f"{file.shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
     factors = np.frombuffer(file.read(info.offset, info.nbytes, what), "<f4")
@@ -77,18 +102,18 @@ def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[fl
     return tuple(factors.tolist())
 
 
-def hf_scaling(group: str, scaling: Fields, model: Fields, rope_theta: float, head_dim: int) -> Scaling:
+def hf_scaling(of: Family, group: str, scaling: Fields, model: Fields, rope_theta: float, head_dim: int) -> Scaling:
     """Return what Hugging Face's `rope_scaling` or `rope_parameters` asks for (transformers' modeling_rope_utils.py).
 
     group : name of that object, whose keys `scaling` holds. model : the whole configuration around it.
     """
-    kind = scaling.text("rope_type", "type") or "default"
-    if kind not in _HF_KINDS:
+    given = scaling.text("rope_type", "type") or "default"
+    kinds = of.rope_kinds or {name: name for name in _HF_KINDS}
+    if given not in kinds:
         raise UnsupportedModelError(
-            f"{scaling.file} scales its rotary embedding by {printable(kind, 80)}; "
-            f"supported are {', '.join(_HF_KINDS)}."
+            f"{scaling.file} scales its rotary embedding by {printable(given, 80)}; supported are {', '.join(kinds)}."
         )
-    return _HF_KINDS[kind](_Stretch(group, scaling, model, rope_theta, head_dim))
+    return _HF_KINDS[kinds[given]](_Stretch(group, scaling, model, rope_theta, head_dim))
 
 
 @dataclass(frozen=True, slots=True)

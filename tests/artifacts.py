@@ -6,6 +6,7 @@ those of `tiny_model`; equal arguments give equal weights, so the files are copi
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -78,18 +79,23 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
 def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **more: object) -> None:
     """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix."""
     c = model.config
-    writer = gguf.GGUFWriter(path, c.architecture)
+    architecture = (c.architecture in ARCHITECTURES and family(c.architecture).gguf) or c.architecture
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)
-    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_feed_forward_length(c.intermediate_size * (2 if c.architecture == "qwen" else 1))
     writer.add_head_count(c.num_attention_heads)
     writer.add_head_count_kv(c.num_key_value_heads)
     writer.add_key_length(c.head_dim)
     writer.add_value_length(c.head_dim)
-    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    known = family(c.architecture) if c.architecture in ARCHITECTURES else None
+    if known is not None and known.layer_norms:
+        writer.add_layer_norm_eps(c.rms_norm_eps)
+    else:
+        writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
-    writer.add_rope_dimension_count(c.head_dim)
+    writer.add_rope_dimension_count(c.rotary_dim or c.head_dim)
     if c.layer_types is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
@@ -98,13 +104,15 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
-    if c.architecture == "granite":
+    if c.architecture.startswith("cohere"):
+        writer.add_logit_scale(c.logits_scale)
+    if c.architecture in ("granite", "minicpm"):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
     for key, value in more.items():
-        name = f"{c.architecture}.{key.replace('__', '.')}"
+        name = f"{architecture}.{key.replace('__', '.')}"
         add = {
             bool: writer.add_bool,
             int: writer.add_uint32,
@@ -114,13 +122,13 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         }
         add[type(value)](name, value)
     _add_vocabulary(writer, vocabulary, c.vocab_size)
-    for name, weight in model.weights.items():
-        rows = gguf_rows(model, name)
+    for name, weight in fused(model).items():
+        rows = gguf_rows(model, name) if name in model.weights else weight.rows
         if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row
-            writer.add_tensor(gguf_name(name, c.architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+            writer.add_tensor(gguf_name(name, architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
         else:
             values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
-            writer.add_tensor(gguf_name(name, c.architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+            writer.add_tensor(gguf_name(name, architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -176,24 +184,67 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "num_key_value_heads": c.num_key_value_heads,
         "head_dim": c.head_dim,
         "vocab_size": c.vocab_size,
-        "rms_norm_eps": c.rms_norm_eps,
+        of.key("rms_norm_eps"): c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
         "max_position_embeddings": c.max_position_embeddings,
+        **rotary_share(model),
         "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
 
 
+def rotary_share(model: MemoryModel) -> dict[str, object]:
+    """The key that says which share of each head rotates."""
+    c, of = model.config, family(model.config.architecture)
+    return {of.partly[0]: (c.rotary_dim or c.head_dim) / c.head_dim} if of.partly else {}
+
+
+# Parts of a layer that containers store one above the other, by the name of the whole.
+_QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
+_GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
+FUSED = {"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV}
+
+
+def fused(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors with those in one that both engines' files have in one."""
+    weights, whole = dict(model.weights), FUSED.get(model.config.architecture, {})
+    for layer in range(model.config.num_hidden_layers):
+        for module, parts in whole.items():
+            for kind in ("weight", "bias"):
+                names = [f"model.layers.{layer}.{part}.{kind}" for part in parts]
+                if names[0] in weights:
+                    joined = [weights.pop(name) for name in names]
+                    rows = np.concatenate([weight.rows for weight in joined], axis=0 if kind == "weight" else 1)
+                    count = sum(weight.shape[0] for weight in joined)
+                    name = f"model.layers.{layer}.{module}.{kind}"
+                    weights[name] = Weight(name, joined[0].type, (count, *joined[0].shape[1:]), rows)
+    return weights
+
+
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
-    if not family(model.config.architecture).less_one:
-        return model.weights
+    of = family(model.config.architecture)
+    own = {name: hf_name(name, of.modules) for name in model.weights}
+    if model.config.architecture in FUSED:
+        return fused(model)
+    if not of.less_one:
+        return {own[name]: weight for name, weight in model.weights.items()}
     type = model.weights["model.embed_tokens.weight"].type
     return {
-        name: less_one(weight, type if type.block.elements == 1 else TensorType.F32) if name.endswith(NORM) else weight
+        own[name]: less_one(weight, type if type.block.elements == 1 else TensorType.F32)
+        if name.endswith(NORM)
+        else weight
         for name, weight in model.weights.items()
     }
+
+
+def hf_name(name: str, modules: Mapping[str, str]) -> str:
+    """What Hugging Face calls a tensor of a family whose modules have other names."""
+    module, _, kind = name.rpartition(".")
+    number = next((part for part in module.split(".") if part.isdigit()), "N")
+    own = modules.get(module.replace(f".{number}.", ".N."))
+    return name if own is None else f"{own.replace('.N.', f'.{number}.')}.{kind}"
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:
@@ -269,8 +320,9 @@ def apr_metadata(model: MemoryModel, **more: object) -> dict[str, object]:
         "max_position_embeddings": c.max_position_embeddings,
         "head_dim": c.head_dim,
         "rope_theta": c.rope_theta,
-        "rope_type": 2,
+        "rope_type": 2 if c.rope_type == "neox" else 0,
         "rms_norm_eps": c.rms_norm_eps,
+        **rotary_share(model),
         **family(c.architecture).to_hugging_face(c),
     } | more
 
@@ -301,7 +353,7 @@ def write_realizar_apr(path: Path, model: MemoryModel, **more: object) -> None:
     text = json.dumps(metadata).encode()
     index, data = b"", b""
     for name, weight in model.weights.items():
-        raw, name_bytes = gguf_rows(model, name).tobytes(), gguf_name(name, c.architecture).encode()
+        raw, name_bytes = gguf_rows(model, name).tobytes(), gguf_name(name, family(c.architecture).gguf).encode()
         index += struct.pack(f"<H{len(name_bytes)}sBB", len(name_bytes), name_bytes, weight.type, len(weight.shape))
         index += struct.pack(f"<{len(weight.shape)}QQQ", *weight.shape, len(data), len(raw))
         data += raw + bytes(-len(raw) % 64)

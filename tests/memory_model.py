@@ -13,7 +13,7 @@ from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 
-HYBRID = 3  # layers of an exaone4 with windows, which GGUF has no word for
+HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -31,15 +31,34 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "attention_cap": 2.0,
         "logits_cap": 3.0,
     },
+    **dict.fromkeys(("dream", "llada"), lambda _: {"causal": False}),
+    "plamo": lambda _: {"parallel": True},
+    "baichuan": lambda c: {"rotated_layers": (False,) * c.num_hidden_layers},
+    "chatglm": lambda c: {"rotary_dim": c.head_dim // 2},
+    "minicpm": lambda _: {"embedding_scale": 6.0, "residual_scale": 0.25, "logits_scale": 0.125},
+    "phi3": lambda c: {"rotary_dim": c.head_dim // 4 * 3 if c.head_dim % 8 == 0 else None},
+    "glm4": lambda c: {"rotary_dim": c.head_dim // 2},
     "granite": lambda _: {
         "embedding_scale": 6.0,
         "residual_scale": 0.22,
         "attention_scale": 0.3,
         "logits_scale": 0.125,
     },
+    "cohere": lambda _: {"parallel": True, "logits_scale": 0.25},
+    "cohere2": lambda c: {
+        "parallel": True,
+        "logits_scale": 0.25,
+        "sliding_window": 3,
+        "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
+        "rotated_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    },
+    "starcoder2": lambda c: {"sliding_window": 3} if c.num_hidden_layers == HYBRID else {},
     "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
+# Of families that are known to have biases: all of them, and not only those of q, k and v.
+_ALL_BIASED = ("starcoder2",)
+_ALSO_BIASED = ("glm4",)  # some models of the family, by a setting that is on by default
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
@@ -95,6 +114,7 @@ def random_model(
         max_position_embeddings=128,
     )
     of = family(architecture)
+    config = replace(config, rope_type=of.pairs)
     if of.local_base is not None:  # every other layer slides
         types = tuple(SLIDING if n % 2 == 0 else FULL for n in range(layers))
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
@@ -111,11 +131,14 @@ def random_model(
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 
+    biased = of.biased or architecture in _ALSO_BIASED
     if architecture not in _DRAWN_BY_HAND:
         for tensor in of.tensors(config):
             if not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
-            elif not tensor.optional or (of.biased and tensor.name.endswith(_BIASES)):
+            elif not tensor.optional or (
+                biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
+            ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)

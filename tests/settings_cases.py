@@ -90,6 +90,20 @@ CASES = {
             }
         },
     ),
+    "longrope of an older name, of a part of each head": Case(
+        "transformers",
+        "phi3",
+        {
+            "rope_parameters": ...,
+            "rope_scaling": {
+                "type": "su",
+                "short_factor": [1, 1.5, 2, 2.5, 3, 4],
+                "long_factor": [9.0] * 6,
+                "original_max_position_embeddings": 64,
+            },
+            "original_max_position_embeddings": 64,
+        },
+    ),
     "dynamic within its context": Case("transformers", "qwen2", {"rope_scaling": {"type": "dynamic", "factor": 4.0}}),
     "not causal": Case("transformers", "llama", {"is_causal": False}),
     "causality null": Case("transformers", "qwen2", {"is_causal": None}),

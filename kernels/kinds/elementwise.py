@@ -31,6 +31,23 @@ class Add(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class AddBoth(Kind):
+    """What was there before plus what attention and the feed-forward block make of it side by side."""
+
+    roles: ClassVar[tuple[str, ...]] = ("before", "attended", "added")
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        """In llama.cpp's order; transformers has one of its own for every family."""
+        return at.path.elementwise(np.add, at.path.elementwise(np.add, x["added"], x["before"]), x["attended"])
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output, cancels=True)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return kept.unit * (2 * (x["before"] + x["attended"] + x["added"]) + size)
+
+
+@dataclass(frozen=True, slots=True)
 class Multiply(Kind):
     """An activated gate times what it lets through."""
 

@@ -1,4 +1,4 @@
-"""RMS norms, over all channels or over those of every head."""
+"""Norms, over all channels or over those of every head: by the root mean square (RMS norm), or by mean and variance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import ClassVar
 import numpy as np
 
 from kernels.graph import Array, At, Inputs, Kind, Values
-from kernels.kinds.rounding import rounding_error
-from kernels.precision import Precision
+from kernels.kinds.rounding import UNIT, rounding_error
+from kernels.numbers import norm
+from kernels.precision import FLOAT32, Precision
 
 
 @dataclass(frozen=True, slots=True)
-class RmsNorm(Kind):
-    """x / sqrt(mean(x^2) + eps) * weight.
+class Norm(Kind):
+    """x over its size, times the weight and plus the bias that the stage has.
 
     head_dim : channels that are normed together; all of them where it is 0. start, size : the channels that count, all
     of them where size is 0. less_one : engines may keep the weight less 1.
@@ -32,6 +33,43 @@ class RmsNorm(Kind):
             x = np.ascontiguousarray(x[:, self.start : self.start + self.size])
         return np.ascontiguousarray(x).reshape(-1, self.head_dim) if self.head_dim else x
 
+    def centred(self, rows: Values) -> Values:
+        """What the size is taken of."""
+        return rows
+
+    def normed(self, rows: Values) -> Values:
+        """What the weight meets, float64 (norms, channels)."""
+        centred = self.centred(rows)
+        return np.asarray(centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + self.eps))
+
+    def weight(self, at: At) -> Values:
+        """The weight, of all that is normed together; ones where there is none."""
+        if not at.stage.weights:
+            return np.ones(self.head_dim or self.size or at.stage.channels)
+        (weight,) = at.weights()
+        return at.path.vector(weight).astype(np.float64)
+
+    def bias(self, at: At) -> Values:
+        """The bias; zeros where there is none."""
+        return at.biases()[0].astype(np.float64) if at.stage.biases else np.zeros_like(self.weight(at))
+
+    def cancelled(self, at: At, x: Array) -> Values:
+        """How large is what is taken from x before it is normed, and x itself, beside its size, (norms, channels)."""
+        del at
+        return np.zeros_like(self.rows(x), dtype=np.float64)
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        value, change = self.centred(self.rows(x["x"])), self.centred(self.rows(dx["x"]))
+        square = np.square(value).mean(axis=1, keepdims=True) + self.eps
+        slope = (value * change).mean(axis=1, keepdims=True)
+        result: Values = self.weight(at) * (change - value * slope / square) / np.sqrt(square)
+        return result.reshape(len(x["x"]), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class RmsNorm(Norm):
+    """x / sqrt(mean(x^2) + eps) * weight."""
+
     def evaluate(self, at: At, x: Inputs) -> Array:
         (weight,) = at.weights()
         normed = at.path.rms_norm(self.rows(x["x"]), weight, self.eps)
@@ -45,19 +83,41 @@ class RmsNorm(Kind):
         weight = self.weight(at)
         noise: Values = 4 * kept.unit * size + kept.least * np.tile(np.abs(weight), size.shape[1] // weight.size)
         if self.less_one:
-            value = self.rows(x["x"])
-            normed = value / np.sqrt(np.square(value).mean(axis=1, keepdims=True) + self.eps)
-            noise = noise + kept.unit * (np.abs(weight - 1) * normed).reshape(size.shape)
+            noise = noise + kept.unit * (np.abs(weight - 1) * self.normed(self.rows(x["x"]))).reshape(size.shape)
         return noise
 
-    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
-        value, change = self.rows(x["x"]), self.rows(dx["x"])
-        square = np.square(value).mean(axis=1, keepdims=True) + self.eps
-        slope = (value * change).mean(axis=1, keepdims=True)
-        result: Values = self.weight(at) * (change - value * slope / square) / np.sqrt(square)
-        return result.reshape(len(x["x"]), -1)
 
-    def weight(self, at: At) -> Values:
-        """The weight, of all that is normed together."""
-        (weight,) = at.weights()
-        return at.path.vector(weight).astype(np.float64)
+@dataclass(frozen=True, slots=True)
+class LayerNorm(Norm):
+    """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias."""
+
+    signed: ClassVar[bool] = True
+
+    def centred(self, rows: Values) -> Values:
+        return np.asarray(rows - rows.mean(axis=1, keepdims=True))
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        weight, bias = (at.model.weight(names[0]) if names else None for names in (at.stage.weights, at.stage.biases))
+        normed = at.path.layer_norm(self.rows(x["x"]), weight, bias, self.eps)
+        return normed.reshape(len(x["x"]), -1)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        """The mean is taken away from what may be much larger than what is left."""
+        error = rounding_error(at, x, output)
+        return error if at.path.dtype == np.float64 else float(np.hypot(error, UNIT * norm(self.cancelled(at, x["x"]))))
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        """What is added up is rounded at the size of what cancels: x less its mean, and both sides of the bias."""
+        weight, bias, rows = self.weight(at), np.abs(self.bias(at)), self.rows(x["x"])
+        normed = np.abs(self.normed(rows))
+        single = kept.unit * (4 * np.abs(weight) * normed + bias) + kept.least * np.abs(weight)
+        if self.less_one:
+            single = single + kept.unit * np.abs(weight - 1) * normed
+        single = single + 2 * FLOAT32.unit * self.cancelled(at, x["x"])
+        return np.asarray(2 * kept.unit * size + single.reshape(size.shape))
+
+    def cancelled(self, at: At, x: Array) -> Values:
+        rows = self.rows(np.asarray(x, dtype=np.float64))
+        mean = rows.mean(axis=1, keepdims=True)
+        scale = np.sqrt(np.square(rows - mean).mean(axis=1, keepdims=True) + self.eps)
+        return np.asarray(np.abs(self.weight(at)) * (np.abs(rows) + 2 * np.abs(mean)) / scale)

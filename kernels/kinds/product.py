@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.graph import SCALE, WEIGHT, Array, At, Inputs, Kind, Values
 from kernels.kinds.rounding import rounding_error
 from kernels.numbers import norm
 from kernels.precision import FLOAT32, Precision
 
+Flags = NDArray[np.bool_]
 _ORDER = 0.5 * FLOAT32.unit  # of a sum in any order, times the lengths of the two vectors
 
 
@@ -28,23 +30,24 @@ class Product(Kind):
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        product = at.path.matmul(x["x"], *at.weights())
-        scales, biases = self._scales(at), at.biases()
-        if scales is not None and not self.bias_scaled:
-            product = np.asarray(product * scales)
-        if biases:
-            product = np.asarray(product + np.concatenate(biases))
-        if scales is not None and self.bias_scaled:
-            product = np.asarray(product * scales)
-        return self.finished(at, product)
+        return self.finished(at, at.path.matmul(x["x"], *at.weights()))
 
     def factor(self, at: At, weight: str) -> float:
         """What the product with a weight of the stage is multiplied by in all."""
         stored = weight.removesuffix(WEIGHT) + SCALE
         return self.times * (float(at.path.vector(at.model.weight(stored))[0]) if stored in at.stage.scales else 1.0)
 
-    def finished(self, at: At, product: Array) -> Array:
-        """What the factor and the bound make of a product."""
+    def finished(self, at: At, product: Array, channels: Flags | None = None) -> Array:
+        """What factors, biases and the bound make of a product. channels : those that it has; None for all."""
+        scales, biases = self._scales(at), np.concatenate(at.biases()) if at.stage.biases else None
+        if channels is not None:
+            scales, biases = (None if values is None else values[channels] for values in (scales, biases))
+        if scales is not None and not self.bias_scaled:
+            product = np.asarray(product * scales)
+        if biases is not None:
+            product = np.asarray(product + biases)
+        if scales is not None and self.bias_scaled:
+            product = np.asarray(product * scales)
         if self.times != 1:
             product = np.asarray(product * product.dtype.type(self.times))
         return product if self.cap is None else at.path.capped(product, self.cap)

@@ -18,10 +18,11 @@ _PER_ANGLE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How the channels of a head turn: pair n by position / theta^(2n/head_dim) / factors[n].
+    """How the channels of a head turn: pair n by position / theta^(2n/d) / factors[n], of the first d channels.
 
-    pairs : "neox" turns channel i with i + head_dim/2, "norm" 2i with 2i+1. factors : divisors of the frequencies
-    (head_dim/2), or None for none. magnitude : what turned channels are multiplied by.
+    rotary_dim : d, None for all channels; the others stay as they are. pairs : "neox" turns channel i with i + d/2,
+    "norm" 2i with 2i+1. factors : divisors of the frequencies (d/2), or None for none. magnitude : what turned channels
+    are multiplied by.
     """
 
     head_dim: int
@@ -29,11 +30,17 @@ class Rotation:
     pairs: Pairs = "neox"
     factors: tuple[float, ...] | None = None
     magnitude: float = 1.0
+    rotary_dim: int | None = None
+
+    @property
+    def width(self) -> int:
+        """How many channels of a head turn."""
+        return self.rotary_dim or self.head_dim
 
     def frequencies(self) -> Values:
         """Angle per position of every pair, float64."""
-        divisors = np.array(self.factors or (1.0,) * (self.head_dim // 2))
-        return np.asarray(self.theta ** -(np.arange(0, self.head_dim, 2) / self.head_dim) / divisors)
+        divisors = np.array(self.factors or (1.0,) * (self.width // 2))
+        return np.asarray(self.theta ** -(np.arange(0, self.width, 2) / self.width) / divisors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +93,26 @@ class Rotate(Kind):
         """
         angles = at.positions()[:, None] * self.rotation.frequencies()
         squares = np.square(np.where(angles == np.round(angles), 0, angles)).mean(axis=1)
-        return float(np.sqrt(np.square(numbers(output)).sum(axis=1) @ squares))
+        heads = numbers(output).reshape(len(output), -1, self.rotation.head_dim)[..., : self.rotation.width]
+        return float(np.sqrt(np.square(heads).sum(axis=(1, 2)) @ squares))
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """Angles are products of a position and a frequency that are rounded to float32 even by a float64 engine."""
         angles = np.abs(at.path.rope_angles(at.positions(), self.rotation)).astype(np.float64)
         pair = np.sqrt(self._pair_squares(size))
-        neox = self.rotation.pairs == "neox"
-        width = np.concatenate([angles, angles], axis=1) if neox else np.repeat(angles, 2, axis=1)
-        per_head = 4 * max(kept.unit, FLOAT32.unit) + 4 * FLOAT32.unit * width + kept.least
+        neox, still = self.rotation.pairs == "neox", self.rotation.head_dim - self.rotation.width
+        turned = np.concatenate([angles, angles], axis=1) if neox else np.repeat(angles, 2, axis=1)
+        every = np.pad(turned, ((0, 0), (0, still)))
+        per_head = 4 * max(kept.unit, FLOAT32.unit) + 4 * FLOAT32.unit * every + kept.least
         return np.asarray(pair * np.tile(per_head, size.shape[1] // self.rotation.head_dim) + 2 * kept.least)
 
     def _pair_squares(self, size: Values) -> Values:
         """Squared length of the pair that every channel turns in; a rotation keeps it, so it is taken of the output."""
-        d = self.rotation.head_dim
-        heads = np.square(size).reshape(len(size), -1, d)
+        d = self.rotation.width
+        heads = np.square(size).reshape(len(size), -1, self.rotation.head_dim)
         if self.rotation.pairs == "neox":
-            pairs = heads[..., : d // 2] + heads[..., d // 2 :]
-            return np.concatenate([pairs, pairs], axis=2).reshape(size.shape)
-        return np.repeat(heads[..., 0::2] + heads[..., 1::2], 2, axis=2).reshape(size.shape)
+            pairs = heads[..., : d // 2] + heads[..., d // 2 : d]
+            turned = np.concatenate([pairs, pairs], axis=2)
+        else:
+            turned = np.repeat(heads[..., 0:d:2] + heads[..., 1:d:2], 2, axis=2)
+        return np.concatenate([turned, heads[..., d:]], axis=2).reshape(size.shape)

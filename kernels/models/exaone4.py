@@ -1,11 +1,10 @@
 """exaone4: norms behind both blocks and of heads, and where some layers slide, only those rotate."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from types import MappingProxyType
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types
+from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types, rotating_where_sliding
 from kernels.models.llama import AFTER, Decoder, decoder_stages
 
 _PATTERN = 4  # layers, of which the last is full
@@ -61,7 +60,7 @@ class Exaone4(Decoder):
             types = every(fields.integer("sliding_window_pattern") or _PATTERN, config)
         if window is None and SLIDING in (types or ()):
             raise fields.wrong(f"has layer_types with {SLIDING}, but no sliding_window; correct it.")
-        return _sliding(config, window, types)
+        return rotating_where_sliding(config, window, types)
 
     def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
         types = config.layer_types or (FULL,) * config.num_hidden_layers  # without them transformers divides by zero
@@ -74,19 +73,13 @@ class Exaone4(Decoder):
         window = fields.integer("attention.sliding_window")
         if (base := fields.single("rope.freq_base_swa")) not in (None, config.rope_theta):
             raise fields.unsupported(f"gives {self.gguf}.rope.freq_base_swa as {base:g}; only one base is supported.")
-        return _sliding(config, _WINDOW if window is None else window, gguf_layer_types(config, fields, _PATTERN))
+        return rotating_where_sliding(
+            config, _WINDOW if window is None else window, gguf_layer_types(config, fields, _PATTERN)
+        )
 
     def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
         if config.q_size != config.hidden_size:
             yield f"its {config.q_size} channels of Q are not the {config.hidden_size} that exaone4 has there"
-
-
-def _sliding(config: ModelConfig, window: int | None, types: tuple[str, ...] | None) -> ModelConfig:
-    if window is None or types is None:
-        return config
-    rotated = tuple(kind == SLIDING for kind in types)
-    rotates = None if all(rotated) else rotated
-    return replace(config, sliding_window=window, layer_types=types, rotated_layers=rotates)
 
 
 FAMILY = Exaone4()

@@ -1,4 +1,4 @@
-"""llama, and every decoder that is made like it: RMS norms, grouped rotary attention, a gated feed-forward block."""
+"""llama, and every decoder that is made like it: norms, grouped rotary attention, a feed-forward block."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -10,9 +10,9 @@ from kernels.graph import LAYER_INPUT, Heads, Stage
 from kernels.kinds.activation import Activation, Silu
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
-from kernels.kinds.elementwise import Add, Copy, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Copy, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Rotation, Unrotated
 from kernels.stages import SPINE, Site
@@ -38,20 +38,23 @@ class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
-    of the block. head_norms : every head of q and of k is normed before it is rotated, or all of them together where
-    norms_together. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. activation : of the
-    gate.
+    of the block. norm_biases : norms have biases. head_norms : every head of q and of k is normed before it is rotated,
+    or all of them together where norms_together. ffn_biases, head_bias : the feed-forward block, or the head, may have
+    biases. gated : what the feed-forward block activates is multiplied with another product. activation : of the gate,
+    or of all where there is none.
     """
 
     stages = SPINE
     attn_norm: ClassVar[str | None] = "input_layernorm"
     ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
     after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
+    norm_biases: ClassVar[bool] = False
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
+    gated: ClassVar[bool] = True
     activation: ClassVar[Activation] = Silu()
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
@@ -59,31 +62,36 @@ class Decoder(Family):
         return (Stage(Site(None, "embedding"), Embed(config.embedding_scale), config.hidden_size, (), embedding),)
 
     def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
+        attention, feed_forward = (of(config, number, has) for of in (self._attention, self._feed_forward))
+        output = Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",))
+        if config.parallel:
+            read = (LAYER_INPUT, "attn_out", "ffn_out")
+            both = Stage(Site(number, "post_ffn_residual"), AddBoth(), config.hidden_size, read)
+            return (*attention, *feed_forward, both, output)
         return (
-            *self._attention(config, number, has),
+            *attention,
             *self._added(config, number, "attn_out", LAYER_INPUT, "post_attn_residual"),
-            *self._feed_forward(config, number, has),
+            *feed_forward,
             *self._added(config, number, "ffn_out", "post_attn_residual", "post_ffn_residual"),
-            Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",)),
+            output,
         )
 
     def last(self, config: ModelConfig, has: Has) -> tuple[Stage, ...]:
-        norm, weight = RmsNorm(config.rms_norm_eps, less_one=self.less_one), ("model.norm.weight",)
         head = Product(times=config.logits_scale, cap=config.logits_cap)
         used = ("lm_head.weight", *filter(has, ("lm_head.bias",) if self.head_bias else ()))
         return (
-            Stage(Site(None, "final_norm"), norm, config.hidden_size, ("layer_output",), weight),
+            self._normed(config, Site(None, "final_norm"), "model.norm", "layer_output"),
             Stage(Site(None, "lm_head"), head, config.vocab_size, ("final_norm",), used),
         )
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
-        """Those of a pre-norm decoder with gated feed-forward; shapes as Hugging Face stores them, (rows, columns)."""
+        """Those of a decoder; shapes as Hugging Face stores them, (rows, columns)."""
         hidden, ffn, kv = config.hidden_size, config.intermediate_size, config.kv_size
         yield Tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
         for layer in range(config.num_hidden_layers):
             name = f"model.layers.{layer}.".__add__
-            if self.attn_norm:
-                yield Tensor(name(f"{self.attn_norm}.weight"), (hidden,))
+            for tensor in self._of_norm(self.attn_norm and name(self.attn_norm)):
+                yield Tensor(tensor, (hidden,))
             for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
                 yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
             for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
@@ -95,17 +103,20 @@ class Decoder(Family):
             yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
-                yield Tensor(name(f"{norm}.weight"), (hidden,))
-            yield Tensor(name("mlp.gate_proj.weight"), (ffn, hidden))
-            yield Tensor(name("mlp.up_proj.weight"), (ffn, hidden))
-            yield Tensor(name("mlp.down_proj.weight"), (hidden, ffn))
-            for part, size in (("gate", ffn), ("up", ffn), ("down", hidden)) if self.ffn_biases else ():
-                yield Tensor(name(f"mlp.{part}_proj.bias"), (size,), optional=True)
+                for tensor in self._of_norm(name(norm)):
+                    yield Tensor(tensor, (hidden,))
+            shapes = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
+            parts = ("gate", "up", "down") if self.gated else ("up", "down")
+            for part in parts:
+                yield Tensor(name(f"mlp.{part}_proj.weight"), shapes[part])
+            for part in parts if self.ffn_biases else ():
+                yield Tensor(name(f"mlp.{part}_proj.bias"), shapes[part][:1], optional=True)
             for module in self.scaled:
                 yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
-            if norms[1]:
-                yield Tensor(name(f"{norms[1]}.weight"), (hidden,))
-        yield Tensor("model.norm.weight", (hidden,))
+            for tensor in self._of_norm(norms[1] and name(norms[1])):
+                yield Tensor(tensor, (hidden,))
+        for tensor in self._of_norm("model.norm"):
+            yield Tensor(tensor, (hidden,))
         if not config.tie_word_embeddings:
             yield Tensor("lm_head.weight", (config.vocab_size, hidden))
         if self.head_bias:
@@ -156,16 +167,25 @@ class Decoder(Family):
     def _feed_forward(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         hidden, ffn = config.hidden_size, config.intermediate_size
         gate, up, down = (self._used(layer, f"mlp.{part}_proj", has) for part in ("gate", "up", "down"))
-        product = Product(bias_scaled=True)
-        x = "post_attn_residual"
-        if self.ffn_norm:
+        product, activation = Product(bias_scaled=True), self.activation_of(config)
+        x = LAYER_INPUT if config.parallel else "post_attn_residual"
+        if config.parallel and not self.ffn_norm:
+            x = "attn_norm"
+        elif self.ffn_norm:
             yield self._norm(config, layer, "ffn_norm", self.ffn_norm, x)
             x = "ffn_norm"
-        yield Stage(Site(layer, "ffn_gate"), product, ffn, (x,), gate)
+        if self.gated:
+            yield Stage(Site(layer, "ffn_gate"), product, ffn, (x,), gate)
         yield Stage(Site(layer, "ffn_up"), product, ffn, (x,), up)
-        yield Stage(Site(layer, "ffn_silu"), self.activation, ffn, ("ffn_gate",))
-        yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
-        yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl",), down)
+        yield Stage(Site(layer, "ffn_silu"), activation, ffn, ("ffn_gate" if self.gated else "ffn_up",))
+        if self.gated:
+            yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
+        yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl" if self.gated else "ffn_silu",), down)
+
+    def activation_of(self, config: ModelConfig) -> Activation:
+        """The activation of a model, where not all of its family have the same."""
+        del config
+        return self.activation
 
     def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
         """What a block gives, normed by some families, added to what was there before it."""
@@ -182,15 +202,26 @@ class Decoder(Family):
         return (name(".weight"), *filter(has, map(name, more)))
 
     def _norm(self, config: ModelConfig, layer: int, stage: str, module: str, read: str) -> Stage:
-        norm = RmsNorm(config.rms_norm_eps, less_one=self.less_one)
-        return Stage(Site(layer, stage), norm, config.hidden_size, (read,), (f"model.layers.{layer}.{module}.weight",))
+        return self._normed(config, Site(layer, stage), f"model.layers.{layer}.{module}", read)
+
+    def _normed(self, config: ModelConfig, site: Site, module: str, read: str) -> Stage:
+        kind: type[Norm] = LayerNorm if self.layer_norms else RmsNorm
+        norm = kind(config.rms_norm_eps, less_one=self.less_one)
+        return Stage(site, norm, config.hidden_size, (read,), tuple(self._of_norm(module)))
+
+    def _of_norm(self, module: str | None) -> Iterator[str]:
+        """The tensors of a norm; none where there is no norm."""
+        if module:
+            yield f"{module}.weight"
+            if self.norm_biases:
+                yield f"{module}.bias"
 
 
 def _rotation(c: ModelConfig, layer: int) -> Rotation:
     """How the heads of a layer turn."""
     if c.rope_local_theta is not None and c.slides(layer):
-        return Rotation(c.head_dim, c.rope_local_theta, c.rope_type)
-    return Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor)
+        return Rotation(c.head_dim, c.rope_local_theta, c.rope_type, rotary_dim=c.rotary_dim)
+    return Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor, c.rotary_dim)
 
 
 class Llama(Decoder):

@@ -22,6 +22,7 @@ from store.files.model_file import ModelFile
 from store.known_settings import table
 from store.layout import (
     by_canonical_name,
+    by_family,
     check_overlaps,
     check_rank,
     check_tensors,
@@ -77,7 +78,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     found.vocabulary = _vocabulary(fields)
     _refuse_shards(fields)
     architecture = _architecture(fields)
-    tensors = dict(found.tensors)
+    tensors = by_family(file.shown, found.tensors, family(architecture))
     named_as_gguf = any(is_gguf_name(info.raw_name) for info in tensors.values())
     found.less_one = family(architecture).less_one and not named_as_gguf
     interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
@@ -259,7 +260,10 @@ def _row_order(
         raise UnsupportedModelError(f"{fields.file} has the rope_type {stated}; supported are 0 and 2.")
     origin = fields.text("original_format")
     from_gguf = origin == "gguf" or any(is_gguf_name(info.raw_name) for info in tensors.values())
-    pairs = family(architecture).interleaved
+    of = family(architecture)
+    if of.pairs == "norm":
+        return False, *_of_adjacent_pairs(fields, architecture, stated)
+    pairs = of.interleaved
     if pairs and from_gguf and stated != _SPLIT_HALVES:
         return True, "neox", []
     if stated != _ADJACENT_PAIRS or (pairs and origin == "safetensors"):
@@ -271,6 +275,16 @@ def _row_order(
         return False, "neox", [f"{doubt}, but its SafeTensors origin is taken to mean split halves."]
     doubt += f", though every other engine rotates {architecture} by split halves; the file is taken at its word."
     return False, "norm", [doubt]
+
+
+def _of_adjacent_pairs(fields: Fields, architecture: str, stated: int | None) -> tuple[RopeType, list[str]]:
+    """The rotation of a family that turns adjacent pairs in every container, and what is odd about it."""
+    if stated != _SPLIT_HALVES:
+        return "norm", []
+    return "neox", [
+        f"{fields.file} says rope_type 2 (split halves), though every other engine rotates adjacent pairs of "
+        f"{architecture}; the file is taken at its word."
+    ]
 
 
 def _config(
@@ -294,11 +308,13 @@ def _config(
     size = rope.head_dim(fields, hidden, heads, "head_dim")
     theta = fields.number("rope_theta") or default("rope_theta", 1e6 if architecture in _FAST else 1e4)
     kv_heads = fields.integer("num_kv_heads", "num_key_value_heads", "n_kv_heads")
-    eps = fields.number("rms_norm_eps", "layer_norm_eps", "norm_eps", "eps")
+    own = family(architecture).key("rms_norm_eps")
+    eps = fields.number("rms_norm_eps", own, "layer_norm_eps", "norm_eps", "eps")
     vocab_size = tensors[EMBEDDING].shape[0]
     if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, vocab_size):
         doubts.append(f"{file.shown} claims another vocabulary size than the {vocab_size} rows of its embedding.")
-    scaling = _scaling(file, fields, tensors, theta, size)
+    rotated = rope.hf_rotary_dim(family(architecture), fields, fields, size)
+    scaling = _scaling(file, fields, architecture, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=fields.needed_integer("num_layers", "num_hidden_layers", "n_layers", "n_layer"),
@@ -313,6 +329,7 @@ def _config(
         rope_type=rope_type,
         tie_word_embeddings=LM_HEAD not in tensors,
         max_position_embeddings=fields.integer("max_position_embeddings", "context_length", "max_seq_len", "n_ctx"),
+        rotary_dim=rotated,
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         length_limit=scaling.limit,
@@ -345,7 +362,12 @@ def _unsaid(file: ModelFile, fields: Fields, config: ModelConfig) -> list[str]:
 
 
 def _scaling(
-    file: ModelFile, fields: Fields, tensors: Mapping[str, TensorInfo], theta: float, head_dim: int
+    file: ModelFile,
+    fields: Fields,
+    architecture: str,
+    tensors: Mapping[str, TensorInfo],
+    theta: float,
+    head_dim: int,
 ) -> rope.Scaling:
     if ROPE_FREQS in tensors:
         return rope.Scaling(rope.stored_factors(file, tensors[ROPE_FREQS], head_dim))
@@ -357,7 +379,7 @@ def _scaling(
             f"{fields.file} gives {group} as something else than an object for all layers, which is not read; correct "
             "the file."
         )
-    return rope.hf_scaling(group, Fields(fields.file, scaling), fields, theta, head_dim)
+    return rope.hf_scaling(family(architecture), group, Fields(fields.file, scaling), fields, theta, head_dim)
 
 
 def _vocabulary(fields: Fields) -> Vocabulary | None:

@@ -23,6 +23,7 @@ from store.errors import ArtifactError
 from store.files import apr_format as apr
 from store.layout import Shape
 from store.names import ROPE_FREQS
+from store.rope import hf_share
 from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary
 from store.whole_files import give_name, temporary_beside
@@ -124,9 +125,10 @@ def _keeps_names(artifact: Artifact) -> bool:
 def _unwritten(artifact: Artifact) -> list[str]:
     """Refuse settings that an APR file would lose; return a sentence for one that matters to long texts only."""
     config, shown = artifact.config, printable(artifact.path.name)
-    lost = [
-        name for name, usual in (("rope_attention_factor", 1.0), ("causal", True)) if getattr(config, name) != usual
-    ]
+    usual: dict[str, float | None] = {"rope_attention_factor": 1.0, "causal": family(config.architecture).causal}
+    if family(config.architecture).partly is None:
+        usual["rotary_dim"] = None
+    lost = [name for name, value in usual.items() if getattr(config, name) != value]
     if lost:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
@@ -191,7 +193,7 @@ def _pad(data: bytes) -> bytes:
 
 
 def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]:
-    config = artifact.config
+    config, of = artifact.config, family(artifact.config.architecture)
     split_halves = config.rope_type == "neox" and not artifact.interleaved
     origin = artifact.metadata.get("original_format") if artifact.format == "apr" else artifact.format
     optional = {
@@ -219,7 +221,8 @@ def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]
         "rope_theta": config.rope_theta,
         "rope_type": 2 if split_halves else 0,
         "rms_norm_eps": config.rms_norm_eps,
-        **family(config.architecture).to_hugging_face(config),
+        **hf_share(of, config),
+        **of.to_hugging_face(config),
         **_given(optional),
     }
 

@@ -11,8 +11,8 @@ from store import rope
 from store.errors import ArtifactError
 from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
-from store.known_settings import table
-from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS
+from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
+from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT
 from store.stored_model import TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
@@ -34,10 +34,12 @@ def config_of(
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
     size = rope.head_dim(fields, hidden, heads, "attention.key_length")
-    rope.check_whole_head(fields, "rope.dimension_count", size)
-    rope.check_whole_head(fields, "attention.value_length", size)
+    if (values := fields.integer("attention.value_length")) not in (None, size):
+        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
+    rotated = _rotary_dim(fields, of, size)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
-    scaling = _scaling(file, of, fields, tensors, theta, size)
+    epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
+    scaling = _scaling(file, of, fields, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture_of(of),
         num_hidden_layers=fields.needed_integer("block_count"),
@@ -47,18 +49,26 @@ def config_of(
         num_key_value_heads=fields.integer("attention.head_count_kv") or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
-        rms_norm_eps=shortest(fields.needed_number("attention.layer_norm_rms_epsilon")),
+        rms_norm_eps=shortest(fields.needed_number(epsilon)),
         rope_theta=theta,
-        rope_type="neox",  # of the canonical rows, see `interleaved_tensors`
+        rope_type=of.pairs,  # of the canonical rows, see `interleaved_tensors`
         tie_word_embeddings=LM_HEAD not in tensors,
         max_position_embeddings=fields.integer("context_length"),
+        rotary_dim=rotated,
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal=fields.flag("attention.causal") is not False,
+        length_limit=scaling.limit,
+        length_limit_key=scaling.limit_key,
     )
     rope.check_heads(file.shown, config)
     _refuse_what_follows(fields, of, config, tensors)
     config = of.of_gguf(config, with_lists(fields))
+    if config.length_limit is not None:
+        problems.append(
+            f"{file.shown} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
+            f"{config.length_limit} tokens; the model is run with the other one, as in a context of no more."
+        )
     stated = fields.integer("vocab_size")
     if stated not in (None, config.vocab_size):
         problems.append(
@@ -66,6 +76,17 @@ def config_of(
             "the rows are used."
         )
     return config, problems
+
+
+def _rotary_dim(fields: Fields, of: Family, head_dim: int) -> int | None:
+    """Return how many channels of each head rotate, None for all."""
+    rotated = fields.integer("rope.dimension_count")
+    if of.partly is None and rotated not in (None, head_dim):  # llama.cpp aborts, but where rows are in pairs
+        raise fields.unsupported(
+            f"rotates {rotated} of {head_dim} channels of each head ({fields.prefix}rope.dimension_count); only whole "
+            f"heads are supported in {of.gguf}."
+        )
+    return rope.rotary_dim(fields, rotated, head_dim, f"{fields.prefix}rope.dimension_count")
 
 
 def _scaling(
@@ -78,7 +99,8 @@ def _scaling(
 ) -> rope.Scaling:
     """Return the rotary scaling of the metadata, on top of the divisors that a tensor may hold.
 
-    llama.cpp multiplies q and k by attn_factor whatever the type, and looks for the tensor in llama only.
+    llama.cpp multiplies q and k by attn_factor whatever the type, and looks for tensors in some families only: for one
+    of short texts and one of long ones, of which it takes the second where its context is longer than the original.
     """
     kind = fields.text("rope.scaling.type") or "linear"
     factor = _factor(fields)
@@ -90,16 +112,24 @@ def _scaling(
         original = fields.integer("rope.scaling.original_context_length", low=0)
         original = original or fields.needed_integer("context_length")
         scaling = rope.ggml_yarn(file.shown, factor, original, theta, head_dim)
+    elif kind == "longrope" and of.long_rope:
+        scaling = rope.Scaling(rope.linear(factor, head_dim))
     else:
         raise UnsupportedModelError(
             f"{fields.file} scales its rotary embedding by {printable(kind, 80)}; supported are none, linear, yarn and "
             "the frequency tensor of llama3."
         )
     attention_factor = scaling.attention_factor * shortest(fields.number("rope.scaling.attn_factor") or 1.0)
+    long = of.long_rope and (kind == "longrope" or not of.rope_freqs)
+    name = ROPE_SHORT if long else ROPE_FREQS if of.rope_freqs else None
     factors = scaling.factors
-    if ROPE_FREQS in tensors and of.rope_freqs:
-        stored = rope.stored_factors(file, tensors[ROPE_FREQS], head_dim)
+    if name is not None and name in tensors:
+        stored = rope.stored_factors(file, tensors[name], head_dim)
         factors = tuple(a * b for a, b in zip(stored, factors or (1.0,) * len(stored), strict=True))
+    if name == ROPE_SHORT and ROPE_LONG in tensors:
+        key = "rope.scaling.original_context_length"
+        original = fields.integer(key, low=0) or fields.needed_integer("context_length")
+        scaling = replace(scaling, limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
     return replace(scaling, factors=factors, attention_factor=attention_factor)
 
 

@@ -72,35 +72,38 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
     problems += [
         f"{file} does not say {key}; {value} is used, as transformers does."
         for key, value in absent.items()
-        if key in _SPOKEN_OF
+        if key in map(found.key, _SPOKEN_OF)
     ]
     return Fields(file, {**values, **absent}), problems
 
 
 def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]]:
     """Return the hyper-parameters that filled-in fields give, and sentences about what is odd in them."""
-    hidden = fields.needed_integer("hidden_size")
-    heads = fields.needed_integer("num_attention_heads")
+    key = _family(fields).key
+    hidden = fields.needed_integer(key("hidden_size"))
+    heads = fields.needed_integer(key("num_attention_heads"))
     size = rope.head_dim(fields, hidden, heads, "head_dim")
     group, settings, problems = _rope_settings(fields)
     fields = _with_local_base(fields)
     theta = settings.number("rope_theta") or fields.number("rope_theta") or _THETA
-    scaling = rope.hf_scaling(group, settings, fields, theta, size)
+    rotated = rope.hf_rotary_dim(_family(fields), settings, fields, size)
+    scaling = rope.hf_scaling(_family(fields), group, settings, fields, theta, rotated or size)
     tied = bool(fields.flag("tie_word_embeddings"))
     config = ModelConfig(
         architecture=architecture_of(_family(fields)),
-        num_hidden_layers=fields.needed_integer("num_hidden_layers"),
+        num_hidden_layers=fields.needed_integer(key("num_hidden_layers")),
         hidden_size=hidden,
-        intermediate_size=fields.needed_integer("intermediate_size"),
+        intermediate_size=fields.needed_integer(key("intermediate_size")),
         num_attention_heads=heads,
-        num_key_value_heads=fields.integer("num_key_value_heads") or heads,
+        num_key_value_heads=fields.integer(key("num_key_value_heads")) or heads,
         head_dim=size,
         vocab_size=fields.needed_integer("vocab_size"),
-        rms_norm_eps=fields.needed_number("rms_norm_eps"),
+        rms_norm_eps=fields.needed_number(key("rms_norm_eps")),
         rope_theta=theta,
-        rope_type="neox",
+        rope_type=_family(fields).pairs,
         tie_word_embeddings=tied and not has_lm_head,
-        max_position_embeddings=fields.integer("max_position_embeddings"),
+        max_position_embeddings=fields.integer(key("max_position_embeddings")),
+        rotary_dim=rotated,
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal="is_causal" not in fields.values or fields.flag("is_causal") is True,  # null is false there
@@ -219,7 +222,8 @@ def _of_kind(fields: Fields, kind: str) -> Fields:
 
 def _partly_rotated(fields: Fields, settings: Fields) -> list[str]:
     """Say so where a share of each head is asked for: transformers rotates all of it without scaling, else fails."""
-    if all(place.number("partial_rotary_factor") in (None, 1) for place in (fields, settings)):
+    given = (place.number("partial_rotary_factor") for place in (fields, settings))
+    if _family(fields).partly or all(share in (None, 1) for share in given):
         return []
     if (settings.text("rope_type", "type") or "default") != "default":
         raise UnsupportedModelError(

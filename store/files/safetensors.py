@@ -13,7 +13,7 @@ from store.files.hf_config import config_of, drop_unused_biases, family_of, norm
 from store.files.json_text import read_object
 from store.files.model_file import ModelFile
 from store.files.safetensors_header import read_header, read_index
-from store.layout import by_canonical_name, check_tensors, counted
+from store.layout import by_canonical_name, by_family, check_tensors, counted
 from store.names import LM_HEAD
 from store.stored_model import StoredModel, runnable
 from store.text import printable
@@ -73,6 +73,8 @@ def _take_settings(found: StoredModel, folder: Path) -> None:
             found.sources = (*found.sources, file)
             found.metadata = read_object(file)
             found.less_one = norms_less_one(found.metadata)
+            of = family_of(str(found.metadata.get("model_type")))
+            found.tensors = by_family(found.sources[0].shown, found.tensors, of)
             return
 
 

@@ -42,10 +42,16 @@ def rope_pairs(before: NDArray[Any], after: NDArray[Any], head_dim: int) -> Lite
     x, y = (np.asarray(values[:_ROWS], np.float64).reshape(-1, head_dim) for values in (before, after))
     if not np.isfinite(x).all() or not np.isfinite(y).all():
         return None
-    limit, half = _ROUNDING * float(np.abs(x).max()), head_dim // 2
-    adjacent = np.hypot(x[:, 0::2], x[:, 1::2]) - np.hypot(y[:, 0::2], y[:, 1::2])
-    halves = np.hypot(x[:, :half], x[:, half:]) - np.hypot(y[:, :half], y[:, half:])
-    kept = bool(np.abs(adjacent).max() <= limit), bool(np.abs(halves).max() <= limit)
-    if kept[0] == kept[1]:
+    limit = _ROUNDING * float(np.abs(x).max())
+    moved = np.flatnonzero(np.abs(x - y).max(axis=0) > limit)
+    turned = 2 * ((int(moved.max(initial=0)) + 2) // 2)  # of models that rotate a part of each head
+
+    def kept(one: slice, other: slice) -> bool:
+        off = np.hypot(x[:, one], x[:, other]) - np.hypot(y[:, one], y[:, other])
+        return bool(np.abs(off).max() <= limit)
+
+    adjacent = kept(slice(0, None, 2), slice(1, None, 2))
+    halves = any(kept(slice(0, width // 2), slice(width // 2, width)) for width in (head_dim, turned))
+    if adjacent == halves:
         return None
-    return "adjacent" if kept[0] else "halves"
+    return "adjacent" if adjacent else "halves"

@@ -5,12 +5,13 @@ Keys are "<sequence number>|<node name>|<operation>". `__index__`, a JSON list, 
 runs in several batches has every node once per batch. See docs/traces.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.family import Family
 from kernels.models import ARCHITECTURES, family
 from kernels.stages import Site
 from store.errors import StoreError
@@ -102,9 +103,18 @@ def _observed_heads(graph: Graph) -> Iterator[tuple[str, Any]]:
         yield "rope_pairs", pairs
 
 
+def _names_of(chosen: Callable[[Family], bool]) -> set[str | None]:
+    return {name for own in ARCHITECTURES if chosen(family(own)) for name in (own, family(own).gguf)}
+
+
 def _interleaved() -> set[str | None]:
-    """GGUF's names of the families whose files store the rows of q and k for the rotation of adjacent pairs."""
-    return {known.gguf for known in map(family, ARCHITECTURES) if known.interleaved}
+    """Names, ours and GGUF's, of the families whose files store the rows of q and k for adjacent pairs."""
+    return _names_of(lambda known: known.interleaved)
+
+
+def _adjacent_everywhere() -> set[str | None]:
+    """The same of the families that rotate adjacent pairs in every container."""
+    return _names_of(lambda known: known.pairs == "norm")
 
 
 def _floats(node: Node) -> NDArray[np.floating[Any]]:
@@ -138,7 +148,9 @@ def _notes(meta: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[str
     if len(batches) > 1:
         yield f"The prompt ran in batches of {', '.join(map(str, batches))} tokens, which are joined here."
     pairs = observed.get("rope_pairs")
-    if pairs == "adjacent" or (pairs is None and meta.get("architecture") in _interleaved()):
+    if meta.get("architecture") in _adjacent_everywhere():
+        pass
+    elif pairs == "adjacent" or (pairs is None and meta.get("architecture") in _interleaved()):
         yield GGML_ORDER
     elif pairs is None and "architecture" not in meta:
         yield UNKNOWN_ORDER

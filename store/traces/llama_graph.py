@@ -29,13 +29,15 @@ _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers ov
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
 
+_LAST_OF_NORM = ("MUL", "ADD", "NORM")  # with a weight, with a bias, and with neither
+
 # (name without its layer, operation) -> stage, or the part of one.
 _MEANING: dict[tuple[str, str], str] = {
     ("embd", "GET_ROWS"): "embedding",
     ("inp_embd", "GET_ROWS"): "embedding",
     ("embd", "SCALE"): "embedding",  # by a factor of the configuration; the rows themselves have no name then
     ("inp_scaled", "SCALE"): "embedding.scaled",
-    ("attn_norm", "MUL"): "attn_norm",
+    **{(f"{norm}_norm", op): f"{norm}_norm" for norm in ("attn", "ffn") for op in _LAST_OF_NORM},
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
@@ -49,23 +51,24 @@ _MEANING: dict[tuple[str, str], str] = {
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
     ("attn_out", "MUL"): "attn_out.scaled",
-    ("attn_post_norm", "MUL"): "post_attn_norm",
+    **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",
-    ("ffn_norm", "MUL"): "ffn_norm",
     ("ffn_gate", "MUL_MAT"): "ffn_gate",
     ("ffn_up", "MUL_MAT"): "ffn_up",
     **{(f"ffn_{part}_b", "ADD"): f"ffn_{part}.biased" for part in ("gate", "up")},
     **{(f"ffn_{part}_s", "MUL"): f"ffn_{part}.scaled" for part in ("gate", "up")},
     ("ffn_silu", "UNARY"): "ffn_silu",
     ("ffn_silu", "SILU"): "ffn_silu",
+    **{("ffn_gelu", op): "ffn_silu" for op in ("UNARY", "GELU")},
+    ("ffn_sqr(relu)", "SQR"): "ffn_silu",
     ("ffn_gate_par", "MUL"): "ffn_swigl",
     ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
     ("ffn_geglu", "GEGLU"): "ffn_swigl",
     **{("ffn_out", op): "ffn_out" for op in ("MUL_MAT", "ADD", "MUL")},  # with a bias or a factor: the last of them
-    ("ffn_post_norm", "MUL"): "post_ffn_norm",
+    **{(name, "MUL"): "post_ffn_norm" for name in ("ffn_post_norm", "post_mlp_norm")},
     ("l_out", "ADD"): "post_ffn_residual",
-    ("result_norm", "MUL"): "final_norm",
+    **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
     **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
 }
 
@@ -158,6 +161,8 @@ class Graph:
             before = slots.get((layer, "attention"), ())
             channels = before[0].shape[1] if before else None
             return self._stacked([replace(node, channels=channels) for node in turned]) if channels else None
+        if stage in _OF_FUSED and (fused := self._fused(layer)) is not None:
+            return _columns(fused, _OF_FUSED.index(stage))
         if (layer, stage) in slots:
             return self._stacked(slots[layer, stage])
         if stage == "qkv_matmul":
@@ -166,6 +171,13 @@ class Graph:
             pairs = zip(_BIASES, _PRODUCTS, strict=True)
             return self._side_by_side([slots.get((layer, bias), slots.get((layer, plain))) for bias, plain in pairs])
         return None
+
+    def _fused(self, layer: int | None) -> StoredStage | None:
+        """Gate and up in one product, of which the activation makes half as many channels."""
+        up, gated = (self.slots.get((layer, slot)) for slot in ("ffn_up", "ffn_swigl"))
+        if not up or not gated or (layer, "ffn_gate") in self.slots:
+            return None
+        return self._stacked(up) if up[0].shape[1] == 2 * gated[0].shape[1] else None
 
     def _stacked(self, nodes: Sequence[Node]) -> StoredStage:
         """Join the rows of the batches."""
@@ -223,6 +235,12 @@ _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
     *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
+_OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
+# What an addition that has no name may be of: the residual stream, and what attention gives.
+_FOLLOWED = {
+    **dict.fromkeys(("embedding", "embedding.scaled", "post_ffn_residual"), "stream"),
+    **dict.fromkeys(_OF_OUTPUT.values(), "attended"),
+}
 _PRODUCTS = ("matmul.q", "matmul.k", "matmul.v")
 _BIASES = ("bias.q", "bias.k", "bias.v")
 
@@ -259,6 +277,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     slots: dict[tuple[int | None, str], list[Node]] = {}
     layer = rows = 0
     before: tuple[int | None, str] | None = None
+    latest: dict[str, str] = {}
     for node in nodes:
         shape = () if node.array is None else node.array.shape
         if _MEANING.get((node.name, node.op)) == "embedding":
@@ -270,7 +289,13 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
         place = _place(node, layer)
         if place == (layer, "post_attn_norm") and before == (layer, "post_attn_residual"):
             place = layer, "ffn_norm"  # seed_oss gives the norm before the feed-forward block the name of the other
+        if place is None and node.op == "ADD" and set(node.sources) == {latest.get("stream"), latest.get("attended")}:
+            place = layer, "post_attn_residual"  # of graphs that give it no name
+        if node.op == "GET_ROWS" and node.sources:  # the rows whose logits are asked for
+            latest |= {part: node.name for part, name in latest.items() if name == node.sources[0]}
         before = place or before
+        if place is not None and (part := _FOLLOWED.get(place[1])):
+            latest[part] = node.name
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
     return slots
@@ -309,6 +334,18 @@ def _rows_taken(source: Node, taken: Node) -> list[int] | None:
     wanted = [places.get(row.tobytes()) for row in taken.values()]
     found = [row for row in wanted if row is not None]
     return found if len(places) == rows and len(found) == kept else None
+
+
+def _columns(fused: StoredStage, part: int) -> StoredStage:
+    """One half of the channels."""
+    assert fused.channels is not None
+    half, rows = fused.channels // 2, fused.count // fused.channels
+    columns = slice(part * half, (part + 1) * half)
+    return replace(fused, count=rows * half, channels=half, load=partial(_some, fused.load, columns))
+
+
+def _some(load: Callable[[], NDArray[Any]], columns: slice) -> NDArray[Any]:
+    return np.ascontiguousarray(load()[:, columns])
 
 
 def _joined(loads: Sequence[Callable[[], NDArray[Any]]], axis: int) -> NDArray[Any]:

@@ -266,7 +266,8 @@ class Trace:
                 f"{name} holds {self.layers} layers where the model has {config.num_hidden_layers}; "
                 "give the model that it was recorded with."
             )
-        expected = "adjacent" if family(config.architecture).interleaved else "halves"
+        adjacent = family(config.architecture).interleaved or config.rope_type == "norm"
+        expected = "adjacent" if adjacent else "halves"
         if self.engine == LLAMA_CPP and self.observed.get("rope_pairs", expected) != expected:
             raise StoreError(
                 f"{name} rotates the {self.observed['rope_pairs']} of its heads, as llama.cpp never does for a "

@@ -20,16 +20,35 @@ TOKENS = (5, 100, 7, 7, 31)
 SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
-OTHERS = ("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4")
+OTHERS = (
+    *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
+    *("glm4", "phi3", "arcee", "ernie4_5"),
+    *("starcoder2", "cohere", "cohere2"),
+)
+# Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
+ONLY_GGUF = (
+    *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
+    *("qwen3vl", "chatglm", "qwen", "plamo"),
+)
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
-OF_FAMILY = {"gemma": {"tied": True}, "gemma2": {"tied": True}, "olmo2": {"head_dim": 16}, "exaone4": {"head_dim": 16}}
+OF_FAMILY = {
+    "gemma": {"tied": True},
+    "gemma2": {"tied": True},
+    "olmo2": {"head_dim": 16},
+    "exaone4": {"head_dim": 16},
+    "phi3": {"head_dim": 16},
+    "starcoder2": {"head_dim": 16},
+    "chatglm": {"head_dim": 16},
+    "cohere": {"head_dim": 16, "tied": True},
+    "cohere2": {"head_dim": 16, "tied": True},
+}
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family == "exaone4" else LAYERS.get(family, 2)
+    layers = HYBRID if family in ("exaone4", "starcoder2") else LAYERS.get(family, 2)
     return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 

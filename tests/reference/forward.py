@@ -4,24 +4,32 @@ import math
 
 import numpy as np
 
+# Behind attention, before and behind the feed-forward block.
+FOUR_NORMS = {
+    "gemma2": ("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    "glm4": ("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
+}
+
 
 def literal_forward(config, weights, tokens):
     """Every stage of a decoder by (layer, stage); weights: canonical name -> float array."""
     c, w, out = config, {name: np.asarray(x, dtype=np.float64) for name, x in weights.items()}, {}
     gemma = c.architecture.startswith("gemma")
     before = c.architecture not in ("olmo2", "exaone4")
-    behind = not before or c.architecture in ("gemma2", "gemma3")
+    normed = layer_norm if c.architecture in LAYER_NORMS else rms_norm
+    behind = not before or c.architecture in ("gemma2", "gemma3", "glm4")
+    first, second, third = FOUR_NORMS.get(c.architecture, FOUR_NORMS["gemma2"])
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
-    if c.architecture == "granite":
+    if c.architecture in ("granite", "minicpm"):
         x = x * c.embedding_scale
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
         p = f"model.layers.{n}."
         h = x
         if before:
-            h = out[n, "attn_norm"] = norm(x, w[p + "input_layernorm.weight"], c.rms_norm_eps)
+            h = out[n, "attn_norm"] = normed(x, w, p + "input_layernorm", c)
         q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
         out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
         if p + "self_attn.q_proj.bias" in w:
@@ -36,24 +44,33 @@ def literal_forward(config, weights, tokens):
             q, k = rope(q, c, local), rope(k, c, local)
         out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
-        h = out[n, "attn_out"] = linear(h, w[p + "self_attn.o_proj.weight"])
+        h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
         if behind:
-            h = out[n, "post_attn_norm"] = norm(h, w[p + "post_attention_layernorm.weight"], c.rms_norm_eps)
-        x = h = out[n, "post_attn_residual"] = x + c.residual_scale * h
-        if before:
-            name = "pre_feedforward_layernorm" if behind else "post_attention_layernorm"
-            h = out[n, "ffn_norm"] = norm(x, w[p + f"{name}.weight"], c.rms_norm_eps)
-        gate = out[n, "ffn_gate"] = linear(h, w[p + "mlp.gate_proj.weight"])
-        up = out[n, "ffn_up"] = linear(h, w[p + "mlp.up_proj.weight"])
-        gate = out[n, "ffn_silu"] = np.array(
-            [[gelu(g) if gemma else g / (1 + math.exp(-g)) for g in row] for row in gate]
-        )
-        h = out[n, "ffn_swigl"] = gate * up
-        h = out[n, "ffn_out"] = linear(h, w[p + "mlp.down_proj.weight"])
+            h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
+        given = x
+        if not c.parallel:
+            x = h = out[n, "post_attn_residual"] = x + c.residual_scale * h
+        name = second if behind else "post_attention_layernorm"
+        if before and p + f"{name}.weight" in w:
+            h = out[n, "ffn_norm"] = normed(x, w, p + name, c)
+        elif c.parallel:
+            h = out[n, "attn_norm"]
+        act = ACTIVATIONS.get(c.activation or c.architecture, gelu if gemma else silu)
+        up = out[n, "ffn_up"] = projected(h, w, p + "mlp.up_proj")
+        if p + "mlp.gate_proj.weight" in w:
+            gate = out[n, "ffn_gate"] = projected(h, w, p + "mlp.gate_proj")
+            gate = out[n, "ffn_silu"] = np.array([[act(g) for g in row] for row in gate])
+            h = out[n, "ffn_swigl"] = gate * up
+        else:
+            h = out[n, "ffn_silu"] = np.array([[act(u) for u in row] for row in up])
+        h = out[n, "ffn_out"] = projected(h, w, p + "mlp.down_proj")
+        if c.parallel:
+            x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = given + attended + h
+            continue
         if behind:
-            h = out[n, "post_ffn_norm"] = norm(h, w[p + "post_feedforward_layernorm.weight"], c.rms_norm_eps)
+            h = out[n, "post_ffn_norm"] = normed(h, w, p + third, c)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
-    x = out[None, "final_norm"] = norm(x, w["model.norm.weight"], c.rms_norm_eps)
+    x = out[None, "final_norm"] = normed(x, w, "model.norm", c)
     logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) * c.logits_scale
     out[None, "lm_head"] = np.array([[bent(y, c.logits_cap) for y in row] for row in logits])
     return out
@@ -65,6 +82,23 @@ def bent(x, cap):
 
 def linear(x, weight):
     return np.array([[math.fsum(row * column) for column in weight] for row in x])
+
+
+def projected(x, w, name):
+    return linear(x, w[name + ".weight"]) + w.get(name + ".bias", 0)
+
+
+def rms_norm(x, w, name, c):
+    return norm(x, w[name + ".weight"], c.rms_norm_eps)
+
+
+def layer_norm(x, w, name, c):
+    out = []
+    for row in x:
+        mean = math.fsum(row) / len(row)
+        variance = math.fsum((row - mean) ** 2) / len(row)
+        out.append((row - mean) / math.sqrt(variance + c.rms_norm_eps))
+    return np.array(out) * w.get(name + ".weight", 1) + w.get(name + ".bias", 0)
 
 
 def norm(x, weight, eps):
@@ -83,20 +117,36 @@ def gelu(x):
     return x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def silu(x):
+    return x / (1 + math.exp(-x))
+
+
+LAYER_NORMS = ("starcoder2", "cohere", "cohere2")
+
+
+def relu_squared(x):
+    return max(x, 0.0) ** 2
+
+
+ACTIVATIONS = {"starcoder2": gelu, "arcee": relu_squared}
+
+
 def rope(x, c, local=False):
     base, factors = (c.rope_local_theta, None) if local else (c.rope_theta, c.rope_factors)
     out = x.copy()
-    half = c.head_dim // 2
+    turned = c.rotary_dim or c.head_dim
+    half, magnitude = turned // 2, 1.0 if local else c.rope_attention_factor
     for position, row in enumerate(x):
         for head in range(len(row) // c.head_dim):
             for i in range(half):
                 factor = factors[i] if factors else 1.0
-                angle = position / base ** (2 * i / c.head_dim) / factor
+                angle = position / base ** (2 * i / turned) / factor
                 first = head * c.head_dim + (i if c.rope_type == "neox" else 2 * i)
                 second = head * c.head_dim + (i + half if c.rope_type == "neox" else 2 * i + 1)
-                out[position, first] = row[first] * math.cos(angle) - row[second] * math.sin(angle)
-                out[position, second] = row[second] * math.cos(angle) + row[first] * math.sin(angle)
-    return out if local else out * c.rope_attention_factor
+                cos, sin = math.cos(angle) * magnitude, math.sin(angle) * magnitude
+                out[position, first] = row[first] * cos - row[second] * sin
+                out[position, second] = row[second] * cos + row[first] * sin
+    return out
 
 
 def attend(q, k, v, c, window=None):

@@ -1,5 +1,6 @@
 """Families beyond the first: one model in every container, and the mistakes that each family invites."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernels import ops
 from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
@@ -18,7 +20,7 @@ from store.files.apr_writer import convert_to_apr, write_apr
 from store.open import open_artifact
 from tests.artifacts import apr_metadata, apr_tensors, float_tensor, tiny_model, write_gguf, write_safetensors
 from tests.foreign_dumps import run_changed
-from tests.golden.record_families import LAYERS, OF_FAMILY, OTHERS, optional_model
+from tests.golden.record_families import LAYERS, OF_FAMILY, ONLY_GGUF, OTHERS, optional_model
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
@@ -38,22 +40,23 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
     return bisect_artifacts(Side(a, numeric_path(path)), Side(b, numeric_path(path)), TOKENS)
 
 
-@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("family", [*OTHERS, *ONLY_GGUF])
 def test_every_container_holds_one_model(tmp_path, capsys, family):
-    model = model_of(family)
+    model, folders = model_of(family), ["folder"] if family in OTHERS else []
     write_gguf(tmp_path / "m.gguf", model)
-    write_safetensors(tmp_path / "folder", model)
     write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
     convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
-    convert_to_apr(open_artifact(tmp_path / "folder"), tmp_path / "of-folder.apr")
-    for name in ("m.gguf", "folder", "m.apr", "of-gguf.apr", "of-folder.apr"):
+    for name in folders:
+        write_safetensors(tmp_path / name, model)
+        convert_to_apr(open_artifact(tmp_path / name), tmp_path / f"of-{name}.apr")
+    for name in ("m.gguf", *folders, "m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
         assert artifact.config == model.config, name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
         assert bisected(artifact, model).verdict == "alike"
-    for name in ("m.gguf", "folder"):
+    for name in ("m.gguf", *folders):
         assert run(["inspect", str(tmp_path / name)]) == 0
         assert "not understood" not in capsys.readouterr().out
 
@@ -81,6 +84,29 @@ def test_factors_of_products_are_read_and_compared(tmp_path):
     name = "model.layers.0.self_attn.k_proj.output_scale"
     without = replace(model, weights={key: w for key, w in model.weights.items() if key != name})
     assert bisected(model, without).verdict == "divergent"
+
+
+def test_longrope_is_one_in_both_engines_files(tmp_path):
+    model, short, long = model_of("phi3"), [1.0, 1.5, 2.0, 2.5, 3.0, 4.0], [9.0] * 6
+    write_safetensors(tmp_path, model)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"rope_parameters": {"rope_type": "longrope", "short_factor": short, "long_factor": long}}
+    config |= {"original_max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folder = open_artifact(tmp_path)
+    names = {"rope_factors_short.weight": short, "rope_factors_long.weight": long}
+    tensors = {name: float_tensor(name, np.array(values, np.float32)) for name, values in names.items()}
+    more = {"rope__scaling__attn_factor": folder.config.rope_attention_factor}
+    more |= {"rope__scaling__original_context_length": 64}
+    write_gguf(tmp_path / "m.gguf", replace(model, weights=model.weights | tensors), None, **more)
+    file = open_artifact(tmp_path / "m.gguf")
+    assert file.config.rope_factors == folder.config.rope_factors == tuple(short)
+    assert file.config.length_limit == folder.config.length_limit == 64
+    assert file.config.rope_attention_factor == pytest.approx(folder.config.rope_attention_factor, rel=1e-6)
+    assert file.unused == ()
+    assert bisected(file, folder).verdict in HEALTHY
+    with pytest.raises(WorkbenchError, match="at most 64 tokens"):
+        dict(forward(file, (1,) * 65, numeric_path("f32")))
 
 
 @pytest.mark.parametrize("site", [Site(0, "attention"), Site(None, "lm_head")])
@@ -194,6 +220,50 @@ def together(model, known, right):
     return x / scale * np.tile(model.values()["model.layers.0.self_attn.k_norm.weight"], c.num_key_value_heads)
 
 
+def without_mean_of(layer):
+    """The norm before attention as an RMS norm."""
+
+    def changed(model, known, right):
+        x, w = known.get("layer_input", known.get("embedding")), model.values()
+        x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(model.config.rms_norm_eps))
+        weight, bias = (w.get(f"model.layers.{layer}.input_layernorm.{kind}", 0) for kind in ("weight", "bias"))
+        return x * weight + bias
+
+    return changed
+
+
+def rank_by_rank(model, known, right):
+    """The rows of q, k and v of each half of the heads one after the other."""
+    c = model.config
+    halves = [np.split(part, 2, axis=1) for part in np.split(right, (c.q_size, c.q_size + c.kv_size), axis=1)]
+    return np.concatenate([part[half] for half in (0, 1) for part in halves], axis=1)
+
+
+def the_last_rotated(model, known, right):
+    c = model.config
+    x = known["qkv_matmul"][:, c.q_size : c.q_size + c.kv_size].reshape(len(right), -1, c.head_dim)
+    rotation = Graph.of(model).stage(Site(0, "k_post_rope")).kind.rotation
+    moved = np.ascontiguousarray(np.roll(x, -(c.head_dim - c.rotary_dim), axis=2)).reshape(right.shape)
+    turned = ops.rotate(moved, ops.rope_angles_f32(np.arange(len(right)), rotation), rotation)
+    return np.roll(turned.reshape(x.shape), c.head_dim - c.rotary_dim, axis=2).reshape(right.shape)
+
+
+def less(name):
+    """Without what a tensor adds to every token."""
+    return lambda model, known, right: right - model.values()[name]
+
+
+def up_with_erf(model, known, right):
+    return with_erf(model, {"ffn_gate": known["ffn_up"]}, right)
+
+
+def halves_of_the_first(w, size, turned):
+    """The rows of every head that turn in halves, in place of adjacent pairs."""
+    heads = w.reshape(-1, size, w.shape[1]).copy()
+    heads[:, :turned] = np.concatenate([heads[:, 0:turned:2], heads[:, 1:turned:2]], axis=1)
+    return heads.reshape(w.shape)
+
+
 ALL, NONE = (True,) * 4, (False,) * 4
 FAULTS = (
     Fault("smollm3", Site(3, "q_post_rope"), "rope_position", "3 rotate", config={"rotated_layers": None}),
@@ -247,6 +317,69 @@ FAULTS = (
     Fault("exaone4", Site(1, "post_attn_norm"), "wrong_layer", "",
           change=lambda m, known, right: right / m.values()[of_layer(1, "post_attention_layernorm")]
           * m.values()[of_layer(1, "post_feedforward_layernorm")]),
+    Fault("starcoder2", Site(0, "attn_norm"), "unknown", "the mean is not taken away", change=without_mean_of(0)),
+    Fault("starcoder2", Site(1, "attn_norm"), "bias_missing", "input_layernorm.bias is not added",
+          change=less("model.layers.1.input_layernorm.bias")),
+    Fault("starcoder2", Site(0, "ffn_norm"), "norm_offset", "", tensors={
+          of_layer(0, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("starcoder2", Site(0, "ffn_silu"), "activation_function", "GELU (erf)", change=up_with_erf),
+    Fault("starcoder2", Site(1, "ffn_out"), "bias_missing", "", change=less("model.layers.1.mlp.down_proj.bias")),
+    Fault("starcoder2", Site(None, "final_norm"), "sign_flipped", "", tensors={"model.norm.bias": lambda b: -b}),
+    Fault("starcoder2", Site(0, "attn_norm"), "rms_norm_eps", "0.001", runtime={"rms_norm_eps": 1e-3}),
+    Fault("cohere", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
+    Fault("cohere", Site(1, "qkv_matmul"), "permuted_rope", "",
+          tensors={of_layer(1, "self_attn.q_proj"): lambda w: halves_of_the_first(w, 16, 16)}),
+    Fault("cohere", Site(None, "lm_head"), "scaled", "not multiplied by 0.25", runtime={"logits_scale": 1.0}),
+    Fault("cohere", Site(0, "post_ffn_residual"), "residual_missing", "attn_out is not added",
+          change=lambda _, known, right: right - known["attn_out"]),
+    Fault("cohere", Site(1, "attn_norm"), "unknown", "the mean is not taken away", change=without_mean_of(1)),
+    Fault("cohere", Site(0, "post_ffn_residual"), "residual_missing", "what the layer is given is added twice",
+          change=lambda _, known, right: right + known["embedding"]),
+    Fault("cohere2", Site(1, "q_post_rope"), "rope_position", "1 rotate", config={"rotated_layers": None}),
+    Fault("cohere2", Site(1, "q_post_rope"), "rope_position", "as other layers are", runtime={"rotated_layers": None}),
+    Fault("cohere2", Site(1, "attention"), "causal_mask", "", runtime={"layer_types": ("sliding_attention",) * 2}),
+    Fault("cohere2", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 5}),
+    Fault("cohere2", Site(None, "lm_head"), "scaled", "logits_scale is 0.25", config={"logits_scale": 0.0625}),
+    Fault("cohere2", Site(0, "ffn_gate"), "unknown", "attn_out in place of attn_norm",
+          change=lambda m, known, right: known["attn_out"] @ m.values()[of_layer(0, "mlp.gate_proj")].T),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "all channels of a head are rotated and not only the first 16",
+          runtime={"rotary_dim": None}),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
+    Fault("glm4", Site(0, "q_post_rope"), "rope_type", "16 of the 32 channels of each head rotate in A and 32 in B",
+          config={"rotary_dim": None}),
+    Fault("glm4", Site(1, "qkv_matmul"), "permuted_rope", "half-split order",
+          tensors={of_layer(1, "self_attn.k_proj"): lambda w: halves_of_the_first(w, 32, 16)}),
+    Fault("glm4", Site(0, "post_attn_norm"), "unknown", "the norm is left out",
+          change=lambda _, known, right: known["attn_out"]),
+    Fault("glm4", Site(1, "post_ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_mlp_layernorm"): lambda w: w - 1}),
+    Fault("glm4", Site(0, "ffn_gate"), "gate_up_swapped", "",
+          change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(0, "mlp.up_proj")].T),
+    Fault("phi3", Site(0, "qkv_matmul"), "rows_permuted", "80 channels are in another order", change=rank_by_rank),
+    Fault("phi3", Site(0, "q_post_rope"), "rope_type", "all channels of a head are rotated and not only the first 12",
+          runtime={"rotary_dim": None}),
+    Fault("phi3", Site(0, "q_post_rope"), "rope_theta", "rope_theta 1000 instead of 10000",
+          runtime={"rope_theta": 1e3}),
+    Fault("phi3", Site(0, "k_post_rope"), "rope_type", "the last 12 channels of a head are rotated",
+          change=the_last_rotated),
+    Fault("phi3", Site(1, "ffn_gate"), "gate_up_swapped", "",
+          change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(1, "mlp.up_proj")].T),
+    Fault("phi3", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 3}),
+    Fault("arcee", Site(0, "ffn_silu"), "activation_function", "SiLU stands in place of",
+          change=lambda m, known, right: numeric_path("f32").silu(known["ffn_up"])),
+    Fault("arcee", Site(0, "ffn_silu"), "activation_function", "ReLU", change=lambda m, known, right: np.sqrt(right)),
+    Fault("arcee", Site(1, "ffn_out"), "transposed", "",
+          tensors={of_layer(1, "mlp.down_proj"): lambda w: w.T.reshape(w.shape)}),
+    Fault("arcee", Site(1, "q_post_rope"), "rope_theta", "rope_theta 500000", runtime={"rope_theta": 5e5}),
+    Fault("arcee", Site(1, "ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("ernie4_5", Site(0, "q_post_rope"), "rope_type", "norm in A and neox in B", config={"rope_type": "neox"}),
+    Fault("ernie4_5", Site(0, "k_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
+    Fault("ernie4_5", Site(1, "qkv_matmul"), "permuted_rope", "half-split order",
+          tensors={of_layer(1, "self_attn.q_proj"): lambda w: halves_of_the_first(w, 32, 32)}),
+    Fault("ernie4_5", Site(0, "q_post_rope"), "rope_theta", "500000.0 in B", config={"rope_theta": 5e5}),
+    Fault("ernie4_5", Site(1, "ffn_gate"), "gate_up_swapped", "",
+          change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(1, "mlp.up_proj")].T),
 )  # fmt: skip
 
 
@@ -306,8 +439,6 @@ def test_a_mistake_is_named(fault):
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(tmp_path, family, changes, words):
-    import json
-
     from tests.artifacts import hf_config
 
     model = model_of(family)

@@ -343,6 +343,9 @@ def test_the_pairs_that_rotate_together_are_told_from_the_tensors(rope, tokens, 
     expected = "halves" if rope == "neox" else "adjacent"
     assert rope_pairs(x.astype(np.float32), y.astype(np.float32), 2 * half) == expected
     assert rope_pairs(x, x, 2 * half) is None
+    partly = Rotation(4 * half, 1e4, rope, rotary_dim=2 * half)
+    y = rotate(x, rng.uniform(0.5, 5, (tokens, half)), partly)
+    assert rope_pairs(x, y, 4 * half) == expected
     assert rope_pairs(x, y * np.nan, 2 * half) is None
 
 

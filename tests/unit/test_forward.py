@@ -16,7 +16,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.golden.record_families import FIRST, OF_FAMILY, OTHERS, TYPE, gguf_shape, optional_model, shape
+from tests.golden.record_families import FIRST, OF_FAMILY, ONLY_GGUF, OTHERS, TYPE, gguf_shape, optional_model, shape
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -72,8 +72,8 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     assert worst[0] < limit, worst
 
 
-@pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "not causal"])
-@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS])
+@pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
+@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 
@@ -82,9 +82,10 @@ def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     tied = OF_FAMILY.get(architecture, {}).get("tied", False)
     model = random_model(architecture, **sizes, tied=tied, seed=3)
     changes = {
-        "neox": {},
+        "neox": {"rope_type": "neox"},
         "norm": {"rope_type": "norm"},
-        "scaled": {"rope_factors": (1.0, 2.0, 4.0, 8.0), "rope_attention_factor": 1.25},
+        "scaled": {"rotary_dim": None, "rope_factors": (1.0, 2.0, 4.0, 8.0), "rope_attention_factor": 1.25},
+        "partly": {"rotary_dim": 4, "rope_factors": (1.0, 4.0), "rope_attention_factor": 1.25},
         "not causal": {"causal": False},
     }
     model.config = replace(model.config, **changes[rope])
@@ -109,7 +110,8 @@ def forced(model, path, recorded):
         silent = set()
         for stage in Graph.of(model).layer(layer) if layer is not None else ():
             # llama.cpp fuses the activation into the next stage, and has no node where nothing is rotated
-            if isinstance(stage.kind, Activation | Unrotated) and stage.reads[0] in stages:
+            fused = isinstance(stage.kind, Activation | Unrotated) and stage.site not in recorded
+            if fused and stage.reads[0] in stages:
                 silent.add(stage.site.stage)
                 x = {"x": stages[stage.reads[0]]}
                 stages[stage.site.stage] = evaluate(At(model, path, tokens, stage), x)
@@ -149,8 +151,11 @@ def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     for site, (ours, theirs) in pairs.items():
         check_stage(site, ours, theirs, TensorType[TYPE])
     assert pairs.keys() >= {site for site in recorded if site.stage not in ("embedding", "layer_output", "qkv_bias")}
+    activated = Site(0, "ffn_swigl" if "ffn_swigl" in family(architecture).stages else "ffn_silu")
     silu = isinstance(Graph(model.config).stage(Site(0, "ffn_silu")).kind, Silu)
-    assert silu or np.array_equal(*pairs[Site(0, "ffn_swigl")])  # GELU is looked up in a table
+    assert silu or np.array_equal(*pairs[activated])  # GELU is looked up in a table
+    if family(architecture).layer_norms:
+        assert all(np.array_equal(*pairs[site]) for site in pairs if site.stage.endswith("_norm"))
     run = dict(forward(model, TOKENS, path))
     assert np.array_equal(run[Site(None, "embedding")], recorded[Site(None, "embedding")])
     assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-5

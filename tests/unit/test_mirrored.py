@@ -44,6 +44,7 @@ def test_both_orders_give_one_answer(case, tmp_path):
     [
         {"rope_type": "norm", "rope_attention_factor": 3.0},
         {"rope_type": "norm", "rope_factors": (4.0,) * 8},
+        {"rotary_dim": 8, "rope_factors": (4.0,) * 4, "rope_attention_factor": 3.0},
         {"rope_attention_factor": 3.0, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8},
     ],
     ids=",".join,

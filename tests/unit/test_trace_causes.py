@@ -192,6 +192,47 @@ def test_another_base_with_the_other_pairs_is_two_mistakes():
     assert sorted(culprit.cause for culprit in (found.culprit, *found.others)) == ["rope_theta", "rope_type"]
 
 
+PARTLY = replace(MODEL, config=replace(MODEL.config, rotary_dim=MODEL.config.head_dim // 2))
+
+
+@pytest.mark.parametrize("pairs", ["neox", "norm"])
+@pytest.mark.parametrize(
+    ("changes", "cause", "words"),
+    [
+        ({"rotary_dim": None}, "rope_type", "all channels of a head are rotated and not only the first"),
+        ({"rotary_dim": 4}, "rope_type", "only the first 4 channels"),
+        ({"theta": 100.0}, "rope_theta", "are those of heads of 16 channels, of which 8 rotate"),
+        ({"theta": 5e5}, "rope_theta", "rope_theta 500000 instead of 10000"),
+        ({"theta": 5432.0}, "rope_theta", "rope_theta 5432"),
+        ({"pairs": "other"}, "rope_type", "the other channels of a head rotate together"),
+        ({"last": True}, "rope_type", "the last 8 channels of a head are rotated"),
+    ],
+)
+def test_mistakes_of_heads_that_rotate_in_part(pairs, changes, cause, words):
+    model = replace(PARTLY, config=replace(PARTLY.config, rope_type=pairs))
+    own = Rotation(model.config.head_dim, 1e4, pairs, rotary_dim=8)
+    other = {"neox": "norm", "norm": "neox"}[pairs]
+    fields = {key: other if value == "other" else value for key, value in changes.items() if key != "last"}
+    wrong, positions, c = replace(own, **fields), np.arange(9), model.config
+
+    def change(site, right, known):
+        if site.stage not in ROTATED:
+            return right
+        part = slice(0, c.q_size) if site.stage == "q_post_rope" else slice(c.q_size, c.q_size + c.kv_size)
+        x = np.ascontiguousarray(known["qkv_bias"][:, part]).reshape(9, -1, c.head_dim)
+        x = np.ascontiguousarray(np.roll(x, 8 * ("last" in changes), axis=2)).reshape(9, -1)
+        y = ops.rotate(x, ops.rope_angles_f32(positions, wrong), wrong).reshape(9, -1, c.head_dim)
+        return np.ascontiguousarray(np.roll(y, -8 * ("last" in changes), axis=2)).reshape(9, -1)
+
+    found = asked(run_changed(model, tokens_of(9), change), 9, model)
+    assert (found.culprit.site, found.culprit.cause, found.others) == (Site(0, "q_post_rope"), cause, ())
+    assert words in found.culprit.explanation
+
+
+def test_heads_that_rotate_in_part_as_they_should_are_healthy():
+    assert asked(run_changed(PARTLY, tokens_of(9), lambda _site, right, _known: right), 9, PARTLY).culprit is None
+
+
 def test_one_setting_in_all_layers_is_one_mistake_and_two_values_of_it_are_two():
     same = asked(turned_run(20, lambda _layer: angles(20, 12345.0)), 20)
     assert [same.culprit.cause, len(same.others)] == ["rope_theta", 0]

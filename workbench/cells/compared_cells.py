@@ -31,6 +31,7 @@ DECIDING_SETTINGS = frozenset(
         "rms_norm_eps",
         "rope_theta",
         "rope_type",
+        "rotary_dim",
         "rope_factors",
         "rope_attention_factor",
         "causal",

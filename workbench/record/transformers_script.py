@@ -16,6 +16,9 @@ from typing import Any
 
 Array = Any  # a torch tensor
 
+# What some models call the parts of a feed-forward block.
+UP, ACTIVATION, DOWN = ("up_proj", "c_fc"), ("act_fn", "activation_fn", "act"), ("down_proj", "c_proj")
+
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
@@ -111,9 +114,14 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         put("attention", x)
         put("attn_out", y)
 
+    def fused(_x: Array, y: Array) -> None:
+        put("qkv_matmul", y)
+
     if hasattr(layer, "input_layernorm"):
         watch(layer.input_layernorm, lambda _x, y: put("attn_norm", y))
-    for letter in "qkv":
+    if hasattr(attention, "qkv_proj"):
+        watch(attention.qkv_proj, fused)
+    for letter in "qkv" if hasattr(attention, "q_proj") else "":
         module = getattr(attention, f"{letter}_proj")
         watch(module, partial(projected, letter, module))
         if hasattr(attention, f"{letter}_norm"):
@@ -121,13 +129,22 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     watch(attention.o_proj, output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
+    if hasattr(layer, "post_self_attn_layernorm"):
+        watch(layer.post_self_attn_layernorm, lambda _x, y: put("post_attn_norm", y))
+
+
+def part(module: Any, names: tuple[str, ...]) -> Any:
+    """The part of a module that goes by one of some names; None if it has none."""
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
 
 
 def watch_mlp(layer: Any, put: Any) -> None:
     """Watch the feed-forward half of a layer."""
+    gated = hasattr(layer.mlp, "gate_proj") or hasattr(layer.mlp, "gate_up_proj")
 
     def norm(x: Array, y: Array) -> None:
-        put("post_attn_residual", x)
+        if not getattr(layer, "use_parallel_residual", False):
+            put("post_attn_residual", x)
         put("ffn_norm", y)
 
     def gate(x: Array, y: Array) -> None:
@@ -136,17 +153,30 @@ def watch_mlp(layer: Any, put: Any) -> None:
         put("ffn_gate", y)
 
     def down(x: Array, y: Array) -> None:
-        put("ffn_swigl", x)
+        if gated:
+            put("ffn_swigl", x)
         put("ffn_out", y)
 
-    if hasattr(layer, FFN_NORM) or not hasattr(layer, AFTER_FFN):
-        watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
-    watch(layer.mlp.gate_proj, gate)
-    watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
-    watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
-    watch(layer.mlp.down_proj, down)
+    def fused(x: Array, y: Array) -> None:
+        half = y.shape[-1] // 2
+        gate(x, y[..., :half])
+        put("ffn_up", y[..., half:])
+
+    own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else (FFN_NORM, "post_attention_layernorm")
+    if (before := part(layer, own)) is not None:
+        watch(before, norm)
+    if hasattr(layer.mlp, "gate_up_proj"):
+        watch(layer.mlp.gate_up_proj, fused)
+    else:
+        if gated:
+            watch(layer.mlp.gate_proj, gate)
+        watch(part(layer.mlp, UP), lambda _x, y: put("ffn_up", y))
+    watch(part(layer.mlp, ACTIVATION), lambda _x, y: put("ffn_silu", y))
+    watch(part(layer.mlp, DOWN), down)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
+    if hasattr(layer, "post_mlp_layernorm"):
+        watch(layer.post_mlp_layernorm, lambda _x, y: put("post_ffn_norm", y))
 
 
 def watch_rope(model: Any, stages: Stages) -> None:

@@ -8,9 +8,9 @@ from kernels.graph import Kind
 from kernels.kinds.activation import Activation
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
-from kernels.kinds.elementwise import Add, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated
 from workbench.bisect.mistakes.attention import attention_mistakes
@@ -21,7 +21,7 @@ from workbench.bisect.mistakes.channels import (
     other_rows,
     rounded_outputs,
 )
-from workbench.bisect.mistakes.ffn import activation_mistakes, residual_mistakes
+from workbench.bisect.mistakes.ffn import activation_mistakes, both_sums_mistakes, residual_mistakes
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
 from workbench.bisect.mistakes.product_before import under_the_bias, under_the_rotation
@@ -37,13 +37,14 @@ _PRODUCT: tuple[Candidates, ...] = (product_mistakes, product_roundings)
 _NOT_IMAGINED = (product_roundings, rounded_outputs, under_the_bias, under_the_rotation)
 _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Embed, (embedding_mistakes,)),
-    (RmsNorm, (norm_mistakes,)),
+    (Norm, (norm_mistakes,)),
     (Product, (*_PRODUCT, head_mistakes)),
     (Bias, (bias_mistakes, under_the_bias)),
     (Rotate, (rope_mistakes, under_the_rotation)),
     (Unrotated, (unrotated_mistakes,)),
     (Attention, (attention_mistakes,)),
     (Add, (residual_mistakes,)),
+    (AddBoth, (both_sums_mistakes,)),
     (Activation | Multiply, (activation_mistakes,)),
 )
 _OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, token_mistakes, rounded_outputs, other_rows)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kernels.graph import Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.embed import Embed
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.rows.dequantize import dequantize_rows
 from workbench.bisect.mistakes.attention import cache_rules
@@ -47,7 +47,7 @@ def _of_channels(q: Question, part: Flags) -> Iterator[Mistake]:
 
 def _own_factors(q: Question, part: Flags, factor: Factor, name: str | None) -> Iterator[Mistake]:
     """Every wrong channel with a factor of its own, which only several tokens can prove."""
-    if len(q.y) < 3 or isinstance(q.at.kind, RmsNorm):  # of a norm they are another weight
+    if len(q.y) < 3 or isinstance(q.at.kind, Norm):  # of a norm they are another weight
         return
     y, right = q.y[:, part], q.right[:, part]
     energy = np.square(right).sum(axis=0)

@@ -6,9 +6,9 @@ from math import pi, sqrt
 
 import numpy as np
 
-from kernels.graph import Stage, Values
+from kernels.graph import LAYER_INPUT, Stage, Values
 from kernels.kinds.activation import Activation
-from kernels.kinds.elementwise import Add, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from workbench.bisect.mistakes.mistake import FITTED, Mistake, Question, least_squares
 from workbench.bisect.traces.spans import evaluated
 
@@ -91,6 +91,20 @@ def _other_sums(q: Question, before: str, added: str) -> Iterator[tuple[str, Val
         if stage not in (before, added) and values.shape == second.shape and not np.array_equal(values, first):
             yield f"{stage} is added in place of {before}", values + second
             yield f"{stage} is returned instead of the sum", values
+
+
+def both_sums_mistakes(q: Question) -> Iterator[Mistake]:
+    """The two blocks and what was there before, which are added at once: one left out, twice, or subtracted."""
+    roles = q.kind(AddBoth).roles
+    for role, name in zip(roles, q.at.stage.reads, strict=True):
+        name = "what the layer is given" if name == LAYER_INPUT else name
+        for words, times in (
+            (f"{name} is not added", -1),
+            (f"{name} is added twice", 1),
+            (f"{name} is subtracted", -2),
+        ):
+            cause = "sign_flipped" if times == -2 else "residual_missing"
+            yield Mistake(cause, "graph", words, q.right + times * q.x[role], setting=(words,))
 
 
 def _terms(q: Question) -> tuple[Values, Values, float]:

@@ -1,4 +1,4 @@
-"""Mistakes of RMS norms and of biases: vectors that the record itself gives away, channel by channel."""
+"""Mistakes of norms and of biases: vectors that the record itself gives away, channel by channel."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from kernels import ops
 from kernels.graph import Values
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import LayerNorm, Norm
+from kernels.layer_norm import layer_norm
 from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Mistake, Question
 
@@ -18,58 +19,109 @@ def vector(q: Question, name: str) -> Values:
     return dequantize(q.at.model.weight(name)).astype(np.float64)
 
 
+def _norm_of(q: Question) -> Norm:
+    assert isinstance(q.at.kind, Norm)
+    return q.at.kind
+
+
 def norm_mistakes(q: Question) -> Iterator[Mistake]:
-    """Another epsilon, another weight, another norm."""
-    kind, name = q.kind(RmsNorm), q.tensors[0]
-    x, w, eps = kind.rows(q.x["x"]), vector(q, name), kind.eps
+    """Another epsilon, another weight or bias, another norm."""
+    kind, name = _norm_of(q), next(iter(q.at.stage.weights), None)
+    x, w, eps = kind.rows(q.x["x"]), kind.weight(q.at), kind.eps
 
     def made(values: Values) -> Values:
         return values.reshape(q.right.shape)
 
     yield from _epsilons(q, x, w)
-    for offset in (1.0, -1.0):
+    for offset in (1.0, -1.0) if name else ():
         words = f"the norm weight enters as w{offset:+.0f}"
-        yield Mistake("norm_offset", "weights", words, made(ops.rms_norm(x, w + offset, eps)), name)
+        yield Mistake("norm_offset", "weights", words, made(_of(q, x, w + offset, eps)), name)
     for other in _other_norms(q, name):
         words = f"the weight is that of {other}"
-        yield Mistake("wrong_layer", "weights", words, made(ops.rms_norm(x, vector(q, other), eps)), name)
-    centred = x - x.mean(axis=1, keepdims=True)
+        yield Mistake("wrong_layer", "weights", words, made(_of(q, x, vector(q, other), eps)), name)
+    yield from _of_another_stage(q)
     for words, predicted in (
-        ("the norm weight is not applied", ops.rms_norm(x, np.ones_like(w), eps)),
+        ("the norm weight is not applied", _of(q, x, np.ones_like(w), eps)),
         ("the norm is left out", x),
-        ("the norm is left out and only its weight applied", x * w),
-        ("the mean is taken away, as a layer norm does", ops.rms_norm(centred, w, eps)),
-        ("the sum of squares stands in place of their mean", ops.rms_norm(x, w, eps) / x.shape[1] ** 0.5),
+        ("the norm is left out and only its weight applied", x * w + kind.bias(q.at)),
+        *_other_means(q, x, w),
+        ("the sum of squares stands in place of their mean", (_of(q, x, w, eps) - kind.bias(q.at)) / x.shape[1] ** 0.5),
     ):
         yield Mistake("unknown", "graph", words, made(predicted))
     if kind.head_dim:
         heads = q.right.shape[1] // kind.head_dim
-        together = ops.rms_norm(x.reshape(q.right.shape), np.tile(w, heads), eps)
+        together = _of(q, x.reshape(q.right.shape), np.tile(w, heads), eps)
         yield Mistake("head_grouping", "graph", f"all {heads} heads are normed together", together)
     elif kind.size:
-        apart = ops.rms_norm(x.reshape(-1, q.config.head_dim), np.ones(q.config.head_dim), eps)
+        apart = _of(q, x.reshape(-1, q.config.head_dim), np.ones(q.config.head_dim), eps)
         yield Mistake("head_grouping", "graph", "every head is normed by itself", apart.reshape(x.shape) * w)
-    yield from _free_weight(q, ops.rms_norm(x, np.ones_like(w), eps), w, name)
+    yield from _other_biases(q, x, w)
+    if name:
+        yield from _free_weight(q, _of(q, x, np.ones_like(w), eps) - kind.bias(q.at), w, name)
+
+
+def _of(q: Question, x: Values, w: Values, eps: float, b: Values | None = None) -> Values:
+    """The norm of rows x with a weight and an epsilon, and another bias than its own if one is given."""
+    kind = _norm_of(q)
+    if not isinstance(kind, LayerNorm):
+        return np.asarray(ops.rms_norm(x, w, eps))
+    bias = kind.bias(q.at) if b is None else b
+    return np.asarray(layer_norm(x, w, bias if bias.size == x.shape[1] else np.resize(bias, x.shape[1]), eps))
+
+
+def _other_means(q: Question, x: Values, w: Values) -> Iterator[tuple[str, Values]]:
+    """What the other kind of norm makes of it, or a variance of a sample."""
+    kind, bias = _norm_of(q), _norm_of(q).bias(q.at)
+    if not isinstance(kind, LayerNorm):
+        centred = x - x.mean(axis=1, keepdims=True)
+        yield "the mean is taken away, as a layer norm does", _of(q, centred, w, kind.eps)
+        return
+    yield "the mean is not taken away, as in an RMS norm", ops.rms_norm(x, w, kind.eps) + bias
+    sample = np.sqrt(np.square(kind.centred(x)).sum(axis=1, keepdims=True) / max(x.shape[1] - 1, 1) + kind.eps)
+    yield "the variance is divided by the channels less one", kind.centred(x) / sample * w + bias
+
+
+def _of_another_stage(q: Question) -> Iterator[Mistake]:
+    """The same norm of another point of the layer, as where blocks are taken to be side by side or one by one."""
+    kind, read = _norm_of(q), q.at.stage.reads[0]
+    for stage, values in q.known.items():
+        if stage != read and values.shape == q.x["x"].shape and not np.array_equal(values, q.x["x"]):
+            words = f"{stage} is normed in place of {read}"
+            predicted = _of(q, kind.rows(values), kind.weight(q.at), kind.eps).reshape(q.right.shape)
+            yield Mistake("unknown", "graph", words, predicted, setting=(words,))
+
+
+def _other_biases(q: Question, x: Values, w: Values) -> Iterator[Mistake]:
+    """A bias that is not added, or another one than the model's."""
+    eps = _norm_of(q).eps
+    for name in q.at.stage.biases:
+        own = vector(q, name)
+        for cause, how, other in bias_variants(q, name, turned=False):
+            yield Mistake(cause, "weights", f"{name} {how}", _of(q, x, w, eps, other).reshape(q.right.shape), name)
+        plain = _of(q, x, w, eps, np.zeros_like(own)).reshape(q.right.shape)
+        added, words = (q.y - plain).mean(axis=0), f"another bias than {name} is added"
+        yield Mistake("bias_wrong", "weights", words, plain + added, name, rank=FREE)
 
 
 def _epsilons(q: Question, x: Values, w: Values) -> Iterator[Mistake]:
-    direction, y, own = x * w, q.y.reshape(x.shape), q.kind(RmsNorm).eps
+    kind = _norm_of(q)
+    centred, y, own = kind.centred(x), q.y.reshape(x.shape) - kind.bias(q.at), kind.eps
+    direction = centred * w
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = (y * direction).sum(axis=1) / (direction * direction).sum(axis=1)
-        fitted = float(np.median(1 / scale**2 - np.square(x).mean(axis=1)))
+        fitted = float(np.median(1 / scale**2 - np.square(centred).mean(axis=1)))
     for rank, values in ((NAMED, _EPSILONS), (FITTED, (float(f"{fitted:.2g}"), fitted))):
         for eps in values:
             if eps != own and np.isfinite(eps) and eps > -1:
                 words = f"epsilon is {eps:.3g} in place of {own:.3g}"
-                predicted = ops.rms_norm(x, w, max(eps, 0.0)).reshape(q.right.shape)
+                predicted = _of(q, x, w, max(eps, 0.0)).reshape(q.right.shape)
                 yield Mistake("rms_norm_eps", "config", words, predicted, rank=rank, setting=(eps,))
 
 
-def _other_norms(q: Question, name: str) -> Iterator[str]:
-    shape = q.at.model.weight(name).shape
+def _other_norms(q: Question, name: str | None) -> Iterator[str]:
+    shape = None if name is None else q.at.model.weight(name).shape
     for stage in q.graph.stages():
-        if isinstance(stage.kind, RmsNorm):
-            (other,) = stage.weights
+        for other in stage.weights if isinstance(stage.kind, Norm) else ():
             if other != name and other in q.at.model and q.at.model.weight(other).shape == shape:
                 yield other
 
@@ -78,12 +130,12 @@ def _free_weight(q: Question, plain: Values, w: Values, name: str) -> Iterator[M
     """Whatever weight the record implies: enough tokens prove that it is one and the same for all of them."""
     if len(plain) < 2:
         return
-    energy = np.square(plain).sum(axis=0)
+    energy, bias = np.square(plain).sum(axis=0), _norm_of(q).bias(q.at)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(energy > 0, (q.y.reshape(plain.shape) * plain).sum(axis=0) / energy, w)
+        found = np.where(energy > 0, ((q.y.reshape(plain.shape) - bias) * plain).sum(axis=0) / energy, w)
     differing = int(q.wrong_channels.reshape(-1, w.size).any(axis=0).sum())
     words = f"{name} acts with other values in {differing} of {w.size} channels"
-    yield Mistake("unknown", "weights", words, (plain * found).reshape(q.right.shape), name, rank=FREE)
+    yield Mistake("unknown", "weights", words, (plain * found + bias).reshape(q.right.shape), name, rank=FREE)
 
 
 def bias_mistakes(q: Question) -> Iterator[Mistake]:
@@ -97,7 +149,7 @@ def bias_mistakes(q: Question) -> Iterator[Mistake]:
     for name, (which, part) in zip(q.tensors, q.parts.items(), strict=True):
         if not (q.wrong_channels & part).any():
             continue
-        for cause, how, other in _variants(q, name, turned=which != "v"):
+        for cause, how, other in bias_variants(q, name, turned=which != "v"):
             predicted = q.with_channels(part, product[:, part] + other)
             yield Mistake(cause, "weights", f"{name} {how}", predicted, name)
         found = (q.y - product)[:, part].mean(axis=0)
@@ -113,7 +165,8 @@ def _first_wrong(q: Question) -> str:
     return next(name for name, part in zip(q.tensors, q.parts.values(), strict=True) if part[channel])
 
 
-def _variants(q: Question, name: str, turned: bool) -> Iterator[tuple[str, str, Values]]:
+def bias_variants(q: Question, name: str, turned: bool) -> Iterator[tuple[str, str, Values]]:
+    """What is added in place of a bias: cause, words, values. turned : its channels may be in rotary order."""
     bias, heads = vector(q, name), q.at.stage.heads
     yield "bias_missing", "is not added", np.zeros_like(bias)
     yield "sign_flipped", "has the opposite sign", -bias

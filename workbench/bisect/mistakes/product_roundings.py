@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from kernels.graph import Values
+from kernels.kinds.product import Product
 from kernels.matmul.activations import quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
 from kernels.rows.dequantize import dequantize_rows
 from workbench.bisect.mistakes.mistake import FREE, Flags, Mistake, Question, least_squares
@@ -27,7 +28,7 @@ def product_roundings(q: Question) -> Iterator[Mistake]:
 
     def predicted(values: Values) -> Values:
         result = base.copy()
-        result[:, chosen] = values
+        result[:, chosen] = q.kind(Product).finished(q.at, values, chosen)
         return result
 
     for words, keep in activation_rules(x.shape[1]):
@@ -39,7 +40,9 @@ def product_roundings(q: Question) -> Iterator[Mistake]:
     found = _any_activations(q, weights, chosen)
     if found is not None:
         words = f"the product is that of other activations, {found[0]:.2g} of their norm away, as rounding makes them"
-        yield Mistake("activation_quantization", "numerics", words, predicted(found[1]), rank=FREE)
+        result = base.copy()
+        result[:, chosen] = found[1]
+        yield Mistake("activation_quantization", "numerics", words, result, rank=FREE)
 
 
 def _chosen(q: Question, columns: int) -> Flags:

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.graph import Array, Heads, Values
+from kernels.graph import BIAS, WEIGHT, Array, Heads, Values
 from kernels.kinds.product import Product
 from kernels.matmul.floats import matmul_f64
 from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, least_squares
+from workbench.bisect.mistakes.norms import bias_variants, vector
 from workbench.bisect.traces.spans import evaluated
 from workbench.bisect.weights.check import BLOCK
 
@@ -29,10 +30,11 @@ def product_mistakes(q: Question) -> Iterator[Mistake]:
     for name, part in parts(q):
         if q.wrong_channels[part].any():
             for cause, words, product in (*_other_tensors(q, name), *_rearranged(q, name)):
-                predicted = q.with_channels(part, q.kind(Product).finished(q.at, product))
+                predicted = q.with_channels(part, q.kind(Product).finished(q.at, product, part))
                 yield Mistake(cause, "weights", words, predicted, name, exact=product.dtype == np.float32)
     yield from _missing_columns(q)
     yield from _other_input(q)
+    yield from _other_biases(q)
     yield from _constant(q)
 
 
@@ -167,10 +169,21 @@ def _other_input(q: Question) -> Iterator[Mistake]:
             yield Mistake("unknown", "graph", words, product, exact=product.dtype == np.float32)
 
 
+def _other_biases(q: Question) -> Iterator[Mistake]:
+    """A bias of the product that is not added, or another one than the model's."""
+    kind = q.kind(Product)
+    for name in q.at.stage.biases if kind.cap is None else ():
+        times = kind.factor(q.at, name.removesuffix(BIAS) + WEIGHT) if kind.bias_scaled else kind.times
+        for cause, how, other in bias_variants(q, name, turned=False):
+            words = f"{name} {how}"
+            yield Mistake(cause, "weights", words, q.right + times * (other - vector(q, name)), name, exact=True)
+
+
 def _constant(q: Question) -> Iterator[Mistake]:
     """One vector added to every token."""
     if len(q.y) < 3:
         return
     offset = (q.y - q.right).mean(axis=0)
-    words = "a bias is added that the model does not have"
-    yield Mistake("bias_wrong", "weights", words, q.right + offset, q.tensors[0], rank=FREE)
+    own = next(iter(q.at.stage.biases), None)
+    words = f"another bias than {own} is added" if own else "a bias is added that the model does not have"
+    yield Mistake("bias_wrong", "weights", words, q.right + offset, own or q.tensors[0], rank=FREE)

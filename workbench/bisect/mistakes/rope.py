@@ -85,17 +85,33 @@ def _pairings(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
     yield Mistake(
         "rope_type", "config", f"{words}, in the opposite direction", turned(x, -positions, other), setting=(-1,)
     )
-    size = own.head_dim
-    for share in (2, 4):
-        inner = size // share
-        if inner >= 4 and inner % 2 == 0:
-            words = f"only the first {inner} channels of a head are rotated"
-            heads = x.reshape(len(x), -1, size).copy()
-            factors = None if own.factors is None else own.factors[: inner // 2]
-            part = replace(own, head_dim=inner, factors=factors)
-            rotated = turned(np.ascontiguousarray(heads[..., :inner]).reshape(len(x), -1), positions, part)
-            heads[..., :inner] = rotated.reshape(len(x), -1, inner)
-            yield Mistake("rope_type", "config", words, heads.reshape(x.shape), setting=("partial", inner))
+    for share in (1, 2, 4):
+        width = own.head_dim // share
+        if width != own.width and width >= 4 and width % 2 == 0:
+            which = "all" if share == 1 else f"only the first {width}"
+            words = f"{which} channels of a head are rotated" + (
+                f" and not only the first {own.width}" if width > own.width else ""
+            )
+            factors = own.factors if own.factors is None or width < own.width else None
+            part = replace(own, rotary_dim=width, factors=factors and factors[: width // 2])
+            yield Mistake("rope_type", "config", words, turned(x, positions, part), setting=("partial", width))
+    if own.width != own.head_dim:
+        yield from _parts(q, x, positions)
+
+
+def _parts(q: Question, x: Values, positions: Values) -> Iterator[Mistake]:
+    """The channels that turn are others of the head, or turn as slowly as if the whole head did."""
+    own = q.kind(Rotate).rotation
+    still = own.head_dim - own.width
+    heads = x.reshape(len(x), -1, own.head_dim)
+    last = np.roll(
+        turned(np.roll(heads, -still, axis=2).reshape(x.shape), positions, own).reshape(heads.shape), still, 2
+    )
+    words = f"the last {own.width} channels of a head are rotated and not the first"
+    yield Mistake("rope_type", "config", words, last.reshape(x.shape), setting=("last",))
+    slow = replace(own, theta=own.theta ** (own.width / own.head_dim))
+    words = f"the rotary frequencies are those of heads of {own.head_dim} channels, of which {own.width} rotate"
+    yield Mistake("rope_theta", "config", words, turned(x, positions, slow), setting=("whole",))
 
 
 def _type_words(q: Question) -> str:

@@ -49,8 +49,8 @@ class Fit:
 
         own_scale : take the fastest pair to turn by 1 per position; the second figure is 1 then.
         """
-        factors = np.array(rotation.factors or (1.0,) * (rotation.head_dim // 2))
-        exponents = np.arange(0, rotation.head_dim, 2)[self.known] / rotation.head_dim
+        factors = np.array(rotation.factors or (1.0,) * (rotation.width // 2))
+        exponents = np.arange(0, rotation.width, 2)[self.known] / rotation.width
         logs = np.log(self.frequencies[self.known] * factors[self.known])
         weights = np.square(self.frequencies[self.known] / self.spread[self.known])
         columns = -exponents[:, None] if own_scale else np.stack([-exponents, np.ones_like(exponents)], axis=1)

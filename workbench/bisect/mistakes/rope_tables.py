@@ -36,12 +36,12 @@ def table_mistakes(q: Question, x: Values) -> Iterator[Mistake]:
                 continue
             seen.append(table)
             words = f"rotary tables rounded to {name} ({', '.join(chosen)}): {_worst(_table(q, chosen, keep), right)}"
-            predicted = channels_of(pairs * table[:, None, :], q.kind(Rotate).rotation)
+            predicted = channels_of(pairs * table[:, None, :], x, q.kind(Rotate).rotation)
             yield Mistake("dtype_truncated", "numerics", words, predicted, rounded=True, setting=(name, *chosen))
 
 
 def _table(q: Question, chosen: tuple[str, ...], keep: _Keep) -> NDArray[np.complex128]:
-    """The cosines and sines, as complex numbers (tokens, head_dim / 2), of an engine that keeps some parts its way."""
+    """The cosines and sines, as complex numbers (tokens, pairs), of an engine that keeps some parts its way."""
 
     def kept(part: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
         return keep(values) if part in chosen else values

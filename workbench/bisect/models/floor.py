@@ -7,7 +7,7 @@ import numpy as np
 
 from kernels.graph import At, Inputs
 from kernels.kinds.embed import Embed
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.numbers import numbers
 from workbench.bisect.weights.tensor_pairs import TensorPairs
@@ -29,16 +29,10 @@ def storage_error(at: At, inputs: Inputs, pairs: TensorPairs) -> float:
             energy += at.kind.scale**2 * float(judged.check.cost_of_rows[list(at.tokens)].sum())
         elif name in at.stage.biases:
             energy += len(at.tokens) * float(judged.check.cost.sum())
-        elif isinstance(at.kind, RmsNorm):
-            plain = _normed(at.kind, inputs["x"])
+        elif isinstance(at.kind, Norm):
+            plain = at.kind.normed(at.kind.rows(inputs["x"]).astype(np.float64))
             energy += float(np.square(numbers(plain)).sum(axis=0) @ judged.check.cost)
         elif name in at.stage.weights:
             times = at.kind.factor(at, name) if isinstance(at.kind, Product) else 1.0
             energy += times**2 * float(np.square(numbers(inputs["x"])).sum(axis=0) @ judged.check.cost)
     return float(energy**0.5)
-
-
-def _normed(kind: RmsNorm, x: np.ndarray) -> np.ndarray:
-    """What the weight of a norm meets, float64 (norms, channels)."""
-    rows = kind.rows(x).astype(np.float64)
-    return np.asarray(rows / np.sqrt(np.square(rows).mean(axis=1, keepdims=True) + kind.eps))

@@ -19,6 +19,7 @@ CAUSE_OF_FIELD = {
     "rms_norm_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
     "rope_type": "rope_type",
+    "rotary_dim": "rope_type",
     "rope_factors": "rope_theta",
     "rope_attention_factor": "attention_scale",
     "rope_local_theta": "rope_theta",
@@ -29,6 +30,8 @@ CAUSE_OF_FIELD = {
     "residual_scale": "scaled",
     "logits_scale": "scaled",
     "logits_cap": "scaled",
+    "parallel": "residual_missing",
+    "activation": "activation_function",
     "causal": "causal_mask",
     "sliding_window": "causal_mask",
     "layer_types": "causal_mask",
@@ -37,6 +40,7 @@ CAUSE_OF_FIELD = {
     "num_key_value_heads": "head_grouping",
 }
 
+_OF_PAIRS = ("rotary_dim", "rope_factors")
 _OF_WINDOWS = ("sliding_window", "layer_types", "rope_local_theta")
 
 
@@ -83,9 +87,12 @@ def units(fields: list[str], a: ModelConfig, b: ModelConfig) -> list[list[str]]:
     """
     heads = [name for name in fields if CAUSE_OF_FIELD[name] == "head_grouping"]
     single = [name for name in fields if name not in heads]
-    if heads and "rope_factors" in single:
-        single.remove("rope_factors")
-        heads.append("rope_factors")
+    if not heads and "rotary_dim" in single:
+        single.remove("rotary_dim")
+        heads = ["rotary_dim"]
+    if heads:
+        heads += [name for name in _OF_PAIRS if name in single]
+        single = [name for name in single if name not in _OF_PAIRS]
     found = [heads] if heads else []
     if (a.rope_local_theta is None) != (b.rope_local_theta is None):
         found.append([name for name in _OF_WINDOWS if name in single])
@@ -96,7 +103,7 @@ def units(fields: list[str], a: ModelConfig, b: ModelConfig) -> list[list[str]]:
 def first_changed(a: Model, b: Model, fields: list[str]) -> Site:
     """The first stage that is another operation in A with some fields of B."""
     own, other = Graph.of(a), Graph(with_fields(a.config, fields, b.config), a.__contains__)
-    changed = (one.site for one, two in zip(own.stages(), other.stages(), strict=True) if one.kind != two.kind)
+    changed = (one.site for one in own.stages() if other.stage(one.site) != one)
     return next(changed, own.first[-1].site)
 
 
@@ -110,9 +117,16 @@ def setting_words(a: ModelConfig, b: ModelConfig, name: str) -> str:
     if name == "rotated_layers":
         turned = [str(n) for n in range(a.num_hidden_layers) if a.rotates(n) != b.rotates(n)]
         return f"the layers {', '.join(turned)} rotate q and k in A or in B only"
+    if name == "parallel":
+        sides = "A", "B"
+        first, second = sides if one else sides[::-1]
+        return f"the feed-forward block stands beside attention in {first} and behind it in {second}"
     if name == "layer_types":
         layers = [str(n) for n, (own, its) in enumerate(zip(one, other, strict=True)) if own != its]
         return f"the layers {', '.join(layers)} slide in A or in B only"
+    if name == "rotary_dim":
+        one, other = (config.rotary_dim or config.head_dim for config in (a, b))
+        return f"{one} of the {a.head_dim} channels of each head rotate in A and {other} in B"
     return f"{name} is {one} in A and {other} in B"
 
 

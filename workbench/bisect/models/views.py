@@ -8,7 +8,7 @@ from kernels.errors import WorkbenchError
 from kernels.kinds.activation import Activation
 from kernels.kinds.attention import Attention
 from kernels.kinds.elementwise import Multiply
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from workbench.bisect.models.bisection import Cell, Side, decompose, walk
 from workbench.bisect.models.forecast import forecast
 from workbench.bisect.pair import bisect_pair, model_sides
@@ -19,7 +19,7 @@ from workbench.cells.metrics import format_value
 from workbench.pair.pair import Pair
 
 LARGE = 1 << 29  # bytes of a model of which every stage is run again only if that is asked for
-_AMPLIFIERS = (RmsNorm, Attention, Activation, Multiply)  # what is not linear in its inputs
+_AMPLIFIERS = (Norm, Attention, Activation, Multiply)  # what is not linear in its inputs
 
 
 def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]:

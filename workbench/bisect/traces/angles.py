@@ -19,23 +19,24 @@ _ANGLE = 4 * FLOAT32.unit  # relative rounding of an angle: a frequency, a produ
 
 
 def pairs_of(x: NDArray[Any], rotation: Rotation) -> Pairs:
-    """The channels (tokens, channels) that turn together as complex numbers (tokens, heads, head_dim / 2)."""
-    heads = x.reshape(len(x), -1, rotation.head_dim).astype(np.float64)
-    half = rotation.head_dim // 2
+    """The channels (tokens, channels) that turn together as complex numbers (tokens, heads, pairs)."""
+    heads = x.reshape(len(x), -1, rotation.head_dim)[..., : rotation.width].astype(np.float64)
+    half = rotation.width // 2
     if rotation.pairs == "neox":
         return np.asarray(heads[..., :half] + 1j * heads[..., half:])
     return np.asarray(heads[..., 0::2] + 1j * heads[..., 1::2])
 
 
-def channels_of(pairs: Pairs, rotation: Rotation) -> Values:
-    """The inverse of `pairs_of`, float64 (tokens, channels)."""
+def channels_of(pairs: Pairs, x: NDArray[Any], rotation: Rotation) -> Values:
+    """The inverse of `pairs_of`, float64 (tokens, channels), with those of x that do not turn."""
     parts = pairs.real, pairs.imag
     joined = np.concatenate(parts, axis=2) if rotation.pairs == "neox" else np.stack(parts, axis=3)
-    return joined.reshape(len(pairs), -1)
+    still = x.reshape(len(x), -1, rotation.head_dim)[..., rotation.width :]
+    return np.concatenate([joined.reshape(*pairs.shape[:2], -1), still], axis=2).reshape(x.shape)
 
 
 def phases(x: NDArray[Any], y: NDArray[Any], rotation: Rotation) -> Pairs:
-    """What turns every pair of x into that of y, summed over the heads, complex (tokens, head_dim / 2)."""
+    """What turns every pair of x into that of y, summed over the heads, complex (tokens, pairs)."""
     return np.asarray((pairs_of(y, rotation) * pairs_of(x, rotation).conj()).sum(axis=1))
 
 

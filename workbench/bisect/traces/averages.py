@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels.graph import At, Inputs, Values
 from kernels.kinds.bias import Bias
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.kinds.rotate import Rotate
 from kernels.precision import Precision
 from workbench.bisect.traces.angles import turned_off
@@ -26,6 +26,6 @@ def averaged_off(at: At, inputs: Inputs, y: NDArray[Any], right: NDArray[Any], n
     """
     if isinstance(at.kind, Rotate):
         return turned_off(at, y, right, kept)
-    if isinstance(at.kind, RmsNorm):
+    if isinstance(at.kind, Norm):
         return scaled_off(at, inputs, y, right, kept)
     return shifted_off(at, y, right, noise) if isinstance(at.kind, Bias) else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from kernels.graph import At, Values
 from kernels.kinds.bias import Bias
 from kernels.kinds.embed import Embed
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from workbench.bisect.mistakes.catalogue import mistakes
 from workbench.bisect.mistakes.mistake import Mistake, Question, ranked, within
@@ -138,10 +138,10 @@ def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values 
         return np.concatenate([np.sqrt(x @ np.square(width).T) for width in widths], axis=1)
     if isinstance(at.kind, Bias):
         return np.repeat(np.concatenate(list(widths), axis=1), count, axis=0)
-    assert isinstance(at.kind, RmsNorm)
-    x = np.abs(at.kind.rows(inputs["x"]))
+    assert isinstance(at.kind, Norm)
+    x = np.abs(at.kind.centred(at.kind.rows(inputs["x"])))
     size = np.maximum(np.sqrt(np.square(x).mean(axis=1, keepdims=True)), 1e-30)
-    return np.asarray(x / size * next(widths)).reshape(count, -1)
+    return np.asarray(x / size * next(widths) + sum(widths)).reshape(count, -1)
 
 
 def not_finite(question: Question) -> Culprit:

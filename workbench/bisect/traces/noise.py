@@ -20,6 +20,7 @@ def float_noise(at: At, inputs: Inputs, right: Array, kept: Precision) -> Values
     relative rounding err by an absolute one, wherever one is kept on the way. inputs : what the stage reads, by role.
     right : the right output.
     """
-    wide = {role: np.abs(np.asarray(x, dtype=np.float64)) for role, x in inputs.items()}
+    wide = {role: np.asarray(x, dtype=np.float64) for role, x in inputs.items()}
+    wide = wide if at.kind.signed else {role: np.abs(x) for role, x in wide.items()}
     size = np.abs(np.asarray(right, dtype=np.float64))
     return np.asarray(at.kind.noise(at, wide, size, kept) + max(kept.least, _TINY))

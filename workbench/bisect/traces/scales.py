@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.graph import At, Inputs
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.precision import FLOAT32, Precision
 
 # Of a factor, in units of float32, in which all engines take it: what it is rounded by; what a sum of squares in the
@@ -26,11 +26,14 @@ def scaled_off(at: At, inputs: Inputs, y: NDArray[Any], right: NDArray[Any], kep
     The larger of two figures: the root mean square over all that is normed, and what another epsilon would have in
     common, which is the larger the smaller the numbers are.
     """
-    assert isinstance(at.kind, RmsNorm)
+    assert isinstance(at.kind, Norm)
     rows = at.kind.rows(np.asarray(inputs["x"], dtype=np.float64))
     weight = at.kind.weight(at)
     found, wanted = (np.asarray(x, dtype=np.float64).reshape(rows.shape) for x in (y, right))
-    single = np.square(kept.unit * wanted) + np.square(kept.least * weight)
+    bias, cancelled, rows = at.kind.bias(at), at.kind.cancelled(at, inputs["x"]), at.kind.centred(rows)
+    found, wanted = found - bias, wanted - bias
+    single = np.square(kept.unit * (np.abs(wanted) + np.abs(bias))) + np.square(kept.least * weight)
+    single = single + np.square(FLOAT32.unit * cancelled)
     with np.errstate(all="ignore"):
         counts = np.where(single > 0, np.square(wanted) / single, 0.0)
         channels = counts.sum(axis=1)

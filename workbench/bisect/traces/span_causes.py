@@ -17,9 +17,9 @@ from kernels.graph import Array, Kind
 from kernels.kinds.activation import Activation
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
-from kernels.kinds.elementwise import Add, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate
 from kernels.stages import Site
@@ -33,8 +33,8 @@ from workbench.bisect.verdict import Culprit
 from workbench.cells.metrics import format_value
 
 # Kinds of stages that mistakes are looked for in, those first that ports get wrong most.
-_FIRST: tuple[type[Kind], ...] = (Rotate, Bias, Attention, Activation, Multiply, Add, RmsNorm, Product)
-_TOGETHER = (Rotate, RmsNorm)  # one mistake concerns all of them, whatever they are called
+_FIRST: tuple[type[Kind], ...] = (Rotate, Bias, Attention, Activation, Multiply, Add, AddBoth, Norm, Product)
+_TOGETHER = (Rotate, Norm)  # one mistake concerns all of them, whatever they are called
 _MOST_WORK = 2e10  # multiplications that are spent on looking for causes in all spans of a trace
 _ANY_STAGE = 1e6  # that running a stage takes as long as, however small
 _NOTHING = np.empty((0, 0))

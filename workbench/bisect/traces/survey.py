@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kernels.graph import Values
-from kernels.kinds.elementwise import Add
+from kernels.kinds.elementwise import Add, AddBoth
 from kernels.kinds.embed import Embed
-from kernels.kinds.norm import RmsNorm
+from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.stages import Site
 from kernels.weight import TensorType
@@ -133,7 +133,7 @@ class Survey:
         """Whether no stage can be blamed: most norms and plain additions are wrong and nothing reproduces them."""
         unknown = {culprit.site for culprit in culprits if culprit.cause == "unknown"}
         kinds = {site: self.reader.at(site).kind for site in self.stages}
-        plain = [[site for site in self.stages if isinstance(kinds[site], kind)] for kind in (Add, RmsNorm)]
+        plain = [[site for site in self.stages if isinstance(kinds[site], kind)] for kind in (Add | AddBoth, Norm)]
         lost = [[site for site in sites if site in unknown] for sites in plain]
         return all(len(some) >= max(2, _CHAOS * len(all_)) for some, all_ in zip(lost, plain, strict=True))
 

@@ -16,11 +16,7 @@ def permuted_rope(q: Question) -> Iterator[Prediction]:
     if not q.suffix.startswith(("self_attn.q_proj", "self_attn.k_proj")):
         return
     size, count = q.config.head_dim, q.source.shape[0]
-    within = np.arange(size)
-    orders = {
-        "adjacent-pair": within.reshape(2, size // 2).T.reshape(-1),
-        "half-split order, reordered from adjacent pairs once too often,": within.reshape(-1, 2).T.reshape(-1),
-    }
+    orders = _rotary_orders(size, q.config.rotary_dim or size)
     for region in q.regions():
         if len(region.mask) != count:
             continue  # one row of a vector: the region runs over its elements instead
@@ -35,6 +31,19 @@ def permuted_rope(q: Question) -> Iterator[Prediction]:
             source = np.arange(count).reshape(-1, size)[:, order].reshape(-1)
             explanation = f"the elements of {q.what} are in {words} rotary order"
             yield Prediction("permuted_rope", explanation, _reordered(q, source))
+
+
+def _rotary_orders(size: int, turned: int) -> dict[str, Rows]:
+    """The channels of a head in other rotary orders: those that turn, or by mistake all of them."""
+    orders = {}
+    for width in dict.fromkeys((turned, size)):
+        of, within, still = "" if width == turned else ", of whole heads,", np.arange(width), np.arange(width, size)
+        for words, order in (
+            (f"adjacent-pair{of}", within.reshape(2, -1).T),
+            (f"half-split order, reordered from adjacent pairs once too often{of or ','}", within.reshape(-1, 2).T),
+        ):
+            orders[words] = np.concatenate([order.reshape(-1), still])
+    return orders
 
 
 def _reordered(q: Question, source: Rows) -> Callable[[Rows], Stored]:
