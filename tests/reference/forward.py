@@ -117,12 +117,16 @@ def gelu(x):
     return x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def gelu_erf(x):
+    return x / 2 * (1 + math.erf(x / math.sqrt(2)))
+
+
 def silu(x):
     return x / (1 + math.exp(-x))
 
 
-LAYER_NORMS = ("starcoder2", "cohere", "cohere2")
-ACTIVATIONS = {"starcoder2": gelu}
+LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox")
+ACTIVATIONS = {"starcoder2": gelu, "gelu_new": gelu, "gelu": gelu_erf}
 
 
 def rope(x, c, local=False):
