@@ -21,7 +21,9 @@ from typing import Self
 WORKBENCH = (sys.executable, "-m", "workbench")
 
 # Python keeps its bytecode for its users; a process of ours would compile every module anew without.
+# Preferences of whoever runs this, such as a theme, take time of their own.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+ENVIRONMENT["XDG_CONFIG_HOME"] = "/nonexistent"
 
 _ESCAPES = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|[\]P][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_])")
 _SAMPLE = 0.01  # seconds between two looks at the memory

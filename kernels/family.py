@@ -91,6 +91,17 @@ def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tup
     return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
 
 
+def with_score_scale(config: ModelConfig, scale: float | None) -> ModelConfig:
+    """The configuration with scores times a factor; None, or what is usual to single precision, for the usual one."""
+    usual = scale is None or abs(scale * config.head_dim**0.5 - 1) <= 2.0**-23
+    return replace(config, attention_scale=None if usual else scale)
+
+
+def gguf_score_scale(config: ModelConfig, fields: Settings) -> ModelConfig:
+    """The same by GGUF's key, of which llama.cpp takes notice in some families only; 0 is none."""
+    return with_score_scale(config, fields.single("attention.scale") if fields.find("attention.scale")[1] else None)
+
+
 def rotating_where_sliding(config: ModelConfig, window: int | None, types: tuple[str, ...] | None) -> ModelConfig:
     """The configuration with layers of these types, of which those without a window do not rotate."""
     if window is None or types is None:
@@ -132,6 +143,7 @@ class Family(ABC):
     call modules, with N for the number of a layer, by the canonical name. layer_norms : its norms take the mean away.
     local_base : the key of the rotary base of sliding layers, where those rotate otherwise than the others; their
     settings may stand in rope_parameters by kinds of layers, too.
+    causal : tokens do not see later ones, unless a file says so.
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
     rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
@@ -144,7 +156,8 @@ class Family(ABC):
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
     more : further tensors of a layer that it accepts, as a pattern of its names. after_head : tensors with which it
     changes the logits, and what it does. scaled : the projections whose output it multiplies by a stored factor, if
-    there is one; it loads and ignores those of others.
+    there is one; it loads and ignores those of others. gguf_unused : tensors that it loads and does not use otherwise,
+    those of a layer without its number; they are left out.
 
     keys : by container.
     """
@@ -158,6 +171,7 @@ class Family(ABC):
     modules: ClassVar[Mapping[str, str]] = {}
     layer_norms: ClassVar[bool] = False
     local_base: ClassVar[str | None] = None
+    causal: ClassVar[bool] = True
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
     rope_kinds: ClassVar[Mapping[str, str] | None] = None
@@ -171,6 +185,7 @@ class Family(ABC):
     more: ClassVar[str] = ""
     after_head: ClassVar[Mapping[str, str]] = {"output.scale": "multiplies the logits with"}
     scaled: ClassVar[tuple[str, ...]] = ()
+    gguf_unused: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Keys]] = {}
 
     def key(self, setting: str) -> str:

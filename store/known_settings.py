@@ -158,7 +158,7 @@ def table(format: str, of: Family) -> Table:
         own, more = frozenset(norms[:1]), replace(more, irrelevant=(*more.irrelevant, norms[1]))
     if of.partly and format != "gguf":
         more = replace(more, used=more.used | {of.partly[0]})
-    refused = {key: values for key, values in base.refused.items() if key not in more.used}
+    refused = {key: values for key, values in base.refused.items() if key not in more.used | more.ignored.keys()}
     if format == "apr":
         refused[of.activations[0]] = of.activations[1]
     return replace(

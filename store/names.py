@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-from kernels.models import ARCHITECTURES, family
+from kernels.models import called
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -69,8 +69,9 @@ def _modules(architecture: str | None) -> Mapping[str, str]:
     if architecture in _ANOTHER_FFN_NORM:
         without = {gguf: hf for gguf, hf in _GGUF_MODULES.items() if gguf != "ffn_norm"}
         return without | {"post_attention_norm": "post_attention_layernorm"}
-    own = next((of.gguf_modules for of in map(family, ARCHITECTURES) if of.gguf and of.gguf == architecture), {})
-    return (_GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES) | dict(own)
+    of = None if architecture is None else called(architecture, lambda known: known.gguf == architecture)
+    own = {} if of is None else dict(of.gguf_modules)
+    return (_GGUF_MODULES | _GGUF_NORMS if architecture in FOUR_NORMS else _GGUF_MODULES) | own
 
 
 def canonical_name(raw: str, architecture: str | None = None) -> str:

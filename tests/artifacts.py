@@ -84,7 +84,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)
-    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_feed_forward_length(c.intermediate_size * (2 if c.architecture == "qwen" else 1))
     writer.add_head_count(c.num_attention_heads)
     writer.add_head_count_kv(c.num_key_value_heads)
     writer.add_key_length(c.head_dim)
@@ -108,7 +108,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):
         writer.add_logit_scale(c.logits_scale)
-    if c.architecture == "granite":
+    if c.architecture in ("granite", "minicpm"):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
@@ -205,7 +205,10 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
-FUSED = {"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "gpt_neox": _QKV}
+FUSED = {
+    **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
+    "gpt_neox": _QKV,
+}
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
 

@@ -31,6 +31,11 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "attention_cap": 2.0,
         "logits_cap": 3.0,
     },
+    **dict.fromkeys(("dream", "llada"), lambda _: {"causal": False}),
+    "plamo": lambda _: {"parallel": True},
+    "baichuan": lambda c: {"rotated_layers": (False,) * c.num_hidden_layers},
+    "chatglm": lambda c: {"rotary_dim": c.head_dim // 2},
+    "minicpm": lambda _: {"embedding_scale": 6.0, "residual_scale": 0.25, "logits_scale": 0.125},
     "phi3": lambda c: {"rotary_dim": c.head_dim // 4 * 3 if c.head_dim % 8 == 0 else None},
     "glm4": lambda c: {"rotary_dim": c.head_dim // 2},
     "granite": lambda _: {

@@ -62,3 +62,20 @@ class Silu(Activation):
     def slope(self, x: Values) -> Values:
         share = sigmoid(x)
         return np.asarray(share * (1 + x * (1 - share)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReluSquared(Activation):
+    """The square of what is above zero."""
+
+    label: ClassVar[str] = "ReLU squared"
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        above = np.maximum(x["x"], 0)
+        return np.asarray(above * above)
+
+    def of(self, x: Values) -> Values:
+        return np.square(np.maximum(x, 0))
+
+    def slope(self, x: Values) -> Values:
+        return np.asarray(2 * np.maximum(x, 0))

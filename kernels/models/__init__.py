@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 
 from kernels.config import ModelConfig
@@ -22,14 +22,23 @@ def family(architecture: str) -> Family:
 
 def architecture_of(found: Family) -> str:
     """The name of a family, under which `family` finds it."""
-    return next(name for name in ARCHITECTURES if family(name) is found)
+    return type(found).__module__.rpartition(".")[2]
+
+
+def called(name: str, by: Callable[[Family], bool]) -> Family | None:
+    """The first family that is called so by a container; None if none is.
+
+    Files of other families are loaded only where the one with the most similar name is not it.
+    """
+    likely = sorted(ARCHITECTURES, key=lambda known: (known != name, not name.startswith(known)))
+    return next((found for found in map(family, likely) if by(found)), None)
 
 
 @cache
-def layer_stages() -> tuple[str, ...]:
-    """Names of all stages that layers of any family have, in execution order."""
+def layer_stages(*architectures: str) -> tuple[str, ...]:
+    """Names of all stages that layers of these families have, or of any, in execution order."""
     names = list(SPINE)
-    for architecture in ARCHITECTURES:
+    for architecture in architectures or ARCHITECTURES:
         place = 0
         for name in family(architecture).stages:
             if name not in names:
@@ -38,15 +47,24 @@ def layer_stages() -> tuple[str, ...]:
     return tuple(names)
 
 
+def ordered(names: Collection[str]) -> list[str]:
+    """Those of the stages of layers that are named, in execution order."""
+    return [stage for stage in layer_stages() if stage in names]
+
+
+def in_layers(stage: str) -> bool:
+    """Whether layers of some family have a stage of that name."""
+    return stage in SPINE or stage in layer_stages()
+
+
 @cache
 def all_stages() -> tuple[str, ...]:
     """Names of all stages of any family, in execution order."""
     return FIRST_STAGES + layer_stages() + LAST_STAGES
 
 
-def sites(layers: int, names: Collection[str] | None = None) -> list[Site]:
-    """All sites of a model with so many layers, first computed first. names : stages of its layers; None for any."""
-    inner = [stage for stage in layer_stages() if names is None or stage in names]
+def sites(layers: int, inner: Sequence[str]) -> list[Site]:
+    """All sites of a model with so many layers, first computed first. inner : the stages of a layer in that order."""
     found = [Site(None, stage) for stage in FIRST_STAGES]
     found += [Site(layer, stage) for layer in range(layers) for stage in inner]
     return found + [Site(None, stage) for stage in LAST_STAGES]
@@ -54,8 +72,14 @@ def sites(layers: int, names: Collection[str] | None = None) -> list[Site]:
 
 def execution_order(*configs: ModelConfig) -> list[Site]:
     """All sites that models of these configurations may have; those of stages that only some models have, too."""
-    names = {name for config in configs for name in family(config.architecture).stages}
-    return sites(max(config.num_hidden_layers for config in configs), names)
+    return sites(max(config.num_hidden_layers for config in configs), stages_of(*configs))
+
+
+def stages_of(*configs: ModelConfig) -> tuple[str, ...]:
+    """Names of the stages that layers of models of these configurations may have, in execution order."""
+    architectures = sorted({config.architecture for config in configs})
+    there = {name for architecture in architectures for name in family(architecture).stages}
+    return tuple(name for name in layer_stages(*architectures) if name in there)
 
 
 class Graph:

@@ -1,22 +1,25 @@
 """Read GGUF models in canonical terms: configuration, tensor names, q/k row order and vocabulary."""
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 from kernels.errors import UnsupportedModelError
-from kernels.models import ARCHITECTURES, family
-from store.artifact import Artifact
+from kernels.family import Family
+from kernels.models import ARCHITECTURES, called, family
+from store.artifact import Artifact, TensorInfo
 from store.files.fields import Fields
 from store.files.gguf_config import config_of
 from store.files.gguf_header import read_header, tensor_table
 from store.files.gguf_kinds import interleaved_rows, require_model, whole_metadata
 from store.files.llama_cpp import refused_by_llama_cpp
 from store.files.model_file import ModelFile
-from store.layout import by_canonical_name, check_tensors, interleaved_tensors
+from store.layout import by_canonical_name, check_tensors, counted, interleaved_tensors
 from store.stored_model import StoredModel, runnable
 from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
 
+_LAYER = re.compile(r"blk\.\d{1,6}\.", re.ASCII)
 _VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "llama": "spm"}
 
 
@@ -45,23 +48,35 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
     require_model(file, metadata, found.tensors)
     architecture = Fields(file.shown, metadata).needed_text("general.architecture")
-    names = {known.gguf: name for name, known in zip(ARCHITECTURES, map(family, ARCHITECTURES), strict=True)}
-    if architecture not in names:
+    of = called(architecture, lambda family: family.gguf == architecture)
+    if of is None:
+        known = (family(name).gguf for name in ARCHITECTURES)
         raise UnsupportedModelError(
             f"{file.shown} has the architecture {printable(architecture, 80)}; "
-            f"supported are {', '.join(name for name in names if name is not None)}."
+            f"supported are {', '.join(name for name in known if name is not None)}."
         )
-    of = family(names[architecture])
     tensors = dict(found.tensors)
+    left_out = _left_out(file.shown, of, tensors)
     config, odd_settings = config_of(file, of, metadata, tensors)
     problems, unused = check_tensors(file.shown, tensors, config)
-    problems += odd_settings
+    problems += odd_settings + left_out
     problems += refused_by_llama_cpp(
         file.shown, Fields(file.shown, metadata, f"{architecture}."), found.tensors, config
     )
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     interleaving = interleaved_tensors(tensors, heads, kv_heads) if of.interleaved else None
     return Artifact.of(found, config, tensors, unused, problems, interleaving)
+
+
+def _left_out(file: str, of: Family, tensors: dict[str, TensorInfo]) -> list[str]:
+    """Remove the tensors that llama.cpp loads and does not compute with; say which."""
+    unused = [name for name, info in tensors.items() if _LAYER.sub("", info.raw_name) in of.gguf_unused]
+    names = [tensors.pop(name).raw_name for name in unused]
+    if not names:
+        return []
+    return [
+        f"{file} stores {counted(names)} that llama.cpp loads and does not use in {of.gguf}; nor does this program."
+    ]
 
 
 def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:

@@ -120,7 +120,8 @@ def _scaling(
             "the frequency tensor of llama3."
         )
     attention_factor = scaling.attention_factor * shortest(fields.number("rope.scaling.attn_factor") or 1.0)
-    name = ROPE_FREQS if of.rope_freqs else ROPE_SHORT if of.long_rope else None
+    long = of.long_rope and (kind == "longrope" or not of.rope_freqs)
+    name = ROPE_SHORT if long else ROPE_FREQS if of.rope_freqs else None
     factors = scaling.factors
     if name is not None and name in tensors:
         stored = rope.stored_factors(file, tensors[name], head_dim)

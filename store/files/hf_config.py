@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
-from kernels.models import ARCHITECTURES, architecture_of, family
+from kernels.models import ARCHITECTURES, architecture_of, called, family
 from store import rope
 from store.errors import ArtifactError
 from store.files.fields import Fields
@@ -21,7 +21,7 @@ _SPOKEN_OF = ("rms_norm_eps", "num_key_value_heads")  # defaults that no tensor 
 
 def family_of(model_type: str) -> Family | None:
     """Return the family of models that transformers calls so; None for one that is not known."""
-    return next((known for known in map(family, ARCHITECTURES) if model_type in known.model_types), None)
+    return called(model_type, lambda family: model_type in family.model_types)
 
 
 def norms_less_one(values: Mapping[str, object]) -> bool:

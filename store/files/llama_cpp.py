@@ -15,6 +15,7 @@ from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, gguf_name
 from store.stored_model import TensorInfo
 from store.vocabulary import LazyArray
 
+_OF_LAYERS = ("attn_", "ffn_")
 _WHOLE = {"token_embd.weight", "output_norm.weight", "output.weight"}
 _FUSED = r"attn_qkv\.(?:weight|bias)"
 # What the forward adds where it is there, and llama.cpp knows in some families.
@@ -55,11 +56,13 @@ def _names(config: ModelConfig) -> re.Pattern[str]:
     of = family(config.architecture)
     used = {gguf_name(tensor.name, of.gguf) for tensor in of.tensors(config)}
     inner = {match[1] for name in used if (match := re.fullmatch(r"blk\.0\.(.+)", name))}
+    unused = {name for name in of.gguf_unused if not name.startswith(_OF_LAYERS)}
     if not of.more:
         inner = {name for name in inner if not re.fullmatch(_NOT_ASKED_FOR, name)}
     own = {name for name in used if not name.startswith("blk.")}
     divisors = [*([ROPE_FREQS] if of.rope_freqs else []), *([ROPE_SHORT, ROPE_LONG] if of.long_rope else [])]
-    whole = {*_WHOLE, *own, *divisors, *of.after_head} - {"output.scale"}
+    whole = {*_WHOLE, *own, *divisors, *of.after_head, *unused} - {"output.scale"}
+    inner |= set(of.gguf_unused) - unused
     layer = "|".join([*map(re.escape, sorted(inner)), _FUSED, _FACTORS, *([of.more] if of.more else [])])
     return re.compile(
         rf"{'|'.join(map(re.escape, sorted(whole)))}|blk\.(?P<layer>0|[1-9][0-9]{{0,5}})\.(?:{layer})", re.ASCII

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.models import layer_stages
+from kernels.models import in_layers
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -136,7 +136,7 @@ def _check_header(file: ModelFile, folder_layer: int | None) -> None:
 def _site(layer: int | None, stage: str) -> Site | None:
     if stage in FIRST_STAGES + LAST_STAGES:
         return Site(None, stage)
-    known = stage in layer_stages() and layer is not None and layer < MAX_LAYERS
+    known = in_layers(stage) and layer is not None and layer < MAX_LAYERS
     return Site(layer, stage) if known else None
 
 

@@ -61,6 +61,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("ffn_silu", "UNARY"): "ffn_silu",
     ("ffn_silu", "SILU"): "ffn_silu",
     **{("ffn_gelu", op): "ffn_silu" for op in ("UNARY", "GELU")},
+    ("ffn_sqr(relu)", "SQR"): "ffn_silu",
     ("ffn_gate_par", "MUL"): "ffn_swigl",
     ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
     ("ffn_geglu", "GEGLU"): "ffn_swigl",

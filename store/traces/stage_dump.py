@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.models import layer_stages
+from kernels.models import in_layers
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -92,7 +92,7 @@ def site_of(layer: int, stage: str) -> Site | None:
     """Return the site of a stage that a dump numbers with `layer`, -1 for the whole model; None if there is none."""
     if stage in FIRST_STAGES + LAST_STAGES:
         return Site(None, stage) if layer == -1 else None
-    return Site(layer, stage) if stage in layer_stages() and 0 <= layer < MAX_LAYERS else None
+    return Site(layer, stage) if in_layers(stage) and 0 <= layer < MAX_LAYERS else None
 
 
 def key_of(site: Site) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.models import family, sites
+from kernels.models import family, layer_stages, sites, stages_of
 from kernels.stages import LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -140,7 +140,8 @@ class Trace:
 
     def sites(self) -> list[Site]:
         """Return where this trace holds a tensor, in execution order."""
-        return [site for site in sites(self.layers) if site in self.stages]
+        inner = layer_stages() if self.config is None else stages_of(self.config)
+        return [site for site in sites(self.layers, inner) if site in self.stages]
 
     def status(self, site: Site) -> Status:
         """Return "ok", "absent" (the model has no such stage) or "unmeasured" (the engine's value is not there)."""

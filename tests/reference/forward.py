@@ -22,7 +22,7 @@ def literal_forward(config, weights, tokens):
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
-    if c.architecture == "granite":
+    if c.architecture in ("granite", "minicpm"):
         x = x * c.embedding_scale
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
@@ -125,8 +125,12 @@ def silu(x):
     return x / (1 + math.exp(-x))
 
 
+def relu_squared(x):
+    return max(x, 0.0) ** 2
+
+
 LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox")
-ACTIVATIONS = {"starcoder2": gelu, "gelu_new": gelu, "gelu": gelu_erf}
+ACTIVATIONS = {"starcoder2": gelu, "gelu_new": gelu, "gelu": gelu_erf, "arcee": relu_squared}
 
 
 def rope(x, c, local=False):

@@ -20,7 +20,7 @@ from store.files.apr_writer import convert_to_apr, write_apr
 from store.open import open_artifact
 from tests.artifacts import apr_metadata, apr_tensors, float_tensor, tiny_model, write_gguf, write_safetensors
 from tests.foreign_dumps import run_changed
-from tests.golden.record_families import LAYERS, OF_FAMILY, OTHERS, optional_model
+from tests.golden.record_families import LAYERS, OF_FAMILY, ONLY_GGUF, OTHERS, optional_model
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
@@ -40,22 +40,23 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
     return bisect_artifacts(Side(a, numeric_path(path)), Side(b, numeric_path(path)), TOKENS)
 
 
-@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("family", [*OTHERS, *ONLY_GGUF])
 def test_every_container_holds_one_model(tmp_path, capsys, family):
-    model = model_of(family)
+    model, folders = model_of(family), ["folder"] if family in OTHERS else []
     write_gguf(tmp_path / "m.gguf", model)
-    write_safetensors(tmp_path / "folder", model)
     write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
     convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
-    convert_to_apr(open_artifact(tmp_path / "folder"), tmp_path / "of-folder.apr")
-    for name in ("m.gguf", "folder", "m.apr", "of-gguf.apr", "of-folder.apr"):
+    for name in folders:
+        write_safetensors(tmp_path / name, model)
+        convert_to_apr(open_artifact(tmp_path / name), tmp_path / f"of-{name}.apr")
+    for name in ("m.gguf", *folders, "m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
         assert artifact.config == model.config, name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
         assert bisected(artifact, model).verdict == "alike"
-    for name in ("m.gguf", "folder"):
+    for name in ("m.gguf", *folders):
         assert run(["inspect", str(tmp_path / name)]) == 0
         assert "not understood" not in capsys.readouterr().out
 
@@ -390,6 +391,21 @@ FAULTS = (
     Fault("phi3", Site(1, "ffn_gate"), "gate_up_swapped", "",
           change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(1, "mlp.up_proj")].T),
     Fault("phi3", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 3}),
+    Fault("arcee", Site(0, "ffn_silu"), "activation_function", "SiLU stands in place of",
+          change=lambda m, known, right: numeric_path("f32").silu(known["ffn_up"])),
+    Fault("arcee", Site(0, "ffn_silu"), "activation_function", "ReLU", change=lambda m, known, right: np.sqrt(right)),
+    Fault("arcee", Site(1, "ffn_out"), "transposed", "",
+          tensors={of_layer(1, "mlp.down_proj"): lambda w: w.T.reshape(w.shape)}),
+    Fault("arcee", Site(1, "q_post_rope"), "rope_theta", "rope_theta 500000", runtime={"rope_theta": 5e5}),
+    Fault("arcee", Site(1, "ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("ernie4_5", Site(0, "q_post_rope"), "rope_type", "norm in A and neox in B", config={"rope_type": "neox"}),
+    Fault("ernie4_5", Site(0, "k_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
+    Fault("ernie4_5", Site(1, "qkv_matmul"), "permuted_rope", "half-split order",
+          tensors={of_layer(1, "self_attn.q_proj"): lambda w: halves_of_the_first(w, 32, 32)}),
+    Fault("ernie4_5", Site(0, "q_post_rope"), "rope_theta", "500000.0 in B", config={"rope_theta": 5e5}),
+    Fault("ernie4_5", Site(1, "ffn_gate"), "gate_up_swapped", "",
+          change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(1, "mlp.up_proj")].T),
 )  # fmt: skip
 
 

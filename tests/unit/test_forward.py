@@ -16,7 +16,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.golden.record_families import FIRST, OF_FAMILY, OTHERS, TYPE, gguf_shape, optional_model, shape
+from tests.golden.record_families import FIRST, OF_FAMILY, ONLY_GGUF, OTHERS, TYPE, gguf_shape, optional_model, shape
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -73,7 +73,7 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
 
 
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
-@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS])
+@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 

@@ -11,6 +11,9 @@ from tests.artifacts import FUSED
 from tests.golden.record_families import OF_FAMILY
 from tests.memory_model import random_model
 
+# Those that the installed gguf package knows; it may be older than the engine.
+KNOWN_THERE = [name for name in ARCHITECTURES if family(name).gguf in gguf.MODEL_ARCH_NAMES.values()]
+
 
 def whole_of(name, architecture):
     """The name of the tensor that holds one in the files of both engines."""
@@ -20,7 +23,7 @@ def whole_of(name, architecture):
     return name
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if family(name).gguf])
+@pytest.mark.parametrize("architecture", KNOWN_THERE)
 def test_names_agree_with_the_gguf_package(architecture):
     of, arch = family(architecture).gguf, {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
     theirs = gguf.get_tensor_name_map(arch[of], 12)

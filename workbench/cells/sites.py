@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kernels.models import all_stages, layer_stages
-from kernels.stages import Site
+from kernels.models import in_layers
+from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 
 
@@ -15,8 +15,8 @@ def site_json(site: Site) -> dict[str, Any]:
 def read_site(record: object) -> Site:
     """Return the place that a record names, maybe beside other things; StoreError if there is no such place."""
     match record:
-        case {"layer": int(layer), "stage": str(stage)} if stage in layer_stages() and layer >= 0:
+        case {"layer": int(layer), "stage": str(stage)} if layer >= 0 and in_layers(stage):
             return Site(layer, stage)
-        case {"layer": None, "stage": str(stage)} if stage in all_stages() and stage not in layer_stages():
+        case {"layer": None, "stage": str(stage)} if stage in FIRST_STAGES + LAST_STAGES:
             return Site(None, stage)
     raise StoreError("The record names no place of a model.")

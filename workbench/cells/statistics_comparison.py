@@ -253,7 +253,7 @@ def compare_statistics(a: StatisticsTable, b: StatisticsTable) -> StatisticsComp
     a, b = a.named_as(b), b.named_as(a)
     layers = max((site.layer + 1 for table in (a, b) for site in table.cells if site.layer is not None), default=0)
     cells = []
-    for site in sites(layers):
+    for site in sites(layers, layer_stages()):
         x, y = a.cells.get(site), b.cells.get(site)
         if x is not None and y is not None:
             cells.append(_compared(site, x, y))

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from kernels.models import sites
+from kernels.models import ordered, sites
 from kernels.stages import SPINE, Site
 from store.errors import StoreError
 from store.traces import StoredStage, Trace
@@ -38,7 +38,7 @@ def cells_of(a: Trace, b: Trace, tokens: Tokens, last: bool = False) -> list[Cel
     names = {*SPINE, *(site.stage for trace in (a, b) for site in trace.sites())}
     unlike = _unlike_order(a, b)
     cells, one_model = list[Cell](), True
-    for site in sites(max(a.layers, b.layers), names):
+    for site in sites(max(a.layers, b.layers), ordered(names)):
         if unlike and site.stage in ROTATED and site in a.stages and site in b.stages:
             cells.append(Cell(site, "uncomparable", unlike))
             continue

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kernels.models import all_stages, layer_stages
+from kernels.models import all_stages, in_layers
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS, OPENING_METRIC
@@ -117,7 +117,7 @@ def _site(value: object) -> Site:
     match value:
         case [None, str(stage)] if stage in FIRST_STAGES + LAST_STAGES:
             return Site(None, stage)
-        case [int(layer), str(stage)] if stage in layer_stages() and layer >= 0:
+        case [int(layer), str(stage)] if layer >= 0 and in_layers(stage):
             return Site(layer, stage)
     return FIRST_SITE
 

@@ -252,6 +252,7 @@ def _store(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
 
 
 def _of_other_engine(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
+    from kernels.models import ordered
     from kernels.models import sites as all_sites
     from kernels.stages import SPINE
     from store.text import printable
@@ -259,7 +260,7 @@ def _of_other_engine(trace: "Trace") -> tuple[dict[str, Any], list[str]]:
     from workbench.session.plain import plain
 
     sites = trace.sites()
-    expected = len(all_sites(trace.layers, {*SPINE, *(site.stage for site in sites)}))
+    expected = len(all_sites(trace.layers, ordered({*SPINE, *(site.stage for site in sites)})))
     record = {
         "path": str(trace.path),
         "format": "foreign trace",

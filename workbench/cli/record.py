@@ -126,10 +126,11 @@ def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(trace: "Trace") -> dict[str, Any]:
+    from kernels.models import ordered
     from kernels.models import sites as all_sites
     from kernels.stages import SPINE
 
-    sites = all_sites(trace.layers, {*SPINE, *(site.stage for site in trace.sites())})
+    sites = all_sites(trace.layers, ordered({*SPINE, *(site.stage for site in trace.sites())}))
     statuses = [trace.status(site) for site in sites]
     return {
         "output": str(trace.path),

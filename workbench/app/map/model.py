@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kernels.config import ModelConfig
 from kernels.measures import Measures
-from kernels.models import execution_order, layer_stages, sites
+from kernels.models import layer_stages, sites, stages_of
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from workbench.app.map.folding import folded
 from workbench.cells.cell import Cell
@@ -50,8 +50,7 @@ class MapModel:
         self.tokens = tokens
         if configs:
             self.layers = max(config.num_hidden_layers for config in configs)
-            inner = {site.stage for site in execution_order(*configs)}
-            self.stages = tuple(stage for stage in layer_stages() if stage in inner)
+            self.stages = stages_of(*configs)
         self._lay_out()
 
     def receive(self, cell: Cell) -> None:

@@ -42,7 +42,8 @@ def checked_keys(table: object) -> dict[tuple[str, str], tuple[str, ...]]:
                 near = did_you_mean(name, known, "`workbench preferences` lists what there is")
                 raise KeymapError(f"{screen} has no action {printable(name, 60)}; {near}", screen, name)
             chosen[screen, name] = _names(keys, screen, name)
-    _require_one_action_a_key(chosen)
+    if chosen:
+        _require_one_action_a_key(chosen)
     return chosen
 
 

@@ -1,7 +1,6 @@
 """Reading a file of preferences: what it says is obeyed, or refused with its line and the nearest that was meant."""
 
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ def read_preferences(path: Path | None = None) -> Preferences:
         text = read_text(path)
     except FileNotFoundError:
         return USUAL
+    import tomllib  # the map waits for what is read before it, mostly nothing
+
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -76,6 +77,8 @@ def line_of(text: str, place: tuple[str, ...]) -> int | None:
     Found by reading: it is the last line of the shortest beginning of the file that has the entry, where the entry's
     name stands last.
     """
+    import tomllib
+
     lines = text.splitlines()
     first = next((number for number, line in enumerate(lines, 1) if place[-1] in line), len(lines) + 1)
     for number in range(first, len(lines) + 1):
