@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from kernels.config import FULL, SLIDING
+from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.models import ARCHITECTURES, family
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
@@ -104,6 +104,8 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
+    if c.architecture == "gpt_neox":
+        writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):
         writer.add_logit_scale(c.logits_scale)
     if c.architecture in ("granite", "minicpm"):
@@ -203,7 +205,11 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
-FUSED = {"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV}
+FUSED = {
+    **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
+    "gpt_neox": _QKV,
+}
+_BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
 
 def fused(model: MemoryModel) -> dict[str, Weight]:
@@ -225,18 +231,29 @@ def fused(model: MemoryModel) -> dict[str, Weight]:
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
     of = family(model.config.architecture)
-    own = {name: hf_name(name, of.modules) for name in model.weights}
-    if model.config.architecture in FUSED:
-        return fused(model)
+    weights = fused(model)
+    if model.config.architecture in _BY_GROUP:
+        weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}
+        weights = {n: by_group(w, model.config) if "qkv_by_group" in n else w for n, w in weights.items()}
+    own = {name: hf_name(name, of.modules) for name in weights}
     if not of.less_one:
-        return {own[name]: weight for name, weight in model.weights.items()}
+        return {own[name]: weight for name, weight in weights.items()}
     type = model.weights["model.embed_tokens.weight"].type
     return {
         own[name]: less_one(weight, type if type.block.elements == 1 else TensorType.F32)
         if name.endswith(NORM)
         else weight
-        for name, weight in model.weights.items()
+        for name, weight in weights.items()
     }
+
+
+def by_group(weight: Weight, c: ModelConfig) -> Weight:
+    """The rows of q, k and v as those of each key head: of its query heads, of itself, of its value head."""
+    rows = weight.rows.reshape(weight.shape[0], -1)
+    parts = np.split(rows, (c.q_size, c.q_size + c.kv_size))
+    heads = [part.reshape(c.num_key_value_heads, -1, rows.shape[1]) for part in parts]
+    stored = np.concatenate(heads, axis=1).reshape(weight.rows.shape)
+    return Weight(weight.name, weight.type, weight.shape, stored)
 
 
 def hf_name(name: str, modules: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.elementwise import Add, AddBoth, Copy, Multiply
 from kernels.kinds.embed import Embed
+from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Rotation, Unrotated
@@ -26,6 +27,9 @@ AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
         "ffn_out": ("post_ffn_norm", "post_feedforward_layernorm"),
     }
 )
+
+
+_NAMED: Mapping[str, Activation] = MappingProxyType({"gelu": GeluErf(), "gelu_new": GeluTanh()})
 
 
 def decoder_stages(*more: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -183,9 +187,8 @@ class Decoder(Family):
         yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl" if self.gated else "ffn_silu",), down)
 
     def activation_of(self, config: ModelConfig) -> Activation:
-        """The activation of a model, where not all of its family have the same."""
-        del config
-        return self.activation
+        """The activation of a model: that which it names, or that of its family."""
+        return _NAMED.get(config.activation or "", self.activation)
 
     def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
         """What a block gives, normed by some families, added to what was there before it."""

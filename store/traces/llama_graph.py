@@ -41,7 +41,7 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
-    ("wqkv", "MUL_MAT"): "qkv_matmul",
+    **{("wqkv", op): "qkv_matmul" for op in ("MUL_MAT", "MUL")},
     ("wqkv_b", "ADD"): "qkv_bias",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
@@ -307,6 +307,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     meaning = _MEANING.get((named[1] if named is not None else node.name, node.op))
     whole = meaning is not None and meaning.partition(".")[0] in FIRST_STAGES + LAST_STAGES
     unnumbered = named is None and meaning in _UNNUMBERED
+    if node.op == "ADD" and meaning == "ffn_out" and node.name in node.sources:
+        return None  # gptneox gives its sum with the layer's input the same name
     if meaning is not None and whole == (named is not None) and not unnumbered:
         return None
     if meaning is None and node.op == "FLASH_ATTN_EXT":

@@ -117,18 +117,20 @@ def gelu(x):
     return x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def gelu_erf(x):
+    return x / 2 * (1 + math.erf(x / math.sqrt(2)))
+
+
 def silu(x):
     return x / (1 + math.exp(-x))
-
-
-LAYER_NORMS = ("starcoder2", "cohere", "cohere2")
 
 
 def relu_squared(x):
     return max(x, 0.0) ** 2
 
 
-ACTIVATIONS = {"starcoder2": gelu, "arcee": relu_squared}
+LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox")
+ACTIVATIONS = {"starcoder2": gelu, "gelu_new": gelu, "gelu": gelu_erf, "arcee": relu_squared}
 
 
 def rope(x, c, local=False):

@@ -248,6 +248,23 @@ def the_last_rotated(model, known, right):
     return np.roll(turned.reshape(x.shape), c.head_dim - c.rotary_dim, axis=2).reshape(right.shape)
 
 
+def normed(x, model, module):
+    c, w = model.config, model.values()
+    x = x - x.mean(axis=1, keepdims=True)
+    x = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(c.rms_norm_eps))
+    return x * w[f"{module}.weight"] + w[f"{module}.bias"]
+
+
+def one_after_the_other(model, known, right):
+    return normed(known["embedding"] + known["attn_out"], model, "model.layers.0.post_attention_layernorm")
+
+
+def group_by_group(model, known, right):
+    """Channels of q, k and v as a product has them whose rows are those of each head."""
+    heads = [part.reshape(len(right), 4, -1) for part in np.split(right, 3, axis=1)]
+    return np.concatenate(heads, axis=2).reshape(right.shape)
+
+
 def less(name):
     """Without what a tensor adds to every token."""
     return lambda model, known, right: right - model.values()[name]
@@ -326,6 +343,15 @@ FAULTS = (
     Fault("starcoder2", Site(1, "ffn_out"), "bias_missing", "", change=less("model.layers.1.mlp.down_proj.bias")),
     Fault("starcoder2", Site(None, "final_norm"), "sign_flipped", "", tensors={"model.norm.bias": lambda b: -b}),
     Fault("starcoder2", Site(0, "attn_norm"), "rms_norm_eps", "0.001", runtime={"rms_norm_eps": 1e-3}),
+    Fault("gpt_neox", Site(0, "ffn_silu"), "activation_function", "activation is gelu_new in A and gelu in B",
+          config={"activation": "gelu"}),
+    Fault("gpt_neox", Site(0, "ffn_silu"), "activation_function", "GELU (erf)", change=up_with_erf),
+    Fault("gpt_neox", Site(0, "post_attn_residual"), "residual_missing", "beside attention in A and behind it in B",
+          config={"parallel": False}),
+    Fault("gpt_neox", Site(0, "ffn_norm"), "unknown", "and attn_out is normed", change=one_after_the_other),
+    Fault("gpt_neox", Site(1, "qkv_matmul"), "rows_permuted", "", change=group_by_group),
+    Fault("gpt_neox", Site(0, "k_post_rope"), "rope_type", "", runtime={"rotary_dim": None}),
+    Fault("gpt_neox", Site(0, "qkv_bias"), "bias_missing", "", change=unbiased),
     Fault("cohere", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
     Fault("cohere", Site(1, "qkv_matmul"), "permuted_rope", "",
           tensors={of_layer(1, "self_attn.q_proj"): lambda w: halves_of_the_first(w, 16, 16)}),

@@ -16,8 +16,11 @@ from typing import Any
 
 Array = Any  # a torch tensor
 
-# What some models call the parts of a feed-forward block.
-UP, ACTIVATION, DOWN = ("up_proj", "c_fc"), ("act_fn", "activation_fn", "act"), ("down_proj", "c_proj")
+# What models call the parts of a decoder, of attention, and of a feed-forward block.
+LAYERS, LAST_NORM = ("layers",), ("norm", "final_layer_norm")
+ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense"), ("query_key_value",)
+UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h"), ("down_proj", "c_proj", "dense_4h_to_h")
+ACTIVATION = ("act_fn", "activation_fn", "act")
 
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
@@ -64,10 +67,11 @@ def watch(module: Any, see: Any) -> None:
 
 def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
     """Watch every module whose input or output is a stage; of layers that are compiled only what they return."""
-    body = model.model
-    body.layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
-    watch(body.norm, lambda _x, y: stages.put(-1, "final_norm", y))
-    for n, layer in enumerate(body.layers):
+    body = model.base_model
+    layers = part(body, LAYERS)
+    layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
+    watch(part(body, LAST_NORM), lambda _x, y: stages.put(-1, "final_norm", y))
+    for n, layer in enumerate(layers):
         if compiled:  # the hooks stay outside of what is compiled
             layer.forward = stages.torch.compile(layer.forward)
         else:
@@ -92,7 +96,7 @@ def leave(stages: Stages, layer: int, _x: Array, y: Array) -> None:
 
 def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     """Watch the attention half of a layer; the product of a projection with bias is computed once more without it."""
-    attention, torch = layer.self_attn, stages.torch
+    attention, torch = part(layer, ATTENTION), stages.torch
     products: dict[str, Array] = {}
     biased: dict[str, Array] = {}
 
@@ -114,19 +118,23 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         put("attention", x)
         put("attn_out", y)
 
-    def fused(_x: Array, y: Array) -> None:
-        put("qkv_matmul", y)
+    def fused(module: Any, order: Any, x: Array, y: Array) -> None:
+        put("qkv_matmul", order(y if module.bias is None else torch.nn.functional.linear(x, module.weight)))
+        if module.bias is not None:
+            put("qkv_bias", order(y))
 
     if hasattr(layer, "input_layernorm"):
         watch(layer.input_layernorm, lambda _x, y: put("attn_norm", y))
     if hasattr(attention, "qkv_proj"):
-        watch(attention.qkv_proj, fused)
+        watch(attention.qkv_proj, partial(fused, attention.qkv_proj, lambda y: y))
+    if (module := part(attention, BY_GROUP)) is not None:
+        watch(module, partial(fused, module, partial(in_order, torch, attention.config)))
     for letter in "qkv" if hasattr(attention, "q_proj") else "":
         module = getattr(attention, f"{letter}_proj")
         watch(module, partial(projected, letter, module))
         if hasattr(attention, f"{letter}_norm"):
             watch(getattr(attention, f"{letter}_norm"), partial(normed, f"{letter}_norm"))
-    watch(attention.o_proj, output)
+    watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
     if hasattr(layer, "post_self_attn_layernorm"):
@@ -136,6 +144,15 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
 def part(module: Any, names: tuple[str, ...]) -> Any:
     """The part of a module that goes by one of some names; None if it has none."""
     return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+
+
+def in_order(torch: Any, config: Any, y: Array) -> Array:
+    """Put the query heads first, of a product that has those of every key head beside it and its value head."""
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", heads)
+    rows = y.unflatten(-1, (groups, heads // groups + 2, -1))
+    parts = rows[..., :-2, :], rows[..., -2:-1, :], rows[..., -1:, :]
+    return torch.cat([heads.flatten(start_dim=-3) for heads in parts], dim=-1)
 
 
 def watch_mlp(layer: Any, put: Any) -> None:
@@ -215,7 +232,7 @@ def run(job: dict[str, Any], parent: Parent) -> None:
         job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation=job["attention"], local_files_only=True
     )
     model = model.to(job["device"]).eval()
-    stages = Stages(parent, torch, job["dtype"] == "float64", len(model.model.layers), len(job["tokens"]))
+    stages = Stages(parent, torch, job["dtype"] == "float64", len(part(model.base_model, LAYERS)), len(job["tokens"]))
     watch_model(model, stages, job["compile"])
     if not job["compile"]:
         watch_rope(model, stages)

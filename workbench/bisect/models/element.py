@@ -130,6 +130,7 @@ def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, in
         half, pair = divmod(row % size, size // 2)
         stored = row // size * size + 2 * pair + half
     info = model.tensors[name]
+    stored = info.place(stored)
     return info.file, stored, info.offset + stored * weight.rows.shape[1]
 
 
