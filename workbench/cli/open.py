@@ -9,6 +9,7 @@ from workbench.cli.options import PATH, bisects_option, json_option, mouse_optio
 from workbench.cli.sources import require_none_given, session_alone
 
 if TYPE_CHECKING:
+    from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def command(
     sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     folder: Path | None,
@@ -59,7 +60,7 @@ def chosen_session(
     sources: tuple[Path, ...],
     numeric_paths: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     folder: Path | None,
 ) -> "Session":
     """Return the session of two sides, made if there is none yet, or the saved one that is the only source."""

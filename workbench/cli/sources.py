@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli.options import prompt_option
+
 if TYPE_CHECKING:
     from workbench.pair.pair import Pair
+    from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
 NumericPaths = tuple[str | None, str | None]
@@ -24,7 +27,7 @@ def require_none_given(options: Mapping[str, object], source: Path) -> None:
 
 
 def open_sources(
-    sources: tuple[Path, ...], paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: str | None
+    sources: tuple[Path, ...], paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: "Prompt | None"
 ) -> "Pair":
     """Open A and B, or the two sides of a session with its tokens and paths; UsageError for any other number."""
     if len(sources) > 2:
@@ -38,9 +41,11 @@ def open_sources(
     return pair_of(session_alone(sources[0], paths, tokens, prompt))
 
 
-def session_alone(folder: Path, paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: str | None) -> "Session":
+def session_alone(
+    folder: Path, paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: "Prompt | None"
+) -> "Session":
     """Open a session given in place of A and B; UsageError for options that only those take, and for one side alone."""
-    options = {"--tokens": tokens, "--prompt": prompt, "--path-a": paths[0], "--path-b": paths[1]}
+    options = {"--tokens": tokens, prompt_option(prompt): prompt, "--path-a": paths[0], "--path-b": paths[1]}
     require_none_given(options, folder)
     if folder.is_file():
         from store.text import printable

@@ -9,6 +9,7 @@ from store.text import printable
 from workbench.pair.default_tokens import default_tokens
 from workbench.pair.pair import Pair, open_source, paired
 from workbench.pair.recorded import recorded
+from workbench.pair.tokens import Prompt
 from workbench.session.files import SPEC_FILE, SessionError
 from workbench.session.session import Session, SessionSpec
 
@@ -17,7 +18,7 @@ def pair_session(
     paths: tuple[Path, Path],
     numeric_paths: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: Prompt | None,
     folder: Path | None,
     say: Callable[[str], object],
     preferred: Callable[[], str | None],
