@@ -70,6 +70,24 @@ def completing(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, c
     return lambda _ctx, _parameter, typed: [name for name in names() if name.startswith(typed)]
 
 
+def prompt_options(command: F) -> F:
+    """Add --prompt and --chat. The command gets the text or the conversation as `prompt`."""
+
+    @functools.wraps(command)
+    def with_prompt(*arguments: Any, prompt: str | None, chat: "Chat | None", **options: Any) -> Any:  # noqa: ANN401
+        _require_one({"--prompt": prompt, "--chat": chat})
+        return command(*arguments, prompt=prompt if chat is None else chat, **options)
+
+    text = click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer.")
+    chat = click.option(
+        "--chat",
+        metavar="TEXT|FILE.json",
+        callback=_chat,
+        help="Message of a user, or a file of messages, to run as the chat template of the models renders it.",
+    )
+    return text(chat(cast("F", with_prompt)))
+
+
 def token_options(command: F) -> F:
     """Add --prompt, --chat, --tokens and --tokens-file: what to run.
 
@@ -81,16 +99,12 @@ def token_options(command: F) -> F:
         *arguments: Any,  # noqa: ANN401
         tokens: tuple[int, ...] | None,
         tokens_file: tuple[int, ...] | None,
-        prompt: str | None,
-        chat: "Chat | None",
+        prompt: "Prompt | None",
         **options: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        all_ways = {"--tokens": tokens, "--prompt": prompt, "--chat": chat, "--tokens-file": tokens_file}
-        given = [name for name, value in all_ways.items() if value is not None]
-        if len(given) > 1:
-            raise click.UsageError(f"{given[0]} and {given[1]} were both given; give one of them")
+        _require_one({"--tokens": tokens, prompt_option(prompt): prompt, "--tokens-file": tokens_file})
         ids = tokens if tokens_file is None else tokens_file
-        return command(*arguments, tokens=ids, prompt=prompt if chat is None else chat, **options)
+        return command(*arguments, tokens=ids, prompt=prompt, **options)
 
     ids = click.option(
         "--tokens", metavar="1,2,3", callback=_token_ids, help="Token ids to run, for example 482,803,10."
@@ -101,14 +115,14 @@ def token_options(command: F) -> F:
         callback=_token_file,
         help="File of token ids to run, separated by commas or white space; - for stdin.",
     )
-    text = click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer.")
-    chat = click.option(
-        "--chat",
-        metavar="TEXT|FILE.json",
-        callback=_chat,
-        help="Message of a user, or a file of messages, to run as the chat template of the models renders it.",
-    )
-    return text(chat(ids(file(cast("F", with_tokens)))))
+    return prompt_options(ids(file(cast("F", with_tokens))))
+
+
+def _require_one(options: dict[str, object]) -> None:
+    """Raise UsageError where two of the options were given that say what to run."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{given[0]} and {given[1]} were both given; give one of them")
 
 
 def prompt_option(prompt: "Prompt | None") -> str:
