@@ -12,6 +12,7 @@ from store.tokenizer_json import read_tokenizer, split_rule
 from store.vocabulary import LazyArray, Vocabulary
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # SentencePiece's kinds
+BYTE_LEVEL = "byte-level BPE"
 _SPACE = "▁"  # SentencePiece's spelling of a space; converters spell some tokens with one and some with the other
 
 
@@ -58,11 +59,14 @@ def _embedded(vocabulary: Vocabulary) -> TokenTable:
     kinds += [1] * (len(texts) - len(kinds))
     merges: list[str] | None = None if vocabulary.merges is None else vocabulary.merges.decode()
     return TokenTable(
-        texts=tuple(None if kind == _UNUSED else _plain(text) for text, kind in zip(texts, kinds, strict=False)),
+        texts=tuple(
+            None if kind == _UNUSED else _text(n, text)
+            for n, (text, kind) in enumerate(zip(texts, kinds, strict=False))
+        ),
         whole=frozenset(
             n for n, kind in enumerate(kinds) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and n < len(texts)
         ),
-        kind={"bpe": "byte-level BPE", "spm": "SentencePiece"}[vocabulary.kind],
+        kind={"bpe": BYTE_LEVEL, "spm": "SentencePiece"}[vocabulary.kind],
         merges=tuple(merges) if merges is not None and vocabulary.kind == "bpe" else None,
         pre=(vocabulary.pre or "default") if vocabulary.kind == "bpe" else None,
     )
@@ -72,8 +76,9 @@ def _decoded(array: LazyArray | None) -> list[Any]:
     return [] if array is None else array.decode()
 
 
-def _plain(text: str) -> str:
-    return text.replace(_SPACE, " ")
+def _text(number: int, text: str) -> str | None:
+    """The text of an id, None for the filler that converters write where an id stands for nothing."""
+    return None if text == f"[PAD{number}]" else text.replace(_SPACE, " ")
 
 
 def _of_json(path: Path) -> TokenTable:
@@ -98,14 +103,14 @@ def _table(values: Mapping[str, Any]) -> TokenTable:
         raise ValueError("ids are no numbers of tokens")
     texts: list[str | None] = [None] * (last + 1)
     for token, number in ids.items():
-        texts[number] = _plain(token)
+        texts[number] = _text(number, token)
     merges = model.get("merges")
     kind = model.get("type") or ("BPE" if merges is not None else "unnamed")
     byte_level = kind == "BPE" and not model.get("byte_fallback")
     return TokenTable(
         texts=tuple(texts),
         whole=frozenset(added.values()),
-        kind="byte-level BPE" if byte_level else "SentencePiece" if kind == "BPE" else str(kind),
+        kind=BYTE_LEVEL if byte_level else "SentencePiece" if kind == "BPE" else str(kind),
         merges=tuple(m if isinstance(m, str) else " ".join(m) for m in merges) if byte_level and merges else None,
         pre=_cut(values.get("pre_tokenizer")) if byte_level else None,
         normalizer=_steps(values.get("normalizer"), "normalizers") if byte_level else None,

@@ -235,3 +235,35 @@ def test_the_command_shows_a_table_differences_first(tmp_path, capsys):
 def test_what_the_command_cannot_be_asked(arguments, words, capsys):
     assert run(["inspect", *map(str, arguments)]) == 2
     assert words in capsys.readouterr().err
+
+
+def said_before(arguments, capsys):
+    """The line on stderr before a comparison, and what follows it."""
+    status = run(["compare", *map(str, arguments), "--no-local"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("workbench: before")]
+    assert len(lines) <= 1
+    return lines[0].removeprefix("workbench: before anything is run: ") if lines else None, status
+
+
+def test_what_bears_on_the_tokens_is_said_in_one_line_before_they_are_run(tmp_path, capsys):
+    a, b = pair(tmp_path, TOKENIZER, replace(TOKENIZER, added=("<s>", "<|im_end|>", "<|im_start|>"), add_bos=True))
+    all_of_it = " (`workbench inspect A B` compares all)"
+    words = "token 264 '<|im_end|>' of A is 264 '<|im_start|>' in B; B alone puts 262 '<s>' before every text"
+    assert said_before([a, b, "--tokens", "40,264"], capsys) == (words + all_of_it, 0)
+    assert said_before([a, a, "--tokens", "40,264"], capsys) == (None, 0)
+    model = chat_model()
+    other = replace(model, config=replace(model.config, rope_theta=1e6, max_position_embeddings=3))
+    c = write_chat_gguf(tmp_path / "other.gguf", TOKENIZER, other)
+    words = "rope_theta is 10000 in A and 1e+06 in B; B is made for 3 tokens, and 4 are run"
+    assert said_before([a, c, "--prompt", "Hello"], capsys) == (words + all_of_it, 1)
+    d = write_chat_gguf(tmp_path / "bare.gguf", replace(TOKENIZER, template=None))
+    words = "bare.gguf has no chat template; both run what hf makes of the conversation"
+    assert said_before([a, d, "--chat", "Hello"], capsys) == (words + all_of_it, 0)
+
+
+def test_nothing_is_said_of_healthy_copies_and_of_copies_without_tokenizers(tmp_path, capsys):
+    a, b = pair(tmp_path, TOKENIZER)
+    for ways in (["--prompt", "Hello"], ["--chat", "Hello"], ["--tokens", "1,2"]):
+        assert said_before([a, b, *ways], capsys) == (None, 0)
+    tiny_gguf(tmp_path / "none.gguf", vocab=265)
+    assert said_before([tmp_path / "none.gguf", tmp_path / "none.gguf", "--tokens", "1,2"], capsys) == (None, 0)

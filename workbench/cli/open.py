@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options, plain_option
-from workbench.cli.sources import require_none_given, session_alone
+from workbench.cli.sources import require_none_given, say_beforehand, session_alone
 
 if TYPE_CHECKING:
     from workbench.pair.tokens import Prompt
@@ -67,7 +67,8 @@ def chosen_session(
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 
-        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, _say, _preferred)
+        ways = (_say, _preferred, say_beforehand)
+        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, *ways)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
     require_none_given({"--session": folder}, sources[0])

@@ -35,10 +35,20 @@ def open_sources(
     if len(sources) == 2:
         from workbench.pair.pair import open_pair
 
-        return open_pair((sources[0], sources[1]), paths, tokens, prompt)
+        pair = open_pair((sources[0], sources[1]), paths, tokens, prompt)
+        say_beforehand(pair)
+        return pair
     from workbench.jobs.examining import pair_of
 
     return pair_of(session_alone(sources[0], paths, tokens, prompt))
+
+
+def say_beforehand(pair: "Pair") -> None:
+    """Say in one line on stderr, before anything is run, in which way the two sides are fed differently."""
+    from workbench.feeding.beforehand import beforehand
+
+    if (sentence := beforehand(pair)) is not None:
+        click.echo(f"workbench: before anything is run: {sentence} (`workbench inspect A B` compares all)", err=True)
 
 
 def session_alone(

@@ -9,8 +9,9 @@ from store.artifact import Artifact
 from store.names import EMBEDDING
 from store.stored_model import StoredModel
 from store.text import printable
-from store.token_table import TokenTable, token_table
+from store.token_table import BYTE_LEVEL, TokenTable, token_table
 from store.tokenizer_config import TokenizerConfig, tokenizer_config
+from workbench.pair.embedded_tokenizer import from_byte_alphabet
 from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode_all, put_around
 
 T = TypeVar("T")
@@ -73,7 +74,10 @@ class Fed:
             return "none"
         texts = self.table.texts
         text = texts[token] if 0 <= token < len(texts) else None
-        return f"{token} {printable(text, 40)!r}" if text is not None else str(token)
+        if text is None:
+            return str(token)
+        spelled = from_byte_alphabet(text) if self.table.kind == BYTE_LEVEL else text
+        return f"{token} '{printable(spelled, 40)}'"
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the texts of tokens, safe to show."""

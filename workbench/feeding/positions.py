@@ -4,17 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kernels.config import ModelConfig, same_value
 from kernels.errors import WorkbenchError
 from kernels.rows.dequantize import dequantize_rows
 from kernels.weight import Weight
 from store.names import EMBEDDING
 from workbench.feeding.fed import Fed, each
+from workbench.feeding.rotary import rotary_differences
 from workbench.feeding.row import Row, plain_row
 from workbench.tensors.one_sided import common_rows, extra_rows
 
-# What decides where a token stands, beside the context: fields of ModelConfig.
-ROTARY = ("rope_theta", "rope_type", "rope_factors", "rope_attention_factor", "rope_local_theta", "rotated_layers")
 _MOST_ROWS = 1 << 13  # rows of padding that are compared
 
 
@@ -44,20 +42,6 @@ def position_rows(a: Fed, b: Fed) -> Iterator[Row]:
         yield Row("rotary positions", (f"base {one.rope_theta:g}", f"base {other.rope_theta:g}"), "alike")
     for name, x, y in found:
         yield Row(name, (x, y), "different", "tokens are put at other positions")
-
-
-def rotary_differences(a: ModelConfig, b: ModelConfig) -> list[tuple[str, str, str]]:
-    """Return the rotary settings that differ, each with both values in short."""
-    pairs = ((name, getattr(a, name), getattr(b, name)) for name in ROTARY)
-    return [(name, _short(one), _short(other)) for name, one, other in pairs if not same_value(one, other)]
-
-
-def _short(value: object) -> str:
-    if isinstance(value, tuple):
-        if all(isinstance(item, bool) for item in value):
-            return f"not in layers {', '.join(str(n) for n, turned in enumerate(value) if not turned)}"
-        return f"{len(value)} divisors from {min(value):g} to {max(value):g}"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 def _rows(side: Fed) -> str:

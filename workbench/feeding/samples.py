@@ -80,6 +80,10 @@ def _sampled(a: Fed, b: Fed, texts: list[str], left: list[str], normalized: list
         return Row("sample texts", shown, "alike", words)
     text = shortest(a, b, min(left, key=len))
     ids = each(a, b, lambda side: side.encode([text])[0])
-    one, other = (f"{its} ({' '.join(map(repr, side.pieces(its)))})" for side, its in zip((a, b), ids, strict=True))
+    one, other = (f"{its} ({_quoted(side.pieces(its))})" for side, its in zip((a, b), ids, strict=True))
     words = f"{printable(repr(text), 60)} is {one} in A and {other} in B"
     return Row("sample texts", shown, "different", words, {"text": text, "a": ids[0], "b": ids[1]})
+
+
+def _quoted(pieces: list[str]) -> str:
+    return " ".join(f"'{piece}'" for piece in pieces)

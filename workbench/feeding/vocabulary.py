@@ -45,7 +45,7 @@ def _texts(a: Fed, b: Fed) -> Row:
 
 
 def _text(text: str | None) -> str:
-    return repr(printable(text or "", 40))
+    return f"'{printable(text or '', 40)}'"
 
 
 def _merges(a: tuple[str, ...], b: tuple[str, ...]) -> Row:

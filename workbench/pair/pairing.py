@@ -22,11 +22,12 @@ def pair_session(
     folder: Path | None,
     say: Callable[[str], object],
     preferred: Callable[[], str | None],
+    look: Callable[[Pair], object],
 ) -> Session:
     """Return the session of two sides and the tokens they run: the one that is there already, else a new one.
 
     say : called with a sentence where nobody chose what two models run, and a default was taken. preferred : called for
-    the prompt that the user's preferences have for that.
+    the prompt that the user's preferences have for that. look : called with the pair before anything is run.
 
     Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
     fit.
@@ -38,6 +39,7 @@ def pair_session(
     else:
         pair, sentence = Pair(*sources, default[0], numeric_paths), default[1]
         say(sentence)
+    look(pair)
     wanted = SessionSpec(*pair.sides, pair.ids, pair.prompt)
     if folder is not None:
         return open_or_create(folder, wanted)

@@ -149,7 +149,7 @@ def _why(artifacts: list[Artifact], found: list[Prompted]) -> str:
 
 
 def _named(artifact: Artifact, token: int) -> str:
-    return f"{token} {decode_tokens(artifact, [token])[0]!r}"
+    return f"{token} '{decode_tokens(artifact, [token])[0]}'"
 
 
 def _check_vocabulary(path: Path, config: ModelConfig, tokens: tuple[int, ...]) -> None:
