@@ -91,7 +91,7 @@ def test_the_template_of_one_side_serves_both_where_the_other_has_none(tmp_path)
         ("{{ 'a' * 10**10 }}", "memory"),
         ("{{ '{:>999999999}'.format(1) }}", "memory"),
         ("{% for i in range(99999) %}{{ 'a' * 99 }}{% endfor %}", "more than 1048576 characters"),
-        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "SIGXCPU"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "it takes too long"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested too deeply"),
         ("{{ messages.__class__.__mro__ }}", "no template may have"),
         ("{{ cycler.__init__.__globals__.os.system('id') }}", "no template may have"),

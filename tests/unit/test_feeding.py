@@ -40,6 +40,15 @@ def test_healthy_copies_are_fed_alike(tokenizer, tmp_path):
     assert rows_of(found, "alike").keys() >= {"vocabulary", "merges", "sample texts", "BOS", "EOS", "prompt"}
 
 
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, BOS])
+def test_a_conversion_to_apr_keeps_all_of_it(tokenizer, tmp_path):
+    for source in pair(tmp_path, tokenizer):
+        assert run(["convert", str(source), "-o", str(tmp_path / "copy.apr"), "--force"]) == 0
+        found = compared(source, tmp_path / "copy.apr", Chat.said("Hello"))
+        assert {row.status for row in found.rows} == {"alike"}
+        assert "chat one message" in rows_of(found, "alike")
+
+
 @pytest.mark.parametrize(
     ("a", "b", "what", "words"),
     [

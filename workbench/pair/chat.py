@@ -5,6 +5,7 @@ writes where its tokenizer adds one anyhow (common/chat.cpp, 2026-10). Both pars
 """
 
 import json
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,9 +108,11 @@ def render(config: TokenizerConfig, chats: Sequence[Chat], now: datetime) -> lis
     try:
         done = ask("workbench.pair.template_process", job, _PATIENCE)
     except subprocess.TimeoutExpired:
-        return [Rendered("", f"it had not ended after {_PATIENCE:.0f} seconds")] * len(chats)
+        return [Rendered("", "it takes too long")] * len(chats)
     if done.returncode != 0:
-        return [Rendered("", f"the process that renders it {how_it_ended(done.returncode)}")] * len(chats)
+        too_long = done.returncode == -getattr(signal, "SIGXCPU", 0)
+        why = "it takes too long" if too_long else f"the process that renders it {how_it_ended(done.returncode)}"
+        return [Rendered("", why)] * len(chats)
     return [Rendered(answer.get("text", ""), answer.get("error")) for answer in json.loads(done.stdout)]
 
 
