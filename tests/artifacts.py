@@ -76,8 +76,13 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     return model.weights[name].rows
 
 
-def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **more: object) -> None:
-    """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix."""
+def write_gguf(
+    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, **more: object
+) -> None:
+    """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix.
+
+    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer.
+    """
     c = model.config
     architecture = (c.architecture in ARCHITECTURES and family(c.architecture).gguf) or c.architecture
     writer = gguf.GGUFWriter(path, architecture)
@@ -113,17 +118,20 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
-    for key, value in more.items():
-        name = f"{architecture}.{key.replace('__', '.')}"
-        add = {
-            bool: writer.add_bool,
-            int: writer.add_uint32,
-            float: writer.add_float32,
-            str: writer.add_string,
-            list: writer.add_array,
-        }
+    keys = {f"{architecture}.{key.replace('__', '.')}": value for key, value in more.items()}
+    if isinstance(vocabulary, dict):
+        keys |= vocabulary
+    else:
+        _add_vocabulary(writer, vocabulary, c.vocab_size)
+    add = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for name, value in keys.items():
         add[type(value)](name, value)
-    _add_vocabulary(writer, vocabulary, c.vocab_size)
     for name, weight in fused(model).items():
         rows = gguf_rows(model, name) if name in model.weights else weight.rows
         if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row

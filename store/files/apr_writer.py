@@ -8,7 +8,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from store.layout import Shape
 from store.names import ROPE_FREQS
 from store.rope import hf_share
 from store.text import printable
+from store.tokenizer_config import tokenizer_config
 from store.vocabulary import LazyArray, Vocabulary
 from store.whole_files import give_name, temporary_beside
 
@@ -198,7 +199,7 @@ def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]
     origin = artifact.metadata.get("original_format") if artifact.format == "apr" else artifact.format
     optional = {
         "max_position_embeddings": config.max_position_embeddings,
-        "tokenizer.chat_template": artifact.metadata.get("tokenizer.chat_template"),
+        "tokenizer.chat_template": tokenizer_config(artifact).chat_template,
         "tied_embeddings": config.tie_word_embeddings or None,
     }
     return {
@@ -236,11 +237,23 @@ def _embeddable(artifact: Artifact) -> tuple[Vocabulary | None, list[str]]:
 
     embedded = read_vocabulary(vocabulary.json_path)
     if embedded is not None:
-        return embedded, []
+        return _with_special(embedded, artifact), []
     return None, [
         f"The tokenizer of {printable(artifact.path.name)} is not of a kind that APR can hold, so it was left out; "
         "give token ids instead of a prompt."
     ]
+
+
+def _with_special(vocabulary: Vocabulary, artifact: Artifact) -> Vocabulary:
+    """Return a vocabulary with the BOS and EOS that other files than its tokenizer.json name."""
+    said = tokenizer_config(artifact)
+    ids = {token: number for number, token in enumerate(_decoded(vocabulary.tokens) or [])}
+    bos, eos = (ids.get(said.special.get(name)) for name in ("bos_token", "eos_token"))
+    return replace(
+        vocabulary,
+        bos_id=next((number for number in (vocabulary.bos_id, bos, said.bos_id) if number is not None), None),
+        eos_id=next((number for number in (eos, *said.eos_ids) if number is not None), None),
+    )
 
 
 def _tokenizer_metadata(vocabulary: Vocabulary | None) -> dict[str, object]:

@@ -99,7 +99,7 @@ def answer_text(answer: Answer, detail: Detail | None, name_of: Callable[[Path],
         kind = source.format if isinstance(source, Artifact) else f"{printable(source.engine, 40)} trace"
         lines.append(_row(name, f"{printable(name_of(source.path))} ({kind}" + (f", path {path})" if path else ")")))
     if pair.tokens is not None:
-        prompt = "" if pair.tokens.prompt is None else f"  ({printable(pair.tokens.prompt)!r})"
+        prompt = "" if pair.tokens.prompt is None else f"  ({printable(repr(pair.tokens.prompt), 400)})"
         lines.append(_row("tokens", printable(",".join(map(str, pair.tokens.ids)), 4000) + prompt))
     lines.append(_row("checked", _coverage(answer)))
     if found.culprit is not None:

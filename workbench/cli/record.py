@@ -14,6 +14,7 @@ from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
     from store.traces import Trace
+    from workbench.pair.tokens import Prompt
 
 # The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
 # those that can be repeated to the last bit on any number of threads.
@@ -84,7 +85,7 @@ def command(
     output: Path,
     engine: str | None,
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     python: str,
     force: bool,
     as_json: bool,

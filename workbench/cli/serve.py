@@ -3,10 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options
+
+if TYPE_CHECKING:
+    from workbench.pair.tokens import Prompt
 
 
 @click.command()
@@ -24,7 +28,7 @@ from workbench.cli.options import PATH, bisects_option, json_option, mouse_optio
 def command(
     sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     folder: Path | None,
