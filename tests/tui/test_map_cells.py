@@ -4,12 +4,13 @@ import re
 
 import pytest
 
+from kernels.measures import OTHER_SIGN
 from kernels.stages import Site
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.map.view import STAGE_LABEL, MapView
 from workbench.capture.job import CellReady, Finished
-from workbench.cells.metrics import METRICS, OTHER_SIGN
+from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
 
 
