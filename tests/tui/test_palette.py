@@ -123,7 +123,7 @@ async def test_help_is_searched(session):
         await until_filled(pilot)
         await pilot.press("question_mark", "slash", *"exchange zzz", "enter")
         assert "/exchange zzz: nothing has these words" in screen_text(pilot)
-        await pilot.press("slash", *["backspace"] * 3, *"ROWS", "enter")
+        await pilot.press("slash", *"exchange ROWS", "enter")
         shown = screen_text(pilot).splitlines()
         assert shown[2].startswith("▸ Map")
         assert "Exchange rows and columns." in shown[3]
