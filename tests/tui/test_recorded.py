@@ -84,5 +84,14 @@ async def test_the_way_to_the_findings_is_as_recorded(tmp_path):
         await pilot.press("escape", "e")
         await until(pilot, lambda: settled("exported findings.md"))
         see("e: the findings")
+    again = WorkbenchApp(Session.open(session.folder))
+    async with again.run_test(size=(120, 40)) as pilot:
+        screen = again.map_screen
+        await until(pilot, lambda: screen.known is not None and screen.known.whole)
+        await pilot.press("i", "i", "i", "i")
+        await until(pilot, lambda: settled("99 cells run again") and settled("exported findings.md"))
+        assert not screen.laboratory.waiting
+        assert screen.laboratory.inquiry is None, "nothing is run anew"
+        see("reopened, in multiples of what rounding can cause")
     assert session.findings_path.read_text(encoding="utf-8").startswith("# ")
     require_recorded("walk-120x40", "\n".join(seen), figures=False)

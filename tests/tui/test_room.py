@@ -59,6 +59,26 @@ async def test_more_layers_than_rows_are_said_at_the_edge(session):
         assert "↓" not in screen.map.render_line(screen.map.size.height - 1).text
 
 
+@pytest.mark.parametrize("width", [60, 79, 80, 81])
+async def test_only_whole_cells_are_shown_and_what_is_beyond_them_is_counted(tmp_path, width):
+    app, _ = app_for(fakes.new_session(tmp_path / "pair", transposed=False), layers=80)
+    async with app.run_test(size=(width, 24)) as pilot:
+        screen = await until_filled(pilot)
+        view, stages = screen.map, len(screen.model.stage_axis)
+        screen.show_site(Site(40, "attn_norm"))
+        for _ in range(16):
+            await pilot.pause()
+            shown = view.columns_in_view
+            head, foot = (view.render_line(y).text for y in (0, view.size.height - 1))
+            assert len(head.split()) == len(shown)
+            row = next(line for y in range(24) if (line := view.render_line(y).text).startswith("▸ 40"))
+            assert row.count("4") == len(shown) - sum(n in (0, stages - 2, stages - 1) for n in shown) + 1  # and of 40
+            beyond = {"←": shown.start, "→": stages - shown.stop}
+            for arrow, count in beyond.items():
+                assert (f"{arrow} {count} more stage" in foot) == (count > 0)
+            screen.action_move(0, 1)
+
+
 async def test_a_terminal_changes_its_size_at_any_time(session):
     app, _ = app_for(session, layers=24)
     async with app.run_test(size=(200, 60)) as pilot:
