@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
-from workbench.cells.heat import LEGEND, LEVELS, OUTSIDE
+from workbench.cells.decomposition import LIMIT
+from workbench.cells.heat import BEYOND, LEGEND, LEVELS, OUTSIDE
 from workbench.cells.words import WORDS
 
 
@@ -252,6 +253,12 @@ def bindings(screen: str) -> Iterator[Binding]:
         )
 
 
+ONE_COLUMN = (
+    "where a layer has one column only, its sign stands there, or of a cell that is fine its digit; where layers share "
+    "a column, the worst of them. The cursor shows its own cell; x shows layers as rows, with figures"
+)
+
+
 def help_lines(screen: str, bound: Callable[[Action], Action]) -> Iterator[tuple[str, str]]:
     """Keys and what they do, those of `screen` first; a heading has no text.
 
@@ -266,6 +273,11 @@ def help_lines(screen: str, bound: Callable[[Action], Action]) -> Iterator[tuple
         yield glyph, meaning
     yield OUTSIDE, "in the other views (i): more than rounding, formats or the inputs explain"
     yield f"0-{LEVELS - 1}", "in the view of amplification: a factor of 2 per step"
+    yield (
+        f"0-{LIMIT:g}",
+        f"in the view of what rounding can cause: how many times that a stage adds; {BEYOND} is more",
+    )
+    yield "one column", ONE_COLUMN
     for name in dict.fromkeys((EVERYWHERE, *SCREENS)):
         if name != screen:
             yield from _section(name, bound)

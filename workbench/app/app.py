@@ -26,7 +26,7 @@ from workbench.app.laboratory import StartInquiry
 from workbench.app.map.feed import Capture, StartCapture
 from workbench.app.map.screen import MapScreen
 from workbench.app.notes import Notes
-from workbench.app.pages.palette import ActionProvider, PlaceProvider
+from workbench.app.pages.palette import ActionProvider, PlaceProvider, TokenProvider
 from workbench.app.painting import PaintsChanges
 from workbench.app.preferences import USUAL, Preferences
 from workbench.app.reasons import why_not
@@ -64,7 +64,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
     TITLE = "workbench"
     CSS_PATH = "app.tcss"
     NOTIFICATION_TIMEOUT = 4
-    COMMANDS: ClassVar = {ActionProvider, PlaceProvider}
+    COMMANDS: ClassVar = {ActionProvider, PlaceProvider, TokenProvider}
     AUTO_FOCUS = "MapView, LineList, OptionList, Input"
 
     @dataclasses.dataclass

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @bisects_option
 @plain_option
 @mouse_option
+@click.option("--tour", is_flag=True, hidden=True, help="Begin with the tour, as a demo does.")
 @json_option
 def command(
     sources: tuple[Path, ...],
@@ -31,6 +32,7 @@ def command(
     bisects: bool,
     plain: bool,
     mouse: bool,
+    tour: bool,
     as_json: bool,
 ) -> int:
     """Open two models or traces side by side, or a saved session.
@@ -53,7 +55,7 @@ def command(
 
     require_one_way(plain, as_json)
     session = chosen_session(sources, (path_a, path_b), tokens, prompt, folder)
-    return show(session, as_json, plain, bisects, mouse=mouse)
+    return show(session, as_json, plain, bisects, mouse=mouse, tour=tour)
 
 
 def chosen_session(

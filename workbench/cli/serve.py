@@ -78,6 +78,6 @@ def command(
             click.echo(f"session  {printable(str(session.folder), 1000)}\nopen     {address}\nctrl-c ends it", err=True)
 
     read_preferences()  # a file that cannot be obeyed is told here, and not by an app that ends at once
-    options = [*([] if bisects else ["--no-bisect"]), *([] if mouse else ["--no-mouse"])]
+    options = [*([] if bisects else ["--no-bisect"]), *([] if mouse else ["--no-mouse"]), *(["--tour"] if demo else [])]
     serve(["open", str(session.folder), *options], port, printed)
     return 0
