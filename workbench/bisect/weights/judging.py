@@ -13,12 +13,14 @@ import numpy as np
 
 from workbench.bisect.weights.check import (
     LIMIT,
+    ONCE,
     ROUNDED_ONCE,
     beyond,
     check,
     check_parts,
     excess_of,
     relative_rms,
+    rounded_once,
     row_chunks,
 )
 from workbench.bisect.weights.grids import Grid, coarser_grids
@@ -116,7 +118,18 @@ class Judge:
         heads = heads_of(q.name, q.config.head_dim)
         parts = [np.arange(part.start, part.stop) for part in row_chunks(q.wrong, heads)]
         whole = check_parts(lambda: ((prediction.rows(rows), q.b(rows)) for rows in parts), heads)
-        return whole.rel_rms, q.reproduces(whole)
+        explained = q.reproduces(whole) and (not prediction.exact or self._rounded_once(prediction))
+        return whole.rel_rms, explained
+
+    def _rounded_once(self, prediction: Prediction) -> bool:
+        """Whether values that a mistake has moved lie no further away than one rounding on each side takes them."""
+        q, moved, off = self.question, 0, 0
+        for rows in np.array_split(q.all_rows, -(-q.all_rows.size * q.wrong.shape[-1] // _PART)):
+            right, predicted, stored = q.a(rows), prediction.rows(rows), q.b(rows)
+            here = predicted.values != right.values
+            moved += int(here.sum())
+            off += int((excess_of(predicted, stored)[here] > ONCE).sum())
+        return rounded_once(off, moved, stored)
 
     def _on_a_grid(self, rows_of: Callable[[Rows], Stored], residual: float) -> tuple[Grid, float] | None:
         """The grid whose rounding explains what a mistake leaves, and its relative RMS over the tensor.
