@@ -168,7 +168,7 @@ def _stands_out(q: Question) -> bool:
         off_once += int((excess[sound] > ONCE).sum())
         count += int(sound.sum())
     off = np.concatenate(worst)
-    few = off.size <= _FEW_BLOCKS and rounded_once(off_once, count, q.b(rows[:1]))
+    few = off.size <= _FEW_BLOCKS and rounded_once(off_once, count, fitted=False)
     return total <= ROUNDED_ONCE * count and (few or float(np.median(off)) > _FAR)
 
 

@@ -118,9 +118,12 @@ def excess_of(a: Stored, b: Stored) -> Floats:
     return np.where(np.isnan(excess), np.float32(np.inf), excess)
 
 
-def rounded_once(beyond_once: int, count: int, stored: Stored) -> bool:
-    """Whether so many of `count` values may be further away than ONCE, though each side was rounded but once."""
-    return beyond_once <= count * (_FITTED if stored.fitted or stored.line else _NONE)
+def rounded_once(beyond_once: int, count: int, fitted: bool) -> bool:
+    """Whether so many of `count` values may be further away than ONCE, though each side was rounded but once.
+
+    fitted : whether scales may have been fitted with importances.
+    """
+    return beyond_once <= count * (_FITTED if fitted else _NONE)
 
 
 def beyond(a: Stored, b: Stored) -> bool:

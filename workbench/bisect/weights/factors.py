@@ -102,7 +102,8 @@ def scales(q: Question) -> Iterator[Prediction]:
             words = (
                 f"every {tile.name} of {q.what} is multiplied by a factor of its own, from {least:.4g} to {most:.4g}"
             )
-            yield Prediction("scaled", words, partial(_times, q, tile, factors))
+            certain = tile.height * tile.width > max(_GROUPS)
+            yield Prediction("scaled", words, partial(_times, q, tile, factors), exact=certain)
 
 
 def _products(a: Stored, b: Stored) -> tuple[NDArray[np.float64], ...]:

@@ -19,9 +19,10 @@ _TYPES = tuple(TensorType[name] for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8
 _FEW, _MOST = 1 << 15, 1 << 22  # elements of a first look, and of a tensor at most
 _PART = 1 << 19  # of them at once
 _SAME = 0.5  # half steps, that a value of the same code is away at most
-# Share of other codes: 0, or 0.03 (of 8 bits 0.14) where A is a BF16 copy of what B was made of, and 0.35 times that of
-# the same values not rounded before. Another first type than the right one leaves as many as none.
-_OTHERS, _FEWER = 0.15, 0.45
+# Share of other codes: 0; 0.03 (of 8 bits 0.14) where A is a BF16 copy of what B was made of, and 0.35 times that of
+# the same values not rounded before; 0.6 times beside a copy in Q6_K. Another first type than the right one leaves at
+# least 0.69 times as many as none.
+_OTHERS, _FEWER = 0.15, 0.62
 _FEWEST = 32  # other codes without a rounding before; fewer tell nothing
 
 
