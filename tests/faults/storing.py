@@ -34,9 +34,9 @@ class Format:
     def fits(self, plain: Plain) -> bool:
         """Whether every row of the model fills whole blocks, in a container that can hold type and settings."""
         c = plain.config
-        if self.container != "safetensors" and (
-            c.attention_scale or c.rope_factors or (c.sliding_window and not c.rope_local_theta)
-        ):
+        scaled = c.attention_scale and not (c.architecture == "granite" and self.container == "gguf")
+        slides = c.sliding_window and not (c.rope_local_theta or c.architecture == "gemma2")
+        if self.container != "safetensors" and (scaled or c.rope_factors or slides):
             return False
         rows = {values.shape[1] for values in plain.values.values() if values.ndim == 2}
         return all(size % self.type.block.elements == 0 for size in rows)

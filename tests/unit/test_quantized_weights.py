@@ -8,7 +8,7 @@ import pytest
 from kernels.weight import TensorType, Weight
 from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.storing import packed
-from workbench.bisect.weights.check import check_weights
+from workbench.bisect.weights.check import LIMIT, check_weights
 from workbench.bisect.weights.slopes import Groups
 
 RECORDED = np.load(Path(__file__).parents[1] / "golden" / "quantized-weights.npz")
@@ -97,3 +97,21 @@ def test_a_sub_block_without_its_scales_is_not_one_that_importances_have_levelle
     affected = check_weights(a, b).affected
     assert affected[:, 0].all()
     assert not affected[:, 1:].any()
+
+
+def test_a_line_that_half_precision_has_moved_by_as_much_as_a_step_is_explained():
+    """Two values of large importance decide the line through all others; its slope is a few units of 2^-24."""
+    rng = np.random.default_rng(11)
+    x = (2e-6 * rng.standard_normal((2000, 32))).astype(np.float32)
+    low, span = x.min(axis=1, keepdims=True), np.ptp(x, axis=1)[:, None]
+    codes = np.round((x - low) / span * 15)
+    one, other = x[:, :2].T.astype(np.float64)
+    steps = codes[:, 1] - codes[:, 0]
+    slope = (other - one) / np.where(steps == 0, 1, steps)
+    line = np.stack([slope, one - slope * codes[:, 0]], axis=1).astype(np.float16)
+    kept = (steps != 0) & (line[:, 0] > 0) & (line[:, 1] <= 0)
+    nibbles = (codes[:, :16] + 16 * codes[:, 16:]).astype(np.uint8)
+    rows = np.concatenate([line.view(np.uint8), nibbles], axis=1)[kept]
+    a, b = source_of(x[kept]), Weight("w", TensorType.Q4_1, x[kept].shape, rows)
+    assert kept.sum() > 1000
+    assert check_weights(a, b).worst <= LIMIT

@@ -168,7 +168,7 @@ def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition
         errors[name] = (expected, actual / expected if expected else 0.0)
     at = cell.a.exact().at(cell.site, cell.tokens)
     stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
-    reference = cell.y_b if norm(cell.y_b) else cell.y_a  # of what is all zero nothing is a share
+    reference = next((y for y in (cell.y_b, cell.y_a, crossed) if norm(y)), cell.y_b)  # nothing is a share of zeros
     size = norm(reference)
     observed = difference(cell.y_b, cell.y_a)
     local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)

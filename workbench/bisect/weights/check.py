@@ -21,6 +21,9 @@ from workbench.bisect.weights.steps import Flags, Floats, Stored
 BLOCK = 32  # elements per verdict of a map of affected places; divides every quantization block
 # One rounding on each side keeps within 1.00 steps; a second one, by a finer format, adds up to 0.2 (docs/bisect.md).
 LIMIT = 1.3
+# Share of values beyond one rounding on each side: none, or where scales are fitted with importances 0.0097 at most. Of
+# values rounded twice it is 0.01 and more, though none need be beyond the limit.
+ONCE, _NONE, _FITTED = 1.05, 0.001, 0.01
 # Mean square of the distances in steps: 1/3 for values spread evenly, at most 0.42 found; 4/3 where values were cut.
 ROUNDED_ONCE = 0.55
 EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
@@ -113,6 +116,14 @@ def excess_of(a: Stored, b: Stored) -> Floats:
         same = a.values.view(np.uint32) == b.values.view(np.uint32)
         excess[strange] = np.where(same[strange], np.float32(0), np.float32(np.inf))
     return np.where(np.isnan(excess), np.float32(np.inf), excess)
+
+
+def rounded_once(beyond_once: int, count: int, fitted: bool) -> bool:
+    """Whether so many of `count` values may be further away than ONCE, though each side was rounded but once.
+
+    fitted : whether scales may have been fitted with importances.
+    """
+    return beyond_once <= count * (_FITTED if fitted else _NONE)
 
 
 def beyond(a: Stored, b: Stored) -> bool:
