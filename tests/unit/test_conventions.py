@@ -242,3 +242,35 @@ def test_grids_are_those_of_numpy():
     small = values[np.abs(values) < 65000]
     assert np.array_equal(F16.nearest(small), small.astype(np.float16))
     assert TensorType["BF16"].format.mantissa == BF16.digits
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("gguf", "apr", "+1 applied once in B to 13 norm tensors"),
+        ("safetensors", "mlx", "+1 applied once in B to 13 norm tensors"),
+        ("apr", "gguf", "+1 applied twice in B to 13 norm tensors"),
+    ],
+)
+def test_bisection_names_all_norms_at_once(right, wrong, words, tmp_path, capsys):
+    model, sides = gemma3(), [tmp_path / "a", tmp_path / "b"]
+    for side, container, shift in zip(sides, (right, wrong), (0, wrong != "mlx"), strict=True):
+        side.mkdir()
+        written(side, container, gemma3(shift) if shift else model).rename(side / "model")
+    for a, b, named in ((*sides, words), (*sides[::-1], words.replace("in B", "in A"))):
+        assert run(["bisect", str(a / "model"), str(b / "model"), "--tokens", "1,2,3", "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert found["culprit"]["cause"] == "norm_offset"
+        assert found["culprit"]["explanation"].startswith(f"{named}, as model.layers.0.input_layernorm.weight")
+        assert len(found["others"]) == 12
+
+
+def test_bisection_says_that_norms_differ_where_neither_file_tells_whose_mistake_it_is(tmp_path, capsys):
+    model = tiny_model("gemma3", hidden=256, head_dim=64)
+    norms = {name: float_tensor(name, x + np.float32(1)) for name, x in model.values().items() if name.endswith(NORM)}
+    write_gguf(tmp_path / "a.gguf", model)
+    write_gguf(tmp_path / "b.gguf", replace(model, weights=model.weights | norms))
+    assert run(["bisect", str(tmp_path / "a.gguf"), str(tmp_path / "b.gguf"), "--tokens", "1,2,3"]) == 1
+    text = capsys.readouterr().out
+    assert "+1 added once more in B than in A, as both are read, in 13 tensors" in text
+    assert "and 11 more of this cause" in text

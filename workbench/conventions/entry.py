@@ -11,10 +11,13 @@ _WORDS = {-1: "taken back once too often", 0: "never", 1: "once", 2: "twice"}
 _DONE: dict[str, tuple[dict[int, str], str]] = {
     PLUS_ONE: (
         {-1: "subtracted once", 0: "never applied", 1: "applied once", 2: "applied twice"},
-        "+1 {} to {} norm {}",
+        "+1 {}{} to {} norm {}",
     ),
-    ROTARY_PAIRS: ({0: "not put", 1: "put once", 2: "put twice"}, "rows {} into rotary pairs in {} {} of q and k"),
-    MINUS_EXP: ({0: "never taken", 1: "taken once", 2: "taken twice"}, "-exp {} of {} {}"),
+    ROTARY_PAIRS: (
+        {0: "not put", 1: "put once", 2: "put twice"},
+        "rows {} into rotary pairs{} in {} {} of q and k",
+    ),
+    MINUS_EXP: ({0: "never taken", 1: "taken once", 2: "taken twice"}, "-exp {}{} of {} {}"),
 }
 
 
@@ -61,21 +64,24 @@ def times_words(possible: tuple[int, ...]) -> str:
     return " or ".join(_WORDS[times] for times in possible)
 
 
-def more_words(more: int, other: str) -> str:
+def more_words(more: int, other: str, where: str = "") -> str:
     """How often something was done beside another file: as often as in it, once more than in it."""
     if not more:
-        return f"as often as in {other}, as both are read"
-    return f"{times_words((abs(more),))} {'more' if more > 0 else 'less'} than in {other}, as both are read"
+        return f"as often{where} as in {other}, as both are read"
+    return f"{times_words((abs(more),))} {'more' if more > 0 else 'less'}{where} than in {other}, as both are read"
 
 
-def mistake(entries: Iterable[Entry], other: str | None = None) -> str:
-    """What is wrong about tensors of which one thing is, in a sentence. other : the file they are held against."""
+def mistake(entries: Iterable[Entry], other: str = "the other file", side: str | None = None) -> str:
+    """What is wrong about tensors of which one thing is, in a sentence.
+
+    other : what they are held against. side : what the file itself is called, where that is to be said.
+    """
     found = list(entries)
-    first, tensors = found[0], "tensor" if len(found) == 1 else "tensors"
+    first, tensors, where = found[0], "tensor" if len(found) == 1 else "tensors", "" if side is None else f" in {side}"
     right = "" if first.said is None else f" ({times_words((first.said,))} is right)"
     if not first.by_number:
-        how = more_words(first.more or 0, other or "the other file")
+        how = more_words(first.more or 0, other, where)
         return f"{WORDS[first.convention]} {how}, in {len(found)} {tensors}, as {first.tensor}{right}"
-    words, sentence = _DONE.get(first.convention, (_WORDS, f"{WORDS[first.convention]} {{}} in {{}} {{}}"))
+    words, sentence = _DONE.get(first.convention, (_WORDS, f"{WORDS[first.convention]} {{}}{{}} in {{}} {{}}"))
     how = " or ".join(words.get(times, str(times)) for times in first.possible)
-    return f"{sentence.format(how, len(found), tensors)}, as {first.tensor}{right}"
+    return f"{sentence.format(how, where, len(found), tensors)}, as {first.tensor}{right}"

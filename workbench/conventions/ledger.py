@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,16 +57,24 @@ class Ledger:
             if entry.verdict == "otherwise":
                 how = entry.possible if entry.by_number else (entry.more,)
                 groups[entry.convention, entry.said, entry.by_number, how].append(entry)
-        beside = None if self.other is None else printable(self.other.path.name)
+        beside = "" if self.other is None else printable(self.other.path.name)
         found = sorted(groups.values(), key=len, reverse=True)
         return [(mistake(entries, beside), entries) for entries in found]
 
 
-def ledger(model: StoredModel, other: StoredModel | None = None, progress: Progress = lambda *_: None) -> Ledger:
-    """Look at every tensor of a model, and at those of another file of the same model where one is given."""
-    of = _Reading(model, progress).entries()
+def ledger(
+    model: StoredModel,
+    other: StoredModel | None = None,
+    progress: Progress = lambda *_: None,
+    only: Collection[str] = tuple(conventions.WORDS),
+) -> Ledger:
+    """Look at every tensor of a model, and at those of another file of the same model where one is given.
+
+    only : the conventions that are looked at.
+    """
+    of = _Reading(model, progress, only).entries()
     if other is not None:
-        theirs = _Reading(other, progress).entries()
+        theirs = _Reading(other, progress, only).entries()
         of = {name: tuple(_beside(model, other, entry, theirs) for entry in entries) for name, entries in of.items()}
         other.require_unchanged()
     model.require_unchanged()
@@ -76,11 +84,12 @@ def ledger(model: StoredModel, other: StoredModel | None = None, progress: Progr
 class _Reading:
     """What one file shows by itself."""
 
-    def __init__(self, model: StoredModel, progress: Progress) -> None:
+    def __init__(self, model: StoredModel, progress: Progress, only: Collection[str]) -> None:
         self._model, self._progress = model, progress
         self._heads = Heads.of(model)
         self._names = [name for name in tensor_names(model, model) if name in model.tensors]
-        self._said = {name: conventions.said(model, name) for name in self._names}
+        said = {name: conventions.said(model, name) for name in self._names}
+        self._said = {name: tuple(one for one in of if one.convention in only) for name, of in said.items()}
 
     def entries(self) -> dict[str, tuple[Entry, ...]]:
         """Every tensor with what it should be and what it shows."""
