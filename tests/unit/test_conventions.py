@@ -24,7 +24,7 @@ from tests.artifacts import (
 )
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
-from workbench.conventions.ledger import ledger
+from workbench.conventions.ledger import ledgers
 from workbench.conventions.plus_one import BF16, F16, F32, FEWEST, GRIDS, TIMES, plus_one
 from workbench.conventions.rotary_order import in_pairs, likeness, orders
 
@@ -197,7 +197,7 @@ def test_rows_in_the_other_order_are_told_beside_another_file(tmp_path):
     name = "model.layers.1.self_attn.q_proj.weight"
     rows = float_tensor(name, reordered(model.values()[name], 64, -1))
     write_gguf(tmp_path / "wrong.gguf", replace(model, weights=model.weights | {name: rows}))
-    found = ledger(*(open_model(tmp_path / f"{which}.gguf") for which in ("wrong", "right")))
+    found, _ = ledgers(*(open_model(tmp_path / f"{which}.gguf") for which in ("wrong", "right")))
     ((words, entries),) = found.mistakes()
     assert [(entry.tensor, entry.more) for entry in entries] == [(name, -1)]
     assert "once less than in right.gguf" in words

@@ -1,6 +1,5 @@
 """`workbench conventions`: what was done to the tensors of a file, and how often the weights show it."""
 
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +35,11 @@ def command(source: Path, against: Path | None, each: bool, as_json: bool) -> in
     """  # noqa: D301
     from store.open import open_model
     from workbench.cli.progress import ProgressLine
-    from workbench.conventions.ledger import ledger
+    from workbench.conventions.ledger import ledger, ledgers
 
     with ProgressLine() as progress:
-        found = ledger(open_model(source), None if against is None else open_model(against), progress)
+        model = open_model(source)
+        found = ledger(model, progress) if against is None else ledgers(model, open_model(against), progress)[0]
     if as_json:
         print_json(_json(found))
     else:
@@ -115,25 +115,12 @@ def _lines(found: "Ledger", each: bool) -> list[str]:
 
 
 def _table(found: "Ledger", each: bool) -> list[str]:
-    from store.conventions import WORDS
     from workbench.cli.tables import aligned
-    from workbench.conventions.ledger import alike
-    from workbench.conventions.words import said_words, shown_words
+    from workbench.conventions.words import lines
 
-    groups: dict[tuple[Any, ...], list[Entry | None]] = defaultdict(list)
-    for name, entries in found.entries.items():
-        listed: tuple[Entry | None, ...] = entries or (None,)
-        for entry in listed:
-            told = None if entry is None else (entry.convention, entry.said, entry.verdict == "otherwise")
-            groups[name if each else alike(name), told].append(entry)
-    rows: list[tuple[str, ...]] = [("", "tensor", "number", "what is done", "should be", "weights show", "figure")]
-    for (name, told), of in groups.items():
-        known = [entry for entry in of if entry is not None]
-        if told is None:
-            rows.append(("", printable(name), str(len(of)), "nothing known", "", "", ""))
-            continue
-        mark = "✗" if told[2] else ""
-        figure = printable(known[0].figure, 1000) + ("" if len(known) == 1 else "; ...")
-        words = (WORDS[told[0]], said_words(told[1]), shown_words(known))
-        rows.append((mark, printable(name), str(len(of)), *words, figure))
-    return aligned(rows, right=frozenset({2}))
+    head = ("", "tensor", "number", "what is done", "should be", "weights show", "figure")
+    rows = [
+        (line.mark, printable(line.name), line.number, line.done, line.said, line.shown, printable(line.figure, 1000))
+        for line in lines(found, each)
+    ]
+    return aligned([head, *rows], right=frozenset({2}))

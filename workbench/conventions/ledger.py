@@ -63,22 +63,33 @@ class Ledger:
 
 
 def ledger(
-    model: StoredModel,
-    other: StoredModel | None = None,
+    model: StoredModel, progress: Progress = lambda *_: None, only: Collection[str] = tuple(conventions.WORDS)
+) -> Ledger:
+    """Look at every tensor of a model. only : the conventions that are looked at."""
+    entries = _Reading(model, progress, only).entries()
+    model.require_unchanged()
+    return Ledger(model, None, entries)
+
+
+def ledgers(
+    a: StoredModel,
+    b: StoredModel,
     progress: Progress = lambda *_: None,
     only: Collection[str] = tuple(conventions.WORDS),
-) -> Ledger:
-    """Look at every tensor of a model, and at those of another file of the same model where one is given.
+) -> tuple[Ledger, Ledger]:
+    """Look at every tensor of two files of one model, each also beside the other."""
+    alone = ledger(a, progress, only), ledger(b, progress, only)
+    return _held_against(*alone), _held_against(*alone[::-1])
 
-    only : the conventions that are looked at.
-    """
-    of = _Reading(model, progress, only).entries()
-    if other is not None:
-        theirs = _Reading(other, progress, only).entries()
-        of = {name: tuple(_beside(model, other, entry, theirs) for entry in entries) for name, entries in of.items()}
-        other.require_unchanged()
-    model.require_unchanged()
-    return Ledger(model, other, of)
+
+def _held_against(of: Ledger, other: Ledger) -> Ledger:
+    x, y = of.model, other.model
+    entries = {
+        name: tuple(_beside(x, y, entry, other.entries) for entry in entries) for name, entries in of.entries.items()
+    }
+    for model in (x, y):
+        model.require_unchanged()
+    return Ledger(x, y, entries)
 
 
 class _Reading:

@@ -1,10 +1,46 @@
 """The ledger in words: the same in the terminal and on the screen."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from store.conventions import WORDS
 from store.text import printable
 from workbench.conventions.entry import Entry, times_words
-from workbench.conventions.ledger import Ledger, counted
+from workbench.conventions.ledger import Ledger, alike, counted
+
+
+class Line(NamedTuple):
+    """Tensors that are alike and of which one thing is said. tensors : their names."""
+
+    mark: str
+    name: str
+    number: int
+    done: str
+    said: str
+    shown: str
+    figure: str
+    tensors: tuple[str, ...]
+
+
+def lines(found: Ledger, each: bool = False) -> Iterator[Line]:
+    """The ledger line by line: tensors of all layers together, or each by itself."""
+    groups: dict[tuple[str, str | None, int | None, bool], list[tuple[str, Entry | None]]] = defaultdict(list)
+    for name, entries in found.entries.items():
+        called = name if each else alike(name)
+        for entry in entries:
+            groups[called, entry.convention, entry.said, entry.verdict == "otherwise"].append((name, entry))
+        if not entries:
+            groups[called, None, None, False].append((name, None))
+    for (called, convention, said, otherwise), of in groups.items():
+        names = tuple(name for name, _ in of)
+        known = [entry for _, entry in of if entry is not None]
+        if convention is None:
+            yield Line("", called, len(of), "nothing known", "", "", "", names)
+            continue
+        figure = known[0].figure + ("" if len(known) == 1 else "; ...")
+        words = WORDS[convention], said_words(said), shown_words(known)
+        yield Line("✗" if otherwise else "", called, len(of), *words, figure, names)
 
 
 def said_words(times: int | None) -> str:

@@ -13,7 +13,7 @@ from workbench.bisect.verdict import Culprit
 from workbench.conventions.against import more
 from workbench.conventions.entry import mistake
 from workbench.conventions.heads import Heads
-from workbench.conventions.ledger import ledger
+from workbench.conventions.ledger import ledgers
 
 CONVENTIONS = {"norm_offset": PLUS_ONE, "permuted_rope": ROTARY_PAIRS}
 
@@ -42,9 +42,8 @@ def _alike(
 
 
 def _words(names: Sequence[str], a: StoredModel, b: StoredModel, convention: str) -> str:
-    for x, y, called, other in ((a, b, "A", "B"), (b, a, "B", "A")):
-        entries = ledger(x, y, only=(convention,)).entries
-        found = [entry for name in names for entry in entries[name]]
+    for side, called, other in zip(ledgers(a, b, only=(convention,)), "AB", "BA", strict=True):
+        found = [entry for name in names for entry in side.entries[name]]
         wrong = sorted((entry for entry in found if entry.by_number), key=lambda entry: len(entry.possible))
         if wrong:
             return mistake([replace(wrong[0], tensor=name) for name in names], other, called)
