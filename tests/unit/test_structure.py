@@ -22,7 +22,7 @@ ALLOWED = {
 
 # Inside workbench/, in the order of building: a package may use itself and those before it, deferred imports counted.
 PACKAGES = (
-    *("session", "machine", "cells", "tensors", "pair", "feeding", "capture", "bisect", "lab", "jobs"),
+    *("session", "machine", "cells", "tensors", "conventions", "pair", "feeding", "capture", "bisect", "lab", "jobs"),
     *("demo", "record", "report", "app", "cli"),
 )
 

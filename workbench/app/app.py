@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from workbench.cells.elements import Elements
     from workbench.cells.view import TokenScope
+    from workbench.conventions.ledger import Ledger
     from workbench.session.session import Session
     from workbench.tensors.sweep import TensorDifference
 
@@ -226,6 +227,17 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
         a, b = open_artifacts(self.session)
         expected = len(tensor_names(a, b))
         return ((difference, expected) for difference in sweep(a, b))
+
+    def action_show_conventions(self) -> None:
+        """Show what was done to the tensors of both sides, and how often it shows."""
+        from workbench.app.pages.conventions_screen import ConventionsScreen
+
+        self.push_screen(ConventionsScreen(self._ledgers))
+
+    def _ledgers(self) -> tuple["Ledger", "Ledger"]:
+        from workbench.conventions.ledger import ledgers
+
+        return ledgers(*open_artifacts(self.session))
 
     def action_show_config(self) -> None:
         """Show both configurations side by side."""

@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "One model alone": {
         "inspect": "settings, tensors, tokenizer, problems; of two, whether they are fed alike",
+        "conventions": "what was done to every tensor, and how often the weights show it",
         "trace": "run it: keep every stage, save some, or show their statistics",
         "record": "every stage as llama.cpp or transformers computes it",
         "convert": "write it as APR v2",

@@ -22,6 +22,7 @@ from kernels.stages import Site
 from workbench.bisect.models.floor import storage_error
 from workbench.bisect.models.substitution import Factors, difference, relative, share
 from workbench.bisect.models.suspects import Suspects
+from workbench.bisect.models.told_together import told_together
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection, Culprit, Verdict
 from workbench.bisect.weights.tensor_pairs import TensorPairs
@@ -107,10 +108,12 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
         if culprit is not None:
             culprit = replace(culprit, shares=_shares(cell))
             others, notes = suspects.others(culprit, progress), (*suspects.notes, *suspects.lost_on_both())
+            culprit = told_together(culprit, others, a.model, b.model)
             own = decomposition.floor
             return Bisection("divergent", cell.site, culprit, others, own, tuple(checked), notes, cells)
     if (unused := suspects.unused()) is not None:
         others, notes = suspects.others(unused, progress), (*suspects.notes, *suspects.lost_on_both())
+        unused = told_together(unused, others, a.model, b.model)
         return Bisection("divergent", None, unused, others, None, tuple(checked), notes, cells)
     verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
     floor = max((cell.floor for cell in checked), default=None)

@@ -52,9 +52,9 @@ class Stored:
         values = dequantize_rows(weight.type, raw, weight.shape[-1])
         format = weight.type.format
         if isinstance(format, FloatFormat):
-            width = _half_ulp(values, format)
+            width = half_ulp(values, format)
             if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
-                width = width + _half_ulp(values - np.float32(1), weight.less_one.format)
+                width = width + half_ulp(values - np.float32(1), weight.less_one.format)
             return cls(values, width)
         assert isinstance(format, BlockFormat)
         half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
@@ -124,7 +124,8 @@ def _flags(flags: Flags | None, like: Flags) -> Flags:
     return np.zeros_like(like) if flags is None else flags
 
 
-def _half_ulp(values: Floats, format: FloatFormat) -> Floats:
+def half_ulp(values: Floats, format: FloatFormat) -> Floats:
+    """How far a number may be from its nearest in a float type."""
     power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
     ulp = power * np.float32(2.0 ** (-format.mantissa - 1))
     return np.asarray(np.maximum(ulp, np.float32(format.smallest / 2)))
