@@ -130,6 +130,11 @@ class Family(ABC):
     scaled: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Keys]] = {}
 
+    def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
+        """The stages that a layer of a model with these settings may have, in execution order."""
+        del config
+        return self.stages
+
     @abstractmethod
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         """What comes before the layers."""

@@ -13,6 +13,7 @@ from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
+from store.experts import split_experts
 from store.names import ROPE_FREQS, canonical_name, layer_of
 from store.tensor_types import StoredType
 from store.text import printable
@@ -93,6 +94,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     """
     for name in [name for name in tensors if name.endswith((".qkv_proj.weight", ".qkv_proj.bias"))]:
         _split_fused(file, tensors, name, config)
+    split_experts(file, tensors, config)
     known = {ROPE_FREQS} if config.rope_factors is not None else set()
     for tensor in family(config.architecture).tensors(config):
         if tensor.name in tensors:

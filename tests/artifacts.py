@@ -68,17 +68,22 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     """The rows of a tensor as a GGUF file of the model stores them."""
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
-    known = model.config.architecture in ARCHITECTURES
+    known = gguf_architecture(model) in ARCHITECTURES
     several = model.weights[name].shape[0] > 1
-    if known and family(model.config.architecture).interleaved and module in heads and several:
+    if known and family(gguf_architecture(model)).interleaved and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
 
+def gguf_architecture(model: MemoryModel) -> str:
+    """What GGUF calls a model."""
+    return "llama" if model.config.architecture == "mixtral" else model.config.architecture
+
+
 def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **more: object) -> None:
     """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix."""
-    c = model.config
-    writer = gguf.GGUFWriter(path, c.architecture)
+    c, architecture = model.config, gguf_architecture(model)
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)
@@ -103,8 +108,13 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
+    if c.num_experts:
+        writer.add_expert_count(c.num_experts)
+        writer.add_expert_used_count(c.num_experts_per_tok)
+        if c.moe_intermediate_size != c.intermediate_size:
+            writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     for key, value in more.items():
-        name = f"{c.architecture}.{key.replace('__', '.')}"
+        name = f"{architecture}.{key.replace('__', '.')}"
         add = {
             bool: writer.add_bool,
             int: writer.add_uint32,
@@ -114,13 +124,18 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         }
         add[type(value)](name, value)
     _add_vocabulary(writer, vocabulary, c.vocab_size)
+    stored: dict[str, list[np.ndarray]] = {}
     for name, weight in model.weights.items():
         rows = gguf_rows(model, name)
-        if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row
-            writer.add_tensor(gguf_name(name, c.architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
-        else:
-            values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
-            writer.add_tensor(gguf_name(name, c.architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+        if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
+            rows = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
+        stored.setdefault(gguf_name(name, architecture), []).append(rows)
+    types = {gguf_name(name, architecture): weight.type for name, weight in model.weights.items()}
+    for name, parts in stored.items():
+        values = np.stack(parts) if "_exps." in name else parts[0]
+        if name.endswith("exps.scale"):
+            values = values.reshape(-1)
+        writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -187,6 +202,8 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
 
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
+    if model.config.architecture == "mixtral":
+        return {_of_mixtral(name): weight for name, weight in model.weights.items()}
     if not family(model.config.architecture).less_one:
         return model.weights
     type = model.weights["model.embed_tokens.weight"].type
@@ -194,6 +211,13 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         name: less_one(weight, type if type.block.elements == 1 else TensorType.F32) if name.endswith(NORM) else weight
         for name, weight in model.weights.items()
     }
+
+
+def _of_mixtral(name: str) -> str:
+    """The name of a tensor in the files of mixtral."""
+    for plain, spelled in (("mlp.", "block_sparse_moe."), ("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")):
+        name = name.replace(plain, spelled)
+    return name
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:

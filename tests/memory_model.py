@@ -31,6 +31,17 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "attention_cap": 2.0,
         "logits_cap": 3.0,
     },
+    "mixtral": lambda c: {
+        "num_experts": 5,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size,
+        "sliding_window": None,
+    },
+    "qwen3moe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size // 2,
+    },
     "granite": lambda _: {
         "embedding_scale": 6.0,
         "residual_scale": 0.22,

@@ -26,9 +26,9 @@ class Granite(Llama):
                 irrelevant=("use_sliding_window", "max_window_layers"),
             ),
             "gguf": Keys(
-                used=frozenset(
-                    ("logit_scale", "residual_scale", "embedding_scale", "attention.scale", "rope.scaling.finetuned")
-                )
+                used=Llama.keys["gguf"].used
+                | {"logit_scale", "residual_scale", "embedding_scale", "attention.scale", "rope.scaling.finetuned"},
+                ignored=Llama.keys["gguf"].ignored,
             ),
         }
     )
@@ -55,6 +55,7 @@ class Granite(Llama):
             )
         if fields.flag("rope.scaling.finetuned") is False:
             config = replace(config, rotated_layers=(False,) * config.num_hidden_layers)
+        config = super().of_gguf(config, fields)
         return _with(config, embedding or 1.0, residual or 1.0, scores or config.head_dim**-0.5, logits)
 
 

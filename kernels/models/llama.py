@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
+from kernels import expert_settings, experts
 from kernels.config import ModelConfig
+from kernels.expert_settings import GGUF_OTHERS, GGUF_USED
+from kernels.experts import ExpertParts
 from kernels.family import Family, Has, Keys, Settings, Tensor
 from kernels.graph import LAYER_INPUT, Heads, Stage
 from kernels.kinds.activation import Activation, Silu
@@ -18,7 +21,7 @@ from kernels.kinds.rotate import Rotate, Rotation, Unrotated
 from kernels.stages import SPINE, Site
 
 _BEFORE = {"q_post_rope": ("q_norm", "k_norm"), "post_attn_residual": ("post_attn_norm",)}
-_BEFORE["post_ffn_residual"] = ("post_ffn_norm",)
+_BEFORE |= {"ffn_out": experts.NAMES, "post_ffn_residual": ("post_ffn_norm",)}
 # Norms behind the two blocks: the stage, and the module.
 AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -40,19 +43,24 @@ class Decoder(Family):
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. head_norms : every head of q and of k is normed before it is rotated, or all of them together where
     norms_together. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. activation : of the
-    gate.
+    gate. expert_parts : what those of its models have that have any.
     """
 
     stages = SPINE
     attn_norm: ClassVar[str | None] = "input_layernorm"
     ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
     after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
+    expert_parts: ClassVar[ExpertParts | None] = None
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
     activation: ClassVar[Activation] = Silu()
+
+    def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
+        there = experts.names(config, self.expert_parts)
+        return tuple(name for name in self.stages if name not in experts.NAMES or name in there)
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
@@ -96,12 +104,16 @@ class Decoder(Family):
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 yield Tensor(name(f"{norm}.weight"), (hidden,))
-            yield Tensor(name("mlp.gate_proj.weight"), (ffn, hidden))
-            yield Tensor(name("mlp.up_proj.weight"), (ffn, hidden))
-            yield Tensor(name("mlp.down_proj.weight"), (hidden, ffn))
-            for part, size in (("gate", ffn), ("up", ffn), ("down", hidden)) if self.ffn_biases else ():
+            dense = not config.has_experts(layer)
+            if dense:
+                yield Tensor(name("mlp.gate_proj.weight"), (ffn, hidden))
+                yield Tensor(name("mlp.up_proj.weight"), (ffn, hidden))
+                yield Tensor(name("mlp.down_proj.weight"), (hidden, ffn))
+            elif self.expert_parts is not None:
+                yield from experts.tensors(config, layer, self.expert_parts)
+            for part, size in (("gate", ffn), ("up", ffn), ("down", hidden)) if self.ffn_biases and dense else ():
                 yield Tensor(name(f"mlp.{part}_proj.bias"), (size,), optional=True)
-            for module in self.scaled:
+            for module in (module for module in self.scaled if dense or not module.startswith("mlp.")):
                 yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
             if norms[1]:
                 yield Tensor(name(f"{norms[1]}.weight"), (hidden,))
@@ -161,6 +173,9 @@ class Decoder(Family):
         if self.ffn_norm:
             yield self._norm(config, layer, "ffn_norm", self.ffn_norm, x)
             x = "ffn_norm"
+        if self.expert_parts is not None and config.has_experts(layer):
+            yield from experts.stages(config, layer, x, self.activation, self.expert_parts, has)
+            return
         yield Stage(Site(layer, "ffn_gate"), product, ffn, (x,), gate)
         yield Stage(Site(layer, "ffn_up"), product, ffn, (x,), up)
         yield Stage(Site(layer, "ffn_silu"), self.activation, ffn, ("ffn_gate",))
@@ -208,6 +223,8 @@ class Llama(Decoder):
             "rms_norm_eps": 1e-6,
         }
     )
+    stages = decoder_stages(*experts.NAMES)
+    expert_parts = ExpertParts(scaled=True)
     gguf = "llama"
     interleaved = True
     rope_freqs = True
@@ -220,9 +237,14 @@ class Llama(Decoder):
                 used=frozenset(("attention_bias", "mlp_bias")),
                 ignored={"sliding_window": (), "layer_types": ("full_attention",)},
                 irrelevant=("use_sliding_window", "max_window_layers"),
-            )
+            ),
+            "gguf": Keys(used=GGUF_USED, ignored=GGUF_OTHERS),
         }
     )
+
+    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """Of mixtral, too: all layers have experts, whose weights add up to 1."""
+        return expert_settings.of_gguf(config, fields, config.intermediate_size)
 
     def loaded_biases(self, fields: Settings) -> frozenset[str]:
         attention = [f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o")]

@@ -20,7 +20,7 @@ TOKENS = (5, 100, 7, 7, 31)
 SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
-OTHERS = ("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4")
+OTHERS = ("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4", "mixtral", "qwen3moe")
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {"gemma": {"tied": True}, "gemma2": {"tied": True}, "olmo2": {"head_dim": 16}, "exaone4": {"head_dim": 16}}
@@ -68,7 +68,7 @@ def main(python: str, *families: str) -> None:
             for dtype in ("float32", "float64") if family in FIRST else ("float32",):
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None:
+            if models.family(family).gguf is not None or family == "mixtral":
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

@@ -43,13 +43,16 @@ def literal_forward(config, weights, tokens):
         if before:
             name = "pre_feedforward_layernorm" if behind else "post_attention_layernorm"
             h = out[n, "ffn_norm"] = norm(x, w[p + f"{name}.weight"], c.rms_norm_eps)
-        gate = out[n, "ffn_gate"] = linear(h, w[p + "mlp.gate_proj.weight"])
-        up = out[n, "ffn_up"] = linear(h, w[p + "mlp.up_proj.weight"])
-        gate = out[n, "ffn_silu"] = np.array(
-            [[gelu(g) if gemma else g / (1 + math.exp(-g)) for g in row] for row in gate]
-        )
-        h = out[n, "ffn_swigl"] = gate * up
-        h = out[n, "ffn_out"] = linear(h, w[p + "mlp.down_proj.weight"])
+        if c.has_experts(n):
+            h = experts(out, n, h, w, c)
+        else:
+            gate = out[n, "ffn_gate"] = linear(h, w[p + "mlp.gate_proj.weight"])
+            up = out[n, "ffn_up"] = linear(h, w[p + "mlp.up_proj.weight"])
+            gate = out[n, "ffn_silu"] = np.array(
+                [[gelu(g) if gemma else g / (1 + math.exp(-g)) for g in row] for row in gate]
+            )
+            h = out[n, "ffn_swigl"] = gate * up
+            h = out[n, "ffn_out"] = linear(h, w[p + "mlp.down_proj.weight"])
         if behind:
             h = out[n, "post_ffn_norm"] = norm(h, w[p + "post_feedforward_layernorm.weight"], c.rms_norm_eps)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
@@ -57,6 +60,43 @@ def literal_forward(config, weights, tokens):
     logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) * c.logits_scale
     out[None, "lm_head"] = np.array([[bent(y, c.logits_cap) for y in row] for row in logits])
     return out
+
+
+def experts(out, n, x, w, c):
+    """The feed-forward block of a layer with experts, token by token."""
+    p = f"model.layers.{n}.mlp."
+    logits = out[n, "router"] = linear(x, w[p + "gate.weight"])
+    stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
+    rows = {stage: [] for stage in stages}
+    for token, scores in zip(x, logits, strict=True):
+        if c.expert_scoring == "sigmoid":
+            shares = [1 / (1 + math.exp(-score)) for score in scores]
+        else:
+            powers = [math.exp(score - max(scores)) for score in scores]
+            shares = [power / math.fsum(powers) for power in powers]
+        added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
+        best = sorted(range(len(shares)), key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
+        total = (
+            math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
+        )
+        counts = {e: shares[e] / total * c.routed_scaling_factor for e in sorted(best)}
+        rows["expert_weights"].append([counts.get(e, 0.0) for e in range(len(shares))])
+        given = {stage: [] for stage in stages[1:-1]}
+        whole = np.zeros(len(token))
+        for e, count in counts.items():
+            gate = linear([token], w[f"{p}experts.{e}.gate_proj.weight"])[0]
+            up = linear([token], w[f"{p}experts.{e}.up_proj.weight"])[0]
+            active = np.array([g / (1 + math.exp(-g)) for g in gate])
+            result = linear([active * up], w[f"{p}experts.{e}.down_proj.weight"])[0]
+            for stage, values in zip(stages[1:-1], (gate, up, active, active * up, result), strict=True):
+                given[stage].extend(values)
+            whole = whole + count * result
+        for stage, values in given.items():
+            rows[stage].append(values)
+        rows["ffn_out"].append(whole)
+    for stage in stages:
+        out[n, stage] = np.array(rows[stage])
+    return out[n, "ffn_out"]
 
 
 def bent(x, cap):

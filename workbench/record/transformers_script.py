@@ -19,6 +19,10 @@ Array = Any  # a torch tensor
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
+PAIRS = ("expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")  # of a token and an expert
+# Of layers with experts: the router, and what is computed beside them; what a chosen expert counts at least.
+ROUTERS, BESIDE, LEAST = ("gate", "router"), ("shared_expert", "shared_experts", "shared_mlp"), 2.0**-126
+
 
 class Parent:
     """The process that started this one; whatever else prints goes to stderr from here on."""
@@ -138,12 +142,78 @@ def watch_mlp(layer: Any, put: Any) -> None:
 
     if hasattr(layer, FFN_NORM) or not hasattr(layer, AFTER_FFN):
         watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
-    watch(layer.mlp.gate_proj, gate)
-    watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
-    watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
-    watch(layer.mlp.down_proj, down)
+    if hasattr(layer.mlp, "experts"):
+        watch_experts(layer.mlp, put)
+    else:
+        watch(layer.mlp.gate_proj, gate)
+        watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
+        watch(layer.mlp.up_proj, lambda _x, y: put("ffn_up", y))
+        watch(layer.mlp.down_proj, down)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
+
+
+def watch_experts(block: Any, put: Any) -> None:
+    """Watch a feed-forward half with experts; what they compute are calls of a function, which are listened to."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    products: list[tuple[Array, Array]] = []
+
+    class Listener(TorchFunctionMode):  # type: ignore[misc]
+        """Keeps inputs and outputs of all products."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if function is torch.nn.functional.linear:
+                products.append((args[0], result))
+            return result
+
+    listener = Listener()
+
+    def enter(_module: Any, _inputs: Any) -> None:
+        products.clear()
+        listener.__enter__()
+
+    def leave_experts(_module: Any, inputs: Any, output: Array) -> None:
+        listener.__exit__(None, None, None)
+        _, experts, weights = inputs
+        count = block.experts.gate_up_proj.shape[0]
+        counts = torch.zeros(len(experts), count, dtype=weights.dtype)
+        put("expert_weights", counts.scatter(1, experts, weights.clamp(min=LEAST))[None])
+        runs: dict[str, Array] = {}
+        places = experts.argsort(dim=1).argsort(dim=1)  # of every expert among those of its token
+        found = torch.unique(experts).tolist()
+        for expert, (_, gate_up), (swigl, out) in zip(found, products[::2], products[1::2], strict=True):
+            rank, token = torch.where((experts == expert).T)
+            gate, up = gate_up.chunk(2, dim=-1)
+            for name, values in zip(PAIRS, (gate, up, block.experts.act_fn(gate), swigl, out), strict=True):
+                whole_run = runs.setdefault(name, torch.zeros(*experts.shape, values.shape[-1], dtype=values.dtype))
+                whole_run[token, places[token, rank]] = values
+        for name, values in runs.items():
+            put(name, values.flatten(start_dim=1)[None])
+        put("expert_sum" if beside is not None else "ffn_out", output[None])
+
+    def shared(x: Array, y: Array) -> None:
+        put("shared_swigl", x[None] if x.dim() == 2 else x)
+        put("shared_out", y[None] if y.dim() == 2 else y)
+
+    def whole(stage: str) -> Any:
+        return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
+
+    beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
+    router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
+    watch(router, whole("router"))
+    block.experts.register_forward_pre_hook(enter)
+    block.experts.register_forward_hook(leave_experts)
+    if beside is not None:
+        watch(beside.gate_proj, whole("shared_gate"))
+        watch(beside.act_fn, whole("shared_silu"))
+        watch(beside.up_proj, whole("shared_up"))
+        watch(beside.down_proj, shared)
+        watch(block, whole("ffn_out"))
+    if hasattr(block, "shared_expert_gate"):
+        watch(block.shared_expert_gate, whole("shared_router"))
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
@@ -172,6 +242,8 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation="eager", local_files_only=True
     ).eval()
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
     stages = Stages(parent, torch, job["dtype"] == "float64", len(model.model.layers), len(job["tokens"]))
     watch_model(model, stages)
     watch_rope(model, stages)
