@@ -1,6 +1,6 @@
 """What files say of experts: keys of transformers and of GGUF that several families have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -85,3 +85,9 @@ def sparse_layers(config: ModelConfig, fields: Settings) -> tuple[bool, ...]:
 def dense_layers(config: ModelConfig) -> list[int]:
     """The layers without experts."""
     return [layer for layer in range(config.num_hidden_layers) if not config.has_experts(layer)]
+
+
+def refused_without(config: ModelConfig) -> Iterator[str]:
+    """Why llama.cpp would refuse a model of a family whose layers it always has with experts."""
+    if not config.num_experts or config.expert_layers is not None:
+        yield "it has layers without experts, which there are none of in its family there"

@@ -13,6 +13,7 @@ _STACKED = re.compile(
     r"(model\.layers\.[0-9]+\.mlp\.experts)\.(gate|up|gate_up|down)_proj\.(weight|bias|output_scale)", re.ASCII
 )
 _AXES = {"weight": 3, "bias": 2, "output_scale": 1}
+_BESIDE = ".mlp.shared_expert.gate_up_proj.weight"
 _GATE = "mlp.shared_expert_gate.weight"
 
 
@@ -33,6 +34,9 @@ def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
         for part in _experts(info, stack[1], stack[2], stack[3]):
             if part.name in tensors:
                 raise ArtifactError(f"{file} stores {part.name} twice, stacked and alone; remove one of them.")
+            tensors[part.name] = part
+    for name in [name for name in tensors if name.endswith(_BESIDE) and tensors[name].shape[0] % 2 == 0]:
+        for part in _halves(tensors.pop(name), name.removesuffix(".gate_up_proj.weight"), "weight"):
             tensors[part.name] = part
     for name in [name for name in tensors if name.endswith(_GATE)]:
         if len(tensors[name].shape) == 1:  # as GGUF stores a matrix of one row

@@ -103,7 +103,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
-    if c.architecture == "granite":
+    if c.architecture.startswith("granite"):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
@@ -113,6 +113,8 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         writer.add_expert_used_count(c.num_experts_per_tok)
         if c.moe_intermediate_size != c.intermediate_size:
             writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+        if c.shared_intermediate_size:
+            writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
     for key, value in more.items():
         name = f"{architecture}.{key.replace('__', '.')}"
         add = {
@@ -133,7 +135,7 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     types = {gguf_name(name, architecture): weight.type for name, weight in model.weights.items()}
     for name, parts in stored.items():
         values = np.stack(parts) if "_exps." in name else parts[0]
-        if name.endswith("exps.scale"):
+        if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
             values = values.reshape(-1)
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
     writer.write_header_to_file()
@@ -204,6 +206,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
     if model.config.architecture == "mixtral":
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
+    if model.config.architecture == "granitemoe":
+        return _of_granite(model)
     if not family(model.config.architecture).less_one:
         return model.weights
     type = model.weights["model.embed_tokens.weight"].type
@@ -218,6 +222,30 @@ def _of_mixtral(name: str) -> str:
     for plain, spelled in (("mlp.", "block_sparse_moe."), ("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")):
         name = name.replace(plain, spelled)
     return name
+
+
+def _of_granite(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors of granitemoe, whose experts are stacked and whose gate and up are one tensor."""
+    found = {name: weight for name, weight in model.weights.items() if ".mlp." not in name}
+    for layer in range(model.config.num_hidden_layers):
+        p, count = f"model.layers.{layer}.", model.config.num_experts
+
+        def rows(*parts: str, p: str = p) -> np.ndarray:
+            return np.concatenate([model.weights[f"{p}mlp.{part}_proj.weight"].stored for part in parts])
+
+        def put(name: str, of: str, stored: np.ndarray, *more: int, p: str = p) -> None:
+            weight = model.weights[f"{p}mlp.{of}.weight"]
+            shape = (*more, len(stored) // (more[0] if more else 1), weight.shape[1])
+            found[f"{p}{name}.weight"] = Weight(f"{p}{name}.weight", weight.type, shape, stored)
+
+        gate_up = np.concatenate([rows(f"experts.{n}.gate", f"experts.{n}.up") for n in range(count)])
+        put("block_sparse_moe.input_linear", "experts.0.gate_proj", gate_up, count)
+        down = np.concatenate([rows(f"experts.{n}.down") for n in range(count)])
+        put("block_sparse_moe.output_linear", "experts.0.down_proj", down, count)
+        put("block_sparse_moe.router.layer", "gate", model.weights[f"{p}mlp.gate.weight"].stored)
+        put("shared_mlp.input_linear", "shared_expert.gate_proj", rows("shared_expert.gate", "shared_expert.up"))
+        put("shared_mlp.output_linear", "shared_expert.down_proj", rows("shared_expert.down"))
+    return found
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from kernels import expert_settings, experts
 from kernels.config import ModelConfig
-from kernels.expert_settings import GGUF_OTHERS, GGUF_USED
+from kernels.expert_settings import COUNTS, GGUF_OTHERS, GGUF_USED, USED
 from kernels.experts import ExpertParts
 from kernels.family import Family, Has, Keys, Settings, Tensor
 from kernels.graph import LAYER_INPUT, Heads, Stage
@@ -211,7 +211,7 @@ def _rotation(c: ModelConfig, layer: int) -> Rotation:
 class Llama(Decoder):
     """Defaults of LlamaConfig in transformers 5.24; llama-model.cpp and models/llama.cpp in llama-cpp-python 0.3.36."""
 
-    model_types = ("llama",)
+    model_types: ClassVar[tuple[str, ...]] = ("llama",)
     defaults = MappingProxyType(
         {
             "vocab_size": 32000,
@@ -239,8 +239,17 @@ class Llama(Decoder):
                 irrelevant=("use_sliding_window", "max_window_layers"),
             ),
             "gguf": Keys(used=GGUF_USED, ignored=GGUF_OTHERS),
+            "apr": Keys(used=frozenset((COUNTS[1], USED))),  # of a mixtral, of which GGUF says that it is a llama
         }
     )
+
+    def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        if not fields.integer(COUNTS[1], low=0):
+            return config
+        return expert_settings.of_hugging_face(config, fields, "intermediate_size")
+
+    def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
+        return {COUNTS[1]: config.num_experts, USED: config.num_experts_per_tok} if config.num_experts else {}
 
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         """Of mixtral, too: all layers have experts, whose weights add up to 1."""

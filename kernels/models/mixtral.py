@@ -19,8 +19,8 @@ class Mixtral(Mistral):
     model_types = ("mixtral",)
     defaults = MappingProxyType(
         {
-            **Mistral.defaults,
-            **{"rms_norm_eps": 1e-5, "sliding_window": None, "num_local_experts": 8, USED: 2, "rope_theta": 1e6},
+            **{key: value for key, value in Mistral.defaults.items() if key != "sliding_window"},
+            **{"rms_norm_eps": 1e-5, COUNTS[1]: 8, USED: 2, "rope_theta": 1e6},
         }
     )
     told = (COUNTS[1], USED)

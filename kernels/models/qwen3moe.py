@@ -1,5 +1,6 @@
 """qwen3moe: a qwen3 with experts, chosen by softmax; the weights of a token add up to 1 where a setting says so."""
 
+from collections.abc import Iterator
 from types import MappingProxyType
 
 from kernels import expert_settings, experts
@@ -74,10 +75,11 @@ class Qwen3Moe(Qwen3):
         """As llama.cpp: all layers have experts, whose weights add up to 1."""
         inner = fields.integer("expert_feed_forward_length", low=0)
         used = fields.integer("expert_used_count", low=0) or 1
-        made = expert_settings.of_gguf(config, fields, inner or config.intermediate_size // used)
-        if not made.num_experts:
-            raise fields.wrong(f"does not say {self.gguf}.expert_count, without which it is no {self.gguf}; add it.")
-        return made
+        return expert_settings.of_gguf(config, fields, inner or config.intermediate_size // used)
+
+    def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
+        yield from super().refused_by_llama_cpp(config)
+        yield from expert_settings.refused_without(config)
 
 
 FAMILY = Qwen3Moe()

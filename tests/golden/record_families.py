@@ -20,10 +20,24 @@ TOKENS = (5, 100, 7, 7, 31)
 SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
-OTHERS = ("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4", "mixtral", "qwen3moe")
+OTHERS = (
+    "smollm3",
+    "olmo2",
+    "gemma",
+    "gemma2",
+    "granite",
+    "seed_oss",
+    "exaone4",
+    "mixtral",
+    "qwen3moe",
+    "qwen2moe",
+    "olmoe",
+    "granitemoe",
+)
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {"gemma": {"tied": True}, "gemma2": {"tied": True}, "olmo2": {"head_dim": 16}, "exaone4": {"head_dim": 16}}
+OF_FAMILY |= {"olmoe": {"head_dim": 16, "heads": 2, "kv_heads": 2, "hidden": 32}, "qwen2moe": {"head_dim": 16}}
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 
 

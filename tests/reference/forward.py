@@ -14,7 +14,7 @@ def literal_forward(config, weights, tokens):
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
-    if c.architecture == "granite":
+    if c.architecture.startswith("granite"):
         x = x * c.embedding_scale
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
@@ -28,7 +28,7 @@ def literal_forward(config, weights, tokens):
             q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
             out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
         if p + "self_attn.q_norm.weight" in w:
-            of = norm_of_all if c.architecture == "olmo2" else head_norm
+            of = norm_of_all if c.architecture in ("olmo2", "olmoe") else head_norm
             q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
             out[n, "q_norm"], out[n, "k_norm"] = q, k
         local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
@@ -96,6 +96,24 @@ def experts(out, n, x, w, c):
         rows["ffn_out"].append(whole)
     for stage in stages:
         out[n, stage] = np.array(rows[stage])
+    return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
+
+
+def shared(out, n, x, w, c):
+    """What is computed for every token beside the experts, added to what they give."""
+    p = f"model.layers.{n}.mlp.shared_expert"
+    out[n, "expert_sum"] = out[n, "ffn_out"]
+    gate = out[n, "shared_gate"] = linear(x, w[p + ".gate_proj.weight"])
+    up = out[n, "shared_up"] = linear(x, w[p + ".up_proj.weight"])
+    active = out[n, "shared_silu"] = np.array([[g / (1 + math.exp(-g)) for g in row] for row in gate])
+    out[n, "shared_swigl"] = active * up
+    beside = out[n, "shared_out"] = linear(active * up, w[p + ".down_proj.weight"])
+    if p + "_gate.weight" in w:
+        own = out[n, "shared_router"] = linear(x, w[p + "_gate.weight"])
+        beside = out[n, "shared_gated"] = np.array(
+            [row / (1 + math.exp(-g[0])) for row, g in zip(beside, own, strict=True)]
+        )
+    out[n, "ffn_out"] = out[n, "expert_sum"] + beside
     return out[n, "ffn_out"]
 
 

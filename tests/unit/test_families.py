@@ -240,6 +240,21 @@ def without_last(model, known, right, site):
     return right - weights[:, -1:] * parts[:, -1]
 
 
+def lowest(model, known, right, site):
+    at = At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(site))
+    scores = at.kind.scores(known["router"])
+    return at.kind.weights(at, scores, at.kind.best(-scores))
+
+
+def swapped_experts(model, known):
+    stage = Graph.of(model).stage(Site(0, "expert_up"))
+    x = {role: known[name] for role, name in stage.inputs.items()}
+    return evaluate(At(model, numeric_path("f32"), TOKENS, stage), x)
+
+
+SHARED = [f"model.layers.0.mlp.shared_expert.{part}_proj.weight" for part in ("gate", "up")]
+
+
 def expert(layer: int, number: int, part: str) -> str:
     return f"model.layers.{layer}.mlp.experts.{number}.{part}_proj.weight"
 
@@ -315,6 +330,34 @@ FAULTS = (
     Fault("qwen3moe", Site(1, "expert_weights"), "router", "4 experts", change=with_kind(used=4)),
     Fault("qwen3moe", Site(0, "expert_silu"), "activation_function", "GELU (erf) stands in place of SiLU",
           change=lambda m, known, right, site: with_erf(m, {"ffn_gate": known["expert_gate"]}, right)),
+    Fault("qwen2moe", Site(0, "expert_weights"), "router", "norm_topk_prob is False", config={"norm_topk_prob": True}),
+    Fault("qwen2moe", Site(0, "expert_weights"), "router", "are divided by their sum",
+          change=with_kind(renormalised=True)),
+    Fault("qwen2moe", Site(1, "shared_gated"), "activation_function", "is left out",
+          change=lambda m, known, right: known["shared_out"]),
+    Fault("qwen2moe", Site(1, "shared_gated"), "activation_function", "does not go through a sigmoid",
+          change=lambda m, known, right: known["shared_out"] * known["shared_router"]),
+    Fault("qwen2moe", Site(0, "ffn_out"), "residual_missing", "shared_gated is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("qwen2moe", Site(0, "shared_gate"), "gate_up_swapped", "shared_expert.up_proj",
+          tensors={SHARED[0]: SHARED[1], SHARED[1]: SHARED[0]}),
+    Fault("olmoe", Site(0, "k_norm"), "head_grouping", "every head is normed by itself", change=per_head),
+    Fault("olmoe", Site(0, "expert_weights"), "router", "in place of a softmax over all", change=with_kind(
+        scoring="softmax of chosen")),
+    Fault("olmoe", Site(1, "expert_weights"), "router", "the lowest scores", change=lowest),
+    Fault("olmoe", Site(1, "expert_weights"), "expert_order", "of the expert after",
+          change=lambda m, known, right: np.roll(right, -1, axis=1)),
+    Fault("olmoe", Site(0, "expert_out"), "wrong_layer", "model.layers.1", tensors={
+        expert(0, 1, "down"): expert(1, 1, "down")}),
+    Fault("granitemoe", Site(1, "expert_sum"), "router", "without weights", change=unweighted),
+    Fault("granitemoe", Site(0, "expert_weights"), "router", "a softmax over all experts", change=with_kind(
+        scoring="sigmoid", renormalised=False)),
+    Fault("granitemoe", Site(0, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("granitemoe", Site(0, "expert_gate"), "gate_up_swapped", "up_proj of every expert",
+          change=lambda m, known, right: swapped_experts(m, known)),
+    Fault("granitemoe", Site(0, "post_ffn_residual"), "scaled", "is not multiplied by 0.22",
+          runtime={"residual_scale": 1.0}),
     Fault("qwen3moe", Site(1, "router"), "wrong_layer", "model.layers.0",
           tensors={of_layer(1, "mlp.gate"): of_layer(0, "mlp.gate")}),
     Fault("qwen3moe", Site(0, "q_norm"), "norm_offset", "",

@@ -142,8 +142,9 @@ def watch_mlp(layer: Any, put: Any) -> None:
 
     if hasattr(layer, FFN_NORM) or not hasattr(layer, AFTER_FFN):
         watch(getattr(layer, FFN_NORM, layer.post_attention_layernorm), norm)
-    if hasattr(layer.mlp, "experts"):
-        watch_experts(layer.mlp, put)
+    block = layer.mlp if hasattr(layer, "mlp") else layer.block_sparse_moe
+    if hasattr(block, "experts"):
+        watch_experts(block, put, getattr(layer, "shared_mlp", None))
     else:
         watch(layer.mlp.gate_proj, gate)
         watch(layer.mlp.act_fn, lambda _x, y: put("ffn_silu", y))
@@ -153,8 +154,11 @@ def watch_mlp(layer: Any, put: Any) -> None:
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
 
 
-def watch_experts(block: Any, put: Any) -> None:
-    """Watch a feed-forward half with experts; what they compute are calls of a function, which are listened to."""
+def watch_experts(block: Any, put: Any, beside: Any) -> None:
+    """Watch a feed-forward half with experts; what they compute are calls of a function, which are listened to.
+
+    beside : what the layer adds to what the block gives.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -194,26 +198,48 @@ def watch_experts(block: Any, put: Any) -> None:
             put(name, values.flatten(start_dim=1)[None])
         put("expert_sum" if beside is not None else "ffn_out", output[None])
 
-    def shared(x: Array, y: Array) -> None:
-        put("shared_swigl", x[None] if x.dim() == 2 else x)
-        put("shared_out", y[None] if y.dim() == 2 else y)
-
     def whole(stage: str) -> Any:
         return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
 
-    beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
     router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
     watch(router, whole("router"))
     block.experts.register_forward_pre_hook(enter)
     block.experts.register_forward_hook(leave_experts)
     if beside is not None:
+        watch_linear(beside, block, put)
+        return
+    beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
+    if beside is not None:
         watch(beside.gate_proj, whole("shared_gate"))
         watch(beside.act_fn, whole("shared_silu"))
         watch(beside.up_proj, whole("shared_up"))
-        watch(beside.down_proj, shared)
+        watch(beside.down_proj, lambda x, _y: put("shared_swigl", x[None] if x.dim() == 2 else x))
+        watch(beside.down_proj, whole("shared_out"))
         watch(block, whole("ffn_out"))
     if hasattr(block, "shared_expert_gate"):
         watch(block.shared_expert_gate, whole("shared_router"))
+        gated: dict[str, Array] = {}
+        watch(beside.down_proj, lambda _x, y: gated.update(out=y))
+        watch(block.shared_expert_gate, lambda _x, y: put("shared_gated", (y.sigmoid() * gated["out"])[None]))
+
+
+def watch_linear(beside: Any, block: Any, put: Any) -> None:
+    """Watch what granite has beside its experts; what the layer makes of both is added up once more."""
+    sums: dict[str, Array] = {}
+
+    def fused(_x: Array, y: Array) -> None:
+        gate, up = y.chunk(2, dim=-1)
+        for stage, values in (("shared_gate", gate), ("shared_silu", beside.activation(gate)), ("shared_up", up)):
+            put(stage, values)
+
+    def out(x: Array, y: Array) -> None:
+        put("shared_swigl", x)
+        put("shared_out", y)
+        put("ffn_out", sums["experts"] + y)
+
+    watch(block, lambda _x, y: sums.update(experts=y))
+    watch(beside.input_linear, fused)
+    watch(beside.output_linear, out)
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
