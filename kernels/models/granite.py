@@ -18,7 +18,7 @@ class Granite(Llama):
     """Defaults of GraniteConfig in transformers 5.24; models/granite.cpp in llama-cpp-python 0.3.36."""
 
     expert_parts = ExpertParts()
-    model_types = ("granite",)
+    model_types: ClassVar[tuple[str, ...]] = ("granite",)
     defaults = MappingProxyType({**Llama.defaults, **dict.fromkeys(MULTIPLIERS, 1.0)})
     gguf = "granite"
     switched: ClassVar[bool] = True  # by a setting that others have for another purpose
