@@ -1,5 +1,6 @@
 """What the two sides of a session consist of: stored stage tensors, once nobody is writing them, and model files."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from store.traces import Trace
     from workbench.cells.view import TokenScope
     from workbench.session.session import Session, Side
+
+
+_MOST_NAMED = 6  # tensors of a stage that are named one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +137,17 @@ def tensor_types(session: "Session", config: "ModelConfig", site: Site) -> str:
     try:
         sides = dict(zip("AB", open_artifacts(session), strict=True))
     except WorkbenchError as error:
-        return f"uses {', '.join(names)}; {printable(str(error), 400)}"
-    names = tuple(name for name in names if any(name in side for side in sides.values()))
-    lines = []
-    for name in names:
-        types = (
-            f"{side} {artifact.weight(name).type.name if name in artifact else 'has none'}"
-            for side, artifact in sides.items()
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        return f"uses {', '.join(names[:_MOST_NAMED])}{more}; {printable(str(error), 400)}"
+    names, both = tuple(name for name in names if any(name in side for side in sides.values())), list(sides.items())
+    types = {
+        name: "  ".join(
+            f"{side} {model.weight(name).type.name if name in model else 'has none'}" for side, model in both
         )
-        lines.append(f"{name}  {'  '.join(types)}")
-    return "\n".join(lines)
+        for name in names
+    }
+    if len(names) <= _MOST_NAMED:
+        return "\n".join(f"{name}  {of_both}" for name, of_both in types.items())
+    counts = Counter(types.values())  # as of the experts of a layer
+    firsts = {of_both: next(name for name in names if types[name] == of_both) for of_both in counts}
+    return "\n".join(f"{firsts[of_both]} and {count - 1} more  {of_both}" for of_both, count in counts.items())
