@@ -15,6 +15,7 @@ from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
+from store.experts import split_experts
 from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.stored_model import Picked
 from store.tensor_types import StoredType
@@ -108,6 +109,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     """
     for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
+    split_experts(file, tensors, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
     if config.length_limit is not None:
         known.add(ROPE_LONG)

@@ -7,6 +7,7 @@ their names, each padded to 64 bytes, and the CRC-32 of everything as a footer.
 import json
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -92,18 +93,19 @@ def convert_to_apr(
 
     What GGUF stores otherwise than Hugging Face keeps GGUF's names, which say so, as `apr import` leaves llama models:
     q and k rows for adjacent pairs, with rope_type 0, and norm weights with 1 added. Everything else gets Hugging Face
-    names.
+    names, and so do pieces of a tensor, as experts that are stacked.
 
     Returns sentences about what APR readers may stumble over. Raises UnsupportedModelError for a setting that APR has
     no place for.
     """
     notes, as_stored = _unwritten(artifact), _keeps_names(artifact)
     tensors, left_out = list[AprTensor](), list[str]()
+    pieces = Counter(info.raw_name for info in artifact.tensors.values())
     for info in artifact.tensors.values():
         if not isinstance(info.type, TensorType) or not info.shape or not info.nbytes:
             left_out.append(info.raw_name)
         elif info.name != ROPE_FREQS:
-            name = info.raw_name if as_stored else info.name
+            name = info.raw_name if as_stored and pieces[info.raw_name] == 1 else info.name
             tensors.append(AprTensor(name, info.type, info.shape, artifact.stored_rows(info.name).reshape(-1)))
     if artifact.config.rope_factors is not None:
         factors = np.array(artifact.config.rope_factors, "<f4")

@@ -14,6 +14,7 @@ from kernels.models import layer_stages
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
+from store.traces import llama_experts
 from store.traces.arrays import FLOATS, StoredArray
 from store.traces.trace import MAX_LAYERS, StoredStage
 
@@ -69,6 +70,7 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(name, "MUL"): "post_ffn_norm" for name in ("ffn_post_norm", "post_mlp_norm")},
     ("l_out", "ADD"): "post_ffn_residual",
     **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
+    **llama_experts.MEANING,
     **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
 }
 
@@ -152,6 +154,13 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
+        if llama_experts.has_experts(slots, layer):
+            if (made := llama_experts.routed(slots, layer, stage, self._positions)) is not None:
+                return made
+            slot = llama_experts.slot_of(slots, layer, stage)
+            if slot is None:
+                return None
+            stage = slot
         for later in _LATER:
             if stage == later.partition(".")[0] and (layer, later) in slots:
                 return self._stacked(slots[layer, later])
@@ -233,7 +242,7 @@ _UNNUMBERED = ("post_ffn_norm",)  # of a layer, though some graphs do not say of
 # What stands in place of a stage's first node, the last one first.
 _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
-    *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
+    *("router.biased", "ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
 _OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
 # What an addition that has no name may be of: the residual stream, and what attention gives.

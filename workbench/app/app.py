@@ -180,7 +180,8 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
             model, config = self.map_screen.model, self.map_screen.runs["a"].config
             scope, read = model.view.tokens, partial(self._elements, cell, model.view.tokens)
             describe = partial(tensor_types, self.session, config)
-            self.push_screen(CellScreen(cell.site, scope.label(model.tokens), read, config, describe))
+            population = scope.label(model.tokens) + (f", {printable(cell.note, 200)}" if cell.note else "")
+            self.push_screen(CellScreen(cell.site, population, read, config, describe))
 
     def _elements(self, cell: Cell, scope: "TokenScope") -> "Elements":
         """Read the elements of a cell over the tokens of a scope."""

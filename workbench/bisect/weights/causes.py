@@ -90,6 +90,7 @@ _SIMPLEST_FIRST = (
     "gate_up_swapped",
     "qk_swapped",
     "tied_embedding",
+    "expert_order",
     "wrong_layer",
     "transposed",
     "rows_permuted",
