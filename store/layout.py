@@ -26,7 +26,9 @@ MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
 BY_GROUP = "qkv_by_group_proj"
-_FUSED = re.compile(rf"\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z")
+_FUSED = re.compile(
+    rf"\.(?:self_attn|mlp)\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z"
+)
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]

@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.models import ARCHITECTURES, family
+from kernels.models import ARCHITECTURES, architecture_of, called, family
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
@@ -82,6 +82,14 @@ def gguf_architecture(model: MemoryModel) -> str:
     if name == "mixtral":
         return "llama"
     return (name in ARCHITECTURES and family(name).gguf) or name
+
+
+def gguf_family(model: MemoryModel) -> str:
+    """What a GGUF of a model is read as."""
+    name = gguf_architecture(model)
+    found = called(name, lambda of: of.gguf == name)
+    assert found is not None
+    return architecture_of(found)
 
 
 def write_gguf(
