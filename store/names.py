@@ -42,7 +42,9 @@ _OF_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 _GGUF_SELECTION, _SELECTION = "exp_probs_b.bias", "mlp.gate.e_score_correction_bias"
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
-_ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
+_ANOTHER_FFN_NORM = frozenset(
+    ("seed_oss", "qwen3next", "qwen35", "qwen35moe")
+)  # where the norm before the feed-forward block goes by the other name
 _GGUF_NORMS: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
