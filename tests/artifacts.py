@@ -203,7 +203,7 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
-FUSED = {"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV}
+FUSED = {"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV, "openelm": _QKV}
 
 
 def fused(model: MemoryModel) -> dict[str, Weight]:
