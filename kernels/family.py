@@ -192,6 +192,11 @@ class Family(ABC):
         """The key of config.json for a setting that most families have."""
         return self.spelled.get(setting, setting)
 
+    def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
+        """The stages that a layer of a model with these settings may have, in execution order."""
+        del config
+        return self.stages
+
     @abstractmethod
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         """What comes before the layers."""

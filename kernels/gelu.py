@@ -1,5 +1,6 @@
-"""GELU by its approximation with a hyperbolic tangent, compiled: by its formula, and by llama.cpp's table."""
+"""GELU, compiled: by the error function, by its approximation with a hyperbolic tangent, and by llama.cpp's table."""
 
+import math
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,21 @@ def gelu(x: Array) -> Array:
     out: Array = lent(x.shape, x.dtype.type)
     bracket = 1 + x.dtype.type(GELU_CUBE) * x * x
     by_token(lambda t: _gelu(x[t], bracket[t], out[t]), x.shape)
+    return out
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1])", "void(float64[:, ::1], float64[:, ::1])")
+def _gelu_erf(x: NDArray[Any], out: NDArray[Any]) -> None:
+    half, one, root = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(math.sqrt(0.5))
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[t, i] = half * x[t, i] * (one + math.erf(x[t, i] * root))
+
+
+def gelu_erf(x: Array) -> Array:
+    """x / 2 (1 + erf(x / sqrt(2))) of x (tokens, channels) in its dtype."""
+    out: Array = lent(x.shape, x.dtype.type)
+    by_token(lambda t: _gelu_erf(x[t], out[t]), x.shape)
     return out
 
 

@@ -88,7 +88,7 @@ _GGUF = Table(
             *("rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length"),
         )
     ),
-    refused={"expert_count": (), "expert_used_count": (), "expert_group_count": (), "expert_shared_count": ()},
+    refused={"expert_count": (), "expert_used_count": (), "expert_group_count": (1,), "expert_shared_count": ()},
     ignored=_OTHER_FAMILIES
     | {
         "residual_scale": (1,),
@@ -158,10 +158,13 @@ def table(format: str, of: Family) -> Table:
         own, more = frozenset(norms[:1]), replace(more, irrelevant=(*more.irrelevant, norms[1]))
     if of.partly and format != "gguf":
         more = replace(more, used=more.used | {of.partly[0]})
+    refused = {key: values for key, values in base.refused.items() if key not in more.used | more.ignored.keys()}
+    if format == "apr":
+        refused[of.activations[0]] = of.activations[1]
     return replace(
         base,
         used=(base.used - others) | own | more.used,
-        refused={key: values for key, values in base.refused.items() if key not in more.used | more.ignored.keys()},
+        refused=refused,
         ignored={key: values for key, values in (base.ignored | dict(more.ignored)).items() if key not in more.used},
         irrelevant=(*base.irrelevant, *more.irrelevant),
     )

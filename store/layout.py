@@ -15,7 +15,9 @@ from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
+from store.experts import split_experts
 from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
+from store.stored_model import Picked
 from store.tensor_types import StoredType
 from store.text import printable
 from store.wrapped_names import without_wrapper
@@ -23,7 +25,8 @@ from store.wrapped_names import without_wrapper
 MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
-_FUSED = re.compile(r"\.(?:qkv_proj|gate_up_proj)\.(?:weight|bias)\Z|\.qkv_proj\.output_scale\Z")
+BY_GROUP = "qkv_by_group_proj"
+_FUSED = re.compile(rf"\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z")
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -106,6 +109,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     """
     for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
+    split_experts(file, tensors, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
     if config.length_limit is not None:
         known.add(ROPE_LONG)
@@ -144,7 +148,11 @@ def _check(file: str, info: TensorInfo, shape: Shape) -> None:
 
 
 def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: ModelConfig) -> None:
-    """Replace a fused tensor, whose rows are q, k and v in this order, or gate and up, by its parts."""
+    """Replace a fused tensor, whose rows are q, k and v in this order, or gate and up, by its parts.
+
+    Of what is named by group, these are the rows of every key head: those of the query heads that it serves, its own,
+    and those of its value head.
+    """
     fused = tensors.pop(name)
     module, _, kind = name.rpartition(".")
     module = module.rpartition(".")[2]
@@ -155,20 +163,23 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
     )
     if module == "gate_up_proj":
         sizes = (("gate_proj", config.intermediate_size), ("up_proj", config.intermediate_size))
-    if kind == "output_scale":  # one value for all
-        _check(file, fused, (1,))
-        tensors |= {part: replace(fused, name=part) for own, _ in sizes if (part := name.replace(module, own))}
-        return
-    rows = sum(size for _, size in sizes)
-    _check(file, fused, (rows, config.hidden_size) if kind == "weight" else (rows,))
-    offset = fused.offset
+    rows, groups = sum(size for _, size in sizes), config.num_key_value_heads if module == BY_GROUP else 1
+    shapes = {"weight": (rows, config.hidden_size), "bias": (rows,), "output_scale": (1,)}
+    _check(file, fused, shapes[kind])
+    first = 0
     for own, size in sizes:
         part = name.replace(module, own)
         if part in tensors:
             raise ArtifactError(f"{file} stores {part} twice, fused with others and alone; remove one of them.")
-        nbytes = fused.nbytes // rows * size
-        tensors[part] = replace(fused, name=part, shape=(size, *fused.shape[1:]), offset=offset, nbytes=nbytes)
-        offset += nbytes
+        if kind == "output_scale":  # one factor for all
+            tensors[part] = replace(fused, name=part)
+            continue
+        alone = replace(fused, name=part, shape=(size, *fused.shape[1:]), nbytes=fused.nbytes // rows * size)
+        if module == BY_GROUP:
+            tensors[part] = replace(alone, picked=Picked(first // groups, size // groups, rows // groups))
+        else:
+            tensors[part] = replace(alone, offset=fused.offset + fused.nbytes // rows * first)
+        first += size
 
 
 def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,20 @@ NORM = "norm.weight"
 FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
+class Picked(NamedTuple):
+    """Rows that lie between others: of every `of` rows so many, from `first` on."""
+
+    first: int
+    size: int
+    of: int
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
 
-    nbytes : 0 for a type whose size is not known, and for a tensor without values.
+    nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
+    there are its own, where they lie between others; None for all.
     """
 
     name: str  # canonical (Hugging Face)
@@ -40,6 +49,12 @@ class TensorInfo:
     file: Path
     offset: int
     nbytes: int
+    picked: Picked | None = None
+
+    def place(self, row: int) -> int:
+        """Which of the rows that lie there one of its own is."""
+        picked = self.picked
+        return row if picked is None else row // picked.size * picked.of + picked.first + row % picked.size
 
     @property
     def unread(self) -> str | None:
@@ -157,7 +172,7 @@ class StoredModel:
         info = self.info(name)
         if not info.nbytes:
             return None
-        return self._source_of[info.file].map(info.offset, info.nbytes, f"tensor {printable(info.raw_name)}")
+        return self._bytes(info).reshape(-1)
 
     def require_unchanged(self) -> None:
         """Raise ArtifactError if a file of this model was replaced or written to since it was opened.
@@ -192,11 +207,19 @@ class StoredModel:
         return {source.path: source for source in self.sources}
 
     def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
-        data = self._source_of[info.file].map(info.offset, info.nbytes, f"tensor {printable(info.raw_name)}")
+        data = self._bytes(info)
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
+
+    def _bytes(self, info: TensorInfo) -> NDArray[np.uint8]:
+        source, what = self._source_of[info.file], f"tensor {printable(info.raw_name)}"
+        if (picked := info.picked) is None:
+            return source.map(info.offset, info.nbytes, what)
+        groups = info.shape[0] // picked.size
+        data = source.map(info.offset, info.nbytes // picked.size * picked.of, what).reshape(groups, picked.of, -1)
+        return data[:, picked.first : picked.first + picked.size].reshape(-1)
 
     def _hash(self, progress: Callable[[int, int], None] | None) -> str:
         done, digests = 0, list[str]()

@@ -4,13 +4,17 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from kernels.models import ARCHITECTURES, family
 from store.names import EMBEDDING, LM_HEAD
 from store.text import printable
 
 # torch.compile and fully sharded or checkpointed training, which may stand anywhere within a name.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _LAYER = re.compile(r"(.*?)layers\.(?:0|[1-9][0-9]{0,5})\.input_layernorm\.weight", re.ASCII | re.DOTALL)
-_PLAIN = ("", "model.")
+# Before the names of a decoder's own layers in Hugging Face's files.
+_PLAIN = frozenset(
+    ("", "model.", *(own.partition("layers.N")[0] for name in ARCHITECTURES for own in family(name).modules.values()))
+)
 _EMBEDDING = EMBEDDING.removeprefix("model.")
 
 

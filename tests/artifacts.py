@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from kernels.config import FULL, SLIDING
+from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.models import ARCHITECTURES, family
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
@@ -69,17 +69,29 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     """The rows of a tensor as a GGUF file of the model stores them."""
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
-    known = model.config.architecture in ARCHITECTURES
+    known = gguf_architecture(model) in ARCHITECTURES
     several = model.weights[name].shape[0] > 1
-    if known and family(model.config.architecture).interleaved and module in heads and several:
+    if known and family(gguf_architecture(model)).interleaved and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
 
-def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **more: object) -> None:
-    """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix."""
-    c = model.config
-    architecture = (c.architecture in ARCHITECTURES and family(c.architecture).gguf) or c.architecture
+def gguf_architecture(model: MemoryModel) -> str:
+    """What GGUF calls a model."""
+    name = model.config.architecture
+    if name == "mixtral":
+        return "llama"
+    return (name in ARCHITECTURES and family(name).gguf) or name
+
+
+def write_gguf(
+    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, **more: object
+) -> None:
+    """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix.
+
+    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer.
+    """
+    c, architecture = model.config, gguf_architecture(model)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
@@ -104,31 +116,49 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
+    if c.architecture == "gpt_neox":
+        writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):
         writer.add_logit_scale(c.logits_scale)
-    if c.architecture in ("granite", "minicpm"):
+    if c.architecture == "minicpm" or c.architecture.startswith("granite"):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
-    for key, value in more.items():
-        name = f"{architecture}.{key.replace('__', '.')}"
-        add = {
-            bool: writer.add_bool,
-            int: writer.add_uint32,
-            float: writer.add_float32,
-            str: writer.add_string,
-            list: writer.add_array,
-        }
+    if c.num_experts:
+        writer.add_expert_count(c.num_experts)
+        writer.add_expert_used_count(c.num_experts_per_tok)
+        if c.moe_intermediate_size != c.intermediate_size:
+            writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+        if c.shared_intermediate_size:
+            writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
+    keys = {f"{architecture}.{key.replace('__', '.')}": value for key, value in more.items()}
+    if isinstance(vocabulary, dict):
+        keys |= vocabulary
+    else:
+        _add_vocabulary(writer, vocabulary, c.vocab_size)
+    add = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for name, value in keys.items():
         add[type(value)](name, value)
-    _add_vocabulary(writer, vocabulary, c.vocab_size)
+    stored: dict[str, list[np.ndarray]] = {}
+    types: dict[str, TensorType] = {}
     for name, weight in fused(model).items():
         rows = gguf_rows(model, name) if name in model.weights else weight.rows
-        if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row
-            writer.add_tensor(gguf_name(name, architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
-        else:
-            values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
-            writer.add_tensor(gguf_name(name, architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+        if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
+            rows = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
+        stored.setdefault(gguf_name(name, architecture), []).append(rows)
+        types[gguf_name(name, architecture)] = weight.type
+    for name, parts in stored.items():
+        values = np.stack(parts) if "_exps." in name else parts[0]
+        if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
+            values = values.reshape(-1)
+        writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -203,7 +233,11 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
-FUSED = {"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV, "openelm": _QKV}
+FUSED = {
+    **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
+    **{"gpt_neox": _QKV, "openelm": _QKV},
+}
+_BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
 
 def fused(model: MemoryModel) -> dict[str, Weight]:
@@ -224,19 +258,34 @@ def fused(model: MemoryModel) -> dict[str, Weight]:
 
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
+    if model.config.architecture == "mixtral":
+        return {_of_mixtral(name): weight for name, weight in model.weights.items()}
+    if model.config.architecture == "granitemoe":
+        return _of_granite(model)
     of = family(model.config.architecture)
-    own = {name: hf_name(name, of.modules) for name in model.weights}
-    if model.config.architecture in FUSED:
-        return fused(model)
+    weights = fused(model)
+    if model.config.architecture in _BY_GROUP:
+        weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}
+        weights = {n: by_group(w, model.config) if "qkv_by_group" in n else w for n, w in weights.items()}
+    own = {name: hf_name(name, of.modules) for name in weights}
     if not of.less_one:
-        return {own[name]: weight for name, weight in model.weights.items()}
+        return {own[name]: weight for name, weight in weights.items()}
     type = model.weights["model.embed_tokens.weight"].type
     return {
         own[name]: less_one(weight, type if type.block.elements == 1 else TensorType.F32)
         if name.endswith(NORM)
         else weight
-        for name, weight in model.weights.items()
+        for name, weight in weights.items()
     }
+
+
+def by_group(weight: Weight, c: ModelConfig) -> Weight:
+    """The rows of q, k and v as those of each key head: of its query heads, of itself, of its value head."""
+    rows = weight.rows.reshape(weight.shape[0], -1)
+    parts = np.split(rows, (c.q_size, c.q_size + c.kv_size))
+    heads = [part.reshape(c.num_key_value_heads, -1, rows.shape[1]) for part in parts]
+    stored = np.concatenate(heads, axis=1).reshape(weight.rows.shape)
+    return Weight(weight.name, weight.type, weight.shape, stored)
 
 
 def hf_name(name: str, modules: Mapping[str, str]) -> str:
@@ -245,6 +294,37 @@ def hf_name(name: str, modules: Mapping[str, str]) -> str:
     number = next((part for part in module.split(".") if part.isdigit()), "N")
     own = modules.get(module.replace(f".{number}.", ".N."))
     return name if own is None else f"{own.replace('.N.', f'.{number}.')}.{kind}"
+
+
+def _of_mixtral(name: str) -> str:
+    """The name of a tensor in the files of mixtral."""
+    for plain, spelled in (("mlp.", "block_sparse_moe."), ("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")):
+        name = name.replace(plain, spelled)
+    return name
+
+
+def _of_granite(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors of granitemoe, whose experts are stacked and whose gate and up are one tensor."""
+    found = {name: weight for name, weight in model.weights.items() if ".mlp." not in name}
+    for layer in range(model.config.num_hidden_layers):
+        p, count = f"model.layers.{layer}.", model.config.num_experts
+
+        def rows(*parts: str, p: str = p) -> np.ndarray:
+            return np.concatenate([model.weights[f"{p}mlp.{part}_proj.weight"].stored for part in parts])
+
+        def put(name: str, of: str, stored: np.ndarray, *more: int, p: str = p) -> None:
+            weight = model.weights[f"{p}mlp.{of}.weight"]
+            shape = (*more, len(stored) // (more[0] if more else 1), weight.shape[1])
+            found[f"{p}{name}.weight"] = Weight(f"{p}{name}.weight", weight.type, shape, stored)
+
+        gate_up = np.concatenate([rows(f"experts.{n}.gate", f"experts.{n}.up") for n in range(count)])
+        put("block_sparse_moe.input_linear", "experts.0.gate_proj", gate_up, count)
+        down = np.concatenate([rows(f"experts.{n}.down") for n in range(count)])
+        put("block_sparse_moe.output_linear", "experts.0.down_proj", down, count)
+        put("block_sparse_moe.router.layer", "gate", model.weights[f"{p}mlp.gate.weight"].stored)
+        put("shared_mlp.input_linear", "shared_expert.gate_proj", rows("shared_expert.gate", "shared_expert.up"))
+        put("shared_mlp.output_linear", "shared_expert.down_proj", rows("shared_expert.down"))
+    return found
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:

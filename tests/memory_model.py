@@ -38,6 +38,40 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "minicpm": lambda _: {"embedding_scale": 6.0, "residual_scale": 0.25, "logits_scale": 0.125},
     "phi3": lambda c: {"rotary_dim": c.head_dim // 4 * 3 if c.head_dim % 8 == 0 else None},
     "glm4": lambda c: {"rotary_dim": c.head_dim // 2},
+    "mixtral": lambda c: {
+        "num_experts": 5,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size,
+        "sliding_window": None,
+    },
+    "qwen2moe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size // 2,
+        "shared_intermediate_size": c.intermediate_size // 3 // 32 * 32 or 32,
+        "norm_topk_prob": False,
+    },
+    "olmoe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size,
+        "norm_topk_prob": False,
+    },
+    "granitemoe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size,
+        "shared_intermediate_size": c.intermediate_size // 2,
+        "embedding_scale": 6.0,
+        "residual_scale": 0.22,
+        "attention_scale": 0.3,
+        "logits_scale": 0.125,
+    },
+    "qwen3moe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size // 2,
+    },
     "granite": lambda _: {
         "embedding_scale": 6.0,
         "residual_scale": 0.22,
@@ -52,12 +86,17 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
         "rotated_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
     },
+    "gpt_neox": lambda c: (
+        {"rotary_dim": c.head_dim // 4}
+        | ({"activation": "gelu"} if c.num_hidden_layers == HYBRID else {"activation": "gelu_new", "parallel": True})
+    ),
     "starcoder2": lambda c: {"sliding_window": 3} if c.num_hidden_layers == HYBRID else {},
     "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
-_ALL_BIASED = ("starcoder2",)
+_ALL_BIASED = ("starcoder2", "gpt_neox")
+_KEYS_OF_EVERY_HEAD = ("gpt_neox",)
 _ALSO_BIASED = ("glm4",)  # some models of the family, by a setting that is on by default
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
@@ -104,7 +143,7 @@ def random_model(
         hidden_size=hidden,
         intermediate_size=ffn,
         num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
+        num_key_value_heads=heads if architecture in _KEYS_OF_EVERY_HEAD else kv_heads,
         head_dim=head_dim,
         vocab_size=vocab,
         rms_norm_eps=1e-5,

@@ -1,5 +1,7 @@
 """Seeded random tensors in every stored type: random bits in the codes, sane values in the scales."""
 
+import hashlib
+
 import numpy as np
 
 from kernels.weight import TensorType, Weight, row_bytes
@@ -14,6 +16,11 @@ _SCALES = {
     TensorType.Q4_K: {0: 2.4e-4, 2: 1.8e-3},
     TensorType.Q5_K: {0: 1.2e-4, 2: 1.8e-3},
     TensorType.Q6_K: {208: 4.5e-5},
+    TensorType.Q2_K: {80: 4e-3, 82: 4e-3},
+    TensorType.Q3_K: {108: 1e-3},
+    TensorType.IQ4_NL: {0: 1e-3},
+    TensorType.IQ4_XS: {0: 6e-5},
+    TensorType.MXFP4: {},
 }
 
 
@@ -24,6 +31,8 @@ def random_rows(rng: np.random.Generator, type: TensorType, rows: int, columns: 
         for at, value in _SCALES[type].items():
             scale = (value * rng.uniform(0.5, 1.5, raw.shape[:2])).astype(np.float16)
             raw[:, :, at : at + 2] = scale[:, :, None].view(np.uint8)
+        if type == TensorType.MXFP4:
+            raw[:, :, 0] = rng.integers(120, 126, raw.shape[:2])  # exponents
         return raw.reshape(rows, row_bytes(type, columns))
     values = (0.06 * rng.standard_normal((rows, columns))).astype(np.float32)
     if type == TensorType.F16:
@@ -36,6 +45,28 @@ def random_rows(rng: np.random.Generator, type: TensorType, rows: int, columns: 
 def random_weight(seed: int, type: TensorType, rows: int, columns: int) -> Weight:
     rng = np.random.default_rng(seed)
     return Weight("w", type, (rows, columns), random_rows(rng, type, rows, columns))
+
+
+def odd_columns(type: TensorType) -> int:
+    """Columns that fill no whole chunk of 256, and an odd number of blocks; of types with blocks of 256, one block."""
+    return max(256, type.block.elements) if type.block.elements >= 256 else 256 + 3 * max(32, type.block.elements)
+
+
+def extreme_blocks(type: TensorType) -> np.ndarray:
+    """200 random blocks; half of them have scales that are zero, denormal, the largest or negative."""
+    rng = np.random.default_rng(int(type) + 100)
+    blocks = random_rows(rng, type, 200, type.block.elements)
+    halves = np.array([0, 0x8000, 1, 0x83FF, 0x3FF, 0x400, 0x3C00, 0x7BFF, 0xFBFF], np.uint16)
+    for at in type.format.factors:
+        blocks[:100, at : at + 2] = rng.choice(halves, 100)[:, None].view(np.uint8)
+    if type.format.exponent:
+        blocks[:100, type.format.d] = np.resize([0, 1, 2, 3, 127, 253, 254, 255], 100)
+    return blocks
+
+
+def digest(values: np.ndarray) -> str:
+    """Of the bits of an array."""
+    return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def random_activations(seed: int, tokens: int, columns: int) -> np.ndarray:

@@ -7,6 +7,7 @@ description, and a format needs neither NumPy nor a compiler.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 
@@ -18,11 +19,13 @@ class Block(NamedTuple):
 
 
 class Lanes(Protocol):
-    """Small integers side by side: 8 bits each, unsigned but for those that `Stored.signed` gives."""
+    """Small integers side by side: 8 bits each, unsigned but for those that `Stored` says are signed."""
 
     def __and__(self, mask: int, /) -> Self: ...
 
     def __or__(self, other: Self, /) -> Self: ...
+
+    def __xor__(self, other: Self, /) -> Self: ...
 
     def __lshift__(self, bits: int, /) -> Self: ...
 
@@ -44,8 +47,17 @@ class Stored(Protocol[L]):
     def bits(self, at: int, count: int) -> L:
         """`count` bits from byte `at` on, the lowest of every byte first: 0 or 1 each."""
 
-    def joined(self, first: L, second: L) -> L:
-        """Lanes end to end."""
+    def joined(self, *lanes: L) -> L:
+        """Lanes end to end; a power of two of them, with as many lanes each."""
+
+    def zipped(self, *lanes: L) -> L:
+        """The first of all lanes, then the second ones ...; a power of two of them, with as many lanes each."""
+
+    def less(self, lanes: L, number: int) -> L:
+        """The lanes less a number, signed."""
+
+    def looked_up(self, table: tuple[int, ...], lanes: L) -> L:
+        """The signed numbers at these places of a table of 16."""
 
 
 class Field(Protocol):
@@ -64,19 +76,32 @@ class Dot(NamedTuple):
     """The order in which a row is multiplied with 8-bit activations (kernels/matmul/packed_dot.py).
 
     scales : integer scales in a group of 32 elements; 0 says that a group is a block. mins : what is taken off:
-    "none"; "lanes": four float sums; "one": one float sum; "offset": integers, before anything is rounded. "block" adds
-    one float sum, of what every block has beside its scale times what its activations have beside theirs.
+    "none"; "first": from the sums of products, before those of the block are added; "lanes": four float sums; "one":
+    one float sum; "offset": integers, before anything is rounded. "block" adds one float sum, of what every block has
+    beside its scale times what its activations have beside theirs. signed : whether the codes of groups are multiplied
+    with their signs. turns : sums that blocks take turns at.
     """
 
     scales: int
     mins: str
+    signed: bool = False
+    turns: int = 1
+
+    @property
+    def block(self) -> int:
+        """Elements of a block."""
+        return 256 if self.scales else 32
 
 
 ONE_SCALE = Dot(scales=0, mins="none")
+TWO_TURNS = Dot(scales=0, mins="none", turns=2)
 SCALE_AND_LEAST = Dot(scales=0, mins="block")
+MINS_FIRST = Dot(scales=2, mins="first")
 MINS_IN_LANES = Dot(scales=1, mins="lanes")
 MINS_IN_ONE = Dot(scales=1, mins="one")
 SHARED_ZERO = Dot(scales=2, mins="offset")
+SIGNED_32 = Dot(scales=1, mins="none", signed=True)
+SIGNED_16 = Dot(scales=2, mins="none", signed=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,8 +153,10 @@ class BlockFormat(Format):
     Value i of a block is `d * scale * (code - zero) - dmin * min`, scale and min being those of its group; without
     groups, `d * (code - zero) + least`.
 
-    d, dmin, least : byte offsets of the half-precision numbers. groups : number of groups; 0 for none. scales, mins :
-    of the groups. codes : of the elements in order, as stored. zero : the code that stands for 0. top : the largest.
+    d, dmin, least : byte offsets of the half-precision numbers. exponent : whether d is one byte instead, the exponent
+    of a power of two (E8M0). groups : number of groups; 0 for none. scales, mins : of the groups. codes : of the
+    elements in order, as stored, or what they stand for by the table `levels`. zero : the code that stands for 0. top :
+    the largest.
 
     activations, apr_activations : the rule by which activations become 8-bit codes (kernels/matmul/activations.py) on
     path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied.
@@ -143,7 +170,9 @@ class BlockFormat(Format):
     codes: Codes
     top: int
     zero: int = 0
+    levels: tuple[int, ...] = ()
     d: int = 0
+    exponent: bool = False
     dmin: int | None = None
     least: int | None = None
     groups: int = 0
@@ -159,7 +188,7 @@ class BlockFormat(Format):
     lost: int = 0
 
     def __post_init__(self) -> None:
-        if self.block.elements != (32 if self.dot.scales == 0 else 256):
+        if self.block.elements != self.dot.block:
             raise ValueError(f"{self.name} has blocks of {self.block.elements}, which no product here is made for")
 
     @property
@@ -168,6 +197,18 @@ class BlockFormat(Format):
         return self.block.elements // max(1, self.groups)
 
     @property
+    def ends(self) -> tuple[int, int]:
+        """The least and the largest number that stands for an element, its zero taken off."""
+        return (min(self.levels), max(self.levels)) if self.levels else (-self.zero, self.top - self.zero)
+
+    @property
+    def gap(self) -> int:
+        """The largest distance between two neighbours of these numbers."""
+        levels = sorted(set(self.levels)) or [0, 1]
+        return max(high - low for low, high in pairwise(levels))
+
+    @property
     def factors(self) -> tuple[int, ...]:
         """Byte offsets of all half-precision numbers."""
-        return tuple(at for at in (self.d, self.dmin, self.least) if at is not None)
+        d = None if self.exponent else self.d
+        return tuple(at for at in (d, self.dmin, self.least) if at is not None)

@@ -1,8 +1,8 @@
-"""GELU by its approximation with a hyperbolic tangent."""
+"""GELU, by the error function and by its approximation with a hyperbolic tangent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import hypot
+from math import erf, hypot, pi
 from typing import ClassVar
 
 import numpy as np
@@ -48,3 +48,29 @@ class GeluTanh(Activation):
         with np.errstate(invalid="ignore", over="ignore"):
             wide = np.asarray(x["x"], dtype=np.float64)
             return hypot(error, norm(gelu_ggml(np.asarray(x["x"], dtype=np.float32)) - self.of(wide)))
+
+
+@dataclass(frozen=True, slots=True)
+class GeluErf(Activation):
+    """x / 2 (1 + erf(x / sqrt(2)))."""
+
+    label: ClassVar[str] = "GELU (erf)"
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        from kernels.gelu import gelu_erf
+
+        return gelu_erf(x["x"])
+
+    def of(self, x: Values) -> Values:
+        return np.asarray(x * self._share(x))
+
+    def slope(self, x: Values) -> Values:
+        return np.asarray(self._share(x) + x * np.exp(-(x**2) / 2) / (2 * pi) ** 0.5)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        """1 + erf cancels where x is negative."""
+        return Activation.noise(self, at, x, size, kept) + FLOAT32.unit * x["x"]
+
+    @staticmethod
+    def _share(x: Values) -> Values:
+        return np.asarray((1 + np.vectorize(erf, otypes=[np.float64])(x * 0.5**0.5)) / 2)

@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
+from kernels import expert_settings, experts
 from kernels.config import ModelConfig
+from kernels.expert_settings import COUNTS, GGUF_OTHERS, GGUF_USED, USED
+from kernels.experts import ExpertParts
 from kernels.family import Family, Has, Keys, Settings, Tensor
 from kernels.graph import LAYER_INPUT, Heads, Stage
 from kernels.kinds.activation import Activation, Silu
@@ -12,6 +15,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.elementwise import Add, AddBoth, Copy, Multiply
 from kernels.kinds.embed import Embed
+from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Rotation, Unrotated
@@ -21,6 +25,7 @@ _BEFORE: dict[str, tuple[str, ...]] = {
     "q_post_rope": ("q_norm", "k_norm"),
     "attention": ("q_rope_norm", "k_rope_norm"),
     "post_attn_residual": ("post_attn_norm",),
+    "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
 }
 # Norms behind the two blocks: the stage, and the module.
@@ -30,6 +35,9 @@ AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
         "ffn_out": ("post_ffn_norm", "post_feedforward_layernorm"),
     }
 )
+
+
+_NAMED: Mapping[str, Activation] = MappingProxyType({"gelu": GeluErf(), "gelu_new": GeluTanh()})
 
 
 def decoder_stages(*more: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -46,6 +54,7 @@ class Decoder(Family):
     all of them together where norms_together; after it where norms_rotated. norm_modules : what those norms are called.
     ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward block
     activates is multiplied with another product. activation : of the gate, or of all where there is none.
+    expert_parts : what those of its models have that have any.
     """
 
     stages = SPINE
@@ -53,6 +62,7 @@ class Decoder(Family):
     ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
     after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
     norm_biases: ClassVar[bool] = False
+    expert_parts: ClassVar[ExpertParts | None] = None
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     norms_rotated: ClassVar[bool] = False
@@ -62,6 +72,10 @@ class Decoder(Family):
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
     gated: ClassVar[bool] = True
     activation: ClassVar[Activation] = Silu()
+
+    def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
+        there = experts.names(config, self.expert_parts)
+        return tuple(name for name in self.stages if name not in experts.NAMES or name in there)
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
@@ -109,13 +123,16 @@ class Decoder(Family):
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
                     yield Tensor(tensor, (hidden,))
+            dense = not config.has_experts(layer)
+            if not dense and self.expert_parts is not None:
+                yield from experts.tensors(config, layer, self.expert_parts)
             shapes = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
-            parts = ("gate", "up", "down") if self.gated else ("up", "down")
+            parts = tuple(part for part in shapes if dense and (self.gated or part != "gate"))
             for part in parts:
                 yield Tensor(name(f"mlp.{part}_proj.weight"), shapes[part])
             for part in parts if self.ffn_biases else ():
                 yield Tensor(name(f"mlp.{part}_proj.bias"), shapes[part][:1], optional=True)
-            for module in self.scaled:
+            for module in (module for module in self.scaled if dense or not module.startswith("mlp.")):
                 yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
             for tensor in self._of_norm(norms[1] and name(norms[1])):
                 yield Tensor(tensor, (hidden,))
@@ -183,6 +200,9 @@ class Decoder(Family):
         elif self.ffn_norm:
             yield self._norm(config, layer, "ffn_norm", self.ffn_norm, x)
             x = "ffn_norm"
+        if self.expert_parts is not None and config.has_experts(layer):
+            yield from experts.stages(config, layer, x, activation, self.expert_parts, has)
+            return
         if self.gated:
             yield Stage(Site(layer, "ffn_gate"), product, ffn, (x,), gate)
         yield Stage(Site(layer, "ffn_up"), product, ffn, (x,), up)
@@ -192,9 +212,8 @@ class Decoder(Family):
         yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl" if self.gated else "ffn_silu",), down)
 
     def activation_of(self, config: ModelConfig) -> Activation:
-        """The activation of a model, where not all of its family have the same."""
-        del config
-        return self.activation
+        """The activation of a model: that which it names, or that of its family."""
+        return _NAMED.get(config.activation or "", self.activation)
 
     def _added(self, config: ModelConfig, layer: int, block: str, before: str, name: str) -> Iterator[Stage]:
         """What a block gives, normed by some families, added to what was there before it."""
@@ -236,7 +255,7 @@ def _rotation(c: ModelConfig, layer: int) -> Rotation:
 class Llama(Decoder):
     """Defaults of LlamaConfig in transformers 5.24; llama-model.cpp and models/llama.cpp in llama-cpp-python 0.3.36."""
 
-    model_types = ("llama",)
+    model_types: ClassVar[tuple[str, ...]] = ("llama",)
     defaults = MappingProxyType(
         {
             "vocab_size": 32000,
@@ -248,6 +267,8 @@ class Llama(Decoder):
             "rms_norm_eps": 1e-6,
         }
     )
+    stages = decoder_stages(*experts.NAMES)
+    expert_parts = ExpertParts(scaled=True)
     gguf = "llama"
     interleaved = True
     rope_freqs = True
@@ -260,9 +281,23 @@ class Llama(Decoder):
                 used=frozenset(("attention_bias", "mlp_bias")),
                 ignored={"sliding_window": (), "layer_types": ("full_attention",)},
                 irrelevant=("use_sliding_window", "max_window_layers"),
-            )
+            ),
+            "gguf": Keys(used=GGUF_USED, ignored=GGUF_OTHERS),
+            "apr": Keys(used=frozenset((COUNTS[1], USED))),  # of a mixtral, of which GGUF says that it is a llama
         }
     )
+
+    def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        if not fields.integer(COUNTS[1], low=0):
+            return config
+        return expert_settings.of_hugging_face(config, fields, "intermediate_size")
+
+    def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
+        return {COUNTS[1]: config.num_experts, USED: config.num_experts_per_tok} if config.num_experts else {}
+
+    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """Of mixtral, too: all layers have experts, whose weights add up to 1."""
+        return expert_settings.of_gguf(config, fields, config.intermediate_size)
 
     def loaded_biases(self, fields: Settings) -> frozenset[str]:
         attention = [f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o")]

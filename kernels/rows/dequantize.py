@@ -98,7 +98,7 @@ def _emit_scaled(
             scale = b.fmul(scale, number(scales, g))
         at = b.mul(g, g.type(size))
         code = v.load(I8, size, codes, at)
-        if format.zero and format.groups:
+        if format.zero and format.groups and not format.dot.signed:
             code = b.sub(code, v.constant(I8, size, format.zero))
         value = b.fmul(v.splat(scale, size), v.to_float(v.signed(code, I32)))
         if format.mins is not None:

@@ -35,7 +35,9 @@ def fields(format: BlockFormat, blocks: Bytes) -> Fields:
     mins = np.zeros((len(blocks), 0), np.int8) if format.mins is None else format.mins(stored)
     dmin, least = (None if at is None else _halves(blocks, at) for at in (format.dmin, format.least))
     integers = (np.asarray(found).astype(np.int32) for found in (scales, mins))
-    return Fields(_halves(blocks, format.d), dmin, least, *integers)
+    return Fields(
+        _exponents(blocks[:, format.d]) if format.exponent else _halves(blocks, format.d), dmin, least, *integers
+    )
 
 
 def codes(format: BlockFormat, blocks: Bytes) -> NDArray[np.int32]:
@@ -53,6 +55,11 @@ def _halves(blocks: Bytes, at: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16)[:, 0].astype(np.float32)
 
 
+def _exponents(stored: Bytes) -> NDArray[np.float32]:
+    """2^(e - 128)."""
+    return np.ldexp(np.float32(1), stored.astype(np.int32) - 128)
+
+
 @dataclass(frozen=True)
 class _Stored:
     """Bytes of blocks as `kernels.formats.format.Stored`, lanes being arrays (blocks, count)."""
@@ -68,5 +75,14 @@ class _Stored:
     def bits(self, at: int, count: int) -> Any:  # noqa: ANN401
         return np.unpackbits(self.bytes(at, count // 8), axis=1, bitorder="little")
 
-    def joined(self, first: Any, second: Any) -> Any:  # noqa: ANN401
-        return np.concatenate([first, second], axis=1)
+    def joined(self, *lanes: Any) -> Any:  # noqa: ANN401
+        return np.concatenate(lanes, axis=1)
+
+    def zipped(self, *lanes: Any) -> Any:  # noqa: ANN401
+        return np.stack(lanes, axis=2).reshape(len(self.blocks), -1)
+
+    def less(self, lanes: Any, number: int) -> Any:  # noqa: ANN401
+        return lanes.view(np.int8) - np.int8(number)
+
+    def looked_up(self, table: tuple[int, ...], lanes: Any) -> Any:  # noqa: ANN401
+        return np.array(table, np.int8)[lanes]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kernels.formats.format import BlockFormat
 from kernels.machine.compiler import helper
-from kernels.machine.vectors import I8, I16, I32, Vectors, array_intrinsic
+from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
 
 
 class _Lanes:
@@ -34,6 +34,9 @@ class _Lanes:
 
     def __or__(self, other: "_Lanes") -> "_Lanes":
         return _Lanes(self.v, self.v.b.or_(self.value, other.value))
+
+    def __xor__(self, other: "_Lanes") -> "_Lanes":
+        return _Lanes(self.v, self.v.b.xor(self.value, other.value))
 
     def __lshift__(self, bits: int) -> "_Lanes":
         if self.value.type == I32:
@@ -76,12 +79,40 @@ class _Stored:
         single = self.v.b.bitcast(self.bytes(at, count // 8).vector, ir.VectorType(ir.IntType(1), count))
         return _Lanes(self.v, self.v.b.zext(single, ir.VectorType(I8, count)))
 
-    def joined(self, first: _Lanes, second: _Lanes) -> _Lanes:
-        return _Lanes(self.v, self.v.joined(first.vector, second.vector))
+    def joined(self, *lanes: _Lanes) -> _Lanes:
+        vectors = [each.vector for each in lanes]
+        while len(vectors) > 1:
+            vectors = [self.v.joined(*pair) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
+        return _Lanes(self.v, vectors[0])
+
+    def zipped(self, *lanes: _Lanes) -> _Lanes:
+        vector, count = self.joined(*lanes).vector, lanes[0].vector.type.count
+        places = [place * count + n for n in range(count) for place in range(len(lanes))]
+        return _Lanes(self.v, self.v.pick(vector, vector, places))
+
+    def less(self, lanes: _Lanes, number: int) -> _Lanes:
+        vector = lanes.vector
+        return _Lanes(self.v, self.v.b.sub(vector, self.v.constant(I8, vector.type.count, number)), signed=True)
+
+    def looked_up(self, table: tuple[int, ...], lanes: _Lanes) -> _Lanes:
+        return _Lanes(self.v, self.v.looked_up(table, lanes.vector), signed=True)
+
+    def number(self, format: BlockFormat) -> Any:  # noqa: ANN401
+        """The scale of the block, as one lane of float32."""
+        return self.exponent(format.d) if format.exponent else self.half(format.d)
 
     def half(self, at: int) -> Any:  # noqa: ANN401
         """The half-precision number at a byte offset, as one lane of float32."""
         return self.v.from_half(self.v.as_lanes(self.bytes(at, 2).value, I16))
+
+    def exponent(self, at: int) -> Any:  # noqa: ANN401
+        """2^(e - 128), of the byte e at an offset; the two least ones are denormal numbers."""
+        b, lane = self.v.b, ir.VectorType(I32, 1)
+        e = b.zext(self.bytes(at, 1).vector, lane)
+        normal = self.v.shifted(b.sub(e, self.v.constant(I32, 1, 1)), -23)
+        denormal = b.shl(self.v.constant(I32, 1, 1 << 21), e)
+        bits = b.select(b.icmp_unsigned("<", e, self.v.constant(I32, 1, 2)), denormal, normal)
+        return b.bitcast(bits, ir.VectorType(F32, 1))
 
 
 def emit_unpack(b: Any, format: BlockFormat, n: Any, raw: Any, first: Any, *outputs: Any) -> None:  # noqa: ANN401
@@ -108,7 +139,7 @@ def _emit_block(
         """Index of item `extra` of this block, of `count` for every block."""
         return b.add(b.mul(number, number.type(count)), number.type(extra))
 
-    v.store(block.half(format.d), d, number)
+    v.store(block.number(format), d, number)
     for at in (format.dmin, format.least):
         if at is not None:
             v.store(block.half(at), dmin, number)
@@ -116,13 +147,14 @@ def _emit_block(
         of_groups = format.scales(block).wide
         low = b.zext(of_groups, ir.VectorType(I32, format.groups))
         v.store(b.or_(low, v.shifted(low, -16)), scales, of_block(format.groups))
-        zeros = v.constant(I16, format.groups, -format.zero)
-        least = b.mul(of_groups, zeros) if format.mins is None else format.mins(block).wide
-        v.store(least, mins, of_block(format.groups))
+        if not format.dot.signed:
+            zeros = v.constant(I16, format.groups, -format.zero)
+            least = b.mul(of_groups, zeros) if format.mins is None else format.mins(block).wide
+            v.store(least, mins, of_block(format.groups))
     at = 0
     for lanes in format.codes(block):
         value, count = lanes.vector, lanes.vector.type.count
-        if format.zero and not format.groups:
+        if format.zero and (format.dot.signed or not format.groups):
             value = b.sub(value, v.constant(I8, count, format.zero))
         v.store(value, codes, of_block(format.block.elements, at))
         at += count

@@ -85,7 +85,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
     size = rope.head_dim(fields, hidden, heads, "head_dim")
     group, settings, problems = _rope_settings(fields)
     fields = _with_local_base(fields)
-    theta = settings.number("rope_theta") or fields.number("rope_theta") or _THETA
+    theta = settings.number("rope_theta") or fields.number(key("rope_theta")) or _THETA
     rotated = rope.hf_rotary_dim(_family(fields), settings, fields, size)
     scaling = rope.hf_scaling(_family(fields), group, settings, fields, theta, rotated or size)
     tied = bool(fields.flag("tie_word_embeddings"))

@@ -14,6 +14,7 @@ from kernels.models import layer_stages
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
+from store.traces import llama_experts
 from store.traces.arrays import FLOATS, StoredArray
 from store.traces.trace import MAX_LAYERS, StoredStage
 
@@ -42,7 +43,7 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
-    ("wqkv", "MUL_MAT"): "qkv_matmul",
+    **{("wqkv", op): "qkv_matmul" for op in ("MUL_MAT", "MUL")},
     ("wqkv_b", "ADD"): "qkv_bias",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
@@ -72,6 +73,7 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(name, "MUL"): "post_ffn_norm" for name in ("ffn_post_norm", "post_mlp_norm")},
     ("l_out", "ADD"): "post_ffn_residual",
     **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
+    **llama_experts.MEANING,
     **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
 }
 
@@ -155,6 +157,13 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
+        if llama_experts.has_experts(slots, layer):
+            if (made := llama_experts.routed(slots, layer, stage, self._positions)) is not None:
+                return made
+            slot = llama_experts.slot_of(slots, layer, stage)
+            if slot is None:
+                return None
+            stage = slot
         for later in _LATER:
             if stage == later.partition(".")[0] and (layer, later) in slots:
                 return self._stacked(slots[layer, later])
@@ -236,7 +245,7 @@ _UNNUMBERED = ("post_ffn_norm",)  # of a layer, though some graphs do not say of
 # What stands in place of a stage's first node, the last one first.
 _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
-    *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
+    *("router.biased", "ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
 _OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
 # What an addition that has no name may be of: the residual stream, and what attention gives.
@@ -322,6 +331,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     meaning = _MEANING.get((named[1] if named is not None else node.name, node.op))
     whole = meaning is not None and meaning.partition(".")[0] in FIRST_STAGES + LAST_STAGES
     unnumbered = named is None and meaning in _UNNUMBERED
+    if node.op == "ADD" and meaning == "ffn_out" and node.name in node.sources:
+        return None  # gptneox gives its sum with the layer's input the same name
     if meaning is not None and whole == (named is not None) and not unnumbered:
         return None
     if meaning is None and node.op == "FLASH_ATTN_EXT":

@@ -23,7 +23,8 @@ TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense"),
-    *("starcoder2", "cohere", "cohere2"),
+    *("starcoder2", "cohere", "cohere2", "gpt_neox"),
+    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
@@ -39,17 +40,20 @@ OF_FAMILY = {
     "exaone4": {"head_dim": 16},
     "phi3": {"head_dim": 16},
     "starcoder2": {"head_dim": 16},
+    "gpt_neox": {"head_dim": 16},
     "chatglm": {"head_dim": 16},
     "openelm": {"tied": True},
     "cohere": {"head_dim": 16, "tied": True},
     "cohere2": {"head_dim": 16, "tied": True},
+    "olmoe": {"head_dim": 16, "heads": 2, "kv_heads": 2, "hidden": 32},
+    "qwen2moe": {"head_dim": 16},
 }
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family in ("exaone4", "starcoder2") else LAYERS.get(family, 2)
+    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox") else LAYERS.get(family, 2)
     return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 
@@ -88,7 +92,7 @@ def main(python: str, *families: str) -> None:
             for dtype in ("float32", "float64") if family in FIRST else ("float32",):
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None:
+            if models.family(family).gguf is not None or family == "mixtral":
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

@@ -166,7 +166,7 @@ async def test_questions_wait_for_each_other_and_a_page_left_gives_its_own_up(se
         assert [inquiry.kind for inquiry in screen.laboratory.waiting] == ["views"]
         processes[0].say(Refused("no models"), None)
         await until(pilot, lambda: len(asked) == 2)
-        assert "No verdict: no models" in screen_text(pilot)
+        await until(pilot, lambda: "No verdict: no models" in screen_text(pilot))
         assert processes[0].cancelled
         processes[1].say(*map(checked, spine(4)), Answered(""), None)
         await until(pilot, lambda: screen.model.viewed and not screen.asking)

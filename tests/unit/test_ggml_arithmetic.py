@@ -9,11 +9,12 @@ import pytest
 from kernels.matmul.activations import quantize_q8_0, quantize_q8_1, quantize_q8_k
 from kernels.matmul.byte_products import available
 from kernels.matmul.ggml import matmul_ggml, multiplier, packed, round_activations
-from kernels.rows.dequantize import dequantize
+from kernels.rows.dequantize import dequantize, dequantize_rows
 from kernels.weight import TensorType, Weight
-from tests.random_weights import random_activations, random_weight
+from tests.random_weights import digest, extreme_blocks, odd_columns, random_activations, random_weight
 
 QUANTIZED = [type for type in TensorType if type.block.elements > 1]
+IN_GGUF = [type for type in QUANTIZED if type.name in gguf.GGMLQuantizationType.__members__]
 ROWS, COLUMNS, TOKENS = 24, 768, 4
 
 
@@ -44,6 +45,20 @@ def test_activation_codes_are_those_of_ggml(recorded):
 
 
 @pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
+def test_matmul_of_an_odd_number_of_blocks_has_the_bits_of_ggml(type, recorded):
+    columns = odd_columns(type)
+    x = np.ascontiguousarray(random_activations(7, TOKENS, COLUMNS)[:, :columns])
+    ours = matmul_ggml(x, random_weight(int(type), type, ROWS, columns))
+    assert np.array_equal(ours.view(np.uint32), recorded[f"{type.name} odd"].view(np.uint32))
+
+
+@pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
+def test_blocks_of_every_scale_have_the_bits_of_ggml(type, recorded):
+    ours = dequantize_rows(type, extreme_blocks(type), type.block.elements)
+    assert digest(ours) == str(recorded[f"{type.name} values"])
+
+
+@pytest.mark.parametrize("type", IN_GGUF, ids=lambda type: type.name)
 def test_dequantized_values_are_those_of_gguf(type):
     weight = random_weight(int(type), type, ROWS, COLUMNS)
     expected = gguf.quants.dequantize(weight.rows, gguf.GGMLQuantizationType(int(type)))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from store.traces.statistics_table import Scope
     from workbench.capture.alone import Look
     from workbench.capture.job import Emit
+    from workbench.pair.tokens import Prompt
 
     Work = Callable[[Emit, Look | None], tuple[RunRecord, list[Site]]]
 
@@ -64,7 +65,7 @@ def command(
     format: str | None,
     force: bool,
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     as_json: bool,
 ) -> int:
     """Run a model once: keep every stage of every layer in a store, save some of them, or show their statistics.

@@ -33,8 +33,18 @@ class EmbeddedTokenizer(ABC):
         longest_first = sorted(special - {""}, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of `text`, with the BOS and EOS tokens that the file asks for."""
+    def encode_all(self, texts: Sequence[str], around: bool) -> list[list[int]]:
+        """Return the token ids of each text. around : with the BOS and EOS tokens that the file asks for."""
+        return [self.encode(text, around) for text in texts]
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """Return the tokens that are put before and behind every text."""
+        v = self._vocabulary
+        bos = [v.bos_id] if (self.adds_bos if v.add_bos is None else v.add_bos) and v.bos_id is not None else []
+        return bos, [v.eos_id] if v.add_eos and v.eos_id is not None else []
+
+    def encode(self, text: str, around: bool = True) -> list[int]:
+        """Return the token ids of `text`. around : with the BOS and EOS tokens that the file asks for."""
         ids: list[int] = []
         after_special = True
         for place, part in enumerate(self._special.split(text)):
@@ -44,10 +54,8 @@ class EmbeddedTokenizer(ABC):
             elif part:
                 ids += self.encode_part(part, after_special)
                 after_special = False
-        v = self._vocabulary
-        bos = [v.bos_id] if (self.adds_bos if v.add_bos is None else v.add_bos) and v.bos_id is not None else []
-        eos = [v.eos_id] if v.add_eos and v.eos_id is not None else []
-        return [*bos, *ids, *eos]
+        before, behind = self.around() if around else ([], [])
+        return [*before, *ids, *behind]
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token, "" if it has none."""

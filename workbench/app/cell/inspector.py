@@ -267,6 +267,8 @@ def population(report: CellReport) -> list[str]:
     lines = [f"{report.scope} × {cell.shape[1]} channels", f"compared {measures.finite} of {measures.count}"]
     if measures.nonfinite_a or measures.nonfinite_b:
         lines.append(f"NaN or Inf: {measures.nonfinite_a} in A, {measures.nonfinite_b} in B")
+    if cell.note:
+        lines.append(printable(cell.note, 300))
     return lines
 
 

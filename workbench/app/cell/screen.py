@@ -14,6 +14,7 @@ from textual.widgets import Static
 from textual.worker import Worker, WorkerState
 
 from kernels.config import ModelConfig
+from kernels.measures import OTHER_SIGN
 from kernels.stages import Site
 from workbench.app.actions import bindings
 from workbench.app.cell.distribution import histograms, strip_levels
@@ -25,7 +26,7 @@ from workbench.app.pages.prompt_screen import PromptScreen
 from workbench.app.status_line import StatusLine
 from workbench.cells.elements import ORDERS, Element, Elements, Order
 from workbench.cells.heat import OUTSIDE
-from workbench.cells.metrics import OTHER_SIGN, format_value
+from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import channel_head, channel_name
 
 if TYPE_CHECKING:

@@ -86,9 +86,10 @@ def _of_another_stage(q: Question) -> Iterator[Mistake]:
     kind, read = _norm_of(q), q.at.stage.reads[0]
     for stage, values in q.known.items():
         if stage != read and values.shape == q.x["x"].shape and not np.array_equal(values, q.x["x"]):
-            words = f"{stage} is normed in place of {read}"
-            predicted = _of(q, kind.rows(values), kind.weight(q.at), kind.eps).reshape(q.right.shape)
-            yield Mistake("unknown", "graph", words, predicted, setting=(words,))
+            both = f"the sum of {read} and {stage} is normed", values + q.x["x"]
+            for words, x in ((f"{stage} is normed in place of {read}", values), both):
+                predicted = _of(q, kind.rows(x), kind.weight(q.at), kind.eps).reshape(q.right.shape)
+                yield Mistake("unknown", "graph", words, predicted, setting=(words,))
 
 
 def _other_biases(q: Question, x: Values, w: Values) -> Iterator[Mistake]:

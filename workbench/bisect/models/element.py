@@ -7,6 +7,7 @@ float64.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,7 @@ def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, in
         half, pair = divmod(row % size, size // 2)
         stored = row // size * size + 2 * pair + half
     info = model.tensors[name]
+    stored = info.place(stored)
     return info.file, stored, info.offset + stored * weight.rows.shape[1]
 
 
@@ -164,11 +166,11 @@ def _bias(model: Model, stage: Stage, channel: int) -> np.float32 | None:
     return np.float32(np.concatenate([dequantize(model.weight(name)) for name in stage.biases])[channel])
 
 
-def lane_sums(term: Term) -> NDArray[np.int64]:
+def lane_sums(format: BlockFormat, term: Term) -> NDArray[np.int64]:
     """The eight integer sums of a quantized block: lane l owns elements 4l to 4l+3 of every 32."""
     assert term.codes is not None
     block, x = term.block, term.codes.astype(np.int64)
-    shared = block.zero and block.scales.size > 1  # Q6_K takes its zero off all products of a scale at once
+    shared = format.dot.mins == "offset"  # the zero is taken off all products of a scale at once
     codes = block.codes if shared else block.codes - block.zero
     fours = (codes * x).reshape(-1, 4).sum(axis=1)
     lanes = (fours * np.repeat(block.scales, fours.size // block.scales.size)).reshape(-1, 8).sum(axis=0)
@@ -181,23 +183,40 @@ def lane_sums(term: Term) -> NDArray[np.int64]:
 def _packed_dot(format: Format, terms: Sequence[Term]) -> np.float32:
     """Add up quantized blocks in the order of `kernels.matmul.packed_dot`."""
     assert isinstance(format, BlockFormat)
-    acc, least = np.zeros(8, np.float32), np.zeros(4, np.float32)
-    for term in terms:
-        assert term.codes is not None
+    turns, least = np.zeros((format.dot.turns, 8), np.float32), np.zeros(4, np.float32)
+    in_turns = len(terms) // format.dot.turns * format.dot.turns
+    for n, term in enumerate(terms[:in_turns]):
+        turn = n % format.dot.turns
         assert term.scale is not None
-        assert term.block.d is not None
-        acc = fma(term.scale * term.block.d, lane_sums(term).astype(np.float32), acc)
         if term.block.dmin is not None:
-            sums = term.codes.astype(np.int64).reshape(8, 32).sum(axis=1)
-            pairs = (term.block.mins * sums).reshape(4, 2).sum(axis=1)
-            added = pairs if format.dot.mins == "lanes" else pairs.sum(keepdims=True)
-            least[: added.size] = fma(-(term.scale * term.block.dmin), added.astype(np.float32), least[: added.size])
+            added = _mins(format, term)
+            sums = turns[turn] if format.dot.mins == "first" else least[: added.size]
+            sums[:] = fma(-(term.scale * term.block.dmin), added, sums)
+        turns[turn] = fma(_scale(term), lane_sums(format, term).astype(np.float32), turns[turn])
         if term.block.least is not None and term.total is not None:
             least[:1] = fma(term.block.least, np.array([term.total]), least[:1])
+    acc = reduce(np.add, turns)
     four = acc[4:] + acc[:4]
     two = four[:2] + four[2:]
-    result = two[0] + two[1]
-    return np.float32(result + ((least[0] + least[2]) + (least[1] + least[3])))
+    result = np.float32(two[0] + two[1] + ((least[0] + least[2]) + (least[1] + least[3])))
+    for term in terms[in_turns:]:
+        total = lane_sums(format, term).sum(keepdims=True).astype(np.float32)
+        result = fma(_scale(term), total, np.array([result]))[0]
+    return result
+
+
+def _scale(term: Term) -> np.float32:
+    assert term.scale is not None
+    assert term.block.d is not None
+    return np.float32(term.scale * term.block.d)
+
+
+def _mins(format: BlockFormat, term: Term) -> Lanes:
+    """What the mins take off, in as many sums as the format has for it."""
+    assert term.codes is not None
+    sums = term.codes.astype(np.int64).reshape(term.block.mins.size, -1).sum(axis=1)
+    pairs = (term.block.mins * sums).reshape(-1, 2).sum(axis=1)
+    return np.asarray(pairs.sum(keepdims=True) if format.dot.mins == "one" else pairs, np.float32)
 
 
 def _lane_dot(scheme: Scheme, terms: Sequence[Term]) -> np.float32:
