@@ -23,7 +23,7 @@ from tests.artifacts import (
     apr_metadata,
     apr_tensors,
     float_tensor,
-    gguf_architecture,
+    gguf_family,
     tiny_model,
     write_gguf,
     write_safetensors,
@@ -61,7 +61,7 @@ def test_every_container_holds_one_model(tmp_path, capsys, family):
     for name in ("m.gguf", *folders, "m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
-        spelled = gguf_architecture(model) if "gguf" in name else family
+        spelled = gguf_family(model) if "gguf" in name else family
         assert artifact.config == replace(model.config, architecture=spelled), name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
