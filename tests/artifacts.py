@@ -69,18 +69,21 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     """The rows of a tensor as a GGUF file of the model stores them."""
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
-    known = gguf_architecture(model) in ARCHITECTURES
+    known = gguf_family(model) in ARCHITECTURES
     several = model.weights[name].shape[0] > 1
-    if known and family(gguf_architecture(model)).interleaved and module in heads and several:
+    if known and family(gguf_family(model)).interleaved and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
 
+def gguf_family(model: MemoryModel) -> str:
+    """The family that a GGUF file of a model is of."""
+    return "llama" if model.config.architecture == "mixtral" else model.config.architecture
+
+
 def gguf_architecture(model: MemoryModel) -> str:
     """What GGUF calls a model."""
-    name = model.config.architecture
-    if name == "mixtral":
-        return "llama"
+    name = gguf_family(model)
     return (name in ARCHITECTURES and family(name).gguf) or name
 
 
@@ -243,7 +246,7 @@ _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
 FUSED = {
     **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
-    "gpt_neox": _QKV,
+    **{"gpt_neox": _QKV, "openelm": _QKV},
 }
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 

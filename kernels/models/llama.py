@@ -21,8 +21,13 @@ from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Rotation, Unrotated
 from kernels.stages import SPINE, Site
 
-_BEFORE = {"q_post_rope": ("q_norm", "k_norm"), "post_attn_residual": ("post_attn_norm",)}
-_BEFORE |= {"ffn_out": experts.NAMES, "post_ffn_residual": ("post_ffn_norm",)}
+_BEFORE: dict[str, tuple[str, ...]] = {
+    "q_post_rope": ("q_norm", "k_norm"),
+    "attention": ("q_rope_norm", "k_rope_norm"),
+    "post_attn_residual": ("post_attn_norm",),
+    "ffn_out": experts.NAMES,
+    "post_ffn_residual": ("post_ffn_norm",),
+}
 # Norms behind the two blocks: the stage, and the module.
 AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -45,10 +50,11 @@ class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
-    of the block. norm_biases : norms have biases. head_norms : every head of q and of k is normed before it is rotated,
-    or all of them together where norms_together. ffn_biases, head_bias : the feed-forward block, or the head, may have
-    biases. gated : what the feed-forward block activates is multiplied with another product. activation : of the gate,
-    or of all where there is none. expert_parts : what those of its models have that have any.
+    of the block. norm_biases : norms have biases. head_norms : every head of q and k is normed before it is rotated, or
+    all of them together where norms_together; after it where norms_rotated. norm_modules : what those norms are called.
+    ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward block
+    activates is multiplied with another product. activation : of the gate, or of all where there is none.
+    expert_parts : what those of its models have that have any.
     """
 
     stages = SPINE
@@ -59,6 +65,8 @@ class Decoder(Family):
     expert_parts: ClassVar[ExpertParts | None] = None
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
+    norms_rotated: ClassVar[bool] = False
+    norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
@@ -108,10 +116,8 @@ class Decoder(Family):
                 yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
             for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
                 yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-            for letter, size in (("q", config.q_size), ("k", kv)) if self.head_norms else ():
-                yield Tensor(
-                    name(f"self_attn.{letter}_norm.weight"), (size if self.norms_together else config.head_dim,)
-                )
+            for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
+                yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
             yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
@@ -155,8 +161,8 @@ class Decoder(Family):
             yield Stage(Site(layer, "qkv_bias"), Bias(), channels, ("qkv_matmul",), biases, heads)
         rotation = _rotation(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
-        if self.head_norms:
-            yield from self._head_norms(config, layer, qkv)
+        if self.head_norms and not self.norms_rotated:
+            yield from self._head_norms(config, layer, "_norm", (qkv, 0), (qkv, c.q_size))
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
         for part, start, size, source in of_heads:
             turned = Heads(c.head_dim, (("", size),))
@@ -167,17 +173,22 @@ class Decoder(Family):
             *(c.q_size + c.kv_size, c.causal, c.window(layer), c.attention_cap),
         )
         read = ("q_post_rope", "k_post_rope", qkv)
+        if self.norms_rotated:
+            yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
+            read = ("q_rope_norm", "k_rope_norm", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
         used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
 
-    def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
-        for part, start, size in (("q", 0, config.q_size), ("k", config.q_size, config.kv_size)):
+    def _head_norms(self, config: ModelConfig, layer: int, suffix: str, *reads: tuple[str, int]) -> Iterator[Stage]:
+        """The norms of q and of k. reads : the stage that each is of, and where in it its channels start."""
+        sizes = (config.q_size, config.kv_size)
+        for part, module, size, (read, start) in zip("qk", self.norm_modules, sizes, reads, strict=True):
             together = 0 if self.norms_together else config.head_dim
             norm = RmsNorm(config.rms_norm_eps, together, start, size, self.less_one)
-            weight = (f"model.layers.{layer}.self_attn.{part}_norm.weight",)
+            weight = (f"model.layers.{layer}.self_attn.{module}.weight",)
             heads = Heads(config.head_dim, (("", size),))
-            yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
+            yield Stage(Site(layer, f"{part}{suffix}"), norm, size, (read,), weight, heads)
 
     def _feed_forward(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         hidden, ffn = config.hidden_size, config.intermediate_size

@@ -18,6 +18,7 @@ class Qwen3(Qwen2):
     model_types = ("qwen3",)
     defaults = MappingProxyType({**Qwen2.defaults, "head_dim": 128})
     gguf = "qwen3"
+    gguf_unused = ("cls.output.weight",)
     scaled = Llama.scaled
     head_bias = False
     keys = MappingProxyType(

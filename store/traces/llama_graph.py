@@ -22,8 +22,9 @@ NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
+_TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
-_NORMED = re.compile(r"[QK]cur_normed-\d")
+_NORMED = re.compile(r"[QK]cur_norm(?:ed)?-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
@@ -46,6 +47,8 @@ _MEANING: dict[tuple[str, str], str] = {
     ("wqkv_b", "ADD"): "qkv_bias",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
+    ("Qcur_norm", "MUL"): "q_rope_norm",
+    ("Kcur_norm", "MUL"): "k_rope_norm",
     ("Qcur", "ROPE"): "q_post_rope",
     ("Kcur", "ROPE"): "k_post_rope",
     ("kqv_out", "CONT"): "attention",
@@ -287,9 +290,11 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     layer = rows = 0
     before: tuple[int | None, str] | None = None
     latest: dict[str, str] = {}
+    seen: set[tuple[int | None, str]] = set()  # of this batch
     for node in nodes:
         shape = () if node.array is None else node.array.shape
-        if _MEANING.get((node.name, node.op)) == "embedding":
+        meaning = _MEANING.get((node.name, node.op))
+        if meaning == "embedding":
             rows = shape[0] if shape else 0
         elif rows > 1 and len(shape) == 2 and _NORMED.match(node.name):  # all heads together, not those of one token
             node = replace(node, channels=shape[1])
@@ -298,6 +303,16 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
         place = _place(node, layer)
         if place == (layer, "post_attn_norm") and before == (layer, "post_attn_residual"):
             place = layer, "ffn_norm"  # seed_oss gives the norm before the feed-forward block the name of the other
+        if meaning == "embedding":
+            seen.clear()
+        if place is not None and place[1] in ("matmul.q", "matmul.k") and node.op == "MUL":
+            letter = place[1][-1]  # some graphs call norms of heads so too
+            if (layer, f"{letter}_post_rope") in seen:
+                place = layer, f"{letter}_rope_norm"
+            elif (layer, "qkv_matmul") in seen:
+                place = layer, f"{letter}_norm"
+        if place is not None:
+            seen.add(place)
         if place is None and node.op == "ADD" and set(node.sources) == {latest.get("stream"), latest.get("attended")}:
             place = layer, "post_attn_residual"  # of graphs that give it no name
         if node.op == "GET_ROWS" and node.sources:  # the rows whose logits are asked for
@@ -323,6 +338,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None
         meaning, layer = "attention", int(query[1]) if query is not None else layer
+    elif meaning is None and node.op == "ROPE" and node.sources and (turned := _TURNED.match(node.sources[0])):
+        meaning, layer = f"{turned[1].lower()}_post_rope", int(turned[2])  # some graphs name what follows
     elif meaning is None and node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format("v"),):
         context = _CONTEXT.match(node.sources[1]) if node.sources[1:] else None
         if context is not None:  # the same matrix turned V before; it is its own inverse

@@ -22,14 +22,14 @@ SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "se
 TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
-    *("glm4", "phi3", "arcee", "ernie4_5"),
+    *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
-    *("qwen3vl", "chatglm", "qwen", "plamo"),
+    *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm"),
 )
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
@@ -42,6 +42,7 @@ OF_FAMILY = {
     "starcoder2": {"head_dim": 16},
     "gpt_neox": {"head_dim": 16},
     "chatglm": {"head_dim": 16},
+    "openelm": {"tied": True},
     "cohere": {"head_dim": 16, "tied": True},
     "cohere2": {"head_dim": 16, "tied": True},
     "olmoe": {"head_dim": 16, "heads": 2, "kv_heads": 2, "hidden": 32},

@@ -4,6 +4,11 @@ import math
 
 import numpy as np
 
+# Norms of heads behind the rotation.
+LATE_NORMS = {
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl"), ("query_layernorm", "key_layernorm")),
+    "maincoder": ("q_norm", "k_norm"),
+}
 # Behind attention, before and behind the feed-forward block.
 FOUR_NORMS = {
     "gemma2": ("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
@@ -35,7 +40,8 @@ def literal_forward(config, weights, tokens):
         if p + "self_attn.q_proj.bias" in w:
             q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
             out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
-        if p + "self_attn.q_norm.weight" in w:
+        late = LATE_NORMS.get(c.architecture)
+        if p + "self_attn.q_norm.weight" in w and not late:
             of = norm_of_all if c.architecture in ("olmo2", "olmoe") else head_norm
             q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
             out[n, "q_norm"], out[n, "k_norm"] = q, k
@@ -43,6 +49,9 @@ def literal_forward(config, weights, tokens):
         if c.rotates(n):
             q, k = rope(q, c, local), rope(k, c, local)
         out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
+        if late:
+            q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
+            out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
         if behind:

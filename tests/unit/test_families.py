@@ -246,6 +246,13 @@ def without_mean_of(layer):
     return changed
 
 
+def rotated_together(model, known, right):
+    c, x = model.config, known["k_post_rope"]
+    scale = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(c.rms_norm_eps))
+    weight = model.values()["model.layers.0.self_attn.key_layernorm.weight"]
+    return x / scale * np.tile(weight, c.num_key_value_heads)
+
+
 def rank_by_rank(model, known, right):
     """The rows of q, k and v of each half of the heads one after the other."""
     c = model.config
@@ -471,6 +478,15 @@ FAULTS = (
     Fault("ernie4_5", Site(0, "q_post_rope"), "rope_theta", "500000.0 in B", config={"rope_theta": 5e5}),
     Fault("ernie4_5", Site(1, "ffn_gate"), "gate_up_swapped", "",
           change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(1, "mlp.up_proj")].T),
+    Fault("hunyuan_v1_dense", Site(0, "q_rope_norm"), "unknown", "the norm is left out",
+          change=lambda m, known, right: known["q_post_rope"]),
+    Fault("hunyuan_v1_dense", Site(0, "k_rope_norm"), "head_grouping", "heads are normed together",
+          change=rotated_together),
+    Fault("hunyuan_v1_dense", Site(0, "q_rope_norm"), "norm_offset", "",
+          tensors={of_layer(0, "self_attn.query_layernorm"): lambda w: w + 1}),
+    Fault("hunyuan_v1_dense", Site(1, "q_post_rope"), "rope_theta", "rope_theta 1000000", runtime={"rope_theta": 1e6}),
+    Fault("hunyuan_v1_dense", Site(0, "qkv_matmul"), "permuted_rope", "adjacent-pair",
+          tensors={of_layer(0, "self_attn.q_proj"): lambda w: w.reshape(4, 2, 16, -1).swapaxes(1, 2).reshape(w.shape)}),
     Fault("mixtral", Site(0, "expert_weights"), "router", "3 in A and 2", config={"num_experts_per_tok": 2}),
     Fault("mixtral", Site(0, "expert_weights"), "router", "not divided by their sum",
           change=with_kind(renormalised=False)),

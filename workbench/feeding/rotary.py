@@ -2,7 +2,10 @@
 
 from kernels.config import ModelConfig, same_value
 
-ROTARY = ("rope_theta", "rope_type", "rope_factors", "rope_attention_factor", "rope_local_theta", "rotated_layers")
+ROTARY = (
+    *("rope_theta", "rope_type", "rotary_dim", "rope_factors", "rope_attention_factor", "rope_local_theta"),
+    "rotated_layers",
+)
 
 
 def rotary_differences(a: ModelConfig, b: ModelConfig) -> list[tuple[str, str, str]]:

@@ -138,6 +138,9 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch(module, partial(projected, letter, module))
         if hasattr(attention, f"{letter}_norm"):
             watch(getattr(attention, f"{letter}_norm"), partial(normed, f"{letter}_norm"))
+    for letter, word in (("q", "query"), ("k", "key")):
+        if hasattr(attention, f"{word}_layernorm"):
+            watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
     watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
