@@ -142,7 +142,7 @@ def drop_unused_biases(file: str, tensors: dict[str, TensorInfo], fields: Fields
     ]
     for name in dropped:
         del tensors[name]
-    if tensors.pop(HEAD_BIAS, None) is not None:
+    if HEAD_BIAS not in biased and tensors.pop(HEAD_BIAS, None) is not None:
         head = [f"{file} stores {HEAD_BIAS}, which transformers does not load in {family}; it is not used."]
     else:
         head = []

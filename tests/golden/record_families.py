@@ -23,13 +23,13 @@ TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense"),
-    *("starcoder2", "cohere", "cohere2", "gpt_neox"),
+    *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
-    *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm"),
+    *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion"),
 )
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
@@ -40,7 +40,7 @@ OF_FAMILY = {
     "exaone4": {"head_dim": 16},
     "phi3": {"head_dim": 16},
     "starcoder2": {"head_dim": 16},
-    "gpt_neox": {"head_dim": 16},
+    **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion")},
     "chatglm": {"head_dim": 16},
     "openelm": {"tied": True},
     "cohere": {"head_dim": 16, "tied": True},

@@ -73,7 +73,8 @@ def literal_forward(config, weights, tokens):
             h = out[n, "post_ffn_norm"] = normed(h, w, p + third, c)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
     x = out[None, "final_norm"] = normed(x, w, "model.norm", c)
-    logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) * c.logits_scale
+    logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) + w.get("lm_head.bias", 0)
+    logits = logits * c.logits_scale
     out[None, "lm_head"] = np.array([[bent(y, c.logits_cap) for y in row] for row in logits])
     return out
 
@@ -200,8 +201,14 @@ def relu_squared(x):
     return max(x, 0.0) ** 2
 
 
-LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox")
-ACTIVATIONS = {"starcoder2": gelu, "gelu_new": gelu, "gelu": gelu_erf, "arcee": relu_squared}
+LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2")
+ACTIVATIONS = {
+    "starcoder2": gelu,
+    "gelu_new": gelu,
+    "gelu": gelu_erf,
+    **dict.fromkeys(("arcee", "nemotron", "jais2"), relu_squared),
+    "phi": gelu,
+}
 
 
 def rope(x, c, local=False):

@@ -17,9 +17,9 @@ from typing import Any
 Array = Any  # a torch tensor
 
 # What models call the parts of a decoder, of attention, and of a feed-forward block.
-LAYERS, LAST_NORM = ("layers",), ("norm", "final_layer_norm")
+LAYERS, LAST_NORM = ("layers",), ("norm", "final_layer_norm", "final_layernorm")
 ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense"), ("query_key_value",)
-UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h"), ("down_proj", "c_proj", "dense_4h_to_h")
+UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h", "fc1"), ("down_proj", "c_proj", "dense_4h_to_h", "fc2")
 ACTIVATION = ("act_fn", "activation_fn", "act")
 
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
@@ -296,17 +296,33 @@ def watch_linear(beside: Any, block: Any, put: Any) -> None:
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
-    """Look at what the rotation returns; it is a function of the modelling module and not a module itself."""
+    """Look at what the rotation returns; it is a function of the modelling module and not a module itself.
+
+    Some models give it the channels that turn only, and put the others beside them; these are seen by attention.
+    """
     modelling: Any = importlib.import_module(type(model).__module__)
-    rotate = modelling.apply_rotary_pos_emb
+    rotate, attend, config = modelling.apply_rotary_pos_emb, modelling.eager_attention_forward, model.config
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    parted = set()
+
+    def put(q: Array, k: Array) -> None:
+        stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
+        stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
 
     def rotated(*arguments: Any, **options: Any) -> Any:
         q, k = rotate(*arguments, **options)
-        stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
-        stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
+        if q.shape[-1] == size:
+            put(q, k)
+        else:
+            parted.add(stages.layer)
         return q, k
 
-    modelling.apply_rotary_pos_emb = rotated
+    def attended(module: Any, q: Array, k: Array, *arguments: Any, **options: Any) -> Any:
+        if stages.layer in parted:
+            put(q, k)
+        return attend(module, q, k, *arguments, **options)
+
+    modelling.apply_rotary_pos_emb, modelling.eager_attention_forward = rotated, attended
 
 
 def cpu_capability(torch: Any) -> str:
