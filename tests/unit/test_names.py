@@ -34,7 +34,8 @@ def test_names_agree_with_the_gguf_package(architecture):
     for name, _, _ in family(architecture).tensors(config):
         # all experts of a layer are one tensor there
         name = re.sub(r"\.experts\.\d+\.", ".experts.", whole_of(name, architecture))
-        raw = theirs.get_name(name.replace(".output_scale", ".weight"), try_suffixes=(".weight", ".bias"))
+        looked_up = name.replace(".output_scale", ".weight").replace("correction_bias", "correction.bias")
+        raw = theirs.get_name(looked_up, try_suffixes=(".weight", ".bias"))
         if name.endswith(".output_scale"):
             raw = raw.replace(".weight", ".scale")
         assert gguf_name(name, of) == raw
