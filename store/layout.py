@@ -109,9 +109,9 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     tensor that is missing or has another shape, UnsupportedModelError for a layer tensor that the forward does not
     compute with.
     """
+    split_experts(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
-    split_experts(file, tensors, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
     if config.length_limit is not None:
         known.add(ROPE_LONG)

@@ -93,7 +93,6 @@ def test_stacked_experts_are_listed_and_read_as_the_matrix_of_all_rows(tmp_path)
         ({"general__type": "adapter"}, "LoRA adapter"),
         ({"general__type": "imatrix"}, "importance matrix"),
         ({"general__type": "mmproj"}, "projector"),
-        ({"llama__expert_shared_count": 8}, "llama.expert_shared_count"),
     ],
 )
 def test_what_is_no_whole_language_model_says_what_it_is(tmp_path, keys, words):
