@@ -50,7 +50,7 @@ _ANY_CASE = rf"{_BEFORE}[\p{{L}}\p{{M}}]+{_OPTIONAL}"
 # Digits by three from the right; in llama.cpp what stands before the first of them is not cut off.
 _THREE_FROM_RIGHT = r"\P{N}*\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
 _CJK = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
-_HAN_OR_HANGUL = "[\u0800-\u9fa5\uac00-\ud7ff]+"
+_HAN_OR_HANGUL = "[[\u0800-\u9fa5\uac00-\ud7ff]&&[^\\s]]+"
 _ASCII_SIGN = r"[!-/:-@\[-`{-~]"
 _DEEPSEEK = rf"{_ASCII_SIGN}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
 _DEEPSEEK3 = rf"{_DEEPSEEK}| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_LINES}"
