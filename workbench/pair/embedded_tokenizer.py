@@ -12,6 +12,14 @@ from workbench.pair.word_splits import SPLITS
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # kinds of tokens that are found in the text before any merging
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
+# What llama.cpp takes for special by its text alone, whatever the file says (llama-vocab.cpp, 2026-10).
+ENDS = frozenset(
+    (
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+        *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
+        *("<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["),
+    )
+)
 
 
 class EmbeddedTokenizer(ABC):
@@ -30,6 +38,7 @@ class EmbeddedTokenizer(ABC):
         special = {
             t for t, kind in zip(self.tokens, kinds, strict=False) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
         }
+        special |= ENDS & self.ids.keys()
         longest_first = sorted(special - {""}, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
 
