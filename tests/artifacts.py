@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.models import ARCHITECTURES, architecture_of, called, family
+from kernels.models import ARCHITECTURES, family
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
@@ -69,30 +69,15 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     """The rows of a tensor as a GGUF file of the model stores them."""
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
-<<<<<<< HEAD
-    known = gguf_family(model) in ARCHITECTURES
-    several = model.weights[name].shape[0] > 1
-    if known and family(gguf_family(model)).interleaved and module in heads and several:
-=======
     known = model.config.architecture in ARCHITECTURES
     several = model.weights[name].shape[0] > 1
-    if known and (interleaved(model.config.architecture)) and module in heads and several:
->>>>>>> experts
+    if known and interleaved(model.config.architecture) and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
 
-def gguf_family(model: MemoryModel) -> str:
-    """The family that a GGUF file of a model is of."""
-    return "llama" if model.config.architecture == "mixtral" else model.config.architecture
-
-
 def gguf_architecture(model: MemoryModel) -> str:
     """What GGUF calls a model."""
-<<<<<<< HEAD
-    name = gguf_family(model)
-    return (name in ARCHITECTURES and family(name).gguf) or name
-=======
     architecture = model.config.architecture
     return (family(architecture).gguf or "llama") if architecture in ARCHITECTURES else architecture
 
@@ -100,15 +85,6 @@ def gguf_architecture(model: MemoryModel) -> str:
 def interleaved(architecture: str) -> bool:
     """Whether GGUF files of a family store rows of q and k for the rotation of adjacent pairs."""
     return family(architecture).interleaved or family(architecture).gguf is None
->>>>>>> experts
-
-
-def gguf_family(model: MemoryModel) -> str:
-    """What a GGUF of a model is read as."""
-    name = gguf_architecture(model)
-    found = called(name, lambda of: of.gguf == name)
-    assert found is not None
-    return architecture_of(found)
 
 
 def write_gguf(

@@ -22,24 +22,15 @@ SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "se
 TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
-<<<<<<< HEAD
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2"),
-    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe"),
-=======
-    *("glm4", "phi3", "arcee", "ernie4_5"),
-    *("starcoder2", "cohere", "cohere2", "gpt_neox"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1"),
->>>>>>> experts
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
-<<<<<<< HEAD
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion"),
-=======
-    *("qwen3vl", "chatglm", "qwen", "plamo", "deepseek", "bailingmoe", "llada_moe", "rnd1"),
->>>>>>> experts
+    *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
 )
 LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.

@@ -24,10 +24,6 @@ from tests.artifacts import (
     apr_metadata,
     apr_tensors,
     float_tensor,
-<<<<<<< HEAD
-    gguf_family,
-=======
->>>>>>> experts
     tiny_model,
     write_gguf,
     write_safetensors,
@@ -71,11 +67,7 @@ def test_every_container_holds_one_model(tmp_path, capsys, family):
     for name in ("m.gguf", *folders, *aprs):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
-<<<<<<< HEAD
-        spelled = gguf_family(model) if "gguf" in name else family
-=======
         spelled = "llama" if "gguf" in name and family == "mixtral" else family
->>>>>>> experts
         assert artifact.config == replace(model.config, architecture=spelled), name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor

@@ -17,11 +17,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-<<<<<<< HEAD
-from tests.artifacts import gguf_family
-=======
 from tests.artifacts import interleaved
->>>>>>> experts
 from tests.golden.record_families import FIRST, OF_FAMILY, ONLY_GGUF, OTHERS, TYPE, gguf_shape, optional_model, shape
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
@@ -154,11 +150,7 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
 def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     model, path = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture)), numeric_path("ggml")
     recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
-<<<<<<< HEAD
-    if family(gguf_family(model)).interleaved:
-=======
     if interleaved(architecture):
->>>>>>> experts
         recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
     pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
     for site, (ours, theirs) in pairs.items():
