@@ -50,7 +50,7 @@ class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
-        of the block. norm_biases : norms have biases. head_norms : every head of q and k is normed before it is rotated, or
+    of the block. norm_biases : norms have biases. head_norms : every head of q and k is normed before it is rotated, or
     all of them together where norms_together; after it where norms_rotated. norm_modules : what those are called.
     ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward block
     activates is multiplied with another product. activation : of the gate, or of all where there is none.
