@@ -23,12 +23,12 @@ TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5"),
-    *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2"),
+    *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
-    *("qwen3vl", "chatglm", "qwen", "plamo", "orion"),
+    *("qwen3vl", "chatglm", "qwen", "plamo", "orion", "codeshell"),
 )
 LAYERS = {"smollm3": 4}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
@@ -39,7 +39,7 @@ OF_FAMILY = {
     "exaone4": {"head_dim": 16},
     "phi3": {"head_dim": 16},
     "starcoder2": {"head_dim": 16},
-    **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion")},
+    **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion", "olmo", "codeshell")},
     "chatglm": {"head_dim": 16},
     "cohere": {"head_dim": 16, "tied": True},
     "cohere2": {"head_dim": 16, "tied": True},
@@ -49,7 +49,7 @@ FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, a
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox") else LAYERS.get(family, 2)
+    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo") else LAYERS.get(family, 2)
     return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 
