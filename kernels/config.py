@@ -37,6 +37,8 @@ class ModelConfig:
         Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
         What scores are multiplied by; None for 1/sqrt(head_dim).
+    clip_qkv
+        What q, k and v are cut off at before they are rotated, on both sides of zero; None for no such bound.
     attention_cap, logits_cap
         What scores, and logits, are bent to stay below: cap * tanh(x / cap); None for no such bound.
     parallel
@@ -84,6 +86,7 @@ class ModelConfig:
     rope_local_theta: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
     attention_scale: float | None = None
+    clip_qkv: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
     parallel: bool = False

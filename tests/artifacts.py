@@ -119,6 +119,8 @@ def write_gguf(
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
+    if c.clip_qkv is not None:
+        writer.add_clamp_kqv(c.clip_qkv)
     if c.architecture == "gpt_neox":
         writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):

@@ -104,6 +104,7 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
         "rotated_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
     },
+    "olmo": lambda c: {} if c.num_hidden_layers == HYBRID else {"clip_qkv": 0.75},
     "phi": lambda c: {"parallel": True, "rotary_dim": c.head_dim // 2},
     "nemotron": lambda c: {"rotary_dim": c.head_dim // 2},
     "gpt_neox": lambda c: (
@@ -115,7 +116,7 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
-_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2")
+_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell")
 _KEYS_OF_EVERY_HEAD = ("gpt_neox",)
 _ALSO_BIASED = ("glm4",)  # some models of the family, by a setting that is on by default
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps

@@ -68,6 +68,28 @@ class Multiply(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Clip(Kind):
+    """Values between -bound and bound as they are, others as the bound."""
+
+    bound: float
+    roles: ClassVar[tuple[str, ...]] = ("x",)
+    exact: ClassVar[bool] = True
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        bound = at.path.dtype(self.bound)
+        return np.asarray(np.clip(x["x"], -bound, bound))
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        return np.asarray(np.where(np.abs(x["x"]) < self.bound, dx["x"], 0.0))
+
+
+@dataclass(frozen=True, slots=True)
 class Copy(Kind):
     """The same values under another name."""
 

@@ -13,7 +13,7 @@ from kernels.graph import LAYER_INPUT, Heads, Stage
 from kernels.kinds.activation import Activation, Silu
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
-from kernels.kinds.elementwise import Add, AddBoth, Copy, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Clip, Copy, Multiply
 from kernels.kinds.embed import Embed
 from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
@@ -22,7 +22,7 @@ from kernels.kinds.rotate import Rotate, Rotation, Unrotated
 from kernels.stages import SPINE, Site
 
 _BEFORE: dict[str, tuple[str, ...]] = {
-    "q_post_rope": ("q_norm", "k_norm"),
+    "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
     "attention": ("q_rope_norm", "k_rope_norm"),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
@@ -50,10 +50,10 @@ class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
-    of the block. norm_biases : norms have biases. head_norms : every head of q and k is normed before it is rotated, or
-    all of them together where norms_together; after it where norms_rotated. norm_modules : what those are called.
-    ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward block
-    activates is multiplied with another product. activation : of the gate, or of all where there is none.
+    of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
+    rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
+    called. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward
+    block activates is multiplied with another product. activation : of the gate, or of all where there is none.
     expert_parts : what those of its models have that have experts.
     """
 
@@ -62,6 +62,7 @@ class Decoder(Family):
     ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
     after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
     expert_parts: ClassVar[ExpertParts | None] = None
+    norm_weights: ClassVar[bool] = True
     norm_biases: ClassVar[bool] = False
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
@@ -158,6 +159,9 @@ class Decoder(Family):
         yield Stage(Site(layer, "qkv_matmul"), Product(), channels, (x,), used, heads)
         if biased:
             yield Stage(Site(layer, "qkv_bias"), Bias(), channels, ("qkv_matmul",), biases, heads)
+        if c.clip_qkv is not None:
+            yield Stage(Site(layer, "qkv_clip"), Clip(c.clip_qkv), channels, (qkv,), (), heads)
+            qkv = "qkv_clip"
         rotation = _rotation(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
         if self.head_norms and not self.norms_rotated:
@@ -238,10 +242,10 @@ class Decoder(Family):
 
     def _of_norm(self, module: str | None) -> Iterator[str]:
         """The tensors of a norm; none where there is no norm."""
-        if module:
+        if module and self.norm_weights:
             yield f"{module}.weight"
-            if self.norm_biases:
-                yield f"{module}.bias"
+        if module and self.norm_biases:
+            yield f"{module}.bias"
 
 
 def _rotation(c: ModelConfig, layer: int) -> Rotation:

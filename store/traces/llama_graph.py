@@ -46,6 +46,8 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
     **{("wqkv", op): "qkv_matmul" for op in ("MUL_MAT", "MUL")},
     ("wqkv_b", "ADD"): "qkv_bias",
+    **{(f"{letter.upper()}cur_clamped", "CLAMP"): f"clip.{letter}" for letter in "qkv"},
+    ("wqkv_clamped", "CLAMP"): "qkv_clip",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
     ("Qcur_norm", "MUL"): "q_rope_norm",
@@ -178,6 +180,8 @@ class Graph:
             return _columns(fused, _OF_FUSED.index(stage))
         if (layer, stage) in slots:
             return self._stacked(slots[layer, stage])
+        if stage == "qkv_clip":
+            return self._side_by_side([slots.get((layer, slot)) for slot in _CLIPPED])
         if stage == "qkv_matmul":
             return self._side_by_side([slots.get((layer, slot)) for slot in _PRODUCTS])
         if stage == "qkv_bias" and any((layer, slot) in slots for slot in _BIASES):
@@ -255,6 +259,7 @@ _FOLLOWED = {
     **dict.fromkeys(_OF_OUTPUT.values(), "attended"),
 }
 _PRODUCTS = ("matmul.q", "matmul.k", "matmul.v")
+_CLIPPED = ("clip.q", "clip.k", "clip.v")
 _BIASES = ("bias.q", "bias.k", "bias.v")
 
 

@@ -23,13 +23,13 @@ TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense"),
-    *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2"),
+    *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
-    *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion"),
+    *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
 )
 LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2}  # of families whose layers differ
@@ -41,7 +41,7 @@ OF_FAMILY = {
     "exaone4": {"head_dim": 16},
     "phi3": {"head_dim": 16},
     "starcoder2": {"head_dim": 16},
-    **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion")},
+    **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion", "olmo", "codeshell")},
     "chatglm": {"head_dim": 16},
     "openelm": {"tied": True},
     "cohere": {"head_dim": 16, "tied": True},
@@ -57,7 +57,7 @@ FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, a
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox") else LAYERS.get(family, 2)
+    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo") else LAYERS.get(family, 2)
     return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 

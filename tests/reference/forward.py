@@ -40,6 +40,9 @@ def literal_forward(config, weights, tokens):
         if p + "self_attn.q_proj.bias" in w:
             q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
             out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
+        if c.clip_qkv is not None:
+            q, k, v = (np.array([[min(max(z, -c.clip_qkv), c.clip_qkv) for z in row] for row in y]) for y in (q, k, v))
+            out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
         late = LATE_NORMS.get(c.architecture)
         if p + "self_attn.q_norm.weight" in w and not late:
             of = norm_of_all if c.architecture in ("olmo2", "olmoe") else head_norm
@@ -60,7 +63,7 @@ def literal_forward(config, weights, tokens):
         if not c.parallel:
             x = h = out[n, "post_attn_residual"] = x + c.residual_scale * h
         name = second if behind else "post_attention_layernorm"
-        if before and p + f"{name}.weight" in w:
+        if before and (p + f"{name}.weight" in w or c.architecture == "olmo"):
             h = out[n, "ffn_norm"] = normed(x, w, p + name, c)
         elif c.parallel:
             h = out[n, "attn_norm"]
@@ -197,13 +200,15 @@ def relu_squared(x):
     return max(x, 0.0) ** 2
 
 
-LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2")
+LAYER_NORMS = (
+    *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2", "olmo", "codeshell"),
+)
 ACTIVATIONS = {
     "starcoder2": gelu,
     "gelu_new": gelu,
     "gelu": gelu_erf,
     **dict.fromkeys(("arcee", "nemotron", "jais2"), relu_squared),
-    "phi": gelu,
+    **dict.fromkeys(("phi", "codeshell"), gelu),
 }
 
 

@@ -454,6 +454,7 @@ FAULTS = (
           tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
     Fault("nemotron", Site(0, "ffn_silu"), "activation_function", "ReLU stands in place of",
           change=lambda _, known, right: np.maximum(known["ffn_up"], 0)),
+    Fault("olmo", Site(0, "qkv_clip"), "scaled", "clip_qkv is 0.75 in A and None in B", config={"clip_qkv": None}),
     Fault("phi", Site(None, "lm_head"), "bias_missing", "lm_head.bias is not added", change=less("lm_head.bias")),
     Fault("phi", Site(1, "post_ffn_residual"), "residual_missing", "ffn_out is added twice",
           change=lambda _, known, right: right + known["ffn_out"]),

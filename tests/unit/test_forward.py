@@ -183,7 +183,13 @@ def test_factors_and_biases_of_products_agree_with_llama_cpp():
 def canonical_heads(site: Site, value: np.ndarray, config) -> np.ndarray:
     """q and k channels of a llama dump in Hugging Face's order: even channels of a head, then odd ones."""
     both = config.q_size + config.kv_size
-    sizes = {"qkv_matmul": both, "qkv_bias": both, "q_post_rope": config.q_size, "k_post_rope": config.kv_size}
+    sizes = {
+        "qkv_matmul": both,
+        "qkv_bias": both,
+        "qkv_clip": both,
+        "q_post_rope": config.q_size,
+        "k_post_rope": config.kv_size,
+    }
     size = sizes.get(site.stage, 0)
     heads = value[:, :size].reshape(len(value), -1, config.head_dim // 2, 2).swapaxes(2, 3).reshape(len(value), size)
     return np.concatenate([heads, value[:, size:]], axis=1)
