@@ -228,6 +228,11 @@ class Family(ABC):
         del config
         return {}
 
+    def reads_gguf(self, fields: Settings) -> bool:
+        """Whether a file of its architecture is of this family, where several have one name there."""
+        del fields
+        return True
+
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         """The configuration with what GGUF's keys say of this family only."""
         del fields

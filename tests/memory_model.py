@@ -50,6 +50,7 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "baichuan": lambda c: {"rotated_layers": (False,) * c.num_hidden_layers},
     "chatglm": lambda c: {"rotary_dim": c.head_dim // 2},
     "minicpm": lambda _: {"embedding_scale": 6.0, "residual_scale": 0.25, "logits_scale": 0.125},
+    "olmo3": lambda _: {"rope_theta": 1e4, "rope_local_theta": 1e4},
     "phi3": lambda c: {"rotary_dim": c.head_dim // 4 * 3 if c.head_dim % 8 == 0 else None},
     "glm4": lambda c: {"rotary_dim": c.head_dim // 2},
     "mixtral": lambda c: {

@@ -90,6 +90,18 @@ CASES = {
             }
         },
     ),
+    "yarn in full layers only, and the base of the others": Case(
+        "transformers",
+        "olmo3",
+        {
+            **{"rope_parameters": ..., "rope_theta": 100.0, "layer_types": ..., "num_hidden_layers": 2},
+            "rope_scaling": {
+                **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 2.0},
+                **{"beta_slow": 0.5, "attention_factor": 1.2},
+            },
+            "layer_types": [SLIDING, FULL],
+        },
+    ),
     "longrope of an older name, of a part of each head": Case(
         "transformers",
         "phi3",

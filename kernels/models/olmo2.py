@@ -47,13 +47,9 @@ class Olmo2(Decoder):
         named = (f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o"))
         return frozenset(named) if fields.flag("attention_bias") else frozenset()
 
-    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
-        if fields.integer("attention.sliding_window", low=0):
-            raise fields.unsupported(
-                f"sets {self.gguf}.attention.sliding_window, as olmo3 models do, whose layers rotate by their kind; "
-                "that is not computed, give an olmo2 model."
-            )
-        return config
+    def reads_gguf(self, fields: Settings) -> bool:
+        """llama.cpp has one name for this and olmo3, which has windows."""
+        return not fields.integer("attention.sliding_window", low=0)
 
     def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
         if config.q_size != config.hidden_size:

@@ -48,7 +48,8 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
     require_model(file, metadata, found.tensors)
     architecture = Fields(file.shown, metadata).needed_text("general.architecture")
-    of = called(architecture, lambda family: family.gguf == architecture)
+    fields = Fields(file.shown, metadata, f"{architecture}.")
+    of = called(architecture, lambda family: family.gguf == architecture and family.reads_gguf(fields))
     if of is None:
         known = (family(name).gguf for name in ARCHITECTURES)
         raise UnsupportedModelError(
@@ -60,9 +61,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     config, odd_settings = config_of(file, of, metadata, tensors)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += odd_settings + left_out
-    problems += refused_by_llama_cpp(
-        file.shown, Fields(file.shown, metadata, f"{architecture}."), found.tensors, config
-    )
+    problems += refused_by_llama_cpp(file.shown, fields, found.tensors, config)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     interleaving = interleaved_tensors(tensors, heads, kv_heads) if of.interleaved else None
     return Artifact.of(found, config, tensors, unused, problems, interleaving)

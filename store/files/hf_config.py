@@ -209,7 +209,9 @@ def _with_local_base(fields: Fields) -> Fields:
             f"{fields.file} gives rope_parameters.{SLIDING}.partial_rotary_factor, by which a part of each head "
             "rotates; only heads that rotate as a whole are supported."
         )
-    base = settings.number("rope_theta")
+    base, of = settings.number("rope_theta"), _family(fields)
+    if base is None and key not in of.keys["safetensors"].used:  # what such a key says is not read
+        return Fields(fields.file, {**fields.values, key: of.defaults[key]})
     return fields if base is None else Fields(fields.file, {**fields.values, key: base})
 
 

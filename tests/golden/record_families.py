@@ -22,7 +22,7 @@ SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "se
 TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
-    *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense"),
+    *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1"),
 )
@@ -32,7 +32,7 @@ ONLY_GGUF = (
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
 )
-LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2}  # of families whose layers differ
+LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2, "olmo3": 2}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
@@ -44,6 +44,7 @@ OF_FAMILY = {
     **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion", "olmo", "codeshell")},
     "chatglm": {"head_dim": 16},
     "openelm": {"tied": True},
+    "olmo3": {"head_dim": 16},
     "cohere": {"head_dim": 16, "tied": True},
     "cohere2": {"head_dim": 16, "tied": True},
     "dots1": {"heads": 2, "kv_heads": 2},

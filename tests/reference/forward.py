@@ -20,7 +20,7 @@ def literal_forward(config, weights, tokens):
     """Every stage of a decoder by (layer, stage); weights: canonical name -> float array."""
     c, w, out = config, {name: np.asarray(x, dtype=np.float64) for name, x in weights.items()}, {}
     gemma = c.architecture.startswith("gemma")
-    before = c.architecture not in ("olmo2", "exaone4")
+    before = c.architecture not in ("olmo2", "olmo3", "exaone4")
     normed = layer_norm if c.architecture in LAYER_NORMS else rms_norm
     behind = not before or c.architecture in ("gemma2", "gemma3", "glm4")
     first, second, third = FOUR_NORMS.get(c.architecture, FOUR_NORMS["gemma2"])
@@ -45,7 +45,7 @@ def literal_forward(config, weights, tokens):
             out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
         late = LATE_NORMS.get(c.architecture)
         if p + "self_attn.q_norm.weight" in w and not late:
-            of = norm_of_all if c.architecture in ("olmo2", "olmoe") else head_norm
+            of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe") else head_norm
             q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
             out[n, "q_norm"], out[n, "k_norm"] = q, k
         local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
