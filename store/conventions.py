@@ -7,7 +7,7 @@ SafeTensors hold what was trained; what is done there is done by who converts.
 import re
 from typing import NamedTuple
 
-from kernels.models import ARCHITECTURES, family
+from kernels.models import architecture_of, called
 from store.artifact import Artifact
 from store.names import is_gguf_name, layer_of
 from store.stored_model import StoredModel, TensorInfo
@@ -90,8 +90,9 @@ def _norm(model: StoredModel, info: TensorInfo) -> Said | None:
     if model.format == "safetensors" or model.less_one:
         return Said(PLUS_ONE, 0)
     name = architecture(model)
-    if name in ARCHITECTURES:
-        return Said(PLUS_ONE, int(family(name).less_one))
+    known = None if name is None else called(name, lambda of: name in (of.gguf, architecture_of(of)))
+    if known is not None:
+        return Said(PLUS_ONE, int(known.less_one))
     if name in _NOT_ADDED:
         return Said(PLUS_ONE, 0)
     if name not in _ADDED or not any(is_gguf_name(other.raw_name) for other in model.tensors.values()):

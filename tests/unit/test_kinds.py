@@ -56,7 +56,7 @@ def test_folders_are_named(names, config, files, kind, tmp_path):
         ({"general__type": "imatrix"}, "an importance matrix"),
         ({"general__type": "mmproj"}, "the projector of a vision model"),
         ({"general__type": "mmproj", "clip__has_audio_encoder": True}, "the projector of an audio model"),
-        ({"qwen2__pooling_type": 3}, "an embedding model"),
+        ({"qwen2__pooling_type": 3}, "a language model that is set to make a vector of a text"),
         ({"qwen2__pooling_type": 4}, "a reranker"),
     ],
 )

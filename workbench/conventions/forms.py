@@ -7,15 +7,16 @@ from store.stored_model import FLOATS, StoredModel, TensorInfo, floats
 from store.text import printable
 
 
-def by_form(model: StoredModel, info: TensorInfo, said: Said) -> tuple[tuple[int, ...], str]:
-    """What name, shape or sign of a tensor show of a convention."""
+def by_form(model: StoredModel, info: TensorInfo, said: Said, parts: int) -> tuple[tuple[int, ...], str]:
+    """What name, shape or sign of a tensor show of a convention. parts : tensors that are slices of the stored one."""
     if said.convention == MINUS_EXP:
         return _exponential(model, info)
     axes = "×".join(map(str, info.shape))
     if said.convention == SQUEEZED:
         return ((1,) if len(info.shape) <= 2 else (0,)), f"its shape is {axes}"
     if said.convention == STACKED:
-        return ((1,) if len(info.shape) == 3 else (0,)), f"its shape is {axes}"
+        stacked = len(info.shape) == 3 or parts > 1
+        return ((1,) if stacked else ()), f"stored as {printable(info.raw_name, 80)}, {parts} of {axes}"
     if said.convention in (FUSED, SPLIT):
         return (1,), f"stored as {printable(info.raw_name, 80)}, {axes}"
     return (), "weights do not show it"

@@ -29,8 +29,8 @@ class Heads:
     def of(cls, model: StoredModel) -> "Heads":
         """By the configuration, or the settings as the file has them."""
         if isinstance(model, Artifact):
-            config = model.config
-            return cls(model, config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.head_dim)
+            c = model.config
+            return cls(model, c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.rotary_dim or c.head_dim)
         start = f"{architecture(model)}." if "general.architecture" in model.metadata else ""
         q = _whole(model, f"{start}attention.head_count", "num_attention_heads", "num_heads")
         k = _whole(model, f"{start}attention.head_count_kv", "num_key_value_heads", "num_kv_heads") or q

@@ -1,7 +1,7 @@
 """The ledger of a file: every tensor, what should have been done to it, and how often its weights show that it was."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -98,6 +98,7 @@ class _Reading:
     def __init__(self, model: StoredModel, progress: Progress, only: Collection[str]) -> None:
         self._model, self._progress = model, progress
         self._heads = Heads.of(model)
+        self._parts = Counter(info.raw_name for info in model.tensors.values())
         self._names = [name for name in tensor_names(model, model) if name in model.tensors]
         said = {name: conventions.said(model, name) for name in self._names}
         self._said = {name: tuple(one for one in of if one.convention in only) for name, of in said.items()}
@@ -111,7 +112,8 @@ class _Reading:
                 return replace(norms[name], said=said.times)
             if said.convention == ROTARY_PAIRS:
                 return replace(pairs.get(name, _untold(name, said, "a vector does not show it")), said=said.times)
-            possible, figure = by_form(self._model, self._model.tensors[name], said)
+            info = self._model.tensors[name]
+            possible, figure = by_form(self._model, info, said, self._parts[info.raw_name])
             return Entry(name, said.convention, said.times, possible, figure)
 
         return {name: tuple(entry(name, said) for said in self._said[name]) for name in self._names}
