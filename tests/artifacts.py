@@ -25,7 +25,7 @@ from tests.memory_model import MemoryModel, random_model
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
     """A random model, wide enough for whole blocks of `type`; `sizes` are those of random_model."""
     stored = TensorType[type] if isinstance(type, str) else type
-    if stored.block.elements == 256:
+    if stored.block.elements > 32:
         sizes = {"hidden": 256, "head_dim": 256 // sizes.get("heads", 4), "ffn": 512} | sizes
     return random_model(arch, stored, **sizes)
 
