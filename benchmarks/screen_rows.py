@@ -16,7 +16,7 @@ from workbench.cells.metrics import METRICS
 _COLUMNS, _LINES = 200, 60
 _ROUNDS = 9  # of which the least says what the screen needs where others use the machine
 _QUIET = 0.3  # seconds without a byte, after which none is expected
-_INTO_A_LAYER = b"l"  # from the embedding, where there is no way down
+_INTO_A_LAYER = b"lj"  # from the embedding, where one of the two leads nowhere: whether layers are rows or columns
 _MOVES = b"jjljjlkl"
 _METRICS = 5  # of each round
 _LIST_HEAD = b"chan."  # stands above the elements of a cell, whether they are there already or not

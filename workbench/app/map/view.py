@@ -347,8 +347,9 @@ class MapView(LineView):
         blank = Segment(" ", plain)
         cells = [blank]
         for place in range(-(-self._columns // self.shared)):
+            sites = self._sites(row, place)
             here = row == cursor_row and place == cursor // self.shared
-            site = self.model.cursor if here else self._worst(self._sites(row, place))
+            site = self.model.cursor if here else sites[0] if len(sites) == 1 else self._worst(sites)
             cells.append(blank if site is None else self._small_cell(site))
         if row == cursor_row:
             place = cursor // self.shared + 1
@@ -357,7 +358,8 @@ class MapView(LineView):
         return [*cells, blank]
 
     def _small_cell(self, site: Site) -> Segment:
-        glyph, look = self._glyph(site), self.look(site)
+        look = self.look(site)
+        glyph = glyph_of(look, self.model.sign(site))
         if glyph in STAND_OUT:
             return Segment(glyph, self.style("map--outside"))
         level = None if look is None else look.level
