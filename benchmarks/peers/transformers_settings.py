@@ -26,7 +26,7 @@ def settings(gpu: bool) -> Iterator[tuple[str, ...]]:
         if device == "cuda" and dtype != "float32":
             kinds += ("flash_attention_2",)
         for kind in kinds:
-            chosen = ("--device", device, "--dtype", dtype, "--attention", kind, *compiled)
+            chosen = ("--device", device, "--dtype", dtype, "--attn-implementation", kind, *compiled)
             yield chosen
             if device == "cuda" and dtype == "float32":
                 yield (*chosen, "--tf32")

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 _FORMATS = {"llama.cpp": "gguf", "transformers": "safetensors"}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "llama.cpp": {"repack": False, "flash": "off", "kv": "f32", "threads": None, "batch": 512},
-    "transformers": {"dtype": "float32", "attention": "eager", "device": "cpu", "tf32": False, "compile": False},
+    "transformers": {
+        "dtype": "float32",
+        "attn_implementation": "eager",
+        "device": "cpu",
+        "tf32": False,
+        "compile": False,
+    },
 }
 
 
@@ -68,7 +74,7 @@ def _device(_context: click.Context, _option: click.Parameter, given: str | None
     help="transformers: float32 by default.",
 )
 @click.option(
-    "--attention",
+    "--attn-implementation",
     type=OneOf(["eager", "sdpa", "flash_attention_2", "flash_attention_3"]),
     help="transformers: how attention is computed; eager by default, where a model of its own defaults takes sdpa.",
 )

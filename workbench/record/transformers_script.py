@@ -345,7 +345,10 @@ def run(job: dict[str, Any], parent: Parent) -> None:
         raise RuntimeError("torch finds no CUDA device; leave out --device, or give a --python whose torch has CUDA")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job["tf32"]
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation=job["attention"], local_files_only=True
+        job["model"],
+        dtype=getattr(torch, job["dtype"]),
+        attn_implementation=job["attn_implementation"],
+        local_files_only=True,
     )
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
