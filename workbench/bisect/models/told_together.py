@@ -27,7 +27,12 @@ def told_together(culprit: Culprit, others: Sequence[Culprit], a: Model, b: Mode
     if convention is None or not isinstance(a, StoredModel) or not isinstance(b, StoredModel):
         return culprit
     names = list(_alike(culprit, others, a, b, convention))
-    return culprit if len(names) < 2 else replace(culprit, explanation=_words(names, a, b, convention))
+    if len(names) < 2:
+        return culprit
+    if convention == ROTARY_PAIRS:  # how often is no word for an order that is there or not
+        others_too = f", those of {len(names) - 1} more {'tensor' if len(names) == 2 else 'tensors'} too"
+        return replace(culprit, explanation=culprit.explanation + others_too)
+    return replace(culprit, explanation=_words(names, a, b, convention))
 
 
 def _alike(
