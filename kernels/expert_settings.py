@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from kernels.config import ModelConfig
+from kernels.config import ModelConfig, Scoring
 from kernels.family import Settings
 
 COUNTS = ("num_experts", "num_local_experts")
@@ -27,9 +27,18 @@ GGUF_OTHERS: Mapping[str, tuple[object, ...]] = {
 OF_TRAINING = ("router_aux_loss_coef", "router_jitter_noise", "output_router_logits", "router_z_loss_coef")
 
 
-def of_hugging_face(config: ModelConfig, fields: Settings, inner: str, **more: Any) -> ModelConfig:  # noqa: ANN401
-    """The configuration with experts. inner : the key of the channels inside of one. more : further fields of it."""
-    keys: tuple[tuple[str, ...], ...] = (COUNTS, (USED,), (inner,))
+def of_hugging_face(
+    config: ModelConfig,
+    fields: Settings,
+    inner: str,
+    count: tuple[str, ...] = COUNTS,
+    **more: Any,  # noqa: ANN401
+) -> ModelConfig:
+    """The configuration with experts.
+
+    inner : the key of the channels inside of one. count : keys of how many there are. more : further fields of it.
+    """
+    keys: tuple[tuple[str, ...], ...] = (count, (USED,), (inner,))
     numbers = [fields.integer(*key) for key in keys]
     for key, number in zip(keys, numbers, strict=True):
         if number is None:
@@ -67,6 +76,41 @@ def _with(config: ModelConfig, fields: Settings, count: int, used: int, inner: i
     if made.expert_layers is not None and all(made.expert_layers):
         made = replace(made, expert_layers=None)
     return made
+
+
+_SCORINGS: Mapping[int, Scoring] = {1: "softmax", 2: "sigmoid", 3: "softmax of chosen"}
+
+
+def gguf_inner(config: ModelConfig, fields: Settings) -> int:
+    """Channels inside of an expert; the share of one of those that are chosen where GGUF does not say."""
+    used = fields.integer("expert_used_count", low=0) or 1
+    return fields.integer("expert_feed_forward_length", low=0) or config.intermediate_size // used
+
+
+def gguf_leading(config: ModelConfig, fields: Settings) -> tuple[bool, ...]:
+    """Which layers have experts where the first ones of a model have none."""
+    dense = fields.integer("leading_dense_block_count", low=0) or 0
+    return tuple(layer >= dense for layer in range(config.num_hidden_layers))
+
+
+def gguf_weights(fields: Settings) -> dict[str, Any]:
+    """Whether the weights of a token are divided by their sum, and by what they are multiplied, as GGUF says it."""
+    scale = fields.single("expert_weights_scale") if fields.find("expert_weights_scale")[1] else None
+    return {
+        "norm_topk_prob": bool(fields.flag("expert_weights_norm")),
+        "routed_scaling_factor": 1.0 if scale is None else scale,
+    }
+
+
+def gguf_scoring(fields: Settings, usual: Scoring | None = None) -> Scoring:
+    """What makes weights of logits; usual : where GGUF does not say."""
+    key, number = fields.find("expert_gating_func")[0], fields.integer("expert_gating_func", low=0) or 0
+    found = _SCORINGS.get(number, usual if number == 0 else None)
+    if found is None:
+        raise fields.unsupported(
+            f"gives {key} as {number}; supported are 1 (softmax), 2 (sigmoid), 3 (softmax of chosen)."
+        )
+    return found
 
 
 def sparse_layers(config: ModelConfig, fields: Settings) -> tuple[bool, ...]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from kernels.models import ARCHITECTURES, family
 from store.artifact import Artifact
-from store.files.hf_config import norms_less_one
 from store.names import is_gguf_name, layer_of
 from store.stored_model import StoredModel, TensorInfo
 
@@ -99,11 +98,6 @@ def _norm(model: StoredModel, info: TensorInfo) -> Said | None:
         return Said(PLUS_ONE, None)
     left_out = _ADDED[name]
     return Said(PLUS_ONE, int(not left_out or left_out not in info.name))
-
-
-def adds_one(model: StoredModel) -> bool:
-    """Whether who runs the model adds 1 to the norm weights of this file, whatever this program can run."""
-    return model.less_one or (model.format == "safetensors" and norms_less_one(model.metadata))
 
 
 def _rotary(model: StoredModel, info: TensorInfo) -> Said | None:

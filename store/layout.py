@@ -26,7 +26,9 @@ MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
 BY_GROUP = "qkv_by_group_proj"
-_FUSED = re.compile(rf"\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z")
+_FUSED = re.compile(
+    rf"\.(?:self_attn|mlp)\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z"
+)
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -107,9 +109,9 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     tensor that is missing or has another shape, UnsupportedModelError for a layer tensor that the forward does not
     compute with.
     """
+    split_experts(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
-    split_experts(file, tensors, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
     if config.length_limit is not None:
         known.add(ROPE_LONG)

@@ -37,12 +37,14 @@ _GGUF_MODULES: dict[str, str] = {
     "ffn_up_shexp": "mlp.shared_expert.up_proj",
     "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
+_GGUF_SELECTION, _SELECTION = "exp_probs_b.bias", "mlp.gate.e_score_correction_bias"
 GATE_UP = "mlp.gate_up_proj"  # gate and up one above the other
 _OF_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
-_GGUF_SELECTION, _SELECTION = "exp_probs_b.bias", "mlp.gate.e_score_correction_bias"
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
-_ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
+_ANOTHER_FFN_NORM = frozenset(
+    ("seed_oss", "qwen3next", "qwen35", "qwen35moe")
+)  # where the norm before the feed-forward block goes by the other name
 _GGUF_NORMS: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
@@ -68,7 +70,6 @@ _OTHER_WHOLE: dict[str, str] = {
 }
 
 _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
-_NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 # What some families call the parts of layers with experts.
 _OF_EXPERTS = (
     (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
@@ -85,6 +86,7 @@ _OF_EXPERTS = (
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
 )
 _ONE_EXPERT = re.compile(r"mlp\.experts\.\d+\.", re.ASCII)
+_NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
 

@@ -66,9 +66,9 @@ def _embedded(vocabulary: Vocabulary) -> TokenTable:
         whole=frozenset(
             n for n, kind in enumerate(kinds) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and n < len(texts)
         ),
-        kind={"bpe": BYTE_LEVEL, "spm": "SentencePiece"}[vocabulary.kind],
-        merges=tuple(merges) if merges is not None and vocabulary.kind == "bpe" else None,
-        pre=(vocabulary.pre or "default") if vocabulary.kind == "bpe" else None,
+        kind=BYTE_LEVEL if vocabulary.byte_level else "SentencePiece",
+        merges=tuple(merges) if merges is not None and vocabulary.byte_level else None,
+        pre=(vocabulary.pre or "default") if vocabulary.byte_level else None,
     )
 
 

@@ -25,7 +25,7 @@ from tests.memory_model import MemoryModel, random_model
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
     """A random model, wide enough for whole blocks of `type`; `sizes` are those of random_model."""
     stored = TensorType[type] if isinstance(type, str) else type
-    if stored.block.elements == 256:
+    if stored.block.elements > 32:
         sizes = {"hidden": 256, "head_dim": 256 // sizes.get("heads", 4), "ffn": 512} | sizes
     return random_model(arch, stored, **sizes)
 
@@ -69,22 +69,22 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     """The rows of a tensor as a GGUF file of the model stores them."""
     heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
     module = name.split(".")[-2]
-    known = gguf_family(model) in ARCHITECTURES
+    known = model.config.architecture in ARCHITECTURES
     several = model.weights[name].shape[0] > 1
-    if known and family(gguf_family(model)).interleaved and module in heads and several:
+    if known and interleaved(model.config.architecture) and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
 
-def gguf_family(model: MemoryModel) -> str:
-    """The family that a GGUF file of a model is of."""
-    return "llama" if model.config.architecture == "mixtral" else model.config.architecture
-
-
 def gguf_architecture(model: MemoryModel) -> str:
     """What GGUF calls a model."""
-    name = gguf_family(model)
-    return (name in ARCHITECTURES and family(name).gguf) or name
+    architecture = model.config.architecture
+    return (family(architecture).gguf or "llama") if architecture in ARCHITECTURES else architecture
+
+
+def interleaved(architecture: str) -> bool:
+    """Whether GGUF files of a family store rows of q and k for the rotation of adjacent pairs."""
+    return family(architecture).interleaved or family(architecture).gguf is None
 
 
 def write_gguf(
@@ -123,18 +123,13 @@ def write_gguf(
         writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):
         writer.add_logit_scale(c.logits_scale)
-    if c.architecture == "minicpm" or c.architecture.startswith("granite"):
+    if c.architecture.startswith(("granite", "minicpm")):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
     if c.num_experts:
-        writer.add_expert_count(c.num_experts)
-        writer.add_expert_used_count(c.num_experts_per_tok)
-        if c.moe_intermediate_size != c.intermediate_size:
-            writer.add_expert_feed_forward_length(c.moe_intermediate_size)
-        if c.shared_intermediate_size:
-            writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
+        _add_experts(writer, c)
     keys = {f"{architecture}.{key.replace('__', '.')}": value for key, value in more.items()}
     if isinstance(vocabulary, dict):
         keys |= vocabulary
@@ -152,11 +147,11 @@ def write_gguf(
     stored: dict[str, list[np.ndarray]] = {}
     types: dict[str, TensorType] = {}
     for name, weight in fused(model).items():
-        rows = gguf_rows(model, name) if name in model.weights else weight.rows
+        rows, own = gguf_rows(model, name) if name in model.weights else weight.rows, gguf_name(name, architecture)
         if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
             rows = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
-        stored.setdefault(gguf_name(name, architecture), []).append(rows)
-        types[gguf_name(name, architecture)] = weight.type
+        stored.setdefault(own, []).append(rows)
+        types[own] = weight.type
     for name, parts in stored.items():
         values = np.stack(parts) if "_exps." in name else parts[0]
         if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
@@ -166,6 +161,23 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    writer.add_expert_count(c.num_experts)
+    writer.add_expert_used_count(c.num_experts_per_tok)
+    if c.moe_intermediate_size != c.intermediate_size:
+        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    if c.architecture in ("granitemoe", "qwen2moe"):
+        writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
+    elif c.shared_intermediate_size:
+        writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)
+        writer.add_expert_weights_norm(c.norm_topk_prob)
+        writer.add_expert_weights_scale(c.routed_scaling_factor)
+    if c.expert_layers is not None:
+        writer.add_leading_dense_block_count(c.expert_layers.index(True))
+    if c.expert_scoring == "sigmoid":
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
 
 def byte_tokens(kind: str, size: int) -> list[str]:
@@ -261,11 +273,13 @@ def fused(model: MemoryModel) -> dict[str, Weight]:
 
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
+    of = family(model.config.architecture)
     if model.config.architecture == "mixtral":
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
     if model.config.architecture == "granitemoe":
         return _of_granite(model)
-    of = family(model.config.architecture)
+    if model.config.architecture == "dots1":
+        return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = fused(model)
     if model.config.architecture in _BY_GROUP:
         weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}

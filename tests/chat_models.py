@@ -25,7 +25,7 @@ BYTES = byte_tokens("bpe", 257)
 class TinyTokenizer:
     """A byte-level tokenizer of 257 + 5 + 3 tokens; `pre` is llama.cpp's name of how it cuts words.
 
-    added : special tokens behind all others. post : whether tokenizer.json puts BOS before a text.
+    added : special tokens behind all others. plain : others, that no merge makes. add_bos : BOS before every text.
     """
 
     template: str | None = CHATML
@@ -35,10 +35,11 @@ class TinyTokenizer:
     eos: str = "<|im_end|>"
     add_bos: bool = False
     normalizer: str | None = None
+    plain: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> list[str]:
-        return [*BYTES, *map("".join, MERGES), *self.added]
+        return [*BYTES, *map("".join, MERGES), *self.plain, *self.added]
 
     def gguf(self) -> dict[str, object]:
         """The keys of a GGUF file."""

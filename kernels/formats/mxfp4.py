@@ -19,7 +19,7 @@ FORMAT = BlockFormat(
     codes=_codes,
     levels=LEVELS,
     top=12,
-    exponent=True,
+    d_as="E8M0",
     activations="ggml Q8_0",
     dot=TWO_TURNS,
 )

@@ -101,6 +101,17 @@ class Vectors:
             found = self.b.select(here, self.constant(I8, count, number), found)
         return found
 
+    def table(self, name: str, element: Any, numbers: list[int]) -> Any:  # noqa: ANN401
+        """A pointer to constants that the compiled code brings with it, once for all that ask for the same."""
+        kind, name = ir.ArrayType(element, len(numbers)), f"table.{name}"
+        module = self.b.module
+        if name in module.globals:
+            return module.globals[name]
+        made = ir.GlobalVariable(module, kind, name)
+        made.linkage, made.global_constant = "internal", True
+        made.initializer = ir.Constant(kind, numbers)
+        return made
+
     def as_lanes(self, v: Any, element: Any, width: int = 0) -> Any:  # noqa: ANN401
         """The same bits in lanes of another type; `width` in bits, which integer types know themselves."""
         count = v.type.count * v.type.element.width // (width or element.width)

@@ -85,9 +85,10 @@ def _pack(
 
 def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., None]:
     """The product for formats that are multiplied alike; arguments as those of `_compiled`."""
-    unpack, blocks = unpacker(*formats), 1 if dot.scales else CHUNK // 32
+    unpack, blocks = unpacker(*formats), CHUNK // dot.block
     dots, correct, results, tokens_in_tile = chunk_dots(dot, how), corrections(how), tile_results(dot, how), how.tokens
     sums_in_tile, turns, flip = sums_of(dot), dot.turns, np.int8(how.flip)
+    small = dot.scales == 0
 
     @helper(of=(dot, how.name))
     def multiply(type, n, rows, x, xd, sums, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -111,7 +112,7 @@ def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., 
                     place = (r + i) * length + c * chunk_length
                     prefetch(rows, place + _ROWS * length, chunk_length)
                     unpack(type, count, rows, place, i * blocks, codes, scales, mins, d, dmin)
-                if blocks > 1:
+                if small:
                     correct(together, codes, scales)
                 if alone and c == chunks - 1:
                     for i in range(together):
@@ -179,7 +180,7 @@ _PRODUCTS = {dot: _compiled(dot) for dot in DOTS}
 def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
     """Lay activations out for weights of a format."""
     (tokens, n), tile = x.codes.shape, how.tokens
-    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // format.block.elements
+    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK * x.scales.shape[1] // n  # of activations
     halves = max(1, format.dot.scales)  # sums of 16 codes where that many have a scale, else of 32
     beside = np.empty((tokens, 0), np.float32) if x.sums is None else x.sums
     numbers = blocks if x.sums is None else 2 * blocks

@@ -51,18 +51,18 @@ class Decoder(Family):
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. norm_biases : norms have biases. head_norms : every head of q and k is normed before it is rotated, or
-    all of them together where norms_together; after it where norms_rotated. norm_modules : what those norms are called.
+    all of them together where norms_together; after it where norms_rotated. norm_modules : what those are called.
     ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward block
     activates is multiplied with another product. activation : of the gate, or of all where there is none.
-    expert_parts : what those of its models have that have any.
+    expert_parts : what those of its models have that have experts.
     """
 
     stages = SPINE
     attn_norm: ClassVar[str | None] = "input_layernorm"
     ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
     after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
-    norm_biases: ClassVar[bool] = False
     expert_parts: ClassVar[ExpertParts | None] = None
+    norm_biases: ClassVar[bool] = False
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     norms_rotated: ClassVar[bool] = False
@@ -123,14 +123,13 @@ class Decoder(Family):
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
                     yield Tensor(tensor, (hidden,))
-            dense = not config.has_experts(layer)
+            shapes = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
+            dense, parts = not config.has_experts(layer), ("gate", "up", "down") if self.gated else ("up", "down")
             if not dense and self.expert_parts is not None:
                 yield from experts.tensors(config, layer, self.expert_parts)
-            shapes = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
-            parts = tuple(part for part in shapes if dense and (self.gated or part != "gate"))
-            for part in parts:
+            for part in parts if dense else ():
                 yield Tensor(name(f"mlp.{part}_proj.weight"), shapes[part])
-            for part in parts if self.ffn_biases else ():
+            for part in parts if self.ffn_biases and dense else ():
                 yield Tensor(name(f"mlp.{part}_proj.bias"), shapes[part][:1], optional=True)
             for module in (module for module in self.scaled if dense or not module.startswith("mlp.")):
                 yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)

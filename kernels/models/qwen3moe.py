@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from types import MappingProxyType
+from typing import ClassVar
 
 from kernels import expert_settings, experts
 from kernels.config import ModelConfig
@@ -19,7 +20,7 @@ class Qwen3Moe(Qwen3):
 
     stages = decoder_stages("q_norm", "k_norm", *experts.NAMES)
     expert_parts = ExpertParts(scaled=True)
-    model_types = ("qwen3_moe",)
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_moe",)
     defaults = MappingProxyType(
         {
             **{"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 24},

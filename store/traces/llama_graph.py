@@ -21,6 +21,7 @@ from store.traces.trace import MAX_LAYERS, StoredStage
 NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
+_FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(?:weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
 _TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
@@ -49,8 +50,8 @@ _MEANING: dict[tuple[str, str], str] = {
     ("Kcur_normed", "MUL"): "k_norm",
     ("Qcur_norm", "MUL"): "q_rope_norm",
     ("Kcur_norm", "MUL"): "k_rope_norm",
-    ("Qcur", "ROPE"): "q_post_rope",
-    ("Kcur", "ROPE"): "k_post_rope",
+    **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
+    **{(name, "ROPE"): "k_post_rope" for name in ("Kcur", "Kcur_rope")},
     ("kqv_out", "CONT"): "attention",
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
@@ -346,8 +347,11 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
             meaning, layer = "attention.turned_back", int(context[1])
     elif meaning is None and node.op in ("MUL_MAT", "ADD", "MUL"):
         output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
+        down = next(filter(None, map(_FFN_DOWN.fullmatch, node.sources)), None) if named is None else None
         if output is not None:  # the node itself has no name in qwen2 graphs
             meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
+        elif down is not None:  # as in nemotron graphs
+            meaning, layer = "ffn_out", int(down[1])
     if meaning is None or layer >= MAX_LAYERS:
         return None
     return (None if whole else layer), meaning

@@ -18,7 +18,8 @@ from tests.memory_model import MemoryModel
 from tests.reference import blocks, k_quants
 
 _K_TYPES = (TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K)
-_BY_GGUF = (TensorType.BF16, *(TensorType[f"Q{n}"] for n in ("4_0", "4_1", "5_0", "5_1", "8_0")))
+_NAMES = ("BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0")
+_BY_GGUF = tuple(TensorType[name] for name in _NAMES)
 
 
 @dataclass(frozen=True)

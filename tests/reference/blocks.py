@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 
+from kernels.formats.format import EIGHT_UNIT
 from kernels.rows.fields import codes, fields
 
 
@@ -25,13 +26,17 @@ def quantize(values, format):
         extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
         furthest = max(format.ends, key=abs)
         scale, mins = extreme / furthest, None
-    if format.groups:
+    if format.d_as == "UE4M3":
+        d, scales = np.full(len(blocks), EIGHT_UNIT), _eights(scale / EIGHT_UNIT)
+        step = d[:, None] * scales
+    elif format.groups:
         d, scales = _shared(scale, format.largest_scale)
         step = d[:, None] * scales
     else:
         d, scales = _stored(scale[:, 0], format), None
         step = d[:, None]
-    numbers[format.d] = d
+    if format.d_as != "UE4M3":
+        numbers[format.d] = d
     offset = 0 if mins is None else (numbers[format.dmin][:, None] * mins)[:, :, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         wanted = np.where(step[:, :, None] == 0, 0, (groups + offset) / step[:, :, None])
@@ -40,9 +45,15 @@ def quantize(values, format):
     return packed(format, numbers, nearest + format.zero, scales, mins).reshape(len(values), -1)
 
 
+def _eights(scale):
+    """The nearest of what floats of 8 bits stand for."""
+    known = np.array([*range(8), *(m << e for e in range(15) for m in range(8, 16 - (e == 14)))])
+    return known[np.abs(np.abs(scale)[:, :, None] - known).argmin(axis=2)]
+
+
 def _stored(d, format):
     """The nearest number that the format can keep; of powers of two, one that cuts nothing off."""
-    if format.exponent:
+    if format.d_as == "E8M0":
         return np.exp2(np.ceil(np.log2(np.maximum(np.abs(d), 2.0**-100))))
     return d.astype(np.float16).astype(np.float64)
 
@@ -66,7 +77,7 @@ def packed(format, numbers, of_elements, scales=None, mins=None):
                     bits[np.ix_(wanted[:, n] == code, place)] = values
     blocks = np.packbits(bits, axis=1, bitorder="little")
     for at, number in numbers.items():
-        if format.exponent and at == format.d:
+        if format.d_as == "E8M0" and at == format.d:
             blocks[:, at] = np.log2(number) + 128
         else:
             blocks[:, at : at + 2] = number.astype(np.float16)[:, None].view(np.uint8)

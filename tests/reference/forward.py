@@ -27,7 +27,7 @@ def literal_forward(config, weights, tokens):
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
-    if c.architecture == "minicpm" or c.architecture.startswith("granite"):
+    if c.architecture.startswith(("granite", "minicpm")):
         x = x * c.embedding_scale
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
@@ -64,8 +64,18 @@ def literal_forward(config, weights, tokens):
             h = out[n, "ffn_norm"] = normed(x, w, p + name, c)
         elif c.parallel:
             h = out[n, "attn_norm"]
-        act = ACTIVATIONS.get(c.activation or c.architecture, gelu if gemma else silu)
-        h = experts(out, n, h, w, c) if c.has_experts(n) else feed_forward(out, n, h, w, act)
+        if c.has_experts(n):
+            h = experts(out, n, h, w, c)
+        else:
+            act = ACTIVATIONS.get(c.activation or c.architecture, gelu if gemma else silu)
+            up = out[n, "ffn_up"] = projected(h, w, p + "mlp.up_proj")
+            if p + "mlp.gate_proj.weight" in w:
+                gate = out[n, "ffn_gate"] = projected(h, w, p + "mlp.gate_proj")
+                gate = out[n, "ffn_silu"] = np.array([[act(g) for g in row] for row in gate])
+                h = out[n, "ffn_swigl"] = gate * up
+            else:
+                h = out[n, "ffn_silu"] = np.array([[act(u) for u in row] for row in up])
+            h = out[n, "ffn_out"] = projected(h, w, p + "mlp.down_proj")
         if c.parallel:
             x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = given + attended + h
             continue
@@ -73,23 +83,10 @@ def literal_forward(config, weights, tokens):
             h = out[n, "post_ffn_norm"] = normed(h, w, p + third, c)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
     x = out[None, "final_norm"] = normed(x, w, "model.norm", c)
-    logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) * c.logits_scale
+    logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) + w.get("lm_head.bias", 0)
+    logits = logits * c.logits_scale
     out[None, "lm_head"] = np.array([[bent(y, c.logits_cap) for y in row] for row in logits])
     return out
-
-
-def feed_forward(out, n, h, w, act):
-    """One block for all tokens, with a gate or without."""
-    p = f"model.layers.{n}.mlp."
-    up = out[n, "ffn_up"] = projected(h, w, p + "up_proj")
-    if p + "gate_proj.weight" in w:
-        gate = out[n, "ffn_gate"] = projected(h, w, p + "gate_proj")
-        gate = out[n, "ffn_silu"] = np.array([[act(g) for g in row] for row in gate])
-        h = out[n, "ffn_swigl"] = gate * up
-    else:
-        h = out[n, "ffn_silu"] = np.array([[act(u) for u in row] for row in up])
-    h = out[n, "ffn_out"] = projected(h, w, p + "down_proj")
-    return h
 
 
 def experts(out, n, x, w, c):
@@ -200,8 +197,14 @@ def relu_squared(x):
     return max(x, 0.0) ** 2
 
 
-LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox")
-ACTIVATIONS = {"starcoder2": gelu, "gelu_new": gelu, "gelu": gelu_erf, "arcee": relu_squared}
+LAYER_NORMS = ("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2")
+ACTIVATIONS = {
+    "starcoder2": gelu,
+    "gelu_new": gelu,
+    "gelu": gelu_erf,
+    **dict.fromkeys(("arcee", "nemotron", "jais2"), relu_squared),
+    "phi": gelu,
+}
 
 
 def rope(x, c, local=False):

@@ -6,11 +6,13 @@ from textual.command import CommandList
 from kernels.stages import Site
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
+from workbench.app.actions import help_lines
 from workbench.app.pages.fuzzy import matched
 from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
 from workbench.app.pages.note_screen import NoteScreen
 from workbench.app.pages.weights_screen import WeightsScreen
+from workbench.cells.marks import SIGNS
 from workbench.cells.words import WORDS
 from workbench.demo import MODEL
 from workbench.session.session import Session, SessionSpec, Side
@@ -165,6 +167,13 @@ async def test_the_words_of_the_product_are_in_the_help_and_in_the_docs(session)
     docs = (ROOT / "docs" / "interface.md").read_text(encoding="utf-8")
     for word, meaning in WORDS.items():
         assert f"| {word} | {meaning} |" in docs
+
+
+def test_every_sign_and_scale_of_the_map_is_explained_in_the_help():
+    lines = list(help_lines("map", lambda action: action))
+    start = lines.index(("Signs on the map", ""))
+    explained = [glyph for glyph, _ in lines[start + 1 : lines.index(("Everywhere", ""))]]
+    assert {*SIGNS.values(), "=", "·", "?", "≠", "!", "0-7", "0-8", "one column"} == set(explained)
 
 
 @pytest.mark.parametrize(

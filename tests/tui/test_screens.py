@@ -63,7 +63,7 @@ async def test_into_a_cell_by_size_of_difference_and_to_any_element(session, siz
         await until(pilot, lambda: "in index order" in screen_text(pilot))
         assert line(pilot, 0).split()[1:3] == ["0", "0"]
         await until(pilot, lambda: "mlp.gate_proj.weight" in screen_text(pilot))
-        for picture in ("A-B", "token × channel", "█"):
+        for picture in ("A-B", "token × 1 channel", "█"):
             assert picture in screen_text(pilot)
         await pilot.press("escape")
         assert app.screen is app.map_screen

@@ -55,6 +55,15 @@ def test_bos_is_fed_once_where_template_and_tokenizer_both_have_it(tmp_path):
     assert "the tokenizer adds it, and the text has it already" in typed.notes[0]
 
 
+def test_bos_that_is_fed_twice_is_said_of_one_model_too(tmp_path, capsys):
+    model = pair(tmp_path, TinyTokenizer(WITH_BOS, add_bos=True))[1]
+    assert run(["trace", str(model.path), "--stats", "--prompt", "<s>Hello", "--json"]) == 0
+    err = capsys.readouterr().err
+    assert (
+        "workbench: before anything is run: the prompt begins with BOS (262 '<s>') twice: the tokenizer adds it" in err
+    )
+
+
 def test_a_side_that_doubles_bos_is_named(tmp_path):
     right = TinyTokenizer(WITH_BOS, add_bos=True)
     models = pair(tmp_path, right, replace(right, template="<s>" + WITH_BOS))

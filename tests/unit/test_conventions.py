@@ -230,6 +230,27 @@ def test_a_model_that_cannot_be_run_is_read(tmp_path, capsys):
     assert norm["conventions"][0]["verdict"] == "as_said"
 
 
+@pytest.mark.parametrize(("shift", "status"), [(0, 0), (1, 1), (-1, 1)])
+def test_norms_of_qwen35_are_told_though_it_cannot_be_run(shift, status, tmp_path, capsys):
+    model = gemma3(shift)
+    of = replace(model, config=replace(model.config, architecture="qwen35", layer_types=None, rope_local_theta=None))
+    write_gguf(tmp_path / "q.gguf", of)
+    record = printed(["conventions", tmp_path / "q.gguf"], capsys, status)
+    assert (record["architecture"], record["runnable"]) == ("qwen35", False)
+    assert [m["words"].partition(", as")[0] for m in record["mistakes"]] == {
+        0: [],
+        1: ["+1 applied twice to 13 norm tensors"],
+        -1: ["+1 never applied to 13 norm tensors"],
+    }[shift]
+
+
+def test_an_mlx_folder_of_a_family_that_cannot_be_run_is_told(tmp_path, capsys):
+    mlx(tmp_path / "q", gemma3())
+    (tmp_path / "q/config.json").write_text(json.dumps({"model_type": "qwen3_5_text"}))
+    record = printed(["conventions", tmp_path / "q"], capsys, 1)
+    assert record["mistakes"][0]["words"].startswith("+1 applied once to")
+
+
 def test_a_file_without_tensors_has_no_answer(tmp_path, capsys):
     (tmp_path / "no.gguf").write_bytes(b"GGUF")
     assert run(["conventions", str(tmp_path / "no.gguf")]) == 2
@@ -274,3 +295,23 @@ def test_bisection_says_that_norms_differ_where_neither_file_tells_whose_mistake
     text = capsys.readouterr().out
     assert "+1 added once more in B than in A, as both are read, in 13 tensors" in text
     assert "and 11 more of this cause" in text
+
+
+def test_a_folder_and_a_gguf_of_qwen35_are_read_alike(tmp_path):
+    model, name = gemma3(), "model.layers.0.post_attention_layernorm.weight"
+    of = replace(model, config=replace(model.config, architecture="qwen35", layer_types=None, rope_local_theta=None))
+    write_gguf(
+        tmp_path / "q.gguf", replace(of, weights={n: w for n, w in of.weights.items() if "feedforward" not in n})
+    )
+    linear = "model.layers.0.linear_attn.norm.weight"
+    write_safetensors_file(
+        tmp_path / "model.safetensors",
+        {
+            name: float_tensor(name, model.values()[name] - np.float32(1)),
+            linear: float_tensor(linear, np.ones(4)),
+        },
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_5_text"}))
+    read = [dequantize(open_model(path).weight(name)) for path in (tmp_path / "q.gguf", tmp_path)]
+    assert np.array_equal(*read)
+    assert np.array_equal(dequantize(open_model(tmp_path).weight(linear)), np.ones(4))

@@ -13,6 +13,7 @@ from kernels import ops
 from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
+from kernels.kinds.choice import chosen
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.rows.dequantize import dequantize
@@ -23,7 +24,6 @@ from tests.artifacts import (
     apr_metadata,
     apr_tensors,
     float_tensor,
-    gguf_family,
     tiny_model,
     write_gguf,
     write_safetensors,
@@ -53,15 +53,21 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
 def test_every_container_holds_one_model(tmp_path, capsys, family):
     model, folders = model_of(family), ["folder"] if family in OTHERS else []
     write_gguf(tmp_path / "m.gguf", model)
-    write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
-    convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
+    carried = bool(folders) or not model.config.num_experts
+    if carried:
+        write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
+        convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
+    else:
+        with pytest.raises(WorkbenchError, match=r"APR has no place for"):
+            convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
     for name in folders:
         write_safetensors(tmp_path / name, model)
         convert_to_apr(open_artifact(tmp_path / name), tmp_path / f"of-{name}.apr")
-    for name in ("m.gguf", *folders, "m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)):
+    aprs = ("m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)) if carried else ()
+    for name in ("m.gguf", *folders, *aprs):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
-        spelled = gguf_family(model) if "gguf" in name else family
+        spelled = "llama" if "gguf" in name and family == "mixtral" else family
         assert artifact.config == replace(model.config, architecture=spelled), name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
@@ -340,6 +346,24 @@ def lowest(model, known, right, site):
     return at.kind.weights(at, scores, at.kind.best(-scores))
 
 
+def chosen_with(model, known, site, **changes):
+    at = At(model, numeric_path("f32"), TOKENS, replace(Graph.of(model).stage(site), **changes))
+    return evaluate(at, {"x": known["router"]})
+
+
+def counted_bias(model, known, right, site):
+    at = At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(site))
+    scores = at.kind.selection(at, at.kind.scores(known["router"]))
+    return at.kind.weights(at, scores, at.kind.best(scores))
+
+
+def reversed_weights(model, known, right, site):
+    experts = chosen(right, 3)
+    out = np.zeros_like(right)
+    np.put_along_axis(out, experts, np.take_along_axis(right, experts, axis=1)[:, ::-1], axis=1)
+    return out
+
+
 def swapped_experts(model, known):
     stage = Graph.of(model).stage(Site(0, "expert_up"))
     x = {role: known[name] for role, name in stage.inputs.items()}
@@ -424,6 +448,15 @@ FAULTS = (
     Fault("gpt_neox", Site(1, "qkv_matmul"), "rows_permuted", "", change=group_by_group),
     Fault("gpt_neox", Site(0, "k_post_rope"), "rope_type", "", runtime={"rotary_dim": None}),
     Fault("gpt_neox", Site(0, "qkv_bias"), "bias_missing", "", change=unbiased),
+    Fault("nemotron", Site(0, "attn_norm"), "norm_offset", "",
+          tensors={of_layer(0, "input_layernorm"): lambda w: w - 1}),
+    Fault("nemotron", Site(1, "ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
+    Fault("nemotron", Site(0, "ffn_silu"), "activation_function", "ReLU stands in place of",
+          change=lambda _, known, right: np.maximum(known["ffn_up"], 0)),
+    Fault("phi", Site(None, "lm_head"), "bias_missing", "lm_head.bias is not added", change=less("lm_head.bias")),
+    Fault("phi", Site(1, "post_ffn_residual"), "residual_missing", "ffn_out is added twice",
+          change=lambda _, known, right: right + known["ffn_out"]),
     Fault("cohere", Site(0, "q_post_rope"), "rope_type", "neox instead of norm", runtime={"rope_type": "neox"}),
     Fault("cohere", Site(1, "qkv_matmul"), "permuted_rope", "",
           tensors={of_layer(1, "self_attn.q_proj"): lambda w: halves_of_the_first(w, 16, 16)}),
@@ -538,6 +571,48 @@ FAULTS = (
           change=lambda m, known, right: swapped_experts(m, known)),
     Fault("granitemoe", Site(0, "post_ffn_residual"), "scaled", "is not multiplied by 0.22",
           runtime={"residual_scale": 1.0}),
+    Fault("dots1", Site(1, "expert_weights"), "router", "nothing is added to the scores",
+          change=lambda m, known, right, site: chosen_with(m, known, site, tensors=())),
+    Fault("dots1", Site(1, "expert_weights"), "router", "counts in the weights too", change=counted_bias),
+    Fault("dots1", Site(1, "expert_weights"), "router", "a softmax over all experts in place of a sigmoid",
+          change=with_kind(scoring="softmax")),
+    Fault("dots1", Site(1, "expert_weights"), "router", "not multiplied by 2.5", change=with_kind(scale=1.0)),
+    Fault("dots1", Site(1, "expert_weights"), "router", "routed_scaling_factor is 2.5",
+          config={"routed_scaling_factor": 1.0}),
+    Fault("dots1", Site(1, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("dots1", Site(1, "expert_weights"), "sign_flipped", "",
+          tensors={"model.layers.1.mlp.gate.e_score_correction_bias": lambda b: -b}),
+    Fault("deepseek", Site(1, "expert_weights"), "router", "are divided by their sum",
+          change=with_kind(renormalised=True)),
+    Fault("deepseek", Site(1, "expert_weights"), "router", "2 experts are chosen in place of 3",
+          change=with_kind(used=2)),
+    Fault("deepseek", Site(1, "expert_sum"), "router", "without weights", change=unweighted),
+    Fault("deepseek", Site(1, "expert_out"), "expert_order", "of the next one", change=next_expert),
+    Fault("deepseek", Site(0, "qkv_matmul"), "permuted_rope", "",
+          tensors={of_layer(0, "self_attn.q_proj"): lambda w: w.reshape(4, 2, 8, -1).swapaxes(1, 2).reshape(w.shape)}),
+    Fault("bailingmoe", Site(0, "expert_weights"), "router", "not divided by their sum",
+          change=with_kind(renormalised=False)),
+    Fault("bailingmoe", Site(0, "expert_weights"), "router", "not multiplied by 2.5", change=with_kind(scale=1.0)),
+    Fault("bailingmoe", Site(1, "expert_weights"), "router", "4 experts", change=with_kind(used=4)),
+    Fault("bailingmoe", Site(1, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("bailingmoe", Site(0, "expert_out"), "expert_order", "experts.3.down_proj",
+          tensors={expert(0, 2, "down"): expert(0, 3, "down"), expert(0, 3, "down"): expert(0, 2, "down")}),
+    Fault("llada_moe", Site(0, "attention"), "causal_mask", "", runtime={"causal": True}),
+    Fault("llada_moe", Site(0, "attention"), "causal_mask", "causal is False", config={"causal": True}),
+    Fault("llada_moe", Site(0, "expert_weights"), "router", "are divided by their sum",
+          change=with_kind(renormalised=True)),
+    Fault("llada_moe", Site(0, "k_norm"), "head_grouping", "heads are normed together", change=together),
+    Fault("llada_moe", Site(1, "expert_weights"), "expert_order", "in reverse order", change=reversed_weights),
+    Fault("rnd1", Site(0, "attention"), "causal_mask", "", runtime={"causal": True}),
+    Fault("rnd1", Site(1, "expert_weights"), "router", "not divided by their sum",
+          change=with_kind(renormalised=False)),
+    Fault("rnd1", Site(0, "expert_weights"), "router", "2 experts", change=with_kind(used=2)),
+    Fault("rnd1", Site(0, "expert_gate"), "gate_up_swapped", "up_proj of every expert",
+          change=lambda m, known, right: swapped_experts(m, known)),
+    Fault("rnd1", Site(1, "q_norm"), "norm_offset", "",
+          tensors={of_layer(1, "self_attn.q_norm"): lambda w: w + 1}),
     Fault("qwen3moe", Site(1, "router"), "wrong_layer", "model.layers.0",
           tensors={of_layer(1, "mlp.gate"): of_layer(0, "mlp.gate")}),
     Fault("qwen3moe", Site(0, "q_norm"), "norm_offset", "",

@@ -126,6 +126,13 @@ def test_a_normalizer_that_llama_cpp_does_not_have_is_explained(tmp_path):
     assert "once they are normalized" in rows_of(found, "alike")["sample texts"]
 
 
+def test_a_token_that_llama_cpp_takes_for_special_by_its_text_is_explained(tmp_path):
+    found = compared(*pair(tmp_path, replace(TOKENIZER, plain=("</s>",)), rows=266))
+    words = "llama.cpp takes </s> for special by the text alone, and other engines go by the file"
+    assert rows_of(found, "explained")["special by its text"] == words
+    assert found.exit_code == 0
+
+
 def test_templates_that_render_alike_are_explained(tmp_path):
     other = replace(TOKENIZER, template=CHATML.replace("{% endfor %}", "{% endfor  %}").replace("' + m", "'  + m"))
     found = compared(*pair(tmp_path, TOKENIZER, other))

@@ -1,5 +1,6 @@
 """The 8-bit arithmetic against ggml's own C functions, by every way to multiply bytes that this processor has."""
 
+from functools import cache
 from pathlib import Path
 
 import gguf
@@ -14,7 +15,7 @@ from kernels.weight import TensorType, Weight
 from tests.random_weights import digest, extreme_blocks, odd_columns, random_activations, random_weight
 
 QUANTIZED = [type for type in TensorType if type.block.elements > 1]
-IN_GGUF = [type for type in QUANTIZED if type.name in gguf.GGMLQuantizationType.__members__]
+IN_GGUF = [type for type in QUANTIZED if type.name not in ("Q1_0", "Q2_0")]
 ROWS, COLUMNS, TOKENS = 24, 768, 4
 
 
@@ -65,10 +66,15 @@ def test_dequantized_values_are_those_of_gguf(type):
     assert np.array_equal(dequantize(weight).view(np.uint32), expected.view(np.uint32))
 
 
-@pytest.mark.parametrize("how", available(), ids=lambda how: how.name)
+@cache
+def multiplying(dot, how):
+    return multiplier(dot, how, *(type.format for type in QUANTIZED if type.format.dot == dot))
+
+
+@pytest.mark.parametrize("how", available()[:-1], ids=lambda how: how.name)
 @pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
-def test_every_way_to_multiply_bytes_has_the_bits_of_ggml(type, how, recorded):
-    multiply = multiplier(type.format.dot, how, type.format)
+def test_every_other_way_to_multiply_bytes_has_the_bits_of_ggml(type, how, recorded):
+    multiply = multiplying(type.format.dot, how)
     x, weight = random_activations(7, TOKENS, COLUMNS), random_weight(int(type), type, ROWS, COLUMNS)
     ours = np.empty((TOKENS, ROWS), np.float32)
     codes = round_activations(x, type)
@@ -79,7 +85,7 @@ def test_every_way_to_multiply_bytes_has_the_bits_of_ggml(type, how, recorded):
 @pytest.mark.parametrize("type", QUANTIZED, ids=lambda type: type.name)
 def test_products_do_not_depend_on_their_neighbours(type):
     """Odd numbers of rows and tokens, a row that ends within a chunk, and rows shared out from any row on."""
-    columns = 512 if type.block.elements == 256 else 416
+    columns = odd_columns(type) + max(256, type.block.elements)
     x, weight = random_activations(3, 9, columns), random_weight(5, type, 23, columns)
     together = matmul_ggml(x, weight)
     for token, row in ((0, 0), (8, 22), (5, 17)):

@@ -9,7 +9,7 @@ import pytest
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model, write_gguf, write_safetensors
-from tests.random_weights import random_rows
+from tests.random_weights import put_nibbles, random_rows
 from workbench.__main__ import run
 from workbench.tensors.nonfinite import nonfinite
 
@@ -48,6 +48,16 @@ def test_powers_of_two_that_are_too_large_for_float32_are_counted():
     assert found is not None
     assert (found.count, found.nan) == (strange.sum(), 0)
     assert (found.row, found.columns[0]) == tuple(np.argwhere(strange)[0])
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf"])
+def test_a_scale_in_four_nibbles_is_looked_at(kind):
+    rows = random_rows(np.random.default_rng(1), TensorType.IQ1_M, 4, 512)
+    put_nibbles(rows[2, 56:], np.array(HALF[kind], np.uint8).view(np.float16)[0])
+    found = nonfinite(Weight("x", TensorType.IQ1_M, (4, 512), rows))
+    assert found is not None
+    assert (found.count, found.nan, found.row) == (256, 256 if kind == "nan" else 0, 2)
+    assert found.columns == (256, 511)
 
 
 def test_the_first_place_is_told_in_canonical_order():

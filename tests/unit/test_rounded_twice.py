@@ -37,6 +37,8 @@ def rounded_twice(inner, outer, source):
     [
         (TensorType.Q4_K, TensorType.Q5_K, TensorType.Q5_K),
         (TensorType.Q6_K, TensorType.Q4_K, TensorType.F32),
+        (TensorType.Q5_K, TensorType.Q4_1, TensorType.Q6_K),
+        (TensorType.Q5_1, TensorType.Q5_K, TensorType.Q6_K),
         (TensorType.Q4_1, TensorType.Q5_1, TensorType.Q5_1),
     ],
 )

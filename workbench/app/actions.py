@@ -8,6 +8,7 @@ from textual.binding import Binding
 
 from workbench.cells.decomposition import LIMIT
 from workbench.cells.heat import BEYOND, LEGEND, LEVELS, OUTSIDE
+from workbench.cells.marks import SENTENCES
 from workbench.cells.words import WORDS
 
 
@@ -272,7 +273,7 @@ def help_lines(screen: str, bound: Callable[[Action], Action]) -> Iterator[tuple
     yield "Words", ""
     yield from WORDS.items()
     yield "Signs on the map", ""
-    for sign in LEGEND.split("   "):
+    for sign in (*SENTENCES.values(), *LEGEND.split("   ")):
         glyph, _, meaning = sign.partition(" ")
         yield glyph, meaning
     yield OUTSIDE, "in the other views (i): more than rounding, formats or the inputs explain"

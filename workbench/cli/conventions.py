@@ -50,11 +50,13 @@ def command(source: Path, against: Path | None, each: bool, as_json: bool) -> in
 def _json(found: "Ledger") -> dict[str, Any]:
     """Contract: schemas/conventions.schema.json."""
     from store.conventions import architecture
+    from store.kinds import kind_of
 
     model = found.model
     return {
         "path": str(model.path),
         "format": model.format,
+        "kind": kind_of(model),
         "architecture": architecture(model),
         "runnable": model.refusal is None,
         "why_not": None if model.refusal is None else str(model.refusal),
@@ -100,11 +102,13 @@ def _entry_json(entry: "Entry") -> dict[str, Any]:
 
 def _lines(found: "Ledger", each: bool) -> list[str]:
     from store.conventions import architecture
+    from store.kinds import kind_of
     from workbench.conventions.words import summary
 
     model, name = found.model, architecture(found.model)
     kind = "" if name is None else f", {printable(name, 80)}"
     lines = [f"{printable(str(model.path), 1000)}: {model.format}{kind}, {len(model.tensors)} tensors"]
+    lines.append(f"It is {printable(kind_of(model), 300)}.")
     if model.refusal is not None:
         lines.append(f"It cannot be run: {printable(str(model.refusal), 1000)}")
     lines += ["", *summary(found), "", *_table(found, each)]

@@ -103,6 +103,8 @@ def _statistics(table: "StatisticsTable") -> tuple[dict[str, Any], list[str]]:
 
 
 def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
+    from store.kinds import kind_of
+
     types: dict[str, dict[str, int]] = {}
     for tensor in model.tensors.values():
         of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
@@ -112,6 +114,7 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
         "path": str(model.path),
         "format": model.format,
         "size": model.size,
+        "kind": kind_of(model),
         "files": [str(file) for file in model.files],
         "runnable": model.refusal is None,
         "why_not": None if model.refusal is None else str(model.refusal),
@@ -182,7 +185,8 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
     from store.text import printable
     from workbench.cli.tables import aligned, bytes_text, shape_text
 
-    lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", ""]
+    lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}"]
+    lines += [f"It is {printable(record['kind'], 300)}.", ""]
     lines += [] if record["runnable"] else [f"It cannot be run: {printable(record['why_not'], 1000)}", ""]
     lines += ["configuration" + ("" if record["runnable"] else ", as the file has it")]
     config = [(printable(name, 80), printable(_short(value))) for name, value in record["config"].items()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import PATH, OneOf, force_option, json_option, print_json, token_options
+from workbench.cli.sources import say_notes
 from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
@@ -114,7 +115,9 @@ def command(
         raise click.UsageError(f"transformers loads folders; give the folder of {model}")
     require_writable(output, [model, *artifact.inputs], force)
     job = {"model": str(artifact.path.resolve()), **_settings(engine, settings)}
-    job["tokens"] = list(shared_tokens([artifact], tokens, prompt).ids)
+    shared = shared_tokens([artifact], tokens, prompt)
+    say_notes(shared)
+    job["tokens"] = list(shared.ids)
     with ProgressLine() as line:
         sha256 = artifact.sha256(lambda done, total: line(done, total, f"bytes of {artifact.path.name} hashed"))
         about = {

@@ -11,7 +11,7 @@ from workbench.cli.options import prompt_option
 
 if TYPE_CHECKING:
     from workbench.pair.pair import Pair
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.tokens import Prompt, Tokens
     from workbench.session.session import Session
 
 NumericPaths = tuple[str | None, str | None]
@@ -49,6 +49,12 @@ def say_beforehand(pair: "Pair") -> None:
 
     if (sentence := beforehand(pair)) is not None:
         click.echo(f"workbench: before anything is run: {sentence} (`workbench inspect A B` compares all)", err=True)
+
+
+def say_notes(tokens: "Tokens") -> None:
+    """Say on stderr what is odd about how a prompt is fed to a model."""
+    for note in tokens.notes:
+        click.echo(f"workbench: before anything is run: {note}", err=True)
 
 
 def session_alone(

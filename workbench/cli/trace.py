@@ -17,6 +17,7 @@ from workbench.cli.options import (
     token_options,
 )
 from workbench.cli.sites import Stages, layers_option, stages_option
+from workbench.cli.sources import say_notes
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def command(
     if output is not None:
         _require_writable(output, [source, *artifact.inputs], force, None if selection is None else format)
     shared = shared_tokens([artifact], tokens, prompt)
+    say_notes(shared)
     side = side_of(artifact, path)
 
     def work(emit: "Emit", look: "Look | None") -> "tuple[RunRecord, list[Site]]":

@@ -11,7 +11,7 @@ from store.stored_model import StoredModel
 from store.text import printable
 from store.token_table import BYTE_LEVEL, TokenTable, token_table
 from store.tokenizer_config import TokenizerConfig, tokenizer_config
-from workbench.pair.embedded_tokenizer import from_byte_alphabet
+from workbench.pair.embedded_tokenizer import ENDS, from_byte_alphabet
 from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode_all, put_around
 
 T = TypeVar("T")
@@ -45,6 +45,13 @@ class Fed:
     def around(self) -> tuple[list[int], list[int]]:
         """The tokens that its tokenizer puts before and behind every text."""
         return put_around(self.model)
+
+    @cached_property
+    def taken_for_special(self) -> tuple[int, ...]:
+        """Tokens that llama.cpp takes for special by their text, though the file does not say that they are."""
+        if self.model.format == "safetensors":
+            return ()
+        return tuple(n for n, text in enumerate(self.table.texts) if text in ENDS and n not in self.table.whole)
 
     @cached_property
     def rows(self) -> int | None:

@@ -17,12 +17,18 @@ def sample_rows(a: Fed, b: Fed) -> Iterator[Row]:
     """Yield how text is cut and changed by name, and what is made of sample texts."""
     texts = [*SAMPLE_TEXTS, *(f"a{text} b" for text in _added(a, b))]
     differing = _unlike(a, b, texts)
+    ends = _taken_for_special(a, b)
+    by_text = [text for text in differing if any(end in text for end in ends)]
+    differing = [text for text in differing if text not in by_text]
     normalized = _by_normalizer(a, b, differing)
     left = [text for text in differing if text not in normalized]
     yield _cutting(a, b, left, len(texts))
     if a.table.normalizer != b.table.normalizer:
         yield _normalizers(a, b, normalized, left)
-    yield _sampled(a, b, texts, left, normalized)
+    if by_text:
+        yield _special_by_text(a, b, ends)
+    tried = [text for text in texts if text not in by_text]
+    yield _sampled(a, b, tried, left, normalized)
 
 
 def shortest(a: Fed, b: Fed, text: str) -> str:
@@ -51,6 +57,19 @@ def _by_normalizer(a: Fed, b: Fed, differing: list[str]) -> list[str]:
     normal = {text: unicodedata.normalize(form, text) for text in differing}
     left = _unlike(a, b, list(normal.values()))
     return [text for text, changed in normal.items() if changed != text and changed not in left]
+
+
+def _taken_for_special(a: Fed, b: Fed) -> list[str]:
+    """Texts of tokens that one side alone takes for special, as llama.cpp does by their text."""
+    one, other = each(a, b, lambda side: {side.table.texts[n] or "" for n in side.taken_for_special})
+    return sorted(one ^ other)
+
+
+def _special_by_text(a: Fed, b: Fed, ends: list[str]) -> Row:
+    shown = each(a, b, lambda side: ", ".join(map(side.shown, side.taken_for_special)) or "as the file says")
+    named = ", ".join(printable(end, 40) for end in ends)
+    words = f"llama.cpp takes {named} for special by the text alone, and other engines go by the file"
+    return Row("special by its text", shown, "explained", words)
 
 
 def _cutting(a: Fed, b: Fed, left: list[str], tried: int) -> Row:

@@ -19,7 +19,7 @@ _BLOCK = 32
 _FORMATS = [
     format
     for format in FORMATS
-    if isinstance(format, BlockFormat) and format.block.elements == _BLOCK and not format.exponent
+    if isinstance(format, BlockFormat) and format.block.elements == _BLOCK and format.factors
 ]
 # Step between two values of a block, in units of its largest magnitude (of its range where the type has a minimum).
 _OF_LARGEST = {

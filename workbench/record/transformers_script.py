@@ -17,15 +17,16 @@ from typing import Any
 Array = Any  # a torch tensor
 
 # What models call the parts of a decoder, of attention, and of a feed-forward block.
-LAYERS, LAST_NORM = ("layers",), ("norm", "final_layer_norm")
+LAYERS, LAST_NORM = ("layers",), ("norm", "final_layer_norm", "final_layernorm")
 ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense"), ("query_key_value",)
-UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h"), ("down_proj", "c_proj", "dense_4h_to_h")
+UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h", "fc1"), ("down_proj", "c_proj", "dense_4h_to_h", "fc2")
 ACTIVATION = ("act_fn", "activation_fn", "act")
 
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
 PAIRS = ("expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")  # of a token and an expert
+BLOCK = ("mlp", "block_sparse_moe")
 # Of layers with experts: the router, and what is computed beside them; what a chosen expert counts at least.
 ROUTERS, BESIDE, LEAST = ("gate", "router"), ("shared_expert", "shared_experts", "shared_mlp"), 2.0**-126
 
@@ -164,7 +165,7 @@ def in_order(torch: Any, config: Any, y: Array) -> Array:
 
 def watch_mlp(layer: Any, put: Any) -> None:
     """Watch the feed-forward half of a layer."""
-    block = layer.mlp if hasattr(layer, "mlp") else layer.block_sparse_moe
+    block = part(layer, BLOCK)
     gated = hasattr(block, "gate_proj") or hasattr(block, "gate_up_proj")
 
     def norm(x: Array, y: Array) -> None:
@@ -192,13 +193,13 @@ def watch_mlp(layer: Any, put: Any) -> None:
         watch(before, norm)
     if hasattr(block, "experts"):
         watch_experts(block, put, getattr(layer, "shared_mlp", None))
+    elif hasattr(block, "gate_up_proj"):
+        watch(block.gate_up_proj, fused)
     else:
-        if hasattr(block, "gate_up_proj"):
-            watch(block.gate_up_proj, fused)
-        else:
-            if gated:
-                watch(block.gate_proj, gate)
-            watch(part(block, UP), lambda _x, y: put("ffn_up", y))
+        if gated:
+            watch(block.gate_proj, gate)
+        watch(part(block, UP), lambda _x, y: put("ffn_up", y))
+    if not hasattr(block, "experts"):
         watch(part(block, ACTIVATION), lambda _x, y: put("ffn_silu", y))
         watch(part(block, DOWN), down)
     if hasattr(layer, AFTER_FFN):
@@ -236,7 +237,7 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         listener.__exit__(None, None, None)
         _, experts, weights = inputs
         count = block.experts.gate_up_proj.shape[0]
-        counts = torch.zeros(len(experts), count, dtype=weights.dtype)
+        counts = weights.new_zeros(len(experts), count)
         put("expert_weights", counts.scatter(1, experts, weights.clamp(min=LEAST))[None])
         runs: dict[str, Array] = {}
         places = experts.argsort(dim=1).argsort(dim=1)  # of every expert among those of its token
@@ -245,7 +246,7 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
             rank, token = torch.where((experts == expert).T)
             gate, up = gate_up.chunk(2, dim=-1)
             for name, values in zip(PAIRS, (gate, up, block.experts.act_fn(gate), swigl, out), strict=True):
-                whole_run = runs.setdefault(name, torch.zeros(*experts.shape, values.shape[-1], dtype=values.dtype))
+                whole_run = runs.setdefault(name, values.new_zeros(*experts.shape, values.shape[-1]))
                 whole_run[token, places[token, rank]] = values
         for name, values in runs.items():
             put(name, values.flatten(start_dim=1)[None])
@@ -296,17 +297,33 @@ def watch_linear(beside: Any, block: Any, put: Any) -> None:
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
-    """Look at what the rotation returns; it is a function of the modelling module and not a module itself."""
+    """Look at what the rotation returns; it is a function of the modelling module and not a module itself.
+
+    Some models give it the channels that turn only, and put the others beside them; these are seen by attention.
+    """
     modelling: Any = importlib.import_module(type(model).__module__)
-    rotate = modelling.apply_rotary_pos_emb
+    rotate, attend, config = modelling.apply_rotary_pos_emb, modelling.eager_attention_forward, model.config
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    parted = set()
+
+    def put(q: Array, k: Array) -> None:
+        stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
+        stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
 
     def rotated(*arguments: Any, **options: Any) -> Any:
         q, k = rotate(*arguments, **options)
-        stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
-        stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
+        if q.shape[-1] == size:
+            put(q, k)
+        else:
+            parted.add(stages.layer)
         return q, k
 
-    modelling.apply_rotary_pos_emb = rotated
+    def attended(module: Any, q: Array, k: Array, *arguments: Any, **options: Any) -> Any:
+        if stages.layer in parted:
+            put(q, k)
+        return attend(module, q, k, *arguments, **options)
+
+    modelling.apply_rotary_pos_emb, modelling.eager_attention_forward = rotated, attended
 
 
 def cpu_capability(torch: Any) -> str:
@@ -330,9 +347,9 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation=job["attention"], local_files_only=True
     )
-    model = model.to(job["device"]).eval()
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
+    model = model.to(job["device"]).eval()
     stages = Stages(parent, torch, job["dtype"] == "float64", len(part(model.base_model, LAYERS)), len(job["tokens"]))
     watch_model(model, stages, job["compile"])
     if not job["compile"]:

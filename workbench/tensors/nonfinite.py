@@ -47,7 +47,7 @@ class NonFinite:
 
 def nonfinite(weight: Weight) -> NonFinite | None:
     """What of a stored tensor is NaN or infinite; None where every value is a number."""
-    block = weight.type.block.elements if getattr(weight.type.format, "factors", ()) else 1
+    block = 1 if getattr(weight.type.format, "d_as", "") == "E8M0" else weight.type.block.elements
     count, nan, places = 0, 0, list[tuple[int, int]]()
     for start, bad, bad_nan in _chunks(weight):
         count, nan = count + block * int(bad.sum()), nan + block * int(bad_nan.sum())
@@ -88,10 +88,15 @@ def _floats(weight: Weight, rows: NDArray[np.uint8]) -> tuple[list[NDArray[Any]]
     if isinstance(format, FloatFormat):
         return [rows.view(np.uint32 if format.block.bytes == 4 else np.uint16)], 2 * format.infinity
     assert isinstance(format, BlockFormat)
-    if format.exponent:
+    if format.d_as == "E8M0":
         large = bool((rows[:, format.d :: format.block.bytes] >= _OVERFLOWING).any())
         return ([_dequantized(weight, rows).view(np.uint32)] if large else []), 2 * 0x7F800000
+    if format.d_as == "UE4M3":
+        return [], 0xF800  # which is never that large
     blocks = rows.view(np.uint16).reshape(len(rows), -1, format.block.bytes // 2)
+    if format.d_as == "nibbles":
+        high = blocks[:, :, format.d // 2 : format.d // 2 + 4] >> np.uint16(12)
+        return [np.bitwise_or.reduce(high << np.arange(0, 16, 4, dtype=np.uint16), axis=2)], 0xF800
     return [blocks[:, :, at // 2] for at in format.factors], 0xF800
 
 

@@ -264,7 +264,8 @@ def _strip_title(elements: Elements, grid: NDArray[np.float64]) -> str:
     finite = grid[np.isfinite(grid)]
     if not grid.any():
         return "no element differs"
-    top = f"7 is {format_value(float(finite.max()))}, ÷2 each, " if finite.any() else ""
+    top = f"7 is {format_value(float(finite.max()))}, a digit less is half, " if finite.any() else ""
     tokens, channels = -(-len(elements.positions) // grid.shape[0]), -(-elements.channels // grid.shape[1])
     lost = "" if finite.size == grid.size else f", {OUTSIDE} not finite"
-    return f"max |d| of {tokens}×{channels} token × channel; {top}= none{lost}"
+    of = f"{tokens} token{'s' * (tokens > 1)} × {channels} channel{'s' * (channels > 1)}"
+    return f"max |d| of {of}: {top}= none{lost}"

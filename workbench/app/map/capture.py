@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from store.traces.run import RunRecord
 
 
+_COMPILING = "for this machine, once"  # the names of kernels say nothing to whoever waits
+
+
 class Captures(MapKeys):
     """Runs what `start_capture` makes, and knows how far it is.
 
@@ -65,7 +68,8 @@ class Captures(MapKeys):
         match message.event:
             case Progress() as event:
                 share = f" {event.done}/{event.total}" if event.total else ""
-                self._doing = f"{event.phase}{share} {printable(event.text, 60)}"
+                text = _COMPILING if event.phase == "compile" else printable(event.text, 60)
+                self._doing = f"{event.phase}{share} {text}"
             case SideReady() as event:
                 self._side_ready(event.side, event.run)
             case CellReady() as event:

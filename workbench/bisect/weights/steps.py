@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.format import BlockFormat, FloatFormat
+from kernels.formats.format import EIGHT_UNIT, BlockFormat, FloatFormat
 from kernels.rows.dequantize import dequantize_rows
 from kernels.rows.fields import codes, fields
 from kernels.weight import Weight
@@ -24,6 +24,7 @@ HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only 
 _HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
 # Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
+POINTS_LEAN = 0.2  # by which a common factor of points of a grid may be off: 0.16 is the most found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +47,7 @@ class Stored:
     top: int = 0
     group: int = 32
     lean: float = 0.0
+    flips: int | None = None
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -59,6 +61,8 @@ class Stored:
                 width = width + half_ulp(values - np.float32(1), weight.less_one.format)
             return cls(values, width)
         assert isinstance(format, BlockFormat)
+        if format.grid is not None:
+            return _on_grid(format, values, raw)
         half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
         groups = values.reshape(-1, format.group)
         width = np.repeat(half.reshape(-1, 1), format.group, axis=1)
@@ -130,7 +134,8 @@ def made_like(*sides: Stored) -> dict[str, Any]:
     """What holds of values that are some of each of these: the fields of `Stored` that are no arrays."""
     fitted, top, lean = (max(getattr(side, name) for side in sides) for name in ("fitted", "top", "lean"))
     group, line = min(side.group for side in sides), any(side.line for side in sides)
-    return {"fitted": fitted, "line": line, "top": top, "group": group, "lean": lean}
+    flips = max((side.flips for side in sides if side.flips is not None), default=None)
+    return {"fitted": fitted, "line": line, "top": top, "group": group, "lean": lean, "flips": flips}
 
 
 def _flags(flags: Flags | None, like: Flags) -> Flags:
@@ -157,6 +162,8 @@ def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Float
         lost = _lost_scale(d, format.largest_scale) * np.float32(format.lost)
         if found.dmin is not None:
             lost = lost + _lost_scale(found.dmin[:, None], format.largest_scale)
+        if format.d_as == "UE4M3":  # a scale below the smallest one there is
+            lost = np.full_like(lost, EIGHT_UNIT * format.top)
         half = np.where(step == 0, lost, half)
     elif format.late:
         denormal = HALF_ROUNDING * np.float32(max(map(abs, format.ends))) * _is_denormal(d)
@@ -164,6 +171,22 @@ def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Float
     else:
         half = half + HALF_ROUNDING * format.zero
     return half, np.minimum(*ends), np.maximum(*ends), -offset
+
+
+def _on_grid(format: BlockFormat, values: Floats, raw: NDArray[np.uint8]) -> Stored:
+    """A source has the sign of its value, or is a small one; it may be larger than its value by any factor."""
+    found = fields(format, raw.reshape(-1, format.block.bytes))
+    unit = np.abs(found.d[:, None] * found.scales.astype(np.float32))
+    lost = HALF_ROUNDING * np.float32(format.largest_scale * format.top * format.unit)
+    width: Floats = np.abs(values) + lost
+    low, high = values < 0, values > 0
+    if format.shifts is not None:  # codes are -1, 0 and 1, and of a value whose code is 0 nothing is certain
+        steps = np.repeat(unit, format.group, axis=1).reshape(values.shape)
+        zero = np.abs(values) < np.float32(0.5) * steps
+        width += np.float32(0.6) * steps
+        low, high = low | zero, high | zero
+    flips = 1 if format.even or format.shifts is not None else 0
+    return Stored(values, width, low, high, lean=POINTS_LEAN, flips=flips)
 
 
 def _gaps(format: BlockFormat, raw: NDArray[np.uint8]) -> Floats:
@@ -183,6 +206,8 @@ def _lean(levels: tuple[int, ...]) -> float:
     if not levels:
         return 0.0
     ordered = np.array(sorted(set(levels)), np.float64)
+    if ordered.size < 3:
+        return 0.0
     within, shift = ordered[1:-1], (ordered[2:] - 2 * ordered[1:-1] + ordered[:-2]) / 4
     return float(abs((within * shift).sum()) / np.square(within).sum())
 
