@@ -105,7 +105,7 @@ _BY_RULE: dict[str, Split] = {
     ),
     "tiny_aya cohere2moe": Split((_THREE_FROM_RIGHT, rf"{_ANY_CASE}|\p{{N}}{{1,3}}|{_SLASHED}")),
     "youtu": Split((_YOUTU_SCRIPTS, rf"{_ANY_CASE}|\p{{N}}|{_SLASHED}"), True),
-    "superbpe": Split((r"\p{N}+", "[0-9]{1,3}(?=(?:[0-9]{3})*(?![0-9]))")),
+    "superbpe": Split((r"\p{N}+", "[0-9]{3}(?=(?:[0-9]{3})*(?![0-9]))")),
     "deepseek-llm": Split(
         (r"[\r\n]", rf"\s?{_CASED_LETTERS}+", rf"\s?{_WIDE_SIGNS}+", r"\s+\z", _HAN_OR_HANGUL, r"\p{N}+")
     ),
