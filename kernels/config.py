@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 RopeType = Literal["neox", "norm"]
+Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
 _FLOAT32 = 2.0**-23  # some formats store settings in single precision
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -47,6 +48,17 @@ class ModelConfig:
     embedding_scale, residual_scale, logits_scale
         What embeddings, the outputs of both blocks and logits are multiplied by (1 for nothing); a family may have a
         factor for its embeddings that stands in no configuration.
+    num_experts, num_experts_per_tok
+        How many experts a feed-forward block has, and of them are chosen for a token; 0 where it has none.
+    expert_layers
+        Which layers have experts; None where all do.
+    moe_intermediate_size, shared_intermediate_size
+        Channels inside of an expert, and of what is computed beside them for every token; 0 for nothing beside.
+    expert_scoring, norm_topk_prob, routed_scaling_factor
+        What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
+        weights of a token are divided by their sum, and what they are multiplied by then.
+    n_group, topk_group
+        Groups of experts, of which so many are looked at for a token: those whose two best come first.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -82,6 +94,16 @@ class ModelConfig:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logits_scale: float = 1.0
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    expert_layers: tuple[bool, ...] | None = None
+    moe_intermediate_size: int = 0
+    shared_intermediate_size: int = 0
+    expert_scoring: Scoring = "softmax"
+    norm_topk_prob: bool = True
+    routed_scaling_factor: float = 1.0
+    n_group: int = 1
+    topk_group: int = 1
     length_limit: int | None = None
     length_limit_key: str | None = None
 
@@ -96,6 +118,10 @@ class ModelConfig:
     def rotates(self, layer: int) -> bool:
         """Whether q and k of a layer are rotated."""
         return self.rotated_layers is None or self.rotated_layers[layer]
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether the feed-forward block of a layer has experts."""
+        return self.num_experts > 0 and (self.expert_layers is None or self.expert_layers[layer])
 
     @property
     def q_size(self) -> int:

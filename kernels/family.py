@@ -188,6 +188,11 @@ class Family(ABC):
     gguf_unused: ClassVar[tuple[str, ...]] = ()
     keys: ClassVar[Mapping[str, Keys]] = {}
 
+    def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
+        """The stages that a layer of a model with these settings may have, in execution order."""
+        del config
+        return self.stages
+
     def key(self, setting: str) -> str:
         """The key of config.json for a setting that most families have."""
         return self.spelled.get(setting, setting)

@@ -7,6 +7,7 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.graph import LAYER_INPUT, Arithmetic, Array, At, Inputs, Model, Stage
+from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.product import Product
 from kernels.matmul.activations import Codes
 from kernels.models import Graph
@@ -76,11 +77,12 @@ def _run(
         yield Step(stage, inputs, y)
 
 
-def multiplied_by(graph: Graph, site: Site) -> str | None:
-    """The weight that first multiplies the values of a stage; None where no product reads them."""
+def multiplied_by(graph: Graph, site: Site) -> Iterator[str]:
+    """A weight of each product that reads the values of a stage, in execution order."""
     stages = graph.last if site.layer is None else graph.layer(site.layer)
-    readers = (stage for stage in stages if site.stage in stage.reads and isinstance(stage.kind, Product))
-    return next((stage.weights[0] for stage in readers), None)
+    for stage in stages:
+        if stage.reads[:1] == (site.stage,) and isinstance(stage.kind, Product | ExpertProduct):
+            yield stage.weights[0]
 
 
 def activation_codes(model: Model, graph: Graph, path: F32Path, site: Site, x: Array) -> Codes | None:
@@ -88,8 +90,8 @@ def activation_codes(model: Model, graph: Graph, path: F32Path, site: Site, x: A
 
     graph : the model's.
     """
-    weight = multiplied_by(graph, site)
-    return None if weight is None else path.round_activations(x, model.weight(weight))
+    made = (path.round_activations(x, model.weight(weight)) for weight in multiplied_by(graph, site))
+    return next((codes for codes in made if codes is not None), None)
 
 
 def check_tokens(tokens: tuple[int, ...], config: ModelConfig) -> None:

@@ -216,6 +216,14 @@ class Kind(ABC):
         keeps its numbers.
         """
 
+    def either_way(self, at: At, x: Inputs, kept: Precision) -> Values | float:
+        """What two right implementations may differ by because a decision was as near as rounding; 0 where none is.
+
+        Element by element, float64. x : the inputs. kept : how the engine keeps its numbers.
+        """
+        del at, x, kept
+        return 0.0
+
     def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
         """First-order change of the output for the change dx of the inputs x, float64 (tokens, channels).
 

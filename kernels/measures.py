@@ -36,14 +36,12 @@ class Columns(NamedTuple):
 
 
 COL = Columns()
+OTHER_SIGN = "other sign"  # why the largest distance in float32 steps is undefined: across zero it measures nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """The metrics of a cell over some tokens. None means undefined; `words` then says why, by field name.
-
-    across_zero : whether `max_ulp` was counted between values of unlike sign, where it measures nothing.
-    """
+    """The metrics of a cell over some tokens. None means undefined; `words` then says why, by field name."""
 
     count: int
     finite: int
@@ -63,7 +61,6 @@ class Measures:
     nmse_var: float | None
     one_minus_cosine: float | None
     max_ulp: int | None
-    across_zero: bool
     identical_share: float
     nonfinite_a: int
     nonfinite_b: int
@@ -110,6 +107,9 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
     if not some:
         plain = ("std_a", "std_b", "mean_shift", "max_abs", "mean_abs", "rms", "max_ulp")
         words |= dict.fromkeys(plain, "no finite pair")
+    across_zero = bool(p[furthest, COL.across_zero])
+    if across_zero:
+        words["max_ulp"] = OTHER_SIGN
     angle = _angle_energy(energy_a, energy_b, energy_d, sums[COL.skew])
     turned = ratio("one_minus_cosine", angle, 2 * (energy_a * energy_b) ** 0.5, _NO_NORM**2, zero)
     return Measures(
@@ -130,8 +130,7 @@ def summarise(profile: NDArray[np.float64], tokens: slice = slice(None)) -> Meas
         nmse_energy=ratio("nmse_energy", energy_d, energy_b, _NO_NORM**2, zero),
         nmse_var=ratio("nmse_var", energy_d / max(n, 1), std_b**2, no_spread**2, flat),
         one_minus_cosine=None if turned is None else min(max(turned, 0.0), 2.0),
-        max_ulp=int(p[furthest, COL.max_ulp]) if some else None,
-        across_zero=bool(p[furthest, COL.across_zero]),
+        max_ulp=int(p[furthest, COL.max_ulp]) if some and not across_zero else None,
         identical_share=same_bits / sums[COL.channels],
         nonfinite_a=int(nonfinite_a),
         nonfinite_b=int(nonfinite_b),

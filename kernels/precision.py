@@ -28,5 +28,8 @@ def _of_bits(name: str, unit: float, digits: int, lowest: int, largest: float) -
 
 
 FLOAT32 = _of_bits("float32", 2.0**-24, 23, -126, (2 - 2.0**-23) * 2.0**127)
+# What tensor cores make of the inputs of a float32 product: the digits of half precision, cut or rounded, and the range
+# of float32.
+TF32 = _of_bits("TF32", 2.0**-12, 10, -126, FLOAT32.largest)
 FLOAT16 = _of_bits("float16", 2.0**-12, 10, -14, 65504.0)
 BFLOAT16 = _of_bits("bfloat16", 2.0**-9, 7, -126, (2 - 2.0**-7) * 2.0**127)

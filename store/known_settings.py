@@ -88,7 +88,7 @@ _GGUF = Table(
             *("rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length"),
         )
     ),
-    refused={"expert_count": (), "expert_used_count": (), "expert_group_count": (), "expert_shared_count": ()},
+    refused={"expert_count": (), "expert_used_count": (), "expert_group_count": (1,), "expert_shared_count": ()},
     ignored=_OTHER_FAMILIES
     | {
         "residual_scale": (1,),

@@ -15,6 +15,7 @@ from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
+from store.experts import split_experts
 from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.stored_model import Picked
 from store.tensor_types import StoredType
@@ -25,7 +26,9 @@ MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
 BY_GROUP = "qkv_by_group_proj"
-_FUSED = re.compile(rf"\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z")
+_FUSED = re.compile(
+    rf"\.(?:self_attn|mlp)\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z"
+)
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -106,6 +109,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     tensor that is missing or has another shape, UnsupportedModelError for a layer tensor that the forward does not
     compute with.
     """
+    split_experts(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()

@@ -27,12 +27,24 @@ _GGUF_MODULES: dict[str, str] = {
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.gate_proj",
+    "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_gate_up_exps": "mlp.experts.gate_up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
+_GGUF_SELECTION, _SELECTION = "exp_probs_b.bias", "mlp.gate.e_score_correction_bias"
 GATE_UP = "mlp.gate_up_proj"  # gate and up one above the other
 _OF_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
-_ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
+_ANOTHER_FFN_NORM = frozenset(
+    ("seed_oss", "qwen3next", "qwen35", "qwen35moe")
+)  # where the norm before the feed-forward block goes by the other name
 _GGUF_NORMS: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
@@ -58,6 +70,22 @@ _OTHER_WHOLE: dict[str, str] = {
 }
 
 _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
+# What some families call the parts of layers with experts.
+_OF_EXPERTS = (
+    (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
+    (re.compile(r"^block_sparse_moe\.input_linear\.weight$"), "mlp.experts.gate_up_proj.weight"),
+    (re.compile(r"^block_sparse_moe\.output_linear\.weight$"), "mlp.experts.down_proj.weight"),
+    (re.compile(r"^block_sparse_moe\.experts\."), "mlp.experts."),
+    (re.compile(r"^(mlp\.experts\.\d+)\.w1\."), r"\1.gate_proj."),
+    (re.compile(r"^(mlp\.experts\.\d+)\.w3\."), r"\1.up_proj."),
+    (re.compile(r"^(mlp\.experts\.\d+)\.w2\."), r"\1.down_proj."),
+    (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)$"), r"\1.weight"),
+    (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$"), r"\1.bias"),
+    (re.compile(r"^mlp\.shared_experts\."), "mlp.shared_expert."),
+    (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
+    (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
+)
+_ONE_EXPERT = re.compile(r"mlp\.experts\.\d+\.", re.ASCII)
 _NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
@@ -79,19 +107,33 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
 
     architecture : GGUF's name for it, which tells what some of its names stand for.
     """
+    if (layer_of(raw) is not None and raw.startswith("blk.")) and raw.split(".", 2)[2] == _GGUF_SELECTION:
+        return f"model.layers.{raw.split('.')[1]}.{_SELECTION}"
     if gguf := _GGUF_LAYER.fullmatch(raw):
         (layer, module, kind), modules = gguf.groups(), _modules(architecture)
         return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
-        return f"model.layers.{hf[1]}.{hf[2]}"
+        return f"model.layers.{hf[1]}.{_of_experts(hf[2])}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
 
 
+def _of_experts(module: str) -> str:
+    """The name of a tensor of a layer, with what belongs to experts as most families call it."""
+    for spelled, plain in _OF_EXPERTS:
+        module = spelled.sub(plain, module)
+    return module
+
+
 def gguf_name(canonical: str, architecture: str | None = None) -> str:
-    """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged."""
+    """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged.
+
+    All experts of a layer have one tensor there.
+    """
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
         return _HF_WHOLE.get(canonical, canonical)
-    module, _, kind = match[2].rpartition(".")
+    if match[2] == _SELECTION:
+        return f"blk.{match[1]}.{_GGUF_SELECTION}"
+    module, _, kind = _ONE_EXPERT.sub("mlp.experts.", match[2]).rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
     if GATE_UP in modules:
         modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])

@@ -23,6 +23,7 @@ Format = Literal["gguf", "apr", "safetensors"]
 
 _HASH_CHUNK = 1 << 22
 NORM = "norm.weight"
+_NEVER_LESS_ONE = "linear_attn.norm.weight"  # beside norms that are
 FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
@@ -184,7 +185,9 @@ class StoredModel:
 
     def adds_one(self, name: str) -> bool:
         """Tell whether a tensor is stored less 1."""
-        return self.less_one and name.endswith(NORM) and self.info(name).type in FLOATS
+        if not self.less_one or not name.endswith(NORM) or name.endswith(_NEVER_LESS_ONE):
+            return False
+        return self.info(name).type in FLOATS
 
     def permuted(self, name: str) -> bool:
         """Tell whether the rows of a tensor are stored in another order than the canonical one."""

@@ -7,6 +7,7 @@ from store.files.json_text import read_object
 from store.files.model_file import ModelFile
 from store.vocabulary import LazyArray, Vocabulary
 
+MAX_TOKENIZER = 64 << 20  # bytes; that of 262,144 tokens has 33 MB
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 
 _WORDS = (
@@ -16,12 +17,17 @@ _WORDS = (
 _SPLIT_RULES = {_WORDS % r"\p{N}": "qwen2", _WORDS % r"\p{N}{1,3}": "llama-bpe"}
 
 
+def read_tokenizer(path: Path) -> dict[str, Any]:
+    """Return what a tokenizer.json holds; ArtifactError if it is no JSON object, or larger than any known one."""
+    return read_object(ModelFile.at(path), MAX_TOKENIZER)
+
+
 def read_vocabulary(path: Path) -> Vocabulary | None:
     """Return the vocabulary of a byte-level BPE tokenizer, None if the file describes any other kind.
 
     Raises ArtifactError if the file is no JSON object.
     """
-    values: dict[str, Any] = read_object(ModelFile.at(path))
+    values = read_tokenizer(path)
     try:
         return _byte_level_bpe(values)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -30,7 +36,7 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
 
 def _byte_level_bpe(values: dict[str, Any]) -> Vocabulary | None:
     model = values["model"]
-    pre = _split_rule(values["pre_tokenizer"])
+    pre = split_rule(values["pre_tokenizer"])
     if model["type"] != "BPE" or model.get("byte_fallback") or pre is None:
         return None
     ids: dict[str, int] = dict(model["vocab"])
@@ -60,7 +66,7 @@ def _array(values: list[Any], element: str) -> LazyArray:
     return LazyArray(len(values), element, lambda: values)
 
 
-def _split_rule(pre_tokenizer: dict[str, Any]) -> str | None:
+def split_rule(pre_tokenizer: dict[str, Any]) -> str | None:
     """Return llama.cpp's name of the rule that cuts text into words, None if it has none or it is unknown."""
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     if [step["type"] for step in steps] == ["ByteLevel"]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from store.files.fields import Fields
 
 MAX_LAYERS = 1 << 14
+# Names of `pre` under which BPE spells tokens as text, with SentencePiece's spaces, and not as GPT-2 spells bytes.
+SPELLED_AS_TEXT = frozenset({"gemma4", "granite-embed-multi-311m", "sarvam-moe"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Vocabulary:
 
     kind
         "hf_json": `json_path` is a Hugging Face tokenizer.json and nothing else is set;
-        "bpe": byte-level BPE as GPT-2 has it (`tokens`, `merges`, and `pre`, llama.cpp's name of the split rule);
+        "bpe": BPE as GPT-2 has it (`tokens`, `merges`, and `pre`, llama.cpp's name of the split rule);
         "spm": SentencePiece (`tokens`, `scores`, `token_types`).
     token_types
         SentencePiece's kinds: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
@@ -62,6 +64,11 @@ class Vocabulary:
     add_bos: bool | None = None
     add_eos: bool | None = None
     add_space_prefix: bool | None = None
+
+    @property
+    def byte_level(self) -> bool:
+        """Whether its tokens are spelled by GPT-2's stand-ins for bytes."""
+        return self.kind == "bpe" and self.pre not in SPELLED_AS_TEXT
 
 
 def token_id(fields: Fields, n_tokens: int, key: str) -> int | None:

@@ -25,7 +25,7 @@ from tests.memory_model import MemoryModel, random_model
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
     """A random model, wide enough for whole blocks of `type`; `sizes` are those of random_model."""
     stored = TensorType[type] if isinstance(type, str) else type
-    if stored.block.elements == 256:
+    if stored.block.elements > 32:
         sizes = {"hidden": 256, "head_dim": 256 // sizes.get("heads", 4), "ffn": 512} | sizes
     return random_model(arch, stored, **sizes)
 
@@ -71,15 +71,30 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     module = name.split(".")[-2]
     known = model.config.architecture in ARCHITECTURES
     several = model.weights[name].shape[0] > 1
-    if known and family(model.config.architecture).interleaved and module in heads and several:
+    if known and interleaved(model.config.architecture) and module in heads and several:
         return interleaved_rows(model.weights[name], heads[module])
     return model.weights[name].rows
 
 
-def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **more: object) -> None:
-    """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix."""
-    c = model.config
-    architecture = (c.architecture in ARCHITECTURES and family(c.architecture).gguf) or c.architecture
+def gguf_architecture(model: MemoryModel) -> str:
+    """What GGUF calls a model."""
+    architecture = model.config.architecture
+    return (family(architecture).gguf or "llama") if architecture in ARCHITECTURES else architecture
+
+
+def interleaved(architecture: str) -> bool:
+    """Whether GGUF files of a family store rows of q and k for the rotation of adjacent pairs."""
+    return family(architecture).interleaved or family(architecture).gguf is None
+
+
+def write_gguf(
+    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, **more: object
+) -> None:
+    """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix.
+
+    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer.
+    """
+    c, architecture = model.config, gguf_architecture(model)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
@@ -110,33 +125,61 @@ def write_gguf(path: Path, model: MemoryModel, vocabulary: str | None = None, **
         writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):
         writer.add_logit_scale(c.logits_scale)
-    if c.architecture in ("granite", "minicpm"):
+    if c.architecture.startswith(("granite", "minicpm")):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
         writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
-    for key, value in more.items():
-        name = f"{architecture}.{key.replace('__', '.')}"
-        add = {
-            bool: writer.add_bool,
-            int: writer.add_uint32,
-            float: writer.add_float32,
-            str: writer.add_string,
-            list: writer.add_array,
-        }
+    if c.num_experts:
+        _add_experts(writer, c)
+    keys = {f"{architecture}.{key.replace('__', '.')}": value for key, value in more.items()}
+    if isinstance(vocabulary, dict):
+        keys |= vocabulary
+    else:
+        _add_vocabulary(writer, vocabulary, c.vocab_size)
+    add = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for name, value in keys.items():
         add[type(value)](name, value)
-    _add_vocabulary(writer, vocabulary, c.vocab_size)
+    stored: dict[str, list[np.ndarray]] = {}
+    types: dict[str, TensorType] = {}
     for name, weight in fused(model).items():
-        rows = gguf_rows(model, name) if name in model.weights else weight.rows
-        if weight.type.block.elements > 1:  # the writer derives the shape from the bytes of a row
-            writer.add_tensor(gguf_name(name, architecture), rows, raw_dtype=gguf.GGMLQuantizationType(weight.type))
-        else:
-            values = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
-            writer.add_tensor(gguf_name(name, architecture), values, raw_dtype=gguf.GGMLQuantizationType(weight.type))
+        rows, own = gguf_rows(model, name) if name in model.weights else weight.rows, gguf_name(name, architecture)
+        if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
+            rows = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
+        stored.setdefault(own, []).append(rows)
+        types[own] = weight.type
+    for name, parts in stored.items():
+        values = np.stack(parts) if "_exps." in name else parts[0]
+        if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
+            values = values.reshape(-1)
+        writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    writer.add_expert_count(c.num_experts)
+    writer.add_expert_used_count(c.num_experts_per_tok)
+    if c.moe_intermediate_size != c.intermediate_size:
+        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    if c.architecture in ("granitemoe", "qwen2moe"):
+        writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
+    elif c.shared_intermediate_size:
+        writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)
+        writer.add_expert_weights_norm(c.norm_topk_prob)
+        writer.add_expert_weights_scale(c.routed_scaling_factor)
+    if c.expert_layers is not None:
+        writer.add_leading_dense_block_count(c.expert_layers.index(True))
+    if c.expert_scoring == "sigmoid":
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
 
 def byte_tokens(kind: str, size: int) -> list[str]:
@@ -209,7 +252,7 @@ _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
 FUSED = {
     **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
-    "gpt_neox": _QKV,
+    **{"gpt_neox": _QKV, "openelm": _QKV},
 }
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
@@ -233,6 +276,12 @@ def fused(model: MemoryModel) -> dict[str, Weight]:
 def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     """The tensors as Hugging Face stores them: of some families norms less 1, in the type of the matrices."""
     of = family(model.config.architecture)
+    if model.config.architecture == "mixtral":
+        return {_of_mixtral(name): weight for name, weight in model.weights.items()}
+    if model.config.architecture == "granitemoe":
+        return _of_granite(model)
+    if model.config.architecture == "dots1":
+        return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = fused(model)
     if model.config.architecture in _BY_GROUP:
         weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}
@@ -264,6 +313,37 @@ def hf_name(name: str, modules: Mapping[str, str]) -> str:
     number = next((part for part in module.split(".") if part.isdigit()), "N")
     own = modules.get(module.replace(f".{number}.", ".N."))
     return name if own is None else f"{own.replace('.N.', f'.{number}.')}.{kind}"
+
+
+def _of_mixtral(name: str) -> str:
+    """The name of a tensor in the files of mixtral."""
+    for plain, spelled in (("mlp.", "block_sparse_moe."), ("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")):
+        name = name.replace(plain, spelled)
+    return name
+
+
+def _of_granite(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors of granitemoe, whose experts are stacked and whose gate and up are one tensor."""
+    found = {name: weight for name, weight in model.weights.items() if ".mlp." not in name}
+    for layer in range(model.config.num_hidden_layers):
+        p, count = f"model.layers.{layer}.", model.config.num_experts
+
+        def rows(*parts: str, p: str = p) -> np.ndarray:
+            return np.concatenate([model.weights[f"{p}mlp.{part}_proj.weight"].stored for part in parts])
+
+        def put(name: str, of: str, stored: np.ndarray, *more: int, p: str = p) -> None:
+            weight = model.weights[f"{p}mlp.{of}.weight"]
+            shape = (*more, len(stored) // (more[0] if more else 1), weight.shape[1])
+            found[f"{p}{name}.weight"] = Weight(f"{p}{name}.weight", weight.type, shape, stored)
+
+        gate_up = np.concatenate([rows(f"experts.{n}.gate", f"experts.{n}.up") for n in range(count)])
+        put("block_sparse_moe.input_linear", "experts.0.gate_proj", gate_up, count)
+        down = np.concatenate([rows(f"experts.{n}.down") for n in range(count)])
+        put("block_sparse_moe.output_linear", "experts.0.down_proj", down, count)
+        put("block_sparse_moe.router.layer", "gate", model.weights[f"{p}mlp.gate.weight"].stored)
+        put("shared_mlp.input_linear", "shared_expert.gate_proj", rows("shared_expert.gate", "shared_expert.up"))
+        put("shared_mlp.output_linear", "shared_expert.down_proj", rows("shared_expert.down"))
+    return found
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:

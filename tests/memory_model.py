@@ -14,6 +14,20 @@ from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 
 HYBRID = 3  # layers of a model with windows, which GGUF has no word for
+
+
+def of_experts(c: ModelConfig) -> dict[str, object]:
+    return {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": c.intermediate_size // 2}
+
+
+def and_beside(c: ModelConfig) -> dict[str, object]:
+    return of_experts(c) | {"shared_intermediate_size": c.intermediate_size}
+
+
+def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
+    return tuple(layer > 0 for layer in range(c.num_hidden_layers))
+
+
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -38,6 +52,44 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "minicpm": lambda _: {"embedding_scale": 6.0, "residual_scale": 0.25, "logits_scale": 0.125},
     "phi3": lambda c: {"rotary_dim": c.head_dim // 4 * 3 if c.head_dim % 8 == 0 else None},
     "glm4": lambda c: {"rotary_dim": c.head_dim // 2},
+    "mixtral": lambda c: {
+        "num_experts": 5,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size,
+        "sliding_window": None,
+    },
+    "qwen2moe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size // 2,
+        "shared_intermediate_size": c.intermediate_size // 3 // 32 * 32 or 32,
+        "norm_topk_prob": False,
+    },
+    "deepseek": lambda c: and_beside(c) | {"expert_layers": behind_the_first(c), "norm_topk_prob": False},
+    "bailingmoe": lambda c: and_beside(c) | {"routed_scaling_factor": 2.5},
+    "dots1": lambda c: (
+        and_beside(c)
+        | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
+    ),
+    "llada_moe": lambda c: of_experts(c) | {"norm_topk_prob": False, "causal": False},
+    "rnd1": lambda c: of_experts(c) | {"causal": False},
+    "olmoe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size,
+        "norm_topk_prob": False,
+    },
+    "granitemoe": lambda c: {
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": c.intermediate_size,
+        "shared_intermediate_size": c.intermediate_size // 2,
+        "embedding_scale": 6.0,
+        "residual_scale": 0.22,
+        "attention_scale": 0.3,
+        "logits_scale": 0.125,
+    },
+    "qwen3moe": of_experts,
     "granite": lambda _: {
         "embedding_scale": 6.0,
         "residual_scale": 0.22,
@@ -148,6 +200,8 @@ def random_model(
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
+            elif tensor.name.endswith("e_score_correction_bias"):
+                vector(tensor.name, *tensor.shape, 0)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)
     for n in range(layers):

@@ -104,6 +104,15 @@ CASES = {
             "original_max_position_embeddings": 64,
         },
     ),
+    "dynamic with an alpha, which stretches the base": Case(
+        "transformers",
+        "hunyuan_v1_dense",
+        {
+            "rope_parameters": ...,
+            "rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0},
+            "max_position_embeddings": 16,
+        },
+    ),
     "dynamic within its context": Case("transformers", "qwen2", {"rope_scaling": {"type": "dynamic", "factor": 4.0}}),
     "not causal": Case("transformers", "llama", {"is_causal": False}),
     "causality null": Case("transformers", "qwen2", {"is_causal": None}),

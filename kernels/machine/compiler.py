@@ -26,14 +26,15 @@ _BESIDE = ("kernels.matmul.floats", "kernels.matmul.activations")  # about half 
 _registered: list[tuple[Any, str]] = []
 
 
-def kernel(*signatures: str, reassociate: bool = False) -> Callable[[F], F]:
+def kernel(*signatures: str, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
     """Compile a function that Python calls, for exactly the Numba `signatures` given.
 
     The GIL is released while it runs, so one thread per core can work on a share of the rows each (parallel.py).
-    Compilation happens at the first call or in `compile_all`.
+    Compilation happens at the first call or in `compile_all`. of : as `helper` has it.
     """
 
     def decorate(function: F) -> F:
+        _name_apart(function, of)
         compiled = _njit(function, reassociate)
         compiled._cache = cache.KernelCache(function)  # type: ignore[attr-defined]
         _registered.extend((compiled, signature) for signature in signatures)
@@ -52,11 +53,15 @@ def helper(*, reassociate: bool = False, of: object = None) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        if of is not None:
-            function.__qualname__ += "_" + hashlib.sha256(repr(of).encode()).hexdigest()[:16]
+        _name_apart(function, of)
         return _njit(function, reassociate)
 
     return decorate
+
+
+def _name_apart(function: Callable[..., Any], of: object) -> None:
+    if of is not None:
+        function.__qualname__ += "_" + hashlib.sha256(repr(of).encode()).hexdigest()[:16]
 
 
 def kernel_modules() -> tuple[str, ...]:

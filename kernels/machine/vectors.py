@@ -18,6 +18,9 @@ from kernels.machine.memory import LINE
 I8, I16, I32, HALF, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
 
 
+_SHUFFLES = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b"}  # by lanes
+
+
 class Vectors:
     """Vector operations on LLVM values; `b` is the IR builder."""
 
@@ -85,6 +88,29 @@ class Vectors:
     def repeated(self, v: Any, times: int) -> Any:  # noqa: ANN401
         """The same vector `times` times end to end."""
         return self.pick(v, v, list(range(v.type.count)) * times)
+
+    def looked_up(self, table: tuple[int, ...], places: Any) -> Any:  # noqa: ANN401
+        """The int8 numbers at these places (int8 lanes, 0 to 15) of a table of 16."""
+        count = places.type.count
+        if count in _SHUFFLES and target.has("avx2"):
+            numbers = ir.Constant(places.type, list(table) * (count // 16))
+            return self.call(_SHUFFLES[count], places.type, numbers, places)
+        found = self.constant(I8, count, table[0])
+        for place, number in enumerate(table):
+            here = self.b.icmp_unsigned("==", places, self.constant(I8, count, place))
+            found = self.b.select(here, self.constant(I8, count, number), found)
+        return found
+
+    def table(self, name: str, element: Any, numbers: list[int]) -> Any:  # noqa: ANN401
+        """A pointer to constants that the compiled code brings with it, once for all that ask for the same."""
+        kind, name = ir.ArrayType(element, len(numbers)), f"table.{name}"
+        module = self.b.module
+        if name in module.globals:
+            return module.globals[name]
+        made = ir.GlobalVariable(module, kind, name)
+        made.linkage, made.global_constant = "internal", True
+        made.initializer = ir.Constant(kind, numbers)
+        return made
 
     def as_lanes(self, v: Any, element: Any, width: int = 0) -> Any:  # noqa: ANN401
         """The same bits in lanes of another type; `width` in bits, which integer types know themselves."""

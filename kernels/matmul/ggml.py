@@ -14,24 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats import FORMATS
-from kernels.formats.format import (
-    MINS_IN_LANES,
-    MINS_IN_ONE,
-    ONE_SCALE,
-    SCALE_AND_LEAST,
-    SHARED_ZERO,
-    BlockFormat,
-    Dot,
-    FloatFormat,
-)
+from kernels.formats.format import BlockFormat, Dot, FloatFormat
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import aligned_floats, scratch
+from kernels.machine.operations import fma
 from kernels.machine.parallel import over_rows
 from kernels.machine.vectors import prefetch
 from kernels.matmul.activations import RULES, Codes
 from kernels.matmul.byte_products import HOST, Portable
 from kernels.matmul.floats import matmul_f32
-from kernels.matmul.packed_dot import CHUNK, SUMS, chunk_dots, corrections, tile_results
+from kernels.matmul.packed_dot import CHUNK, chunk_dots, corrections, sums_of, tile_results
 from kernels.matmul.products import joined, side_by_side
 from kernels.rows.unpack import row_buffers, unpacker
 from kernels.weight import TensorType, Weight
@@ -92,18 +84,22 @@ def _pack(
 
 
 def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., None]:
-    """The product for formats that are multiplied alike; arguments as `_matmul_codes`, from `type` on."""
-    unpack, blocks = unpacker(*formats), 1 if dot.scales else CHUNK // 32
-    dots, correct, results, tokens_in_tile = chunk_dots(dot, how), corrections(how), tile_results(how), how.tokens
+    """The product for formats that are multiplied alike; arguments as those of `_compiled`."""
+    unpack, blocks = unpacker(*formats), CHUNK // dot.block
+    dots, correct, results, tokens_in_tile = chunk_dots(dot, how), corrections(how), tile_results(dot, how), how.tokens
+    sums_in_tile, turns, flip = sums_of(dot), dot.turns, np.int8(how.flip)
+    small = dot.scales == 0
 
     @helper(of=(dot, how.name))
     def multiply(type, n, rows, x, xd, sums, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         """Rows start to stop, _ROWS at a time and chunk by chunk, against every tile of tokens."""
         (chunks, tiles), (tokens, length) = x.shape[:2], (out.shape[0], rows.shape[1])
         codes, scales, mins, d, dmin = row_buffers(_ROWS * CHUNK)
-        acc = aligned_floats(_ROWS * tiles * SUMS * 4 * tokens_in_tile)
+        acc = aligned_floats(_ROWS * tiles * sums_in_tile * 4 * tokens_in_tile)
         line = aligned_floats(tiles * tokens_in_tile * _LINE)
         chunk_length = length * CHUNK // n
+        alone = turns == 2 and n // 32 % 2 == 1  # the last block has no turn: it is added in the end
+        last, beyond = n // 32 % 8 - 1, np.zeros(_ROWS, np.float32)
         for r in range(start, stop, _ROWS):
             together = min(_ROWS, stop - r)
             acc[:] = 0
@@ -116,14 +112,28 @@ def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., 
                     place = (r + i) * length + c * chunk_length
                     prefetch(rows, place + _ROWS * length, chunk_length)
                     unpack(type, count, rows, place, i * blocks, codes, scales, mins, d, dmin)
-                if blocks > 1:
+                if small:
                     correct(together, codes, scales)
+                if alone and c == chunks - 1:
+                    for i in range(together):
+                        beyond[i] = d[i * blocks + last]
+                        d[i * blocks + last] = 0
                 for i in range(together):
                     dots(i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc)
             first = (r - start) % _LINE
             for i in range(together):
                 for tile in range(tiles):
                     results(i * tiles + tile, acc, line, tile * tokens_in_tile * _LINE + first + i, _LINE)
+                if alone:
+                    for token in range(tokens):
+                        to, t = token // tokens_in_tile, token % tokens_in_tile
+                        total = np.int32(0)
+                        for k in range(32):
+                            at = ((2 * last + k // 16) * tokens_in_tile + t) * 16 + k % 16
+                            total += np.int32(codes[i * CHUNK + 32 * last + k]) * (x[chunks - 1, to, at] ^ flip)
+                        factor = beyond[i] * xd[chunks - 1, to, (last * tokens_in_tile + t) * 4]
+                        place = token * _LINE + first + i
+                        line[place] = fma(factor, np.float32(total), line[place])
             if first + together == _LINE or r + together == stop:
                 for token in range(tokens):
                     for i in range(first + together):
@@ -136,45 +146,41 @@ def _formats(dot: Dot) -> list[BlockFormat]:
     return [format for format in FORMATS if isinstance(format, BlockFormat) and format.dot == dot]
 
 
-DOTS = (ONE_SCALE, SCALE_AND_LEAST, MINS_IN_LANES, MINS_IN_ONE, SHARED_ZERO)
-_one_scale, _scale_and_least, _mins_in_lanes, _mins_in_one, _shared_zero = (
-    multiplier(dot, HOST, *_formats(dot)) for dot in DOTS
-)
+DOTS = tuple(dict.fromkeys(format.dot for format in FORMATS if isinstance(format, BlockFormat)))
 
 
-@kernel(
-    "void(int64, int64, int64, uint8[:, ::1], int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1],"
-    " float32[:, ::1], int64, int64, int64)"
-)
-def _matmul_codes(
-    dot: int,  # its place in DOTS
-    type: int,
-    n: int,
-    rows: NDArray[np.uint8],
-    x: NDArray[np.int8],
-    xd: NDArray[np.float32],
-    sums: NDArray[np.int16],
-    out: NDArray[np.float32],
-    column: int,
-    start: int,
-    stop: int,
-) -> None:
-    if dot == 0:
-        _one_scale(type, n, rows, x, xd, sums, out, column, start, stop)
-    elif dot == 1:
-        _scale_and_least(type, n, rows, x, xd, sums, out, column, start, stop)
-    elif dot == 2:
-        _mins_in_lanes(type, n, rows, x, xd, sums, out, column, start, stop)
-    elif dot == 3:
-        _mins_in_one(type, n, rows, x, xd, sums, out, column, start, stop)
-    elif dot == 4:
-        _shared_zero(type, n, rows, x, xd, sums, out, column, start, stop)
+def _compiled(dot: Dot) -> Callable[..., None]:
+    multiply = multiplier(dot, HOST, *_formats(dot))
+
+    @kernel(
+        "void(int64, int64, uint8[:, ::1], int8[:, :, ::1], float32[:, :, ::1], int16[:, :, ::1],"
+        " float32[:, ::1], int64, int64, int64)",
+        of=dot,
+    )
+    def matmul_codes(
+        type: int,
+        n: int,
+        rows: NDArray[np.uint8],
+        x: NDArray[np.int8],
+        xd: NDArray[np.float32],
+        sums: NDArray[np.int16],
+        out: NDArray[np.float32],
+        column: int,
+        start: int,
+        stop: int,
+    ) -> None:
+        multiply(type, n, rows, x, xd, sums, out, column, start, stop)
+
+    return matmul_codes
+
+
+_PRODUCTS = {dot: _compiled(dot) for dot in DOTS}
 
 
 def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
     """Lay activations out for weights of a format."""
     (tokens, n), tile = x.codes.shape, how.tokens
-    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK // format.block.elements
+    chunks, tiles, blocks = -(-n // CHUNK), -(-tokens // tile), CHUNK * x.scales.shape[1] // n  # of activations
     halves = max(1, format.dot.scales)  # sums of 16 codes where that many have a scale, else of 32
     beside = np.empty((tokens, 0), np.float32) if x.sums is None else x.sums
     numbers = blocks if x.sums is None else 2 * blocks
@@ -216,10 +222,10 @@ def matmul_codes(x: Codes, *weights: Weight) -> NDArray[np.float32]:
     """The same for 8-bit activations (tokens, in) and quantized weights of one type."""
     format, n = weights[0].type.format, x.codes.shape[1]
     assert isinstance(format, BlockFormat)
-    dot, laid_out = DOTS.index(format.dot), packed(x, format)
+    multiply, laid_out = _PRODUCTS[format.dot], packed(x, format)
 
     def compute(weight: Weight, out: NDArray[np.float32], column: int, start: int, stop: int) -> None:
-        _matmul_codes(dot, format.number, n, weight.stored, *laid_out, out, column, start, stop)
+        multiply(format.number, n, weight.stored, *laid_out, out, column, start, stop)
 
     return side_by_side(weights, len(x.codes), np.float32, compute, _LEAST)
 

@@ -78,7 +78,7 @@ def execution_order(*configs: ModelConfig) -> list[Site]:
 def stages_of(*configs: ModelConfig) -> tuple[str, ...]:
     """Names of the stages that layers of models of these configurations may have, in execution order."""
     architectures = sorted({config.architecture for config in configs})
-    there = {name for architecture in architectures for name in family(architecture).stages}
+    there = {name for config in configs for name in family(config.architecture).stages_of(config)}
     return tuple(name for name in layer_stages(*architectures) if name in there)
 
 

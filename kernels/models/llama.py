@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
+from kernels import expert_settings, experts
 from kernels.config import ModelConfig
+from kernels.expert_settings import COUNTS, GGUF_OTHERS, GGUF_USED, USED
+from kernels.experts import ExpertParts
 from kernels.family import Family, Has, Keys, Settings, Tensor
 from kernels.graph import LAYER_INPUT, Heads, Stage
 from kernels.kinds.activation import Activation, Silu
@@ -18,8 +21,13 @@ from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Rotation, Unrotated
 from kernels.stages import SPINE, Site
 
-_BEFORE = {"q_post_rope": ("qkv_clip", "q_norm", "k_norm"), "post_attn_residual": ("post_attn_norm",)}
-_BEFORE["post_ffn_residual"] = ("post_ffn_norm",)
+_BEFORE: dict[str, tuple[str, ...]] = {
+    "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
+    "attention": ("q_rope_norm", "k_rope_norm"),
+    "post_attn_residual": ("post_attn_norm",),
+    "ffn_out": experts.NAMES,
+    "post_ffn_residual": ("post_ffn_norm",),
+}
 # Norms behind the two blocks: the stage, and the module.
 AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -42,10 +50,11 @@ class Decoder(Family):
     """One layer is like the other; biases of q, k and v, and of the output projection, where they are stored.
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
-    of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and of k is normed before it
-    is rotated, or all of them together where norms_together. ffn_biases, head_bias : the feed-forward block, or the
-    head, may have biases. gated : what the feed-forward block activates is multiplied with another product. activation
-    : of the gate, or of all where there is none.
+    of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
+    rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
+    called. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward
+    block activates is multiplied with another product. activation : of the gate, or of all where there is none.
+    expert_parts : what those of its models have that have experts.
     """
 
     stages = SPINE
@@ -53,14 +62,21 @@ class Decoder(Family):
     ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
     after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
     norm_weights: ClassVar[bool] = True
+    expert_parts: ClassVar[ExpertParts | None] = None
     norm_biases: ClassVar[bool] = False
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
+    norms_rotated: ClassVar[bool] = False
+    norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
     gated: ClassVar[bool] = True
     activation: ClassVar[Activation] = Silu()
+
+    def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
+        there = experts.names(config, self.expert_parts)
+        return tuple(name for name in self.stages if name not in experts.NAMES or name in there)
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
@@ -101,22 +117,22 @@ class Decoder(Family):
                 yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
             for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
                 yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-            for letter, size in (("q", config.q_size), ("k", kv)) if self.head_norms else ():
-                yield Tensor(
-                    name(f"self_attn.{letter}_norm.weight"), (size if self.norms_together else config.head_dim,)
-                )
+            for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
+                yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
             yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
                     yield Tensor(tensor, (hidden,))
             shapes = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
-            parts = ("gate", "up", "down") if self.gated else ("up", "down")
-            for part in parts:
+            dense, parts = not config.has_experts(layer), ("gate", "up", "down") if self.gated else ("up", "down")
+            if not dense and self.expert_parts is not None:
+                yield from experts.tensors(config, layer, self.expert_parts)
+            for part in parts if dense else ():
                 yield Tensor(name(f"mlp.{part}_proj.weight"), shapes[part])
-            for part in parts if self.ffn_biases else ():
+            for part in parts if self.ffn_biases and dense else ():
                 yield Tensor(name(f"mlp.{part}_proj.bias"), shapes[part][:1], optional=True)
-            for module in self.scaled:
+            for module in (module for module in self.scaled if dense or not module.startswith("mlp.")):
                 yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
             for tensor in self._of_norm(norms[1] and name(norms[1])):
                 yield Tensor(tensor, (hidden,))
@@ -148,8 +164,8 @@ class Decoder(Family):
             qkv = "qkv_clip"
         rotation = _rotation(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
-        if self.head_norms:
-            yield from self._head_norms(config, layer, qkv)
+        if self.head_norms and not self.norms_rotated:
+            yield from self._head_norms(config, layer, "_norm", (qkv, 0), (qkv, c.q_size))
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
         for part, start, size, source in of_heads:
             turned = Heads(c.head_dim, (("", size),))
@@ -160,17 +176,22 @@ class Decoder(Family):
             *(c.q_size + c.kv_size, c.causal, c.window(layer), c.attention_cap),
         )
         read = ("q_post_rope", "k_post_rope", qkv)
+        if self.norms_rotated:
+            yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
+            read = ("q_rope_norm", "k_rope_norm", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
         used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
 
-    def _head_norms(self, config: ModelConfig, layer: int, qkv: str) -> Iterator[Stage]:
-        for part, start, size in (("q", 0, config.q_size), ("k", config.q_size, config.kv_size)):
+    def _head_norms(self, config: ModelConfig, layer: int, suffix: str, *reads: tuple[str, int]) -> Iterator[Stage]:
+        """The norms of q and of k. reads : the stage that each is of, and where in it its channels start."""
+        sizes = (config.q_size, config.kv_size)
+        for part, module, size, (read, start) in zip("qk", self.norm_modules, sizes, reads, strict=True):
             together = 0 if self.norms_together else config.head_dim
             norm = RmsNorm(config.rms_norm_eps, together, start, size, self.less_one)
-            weight = (f"model.layers.{layer}.self_attn.{part}_norm.weight",)
+            weight = (f"model.layers.{layer}.self_attn.{module}.weight",)
             heads = Heads(config.head_dim, (("", size),))
-            yield Stage(Site(layer, f"{part}_norm"), norm, size, (qkv,), weight, heads)
+            yield Stage(Site(layer, f"{part}{suffix}"), norm, size, (read,), weight, heads)
 
     def _feed_forward(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         hidden, ffn = config.hidden_size, config.intermediate_size
@@ -182,6 +203,9 @@ class Decoder(Family):
         elif self.ffn_norm:
             yield self._norm(config, layer, "ffn_norm", self.ffn_norm, x)
             x = "ffn_norm"
+        if self.expert_parts is not None and config.has_experts(layer):
+            yield from experts.stages(config, layer, x, activation, self.expert_parts, has)
+            return
         if self.gated:
             yield Stage(Site(layer, "ffn_gate"), product, ffn, (x,), gate)
         yield Stage(Site(layer, "ffn_up"), product, ffn, (x,), up)
@@ -234,7 +258,7 @@ def _rotation(c: ModelConfig, layer: int) -> Rotation:
 class Llama(Decoder):
     """Defaults of LlamaConfig in transformers 5.24; llama-model.cpp and models/llama.cpp in llama-cpp-python 0.3.36."""
 
-    model_types = ("llama",)
+    model_types: ClassVar[tuple[str, ...]] = ("llama",)
     defaults = MappingProxyType(
         {
             "vocab_size": 32000,
@@ -246,6 +270,8 @@ class Llama(Decoder):
             "rms_norm_eps": 1e-6,
         }
     )
+    stages = decoder_stages(*experts.NAMES)
+    expert_parts = ExpertParts(scaled=True)
     gguf = "llama"
     interleaved = True
     rope_freqs = True
@@ -258,9 +284,23 @@ class Llama(Decoder):
                 used=frozenset(("attention_bias", "mlp_bias")),
                 ignored={"sliding_window": (), "layer_types": ("full_attention",)},
                 irrelevant=("use_sliding_window", "max_window_layers"),
-            )
+            ),
+            "gguf": Keys(used=GGUF_USED, ignored=GGUF_OTHERS),
+            "apr": Keys(used=frozenset((COUNTS[1], USED))),  # of a mixtral, of which GGUF says that it is a llama
         }
     )
+
+    def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        if not fields.integer(COUNTS[1], low=0):
+            return config
+        return expert_settings.of_hugging_face(config, fields, "intermediate_size")
+
+    def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
+        return {COUNTS[1]: config.num_experts, USED: config.num_experts_per_tok} if config.num_experts else {}
+
+    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
+        """Of mixtral, too: all layers have experts, whose weights add up to 1."""
+        return expert_settings.of_gguf(config, fields, config.intermediate_size)
 
     def loaded_biases(self, fields: Settings) -> frozenset[str]:
         attention = [f"self_attn.{part}_proj.bias" for part in ("q", "k", "v", "qkv", "o")]

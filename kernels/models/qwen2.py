@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
+from typing import ClassVar
 
 from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.family import Keys, Settings, given_layer_types
@@ -13,7 +14,7 @@ class Qwen2(Decoder):
     """Defaults of Qwen2Config in transformers 5.24; models/qwen2.cpp in llama-cpp-python 0.3.36."""
 
     biased = True
-    model_types = ("qwen2",)
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2",)
     defaults = MappingProxyType(
         {
             "vocab_size": 151936,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from types import MappingProxyType
+from typing import ClassVar
 
 from kernels.config import ModelConfig
 from kernels.family import Keys, Settings
@@ -15,9 +16,10 @@ class Qwen3(Qwen2):
     stages = decoder_stages("q_norm", "k_norm")
     head_norms = True
     biased = False
-    model_types = ("qwen3",)
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3",)
     defaults = MappingProxyType({**Qwen2.defaults, "head_dim": 128})
     gguf = "qwen3"
+    gguf_unused = ("cls.output.weight",)
     scaled = Llama.scaled
     head_bias = False
     keys = MappingProxyType(

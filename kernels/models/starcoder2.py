@@ -23,7 +23,7 @@ class Starcoder2(Decoder):
     biased = True
     ffn_biases = True
     activation = GeluTanh()
-    model_types = ("starcoder2",)
+    model_types: ClassVar[tuple[str, ...]] = ("starcoder2",)
     defaults = MappingProxyType(
         {
             "vocab_size": 49152,

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from kernels.formats import FORMATS
-from kernels.formats.format import BlockFormat, FloatFormat
+from kernels.formats.format import SHIFT, BlockFormat, FloatFormat
 from kernels.machine.compiler import kernel
 from kernels.machine.parallel import over_rows
 from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
@@ -92,20 +92,33 @@ def _emit_scaled(
 
     with cgutils.for_range(b, b.udiv(n, n.type(size))) as loop:
         g = loop.index
-        block = b.udiv(g, g.type(format.groups)) if format.groups else g
+        block = b.udiv(g, g.type(format.groups)) if format.scales is not None else g
         scale = number(d, block)
-        if format.groups:
+        if format.scales is not None:
             scale = b.fmul(scale, number(scales, g))
         at = b.mul(g, g.type(size))
         code = v.load(I8, size, codes, at)
-        if format.zero and format.groups:
+        if format.zero and format.groups and not format.dot.signed:
             code = b.sub(code, v.constant(I8, size, format.zero))
-        value = b.fmul(v.splat(scale, size), v.to_float(v.signed(code, I32)))
+        value = v.to_float(v.signed(code, I32))
+        if format.shifts is not None:
+            value = b.fadd(value, _shifts(v, format, g, buffers[2]))
+        value = b.fmul(v.splat(scale, size), value)
         if format.mins is not None:
             value = b.fsub(value, v.splat(b.fmul(number(dmin, block), number(mins, g)), size))
         if format.least is not None:
             value = b.fadd(value, v.splat(number(dmin, block), size))
         put(value, at)
+
+
+def _shifts(v: Vectors, format: BlockFormat, group: Any, mins: Any) -> Any:  # noqa: ANN401
+    """What the codes of a group are moved by."""
+    b, size = v.b, format.group
+    count = size // format.shifted
+    taken_off = v.load(I16, count, mins, b.mul(group, group.type(count)))
+    down, shift = (v.constant(F32, count, sign * SHIFT) for sign in (-1, 1))
+    moved = b.select(b.icmp_signed(">", taken_off, v.constant(I16, count, 0)), down, shift)
+    return v.pick(moved, moved, [n // format.shifted for n in range(size)])
 
 
 dequantize_row = dequantizer(F32)

@@ -7,8 +7,9 @@ their names, each padded to 64 bytes, and the CRC-32 of everything as a footer.
 import json
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from store.layout import Shape
 from store.names import ROPE_FREQS
 from store.rope import hf_share
 from store.text import printable
+from store.tokenizer_config import tokenizer_config
 from store.vocabulary import LazyArray, Vocabulary
 from store.whole_files import give_name, temporary_beside
 
@@ -91,18 +93,19 @@ def convert_to_apr(
 
     What GGUF stores otherwise than Hugging Face keeps GGUF's names, which say so, as `apr import` leaves llama models:
     q and k rows for adjacent pairs, with rope_type 0, and norm weights with 1 added. Everything else gets Hugging Face
-    names.
+    names, and so do pieces of a tensor, as experts that are stacked.
 
     Returns sentences about what APR readers may stumble over. Raises UnsupportedModelError for a setting that APR has
     no place for.
     """
     notes, as_stored = _unwritten(artifact), _keeps_names(artifact)
     tensors, left_out = list[AprTensor](), list[str]()
+    pieces = Counter(info.raw_name for info in artifact.tensors.values())
     for info in artifact.tensors.values():
         if not isinstance(info.type, TensorType) or not info.shape or not info.nbytes:
             left_out.append(info.raw_name)
         elif info.name != ROPE_FREQS:
-            name = info.raw_name if as_stored else info.name
+            name = info.raw_name if as_stored and pieces[info.raw_name] == 1 else info.name
             tensors.append(AprTensor(name, info.type, info.shape, artifact.stored_rows(info.name).reshape(-1)))
     if artifact.config.rope_factors is not None:
         factors = np.array(artifact.config.rope_factors, "<f4")
@@ -132,6 +135,11 @@ def _unwritten(artifact: Artifact) -> list[str]:
     if lost:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
+        )
+    if config.num_experts and not family(config.architecture).model_types:
+        raise UnsupportedModelError(
+            f"{shown} is a {config.architecture}, of whose experts APR has no place for the settings; it cannot be "
+            "converted."
         )
     if config.length_limit is None:
         return []
@@ -198,7 +206,7 @@ def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]
     origin = artifact.metadata.get("original_format") if artifact.format == "apr" else artifact.format
     optional = {
         "max_position_embeddings": config.max_position_embeddings,
-        "tokenizer.chat_template": artifact.metadata.get("tokenizer.chat_template"),
+        "tokenizer.chat_template": tokenizer_config(artifact).chat_template,
         "tied_embeddings": config.tie_word_embeddings or None,
     }
     return {
@@ -236,11 +244,23 @@ def _embeddable(artifact: Artifact) -> tuple[Vocabulary | None, list[str]]:
 
     embedded = read_vocabulary(vocabulary.json_path)
     if embedded is not None:
-        return embedded, []
+        return _with_special(embedded, artifact), []
     return None, [
         f"The tokenizer of {printable(artifact.path.name)} is not of a kind that APR can hold, so it was left out; "
         "give token ids instead of a prompt."
     ]
+
+
+def _with_special(vocabulary: Vocabulary, artifact: Artifact) -> Vocabulary:
+    """Return a vocabulary with the BOS and EOS that other files than its tokenizer.json name."""
+    said = tokenizer_config(artifact)
+    ids = {token: number for number, token in enumerate(_decoded(vocabulary.tokens) or [])}
+    bos, eos = (ids.get(said.special.get(name)) for name in ("bos_token", "eos_token"))
+    return replace(
+        vocabulary,
+        bos_id=next((number for number in (vocabulary.bos_id, bos, said.bos_id) if number is not None), None),
+        eos_id=next((number for number in (eos, *said.eos_ids) if number is not None), None),
+    )
 
 
 def _tokenizer_metadata(vocabulary: Vocabulary | None) -> dict[str, object]:

@@ -20,7 +20,7 @@ from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
 
 _LAYER = re.compile(r"blk\.\d{1,6}\.", re.ASCII)
-_VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "llama": "spm"}
+_VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "gemma4": "bpe", "llama": "spm"}
 
 
 def open_gguf(file: ModelFile) -> StoredModel:
@@ -80,7 +80,8 @@ def _left_out(file: str, of: Family, tensors: dict[str, TensorInfo]) -> list[str
 
 
 def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
-    kind = _VOCABULARIES.get(Fields(file, metadata).text("tokenizer.ggml.model") or "none")
+    model = Fields(file, metadata).text("tokenizer.ggml.model") or "none"
+    kind = _VOCABULARIES.get(model)
     fields = Fields(file, metadata, "tokenizer.ggml.")
     tokens = _array_of(metadata, "tokens")
     if kind is None or tokens is None:
@@ -91,7 +92,7 @@ def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
         merges=_array_of(metadata, "merges"),
         scores=_array_of(metadata, "scores"),
         token_types=_array_of(metadata, "token_type"),
-        pre=fields.text("pre"),
+        pre="gemma4" if model == "gemma4" else fields.text("pre"),
         bos_id=token_id(fields, len(tokens), "bos_token_id"),
         eos_id=token_id(fields, len(tokens), "eos_token_id"),
         unk_id=token_id(fields, len(tokens), "unknown_token_id"),

@@ -17,7 +17,10 @@ from store.stored_model import TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
 
-_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+_PER_LAYER = (
+    *("attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count"),
+    "expert_feed_forward_length",
+)
 
 
 def config_of(

@@ -15,7 +15,13 @@ from store.stored_model import TensorInfo
 from store.text import printable
 
 _THETA = 10000.0
-_LESS_ONE = frozenset(("gemma3",))  # of the models that are not run: the one with pictures, whose text model is
+# Of models that are not run, by themselves or with pictures: `1.0 + self.weight` in modeling_*.py of transformers 5.24.
+_LESS_ONE = frozenset(
+    (
+        *("gemma3", "minimax_m3_vl", "muse_glimmer", "qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe"),
+        *("qwen3_5_moe_text", "qwen4_exp", "recurrent_gemma", "t5gemma", "t5gemma2", "vaultgemma"),
+    )
+)
 _SPOKEN_OF = ("rms_norm_eps", "num_key_value_heads")  # defaults that no tensor would contradict
 
 

@@ -55,7 +55,7 @@ def _names(config: ModelConfig) -> re.Pattern[str]:
     """The names that tensors of a family have there, with the number of a layer where they belong to one."""
     of = family(config.architecture)
     used = {gguf_name(tensor.name, of.gguf) for tensor in of.tensors(config)}
-    inner = {match[1] for name in used if (match := re.fullmatch(r"blk\.0\.(.+)", name))}
+    inner = {match[1] for name in used if (match := re.fullmatch(r"blk\.[0-9]+\.(.+)", name))}  # layers may differ
     unused = {name for name in of.gguf_unused if not name.startswith(_OF_LAYERS)}
     if not of.more:
         inner = {name for name in inner if not re.fullmatch(_NOT_ASKED_FOR, name)}

@@ -17,7 +17,7 @@ _ROUNDING = 1e-4  # relative; a rotation in float16 keeps lengths to 1e-3, in fl
 def stage_channels(config: ModelConfig) -> dict[str, int]:
     """Return the channels of every stage of a model."""
     graph = Graph(config)
-    return {stage.site.stage: stage.channels for stage in (*graph.first, *graph.layer(0), *graph.last)}
+    return {stage.site.stage: stage.channels for stage in graph.stages()}
 
 
 def halves_from_adjacent(stage: str, channels: int, head_dim: int, kv_size: int) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from kernels.models import family
+from kernels.models import stages_of
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -141,7 +141,7 @@ class _Reader:
             done = f"{len(groups)} of {run.config.num_hidden_layers} layers"
             raise StoreError(f"The run is unfinished ({done}); trace again to complete it.")
         places: list[tuple[int | None, h5py.Group, tuple[str, ...]]] = [
-            (layer, group, family(run.config.architecture).stages) for layer, group in enumerate(groups)
+            (layer, group, stages_of(run.config)) for layer, group in enumerate(groups)
         ]
         if groups:
             places.append((None, self.file, FIRST_STAGES + LAST_STAGES if complete else FIRST_STAGES))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from kernels.models import family
+from kernels.models import stages_of
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
@@ -162,7 +162,7 @@ class TraceWriter:
             self._reserve(0)
             self._file.flush()
             group = self._group(layer)
-            group.attrs["absent"] = _fixed_text(self._absent(layer, family(self.run.config.architecture).stages))
+            group.attrs["absent"] = _fixed_text(self._absent(layer, stages_of(self.run.config)))
             group.attrs["complete"] = True
             self._file.flush()
             if self._synced is None or self._synced.done():  # else the next one takes this layer too
@@ -327,7 +327,7 @@ def write_trace(trace: Trace, path: Path) -> None:
 
         write(Site(None, stage) for stage in FIRST_STAGES)
         for layer in range(trace.run.config.num_hidden_layers):
-            write(Site(layer, stage) for stage in family(trace.run.config.architecture).stages)
+            write(Site(layer, stage) for stage in stages_of(trace.run.config))
             writer.finish_layer(layer)
         write(Site(None, stage) for stage in LAST_STAGES)
         writer.finish()
@@ -356,7 +356,7 @@ def _fixed_text(text: str) -> NDArray[Any]:
 def _sites(trace: Trace, layer: int) -> list[Site]:
     """Return where a trace has tensors of a layer, or of what comes before the first one, in execution order."""
     sites = [Site(None, stage) for stage in FIRST_STAGES] if layer == 0 else []
-    sites += [Site(layer, stage) for stage in family(trace.run.config.architecture).stages]
+    sites += [Site(layer, stage) for stage in stages_of(trace.run.config)]
     return [site for site in sites if site in trace.stages]
 
 

@@ -14,6 +14,7 @@ from kernels.models import layer_stages
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
+from store.traces import llama_experts
 from store.traces.arrays import FLOATS, StoredArray
 from store.traces.trace import MAX_LAYERS, StoredStage
 
@@ -22,8 +23,9 @@ _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
 _FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(?:weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
+_TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
-_NORMED = re.compile(r"[QK]cur_normed-\d")
+_NORMED = re.compile(r"[QK]cur_norm(?:ed)?-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
@@ -48,6 +50,8 @@ _MEANING: dict[tuple[str, str], str] = {
     ("wqkv_clamped", "CLAMP"): "qkv_clip",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
+    ("Qcur_norm", "MUL"): "q_rope_norm",
+    ("Kcur_norm", "MUL"): "k_rope_norm",
     **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
     **{(name, "ROPE"): "k_post_rope" for name in ("Kcur", "Kcur_rope")},
     ("kqv_out", "CONT"): "attention",
@@ -72,6 +76,7 @@ _MEANING: dict[tuple[str, str], str] = {
     **{(name, "MUL"): "post_ffn_norm" for name in ("ffn_post_norm", "post_mlp_norm")},
     ("l_out", "ADD"): "post_ffn_residual",
     **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
+    **llama_experts.MEANING,
     **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
 }
 
@@ -155,6 +160,13 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
+        if llama_experts.has_experts(slots, layer):
+            if (made := llama_experts.routed(slots, layer, stage, self._positions)) is not None:
+                return made
+            slot = llama_experts.slot_of(slots, layer, stage)
+            if slot is None:
+                return None
+            stage = slot
         for later in _LATER:
             if stage == later.partition(".")[0] and (layer, later) in slots:
                 return self._stacked(slots[layer, later])
@@ -238,7 +250,7 @@ _UNNUMBERED = ("post_ffn_norm",)  # of a layer, though some graphs do not say of
 # What stands in place of a stage's first node, the last one first.
 _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
-    *("ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
+    *("router.biased", "ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
 _OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
 # What an addition that has no name may be of: the residual stream, and what attention gives.
@@ -284,9 +296,11 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     layer = rows = 0
     before: tuple[int | None, str] | None = None
     latest: dict[str, str] = {}
+    seen: set[tuple[int | None, str]] = set()  # of this batch
     for node in nodes:
         shape = () if node.array is None else node.array.shape
-        if _MEANING.get((node.name, node.op)) == "embedding":
+        meaning = _MEANING.get((node.name, node.op))
+        if meaning == "embedding":
             rows = shape[0] if shape else 0
         elif rows > 1 and len(shape) == 2 and _NORMED.match(node.name):  # all heads together, not those of one token
             node = replace(node, channels=shape[1])
@@ -295,6 +309,16 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
         place = _place(node, layer)
         if place == (layer, "post_attn_norm") and before == (layer, "post_attn_residual"):
             place = layer, "ffn_norm"  # seed_oss gives the norm before the feed-forward block the name of the other
+        if meaning == "embedding":
+            seen.clear()
+        if place is not None and place[1] in ("matmul.q", "matmul.k") and node.op == "MUL":
+            letter = place[1][-1]  # some graphs call norms of heads so too
+            if (layer, f"{letter}_post_rope") in seen:
+                place = layer, f"{letter}_rope_norm"
+            elif (layer, "qkv_matmul") in seen:
+                place = layer, f"{letter}_norm"
+        if place is not None:
+            seen.add(place)
         if place is None and node.op == "ADD" and set(node.sources) == {latest.get("stream"), latest.get("attended")}:
             place = layer, "post_attn_residual"  # of graphs that give it no name
         if node.op == "GET_ROWS" and node.sources:  # the rows whose logits are asked for
@@ -320,6 +344,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None
         meaning, layer = "attention", int(query[1]) if query is not None else layer
+    elif meaning is None and node.op == "ROPE" and node.sources and (turned := _TURNED.match(node.sources[0])):
+        meaning, layer = f"{turned[1].lower()}_post_rope", int(turned[2])  # some graphs name what follows
     elif meaning is None and node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format("v"),):
         context = _CONTEXT.match(node.sources[1]) if node.sources[1:] else None
         if context is not None:  # the same matrix turned V before; it is its own inverse

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.models import family, layer_stages, sites, stages_of
+from kernels.models import Graph, family, layer_stages, sites, stages_of
 from kernels.stages import LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -147,11 +147,15 @@ class Trace:
         """Return "ok", "absent" (the model has no such stage) or "unmeasured" (the engine's value is not there)."""
         if site in self.stages:
             return "ok"
-        if self.config is not None and site.layer is not None:
-            other = site.stage not in family(self.config.architecture).stages
-            if site.layer >= self.layers or other:
-                return "absent"
+        if self.config is not None and site.layer is not None and self._graph.stage(site) is None:
+            return "absent"
         return "absent" if site in self.absent else "unmeasured"
+
+    @cached_property
+    def _graph(self) -> Graph:
+        """The stages that the model may have."""
+        assert self.config is not None
+        return Graph(self.config)
 
     def read(self, site: Site) -> NDArray[np.floating[Any]]:
         """Return the values, (tokens, channels): float64 where they are stored so, else float32.

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults.cases import Case, Outcome
 from tests.faults.healthy import healthy
 from tests.faults.healthy_weights import healthy_weights
-from tests.faults.models import LATER_SHAPES
+from tests.faults.models import LATER_SHAPES, NEW_FAMILY_SHAPES
 from tests.faults.planted import LATER_PAIRS, PLACES, planted
 from tests.faults.traced import traced
 
@@ -29,6 +29,7 @@ def main() -> int:
             *planted(given.places),
             *planted(1, pairs=LATER_PAIRS),
             *planted(1, tuple(LATER_SHAPES)),
+            *planted(given.places, tuple(NEW_FAMILY_SHAPES)),
             *healthy(),
             *healthy_weights(given.peer_python),
         ]

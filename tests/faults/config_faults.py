@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kernels.config import ModelConfig
@@ -86,8 +87,22 @@ def _slides(c: ModelConfig, format: Format) -> bool:
     return not _alike(c, format)
 
 
+def _has_window(c: ModelConfig, format: Format) -> bool:
+    return c.sliding_window is not None
+
+
 def _says_scale(c: ModelConfig, format: Format) -> bool:
     return _slides(c, format) and format.container != "gguf"
+
+
+def _has(key: str, none: object) -> Callable[[ModelConfig, Format], bool]:
+    """Whether a setting of the family's own says something, and the file can say otherwise."""
+    fixed = key == "rotated_layers"  # in GGUF
+    return lambda c, format: getattr(c, key) != none and not (fixed and format.container == "gguf")
+
+
+def _without(key: str, none: object, c: ModelConfig) -> dict[str, object]:
+    return {key: none}
 
 
 def _base(base: float) -> Callable[[ModelConfig], dict[str, object]]:
@@ -116,9 +131,23 @@ CONFIG_FAULTS = (
         fits=lambda c, f: f.container == "safetensors" and _alike(c, f),
         file=_linear_scaling,
     ),
-    *(ConfigFault(f"sliding_window {size}", "attention", "causal_mask", _window(size), _slides) for size in (1, 2, 4)),
+    *(
+        ConfigFault(f"sliding_window {size}", "attention", "causal_mask", _window(size), _has_window)
+        for size in (1, 2, 4)
+    ),
     ConfigFault("rope_local_theta", "q_post_rope", "rope_theta", lambda c: {"rope_local_theta": c.rope_theta}, _slides),
     ConfigFault(
         "query_pre_attn_scalar", "attention", "attention_scale", lambda c: {"attention_scale": 0.1}, _says_scale
+    ),
+    *(
+        ConfigFault(f"{key} left out", stage, cause, partial(_without, key, none), _has(key, none))
+        for key, stage, cause, none in (
+            ("embedding_scale", "embedding", "scaled", 1.0),
+            ("residual_scale", "post_attn_residual", "scaled", 1.0),
+            ("logits_scale", "lm_head", "scaled", 1.0),
+            ("attention_cap", "attention", "attention_scale", None),
+            ("logits_cap", "lm_head", "scaled", None),
+            ("rotated_layers", "q_post_rope", "rope_position", None),
+        )
     ),
 )

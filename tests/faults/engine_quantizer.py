@@ -1,15 +1,15 @@
 """Quantize with the engine itself; run by an interpreter that has llama-cpp-python.
 
-usage: python engine_quantizer.py SOURCE.gguf OUT.gguf FTYPE [--pure] [--importances IMPORTANCES.npz]
-
-FTYPE is the number of a llama_ftype; --pure gives all matrices its type. IMPORTANCES holds float32 importances of the
-columns by the name of the tensor.
+Reads jobs, one JSON object a line, and answers each with a line: empty, or why there is no file. `source` and `out`
+are GGUF files, `ftype` the number of a llama_ftype; `pure` gives all matrices its type. `importances` is null or the
+path of an npz with float32 importances of the columns by the name of the tensor.
 """
 
-import argparse
 import ctypes as c
 import importlib.util
+import json
 import pathlib
+import sys
 
 import numpy as np
 
@@ -38,27 +38,28 @@ def quantize(base: c.CDLL, values: np.ndarray, type: int, importances: np.ndarra
     return out
 
 
-def main() -> None:
+def quantize_model(source: str, out: str, ftype: int, pure: bool, importances: str | None) -> int:
+    """One job; 0 if there is a file now."""
     import llama_cpp
 
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("source")
-    arguments.add_argument("out")
-    arguments.add_argument("ftype", type=int)
-    arguments.add_argument("--pure", action="store_true")
-    arguments.add_argument("--importances")
-    given = arguments.parse_args()
     settings = llama_cpp.llama_model_quantize_default_params()
-    settings.ftype, settings.pure, settings.nthread = given.ftype, given.pure, 1
-    if given.importances:
-        with np.load(given.importances) as found:
+    settings.ftype, settings.pure, settings.nthread = ftype, pure, 1
+    if importances:
+        with np.load(importances) as found:
             named = [(name.encode(), np.ascontiguousarray(found[name], np.float32)) for name in found.files]
         settings.imatrix = (llama_cpp.llama_model_imatrix_data * (len(named) + 1))()  # the last one, all zero, ends it
         for place, (name, values) in enumerate(named):
             pointer = values.ctypes.data_as(c.POINTER(c.c_float))
             settings.imatrix[place] = llama_cpp.llama_model_imatrix_data(name, pointer, values.size)
-    if llama_cpp.llama_model_quantize(given.source.encode(), given.out.encode(), c.byref(settings)) != 0:
-        raise SystemExit(f"llama.cpp did not quantize {given.source}")
+    return int(llama_cpp.llama_model_quantize(source.encode(), out.encode(), c.byref(settings)))
+
+
+def main() -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        failed = quantize_model(**job)
+        sys.stdout.write(f"llama.cpp did not quantize {job['source']}\n" if failed else "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.cases import Case, Prepared
-from tests.faults.models import LATER_SHAPES, SHAPES, Plain, plain
+from tests.faults.models import LATER_SHAPES, NEW_FAMILY_SHAPES, SHAPES, Plain, plain
 from tests.faults.storing import FORMATS, stored, write
 
 _SOURCES = ("st-f32", "st-bf16", "gguf-f16")
@@ -15,7 +15,7 @@ _LONG = 60
 
 def healthy() -> Iterator[Case]:
     """Every pair of two models that differ by their formats at most."""
-    for number, name in enumerate((*SHAPES, "trained", *LATER_SHAPES)):
+    for number, name in enumerate((*SHAPES, "trained", *LATER_SHAPES, *NEW_FAMILY_SHAPES)):
         model = plain(name)
         source = _SOURCES[number % len(_SOURCES)]
         for copy in FORMATS:

@@ -1,9 +1,11 @@
 """Healthy copies of models whose weights are unusual, quantized by the engine with unusual importance matrices."""
 
+import json
 import subprocess
+import tempfile
 import zlib
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -49,40 +51,76 @@ def healthy_weights(python: str | None) -> Iterator[Case]:
                     yield Case(kind, place, distribution, f"{source} {copy}", None, prepare)
 
 
+class _Drawn:
+    """A deep model whose matrices are draws of a distribution, and its files, each written once."""
+
+    def __init__(self, distribution: str) -> None:
+        model = random_model("qwen2", layers=_LAYERS, tied=False, seed=0, **_SIZES)
+        draw, values = DISTRIBUTIONS[distribution], {}
+        for name, value in model.values().items():
+            rng = np.random.default_rng([0, zlib.crc32(f"{distribution} {name}".encode())])
+            values[name] = draw(rng, *value.shape) if value.ndim == 2 else value
+        self.model = Plain(distribution, model.config, values)
+        self._folder = tempfile.TemporaryDirectory()
+        self._files: dict[str, Path] = {}
+
+    def file(self, format: str) -> Path:
+        """The model in a format, by our own quantizers."""
+        if format not in self._files:
+            path = Path(self._folder.name) / format
+            of_model = stored.__wrapped__(self.model, FORMATS[format])  # nothing of this size is kept in memory
+            self._files[format] = write(of_model, FORMATS[format], path)
+        return self._files[format]
+
+    def importances(self, kind: str) -> Path | None:
+        """Importances of every matrix's columns by its name in GGUF; None where the kind has none."""
+        path = Path(self._folder.name) / f"{kind}.npz"
+        if not path.exists():
+            drawn = {}
+            for name, values in self.model.values.items():
+                weights = IMPORTANCES[kind](np.random.default_rng(zlib.crc32(name.encode())), values.shape[-1])
+                if values.ndim == 2 and weights is not None:
+                    drawn[gguf_name(name)] = weights.astype(np.float32)
+            if not drawn:
+                return None
+            np.savez(path, **drawn)  # type: ignore[arg-type]
+        return path
+
+
+@lru_cache(maxsize=1)  # the cases of a distribution stand together
+def _drawn(distribution: str) -> _Drawn:
+    return _Drawn(distribution)
+
+
+class _Engine:
+    """llama.cpp in a process of its own, for as long as there are models to quantize."""
+
+    def __init__(self, python: str) -> None:
+        command = [python, engine_quantizer.__file__]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+
+    def quantize(self, **job: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if answer != "\n":
+            raise RuntimeError(answer.strip() or "llama.cpp has ended")
+
+
 @cache
-def drawn(distribution: str, seed: int = 0) -> Plain:
-    """A deep model whose matrices are draws of a distribution."""
-    model = random_model("qwen2", layers=_LAYERS, tied=False, seed=seed, **_SIZES)
-    draw, values = DISTRIBUTIONS[distribution], {}
-    for name, value in model.values().items():
-        rng = np.random.default_rng([seed, zlib.crc32(f"{distribution} {name}".encode())])
-        values[name] = draw(rng, *value.shape) if value.ndim == 2 else value
-    return Plain(distribution, model.config, values)
+def _engine(python: str) -> _Engine:
+    return _Engine(python)
 
 
 def _prepare(distribution: str, a: str, b: str, importances: str, python: str | None, folder: Path) -> Prepared:
-    model = drawn(distribution)
-    source = write(stored(model, FORMATS[a]), FORMATS[a], folder / "a")
-    if python and b in _FTYPES:
-        return Prepared(source, by_engine(model, b, importances, python, folder), model.tokens())
-    return Prepared(source, write(stored(model, FORMATS[b]), FORMATS[b], folder / "b"), model.tokens())
-
-
-def by_engine(model: Plain, copy: str, importances: str, python: str, folder: Path) -> Path:
-    """The model as llama.cpp quantizes it, every matrix with importances of its own."""
-    whole = write(stored(model, FORMATS["gguf-f32"]), FORMATS["gguf-f32"], folder / "whole")
-    drawn_importances = {}
-    for name, values in model.values.items():
-        weights = IMPORTANCES[importances](np.random.default_rng(zlib.crc32(name.encode())), values.shape[-1])
-        if values.ndim == 2 and weights is not None:
-            drawn_importances[gguf_name(name)] = weights.astype(np.float32)
-    ftype, pure = _FTYPES[copy]
-    command = [python, engine_quantizer.__file__, str(whole), str(folder / "b.gguf"), str(ftype)]
-    command += ["--pure"] if pure else []
-    if drawn_importances:
-        np.savez(folder / "importances.npz", **drawn_importances)  # type: ignore[arg-type]
-        command += ["--importances", str(folder / "importances.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return folder / "b.gguf"
+    drawn = _drawn(distribution)
+    source, tokens = drawn.file(a), drawn.model.tokens()
+    if not python or b not in _FTYPES:
+        return Prepared(source, drawn.file(b), tokens)
+    (ftype, pure), weights, out = _FTYPES[b], drawn.importances(importances), folder / "b.gguf"
+    job = {"source": str(drawn.file("gguf-f32")), "out": str(out), "ftype": ftype, "pure": pure}
+    _engine(python).quantize(**job, importances=weights and str(weights))
+    return Prepared(source, out, tokens)

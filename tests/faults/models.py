@@ -46,6 +46,15 @@ _LATER_ROWS = {
     "qwen3-small": ("qwen3", 3, 4, 2, 32, 64, 96, 128, False),
     "gemma3-one-key-head": ("gemma3", 3, 4, 1, 32, 64, 96, 128, True),
 }
+_NEW_FAMILY_ROWS = {
+    "smollm3-2to1-tied": ("smollm3", 4, 4, 2, 32, 128, 192, 96, True),
+    "olmo2-2to1": ("olmo2", 3, 4, 2, 32, 128, 192, 96, False),
+    "gemma-one-key-head": ("gemma", 2, 4, 1, 32, 128, 192, 128, True),
+    "gemma2-2to1-tied": ("gemma2", 3, 4, 2, 64, 256, 512, 160, True),
+    "granite-4to1-tied": ("granite", 3, 8, 2, 32, 256, 512, 160, True),
+    "seed_oss-2to1": ("seed_oss", 3, 4, 2, 32, 128, 192, 96, False),
+    "exaone4-2to1": ("exaone4", 2, 4, 2, 32, 128, 192, 96, False),
+}
 # Of which only a folder of Hugging Face's holds all settings.
 _FAMILY_ROWS = {
     "qwen3-windows": ("qwen3", 3, 6, 2, 32, 128, 192, 128, True),
@@ -56,9 +65,9 @@ _SETTINGS: dict[str, dict[str, object]] = {
     "qwen3-windows": {"sliding_window": 5, "layer_types": (FULL, SLIDING, SLIDING)},
     "gemma3-stretched": {"sliding_window": 16, "attention_scale": 48**-0.5, "rope_factors": (8.0,) * 16},
 }
-SHAPES, LATER_SHAPES, FAMILY_SHAPES = (  # apart, so that the cases of the others stay what they are
+SHAPES, LATER_SHAPES, NEW_FAMILY_SHAPES, FAMILY_SHAPES = (  # apart, so that the cases of the others stay what they are
     {name: dict(zip(_FIELDS, row, strict=True)) for name, row in rows.items()}
-    for rows in (_ROWS, _LATER_ROWS, _FAMILY_ROWS)
+    for rows in (_ROWS, _LATER_ROWS, _NEW_FAMILY_ROWS, _FAMILY_ROWS)
 )
 
 
@@ -69,7 +78,7 @@ def plain(name: str, seed: int = 0) -> Plain:
         artifact, rng = open_artifact(MODEL), np.random.default_rng(seed)
         values = {name: dequantize(artifact.weight(name)) for name in artifact.tensors}
         return Plain(name, artifact.config, {name: _off_grid(value, rng) for name, value in values.items()})
-    model = random_model(**(SHAPES | LATER_SHAPES | FAMILY_SHAPES)[name], seed=seed)
+    model = random_model(**(SHAPES | LATER_SHAPES | NEW_FAMILY_SHAPES | FAMILY_SHAPES)[name], seed=seed)
     config = replace(model.config, **_SETTINGS.get(name, {}))
     return Plain(name if not seed else f"{name} seed {seed}", config, model.values())
 

@@ -15,9 +15,11 @@ from store.stored_model import NORM
 from tests.artifacts import apr_metadata, apr_tensors, less_one, write_gguf, write_safetensors
 from tests.faults.models import Plain
 from tests.memory_model import MemoryModel
-from tests.reference import k_quants
+from tests.reference import blocks, k_quants
 
 _K_TYPES = (TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K)
+_NAMES = ("BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0")
+_BY_GGUF = tuple(TensorType[name] for name in _NAMES)
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Format:
     def fits(self, plain: Plain) -> bool:
         """Whether every row of the model fills whole blocks, in a container that can hold type and settings."""
         c = plain.config
-        if self.container != "safetensors" and (
-            c.attention_scale or c.rope_factors or (c.sliding_window and not c.rope_local_theta)
-        ):
+        scaled = c.attention_scale and not (c.architecture == "granite" and self.container == "gguf")
+        slides = c.sliding_window and not (c.rope_local_theta or c.architecture == "gemma2")
+        if self.container != "safetensors" and (scaled or c.rope_factors or slides):
             return False
         rows = {values.shape[1] for values in plain.values.values() if values.ndim == 2}
         return all(size % self.type.block.elements == 0 for size in rows)
@@ -57,6 +59,11 @@ FORMATS = {
     "gguf-q6_k": Format("gguf", TensorType.Q6_K),
     "gguf-q5_k": Format("gguf", TensorType.Q5_K),
     "gguf-q4_k": Format("gguf", TensorType.Q4_K),
+    "gguf-q3_k": Format("gguf", TensorType.Q3_K),
+    "gguf-q2_k": Format("gguf", TensorType.Q2_K),
+    "gguf-iq4_nl": Format("gguf", TensorType.IQ4_NL),
+    "gguf-iq4_xs": Format("gguf", TensorType.IQ4_XS),
+    "gguf-mxfp4": Format("gguf", TensorType.MXFP4),
     "gguf-q4_k_m": Format("gguf", TensorType.Q4_K, mixed=True),
     "apr-f32": Format("apr", TensorType.F32),
     "apr-f16": Format("apr", TensorType.F16),
@@ -69,7 +76,7 @@ FORMATS = {
 
 
 def packed(values: np.ndarray, type: TensorType) -> np.ndarray:
-    """uint8 rows of a matrix or vector in a type; K types by the reference in NumPy, the others by gguf-py."""
+    """uint8 rows of a matrix or vector in a type: by gguf-py, by references in NumPy what it cannot quantize."""
     matrix = np.ascontiguousarray(np.atleast_2d(values), dtype=np.float32)
     if type == TensorType.F32:
         return matrix.view(np.uint8)
@@ -77,6 +84,8 @@ def packed(values: np.ndarray, type: TensorType) -> np.ndarray:
         return matrix.astype(np.float16).view(np.uint8)
     if type in _K_TYPES:
         return k_quants.quantize(matrix, type)
+    if type not in _BY_GGUF:
+        return blocks.quantize(matrix, type.format)
     rows = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType(type))
     return np.ascontiguousarray(rows).view(np.uint8).reshape(len(matrix), -1)
 

@@ -304,7 +304,19 @@ def finer(bits: int) -> Callable[[Values, Context], bool]:
 
 
 def finer_than(type: TensorType) -> Callable[[Values, Context], bool]:
-    levels = ("Q4_0", "Q4_1 Q4_K", "Q5_0 Q5_1", "Q5_K", "Q6_K", "Q8_0", "BF16", "F16", "F32")
+    levels = (
+        "Q2_K",
+        "Q3_K",
+        "Q4_0 MXFP4",
+        "Q4_1 Q4_K IQ4_NL IQ4_XS",
+        "Q5_0 Q5_1",
+        "Q5_K",
+        "Q6_K",
+        "Q8_0",
+        "BF16",
+        "F16",
+        "F32",
+    )
     order = {name: level for level, names in enumerate(levels) for name in names.split()}
 
     def fits(values: Values, c: Context) -> bool:

@@ -22,15 +22,17 @@ SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "se
 TYPE = "Q8_0"
 OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
-    *("glm4", "phi3", "arcee", "ernie4_5"),
+    *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
+    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
-    *("qwen3vl", "chatglm", "qwen", "plamo", "orion", "codeshell"),
+    *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
+    *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
 )
-LAYERS = {"smollm3": 4}  # of families whose layers differ
+LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
@@ -41,8 +43,14 @@ OF_FAMILY = {
     "starcoder2": {"head_dim": 16},
     **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion", "olmo", "codeshell")},
     "chatglm": {"head_dim": 16},
+    "openelm": {"tied": True},
     "cohere": {"head_dim": 16, "tied": True},
     "cohere2": {"head_dim": 16, "tied": True},
+    "dots1": {"heads": 2, "kv_heads": 2},
+    "olmoe": {"head_dim": 16, "heads": 2, "kv_heads": 2, "hidden": 32},
+    "qwen2moe": {"head_dim": 16},
+    "deepseek": {"head_dim": 16},
+    "llada_moe": {"head_dim": 16},
 }
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 
@@ -84,11 +92,13 @@ def main(python: str, *families: str) -> None:
             np.savez_compressed(GOLDEN / f"llama-cpp-optional-{TYPE.lower()}.npz", **found)
             families = tuple(family for family in families if family != "optional")
         for family in families:
-            tiny_safetensors(folder / family, family, **shape(family))
-            for dtype in ("float32", "float64") if family in FIRST else ("float32",):
+            if models.family(family).model_types:
+                tiny_safetensors(folder / family, family, **shape(family))
+            dtypes = () if family in ONLY_GGUF else ("float32", "float64") if family in FIRST else ("float32",)
+            for dtype in dtypes:
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None:
+            if models.family(family).gguf is not None or family == "mixtral":
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

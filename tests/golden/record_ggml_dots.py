@@ -13,18 +13,60 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kernels.weight import TensorType  # noqa: E402
-from tests.random_weights import random_activations, random_weight  # noqa: E402
+from kernels.weight import TensorType, Weight  # noqa: E402
+from tests.random_weights import (  # noqa: E402
+    digest,
+    extreme_blocks,
+    odd_columns,
+    random_activations,
+    random_weight,
+)
 
 TYPES = [type for type in TensorType if type.block.elements > 1]
 ROWS, COLUMNS, TOKENS = 24, 768, 4
+
+
+class Memory(c.Structure):
+    """`ggml_init_params`."""
+
+    _fields_ = (("size", c.c_size_t), ("buffer", c.c_void_p), ("no_alloc", c.c_bool))
+
+
+def product(base: c.CDLL, cpu: c.CDLL, weight: Weight, x: np.ndarray) -> np.ndarray:
+    """x @ weight.T as a graph of one `ggml_mul_mat` computes it: with the routine that ggml chooses itself."""
+    returning_pointers = "ggml_init ggml_new_tensor_2d ggml_mul_mat ggml_get_data ggml_new_graph"
+    for name in returning_pointers.split():
+        getattr(base, name).restype = c.c_void_p
+    place = base.ggml_init(Memory(1 << 24, None, False))
+    tensors, pointer = [], c.c_void_p
+    for type, values in ((int(weight.type), weight.rows), (int(TensorType.F32), np.ascontiguousarray(x))):
+        sizes = c.c_int64(x.shape[1]), c.c_int64(len(values))
+        tensors.append(base.ggml_new_tensor_2d(pointer(place), type, *sizes))
+        c.memmove(base.ggml_get_data(pointer(tensors[-1])), values.ctypes.data, values.nbytes)
+    result = base.ggml_mul_mat(pointer(place), *map(pointer, tensors))
+    graph = base.ggml_new_graph(pointer(place))
+    base.ggml_build_forward_expand(pointer(graph), pointer(result))
+    cpu.ggml_graph_compute_with_ctx(pointer(place), pointer(graph), 1)
+    out = np.empty((len(x), len(weight.rows)), np.float32)
+    c.memmove(out.ctypes.data, base.ggml_get_data(pointer(result)), out.nbytes)
+    base.ggml_free(pointer(place))
+    return out
+
+
+def dequantized(base: c.CDLL, type: TensorType, blocks: np.ndarray) -> np.ndarray:
+    """Blocks as `dequantize_row_*` has them, float32 (blocks, elements)."""
+    function = getattr(base, f"dequantize_row_{type.name.lower().replace('_k', '_K')}")
+    function.argtypes = [c.c_void_p, c.c_void_p, c.c_int64]
+    out = np.empty((len(blocks), type.block.elements), np.float32)
+    function(blocks.ctypes.data, out.ctypes.data, out.size)
+    return out
 
 
 def main() -> None:
     import llama_cpp
 
     folder = pathlib.Path(llama_cpp.__file__).parent / "lib"
-    c.CDLL(str(folder / "libggml-base.so"), mode=c.RTLD_GLOBAL)
+    base = c.CDLL(str(folder / "libggml-base.so"), mode=c.RTLD_GLOBAL)
     cpu = c.CDLL(str(folder / "libggml-cpu.so"))
     cpu.ggml_cpu_init()
     x, answers = random_activations(7, TOKENS, COLUMNS), {}
@@ -36,19 +78,10 @@ def main() -> None:
             function(source.ctypes.data, target.ctypes.data, COLUMNS)
         answers[kind] = quantized
     for type in TYPES:
-        kind = type.format.activations.removeprefix("ggml ").replace("Q", "q")
-        function = getattr(cpu, f"ggml_vec_dot_{type.name.lower().replace('_k', '_K')}_{kind}")
-        size, pointer = c.c_size_t, c.c_void_p
-        function.argtypes = [c.c_int, pointer, size, pointer, size, pointer, size, c.c_int]
-        weight, out = random_weight(int(type), type, ROWS, COLUMNS), np.zeros((TOKENS, ROWS), np.float32)
-        for t in range(TOKENS):
-            for r in range(ROWS):
-                result = c.c_float()
-                function(
-                    COLUMNS, c.addressof(result), 0, weight.rows[r].ctypes.data, 0, answers[kind][t].ctypes.data, 0, 1
-                )
-                out[t, r] = result.value
-        answers[type.name] = out
+        answers[type.name] = product(base, cpu, random_weight(int(type), type, ROWS, COLUMNS), x)
+        odd = odd_columns(type)
+        answers[f"{type.name} odd"] = product(base, cpu, random_weight(int(type), type, ROWS, odd), x[:, :odd])
+        answers[f"{type.name} values"] = digest(dequantized(base, type, extreme_blocks(type)))
     np.savez_compressed(ROOT / "tests/golden/ggml-dots.npz", **answers)
 
 

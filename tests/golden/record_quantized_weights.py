@@ -12,6 +12,10 @@ from tests.faults.distributions import DISTRIBUTIONS, IMPORTANCES
 from tests.faults.engine_quantizer import library, quantize
 
 TYPES = [type for type in TensorType if type.block.elements > 1]
+WEIGHTED = {TensorType[name] for name in ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS")}  # ggml makes none without importances
+UNWEIGHTED = {
+    TensorType[name] for name in ("Q8_0", "MXFP4", "NVFP4", "TQ1_0", "TQ2_0", "Q1_0", "Q2_0")
+}  # change nothing
 KINDS = ("ternary", "eight levels", "constant rows", "small blocks", "tiny", "mixed rows", "one outlier a row")
 ROWS, COLUMNS = 16, 256
 
@@ -40,7 +44,7 @@ def main() -> None:
         for importances in ("none", "two channels"):
             weights = IMPORTANCES[importances](rng, COLUMNS)
             for type in TYPES:
-                if weights is None or type != TensorType.Q8_0:
+                if (weights is None and type not in WEIGHTED) or (weights is not None and type not in UNWEIGHTED):
                     found[f"{kind}|{importances}|{type.name}"] = quantize(base, values, int(type), weights)
     np.savez_compressed(Path(__file__).with_name("quantized-weights.npz"), **found)
 

@@ -4,6 +4,11 @@ import math
 
 import numpy as np
 
+# Norms of heads behind the rotation.
+LATE_NORMS = {
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl"), ("query_layernorm", "key_layernorm")),
+    "maincoder": ("q_norm", "k_norm"),
+}
 # Behind attention, before and behind the feed-forward block.
 FOUR_NORMS = {
     "gemma2": ("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
@@ -22,7 +27,7 @@ def literal_forward(config, weights, tokens):
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
-    if c.architecture in ("granite", "minicpm"):
+    if c.architecture.startswith(("granite", "minicpm")):
         x = x * c.embedding_scale
     out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
@@ -38,14 +43,18 @@ def literal_forward(config, weights, tokens):
         if c.clip_qkv is not None:
             q, k, v = (np.array([[min(max(z, -c.clip_qkv), c.clip_qkv) for z in row] for row in y]) for y in (q, k, v))
             out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
-        if p + "self_attn.q_norm.weight" in w:
-            of = norm_of_all if c.architecture == "olmo2" else head_norm
+        late = LATE_NORMS.get(c.architecture)
+        if p + "self_attn.q_norm.weight" in w and not late:
+            of = norm_of_all if c.architecture in ("olmo2", "olmoe") else head_norm
             q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
             out[n, "q_norm"], out[n, "k_norm"] = q, k
         local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
         if c.rotates(n):
             q, k = rope(q, c, local), rope(k, c, local)
         out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
+        if late:
+            q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
+            out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
         if behind:
@@ -58,15 +67,18 @@ def literal_forward(config, weights, tokens):
             h = out[n, "ffn_norm"] = normed(x, w, p + name, c)
         elif c.parallel:
             h = out[n, "attn_norm"]
-        act = ACTIVATIONS.get(c.activation or c.architecture, gelu if gemma else silu)
-        up = out[n, "ffn_up"] = projected(h, w, p + "mlp.up_proj")
-        if p + "mlp.gate_proj.weight" in w:
-            gate = out[n, "ffn_gate"] = projected(h, w, p + "mlp.gate_proj")
-            gate = out[n, "ffn_silu"] = np.array([[act(g) for g in row] for row in gate])
-            h = out[n, "ffn_swigl"] = gate * up
+        if c.has_experts(n):
+            h = experts(out, n, h, w, c)
         else:
-            h = out[n, "ffn_silu"] = np.array([[act(u) for u in row] for row in up])
-        h = out[n, "ffn_out"] = projected(h, w, p + "mlp.down_proj")
+            act = ACTIVATIONS.get(c.activation or c.architecture, gelu if gemma else silu)
+            up = out[n, "ffn_up"] = projected(h, w, p + "mlp.up_proj")
+            if p + "mlp.gate_proj.weight" in w:
+                gate = out[n, "ffn_gate"] = projected(h, w, p + "mlp.gate_proj")
+                gate = out[n, "ffn_silu"] = np.array([[act(g) for g in row] for row in gate])
+                h = out[n, "ffn_swigl"] = gate * up
+            else:
+                h = out[n, "ffn_silu"] = np.array([[act(u) for u in row] for row in up])
+            h = out[n, "ffn_out"] = projected(h, w, p + "mlp.down_proj")
         if c.parallel:
             x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = given + attended + h
             continue
@@ -78,6 +90,61 @@ def literal_forward(config, weights, tokens):
     logits = logits * c.logits_scale
     out[None, "lm_head"] = np.array([[bent(y, c.logits_cap) for y in row] for row in logits])
     return out
+
+
+def experts(out, n, x, w, c):
+    """The feed-forward block of a layer with experts, token by token."""
+    p = f"model.layers.{n}.mlp."
+    logits = out[n, "router"] = linear(x, w[p + "gate.weight"])
+    stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
+    rows = {stage: [] for stage in stages}
+    for token, scores in zip(x, logits, strict=True):
+        if c.expert_scoring == "sigmoid":
+            shares = [1 / (1 + math.exp(-score)) for score in scores]
+        else:
+            powers = [math.exp(score - max(scores)) for score in scores]
+            shares = [power / math.fsum(powers) for power in powers]
+        added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
+        best = sorted(range(len(shares)), key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
+        total = (
+            math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
+        )
+        counts = {e: shares[e] / total * c.routed_scaling_factor for e in sorted(best)}
+        rows["expert_weights"].append([counts.get(e, 0.0) for e in range(len(shares))])
+        given = {stage: [] for stage in stages[1:-1]}
+        whole = np.zeros(len(token))
+        for e, count in counts.items():
+            gate = linear([token], w[f"{p}experts.{e}.gate_proj.weight"])[0]
+            up = linear([token], w[f"{p}experts.{e}.up_proj.weight"])[0]
+            active = np.array([g / (1 + math.exp(-g)) for g in gate])
+            result = linear([active * up], w[f"{p}experts.{e}.down_proj.weight"])[0]
+            for stage, values in zip(stages[1:-1], (gate, up, active, active * up, result), strict=True):
+                given[stage].extend(values)
+            whole = whole + count * result
+        for stage, values in given.items():
+            rows[stage].append(values)
+        rows["ffn_out"].append(whole)
+    for stage in stages:
+        out[n, stage] = np.array(rows[stage])
+    return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
+
+
+def shared(out, n, x, w, c):
+    """What is computed for every token beside the experts, added to what they give."""
+    p = f"model.layers.{n}.mlp.shared_expert"
+    out[n, "expert_sum"] = out[n, "ffn_out"]
+    gate = out[n, "shared_gate"] = linear(x, w[p + ".gate_proj.weight"])
+    up = out[n, "shared_up"] = linear(x, w[p + ".up_proj.weight"])
+    active = out[n, "shared_silu"] = np.array([[g / (1 + math.exp(-g)) for g in row] for row in gate])
+    out[n, "shared_swigl"] = active * up
+    beside = out[n, "shared_out"] = linear(active * up, w[p + ".down_proj.weight"])
+    if p + "_gate.weight" in w:
+        own = out[n, "shared_router"] = linear(x, w[p + "_gate.weight"])
+        beside = out[n, "shared_gated"] = np.array(
+            [row / (1 + math.exp(-g[0])) for row, g in zip(beside, own, strict=True)]
+        )
+    out[n, "ffn_out"] = out[n, "expert_sum"] + beside
+    return out[n, "ffn_out"]
 
 
 def bent(x, cap):

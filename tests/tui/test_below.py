@@ -10,11 +10,9 @@ from tests.tui.conftest import app_for, screen_text, until, until_filled
 from tests.tui.test_colours import checked
 from workbench.app.map.bars import Scale, Series, bars, widened
 from workbench.app.map.below import Below
-from workbench.app.map.overview import overview
 from workbench.app.map.timeline import lines
 from workbench.capture.job import CellReady, Finished, SideReady
 from workbench.cells.cell import Cell
-from workbench.session.session import Session
 
 
 def test_what_was_not_measured_is_a_gap_and_nothing_is_not_a_gap():
@@ -140,33 +138,3 @@ async def test_a_low_terminal_has_the_map_alone(session):
         assert "over the layers" not in screen_text(pilot)
         await pilot.resize_terminal(80, 50)
         await until(pilot, lambda: "ffn_gate over the layers" in screen_text(pilot))
-
-
-async def test_all_layers_are_overseen_where_the_map_does_not_show_them(tmp_path):
-    session = fakes.new_session(tmp_path / "pair", transposed=True)  # stages are the rows, layers go on to the right
-    app, _ = app_for(session, layers=80)
-    async with app.run_test(size=(120, 44)) as pilot:
-        screen = await until_filled(pilot)
-        screen.show_site(Site(70, "ffn_gate"))
-
-        def overseen() -> list[str]:
-            text = below(pilot)
-            title = " all 80 layers, the worst cell of each"
-            return [line[1:] for line in text[text.index(title) + 1 :][:2]] if title in text else ["", ""]
-
-        def in_view() -> str:
-            return "".join("▔" if layer in screen.map.layers_in_view else " " for layer in range(80)).rstrip()
-
-        await until(pilot, lambda: overseen()[1] == in_view())
-        levels = overseen()[0]
-        assert (levels[:3], len(levels)) == ("==!", 80)
-        assert set(levels[3:]) <= set("01234567")
-        assert 70 in screen.map.layers_in_view
-        assert 0 not in screen.map.layers_in_view
-        screen.model.marks = dict.fromkeys(screen.model.every_site(), "fine") | {Site(40, "ffn_up"): "culprit"}
-        screen.query_one(Below).show()
-        assert overview(screen.model, [], 40)[0] == "✓" * 20 + "✗" + "✓" * 19
-    app, _ = app_for(Session.open(session.folder))
-    async with app.run_test(size=(120, 44)) as pilot:
-        await until_filled(pilot)
-        assert "the worst cell of each" not in screen_text(pilot)

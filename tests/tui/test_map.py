@@ -219,25 +219,24 @@ async def test_cells_of_unlike_populations_are_compared_at_the_last_token(sessio
         assert rows(pilot)["lm_head"].split() == ["[≠]"]
 
 
-async def test_the_map_scrolls_by_half_a_page_and_keeps_its_labels(session):
-    app, _ = app_for(session, layers=80)
+async def test_layers_as_rows_scroll_by_half_a_page_and_the_map_keeps_its_heads(tmp_path):
+    app, _ = app_for(fakes.new_session(tmp_path / "pair", transposed=False), layers=80)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)
         view = screen.query_one(MapView)
         screen.show_site(Site(0, "ffn_gate"))
         starts = []
         for _ in range(79):
-            screen.action_move(0, 1)
-            starts.append(round(view.scroll_x))
+            screen.action_move(1, 0)
+            starts.append(round(view.scroll_y))
         assert screen.model.cursor == Site(79, "ffn_gate")
-        assert len(set(starts)) < 8
-        line = view.render_line(11).text
-        assert line.startswith("▸ffn_gate")
-        assert "[4]" in line
-        assert line.rstrip().endswith("[4]")
-        assert "51← 51-79 of 80" in view.render_line(0).text
-        await pilot.press("up")
-        assert "▸ffn_norm" in screen_text(pilot)
+        assert len(set(starts)) < 14
+        assert view.render_line(0).text.split()[:3] == ["emb", "att", "qkv"]
+        line = view.render_line(view.size.height - 2).text
+        assert line.startswith("▸ 79")
+        assert "[4 ]" in line
+        await pilot.press("left")
+        assert screen.model.cursor == Site(79, "ffn_norm")
 
 
 @pytest.mark.parametrize(("there", "back", "stage_rows"), [("right", "left", True), ("down", "up", False)])

@@ -1,15 +1,12 @@
 """What stands in the cells of the map: whole cells only, and a mark whatever is over it."""
 
-import re
-
-import pytest
-
+from kernels.measures import OTHER_SIGN
 from kernels.stages import Site
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
 from workbench.app.map.view import STAGE_LABEL, MapView
 from workbench.capture.job import CellReady, Finished
-from workbench.cells.metrics import METRICS, OTHER_SIGN
+from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
 
 
@@ -18,24 +15,8 @@ def row(view: MapView, stage: str) -> str:
     return next(line for line in lines if line[1:].startswith(f"{stage} "))[STAGE_LABEL:]
 
 
-@pytest.mark.parametrize("width", [60, 79, 80, 81])
-async def test_the_corner_names_the_layers_of_which_whole_cells_are_shown(session, width):
-    app, _ = app_for(session, layers=80)
-    async with app.run_test(size=(width, 24)) as pilot:
-        screen = await until_filled(pilot)
-        screen.show_site(Site(0, "ffn_gate"))
-        view = screen.query_one(MapView)
-        for _ in range(79):
-            first, last = map(int, re.search(r"(\d+)-(\d+) of 80", view.render_line(0).text).groups())
-            cells = row(view, "ffn_up").rstrip()[1:]
-            assert [cells[n : n + 1] for n in range(0, len(cells), 2)] == [
-                screen.model.look(Site(layer, "ffn_up")).glyph for layer in range(first, last + 1)
-            ]
-            screen.action_move(0, 1)
-
-
 async def test_the_cursor_leaves_the_mark_of_its_cell_and_of_its_neighbours(session):
-    app, _ = app_for(session, layers=36)
+    app, _ = app_for(session, layers=28)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await until_filled(pilot)
         view = screen.query_one(MapView)

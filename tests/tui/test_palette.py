@@ -1,21 +1,32 @@
 """Going anywhere by name, and the help: of the pane, searchable, scrolled at once."""
 
 import pytest
+from textual.command import CommandList
 
 from kernels.stages import Site
+from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
+from workbench.app.actions import help_lines
 from workbench.app.pages.fuzzy import matched
 from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
 from workbench.app.pages.note_screen import NoteScreen
 from workbench.app.pages.weights_screen import WeightsScreen
+from workbench.cells.marks import SIGNS
 from workbench.cells.words import WORDS
+from workbench.demo import MODEL
+from workbench.session.session import Session, SessionSpec, Side
 
 
 async def choose(pilot, query: str, shown: str) -> None:
     """Take the first of what the palette offers for a query."""
     await pilot.press("ctrl+p", *query)
-    await until(pilot, lambda: shown in screen_text(pilot))
+
+    def first() -> str:
+        (offered,) = pilot.app.screen.query(CommandList)
+        return str(offered.get_option_at_index(0).prompt) if offered.option_count else ""
+
+    await until(pilot, lambda: shown in first())
     await pilot.press("enter")
 
 
@@ -58,6 +69,18 @@ async def test_to_a_token_by_position_or_id(session):
         await choose(pilot, "token 9", "token 2 (id 9)")
         await until(pilot, lambda: screen.model.view.tokens.position == 2)
         assert "token 2 only" in screen_text(pilot)
+
+
+async def test_to_a_token_by_its_text(tmp_path):
+    sides = (Side(str(path), "ggml") for path in ("/gone.gguf", MODEL))
+    session = Session.create(tmp_path / "pair", SessionSpec(*sides, fakes.TOKENS))  # <|im_start|> # ' <|im_end|>
+    app, _ = app_for(session)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await until_filled(pilot)
+        await choose(pilot, "token IM_E", 'token 3 "<|im_end|>"')
+        await until(pilot, lambda: screen.model.view.tokens.position == 3)
+        await choose(pilot, "#", 'token 1 "#"')
+        await until(pilot, lambda: screen.model.view.tokens.position == 1)
 
 
 async def test_to_a_note_whatever_its_name(session):
@@ -123,7 +146,7 @@ async def test_help_is_searched(session):
         await until_filled(pilot)
         await pilot.press("question_mark", "slash", *"exchange zzz", "enter")
         assert "/exchange zzz: nothing has these words" in screen_text(pilot)
-        await pilot.press("slash", *["backspace"] * 3, *"ROWS", "enter")
+        await pilot.press("slash", *"exchange ROWS", "enter")
         shown = screen_text(pilot).splitlines()
         assert shown[2].startswith("▸ Map")
         assert "Exchange rows and columns." in shown[3]
@@ -144,6 +167,13 @@ async def test_the_words_of_the_product_are_in_the_help_and_in_the_docs(session)
     docs = (ROOT / "docs" / "interface.md").read_text(encoding="utf-8")
     for word, meaning in WORDS.items():
         assert f"| {word} | {meaning} |" in docs
+
+
+def test_every_sign_and_scale_of_the_map_is_explained_in_the_help():
+    lines = list(help_lines("map", lambda action: action))
+    start = lines.index(("Signs on the map", ""))
+    explained = [glyph for glyph, _ in lines[start + 1 : lines.index(("Everywhere", ""))]]
+    assert {*SIGNS.values(), "=", "·", "?", "≠", "!", "0-7", "0-8", "one column"} == set(explained)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from workbench.jobs.bisected import keep
 from workbench.session.session import Session
 
 LAYERS = 24
+SIZES = ((80, 24), (120, 40), (200, 60))
 BROKEN = Site(9, "qkv_matmul")
 
 
@@ -33,10 +34,12 @@ def investigated(session: Session, layers: int) -> list[Checked]:
     return cells
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
-async def test_the_map_looks_as_recorded(session, size):
-    cells = investigated(session, LAYERS)
-    app, _ = app_for(session, layers=LAYERS)
+@pytest.mark.parametrize(
+    ("size", "layers"), [(size, LAYERS) for size in SIZES] + [((80, 24), 126), ((120, 40), 80), ((200, 60), 80)]
+)
+async def test_the_map_looks_as_recorded(session, size, layers):
+    cells = investigated(session, layers)
+    app, _ = app_for(session, layers=layers)
     async with app.run_test(size=size) as pilot:
         screen = await until_filled(pilot)
         await until(pilot, lambda: screen.known is not None)
@@ -47,7 +50,8 @@ async def test_the_map_looks_as_recorded(session, size):
         await pilot.press("b", "i", "i", "i", "i")
         below = screen.query_one(Below)
         await until(pilot, lambda: below.size.height < 10 or "What was done" in screen_text(pilot))
-        require_recorded(f"map-{size[0]}x{size[1]}", screen_text(pilot))
+        of = "" if layers == LAYERS else f"-{layers}-layers"
+        require_recorded(f"map-{size[0]}x{size[1]}{of}", screen_text(pilot))
 
 
 async def test_the_way_to_the_findings_is_as_recorded(tmp_path):
@@ -80,5 +84,14 @@ async def test_the_way_to_the_findings_is_as_recorded(tmp_path):
         await pilot.press("escape", "e")
         await until(pilot, lambda: settled("exported findings.md"))
         see("e: the findings")
+    again = WorkbenchApp(Session.open(session.folder))
+    async with again.run_test(size=(120, 40)) as pilot:
+        screen = again.map_screen
+        await until(pilot, lambda: screen.known is not None and screen.known.whole)
+        await pilot.press("i", "i", "i", "i")
+        await until(pilot, lambda: settled("99 cells run again") and settled("exported findings.md"))
+        assert not screen.laboratory.waiting
+        assert screen.laboratory.inquiry is None, "nothing is run anew"
+        see("reopened, in multiples of what rounding can cause")
     assert session.findings_path.read_text(encoding="utf-8").startswith("# ")
     require_recorded("walk-120x40", "\n".join(seen), figures=False)

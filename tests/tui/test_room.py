@@ -45,7 +45,7 @@ async def test_more_layers_than_rows_are_said_at_the_edge(session):
     app, _ = app_for(session, layers=80)
     async with app.run_test(size=(200, 60)) as pilot:
         screen = await until_filled(pilot)
-        assert not screen.map.stage_rows
+        await pilot.press("x")
         shown = screen.map.size.height - 3  # two lines of heads and what is said
         assert f"↓ {80 - shown} more layers" in screen_text(pilot)
         screen.show_site(Site(60, "ffn_gate"))
@@ -59,17 +59,24 @@ async def test_more_layers_than_rows_are_said_at_the_edge(session):
         assert "↓" not in screen.map.render_line(screen.map.size.height - 1).text
 
 
-async def test_more_layers_than_columns_are_said_without_a_line_for_it(session):
-    app, _ = app_for(session, layers=80)
-    async with app.run_test(size=(80, 24)) as pilot:
+@pytest.mark.parametrize("width", [60, 79, 80, 81])
+async def test_only_whole_cells_are_shown_and_what_is_beyond_them_is_counted(tmp_path, width):
+    app, _ = app_for(fakes.new_session(tmp_path / "pair", transposed=False), layers=80)
+    async with app.run_test(size=(width, 24)) as pilot:
         screen = await until_filled(pilot)
-        screen.show_site(Site(0, "ffn_gate"))
-        await pilot.pause()
-        assert screen.map.render_line(0).text.startswith(" 0-28 of 80 →51")
-        screen.show_site(Site(40, "ffn_gate"))
-        await pilot.pause()
-        assert screen.map.render_line(0).text.startswith(" 26← 26-54 of 80 →25")
-        assert "▸ffn_gate" in screen_text(pilot)
+        view, stages = screen.map, len(screen.model.stage_axis)
+        screen.show_site(Site(40, "attn_norm"))
+        for _ in range(16):
+            await pilot.pause()
+            shown = view.columns_in_view
+            head, foot = (view.render_line(y).text for y in (0, view.size.height - 1))
+            assert len(head.split()) == len(shown)
+            row = next(line for y in range(24) if (line := view.render_line(y).text).startswith("▸ 40"))
+            assert row.count("4") == len(shown) - sum(n in (0, stages - 2, stages - 1) for n in shown) + 1  # and of 40
+            beyond = {"←": shown.start, "→": stages - shown.stop}
+            for arrow, count in beyond.items():
+                assert (f"{arrow} {count} more stage" in foot) == (count > 0)
+            screen.action_move(0, 1)
 
 
 async def test_a_terminal_changes_its_size_at_any_time(session):

@@ -22,6 +22,7 @@ from workbench.app.cell.screen import CellScreen
 from workbench.app.drafts import Draft, Drafts
 from workbench.app.map.screen import MapScreen
 from workbench.app.pages.config_screen import ConfigScreen
+from workbench.app.pages.conventions_screen import ConventionsScreen
 from workbench.app.pages.experiment_screen import ExperimentScreen
 from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.hypotheses_screen import HypothesesScreen
@@ -62,7 +63,7 @@ async def test_into_a_cell_by_size_of_difference_and_to_any_element(session, siz
         await until(pilot, lambda: "in index order" in screen_text(pilot))
         assert line(pilot, 0).split()[1:3] == ["0", "0"]
         await until(pilot, lambda: "mlp.gate_proj.weight" in screen_text(pilot))
-        for picture in ("A-B", "token × channel", "█"):
+        for picture in ("A-B", "token × 1 channel", "█"):
             assert picture in screen_text(pilot)
         await pilot.press("escape")
         assert app.screen is app.map_screen
@@ -319,7 +320,7 @@ def test_help_says_what_every_action_does():
 def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
     screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": EvidenceScreen}
-    screens |= {"lab": LabScreen, "experiment": ExperimentScreen, "help": HelpScreen}
+    screens |= {"lab": LabScreen, "experiment": ExperimentScreen, "help": HelpScreen, "conventions": ConventionsScreen}
     from workbench.app.app import WorkbenchApp
 
     assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}

@@ -1,5 +1,6 @@
 """Families beyond the first: one model in every container, and the mistakes that each family invites."""
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,13 +13,21 @@ from kernels import ops
 from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
+from kernels.kinds.choice import chosen
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from store.files.apr_writer import convert_to_apr, write_apr
 from store.open import open_artifact
-from tests.artifacts import apr_metadata, apr_tensors, float_tensor, tiny_model, write_gguf, write_safetensors
+from tests.artifacts import (
+    apr_metadata,
+    apr_tensors,
+    float_tensor,
+    tiny_model,
+    write_gguf,
+    write_safetensors,
+)
 from tests.foreign_dumps import run_changed
 from tests.golden.record_families import LAYERS, OF_FAMILY, ONLY_GGUF, OTHERS, optional_model
 from tests.memory_model import MemoryModel
@@ -44,15 +53,22 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
 def test_every_container_holds_one_model(tmp_path, capsys, family):
     model, folders = model_of(family), ["folder"] if family in OTHERS else []
     write_gguf(tmp_path / "m.gguf", model)
-    write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
-    convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
+    carried = bool(folders) or not model.config.num_experts
+    if carried:
+        write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
+        convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
+    else:
+        with pytest.raises(WorkbenchError, match=r"APR has no place for"):
+            convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
     for name in folders:
         write_safetensors(tmp_path / name, model)
         convert_to_apr(open_artifact(tmp_path / name), tmp_path / f"of-{name}.apr")
-    for name in ("m.gguf", *folders, "m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)):
+    aprs = ("m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)) if carried else ()
+    for name in ("m.gguf", *folders, *aprs):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
-        assert artifact.config == model.config, name
+        spelled = "llama" if "gguf" in name and family == "mixtral" else family
+        assert artifact.config == replace(model.config, architecture=spelled), name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
         assert bisected(artifact, model).verdict == "alike"
@@ -144,8 +160,8 @@ def test_what_the_engine_loads_and_does_not_use_is_said(tmp_path, name):
 class Fault:
     """A mistake of one family, what the bisection must say of it, and words of its explanation.
 
-    tensors : names -> what becomes of their values. config : settings of the damaged side. runtime : settings of a
-    runtime that computes one stage with them. change : what a runtime makes of the stage.
+    tensors : names -> what becomes of their values, or whose values they get. config : settings of the damaged side.
+    runtime : settings of a runtime that computes one stage with them. change : what a runtime makes of the stage.
     """
 
     family: str
@@ -155,7 +171,7 @@ class Fault:
     tensors: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None
     config: dict[str, Any] | None = None
     runtime: dict[str, Any] | None = None
-    change: Callable[[MemoryModel, dict[str, np.ndarray], np.ndarray], np.ndarray] | None = None
+    change: Callable[..., np.ndarray] | None = None
 
 
 def of_layer(number: int, module: str) -> str:
@@ -163,7 +179,11 @@ def of_layer(number: int, module: str) -> str:
 
 
 def damaged(model: MemoryModel, tensors: dict[str, Callable]) -> MemoryModel:
-    changed = {name: float_tensor(name, change(model.values()[name])) for name, change in tensors.items()}
+    values = model.values()
+    changed = {
+        name: float_tensor(name, values[change] if isinstance(change, str) else change(values[name]))
+        for name, change in tensors.items()
+    }
     return replace(model, weights=model.weights | changed)
 
 
@@ -232,6 +252,13 @@ def without_mean_of(layer):
     return changed
 
 
+def rotated_together(model, known, right):
+    c, x = model.config, known["k_post_rope"]
+    scale = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(c.rms_norm_eps))
+    weight = model.values()["model.layers.0.self_attn.key_layernorm.weight"]
+    return x / scale * np.tile(weight, c.num_key_value_heads)
+
+
 def rank_by_rank(model, known, right):
     """The rows of q, k and v of each half of the heads one after the other."""
     c = model.config
@@ -279,6 +306,75 @@ def halves_of_the_first(w, size, turned):
     heads = w.reshape(-1, size, w.shape[1]).copy()
     heads[:, :turned] = np.concatenate([heads[:, 0:turned:2], heads[:, 1:turned:2]], axis=1)
     return heads.reshape(w.shape)
+
+
+def with_kind(**changes):
+    """The stage with other settings of its kind."""
+
+    def change(model, known, right, site):
+        at = At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(site))
+        at = at.doing(replace(at.kind, **changes))
+        return evaluate(at, {role: known[name] for role, name in at.stage.inputs.items()})
+
+    return change
+
+
+def next_expert(model, known, right, site):
+    stage = Graph.of(model).stage(site)
+    moved = replace(stage, tensors=(*stage.tensors[1:], stage.tensors[0]))
+    x = {role: known[name] for role, name in stage.inputs.items()}
+    return evaluate(At(model, numeric_path("f32"), TOKENS, moved), x)
+
+
+def unweighted(model, known, right, site):
+    return known["expert_out"].reshape(len(right), -1, right.shape[1]).sum(axis=1)
+
+
+def without_last(model, known, right, site):
+    kind = Graph.of(model).stage(site).kind
+    weights, parts = kind.terms(
+        At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(site)),
+        known["expert_weights"],
+        known["expert_out"],
+    )
+    return right - weights[:, -1:] * parts[:, -1]
+
+
+def lowest(model, known, right, site):
+    at = At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(site))
+    scores = at.kind.scores(known["router"])
+    return at.kind.weights(at, scores, at.kind.best(-scores))
+
+
+def chosen_with(model, known, site, **changes):
+    at = At(model, numeric_path("f32"), TOKENS, replace(Graph.of(model).stage(site), **changes))
+    return evaluate(at, {"x": known["router"]})
+
+
+def counted_bias(model, known, right, site):
+    at = At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(site))
+    scores = at.kind.selection(at, at.kind.scores(known["router"]))
+    return at.kind.weights(at, scores, at.kind.best(scores))
+
+
+def reversed_weights(model, known, right, site):
+    experts = chosen(right, 3)
+    out = np.zeros_like(right)
+    np.put_along_axis(out, experts, np.take_along_axis(right, experts, axis=1)[:, ::-1], axis=1)
+    return out
+
+
+def swapped_experts(model, known):
+    stage = Graph.of(model).stage(Site(0, "expert_up"))
+    x = {role: known[name] for role, name in stage.inputs.items()}
+    return evaluate(At(model, numeric_path("f32"), TOKENS, stage), x)
+
+
+SHARED = [f"model.layers.0.mlp.shared_expert.{part}_proj.weight" for part in ("gate", "up")]
+
+
+def expert(layer: int, number: int, part: str) -> str:
+    return f"model.layers.{layer}.mlp.experts.{number}.{part}_proj.weight"
 
 
 ALL, NONE = (True,) * 4, (False,) * 4
@@ -416,6 +512,107 @@ FAULTS = (
     Fault("ernie4_5", Site(0, "q_post_rope"), "rope_theta", "500000.0 in B", config={"rope_theta": 5e5}),
     Fault("ernie4_5", Site(1, "ffn_gate"), "gate_up_swapped", "",
           change=lambda m, known, right: known["ffn_norm"] @ m.values()[of_layer(1, "mlp.up_proj")].T),
+    Fault("hunyuan_v1_dense", Site(0, "q_rope_norm"), "unknown", "the norm is left out",
+          change=lambda m, known, right: known["q_post_rope"]),
+    Fault("hunyuan_v1_dense", Site(0, "k_rope_norm"), "head_grouping", "heads are normed together",
+          change=rotated_together),
+    Fault("hunyuan_v1_dense", Site(0, "q_rope_norm"), "norm_offset", "",
+          tensors={of_layer(0, "self_attn.query_layernorm"): lambda w: w + 1}),
+    Fault("hunyuan_v1_dense", Site(1, "q_post_rope"), "rope_theta", "rope_theta 1000000", runtime={"rope_theta": 1e6}),
+    Fault("hunyuan_v1_dense", Site(0, "qkv_matmul"), "permuted_rope", "adjacent-pair",
+          tensors={of_layer(0, "self_attn.q_proj"): lambda w: w.reshape(4, 2, 16, -1).swapaxes(1, 2).reshape(w.shape)}),
+    Fault("mixtral", Site(0, "expert_weights"), "router", "3 in A and 2", config={"num_experts_per_tok": 2}),
+    Fault("mixtral", Site(0, "expert_weights"), "router", "not divided by their sum",
+          change=with_kind(renormalised=False)),
+    Fault("mixtral", Site(1, "expert_weights"), "router", "2 experts are chosen in place of 3",
+          change=with_kind(used=2)),
+    Fault("mixtral", Site(0, "expert_gate"), "expert_order", "experts.1.gate_proj",
+          tensors={expert(0, 0, "gate"): expert(0, 1, "gate"), expert(0, 1, "gate"): expert(0, 0, "gate")}),
+    Fault("mixtral", Site(0, "expert_out"), "expert_order", "of the next one", change=next_expert),
+    Fault("mixtral", Site(1, "ffn_out"), "router", "without weights", change=unweighted),
+    Fault("mixtral", Site(1, "ffn_out"), "router", "counts least is left out", change=without_last),
+    Fault("mixtral", Site(0, "expert_up"), "sign_flipped", "experts.2.up_proj",
+          tensors={expert(0, 2, "up"): lambda w: -w}),
+    Fault("qwen3moe", Site(0, "expert_weights"), "router", "norm_topk_prob is True", config={"norm_topk_prob": False}),
+    Fault("qwen3moe", Site(0, "expert_weights"), "router", "a sigmoid in place of a softmax",
+          change=with_kind(scoring="sigmoid")),
+    Fault("qwen3moe", Site(1, "expert_weights"), "router", "4 experts", change=with_kind(used=4)),
+    Fault("qwen3moe", Site(0, "expert_silu"), "activation_function", "GELU (erf) stands in place of SiLU",
+          change=lambda m, known, right, site: with_erf(m, {"ffn_gate": known["expert_gate"]}, right)),
+    Fault("qwen2moe", Site(0, "expert_weights"), "router", "norm_topk_prob is False", config={"norm_topk_prob": True}),
+    Fault("qwen2moe", Site(0, "expert_weights"), "router", "are divided by their sum",
+          change=with_kind(renormalised=True)),
+    Fault("qwen2moe", Site(1, "shared_gated"), "activation_function", "is left out",
+          change=lambda m, known, right: known["shared_out"]),
+    Fault("qwen2moe", Site(1, "shared_gated"), "activation_function", "does not go through a sigmoid",
+          change=lambda m, known, right: known["shared_out"] * known["shared_router"]),
+    Fault("qwen2moe", Site(0, "ffn_out"), "residual_missing", "shared_gated is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("qwen2moe", Site(0, "shared_gate"), "gate_up_swapped", "shared_expert.up_proj",
+          tensors={SHARED[0]: SHARED[1], SHARED[1]: SHARED[0]}),
+    Fault("olmoe", Site(0, "k_norm"), "head_grouping", "every head is normed by itself", change=per_head),
+    Fault("olmoe", Site(0, "expert_weights"), "router", "in place of a softmax over all", change=with_kind(
+        scoring="softmax of chosen")),
+    Fault("olmoe", Site(1, "expert_weights"), "router", "the lowest scores", change=lowest),
+    Fault("olmoe", Site(1, "expert_weights"), "expert_order", "of the expert after",
+          change=lambda m, known, right: np.roll(right, -1, axis=1)),
+    Fault("olmoe", Site(0, "expert_out"), "wrong_layer", "model.layers.1", tensors={
+        expert(0, 1, "down"): expert(1, 1, "down")}),
+    Fault("granitemoe", Site(1, "expert_sum"), "router", "without weights", change=unweighted),
+    Fault("granitemoe", Site(0, "expert_weights"), "router", "a softmax over all experts", change=with_kind(
+        scoring="sigmoid", renormalised=False)),
+    Fault("granitemoe", Site(0, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("granitemoe", Site(0, "expert_gate"), "gate_up_swapped", "up_proj of every expert",
+          change=lambda m, known, right: swapped_experts(m, known)),
+    Fault("granitemoe", Site(0, "post_ffn_residual"), "scaled", "is not multiplied by 0.22",
+          runtime={"residual_scale": 1.0}),
+    Fault("dots1", Site(1, "expert_weights"), "router", "nothing is added to the scores",
+          change=lambda m, known, right, site: chosen_with(m, known, site, tensors=())),
+    Fault("dots1", Site(1, "expert_weights"), "router", "counts in the weights too", change=counted_bias),
+    Fault("dots1", Site(1, "expert_weights"), "router", "a softmax over all experts in place of a sigmoid",
+          change=with_kind(scoring="softmax")),
+    Fault("dots1", Site(1, "expert_weights"), "router", "not multiplied by 2.5", change=with_kind(scale=1.0)),
+    Fault("dots1", Site(1, "expert_weights"), "router", "routed_scaling_factor is 2.5",
+          config={"routed_scaling_factor": 1.0}),
+    Fault("dots1", Site(1, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("dots1", Site(1, "expert_weights"), "sign_flipped", "",
+          tensors={"model.layers.1.mlp.gate.e_score_correction_bias": lambda b: -b}),
+    Fault("deepseek", Site(1, "expert_weights"), "router", "are divided by their sum",
+          change=with_kind(renormalised=True)),
+    Fault("deepseek", Site(1, "expert_weights"), "router", "2 experts are chosen in place of 3",
+          change=with_kind(used=2)),
+    Fault("deepseek", Site(1, "expert_sum"), "router", "without weights", change=unweighted),
+    Fault("deepseek", Site(1, "expert_out"), "expert_order", "of the next one", change=next_expert),
+    Fault("deepseek", Site(0, "qkv_matmul"), "permuted_rope", "",
+          tensors={of_layer(0, "self_attn.q_proj"): lambda w: w.reshape(4, 2, 8, -1).swapaxes(1, 2).reshape(w.shape)}),
+    Fault("bailingmoe", Site(0, "expert_weights"), "router", "not divided by their sum",
+          change=with_kind(renormalised=False)),
+    Fault("bailingmoe", Site(0, "expert_weights"), "router", "not multiplied by 2.5", change=with_kind(scale=1.0)),
+    Fault("bailingmoe", Site(1, "expert_weights"), "router", "4 experts", change=with_kind(used=4)),
+    Fault("bailingmoe", Site(1, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("bailingmoe", Site(0, "expert_out"), "expert_order", "experts.3.down_proj",
+          tensors={expert(0, 2, "down"): expert(0, 3, "down"), expert(0, 3, "down"): expert(0, 2, "down")}),
+    Fault("llada_moe", Site(0, "attention"), "causal_mask", "", runtime={"causal": True}),
+    Fault("llada_moe", Site(0, "attention"), "causal_mask", "causal is False", config={"causal": True}),
+    Fault("llada_moe", Site(0, "expert_weights"), "router", "are divided by their sum",
+          change=with_kind(renormalised=True)),
+    Fault("llada_moe", Site(0, "k_norm"), "head_grouping", "heads are normed together", change=together),
+    Fault("llada_moe", Site(1, "expert_weights"), "expert_order", "in reverse order", change=reversed_weights),
+    Fault("rnd1", Site(0, "attention"), "causal_mask", "", runtime={"causal": True}),
+    Fault("rnd1", Site(1, "expert_weights"), "router", "not divided by their sum",
+          change=with_kind(renormalised=False)),
+    Fault("rnd1", Site(0, "expert_weights"), "router", "2 experts", change=with_kind(used=2)),
+    Fault("rnd1", Site(0, "expert_gate"), "gate_up_swapped", "up_proj of every expert",
+          change=lambda m, known, right: swapped_experts(m, known)),
+    Fault("rnd1", Site(1, "q_norm"), "norm_offset", "",
+          tensors={of_layer(1, "self_attn.q_norm"): lambda w: w + 1}),
+    Fault("qwen3moe", Site(1, "router"), "wrong_layer", "model.layers.0",
+          tensors={of_layer(1, "mlp.gate"): of_layer(0, "mlp.gate")}),
+    Fault("qwen3moe", Site(0, "q_norm"), "norm_offset", "",
+          tensors={of_layer(0, "self_attn.q_norm"): lambda w: w + 1}),
 )  # fmt: skip
 
 
@@ -443,7 +640,8 @@ def run_with(model: MemoryModel, fault: Fault) -> dict[Site, np.ndarray]:
         if site != fault.site:
             return right
         if fault.change is not None:
-            return fault.change(model, known, right)
+            takes_site = "site" in inspect.signature(fault.change).parameters
+            return fault.change(model, known, right, *((site,) if takes_site else ()))
         at = At(other, path, TOKENS, Graph.of(other).stage(site))
         return evaluate(at, {role: known[name] for role, name in at.stage.inputs.items()})
 

@@ -1,5 +1,7 @@
 """Tensor names: every spelling leads to the Hugging Face name, and back to GGUF's."""
 
+import re
+
 import gguf
 import pytest
 from hypothesis import given
@@ -30,8 +32,10 @@ def test_names_agree_with_the_gguf_package(architecture):
     tied = OF_FAMILY.get(architecture, {}).get("tied", False)
     config = random_model(architecture, layers=11, tied=tied).config
     for name, _, _ in family(architecture).tensors(config):
-        name = whole_of(name, architecture)
-        raw = theirs.get_name(name.replace(".output_scale", ".weight"), try_suffixes=(".weight", ".bias"))
+        # all experts of a layer are one tensor there
+        name = re.sub(r"\.experts\.\d+\.", ".experts.", whole_of(name, architecture))
+        looked_up = name.replace(".output_scale", ".weight").replace("correction_bias", "correction.bias")
+        raw = theirs.get_name(looked_up, try_suffixes=(".weight", ".bias"))
         if name.endswith(".output_scale"):
             raw = raw.replace(".weight", ".scale")
         assert gguf_name(name, of) == raw
@@ -54,7 +58,13 @@ def test_names_agree_with_the_gguf_package(architecture):
         ("blk.07.attn_q.weight", "blk.07.attn_q.weight"),  # not a second name of layer 7
         ("blk.7.attn_q.weight\n", "blk.7.attn_q.weight\n"),
         ("blk.٧.attn_q.weight", "blk.٧.attn_q.weight"),
-        ("blk.7.ffn_gate_exps.weight", "blk.7.ffn_gate_exps.weight"),
+        ("blk.7.ffn_gate_exps.weight", "model.layers.7.mlp.experts.gate_proj.weight"),
+        ("blk.7.exp_probs_b.bias", "model.layers.7.mlp.gate.e_score_correction_bias"),
+        ("blk.7.ffn_norm_exps.weight", "blk.7.ffn_norm_exps.weight"),
+        ("model.layers.7.block_sparse_moe.gate.weight", "model.layers.7.mlp.gate.weight"),
+        ("model.layers.7.block_sparse_moe.experts.11.w3.weight", "model.layers.7.mlp.experts.11.up_proj.weight"),
+        ("model.layers.7.mlp.experts.gate_up_proj", "model.layers.7.mlp.experts.gate_up_proj.weight"),
+        ("model.layers.7.mlp.shared_experts.up_proj.weight", "model.layers.7.mlp.shared_expert.up_proj.weight"),
     ],
 )
 def test_other_spellings(raw, canonical):

@@ -9,7 +9,7 @@ import pytest
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model, write_gguf, write_safetensors
-from tests.random_weights import random_rows
+from tests.random_weights import put_nibbles, random_rows
 from workbench.__main__ import run
 from workbench.tensors.nonfinite import nonfinite
 
@@ -22,13 +22,13 @@ BITS = {
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf"])
-@pytest.mark.parametrize("type", TensorType)
+@pytest.mark.parametrize("type", [type for type in TensorType if getattr(type.format, "factors", BITS)])
 def test_what_is_counted_is_what_dequantizing_gives(type, kind):
     columns, places = 512, ((31, 1), (7, 0), (7, 1))
     rows = random_rows(np.random.default_rng(1), type, 40, columns)
     for row, block in places:
         bits = BITS.get(type, HALF)[kind]
-        at = block * type.block.bytes + (208 if type == TensorType.Q6_K else 0)
+        at = block * type.block.bytes + getattr(type.format, "d", 0)
         rows[row, at : at + len(bits)] = bits
     weight = Weight("x", type, (40, columns), rows)
     strange = ~np.isfinite(dequantize(weight))
@@ -38,6 +38,26 @@ def test_what_is_counted_is_what_dequantizing_gives(type, kind):
     assert found.nan == (found.count if kind == "nan" else 0)
     assert (found.row, found.columns[0]) == tuple(np.argwhere(strange)[0])
     assert nonfinite(Weight("x", type, (23, columns), np.ascontiguousarray(rows[8:31]))) is None
+
+
+def test_powers_of_two_that_are_too_large_for_float32_are_counted():
+    rows = random_rows(np.random.default_rng(1), TensorType.MXFP4, 4, 64)
+    rows[2, 17] = 254
+    weight = Weight("x", TensorType.MXFP4, (4, 64), rows)
+    strange, found = ~np.isfinite(dequantize(weight)), nonfinite(weight)
+    assert found is not None
+    assert (found.count, found.nan) == (strange.sum(), 0)
+    assert (found.row, found.columns[0]) == tuple(np.argwhere(strange)[0])
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf"])
+def test_a_scale_in_four_nibbles_is_looked_at(kind):
+    rows = random_rows(np.random.default_rng(1), TensorType.IQ1_M, 4, 512)
+    put_nibbles(rows[2, 56:], np.array(HALF[kind], np.uint8).view(np.float16)[0])
+    found = nonfinite(Weight("x", TensorType.IQ1_M, (4, 512), rows))
+    assert found is not None
+    assert (found.count, found.nan, found.row) == (256, 256 if kind == "nan" else 0, 2)
+    assert found.columns == (256, 511)
 
 
 def test_the_first_place_is_told_in_canonical_order():

@@ -126,6 +126,17 @@ def test_only_the_wrong_cells_are_bright_in_the_local_view(session):
     assert [title.partition(":")[0] for title in bright] == ["layer 3 ffn_gate", "layer 3 ffn_up"]
 
 
+def test_the_digits_of_the_local_view_count_what_rounding_can_cause_as_those_of_the_app(session):
+    picture = ElementTree.parse(session.folder / "findings.svg")
+    cells = [[part.text for part in group if part.text] for group in picture.iter("{http://www.w3.org/2000/svg}g")]
+    for title, glyph in cells:
+        times = title.partition(": ")[2]
+        if times.endswith("!") or times == "=":
+            assert glyph == ("=" if times == "=" else "9"), title
+        else:
+            assert int(glyph) - 1e-3 <= float(times) <= int(glyph) + 1, title
+
+
 def test_the_two_commands_prove_it_from_the_folder_that_is_named(session, text, capsys, monkeypatch):
     assert "run in the folder of this document" in text
     lines = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()

@@ -22,7 +22,7 @@ ALLOWED = {
 
 # Inside workbench/, in the order of building: a package may use itself and those before it, deferred imports counted.
 PACKAGES = (
-    *("session", "machine", "cells", "tensors", "pair", "capture", "bisect", "lab", "jobs"),
+    *("session", "machine", "cells", "tensors", "conventions", "pair", "feeding", "capture", "bisect", "lab", "jobs"),
     *("demo", "record", "report", "app", "cli"),
 )
 
@@ -75,7 +75,14 @@ def test_no_module_needs_itself():
 
 def test_a_stage_name_stands_in_one_place():
     """With the families, and where other engines' names are read; GGUF calls some tensors as stages are called."""
-    allowed = ("kernels/models", "kernels/stages.py", "store/traces", "store/names.py", "store/files/gguf_kinds.py")
+    allowed = (
+        "kernels/models",
+        "kernels/experts.py",
+        "kernels/stages.py",
+        "store/traces",
+        "store/names.py",
+        "store/files/gguf_kinds.py",
+    )
     scripts = (
         "workbench/record/transformers_script.py",
         "workbench/record/llama_cpp_script.py",
@@ -84,7 +91,7 @@ def test_a_stage_name_stands_in_one_place():
         name = source.relative_to(ROOT).as_posix()
         if not name.startswith(allowed) and name not in scripts:
             texts = {node.value for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Constant)}
-            assert not texts & set(all_stages()), name
+            assert not texts & (set(all_stages()) - {"router"}), name  # which a cause is called, too
 
 
 @pytest.mark.parametrize("package", ALLOWED)

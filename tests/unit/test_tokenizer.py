@@ -1,4 +1,4 @@
-"""Token ids against llama.cpp's (golden/tokens.json) and against the tokenizers library's own GPT-2 rules."""
+"""Token ids against llama.cpp's (golden/tokens.json, word-splits.json) and the tokenizers library's own GPT-2 rules."""
 
 import contextlib
 import json
@@ -13,9 +13,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import workbench.demo
 from store.open import open_artifact
-from store.vocabulary import LazyArray, Vocabulary
+from store.vocabulary import SPELLED_AS_TEXT, LazyArray, Vocabulary
+from tests.golden.record_word_splits import TEXTS, kinds, vocabulary
 from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, byte_alphabet
 from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode
+from workbench.pair.word_splits import SPLITS
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "tokens.json").read_text())
 ARTIFACT = open_artifact(workbench.demo.MODEL)
@@ -130,3 +132,21 @@ def test_a_hostile_vocabulary_never_fails_in_another_way(tokens, merges, data):
         with contextlib.suppress(TokenizerError):
             ids = encode(carrying(vocabulary), "def add(a, b): é▁")
             assert all(0 <= token < len(every) for token in ids)
+
+
+WORD_SPLITS = json.loads((Path(__file__).parent.parent / "golden" / "word-splits.json").read_text())
+
+
+@pytest.mark.parametrize("rule", WORD_SPLITS, ids=lambda rule: rule["names"][0])
+def test_words_are_cut_as_llama_cpp_cuts_them(rule):
+    for pre in rule["names"]:
+        as_text = pre in SPELLED_AS_TEXT
+        tokens, merges = vocabulary(as_text)
+        types = kinds(tokens, as_text)
+        bos = int(as_text)
+        tokenizer = ByteLevelBpe(Vocabulary("bpe", None, lazy(tokens), lazy(merges), None, lazy(types), pre, bos))
+        assert [tokenizer.encode(text) for text in TEXTS] == rule["ids"], pre
+
+
+def test_every_name_of_a_rule_is_recorded():
+    assert sorted(name for rule in WORD_SPLITS for name in rule["names"]) == sorted(SPLITS)

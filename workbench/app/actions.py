@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
-from workbench.cells.heat import LEGEND, LEVELS, OUTSIDE
+from workbench.cells.decomposition import LIMIT
+from workbench.cells.heat import BEYOND, LEGEND, LEVELS, OUTSIDE
+from workbench.cells.marks import SENTENCES
 from workbench.cells.words import WORDS
 
 
@@ -37,6 +39,7 @@ SCREENS: dict[str, str] = {
     "cell": "Elements of a cell",
     "weights": "Weights",
     "config": "Configuration",
+    "conventions": "Conventions",
     "page": "Answer",
     "verdict": "Evidence for the verdict",
     "hypotheses": "Hypotheses",
@@ -119,6 +122,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("map", "P", "app.patch", "Prove", _PATCH, show=True),
     Action("map", "e", "app.export", "Export", "Write the findings; what they rest on is found first.", show=True),
     Action("map", "c", "app.show_config", "Config", "Both configurations side by side, differences first.", show=True),
+    Action("map", "K", "app.show_conventions", "Conventions", "What was done to tensors, and how often it shows."),
     Action("map", "L", "app.show_lab", "Lab", "Experiments that show what one number hides, on this pair too."),
     Action("map", "H", "app.show_hypotheses", "Hypotheses", "List the hypotheses of this session."),
     Action("map", "slash", "filter", "Filter", "Show some stages or layers only: ffn 3-7"),
@@ -150,6 +154,8 @@ ACTIONS: tuple[Action, ...] = (
     *_list_moves("weights"),
     Action("config", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
     *_list_moves("config"),
+    Action("conventions", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
+    *_list_moves("conventions"),
     Action("page", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
     *_list_moves("page"),
     Action("verdict", "escape,q", "app.pop_screen", "Back", "Go back to the map.", show=True),
@@ -252,6 +258,12 @@ def bindings(screen: str) -> Iterator[Binding]:
         )
 
 
+ONE_COLUMN = (
+    "where a layer has one column only, its sign stands there, or of a cell that is fine its digit; where layers share "
+    "a column, the worst of them. The cursor shows its own cell; x shows layers as rows, with figures"
+)
+
+
 def help_lines(screen: str, bound: Callable[[Action], Action]) -> Iterator[tuple[str, str]]:
     """Keys and what they do, those of `screen` first; a heading has no text.
 
@@ -261,11 +273,16 @@ def help_lines(screen: str, bound: Callable[[Action], Action]) -> Iterator[tuple
     yield "Words", ""
     yield from WORDS.items()
     yield "Signs on the map", ""
-    for sign in LEGEND.split("   "):
+    for sign in (*SENTENCES.values(), *LEGEND.split("   ")):
         glyph, _, meaning = sign.partition(" ")
         yield glyph, meaning
     yield OUTSIDE, "in the other views (i): more than rounding, formats or the inputs explain"
     yield f"0-{LEVELS - 1}", "in the view of amplification: a factor of 2 per step"
+    yield (
+        f"0-{LIMIT:g}",
+        f"in the view of what rounding can cause: how many times that a stage adds; {BEYOND} is more",
+    )
+    yield "one column", ONE_COLUMN
     for name in dict.fromkeys((EVERYWHERE, *SCREENS)):
         if name != screen:
             yield from _section(name, bound)

@@ -26,7 +26,7 @@ from workbench.app.laboratory import StartInquiry
 from workbench.app.map.feed import Capture, StartCapture
 from workbench.app.map.screen import MapScreen
 from workbench.app.notes import Notes
-from workbench.app.pages.palette import ActionProvider, PlaceProvider
+from workbench.app.pages.palette import ActionProvider, PlaceProvider, TokenProvider
 from workbench.app.painting import PaintsChanges
 from workbench.app.preferences import USUAL, Preferences
 from workbench.app.reasons import why_not
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from workbench.cells.elements import Elements
     from workbench.cells.view import TokenScope
+    from workbench.conventions.ledger import Ledger
     from workbench.session.session import Session
     from workbench.tensors.sweep import TensorDifference
 
@@ -64,7 +65,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
     TITLE = "workbench"
     CSS_PATH = "app.tcss"
     NOTIFICATION_TIMEOUT = 4
-    COMMANDS: ClassVar = {ActionProvider, PlaceProvider}
+    COMMANDS: ClassVar = {ActionProvider, PlaceProvider, TokenProvider}
     AUTO_FOCUS = "MapView, LineList, OptionList, Input"
 
     @dataclasses.dataclass
@@ -179,7 +180,8 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
             model, config = self.map_screen.model, self.map_screen.runs["a"].config
             scope, read = model.view.tokens, partial(self._elements, cell, model.view.tokens)
             describe = partial(tensor_types, self.session, config)
-            self.push_screen(CellScreen(cell.site, scope.label(model.tokens), read, config, describe))
+            population = scope.label(model.tokens) + (f", {printable(cell.note, 200)}" if cell.note else "")
+            self.push_screen(CellScreen(cell.site, population, read, config, describe))
 
     def _elements(self, cell: Cell, scope: "TokenScope") -> "Elements":
         """Read the elements of a cell over the tokens of a scope."""
@@ -226,6 +228,17 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
         a, b = open_artifacts(self.session)
         expected = len(tensor_names(a, b))
         return ((difference, expected) for difference in sweep(a, b))
+
+    def action_show_conventions(self) -> None:
+        """Show what was done to the tensors of both sides, and how often it shows."""
+        from workbench.app.pages.conventions_screen import ConventionsScreen
+
+        self.push_screen(ConventionsScreen(self._ledgers))
+
+    def _ledgers(self) -> tuple["Ledger", "Ledger"]:
+        from workbench.conventions.ledger import ledgers
+
+        return ledgers(*open_artifacts(self.session))
 
     def action_show_config(self) -> None:
         """Show both configurations side by side."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _WAIT = "The pair can be asked once the capture is complete, or stopped (esc)."
 _OF_THE_MAP = ("bisect", "views", "examine")  # kinds that are answered on the map itself
+_AROUND_DOING = 43  # columns around what is being done: which question, how far, the time left, how to stop
 
 
 class Inquiries(App[int]):
@@ -200,7 +201,8 @@ class Inquiries(App[int]):
         match event:
             case Doing():
                 left = self._time_left.words(f"{inquiry}{event.text.partition(' ')[0]}", event.done, event.total)
-                self._say_doing(f"{event.done}/{event.total} {printable(event.text, 60)}{left}", inquiry)
+                room = min(max(self.size.width - _AROUND_DOING, 20), 60)
+                self._say_doing(f"{event.done}/{event.total} {printable(event.text, room)}{left}", inquiry)
             case Checked():
                 self.map_screen.take_checked(event)
             case Logged():

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from textual.app import App
 
+from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.text import printable
 from workbench.app.map.screen import MapScreen
@@ -17,7 +19,7 @@ from workbench.cells.view import TokenScope
 if TYPE_CHECKING:
     from workbench.session.session import Session
 
-_TOKENS = 20  # that are offered for a number, of what may be a hundred thousand
+_TOKENS = 20  # that are offered for a number or a text, of what may be a hundred thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Jumps(App[int]):
 
     session: "Session"
     map_screen: MapScreen
+    _texts: list[str] | None = None  # of the tokens, once they were asked for
 
     @abstractmethod
     def show_weights(self, name: str | None) -> None:
@@ -68,16 +71,46 @@ class Jumps(App[int]):
         for note in shelf_of(self.session)[0]:
             yield Place(f"{note.number} {printable(note.title, 200)}", "note", partial(self._to_note, note.number))
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids that are run."""
+        run = next(iter(self.map_screen.runs.values()), None)
+        return self.session.spec.tokens if run is None else run.tokens
+
     def tokens_like(self, number: str) -> Iterator[Place]:
         """Tokens whose position or id begins with these digits."""
-        run = next(iter(self.map_screen.runs.values()), None)
-        tokens = self.session.spec.tokens if run is None else run.tokens
         found = (
             Place(f"token {position} (id {token})", "token", partial(self._to_token, position))
-            for position, token in enumerate(tokens)
+            for position, token in enumerate(self.tokens)
             if str(position).startswith(number) or str(token).startswith(number)
         )
         return islice(found, _TOKENS)
+
+    def tokens_with(self, text: str) -> Iterator[Place]:
+        """Tokens in whose text this stands, upper and lower case alike, and with the text in their names.
+
+        The first time this reads the tokenizer of either model, which may take a while; without one there are none.
+        """
+        if self._texts is None:
+            self._texts = self._token_texts()
+        wanted = text.lower()
+        found = (
+            Place(f'token {position} "{known}"', "token", partial(self._to_token, position))
+            for position, known in enumerate(self._texts)
+            if wanted in known.lower()
+        )
+        return islice(found, _TOKENS)
+
+    def _token_texts(self) -> list[str]:
+        from workbench.pair.sources import open_model
+        from workbench.pair.tokenizer import decode_tokens
+
+        for side in (self.session.spec.a, self.session.spec.b):
+            with suppress(WorkbenchError):
+                model = open_model(side)
+                if model.vocabulary is not None:
+                    return decode_tokens(model, self.tokens)
+        return []
 
     def _tensor_names(self, sites: list[Site]) -> list[str]:
         from kernels.models import Graph

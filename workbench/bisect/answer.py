@@ -1,7 +1,8 @@
 """The answer of a bisection as text and as JSON."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Source
 
 _NOT_ANSWERED = 2
+_MANY = 6  # further culprits of one cause that are listed one by one
 _WORDS: dict[Verdict, str] = {
     "alike": "ALIKE: no cell differs.",
     "numerics_only": "NUMERICS ONLY: they differ, and by no more than rounding can cause. Nothing is broken.",
@@ -99,19 +101,32 @@ def answer_text(answer: Answer, detail: Detail | None, name_of: Callable[[Path],
         kind = source.format if isinstance(source, Artifact) else f"{printable(source.engine, 40)} trace"
         lines.append(_row(name, f"{printable(name_of(source.path))} ({kind}" + (f", path {path})" if path else ")")))
     if pair.tokens is not None:
-        prompt = "" if pair.tokens.prompt is None else f"  ({printable(pair.tokens.prompt)!r})"
+        prompt = "" if pair.tokens.prompt is None else f"  ({printable(repr(pair.tokens.prompt), 400)})"
         lines.append(_row("tokens", printable(",".join(map(str, pair.tokens.ids)), 4000) + prompt))
     lines.append(_row("checked", _coverage(answer)))
     if found.culprit is not None:
         lines += ["", *_culprit(found, found.culprit)]
-    for other in found.others:
-        tensor = f", {printable(other.tensor)}" if other.tensor else ""
-        lines.append(_row("further", f"{other.site}: {other.cause} ({other.factor}{tensor})"))
+    lines += _further(found.others)
     if detail is not None:
         lines += ["", *detail_lines(detail)]
     if found.notes:
         lines += ["", *(_row("note", printable(note, 1000)) for note in found.notes)]
     return "\n".join(lines)
+
+
+def _further(others: Sequence[Culprit]) -> Iterator[str]:
+    """Further culprits; many of one cause on one line."""
+    causes = Counter((other.cause, other.factor) for other in others)
+    told = set[tuple[str, str]]()
+    for other in others:
+        kind = other.cause, other.factor
+        tensor = f", {printable(other.tensor)}" if other.tensor else ""
+        words = f"{other.site}: {other.cause} ({other.factor}{tensor})"
+        if causes[kind] <= _MANY:
+            yield _row("further", words)
+        elif kind not in told:
+            told.add(kind)
+            yield _row("further", f"{words}, and {causes[kind] - 1} more of this cause")
 
 
 def _verdict(answer: Answer) -> str:

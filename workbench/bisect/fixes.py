@@ -53,6 +53,10 @@ FIXES: dict[str, str] = {
     "low_rank": "Merge the same adapter into both sides, or into neither.",
     "group_offset": "Correct the zero point of the groups by the constant that was found; packers of INT4 store it "
     "less one.",
+    "router": "Choose as many experts as the configuration says, by its scores and with what it adds for the choice "
+    "only, and count them as it says: divided by their sum or not, times its factor.",
+    "expert_order": "Stack the experts in the order of their numbers, and let the weight of an expert meet what that "
+    "expert gives.",
     "overflow": "Compute the stage in a type with a wider range (bfloat16 or float32), or scale before it as the "
     "model was trained to.",
     "unknown": "No mistake of the catalogue makes this difference: look at the largest elements of the cell and at "

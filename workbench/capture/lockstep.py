@@ -31,6 +31,7 @@ from store.traces.run import RunRecord, describe_machine, now, versions
 from store.whole_files import alone_in, give_name, temporary_beside
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
+from workbench.cells.routing import Routes
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, Source
 from workbench.pair.recorded import of_other_engine, recorded, same_model
@@ -61,11 +62,11 @@ class Recorded:
 
     def stages(self) -> Iterator[StageTensor]:
         """Yield the recorded stages in execution order."""
-        codes_of = None if self.model is None else _codes_of(self.model, self.run)
+        codes_of, routes = None if self.model is None else _codes_of(self.model, self.run), Routes()
         for site in self.trace.sites():
             values = as_stored(self.trace.read(site))
             codes = None if codes_of is None else codes_of(site, values)
-            yield StageTensor(site, values, self.trace.positions(site), codes)
+            yield StageTensor(site, values, self.trace.positions(site), codes, routes.see(site, values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +84,11 @@ class Running:
     def stages(self) -> Iterator[StageTensor]:
         """Yield the stages in execution order as they are stored, those of an interrupted run first."""
         path, tokens, writer = numeric_path(self.run.numeric_path), self.run.tokens, self.writer
-        codes_of = _codes_of(self.model, self.run)
+        codes_of, routes = _codes_of(self.model, self.run), Routes()
 
         def tensor(site: Site, stored: NDArray[np.float32]) -> StageTensor:
-            return StageTensor(site, stored, tuple(range(len(stored))), codes_of(site, stored))
+            codes, experts = codes_of(site, stored), routes.see(site, stored)
+            return StageTensor(site, stored, tuple(range(len(stored))), codes, experts)
 
         if writer is None:
             for site, values in forward(self.model, tokens, path):

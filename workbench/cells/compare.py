@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
+from kernels.experts import PAIRS
+from kernels.kinds.choice import Experts
 from kernels.matmul.activations import Codes
 from kernels.measures import COL
 from kernels.metrics import gap_percentiles, logit_agreement, profile
 from kernels.stages import LAST_STAGES, Site
 from workbench.cells.cell import Cell
 from workbench.cells.flips import flips
+from workbench.cells.routing import Common
 
 
 class PopulationError(WorkbenchError, ValueError):
@@ -26,12 +29,14 @@ class StageTensor:
 
     positions is None when the rows are fewer than the tokens and the source does not say which they are.
     codes : what the run's next matmul makes of the values, where it rounds them to 8 bits.
+    experts : (tokens, used), of a stage whose rows have a run of channels for each expert of the token, in that order.
     """
 
     site: Site
     values: NDArray[np.floating]
     positions: tuple[int, ...] | None
     codes: Codes | None = None
+    experts: Experts | None = None
 
 
 def require_same_tokens(a: tuple[int, ...], b: tuple[int, ...]) -> None:
@@ -93,6 +98,12 @@ def compare_stage(
     if difference or a.positions is None:
         return Cell(site, "uncomparable", difference or "rows without known token positions on both sides")
     values_a, values_b = (np.asarray(side.values, dtype=np.float32) for side in (a, b))
+    if site.stage in PAIRS:
+        if a.experts is None or b.experts is None or a.experts.shape != b.experts.shape:
+            return Cell(site, "uncomparable", "which experts its channels belong to is not known on both sides")
+        common = Common.of(a.experts, b.experts)
+        if not common.whole:
+            return _of_common_pairs(site, a, values_b, common)
     cell_profile = profile(values_a, values_b)
     same = bool(cell_profile[:, COL.same_bits].sum() == values_a.size)
     return Cell(
@@ -105,6 +116,39 @@ def compare_stage(
         logits=logit_agreement(values_a, values_b) if site.stage == LAST_STAGES[-1] else None,
         flipped=flips(a.codes, b.codes, values_a, values_b),
         percentiles={} if same else gap_percentiles(values_a, values_b),
+    )
+
+
+def _of_common_pairs(site: Site, a: StageTensor, b: NDArray[np.float32], common: Common) -> Cell:
+    """The cell of the pairs of a token and an expert that both sides have; tokens without any are left out."""
+    assert a.positions is not None
+    counts, (tokens, used), size = common.there.sum(axis=1), common.places.shape, b.shape[1] // common.places.shape[1]
+    kept = np.flatnonzero(counts)
+    if not kept.size:
+        return Cell(site, "uncomparable", f"{common.words}, which are all")
+    runs = np.argsort(~common.there, axis=1, kind="stable")  # of each token, those in common first
+    sides = [
+        np.take_along_axis(side.reshape(tokens, used, size), runs[:, :, None], axis=1)
+        for side in (np.asarray(a.values, dtype=np.float32), common.of_b(b, 0.0))
+    ]
+    found = np.empty((tokens, len(COL)))
+    for count in np.unique(counts[kept]).tolist():
+        rows = np.flatnonzero(counts == count)
+        part = profile(*(np.ascontiguousarray(side[rows, :count]).reshape(len(rows), -1) for side in sides))
+        run, channel = np.divmod(part[:, COL.max_channel].astype(np.int64), size)
+        part[:, COL.max_channel] = runs[rows, run] * size + channel
+        found[rows] = part
+    in_common = np.take_along_axis(common.there, runs, axis=1)
+    flat = [np.ascontiguousarray(side[in_common].reshape(1, -1)) for side in sides]
+    same = bool(found[kept, COL.same_bits].sum() == flat[0].size)
+    return Cell(
+        site,
+        "identical" if same else "ok",
+        common.words,
+        shape=(len(kept), b.shape[1]),
+        profile=found[kept],
+        positions=tuple(a.positions[row] for row in kept.tolist()),
+        percentiles={} if same else gap_percentiles(flat[0], flat[1]),
     )
 
 
@@ -149,4 +193,5 @@ def _rows(tensor: StageTensor) -> str:
 def align_last(tensor: StageTensor, tokens: int) -> StageTensor:
     """The last row only; where the source does not record positions, it is taken for the last of `tokens` tokens."""
     last = tokens - 1 if tensor.positions is None else tensor.positions[-1]
-    return StageTensor(tensor.site, tensor.values[-1:], (last,))
+    experts = None if tensor.experts is None else tensor.experts[-1:]
+    return StageTensor(tensor.site, tensor.values[-1:], (last,), experts=experts)

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from kernels.measures import OTHER_SIGN
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import LIMIT
-from workbench.cells.metrics import OTHER_SIGN, Metric, format_value, in_band
+from workbench.cells.metrics import Metric, format_value, in_band
 
 LEVELS = 8
 # cividis: readable without colour vision, and its lightness rises with the level, so it survives greyscale.
@@ -61,11 +62,10 @@ def look(cell: Cell, metric: Metric, edge: float, position: int | None = None) -
         return Look(*IDENTICAL, 0, False)
     outside = in_band(metric, measures) is False
     value = metric.value(measures)
-    if value is None:
+    if value is None and metric.word(measures) != OTHER_SIGN:
         return Look(OUTSIDE if outside else IDENTICAL[0], metric.word(measures), None, outside)
-    text = metric.text(measures)
-    level = LEVELS - 1 if outside or text == OTHER_SIGN else _level(metric.distance(value), edge)
-    return Look(str(level), text, level, outside)
+    level = LEVELS - 1 if outside or value is None else _level(metric.distance(value), edge)
+    return Look(str(level), metric.text(measures), level, outside)
 
 
 def look_of(value: float | None, edge: float, outside: bool, step: float = 10.0) -> Look:
@@ -101,7 +101,7 @@ def level_edge(cells: Iterable[Cell], metric: Metric, position: int | None = Non
     distances = [0.0]
     for cell in cells:
         measures = cell.measures(position)
-        value = None if measures is None or metric.text(measures) == OTHER_SIGN else metric.value(measures)
+        value = None if measures is None else metric.value(measures)
         distances.append(0.0 if value is None else metric.distance(value))
     return max(distances)
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from kernels.measures import Measures
 
-OTHER_SIGN = "other sign"  # stands for a distance in float32 steps across zero, which measures nothing
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -35,11 +33,7 @@ class Metric:
     def text(self, measures: Measures, number: Callable[[float], str] | None = None) -> str:
         """The number as people read it, or the words that stand for it. number : how it is written, `format_value`."""
         value = self.value(measures)
-        if value is None:
-            return self.word(measures)
-        if self.key == "max_ulp" and measures.across_zero:
-            return OTHER_SIGN
-        return (number or format_value)(value)
+        return self.word(measures) if value is None else (number or format_value)(value)
 
     def distance(self, value: float) -> float:
         """How far from identical, on a scale where 0 is identical and larger is worse."""

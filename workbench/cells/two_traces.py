@@ -10,6 +10,7 @@ from store.traces.channels import ROTATED
 from store.traces.trace import GGML_ORDER, UNKNOWN_ORDER
 from workbench.cells.cell import Cell
 from workbench.cells.compare import StageTensor, align_last, compare_stage, require_same_tokens
+from workbench.cells.routing import Routes
 
 Tokens = tuple[int, ...] | None
 
@@ -37,12 +38,12 @@ def cells_of(a: Trace, b: Trace, tokens: Tokens, last: bool = False) -> list[Cel
     """
     names = {*SPINE, *(site.stage for trace in (a, b) for site in trace.sites())}
     unlike = _unlike_order(a, b)
-    cells, one_model = list[Cell](), True
+    cells, one_model, routes = list[Cell](), True, (Routes(), Routes())
     for site in sites(max(a.layers, b.layers), ordered(names)):
         if unlike and site.stage in ROTATED and site in a.stages and site in b.stages:
             cells.append(Cell(site, "uncomparable", unlike))
             continue
-        cell, same_width = _cell(site, a, b, tokens, last, one_model)
+        cell, same_width = _cell(site, (a, b), routes, tokens, last, one_model)
         one_model &= same_width
         cells.append(cell)
     return cells
@@ -59,12 +60,15 @@ def _unlike_order(a: Trace, b: Trace) -> str:
     return f"q and k of the two may stand in unlike orders ({side}: {note.rstrip('.')})"
 
 
-def _cell(site: Site, a: Trace, b: Trace, tokens: Tokens, last: bool, one_model: bool) -> tuple[Cell, bool]:
+def _cell(
+    site: Site, traces: tuple[Trace, Trace], routes: tuple[Routes, Routes], tokens: Tokens, last: bool, one_model: bool
+) -> tuple[Cell, bool]:
     """The cell of a stage, and whether both sides have as many channels, as far as they are there."""
     sides: dict[str, StageTensor | None] = {}
-    for name, trace in (("a", a), ("b", b)):
+    a, b = traces
+    for name, trace, own in zip("ab", traces, routes, strict=True):
         try:
-            sides[name] = _tensor(site, trace, tokens)
+            sides[name] = _tensor(site, trace, tokens, own)
         except StoreError as error:
             return Cell(site, "uncomparable", f"{name.upper()} {error}"), True
     first, second = sides["a"], sides["b"]
@@ -82,12 +86,13 @@ def _absent(traces: dict[str, Trace], site: Site, side: str) -> bool:
     return traces[side].status(site) == "absent"
 
 
-def _tensor(site: Site, trace: Trace, tokens: Tokens) -> StageTensor | None:
+def _tensor(site: Site, trace: Trace, tokens: Tokens, routes: Routes) -> StageTensor | None:
     """The values of a stage, None if the trace does not hold it; StoreError where its shape does not fit the tokens."""
     if trace.status(site) != "ok":
         return None
     stage = _measured(trace.stages[site], tokens)
-    return StageTensor(site, stage.values(), stage.positions)
+    values = stage.values()
+    return StageTensor(site, values, stage.positions, experts=routes.see(site, values))
 
 
 def _measured(stage: StoredStage, tokens: Tokens) -> StoredStage:

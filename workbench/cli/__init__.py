@@ -29,7 +29,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "check": "whether a pair meets a contract; for builds",
     },
     "One model alone": {
-        "inspect": "settings, tensors, tokenizer, and problems found in the file",
+        "inspect": "settings, tensors, tokenizer, problems; of two, whether they are fed alike",
+        "conventions": "what was done to every tensor, and how often the weights show it",
         "trace": "run it: keep every stage, save some, or show their statistics",
         "record": "every stage as llama.cpp or transformers computes it",
         "convert": "write it as APR v2",

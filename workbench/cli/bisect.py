@@ -11,6 +11,7 @@ from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from kernels.stages import Site
+    from workbench.pair.tokens import Prompt
 
 
 @click.command()
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def command(
     sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     cell: "Site | None",

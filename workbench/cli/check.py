@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.lab.contracts.checking import Check
     from workbench.lab.contracts.contract import Contract
     from workbench.lab.measurements import Measurements, Show
+    from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 def command(
     sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     junit: Path | None,
@@ -126,7 +127,7 @@ def _measurements(
     of: "Session | tuple[Path, ...]",
     asked: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     show: "Show",
 ) -> "Measurements":
     """The measurements of a session's pair, or of two sides."""

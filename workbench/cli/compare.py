@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.cells.view import TokenScope
     from workbench.jobs.conclusion import Conclusion
     from workbench.pair.pair import Pair
+    from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def command(
     sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     metric: str,

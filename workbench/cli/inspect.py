@@ -1,4 +1,4 @@
-"""`workbench inspect`: what a model file or a trace holds."""
+"""`workbench inspect`: what a model file or a trace holds; of two models, whether they are fed alike."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,29 +6,55 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import PATH, json_option, print_json, statistics_options
+from workbench.cli.options import PATH, json_option, print_json, prompt_option, prompt_options, statistics_options
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.stored_model import StoredModel
     from store.traces import Trace
     from store.traces.statistics_table import Scope, StatisticsTable
+    from workbench.pair.tokens import Prompt
 
 
 @click.command()
-@click.argument("source", metavar="X", type=PATH)
+@click.argument("sources", metavar="X | A B", nargs=-1, required=True, type=PATH)
+@prompt_options
 @statistics_options
 @json_option
-def command(source: Path, statistics: bool, scope: "Scope | None", as_json: bool) -> int:
-    """Show the configuration, tensors, types, tokenizer and problems of a model, or the run and coverage of a trace.
+def command(
+    sources: tuple[Path, ...], prompt: "Prompt | None", statistics: bool, scope: "Scope | None", as_json: bool
+) -> int:
+    """Show what one model or trace holds, or whether two models are fed alike.
 
-    Of a model that cannot be run everything is shown that can be found, and why it cannot be run. With --stats the
-    statistics of every stage of a trace; a saved table of them is shown in any case.
+    Of a model its configuration, tensors, types, tokenizer and problems, also where it cannot be run; of a trace its
+    run and coverage. With --stats the statistics of every stage of a trace; a saved table of them is shown in any case.
+
+    Of two models, before anything is run, all that decides what they are fed: tokenizers on sample texts, BOS, EOS,
+    added tokens, chat templates on three conversations, sizes of the embedding, context and rotary settings. Exit code
+    0: fed alike, 1: differently, 2: something could not be compared.
 
     \b
     Example:  workbench inspect model.gguf
+              workbench inspect model.gguf model/ --chat "Hello"
               workbench inspect model.h5 --stats --scope last
     """  # noqa: D301
+    if len(sources) == 2:
+        if statistics or scope is not None:
+            raise click.UsageError("--stats and --scope are of one trace; `workbench compare` sets two side by side")
+        from workbench.cli.feeding import inspect_two
+
+        return inspect_two(sources[0], sources[1], prompt, as_json)
+    if len(sources) > 2:
+        raise click.UsageError(f"one or two are inspected, not {len(sources)}; give X, or A and B")
+    if prompt is not None:
+        raise click.UsageError(
+            f"{prompt_option(prompt)} is of two models, which may tokenize it differently; give A and B"
+        )
+    return _inspect(sources[0], statistics, scope, as_json)
+
+
+def _inspect(source: Path, statistics: bool, scope: "Scope | None", as_json: bool) -> int:
+    """Show what one model or trace holds."""
     from store.open import open_model
     from store.traces import is_trace, open_trace
     from store.traces.statistics import open_statistics
@@ -77,6 +103,8 @@ def _statistics(table: "StatisticsTable") -> tuple[dict[str, Any], list[str]]:
 
 
 def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
+    from store.kinds import kind_of
+
     types: dict[str, dict[str, int]] = {}
     for tensor in model.tensors.values():
         of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
@@ -86,6 +114,7 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
         "path": str(model.path),
         "format": model.format,
         "size": model.size,
+        "kind": kind_of(model),
         "files": [str(file) for file in model.files],
         "runnable": model.refusal is None,
         "why_not": None if model.refusal is None else str(model.refusal),
@@ -156,7 +185,8 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
     from store.text import printable
     from workbench.cli.tables import aligned, bytes_text, shape_text
 
-    lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}", ""]
+    lines = [f"{printable(record['path'])}: {record['format']}, {bytes_text(record['size'])}"]
+    lines += [f"It is {printable(record['kind'], 300)}.", ""]
     lines += [] if record["runnable"] else [f"It cannot be run: {printable(record['why_not'], 1000)}", ""]
     lines += ["configuration" + ("" if record["runnable"] else ", as the file has it")]
     config = [(printable(name, 80), printable(_short(value))) for name, value in record["config"].items()]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.options import PATH, completing, force_option, json_option, pair_options, print_json
+from workbench.cli.options import PATH, completing, force_option, json_option, pair_options, print_json, prompt_option
 from workbench.cli.sources import is_session, open_session, require_none_given
 from workbench.cli.tables import echo
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.cli.progress import ProgressLine
     from workbench.lab.experiment import Experiment, Result
     from workbench.lab.subject import Subject
+    from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
 
@@ -47,7 +48,7 @@ def command(
     svg_file: Path | None,
     force: bool,
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     as_json: bool,
@@ -79,7 +80,9 @@ def command(
     asked = experiment(name)
     given = read_settings(sets)
     sides = tuple(side for side in (a, b) if side is not None)
-    session = _session(sides, {"--path-a": path_a, "--path-b": path_b, "--tokens": tokens, "--prompt": prompt})
+    session = _session(
+        sides, {"--path-a": path_a, "--path-b": path_b, "--tokens": tokens, prompt_option(prompt): prompt}
+    )
     asked.settings(given, "model" if sides else "made")  # what is wrong is said before anything is opened
     outputs = {"--csv": csv_file, "--svg": svg_file}
     _require_writable(outputs, sides, force)

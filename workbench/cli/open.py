@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options, plain_option
-from workbench.cli.sources import require_none_given, session_alone
+from workbench.cli.sources import require_none_given, say_beforehand, session_alone
 
 if TYPE_CHECKING:
+    from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
 
@@ -19,17 +20,19 @@ if TYPE_CHECKING:
 @bisects_option
 @plain_option
 @mouse_option
+@click.option("--tour", is_flag=True, hidden=True, help="Begin with the tour, as a demo does.")
 @json_option
 def command(
     sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     folder: Path | None,
     bisects: bool,
     plain: bool,
     mouse: bool,
+    tour: bool,
     as_json: bool,
 ) -> int:
     """Open two models or traces side by side, or a saved session.
@@ -52,21 +55,22 @@ def command(
 
     require_one_way(plain, as_json)
     session = chosen_session(sources, (path_a, path_b), tokens, prompt, folder)
-    return show(session, as_json, plain, bisects, mouse=mouse)
+    return show(session, as_json, plain, bisects, mouse=mouse, tour=tour)
 
 
 def chosen_session(
     sources: tuple[Path, ...],
     numeric_paths: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     folder: Path | None,
 ) -> "Session":
     """Return the session of two sides, made if there is none yet, or the saved one that is the only source."""
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 
-        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, _say, _preferred)
+        ways = (_say, _preferred, say_beforehand)
+        return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, *ways)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
     require_none_given({"--session": folder}, sources[0])

@@ -14,6 +14,8 @@ from store.text import printable
 
 if TYPE_CHECKING:
     from workbench.cells.view import TokenScope
+    from workbench.pair.chat import Chat
+    from workbench.pair.tokens import Prompt
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,20 +70,41 @@ def completing(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, c
     return lambda _ctx, _parameter, typed: [name for name in names() if name.startswith(typed)]
 
 
+def prompt_options(command: F) -> F:
+    """Add --prompt and --chat. The command gets the text or the conversation as `prompt`."""
+
+    @functools.wraps(command)
+    def with_prompt(*arguments: Any, prompt: str | None, chat: "Chat | None", **options: Any) -> Any:  # noqa: ANN401
+        _require_one({"--prompt": prompt, "--chat": chat})
+        return command(*arguments, prompt=prompt if chat is None else chat, **options)
+
+    text = click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer.")
+    chat = click.option(
+        "--chat",
+        metavar="TEXT|FILE.json",
+        callback=_chat,
+        help="Message of a user, or a file of messages, to run as the chat template of the models renders it.",
+    )
+    return text(chat(cast("F", with_prompt)))
+
+
 def token_options(command: F) -> F:
-    """Add --prompt, --tokens and --tokens-file: what to run. The command gets the ids of either as `tokens`."""
+    """Add --prompt, --chat, --tokens and --tokens-file: what to run.
+
+    The command gets the ids of either of the last two as `tokens`, and the text or the conversation as `prompt`.
+    """
 
     @functools.wraps(command)
     def with_tokens(
         *arguments: Any,  # noqa: ANN401
         tokens: tuple[int, ...] | None,
         tokens_file: tuple[int, ...] | None,
+        prompt: "Prompt | None",
         **options: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        others = {"--tokens": tokens, "--prompt": options["prompt"]}
-        if tokens_file is not None and (given := [name for name, value in others.items() if value is not None]):
-            raise click.UsageError(f"{given[0]} and --tokens-file were both given; give one of them")
-        return command(*arguments, tokens=tokens if tokens_file is None else tokens_file, **options)
+        _require_one({"--tokens": tokens, prompt_option(prompt): prompt, "--tokens-file": tokens_file})
+        ids = tokens if tokens_file is None else tokens_file
+        return command(*arguments, tokens=ids, prompt=prompt, **options)
 
     ids = click.option(
         "--tokens", metavar="1,2,3", callback=_token_ids, help="Token ids to run, for example 482,803,10."
@@ -92,8 +115,19 @@ def token_options(command: F) -> F:
         callback=_token_file,
         help="File of token ids to run, separated by commas or white space; - for stdin.",
     )
-    text = click.option("--prompt", metavar="TEXT", help="Text to run, where the models carry a tokenizer.")
-    return text(ids(file(cast("F", with_tokens))))
+    return prompt_options(ids(file(cast("F", with_tokens))))
+
+
+def _require_one(options: dict[str, object]) -> None:
+    """Raise UsageError where two of the options were given that say what to run."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{given[0]} and {given[1]} were both given; give one of them")
+
+
+def prompt_option(prompt: "Prompt | None") -> str:
+    """Return the option by which a prompt is given."""
+    return "--prompt" if prompt is None or isinstance(prompt, str) else "--chat"
 
 
 def force_option(command: F) -> F:
@@ -182,6 +216,15 @@ def mouse_option(command: F) -> F:
 def print_json(value: dict[str, Any]) -> None:
     """Answer with a JSON object: it is printed, and with it why there is no answer, when the command has ended."""
     click.get_current_context().ensure_object(dict).update(value)
+
+
+def _chat(_ctx: click.Context, _option: click.Parameter, value: str | None) -> "Chat | None":
+    """Read a conversation."""
+    if value is None:
+        return None
+    from workbench.pair.chat import Chat
+
+    return Chat.said(value)
 
 
 def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.bisect.traces.announced import Progress
     from workbench.cli.progress import ProgressLine
     from workbench.pair.pair import Pair
+    from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
 
@@ -47,7 +48,7 @@ def command(
     settings: bool,
     paths: bool,
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     as_json: bool,

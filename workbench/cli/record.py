@@ -1,6 +1,7 @@
 """`workbench record`: the trace of a forward in another engine, captured live."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.options import PATH, OneOf, force_option, json_option, print_json, token_options
+from workbench.cli.sources import say_notes
 from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
     from store.traces import Trace
+    from workbench.pair.tokens import Prompt
 
 # The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
 # those that can be repeated to the last bit on any number of threads.
 _FORMATS = {"llama.cpp": "gguf", "transformers": "safetensors"}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "llama.cpp": {"repack": False, "flash": "off", "kv": "f32", "threads": None, "batch": 512},
-    "transformers": {"dtype": "float32"},
+    "transformers": {"dtype": "float32", "attention": "eager", "device": "cpu", "tf32": False, "compile": False},
 }
 
 
@@ -28,6 +31,12 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
     names = [] if given is None else given.split(",")
     if len(names) > 2 or any(name not in CACHE_TYPES for name in names):
         raise click.BadParameter(f"give one type, or those of K and V with a comma, of {', '.join(CACHE_TYPES)}")
+    return given
+
+
+def _device(_context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    if given is not None and not re.fullmatch(r"cpu|cuda(:\d{1,2})?", given):
+        raise click.BadParameter("give cpu, cuda or cuda:N")
     return given
 
 
@@ -58,6 +67,18 @@ def _cache_types(_context: click.Context, _option: click.Parameter, given: str |
     type=OneOf(["float32", "float64", "bfloat16", "float16"]),
     help="transformers: float32 by default.",
 )
+@click.option(
+    "--attention",
+    type=OneOf(["eager", "sdpa", "flash_attention_2", "flash_attention_3"]),
+    help="transformers: how attention is computed; eager by default, where a model of its own defaults takes sdpa.",
+)
+@click.option("--device", metavar="cpu|cuda[:N]", callback=_device, help="transformers: cpu by default.")
+@click.option("--tf32/--no-tf32", default=None, help="transformers on a GPU: products may cut their inputs to TF32.")
+@click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="transformers: compile every layer; only what layers give is recorded then.",
+)
 @force_option
 @json_option
 def command(
@@ -65,7 +86,7 @@ def command(
     output: Path,
     engine: str | None,
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     python: str,
     force: bool,
     as_json: bool,
@@ -94,7 +115,9 @@ def command(
         raise click.UsageError(f"transformers loads folders; give the folder of {model}")
     require_writable(output, [model, *artifact.inputs], force)
     job = {"model": str(artifact.path.resolve()), **_settings(engine, settings)}
-    job["tokens"] = list(shared_tokens([artifact], tokens, prompt).ids)
+    shared = shared_tokens([artifact], tokens, prompt)
+    say_notes(shared)
+    job["tokens"] = list(shared.ids)
     with ProgressLine() as line:
         sha256 = artifact.sha256(lambda done, total: line(done, total, f"bytes of {artifact.path.name} hashed"))
         about = {
@@ -120,6 +143,8 @@ def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
             raise click.UsageError(f"--{name} is no setting of {engine}; leave it out")
         if value is not None:
             settings[name] = value
+    if settings.get("tf32") and not settings["device"].startswith("cuda"):
+        raise click.UsageError("--tf32 is a setting of GPUs; give --device cuda too, or leave it out")
     if "threads" in settings:
         settings["threads"] = settings["threads"] or os.cpu_count() or 1
     return settings

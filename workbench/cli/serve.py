@@ -3,10 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options
+
+if TYPE_CHECKING:
+    from workbench.pair.tokens import Prompt
 
 
 @click.command()
@@ -24,7 +28,7 @@ from workbench.cli.options import PATH, bisects_option, json_option, mouse_optio
 def command(
     sources: tuple[Path, ...],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     path_a: str | None,
     path_b: str | None,
     folder: Path | None,
@@ -74,6 +78,6 @@ def command(
             click.echo(f"session  {printable(str(session.folder), 1000)}\nopen     {address}\nctrl-c ends it", err=True)
 
     read_preferences()  # a file that cannot be obeyed is told here, and not by an app that ends at once
-    options = [*([] if bisects else ["--no-bisect"]), *([] if mouse else ["--no-mouse"])]
+    options = [*([] if bisects else ["--no-bisect"]), *([] if mouse else ["--no-mouse"]), *(["--tour"] if demo else [])]
     serve(["open", str(session.folder), *options], port, printed)
     return 0

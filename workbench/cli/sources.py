@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli.options import prompt_option
+
 if TYPE_CHECKING:
     from workbench.pair.pair import Pair
+    from workbench.pair.tokens import Prompt, Tokens
     from workbench.session.session import Session
 
 NumericPaths = tuple[str | None, str | None]
@@ -24,7 +27,7 @@ def require_none_given(options: Mapping[str, object], source: Path) -> None:
 
 
 def open_sources(
-    sources: tuple[Path, ...], paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: str | None
+    sources: tuple[Path, ...], paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: "Prompt | None"
 ) -> "Pair":
     """Open A and B, or the two sides of a session with its tokens and paths; UsageError for any other number."""
     if len(sources) > 2:
@@ -32,15 +35,33 @@ def open_sources(
     if len(sources) == 2:
         from workbench.pair.pair import open_pair
 
-        return open_pair((sources[0], sources[1]), paths, tokens, prompt)
+        pair = open_pair((sources[0], sources[1]), paths, tokens, prompt)
+        say_beforehand(pair)
+        return pair
     from workbench.jobs.examining import pair_of
 
     return pair_of(session_alone(sources[0], paths, tokens, prompt))
 
 
-def session_alone(folder: Path, paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: str | None) -> "Session":
+def say_beforehand(pair: "Pair") -> None:
+    """Say in one line on stderr, before anything is run, in which way the two sides are fed differently."""
+    from workbench.feeding.beforehand import beforehand
+
+    if (sentence := beforehand(pair)) is not None:
+        click.echo(f"workbench: before anything is run: {sentence} (`workbench inspect A B` compares all)", err=True)
+
+
+def say_notes(tokens: "Tokens") -> None:
+    """Say on stderr what is odd about how a prompt is fed to a model."""
+    for note in tokens.notes:
+        click.echo(f"workbench: before anything is run: {note}", err=True)
+
+
+def session_alone(
+    folder: Path, paths: NumericPaths, tokens: tuple[int, ...] | None, prompt: "Prompt | None"
+) -> "Session":
     """Open a session given in place of A and B; UsageError for options that only those take, and for one side alone."""
-    options = {"--tokens": tokens, "--prompt": prompt, "--path-a": paths[0], "--path-b": paths[1]}
+    options = {"--tokens": tokens, prompt_option(prompt): prompt, "--path-a": paths[0], "--path-b": paths[1]}
     require_none_given(options, folder)
     if folder.is_file():
         from store.text import printable

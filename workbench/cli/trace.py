@@ -17,6 +17,7 @@ from workbench.cli.options import (
     token_options,
 )
 from workbench.cli.sites import Stages, layers_option, stages_option
+from workbench.cli.sources import say_notes
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from store.traces.statistics_table import Scope
     from workbench.capture.alone import Look
     from workbench.capture.job import Emit
+    from workbench.pair.tokens import Prompt
 
     Work = Callable[[Emit, Look | None], tuple[RunRecord, list[Site]]]
 
@@ -64,7 +66,7 @@ def command(
     format: str | None,
     force: bool,
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: "Prompt | None",
     as_json: bool,
 ) -> int:
     """Run a model once: keep every stage of every layer in a store, save some of them, or show their statistics.
@@ -90,6 +92,7 @@ def command(
     if output is not None:
         _require_writable(output, [source, *artifact.inputs], force, None if selection is None else format)
     shared = shared_tokens([artifact], tokens, prompt)
+    say_notes(shared)
     side = side_of(artifact, path)
 
     def work(emit: "Emit", look: "Look | None") -> "tuple[RunRecord, list[Site]]":

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from kernels.stages import Site
 from store.errors import StoreError
 from store.typed_fields import typed_fields
+from workbench.bisect.models.told_together import CONVENTIONS
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.sites import read_site, site_json
 from workbench.jobs.logged_side import LoggedSide, Runs, are_of, read_sides
@@ -30,7 +31,8 @@ def accused_part(found: Bisection) -> Part | None:
     """The part that a bisection accuses: wrong tensors, the settings, or what the culprit's stage gives on.
 
     The tensors are those of the culprit's stage, and those of its layer with the same mistake: of gate and up that were
-    exchanged, putting one back alone makes two of the other.
+    exchanged, putting one back alone makes two of the other. Of a convention that was applied too often or not at all
+    they are those of all layers.
     """
     culprit = found.culprit
     if culprit is None:
@@ -39,7 +41,8 @@ def accused_part(found: Bisection) -> Part | None:
         return Part(culprit.site, "settings")
 
     def together(other: Culprit) -> bool:
-        alike = other.site.layer == culprit.site.layer and other.cause == culprit.cause
+        same_place = other.site.layer == culprit.site.layer or culprit.cause in CONVENTIONS
+        alike = same_place and other.cause == culprit.cause
         return other.factor == "weights" and (alike or other.site == culprit.site)
 
     tensors = {other.tensor: None for other in (culprit, *found.others) if other.tensor and together(other)}

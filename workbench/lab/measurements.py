@@ -28,6 +28,7 @@ from workbench.lab.readings import AGAIN, COSINE, FLOORS, Reading, figure
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, open_side, paired, runnable
 from workbench.pair.recorded import recorded
+from workbench.pair.tokens import Prompt
 
 if TYPE_CHECKING:
     from workbench.bisect.pair import Answer
@@ -52,7 +53,7 @@ class Measurements:
         paths: tuple[Path, Path],
         asked: tuple[str | None, str | None] = (None, None),
         tokens: tuple[int, ...] | None = None,
-        prompt: str | None = None,
+        prompt: Prompt | None = None,
         show: Show = lambda *_: None,
     ) -> None:
         self._paths, self._asked, self._tokens, self._prompt, self._show = paths, asked, tokens, prompt, show

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from kernels.config import ModelConfig
-from kernels.measures import Measures
+from kernels.measures import OTHER_SIGN, Measures
 from workbench.cells.cell import LOGIT_FIGURES
 from workbench.cells.metrics import METRICS
 
@@ -20,6 +20,7 @@ OF_CELLS = (*OBSERVED, *AGAIN)
 OF_TENSORS = (*METRICS, COSINE, "std_a", "std_b", *_COUNTS, "worst_row_rel_rms")
 KL, TOP1 = "kl", "top1"  # of a token; over several tokens the share of those with the same top-1
 OF_LOGITS = (KL, TOP1, *OBSERVED, *LOGIT_FIGURES)
+_WHY = {OTHER_SIGN: f"{OTHER_SIGN}: zero lies between the two values, and float32 steps across it measure nothing"}
 SETTINGS = tuple(field.name for field in fields(ModelConfig))
 
 
@@ -36,10 +37,11 @@ def figure(measures: Measures, key: str) -> Reading:
         return Reading(getattr(measures, key))
     if measures.nonfinite_a or measures.nonfinite_b:
         return Reading(None, f"{measures.nonfinite_a} values of A and {measures.nonfinite_b} of B are not finite")
-    metric = METRICS["one_minus_cosine" if key == COSINE else key] if key in METRICS or key == COSINE else None
-    value = getattr(measures, key if metric is None else metric.key)
-    if value is None and metric is not None and measures.max_abs == 0:
-        value = metric.perfect  # zero or constant, and the same on both sides
+    name = "one_minus_cosine" if key == COSINE else key
+    value = getattr(measures, name)
+    if value is None and name in METRICS and measures.max_abs == 0:
+        value = METRICS[name].perfect  # zero or constant, and the same on both sides
     if value is None:
-        return Reading(None, measures.words.get(key if metric is None else metric.key, "undefined"))
+        why = measures.words.get(name, "undefined")
+        return Reading(None, _WHY.get(why, why))
     return Reading(1.0 - value if key == COSINE else value)

@@ -20,7 +20,7 @@ from store.text import printable
 from workbench.bisect.models.bisection import Side
 from workbench.bisect.pair import model_sides
 from workbench.pair.pair import DEFAULT_PATH, Pair, open_source
-from workbench.pair.tokens import recorded_tokens, shared_tokens
+from workbench.pair.tokens import Prompt, recorded_tokens, shared_tokens
 
 _LAYER = 3  # that of the published case; the last one where a model has fewer
 
@@ -122,7 +122,7 @@ def open_subject(
     paths: tuple[Path, ...],
     asked: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: Prompt | None,
     layer: int | None = None,
     stage: str | None = None,
 ) -> Subject:

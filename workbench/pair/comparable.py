@@ -1,10 +1,13 @@
 """Whether two models can be run against each other at all, stage by stage."""
 
 from kernels.config import ModelConfig
-from kernels.models import family
+from kernels.models import stages_of
 from workbench.cells.compare import PopulationError
 
-_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "q_size", "kv_size", "vocab_size")
+_SIZES = (
+    *("num_hidden_layers", "hidden_size", "intermediate_size", "q_size", "kv_size", "vocab_size"),
+    *("num_experts", "moe_intermediate_size", "shared_intermediate_size", "expert_layers"),
+)
 
 
 def require_same_sizes(a: ModelConfig, b: ModelConfig) -> None:
@@ -13,8 +16,8 @@ def require_same_sizes(a: ModelConfig, b: ModelConfig) -> None:
         f"{name} is {getattr(a, name)} in A and {getattr(b, name)} in B" for name in _SIZES if _differs(a, b, name)
     ]
     for side, own, other in (("A", a, b), ("B", b, a)):
-        lacking = family(other.architecture).stages
-        only = [stage for stage in family(own.architecture).stages if stage not in lacking]
+        lacking = stages_of(other)
+        only = [stage for stage in stages_of(own) if stage not in lacking]
         if only:
             unlike.append(f"{side} alone has {', '.join(only)}")
     if unlike:

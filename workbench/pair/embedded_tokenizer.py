@@ -5,13 +5,21 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
 
 from store.text import printable
 from store.vocabulary import Vocabulary
+from workbench.pair.word_splits import SPLITS
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # kinds of tokens that are found in the text before any merging
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
+# What llama.cpp takes for special by its text alone, whatever the file says (llama-vocab.cpp, 2026-10).
+ENDS = frozenset(
+    (
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+        *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
+        *("<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["),
+    )
+)
 
 
 class EmbeddedTokenizer(ABC):
@@ -30,11 +38,22 @@ class EmbeddedTokenizer(ABC):
         special = {
             t for t, kind in zip(self.tokens, kinds, strict=False) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
         }
+        special |= ENDS & self.ids.keys()
         longest_first = sorted(special - {""}, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of `text`, with the BOS and EOS tokens that the file asks for."""
+    def encode_all(self, texts: Sequence[str], around: bool) -> list[list[int]]:
+        """Return the token ids of each text. around : with the BOS and EOS tokens that the file asks for."""
+        return [self.encode(text, around) for text in texts]
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """Return the tokens that are put before and behind every text."""
+        v = self._vocabulary
+        bos = [v.bos_id] if (self.adds_bos if v.add_bos is None else v.add_bos) and v.bos_id is not None else []
+        return bos, [v.eos_id] if v.add_eos and v.eos_id is not None else []
+
+    def encode(self, text: str, around: bool = True) -> list[int]:
+        """Return the token ids of `text`. around : with the BOS and EOS tokens that the file asks for."""
         ids: list[int] = []
         after_special = True
         for place, part in enumerate(self._special.split(text)):
@@ -44,10 +63,8 @@ class EmbeddedTokenizer(ABC):
             elif part:
                 ids += self.encode_part(part, after_special)
                 after_special = False
-        v = self._vocabulary
-        bos = [v.bos_id] if (self.adds_bos if v.add_bos is None else v.add_bos) and v.bos_id is not None else []
-        eos = [v.eos_id] if v.add_eos and v.eos_id is not None else []
-        return [*bos, *ids, *eos]
+        before, behind = self.around() if around else ([], [])
+        return [*before, *ids, *behind]
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token, "" if it has none."""
@@ -62,42 +79,6 @@ class EmbeddedTokenizer(ABC):
         """Return the text that a token of the vocabulary stands for."""
 
 
-class _Split(NamedTuple):
-    """One rule for cutting text into words.
-
-    patterns : regular expressions applied one after the other, each isolating what it matches.
-    whole_words : a word that is itself in the vocabulary is taken without merging.
-    adds_bos : text starts with the BOS token unless the file says otherwise.
-    """
-
-    patterns: tuple[str, ...]
-    whole_words: bool = False
-    adds_bos: bool = False
-
-
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_SUFFIX = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
-_WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = rf"{_SUFFIX}|{_WORD}|\p{{N}}{{1,3}}|{_REST}"
-_QWEN2 = rf"{_SUFFIX}|{_WORD}|\p{{N}}|{_REST}"
-_UPPER, _LOWER = r"[\p{L}&&[^a-z]]", r"[\p{L}&&[^A-Z]]"  # as llama.cpp has it; combining marks are left out
-_TEKKEN = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# How words are cut, by the name in `tokenizer.ggml.pre`.
-_SPLITS: dict[str, _Split] = {
-    "default": _Split((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
-    **dict.fromkeys(("gpt-2", "phi-2", "olmo"), _Split((_GPT2,))),
-    **dict.fromkeys(("starcoder", "refact", "command-r", "smollm", "codeshell"), _Split((r"\p{N}", _GPT2))),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2"), _Split((_QWEN2,))),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3"), _Split((_LLAMA3,), True, True)),
-    **dict.fromkeys(("dbrx", "smaug-bpe"), _Split((_LLAMA3,))),
-    "tekken": _Split((_TEKKEN,), True, True),
-}
-
-
 class ByteLevelBpe(EmbeddedTokenizer):
     """Tokenizer "gpt2": words are cut by regular expressions, their bytes merged by rank."""
 
@@ -105,38 +86,51 @@ class ByteLevelBpe(EmbeddedTokenizer):
         from tokenizers import Regex, pre_tokenizers
 
         super().__init__(vocabulary)
-        split = _SPLITS.get(vocabulary.pre or "default")
+        split = SPLITS.get(vocabulary.pre or "default")
         if split is None:
-            known = ", ".join(_SPLITS)
-            raise ValueError(f"unknown pre-tokenizer {printable(str(vocabulary.pre))}, known are {known}")
+            raise ValueError(f"unknown pre-tokenizer {printable(str(vocabulary.pre))}; {len(SPLITS)} names are known")
         lines: list[str] = vocabulary.merges.decode() if vocabulary.merges else []
         # "left right", where the left part may itself start with a space; of equal lines the first counts
         pairs = ((line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0)
         self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(pairs)))}
-        self.adds_bos = split.adds_bos
-        self._whole_words = split.whole_words
+        self._split, self._spelled_as_text = split, not vocabulary.byte_level
+        self.adds_bos = split.adds_bos is not False
         self._words = pre_tokenizers.Sequence(
             [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]
         )
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """Return the tokens that are put before and behind every text."""
+        before, behind = super().around()
+        bos = self._vocabulary.bos_id
+        return ([bos] if self._split.adds_bos is None and bos is not None else before), behind
 
     def encode_part(self, text: str, after_special: bool) -> list[int]:  # noqa: ARG002
         """Return the ids of text without special tokens; what no token covers becomes one token per byte."""
         ids: list[int] = []
         for word, _ in self._words.pre_tokenize_str(text):
-            spelled = to_byte_alphabet(word)
-            whole = self._whole_words and spelled in self.ids
+            spelled = word.replace(" ", _SPACE) if self._spelled_as_text else to_byte_alphabet(word)
+            whole = spelled in self.ids and (
+                self._split.whole_words or (self._split.whole_newlines and not word.strip("\n"))
+            )
             for piece in [spelled] if whole else merged(list(spelled), lambda a, b: self._ranks.get((a, b))):
-                ids += [self.ids[piece]] if piece in self.ids else [self._byte(character) for character in piece]
+                ids += [self.ids[piece]] if piece in self.ids else self._bytes(piece)
         return ids
 
     def shown(self, token: str) -> str:
         """Return the text that a token of the vocabulary stands for."""
-        return from_byte_alphabet(token)
+        return from_pieces(token) if self._spelled_as_text else from_byte_alphabet(token)
 
-    def _byte(self, character: str) -> int:
-        if character not in self.ids:
-            raise ValueError(f"the vocabulary has no token for the byte 0x{byte_alphabet()[character]:02X}")
-        return self.ids[character]
+    def _bytes(self, piece: str) -> list[int]:
+        """The token of each byte of a piece that is none itself."""
+        if self._spelled_as_text:
+            return [self._byte(f"<0x{byte:02X}>", byte) for byte in piece.encode("utf-8", "surrogateescape")]
+        return [self._byte(character, byte_alphabet()[character]) for character in piece]
+
+    def _byte(self, name: str, byte: int) -> int:
+        if name not in self.ids:
+            raise ValueError(f"the vocabulary has no token for the byte 0x{byte:02X}")
+        return self.ids[name]
 
 
 class SentencePiece(EmbeddedTokenizer):
@@ -162,9 +156,7 @@ class SentencePiece(EmbeddedTokenizer):
 
     def shown(self, token: str) -> str:
         """Return the text that a token of the vocabulary stands for."""
-        if re.fullmatch("<0x[0-9A-F]{2}>", token):
-            return bytes.fromhex(token[3:5]).decode("utf-8", "surrogateescape")
-        return token.replace(_SPACE, " ")
+        return from_pieces(token)
 
     def _order(self, left: str, right: str) -> float | None:
         token = self.ids.get(left + right)
@@ -175,6 +167,13 @@ class SentencePiece(EmbeddedTokenizer):
         if token is None:
             raise ValueError(f"the vocabulary has no token for the byte 0x{byte:02X}")
         return token
+
+
+def from_pieces(token: str) -> str:
+    """Return the text of a SentencePiece token; a byte that is not UTF-8 by itself becomes a lone surrogate."""
+    if re.fullmatch("<0x[0-9A-F]{2}>", token):
+        return bytes.fromhex(token[3:5]).decode("utf-8", "surrogateescape")
+    return token.replace(_SPACE, " ")
 
 
 def merged(pieces: list[str], order: Callable[[str, str], float | None]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
-from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, Precision
+from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
 from store.text import printable
 from store.traces import Trace
 from workbench.pair.kv_cache import KINDS, KvCache
@@ -35,7 +35,7 @@ _DTYPES = {
 class Arithmetic:
     """How an engine computed.
 
-    kept, attention : how it keeps its own numbers, and those inside attention.
+    kept, attention, products : how it keeps its own numbers, those inside attention, and the inputs of products.
     cache : how K and V are kept where that is coarser than floats.
     notes : sentences about what that leaves unchecked or had to be taken for granted.
     """
@@ -43,6 +43,7 @@ class Arithmetic:
     path: F32Path
     kept: Precision = FLOAT32
     attention: Precision = FLOAT32
+    products: Precision = FLOAT32
     cache: KvCache | None = None
     notes: tuple[str, ...] = ()
 
@@ -75,6 +76,9 @@ def _transformers(trace: Trace) -> Arithmetic:
             f"record it in one of {', '.join(_DTYPES)}"
         )
     path, kept = _DTYPES[str(dtype)]
+    if dtype == "float32" and trace.settings.get("tf32") is True:
+        note = "Products read their inputs in TF32, with 10 binary digits, so smaller mistakes cannot be seen there."
+        return Arithmetic(numeric_path(path), kept, TF32, TF32, notes=(note,))
     notes = (f"Every stage was rounded to {dtype}, so smaller mistakes cannot be seen.",) if kept != FLOAT32 else ()
     return Arithmetic(numeric_path(path), kept, kept, notes=notes)
 

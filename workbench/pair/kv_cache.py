@@ -16,10 +16,14 @@ from kernels.graph import Inputs, Values
 from kernels.kinds.attention import Attention
 
 _BLOCK = 32
-_FORMATS = [format for format in FORMATS if isinstance(format, BlockFormat) and format.block.elements == _BLOCK]
+_FORMATS = [
+    format
+    for format in FORMATS
+    if isinstance(format, BlockFormat) and format.block.elements == _BLOCK and format.factors
+]
 # Step between two values of a block, in units of its largest magnitude (of its range where the type has a minimum).
-_OF_LARGEST = {"iq4_nl": 24 / 127} | {
-    format.name.lower(): 1 / (format.zero or format.top) for format in _FORMATS if format.least is None
+_OF_LARGEST = {
+    format.name.lower(): format.gap / max(map(abs, format.ends)) for format in _FORMATS if format.least is None
 }
 _OF_RANGE = {format.name.lower(): 1 / format.top for format in _FORMATS if format.least is not None}
 _Q8 = "q8_0"

@@ -15,7 +15,7 @@ from store.stored_model import StoredModel
 from store.text import printable
 from store.traces import Trace, is_trace, open_trace
 from store.traces.statistics import open_statistics
-from workbench.pair.tokens import NOTHING, Tokens, shared_tokens
+from workbench.pair.tokens import NOTHING, Prompt, Tokens, shared_tokens
 from workbench.session.session import Side
 
 Source = Artifact | Trace
@@ -104,7 +104,10 @@ class Pair:
 
 
 def open_pair(
-    paths: tuple[Path, Path], asked: tuple[str | None, str | None], tokens: tuple[int, ...] | None, prompt: str | None
+    paths: tuple[Path, Path],
+    asked: tuple[str | None, str | None],
+    tokens: tuple[int, ...] | None,
+    prompt: Prompt | None,
 ) -> Pair:
     """Open two models or traces, and decide on the tokens: those given, else the prompt's, else those of a trace.
 
@@ -118,7 +121,7 @@ def paired(
     sources: tuple[Source, Source],
     asked: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: Prompt | None,
 ) -> Pair:
     """Pair two sides that are open; see `open_pair` for the tokens and the errors."""
     a, b = sources
@@ -158,6 +161,6 @@ def side_of(source: Source, asked: str | None) -> Side:
     return Side(path, "" if isinstance(source, Trace) else asked or DEFAULT_PATH[source.format])
 
 
-def _tokens(sources: Sequence[Source], tokens: tuple[int, ...] | None, prompt: str | None) -> Tokens | None:
+def _tokens(sources: Sequence[Source], tokens: tuple[int, ...] | None, prompt: Prompt | None) -> Tokens | None:
     silent = all(isinstance(source, Trace) and source.tokens is None for source in sources)
     return None if silent and tokens is None and prompt is None else shared_tokens(sources, tokens, prompt)

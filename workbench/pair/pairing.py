@@ -9,6 +9,7 @@ from store.text import printable
 from workbench.pair.default_tokens import default_tokens
 from workbench.pair.pair import Pair, open_source, paired
 from workbench.pair.recorded import recorded
+from workbench.pair.tokens import Prompt
 from workbench.session.files import SPEC_FILE, SessionError
 from workbench.session.session import Session, SessionSpec
 
@@ -17,15 +18,16 @@ def pair_session(
     paths: tuple[Path, Path],
     numeric_paths: tuple[str | None, str | None],
     tokens: tuple[int, ...] | None,
-    prompt: str | None,
+    prompt: Prompt | None,
     folder: Path | None,
     say: Callable[[str], object],
     preferred: Callable[[], str | None],
+    look: Callable[[Pair], object],
 ) -> Session:
     """Return the session of two sides and the tokens they run: the one that is there already, else a new one.
 
     say : called with a sentence where nobody chose what two models run, and a default was taken. preferred : called for
-    the prompt that the user's preferences have for that.
+    the prompt that the user's preferences have for that. look : called with the pair before anything is run.
 
     Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
     fit.
@@ -37,6 +39,7 @@ def pair_session(
     else:
         pair, sentence = Pair(*sources, default[0], numeric_paths), default[1]
         say(sentence)
+    look(pair)
     wanted = SessionSpec(*pair.sides, pair.ids, pair.prompt)
     if folder is not None:
         return open_or_create(folder, wanted)

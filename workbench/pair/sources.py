@@ -1,12 +1,15 @@
 """What the two sides of a session consist of: stored stage tensors, once nobody is writing them, and model files."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
+from kernels.experts import CHOICE, PAIRS
 from kernels.stages import Site
 from store.errors import StoreError
 from store.text import printable
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from workbench.session.session import Session, Side
 
 
+_MOST_NAMED = 6  # tensors of a stage that are named one by one
+
+
 @dataclass(frozen=True, eq=False)
 class Tensors:
     """The traces of A and B."""
@@ -35,11 +41,25 @@ class Tensors:
         rows = [slice(None), slice(None)] if row is None else [slice(row, row + 1)] * 2
         if self.a.positions(cell.site) != self.b.positions(cell.site):
             rows = [slice(-1, None)] * 2  # aligned to the last token
-        a, b = (trace.read(cell.site)[part] for trace, part in zip((self.a, self.b), rows, strict=True))
+        a, b = (trace.read(cell.site) for trace in (self.a, self.b))
+        if cell.site.stage in PAIRS and cell.shape is not None:
+            a, b, rows = *self._of_common_pairs(cell, a, b), [slice(None), slice(None)] if row is None else rows
+        a, b = (values[part] for values, part in zip((a, b), rows, strict=True))
         if cell.shape is not None:  # logits of unlike vocabularies are compared over the common tokens
             a, b = (np.ascontiguousarray(values[:, : cell.shape[1]]) for values in (a, b))
         positions = cell.positions if row is None else cell.positions[row : row + 1]
         return Elements(a, b, positions)
+
+    def _of_common_pairs(self, cell: Cell, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """B in the order of A's experts, of the tokens of a cell; NaN on both sides where only one has a pair."""
+        choice = cell.site._replace(stage=CHOICE)
+        from workbench.cells.routing import Common, experts_of
+
+        common = Common.of(*(experts_of(trace.read(choice)) for trace in (self.a, self.b)))
+        places = list(self.a.positions(cell.site) or cell.positions)
+        rows = [places.index(position) for position in cell.positions]
+        there = np.repeat(common.there, a.shape[1] // common.places.shape[1], axis=1)
+        return np.where(there, a, np.nan)[rows].astype(a.dtype), common.of_b(b, np.nan)[rows]
 
     def align(self, sites: list[Site]) -> list[Cell]:
         """Return the last-token cells of stages whose populations are unlike."""
@@ -117,13 +137,17 @@ def tensor_types(session: "Session", config: "ModelConfig", site: Site) -> str:
     try:
         sides = dict(zip("AB", open_artifacts(session), strict=True))
     except WorkbenchError as error:
-        return f"uses {', '.join(names)}; {printable(str(error), 400)}"
-    names = tuple(name for name in names if any(name in side for side in sides.values()))
-    lines = []
-    for name in names:
-        types = (
-            f"{side} {artifact.weight(name).type.name if name in artifact else 'has none'}"
-            for side, artifact in sides.items()
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        return f"uses {', '.join(names[:_MOST_NAMED])}{more}; {printable(str(error), 400)}"
+    names, both = tuple(name for name in names if any(name in side for side in sides.values())), list(sides.items())
+    types = {
+        name: "  ".join(
+            f"{side} {model.weight(name).type.name if name in model else 'has none'}" for side, model in both
         )
-        lines.append(f"{name}  {'  '.join(types)}")
-    return "\n".join(lines)
+        for name in names
+    }
+    if len(names) <= _MOST_NAMED:
+        return "\n".join(f"{name}  {of_both}" for name, of_both in types.items())
+    counts = Counter(types.values())  # as of the experts of a layer
+    firsts = {of_both: next(name for name in names if types[name] == of_both) for of_both in counts}
+    return "\n".join(f"{firsts[of_both]} and {count - 1} more  {of_both}" for of_both, count in counts.items())

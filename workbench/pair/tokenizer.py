@@ -5,18 +5,18 @@ Three kinds exist: a Hugging Face tokenizer.json, and inside GGUF and APR files 
 """
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from kernels.errors import WorkbenchError
-from store.artifact import Artifact
 from store.files.model_file import ModelFile
+from store.stored_model import StoredModel
 from store.text import printable
 from store.vocabulary import Vocabulary
+from workbench.machine.asking import ask
 from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, from_byte_alphabet
 
 _PATIENCE = 60.0  # seconds for one prompt
@@ -36,31 +36,53 @@ class TokenizerError(WorkbenchError, ValueError):
 class Tokenizer(Protocol):
     """Turns text into token ids, and token ids into the texts they stand for."""
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of `text`, with the BOS and EOS tokens that the artifact asks for."""
+    def encode_all(self, texts: Sequence[str], around: bool) -> list[list[int]]:
+        """Return the token ids of each text. around : with the BOS and EOS tokens that the artifact asks for."""
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """Return the tokens that are put before and behind every text."""
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token, "" if it has none."""
 
 
-def encode(artifact: Artifact, prompt: str) -> list[int]:
+def encode(model: StoredModel, prompt: str, around: bool = True) -> list[int]:
     """Return the token ids of `prompt`; the text of a special token in it becomes that token.
 
-    Raises TokenizerError where the artifact has no tokenizer, or one that cannot express the prompt.
+    around : with the BOS and EOS tokens that the model asks for. Raises TokenizerError where the model has no
+    tokenizer, or one that cannot express the prompt.
     """
-    try:
-        ids = _load(artifact).encode(prompt)
-    except TokenizerError:
-        raise
-    except Exception as error:  # whatever the vocabulary of a malformed file leads to
-        why = printable(f"{artifact.path.name}: the prompt cannot be tokenized ({error})", 400)
-        raise TokenizerError(f"{why}; give --tokens instead of --prompt") from error
+    ids = encode_all(model, [prompt], around)[0]
     if not ids:
         raise TokenizerError(f"the prompt {printable(prompt)!r} has no tokens; give a longer --prompt, or --tokens")
     return ids
 
 
-def decode_tokens(artifact: Artifact, ids: Sequence[int]) -> list[str]:
+def encode_all(model: StoredModel, texts: Sequence[str], around: bool) -> list[list[int]]:
+    """Return the token ids of several texts; see `encode`."""
+    with _told(model):
+        return _load(model).encode_all(texts, around)
+
+
+def put_around(model: StoredModel) -> tuple[list[int], list[int]]:
+    """Return the tokens that a model's tokenizer puts before and behind every text; TokenizerError as in `encode`."""
+    with _told(model):
+        return _load(model).around()
+
+
+@contextmanager
+def _told(model: StoredModel) -> Iterator[None]:
+    """Say in a sentence why a tokenizer fails: whatever the vocabulary of a malformed file leads to."""
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except Exception as error:
+        why = printable(f"{model.path.name}: the prompt cannot be tokenized ({error})", 400)
+        raise TokenizerError(f"{why}; give --tokens instead of --prompt") from error
+
+
+def decode_tokens(artifact: StoredModel, ids: Sequence[int]) -> list[str]:
     """Return the text of each token, safe to show; "token N" where the artifact has no text for it."""
     try:
         pieces = _load(artifact).pieces(ids)
@@ -69,11 +91,16 @@ def decode_tokens(artifact: Artifact, ids: Sequence[int]) -> list[str]:
     return [printable(piece) or f"token {token}" for piece, token in zip(pieces, ids, strict=True)]
 
 
-def _load(artifact: Artifact) -> Tokenizer:
-    if artifact.vocabulary is None:
-        name = printable(artifact.path.name)
+def _load(model: StoredModel) -> Tokenizer:
+    if model.vocabulary is None:
+        name = printable(model.path.name)
         raise TokenizerError(f"{name} carries no tokenizer; give --tokens instead of --prompt")
-    return _KINDS[artifact.vocabulary.kind](artifact.vocabulary)
+    return _of_vocabulary(model.vocabulary)
+
+
+@lru_cache(maxsize=2)  # a large vocabulary takes a second
+def _of_vocabulary(vocabulary: Vocabulary) -> Tokenizer:
+    return _KINDS[vocabulary.kind](vocabulary)
 
 
 class _HuggingFace:
@@ -82,28 +109,23 @@ class _HuggingFace:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._file = str(vocabulary.json_path)
 
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._ask(text, [])["ids"]
+    def encode_all(self, texts: Sequence[str], around: bool) -> list[list[int]]:
+        ids: list[list[int]] = self._ask(texts=list(texts), around=around)["ids"]
         return ids
 
+    def around(self) -> tuple[list[int], list[int]]:
+        before, behind = self._ask()["around"]
+        return before, behind
+
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        answer = self._ask("", tokens)
+        answer = self._ask(tokens=list(tokens))
         spelled: list[str] = answer["pieces"]
         return [from_byte_alphabet(piece) if answer["byte_level"] else piece.replace("▁", " ") for piece in spelled]
 
-    def _ask(self, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+    def _ask(self, **job: Any) -> dict[str, Any]:  # noqa: ANN401
         ModelFile.at(Path(self._file)).require_content()
-        root = str(Path(__file__).resolve().parents[2])
-        others = os.environ.get("PYTHONPATH")
-        done = subprocess.run(  # -P: modules in the working directory are none of ours
-            [sys.executable, "-P", "-m", "workbench.pair.tokenizer_process"],
-            input=json.dumps({"file": self._file, "text": text, "tokens": list(tokens)}),
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([root, others] if others else [root])},
-            check=False,
-        )
+        asked = {"file": self._file, "texts": [], "around": True, "tokens": []} | job
+        done = ask("workbench.pair.tokenizer_process", asked, _PATIENCE)
         if done.returncode != 0:
             raise ValueError("its tokenizer.json makes the tokenizers library fail")
         answer: dict[str, Any] = json.loads(done.stdout)

@@ -1,8 +1,9 @@
 """The process that reads a tokenizer.json: its library can abort on a malformed file, which must not end this program.
 
-Run by workbench.pair.tokenizer as `python -m workbench.pair.tokenizer_process`. On stdin, as JSON: {"file", "text",
-"tokens"}. On stdout the ids of the text, how the file spells each of the tokens, and whether its characters stand for
-bytes: {"ids", "pieces", "byte_level"}, or {"error"}.
+Run by workbench.pair.tokenizer as `python -m workbench.pair.tokenizer_process`. On stdin, as JSON: {"file", "texts",
+"around", "tokens"}. On stdout the ids of every text, with what its post-processor puts around it if `around`; the ids
+that are put before and behind a text; how the file spells each of the tokens, and whether its characters stand for
+bytes: {"ids", "around", "pieces", "byte_level"}, or {"error"}.
 """
 
 import json
@@ -20,14 +21,21 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def _answer(file: str, text: str, tokens: list[int]) -> dict[str, Any]:
+def _answer(file: str, texts: list[str], around: bool, tokens: list[int]) -> dict[str, Any]:
     from tokenizers import Tokenizer
+
+    def encode(text: str, around: bool) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=around).ids if text else []
+        return ids
 
     tokenizer = Tokenizer.from_file(file)
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    bare, whole = encode("a", False), encode("a", True)
+    start = next((n for n in range(len(whole)) if whole[n : n + len(bare)] == bare), 0)
     return {
-        "ids": tokenizer.encode(text).ids if text else [],
+        "ids": [encode(text, around) for text in texts],
+        "around": [whole[:start], whole[start + len(bare) :]],
         "pieces": [tokenizer.id_to_token(token) or "" for token in tokens],
         "byte_level": "ByteLevel" in repr(tokenizer.pre_tokenizer),
     }

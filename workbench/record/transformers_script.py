@@ -25,6 +25,11 @@ ACTIVATION = ("act_fn", "activation_fn", "act")
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
+PAIRS = ("expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")  # of a token and an expert
+BLOCK = ("mlp", "block_sparse_moe")
+# Of layers with experts: the router, and what is computed beside them; what a chosen expert counts at least.
+ROUTERS, BESIDE, LEAST = ("gate", "router"), ("shared_expert", "shared_experts", "shared_mlp"), 2.0**-126
+
 
 class Parent:
     """The process that started this one; whatever else prints goes to stderr from here on."""
@@ -51,7 +56,7 @@ class Stages:
         self.layer = 0
 
     def put(self, layer: int, stage: str, values: Array) -> None:
-        rows = values.detach()[0].flatten(start_dim=1).to(self.dtype).contiguous().numpy()
+        rows = values.detach()[0].flatten(start_dim=1).to(self.dtype).contiguous().cpu().numpy()
         key = f"stage|{layer}|{stage}"
         self.parent.send(rows.tobytes(), kind="array", name=key, dtype=rows.dtype.str, shape=rows.shape)
 
@@ -65,15 +70,18 @@ def watch(module: Any, see: Any) -> None:
     module.register_forward_hook(hook)
 
 
-def watch_model(model: Any, stages: Stages) -> None:
-    """Watch every module whose input or output is a stage."""
+def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
+    """Watch every module whose input or output is a stage; of layers that are compiled only what they return."""
     body = model.base_model
     layers = part(body, LAYERS)
     layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
     watch(part(body, LAST_NORM), lambda _x, y: stages.put(-1, "final_norm", y))
     for n, layer in enumerate(layers):
-        watch_attention(layer, partial(stages.put, n), stages)
-        watch_mlp(layer, partial(stages.put, n))
+        if compiled:  # the hooks stay outside of what is compiled
+            layer.forward = stages.torch.compile(layer.forward)
+        else:
+            watch_attention(layer, partial(stages.put, n), stages)
+            watch_mlp(layer, partial(stages.put, n))
         enter = partial(setattr, stages, "layer", n)
         layer.register_forward_pre_hook(lambda _module, _inputs, enter=enter: enter())
         watch(layer, partial(leave, stages, n))
@@ -131,6 +139,9 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch(module, partial(projected, letter, module))
         if hasattr(attention, f"{letter}_norm"):
             watch(getattr(attention, f"{letter}_norm"), partial(normed, f"{letter}_norm"))
+    for letter, word in (("q", "query"), ("k", "key")):
+        if hasattr(attention, f"{word}_layernorm"):
+            watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
     watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
@@ -154,7 +165,8 @@ def in_order(torch: Any, config: Any, y: Array) -> Array:
 
 def watch_mlp(layer: Any, put: Any) -> None:
     """Watch the feed-forward half of a layer."""
-    gated = hasattr(layer.mlp, "gate_proj") or hasattr(layer.mlp, "gate_up_proj")
+    block = part(layer, BLOCK)
+    gated = hasattr(block, "gate_proj") or hasattr(block, "gate_up_proj")
 
     def norm(x: Array, y: Array) -> None:
         if not getattr(layer, "use_parallel_residual", False):
@@ -179,18 +191,109 @@ def watch_mlp(layer: Any, put: Any) -> None:
     own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else (FFN_NORM, "post_attention_layernorm")
     if (before := part(layer, own)) is not None:
         watch(before, norm)
-    if hasattr(layer.mlp, "gate_up_proj"):
-        watch(layer.mlp.gate_up_proj, fused)
+    if hasattr(block, "experts"):
+        watch_experts(block, put, getattr(layer, "shared_mlp", None))
+    elif hasattr(block, "gate_up_proj"):
+        watch(block.gate_up_proj, fused)
     else:
         if gated:
-            watch(layer.mlp.gate_proj, gate)
-        watch(part(layer.mlp, UP), lambda _x, y: put("ffn_up", y))
-    watch(part(layer.mlp, ACTIVATION), lambda _x, y: put("ffn_silu", y))
-    watch(part(layer.mlp, DOWN), down)
+            watch(block.gate_proj, gate)
+        watch(part(block, UP), lambda _x, y: put("ffn_up", y))
+    if not hasattr(block, "experts"):
+        watch(part(block, ACTIVATION), lambda _x, y: put("ffn_silu", y))
+        watch(part(block, DOWN), down)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
     if hasattr(layer, "post_mlp_layernorm"):
         watch(layer.post_mlp_layernorm, lambda _x, y: put("post_ffn_norm", y))
+
+
+def watch_experts(block: Any, put: Any, beside: Any) -> None:
+    """Watch a feed-forward half with experts; what they compute are calls of a function, which are listened to.
+
+    beside : what the layer adds to what the block gives.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    products: list[tuple[Array, Array]] = []
+
+    class Listener(TorchFunctionMode):  # type: ignore[misc]
+        """Keeps inputs and outputs of all products."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if function is torch.nn.functional.linear:
+                products.append((args[0], result))
+            return result
+
+    listener = Listener()
+
+    def enter(_module: Any, _inputs: Any) -> None:
+        products.clear()
+        listener.__enter__()
+
+    def leave_experts(_module: Any, inputs: Any, output: Array) -> None:
+        listener.__exit__(None, None, None)
+        _, experts, weights = inputs
+        count = block.experts.gate_up_proj.shape[0]
+        counts = weights.new_zeros(len(experts), count)
+        put("expert_weights", counts.scatter(1, experts, weights.clamp(min=LEAST))[None])
+        runs: dict[str, Array] = {}
+        places = experts.argsort(dim=1).argsort(dim=1)  # of every expert among those of its token
+        found = torch.unique(experts).tolist()
+        for expert, (_, gate_up), (swigl, out) in zip(found, products[::2], products[1::2], strict=True):
+            rank, token = torch.where((experts == expert).T)
+            gate, up = gate_up.chunk(2, dim=-1)
+            for name, values in zip(PAIRS, (gate, up, block.experts.act_fn(gate), swigl, out), strict=True):
+                whole_run = runs.setdefault(name, values.new_zeros(*experts.shape, values.shape[-1]))
+                whole_run[token, places[token, rank]] = values
+        for name, values in runs.items():
+            put(name, values.flatten(start_dim=1)[None])
+        put("expert_sum" if beside is not None else "ffn_out", output[None])
+
+    def whole(stage: str) -> Any:
+        return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
+
+    router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
+    watch(router, whole("router"))
+    block.experts.register_forward_pre_hook(enter)
+    block.experts.register_forward_hook(leave_experts)
+    if beside is not None:
+        watch_linear(beside, block, put)
+        return
+    beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
+    if beside is not None:
+        watch(beside.gate_proj, whole("shared_gate"))
+        watch(beside.act_fn, whole("shared_silu"))
+        watch(beside.up_proj, whole("shared_up"))
+        watch(beside.down_proj, lambda x, _y: put("shared_swigl", x[None] if x.dim() == 2 else x))
+        watch(beside.down_proj, whole("shared_out"))
+        watch(block, whole("ffn_out"))
+    if hasattr(block, "shared_expert_gate"):
+        watch(block.shared_expert_gate, whole("shared_router"))
+        gated: dict[str, Array] = {}
+        watch(beside.down_proj, lambda _x, y: gated.update(out=y))
+        watch(block.shared_expert_gate, lambda _x, y: put("shared_gated", (y.sigmoid() * gated["out"])[None]))
+
+
+def watch_linear(beside: Any, block: Any, put: Any) -> None:
+    """Watch what granite has beside its experts; what the layer makes of both is added up once more."""
+    sums: dict[str, Array] = {}
+
+    def fused(_x: Array, y: Array) -> None:
+        gate, up = y.chunk(2, dim=-1)
+        for stage, values in (("shared_gate", gate), ("shared_silu", beside.activation(gate)), ("shared_up", up)):
+            put(stage, values)
+
+    def out(x: Array, y: Array) -> None:
+        put("shared_swigl", x)
+        put("shared_out", y)
+        put("ffn_out", sums["experts"] + y)
+
+    watch(block, lambda _x, y: sums.update(experts=y))
+    watch(beside.input_linear, fused)
+    watch(beside.output_linear, out)
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
@@ -223,6 +326,11 @@ def watch_rope(model: Any, stages: Stages) -> None:
     modelling.apply_rotary_pos_emb, modelling.eager_attention_forward = rotated, attended
 
 
+def cpu_capability(torch: Any) -> str:
+    """What torch says of the vectors it computes with."""
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
 def run(job: dict[str, Any], parent: Parent) -> None:
     """Run the job and send what it gives; tell the parent if the engine is not installed."""
     sys.modules["kernels"] = None  # type: ignore[assignment] # ours must not pass for the helper of that name
@@ -232,14 +340,23 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     except ModuleNotFoundError as error:
         parent.send(kind="missing", text=str(error.name))
         return
+    on_gpu = job["device"].startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
+        raise RuntimeError("torch finds no CUDA device; leave out --device, or give a --python whose torch has CUDA")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job["tf32"]
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation="eager", local_files_only=True
-    ).eval()
+        job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation=job["attention"], local_files_only=True
+    )
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
+    model = model.to(job["device"]).eval()
     stages = Stages(parent, torch, job["dtype"] == "float64", len(part(model.base_model, LAYERS)), len(job["tokens"]))
-    watch_model(model, stages)
-    watch_rope(model, stages)
+    watch_model(model, stages, job["compile"])
+    if not job["compile"]:
+        watch_rope(model, stages)
+    tokens = torch.tensor([job["tokens"]], device=job["device"])
     with torch.no_grad():
-        stages.put(-1, "lm_head", model(input_ids=torch.tensor([job["tokens"]]), use_cache=False).logits)
+        stages.put(-1, "lm_head", model(input_ids=tokens, use_cache=False).logits)
     meta = {
         "engine": "transformers",
         "engine_version": f"transformers {transformers.__version__}, torch {torch.__version__}",
@@ -247,9 +364,11 @@ def run(job: dict[str, Any], parent: Parent) -> None:
         "torch": str(torch.__version__),
         "class": type(model).__name__,
         "dtype": job["dtype"],
-        "attention": "eager",
+        "attention": model.config._attn_implementation,
+        "tf32": job["tf32"],
+        "compile": job["compile"],
         "threads": torch.get_num_threads(),
-        "system_info": f"CPU capability {torch.backends.cpu.get_cpu_capability()}",
+        "system_info": torch.cuda.get_device_name() if on_gpu else f"CPU capability {cpu_capability(torch)}",
     }
     parent.send(json.dumps(meta).encode(), kind="text", name="__meta__")
 

@@ -7,7 +7,7 @@ from kernels.stages import Site
 from workbench.cells.cell import Cell
 from workbench.cells.comparison import Comparison
 from workbench.cells.decomposition import LIMIT, Checked
-from workbench.cells.heat import ABSENT, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, Look, look_of
+from workbench.cells.heat import ABSENT, BEYOND, OUTSIDE, UNCOMPARABLE, UNMEASURED, Look, look_of_times
 from workbench.cells.metrics import format_value
 
 LABEL = "local: times what rounding can cause"
@@ -16,12 +16,10 @@ DEFINITION = (
     "both paths and the formats of right weights can cause there"
 )
 LEGEND = (
-    "= adds nothing   · the model has no such stage   ? not run again   0-2 what rounding can cause, a factor of 10 "
-    "per step   7, framed: more than that"
+    f"= adds nothing   · the model has no such stage   ? not run again   0-{LIMIT:g} times what rounding can cause   "
+    f"{BEYOND} more   {OUTSIDE} where it can cause nothing"
 )
-# What stays within the limit has the darkest levels, whatever the largest is: a cell is bright only if it is wrong.
 _MANY = 1000  # times, that a reader takes in as 656,000 and not as 6.6e+05
-_EDGE = LIMIT * 10.0 ** (LEVELS // 2)
 
 
 def local_looks(comparison: Comparison, cells: Mapping[Site, Checked]) -> dict[Site, Look]:
@@ -33,9 +31,7 @@ def _look(cell: Cell, checked: Checked | None) -> Look:
     if checked is None:
         words = {"absent": ABSENT, "uncomparable": UNCOMPARABLE}.get(cell.status, UNMEASURED)
         return Look(*words, None, False)
-    if checked.floors is None and checked.beyond_floor:
-        return Look(OUTSIDE, "where rounding can cause nothing", LEVELS - 1, True)
-    return look_of(checked.floors, _EDGE, checked.beyond_floor)
+    return look_of_times(checked.floors, checked.beyond_floor)
 
 
 def coverage(comparison: Comparison, cells: Mapping[Site, Checked]) -> str:

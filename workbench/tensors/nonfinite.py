@@ -1,6 +1,7 @@
 """Stored values that are no numbers: NaN and infinity, in a float or in the scale of a block.
 
-A value of a quantized type is not finite exactly where a scale of its block is not, so only the scales are looked at.
+A value of a quantized type is not finite exactly where a scale of its block is not, so only the scales are looked at;
+where these are powers of two, the largest of them times a code may be beyond float32.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from kernels.formats.format import BlockFormat, FloatFormat
 from kernels.weight import TensorType, Weight
 
 LARGEST_HALF = 65504.0
+_OVERFLOWING = 253  # exponent whose power of two times the largest code is beyond float32
 _CHUNK = 1 << 20  # bytes that are looked at at once: what fits into a cache
 _OVER = (np.greater_equal, np.greater)  # infinity: not finite, NaN
 
@@ -45,7 +47,7 @@ class NonFinite:
 
 def nonfinite(weight: Weight) -> NonFinite | None:
     """What of a stored tensor is NaN or infinite; None where every value is a number."""
-    block = weight.type.block.elements
+    block = 1 if getattr(weight.type.format, "d_as", "") == "E8M0" else weight.type.block.elements
     count, nan, places = 0, 0, list[tuple[int, int]]()
     for start, bad, bad_nan in _chunks(weight):
         count, nan = count + block * int(bad.sum()), nan + block * int(bad_nan.sum())
@@ -86,8 +88,22 @@ def _floats(weight: Weight, rows: NDArray[np.uint8]) -> tuple[list[NDArray[Any]]
     if isinstance(format, FloatFormat):
         return [rows.view(np.uint32 if format.block.bytes == 4 else np.uint16)], 2 * format.infinity
     assert isinstance(format, BlockFormat)
+    if format.d_as == "E8M0":
+        large = bool((rows[:, format.d :: format.block.bytes] >= _OVERFLOWING).any())
+        return ([_dequantized(weight, rows).view(np.uint32)] if large else []), 2 * 0x7F800000
+    if format.d_as == "UE4M3":
+        return [], 0xF800  # which is never that large
     blocks = rows.view(np.uint16).reshape(len(rows), -1, format.block.bytes // 2)
+    if format.d_as == "nibbles":
+        high = blocks[:, :, format.d // 2 : format.d // 2 + 4] >> np.uint16(12)
+        return [np.bitwise_or.reduce(high << np.arange(0, 16, 4, dtype=np.uint16), axis=2)], 0xF800
     return [blocks[:, :, at // 2] for at in format.factors], 0xF800
+
+
+def _dequantized(weight: Weight, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    from kernels.rows.dequantize import dequantize_rows
+
+    return dequantize_rows(weight.type, np.ascontiguousarray(rows), weight.shape[-1])
 
 
 def overflow_words(found: NonFinite, weight: Weight, other: Weight) -> str:
@@ -97,9 +113,7 @@ def overflow_words(found: NonFinite, weight: Weight, other: Weight) -> str:
     """
     if found.type.name != "F16" or found.count == found.nan or other.shape != weight.shape:
         return ""
-    from kernels.rows.dequantize import dequantize_rows
-
-    value = dequantize_rows(other.type, np.ascontiguousarray(other.rows[found.row : found.row + 1]), other.shape[-1])
+    value = _dequantized(other, other.rows[found.row : found.row + 1])
     source = abs(float(value[0, found.columns[0]]))
     if not np.isfinite(source) or source < LARGEST_HALF:
         return ""

@@ -220,6 +220,26 @@ def test_values_that_are_no_numbers_are_never_met(tmp_path, capsys):
         assert (counted["verdict"], counted["measured"], counted["where"]) == ("broken", 1, {"tensor": name})
 
 
+def test_steps_across_zero_are_not_measured_and_are_said_wherever_they_stand(tmp_path, capsys):
+    model = tiny_model("llama")
+    name = "model.layers.0.mlp.gate_proj.weight"
+    values = model.values()[name].copy()
+    values[3] *= -1
+    turned = replace(model.weights[name], stored=values.view(np.uint8))
+    write_gguf(tmp_path / "a.gguf", model)
+    write_gguf(tmp_path / "b.gguf", replace(model, weights=model.weights | {name: turned}))
+    pair = (tmp_path / "a.gguf", tmp_path / "b.gguf")
+    file = rules(tmp_path, 'id: w, tensors: "*.gate_proj.weight", metric: max_ulp, at_most: 4')
+    found = row(capsys, 2, file, *pair, "--tokens", "1,2")
+    assert (found["verdict"], found["measured"], found["where"]) == ("unmeasured", None, {"tensor": name})
+    assert "other sign" in found["note"]
+    (tensor,) = (each for each in other("weights", capsys, *pair)["tensors"] if each["name"] == name)
+    assert (tensor["max_ulp"], tensor["words"]) == (None, {"max_ulp": "other sign"})
+    cells = other("compare", capsys, *pair, "--tokens", "1,2")["cells"]
+    (gate,) = (cell for cell in cells if (cell["layer"], cell["stage"]) == (0, "ffn_gate"))
+    assert (gate["max_ulp"], gate["note"]) == (None, "max_ulp: other sign")
+
+
 def test_what_was_not_recorded_is_never_met(small, tmp_path, capsys):
     tokens = (1, 5, 2, 9)
     stages = stages_of(open_artifact(small / "b.gguf"), tokens, "f32")

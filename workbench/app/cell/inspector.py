@@ -187,7 +187,8 @@ def _badness(metric: Metric, measures: Measures) -> float:
 def compact_text(report: CellReport, width: int, lines: int) -> Text:
     """Return the most telling figures of a cell, as many as fit."""
     measures = report.measures
-    parts = [f"{report.site}: {report.verdict()}", *_evidence_in_short(report.evidence)]
+    verdict = report.verdict().partition(":")[0] if report.evidence else report.verdict()  # the evidence says it
+    parts = [f"{report.site}: {verdict}", *_evidence_in_short(report.evidence)]
     parts += [*(f"H {words.partition(':')[0]}" for words in report.hypotheses)]
     if measures is None:
         parts.append(report.why_no_number())
@@ -215,8 +216,8 @@ def checked_lines(checked: Checked | None) -> list[str]:
         return []
     cell, grown, floors = checked.cell, checked.amplification, checked.floors
     mark = "!" if checked.beyond_floor else ""
-    lines = [f"own error {_known(cell.local)}{mark}, came in {_known(cell.inherited)}"]
-    lines += [f"{_known(floors)}× what rounding can cause"]
+    lines = [f"{_known(floors)}× what rounding can cause"]
+    lines += [f"own error {_known(cell.local)}{mark}, came in {_known(cell.inherited)}"]
     noise = "" if cell.noise is None else f", measured {format_value(cell.noise)}"
     lines += [f"rounding can cause {format_value(cell.floor)}{noise}"]
     if cell.noise is not None:
@@ -267,6 +268,8 @@ def population(report: CellReport) -> list[str]:
     lines = [f"{report.scope} × {cell.shape[1]} channels", f"compared {measures.finite} of {measures.count}"]
     if measures.nonfinite_a or measures.nonfinite_b:
         lines.append(f"NaN or Inf: {measures.nonfinite_a} in A, {measures.nonfinite_b} in B")
+    if cell.note:
+        lines.append(printable(cell.note, 300))
     return lines
 
 

@@ -14,6 +14,7 @@ from textual.widgets import Static
 from textual.worker import Worker, WorkerState
 
 from kernels.config import ModelConfig
+from kernels.measures import OTHER_SIGN
 from kernels.stages import Site
 from workbench.app.actions import bindings
 from workbench.app.cell.distribution import histograms, strip_levels
@@ -25,7 +26,7 @@ from workbench.app.pages.prompt_screen import PromptScreen
 from workbench.app.status_line import StatusLine
 from workbench.cells.elements import ORDERS, Element, Elements, Order
 from workbench.cells.heat import OUTSIDE
-from workbench.cells.metrics import OTHER_SIGN, format_value
+from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import channel_head, channel_name
 
 if TYPE_CHECKING:
@@ -263,7 +264,8 @@ def _strip_title(elements: Elements, grid: NDArray[np.float64]) -> str:
     finite = grid[np.isfinite(grid)]
     if not grid.any():
         return "no element differs"
-    top = f"7 is {format_value(float(finite.max()))}, ÷2 each, " if finite.any() else ""
+    top = f"7 is {format_value(float(finite.max()))}, a digit less is half, " if finite.any() else ""
     tokens, channels = -(-len(elements.positions) // grid.shape[0]), -(-elements.channels // grid.shape[1])
     lost = "" if finite.size == grid.size else f", {OUTSIDE} not finite"
-    return f"max |d| of {tokens}×{channels} token × channel; {top}= none{lost}"
+    of = f"{tokens} token{'s' * (tokens > 1)} × {channels} channel{'s' * (channels > 1)}"
+    return f"max |d| of {of}: {top}= none{lost}"

@@ -12,7 +12,6 @@ from textual.widgets import Static
 from kernels.stages import SPINE
 from workbench.app.map.bars import Scale, Series, axis_labels, bars, widened
 from workbench.app.map.model import MapModel
-from workbench.app.map.overview import overview
 from workbench.app.map.timeline import done
 from workbench.app.map.trend import residual_trend, stage_trend, token_trend
 from workbench.app.map.view import MapView
@@ -107,11 +106,6 @@ class Below(Static):
     def _blocks(self, width: int) -> Iterable[_Block]:
         model, site = self.model, self.model.cursor
         layers, label, column = self._columns(width)
-        in_view = self._map.layers_in_view
-        if len(in_view) < len(model.layer_axis):
-            room = width - 2
-            title = f"all {len(model.layer_axis)} layers, the worst cell of each"
-            yield _Block(title, 2, 2, lambda _: [f" {line}" for line in overview(model, in_view, room)])
         if site.layer is not None:
             yield _curve(stage_trend(model, site.stage, layers), layers, site.layer, label, column, _HIGHEST)
         residual = residual_trend(model, layers)
@@ -133,7 +127,7 @@ class Below(Static):
     def _columns(self, width: int) -> tuple[list[int], int, int]:
         """Layers of the curves, columns in front of them, and columns of each: those of the map where it has them."""
         axis, view = self.model.layer_axis, self._map
-        if view.stage_rows:
+        if view.stage_rows and view.shared <= 1:
             shown = view.columns_in_view
             return axis[shown.start : shown.stop], view.gutter_width, view.cell_width
         room = width - _LABEL - 1

@@ -15,18 +15,6 @@ class Beyond(NamedTuple):
         return cls(first, max(count - first - shown, 0))
 
 
-def range_words(axis: list[int], of: int, first: int, beyond: Beyond, room: int) -> str:
-    """Say in `room` columns which layers are shown of how many, and how many there are to the left and right."""
-    last = axis[len(axis) - 1 - beyond.after]
-    words = f"{axis[first]}-{last} of {of}"
-    left, right = (f"{count}" if count else "" for count in beyond)
-    arrows = f"{left}← {words} →{right}" if left and right else f"{left}← {words}" if left else f"{words} →{right}"
-    for text in (f"layer {arrows}", arrows, arrows.replace("← ", "←").replace(" →", "→")):
-        if len(text) <= room:
-            return text
-    return words
-
-
 def foot_words(rows: Beyond, columns: Beyond, row: str, column: str) -> str:
     """Say what is beyond every edge. row, column : what a row and a column are, a layer or a stage."""
     said = (

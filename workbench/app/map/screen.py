@@ -1,6 +1,6 @@
 """The main screen: the map, the cell under the cursor, and what the capture is doing."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
@@ -18,25 +18,23 @@ from workbench.app.key_line import KeyLine
 from workbench.app.laboratory import Laboratory, StartInquiry
 from workbench.app.map.arrangement import arrangement
 from workbench.app.map.below import Below
-from workbench.app.map.feed import CaptureEvent, Feed, StartCapture
+from workbench.app.map.capture import Captures
+from workbench.app.map.feed import StartCapture
 from workbench.app.map.follow import Follow
-from workbench.app.map.keys import MapKeys
 from workbench.app.map.model import MapModel
 from workbench.app.map.saving import ViewSaver
 from workbench.app.map.second import SecondMap
 from workbench.app.map.undo import Undo
 from workbench.app.map.view import MapView
-from workbench.app.map.words import Phase, claims_by_site, headline, legend, next_steps, side_name, status
+from workbench.app.map.words import claims_by_site, headline, legend, next_steps, side_name, status
 from workbench.app.status_line import StatusLine
 from workbench.app.workers import ReportsWorkerErrors
-from workbench.capture.job import CellReady, Failed, Finished, Progress, SideReady
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import Checked
 from workbench.cells.view import OBSERVED, View
 from workbench.pair.sources import open_tensors
 
 if TYPE_CHECKING:
-    from store.traces.run import RunRecord
     from workbench.app.cell.evidence import Section
     from workbench.jobs.bisected import Bisected
     from workbench.jobs.known import Known
@@ -47,7 +45,7 @@ SMALLEST = (60, 20)
 REFRESH = 0.1  # seconds between two paintings of what has arrived
 
 
-class MapScreen(ReportsWorkerErrors, MapKeys):
+class MapScreen(ReportsWorkerErrors, Captures):
     """Shows a session; `start_capture` makes the process that fills it, `metric` is what a new map opens on.
 
     asking : how far the work on a question is; empty when there is none.
@@ -68,19 +66,12 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     def __init__(
         self, session: "Session", start_capture: StartCapture, start_inquiry: StartInquiry, metric: str
     ) -> None:
-        super().__init__()
+        super().__init__(start_capture)
         self.session = session
         self.model = MapModel(View.from_json({"metric": metric} | session.spec.view))
         self.model.set_size(len(session.spec.tokens))
-        self.runs: dict[str, RunRecord] = {}
-        self.phase: Phase = "running"
-        self._start_capture = start_capture
-        self._feed: Feed | None = None
         self.laboratory = Laboratory(start_inquiry)
         self._asking = ""
-        self._doing = "starting"
-        self._changed = True
-        self._arrived = False
         self.follow = Follow(self, self._cursor_rests)
         self.undo = Undo()
         self._second = False  # whether a second map is asked for
@@ -114,8 +105,7 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
 
     def on_unmount(self) -> None:
         """Leave no capture behind, and save the view."""
-        if self._feed is not None:
-            self._feed.stop()
+        self.leave_capture()
         self.saver.now()
 
     # Layout
@@ -127,15 +117,15 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
     def lay_out(self) -> None:
         """Put the inspector beside the map or below it, and a second map beside it if one is asked for and fits."""
         width, height = self.size
-        panel, stage_rows, maps = arrangement(width, self.model, self._second)
+        panel, stage_rows, maps, shared = arrangement(width, height, self.model, self._second)
         self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-too-small")
         self.set_class(panel > 0, "-panel")
         self.set_class(panel > 0 or height > 24, "-legend")
         self.set_class(height > 24, "-high")
         self.set_class(maps > 1, "-two")
         self.query_one(Inspector).beside(panel)
-        self.query_one(SecondMap).lay_out(stage_rows)
-        self.query_one(MapView).lay_out(stage_rows)
+        for view in self.query(MapView):
+            view.lay_out(stage_rows, shared)
         self._changed = True
         self._show_cell()
         self.follow.moved()
@@ -185,91 +175,10 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
         self._keys_changed()  # a filter can be taken away
         self.saver.soon()
 
-    # The capture
-
-    @work(thread=True, exclusive=True, group="capture", exit_on_error=False)
-    def follow_capture(self) -> None:
-        """Run a capture and take in what it says."""
-        feed = self._feed = Feed(self._start_capture)
-        feed.follow(self.post_message)
-
-    def on_capture_event(self, message: CaptureEvent) -> None:
-        """Take in one event."""
-        match message.event:
-            case Progress() as event:
-                share = f" {event.done}/{event.total}" if event.total else ""
-                self._doing = f"{event.phase}{share} {printable(event.text, 60)}"
-            case SideReady() as event:
-                self._side_ready(event.side, event.run)
-            case CellReady() as event:
-                self._cell_ready(event.cell)
-            case Finished() as event:
-                self.phase, self._doing = "finished", f"done in {event.seconds:.1f} s"
-                self._align_if_needed()
-                self._keys_changed()
-                self.post_message(self.Filled())
-            case Failed() as event if self.phase == "running":
-                self._fail(printable(event.message, 400))
-        self._changed = True
-
-    def on_capture_ended(self) -> None:
-        """Say how the capture ended, if it did not say so itself."""
-        if self.phase == "stopping":
-            self.phase, self._doing = "stopped", "stopped; r resumes"
-        elif self.phase == "running":
-            self._fail("the capture ended without a word; r tries again")
-        self._changed = True
-        self._keys_changed()
-
-    def _fail(self, sentence: str) -> None:
-        self.phase, self._doing = "failed", f"FAILED: {sentence}"
-        self.notify(sentence, severity="error", timeout=15, markup=False)
-        self._show_cell()
-        self._keys_changed()
-
-    def _side_ready(self, side: str, run: "RunRecord") -> None:
-        self.runs[side] = run
-        self.model.set_size(len(run.tokens), *(known.config for known in self.runs.values()))
-        self.lay_out()
-
-    def _cell_ready(self, cell: Cell) -> None:
-        self.model.receive(cell)
-        self._arrived = True
-        if cell.site == self.model.cursor:
-            self._show_cell()
-
-    def action_cancel(self) -> None:
-        """Stop the capture; when there is none, take the filter away."""
-        if self.phase == "running" and self._feed is not None:
-            self.phase, self._doing = "stopping", "stopping"
-            self._changed = True
-            self._keys_changed()
-            self._stop(self._feed)
-        elif self.laboratory.inquiry is not None:
-            self.laboratory.give_up()
-            self.asking = "giving up"
-        elif self.model.view.filter:
-            self.change_view(replace(self.model.view, filter=""))
-
-    @work(thread=True, group="stop", exit_on_error=False)
-    def _stop(self, feed: Feed) -> None:
-        feed.stop()
-
-    def action_resume(self) -> None:
-        """Go on with a capture that was stopped or that failed."""
-        self.model.forget()
-        self.map.refresh()
-        self.phase, self._doing = "running", "starting"
-        self._keys_changed()
-        self.follow_capture()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """Offer to stop what runs, and to resume what was stopped."""
-        if action == "resume":
-            return self.phase in ("stopped", "failed")
-        if action == "cancel":
-            return self.phase == "running" or bool(self._asking or self.model.view.filter)
-        return True
+    def filled(self) -> None:
+        """Measure what could not be compared before, and tell the app."""
+        self._align_if_needed()
+        self.post_message(self.Filled())
 
     # Questions about the pair
 
@@ -431,5 +340,11 @@ class MapScreen(ReportsWorkerErrors, MapKeys):
             )
             marks = set(self.model.marks.values())
             self.query_one("#legend", Static).update(
-                legend(self.model.view.aspect, marks, self.model.second_aspect if self.two else ""), layout=False
+                legend(
+                    self.model.view.aspect,
+                    marks,
+                    self.model.second_aspect if self.two else "",
+                    small=self.map.shared > 0,
+                ),
+                layout=False,
             )

@@ -2,14 +2,14 @@
 
 import math
 
-from kernels.measures import Measures
+from kernels.measures import OTHER_SIGN, Measures
 from kernels.stages import SPINE, Site
 from workbench.app.map.bars import Series
 from workbench.app.map.model import MapModel
 from workbench.cells.cell import Cell
 from workbench.cells.decomposition import LIMIT, Checked
 from workbench.cells.heat import level_edge
-from workbench.cells.metrics import METRICS, OTHER_SIGN, Metric
+from workbench.cells.metrics import METRICS, Metric
 from workbench.cells.view import ASPECTS, FLOORS, OBSERVED
 
 _RESIDUAL = SPINE[-1]
@@ -59,7 +59,7 @@ def _distance(metric: Metric, measures: Measures | None) -> float | None:
         return None
     if measures.identical:
         return 0.0
-    if metric.text(measures) == OTHER_SIGN:
+    if metric.word(measures) == OTHER_SIGN:
         return math.inf
     value = metric.value(measures)
     return None if value is None else metric.distance(value)

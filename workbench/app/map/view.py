@@ -16,9 +16,11 @@ from textual.strip import Strip
 from kernels.stages import SPINE, Site
 from workbench.app.map.cell_text import FIGURES, RATIOS, WIDEST, cell_text, with_cursor
 from workbench.app.map.colours import heat_of, heat_styles
-from workbench.app.map.edges import Beyond, foot_words, range_words
+from workbench.app.map.edges import Beyond, foot_words
 from workbench.app.map.folding import span_words
 from workbench.app.map.model import MapModel
+from workbench.app.map.small import STAND_OUT, glyph_of, with_brackets, worst
+from workbench.app.map.small import head as small_head
 from workbench.app.pages.line_view import LineView
 from workbench.cells.heat import OUTSIDE, Look
 from workbench.cells.marks import SIGNS
@@ -45,8 +47,16 @@ def width_of(stage_rows: bool, model: MapModel) -> int:
     return (RUN_LABEL if model.folded else LAYER_LABEL) + 1 + len(model.stage_axis) * 4
 
 
+def height_of(stage_rows: bool, model: MapModel) -> int:
+    """Lines that the whole map takes."""
+    return 1 + len(model.stage_axis) if stage_rows else 2 + len(model.layer_axis)
+
+
 class MapView(LineView):
-    """Draws a MapModel. stage_rows: stages are the rows, layers the columns; else the other way round."""
+    """Draws a MapModel. stage_rows: stages are the rows, layers the columns; else the other way round.
+
+    shared : by how many layers a column of one character is; 0 where every cell has room for a digit and a sign.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"map--label", "map--current", "map--plain", "map--outside"}
 
@@ -66,6 +76,7 @@ class MapView(LineView):
         super().__init__(id=id)
         self.model = model
         self.stage_rows = True
+        self.shared = 0
         self.cell_width = 2
         self._figures = False
         self._heat = heat_styles(dark=True)
@@ -77,30 +88,30 @@ class MapView(LineView):
 
     # Shape
 
-    def lay_out(self, stage_rows: bool) -> None:
+    def lay_out(self, stage_rows: bool, shared: int = 0) -> None:
         """Lay the map out for its present size and axes, and bring the cursor into view."""
-        self.stage_rows = stage_rows
+        self.stage_rows, self.shared = stage_rows, shared
         room = self.size.width - self.gutter_width - 1
         columns = max(self._columns, 1)
         narrow = 4 if not stage_rows else 3 if columns * 3 <= room else 2
         figures = min((room - 1) // columns, WIDEST)  # and a column for the bracket behind the last cell
         self._figures = figures >= self._least_for_figures()
         wide = self._figures or (self.model.folded and figures >= FIGURES)  # runs of layers have long names
-        self.cell_width = figures if wide else narrow
+        self.cell_width = 1 if shared else figures if wide else narrow
         # With what is left over beside the last cell, so that the last page begins with a whole cell as well.
-        cells = self._columns * self.cell_width + room % self.cell_width
+        cells = 0 if shared else self._columns * self.cell_width + room % self.cell_width
         self.virtual_size = Size(self.gutter_width + 1 + cells, self.whole_height + self._foot)
         self.show_cursor()
         self.refresh()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
         """Lines that it takes where there is room for more: with one to say what is beyond its sides."""
-        sideways = self._columns * self.cell_width > width - self.gutter_width - 1
+        sideways = not self.shared and self._columns * self.cell_width > width - self.gutter_width - 1
         return self.whole_height + int(sideways)
 
     def on_resize(self) -> None:
         """Fill the new size."""
-        self.lay_out(self.stage_rows)
+        self.lay_out(self.stage_rows, self.shared)
 
     @property
     def gutter_width(self) -> int:
@@ -136,11 +147,13 @@ class MapView(LineView):
     @property
     def whole_height(self) -> int:
         """Lines that the whole map takes."""
-        return self._head + self._rows
+        return height_of(self.stage_rows, self.model)
 
     @property
     def _cells_in_view(self) -> int:
         """Whole cells that fit beside one another."""
+        if self.shared:
+            return self._columns
         return max((self.size.width - self.gutter_width - 1) // self.cell_width, 1)
 
     @property
@@ -150,19 +163,9 @@ class MapView(LineView):
         return range(first, min(first + self._cells_in_view, self._columns))
 
     @property
-    def layers_in_view(self) -> list[int]:
-        """Layers of which the map shows cells."""
-        first = round(self.scroll_y)
-        rows = range(first, min(first + self._rows_in_view, self._rows))
-        shown = self.columns_in_view if self.stage_rows else rows
-        return self.model.layer_axis[shown.start : shown.stop]
-
-    @property
     def _foot(self) -> int:
-        """Lines below the cells that say what is beyond the edges: one, where that costs no cell or rows are hidden."""
-        room = self.size.height - self.whole_height
-        sideways = self._cells_in_view < self._columns and (room > 0 or not self.stage_rows)
-        return int(room < 0 or sideways)
+        """Lines below the cells that say what is beyond the edges: one, where something is."""
+        return int(self.size.height < self.whole_height or self._cells_in_view < self._columns)
 
     @property
     def _rows_in_view(self) -> int:
@@ -176,6 +179,19 @@ class MapView(LineView):
 
     def _site(self, row: int, column: int) -> Site | None:
         return self.model.site(row, column) if self.stage_rows else self.model.site(column, row)
+
+    def _sites(self, row: int, place: int) -> list[Site]:
+        """Sites that stand in one column of cells: several where layers share it."""
+        each = self.shared or 1
+        columns = range(place * each, min((place + 1) * each, self._columns))
+        return [site for column in columns if (site := self._site(row, column)) is not None]
+
+    def _glyph(self, site: Site) -> str:
+        return glyph_of(self.look(site), self.model.sign(site))
+
+    def _worst(self, sites: list[Site]) -> Site | None:
+        """The site that is shown of several."""
+        return sites[worst([self._glyph(site) for site in sites])] if sites else None
 
     def _cursor_place(self) -> tuple[int, int]:
         """Row and column of the cursor."""
@@ -232,10 +248,11 @@ class MapView(LineView):
     def on_click(self, event: events.Click) -> None:
         """Move to the cell clicked; open it when the cursor is there already."""
         row = event.y - self._head + round(self.scroll_y)
-        column = (event.x - self.gutter_width - 1 + round(self.scroll_x)) // self.cell_width
-        if event.y < self._head or event.x < self.gutter_width or not (row < self._rows and column < self._columns):
+        place = (event.x - self.gutter_width - 1 + round(self.scroll_x)) // self.cell_width
+        if event.y < self._head or event.x <= self.gutter_width or row >= self._rows:
             return
-        site = self._site(row, column)
+        sites = self._sites(row, place)
+        site = self.model.cursor if self.model.cursor in sites else self._worst(sites)
         if site == self.model.cursor:
             self.post_message(self.Opened(site))
         elif site is not None:
@@ -248,7 +265,7 @@ class MapView(LineView):
         width = self.size.width
         row = y - self._head + round(self.scroll_y)
         if y < self._head:
-            label, cells = self._corner(y), self._head_cells(y)
+            label, cells = self._corner(), self._head_cells(y)
         elif self._foot and y == self.size.height - 1:
             return self._foot_line()
         elif row < self._rows:
@@ -257,14 +274,10 @@ class MapView(LineView):
             return Strip.blank(width, self.style())
         return Strip.join([label, Strip(cells).simplify()]).adjust_cell_length(width, self.style())
 
-    def _corner(self, y: int) -> Strip:
-        text = ""
-        if y == self._head - 1:
-            text = "layer" if self.stage_rows else ""
-            columns = self._beyond()[1]
-            if self.stage_rows and any(columns):
-                first = round(self.scroll_x) // self.cell_width
-                text = range_words(self.model.layer_axis, self.model.layers, first, columns, self.gutter_width - 1)
+    def _corner(self) -> Strip:
+        text = "layer" if self.stage_rows else ""
+        if self.shared > 1:
+            text = f"layer ({self.shared} a column)"
         return Strip([Segment(f" {text:<{self.gutter_width - 1}}", self.style("map--label"))])
 
     def _foot_line(self) -> Strip:
@@ -286,6 +299,10 @@ class MapView(LineView):
     def _head_cells(self, y: int) -> list[Segment]:
         plain, current = self.style("map--label"), self.style("map--current")
         here = self._cursor_place()[1]
+        if self.shared and self.model.layer_axis:
+            room = self.size.width - self.gutter_width - 1
+            before, number, behind = small_head(self.model.layer_axis, self.shared, here, room)
+            return [Segment(f" {before}", plain), Segment(number, current), Segment(behind, plain)]
         width = self.cell_width
         segments = [Segment(" ", plain)]
         for column in self.columns_in_view:
@@ -301,6 +318,8 @@ class MapView(LineView):
         return segments
 
     def _row_cells(self, row: int) -> list[Segment]:
+        if self.shared:
+            return self._small_cells(row)
         plain = self.style("map--plain")
         cursor = self._cursor_place()
         segments = [Segment(" ", plain)]
@@ -321,6 +340,28 @@ class MapView(LineView):
             segments.append(Segment(text, style))
             closing = (row, column) == cursor and self.cell_width >= FIGURES
         return [*segments, Segment("]", plain + _CURSOR)] if closing else segments
+
+    def _small_cells(self, row: int) -> list[Segment]:
+        """A row of cells of one column: of several layers the worst, and where the cursor is the cell under it."""
+        plain, (cursor_row, cursor) = self.style("map--plain"), self._cursor_place()
+        blank = Segment(" ", plain)
+        cells = [blank]
+        for place in range(-(-self._columns // self.shared)):
+            here = row == cursor_row and place == cursor // self.shared
+            site = self.model.cursor if here else self._worst(self._sites(row, place))
+            cells.append(blank if site is None else self._small_cell(site))
+        if row == cursor_row:
+            place = cursor // self.shared + 1
+            cells[place] = Segment(cells[place].text, (cells[place].style or plain) + _CURSOR)
+            return with_brackets([*cells, blank], place, plain + _CURSOR)
+        return [*cells, blank]
+
+    def _small_cell(self, site: Site) -> Segment:
+        glyph, look = self._glyph(site), self.look(site)
+        if glyph in STAND_OUT:
+            return Segment(glyph, self.style("map--outside"))
+        level = None if look is None else look.level
+        return Segment(glyph, self.style("map--plain") if level is None else self._heat[level])
 
     def _cell(self, site: Site) -> tuple[str, Style]:
         """Text and style of a cell."""

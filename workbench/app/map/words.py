@@ -57,10 +57,14 @@ def headline(bisected: "Bisected | None", phase: Phase, refusal: str, bisecting:
     return "open", Text(f" {said}")
 
 
-def legend(aspect: str, marks: Collection[Mark], second: str = "") -> str:
-    """Say what the signs of a view mean; marks : of a verdict, empty without one. second : view of a second map."""
+def legend(aspect: str, marks: Collection[Mark], second: str = "", small: bool = False) -> str:
+    """Say what the signs of a view mean; marks : of a verdict, empty without one. second : view of a second map.
+
+    small : whether cells have one column, in which the digit says that a cell is fine.
+    """
     observed = aspect == OBSERVED
-    judged = [f"{SIGNS[mark]} {meaning}" for mark, meaning in MEANINGS.items() if mark in marks]
+    signs_of = SIGNS | ({"fine": "digit"} if small else {})
+    judged = [f"{signs_of[mark]} {meaning}" for mark, meaning in MEANINGS.items() if mark in marks]
     signs = [
         *judged,
         f"{IDENTICAL[0]} {'same' if observed else 'none'}",

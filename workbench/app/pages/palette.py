@@ -1,5 +1,6 @@
 """The command palette: what can be done here, from the table of actions, and where one can go, by name."""
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from heapq import nlargest
@@ -29,6 +30,9 @@ class _App(Protocol):
 
     def tokens_like(self, number: str) -> "Iterator[Place]":
         """Return the tokens whose position or id begins with these digits."""
+
+    def tokens_with(self, text: str) -> "Iterator[Place]":
+        """Return the tokens in whose text this stands; it may take a while."""
 
 
 class ActionProvider(Provider):
@@ -78,6 +82,20 @@ class PlaceProvider(Provider):
         fitting = ((*found, place) for found, place in found if found is not None)
         for score, marks, place in nlargest(_PLACES, fitting, key=lambda each: each[0]):
             yield Hit(score, _marked(place.name, marks), place.go, text=place.name, help=f"Go to this {place.kind}.")
+
+
+class TokenProvider(Provider):
+    """Offers the tokens in whose text the query stands; nothing else waits until a tokenizer was read for it."""
+
+    async def search(self, query: str) -> Hits:
+        """Offer the first of them."""
+        text = query.removeprefix("token").strip()
+        if not text or str(getattr(self.screen, "NAME", "")) == _WRITING:
+            return
+        for place in await asyncio.to_thread(lambda: list(cast("_App", self.app).tokens_with(text))):
+            found = matched(text, place.name)
+            if found is not None:
+                yield Hit(found[0], _marked(place.name, found[1]), place.go, text=place.name, help="Go to this token.")
 
 
 def _marked(text: str, marks: list[int]) -> Content:

@@ -128,7 +128,7 @@ class WeightsScreen(ListScreen):
         self._shown = shown
         places = [index for index, difference in enumerate(shown) if difference.name == name]
         self.list.show(len(shown), self._line, cursor=places[0] if places else None)
-        if not shown:
+        if self._filter and not shown:
             self.describe(Text(f"No name of a tensor holds {printable(self._filter, 30)}; / asks again."))
         alone = sum(difference.status in ("only_a", "only_b") for difference in self._differences)
         bad = sum(difference.in_band is False for difference in self._differences)

@@ -8,8 +8,10 @@ from kernels.graph import Kind
 from kernels.kinds.activation import Activation
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
+from kernels.kinds.choice import Choice
 from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated
@@ -21,6 +23,7 @@ from workbench.bisect.mistakes.channels import (
     other_rows,
     rounded_outputs,
 )
+from workbench.bisect.mistakes.experts import choice_mistakes, expert_mistakes, gate_mistakes, sum_mistakes
 from workbench.bisect.mistakes.ffn import activation_mistakes, both_sums_mistakes, residual_mistakes
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
@@ -46,6 +49,10 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Add, (residual_mistakes,)),
     (AddBoth, (both_sums_mistakes,)),
     (Activation | Multiply, (activation_mistakes,)),
+    (Choice, (choice_mistakes,)),
+    (ExpertProduct, (expert_mistakes,)),
+    (ExpertSum, (sum_mistakes,)),
+    (Gated, (gate_mistakes,)),
 )
 _OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, token_mistakes, rounded_outputs, other_rows)
 

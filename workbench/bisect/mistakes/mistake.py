@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kernels.config import ModelConfig
 from kernels.graph import At, Kind, Stage, Values
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.product import Product
 from kernels.models import Graph
 from kernels.precision import FLOAT32, Precision
@@ -197,7 +198,7 @@ class Question:
         about the odds of the noise to what it does to the other tokens; the odds of all such tokens multiply.
         """
         wrong = self.wrong_tokens
-        if not self.tensors or isinstance(self.at.kind, Embed) or wrong.all():  # a row of an embedding has one token
+        if not self.tensors or isinstance(self.at.kind, Embed | ExpertProduct) or wrong.all():  # which have few tokens
             return False
         part = self.wrong_channels_of(wrong)
         off, noise = (np.linalg.norm(x[:, part], axis=1) for x in (self.y - self.right, self.noise))

@@ -86,6 +86,7 @@ def float_rules() -> Iterator[Rule]:
     yield "float16", lambda x: half(x)
     yield "bfloat16", lambda x: rounded(_single(x), 7).astype(np.float64)
     yield "TF32", lambda x: rounded(_single(x), 10).astype(np.float64)
+    yield "TF32 by cutting it off", lambda x: cut(_single(x), 10).astype(np.float64)
     yield "FP8 E4M3", lambda x: _e4m3(x)
     yield "FP8 E4M3 scaled per tensor", lambda x: _e4m3(x * (448 / np.abs(x).max())) * (np.abs(x).max() / 448)
     yield "FP8 E4M3 scaled per token", lambda x: _e4m3(x * (448 / _largest(x))) * (_largest(x) / 448)

@@ -12,21 +12,26 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.experts import CHOICE, PAIRS
 from kernels.forward import activation_codes, steps
 from kernels.graph import Array, Inputs, Model, Stage
 from kernels.kinds.attention import Attention
+from kernels.kinds.choice import Choice, Experts
 from kernels.models import Graph
 from kernels.numbers import norm
 from kernels.paths import F32Path
 from kernels.stages import Site
 from workbench.bisect.models.floor import storage_error
+from workbench.bisect.models.rerouted import Rerouted, scores
 from workbench.bisect.models.substitution import Factors, difference, relative, share
 from workbench.bisect.models.suspects import Suspects
+from workbench.bisect.models.told_together import told_together
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection, Culprit, Verdict
 from workbench.bisect.weights.tensor_pairs import TensorPairs
 from workbench.cells.decomposition import Decomposition
 from workbench.cells.flips import Flips, flips
+from workbench.cells.routing import Common, experts_of
 from workbench.pair.comparable import require_same_sizes
 
 
@@ -75,6 +80,13 @@ class Cell:
         result = factors.run(self.site, self.tokens, inputs)
         return result if result is not None else np.asarray(inputs[self.stage.kind.roles[0]])
 
+    def scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What each side chooses experts by."""
+        at = [factors.exact().at(self.site, self.tokens) for factors in (self.a, self.b)]
+        assert at[0] is not None
+        assert at[1] is not None
+        return scores(at[0], self.inputs_a), scores(at[1], self.inputs_b)
+
     def inputs_of_both(self) -> dict[str, Array]:
         """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
         return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
@@ -90,11 +102,13 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
     pairs = TensorPairs(a.model, b.model)
     suspects = Suspects(pairs, a.model, b.model)
     checked: list[Decomposition] = []
-    differ, lost = False, list[Site]()
+    differ, lost, rerouted = False, list[Site](), Rerouted()
     cells = len(pairs.sites)
     for cell in walk(a, b, tokens):
         progress(len(checked), cells, str(cell.site))
         decomposition = decompose(cell, a, b, pairs)
+        if isinstance(cell.stage.kind, Choice):
+            rerouted.see(cell.site, *cell.scores(), cell.y_a, cell.y_b)
         inputs = cell.inputs_of_both()
         culprit = suspects.culprit(cell.stage, cell.a, cell.b, partial(cell.run, inputs=inputs), inputs, tokens)
         if culprit is None and decomposition.beyond_floor:
@@ -106,15 +120,18 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
         differ |= decomposition.observed != 0
         if culprit is not None:
             culprit = replace(culprit, shares=_shares(cell))
-            others, notes = suspects.others(culprit, progress), (*suspects.notes, *suspects.lost_on_both())
+            others = suspects.others(culprit, progress)
+            notes = (*suspects.notes, *rerouted.words(), *suspects.lost_on_both())
+            culprit = told_together(culprit, others, a.model, b.model)
             own = decomposition.floor
             return Bisection("divergent", cell.site, culprit, others, own, tuple(checked), notes, cells)
     if (unused := suspects.unused()) is not None:
         others, notes = suspects.others(unused, progress), (*suspects.notes, *suspects.lost_on_both())
+        unused = told_together(unused, others, a.model, b.model)
         return Bisection("divergent", None, unused, others, None, tuple(checked), notes, cells)
     verdict: Verdict = "quantization_only" if suspects.requantized else "numerics_only"
     floor = max((cell.floor for cell in checked), default=None)
-    notes = (*suspects.lost_on_both(), *suspects.notes, *suspects.unseen())
+    notes = (*suspects.lost_on_both(), *suspects.notes, *rerouted.words(), *suspects.unseen())
     if differ and lost:
         words = f"{len(lost)} of {cells} cells, the first is {lost[0]}, read no token that is all numbers on both sides"
         verdict, notes = "undecided", (f"{words}; what is wrong there does not show", *notes)
@@ -128,11 +145,38 @@ def walk(a: Side, b: Side, tokens: tuple[int, ...]) -> Iterator[Cell]:
     for site in TensorPairs(a.model, b.model).sites:
         stage = next(run.next.stage for run in runs if run.next is not None and run.next.stage.site == site)
         (x_a, y_a), (x_b, y_b) = (run.take(stage) for run in runs)
-        yield Cell(stage, *factors, tokens, x_a, x_b, y_a, y_b)
+        cell = Cell(stage, *factors, tokens, x_a, x_b, y_a, y_b)
+        if site.stage not in PAIRS:
+            yield cell
+        elif (routed := _routed_as_a(cell, *(experts_of(run.known(CHOICE)) for run in runs))) is not None:
+            yield routed
+
+
+def _routed_as_a(cell: Cell, a: Experts, b: Experts) -> Cell | None:
+    """A cell of pairs of a token and an expert with A's experts on both sides; None if a token has more on one side.
+
+    What B's own run has is kept where B chose the same experts; elsewhere B reads what A does.
+    """
+    if a.shape[1] != b.shape[1]:
+        return None
+    common = Common.of(a, b)
+    if common.whole:
+        return cell
+    inputs = dict(cell.inputs_b)
+    for role, name in cell.stage.inputs.items():
+        if name == CHOICE:
+            inputs[role] = cell.inputs_a[role]
+        elif name in PAIRS:
+            inputs[role] = common.of_b(inputs[role], cell.inputs_a[role])
+    return replace(cell, inputs_b=inputs, y_b=cell.run(cell.b, inputs))
 
 
 class _Run:
     """The forward of a side, up to a stage. next : the step that comes next."""
+
+    def known(self, stage: str) -> Array:
+        """What a stage gave that came by in the present layer."""
+        return self._values[stage]
 
     def __init__(self, side: Side, tokens: tuple[int, ...]) -> None:
         self._steps = steps(side.model, tokens, side.path)
@@ -168,7 +212,7 @@ def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition
         errors[name] = (expected, actual / expected if expected else 0.0)
     at = cell.a.exact().at(cell.site, cell.tokens)
     stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
-    reference = cell.y_b if norm(cell.y_b) else cell.y_a  # of what is all zero nothing is a share
+    reference = next((y for y in (cell.y_b, cell.y_a, crossed) if norm(y)), cell.y_b)  # nothing is a share of zeros
     size = norm(reference)
     observed = difference(cell.y_b, cell.y_a)
     local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)

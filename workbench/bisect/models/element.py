@@ -7,13 +7,14 @@ float64.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
-from kernels.formats.format import BlockFormat, Format
+from kernels.formats.format import SHIFT, BlockFormat, Format
 from kernels.graph import Model, Stage
 from kernels.kinds.product import Product
 from kernels.matmul.float_dot import APR, FLOAT32, Scheme
@@ -37,8 +38,8 @@ class Term:
 
     offset : of the block in `Element.file`, in bytes; None for a model that lies in no file.
     x : the activations that the block meets, float32: before rounding to 8 bits, but after any other rounding.
-    codes, scale : the same as 8-bit codes and their scale; None where the path keeps floats. total : their sum, where
-    the rule keeps it.
+    codes, scales : the same as 8-bit codes and the scales of their parts; None where the path keeps floats.
+    total : their sum, where the rule keeps it.
     partial : the block's part of the sum, float64.
     """
 
@@ -46,7 +47,7 @@ class Term:
     offset: int | None
     x: NDArray[np.floating]
     codes: NDArray[np.int8] | None
-    scale: np.float32 | None
+    scales: NDArray[np.float32] | None
     total: np.float32 | None
     partial: float
 
@@ -151,11 +152,13 @@ def _terms(
         if rounded is None:
             terms.append(Term(block, offset, kept[here], None, None, None, float(kept[here] @ weights)))
             continue
-        codes, scale = rounded.codes[0, here], np.float32(rounded.scales[0, n])
-        total, partial = None if rounded.sums is None else np.float32(rounded.sums[0, n]), scale * (codes @ weights)
+        several = elements * rounded.scales.shape[1] // rounded.codes.shape[1]
+        codes, scales = rounded.codes[0, here], rounded.scales[0, n * several : (n + 1) * several]
+        total, values = None if rounded.sums is None else np.float32(rounded.sums[0, n]), _values(codes, scales)
+        partial = float(values @ weights)
         if block.least is not None and total is not None:
-            partial = scale * (codes @ (weights - block.least)) + float(block.least) * float(total)
-        terms.append(Term(block, offset, kept[here], codes, scale, total, float(partial)))
+            partial = float(values @ (weights - block.least)) + float(block.least) * float(total)
+        terms.append(Term(block, offset, kept[here], codes, scales, total, partial))
     return None if rounded is None else rounded.rule, tuple(terms)
 
 
@@ -165,40 +168,94 @@ def _bias(model: Model, stage: Stage, channel: int) -> np.float32 | None:
     return np.float32(np.concatenate([dequantize(model.weight(name)) for name in stage.biases])[channel])
 
 
-def lane_sums(term: Term) -> NDArray[np.int64]:
-    """The eight integer sums of a quantized block: lane l owns elements 4l to 4l+3 of every 32."""
-    assert term.codes is not None
-    block, x = term.block, term.codes.astype(np.int64)
-    shared = block.zero and block.scales.size > 1  # Q6_K takes its zero off all products of a scale at once
-    codes = block.codes if shared else block.codes - block.zero
-    fours = (codes * x).reshape(-1, 4).sum(axis=1)
-    lanes = (fours * np.repeat(block.scales, fours.size // block.scales.size)).reshape(-1, 8).sum(axis=0)
-    if shared:
-        lanes -= block.zero * (block.scales * x.reshape(16, 16).sum(axis=1)).reshape(8, 2).sum(axis=1)
-    result: NDArray[np.int64] = lanes
-    return result
+def _values(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(codes * np.repeat(scales.astype(np.float64), codes.size // scales.size))
 
 
 def _packed_dot(format: Format, terms: Sequence[Term]) -> np.float32:
     """Add up quantized blocks in the order of `kernels.matmul.packed_dot`."""
     assert isinstance(format, BlockFormat)
-    acc, least = np.zeros(8, np.float32), np.zeros(4, np.float32)
-    for term in terms:
-        assert term.codes is not None
-        assert term.scale is not None
-        assert term.block.d is not None
-        acc = fma(term.scale * term.block.d, lane_sums(term).astype(np.float32), acc)
-        if term.block.dmin is not None:
-            sums = term.codes.astype(np.int64).reshape(8, 32).sum(axis=1)
-            pairs = (term.block.mins * sums).reshape(4, 2).sum(axis=1)
-            added = pairs if format.dot.mins == "lanes" else pairs.sum(keepdims=True)
-            least[: added.size] = fma(-(term.scale * term.block.dmin), added.astype(np.float32), least[: added.size])
-        if term.block.least is not None and term.total is not None:
-            least[:1] = fma(term.block.least, np.array([term.total]), least[:1])
-    four = acc[4:] + acc[:4]
+    turns, least = np.zeros((format.dot.turns, 8), np.float32), np.zeros(8, np.float32)
+    in_turns = len(terms) // format.dot.turns * format.dot.turns
+    for n, term in enumerate(terms[:in_turns]):
+        _add_block(format, term, turns[n % format.dot.turns], least)
+    acc = reduce(np.add, turns)
+    four, least = acc[4:] + acc[:4], least[4:] + least[:4]
     two = four[:2] + four[2:]
-    result = two[0] + two[1]
-    return np.float32(result + ((least[0] + least[2]) + (least[1] + least[3])))
+    result = np.float32(two[0] + two[1] + ((least[0] + least[2]) + (least[1] + least[3])))
+    for term in terms[in_turns:]:
+        total = lane_sums(format, term).sum(keepdims=True).astype(np.float32)
+        result = fma(_scale(term), total, np.array([result]))[0]
+    return result
+
+
+def _add_block(format: BlockFormat, term: Term, acc: Lanes, least: Lanes) -> None:
+    """Add a block to the sums of its turn, eight lanes, and to those of what is taken off, as many or fewer."""
+    block, within = term.block, format.dot.within
+    assert term.scales is not None
+    assert block.d is not None
+    if within == "halves":
+        scales = np.repeat(block.d * block.scales.astype(np.float32), 4).reshape(-1, 8)
+        for scale, own, lanes in zip(term.scales, scales, _products(format, term), strict=True):
+            acc[:] = fma(scale * own, lanes.astype(np.float32), acc)
+        return
+    if within:
+        lanes = _products(format, term)
+        sums, lanes = (least[:1], np.asarray(lanes.sum(axis=1, keepdims=True))) if within == "one" else (acc, lanes)
+        part = np.zeros(sums.size, np.float32)
+        for scale, each in zip(term.scales, lanes.astype(np.float32), strict=True):
+            part = fma(scale, each, part)
+        sums[:] = fma(block.d, part, sums)
+        return
+    if format.dot.mins in ("first", "lanes", "one", "eights"):
+        dmin, added = _mins(format, term)
+        sums = acc if format.dot.mins == "first" else least[: added.size]
+        sums[:] = fma(-(term.scales[0] * dmin), added, sums)
+    acc[:] = fma(_scale(term), lane_sums(format, term).astype(np.float32), acc)
+    if block.least is not None and term.total is not None:
+        least[:1] = fma(block.least, np.array([term.total]), least[:1])
+
+
+def _products(format: BlockFormat, term: Term) -> NDArray[np.int64]:
+    """Sums of four neighbouring products of codes, (groups of 32 elements, 8 lanes)."""
+    assert term.codes is not None
+    zero = 0 if format.dot.mins == "offset" else term.block.zero  # or it is taken off all products of a scale at once
+    products = (term.block.codes - zero) * term.codes.astype(np.int64)
+    return np.asarray(products.reshape(-1, 8, 4).sum(axis=2))
+
+
+def lane_sums(format: BlockFormat, term: Term) -> NDArray[np.int64]:
+    """The eight integer sums of a quantized block: lane l owns elements 4l to 4l+3 of every 32."""
+    assert term.codes is not None
+    block, fours = term.block, _products(format, term)
+    lanes = (fours * np.repeat(block.scales, fours.size // block.scales.size).reshape(fours.shape)).sum(axis=0)
+    if format.dot.mins == "offset":
+        sums = term.codes.astype(np.int64).reshape(16, 16).sum(axis=1)
+        lanes = lanes - block.zero * (block.scales * sums).reshape(8, 2).sum(axis=1)
+    return np.asarray(lanes)
+
+
+def _scale(term: Term) -> np.float32:
+    assert term.scales is not None
+    assert term.block.d is not None
+    return np.float32(term.scales[0] * term.block.d)
+
+
+def _mins(format: BlockFormat, term: Term) -> tuple[np.float32, Lanes]:
+    """The unit of the mins, and what they take off in it, in as many sums as the format has for it."""
+    block = term.block
+    assert term.codes is not None
+    assert block.d is not None
+    dmin, mins = block.dmin, block.mins
+    if dmin is None:
+        repeated = np.repeat(block.scales, block.shifts.size // block.scales.size)
+        dmin, mins = np.float32(block.d * SHIFT), np.where(block.shifts < 0, repeated, -repeated)
+    sums = term.codes.astype(np.int64).reshape(mins.size, -1)
+    if format.dot.mins == "eights":
+        added = (mins[:, None] * sums.reshape(mins.size, 2, 4).sum(axis=2)).reshape(-1, 8).sum(axis=0)
+    else:
+        added = (mins * sums.sum(axis=1)).reshape(-1, 2).sum(axis=1)
+    return dmin, np.asarray(added.sum(keepdims=True) if format.dot.mins == "one" else added, np.float32)
 
 
 def _lane_dot(scheme: Scheme, terms: Sequence[Term]) -> np.float32:

@@ -106,13 +106,17 @@ def _term(number: int, term: Term) -> Iterator[str]:
     place = "" if term.offset is None else f" at byte {term.offset}"
     yield f"   block {number}{place}, {len(block.raw)} bytes; adds {term.partial:.9g}"
     factors = [("d", block.d), ("dmin", block.dmin), ("least value", block.least)]
-    factors += [("scale of the activations", term.scale), ("sum of the activations", term.total)]
+    several = () if term.scales is None else term.scales
+    factors += [("scale of the activations", scale) for scale in several]
+    factors += [("sum of the activations", term.total)]
     known = [f"{what} {value:.9g}" for what, value in factors if value is not None]
     if known:
         yield f"     {', '.join(known)}"
     for what, numbers in (("scales", block.scales), ("mins", block.mins)):
         if numbers.size > 1:
             yield f"     {what:<6} {' '.join(map(str, numbers.tolist()))}"
+    if block.shifts.size:
+        yield f"     codes moved by {' '.join(f'{shift:g}' for shift in block.shifts.tolist())}"
     for first in range(0, block.values.size, _PER_LINE):
         yield from _values(term, slice(first, first + _PER_LINE))
 

@@ -3,10 +3,13 @@
 What the numeric path must add by itself, kernels/kinds says for every operation.
 """
 
+import math
+
 import numpy as np
 
 from kernels.graph import At, Inputs
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.numbers import numbers
@@ -20,6 +23,10 @@ def storage_error(at: At, inputs: Inputs, pairs: TensorPairs) -> float:
     A wrong tensor counts as a right one would: nothing where its like are equal on both sides. at : in float64.
     inputs : what the stage reads, by role.
     """
+    if isinstance(at.kind, ExpertProduct):
+        parts = at.kind.routed(at, inputs["weights"])
+        errors = (storage_error(part.at, {"x": at.kind.read(inputs["x"], part)}, pairs) for part in parts)
+        return math.hypot(*errors)
     energy = 0.0
     for name in (name for name in at.stage.tensors if name in pairs.names):
         judged = pairs.judge(name)

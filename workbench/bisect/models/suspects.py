@@ -11,6 +11,7 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.graph import BIAS, Array, Inputs, Model, Stage
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.product import Product
 from kernels.numbers import norm
 from kernels.rows.dequantize import dequantize_rows
@@ -106,9 +107,14 @@ class Suspects:
         affected = judged.check.affected
         if isinstance(stage.kind, Embed):
             return bool(affected[list(tokens)].any())
-        if not isinstance(stage.kind, Product) or judged.name not in stage.weights:
+        x = inputs.get("x", base)
+        if isinstance(stage.kind, ExpertProduct):
+            x = stage.kind.seen_by(stage, judged.name, inputs)
+            if not len(x):
+                return False
+        if not isinstance(stage.kind, Product | ExpertProduct) or judged.name not in stage.weights:
             return True
-        x = inputs["x"].astype(np.float64)
+        x = x.astype(np.float64)
         rows = np.flatnonzero(affected.any(axis=1))[:4096]
         a, b = (_values(model, judged.name, rows) for model in (self._a, self._b))
         change = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)

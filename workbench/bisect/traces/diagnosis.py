@@ -8,7 +8,9 @@ import numpy as np
 
 from kernels.graph import At, Values
 from kernels.kinds.bias import Bias
+from kernels.kinds.choice import Choice
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from workbench.bisect.mistakes.catalogue import mistakes
@@ -49,6 +51,8 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False, known: Seq
     if not np.isfinite(question.y).all():
         return [not_finite(question)]
     whole = _culprits(question, known)
+    if isinstance(question.at.kind, ExpertProduct) and whole[0].cause in UNNAMED:
+        return [culprit for part in _of_experts(question) for culprit in _culprits(part, known)] or whole
     if whole[0].factor != "weights" or len(question.parts) < 2:
         return whole
     parts = [culprit for part in _of_tensors(question) for culprit in _culprits(part, known)]
@@ -65,6 +69,27 @@ def _of_tensors(question: Question) -> Iterator[Question]:
             alone = replace(question, y=y)
             if alone.wrong:
                 yield alone
+
+
+def _of_experts(question: Question) -> Iterator[Question]:
+    """The question about every expert apart, as one of its product."""
+    kind = question.kind(ExpertProduct)
+    y, right, noise = (x.reshape(len(x), kind.used, -1) for x in (question.y, question.right, question.noise))
+    for pairs in kind.routed(question.at, question.x["weights"]):
+        place, x = (pairs.tokens, pairs.runs), {"x": kind.read(question.x["x"], pairs)}
+        alone = replace(
+            question,
+            at=pairs.at,
+            x=x,
+            known={},
+            y=y[place],
+            right=right[place],
+            noise=noise[place],
+            restored=cost_of_storage(pairs.at, x, len(x["x"])),
+            rows=question.tokens(pairs.tokens),
+        )
+        if alone.wrong:
+            yield alone
 
 
 def _culprits(question: Question, known: Sequence[Culprit]) -> list[Culprit]:
@@ -109,7 +134,7 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     """A wrong stage as the candidates see it."""
     at, inputs = checked.at, checked.inputs
     rounding = 0.0
-    if isinstance(at.kind, Product):
+    if isinstance(at.kind, Product | ExpertProduct):
         with_codes, without = (at.kind.rounding(at, inputs, checked.right, codes) for codes in (True, False))
         rounding = max(with_codes**2 - without**2, 0.0) ** 0.5 / checked.right.size**0.5
     wide = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
@@ -123,6 +148,14 @@ def question_of(reader: Reader, checked: Checked) -> Question:
 
 def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values | None:
     """What storing the stage's weights once more in their own formats may add to every element of the output."""
+    if isinstance(at.kind, ExpertProduct):
+        out = np.zeros((count, at.kind.used, at.stage.channels // at.kind.used))
+        for pairs in at.kind.routed(at, inputs["weights"]):
+            read = {"x": at.kind.read(inputs["x"], pairs)}
+            out[pairs.tokens, pairs.runs] = cost_of_storage(pairs.at, read, len(read["x"]))
+        return out.reshape(count, -1)
+    if isinstance(at.kind, Choice):
+        return None
     product = isinstance(at.kind, Product)
     weights = [
         at.model.weight(name) for name in (at.stage.weights if product else at.stage.tensors) if name in at.model

@@ -23,4 +23,5 @@ def float_noise(at: At, inputs: Inputs, right: Array, kept: Precision) -> Values
     wide = {role: np.asarray(x, dtype=np.float64) for role, x in inputs.items()}
     wide = wide if at.kind.signed else {role: np.abs(x) for role, x in wide.items()}
     size = np.abs(np.asarray(right, dtype=np.float64))
-    return np.asarray(at.kind.noise(at, wide, size, kept) + max(kept.least, _TINY))
+    noise = at.kind.noise(at, wide, size, kept) + at.kind.either_way(at, inputs, kept)
+    return np.asarray(noise + max(kept.least, _TINY))

@@ -17,8 +17,10 @@ from kernels.graph import Array, Kind
 from kernels.kinds.activation import Activation
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
+from kernels.kinds.choice import Choice
 from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate
@@ -33,7 +35,10 @@ from workbench.bisect.verdict import Culprit
 from workbench.cells.metrics import format_value
 
 # Kinds of stages that mistakes are looked for in, those first that ports get wrong most.
-_FIRST: tuple[type[Kind], ...] = (Rotate, Bias, Attention, Activation, Multiply, Add, AddBoth, Norm, Product)
+_FIRST: tuple[type[Kind], ...] = (
+    *(Rotate, Bias, Attention, Choice, Activation, Multiply, Add, AddBoth, Gated, ExpertSum, Norm, Product),
+    ExpertProduct,
+)
 _TOGETHER = (Rotate, Norm)  # one mistake concerns all of them, whatever they are called
 _MOST_WORK = 2e10  # multiplications that are spent on looking for causes in all spans of a trace
 _ANY_STAGE = 1e6  # that running a stage takes as long as, however small
@@ -260,6 +265,9 @@ def _work(reader: Reader, span: Span) -> float:
     total = 0.0
     for site in span.stages:
         at = reader.at(site)
-        shapes = [weight.shape for weight in at.weights()] if isinstance(at.kind, Product) else []
+        weights = at.stage.weights if isinstance(at.kind, Product) else ()
+        if isinstance(at.kind, ExpertProduct):
+            weights = at.stage.weights[: at.kind.used]
+        shapes = [at.model.weight(name).shape for name in weights]
         total += _ANY_STAGE + len(reader.tokens) * sum(float(np.prod(shape)) for shape in shapes)
     return total

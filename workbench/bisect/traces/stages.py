@@ -51,7 +51,8 @@ class Reader:
     """The trace of one run, with the model and the path it should have computed with.
 
     kept : how the engine keeps its own numbers. attention : the same for attention, where keys and values may be kept
-    in half precision. cache : how keys and values are kept where that is coarser than floats.
+    in half precision. products : the same for products with weights, whose inputs some engines cut.
+    cache : how keys and values are kept where that is coarser than floats.
     floors : of the spans that were looked at; each takes several runs to find.
     tainted : stages of which some tokens, or all, are not judged because they read NaN or infinite values.
     """
@@ -62,6 +63,7 @@ class Reader:
     tokens: tuple[int, ...]
     kept: Precision = FLOAT32
     attention: Precision = FLOAT32
+    products: Precision = FLOAT32
     cache: KvCache | None = None
     floors: dict[Site, Values] = field(default_factory=dict)
     tainted: set[Site] = field(default_factory=set)
@@ -77,7 +79,9 @@ class Reader:
 
     def precision(self, stage: Stage) -> Precision:
         """How the engine keeps the numbers of a stage."""
-        return self.attention if isinstance(stage.kind, Attention) else self.kept
+        if isinstance(stage.kind, Attention):
+            return self.attention
+        return self.kept.coarser(self.products) if isinstance(stage.kind, Product) else self.kept
 
     def noise(self, at: At, inputs: Inputs, right: Array) -> Values:
         """What float rounding may do to every element of a stage."""

@@ -15,6 +15,7 @@ import numpy as np
 from kernels.graph import Values
 from kernels.kinds.elementwise import Add, AddBoth
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.stages import Site
@@ -30,7 +31,7 @@ from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.decomposition import LIMIT
 
-_STORED = (Product, Embed)  # kinds that another rounding of the weights changes
+_STORED = (Product, ExpertProduct, Embed)  # kinds that another rounding of the weights changes
 _EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third
 _LEAST, _MOST = 0.2, 2.0  # of the cost, in which a rounded weight may show
 _SIGNATURE, _WITNESSED = 0.9, 0.5  # of all products must show it; and if the embedding does
@@ -209,6 +210,11 @@ def storage_cost(reader: Reader, stage: Checked) -> float:
 
     Every weight lies within half a step of its source, and the errors of different weights are independent.
     """
+    if isinstance(stage.at.kind, ExpertProduct):
+        cost = cost_of_storage(
+            stage.at, {role: np.asarray(x, np.float64) for role, x in stage.inputs.items()}, len(stage.y)
+        )
+        return float(np.linalg.norm(cost) / _EVEN**0.5) if cost is not None else 0.0
     weights = stage.at.weights()
     if isinstance(stage.at.kind, Embed):
         rows = Stored.of(weights[0], np.array(reader.tokens)).width

@@ -38,7 +38,7 @@ class TraceCheck:
     def reader(self, progress: Progress = lambda *_: None) -> Reader:
         """The trace as `bisect_trace` takes it."""
         trace, how = announced_trace(self.trace, progress), self.arithmetic
-        return Reader(self.model, how.path, trace, self.tokens, how.kept, how.attention, how.cache)
+        return Reader(self.model, how.path, trace, self.tokens, how.kept, how.attention, how.products, how.cache)
 
     def recorded(self, site: Site) -> Array | None:
         """A stage that the trace holds over all tokens."""

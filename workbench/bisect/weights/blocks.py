@@ -13,10 +13,13 @@ from kernels.weight import TensorType
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """One block: value i is d * scales[s] * (codes[i] - zero) - dmin * mins[s] + least, with s the sub-block of i.
+    """One block: value i is d * scales[s] * (codes[i] - zero + shifts[t]) - dmin * mins[s] + least.
 
-    raw : as stored. d, dmin, least : half-precision numbers; None where the format has none. scales, mins : integers
-    of the sub-blocks; empty where the format has none. codes : as stored; empty for a float format.
+    s is the sub-block of i, and t the place of i among the shifts.
+
+    raw : as stored. d, dmin, least : floats; None where the format has none. scales, mins : integers of the sub-blocks;
+    empty where the format has none. shifts : float32, empty where the format has none. codes : as stored, or what they
+    stand for; empty for a float format.
     values : what the block stands for, float32, bit for bit as ggml dequantizes it.
     """
 
@@ -26,6 +29,7 @@ class Block:
     least: np.float32 | None
     scales: NDArray[np.int32]
     mins: NDArray[np.int32]
+    shifts: NDArray[np.float32]
     codes: NDArray[np.int32]
     zero: int
     values: NDArray[np.float32]
@@ -37,13 +41,17 @@ def read_block(type: TensorType, raw: bytes) -> Block:
     if not isinstance(format, BlockFormat):
         none = np.zeros(0, np.int32)
         elements = len(raw) // format.block.bytes
-        return Block(raw, None, None, None, none, none, none, 0, dequantize_rows(type, stored, elements)[0])
+        shifts, values = np.zeros(0, np.float32), dequantize_rows(type, stored, elements)[0]
+        return Block(raw, None, None, None, none, none, shifts, none, 0, values)
     found, stored_codes = fields(format, stored), codes(format, stored)[0]
     d, (dmin, least) = found.d[0], (None if halves is None else halves[0] for halves in (found.dmin, found.least))
-    scales, mins, size = found.scales[0], found.mins[0], format.group
-    values = (stored_codes - format.zero).astype(np.float32) * np.repeat(d * scales.astype(np.float32), size)
+    scales, mins, shifts, size = found.scales[0], found.mins[0], found.shifts[0], format.group
+    values = (stored_codes - format.zero).astype(np.float32)
+    if shifts.size:
+        values += np.repeat(shifts, format.shifted)
+    values = values * np.repeat(d * scales.astype(np.float32), size)
     if dmin is not None:
         values -= np.repeat(dmin * mins.astype(np.float32), size)
     if least is not None:
         values += least
-    return Block(raw, d, dmin, least, scales, mins, stored_codes, format.zero, values)
+    return Block(raw, d, dmin, least, scales, mins, shifts, stored_codes, format.zero, values)

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from kernels.graph import Model
-from workbench.bisect.weights.check import BLOCK, LIMIT, ROUNDED_ONCE, WeightCheck, excess_of, row_chunks
+from workbench.bisect.weights.check import (
+    BLOCK,
+    LIMIT,
+    ONCE,
+    ROUNDED_ONCE,
+    WeightCheck,
+    excess_of,
+    rounded_once,
+    row_chunks,
+)
 from workbench.bisect.weights.factors import changed, scaled, scaled_within_steps, scales
 from workbench.bisect.weights.fused_rows import rank_by_rank
 from workbench.bisect.weights.judging import Judge, WeightCause
@@ -19,6 +28,7 @@ from workbench.bisect.weights.offsets import group_offset, norm_offset
 from workbench.bisect.weights.other_tensors import other_tensors
 from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.rearrangements import permuted_rope, rows_permuted, transposed
+from workbench.bisect.weights.rounded_twice import first_type
 from workbench.bisect.weights.roundings import truncated
 from workbench.bisect.weights.steps import Stored
 from workbench.tensors.nonfinite import LARGEST_HALF
@@ -42,6 +52,9 @@ def weight_causes(
     judges = [Judge(Question(name, side, right, wrong.weight(name), verdict, touched)) for side, right, wrong in sides]
     if verdict.explained and not touched:
         return [WeightCause("unknown", f"{name} differs by no more than its formats explain", verdict.rel_rms, False)]
+    for judge in judges:
+        if (found := _rounded_twice(judge.question)) is not None:
+            return [found, _unknown(judges[0].question)]
     for judge in judges:
         if (found := _known_again(judge, known)) is not None:
             return [found, _unknown(judges[0].question)]
@@ -77,6 +90,7 @@ _SIMPLEST_FIRST = (
     "gate_up_swapped",
     "qk_swapped",
     "tied_embedding",
+    "expert_order",
     "wrong_layer",
     "transposed",
     "rows_permuted",
@@ -95,6 +109,14 @@ def _known_again(judge: Judge, known: Sequence[str]) -> WeightCause | None:
         if found.explained and found.cause in known and not (found.rounded and judge.rounding_alone()):
             return found
     return None
+
+
+def _rounded_twice(q: Question) -> WeightCause | None:
+    """The right values in another type before the wrong one's; these two roundings leave nothing else to be found."""
+    if (first := first_type(q)) is None:
+        return None
+    words = f"{q.what} was rounded to {first.name} first, then to {q.wrong.type.name}"
+    return WeightCause("requantized", words, q.verdict.rel_rms, True)
 
 
 def _zeroed(q: Question) -> Iterator[Prediction]:
@@ -137,16 +159,18 @@ def _stands_out(q: Question) -> bool:
 
     Values that were rounded twice are a little too far off, in blocks that chance picks all over a tensor.
     """
-    total, count, worst = 0.0, 0, []
+    total, count, off_once, worst = 0.0, 0, 0, []
     for part in row_chunks(q.wrong):
         rows = np.arange(part.start, part.stop)
         excess, affected = excess_of(q.a(rows), q.b(rows)), q.verdict.affected[rows]
         worst.append(np.maximum.reduceat(excess, np.arange(0, excess.shape[1], BLOCK), axis=1)[affected])
         sound = ~np.repeat(affected, BLOCK, axis=1)[:, : excess.shape[1]]
         total += float(np.square(excess[sound], dtype=np.float64).sum())
+        off_once += int((excess[sound] > ONCE).sum())
         count += int(sound.sum())
     off = np.concatenate(worst)
-    return total <= ROUNDED_ONCE * count and (off.size <= _FEW_BLOCKS or float(np.median(off)) > _FAR)
+    few = off.size <= _FEW_BLOCKS and rounded_once(off_once, count, fitted=False)
+    return total <= ROUNDED_ONCE * count and (few or float(np.median(off)) > _FAR)
 
 
 def _only_numbers_lost(q: Question) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kernels.weight import Weight
 from workbench.bisect.weights.fits import with_fits
 from workbench.bisect.weights.levelled import levelled
+from workbench.bisect.weights.points import forgiven, on_grid, unlike
 from workbench.bisect.weights.repeats import Repeats
 from workbench.bisect.weights.slopes import NO_HEADS, Groups, Slopes
 from workbench.bisect.weights.steps import Flags, Floats, Stored
@@ -21,6 +22,9 @@ from workbench.bisect.weights.steps import Flags, Floats, Stored
 BLOCK = 32  # elements per verdict of a map of affected places; divides every quantization block
 # One rounding on each side keeps within 1.00 steps; a second one, by a finer format, adds up to 0.2 (docs/bisect.md).
 LIMIT = 1.3
+# Share of values beyond one rounding on each side: none, or where scales are fitted with importances 0.0097 at most. Of
+# values rounded twice it is 0.01 and more, though none need be beyond the limit.
+ONCE, _NONE, _FITTED = 1.05, 0.001, 0.01
 # Mean square of the distances in steps: 1/3 for values spread evenly, at most 0.42 found; 4/3 where values were cut.
 ROUNDED_ONCE = 0.55
 EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
@@ -70,6 +74,8 @@ class _Part:
     affected: Flags
     sums: NDArray[np.float64]  # energy of a, b, d; squared excess and number of values inside the range
     slopes: Slopes
+    points: bool
+    lean: float
     cost: NDArray[np.float64]
     cost_of_rows: NDArray[np.float64]
 
@@ -115,9 +121,17 @@ def excess_of(a: Stored, b: Stored) -> Floats:
     return np.where(np.isnan(excess), np.float32(np.inf), excess)
 
 
+def rounded_once(beyond_once: int, count: int, fitted: bool) -> bool:
+    """Whether so many of `count` values may be further away than ONCE, though each side was rounded but once.
+
+    fitted : whether scales may have been fitted with importances.
+    """
+    return beyond_once <= count * (_FITTED if fitted else _NONE)
+
+
 def beyond(a: Stored, b: Stored) -> bool:
     """Whether some value is further off than any look at its block would excuse; much quicker than a check."""
-    excused = any(side.fitted or side.line or side.top for side in (a, b))
+    excused = on_grid(a, b) or any(side.fitted or side.line or side.top for side in (a, b))
     return not excused and bool((excess_of(a, b) > LIMIT).any())
 
 
@@ -143,15 +157,22 @@ def _reach(side: Stored, up: Flags, outward: bool) -> Floats:
 def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     excess = excess_of(a, b)
     d = b.values - a.values
-    starts = np.arange(0, d.shape[1], BLOCK)
+    starts, points = np.arange(0, d.shape[1], BLOCK), on_grid(a, b)
+    if points:
+        excess = forgiven(a, b, excess)
     blocks = np.maximum.reduceat(excess, starts, axis=1)
     if a.fitted or b.fitted or a.line or b.line:
         blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
     if a.top or b.top:
-        level = levelled(a, b, blocks, LIMIT, BLOCK)
-        blocks[level] = 0
-        inside &= ~np.repeat(level, BLOCK, axis=1)[:, : d.shape[1]]
+        size = min(side.group for side in (a, b) if side.top)
+        runs = np.maximum.reduceat(excess, np.arange(0, d.shape[1], size), axis=1)
+        level = levelled(a, b, runs, LIMIT, size)
+        runs[level] = 0
+        blocks = np.minimum(blocks, np.maximum.reduceat(runs, np.arange(0, runs.shape[1], BLOCK // size), axis=1))
+        inside &= ~np.repeat(level, size, axis=1)[:, : d.shape[1]]
+    if points:
+        blocks = np.maximum(blocks, unlike(a, b, BLOCK))
     squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
     squares[~np.isfinite(squares)] = 0
     within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
@@ -160,7 +181,9 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
         float(blocks.max()),
         blocks > LIMIT,
         np.array([*sums, np.square(within).sum(), inside.sum()]),
-        Slopes.of(a.values, b.values, inside, groups),
+        Slopes.of(a.values, b.values, np.isfinite(d) if points else inside, groups),
+        points,
+        a.lean + b.lean,
         squares.sum(axis=0),
         squares.sum(axis=1),
     )
@@ -185,10 +208,10 @@ class _SecondLook:
         """What errs alike in it."""
         return Repeats.of(((a, b, _inside(a, b, b.values - a.values)) for a, b in self._parts()), self._groups)
 
-    def off(self, slopes: Slopes) -> tuple[float | None, tuple[str, Flags] | None]:
+    def off(self, slopes: Slopes, lean: float, points: bool) -> tuple[float | None, tuple[str, Flags] | None]:
         """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""
-        for level, factors, beyond in slopes.off():
-            scaled = (beyond > 0) & self.repeats.certain(level, beyond)
+        for level, factors, beyond in slopes.off(lean):
+            scaled = (beyond > 0) & (points or self.repeats.certain(level, beyond))
             if scaled.any():
                 return float(factors[np.flatnonzero(scaled)[0]]), (level, scaled)
         return None, None
@@ -200,7 +223,8 @@ def _whole(parts: list[_Part], groups: Groups, again: _SecondLook) -> WeightChec
     worst = max(part.worst for part in parts)
     affected = np.concatenate([part.affected for part in parts])
     slopes = Slopes.joined([part.slopes for part in parts])
-    slope, scaled = again.off(slopes) if worst > 0 else (None, None)
+    lean = max(part.lean for part in parts)
+    slope, scaled = again.off(slopes, lean, parts[0].points) if worst > 0 else (None, None)
     if scaled is not None and not affected.any():
         affected = affected | groups.spread(scaled, affected.shape, BLOCK)
     spread = float(squares / inside) if inside else 0.0

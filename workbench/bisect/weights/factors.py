@@ -12,6 +12,7 @@ from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
 _GROUPS = (128, 64, 32)  # values with one scale, in the formats in use
 _TOLD = 2.5  # steps of both formats that a factor must move the values of a vector; a cut last bit moves them by two
+_SIGMAS = 5.0  # of what rounding leaves uncertain, that a factor is away from 1
 _TILE = 128  # rows and columns with one scale, in checkpoints of 8-bit floats
 
 
@@ -37,7 +38,7 @@ def _one_factor(q: Question) -> Iterator[tuple[Prediction, bool]]:
                 if factor not in (0.0, 1.0, -1.0) and abs(factor - fitted) < 0.01 * abs(fitted):
                     words = f"{q.what} is multiplied by {factor:.6g}{region.words}"
                     change = partial(Stored.scaled, factor=factor)
-                    yield Prediction("scaled", words, changed(q, region, change)), told
+                    yield Prediction("scaled", words, changed(q, region, change), exact=True), told
 
 
 def _within_steps(q: Question, region: Region, factor: float) -> bool:
@@ -74,6 +75,9 @@ def _fitted_factors(q: Question, region: Region) -> tuple[float, ...]:
     if not (aa and ab):
         return ()
     slopes = ab / aa, bb / ab
+    left = max(aa - 2 * ab + bb - (ab - aa) ** 2 / aa, 0.0)  # energy that the first slope leaves
+    if (slopes[0] - 1) ** 2 * aa * len(a) <= _SIGMAS**2 * left:
+        return ()
     return slopes if _coarse(right) <= _coarse(wrong) else slopes[::-1]
 
 
@@ -98,7 +102,8 @@ def scales(q: Question) -> Iterator[Prediction]:
             words = (
                 f"every {tile.name} of {q.what} is multiplied by a factor of its own, from {least:.4g} to {most:.4g}"
             )
-            yield Prediction("scaled", words, partial(_times, q, tile, factors))
+            certain = tile.height * tile.width > max(_GROUPS)
+            yield Prediction("scaled", words, partial(_times, q, tile, factors), exact=certain)
 
 
 def _products(a: Stored, b: Stored) -> tuple[NDArray[np.float64], ...]:

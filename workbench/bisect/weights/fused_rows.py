@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from workbench.bisect.weights.question import Prediction, Question, Rows
-from workbench.bisect.weights.steps import Stored
+from workbench.bisect.weights.steps import Stored, made_like
 
 _FUSED = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -89,5 +89,4 @@ def _joined(parts: list[Stored]) -> Stored:
             for side in sides
         ]
     values, width = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "width"))
-    fitted, top = (max(getattr(part, name) for part in parts) for name in ("fitted", "top"))
-    return Stored(values, width, ends[0], ends[1], fitted, top)
+    return Stored(values, width, ends[0], ends[1], **made_like(*parts))

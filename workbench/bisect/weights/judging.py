@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workbench.bisect.weights.check import (
+    BLOCK,
     LIMIT,
+    ONCE,
     ROUNDED_ONCE,
     beyond,
     check,
     check_parts,
     excess_of,
     relative_rms,
+    rounded_once,
     row_chunks,
 )
 from workbench.bisect.weights.grids import Grid, coarser_grids
@@ -30,6 +34,7 @@ _LEAST_SPREAD = 1 / 12  # mean square of what rounding leaves, in half steps: 1/
 _MOST = 1 << 22  # elements that are held against a grid; of a larger tensor some rows
 _PART = 1 << 19  # of them at once
 _FEW = 16  # affected rows that a grid is looked for in
+_OF_THE_RANGE = 0.75  # of what a factor makes of a block's range, that a fit with importances takes back
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,23 @@ class Judge:
         heads = heads_of(q.name, q.config.head_dim)
         parts = [np.arange(part.start, part.stop) for part in row_chunks(q.wrong, heads)]
         whole = check_parts(lambda: ((prediction.rows(rows), q.b(rows)) for rows in parts), heads)
-        return whole.rel_rms, q.reproduces(whole)
+        explained = q.reproduces(whole) and (prediction.cause != "scaled" or self._rounded_once(prediction))
+        return whole.rel_rms, explained
+
+    def _rounded_once(self, prediction: Prediction) -> bool:
+        """Whether values that factors have moved lie no further away than one rounding on each side takes them."""
+        q, moved, off, ranges = self.question, 0, 0, list[NDArray[np.float64]]()
+        for rows in np.array_split(q.all_rows, -(-q.all_rows.size * q.wrong.shape[-1] // _PART)):
+            right, predicted, stored = q.a(rows), prediction.rows(rows), q.b(rows)
+            here = predicted.values != right.values
+            moved += int(here.sum())
+            off += int((excess_of(predicted, stored)[here] > ONCE).sum())
+            if stored.line:
+                whole = here.reshape(-1, BLOCK).all(axis=1)
+                sides = (x.values.reshape(-1, BLOCK)[whole] for x in (right, predicted, stored))
+                ranges.append(np.stack([np.ptp(x, axis=1).astype(np.float64) for x in sides]))
+        once = not prediction.exact or rounded_once(off, moved, fitted=bool(stored.fitted) or stored.line)
+        return once and (not ranges or _reach_moved(np.concatenate(ranges, axis=1)))
 
     def _on_a_grid(self, rows_of: Callable[[Rows], Stored], residual: float) -> tuple[Grid, float] | None:
         """The grid whose rounding explains what a mistake leaves, and its relative RMS over the tensor.
@@ -137,6 +158,16 @@ class Judge:
             if whole.explained:
                 return grid, whole.rel_rms
         return None
+
+
+def _reach_moved(ranges: NDArray[np.float64]) -> bool:
+    """Whether the range of blocks is another one as well, of types that keep its ends.
+
+    A second rounding moves what lies between them only. ranges : (right, predicted, wrong) of every block.
+    """
+    ranges = ranges[:, ranges[0] > 0]
+    expected, found = (float(np.median(x / ranges[0])) - 1 if x.size else 0.0 for x in ranges[1:])
+    return abs(found - expected) <= _OF_THE_RANGE * abs(expected)
 
 
 def _spread_by_rounding(predicted: Stored, coarse: Stored, stored: Stored) -> bool:

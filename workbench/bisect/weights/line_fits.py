@@ -49,7 +49,8 @@ def _one_line_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
 def _is_least_squares(source: Stored, fitted: Stored, limit: float) -> Flags:
     """Whether no other line could come nearer to every value, so far as the signs of the residuals are known."""
     off, v = fitted.values - source.values, fitted.values
-    slack = limit * source.width + np.float32(limit - 1) * fitted.width
+    half = _half_step(fitted)
+    slack = limit * source.width + np.float32(limit - 1) * half + (fitted.width - half)
     below = (off <= slack) | source.cut(1)  # the source is above, or might be
     above = (off >= -slack) | source.cut(-1)
     turns = ~(_one_turn(v, below, above) | _one_turn(v, above, below))
@@ -57,6 +58,13 @@ def _is_least_squares(source: Stored, fitted: Stored, limit: float) -> Flags:
     held = (v >= 0).all(axis=1) & (v > 0).any(axis=1) & (np.abs(steps - np.round(steps)) <= _WHOLE).all(axis=1)
     coded = v != 0
     return np.asarray(turns | (held & (coded & below).any(axis=1) & (coded & above).any(axis=1)))
+
+
+def _half_step(fitted: Stored) -> Floats:
+    """Half the distance of neighbouring codes; what is left of the width is what rounding the line has moved it by."""
+    gaps = np.diff(np.sort(fitted.values, axis=1), axis=1)
+    half = np.where(gaps > 0, gaps, np.inf).min(axis=1, keepdims=True, initial=np.inf) / 2
+    return np.asarray(np.minimum(half, fitted.width), dtype=np.float32)
 
 
 def _one_turn(v: Floats, first: Flags, second: Flags) -> Flags:

@@ -1,6 +1,7 @@
 """A difference of low rank: an adapter (LoRA) that only one of two copies has merged."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from workbench.bisect.weights.question import Prediction, Question, Rows, spread
 from workbench.bisect.weights.steps import Stored
 
 Matrix = NDArray[np.float64]
+_Parts = Callable[[], Iterator[tuple[slice, Matrix]]]  # consecutive rows of a matrix, anew at every call
 SIGMAS = 4.0  # beyond which no fitted number is off by chance
 _MOST = 128  # ranks that adapters have at most
 _SPARE = 8  # columns that a random sketch has beyond the rank (Halko, Martinsson and Tropp 2011)
 _FEWEST = 4  # values to every number that a low rank leaves free
+_ALIKE = 0.5  # of the energy of all directions, in the means of blocks; 1/32 by chance
 _STANDS_OUT = 1.1  # times the largest singular value of the same differences with any signs
 
 
@@ -28,13 +31,14 @@ def low_rank(q: Question) -> Iterator[Prediction]:
     some = spread(np.arange(rows), most + _SPARE)
     if _rank(np.linalg.svd(_difference(q, some), compute_uv=False), q, len(some) / rows) > most:
         return
-    left, sizes, right = _directions(q, most)
-    rank = _rank(sizes, q)
-    if sizes[0] <= _STANDS_OUT * _directions(q, most, any_signs=True)[1][0]:
+    whole = partial(_differences, q)
+    left, sizes, right = _directions(whole, columns, most)
+    if sizes[0] <= _STANDS_OUT * _directions(partial(_any_signs, whole), columns, most)[1][0]:
         return
+    rank = _rank(sizes, q)
     # A difference that is confined to some rows or columns has no more directions than those, whatever it is.
     confined = min(int(q.verdict.affected.any(axis=1).sum()), BLOCK * int(q.verdict.affected.any(axis=0).sum()))
-    if not 0 < rank <= min(most, confined // _FEWEST):
+    if not 0 < rank <= min(most, confined // _FEWEST) or _alike_in_blocks(right[:rank]):
         return
     share = float(np.square(sizes[:rank]).sum()) / _energy(q)
     words = f"{q.what} is off by a matrix of rank {rank}, which holds {share:.4%} of the difference"
@@ -57,6 +61,14 @@ def low_rank(q: Question) -> Iterator[Prediction]:
     yield Prediction("low_rank", f"{words}, as an adapter that only one side has merged", rows_of)
 
 
+def _alike_in_blocks(right: Matrix) -> bool:
+    """Whether directions are the same for all values of a block, as where a second rounding has moved its middle."""
+    if right.shape[1] % BLOCK:
+        return False
+    means = right.reshape(len(right), -1, BLOCK).mean(axis=2)
+    return bool(BLOCK * np.square(means).sum() > _ALIKE * np.square(right).sum())
+
+
 def _rank(sizes: NDArray[Any], q: Question, share: float = 1.0) -> int:
     """Singular values beyond those of independent errors: at most the norms of a row and of a column (Latala 2005).
 
@@ -72,19 +84,23 @@ def _squares(q: Question, rows: Rows) -> Matrix:
     return np.where(np.isfinite(squares), squares, 0)
 
 
-def _directions(q: Question, most: int, any_signs: bool = False) -> tuple[Matrix, Matrix, Matrix]:
-    """The largest singular vectors and values of the difference, by a random sketch with one power iteration.
-
-    any_signs : of the same differences with random signs, which have no direction in common (Hong et al. 2020): what a
-    second rounding makes larger than the formats tell is as large in them.
-    """
-    rows, columns = q.wrong.shape
-    sketch = np.random.default_rng(0).standard_normal((columns, min(most + _SPARE, rows, columns)))
+def _directions(parts: _Parts, columns: int, most: int) -> tuple[Matrix, Matrix, Matrix]:
+    """The largest singular vectors and values of a matrix, by a random sketch with one power iteration."""
+    sketch = np.random.default_rng(0).standard_normal((columns, most + _SPARE))
     for _ in range(2):
-        basis, _ = np.linalg.qr(np.concatenate([x @ sketch for _, x in _differences(q, any_signs)]))
-        sketch = np.asarray(sum(x.T @ basis[part] for part, x in _differences(q, any_signs)))
+        basis, _ = np.linalg.qr(np.concatenate([x @ sketch for _, x in parts()]))
+        sketch = np.asarray(sum(x.T @ basis[part] for part, x in parts()))
     left, sizes, right = np.linalg.svd(sketch.T, full_matrices=False)
     return basis @ left, sizes, right
+
+
+def _any_signs(parts: _Parts) -> Iterator[tuple[slice, Matrix]]:
+    """The same differences with random signs, which have no direction in common (Hong et al. 2020).
+
+    What a second rounding makes larger than the formats tell is as large in them.
+    """
+    rng = np.random.default_rng(1)
+    return ((part, x * rng.choice((-1.0, 1.0), x.shape)) for part, x in parts())
 
 
 def _difference(q: Question, rows: Rows) -> Matrix:
@@ -92,11 +108,8 @@ def _difference(q: Question, rows: Rows) -> Matrix:
     return numbers(q.b(rows).values.astype(np.float64) - q.a(rows).values)
 
 
-def _differences(q: Question, any_signs: bool = False) -> Iterator[tuple[slice, Matrix]]:
-    rng = np.random.default_rng(1)
-    for part in row_chunks(q.wrong):
-        difference = _difference(q, np.arange(part.start, part.stop))
-        yield part, difference * rng.choice((-1.0, 1.0), difference.shape) if any_signs else difference
+def _differences(q: Question) -> Iterator[tuple[slice, Matrix]]:
+    return ((part, _difference(q, np.arange(part.start, part.stop))) for part in row_chunks(q.wrong))
 
 
 def _energy(q: Question) -> float:

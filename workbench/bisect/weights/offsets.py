@@ -7,14 +7,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.formats.format import FloatFormat
 from workbench.bisect.weights.check import EVEN
 from workbench.bisect.weights.grids import coarser_grids
 from workbench.bisect.weights.low_rank import SIGMAS
 from workbench.bisect.weights.question import Prediction, Question, Rows
-from workbench.bisect.weights.steps import Floats, Stored
+from workbench.bisect.weights.steps import Floats, Stored, half_ulp
 from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
 _GROUPS = (256, 128, 64, 32)  # values with one zero point, in the formats in use
+_TWICE = 2
 _FEW = 16  # rows that tell the steps
 _BY_CHANCE = 2.0  # mean square of what is left of parts, in standard errors; it is less than 1 where all are alike
 _ALIKE = 0.97  # times what runs along the rows leave, that runs down the columns must do better
@@ -26,13 +28,27 @@ def norm_offset(q: Question) -> Iterator[Prediction]:
     if not q.name.endswith("norm.weight"):
         return
     row = np.zeros(1, dtype=np.int64)
-    fitted = float((q.b(row).values.astype(np.float64) - q.a(row).values).mean())
-    if not np.isfinite(fitted):
+    difference = q.b(row).values.astype(np.float64) - q.a(row).values
+    if not np.isfinite(difference).all():
         return
-    offset = round(fitted) if abs(fitted - round(fitted)) < 1e-3 else fitted
-    if offset:
+    middle, mean = float(np.median(difference)), float(difference.mean())
+    # The sums of large weights round in 16 bits, and the mean with them; most are small.
+    whole: list[float] = [round(fitted) for fitted in (middle, mean) if abs(fitted - round(fitted)) < 1e-3]
+    for offset in filter(None, dict.fromkeys(whole or [mean])):
         words = f"{q.what} is off by {offset:+.6g}, as if a norm stored as w{-offset:+.6g} were taken for w"
-        yield Prediction("norm_offset", words, lambda rows: _plus(q.a(rows), np.float32(offset)))
+        yield Prediction("norm_offset", words, partial(_offset_rows, q, offset))
+
+
+def _offset_rows(q: Question, offset: float, rows: Rows) -> Stored:
+    """The right side's values plus an offset; a 1 that is added twice is rounded in between."""
+    moved = _plus(q.a(rows), np.float32(offset))
+    formats = [(weight.less_one or weight.type).format for weight in (q.source, q.wrong)]
+    floats = [format for format in formats if isinstance(format, FloatFormat)]
+    if abs(offset) != _TWICE or not floats:
+        return moved
+    between = moved.values - np.float32(offset / _TWICE)
+    coarsest = min(floats, key=lambda format: format.mantissa)
+    return replace(moved, width=moved.width + half_ulp(between, coarsest))
 
 
 def _plus(stored: Stored, offset: Floats | np.float32) -> Stored:

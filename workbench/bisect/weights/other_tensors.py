@@ -1,5 +1,6 @@
 """Another tensor of the model in this one's place."""
 
+import re
 from collections.abc import Iterator
 
 from workbench.bisect.weights.question import Prediction, Question, Rows
@@ -16,6 +17,7 @@ _MODULES = (
     *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"),
     *("self_attn.q_norm", "self_attn.k_norm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
 )
+_EXPERT = re.compile(r"(.+\.experts\.)([0-9]+)(\..+)", re.ASCII)
 _OF_MODEL = ("lm_head.weight", "model.embed_tokens.weight")
 
 
@@ -30,6 +32,11 @@ def other_tensors(q: Question) -> Iterator[Prediction]:
                 yield from _as_other(q, "wrong_layer", f"model.layers.{layer}.input_layernorm.weight")
         return
     stem, _, kind = q.suffix.rpartition(".")
+    for other in other_experts(q.name, q.config.num_experts):
+        yield from _as_other(q, "expert_order", other)
+    for one, two in (("gate_proj", "up_proj"), ("up_proj", "gate_proj")):
+        if "expert" in stem and stem.endswith(one):
+            yield from _as_other(q, "gate_up_swapped", q.name.replace(one, two))
     for module in _MODULES:
         if module != stem:
             cause = _EXCHANGED.get(frozenset((stem, module)), "wrong_layer")
@@ -37,6 +44,12 @@ def other_tensors(q: Question) -> Iterator[Prediction]:
     for layer in range(q.config.num_hidden_layers):
         if layer != q.layer:
             yield from _as_other(q, "wrong_layer", f"model.layers.{layer}.{q.suffix}")
+
+
+def other_experts(name: str, count: int) -> Iterator[str]:
+    """The same tensor of every other expert of a layer; nothing for a tensor of no expert."""
+    if (own := _EXPERT.fullmatch(name)) is not None:
+        yield from (f"{own[1]}{number}{own[3]}" for number in range(count) if str(number) != own[2])
 
 
 def _as_other(q: Question, cause: str, name: str) -> Iterator[Prediction]:

@@ -26,12 +26,14 @@ class Prediction:
     """A mistake: its slug, one sentence, and the rows that it would have made of the right side's model.
 
     detail : the end of the sentence, for what takes long to tell and is asked only of a mistake that stands.
+    exact : whether the numbers in it are so certain that it leaves no more than one rounding on each side.
     """
 
     cause: str
     explanation: str
     rows: Callable[[Rows], Stored]
     detail: Callable[[], str] = str
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,17 +86,18 @@ class Slopes:
             columns=sum((part.columns for part in parts[1:]), first.columns),
         )
 
-    def off(self) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+    def off(self, lean: float = 0.0) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
         """Levels where some part's factor is not 1: level, factors, and how far each is beyond what rounding leaves.
 
         The distance is 0 for parts whose factor rounding explains. Parts of a level that are all off are one whole.
+        lean : by how much unequal steps may move a factor.
         """
         for level, sums, least in (
             ("rows", self.rows, _HEAD),
             ("columns", self.columns, _HEAD),
             ("whole", self.whole, _WHOLE),
         ):
-            slopes, beyond = _beyond(sums, least)
+            slopes, beyond = _beyond(sums, least + lean)
             if beyond.any() and (level == "whole" or not beyond.all()):
                 yield level, slopes, beyond
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.format import BlockFormat, FloatFormat
+from kernels.formats.format import EIGHT_UNIT, BlockFormat, FloatFormat
 from kernels.rows.dequantize import dequantize_rows
-from kernels.rows.fields import fields
+from kernels.rows.fields import codes, fields
 from kernels.weight import Weight
 
 Floats = NDArray[np.float32]
@@ -24,6 +24,7 @@ HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only 
 _HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
 # Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
+POINTS_LEAN = 0.2  # by which a common factor of points of a grid may be off: 0.16 is the most found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +34,8 @@ class Stored:
     values : float32. width : half a step, float32. lowest, highest : codes at the ends of the range, beyond which
     sources were cut off; None for types that cut nothing off. fitted : number of codes where the scale of every block
     of 32 may be another one than the codes were rounded with, 0 for other types. line : whether that may be so of both
-    the scale and the least value. top : highest code of types that may level a sub-block of 32 though its values are
-    far apart (levelled.py), 0 for other types.
+    the scale and the least value. top : highest code of types that may level a sub-block of `group` values though these
+    are far apart (levelled.py), 0 for other types. lean : by which share of the values unequal steps may move a factor.
     """
 
     values: Floats
@@ -44,6 +45,9 @@ class Stored:
     fitted: int = 0
     line: bool = False
     top: int = 0
+    group: int = 32
+    lean: float = 0.0
+    flips: int | None = None
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -52,26 +56,33 @@ class Stored:
         values = dequantize_rows(weight.type, raw, weight.shape[-1])
         format = weight.type.format
         if isinstance(format, FloatFormat):
-            width = _half_ulp(values, format)
+            width = half_ulp(values, format)
             if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
-                width = width + _half_ulp(values - np.float32(1), weight.less_one.format)
+                width = width + half_ulp(values - np.float32(1), weight.less_one.format)
             return cls(values, width)
         assert isinstance(format, BlockFormat)
+        if format.grid is not None:
+            return _on_grid(format, values, raw)
         half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
         groups = values.reshape(-1, format.group)
         width = np.repeat(half.reshape(-1, 1), format.group, axis=1)
+        if format.levels:
+            width *= _gaps(format, raw).reshape(width.shape)
         line = format.fitted and format.least is not None
-        codes = format.top + 1 if format.fitted and not line else 0
-        if codes:
+        several = format.top + 1 if format.fitted and not line else 0
+        if several:
             width += np.abs(groups) * FITTED_SCALE
         if format.late:
             width += np.abs(groups - least.reshape(-1, 1)) * _HALF_ULP
+            if format.groups:
+                width += _denormal_scale(format, raw, width.shape)
         if not format.cut:
             return cls(values, width.reshape(values.shape))
         ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
         lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
         top = format.top if format.dmin is not None else 0
-        return cls(values, width.reshape(values.shape), lowest, highest, codes, line, top)
+        group, lean = min(format.group, 32), _lean(format.levels)
+        return cls(values, width.reshape(values.shape), lowest, highest, several, line, top, group, lean)
 
     @property
     def half_step(self) -> Floats:
@@ -99,7 +110,7 @@ class Stored:
     def moved(self, rearrange: Callable[[NDArray[Any]], NDArray[Any]]) -> "Stored":
         """The same values elsewhere."""
         low, high = (None if x is None else rearrange(x) for x in (self.lowest, self.highest))
-        return Stored(rearrange(self.values), rearrange(self.width), low, high, self.fitted, self.line, self.top)
+        return replace(self, values=rearrange(self.values), width=rearrange(self.width), lowest=low, highest=high)
 
     def exactly(self, values: Floats) -> "Stored":
         """Other values, known without rounding, in the place of these."""
@@ -112,19 +123,27 @@ class Stored:
             for x, y in ((self.lowest, other.lowest), (self.highest, other.highest))
         )
         values, width = np.where(mask, self.values, other.values), np.where(mask, self.width, other.width)
-        fitted, line, top = max(self.fitted, other.fitted), self.line or other.line, max(self.top, other.top)
-        return Stored(values, width, low, high, fitted, line, top)
+        return Stored(values, width, low, high, **made_like(self, other))
 
     def blocks(self, rows: NDArray[np.int64], blocks: NDArray[np.int64], size: int) -> "Stored":
         """Chosen blocks of `size` columns as rows."""
         return self.moved(lambda x: x.reshape(len(x), -1, size)[rows, blocks])
 
 
+def made_like(*sides: Stored) -> dict[str, Any]:
+    """What holds of values that are some of each of these: the fields of `Stored` that are no arrays."""
+    fitted, top, lean = (max(getattr(side, name) for side in sides) for name in ("fitted", "top", "lean"))
+    group, line = min(side.group for side in sides), any(side.line for side in sides)
+    flips = max((side.flips for side in sides if side.flips is not None), default=None)
+    return {"fitted": fitted, "line": line, "top": top, "group": group, "lean": lean, "flips": flips}
+
+
 def _flags(flags: Flags | None, like: Flags) -> Flags:
     return np.zeros_like(like) if flags is None else flags
 
 
-def _half_ulp(values: Floats, format: FloatFormat) -> Floats:
+def half_ulp(values: Floats, format: FloatFormat) -> Floats:
+    """How far a number may be from its nearest in a float type."""
     power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
     ulp = power * np.float32(2.0 ** (-format.mantissa - 1))
     return np.asarray(np.maximum(ulp, np.float32(format.smallest / 2)))
@@ -137,19 +156,76 @@ def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Float
     offset = np.zeros_like(step) if found.dmin is None else found.dmin[:, None] * found.mins.astype(np.float32)
     if found.least is not None:
         offset = -found.least[:, None]
-    ends = step * np.float32(-format.zero) - offset, step * np.float32(format.top - format.zero) - offset
+    ends = tuple(step * np.float32(code) - offset for code in format.ends)
     half: Floats = np.abs(step) * np.float32(0.5)
     if format.groups:
         lost = _lost_scale(d, format.largest_scale) * np.float32(format.lost)
         if found.dmin is not None:
             lost = lost + _lost_scale(found.dmin[:, None], format.largest_scale)
+        if format.d_as == "UE4M3":  # a scale below the smallest one there is
+            lost = np.full_like(lost, EIGHT_UNIT * format.top)
         half = np.where(step == 0, lost, half)
     elif format.late:
-        denormal = HALF_ROUNDING * np.float32(format.top) * (np.abs(d) < 2.0**-14).astype(np.float32)
+        denormal = HALF_ROUNDING * np.float32(max(map(abs, format.ends))) * _is_denormal(d)
         half = half + HALF_ROUNDING + denormal + np.abs(offset) * _HALF_ULP
     else:
         half = half + HALF_ROUNDING * format.zero
     return half, np.minimum(*ends), np.maximum(*ends), -offset
+
+
+def _on_grid(format: BlockFormat, values: Floats, raw: NDArray[np.uint8]) -> Stored:
+    """A source has the sign of its value, or is a small one; it may be larger than its value by any factor."""
+    found = fields(format, raw.reshape(-1, format.block.bytes))
+    unit = np.abs(found.d[:, None] * found.scales.astype(np.float32))
+    lost = HALF_ROUNDING * np.float32(format.largest_scale * format.top * format.unit)
+    width: Floats = np.abs(values) + lost
+    low, high = values < 0, values > 0
+    if format.shifts is not None:  # codes are -1, 0 and 1, and of a value whose code is 0 nothing is certain
+        steps = np.repeat(unit, format.group, axis=1).reshape(values.shape)
+        zero = np.abs(values) < np.float32(0.5) * steps
+        width += np.float32(0.6) * steps
+        low, high = low | zero, high | zero
+    flips = 1 if format.even or format.shifts is not None else 0
+    return Stored(values, width, low, high, lean=POINTS_LEAN, flips=flips)
+
+
+def _gaps(format: BlockFormat, raw: NDArray[np.uint8]) -> Floats:
+    """The larger one of the distances between every code and its two neighbours, where levels are unequal."""
+    levels = np.array(sorted(set(format.levels)))
+    apart = np.diff(levels)
+    larger = np.zeros(256, np.float32)
+    larger[levels] = np.maximum(np.append(apart, 0), np.append(0, apart))  # negative levels from the end
+    return np.asarray(larger[codes(format, raw.reshape(-1, format.block.bytes))])
+
+
+def _lean(levels: tuple[int, ...]) -> float:
+    """How far the values that become a level lie from it in the mean, where they are spread evenly; of levels within.
+
+    As a share of the levels, weighted as a factor is: what the middle between both neighbours' bounds leans to a side.
+    """
+    if not levels:
+        return 0.0
+    ordered = np.array(sorted(set(levels)), np.float64)
+    if ordered.size < 3:
+        return 0.0
+    within, shift = ordered[1:-1], (ordered[2:] - 2 * ordered[1:-1] + ordered[:-2]) / 4
+    return float(abs((within * shift).sum()) / np.square(within).sum())
+
+
+def _is_denormal(d: Floats) -> Floats:
+    return (np.abs(d) < 2.0**-14).astype(np.float32)
+
+
+def _denormal_scale(format: BlockFormat, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> Floats:
+    """What every value (groups, elements of one) may be off because its block's scale is a denormal number.
+
+    The codes were rounded with the scale as it was: steps are as wrong as the scale is.
+    """
+    blocks = raw.reshape(-1, format.block.bytes)
+    found = fields(format, blocks)
+    unit = HALF_ROUNDING * _is_denormal(found.d[:, None]) * np.abs(found.scales).astype(np.float32)
+    steps = np.abs(codes(format, blocks)) + np.float32(format.gap / 2)
+    return np.asarray(steps.reshape(shape) * unit.reshape(-1, 1))
 
 
 def _lost_scale(d: Floats, top: int) -> Floats:

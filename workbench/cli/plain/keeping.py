@@ -54,6 +54,19 @@ def weights(about: Investigation, _argument: str) -> Iterator[str]:
         yield f"{printable(each.name)}: A {each.type_a or 'has none'}, B {each.type_b or 'has none'}{error}. {findings}"
 
 
+def ledger(about: Investigation, _argument: str) -> Iterator[str]:
+    """Tell what was done to the tensors of either side, as the weights show it."""
+    from workbench.conventions.ledger import ledgers
+    from workbench.conventions.words import lines, summary
+    from workbench.pair.sources import open_artifacts
+
+    for side, found in zip("AB", ledgers(*open_artifacts(about.session)), strict=True):
+        yield from (f"{side}: {sentence}" for sentence in summary(found))
+        for line in lines(found):
+            if line.shown:
+                yield f"{printable(line.name)}, {line.number}: {line.done}: {line.shown}; should be: {line.said}."
+
+
 def config(about: Investigation, _argument: str) -> Iterator[str]:
     """Tell what is configured differently."""
     unlike = about.comparison.config_differences

@@ -57,6 +57,7 @@ WORDS: tuple[Word, ...] = (
     Word("bytes", "TOKEN CHANNEL", "what an element was computed from.", bisecting.bytes_of, "bytes"),
     Word("local", "", "run every cell again: what each adds by itself.", bisecting.local, "cycle_aspect"),
     Word("weights", "", "compare every tensor.", keeping.weights, "show_weights"),
+    Word("conventions", "", "what was done to tensors, and how often.", keeping.ledger, "show_conventions"),
     Word("config", "", "what is configured differently.", keeping.config, "show_config"),
     Word("lab", "[NAME [published]]", "list the experiments, or run one here.", bisecting.lab, "show_lab"),
     Word("note", "[N]", "write a hypothesis, or take a proposed one.", keeping.note, "add_note"),

@@ -31,7 +31,7 @@ def _run(settings: Settings, subject: Subject | None) -> Outcome:
     else:
         stage = subject.stage_of(Product)
         weight = first_columns(subject.weight(stage), SIZE)
-        if not isinstance(weight.type.format, BlockFormat):
+        if not getattr(weight.type.format, "factors", ()):
             raise WorkbenchError(f"{weight.name} is {weight.type.name}, which has no scales; choose another --stage")
         x = last(subject.captured(stage.site).x["x"])[: weight.shape[1]]
         inputs |= subject.inputs(stage.site) | {"tensor": weight.name, "type": weight.type.name}

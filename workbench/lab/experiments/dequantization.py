@@ -24,7 +24,10 @@ def literally(weight: Weight, once: bool = False) -> Floats:
     blocks = weight.rows.reshape(-1, format.block.bytes)
     parts = fields(format, blocks)
     shape = (len(blocks), parts.scales.shape[1], -1)
-    numbers = codes(format, blocks).reshape(shape).astype(np.float32) - np.float32(format.zero)
+    numbers = codes(format, blocks).astype(np.float32) - np.float32(format.zero)
+    if format.shifts is not None:
+        numbers += np.repeat(parts.shifts, format.shifted, axis=1)
+    numbers = numbers.reshape(shape)
     scale = (parts.d[:, None] * parts.scales.astype(np.float32))[:, :, None]
     least = np.zeros((len(blocks), 1), np.float32)
     if parts.dmin is not None:

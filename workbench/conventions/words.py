@@ -1,0 +1,73 @@
+"""The ledger in words: the same in the terminal and on the screen."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from store.conventions import WORDS
+from store.text import printable
+from workbench.conventions.entry import Entry, times_words
+from workbench.conventions.ledger import Ledger, alike, counted
+
+
+class Line(NamedTuple):
+    """Tensors that are alike and of which one thing is said. tensors : their names."""
+
+    mark: str
+    name: str
+    number: int
+    done: str
+    said: str
+    shown: str
+    figure: str
+    tensors: tuple[str, ...]
+
+
+def lines(found: Ledger, each: bool = False) -> Iterator[Line]:
+    """The ledger line by line: tensors of all layers together, or each by itself."""
+    groups: dict[tuple[str, str | None, int | None, bool], list[tuple[str, Entry | None]]] = defaultdict(list)
+    for name, entries in found.entries.items():
+        called = name if each else alike(name)
+        for entry in entries:
+            groups[called, entry.convention, entry.said, entry.verdict == "otherwise"].append((name, entry))
+        if not entries:
+            groups[called, None, None, False].append((name, None))
+    for (called, convention, said, otherwise), of in groups.items():
+        names = tuple(name for name, _ in of)
+        known = [entry for _, entry in of if entry is not None]
+        if convention is None:
+            yield Line("", called, len(of), "nothing known", "", "", "", names)
+            continue
+        figure = known[0].figure + ("" if len(known) == 1 else "; ...")
+        words = WORDS[convention], said_words(said), shown_words(known)
+        yield Line("✗" if otherwise else "", called, len(of), *words, figure, names)
+
+
+def said_words(times: int | None) -> str:
+    """How often it should have been done."""
+    return "not known" if times is None else times_words((times,))
+
+
+def shown_words(entries: Sequence[Entry]) -> str:
+    """How often the weights of alike tensors show it: once; once in 16, cannot tell in 2."""
+    counts = counted(entries)
+    texts = {"cannot tell" if times is None else times_words((times,)): count for times, count in counts.items()}
+    if len(texts) == 1:
+        return next(iter(texts))
+    return ", ".join(f"{text} in {count}" for text, count in texts.items())
+
+
+def summary(found: Ledger) -> list[str]:
+    """What is wrong, one sentence each, then how many are as they should be."""
+    lines = [f"✗ {printable(words, 1000)}." for words, _ in found.mistakes()]
+    counts = found.counts
+    parts = [f"{counts['as_said']} as they should be", f"{counts['otherwise']} otherwise"]
+    parts.append(f"{counts['cannot_tell']} that cannot be told")
+    if counts["not_said"]:
+        parts.append(f"{counts['not_said']} of which it is not known how they should be")
+    if found.other is not None and (
+        differ := sum(entry.verdict == "as_said" and bool(entry.more) for entry in found.all())
+    ):
+        lines.append(f"≠ {differ} are as they should be here and otherwise in {printable(found.other.path.name)}.")
+    first = "" if lines else "✓ Nothing is shown to be otherwise than it should be. "
+    return [*lines, f"{first}{sum(counts.values())} conventions: {', '.join(parts)}."]

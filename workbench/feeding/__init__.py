@@ -1,0 +1,1 @@
+"""Whether two models are fed alike, before any forward: tokenizer, special tokens, chat template, positions."""
