@@ -121,6 +121,8 @@ def write_gguf(
         writer.add_final_logit_softcapping(c.logits_cap)
     if c.clip_qkv is not None:
         writer.add_clamp_kqv(c.clip_qkv)
+    if c.architecture == "qwen3vl":  # of text all sections turn alike
+        writer.add_rope_dimension_sections([(c.head_dim // 2 + more) // 3 for more in (2, 1, 0)] + [0])
     if c.architecture == "gpt_neox":
         writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):

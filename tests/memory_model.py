@@ -117,9 +117,9 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
-_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell")
-_KEYS_OF_EVERY_HEAD = ("gpt_neox",)
-_ALSO_BIASED = ("glm4",)  # some models of the family, by a setting that is on by default
+_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded")
+_KEYS_OF_EVERY_HEAD = ("gpt_neox", "qwen")
+_ALSO_BIASED = ("glm4", "pangu_embedded")  # some models, by a setting that is on by default, or what llama.cpp wants
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),

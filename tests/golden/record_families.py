@@ -42,6 +42,8 @@ OF_FAMILY = {
     "phi3": {"head_dim": 16},
     "starcoder2": {"head_dim": 16},
     **{name: {"head_dim": 16} for name in ("gpt_neox", "phi", "nemotron", "orion", "olmo", "codeshell")},
+    **{name: {"head_dim": 16} for name in ("internlm2", "xverse", "baichuan", "pangu_embedded")},
+    **{name: {"head_dim": 16} for name in ("dream", "qwen", "plamo")},
     "chatglm": {"head_dim": 16},
     "openelm": {"tied": True},
     "olmo3": {"head_dim": 16},
