@@ -168,11 +168,15 @@ def write_gguf(
 
 
 def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    if c.architecture == "qwen3vlmoe":
+        writer.add_rope_dimension_sections([c.head_dim // 6 + 1] * 3 + [0])
     writer.add_expert_count(c.num_experts)
     writer.add_expert_used_count(c.num_experts_per_tok)
     if c.moe_intermediate_size != c.intermediate_size:
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
-    if c.architecture in ("granitemoe", "qwen2moe"):
+    if c.architecture == "ernie4_5_moe":
+        writer.add_interleave_moe_layer_step(1)
+    if c.architecture in ("granitemoe", "qwen2moe", "ernie4_5_moe"):
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
     elif c.shared_intermediate_size:
         writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)

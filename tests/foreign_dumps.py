@@ -83,7 +83,7 @@ def write_llama_dump(
 
 class _LlamaGraph:
     def __init__(self, model: MemoryModel, stages: Stages, flash: bool, kv: str) -> None:
-        self.config = model.config
+        self.model, self.config = model, model.config
         self.stages = stages
         self.flash = flash
         self.kv = kv
@@ -124,11 +124,21 @@ class _LlamaGraph:
             self.node(f"ffn_gate-{n}", "MUL_MAT", at["ffn_gate"][kept], f"blk.{n}.ffn_gate.weight", f"ffn_norm-{n}")
             self.node(f"ffn_up-{n}", "MUL_MAT", at["ffn_up"][kept], f"blk.{n}.ffn_up.weight", f"ffn_norm-{n}")
             self.node(f"ffn_swiglu-{n}", "SWIGLU", at["ffn_swigl"][kept], f"ffn_gate-{n}", f"ffn_up-{n}")
-            self.node(f"ffn_out-{n}", "MUL_MAT", at["ffn_out"][kept], f"blk.{n}.ffn_down.weight", f"ffn_swiglu-{n}")
+            self.down(n, at["ffn_out"][kept])
             before = self.node(f"l_out-{n}", "ADD", at["post_ffn_residual"][kept], f"ffn_out-{n}", f"ffn_inp-{n}")
         self.node("norm", "RMS_NORM", whole["final_norm"][outputs] * 0, before)
         self.node("result_norm", "MUL", whole["final_norm"][outputs], "norm", "output_norm.weight")
         self.node("result_output", "MUL_MAT", whole["lm_head"][outputs], "output.weight", "result_norm")
+
+    def down(self, n: int, values: np.ndarray) -> None:
+        """The last product of a layer; with a bias and a factor only what comes of all has the name of the stage."""
+        weight, through = f"blk.{n}.ffn_down.weight", f"ffn_swiglu-{n}"
+        if f"model.layers.{n}.mlp.down_proj.output_scale" not in self.model:
+            self.node(f"ffn_out-{n}", "MUL_MAT", values, weight, through)
+            return
+        product = self.node(f"ffn_down-{n}", "MUL_MAT", values * 0, weight, through)
+        biased = self.node(f"node_{300 + n}", "ADD", values * 2, product, f"blk.{n}.ffn_down.bias")
+        self.node(f"ffn_out-{n}", "MUL", values, biased, f"blk.{n}.ffn_down.scale")
 
     def projections(self, n: int, at: dict[str, np.ndarray], rows: slice) -> None:
         c, first = self.config, 0

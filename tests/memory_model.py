@@ -74,6 +74,8 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     ),
     "llada_moe": lambda c: of_experts(c) | {"norm_topk_prob": False, "causal": False},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
+    "qwen3vlmoe": lambda c: of_experts(c),
+    "ernie4_5_moe": lambda c: and_beside(c) | {"expert_layers": behind_the_first(c)},
     "olmoe": lambda c: {
         "num_experts": 6,
         "num_experts_per_tok": 3,

@@ -3,20 +3,26 @@
 from dataclasses import replace
 from types import MappingProxyType
 
+from kernels import expert_settings, experts
 from kernels.config import ModelConfig
+from kernels.expert_settings import GGUF_OTHERS, GGUF_USED
+from kernels.experts import ExpertParts
 from kernels.family import Keys, Settings, gguf_score_scale
-from kernels.models.llama import Decoder
+from kernels.models.llama import Decoder, decoder_stages
 
 _EMBEDDING, _RESIDUAL, _BASE = (
     12.0,
     1.4,
     256,
 )  # of embeddings, of blocks by the root of layers, width of unscaled logits
+_BESIDE = "expert_shared_feed_forward_length"
 
 
 class MiniCPM(Decoder):
     """models/minicpm.cpp in llama-cpp-python 0.3.36; transformers has no such model of its own."""
 
+    stages = decoder_stages(*experts.NAMES)
+    expert_parts = ExpertParts()
     gguf = "minicpm"
     interleaved = True
     rope_freqs = True
@@ -27,7 +33,10 @@ class MiniCPM(Decoder):
     keys = MappingProxyType(
         {
             "safetensors": Keys(used=frozenset(told)),
-            "gguf": Keys(used=frozenset(("logit_scale", "residual_scale", "embedding_scale", "attention.scale"))),
+            "gguf": Keys(
+                used=GGUF_USED | {"logit_scale", "residual_scale", "embedding_scale", "attention.scale", _BESIDE},
+                ignored={**GGUF_OTHERS, "expert_weights_norm": (True,), "expert_gating_func": (1,)},
+            ),
         }
     )
 
@@ -49,6 +58,8 @@ class MiniCPM(Decoder):
         residual = _factor(fields, "residual_scale", _RESIDUAL / config.num_hidden_layers**0.5)
         logits = _factor(fields, "logit_scale", _BASE / config.hidden_size)
         config = replace(config, embedding_scale=embedding, residual_scale=residual, logits_scale=1 / logits)
+        beside = fields.integer(_BESIDE, low=0) or 0
+        config = expert_settings.of_gguf(config, fields, config.intermediate_size, shared_intermediate_size=beside)
         return gguf_score_scale(config, fields)
 
 

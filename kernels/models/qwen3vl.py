@@ -1,6 +1,7 @@
 """qwen3vl, its text model: a qwen3 whose pairs turn with time, height and width in turn, which are one in text."""
 
 from types import MappingProxyType
+from typing import ClassVar
 
 from kernels.config import ModelConfig
 from kernels.family import Keys, Settings, plain_sections
@@ -13,7 +14,7 @@ class Qwen3VL(Decoder):
     stages = decoder_stages("q_norm", "k_norm")
     head_norms = True
     gguf = "qwen3vl"
-    gguf_unused = ("cls.output.weight",)
+    gguf_unused: ClassVar[tuple[str, ...]] = ("cls.output.weight",)
     keys = MappingProxyType(
         {"gguf": Keys(used=frozenset(("rope.dimension_sections",)), irrelevant=("n_deepstack_layers",))}
     )

@@ -21,7 +21,7 @@ from store.traces.trace import MAX_LAYERS, StoredStage
 NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
-_FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(?:weight|bias)")
+_FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
 _TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
@@ -180,6 +180,9 @@ class Graph:
             return _columns(fused, _OF_FUSED.index(stage))
         if (layer, stage) in slots:
             return self._stacked(slots[layer, stage])
+        for unnamed in _UNNAMED:
+            if stage == unnamed.partition(".")[0] and (layer, unnamed) in slots:
+                return self._stacked(slots[layer, unnamed])
         if stage == "qkv_clip":
             return self._side_by_side([slots.get((layer, slot)) for slot in _CLIPPED])
         if stage == "qkv_matmul":
@@ -252,6 +255,7 @@ _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
     *("router.biased", "ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
+_UNNAMED = ("ffn_out.bias", "ffn_out.weight")  # what stands for a stage of which no node has the name, as in nemotron
 _OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
 # What an addition that has no name may be of: the residual stream, and what attention gives.
 _FOLLOWED = {
@@ -356,7 +360,7 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
         if output is not None:  # the node itself has no name in qwen2 graphs
             meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
         elif down is not None:  # as in nemotron graphs
-            meaning, layer = "ffn_out", int(down[1])
+            meaning, layer = f"ffn_out.{down[2]}", int(down[1])
     if meaning is None or layer >= MAX_LAYERS:
         return None
     return (None if whole else layer), meaning

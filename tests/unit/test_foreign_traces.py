@@ -18,7 +18,7 @@ from store.traces import is_trace, open_trace
 from store.traces.channels import halves_from_adjacent, rope_pairs, stage_channels
 from tests.artifacts import interleaved_rows, tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_aprt_file, write_llama_dump, write_stage_dump
-from tests.memory_model import random_model, spine
+from tests.memory_model import random_model, spine, with_optional
 from tests.stores import MISSING, expected_values, run_record, write_store
 from tests.stores import TOKENS as STORE_TOKENS
 
@@ -63,6 +63,14 @@ def test_every_node_of_a_llama_cpp_dump_becomes_its_stage(tmp_path, architecture
     assert trace.observed["batches"] == (batches or (5,))
     assert any("lash attention" in note for note in trace.notes) == flash
     assert_holds(trace.bind(TOKENS, model.config), without(stages, "ffn_silu"))
+
+
+def test_of_a_product_with_bias_and_factor_the_last_node_is_the_stage(tmp_path):
+    model = with_optional(random_model("llama", kv_heads=1))
+    stages = run(model, TOKENS)
+    write_llama_dump(tmp_path / "dump", model, stages, TOKENS)
+    trace = open_trace(tmp_path / "dump.npz").bind(TOKENS, model.config)
+    assert all(np.array_equal(trace.read(Site(n, "ffn_out")), stages[Site(n, "ffn_out")]) for n in (0, 1))
 
 
 def test_silu_is_never_taken_from_a_recorder_that_computed_it_itself(tmp_path):
