@@ -51,7 +51,7 @@ def kind_of(model: StoredModel) -> str:
     if pooling == _RANKS:
         return "a reranker, which says how well one text answers another"
     embeds = model.format == "safetensors" and os.path.isfile(folder / "modules.json")
-    if name in _ENCODERS or embeds:
+    if (isinstance(name, str) and name in _ENCODERS) or embeds:
         return "an embedding model, which makes a vector of a text"
     if isinstance(pooling, int) and pooling > 0:
         return f"a language model that is set to make a vector of a text ({name}.pooling_type is {pooling})"

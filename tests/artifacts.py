@@ -76,6 +76,11 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
     return model.weights[name].rows
 
 
+# What the gguf package, 0.19.0, can write, and what it can give the values of.
+KNOWN_TO_GGUF = [type for type in TensorType if type in list(gguf.GGMLQuantizationType)]
+READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type != TensorType.Q1_0]
+
+
 def gguf_architecture(model: MemoryModel) -> str:
     """What GGUF calls a model."""
     architecture = model.config.architecture

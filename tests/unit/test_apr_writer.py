@@ -12,7 +12,7 @@ from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.weight import TensorType
 from store.files.apr_writer import AprTensor, convert_to_apr, write_apr
 from store.open import open_artifact
-from tests.artifacts import tiny_apr, tiny_gguf, tiny_model, tiny_safetensors, write_gguf
+from tests.artifacts import KNOWN_TO_GGUF, tiny_apr, tiny_gguf, tiny_model, tiny_safetensors, write_gguf
 
 GOLDEN_VALUES = {
     "model_type": "linear_regression",
@@ -87,7 +87,7 @@ def test_size_of_the_older_reference_file_that_writes_every_key(tmp_path):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
-@pytest.mark.parametrize("type", TensorType)
+@pytest.mark.parametrize("type", KNOWN_TO_GGUF)
 def test_gguf_to_apr_keeps_config_tokenizer_and_every_byte(tmp_path, arch, type, tied):
     tiny_gguf(tmp_path / "m.gguf", arch, type, vocabulary="bpe", vocab=260, tied=tied, layers=1)
     before = open_artifact(tmp_path / "m.gguf")

@@ -16,11 +16,20 @@ from store.files.gguf_header import read_header
 from store.files.model_file import ModelFile
 from store.names import canonical_name
 from store.open import open_artifact
-from tests.artifacts import byte_tokens, change_type, gguf_rows, interleaved_rows, tiny_gguf, tiny_model, write_gguf
+from tests.artifacts import (
+    READ_BY_GGUF,
+    byte_tokens,
+    change_type,
+    gguf_rows,
+    interleaved_rows,
+    tiny_gguf,
+    tiny_model,
+    write_gguf,
+)
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
-@pytest.mark.parametrize("type", TensorType)
+@pytest.mark.parametrize("type", READ_BY_GGUF)
 def test_every_type_is_found_where_the_gguf_package_finds_it(tmp_path, arch, type):
     model = tiny_gguf(tmp_path / "m.gguf", arch, type, layers=1)
     artifact = open_artifact(tmp_path / "m.gguf")

@@ -99,11 +99,11 @@ GGUF_FILES = {
     ),
     "other architecture, with tensors of its own": (
         gguf_file(
-            keys=[key(b"general.architecture", 8, string(b"qwen3moe"))],
+            keys=[key(b"general.architecture", 8, string(b"mamba2"))],
             tensors=[tensor(b"t", [32, 1, 2], type=39)],
             data=F32 * 2,
         ),
-        "has the architecture qwen3moe; supported are .*gemma3, .*llama",
+        "has the architecture mamba2; supported are .*gemma3, .*llama",
     ),
     "no embedding": (gguf_file(), r"lacks the tensor token_embd\.weight"),
     "escape sequence": (

@@ -14,7 +14,9 @@ from tests.golden.record_families import OF_FAMILY
 from tests.memory_model import random_model
 
 # Those that the installed gguf package knows; it may be older than the engine.
+# But codeshell, which it knows with q, k and v in one tensor only.
 KNOWN_THERE = [name for name in ARCHITECTURES if family(name).gguf in gguf.MODEL_ARCH_NAMES.values()]
+KNOWN_THERE.remove("codeshell")
 
 
 def whole_of(name, architecture):

@@ -186,7 +186,7 @@ def test_weights_of_what_cannot_be_run_are_compared(tmp_path, capsys):
     assert printed(["weights", tmp_path / "b.gguf", tmp_path / "d.gguf"], capsys, 2)["unknown"] == 1
     record = printed(["inspect", tmp_path / "b.gguf"], capsys)
     assert (record["runnable"], record["config"]["llama.expert_count"]) == (False, 8)
-    assert "llama.expert_count" in record["why_not"]
+    assert "expert_used_count" in record["why_not"]
     assert run(["inspect", str(tmp_path / "b.gguf")]) == 0
     assert "It cannot be run:" in capsys.readouterr().out
 
