@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 from kernels.models import ARCHITECTURES, family
 from store.names import EMBEDDING, LM_HEAD
@@ -11,11 +12,14 @@ from store.text import printable
 # torch.compile and fully sharded or checkpointed training, which may stand anywhere within a name.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _LAYER = re.compile(r"(.*?)layers\.(?:0|[1-9][0-9]{0,5})\.input_layernorm\.weight", re.ASCII | re.DOTALL)
-# Before the names of a decoder's own layers in Hugging Face's files.
-_PLAIN = frozenset(
-    ("", "model.", *(own.partition("layers.N")[0] for name in ARCHITECTURES for own in family(name).modules.values()))
-)
 _EMBEDDING = EMBEDDING.removeprefix("model.")
+
+
+@cache
+def _before_layers() -> frozenset[str]:
+    """What stands before the names of a decoder's own layers in Hugging Face's files, of any family."""
+    own = (name for architecture in ARCHITECTURES for name in family(architecture).modules.values())
+    return frozenset(("", "model.", *(name.partition("layers.N")[0] for name in own)))
 
 
 def without_wrapper(raw_names: Sequence[str]) -> tuple[list[str | None], str | None]:
@@ -27,7 +31,7 @@ def without_wrapper(raw_names: Sequence[str]) -> tuple[list[str | None], str | N
     """
     names = [_WRAPPERS.sub("", raw) for raw in raw_names]
     found = Counter(match[1] for name in names if (match := _LAYER.fullmatch(name)))
-    if not found or any(found[plain] for plain in _PLAIN):
+    if not found or any(found[plain] for plain in _before_layers()):
         changed = next((raw for raw, name in zip(raw_names, names, strict=True) if raw != name), None)
         words = None if changed is None else f"names tensors as training wrappers do ({printable(changed, 80)})"
         return list(names), words and f"{words}; they are read without it."

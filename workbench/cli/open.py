@@ -9,6 +9,9 @@ from workbench.cli.options import PATH, bisects_option, json_option, mouse_optio
 from workbench.cli.sources import require_none_given, say_beforehand, session_alone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workbench.pair.pair import Pair
     from workbench.pair.tokens import Prompt
     from workbench.session.session import Session
 
@@ -52,10 +55,17 @@ def command(
     Example:  workbench open sessions/model-vs-model
     """  # noqa: D301
     from workbench.cli.headless import require_one_way, show
+    from workbench.machine import terminal
 
     require_one_way(plain, as_json)
-    session = chosen_session(sources, (path_a, path_b), tokens, prompt, folder)
-    return show(session, as_json, plain, bisects, mouse=mouse, tour=tour)
+    looked: list[Pair] = []
+    in_app = terminal.is_there() and not (plain or as_json)
+    look: Callable[[Pair], object] = looked.append if in_app else say_beforehand
+    session = chosen_session(sources, (path_a, path_b), tokens, prompt, folder, look)
+    status = show(session, as_json, plain, bisects, mouse=mouse, tour=tour)
+    for pair in looked:  # the app would hide the line, and wait for it
+        say_beforehand(pair)
+    return status
 
 
 def chosen_session(
@@ -64,12 +74,13 @@ def chosen_session(
     tokens: tuple[int, ...] | None,
     prompt: "Prompt | None",
     folder: Path | None,
+    look: "Callable[[Pair], object]" = say_beforehand,
 ) -> "Session":
     """Return the session of two sides, made if there is none yet, or the saved one that is the only source."""
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 
-        ways = (_say, _preferred, say_beforehand)
+        ways = (_say, _preferred, look)
         return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, *ways)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
