@@ -181,8 +181,11 @@ class At:
         return replace(self, stage=replace(self.stage, kind=kind))
 
 
+@dataclass(frozen=True, slots=True)
 class Kind(ABC):
     """An operation and everything known about it. Settings of one stage are fields of its kind.
+
+    One without fields needs no decorator of its own: kinds of one class and the same fields are equal.
 
     roles : names of what it reads.
     over_tokens : the value of a token depends on other tokens.

@@ -30,7 +30,6 @@ class Add(Kind):
         return kept.unit * (x["before"] + added + size)
 
 
-@dataclass(frozen=True, slots=True)
 class AddBoth(Kind):
     """What was there before plus what attention and the feed-forward block make of it side by side."""
 
@@ -47,7 +46,6 @@ class AddBoth(Kind):
         return kept.unit * (2 * (x["before"] + x["attended"] + x["added"]) + size)
 
 
-@dataclass(frozen=True, slots=True)
 class Multiply(Kind):
     """An activated gate times what it lets through."""
 
@@ -89,7 +87,6 @@ class Clip(Kind):
         return np.asarray(np.where(np.abs(x["x"]) < self.bound, dx["x"], 0.0))
 
 
-@dataclass(frozen=True, slots=True)
 class Copy(Kind):
     """The same values under another name."""
 

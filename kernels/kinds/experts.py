@@ -91,7 +91,6 @@ class ExpertProduct(Kind):
         return out.reshape(len(out), -1)
 
 
-@dataclass(frozen=True, slots=True)
 class ExpertSum(Kind):
     """What the experts of a token give, each times its weight, added up: those that count most first."""
 
@@ -133,7 +132,6 @@ class ExpertSum(Kind):
         return np.asarray((weights * moved + change * parts).sum(axis=1))
 
 
-@dataclass(frozen=True, slots=True)
 class Gated(Kind):
     """x times the sigmoid of a gate of one channel."""
 

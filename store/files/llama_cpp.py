@@ -6,6 +6,7 @@ tensors", `done_getting_tensors` in llama-model-loader.cpp, 2026-11); which ones
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from kernels.config import ModelConfig
 from kernels.models import family
@@ -51,6 +52,7 @@ def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelCon
     yield from family(config.architecture).refused_by_llama_cpp(config)
 
 
+@cache  # two files of a pair mostly ask for the same
 def _names(config: ModelConfig) -> re.Pattern[str]:
     """The names that tensors of a family have there, with the number of a layer where they belong to one."""
     of = family(config.architecture)
