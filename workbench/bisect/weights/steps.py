@@ -20,6 +20,7 @@ from kernels.weight import Weight
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
+_MANTISSA = 23  # bits, of float32
 HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
 _HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
 # Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
@@ -143,9 +144,9 @@ def _flags(flags: Flags | None, like: Flags) -> Flags:
 
 
 def half_ulp(values: Floats, format: FloatFormat) -> Floats:
-    """How far a number may be from its nearest in a float type."""
+    """How far a number may be from its nearest in a float type, or in float32 where that is coarser."""
     power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
-    ulp = power * np.float32(2.0 ** (-format.mantissa - 1))
+    ulp = power * np.float32(2.0 ** (-min(format.mantissa, _MANTISSA) - 1))
     return np.asarray(np.maximum(ulp, np.float32(format.smallest / 2)))
 
 
