@@ -158,8 +158,13 @@ def dequantize_rows(type: TensorType, rows: NDArray[np.uint8], elements: int) ->
 
 def dequantize(weight: Weight) -> NDArray[np.float32]:
     """All values of a tensor, float32, in its own shape."""
-    out = np.empty((len(weight.rows), weight.shape[-1]), dtype=np.float32)
-    over_rows(lambda start, stop: _dequantize_rows(int(weight.type), weight.rows, out, start, stop), len(out), least=8)
+    rows = weight.rows
+    out = np.empty((len(rows), weight.shape[-1]), dtype=np.float32)
+
+    def share(start: int, stop: int) -> None:
+        _dequantize_rows(int(weight.type), rows[start:stop], out[start:stop], 0, stop - start)
+
+    over_rows(share, len(out), least=8)
     return out.reshape(weight.shape)
 
 
