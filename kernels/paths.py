@@ -80,7 +80,7 @@ class F32Path:
         if codes is None or codes.sums is None:
             return 0.0
         assert isinstance(format, BlockFormat)
-        least = fields(format, weight.rows.reshape(-1, format.block.bytes)).least
+        least = fields(format, weight.rows[:].reshape(-1, format.block.bytes)).least
         assert least is not None
         of_codes = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2)
         return np.asarray((codes.sums - of_codes) @ least.astype(np.float64).reshape(len(weight.rows), -1).T)

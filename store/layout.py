@@ -140,7 +140,7 @@ def _instead(name: str, tensors: dict[str, TensorInfo]) -> str:
 
 def _check(file: str, info: TensorInfo, shape: Shape) -> None:
     """Raise unless the forward can read a tensor and it has the right shape."""
-    if not isinstance(info.type, TensorType):
+    if not isinstance(info.type, TensorType) and info.packing is None:
         raise unsupported_type(file, info.raw_name, info.type.name + info.type.note)
     if info.shape != shape:
         raise ArtifactError(
@@ -176,11 +176,11 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         if kind == "output_scale":  # one factor for all
             tensors[part] = replace(fused, name=part)
             continue
-        alone = replace(fused, name=part, shape=(size, *fused.shape[1:]), nbytes=fused.nbytes // rows * size)
         if module == BY_GROUP:
-            tensors[part] = replace(alone, picked=Picked(first // groups, size // groups, rows // groups))
+            picked = Picked(first // groups, size // groups, rows // groups)
+            tensors[part] = replace(fused.some_rows(0, size), name=part, picked=picked)
         else:
-            tensors[part] = replace(alone, offset=fused.offset + fused.nbytes // rows * first)
+            tensors[part] = replace(fused.some_rows(first, size), name=part)
         first += size
 
 

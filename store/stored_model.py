@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
+from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
@@ -21,6 +22,7 @@ from store.vocabulary import Vocabulary
 
 Format = Literal["gguf", "apr", "safetensors"]
 
+_SMALL = 1 << 20  # bytes of a part that is read at once
 _HASH_CHUNK = 1 << 22
 NORM = "norm.weight"
 _NEVER_LESS_ONE = "linear_attn.norm.weight"  # beside norms that are
@@ -35,12 +37,22 @@ class Picked(NamedTuple):
     of: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Packing:
+    """The stored parts that a tensor is made of, and how; `first` row of what they make is its own first one."""
+
+    parts: "Mapping[str, TensorInfo]"
+    make: Callable[[Mapping[str, NDArray[np.uint8]]], Packed]
+    first: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
-    there are its own, where they lie between others; None for all.
+    there are its own, where they lie between others; None for all. packing : of a tensor that is stored in several
+    parts, of which it is one; `offset` is that of the first.
     """
 
     name: str  # canonical (Hugging Face)
@@ -51,6 +63,15 @@ class TensorInfo:
     offset: int
     nbytes: int
     picked: Picked | None = None
+    packing: Packing | None = None
+
+    def some_rows(self, first: int, count: int) -> "TensorInfo":
+        """The same of `count` rows, from row `first` on."""
+        row = self.nbytes // self.shape[0]
+        if self.packing is not None:
+            packing = replace(self.packing, first=self.packing.first + first)
+            return replace(self, shape=(count, *self.shape[1:]), nbytes=row * count, packing=packing)
+        return replace(self, shape=(count, *self.shape[1:]), offset=self.offset + row * first, nbytes=row * count)
 
     def place(self, row: int) -> int:
         """Which of the rows that lie there one of its own is."""
@@ -60,7 +81,7 @@ class TensorInfo:
     @property
     def unread(self) -> str | None:
         """Why the values cannot be had, None if they can."""
-        if not isinstance(self.type, TensorType):
+        if not isinstance(self.type, TensorType) and self.packing is None:
             return f"type {self.type.name}{self.type.note} cannot be read yet"
         return None if self.nbytes else "it is empty"
 
@@ -147,6 +168,8 @@ class StoredModel:
         model does not have, UnsupportedModelError for a tensor whose values cannot be had.
         """
         info = self.info(name)
+        if info.packing is not None:
+            return Weight(name, TensorType["F32"], info.shape, self._packed(info, info.packing))
         if info.unread is not None or not isinstance(info.type, TensorType):
             raise UnsupportedModelError(
                 f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}: {info.unread}."
@@ -163,17 +186,39 @@ class StoredModel:
         return Weight(name, type, shape, rows, order, less_one)
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
-        """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""
+        """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering.
+
+        Those of a packed one are made: float32.
+        """
         info = self.tensors[name]
+        if info.packing is not None:
+            return self._packed(info, info.packing)[:]
         assert isinstance(info.type, TensorType)
         return self._map(info, info.type)
+
+    def _packed(self, info: TensorInfo, packing: Packing) -> Packed:
+        """The rows that parts make, of which this tensor may have some only."""
+        whole = packing.make({part: self._bytes(each) for part, each in packing.parts.items()})
+        own = packing.first + np.array([info.place(row) for row in range(info.shape[0])])
+        return whole if len(own) == len(whole) and not packing.first else replace(whole, chosen=own)
 
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
         """Return the bytes of a tensor as stored, also of a type that is not read; None if nothing says where."""
         info = self.info(name)
         if not info.nbytes:
             return None
+        if info.packing is not None:
+            return np.concatenate([self._bytes(part).reshape(-1) for part in info.packing.parts.values()])
         return self._bytes(info).reshape(-1)
+
+    def part(self, info: TensorInfo) -> bytes:
+        """Return the bytes of a small part of a tensor, which says something about the others."""
+        if info.nbytes > _SMALL:
+            raise ArtifactError(
+                f"{printable(info.file.name)}: {printable(info.raw_name, 80)} takes {info.nbytes} bytes, where a few "
+                "belong; download it again."
+            )
+        return self._bytes(info).tobytes()
 
     def require_unchanged(self) -> None:
         """Raise ArtifactError if a file of this model was replaced or written to since it was opened.

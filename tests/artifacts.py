@@ -78,7 +78,7 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
 
 # What the gguf package, 0.19.0, can write, and what it can give the values of.
 KNOWN_TO_GGUF = [type for type in TensorType if type in list(gguf.GGMLQuantizationType)]
-READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type != TensorType.Q1_0]
+READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type not in (TensorType.Q1_0, TensorType.F64)]
 
 
 def gguf_architecture(model: MemoryModel) -> str:
@@ -158,7 +158,7 @@ def write_gguf(
     for name, weight in fused(model).items():
         rows, own = gguf_rows(model, name) if name in model.weights else weight.rows, gguf_name(name, architecture)
         if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
-            rows = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
+            rows = rows.view(f"f{weight.type.block.bytes}").reshape(weight.shape)
         stored.setdefault(own, []).append(rows)
         types[own] = weight.type
     for name, parts in stored.items():

@@ -126,8 +126,13 @@ def _keeps_names(artifact: Artifact) -> bool:
 
 
 def _unwritten(artifact: Artifact) -> list[str]:
-    """Refuse settings that an APR file would lose; return a sentence for one that matters to long texts only."""
+    """Refuse what an APR file would lose; return a sentence for a setting that matters to long texts only."""
     config, shown = artifact.config, printable(artifact.path.name)
+    if (packed := next((info for info in artifact.tensors.values() if info.packing is not None), None)) is not None:
+        raise UnsupportedModelError(
+            f"{shown} stores {printable(packed.name, 80)} in parts ({packed.type.name}), for which APR has no type; "
+            "convert the model that it was quantized from."
+        )
     usual: dict[str, float | None] = {"rope_attention_factor": 1.0, "causal": family(config.architecture).causal}
     if family(config.architecture).partly is None:
         usual["rotary_dim"] = None

@@ -56,17 +56,6 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
         raise UnsupportedModelError(
             f"{file} has the model_type {printable(model_type, 80)}; supported are {', '.join(known)}."
         )
-    if isinstance(packed := given.find("quantization")[1], dict):
-        raise UnsupportedModelError(
-            f"{file} describes an MLX model of {printable(str(packed.get('bits')), 20)} bits, whose weights are packed "
-            "beside scales and biases; undo that with `mlx_lm.convert --dequantize`, or give the original model."
-        )
-    if (quantization := given.find("quantization_config")[1]) is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedModelError(
-            f"{file} has a quantization_config ({printable(str(method), 80)}); supported are plain F32, F16 and "
-            "BF16 tensors, or a GGUF or APR file."
-        )
     key, names = found.activations
     activation = given.text(key)
     if activation is not None and activation not in names:

@@ -12,6 +12,7 @@ from store.files.fields import Fields
 from store.files.hf_config import config_of, drop_unused_biases, family_of, norms_less_one, supported_fields
 from store.files.json_text import read_object
 from store.files.model_file import ModelFile
+from store.files.packed.methods import put_together
 from store.files.safetensors_header import read_header, read_index
 from store.layout import by_canonical_name, by_family, check_tensors, counted
 from store.names import LM_HEAD
@@ -73,8 +74,9 @@ def _take_settings(found: StoredModel, folder: Path) -> None:
             found.sources = (*found.sources, file)
             found.metadata = read_object(file)
             found.less_one = norms_less_one(found.metadata)
-            of = family_of(str(found.metadata.get("model_type")))
-            found.tensors = by_family(found.sources[0].shown, found.tensors, of)
+            shown, of = found.sources[0].shown, family_of(str(found.metadata.get("model_type")))
+            found.tensors = put_together(shown, found.tensors, found.metadata, found.part)
+            found.tensors = by_family(shown, found.tensors, of)
             return
 
 

@@ -10,7 +10,7 @@ from workbench.cli.options import PATH, json_option, print_json, prompt_option, 
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
-    from store.stored_model import StoredModel
+    from store.stored_model import StoredModel, TensorInfo
     from store.traces import Trace
     from store.traces.statistics_table import Scope, StatisticsTable
     from workbench.pair.tokens import Prompt
@@ -131,6 +131,7 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
                 "file": tensor.file.name,
                 "offset": tensor.offset,
                 "rows_reordered": model.permuted(tensor.name),
+                "parts": [] if tensor.packing is None else [_part(part) for part in tensor.packing.parts.values()],
             }
             for tensor in model.tensors.values()
         ],
@@ -138,6 +139,18 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
         "problems": [*model.problems, *_not_numbers(model)],
     }
     return record, _model_lines(record)
+
+
+def _part(part: "TensorInfo") -> dict[str, Any]:
+    """A stored part of a tensor."""
+    return {
+        "name": part.raw_name,
+        "type": part.type.name,
+        "shape": list(part.shape),
+        "bytes": part.nbytes,
+        "file": part.file.name,
+        "offset": part.offset,
+    }
 
 
 def _not_numbers(model: "StoredModel") -> Iterator[str]:
@@ -204,6 +217,9 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
         where = f"{tensor['offset']}{' (rows reordered)' if tensor['rows_reordered'] else ''}"
         size = "?" if tensor["bytes"] is None else bytes_text(tensor["bytes"])
         rows.append((printable(tensor["name"]), tensor["type"], shape_text(tensor["shape"]), size, where))
+        for part in tensor["parts"]:
+            name, sizes = f"  {printable(part['name'])}", (shape_text(part["shape"]), bytes_text(part["bytes"]))
+            rows.append((name, part["type"], *sizes, str(part["offset"])))
     lines += ["", *aligned(rows, indent="  ")]
     problems = [f"  {printable(problem, 1000)}" for problem in record["problems"]]
     none = "no problems found" if record["runnable"] else "no other problems found"
