@@ -25,7 +25,7 @@ _KNOWN: dict[bytes, str] = {
         "text in UTF-16, as > of PowerShell writes it, and no whole table of statistics",
     ),
     codecs.BOM_UTF8: "text in UTF-8 with a byte order mark, and no whole table of statistics",
-    b"FUGG": "a big-endian GGUF, which is not supported; convert the model again on or for a little-endian machine",
+    b"FUGG": "a GGUF whose magic number is the wrong way round, as no converter writes it; convert the model again",
     b"lmgg": f"a GGML file without version, from before GGUF, {_OLD}",
     b"fmgg": f"a GGMF file, from before GGUF, {_OLD}",
     b"tjgg": f"a GGJT file, from before GGUF, {_OLD}",

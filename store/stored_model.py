@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
 from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
+from store.byte_order import turned
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
@@ -52,7 +53,7 @@ class TensorInfo:
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
     there are its own, where they lie between others; None for all. packing : of a tensor that is stored in several
-    parts, of which it is one; `offset` is that of the first.
+    parts, of which it is one; `offset` is that of the first. turned : its numbers lie there in big-endian order.
     """
 
     name: str  # canonical (Hugging Face)
@@ -64,6 +65,7 @@ class TensorInfo:
     nbytes: int
     picked: Picked | None = None
     packing: Packing | None = None
+    turned: bool = False
 
     def some_rows(self, first: int, count: int) -> "TensorInfo":
         """The same of `count` rows, from row `first` on."""
@@ -203,9 +205,9 @@ class StoredModel:
         return whole if len(own) == len(whole) and not packing.first else replace(whole, chosen=own)
 
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
-        """Return the bytes of a tensor as stored, also of a type that is not read; None if nothing says where."""
+        """Return the bytes of a tensor in little-endian order, also of a type that is not read; None if unknown."""
         info = self.info(name)
-        if not info.nbytes:
+        if not info.nbytes or (info.turned and not isinstance(info.type, TensorType)):
             return None
         if info.packing is not None:
             return np.concatenate([self._bytes(part).reshape(-1) for part in info.packing.parts.values()])
@@ -264,10 +266,12 @@ class StoredModel:
     def _bytes(self, info: TensorInfo) -> NDArray[np.uint8]:
         source, what = self._source_of[info.file], f"tensor {printable(info.raw_name)}"
         if (picked := info.picked) is None:
-            return source.map(info.offset, info.nbytes, what)
-        groups = info.shape[0] // picked.size
-        data = source.map(info.offset, info.nbytes // picked.size * picked.of, what).reshape(groups, picked.of, -1)
-        return data[:, picked.first : picked.first + picked.size].reshape(-1)
+            data = source.map(info.offset, info.nbytes, what)
+        else:
+            groups = info.shape[0] // picked.size
+            data = source.map(info.offset, info.nbytes // picked.size * picked.of, what).reshape(groups, picked.of, -1)
+            data = data[:, picked.first : picked.first + picked.size].reshape(-1)
+        return turned(data, info.type) if info.turned and isinstance(info.type, TensorType) else data
 
     def _hash(self, progress: Callable[[int, int], None] | None) -> str:
         done, digests = 0, list[str]()

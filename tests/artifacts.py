@@ -93,14 +93,15 @@ def interleaved(architecture: str) -> bool:
 
 
 def write_gguf(
-    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, **more: object
+    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, part: int = 0, **more: object
 ) -> None:
     """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix.
 
-    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer.
+    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer. `part`: tensors of each of several
+    files; 0 for one file of all.
     """
     c, architecture = model.config, gguf_architecture(model)
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=part)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)

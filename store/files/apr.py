@@ -82,7 +82,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     named_as_gguf = any(is_gguf_name(info.raw_name) for info in tensors.values())
     found.less_one = family(architecture).less_one and not named_as_gguf
     interleaved, rope_type, doubts = _row_order(fields, architecture, tensors)
-    config = _config(file, fields, architecture, rope_type, tensors, doubts)
+    config = _config(file, found, fields, architecture, rope_type, tensors, doubts)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += table("apr", family(architecture)).check(fields, architecture)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -289,6 +289,7 @@ def _of_adjacent_pairs(fields: Fields, architecture: str, stated: int | None) ->
 
 def _config(
     file: ModelFile,
+    found: StoredModel,
     fields: Fields,
     architecture: str,
     rope_type: RopeType,
@@ -314,7 +315,7 @@ def _config(
     if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, vocab_size):
         doubts.append(f"{file.shown} claims another vocabulary size than the {vocab_size} rows of its embedding.")
     rotated = rope.hf_rotary_dim(family(architecture), fields, fields, size)
-    scaling = _scaling(file, fields, architecture, tensors, theta, rotated or size)
+    scaling = _scaling(found, fields, architecture, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=fields.needed_integer("num_layers", "num_hidden_layers", "n_layers", "n_layer"),
@@ -362,7 +363,7 @@ def _unsaid(file: ModelFile, fields: Fields, config: ModelConfig) -> list[str]:
 
 
 def _scaling(
-    file: ModelFile,
+    found: StoredModel,
     fields: Fields,
     architecture: str,
     tensors: Mapping[str, TensorInfo],
@@ -370,7 +371,7 @@ def _scaling(
     head_dim: int,
 ) -> rope.Scaling:
     if ROPE_FREQS in tensors:
-        return rope.Scaling(rope.stored_factors(file, tensors[ROPE_FREQS], head_dim))
+        return rope.Scaling(rope.stored_factors(found, tensors[ROPE_FREQS], head_dim))
     group, scaling = fields.find("rope_scaling", "rope_parameters")
     if scaling is None:
         return rope.Scaling()

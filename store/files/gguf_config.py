@@ -13,7 +13,7 @@ from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
 from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT
-from store.stored_model import TensorInfo
+from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
 
@@ -24,13 +24,15 @@ _PER_LAYER = (
 
 
 def config_of(
-    file: ModelFile, of: Family, metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]
+    file: ModelFile, of: Family, found: StoredModel, tensors: Mapping[str, TensorInfo]
 ) -> tuple[ModelConfig, list[str]]:
     """Return the hyper-parameters of a model of a family, and sentences about settings that look as if they mattered.
 
+    tensors : those that count of `found`.
+
     Raises ArtifactError for what is missing or cannot be, UnsupportedModelError, by name, for what is not computed.
     """
-    fields = Fields(file.shown, _uniform(file.shown, metadata), f"{of.gguf}.")
+    fields = Fields(file.shown, _uniform(file.shown, found.metadata), f"{of.gguf}.")
     problems = table("gguf", of).check(fields, str(of.gguf))
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
@@ -42,7 +44,7 @@ def config_of(
     rotated = _rotary_dim(fields, of, size)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
-    scaling = _scaling(file, of, fields, tensors, theta, rotated or size)
+    scaling = _scaling(found, of, fields, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture_of(of),
         num_hidden_layers=fields.needed_integer("block_count"),
@@ -93,7 +95,7 @@ def _rotary_dim(fields: Fields, of: Family, head_dim: int) -> int | None:
 
 
 def _scaling(
-    file: ModelFile,
+    found: StoredModel,
     of: Family,
     fields: Fields,
     tensors: Mapping[str, TensorInfo],
@@ -114,7 +116,7 @@ def _scaling(
     elif kind == "yarn":
         original = fields.integer("rope.scaling.original_context_length", low=0)
         original = original or fields.needed_integer("context_length")
-        scaling = rope.ggml_yarn(file.shown, factor, original, theta, head_dim)
+        scaling = rope.ggml_yarn(fields.file, factor, original, theta, head_dim)
     elif kind == "longrope" and of.long_rope:
         scaling = rope.Scaling(rope.linear(factor, head_dim))
     else:
@@ -127,7 +129,7 @@ def _scaling(
     name = ROPE_SHORT if long else ROPE_FREQS if of.rope_freqs else None
     factors = scaling.factors
     if name is not None and name in tensors:
-        stored = rope.stored_factors(file, tensors[name], head_dim)
+        stored = rope.stored_factors(found, tensors[name], head_dim)
         factors = tuple(a * b for a, b in zip(stored, factors or (1.0,) * len(stored), strict=True))
     if name == ROPE_SHORT and ROPE_LONG in tensors:
         key = "rope.scaling.original_context_length"
