@@ -129,6 +129,7 @@ def _unwritten(artifact: Artifact) -> list[str]:
     """Refuse settings that an APR file would lose; return a sentence for one that matters to long texts only."""
     config, shown = artifact.config, printable(artifact.path.name)
     usual: dict[str, float | None] = {"rope_attention_factor": 1.0, "causal": family(config.architecture).causal}
+    usual["temperature"] = None
     if family(config.architecture).partly is None:
         usual["rotary_dim"] = None
     lost = [name for name, value in usual.items() if getattr(config, name) != value]
