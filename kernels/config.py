@@ -37,6 +37,9 @@ class ModelConfig:
         Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
         What scores are multiplied by; None for 1/sqrt(head_dim).
+    temperature, temperature_length
+        Queries are multiplied by 1 + temperature * log(1 + floor(position / temperature_length)), where a family counts
+        positions from 1 by one more, in layers that it says; None for no such factor.
     clip_qkv
         What q, k and v are cut off at before they are rotated, on both sides of zero; None for no such bound.
     attention_cap, logits_cap
@@ -86,6 +89,8 @@ class ModelConfig:
     rope_local_theta: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
     attention_scale: float | None = None
+    temperature: float | None = None
+    temperature_length: int | None = None
     clip_qkv: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None

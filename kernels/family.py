@@ -44,6 +44,9 @@ class Settings(Protocol):
     def flag(self, *keys: str) -> bool | None:
         """A truth value."""
 
+    def within(self, *keys: str) -> "Settings":
+        """The settings in the first of some objects that is there and not empty; none at all where none is."""
+
     def wrong(self, words: str) -> Exception:
         """The error that the settings cannot be; words follow the name of the file."""
 

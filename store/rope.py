@@ -1,7 +1,7 @@
 """Rotary settings as the formats spell them, turned into divisors of the rotary frequencies."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from kernels.errors import UnsupportedModelError
 from kernels.family import Family
 from kernels.weight import TensorType
 from store.errors import ArtifactError
-from store.files.fields import LARGEST, SMALLEST, Fields
+from store.files.fields import LARGEST, SMALLEST, Fields, shortest
 from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 
@@ -183,10 +183,11 @@ def _hf_longrope(s: _Stretch) -> Scaling:
 
 def _hf_yarn(s: _Stretch) -> Scaling:
     factor, attention = s.factor(), s.scaling.number("attention_factor")
-    mscale, mscale_all = s.scaling.number("mscale"), s.scaling.number("mscale_all_dim")
+    # 0 is none there
+    mscale, mscale_all = (s.scaling.values.get(key) and s.scaling.number(key) for key in ("mscale", "mscale_all_dim"))
     if attention is None:
         attention = yarn_magnitude(factor)
-        if mscale is not None and mscale_all is not None:
+        if mscale and mscale_all:
             attention = yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all)
     fast, slow = s.scaling.number("beta_fast") or _BETA_FAST, s.scaling.number("beta_slow") or _BETA_SLOW
     low, high = (_yarn_pair(s.scaling.file, turns, s.head_dim, s.rope_theta, s.original) for turns in (fast, slow))
@@ -207,11 +208,28 @@ _HF_KINDS: dict[str, Callable[[_Stretch], Scaling]] = {
 _BETA_FAST, _BETA_SLOW = 32.0, 1.0
 
 
-def ggml_yarn(file: str, factor: float, original: int, rope_theta: float, head_dim: int) -> Scaling:
-    """Return llama.cpp's YaRN (ggml.c `ggml_rope_yarn_corr_dims`, ggml-cpu/ops.cpp `rope_yarn`)."""
-    fast, slow = (_yarn_pair(file, turns, head_dim, rope_theta, original) for turns in (_BETA_FAST, _BETA_SLOW))
+def ggml_yarn(settings: Fields, keys: Collection[str], original: int, rope_theta: float, head_dim: int) -> Scaling:
+    """Return llama.cpp's YaRN (ggml.c `ggml_rope_yarn_corr_dims`, ggml-cpu/ops.cpp `rope_yarn`, llama-context.cpp).
+
+    keys : those of `settings` that it reads in the family.
+    """
+    factor = ggml_factor(settings)
+
+    def said(key: str, usual: float) -> float:
+        name = f"rope.scaling.yarn_{key}"
+        return (settings.single(name) if name in keys and settings.find(name)[1] else None) or usual
+
+    turns = said("beta_fast", _BETA_FAST), said("beta_slow", _BETA_SLOW)
+    fast, slow = (_yarn_pair(settings.file, often, head_dim, rope_theta, original) for often in turns)
     low, high = max(math.floor(fast), 0), min(math.ceil(slow), head_dim - 1)
-    return Scaling(_yarn_factors(factor, low, max(high - low, 0.001), head_dim), yarn_magnitude(factor))
+    magnitude = yarn_magnitude(factor) / yarn_magnitude(factor, said("log_multiplier", 0.0))
+    return Scaling(_yarn_factors(factor, low, max(high - low, 0.001), head_dim), magnitude)
+
+
+def ggml_factor(settings: Fields) -> float:
+    """Return by how much a GGUF says that the context was stretched."""
+    key, value = settings.find("rope.scaling.factor", "rope.scale_linear")
+    return 1.0 if value in (None, 0) else shortest(settings.needed_number(key.removeprefix(settings.prefix)))
 
 
 def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:

@@ -19,7 +19,9 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
-from tests.memory_model import MemoryModel, random_model
+from tests.memory_model import YARN, MemoryModel, random_model
+
+BY_YARN = ("mistral3",)
 
 
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
@@ -125,6 +127,10 @@ def write_gguf(
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
+    if c.architecture in BY_YARN:
+        _add_yarn(writer)
+    if c.temperature is not None:
+        writer.add_attn_temperature_scale(c.temperature)
     if c.clip_qkv is not None:
         writer.add_clamp_kqv(c.clip_qkv)
     if c.architecture == "qwen3vl":  # of text all sections turn alike
@@ -194,6 +200,15 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
 
+def _add_yarn(writer: gguf.GGUFWriter) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(YARN["factor"])
+    writer.add_rope_scaling_orig_ctx_len(YARN["original_max_position_embeddings"])
+    writer.add_rope_scaling_yarn_beta_fast(YARN["beta_fast"])
+    writer.add_rope_scaling_yarn_beta_slow(YARN["beta_slow"])
+    writer.add_rope_scaling_yarn_log_mul(YARN["mscale_all_dim"])
+
+
 def byte_tokens(kind: str, size: int) -> list[str]:
     """Tokens that can spell any text: special ones, one for each byte, fillers up to `size`."""
     if kind == "spm":
@@ -227,7 +242,9 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
     c = model.config
     of = family(c.architecture)
     rope = {"rope_type": "default", "rope_theta": c.rope_theta}
-    if c.rope_factors is not None:
+    if c.architecture in BY_YARN:
+        rope |= YARN | ({} if c.temperature is None else {"llama_4_scaling_beta": c.temperature})
+    elif c.rope_factors is not None:
         assert len(set(c.rope_factors)) == 1, "only linear scaling is written"
         rope |= {"rope_type": "linear", "factor": c.rope_factors[0]}
     if c.rope_local_theta is not None:

@@ -11,8 +11,15 @@ from kernels.models import Graph, family, sites
 from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
+from store.files.fields import Fields
+from store.rope import hf_scaling
 from tests.random_weights import random_rows
 
+# Rotary settings as transformers has them: a context that five tokens are longer than, and a ramp within small heads.
+YARN: dict[str, object] = {
+    **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2, "beta_fast": 0.2, "beta_slow": 0.01},
+    **{"mscale": 1.0, "mscale_all_dim": 0.5},
+}
 HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 
 
@@ -22,6 +29,12 @@ def of_experts(c: ModelConfig) -> dict[str, object]:
 
 def and_beside(c: ModelConfig) -> dict[str, object]:
     return of_experts(c) | {"shared_intermediate_size": c.intermediate_size}
+
+
+def by_yarn(c: ModelConfig) -> dict[str, object]:
+    settings, of = Fields("", YARN), family(c.architecture)
+    scaling = hf_scaling(of, "rope_parameters", settings, settings, c.rope_theta, c.rotary_dim or c.head_dim)
+    return {"rope_factors": scaling.factors, "rope_attention_factor": scaling.attention_factor}
 
 
 def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
@@ -39,6 +52,7 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "rotated_layers": (True, False, True),
         }
     ),
+    "mistral3": lambda c: by_yarn(c) | {"temperature": 0.5, "temperature_length": 2},
     "gemma2": lambda c: {
         "sliding_window": 3,
         "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),

@@ -19,11 +19,12 @@ from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Rotation, Unrotated
+from kernels.kinds.temperature import Tempered
 from kernels.stages import SPINE, Site
 
 _BEFORE: dict[str, tuple[str, ...]] = {
     "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
-    "attention": ("q_rope_norm", "k_rope_norm"),
+    "attention": ("q_rope_norm", "k_rope_norm", "q_tempered"),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
@@ -179,6 +180,11 @@ class Decoder(Family):
         if self.norms_rotated:
             yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
             read = ("q_rope_norm", "k_rope_norm", qkv)
+        if (tempered := self.temperature(c, layer)) is not None:
+            yield Stage(
+                Site(layer, "q_tempered"), tempered, c.q_size, read[:1], (), Heads(c.head_dim, (("", c.q_size),))
+            )
+            read = ("q_tempered", *read[1:])
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
         used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
@@ -213,6 +219,13 @@ class Decoder(Family):
         if self.gated:
             yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
         yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl" if self.gated else "ffn_silu",), down)
+
+    def temperature(self, config: ModelConfig, layer: int) -> Tempered | None:
+        """What queries of a layer are multiplied by, by their positions; None for nothing."""
+        del layer
+        if config.temperature is None or not config.temperature_length:
+            return None
+        return Tempered(config.temperature, config.temperature_length)
 
     def activation_of(self, config: ModelConfig) -> Activation:
         """The activation of a model: that which it names, or that of its family."""

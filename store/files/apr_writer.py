@@ -134,6 +134,7 @@ def _unwritten(artifact: Artifact) -> list[str]:
             "convert the model that it was quantized from."
         )
     usual: dict[str, float | None] = {"rope_attention_factor": 1.0, "causal": family(config.architecture).causal}
+    usual["temperature"] = None
     if family(config.architecture).partly is None:
         usual["rotary_dim"] = None
     lost = [name for name, value in usual.items() if getattr(config, name) != value]

@@ -108,7 +108,7 @@ def _scaling(
     of short texts and one of long ones, of which it takes the second where its context is longer than the original.
     """
     kind = fields.text("rope.scaling.type") or "linear"
-    factor = _factor(fields)
+    factor = rope.ggml_factor(fields)
     if kind == "none":
         scaling = rope.Scaling()
     elif kind == "linear":
@@ -116,7 +116,7 @@ def _scaling(
     elif kind == "yarn":
         original = fields.integer("rope.scaling.original_context_length", low=0)
         original = original or fields.needed_integer("context_length")
-        scaling = rope.ggml_yarn(fields.file, factor, original, theta, head_dim)
+        scaling = rope.ggml_yarn(fields, of.keys.get("gguf", Keys()).used, original, theta, head_dim)
     elif kind == "longrope" and of.long_rope:
         scaling = rope.Scaling(rope.linear(factor, head_dim))
     else:
@@ -136,11 +136,6 @@ def _scaling(
         original = fields.integer(key, low=0) or fields.needed_integer("context_length")
         scaling = replace(scaling, limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
     return replace(scaling, factors=factors, attention_factor=attention_factor)
-
-
-def _factor(fields: Fields) -> float:
-    key, value = fields.find("rope.scaling.factor", "rope.scale_linear")
-    return 1.0 if value in (None, 0) else shortest(fields.needed_number(key.removeprefix(fields.prefix)))
 
 
 def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:

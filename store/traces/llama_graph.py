@@ -25,7 +25,7 @@ _FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
 _TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
-_NORMED = re.compile(r"[QK]cur_norm(?:ed)?-\d")
+_NORMED = re.compile(r"[QK]cur_(?:norm(?:ed)?|attn_temp_scaled)-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
@@ -54,6 +54,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("Kcur_norm", "MUL"): "k_rope_norm",
     **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
     **{(name, "ROPE"): "k_post_rope" for name in ("Kcur", "Kcur_rope")},
+    ("Qcur_attn_temp_scaled", "MUL"): "q_tempered",
     ("kqv_out", "CONT"): "attention",
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",

@@ -31,8 +31,9 @@ ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
-    *("qwen3vlmoe", "ernie4_5_moe", "mistral3"),
+    *("qwen3vlmoe", "ernie4_5_moe"),
 )
+FURTHER = ("mistral3",)  # whose settings APR has no place for
 LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2, "ernie4_5_moe": 2, "olmo3": 2}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {

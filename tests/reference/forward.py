@@ -55,6 +55,8 @@ def literal_forward(config, weights, tokens):
         if late:
             q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
             out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
+        if c.temperature is not None:
+            q = out[n, "q_tempered"] = q * tempered(len(q), c)
         h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
         h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
         if behind:
@@ -228,6 +230,11 @@ def rope(x, c, local=False):
                 out[position, first] = row[first] * cos - row[second] * sin
                 out[position, second] = row[second] * cos + row[first] * sin
     return out
+
+
+def tempered(tokens, c):
+    """What queries are multiplied by, token by token."""
+    return np.array([[1 + c.temperature * math.log(1 + t // c.temperature_length)] for t in range(tokens)])
 
 
 def attend(q, k, v, c, window=None):

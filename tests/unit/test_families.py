@@ -29,7 +29,7 @@ from tests.artifacts import (
     write_safetensors,
 )
 from tests.foreign_dumps import run_changed
-from tests.golden.record_families import LAYERS, OF_FAMILY, ONLY_GGUF, OTHERS, optional_model
+from tests.golden.record_families import FURTHER, LAYERS, OF_FAMILY, ONLY_GGUF, OTHERS, optional_model
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
@@ -49,11 +49,11 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
     return bisect_artifacts(Side(a, numeric_path(path)), Side(b, numeric_path(path)), TOKENS)
 
 
-@pytest.mark.parametrize("family", [*OTHERS, *ONLY_GGUF])
+@pytest.mark.parametrize("family", [*OTHERS, *ONLY_GGUF, *FURTHER])
 def test_every_container_holds_one_model(tmp_path, capsys, family):
-    model, folders = model_of(family), ["folder"] if family in OTHERS else []
+    model, folders = model_of(family), ["folder"] if family in (*OTHERS, *FURTHER) else []
     write_gguf(tmp_path / "m.gguf", model)
-    carried = bool(folders) or not model.config.num_experts
+    carried = family not in FURTHER and (bool(folders) or not model.config.num_experts)
     if carried:
         write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
         convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
@@ -62,6 +62,7 @@ def test_every_container_holds_one_model(tmp_path, capsys, family):
             convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
     for name in folders:
         write_safetensors(tmp_path / name, model)
+    for name in folders if carried else ():
         convert_to_apr(open_artifact(tmp_path / name), tmp_path / f"of-{name}.apr")
     aprs = ("m.apr", "of-gguf.apr", *(f"of-{name}.apr" for name in folders)) if carried else ()
     for name in ("m.gguf", *folders, *aprs):
@@ -77,7 +78,7 @@ def test_every_container_holds_one_model(tmp_path, capsys, family):
         assert "not understood" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("family", [*OTHERS, *FURTHER])
 def test_copies_in_other_types_and_engines_are_not_divergent(tmp_path, family):
     sizes = {"hidden": 128, "ffn": 256, "head_dim": 32}
     write_gguf(tmp_path / "m.gguf", model_of(family, type="F16", **sizes))

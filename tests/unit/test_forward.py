@@ -18,7 +18,17 @@ from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
 from tests.artifacts import interleaved
-from tests.golden.record_families import FIRST, OF_FAMILY, ONLY_GGUF, OTHERS, TYPE, gguf_shape, optional_model, shape
+from tests.golden.record_families import (
+    FIRST,
+    FURTHER,
+    OF_FAMILY,
+    ONLY_GGUF,
+    OTHERS,
+    TYPE,
+    gguf_shape,
+    optional_model,
+    shape,
+)
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -59,7 +69,7 @@ def model_of(architecture: str, type: TensorType = TensorType.F32):
 
 
 def transformers_cases():
-    for architecture in (*FIRST, *OTHERS):
+    for architecture in (*FIRST, *OTHERS, *FURTHER):
         yield architecture, "f32", "float32", 2e-6
         if architecture in FIRST:
             yield architecture, "f64", "float64", 5e-7
@@ -76,7 +86,7 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
 
 
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
-@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF])
+@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF, *FURTHER])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 
@@ -146,7 +156,7 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
     assert set(MATMULS) <= {site.stage for site in checked}
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "gemma3", *OTHERS, *ONLY_GGUF])
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3", *OTHERS, *ONLY_GGUF, *FURTHER])
 def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     model, path = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture)), numeric_path("ggml")
     recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
@@ -189,6 +199,7 @@ def canonical_heads(site: Site, value: np.ndarray, config) -> np.ndarray:
         "qkv_clip": both,
         "q_post_rope": config.q_size,
         "k_post_rope": config.kv_size,
+        "q_tempered": config.q_size,
     }
     size = sizes.get(site.stage, 0)
     heads = value[:, :size].reshape(len(value), -1, config.head_dim // 2, 2).swapaxes(2, 3).reshape(len(value), size)

@@ -304,7 +304,7 @@ def watch_rope(model: Any, stages: Stages) -> None:
     modelling: Any = importlib.import_module(type(model).__module__)
     rotate, attend, config = modelling.apply_rotary_pos_emb, modelling.eager_attention_forward, model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    parted = set()
+    parted, tempered = set(), scales_by_position(config)
 
     def put(q: Array, k: Array) -> None:
         stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
@@ -321,9 +321,17 @@ def watch_rope(model: Any, stages: Stages) -> None:
     def attended(module: Any, q: Array, k: Array, *arguments: Any, **options: Any) -> Any:
         if stages.layer in parted:
             put(q, k)
+        if tempered:
+            stages.put(stages.layer, "q_tempered", q.transpose(1, 2))
         return attend(module, q, k, *arguments, **options)
 
     modelling.apply_rotary_pos_emb, modelling.eager_attention_forward = rotated, attended
+
+
+def scales_by_position(config: Any) -> bool:
+    """Tell whether queries that are rotated are multiplied by a factor of their positions."""
+    rope = getattr(config, "rope_parameters", None)
+    return isinstance(rope, dict) and rope.get("llama_4_scaling_beta") is not None
 
 
 def cpu_capability(torch: Any) -> str:

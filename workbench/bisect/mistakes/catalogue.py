@@ -15,6 +15,7 @@ from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated
+from kernels.kinds.temperature import Tempered
 from workbench.bisect.mistakes.attention import attention_mistakes
 from workbench.bisect.mistakes.channels import (
     channel_mistakes,
@@ -32,6 +33,7 @@ from workbench.bisect.mistakes.product_roundings import product_roundings
 from workbench.bisect.mistakes.products import product_mistakes
 from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
+from workbench.bisect.mistakes.temperature import temperature_mistakes
 
 Candidates = Callable[[Question], Iterator[Mistake]]
 
@@ -45,6 +47,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Bias, (bias_mistakes, under_the_bias)),
     (Rotate, (rope_mistakes, under_the_rotation)),
     (Unrotated, (unrotated_mistakes,)),
+    (Tempered, (temperature_mistakes,)),
     (Attention, (attention_mistakes,)),
     (Add, (residual_mistakes,)),
     (AddBoth, (both_sums_mistakes,)),

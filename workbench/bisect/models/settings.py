@@ -25,6 +25,8 @@ CAUSE_OF_FIELD = {
     "rope_local_theta": "rope_theta",
     "rotated_layers": "rope_position",
     "attention_scale": "attention_scale",
+    "temperature": "attention_scale",
+    "temperature_length": "attention_scale",
     "clip_qkv": "scaled",
     "attention_cap": "attention_scale",
     "embedding_scale": "scaled",
