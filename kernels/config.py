@@ -10,6 +10,38 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 @dataclass(frozen=True, slots=True)
+class Recurrence:
+    """The shape of what layers compute in place of attention from what they keep of the tokens before.
+
+    kernel : tokens that a convolution reaches, its own included. heads, head_dim : of the values. groups, state : heads
+    that several of those share, and the channels of one, by which the kept state is written and read. norm_eps :
+    epsilon of the norms that are no tensors.
+    """
+
+    kernel: int
+    heads: int = 0
+    head_dim: int = 0
+    groups: int = 0
+    state: int = 0
+    norm_eps: float = 1e-6
+
+    @property
+    def values(self) -> int:
+        """Channels of all values."""
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Channels of what they are written by, and of what they are read by."""
+        return self.groups * self.state
+
+    @property
+    def convolved(self) -> int:
+        """Channels that go through the convolution."""
+        return self.values + 2 * self.keys
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Hyper-parameters of a decoder.
 
@@ -62,6 +94,8 @@ class ModelConfig:
         weights of a token are divided by their sum, and what they are multiplied by then.
     n_group, topk_group
         Groups of experts, of which so many are looked at for a token: those whose two best come first.
+    recurrence, recurrent_layers
+        What some layers compute in place of attention, and which of them; None where none does.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -109,6 +143,8 @@ class ModelConfig:
     routed_scaling_factor: float = 1.0
     n_group: int = 1
     topk_group: int = 1
+    recurrence: Recurrence | None = None
+    recurrent_layers: tuple[bool, ...] | None = None
     length_limit: int | None = None
     length_limit_key: str | None = None
 
@@ -127,6 +163,10 @@ class ModelConfig:
     def has_experts(self, layer: int) -> bool:
         """Whether the feed-forward block of a layer has experts."""
         return self.num_experts > 0 and (self.expert_layers is None or self.expert_layers[layer])
+
+    def recurs(self, layer: int) -> bool:
+        """Whether a layer has something else in place of attention."""
+        return self.recurrent_layers is not None and self.recurrent_layers[layer]
 
     @property
     def q_size(self) -> int:

@@ -16,11 +16,15 @@ Values = Mapping[str, tuple[object, ...]]
 
 
 class Tensor(NamedTuple):
-    """A tensor that models of a family have. optional : some do not, and are computed without."""
+    """A tensor that models of a family have.
+
+    optional : some do not, and are computed without. loose : files may have axes of length 1 more or less.
+    """
 
     name: str
     shape: tuple[int, ...]
     optional: bool = False
+    loose: bool = False
 
 
 class Settings(Protocol):
@@ -138,6 +142,7 @@ class Family(ABC):
     """Models that are computed alike.
 
     stages : of a layer in execution order, with those that only some models have.
+    headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
     biased : models of this family are known to have the biases that others may lack.
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
@@ -166,6 +171,7 @@ class Family(ABC):
     """
 
     stages: ClassVar[tuple[str, ...]]
+    headless: ClassVar[bool] = False
     biased: ClassVar[bool] = False
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {}

@@ -49,7 +49,10 @@ class Arithmetic(Protocol):
         """Rows of an embedding matrix."""
 
     def vector(self, weight: Weight) -> Array:
-        """A tensor of one axis."""
+        """A tensor that no product multiplies."""
+
+    def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
+        """Every channel of a token and of those before it, times its weights, plus the bias."""
 
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row."""

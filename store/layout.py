@@ -117,6 +117,8 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
         known.add(ROPE_LONG)
     for tensor in family(config.architecture).tensors(config):
         if tensor.name in tensors:
+            if tensor.loose and _long(tensors[tensor.name].shape) == _long(tensor.shape):
+                tensors[tensor.name] = replace(tensors[tensor.name], shape=tensor.shape)
             _check(file, tensors[tensor.name], tensor.shape)
         elif not tensor.optional:
             instead = _instead(tensor.name, tensors)
@@ -127,6 +129,11 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     if unused:
         problems.append(f"{file} stores {counted([info.raw_name for info in unused])} that the forward does not use.")
     return problems, tuple(info.name for info in unused)
+
+
+def _long(shape: Shape) -> Shape:
+    """The axes that are longer than 1."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _instead(name: str, tensors: dict[str, TensorInfo]) -> str:
@@ -200,7 +207,7 @@ def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
                 )
             if missing:
                 without.append(layer)
-    if without and (family(config.architecture).biased or len(without) < config.num_hidden_layers):
+    if without and (family(config.architecture).biased or len(without) < sum(map(bool, stages))):
         return [
             f"{file} lacks the q/k/v biases of {len(without)} of {config.num_hidden_layers} layers, from layer "
             f"{without[0]} on, which other copies of a {config.architecture} model have."

@@ -69,7 +69,7 @@ _OTHER_WHOLE: dict[str, str] = {
     "norm.weight": FINAL_NORM,
 }
 
-_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
+_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_]*(?:\.[a-z_]+)?)\.(weight|bias|scale)", re.ASCII)
 # What some families call the parts of layers with experts.
 _OF_EXPERTS = (
     (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
@@ -114,6 +114,8 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
         return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{_of_experts(hf[2])}"
+    if architecture is not None and (whole := _modules(architecture).get(raw.rpartition(".")[0])) is not None:
+        return f"{whole}.{raw.rpartition('.')[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
 
 
@@ -130,6 +132,9 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
     All experts of a layer have one tensor there.
     """
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
+        module, _, kind = canonical.rpartition(".")
+        if module in (own := {hf: gguf for gguf, hf in _modules(architecture).items()}):
+            return f"{own[module]}.{kind}"
         return _HF_WHOLE.get(canonical, canonical)
     if match[2] == _SELECTION:
         return f"blk.{match[1]}.{_GGUF_SELECTION}"
@@ -159,7 +164,7 @@ def module_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, 
 
 def is_gguf_name(raw: str) -> bool:
     """Tell whether `raw` is spelled as GGUF files spell it."""
-    return raw in _GGUF_WHOLE or raw.startswith("blk.")
+    return raw in _GGUF_WHOLE or raw.startswith(("blk.", "token_embd_"))
 
 
 def layer_of(canonical: str) -> int | None:

@@ -7,6 +7,7 @@ those of `tiny_model`; equal arguments give equal weights, so the files are copi
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -109,7 +110,8 @@ def write_gguf(
     writer.add_block_count(c.num_hidden_layers)
     writer.add_feed_forward_length(c.intermediate_size * (2 if c.architecture == "qwen" else 1))
     writer.add_head_count(c.num_attention_heads)
-    writer.add_head_count_kv(c.num_key_value_heads)
+    counts = [0 if c.recurs(n) else c.num_key_value_heads for n in range(c.num_hidden_layers)]
+    writer.add_head_count_kv(counts if 0 in counts and known_headless(c) else c.num_key_value_heads)
     writer.add_key_length(c.head_dim)
     writer.add_value_length(c.head_dim)
     known = family(c.architecture) if c.architecture in ARCHITECTURES else None
@@ -146,6 +148,8 @@ def write_gguf(
         writer.add_logit_scale(1 / c.logits_scale)
     if c.num_experts:
         _add_experts(writer, c)
+    if c.recurrence is not None:
+        _add_recurrence(writer, c)
     keys = {f"{architecture}.{key.replace('__', '.')}": value for key, value in more.items()}
     if isinstance(vocabulary, dict):
         keys |= vocabulary
@@ -207,6 +211,16 @@ def _add_yarn(writer: gguf.GGUFWriter) -> None:
     writer.add_rope_scaling_yarn_beta_fast(YARN["beta_fast"])
     writer.add_rope_scaling_yarn_beta_slow(YARN["beta_slow"])
     writer.add_rope_scaling_yarn_log_mul(YARN["mscale_all_dim"])
+
+
+def known_headless(c: ModelConfig) -> bool:
+    """Whether GGUF shows by no heads of keys that a layer has no attention."""
+    return family(c.architecture).headless
+
+
+def _add_recurrence(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    if c.architecture.startswith("lfm2"):
+        writer.add_shortconv_l_cache(c.recurrence.kernel)
 
 
 def byte_tokens(kind: str, size: int) -> list[str]:
@@ -283,6 +297,7 @@ FUSED = {
     **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
     **{"gpt_neox": _QKV, "openelm": _QKV},
 }
+_TAPS = ("conv.conv.weight", "conv1d.weight")
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
 
@@ -311,7 +326,7 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_granite(model)
     if model.config.architecture == "dots1":
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
-    weights = fused(model)
+    weights = {name: unsqueezed(weight) if "conv" in name else weight for name, weight in fused(model).items()}
     if model.config.architecture in _BY_GROUP:
         weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}
         weights = {n: by_group(w, model.config) if "qkv_by_group" in n else w for n, w in weights.items()}
@@ -325,6 +340,11 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         else weight
         for name, weight in weights.items()
     }
+
+
+def unsqueezed(weight: Weight) -> Weight:
+    """A convolution as torch stores it."""
+    return replace(weight, shape=(weight.shape[0], 1, weight.shape[1])) if weight.name.endswith(_TAPS) else weight
 
 
 def by_group(weight: Weight, c: ModelConfig) -> Weight:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kernels.config import FULL, SLIDING, ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig, Recurrence
 from kernels.graph import Arithmetic, At
 from kernels.models import Graph, family, sites
 from kernels.rows.dequantize import dequantize
@@ -53,6 +53,10 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         }
     ),
     "mistral3": lambda c: by_yarn(c) | {"temperature": 0.5, "temperature_length": 2},
+    "lfm2": lambda c: {
+        "recurrence": Recurrence(3),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    },
     "gemma2": lambda c: {
         "sliding_window": 3,
         "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
@@ -208,10 +212,16 @@ def random_model(
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 
+    def convolution(name: str, channels: int, taps: int) -> None:
+        values = (0.5 * rng.standard_normal((channels, taps))).astype(np.float32)
+        model.weights[name] = Weight(name, TensorType.F32, values.shape, values.view(np.uint8))
+
     biased = of.biased or architecture in _ALSO_BIASED
     if architecture not in _DRAWN_BY_HAND:
         for tensor in of.tensors(config):
-            if not tensor.optional and len(tensor.shape) == 2:
+            if tensor.loose and not tensor.optional:
+                convolution(tensor.name, *tensor.shape)
+            elif not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
             elif not tensor.optional or (
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)

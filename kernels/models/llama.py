@@ -25,6 +25,7 @@ from kernels.stages import SPINE, Site
 _BEFORE: dict[str, tuple[str, ...]] = {
     "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
     "attention": ("q_rope_norm", "k_rope_norm", "q_tempered"),
+    "attn_out": ("conv_in", "conv_gated", "convolved", "conv_out"),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
@@ -108,19 +109,13 @@ class Decoder(Family):
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
         """Those of a decoder; shapes as Hugging Face stores them, (rows, columns)."""
-        hidden, ffn, kv = config.hidden_size, config.intermediate_size, config.kv_size
+        hidden, ffn = config.hidden_size, config.intermediate_size
         yield Tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
         for layer in range(config.num_hidden_layers):
             name = f"model.layers.{layer}.".__add__
             for tensor in self._of_norm(self.attn_norm and name(self.attn_norm)):
                 yield Tensor(tensor, (hidden,))
-            for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
-                yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
-            for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
-                yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-            for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
-                yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
-            yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
+            yield from self._of_attention(config, layer)
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
@@ -133,7 +128,8 @@ class Decoder(Family):
                 yield Tensor(name(f"mlp.{part}_proj.weight"), shapes[part])
             for part in parts if self.ffn_biases and dense else ():
                 yield Tensor(name(f"mlp.{part}_proj.bias"), shapes[part][:1], optional=True)
-            for module in (module for module in self.scaled if dense or not module.startswith("mlp.")):
+            absent = (*(() if dense else ("mlp.",)), *(("self_attn.",) if config.recurs(layer) else ()))
+            for module in (module for module in self.scaled if not module.startswith(absent)):
                 yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
             for tensor in self._of_norm(norms[1] and name(norms[1])):
                 yield Tensor(tensor, (hidden,))
@@ -143,6 +139,17 @@ class Decoder(Family):
             yield Tensor("lm_head.weight", (config.vocab_size, hidden))
         if self.head_bias:
             yield Tensor("lm_head.bias", (config.vocab_size,), optional=True)
+
+    def _of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+        """Those of attention in a layer."""
+        name, hidden, kv = f"model.layers.{layer}.".__add__, config.hidden_size, config.kv_size
+        for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
+            yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
+        for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
+            yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
+        for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
+            yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
+        yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
 
     def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         c, name = config, f"model.layers.{layer}.".__add__

@@ -17,8 +17,10 @@ from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
 
+_KEY_HEADS = "attention.head_count_kv"
+_HEADS = ("attention.head_count", _KEY_HEADS)
 _PER_LAYER = (
-    *("attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count"),
+    *(*_HEADS, "feed_forward_length", "expert_used_count"),
     "expert_feed_forward_length",
 )
 
@@ -32,7 +34,7 @@ def config_of(
 
     Raises ArtifactError for what is missing or cannot be, UnsupportedModelError, by name, for what is not computed.
     """
-    fields = Fields(file.shown, _uniform(file.shown, found.metadata), f"{of.gguf}.")
+    fields = Fields(file.shown, _uniform(file.shown, found.metadata, of.headless), f"{of.gguf}.")
     problems = table("gguf", of).check(fields, str(of.gguf))
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
@@ -63,6 +65,7 @@ def config_of(
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal=fields.flag("attention.causal") is not False,
+        recurrent_layers=_recurrent(metadata.get(f"{of.gguf}.{_KEY_HEADS}")) if of.headless else None,
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
@@ -154,18 +157,31 @@ def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensor
             )
 
 
-def _uniform(file: str, metadata: Mapping[str, object]) -> dict[str, object]:
-    """Return the metadata with each per-layer setting that is the same in all layers as a single value."""
+def _uniform(file: str, metadata: Mapping[str, object], headless: bool) -> dict[str, object]:
+    """Return the metadata with each per-layer setting that is the same in all layers as a single value.
+
+    headless : layers without heads do not count where their number is asked for.
+    """
     return {
-        key: _single(file, key, value) if key.endswith(_PER_LAYER) and isinstance(value, LazyArray) else value
+        key: _single(file, key, value, headless and key.endswith(_HEADS))
+        if key.endswith(_PER_LAYER) and isinstance(value, LazyArray)
+        else value
         for key, value in metadata.items()
     }
 
 
-def _single(file: str, key: str, values: LazyArray) -> object:
+def _single(file: str, key: str, values: LazyArray, without_none: bool) -> object:
     distinct = set(values.decode()) if len(values) <= MAX_LAYERS else set()
+    if without_none and len(distinct) > 1:
+        distinct.discard(0)
     if len(distinct) != 1:
         raise UnsupportedModelError(
             f"{file} gives {printable(key, 80)} for each layer; only models with the same in all layers are supported."
         )
     return distinct.pop()
+
+
+def _recurrent(heads: object) -> tuple[bool, ...] | None:
+    """Return which layers have no heads of keys; None where all have."""
+    counts = heads.decode() if isinstance(heads, LazyArray) and len(heads) <= MAX_LAYERS else []
+    return tuple(count == 0 for count in counts) if 0 in counts else None

@@ -14,7 +14,7 @@ from kernels.models import layer_stages
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
-from store.traces import llama_experts
+from store.traces import llama_experts, llama_recurrent
 from store.traces.arrays import FLOATS, StoredArray
 from store.traces.trace import MAX_LAYERS, StoredStage
 
@@ -23,11 +23,12 @@ _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
 _FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
-_TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
+_TURNED = re.compile(r"(?:model\.layers\.\{\}\.self_attn\.)?([QKqk])(?:cur|_layernorm)-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
 _NORMED = re.compile(r"[QK]cur_(?:norm(?:ed)?|attn_temp_scaled)-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
+_RESHAPED = " (reshaped)"
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
@@ -50,6 +51,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("wqkv_clamped", "CLAMP"): "qkv_clip",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
+    **llama_recurrent.MEANING,
     ("Qcur_norm", "MUL"): "q_rope_norm",
     ("Kcur_norm", "MUL"): "k_rope_norm",
     **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
@@ -324,7 +326,8 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
                 place = layer, f"{letter}_norm"
         if place is not None:
             seen.add(place)
-        if place is None and node.op == "ADD" and set(node.sources) == {latest.get("stream"), latest.get("attended")}:
+        sums = {source.removesuffix(_RESHAPED) for source in node.sources} if node.op == "ADD" else set()
+        if place is None and sums and sums == {latest.get("stream"), latest.get("attended")}:
             place = layer, "post_attn_residual"  # of graphs that give it no name
         if node.op == "GET_ROWS" and node.sources:  # the rows whose logits are asked for
             latest |= {part: node.name for part, name in latest.items() if name == node.sources[0]}
@@ -362,6 +365,7 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
             meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
         elif down is not None:  # as in nemotron graphs
             meaning, layer = f"ffn_out.{down[2]}", int(down[1])
+    meaning = meaning or llama_recurrent.unnamed(node.op, node.sources)
     if meaning is None or layer >= MAX_LAYERS:
         return None
     return (None if whole else layer), meaning

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from tests.reference.recurrent import mixed
+
 # Norms of heads behind the rotation.
 LATE_NORMS = {
     **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl"), ("query_layernorm", "key_layernorm")),
@@ -35,30 +37,10 @@ def literal_forward(config, weights, tokens):
         h = x
         if before:
             h = out[n, "attn_norm"] = normed(x, w, p + "input_layernorm", c)
-        q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
-        out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
-        if p + "self_attn.q_proj.bias" in w:
-            q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
-            out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
-        if c.clip_qkv is not None:
-            q, k, v = (np.array([[min(max(z, -c.clip_qkv), c.clip_qkv) for z in row] for row in y]) for y in (q, k, v))
-            out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
-        late = LATE_NORMS.get(c.architecture)
-        if p + "self_attn.q_norm.weight" in w and not late:
-            of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe") else head_norm
-            q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
-            out[n, "q_norm"], out[n, "k_norm"] = q, k
-        local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
-        if c.rotates(n):
-            q, k = rope(q, c, local), rope(k, c, local)
-        out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
-        if late:
-            q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
-            out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
-        if c.temperature is not None:
-            q = out[n, "q_tempered"] = q * tempered(len(q), c)
-        h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
-        h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
+        if c.recurs(n):
+            h = attended = out[n, "attn_out"] = mixed(out, n, h, w, c)
+        else:
+            h = attended = attention(out, n, h, w, c)
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x
@@ -92,6 +74,36 @@ def literal_forward(config, weights, tokens):
     logits = logits * c.logits_scale
     out[None, "lm_head"] = np.array([[bent(y, c.logits_cap) for y in row] for row in logits])
     return out
+
+
+def attention(out, n, h, w, c):
+    """Attention of a layer, its output projection included."""
+    p = f"model.layers.{n}."
+    q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
+    out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
+    if p + "self_attn.q_proj.bias" in w:
+        q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
+        out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
+    if c.clip_qkv is not None:
+        q, k, v = (np.array([[min(max(z, -c.clip_qkv), c.clip_qkv) for z in row] for row in y]) for y in (q, k, v))
+        out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
+    late = LATE_NORMS.get(c.architecture)
+    if p + "self_attn.q_norm.weight" in w and not late:
+        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe") else head_norm
+        q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
+        out[n, "q_norm"], out[n, "k_norm"] = q, k
+    local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
+    if c.rotates(n):
+        q, k = rope(q, c, local), rope(k, c, local)
+    out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
+    if late:
+        q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
+        out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
+    if c.temperature is not None:
+        q = out[n, "q_tempered"] = q * tempered(len(q), c)
+    h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
+    out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
+    return out[n, "attn_out"]
 
 
 def experts(out, n, x, w, c):

@@ -669,8 +669,17 @@ def run_with(model: MemoryModel, fault: Fault) -> dict[Site, np.ndarray]:
     return run_changed(model, TOKENS, change, "f32")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.family}-{fault.site}-{fault.cause}")
+def fault_name(fault: Fault) -> str:
+    return f"{fault.family}-{fault.site}-{fault.cause}"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=fault_name)
 def test_a_mistake_is_named(fault):
+    check_named(fault)
+
+
+def check_named(fault: Fault) -> None:
+    """That the bisection says of a mistake what must be said."""
     model = model_of(fault.family)
     if fault.runtime is not None or fault.change is not None:
         recorded = Recorded(run_with(model, fault))

@@ -57,6 +57,8 @@ FIXES: dict[str, str] = {
     "only, and count them as it says: divided by their sum or not, times its factor.",
     "expert_order": "Stack the experts in the order of their numbers, and let the weight of an expert meet what that "
     "expert gives.",
+    "recurrence": "Compute what stands in place of attention as the family does: its convolution, "
+    "gates, decays and steps.",
     "overflow": "Compute the stage in a type with a wider range (bfloat16 or float32), or scale before it as the "
     "model was trained to.",
     "unknown": "No mistake of the catalogue makes this difference: look at the largest elements of the cell and at "

@@ -44,6 +44,8 @@ CAUSE_OF_FIELD = {
     "routed_scaling_factor": "router",
     "n_group": "router",
     "topk_group": "router",
+    "recurrence": "recurrence",
+    "recurrent_layers": "recurrence",
     "head_dim": "head_grouping",
     "num_attention_heads": "head_grouping",
     "num_key_value_heads": "head_grouping",
