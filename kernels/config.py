@@ -57,6 +57,9 @@ class ModelConfig:
     expert_scoring, norm_topk_prob, routed_scaling_factor
         What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
+    swiglu_alpha, swiglu_limit
+        The factor within the sigmoid of a gate, and the bound of gates, above, and of what they let through, on both
+        sides; None for no bound.
     n_group, topk_group
         Groups of experts, of which so many are looked at for a token: those whose two best come first.
     length_limit, length_limit_key
@@ -102,6 +105,8 @@ class ModelConfig:
     expert_scoring: Scoring = "softmax"
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
+    swiglu_alpha: float = 1.0
+    swiglu_limit: float | None = None
     n_group: int = 1
     topk_group: int = 1
     length_limit: int | None = None

@@ -147,6 +147,8 @@ class Family(ABC):
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
     rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
+    rope_usual : how it scales where a file does not say. by_columns : experts are stacked with the rows of gate and up
+    by turns, and rows exchanged with columns.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
@@ -175,6 +177,8 @@ class Family(ABC):
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
     rope_kinds: ClassVar[Mapping[str, str] | None] = None
+    rope_usual: ClassVar[Mapping[str, object]] = {}
+    by_columns: ClassVar[bool] = False
     less_one: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None

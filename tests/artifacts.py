@@ -19,6 +19,7 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
+from tests.expert_stacks import of_gpt_oss
 from tests.memory_model import MemoryModel, random_model
 
 
@@ -177,7 +178,7 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_rope_dimension_sections([c.head_dim // 6 + 1] * 3 + [0])
     writer.add_expert_count(c.num_experts)
     writer.add_expert_used_count(c.num_experts_per_tok)
-    if c.moe_intermediate_size != c.intermediate_size:
+    if c.moe_intermediate_size != c.intermediate_size or c.architecture == "gpt_oss":
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
@@ -291,6 +292,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
     if model.config.architecture == "granitemoe":
         return _of_granite(model)
+    if model.config.architecture == "gpt_oss":
+        return of_gpt_oss(model)
     if model.config.architecture == "dots1":
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = fused(model)

@@ -53,8 +53,12 @@ class Multiply(Kind):
 
     roles: ClassVar[tuple[str, ...]] = ("gate", "up")
 
+    def through(self, up: Array) -> Array:
+        """What the gate is multiplied with."""
+        return up
+
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return at.path.elementwise(np.multiply, x["gate"], x["up"])
+        return at.path.elementwise(np.multiply, x["gate"], self.through(x["up"]))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

@@ -37,6 +37,7 @@ AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
+SINKS = "self_attn.sinks.weight"
 _NAMED: Mapping[str, Activation] = MappingProxyType({"gelu": GeluErf(), "gelu_new": GeluTanh()})
 
 
@@ -52,9 +53,9 @@ class Decoder(Family):
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
     rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
-    called. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward
-    block activates is multiplied with another product. activation : of the gate, or of all where there is none.
-    expert_parts : what those of its models have that have experts.
+    called. sinks : every head has one more score than keys. ffn_biases, head_bias : the feed-forward block, or the
+    head, may have biases. gated : what the feed-forward block activates is multiplied with another product. activation
+    : of the gate, or of all where there is none. expert_parts : what those of its models have that have experts.
     """
 
     stages = SPINE
@@ -68,6 +69,7 @@ class Decoder(Family):
     norms_together: ClassVar[bool] = False
     norms_rotated: ClassVar[bool] = False
     norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
+    sinks: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
@@ -119,6 +121,8 @@ class Decoder(Family):
                 yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
             for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
                 yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
+            if self.sinks:
+                yield Tensor(name(SINKS), (config.num_attention_heads,))
             yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
@@ -179,7 +183,8 @@ class Decoder(Family):
         if self.norms_rotated:
             yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
             read = ("q_rope_norm", "k_rope_norm", qkv)
-        yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
+        used = (name(SINKS),) if self.sinks else ()
+        yield Stage(Site(layer, "attention"), attention, c.q_size, read, used, Heads(c.head_dim, (("", c.q_size),)))
         used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
 

@@ -24,7 +24,7 @@ OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
-    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1"),
+    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
@@ -33,7 +33,14 @@ ONLY_GGUF = (
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
     *("qwen3vlmoe", "ernie4_5_moe", "mistral3"),
 )
-LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2, "ernie4_5_moe": 2, "olmo3": 2}  # of families whose layers differ
+LAYERS = {
+    "smollm3": 4,
+    "deepseek": 2,
+    "dots1": 2,
+    "ernie4_5_moe": 2,
+    "olmo3": 2,
+    "gpt_oss": 2,
+}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},

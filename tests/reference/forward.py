@@ -55,7 +55,7 @@ def literal_forward(config, weights, tokens):
         if late:
             q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
             out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
-        h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
+        h = out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
         h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
@@ -95,11 +95,13 @@ def literal_forward(config, weights, tokens):
 def experts(out, n, x, w, c):
     """The feed-forward block of a layer with experts, token by token."""
     p = f"model.layers.{n}.mlp."
-    logits = out[n, "router"] = linear(x, w[p + "gate.weight"])
+    logits = out[n, "router"] = projected(x, w, p + "gate")
     stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
     rows = {stage: [] for stage in stages}
     for token, scores in zip(x, logits, strict=True):
-        if c.expert_scoring == "sigmoid":
+        if c.expert_scoring == "softmax of chosen":
+            shares = [math.exp(score - max(scores)) for score in scores]
+        elif c.expert_scoring == "sigmoid":
             shares = [1 / (1 + math.exp(-score)) for score in scores]
         else:
             powers = [math.exp(score - max(scores)) for score in scores]
@@ -114,11 +116,10 @@ def experts(out, n, x, w, c):
         given = {stage: [] for stage in stages[1:-1]}
         whole = np.zeros(len(token))
         for e, count in counts.items():
-            gate = linear([token], w[f"{p}experts.{e}.gate_proj.weight"])[0]
-            up = linear([token], w[f"{p}experts.{e}.up_proj.weight"])[0]
-            active = np.array([g / (1 + math.exp(-g)) for g in gate])
-            result = linear([active * up], w[f"{p}experts.{e}.down_proj.weight"])[0]
-            for stage, values in zip(stages[1:-1], (gate, up, active, active * up, result), strict=True):
+            gate, up = (projected([token], w, f"{p}experts.{e}.{part}_proj")[0] for part in ("gate", "up"))
+            active, swigl = gated(gate, up, c)
+            result = projected([swigl], w, f"{p}experts.{e}.down_proj")[0]
+            for stage, values in zip(stages[1:-1], (gate, up, active, swigl, result), strict=True):
                 given[stage].extend(values)
             whole = whole + count * result
         for stage, values in given.items():
@@ -127,6 +128,15 @@ def experts(out, n, x, w, c):
     for stage in stages:
         out[n, stage] = np.array(rows[stage])
     return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
+
+
+def gated(gate, up, c):
+    if c.swiglu_limit is None:
+        active = np.array([silu(g) for g in gate])
+        return active, active * up
+    gate = [min(g, c.swiglu_limit) for g in gate]
+    active = np.array([g / (1 + math.exp(-c.swiglu_alpha * g)) for g in gate])
+    return active, active * np.array([1 + min(max(u, -c.swiglu_limit), c.swiglu_limit) for u in up])
 
 
 def shared(out, n, x, w, c):
@@ -230,7 +240,7 @@ def rope(x, c, local=False):
     return out
 
 
-def attend(q, k, v, c, window=None):
+def attend(q, k, v, c, window=None, sinks=None):
     out = np.zeros_like(q)
     for head in range(c.num_attention_heads):
         own = slice(head * c.head_dim, (head + 1) * c.head_dim)
@@ -243,6 +253,7 @@ def attend(q, k, v, c, window=None):
                 math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
             ]
             scores = [bent(score, c.attention_cap) for score in scores]
+            scores = scores if sinks is None else [*scores, sinks[head]]
             weights = [math.exp(score - max(scores)) for score in scores]
-            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=True))
+            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=False))
     return out
