@@ -62,6 +62,8 @@ class ModelConfig:
         sides; None for no bound.
     n_group, topk_group
         Groups of experts, of which so many are looked at for a token: those whose two best come first.
+    normed_heads
+        Whether q and k are normed, in families where some models have such norms and some have none.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -88,6 +90,7 @@ class ModelConfig:
     layer_types: tuple[str, ...] | None = None
     rope_local_theta: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
+    normed_heads: bool = True
     attention_scale: float | None = None
     clip_qkv: float | None = None
     attention_cap: float | None = None

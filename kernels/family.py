@@ -134,7 +134,8 @@ def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: boo
 class Family(ABC):
     """Models that are computed alike.
 
-    stages : of a layer in execution order, with those that only some models have.
+    stages : of a layer in execution order, with those that only some models have. norms_differ : norms of heads are
+    among those.
     biased : models of this family are known to have the biases that others may lack.
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
@@ -153,7 +154,8 @@ class Family(ABC):
 
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
 
-    gguf : what llama.cpp calls them. gguf_modules : what its names of modules stand for, where not for what they
+    gguf : what llama.cpp calls them. predicts : the last layers there may predict further tokens and are not run.
+    gguf_modules : what its names of modules stand for, where not for what they
     usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
     more : further tensors of a layer that it accepts, as a pattern of its names. after_head : tensors with which it
@@ -165,6 +167,7 @@ class Family(ABC):
     """
 
     stages: ClassVar[tuple[str, ...]]
+    norms_differ: ClassVar[bool] = False
     biased: ClassVar[bool] = False
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {}
@@ -182,6 +185,7 @@ class Family(ABC):
     less_one: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
+    predicts: ClassVar[bool] = False
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False

@@ -190,6 +190,9 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_expert_weights_scale(c.routed_scaling_factor)
     if c.expert_layers is not None:
         writer.add_leading_dense_block_count(c.expert_layers.index(True))
+    if c.n_group > 1:
+        writer.add_expert_group_count(c.n_group)
+        writer.add_expert_group_used_count(c.topk_group)
     if c.expert_scoring == "sigmoid":
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
@@ -249,6 +252,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         **rotary_share(model),
         "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
+        **({"attention_bias": True} if of.defaults.get("attention_bias") is False and _BIAS in model.weights else {}),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
 
@@ -259,6 +263,7 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
     return {of.partly[0]: (c.rotary_dim or c.head_dim) / c.head_dim} if of.partly else {}
 
 
+_BIAS = "model.layers.0.self_attn.q_proj.bias"
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
@@ -294,7 +299,7 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_granite(model)
     if model.config.architecture == "gpt_oss":
         return of_gpt_oss(model)
-    if model.config.architecture == "dots1":
+    if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = fused(model)
     if model.config.architecture in _BY_GROUP:

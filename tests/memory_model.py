@@ -72,6 +72,16 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         and_beside(c)
         | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
     ),
+    "glm4_moe": lambda c: (
+        and_beside(c)
+        | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
+        | {
+            "rotary_dim": c.head_dim // 2,
+            "n_group": 3,
+            "topk_group": 2,
+            "shared_intermediate_size": c.intermediate_size,
+        }
+    ),
     "llada_moe": lambda c: of_experts(c) | {"norm_topk_prob": False, "causal": False},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
     "qwen3vlmoe": lambda c: of_experts(c),
@@ -126,7 +136,11 @@ _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
 _ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded", "gpt_oss")
 _KEYS_OF_EVERY_HEAD = ("gpt_neox", "qwen")
-_ALSO_BIASED = ("glm4", "pangu_embedded")  # some models, by a setting that is on by default, or what llama.cpp wants
+_ALSO_BIASED = (
+    "glm4",
+    "glm4_moe",
+    "pangu_embedded",
+)  # some models, by a setting that is on by default, or what llama.cpp wants
 _BOUNDED = ("gate_proj.bias", "up_proj.bias")
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (

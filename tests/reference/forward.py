@@ -107,7 +107,8 @@ def experts(out, n, x, w, c):
             powers = [math.exp(score - max(scores)) for score in scores]
             shares = [power / math.fsum(powers) for power in powers]
         added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
-        best = sorted(range(len(shares)), key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
+        seen = of_best_groups([share + more for share, more in zip(shares, added, strict=True)], c)
+        best = sorted(seen, key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
         total = (
             math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
         )
@@ -128,6 +129,14 @@ def experts(out, n, x, w, c):
     for stage in stages:
         out[n, stage] = np.array(rows[stage])
     return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
+
+
+def of_best_groups(scores, c):
+    """The experts of the groups whose two best come first."""
+    size = len(scores) // c.n_group
+    groups = [range(first, first + size) for first in range(0, len(scores), size)]
+    groups.sort(key=lambda group: -sum(sorted(scores[e] for e in group)[-2:]))
+    return [e for group in groups[: c.topk_group] for e in group]
 
 
 def gated(gate, up, c):
