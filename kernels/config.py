@@ -92,10 +92,15 @@ class ModelConfig:
     expert_scoring, norm_topk_prob, routed_scaling_factor
         What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
+    swiglu_alpha, swiglu_limit
+        The factor within the sigmoid of a gate, and the bound of gates, above, and of what they let through, on both
+        sides; None for no bound.
     n_group, topk_group
         Groups of experts, of which so many are looked at for a token: those whose two best come first.
     recurrence, recurrent_layers
         What some layers compute in place of attention, and which of them; None where none does.
+    normed_heads
+        Whether q and k are normed, in families where some models have such norms and some have none.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -122,6 +127,7 @@ class ModelConfig:
     layer_types: tuple[str, ...] | None = None
     rope_local_theta: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
+    normed_heads: bool = True
     attention_scale: float | None = None
     temperature: float | None = None
     temperature_length: int | None = None
@@ -141,6 +147,8 @@ class ModelConfig:
     expert_scoring: Scoring = "softmax"
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
+    swiglu_alpha: float = 1.0
+    swiglu_limit: float | None = None
     n_group: int = 1
     topk_group: int = 1
     recurrence: Recurrence | None = None

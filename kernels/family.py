@@ -141,8 +141,8 @@ def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: boo
 class Family(ABC):
     """Models that are computed alike.
 
-    stages : of a layer in execution order, with those that only some models have.
-    headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
+    stages : of a layer in execution order, with those that only some models have. norms_differ : norms of heads are
+    among those. headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
     biased : models of this family are known to have the biases that others may lack.
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
@@ -155,11 +155,14 @@ class Family(ABC):
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
     rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
+    rope_usual : how it scales where a file does not say. by_columns : experts are stacked with the rows of gate and up
+    by turns, and rows exchanged with columns.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
 
-    gguf : what llama.cpp calls them. gguf_modules : what its names of modules stand for, where not for what they
+    gguf : what llama.cpp calls them. predicts : the last layers there may predict further tokens and are not run.
+    gguf_modules : what its names of modules stand for, where not for what they
     usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
     more : further tensors of a layer that it accepts, as a pattern of its names. after_head : tensors with which it
@@ -172,6 +175,7 @@ class Family(ABC):
 
     stages: ClassVar[tuple[str, ...]]
     headless: ClassVar[bool] = False
+    norms_differ: ClassVar[bool] = False
     biased: ClassVar[bool] = False
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {}
@@ -184,9 +188,12 @@ class Family(ABC):
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
     rope_kinds: ClassVar[Mapping[str, str] | None] = None
+    rope_usual: ClassVar[Mapping[str, object]] = {}
+    by_columns: ClassVar[bool] = False
     less_one: ClassVar[bool] = False
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
+    predicts: ClassVar[bool] = False
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False

@@ -75,8 +75,8 @@ class Arithmetic(Protocol):
     def rope_angles(self, positions: NDArray[np.int64], rotation: Any) -> Array:  # noqa: ANN401
         """Angles (positions, pairs)."""
 
-    def attention(self, q: Array, k: Array, v: Array, how: Any) -> Array:  # noqa: ANN401
-        """Attention before the output projection."""
+    def attention(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Array:  # noqa: ANN401
+        """Attention before the output projection. sinks : a score of every head beside those of the keys."""
 
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""

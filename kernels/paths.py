@@ -117,9 +117,9 @@ class F32Path:
         """Heads in some columns of x (tokens, channels), turned by the tokens' positions."""
         return ops.rotate(x, self.rope_angles(positions, rotation), rotation, columns)
 
-    def attention(self, q: Array, k: Array, v: Array, how: Attention) -> Array:
-        """Grouped-query attention, before the output projection."""
-        return ops.attention(q, k, v, how)
+    def attention(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Array:
+        """Grouped-query attention, before the output projection. sinks : a score of every head beside its keys'."""
+        return ops.attention(q, k, v, how, sinks)
 
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""

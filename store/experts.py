@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kernels.config import ModelConfig
+from kernels.models import family
+from kernels.weight import TensorType
 from store.errors import ArtifactError
-from store.stored_model import TensorInfo
+from store.names import is_gguf_name
+from store.stored_model import Picked, TensorInfo
 from store.text import printable
 
 _STACKED = re.compile(
@@ -18,10 +21,12 @@ _GATE = "mlp.shared_expert_gate.weight"
 
 
 def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> None:
-    """Replace in `tensors` what holds all experts of a layer by a tensor for each; gate and up lie one after the other.
+    """Replace in `tensors` what holds all experts of a layer by a tensor for each.
 
+    Gate and up lie one after the other; what Hugging Face has of some families holds rows of both by turns, as columns.
     Raises ArtifactError where it does not hold as many experts as the configuration says, or another tensor does too.
     """
+    by_columns = family(config.architecture).by_columns
     stacks = [match for name in tensors if config.num_experts and (match := _STACKED.fullmatch(name))]
     for stack in stacks:
         info = tensors.pop(stack[0])
@@ -31,7 +36,13 @@ def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
                 f"{file}: tensor {printable(info.raw_name, 80)} has the shape {shape} where the configuration tells of "
                 f"{config.num_experts} experts; the configuration and the tensors do not belong together."
             )
-        for part in _experts(info, stack[1], stack[2], stack[3]):
+        turned = by_columns and not is_gguf_name(info.raw_name)
+        if turned and (not _of_floats(info) or info.shape[-1] % (1 + stack[2].startswith("gate_"))):
+            raise ArtifactError(
+                f"{file}: tensor {printable(info.raw_name, 80)} does not hold floats, or an odd number of rows of gate "
+                "and up; convert the model again."
+            )
+        for part in (_by_columns if turned else _experts)(info, stack[1], stack[2], stack[3]):
             if part.name in tensors:
                 raise ArtifactError(f"{file} stores {part.name} twice, stacked and alone; remove one of them.")
             tensors[part.name] = part
@@ -53,6 +64,22 @@ def _experts(info: TensorInfo, module: str, part: str, kind: str) -> Iterator[Te
         yield from (
             _halves(whole, f"{module}.{number}", kind) if part == "gate_up" and kind != "output_scale" else [whole]
         )
+
+
+def _of_floats(info: TensorInfo) -> bool:
+    return isinstance(info.type, TensorType) and info.type.block.elements == 1
+
+
+def _by_columns(info: TensorInfo, module: str, part: str, kind: str) -> Iterator[TensorInfo]:
+    """The same where an expert's matrix is stored as (inputs, rows), with a row of gate and one of up by turns."""
+    parts, count = ("gate", "up") if part == "gate_up" else (part,), info.shape[0]
+    rows, size, across = info.shape[-1] // len(parts), info.nbytes // count, kind == "weight"
+    shape = (rows, info.shape[1]) if across else (rows,)
+    for number in range(count):
+        alone = replace(info, offset=info.offset + number * size, shape=shape, nbytes=size // len(parts))
+        for first, own in enumerate(parts):
+            name = f"{module}.{number}.{own}_proj.{kind}"
+            yield replace(alone, name=name, picked=Picked(first, 1, len(parts), across))
 
 
 def _halves(info: TensorInfo, module: str, kind: str) -> Iterator[TensorInfo]:

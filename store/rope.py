@@ -184,7 +184,9 @@ def _hf_longrope(s: _Stretch) -> Scaling:
 def _hf_yarn(s: _Stretch) -> Scaling:
     factor, attention = s.factor(), s.scaling.number("attention_factor")
     # 0 is none there
-    mscale, mscale_all = (s.scaling.values.get(key) and s.scaling.number(key) for key in ("mscale", "mscale_all_dim"))
+    mscale, mscale_all = (
+        s.scaling.number(key) if s.scaling.values.get(key) else None for key in ("mscale", "mscale_all_dim")
+    )
     if attention is None:
         attention = yarn_magnitude(factor)
         if mscale and mscale_all:

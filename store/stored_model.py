@@ -31,11 +31,15 @@ FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
 class Picked(NamedTuple):
-    """Rows that lie between others: of every `of` rows so many, from `first` on."""
+    """Rows that lie between others: of every `of` rows so many, from `first` on.
+
+    across : they are the columns of what lies there.
+    """
 
     first: int
     size: int
     of: int
+    across: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,8 +273,10 @@ class StoredModel:
             data = source.map(info.offset, info.nbytes, what)
         else:
             groups = info.shape[0] // picked.size
-            data = source.map(info.offset, info.nbytes // picked.size * picked.of, what).reshape(groups, picked.of, -1)
-            data = data[:, picked.first : picked.first + picked.size].reshape(-1)
+            data = source.map(info.offset, info.nbytes // picked.size * picked.of, what)
+            if picked.across:
+                data = data.reshape(info.shape[-1], info.shape[0] * picked.of, -1).swapaxes(0, 1)
+            data = data.reshape(groups, picked.of, -1)[:, picked.first : picked.first + picked.size].reshape(-1)
         return turned(data, info.type) if info.turned and isinstance(info.type, TensorType) else data
 
     def _hash(self, progress: Callable[[int, int], None] | None) -> str:

@@ -20,6 +20,7 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
+from tests.expert_stacks import of_gpt_oss
 from tests.memory_model import YARN, MemoryModel, random_model
 
 BY_YARN = ("mistral3",)
@@ -188,7 +189,7 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_rope_dimension_sections([c.head_dim // 6 + 1] * 3 + [0])
     writer.add_expert_count(c.num_experts)
     writer.add_expert_used_count(c.num_experts_per_tok)
-    if c.moe_intermediate_size != c.intermediate_size:
+    if c.moe_intermediate_size != c.intermediate_size or c.architecture == "gpt_oss":
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
@@ -200,6 +201,9 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_expert_weights_scale(c.routed_scaling_factor)
     if c.expert_layers is not None:
         writer.add_leading_dense_block_count(c.expert_layers.index(True))
+    if c.n_group > 1:
+        writer.add_expert_group_count(c.n_group)
+        writer.add_expert_group_used_count(c.topk_group)
     if c.expert_scoring == "sigmoid":
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
@@ -280,6 +284,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         **rotary_share(model),
         "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
+        **({"attention_bias": True} if of.defaults.get("attention_bias") is False and _BIAS in model.weights else {}),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
 
@@ -290,6 +295,7 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
     return {of.partly[0]: (c.rotary_dim or c.head_dim) / c.head_dim} if of.partly else {}
 
 
+_BIAS = "model.layers.0.self_attn.q_proj.bias"
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
@@ -324,7 +330,9 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
     if model.config.architecture == "granitemoe":
         return _of_granite(model)
-    if model.config.architecture == "dots1":
+    if model.config.architecture == "gpt_oss":
+        return of_gpt_oss(model)
+    if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = {name: unsqueezed(weight) if "conv" in name else weight for name, weight in fused(model).items()}
     if model.config.architecture in _BY_GROUP:

@@ -90,10 +90,25 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         and_beside(c)
         | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
     ),
+    "glm4_moe": lambda c: (
+        and_beside(c)
+        | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
+        | {
+            "rotary_dim": c.head_dim // 2,
+            "n_group": 3,
+            "topk_group": 2,
+            "shared_intermediate_size": c.intermediate_size,
+        }
+    ),
     "llada_moe": lambda c: of_experts(c) | {"norm_topk_prob": False, "causal": False},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
     "qwen3vlmoe": lambda c: of_experts(c),
     "ernie4_5_moe": lambda c: and_beside(c) | {"expert_layers": behind_the_first(c)},
+    "gpt_oss": lambda c: {
+        **of_experts(c) | {"moe_intermediate_size": c.intermediate_size},
+        **{"expert_scoring": "softmax of chosen", "norm_topk_prob": False, "swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+        **{"sliding_window": 3, "layer_types": tuple(FULL if n % 2 else SLIDING for n in range(c.num_hidden_layers))},
+    },
     "olmoe": lambda c: {
         "num_experts": 6,
         "num_experts_per_tok": 3,
@@ -137,9 +152,14 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
-_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded")
+_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded", "gpt_oss")
 _KEYS_OF_EVERY_HEAD = ("gpt_neox", "qwen")
-_ALSO_BIASED = ("glm4", "pangu_embedded")  # some models, by a setting that is on by default, or what llama.cpp wants
+_ALSO_BIASED = (
+    "glm4",
+    "glm4_moe",
+    "pangu_embedded",
+)  # some models, by a setting that is on by default, or what llama.cpp wants
+_BOUNDED = ("gate_proj.bias", "up_proj.bias")
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
@@ -208,7 +228,8 @@ def random_model(
         model.weights[name] = Weight(name, type, (rows, columns), random_rows(rng, type, rows, columns))
 
     def vector(name: str, size: int, around: float) -> None:
-        spread = 0.3 * rng.standard_normal(size)
+        beyond = config.swiglu_limit is not None and name.endswith(_BOUNDED)  # so that some values are
+        spread = (6.0 if beyond else 0.3) * rng.standard_normal(size)
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 

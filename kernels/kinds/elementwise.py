@@ -46,6 +46,7 @@ class AddBoth(Kind):
         return kept.unit * (2 * (x["before"] + x["attended"] + x["added"]) + size)
 
 
+@dataclass(frozen=True, slots=True)
 class Multiply(Kind):
     """A gate times what it lets through.
 
@@ -65,8 +66,13 @@ class Multiply(Kind):
         gate, up = (np.ascontiguousarray(values[:, start : start + self.size]) for values, start in starts)
         return gate, up
 
+    def through(self, up: Array) -> Array:
+        """What the gate is multiplied with."""
+        return up
+
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return at.path.elementwise(np.multiply, *self.both(x))
+        gate, up = self.both(x)
+        return at.path.elementwise(np.multiply, gate, self.through(up))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

@@ -39,6 +39,7 @@ AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
+SINKS = "self_attn.sinks.weight"
 _NAMED: Mapping[str, Activation] = MappingProxyType({"gelu": GeluErf(), "gelu_new": GeluTanh()})
 
 
@@ -53,10 +54,10 @@ class Decoder(Family):
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
-    rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
-    called. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward
-    block activates is multiplied with another product. activation : of the gate, or of all where there is none.
-    expert_parts : what those of its models have that have experts.
+    rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those
+    are called. sinks : every head has one more score than keys. ffn_biases, head_bias : the feed-forward block, or the
+    head, may have biases. gated : what the feed-forward block activates is multiplied with another product. activation
+    : of the gate, or of all where there is none. expert_parts : what those of its models have that have experts.
     """
 
     stages = SPINE
@@ -70,6 +71,7 @@ class Decoder(Family):
     norms_together: ClassVar[bool] = False
     norms_rotated: ClassVar[bool] = False
     norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
+    sinks: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
@@ -78,7 +80,8 @@ class Decoder(Family):
 
     def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
         there = experts.names(config, self.expert_parts)
-        return tuple(name for name in self.stages if name not in experts.NAMES or name in there)
+        left = () if self._heads_normed(config) else ("q_norm", "k_norm")
+        return tuple(name for name in self.stages if name not in (*experts.NAMES, *left) or name in there)
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
@@ -147,8 +150,11 @@ class Decoder(Family):
             yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
         for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
             yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-        for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
+        normed = self.norm_modules if self._heads_normed(config) else ()
+        for module, size in zip(normed, (config.q_size, kv), strict=bool(normed)):
             yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
+        if self.sinks:
+            yield Tensor(name(SINKS), (config.num_attention_heads,))
         yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
 
     def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
@@ -172,7 +178,7 @@ class Decoder(Family):
             qkv = "qkv_clip"
         rotation = _rotation(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
-        if self.head_norms and not self.norms_rotated:
+        if self._heads_normed(c) and not self.norms_rotated:
             yield from self._head_norms(config, layer, "_norm", (qkv, 0), (qkv, c.q_size))
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
         for part, start, size, source in of_heads:
@@ -187,14 +193,18 @@ class Decoder(Family):
         if self.norms_rotated:
             yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
             read = ("q_rope_norm", "k_rope_norm", qkv)
+        used = (name(SINKS),) if self.sinks else ()
         if (tempered := self.temperature(c, layer)) is not None:
             yield Stage(
                 Site(layer, "q_tempered"), tempered, c.q_size, read[:1], (), Heads(c.head_dim, (("", c.q_size),))
             )
             read = ("q_tempered", *read[1:])
-        yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
+        yield Stage(Site(layer, "attention"), attention, c.q_size, read, used, Heads(c.head_dim, (("", c.q_size),)))
         used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
+
+    def _heads_normed(self, config: ModelConfig) -> bool:
+        return self.head_norms and (config.normed_heads or not self.norms_differ)
 
     def _head_norms(self, config: ModelConfig, layer: int, suffix: str, *reads: tuple[str, int]) -> Iterator[Stage]:
         """The norms of q and of k. reads : the stage that each is of, and where in it its channels start."""

@@ -17,6 +17,7 @@ from store.files.gguf_parts import Part, all_parts, settings
 from store.files.llama_cpp import refused_by_llama_cpp
 from store.files.model_file import ModelFile
 from store.layout import by_canonical_name, check_tensors, counted, interleaved_tensors
+from store.names import layer_of
 from store.stored_model import StoredModel, runnable
 from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
@@ -75,6 +76,8 @@ def _artifact(file: ModelFile, found: StoredModel, refusal: WorkbenchError | Non
     tensors = dict(found.tensors)
     left_out = _left_out(file.shown, of, tensors)
     config, odd_settings = config_of(file, of, found, tensors)
+    if of.predicts:
+        left_out += _not_run(file.shown, tensors, config.num_hidden_layers)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += odd_settings + left_out
     problems += refused_by_llama_cpp(file.shown, fields, found.tensors, config)
@@ -91,6 +94,20 @@ def _left_out(file: str, of: Family, tensors: dict[str, TensorInfo]) -> list[str
         return []
     return [
         f"{file} stores {counted(names)} that llama.cpp loads and does not use in {of.gguf}; nor does this program."
+    ]
+
+
+def _not_run(file: str, tensors: dict[str, TensorInfo], layers: int) -> list[str]:
+    """Remove the tensors of layers behind those that are run; say so."""
+    behind = {name: layer for name in tensors if (layer := layer_of(name)) is not None and layer >= layers}
+    for name in behind:
+        del tensors[name]
+    count = len(set(behind.values()))
+    if not count:
+        return []
+    return [
+        f"{file} holds {count} layer{'s' * (count != 1)} behind those that are run, to predict further tokens with; "
+        "llama.cpp leaves them out of its own forward, and so does this program."
     ]
 
 

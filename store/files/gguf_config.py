@@ -47,9 +47,10 @@ def config_of(
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(found, of, fields, tensors, theta, rotated or size)
+    unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
     config = ModelConfig(
         architecture=architecture_of(of),
-        num_hidden_layers=fields.needed_integer("block_count"),
+        num_hidden_layers=fields.needed_integer("block_count") - unrun,
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,
@@ -65,10 +66,14 @@ def config_of(
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal=fields.flag("attention.causal") is not False,
-        recurrent_layers=_recurrent(metadata.get(f"{of.gguf}.{_KEY_HEADS}")) if of.headless else None,
+        recurrent_layers=_recurrent(found.metadata.get(f"{of.gguf}.{_KEY_HEADS}")) if of.headless else None,
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
+    if config.num_hidden_layers < 1:
+        raise fields.wrong(f"has nextn_predict_layers {unrun}, which leaves no layer to run; convert the model again.")
+    if of.norms_differ:
+        config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
     rope.check_heads(file.shown, config)
     _refuse_what_follows(fields, of, config, tensors)
     config = of.of_gguf(config, with_lists(fields))

@@ -154,7 +154,7 @@ def _rope_settings(fields: Fields) -> tuple[str, Fields, list[str]]:
         return _of_full_layers(fields, old, new)
     if not isinstance(value, dict | None):
         raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
-    settings = Fields(fields.file, value or {})
+    settings = Fields(fields.file, value or _family(fields).rope_usual)
     problems = _partly_rotated(fields, settings)
     for kind in (FULL, SLIDING):
         if kind in settings.values and "rope_type" not in settings.values:

@@ -21,7 +21,9 @@ _WHOLE = {"token_embd.weight", "output_norm.weight", "output.weight"}
 _FUSED = r"attn_qkv\.(?:weight|bias)"
 # What the forward adds where it is there, and llama.cpp knows in some families.
 _NOT_ASKED_FOR = r"attn_output\.bias|ffn_(?:gate|up|down)\.bias"
-_FACTORS = r"(?:attn_(?:q|k|v|qkv|output)|ffn_(?:gate|up|down))\.(?:input_)?scale"  # loaded in all families
+_FACTORS = (
+    r"(?:attn_(?:q|k|v|qkv|output)|ffn_(?:gate|up|down)(?:_exps|_shexp)?)\.(?:input_)?scale"  # loaded in all families
+)
 
 
 def refused_by_llama_cpp(
@@ -35,6 +37,8 @@ def refused_by_llama_cpp(
 def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelConfig) -> Iterator[str]:
     layers = config.num_hidden_layers
     unused = fields.integer("nextn_predict_layers", low=0) or 0
+    if family(config.architecture).predicts:
+        layers, unused = layers + unused, 0
     if unused:
         yield f"it runs {max(layers - unused, 0)} of the {layers} layers only (nextn_predict_layers is {unused})"
     known = _names(config)

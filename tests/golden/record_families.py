@@ -25,7 +25,7 @@ OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
-    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1"),
+    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss", "glm4_moe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
@@ -36,7 +36,9 @@ ONLY_GGUF = (
 )
 FURTHER = ("mistral3",)  # whose settings APR has no place for
 # of families whose layers differ
-LAYERS = {"lfm2": 2, "smollm3": 4, "deepseek": 2, "dots1": 2, "ernie4_5_moe": 2, "olmo3": 2}
+LAYERS = dict.fromkeys(("lfm2", "deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe"), 2) | {
+    "smollm3": 4
+}
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},

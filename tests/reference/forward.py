@@ -101,7 +101,7 @@ def attention(out, n, h, w, c):
         out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
     if c.temperature is not None:
         q = out[n, "q_tempered"] = q * tempered(len(q), c)
-    h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
+    h = out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
     out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
     return out[n, "attn_out"]
 
@@ -109,17 +109,20 @@ def attention(out, n, h, w, c):
 def experts(out, n, x, w, c):
     """The feed-forward block of a layer with experts, token by token."""
     p = f"model.layers.{n}.mlp."
-    logits = out[n, "router"] = linear(x, w[p + "gate.weight"])
+    logits = out[n, "router"] = projected(x, w, p + "gate")
     stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
     rows = {stage: [] for stage in stages}
     for token, scores in zip(x, logits, strict=True):
-        if c.expert_scoring == "sigmoid":
+        if c.expert_scoring == "softmax of chosen":
+            shares = [math.exp(score - max(scores)) for score in scores]
+        elif c.expert_scoring == "sigmoid":
             shares = [1 / (1 + math.exp(-score)) for score in scores]
         else:
             powers = [math.exp(score - max(scores)) for score in scores]
             shares = [power / math.fsum(powers) for power in powers]
         added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
-        best = sorted(range(len(shares)), key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
+        seen = of_best_groups([share + more for share, more in zip(shares, added, strict=True)], c)
+        best = sorted(seen, key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
         total = (
             math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
         )
@@ -128,11 +131,10 @@ def experts(out, n, x, w, c):
         given = {stage: [] for stage in stages[1:-1]}
         whole = np.zeros(len(token))
         for e, count in counts.items():
-            gate = linear([token], w[f"{p}experts.{e}.gate_proj.weight"])[0]
-            up = linear([token], w[f"{p}experts.{e}.up_proj.weight"])[0]
-            active = np.array([g / (1 + math.exp(-g)) for g in gate])
-            result = linear([active * up], w[f"{p}experts.{e}.down_proj.weight"])[0]
-            for stage, values in zip(stages[1:-1], (gate, up, active, active * up, result), strict=True):
+            gate, up = (projected([token], w, f"{p}experts.{e}.{part}_proj")[0] for part in ("gate", "up"))
+            active, swigl = gated(gate, up, c)
+            result = projected([swigl], w, f"{p}experts.{e}.down_proj")[0]
+            for stage, values in zip(stages[1:-1], (gate, up, active, swigl, result), strict=True):
                 given[stage].extend(values)
             whole = whole + count * result
         for stage, values in given.items():
@@ -141,6 +143,23 @@ def experts(out, n, x, w, c):
     for stage in stages:
         out[n, stage] = np.array(rows[stage])
     return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
+
+
+def of_best_groups(scores, c):
+    """The experts of the groups whose two best come first."""
+    size = len(scores) // c.n_group
+    groups = [range(first, first + size) for first in range(0, len(scores), size)]
+    groups.sort(key=lambda group: -sum(sorted(scores[e] for e in group)[-2:]))
+    return [e for group in groups[: c.topk_group] for e in group]
+
+
+def gated(gate, up, c):
+    if c.swiglu_limit is None:
+        active = np.array([silu(g) for g in gate])
+        return active, active * up
+    gate = [min(g, c.swiglu_limit) for g in gate]
+    active = np.array([g / (1 + math.exp(-c.swiglu_alpha * g)) for g in gate])
+    return active, active * np.array([1 + min(max(u, -c.swiglu_limit), c.swiglu_limit) for u in up])
 
 
 def shared(out, n, x, w, c):
@@ -249,7 +268,7 @@ def tempered(tokens, c):
     return np.array([[1 + c.temperature * math.log(1 + t // c.temperature_length)] for t in range(tokens)])
 
 
-def attend(q, k, v, c, window=None):
+def attend(q, k, v, c, window=None, sinks=None):
     out = np.zeros_like(q)
     for head in range(c.num_attention_heads):
         own = slice(head * c.head_dim, (head + 1) * c.head_dim)
@@ -262,6 +281,7 @@ def attend(q, k, v, c, window=None):
                 math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
             ]
             scores = [bent(score, c.attention_cap) for score in scores]
+            scores = scores if sinks is None else [*scores, sinks[head]]
             weights = [math.exp(score - max(scores)) for score in scores]
-            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=True))
+            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=False))
     return out

@@ -174,6 +174,9 @@ class Fault:
     runtime: dict[str, Any] | None = None
     change: Callable[..., np.ndarray] | None = None
 
+    def __str__(self) -> str:
+        return f"{self.family}-{self.site}-{self.cause}"
+
 
 def of_layer(number: int, module: str) -> str:
     return f"model.layers.{number}.{module}.weight"

@@ -40,6 +40,8 @@ FIXES: dict[str, str] = {
     "each key head serve neighbouring query heads.",
     "attention_scale": "Scale the scores once, by the factor of the model's configuration (1/√head_dim if it names "
     "none).",
+    "attention_sink": "Give the softmax of every head the score of its own sink beside those of the keys, and nothing "
+    "to what it takes.",
     "activation_function": "Use the activation that the configuration names; SiLU and the kinds of GELU are not the "
     "same function.",
     "residual_missing": "Add the input of the block to its output, once, before the next norm.",

@@ -219,19 +219,27 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
     from torch.overrides import TorchFunctionMode
 
     products: list[tuple[Array, Array]] = []
+    linear = (torch.nn.functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+    added = (torch.add, torch.Tensor.add, torch.Tensor.__add__)
 
     class Listener(TorchFunctionMode):  # type: ignore[misc]
-        """Keeps inputs and outputs of all products."""
+        """Keeps inputs and outputs of all products, with the biases that are added to them at once."""
 
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
-            if function is torch.nn.functional.linear:
+            if function in linear:
                 products.append((args[0], result))
+            elif function in added and products and args[0] is products[-1][1]:
+                products[-1] = products[-1][0], result
             return result
 
-    listener = Listener()
+    listener, by_turns = Listener(), type(block.experts).__name__ == "GptOssExperts"
 
-    def enter(_module: Any, _inputs: Any) -> None:
+    def activated(gate: Array) -> Array:
+        bounded = gate.clamp(max=block.experts.limit) if by_turns else gate
+        return bounded * torch.sigmoid(bounded * block.experts.alpha) if by_turns else block.experts.act_fn(gate)
+
+    def enter(*_: Any) -> None:
         products.clear()
         listener.__enter__()
 
@@ -246,8 +254,8 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         found = torch.unique(experts).tolist()
         for expert, (_, gate_up), (swigl, out) in zip(found, products[::2], products[1::2], strict=True):
             rank, token = torch.where((experts == expert).T)
-            gate, up = gate_up.chunk(2, dim=-1)
-            for name, values in zip(PAIRS, (gate, up, block.experts.act_fn(gate), swigl, out), strict=True):
+            gate, up = (gate_up[..., ::2], gate_up[..., 1::2]) if by_turns else gate_up.chunk(2, dim=-1)
+            for name, values in zip(PAIRS, (gate, up, activated(gate), swigl, out), strict=True):
                 whole_run = runs.setdefault(name, values.new_zeros(*experts.shape, values.shape[-1]))
                 whole_run[token, places[token, rank]] = values
         for name, values in runs.items():

@@ -35,6 +35,8 @@ CAUSE_OF_FIELD = {
     "logits_cap": "scaled",
     "parallel": "residual_missing",
     "activation": "activation_function",
+    "swiglu_alpha": "activation_function",
+    "swiglu_limit": "activation_function",
     "causal": "causal_mask",
     "sliding_window": "causal_mask",
     "layer_types": "causal_mask",

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from kernels.graph import At, Values
+from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.embed import Embed
@@ -154,7 +155,7 @@ def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values 
             read = {"x": at.kind.read(inputs["x"], pairs)}
             out[pairs.tokens, pairs.runs] = cost_of_storage(pairs.at, read, len(read["x"]))
         return out.reshape(count, -1)
-    if isinstance(at.kind, Choice):
+    if isinstance(at.kind, Choice | Attention):
         return None
     product = isinstance(at.kind, Product)
     weights = [
