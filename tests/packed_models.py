@@ -98,7 +98,7 @@ def _fp8(values: np.ndarray) -> dict:
     return {"weight": entry("F8_E4M3", codes | (values < 0) * np.uint8(0x80)), "weight_scale_inv": entry("F32", tiles)}
 
 
-def _integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes (out, in), float16 scales and zero points, both (out, groups)."""
     groups = values.reshape(len(values), -1, 32)
     low, high = np.minimum(groups.min(2), 0), np.maximum(groups.max(2), 0)
@@ -109,26 +109,26 @@ def _integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return codes.reshape(values.shape).astype(np.uint32), scales, zeros.astype(np.uint32)
 
 
-def _words(nibbles: np.ndarray, order: tuple[int, ...] = tuple(range(8))) -> np.ndarray:
+def words_of(nibbles: np.ndarray, order: tuple[int, ...] = tuple(range(8))) -> np.ndarray:
     """Eight numbers of a row in a word, number order[n] in nibble n."""
     eights = nibbles.reshape(len(nibbles), -1, 8)[:, :, list(order)].astype(np.uint32)
     return (eights << 4 * np.arange(8, dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
 
 
 def _gptq(values: np.ndarray) -> dict:
-    codes, scales, zeros = _integers(values)
+    codes, scales, zeros = integers(values)
     return {
-        "qweight": entry("I32", _words(codes).T),
-        "qzeros": entry("I32", _words((zeros - 1 & 15).T)),
+        "qweight": entry("I32", words_of(codes).T),
+        "qzeros": entry("I32", words_of((zeros - 1 & 15).T)),
         "scales": entry("F16", scales.T),
         "g_idx": entry("I32", np.arange(values.shape[1], dtype=np.int32) // 32),
     }
 
 
 def _awq(values: np.ndarray) -> dict:
-    codes, scales, zeros = _integers(values)
+    codes, scales, zeros = integers(values)
     order = (0, 2, 4, 6, 1, 3, 5, 7)
-    words = _words(codes.T, order), _words(zeros.T, order)
+    words = words_of(codes.T, order), words_of(zeros.T, order)
     return {"qweight": entry("I32", words[0]), "qzeros": entry("I32", words[1]), "scales": entry("F16", scales.T)}
 
 
@@ -137,7 +137,7 @@ def _compressed(values: np.ndarray) -> dict:
     scales = np.abs(groups).max(2) / np.float32(7.5)
     codes = np.clip(np.round(groups / scales[..., None]), -8, 7).reshape(values.shape) + 8
     return {
-        "weight_packed": entry("I32", _words(codes)),
+        "weight_packed": entry("I32", words_of(codes)),
         "weight_scale": entry("F32", scales.astype(np.float32)),
         "weight_shape": entry("I64", np.array(values.shape, np.int64)),
     }
@@ -148,7 +148,7 @@ def _mlx(values: np.ndarray) -> dict:
     low, high = groups.min(2), groups.max(2)
     scales = ((high - low) / 15).astype(np.float16)
     codes = np.round((groups - low[..., None]) / scales.astype(np.float32)[..., None]).clip(0, 15)
-    words = _words(codes.reshape(values.shape))
+    words = words_of(codes.reshape(values.shape))
     return {
         "weight": entry("U32", words),
         "scales": entry("F16", scales),

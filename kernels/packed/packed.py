@@ -67,12 +67,13 @@ class Packed:
             out[start : start + share] = self.made_of(self.taken(rows[start : start + share]))
         return out
 
-    def taken(self, rows: NDArray[np.intp]) -> Taken:
-        """Some rows, taken apart."""
+    def taken(self, rows: NDArray[np.intp], groups: NDArray[np.intp] | None = None) -> Taken:
+        """Some rows, taken apart. groups : of every column, if not its own."""
+        groups = self.groups if groups is None else groups
         if self.chosen is not None:
             rows = self.chosen[rows]
         scales, zeros, offsets = (
-            None if grid is None else grid.of(rows)[:, self.groups] for grid in (self.scales, self.zeros, self.offsets)
+            None if grid is None else grid.of(rows)[:, groups] for grid in (self.scales, self.zeros, self.offsets)
         )
         assert scales is not None
         return Taken(self.codes(rows), scales, zeros, offsets)
