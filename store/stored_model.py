@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
 from kernels.weight import TensorType, Weight
-from store.byte_order import turned
+from store.encodings import Encoding
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
@@ -41,7 +41,8 @@ class TensorInfo:
     """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
-    there are its own, where they lie between others; None for all. turned : its numbers lie there in big-endian order.
+    there are its own, where they lie between others; None for all. encoding : how they lie there, if not simply as
+    rows of `type`.
     """
 
     name: str  # canonical (Hugging Face)
@@ -52,12 +53,18 @@ class TensorInfo:
     offset: int
     nbytes: int
     picked: Picked | None = None
-    turned: bool = False
+    encoding: Encoding | None = None
 
     def place(self, row: int) -> int:
         """Which of the rows that lie there one of its own is."""
         picked = self.picked
         return row if picked is None else row // picked.size * picked.of + picked.first + row % picked.size
+
+    @property
+    def stored_as(self) -> str:
+        """What it is stored as, in a word."""
+        encoded = None if self.encoding is None else self.encoding.name
+        return self.type.name if encoded is None else encoded
 
     @property
     def unread(self) -> str | None:
@@ -162,7 +169,11 @@ class StoredModel:
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
-        return Weight(name, type, shape, rows, order, less_one)
+        if info.encoding is None:
+            return Weight(name, type, shape, rows, order, less_one)
+        origin = info.encoding.origin(self._bytes(info), info.shape)
+        origin = None if origin is None else replace(origin, order=order)
+        return Weight(name, type, shape, rows, order, less_one, info.encoding.step, origin)
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""
@@ -173,9 +184,13 @@ class StoredModel:
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
         """Return the bytes of a tensor in little-endian order, also of a type that is not read; None if unknown."""
         info = self.info(name)
-        if not info.nbytes or (info.turned and not isinstance(info.type, TensorType)):
+        if not info.nbytes or (info.encoding is not None and not isinstance(info.type, TensorType)):
             return None
-        return self._bytes(info).reshape(-1)
+        return self._decoded(info)
+
+    def undecoded(self, name: str) -> NDArray[np.uint8]:
+        """Return the bytes of a stored tensor as they lie in the file."""
+        return self._bytes(self.tensors[name]).reshape(-1)
 
     def require_unchanged(self) -> None:
         """Raise ArtifactError if a file of this model was replaced or written to since it was opened.
@@ -212,7 +227,7 @@ class StoredModel:
         return {source.path: source for source in self.sources}
 
     def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
-        data = self._bytes(info)
+        data = self._decoded(info)
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
@@ -226,7 +241,13 @@ class StoredModel:
             groups = info.shape[0] // picked.size
             data = source.map(info.offset, info.nbytes // picked.size * picked.of, what).reshape(groups, picked.of, -1)
             data = data[:, picked.first : picked.first + picked.size].reshape(-1)
-        return turned(data, info.type) if info.turned and isinstance(info.type, TensorType) else data
+        return data
+
+    def _decoded(self, info: TensorInfo) -> NDArray[np.uint8]:
+        data = self._bytes(info)
+        if info.encoding is None or not isinstance(info.type, TensorType):
+            return data.reshape(-1)
+        return info.encoding.decoded(data, info.type, info.shape)
 
     def _hash(self, progress: Callable[[int, int], None] | None) -> str:
         done, digests = 0, list[str]()

@@ -132,7 +132,7 @@ def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, in
         stored = row // size * size + 2 * pair + half
     info = model.tensors[name]
     stored = info.place(stored)
-    return info.file, stored, info.offset + stored * weight.rows.shape[1]
+    return info.file, stored, None if info.encoding else info.offset + stored * weight.rows.shape[1]
 
 
 def _terms(
