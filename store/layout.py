@@ -175,6 +175,7 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
     rows, groups = sum(size for _, size in sizes), config.num_key_value_heads if module == BY_GROUP else 1
     shapes = {"weight": (rows, config.hidden_size), "bias": (rows,), "output_scale": (1,)}
     _check(file, fused, shapes[kind])
+    require_rows(file, fused)
     first = 0
     for own, size in sizes:
         part = name.replace(module, own)
@@ -189,6 +190,15 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         else:
             tensors[part] = replace(fused.some_rows(first, size), name=part)
         first += size
+
+
+def require_rows(file: str, info: TensorInfo) -> None:
+    """Raise UnsupportedModelError unless every row of a tensor that is to be divided lies in one piece."""
+    if info.encoding is not None and not info.encoding.by_rows:
+        raise UnsupportedModelError(
+            f"{file}: tensor {printable(info.raw_name, 80)} holds several and is stored {info.encoding.name}, which "
+            "is not read; convert the model again."
+        )
 
 
 def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:

@@ -7,7 +7,8 @@ from typing import get_args
 
 from store.artifact import Artifact
 from store.errors import ArtifactError
-from store.files.apr import open_apr
+from store.files.apr import open_apr, open_apr_manifest
+from store.files.apr_shards import is_manifest
 from store.files.folder import open_folder
 from store.files.gguf import open_gguf
 from store.files.model_file import ModelFile
@@ -36,7 +37,7 @@ _KNOWN: dict[bytes, str] = {
 def open_model(path: Path | str) -> StoredModel:
     """Locate the tensors and settings of a model: an Artifact where it can be run, else with `refusal` set.
 
-    path : an APR v2, GGUF or SafeTensors file, a SafeTensors index, or a Hugging Face folder.
+    path : an APR v2, GGUF or SafeTensors file, an index or manifest of several, or a Hugging Face folder.
 
     Raises ArtifactError or UnsupportedModelError where not even the tensors can be located.
     """
@@ -54,7 +55,7 @@ def open_model(path: Path | str) -> StoredModel:
 def open_artifact(path: Path | str) -> Artifact:
     """Open a model that is to be run; the content decides the format, never the name.
 
-    path : an APR v2, GGUF or SafeTensors file, a SafeTensors index, or a Hugging Face folder.
+    path : an APR v2, GGUF or SafeTensors file, an index or manifest of several, or a Hugging Face folder.
 
     Raises ArtifactError for what cannot be read, UnsupportedModelError for what this program does not compute.
     """
@@ -72,8 +73,10 @@ def _open_file(file: ModelFile) -> StoredModel:
         return open_gguf(file)
     if start[:3] == b"APR":
         return open_apr(file)
-    if start[7:9] == b"\0{" or start.lstrip()[:1] == b"{":
+    if start[7:9] == b"\0{":
         return open_safetensors(file)
+    if start.lstrip()[:1] == b"{":
+        return open_apr_manifest(file) if is_manifest(file) else open_safetensors(file)
     raise ArtifactError(f"{file.shown} is {_guess(file, start)}; give an APR v2, GGUF or SafeTensors model.")
 
 

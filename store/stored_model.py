@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
 from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
-from store.byte_order import turned
+from store.encodings import Encoding
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
@@ -57,7 +57,8 @@ class TensorInfo:
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
     there are its own, where they lie between others; None for all. packing : of a tensor that is stored in several
-    parts, of which it is one; `offset` is that of the first. turned : its numbers lie there in big-endian order.
+    parts, of which it is one; `offset` is that of the first. encoding : how they lie there, if not simply as rows of
+    `type`.
     """
 
     name: str  # canonical (Hugging Face)
@@ -69,7 +70,7 @@ class TensorInfo:
     nbytes: int
     picked: Picked | None = None
     packing: Packing | None = None
-    turned: bool = False
+    encoding: Encoding | None = None
 
     def some_rows(self, first: int, count: int) -> "TensorInfo":
         """The same of `count` rows, from row `first` on."""
@@ -83,6 +84,12 @@ class TensorInfo:
         """Which of the rows that lie there one of its own is."""
         picked = self.picked
         return row if picked is None else row // picked.size * picked.of + picked.first + row % picked.size
+
+    @property
+    def stored_as(self) -> str:
+        """What it is stored as, in a word."""
+        encoded = None if self.encoding is None else self.encoding.name
+        return self.type.name if encoded is None else encoded
 
     @property
     def unread(self) -> str | None:
@@ -189,7 +196,11 @@ class StoredModel:
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
-        return Weight(name, type, shape, rows, order, less_one)
+        if info.encoding is None:
+            return Weight(name, type, shape, rows, order, less_one)
+        origin = info.encoding.origin(self._bytes(info), info.shape)
+        origin = None if origin is None else replace(origin, order=order)
+        return Weight(name, type, shape, rows, order, less_one, info.encoding.step, origin)
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering.
@@ -211,11 +222,15 @@ class StoredModel:
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
         """Return the bytes of a tensor in little-endian order, also of a type that is not read; None if unknown."""
         info = self.info(name)
-        if not info.nbytes or (info.turned and not isinstance(info.type, TensorType)):
+        if not info.nbytes or (info.encoding is not None and not isinstance(info.type, TensorType)):
             return None
         if info.packing is not None:
             return np.concatenate([self._bytes(part).reshape(-1) for part in info.packing.parts.values()])
-        return self._bytes(info).reshape(-1)
+        return self._decoded(info)
+
+    def undecoded(self, name: str) -> NDArray[np.uint8]:
+        """Return the bytes of a stored tensor as they lie in the file."""
+        return self._bytes(self.tensors[name]).reshape(-1)
 
     def part(self, info: TensorInfo) -> bytes:
         """Return the bytes of a small part of a tensor, which says something about the others."""
@@ -261,7 +276,7 @@ class StoredModel:
         return {source.path: source for source in self.sources}
 
     def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
-        data = self._bytes(info)
+        data = self._decoded(info)
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
@@ -277,7 +292,13 @@ class StoredModel:
             if picked.across:
                 data = data.reshape(info.shape[-1], info.shape[0] * picked.of, -1).swapaxes(0, 1)
             data = data.reshape(groups, picked.of, -1)[:, picked.first : picked.first + picked.size].reshape(-1)
-        return turned(data, info.type) if info.turned and isinstance(info.type, TensorType) else data
+        return data
+
+    def _decoded(self, info: TensorInfo) -> NDArray[np.uint8]:
+        data = self._bytes(info)
+        if info.encoding is None or not isinstance(info.type, TensorType):
+            return data.reshape(-1)
+        return info.encoding.decoded(data, info.type, info.shape)
 
     def _hash(self, progress: Callable[[int, int], None] | None) -> str:
         done, digests = 0, list[str]()

@@ -8,17 +8,20 @@ One pass over its bytes; arrays, such as a vocabulary of 152 000 strings, are sk
 import mmap
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from kernels.errors import UnsupportedModelError
+from kernels.weight import TensorType
 from store.artifact import TensorInfo
-from store.byte_order import of_big_endian
+from store.encodings import BIG_ENDIAN, AprQ8, of_big_endian
 from store.errors import ArtifactError
 from store.files.fields import Fields
 from store.files.model_file import ModelFile
-from store.layout import check_blocks, check_overlaps, check_rank
+from store.layout import check_blocks, check_overlaps, check_rank, counted
 from store.tensor_types import ggml_type
 from store.text import printable
 from store.vocabulary import LazyArray
@@ -161,7 +164,8 @@ def tensor_table(file: ModelFile, header: Header) -> tuple[list[TensorInfo], lis
 
     Raises ArtifactError for a tensor that does not lie within the file or shares bytes with another.
     """
-    tensors = [_located(file, header, entry) for entry in header.entries]
+    relabelled = _one_scale(file, header)
+    tensors = [relabelled.get(entry.name) or _located(file, header, entry) for entry in header.entries]
     check_overlaps(file.shown, tensors)
     unaligned = [entry.name for entry in header.entries if entry.offset % header.alignment]
     problems = []
@@ -170,9 +174,34 @@ def tensor_table(file: ModelFile, header: Header) -> tuple[list[TensorInfo], lis
             f"{file.shown} places {len(unaligned)} tensors off its alignment of {header.alignment} bytes, the first is "
             f"{printable(unaligned[0], 80)}; llama.cpp refuses such a file."
         )
+    if relabelled:
+        problems.append(
+            f"{file.shown} holds {counted(list(relabelled))} of type AprQ8 under the name of Q8_0, as `apr export` "
+            "wrote them before version 0.40; they are read as AprQ8, and every other engine misreads them."
+        )
     if header.big_endian:
         problems.append(f"{file.shown} is of a big-endian machine; llama.cpp reads it on such machines only.")
     return tensors, problems
+
+
+def _one_scale(file: ModelFile, header: Header) -> dict[str, TensorInfo]:
+    """Find tensors of Q8_0 that are bytes behind a single scale: there is room for those and not for blocks."""
+    starts = sorted({entry.offset for entry in header.entries} | {file.size - header.data_offset})
+    ends = dict(pairwise(starts))
+    found = {}
+    for entry in header.entries:
+        count, room = prod(entry.dims), ends.get(entry.offset, entry.offset) - entry.offset
+        padded = -(-(4 + count) // header.alignment) * header.alignment
+        if ggml_type(entry.type) != TensorType["Q8_0"] or not count or room not in (4 + count, padded):
+            continue
+        if room < count // 32 * 34:
+            start, what = header.data_offset + entry.offset, f"tensor {printable(entry.name, 80)}"
+            (step,) = struct.unpack((">" if header.big_endian else "<") + "f", file.read(start, 4, what))
+            shape, encoding = tuple(reversed(entry.dims)), AprQ8("AprQ8", step=abs(step))
+            found[entry.name] = TensorInfo(
+                entry.name, entry.name, TensorType["F32"], shape, file.path, start + 4, count, encoding=encoding
+            )
+    return found
 
 
 def _take_version(cursor: _Cursor) -> None:
@@ -257,5 +286,5 @@ def _located(file: ModelFile, header: Header, entry: Entry) -> TensorInfo:
     offset = header.data_offset + entry.offset
     file.require(offset, nbytes, f"tensor {printable(name, 80)}")
     if header.big_endian:
-        return TensorInfo(name, name, of_big_endian(kind), shape, file.path, offset, nbytes, turned=True)
+        return TensorInfo(name, name, of_big_endian(kind), shape, file.path, offset, nbytes, encoding=BIG_ENDIAN)
     return TensorInfo(name, name, kind, shape, file.path, offset, nbytes)

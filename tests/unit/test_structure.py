@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 MODULES = {package: sorted((ROOT / package).rglob("*.py")) for package in ("kernels", "store", "workbench")}
 ALLOWED = {
     "kernels": {"kernels", "numpy", "numba", "llvmlite", "platformdirs"},
-    "store": {"store", "kernels", "numpy", "h5py", "platformdirs", "zlib_ng"},  # and no package of a model format
+    # and no package of a model format
+    "store": {"store", "kernels", "numpy", "h5py", "lz4", "platformdirs", "zlib_ng", "zstandard"},
 }
 
 

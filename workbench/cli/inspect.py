@@ -107,7 +107,7 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
 
     types: dict[str, dict[str, int]] = {}
     for tensor in model.tensors.values():
-        of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
+        of_type = types.setdefault(tensor.stored_as, {"tensors": 0, "bytes": 0})
         of_type["tensors"] += 1
         of_type["bytes"] += tensor.nbytes
     record = {
@@ -125,7 +125,7 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
             {
                 "name": tensor.name,
                 "stored_as": tensor.raw_name,
-                "type": tensor.type.name,
+                "type": tensor.stored_as,
                 "shape": list(tensor.shape),
                 "bytes": tensor.nbytes if tensor.nbytes or tensor.type.block else None,
                 "file": tensor.file.name,

@@ -139,7 +139,7 @@ def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, in
     stored = info.place(stored)
     if info.packing is not None:
         return info.file, info.packing.first + stored, None
-    return info.file, stored, info.offset + stored * weight.rows.shape[1]
+    return info.file, stored, None if info.encoding else info.offset + stored * weight.rows.shape[1]
 
 
 def _terms(
