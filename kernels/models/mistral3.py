@@ -9,6 +9,7 @@ from kernels.models.llama import Llama
 
 # What llama.cpp reads in this family and not in llama.
 _BY_POSITION = ("attention.temperature_scale", "rope.scaling.yarn_log_multiplier")
+_BETAS = {"rope.scaling.yarn_beta_fast": 32, "rope.scaling.yarn_beta_slow": 1}
 
 
 class Mistral3(Llama):
@@ -19,7 +20,7 @@ class Mistral3(Llama):
     keys = MappingProxyType(
         {
             "gguf": Keys(
-                used=Llama.keys["gguf"].used | frozenset(_BY_POSITION),
+                used=Llama.keys["gguf"].used | frozenset((*_BY_POSITION, *_BETAS)),
                 ignored=Llama.keys["gguf"].ignored,
             )
         }
@@ -29,6 +30,9 @@ class Mistral3(Llama):
         for key in _BY_POSITION:
             if fields.find(key)[1]:
                 raise fields.unsupported(f"sets {self.gguf}.{key}; this program does not compute what that changes.")
+        for key, usual in _BETAS.items():
+            if fields.number(key) not in (None, usual):
+                raise fields.unsupported(f"sets {self.gguf}.{key} to another number than {usual}.")
         return super().of_gguf(config, fields)
 
 

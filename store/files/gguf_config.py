@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
-from kernels.family import Family, Keys
+from kernels.family import Family
 from kernels.models import architecture_of
 from store import rope
 from store.errors import ArtifactError
@@ -65,7 +65,7 @@ def config_of(
         length_limit_key=scaling.limit_key,
     )
     rope.check_heads(file.shown, config)
-    _refuse_what_follows(fields, of, config, tensors)
+    _refuse_what_follows(fields, of, tensors)
     config = of.of_gguf(config, with_lists(fields))
     if config.length_limit is not None:
         problems.append(
@@ -141,14 +141,8 @@ def _factor(fields: Fields) -> float:
     return 1.0 if value in (None, 0) else shortest(fields.needed_number(key.removeprefix(fields.prefix)))
 
 
-def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse another score scale than the usual one, and what would be done to the logits."""
-    used = "attention.scale" in of.keys.get("gguf", Keys()).used
-    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] and not used else None
-    if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
-        raise UnsupportedModelError(
-            f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."
-        )
+def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse what would be done to the logits."""
     for name, what in of.after_head.items():
         if name in tensors:
             raise UnsupportedModelError(
