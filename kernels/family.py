@@ -87,8 +87,18 @@ def every(pattern: int, config: ModelConfig) -> tuple[str, ...]:
     return tuple(FULL if pattern and number % pattern == 0 else SLIDING for number in layers)
 
 
+# What llama.cpp reads of the heads of sliding layers; without windows nothing comes of it.
+OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
+
+
 def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tuple[str, ...]:
-    """What GGUF says of every layer: by a list, by a number, or by that of the family."""
+    """What GGUF says of every layer: by a list, by a number, or by that of the family; heads must be alike in all."""
+    for name in OF_SLIDING:
+        if (size := fields.integer(name, low=0)) not in (None, 0, config.head_dim):
+            raise fields.unsupported(
+                f"gives {name} as {size} where heads have {config.head_dim} channels; only layers with "
+                "the same heads, which rotate as a whole, are supported."
+            )
     key, given = fields.find("attention.sliding_window_pattern")
     if not isinstance(given, list):
         found = fields.integer("attention.sliding_window_pattern", low=0)
@@ -96,17 +106,6 @@ def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tup
     if len(given) < config.num_hidden_layers or not all(slides in (0, 1) for slides in given):
         raise fields.wrong(f"gives {key} for fewer layers than it has, or not as true and false; convert it again.")
     return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
-
-
-def with_score_scale(config: ModelConfig, scale: float | None) -> ModelConfig:
-    """The configuration with scores times a factor; None, or what is usual to single precision, for the usual one."""
-    usual = scale is None or abs(scale * config.head_dim**0.5 - 1) <= 2.0**-23
-    return replace(config, attention_scale=None if usual else scale)
-
-
-def gguf_score_scale(config: ModelConfig, fields: Settings) -> ModelConfig:
-    """The same by GGUF's key, of which llama.cpp takes notice in some families only; 0 is none."""
-    return with_score_scale(config, fields.single("attention.scale") if fields.find("attention.scale")[1] else None)
 
 
 def rotating_where_sliding(config: ModelConfig, window: int | None, types: tuple[str, ...] | None) -> ModelConfig:
@@ -122,13 +121,16 @@ def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: boo
     """The pairs of a head by what they turn with (time, height, width, and another), if the pairs of text turn alike.
 
     Positions of text are the same in the first three, and llama.cpp counts 0 in the fourth. in_turn : pairs take turns
-    and do not stand in blocks. None where llama.cpp takes no notice, which needs pairs of the first two.
+    and do not stand in blocks, in families that always have sections. None where llama.cpp takes no notice, which
+    needs pairs of the first two.
     """
     _, given = fields.find(key)
     sections = (*given, 0, 0, 0)[:4] if isinstance(given, list) else (0, 0)
     if not all(type(size) is int and size >= 0 for size in sections):
         raise fields.wrong(f"gives {key} as something else than whole numbers; convert it again.")
-    if not (sections[0] and sections[1]):
+    if in_turn and not any(sections):
+        raise fields.wrong(f"does not say {key}, which llama.cpp asks for here; convert it again.")
+    if not in_turn and not (sections[0] and sections[1]):
         return None
     for pair in range((config.rotary_dim or config.head_dim) // 2):
         sector = pair % sum(sections)

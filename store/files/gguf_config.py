@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
-from kernels.family import Family, Keys
+from kernels.family import Family
 from kernels.models import architecture_of
 from store import rope
 from store.errors import ArtifactError
@@ -75,7 +75,7 @@ def config_of(
     if of.norms_differ:
         config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
     rope.check_heads(file.shown, config)
-    _refuse_what_follows(fields, of, config, tensors)
+    _refuse_what_follows(fields, of, tensors)
     config = of.of_gguf(config, with_lists(fields))
     if config.length_limit is not None:
         problems.append(
@@ -146,14 +146,8 @@ def _scaling(
     return replace(scaling, factors=factors, attention_factor=attention_factor)
 
 
-def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse another score scale than the usual one, and what would be done to the logits."""
-    used = "attention.scale" in of.keys.get("gguf", Keys()).used
-    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] and not used else None
-    if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
-        raise UnsupportedModelError(
-            f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."
-        )
+def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse what would be done to the logits."""
     for name, what in of.after_head.items():
         if name in tensors:
             raise UnsupportedModelError(
