@@ -20,7 +20,8 @@ class ModelConfig:
         i with i + head_dim/2 (rotate_half), or + rotary_dim/2, "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF
         files are stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
     rotary_dim
-        How many channels of each head rotate, from its first on; the others are handed on. None for all.
+        How many channels of each head rotate, from its first on, or the last ones where attention is latent; the others
+        are handed on. None for all.
     rope_factors
         Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
         None for none.
@@ -33,6 +34,11 @@ class ModelConfig:
         are all layers where there are no types. None for all tokens in every layer.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
+    kv_lora_rank, q_lora_rank, v_head_dim
+        Latent attention: channels of what keys and values are made of, and of what queries are made of (None for the
+        input itself); channels of a head of v. head_dim is that of q and k. 0 for attention that is not latent.
+    latent_eps
+        Epsilon of the norms of latents; None for that of the others.
     rotated_layers
         Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
@@ -61,7 +67,9 @@ class ModelConfig:
         What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
     n_group, topk_group
-        Groups of experts, of which so many are looked at for a token: those whose two best come first.
+        Groups of experts, of which so many are looked at for a token: those whose best come first.
+    group_best
+        So many of the best experts of a group are added up for that.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -87,6 +95,10 @@ class ModelConfig:
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
     rope_local_theta: float | None = None
+    kv_lora_rank: int = 0
+    q_lora_rank: int | None = None
+    v_head_dim: int | None = None
+    latent_eps: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
     attention_scale: float | None = None
     temperature: float | None = None
@@ -109,6 +121,7 @@ class ModelConfig:
     routed_scaling_factor: float = 1.0
     n_group: int = 1
     topk_group: int = 1
+    group_best: int = 2
     length_limit: int | None = None
     length_limit_key: str | None = None
 

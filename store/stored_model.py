@@ -40,7 +40,8 @@ class TensorInfo:
     """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
-    there are its own, where they lie between others; None for all.
+    there are its own, where they lie between others; None for all. turned : a matrix of floats that lies there with
+    rows and columns exchanged.
     """
 
     name: str  # canonical (Hugging Face)
@@ -51,6 +52,7 @@ class TensorInfo:
     offset: int
     nbytes: int
     picked: Picked | None = None
+    turned: bool = False
 
     def place(self, row: int) -> int:
         """Which of the rows that lie there one of its own is."""
@@ -214,6 +216,9 @@ class StoredModel:
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
+        if info.turned:
+            values = data.reshape(*info.shape[::-1], element.bytes)
+            return np.ascontiguousarray(values.swapaxes(0, 1)).reshape(info.shape[0], -1)
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
 
     def _bytes(self, info: TensorInfo) -> NDArray[np.uint8]:

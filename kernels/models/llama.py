@@ -1,6 +1,6 @@
 """llama, and every decoder that is made like it: norms, grouped rotary attention, a feed-forward block."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -23,8 +23,10 @@ from kernels.kinds.temperature import Tempered
 from kernels.stages import SPINE, Site
 
 _BEFORE: dict[str, tuple[str, ...]] = {
-    "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
-    "attention": ("q_rope_norm", "k_rope_norm", "q_tempered"),
+    "q_post_rope": ("qkv_clip", "q_norm", "k_norm", "q_a", "q_a_norm", "q_matmul", "kv_a", "kv_a_norm"),
+    "attention": (
+        *("q_rope_norm", "k_rope_norm", "q_absorbed", "q_latent", "k_latent", "q_tempered", "latent_attention"),
+    ),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
@@ -84,7 +86,7 @@ class Decoder(Family):
         return (Stage(Site(None, "embedding"), Embed(config.embedding_scale), config.hidden_size, (), embedding),)
 
     def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
-        attention, feed_forward = (of(config, number, has) for of in (self._attention, self._feed_forward))
+        attention, feed_forward = (of(config, number, has) for of in (self.attention, self._feed_forward))
         output = Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",))
         if config.parallel:
             read = (LAYER_INPUT, "attn_out", "ffn_out")
@@ -108,19 +110,13 @@ class Decoder(Family):
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
         """Those of a decoder; shapes as Hugging Face stores them, (rows, columns)."""
-        hidden, ffn, kv = config.hidden_size, config.intermediate_size, config.kv_size
+        hidden, ffn = config.hidden_size, config.intermediate_size
         yield Tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
         for layer in range(config.num_hidden_layers):
             name = f"model.layers.{layer}.".__add__
             for tensor in self._of_norm(self.attn_norm and name(self.attn_norm)):
                 yield Tensor(tensor, (hidden,))
-            for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
-                yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
-            for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
-                yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-            for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
-                yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
-            yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
+            yield from self.of_attention(config, name)
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
@@ -144,7 +140,18 @@ class Decoder(Family):
         if self.head_bias:
             yield Tensor("lm_head.bias", (config.vocab_size,), optional=True)
 
-    def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
+    def of_attention(self, config: ModelConfig, name: Callable[[str], str]) -> Iterator[Tensor]:
+        """The tensors of attention; name : puts the layer before the name of a module."""
+        hidden, kv = config.hidden_size, config.kv_size
+        for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
+            yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
+        for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
+            yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
+        for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
+            yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
+        yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
+
+    def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         c, name = config, f"model.layers.{layer}.".__add__
         heads = Heads(c.head_dim, (("q", c.q_size), ("k", c.kv_size), ("v", c.kv_size)))
         weights, biases = (
@@ -163,7 +170,7 @@ class Decoder(Family):
         if c.clip_qkv is not None:
             yield Stage(Site(layer, "qkv_clip"), Clip(c.clip_qkv), channels, (qkv,), (), heads)
             qkv = "qkv_clip"
-        rotation = _rotation(config, layer)
+        rotation = rotation_of(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
         if self.head_norms and not self.norms_rotated:
             yield from self._head_norms(config, layer, "_norm", (qkv, 0), (qkv, c.q_size))
@@ -261,7 +268,7 @@ class Decoder(Family):
             yield f"{module}.bias"
 
 
-def _rotation(c: ModelConfig, layer: int) -> Rotation:
+def rotation_of(c: ModelConfig, layer: int) -> Rotation:
     """How the heads of a layer turn."""
     if c.rope_local_theta is not None and c.slides(layer):
         return Rotation(c.head_dim, c.rope_local_theta, c.rope_type, rotary_dim=c.rotary_dim)

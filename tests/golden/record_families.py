@@ -34,10 +34,20 @@ ONLY_GGUF = (
     *("qwen3vlmoe", "ernie4_5_moe"),
 )
 FURTHER = ("mistral3",)  # whose settings APR has no place for
-LAYERS = {"smollm3": 4, "deepseek": 2, "dots1": 2, "ernie4_5_moe": 2, "olmo3": 2}  # of families whose layers differ
+LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
+LAYERS = {
+    "deepseek2": 2,
+    "deepseek3": 2,
+    "smollm3": 4,
+    "deepseek": 2,
+    "dots1": 2,
+    "ernie4_5_moe": 2,
+    "olmo3": 2,
+}  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
+    **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
     "olmo2": {"head_dim": 16},
     "exaone4": {"head_dim": 16},
@@ -103,7 +113,7 @@ def main(python: str, *families: str) -> None:
             for dtype in dtypes:
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None or family == "mixtral":
+            if models.family(family).gguf is not None or family in ("mixtral", "deepseek3"):
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

@@ -17,6 +17,7 @@ _VISIBLE = 2.0**-26
 
 CAUSE_OF_FIELD = {
     "rms_norm_eps": "rms_norm_eps",
+    "latent_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
     "rope_type": "rope_type",
     "rotary_dim": "rope_type",
@@ -44,6 +45,7 @@ CAUSE_OF_FIELD = {
     "routed_scaling_factor": "router",
     "n_group": "router",
     "topk_group": "router",
+    "group_best": "router",
     "head_dim": "head_grouping",
     "num_attention_heads": "head_grouping",
     "num_key_value_heads": "head_grouping",
