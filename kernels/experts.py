@@ -93,6 +93,7 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     runs, inner, hidden = c.num_experts_per_tok, c.moe_intermediate_size, c.hidden_size
     choice = Choice(
         *(runs, c.expert_scoring, c.norm_topk_prob, c.routed_scaling_factor, c.n_group, c.topk_group),
+        c.group_best,
     )
     product, added = ExpertProduct(runs), filter(has, (f"model.layers.{layer}.{SELECTION}",) if parts.selection else ())
     yield stage("router", Product(), c.num_experts, (x,), _used(layer, GATE, has, parts.biased))

@@ -153,6 +153,7 @@ class Family(ABC):
     call modules, with N for the number of a layer, by the canonical name. layer_norms : its norms take the mean away.
     local_base : the key of the rotary base of sliding layers, where those rotate otherwise than the others; their
     settings may stand in rope_parameters by kinds of layers, too.
+    latent : keys and values are made of latents, so that files give the sizes of heads otherwise.
     causal : tokens do not see later ones, unless a file says so.
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
@@ -161,9 +162,11 @@ class Family(ABC):
     by turns, and rows exchanged with columns.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
+    not_loaded : biases of a layer that transformers leaves where they are and llama.cpp adds.
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
 
-    gguf : what llama.cpp calls them. predicts : the last layers there may predict further tokens and are not run.
+    gguf : what llama.cpp calls them. gguf_family : the family as which its GGUF files are read, if that is another one
+    with the same stages. predicts : the last layers there may predict further tokens and are not run.
     gguf_modules : what its names of modules stand for, where not for what they
     usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
@@ -186,6 +189,7 @@ class Family(ABC):
     modules: ClassVar[Mapping[str, str]] = {}
     layer_norms: ClassVar[bool] = False
     local_base: ClassVar[str | None] = None
+    latent: ClassVar[bool] = False
     causal: ClassVar[bool] = True
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
@@ -193,9 +197,11 @@ class Family(ABC):
     rope_usual: ClassVar[Mapping[str, object]] = {}
     by_columns: ClassVar[bool] = False
     less_one: ClassVar[bool] = False
+    not_loaded: ClassVar[tuple[str, ...]] = ()
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
     predicts: ClassVar[bool] = False
+    gguf_family: ClassVar[str | None] = None
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False

@@ -16,6 +16,7 @@ from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.experts import split_experts
+from store.latent import split_heads
 from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.stored_model import Picked
 from store.tensor_types import StoredType
@@ -110,6 +111,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     compute with.
     """
     split_experts(file, tensors, config)
+    split_heads(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name)]:
         _split_fused(file, tensors, name, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()

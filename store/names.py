@@ -87,7 +87,7 @@ _OF_EXPERTS = (
     (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
 )
-_ONE_EXPERT = re.compile(r"mlp\.experts\.\d+\.", re.ASCII)
+_ONE_OF_MANY = re.compile(r"(mlp\.experts|self_attn\.[kv]_b_proj)\.\d+\.", re.ASCII)
 _NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
@@ -131,7 +131,7 @@ def _of_experts(module: str) -> str:
 def gguf_name(canonical: str, architecture: str | None = None) -> str:
     """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged.
 
-    All experts of a layer have one tensor there.
+    All experts of a layer have one tensor there, and so have all heads of latent attention.
     """
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
         module, _, kind = canonical.rpartition(".")
@@ -140,7 +140,7 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return _HF_WHOLE.get(canonical, canonical)
     if match[2] == _SELECTION:
         return f"blk.{match[1]}.{_GGUF_SELECTION}"
-    module, _, kind = _ONE_EXPERT.sub("mlp.experts.", match[2]).rpartition(".")
+    module, _, kind = _ONE_OF_MANY.sub(r"\1.", match[2]).rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
     if GATE_UP in modules:
         modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])

@@ -58,7 +58,7 @@ class TensorInfo:
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
     there are its own, where they lie between others; None for all. packing : of a tensor that is stored in several
     parts, of which it is one; `offset` is that of the first. encoding : how they lie there, if not simply as rows of
-    `type`.
+    `type`. turned : a matrix of floats that lies there with rows and columns exchanged.
     """
 
     name: str  # canonical (Hugging Face)
@@ -71,6 +71,7 @@ class TensorInfo:
     picked: Picked | None = None
     packing: Packing | None = None
     encoding: Encoding | None = None
+    turned: bool = False
 
     def some_rows(self, first: int, count: int) -> "TensorInfo":
         """The same of `count` rows, from row `first` on."""
@@ -280,6 +281,9 @@ class StoredModel:
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
+        if info.turned:
+            values = data.reshape(*info.shape[::-1], element.bytes)
+            return np.ascontiguousarray(values.swapaxes(0, 1)).reshape(info.shape[0], -1)
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
 
     def _bytes(self, info: TensorInfo) -> NDArray[np.uint8]:

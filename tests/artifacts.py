@@ -23,8 +23,6 @@ from store.stored_model import NORM
 from tests.expert_stacks import of_gpt_oss
 from tests.memory_model import YARN, MemoryModel, random_model
 
-BY_YARN = ("mistral3",)
-
 
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
     """A random model, wide enough for whole blocks of `type`; `sizes` are those of random_model."""
@@ -88,6 +86,8 @@ READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type not in (TensorType.Q1_0, 
 def gguf_architecture(model: MemoryModel) -> str:
     """What GGUF calls a model."""
     architecture = model.config.architecture
+    if architecture == "deepseek3":
+        return "deepseek2"
     return (family(architecture).gguf or "llama") if architecture in ARCHITECTURES else architecture
 
 
@@ -111,10 +111,13 @@ def write_gguf(
     writer.add_block_count(c.num_hidden_layers)
     writer.add_feed_forward_length(c.intermediate_size * (2 if c.architecture == "qwen" else 1))
     writer.add_head_count(c.num_attention_heads)
-    counts = [0 if c.recurs(n) else c.num_key_value_heads for n in range(c.num_hidden_layers)]
-    writer.add_head_count_kv(counts if 0 in counts and known_headless(c) else c.num_key_value_heads)
-    writer.add_key_length(c.head_dim)
-    writer.add_value_length(c.head_dim)
+    if c.kv_lora_rank:
+        _add_latent(writer, c)
+    else:
+        counts = [0 if c.recurs(n) else c.num_key_value_heads for n in range(c.num_hidden_layers)]
+        writer.add_head_count_kv(counts if 0 in counts and known_headless(c) else c.num_key_value_heads)
+        writer.add_key_length(c.head_dim)
+        writer.add_value_length(c.head_dim)
     known = family(c.architecture) if c.architecture in ARCHITECTURES else None
     if known is not None and known.layer_norms:
         writer.add_layer_norm_eps(c.rms_norm_eps)
@@ -130,8 +133,8 @@ def write_gguf(
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
-    if c.architecture in BY_YARN:
-        _add_yarn(writer)
+    if c.architecture in YARN:
+        _add_yarn(writer, architecture, YARN[c.architecture])
     if c.temperature is not None:
         writer.add_attn_temperature_scale(c.temperature)
     if c.clip_qkv is not None:
@@ -174,7 +177,9 @@ def write_gguf(
         stored.setdefault(own, []).append(rows)
         types[own] = weight.type
     for name, parts in stored.items():
-        values = np.stack(parts) if "_exps." in name else parts[0]
+        values = (
+            np.stack(parts) if "_exps." in name or name.endswith(("attn_k_b.weight", "attn_v_b.weight")) else parts[0]
+        )
         if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
             values = values.reshape(-1)
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
@@ -208,13 +213,25 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
 
-def _add_yarn(writer: gguf.GGUFWriter) -> None:
+def _add_yarn(writer: gguf.GGUFWriter, architecture: str, yarn: Mapping[str, object]) -> None:
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    writer.add_rope_scaling_factor(YARN["factor"])
-    writer.add_rope_scaling_orig_ctx_len(YARN["original_max_position_embeddings"])
-    writer.add_rope_scaling_yarn_beta_fast(YARN["beta_fast"])
-    writer.add_rope_scaling_yarn_beta_slow(YARN["beta_slow"])
-    writer.add_rope_scaling_yarn_log_mul(YARN["mscale_all_dim"])
+    writer.add_rope_scaling_factor(yarn["factor"])
+    writer.add_rope_scaling_orig_ctx_len(yarn["original_max_position_embeddings"])
+    if "beta_fast" in yarn:
+        writer.add_rope_scaling_yarn_beta_fast(yarn["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(yarn["beta_slow"])
+    writer.add_rope_scaling_yarn_log_mul(yarn["mscale_all_dim"] * (0.1 if architecture == "deepseek2" else 1))
+
+
+def _add_latent(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    """What files say of the latents that all heads share, and of heads."""
+    writer.add_head_count_kv(1)
+    writer.add_key_length(c.kv_lora_rank + c.rotary_dim)
+    writer.add_value_length(c.kv_lora_rank)
+    writer.add_key_length_mla(c.head_dim)
+    writer.add_value_length_mla(c.v_head_dim)
+    writer.add_kv_lora_rank(c.kv_lora_rank)
+    writer.add_q_lora_rank(c.q_lora_rank or 0)
 
 
 def known_headless(c: ModelConfig) -> bool:
@@ -260,8 +277,8 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
     c = model.config
     of = family(c.architecture)
     rope = {"rope_type": "default", "rope_theta": c.rope_theta}
-    if c.architecture in BY_YARN:
-        rope |= YARN | ({} if c.temperature is None else {"llama_4_scaling_beta": c.temperature})
+    if c.architecture in YARN:
+        rope |= YARN[c.architecture] | ({} if c.temperature is None else {"llama_4_scaling_beta": c.temperature})
     elif c.rope_factors is not None:
         assert len(set(c.rope_factors)) == 1, "only linear scaling is written"
         rope |= {"rope_type": "linear", "factor": c.rope_factors[0]}
@@ -276,7 +293,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "num_hidden_layers": c.num_hidden_layers,
         "num_attention_heads": c.num_attention_heads,
         "num_key_value_heads": c.num_key_value_heads,
-        "head_dim": c.head_dim,
+        "head_dim": c.rotary_dim if of.latent else c.head_dim,
         "vocab_size": c.vocab_size,
         of.key("rms_norm_eps"): c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
@@ -330,6 +347,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
     if model.config.architecture == "granitemoe":
         return _of_granite(model)
+    if model.config.kv_lora_rank:
+        return _of_latents(model)
     if model.config.architecture == "gpt_oss":
         return of_gpt_oss(model)
     if model.config.architecture in ("dots1", "glm4_moe"):
@@ -400,6 +419,24 @@ def _of_granite(model: MemoryModel) -> dict[str, Weight]:
         put("block_sparse_moe.router.layer", "gate", model.weights[f"{p}mlp.gate.weight"].stored)
         put("shared_mlp.input_linear", "shared_expert.gate_proj", rows("shared_expert.gate", "shared_expert.up"))
         put("shared_mlp.output_linear", "shared_expert.down_proj", rows("shared_expert.down"))
+    return found
+
+
+def _of_latents(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors with the rows of keys and of values of every head in turn."""
+    found, c = {}, model.config
+    for name, weight in model.weights.items():
+        if "_b_proj." not in name or "q_b_proj" in name:
+            found[name.replace("shared_expert.", "shared_experts.")] = weight
+    for layer in range(c.num_hidden_layers):
+        p, rows = f"model.layers.{layer}.self_attn.", []
+        for head in range(c.num_attention_heads):
+            keys, values = (model.weights[f"{p}{part}_b_proj.{head}.weight"] for part in "kv")
+            size = np.float32 if keys.type == TensorType.F32 else np.uint16
+            rows += [np.ascontiguousarray(keys.rows.view(size).T).view(np.uint8), values.rows]
+        stored = np.concatenate(rows)
+        name = f"{p}kv_b_proj.weight"
+        found[name] = Weight(name, keys.type, (len(stored), c.kv_lora_rank), stored)
     return found
 
 

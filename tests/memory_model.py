@@ -7,6 +7,7 @@ import numpy as np
 
 from kernels.config import FULL, SLIDING, ModelConfig, Recurrence
 from kernels.graph import Arithmetic, At
+from kernels.kinds.rotate import yarn_magnitude
 from kernels.models import Graph, family, sites
 from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
@@ -16,9 +17,17 @@ from store.rope import hf_scaling
 from tests.random_weights import random_rows
 
 # Rotary settings as transformers has them: a context that five tokens are longer than, and a ramp within small heads.
-YARN: dict[str, object] = {
-    **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2, "beta_fast": 0.2, "beta_slow": 0.01},
-    **{"mscale": 1.0, "mscale_all_dim": 0.5},
+_DEEPSEEK = {
+    **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    **{"mscale": 0.5, "mscale_all_dim": 0.5},
+}
+YARN: dict[str, dict[str, object]] = {
+    "mistral3": {
+        **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2},
+        **{"beta_fast": 0.2, "beta_slow": 0.01, "mscale": 1.0, "mscale_all_dim": 0.5},
+    },
+    "deepseek2": _DEEPSEEK,
+    "deepseek3": _DEEPSEEK,
 }
 HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 
@@ -32,13 +41,21 @@ def and_beside(c: ModelConfig) -> dict[str, object]:
 
 
 def by_yarn(c: ModelConfig) -> dict[str, object]:
-    settings, of = Fields("", YARN), family(c.architecture)
+    settings, of = Fields("", YARN[c.architecture]), family(c.architecture)
     scaling = hf_scaling(of, "rope_parameters", settings, settings, c.rope_theta, c.rotary_dim or c.head_dim)
     return {"rope_factors": scaling.factors, "rope_attention_factor": scaling.attention_factor}
 
 
 def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
     return tuple(layer > 0 for layer in range(c.num_hidden_layers))
+
+
+def latent(c: ModelConfig) -> dict[str, object]:
+    """Latent attention of heads of which a third rotates, and experts behind the first layers and beside them."""
+    turned = {"rotary_dim": c.head_dim // 3, "num_key_value_heads": c.num_attention_heads, "rms_norm_eps": 1e-6}
+    magnitude = yarn_magnitude(4.0, 0.5)
+    own = {"kv_lora_rank": 64, "v_head_dim": 32, "attention_scale": c.head_dim**-0.5 * magnitude**2}
+    return and_beside(c) | {"expert_layers": behind_the_first(c)} | turned | by_yarn(replace(c, **turned)) | own
 
 
 # What only some families have, so that it matters in a small model.
@@ -51,6 +68,11 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "layer_types": (SLIDING, FULL, SLIDING),
             "rotated_layers": (True, False, True),
         }
+    ),
+    "deepseek2": lambda c: latent(c) | {"norm_topk_prob": False, "routed_scaling_factor": 2.5},
+    "deepseek3": lambda c: (
+        latent(c)
+        | {"q_lora_rank": 32, "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 2, "topk_group": 1}
     ),
     "mistral3": lambda c: by_yarn(c) | {"temperature": 0.5, "temperature_length": 2},
     "lfm2": lambda c: {
@@ -248,7 +270,7 @@ def random_model(
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
-            elif tensor.name.endswith("e_score_correction_bias"):
+            elif tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2":
                 vector(tensor.name, *tensor.shape, 0)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)

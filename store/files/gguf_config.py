@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
-from kernels.family import Family
+from kernels.family import Family, Keys
 from kernels.models import architecture_of
 from store import rope
 from store.errors import ArtifactError
@@ -40,10 +40,7 @@ def config_of(
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
-    size = rope.head_dim(fields, hidden, heads, "attention.key_length")
-    if (values := fields.integer("attention.value_length")) not in (None, size):
-        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
-    rotated = _rotary_dim(fields, of, size)
+    size, rotated = _head(fields, of, hidden, heads)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(found, of, fields, tensors, theta, rotated or size)
@@ -54,7 +51,7 @@ def config_of(
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,
-        num_key_value_heads=fields.integer("attention.head_count_kv") or heads,
+        num_key_value_heads=(None if of.latent else fields.integer("attention.head_count_kv")) or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
         rms_norm_eps=shortest(fields.needed_number(epsilon)),
@@ -89,6 +86,18 @@ def config_of(
             "the rows are used."
         )
     return config, problems
+
+
+def _head(fields: Fields, of: Family, hidden: int, heads: int) -> tuple[int, int | None]:
+    """Return channels of a head of q and k, and how many of them rotate, None for all."""
+    if of.latent:  # what is said without MLA is of the latents that all heads share, but in old files
+        size = fields.integer("attention.key_length_mla", low=0) or fields.needed_integer("attention.key_length")
+        turned = fields.needed_integer("rope.dimension_count")
+        return rope.latent_head(fields, size, turned, f"{fields.prefix}rope.dimension_count")
+    size = rope.head_dim(fields, hidden, heads, "attention.key_length")
+    if (values := fields.integer("attention.value_length")) not in (None, size):
+        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
+    return size, _rotary_dim(fields, of, size)
 
 
 def _rotary_dim(fields: Fields, of: Family, head_dim: int) -> int | None:

@@ -35,13 +35,15 @@ ONLY_GGUF = (
     *("qwen3vlmoe", "ernie4_5_moe"),
 )
 FURTHER = ("mistral3",)  # whose settings APR has no place for
+LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 # of families whose layers differ
-LAYERS = dict.fromkeys(("lfm2", "deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe"), 2) | {
+LAYERS = dict.fromkeys(("lfm2", "deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", *LATENT), 2) | {
     "smollm3": 4
 }
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
+    **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
     "lfm2": {"head_dim": 16, "tied": True},
     "olmo2": {"head_dim": 16},
@@ -108,7 +110,7 @@ def main(python: str, *families: str) -> None:
             for dtype in dtypes:
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None or family == "mixtral":
+            if models.family(family).gguf is not None or family in ("mixtral", "deepseek3"):
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

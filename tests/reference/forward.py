@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from tests.reference.latent import latent_attention
 from tests.reference.recurrent import mixed
 
 # Norms of heads behind the rotation.
@@ -38,9 +39,11 @@ def literal_forward(config, weights, tokens):
         if before:
             h = out[n, "attn_norm"] = normed(x, w, p + "input_layernorm", c)
         if c.recurs(n):
-            h = attended = out[n, "attn_out"] = mixed(out, n, h, w, c)
+            h = mixed(out, n, h, w, c)
         else:
-            h = attended = attention(out, n, h, w, c)
+            h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
+            h = projected(h, w, p + "self_attn.o_proj")
+        attended = out[n, "attn_out"] = h
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x
@@ -77,7 +80,7 @@ def literal_forward(config, weights, tokens):
 
 
 def attention(out, n, h, w, c):
-    """Attention of a layer, its output projection included."""
+    """Attention of a layer before its output projection."""
     p = f"model.layers.{n}."
     q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
     out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
@@ -101,9 +104,8 @@ def attention(out, n, h, w, c):
         out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
     if c.temperature is not None:
         q = out[n, "q_tempered"] = q * tempered(len(q), c)
-    h = out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
-    out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
-    return out[n, "attn_out"]
+    out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
+    return out[n, "attention"]
 
 
 def experts(out, n, x, w, c):
@@ -121,7 +123,7 @@ def experts(out, n, x, w, c):
             powers = [math.exp(score - max(scores)) for score in scores]
             shares = [power / math.fsum(powers) for power in powers]
         added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
-        seen = of_best_groups([share + more for share, more in zip(shares, added, strict=True)], c)
+        seen = looked_at([shares[e] + added[e] for e in range(len(shares))], c)
         best = sorted(seen, key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
         total = (
             math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
@@ -145,12 +147,13 @@ def experts(out, n, x, w, c):
     return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
 
 
-def of_best_groups(scores, c):
-    """The experts of the groups whose two best come first."""
+def looked_at(scores, c):
+    """The experts of the groups whose best ones come first."""
     size = len(scores) // c.n_group
-    groups = [range(first, first + size) for first in range(0, len(scores), size)]
-    groups.sort(key=lambda group: -sum(sorted(scores[e] for e in group)[-2:]))
-    return [e for group in groups[: c.topk_group] for e in group]
+    groups = [range(g * size, (g + 1) * size) for g in range(c.n_group)]
+    worth = {group: math.fsum(sorted((scores[e] for e in group), reverse=True)[: c.group_best]) for group in groups}
+    kept = sorted(groups, key=lambda group: -worth[group])[: c.topk_group] if c.n_group > 1 else groups
+    return [e for group in kept for e in group]
 
 
 def gated(gate, up, c):

@@ -6,6 +6,7 @@ from types import UnionType
 
 from kernels.graph import Kind
 from kernels.kinds.activation import Activation
+from kernels.kinds.apart import HeadProduct
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
@@ -25,7 +26,13 @@ from workbench.bisect.mistakes.channels import (
     other_rows,
     rounded_outputs,
 )
-from workbench.bisect.mistakes.experts import choice_mistakes, expert_mistakes, gate_mistakes, sum_mistakes
+from workbench.bisect.mistakes.experts import (
+    choice_mistakes,
+    expert_mistakes,
+    gate_mistakes,
+    head_product_mistakes,
+    sum_mistakes,
+)
 from workbench.bisect.mistakes.ffn import activation_mistakes, both_sums_mistakes, residual_mistakes
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
@@ -58,6 +65,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Convolution, (convolution_mistakes,)),
     (Choice, (choice_mistakes,)),
     (ExpertProduct, (expert_mistakes,)),
+    (HeadProduct, (head_product_mistakes,)),
     (ExpertSum, (sum_mistakes,)),
     (Gated, (gate_mistakes,)),
 )

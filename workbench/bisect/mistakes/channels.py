@@ -140,7 +140,7 @@ def _kept_in_cache(q: Question) -> Iterator[tuple[str, Flags, int]]:
             if reader.inputs["k"] == q.site.stage:
                 yield "keys", channels >= 0, reader.kind.head_dim
             if reader.inputs["v"] == q.site.stage:
-                yield "values", channels >= reader.kind.value_start, reader.kind.head_dim
+                yield "values", channels >= reader.kind.value_start, reader.kind.value_size
 
 
 def other_rows(q: Question) -> Iterator[Mistake]:
