@@ -148,7 +148,8 @@ def write_gguf(
     if c.architecture.startswith(("granite", "minicpm")):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
-        writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
+        if c.architecture.startswith("granite"):
+            writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
     if c.num_experts:
         _add_experts(writer, c)

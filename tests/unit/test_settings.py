@@ -126,7 +126,6 @@ def test_a_setting_of_an_apr_file_that_is_not_computed_is_refused_by_name(tmp_pa
     ("architecture", "changes"),
     [
         ("cohere2", {"rope__dimension_count_swa": 8}),  # llama.cpp turns half of a head in sliding layers
-        ("mistral3", {"rope__scaling__yarn_beta_fast": 2.0}),
         ("qwen3vl", {"rope__dimension_sections": [8, 0, 0, 0]}),  # two pairs of three stand still
     ],
 )
