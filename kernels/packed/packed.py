@@ -31,6 +31,7 @@ class Packed:
     code stands for. scales, zeros, offsets : of groups of columns. groups : of every column, its group. kept : the type
     that product and sum are rounded to, as the library does that such checkpoints are written for. factor : of all
     values, after the scale. chosen : which of the rows that are stored there are its own, None for all.
+    carried : whether those who write such files carry errors of rounding over to other values, as GPTQ does.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Packed:
     kept: str = "F32"
     factor: np.float32 | None = None
     chosen: NDArray[np.intp] | None = None
+    carried: bool = False
 
     def __len__(self) -> int:
         return self.size[0]

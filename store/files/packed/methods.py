@@ -91,13 +91,13 @@ def _method(values: Mapping[str, object]) -> tuple[Method | None, Fields]:
         return _METHODS["mlx"], config
     if name == "auto-round":
         name = "awq" if "awq" in str(own.get("packing_format")) else "gptq"
-    if name not in _METHODS:
+    if not isinstance(name, str) or name not in _METHODS:
         known = ", ".join(_METHODS)
         raise UnsupportedModelError(
             f"config.json has a quantization_config ({printable(str(name), 80)}); supported are {known}, plain F32, "
             "F16 and BF16 tensors, or a GGUF or APR file."
         )
-    return _METHODS[str(name)], config
+    return _METHODS[name], config
 
 
 def _modules(tensors: Mapping[str, TensorInfo], method: Method) -> dict[str, dict[str, TensorInfo]]:
