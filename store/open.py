@@ -2,6 +2,7 @@
 
 import codecs
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -12,8 +13,10 @@ from store.files.apr_shards import is_manifest
 from store.files.folder import open_folder
 from store.files.gguf import open_gguf
 from store.files.model_file import ModelFile
+from store.files.remote import RemoteFile, address_of
 from store.files.safetensors import open_safetensors
 from store.stored_model import Format, StoredModel
+from store.text import printable
 
 _CODE = "which is not read because it can run code; save it as SafeTensors (`save_pretrained`)"
 _OLD = "which llama.cpp no longer reads either; convert the original model to GGUF again"
@@ -42,6 +45,8 @@ def open_model(path: Path | str) -> StoredModel:
     Raises ArtifactError or UnsupportedModelError where not even the tensors can be located.
     """
     path = Path(path)
+    if (address := address_of(path)) is not None:
+        raise ArtifactError(f"{printable(address, 300)} is an address, which only `inspect` reads; download the file.")
     if os.path.isdir(path):
         return open_folder(path)
     file = ModelFile.at(path)
@@ -50,6 +55,17 @@ def open_model(path: Path | str) -> StoredModel:
     if named in get_args(Format) and named != model.format:
         model.problems += (f"{file.shown} is named .{named} but holds {model.format}; it is read as what it holds.",)
     return model
+
+
+def open_address(address: str, hosts: frozenset[str], size_is: Callable[[int], None]) -> StoredModel:
+    """Locate the tensors of a model file behind an address, of which little more than its header is fetched.
+
+    hosts : whose answers are taken beside that of the one that is asked. size_is : called with the bytes of the file
+    before more than the first piece is asked for. The values of tensors are not to be had. Errors as `open_model`.
+    """
+    file = RemoteFile.of(address, hosts)
+    size_is(file.size)
+    return _open_file(file)
 
 
 def open_artifact(path: Path | str) -> Artifact:

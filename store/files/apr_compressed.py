@@ -63,6 +63,8 @@ def unpacked(file: ModelFile) -> ModelFile:
     end = metadata_offset + metadata_size - 1
     if end < file.size and file.read(metadata_offset, 1, "it") + file.read(end, 1, "it") == b"{}":  # not compressed
         return file
+    if not file.whole:
+        raise UnsupportedModelError(f"{file.shown} is compressed, so its header is not to be had alone; download it.")
     place: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - mapped, it goes with the map
     with place:
         try:

@@ -188,8 +188,9 @@ def _footer_problems(file: ModelFile, stored: list[TensorInfo]) -> list[str]:
     end = apr.padded(max((info.offset + info.nbytes for info in stored), default=0))
     if file.size < end + 4:
         return [f"{file.shown} has no footer checksum, so its content could not be verified."]
-    if file.size > MAX_CHECKED:
-        return [f"The footer checksum of {file.shown} was not verified, because the file is large."]
+    if file.size > MAX_CHECKED or not file.whole:
+        why = "the file is large" if file.whole else "only the header was fetched"
+        return [f"The footer checksum of {file.shown} was not verified, because {why}."]
     checksum = int.from_bytes(file.read(file.size - 4, 4, "the footer"), "little")
     with file.mapped() as data:
         expected = zlib.crc32(memoryview(data)[:-4])

@@ -6,7 +6,6 @@ manifest is a JSON object with the files (`shards`) and the number of the one th
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from kernels.errors import UnsupportedModelError
 from store.errors import ArtifactError
@@ -51,11 +50,13 @@ def all_shards(one: AprFile) -> list[AprFile]:
             "manifest, or the name that it had."
         )
     names = [f"{match[1]}{first + n:0{len(match[2])}d}-of-{match[3]}.apr" for n in range(count)]
-    missing = [name for name in names if not file.path.with_name(name).is_file()]
+    found = {name: file if n == index else file.beside(name) for n, name in enumerate(names)}
+    missing = [name for name, other in found.items() if other is None]
     if missing:
         shown = ", ".join(printable(name, 120) for name in missing[:3]) + (", …" if len(missing) > 3 else "")
         raise UnsupportedModelError(f"{says}, and {shown} {'is' if len(missing) == 1 else 'are'} not beside it.")
-    return [one if n == index else _shard(file.path.with_name(name), n, count) for n, name in enumerate(names)]
+    files = [other for other in found.values() if other is not None]
+    return [one if n == index else _shard(other, n, count) for n, other in enumerate(files)]
 
 
 def is_manifest(file: ModelFile) -> bool:
@@ -101,8 +102,8 @@ def merged(shards: Iterable[AprFile]) -> dict[str, object]:
     return metadata
 
 
-def _shard(path: Path, index: int, count: int) -> AprFile:
-    found = read_apr(ModelFile.at(path))
+def _shard(file: ModelFile, index: int, count: int) -> AprFile:
+    found = read_apr(file)
     said = shard_of(found.file.shown, found.metadata)
     if said not in ((index, count), (0, 1)):
         raise ArtifactError(
@@ -112,9 +113,12 @@ def _shard(path: Path, index: int, count: int) -> AprFile:
     return found
 
 
-def _beside(manifest: ModelFile, name: str) -> Path:
+def _beside(manifest: ModelFile, name: str) -> ModelFile:
     if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
         raise ArtifactError(
             f"{manifest.shown} names the file {printable(name, 80)}, which is not a plain name in its own folder."
         )
-    return manifest.path.with_name(name)
+    found = manifest.beside(name)
+    if found is None:
+        raise ArtifactError(f"{manifest.shown} names the file {printable(name, 80)}, which is not beside it.")
+    return found

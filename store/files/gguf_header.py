@@ -57,6 +57,7 @@ class _Cursor:
         self.file = file
         self.data = data
         self.position = 0
+        self.ready = 0
         self.order = "<"
         self.strings = 0
         self.text = 0
@@ -77,6 +78,8 @@ class _Cursor:
         start = self.position
         self.file.require(start, length, what)
         self.position = start + length
+        if self.position > self.ready:
+            self.ready = self.file.present(self.position)
         return start
 
     def count(self, limit: int, what: str) -> int:
@@ -103,12 +106,16 @@ class _Cursor:
         unpack, data, position = _ORDERS[self.order][1].unpack_from, self.data, self.position
         try:
             for _ in range(count):
+                if position + 8 > self.ready and position + 8 <= self.file.size:
+                    self.ready = self.file.present(position + 8)
                 position += 8 + unpack(data, position)[0]
         except (struct.error, OverflowError):
             position = max(position, self.file.size + 1)
         self.file.require(self.position, position - self.position, what)
         self._spend(position - self.position, what)
         self.position = position
+        if position > self.ready:
+            self.ready = self.file.present(position)
 
     def _spend(self, length: int, what: str) -> None:
         self.text += length

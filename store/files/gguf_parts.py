@@ -7,7 +7,6 @@ of llama.cpp, 2026-10).
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from kernels.errors import UnsupportedModelError
@@ -50,11 +49,10 @@ def all_parts(file: ModelFile, header: Header) -> list[Part]:
     if count == 1:
         return [Part(file, header)]
     parts = []
-    for index, path in enumerate(_paths(file, number, count)):
+    for index, other in enumerate(_files(file, number, count)):
         if index == number:
             parts.append(Part(file, header))
         else:
-            other = ModelFile.at(path)
             parts.append(Part(other, read_header(other)))
             _require_number(other, parts[-1].header.metadata, index, count)
     _require_one_model(parts)
@@ -67,13 +65,14 @@ def settings(file: ModelFile, metadata: dict[str, object]) -> dict[str, object]:
     if match is None or "general.architecture" in metadata:
         return metadata
     try:
-        return read_header(ModelFile.at(file.path.with_name(_name(match[1], 0, int(match[3]))))).metadata | metadata
+        first = file.beside(_name(match[1], 0, int(match[3])))
+        return metadata if first is None else read_header(first).metadata | metadata
     except (ArtifactError, UnsupportedModelError):
         return metadata
 
 
-def _paths(file: ModelFile, number: int, count: int) -> list[Path]:
-    """Where all parts are; UnsupportedModelError where the name does not say, or some are not there."""
+def _files(file: ModelFile, number: int, count: int) -> list[ModelFile]:
+    """All parts; UnsupportedModelError where the name does not say, or some are not there."""
     match = _NAME.fullmatch(file.path.name)
     says = f"{file.shown} is part {number + 1} of {count} of a model"
     if match is None or (int(match[2]), int(match[3])) != (number + 1, count):
@@ -81,13 +80,15 @@ def _paths(file: ModelFile, number: int, count: int) -> list[Path]:
             f"{says} by what it says, and the others are found by names such as {_name('NAME', number, count)}; "
             "give it back the name that it had."
         )
-    paths = [file.path.with_name(_name(match[1], index, count)) for index in range(count)]
-    missing = [path.name for path in paths if not path.is_file()]
+    names = [_name(match[1], index, count) for index in range(count)]
+    found = {name: file if n == number else file.beside(name) for n, name in enumerate(names)}
+    files = [other for other in found.values() if other is not None]
+    missing = [name for name, other in found.items() if other is None]
     if missing:
         raise UnsupportedModelError(
             f"{says}, and {_listed(missing)} {_are(missing)} not beside it; download all parts."
         )
-    return paths
+    return files
 
 
 def _require_number(file: ModelFile, metadata: Mapping[str, object], number: int, count: int) -> None:

@@ -22,7 +22,7 @@ MODULES = {package: sorted((ROOT / package).rglob("*.py")) for package in ("kern
 ALLOWED = {
     "kernels": {"kernels", "numpy", "numba", "llvmlite", "platformdirs"},
     # and no package of a model format
-    "store": {"store", "kernels", "numpy", "h5py", "lz4", "platformdirs", "zlib_ng", "zstandard"},
+    "store": {"store", "kernels", "aiohttp", "fsspec", "numpy", "h5py", "lz4", "platformdirs", "zlib_ng", "zstandard"},
 }
 
 
