@@ -155,6 +155,7 @@ class Family(ABC):
     told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
 
     gguf : what llama.cpp calls them. predicts : the last layers there may predict further tokens and are not run.
+    epsilon_read : it takes the epsilon of the norms from a file, and not 0 for it.
     gguf_modules : what its names of modules stand for, where not for what they
     usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
@@ -186,6 +187,7 @@ class Family(ABC):
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
     predicts: ClassVar[bool] = False
+    epsilon_read: ClassVar[bool] = True
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False

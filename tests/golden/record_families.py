@@ -32,16 +32,11 @@ ONLY_GGUF = (
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
     *("qwen3vlmoe", "ernie4_5_moe", "mistral3"),
+    *("hunyuan_moe", "bailingmoe2", "minimax_m2", "exaone_moe", "mellum", "dbrx", "qwen2vl", "paddleocr"),
 )
-LAYERS = {
-    "smollm3": 4,
-    "deepseek": 2,
-    "dots1": 2,
-    "ernie4_5_moe": 2,
-    "olmo3": 2,
-    "gpt_oss": 2,
-    "glm4_moe": 2,
-}  # of families whose layers differ
+# Of families whose layers differ.
+_TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
+LAYERS = {"smollm3": 4, **dict.fromkeys(_TWO, 2)}
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
@@ -63,6 +58,7 @@ OF_FAMILY = {
     "qwen2moe": {"head_dim": 16},
     "deepseek": {"head_dim": 16},
     "llada_moe": {"head_dim": 16},
+    **{name: {"head_dim": 16} for name in ("bailingmoe2", "dbrx", "qwen2vl")},
 }
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 
