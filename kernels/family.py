@@ -167,6 +167,7 @@ class Family(ABC):
 
     gguf : what llama.cpp calls them. gguf_family : the family as which its GGUF files are read, if that is another one
     with the same stages. predicts : the last layers there may predict further tokens and are not run.
+    epsilon_read : it takes the epsilon of the norms from a file, and not 0 for it.
     gguf_modules : what its names of modules stand for, where not for what they
     usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
@@ -202,6 +203,7 @@ class Family(ABC):
     gguf: ClassVar[str | None] = None
     predicts: ClassVar[bool] = False
     gguf_family: ClassVar[str | None] = None
+    epsilon_read: ClassVar[bool] = True
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False

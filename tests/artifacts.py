@@ -139,7 +139,7 @@ def write_gguf(
         writer.add_attn_temperature_scale(c.temperature)
     if c.clip_qkv is not None:
         writer.add_clamp_kqv(c.clip_qkv)
-    if c.architecture == "qwen3vl":  # of text all sections turn alike
+    if c.architecture in ("qwen3vl", "qwen2vl", "paddleocr"):  # of text all sections turn alike
         writer.add_rope_dimension_sections([(c.head_dim // 2 + more) // 3 for more in (2, 1, 0)] + [0])
     if c.architecture == "gpt_neox":
         writer.add_parallel_residual(c.parallel)
@@ -195,14 +195,16 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_rope_dimension_sections([c.head_dim // 6 + 1] * 3 + [0])
     writer.add_expert_count(c.num_experts)
     writer.add_expert_used_count(c.num_experts_per_tok)
-    if c.moe_intermediate_size != c.intermediate_size or c.architecture == "gpt_oss":
+    if c.moe_intermediate_size != c.intermediate_size or c.architecture in ("gpt_oss", "hunyuan_moe", "minimax_m2"):
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
-    if c.architecture in ("granitemoe", "qwen2moe", "ernie4_5_moe"):
+    sized = c.architecture in ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe")
+    if sized:
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
     elif c.shared_intermediate_size:
         writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)
+    if (c.shared_intermediate_size and not sized) or c.architecture == "exaone_moe":
         writer.add_expert_weights_norm(c.norm_topk_prob)
         writer.add_expert_weights_scale(c.routed_scaling_factor)
     if c.expert_layers is not None:
@@ -319,7 +321,7 @@ _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
 FUSED = {
     **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
-    **{"gpt_neox": _QKV, "openelm": _QKV},
+    **{"gpt_neox": _QKV, "openelm": _QKV, "bailingmoe2": _QKV, "dbrx": _QKV},
 }
 _TAPS = ("conv.conv.weight", "conv1d.weight")
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together

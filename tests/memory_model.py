@@ -58,6 +58,16 @@ def latent(c: ModelConfig) -> dict[str, object]:
     return and_beside(c) | {"expert_layers": behind_the_first(c)} | turned | by_yarn(replace(c, **turned)) | own
 
 
+def in_groups(c: ModelConfig) -> dict[str, object]:
+    chosen = {"expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 3, "topk_group": 2}
+    return and_beside(c) | {"expert_layers": behind_the_first(c)} | chosen
+
+
+def sliding(c: ModelConfig) -> dict[str, object]:
+    types = tuple(FULL if n % 2 else SLIDING for n in range(c.num_hidden_layers))
+    return {"sliding_window": 3, "layer_types": types}
+
+
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -112,17 +122,18 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         and_beside(c)
         | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
     ),
-    "glm4_moe": lambda c: (
-        and_beside(c)
-        | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
-        | {
-            "rotary_dim": c.head_dim // 2,
-            "n_group": 3,
-            "topk_group": 2,
-            "shared_intermediate_size": c.intermediate_size,
-        }
-    ),
+    "glm4_moe": lambda c: in_groups(c) | {"rotary_dim": c.head_dim // 2},
     "llada_moe": lambda c: of_experts(c) | {"norm_topk_prob": False, "causal": False},
+    "hunyuan_moe": lambda c: and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
+    "bailingmoe2": lambda c: in_groups(c) | {"rotary_dim": c.head_dim // 2},
+    "minimax_m2": lambda c: (
+        of_experts(c)
+        | {"moe_intermediate_size": c.intermediate_size, "expert_scoring": "sigmoid", "rotary_dim": c.head_dim // 2}
+    ),
+    "exaone_moe": lambda c: in_groups(c) | sliding(c) | {"rotated_layers": (True, False)[: c.num_hidden_layers]},
+    "mellum": lambda c: of_experts(c) | sliding(c) | {"rope_local_theta": c.rope_theta},
+    "dbrx": lambda c: of_experts(c) | {"moe_intermediate_size": c.intermediate_size, "clip_qkv": 0.75},
+    "qwen2vl": lambda _: {"rms_norm_eps": 0.0},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
     "qwen3vlmoe": lambda c: of_experts(c),
     "ernie4_5_moe": lambda c: and_beside(c) | {"expert_layers": behind_the_first(c)},

@@ -156,6 +156,7 @@ def _unwritten(artifact: Artifact) -> list[str]:
     if family(config.architecture).partly is None:
         usual["rotary_dim"] = None
     lost = [name for name, value in usual.items() if getattr(config, name) != value]
+    lost += [] if config.rms_norm_eps else ["rms_norm_eps"]
     if lost:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."

@@ -54,7 +54,7 @@ def config_of(
         num_key_value_heads=(None if of.latent else fields.integer("attention.head_count_kv")) or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
-        rms_norm_eps=shortest(fields.needed_number(epsilon)),
+        rms_norm_eps=shortest(fields.needed_number(epsilon)) if of.epsilon_read else 0.0,
         rope_theta=theta,
         rope_type=of.pairs,  # of the canonical rows, see `interleaved_tensors`
         tie_word_embeddings=LM_HEAD not in tensors,

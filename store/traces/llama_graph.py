@@ -75,6 +75,7 @@ _MEANING: dict[tuple[str, str], str] = {
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
     ("attn_out", "MUL"): "attn_out.scaled",
+    ("attn_out_norm", "MUL"): "ffn_norm",  # of dbrx
     **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",
@@ -343,7 +344,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             letter = place[1][-1]  # some graphs call norms of heads so too
             if (layer, f"{letter}_post_rope") in seen:
                 place = layer, f"{letter}_rope_norm"
-            elif (layer, "qkv_matmul") in seen:
+            elif (layer, "qkv_matmul") in seen or node.sources[:1] == (f"norm-{layer}",):
                 place = layer, f"{letter}_norm"
         if place is not None:
             seen.add(place)

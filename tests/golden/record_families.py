@@ -33,13 +33,13 @@ ONLY_GGUF = (
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
     *("qwen3vlmoe", "ernie4_5_moe"),
+    *("hunyuan_moe", "bailingmoe2", "minimax_m2", "exaone_moe", "mellum", "dbrx", "qwen2vl", "paddleocr"),
 )
 FURTHER = ("mistral3",)  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
-# of families whose layers differ
-LAYERS = dict.fromkeys(("lfm2", "deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", *LATENT), 2) | {
-    "smollm3": 4
-}
+# Of families whose layers differ.
+_TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
+LAYERS = {"smollm3": 4, **dict.fromkeys((*_TWO, *LATENT, "lfm2"), 2)}
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
@@ -63,6 +63,7 @@ OF_FAMILY = {
     "qwen2moe": {"head_dim": 16},
     "deepseek": {"head_dim": 16},
     "llada_moe": {"head_dim": 16},
+    **{name: {"head_dim": 16} for name in ("bailingmoe2", "dbrx", "qwen2vl")},
 }
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 

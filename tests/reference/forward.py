@@ -9,7 +9,7 @@ from tests.reference.recurrent import mixed
 
 # Norms of heads behind the rotation.
 LATE_NORMS = {
-    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl"), ("query_layernorm", "key_layernorm")),
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl", "hunyuan_moe"), ("query_layernorm", "key_layernorm")),
     "maincoder": ("q_norm", "k_norm"),
 }
 # Behind attention, before and behind the feed-forward block.
@@ -92,7 +92,7 @@ def attention(out, n, h, w, c):
         out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
     late = LATE_NORMS.get(c.architecture)
     if p + "self_attn.q_norm.weight" in w and not late:
-        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe") else head_norm
+        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe", "minimax_m2") else head_norm
         q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
         out[n, "q_norm"], out[n, "k_norm"] = q, k
     local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
@@ -238,6 +238,7 @@ def relu_squared(x):
 
 LAYER_NORMS = (
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2", "olmo", "codeshell"),
+    "dbrx",
 )
 ACTIVATIONS = {
     "starcoder2": gelu,
