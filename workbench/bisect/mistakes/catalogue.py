@@ -11,7 +11,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.convolution import Convolution
-from kernels.kinds.elementwise import Add, AddBoth, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply
 from kernels.kinds.embed import Embed
 from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
@@ -26,6 +26,7 @@ from workbench.bisect.mistakes.channels import (
     other_rows,
     rounded_outputs,
 )
+from workbench.bisect.mistakes.clip import clip_mistakes
 from workbench.bisect.mistakes.experts import (
     choice_mistakes,
     expert_mistakes,
@@ -54,6 +55,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Norm, (norm_mistakes,)),
     (Product, (*_PRODUCT, head_mistakes)),
     (Bias, (bias_mistakes, under_the_bias)),
+    (Clip, (clip_mistakes,)),
     (Rotate, (rope_mistakes, under_the_rotation)),
     (Unrotated, (unrotated_mistakes,)),
     (Tempered, (temperature_mistakes,)),
