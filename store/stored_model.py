@@ -217,8 +217,10 @@ class StoredModel:
     def _packed(self, info: TensorInfo, packing: Packing) -> Packed:
         """The rows that parts make, of which this tensor may have some only."""
         whole = packing.make({part: self._bytes(each) for part, each in packing.parts.items()})
+        if info.picked is None and not packing.first and info.shape[0] == len(whole):
+            return whole
         own = packing.first + np.array([info.place(row) for row in range(info.shape[0])])
-        return whole if len(own) == len(whole) and not packing.first else replace(whole, chosen=own)
+        return replace(whole, size=(len(own), whole.size[1]), chosen=own)
 
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
         """Return the bytes of a tensor in little-endian order, also of a type that is not read; None if unknown."""
