@@ -72,9 +72,11 @@ def _artifact(file: ModelFile, found: StoredModel, refusal: WorkbenchError | Non
     found.less_one = family(architecture).less_one and not named_as_gguf
     interleaved, rope_type, doubts = row_order(fields, architecture, tensors)
     config = config_of(file, found, fields, architecture, rope_type, tensors, doubts)
-    turned = _turn(file.shown, tensors, {tensor.name: tensor.shape for tensor in family(architecture).tensors(config)})
+    if not named_as_gguf and fields.text("original_format") != "gguf":  # of GGUF's shapes both orders are known
+        shapes = {tensor.name: tensor.shape for tensor in family(architecture).tensors(config)}
+        doubts += _turn(file.shown, tensors, shapes)
     problems, unused = check_tensors(file.shown, tensors, config)
-    problems += turned + table("apr", family(architecture)).check(fields, architecture)
+    problems += table("apr", family(architecture)).check(fields, architecture)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     interleaving = interleaved_tensors(tensors, heads, kv_heads) if interleaved else None
     return Artifact.of(found, config, tensors, unused, problems, interleaving, doubts)
