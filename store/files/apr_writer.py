@@ -130,8 +130,8 @@ def _as_stored(artifact: Artifact, info: TensorInfo, type: TensorType, name: str
     if isinstance(encoding, AprQ4):
         return AprTensor(name, type, info.shape, artifact.undecoded(info.name), apr.APR_Q4_CODES[0])
     if isinstance(encoding, AprQ8):
-        step, values = np.array([encoding.step], "<f4").view(np.uint8), artifact.undecoded(info.name)
-        return AprTensor(name, type, info.shape, np.concatenate([step, values]), apr.APR_Q8_CODES[0])
+        scale, values = np.array([encoding.scale], "<f4").view(np.uint8), artifact.undecoded(info.name)
+        return AprTensor(name, type, info.shape, np.concatenate([scale, values]), apr.APR_Q8_CODES[0])
     if isinstance(encoding, Padded):
         return AprTensor(name, encoding.blocks, info.shape, artifact.undecoded(info.name))
     return AprTensor(name, type, info.shape, artifact.stored_rows(info.name).reshape(-1))
