@@ -139,6 +139,8 @@ class Family(ABC):
     """Models that are computed alike.
 
     stages : of a layer in execution order, with those that only some models have.
+    output_gate : what attention gives is multiplied by a sigmoid, whose product stands beside the queries in files.
+    tiled : heads of values that share one of keys stand apart in GGUF, and here; Hugging Face has them side by side.
     headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
     biased : models of this family are known to have the biases that others may lack.
 
@@ -154,10 +156,12 @@ class Family(ABC):
     rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
-    told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
+    in_apr : APR has a place for its models. told : keys of transformers that an APR file must have, because nothing
+    else in it tells and there is no default.
 
-    gguf : what llama.cpp calls them. gguf_modules : what its names of modules stand for, where not for what they
-    usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
+    gguf : what llama.cpp calls them. predicts : the last layers there may predict further tokens and are not run.
+    gguf_modules : what its names of modules stand for, where not for what they usually do.
+    interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
     more : further tensors of a layer that it accepts, as a pattern of its names. after_head : tensors with which it
     changes the logits, and what it does. scaled : the projections whose output it multiplies by a stored factor, if
@@ -168,6 +172,8 @@ class Family(ABC):
     """
 
     stages: ClassVar[tuple[str, ...]]
+    output_gate: ClassVar[bool] = False
+    tiled: ClassVar[bool] = False
     headless: ClassVar[bool] = False
     biased: ClassVar[bool] = False
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -182,8 +188,10 @@ class Family(ABC):
     partly: ClassVar[tuple[str, float] | None] = None
     rope_kinds: ClassVar[Mapping[str, str] | None] = None
     less_one: ClassVar[bool] = False
+    in_apr: ClassVar[bool] = True
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
+    predicts: ClassVar[bool] = False
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False

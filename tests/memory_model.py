@@ -24,6 +24,15 @@ def and_beside(c: ModelConfig) -> dict[str, object]:
     return of_experts(c) | {"shared_intermediate_size": c.intermediate_size}
 
 
+def of_delta_nets(c: ModelConfig) -> dict[str, object]:
+    return {
+        "rotary_dim": c.head_dim // 4,
+        "rms_norm_eps": 1e-6,  # which another epsilon is in GGUF, and always in transformers
+        "recurrence": Recurrence(4, 4, c.head_dim, 2, c.head_dim),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    }
+
+
 def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
     return tuple(layer > 0 for layer in range(c.num_hidden_layers))
 
@@ -39,6 +48,9 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "rotated_layers": (True, False, True),
         }
     ),
+    "qwen35": lambda c: of_delta_nets(c),
+    "qwen35moe": lambda c: of_delta_nets(c) | and_beside(c),
+    "qwen3next": lambda c: of_delta_nets(c) | and_beside(c),
     "lfm2": lambda c: {
         "recurrence": Recurrence(3),
         "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
@@ -202,11 +214,17 @@ def random_model(
         values = (0.5 * rng.standard_normal((channels, taps))).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, values.shape, values.view(np.uint8))
 
+    def decays(name: str, size: int) -> None:
+        values = (-np.exp(rng.uniform(-3, 0.7, size).astype(np.float32).astype(np.float64))).astype(np.float32)
+        model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
+
     biased = of.biased or architecture in _ALSO_BIASED
     if architecture not in _DRAWN_BY_HAND:
         for tensor in of.tensors(config):
             if tensor.loose and not tensor.optional:
                 convolution(tensor.name, *tensor.shape)
+            elif tensor.name.endswith("A_log"):
+                decays(tensor.name, *tensor.shape)
             elif not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
             elif not tensor.optional or (

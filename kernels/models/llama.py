@@ -15,6 +15,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.elementwise import Add, AddBoth, Clip, Copy, Multiply
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import Gated
 from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
@@ -24,7 +25,11 @@ from kernels.stages import SPINE, Site
 _BEFORE: dict[str, tuple[str, ...]] = {
     "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
     "attention": ("q_rope_norm", "k_rope_norm"),
-    "attn_out": ("conv_in", "conv_gated", "convolved", "conv_out"),
+    "attn_out": (
+        *("attn_gate", "attn_gated", "conv_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "conv_gated"),
+        *("convolved", "conv_silu", "conv_out", "delta_q", "delta_k", "delta_beta", "delta_decay", "delta"),
+        *("delta_norm", "delta_silu", "delta_gated"),
+    ),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
@@ -148,6 +153,9 @@ class Decoder(Family):
             yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
         for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
             yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
+        if self.output_gate:
+            yield Tensor(name("self_attn.gate_proj.weight"), (config.q_size, hidden))
+            yield Tensor(name("self_attn.gate_proj.bias"), (config.q_size,), optional=True)
         yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
 
     def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
@@ -187,8 +195,13 @@ class Decoder(Family):
             yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
             read = ("q_rope_norm", "k_rope_norm", qkv)
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
+        if self.output_gate:
+            gate = self._used(layer, "self_attn.gate_proj", has)
+            yield Stage(Site(layer, "attn_gate"), Product(), c.q_size, (x,), gate)
+            yield Stage(Site(layer, "attn_gated"), Gated(), c.q_size, ("attention", "attn_gate"))
+        attended = "attn_gated" if self.output_gate else "attention"
         used = self._used(layer, "self_attn.o_proj", has)
-        yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
+        yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, (attended,), used)
 
     def _head_norms(self, config: ModelConfig, layer: int, suffix: str, *reads: tuple[str, int]) -> Iterator[Stage]:
         """The norms of q and of k. reads : the stage that each is of, and where in it its channels start."""

@@ -45,9 +45,10 @@ def config_of(
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(file, of, fields, tensors, theta, rotated or size)
+    unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
     config = ModelConfig(
         architecture=architecture_of(of),
-        num_hidden_layers=fields.needed_integer("block_count"),
+        num_hidden_layers=fields.needed_integer("block_count") - unrun,
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,
@@ -67,6 +68,8 @@ def config_of(
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
+    if config.num_hidden_layers < 1:
+        raise fields.wrong(f"has nextn_predict_layers {unrun}, which leaves no layer to run; convert the model again.")
     rope.check_heads(file.shown, config)
     _refuse_what_follows(fields, of, config, tensors)
     config = of.of_gguf(config, with_lists(fields))

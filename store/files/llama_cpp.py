@@ -34,6 +34,8 @@ def refused_by_llama_cpp(
 def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelConfig) -> Iterator[str]:
     layers = config.num_hidden_layers
     unused = fields.integer("nextn_predict_layers", low=0) or 0
+    if family(config.architecture).predicts:
+        layers, unused = layers + unused, 0
     if unused:
         yield f"it runs {max(layers - unused, 0)} of the {layers} layers only (nextn_predict_layers is {unused})"
     known = _names(config)

@@ -21,7 +21,7 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    "lfm2",
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
@@ -35,12 +35,8 @@ ONLY_GGUF = (
     *("qwen3vlmoe", "ernie4_5_moe", "mistral3"),
 )
 LAYERS = {
-    "lfm2": 2,
-    "smollm3": 4,
-    "deepseek": 2,
-    "dots1": 2,
-    "ernie4_5_moe": 2,
-    "olmo3": 2,
+    **{"smollm3": 4, "deepseek": 2, "dots1": 2, "ernie4_5_moe": 2, "olmo3": 2},
+    **dict.fromkeys(("lfm2", "qwen35", "qwen35moe", "qwen3next"), 2),
 }  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {

@@ -76,8 +76,9 @@ def literal_forward(config, weights, tokens):
     return out
 
 
-def attention(out, n, h, w, c):
+def attention(out, n, x, w, c):
     """Attention of a layer, its output projection included."""
+    h = x
     p = f"model.layers.{n}."
     q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
     out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
@@ -100,6 +101,9 @@ def attention(out, n, h, w, c):
         q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
         out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
     h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
+    if p + "self_attn.gate_proj.weight" in w:
+        gate = out[n, "attn_gate"] = projected(x, w, p + "self_attn.gate_proj")
+        h = out[n, "attn_gated"] = h * np.array([[1 / (1 + math.exp(-g)) for g in row] for row in gate])
     out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
     return out[n, "attn_out"]
 
