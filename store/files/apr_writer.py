@@ -161,6 +161,11 @@ def _unwritten(artifact: Artifact) -> list[str]:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
         )
+    if not family(config.architecture).in_apr:
+        raise UnsupportedModelError(
+            f"{shown} is a {config.architecture}; APR has no place for what its layers are made of, and it cannot be "
+            "converted."
+        )
     if config.num_experts and not family(config.architecture).model_types:
         raise UnsupportedModelError(
             f"{shown} is a {config.architecture}, of whose experts APR has no place for the settings; it cannot be "

@@ -15,6 +15,7 @@ from kernels.forward import evaluate, forward
 from kernels.graph import At
 from kernels.kinds.choice import chosen
 from kernels.models import Graph
+from kernels.models import family as family_of
 from kernels.paths import numeric_path
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
@@ -53,7 +54,9 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
 def test_every_container_holds_one_model(tmp_path, capsys, family):
     model, folders = model_of(family), ["folder"] if family in (*OTHERS, *FURTHER) else []
     write_gguf(tmp_path / "m.gguf", model)
-    in_apr = bool(folders) or (not model.config.num_experts and model.config.rms_norm_eps > 0)
+    in_apr = family_of(family).in_apr and (
+        bool(folders) or (not model.config.num_experts and model.config.rms_norm_eps > 0)
+    )
     carried = family not in FURTHER and in_apr
     if carried:
         write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
