@@ -19,7 +19,7 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
-from tests.expert_stacks import of_gpt_oss
+from tests.expert_stacks import STACKED
 from tests.memory_model import MemoryModel, random_model
 
 
@@ -299,8 +299,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
     if model.config.architecture == "granitemoe":
         return _of_granite(model)
-    if model.config.architecture == "gpt_oss":
-        return of_gpt_oss(model)
+    if model.config.architecture in STACKED:
+        return STACKED[model.config.architecture](model)
     if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = fused(model)

@@ -25,14 +25,15 @@ OTHERS = (
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss", "glm4_moe"),
+    *("minimax_m2", "ernie4_5_moe", "exaone_moe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
-    *("qwen3vlmoe", "ernie4_5_moe", "mistral3"),
-    *("hunyuan_moe", "bailingmoe2", "minimax_m2", "exaone_moe", "mellum", "dbrx", "qwen2vl", "paddleocr"),
+    *("qwen3vlmoe", "mistral3"),
+    *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr"),
 )
 # Of families whose layers differ.
 _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
