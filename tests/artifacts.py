@@ -120,6 +120,10 @@ def write_gguf(
     if c.layer_types is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
+    if c.architecture == "granite_swa":
+        writer.add_array(
+            f"{architecture}.attention.rope_pattern", [int(c.rotates(n)) for n in range(c.num_hidden_layers)]
+        )
     if c.rope_local_theta is not None:
         writer.add_rope_freq_base_swa(c.rope_local_theta)
     if c.attention_cap is not None:

@@ -137,9 +137,10 @@ def _unwritten(artifact: Artifact) -> list[str]:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
         )
-    if config.num_experts and not family(config.architecture).model_types:
+    if not family(config.architecture).model_types and (config.num_experts or config.layer_types is not None):
+        what = "experts" if config.num_experts else "kinds of layers"
         raise UnsupportedModelError(
-            f"{shown} is a {config.architecture}, of whose experts APR has no place for the settings; it cannot be "
+            f"{shown} is a {config.architecture}, of whose {what} APR has no place for the settings; it cannot be "
             "converted."
         )
     if config.length_limit is None:

@@ -33,10 +33,21 @@ ONLY_GGUF = (
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
     *("qwen3vlmoe", "mistral3"),
-    *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr"),
+    *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
 # Of families whose layers differ.
-_TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
+_TWO = (
+    "deepseek",
+    "dots1",
+    "ernie4_5_moe",
+    "olmo3",
+    "gpt_oss",
+    "glm4_moe",
+    "bailingmoe2",
+    "exaone_moe",
+    "mellum",
+    "granite_swa",
+)
 LAYERS = {"smollm3": 4, **dict.fromkeys(_TWO, 2)}
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {

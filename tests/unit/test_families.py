@@ -53,7 +53,8 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
 def test_every_container_holds_one_model(tmp_path, capsys, family):
     model, folders = model_of(family), ["folder"] if family in OTHERS else []
     write_gguf(tmp_path / "m.gguf", model)
-    carried = bool(folders) or (not model.config.num_experts and model.config.rms_norm_eps > 0)
+    in_apr = not model.config.num_experts and model.config.layer_types is None and model.config.rms_norm_eps > 0
+    carried = bool(folders) or in_apr
     if carried:
         write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
         convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")

@@ -24,6 +24,7 @@ from tests.unit.test_families import (
     unweighted,
     with_kind,
 )
+from tests.unit.test_family_gpt_oss import without_sinks
 
 
 def without_addition(model, known, right, site):
@@ -68,6 +69,12 @@ FAULTS = (
     Fault("mellum", Site(0, "expert_weights"), "router", "2 experts", change=with_kind(used=2)),
     Fault("mellum", Site(0, "expert_out"), "expert_order", "of the next one", change=next_expert),
     Fault("mellum", Site(1, "q_norm"), "norm_offset", "", tensors={of_layer(1, "self_attn.q_norm"): lambda w: w + 1}),
+    Fault("granite_swa", Site(0, "attention"), "attention_sink", "sinks are left out",
+          change=without_sinks),
+    Fault("granite_swa", Site(1, "q_post_rope"), "rope_position", "1 rotate", config={"rotated_layers": None}),
+    Fault("granite_swa", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 5}),
+    Fault("granite_swa", Site(None, "lm_head"), "scaled", "not multiplied by 0.125", runtime={"logits_scale": 1.0}),
+    Fault("granite_swa", Site(0, "attention"), "attention_scale", "", config={"attention_scale": None}),
     Fault("dbrx", Site(0, "qkv_clip"), "scaled", "clip_qkv is 0.75 in A and None in B", config={"clip_qkv": None}),
     Fault("dbrx", Site(0, "expert_weights"), "router", "not divided by their sum",
           change=with_kind(renormalised=False)),
