@@ -21,7 +21,7 @@ from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
 from tests.delta_files import gguf_delta, hf_delta
-from tests.expert_stacks import of_gpt_oss
+from tests.expert_stacks import STACKED
 from tests.memory_model import YARN, MemoryModel, random_model
 
 
@@ -133,6 +133,10 @@ def write_gguf(
     if c.layer_types is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
+    if c.architecture == "granite_swa":
+        writer.add_array(
+            f"{architecture}.attention.rope_pattern", [int(c.rotates(n)) for n in range(c.num_hidden_layers)]
+        )
     if c.rope_local_theta is not None:
         writer.add_rope_freq_base_swa(c.rope_local_theta)
     if c.attention_cap is not None:
@@ -378,8 +382,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_granite(model)
     if model.config.kv_lora_rank:
         return _of_latents(model)
-    if model.config.architecture == "gpt_oss":
-        return of_gpt_oss(model)
+    if model.config.architecture in STACKED:
+        return STACKED[model.config.architecture](model)
     if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = hf_delta(model) if family_has_gates(model.config) else fused(model)

@@ -145,6 +145,11 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone_moe": lambda c: in_groups(c) | sliding(c) | {"rotated_layers": (True, False)[: c.num_hidden_layers]},
     "mellum": lambda c: of_experts(c) | sliding(c) | {"rope_local_theta": c.rope_theta},
     "dbrx": lambda c: of_experts(c) | {"moe_intermediate_size": c.intermediate_size, "clip_qkv": 0.75},
+    "granite_swa": lambda c: (
+        sliding(c)
+        | {"embedding_scale": 6.0, "residual_scale": 0.22, "attention_scale": 0.3, "logits_scale": 0.125}
+        | {"rotated_layers": (True, False)[: c.num_hidden_layers]}
+    ),
     "qwen2vl": lambda _: {"rms_norm_eps": 0.0},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
     "qwen3vlmoe": lambda c: of_experts(c),

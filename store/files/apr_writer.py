@@ -166,9 +166,10 @@ def _unwritten(artifact: Artifact) -> list[str]:
             f"{shown} is a {config.architecture}; APR has no place for what its layers are made of, and it cannot be "
             "converted."
         )
-    if config.num_experts and not family(config.architecture).model_types:
+    if not family(config.architecture).model_types and (config.num_experts or config.layer_types is not None):
+        what = "experts" if config.num_experts else "kinds of layers"
         raise UnsupportedModelError(
-            f"{shown} is a {config.architecture}, of whose experts APR has no place for the settings; it cannot be "
+            f"{shown} is a {config.architecture}, of whose {what} APR has no place for the settings; it cannot be "
             "converted."
         )
     if config.length_limit is None:

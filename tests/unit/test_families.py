@@ -54,10 +54,9 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
 def test_every_container_holds_one_model(tmp_path, capsys, family):
     model, folders = model_of(family), ["folder"] if family in (*OTHERS, *FURTHER) else []
     write_gguf(tmp_path / "m.gguf", model)
-    in_apr = family_of(family).in_apr and (
-        bool(folders) or (not model.config.num_experts and model.config.rms_norm_eps > 0)
-    )
-    carried = family not in FURTHER and in_apr
+    config, of = model.config, family_of(family)
+    plain = not config.num_experts and config.layer_types is None and config.rms_norm_eps > 0
+    carried = family not in FURTHER and of.in_apr and (bool(folders) or plain)
     if carried:
         write_apr(tmp_path / "m.apr", apr_metadata(model), apr_tensors(model))
         convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "of-gguf.apr")
