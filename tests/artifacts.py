@@ -211,8 +211,9 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
-    sized = ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe", "qwen35moe", "qwen3next")
-    if c.architecture in sized:
+    own = ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe", "qwen35moe", "qwen3next")
+    sized = c.architecture in own
+    if sized:
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
     elif c.shared_intermediate_size:
         writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)
