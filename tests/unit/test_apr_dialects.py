@@ -219,10 +219,8 @@ def test_entrenar_checkpoints(tmp_path):
 def test_billions_of_layers_are_refused_at_once(tmp_path, window):
     model = tiny_model("qwen2", layers=1)
     more = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 3} if window else {}
-    for layers, words in (
-        (2**31 - 1, "gives num_layers as 2147483647"),
-        (1 << 14, r"lacks the tensor model\.layers\.1\."),
-    ):
+    cases = {2**31 - 1: "gives num_layers as 2147483647", 1 << 14: r"lacks the tensor model\.layers\.1\."}
+    for layers, words in cases.items():
         write_apr(tmp_path / "m.apr", apr_metadata(model, num_layers=layers, **more), apr_tensors(model))
         start = time.monotonic()
         with pytest.raises(WorkbenchError, match=words):
