@@ -272,7 +272,5 @@ def test_billions_of_layers_are_refused_at_once(tmp_path, container):
         tiny_safetensors(tmp_path, "qwen2", **SMALL)
         config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 2**31 - 1}
         (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        WorkbenchError, match=r"(block_count|num_hidden_layers) as 2147483647, which is not a whole number"
-    ):
+    with pytest.raises(WorkbenchError, match=r"(block_count|num_hidden_layers) as 2147483647, which is not"):
         open_artifact(tmp_path / "m.gguf" if container == "gguf" else tmp_path)
