@@ -52,7 +52,8 @@ class ModelConfig:
         i with i + head_dim/2 (rotate_half), or + rotary_dim/2, "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF
         files are stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
     rotary_dim
-        How many channels of each head rotate, from its first on; the others are handed on. None for all.
+        How many channels of each head rotate, from its first on, or the last ones where attention is latent; the others
+        are handed on. None for all.
     rope_factors
         Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
         None for none.
@@ -65,6 +66,11 @@ class ModelConfig:
         are all layers where there are no types. None for all tokens in every layer.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
+    kv_lora_rank, q_lora_rank, v_head_dim
+        Latent attention: channels of what keys and values are made of, and of what queries are made of (None for the
+        input itself); channels of a head of v. head_dim is that of q and k. 0 for attention that is not latent.
+    latent_eps
+        Epsilon of the norms of latents; None for that of the others.
     rotated_layers
         Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
@@ -96,7 +102,9 @@ class ModelConfig:
         The factor within the sigmoid of a gate, and the bound of gates, above, and of what they let through, on both
         sides; None for no bound.
     n_group, topk_group
-        Groups of experts, of which so many are looked at for a token: those whose two best come first.
+        Groups of experts, of which so many are looked at for a token: those whose best come first.
+    group_best
+        So many of the best experts of a group are added up for that.
     recurrence, recurrent_layers
         What some layers compute in place of attention, and which of them; None where none does.
     normed_heads
@@ -126,6 +134,10 @@ class ModelConfig:
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
     rope_local_theta: float | None = None
+    kv_lora_rank: int = 0
+    q_lora_rank: int | None = None
+    v_head_dim: int | None = None
+    latent_eps: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
     normed_heads: bool = True
     attention_scale: float | None = None
@@ -153,6 +165,7 @@ class ModelConfig:
     topk_group: int = 1
     recurrence: Recurrence | None = None
     recurrent_layers: tuple[bool, ...] | None = None
+    group_best: int = 2
     length_limit: int | None = None
     length_limit_key: str | None = None
 

@@ -9,6 +9,7 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
+from kernels.kinds.rotate import yarn_magnitude
 from kernels.weight import TensorType
 from store.errors import ArtifactError
 from store.files.fields import LARGEST, SMALLEST, Fields, shortest
@@ -47,6 +48,17 @@ def head_dim(fields: Fields, hidden: int, heads: int, *keys: str) -> int:
             f"{fields.file} has heads of {size} channels; supported are even numbers up to {MAX_HEAD_DIM}."
         )
     return size
+
+
+def latent_head(fields: Fields, size: int, rotated: int, what: str) -> tuple[int, int]:
+    """Return channels of a head of q and k in latent attention, and how many of them rotate. what : says the latter."""
+    found = rotary_dim(fields, rotated, size, f"{what} {rotated}") if size % 2 == 0 and size <= MAX_HEAD_DIM else None
+    if found is None:
+        raise UnsupportedModelError(
+            f"{fields.file} has heads of {size} channels of which {rotated} rotate; supported are even numbers up to "
+            f"{MAX_HEAD_DIM}, of which a part rotates."
+        )
+    return size, found
 
 
 def rotary_dim(fields: Fields, rotated: int | None, head_dim: int, what: str) -> int | None:
@@ -136,6 +148,10 @@ class _Stretch:
         """The longest text the model is made for."""
         return self.model.needed_integer("max_position_embeddings")
 
+    def unless_zero(self, key: str) -> float | None:
+        """A number of which 0 is none."""
+        return self.scaling.number(key) if self.scaling.values.get(key) else None
+
     def factor(self) -> float:
         """By how much the context was stretched: as stated, or if null by how much it is longer than before."""
         if self.scaling.values.get("factor", 0) is None:
@@ -183,10 +199,7 @@ def _hf_longrope(s: _Stretch) -> Scaling:
 
 def _hf_yarn(s: _Stretch) -> Scaling:
     factor, attention = s.factor(), s.scaling.number("attention_factor")
-    # 0 is none there
-    mscale, mscale_all = (
-        s.scaling.number(key) if s.scaling.values.get(key) else None for key in ("mscale", "mscale_all_dim")
-    )
+    mscale, mscale_all = (s.unless_zero(key) for key in ("mscale", "mscale_all_dim"))
     if attention is None:
         attention = yarn_magnitude(factor)
         if mscale and mscale_all:
@@ -232,11 +245,6 @@ def ggml_factor(settings: Fields) -> float:
     """Return by how much a GGUF says that the context was stretched."""
     key, value = settings.find("rope.scaling.factor", "rope.scale_linear")
     return 1.0 if value in (None, 0) else shortest(settings.needed_number(key.removeprefix(settings.prefix)))
-
-
-def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
-    """Return what YaRN multiplies rotated queries and keys by for a context stretched by `factor`."""
-    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
 def _yarn_factors(factor: float, low: float, width: float, head_dim: int) -> tuple[float, ...]:

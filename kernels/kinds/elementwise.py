@@ -109,6 +109,25 @@ class Clip(Kind):
         return np.asarray(np.where(np.abs(x["x"]) < self.bound, dx["x"], 0.0))
 
 
+@dataclass(frozen=True, slots=True)
+class Joined(Kind):
+    """The channels that every head has of the one beside those that it has of the other."""
+
+    heads: int
+    roles: ClassVar[tuple[str, ...]] = ("first", "second")
+    exact: ClassVar[bool] = True
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        parts = [x[role].reshape(len(x[role]), self.heads, -1) for role in self.roles]
+        return np.concatenate(parts, axis=2).reshape(len(parts[0]), -1)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+
 class Copy(Kind):
     """The same values under another name."""
 

@@ -15,6 +15,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.elementwise import Add, AddBoth, Clip, Copy, Multiply
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import Gated
 from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
@@ -23,9 +24,15 @@ from kernels.kinds.temperature import Tempered
 from kernels.stages import SPINE, Site
 
 _BEFORE: dict[str, tuple[str, ...]] = {
-    "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
-    "attention": ("q_rope_norm", "k_rope_norm", "q_tempered"),
-    "attn_out": ("conv_in", "conv_gated", "convolved", "conv_out"),
+    "q_post_rope": ("qkv_clip", "q_norm", "k_norm", "q_a", "q_a_norm", "q_matmul", "kv_a", "kv_a_norm"),
+    "attention": (
+        *("q_rope_norm", "k_rope_norm", "q_absorbed", "q_latent", "k_latent", "q_tempered", "latent_attention"),
+    ),
+    "attn_out": (
+        *("attn_gate", "attn_gated", "conv_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "conv_gated"),
+        *("convolved", "conv_silu", "conv_out", "delta_q", "delta_k", "delta_beta", "delta_decay", "delta"),
+        *("delta_norm", "delta_silu", "delta_gated"),
+    ),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
@@ -88,7 +95,7 @@ class Decoder(Family):
         return (Stage(Site(None, "embedding"), Embed(config.embedding_scale), config.hidden_size, (), embedding),)
 
     def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
-        attention, feed_forward = (of(config, number, has) for of in (self._attention, self._feed_forward))
+        attention, feed_forward = (of(config, number, has) for of in (self.attention, self._feed_forward))
         output = Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",))
         if config.parallel:
             read = (LAYER_INPUT, "attn_out", "ffn_out")
@@ -118,7 +125,7 @@ class Decoder(Family):
             name = f"model.layers.{layer}.".__add__
             for tensor in self._of_norm(self.attn_norm and name(self.attn_norm)):
                 yield Tensor(tensor, (hidden,))
-            yield from self._of_attention(config, layer)
+            yield from self.of_attention(config, layer)
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
@@ -143,8 +150,8 @@ class Decoder(Family):
         if self.head_bias:
             yield Tensor("lm_head.bias", (config.vocab_size,), optional=True)
 
-    def _of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
-        """Those of attention in a layer."""
+    def of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+        """The tensors of attention in a layer, or of what stands there in its place."""
         name, hidden, kv = f"model.layers.{layer}.".__add__, config.hidden_size, config.kv_size
         for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
             yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
@@ -155,9 +162,12 @@ class Decoder(Family):
             yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
         if self.sinks:
             yield Tensor(name(SINKS), (config.num_attention_heads,))
+        if self.output_gate:
+            yield Tensor(name("self_attn.gate_proj.weight"), (config.q_size, hidden))
+            yield Tensor(name("self_attn.gate_proj.bias"), (config.q_size,), optional=True)
         yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
 
-    def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
+    def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         c, name = config, f"model.layers.{layer}.".__add__
         heads = Heads(c.head_dim, (("q", c.q_size), ("k", c.kv_size), ("v", c.kv_size)))
         weights, biases = (
@@ -176,7 +186,7 @@ class Decoder(Family):
         if c.clip_qkv is not None:
             yield Stage(Site(layer, "qkv_clip"), Clip(c.clip_qkv), channels, (qkv,), (), heads)
             qkv = "qkv_clip"
-        rotation = _rotation(config, layer)
+        rotation = rotation_of(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
         if self._heads_normed(c) and not self.norms_rotated:
             yield from self._head_norms(config, layer, "_norm", (qkv, 0), (qkv, c.q_size))
@@ -200,8 +210,13 @@ class Decoder(Family):
             )
             read = ("q_tempered", *read[1:])
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, used, Heads(c.head_dim, (("", c.q_size),)))
+        if self.output_gate:
+            gate = self._used(layer, "self_attn.gate_proj", has)
+            yield Stage(Site(layer, "attn_gate"), Product(), c.q_size, (x,), gate)
+            yield Stage(Site(layer, "attn_gated"), Gated(), c.q_size, ("attention", "attn_gate"))
+        attended = "attn_gated" if self.output_gate else "attention"
         used = self._used(layer, "self_attn.o_proj", has)
-        yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
+        yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, (attended,), used)
 
     def _heads_normed(self, config: ModelConfig) -> bool:
         return self.head_norms and (config.normed_heads or not self.norms_differ)
@@ -278,7 +293,7 @@ class Decoder(Family):
             yield f"{module}.bias"
 
 
-def _rotation(c: ModelConfig, layer: int) -> Rotation:
+def rotation_of(c: ModelConfig, layer: int) -> Rotation:
     """How the heads of a layer turn."""
     if c.rope_local_theta is not None and c.slides(layer):
         return Rotation(c.head_dim, c.rope_local_theta, c.rope_type, rotary_dim=c.rotary_dim)

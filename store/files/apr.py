@@ -68,6 +68,10 @@ def _artifact(file: ModelFile, found: StoredModel, refusal: WorkbenchError | Non
     if refusal is not None:
         raise refusal
     architecture = architecture_of(fields)
+    if not family(architecture).in_apr:
+        raise UnsupportedModelError(
+            f"{file.shown} is a {architecture}, which APR has no place for; give the model as SafeTensors or GGUF."
+        )
     tensors = by_family(file.shown, found.tensors, family(architecture))
     named_as_gguf = any(is_gguf_name(info.raw_name) for info in tensors.values())
     found.less_one = family(architecture).less_one and not named_as_gguf

@@ -156,13 +156,20 @@ def _unwritten(artifact: Artifact) -> list[str]:
     if family(config.architecture).partly is None:
         usual["rotary_dim"] = None
     lost = [name for name, value in usual.items() if getattr(config, name) != value]
+    lost += [] if config.rms_norm_eps else ["rms_norm_eps"]
     if lost:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
         )
-    if config.num_experts and not family(config.architecture).model_types:
+    if not family(config.architecture).in_apr:
         raise UnsupportedModelError(
-            f"{shown} is a {config.architecture}, of whose experts APR has no place for the settings; it cannot be "
+            f"{shown} is a {config.architecture}; APR has no place for what its layers are made of, and it cannot be "
+            "converted."
+        )
+    if not family(config.architecture).model_types and (config.num_experts or config.layer_types is not None):
+        what = "experts" if config.num_experts else "kinds of layers"
+        raise UnsupportedModelError(
+            f"{shown} is a {config.architecture}, of whose {what} APR has no place for the settings; it cannot be "
             "converted."
         )
     if config.length_limit is None:

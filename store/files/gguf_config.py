@@ -40,10 +40,7 @@ def config_of(
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
-    size = rope.head_dim(fields, hidden, heads, "attention.key_length")
-    if (values := fields.integer("attention.value_length")) not in (None, size):
-        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
-    rotated = _rotary_dim(fields, of, size)
+    size, rotated = _head(fields, of, hidden, heads)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(found, of, fields, tensors, theta, rotated or size)
@@ -54,10 +51,10 @@ def config_of(
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,
-        num_key_value_heads=fields.integer("attention.head_count_kv") or heads,
+        num_key_value_heads=(None if of.latent else fields.integer("attention.head_count_kv")) or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
-        rms_norm_eps=shortest(fields.needed_number(epsilon)),
+        rms_norm_eps=shortest(fields.needed_number(epsilon)) if of.epsilon_read else 0.0,
         rope_theta=theta,
         rope_type=of.pairs,  # of the canonical rows, see `interleaved_tensors`
         tie_word_embeddings=LM_HEAD not in tensors,
@@ -75,7 +72,7 @@ def config_of(
     if of.norms_differ:
         config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
     rope.check_heads(file.shown, config)
-    _refuse_what_follows(fields, of, config, tensors)
+    _refuse_what_follows(fields, of, tensors)
     config = of.of_gguf(config, with_lists(fields))
     if config.length_limit is not None:
         problems.append(
@@ -89,6 +86,18 @@ def config_of(
             "the rows are used."
         )
     return config, problems
+
+
+def _head(fields: Fields, of: Family, hidden: int, heads: int) -> tuple[int, int | None]:
+    """Return channels of a head of q and k, and how many of them rotate, None for all."""
+    if of.latent:  # what is said without MLA is of the latents that all heads share, but in old files
+        size = fields.integer("attention.key_length_mla", low=0) or fields.needed_integer("attention.key_length")
+        turned = fields.needed_integer("rope.dimension_count")
+        return rope.latent_head(fields, size, turned, f"{fields.prefix}rope.dimension_count")
+    size = rope.head_dim(fields, hidden, heads, "attention.key_length")
+    if (values := fields.integer("attention.value_length")) not in (None, size):
+        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
+    return size, _rotary_dim(fields, of, size)
 
 
 def _rotary_dim(fields: Fields, of: Family, head_dim: int) -> int | None:
@@ -146,14 +155,8 @@ def _scaling(
     return replace(scaling, factors=factors, attention_factor=attention_factor)
 
 
-def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse another score scale than the usual one, and what would be done to the logits."""
-    used = "attention.scale" in of.keys.get("gguf", Keys()).used
-    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] and not used else None
-    if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
-        raise UnsupportedModelError(
-            f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."
-        )
+def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse what would be done to the logits."""
     for name, what in of.after_head.items():
         if name in tensors:
             raise UnsupportedModelError(

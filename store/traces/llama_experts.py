@@ -43,7 +43,7 @@ MEANING: dict[tuple[str, str], str] = {
     },
     **{(f"ffn_moe_{name}", name.upper()): "expert_swigl" for name in ("swiglu", "geglu", "reglu", "swiglu_oai")},
     **{("ffn_moe_out", op): _SUM for op in ("ADD", "CONT")},
-    **{(name, "MUL_MAT"): "shared_out" for name in ("ffn_shexp", "ffn_shexp_out")},
+    **{(name, "MUL_MAT"): "shared_out" for name in ("ffn_shexp", "ffn_shexp_out", "ffn_mlp")},
     ("ffn_shexp", "MUL"): "shared_out",
     ("ffn_shexp_gate_inp", "MUL_MAT"): "shared_router",
     ("ffn_shexp_out", "MUL"): "shared_gated",

@@ -38,6 +38,7 @@ from tests.artifacts import (
     write_gguf,
 )
 from tests.fuzz.values import changed_json, json_bytes, number, spoiled, text
+from tests.packed_models import CONFIGS, write_case, write_packed
 
 SMALL: dict[str, Any] = {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 32, "vocab": 260}
 INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 7: "<B", 10: "<Q", 11: "<q"}
@@ -312,14 +313,18 @@ def packed(rng: random.Random, content: bytes) -> bytes:
 
 
 class SafetensorsFuzz:
-    """A SafeTensors file with its config.json, or both in shards with an index."""
+    """A SafeTensors file with its config.json, or both in shards with an index; weights in parts in every third one."""
 
     def __init__(self) -> None:
         self.folders: list[dict[str, bytes]] = []
         for shards in (1, 2):
             with TemporaryDirectory() as name:
                 model = tiny_safetensors(Path(name), "llama", shards=shards, **SMALL)
-                self.folders.append({path.name: path.read_bytes() for path in Path(name).iterdir()})
+                self.folders += 8 * [{path.name: path.read_bytes() for path in Path(name).iterdir()}]
+        for case in (*CONFIGS, "ct nvfp4", "ct 4 bits zero points", "bnb nf4 nested"):
+            with TemporaryDirectory() as name:
+                packed = write_packed(Path(name), model, case) if case in CONFIGS else write_case(Path(name), case)
+                self.folders.append({path.name: path.read_bytes() for path in packed.iterdir()})
         self.config = hf_config(model)
 
     def write(self, rng: random.Random, folder: Path) -> Path:

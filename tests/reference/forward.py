@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 
+from tests.reference.latent import latent_attention
 from tests.reference.recurrent import mixed
 
 # Norms of heads behind the rotation.
 LATE_NORMS = {
-    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl"), ("query_layernorm", "key_layernorm")),
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl", "hunyuan_moe"), ("query_layernorm", "key_layernorm")),
     "maincoder": ("q_norm", "k_norm"),
 }
 # Behind attention, before and behind the feed-forward block.
@@ -38,9 +39,11 @@ def literal_forward(config, weights, tokens):
         if before:
             h = out[n, "attn_norm"] = normed(x, w, p + "input_layernorm", c)
         if c.recurs(n):
-            h = attended = out[n, "attn_out"] = mixed(out, n, h, w, c)
+            h = mixed(out, n, h, w, c)
         else:
-            h = attended = attention(out, n, h, w, c)
+            h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
+            h = projected(h, w, p + "self_attn.o_proj")
+        attended = out[n, "attn_out"] = h
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x
@@ -76,8 +79,9 @@ def literal_forward(config, weights, tokens):
     return out
 
 
-def attention(out, n, h, w, c):
-    """Attention of a layer, its output projection included."""
+def attention(out, n, x, w, c):
+    """Attention of a layer before its output projection."""
+    h = x
     p = f"model.layers.{n}."
     q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
     out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
@@ -89,7 +93,7 @@ def attention(out, n, h, w, c):
         out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
     late = LATE_NORMS.get(c.architecture)
     if p + "self_attn.q_norm.weight" in w and not late:
-        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe") else head_norm
+        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe", "minimax_m2") else head_norm
         q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
         out[n, "q_norm"], out[n, "k_norm"] = q, k
     local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
@@ -102,8 +106,10 @@ def attention(out, n, h, w, c):
     if c.temperature is not None:
         q = out[n, "q_tempered"] = q * tempered(len(q), c)
     h = out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
-    out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
-    return out[n, "attn_out"]
+    if p + "self_attn.gate_proj.weight" in w:
+        gate = out[n, "attn_gate"] = projected(x, w, p + "self_attn.gate_proj")
+        h = out[n, "attn_gated"] = h * np.array([[1 / (1 + math.exp(-g)) for g in row] for row in gate])
+    return h
 
 
 def experts(out, n, x, w, c):
@@ -121,7 +127,7 @@ def experts(out, n, x, w, c):
             powers = [math.exp(score - max(scores)) for score in scores]
             shares = [power / math.fsum(powers) for power in powers]
         added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
-        seen = of_best_groups([share + more for share, more in zip(shares, added, strict=True)], c)
+        seen = looked_at([shares[e] + added[e] for e in range(len(shares))], c)
         best = sorted(seen, key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
         total = (
             math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
@@ -145,12 +151,13 @@ def experts(out, n, x, w, c):
     return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
 
 
-def of_best_groups(scores, c):
-    """The experts of the groups whose two best come first."""
+def looked_at(scores, c):
+    """The experts of the groups whose best ones come first."""
     size = len(scores) // c.n_group
-    groups = [range(first, first + size) for first in range(0, len(scores), size)]
-    groups.sort(key=lambda group: -sum(sorted(scores[e] for e in group)[-2:]))
-    return [e for group in groups[: c.topk_group] for e in group]
+    groups = [range(g * size, (g + 1) * size) for g in range(c.n_group)]
+    worth = {group: math.fsum(sorted((scores[e] for e in group), reverse=True)[: c.group_best]) for group in groups}
+    kept = sorted(groups, key=lambda group: -worth[group])[: c.topk_group] if c.n_group > 1 else groups
+    return [e for group in kept for e in group]
 
 
 def gated(gate, up, c):
@@ -235,6 +242,7 @@ def relu_squared(x):
 
 LAYER_NORMS = (
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2", "olmo", "codeshell"),
+    "dbrx",
 )
 ACTIVATIONS = {
     "starcoder2": gelu,

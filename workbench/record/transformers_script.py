@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from recurrent_layers_script import watch, watch_mixer
+from recurrent_layers_script import watch, watch_gate, watch_mixer
 
 Array = Any  # a torch tensor
 
@@ -25,6 +25,10 @@ ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense", "o
 GATE = ("gate_proj", "w1")
 UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h", "fc1", "w3"), ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2")
 ACTIVATION = ("act_fn", "activation_fn", "act")
+
+# What turns q and k, and which of it gives the first of every adjacent pair before all second ones.
+ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_emb", "apply_rotary_pos_emb_interleave")
+INTERLEAVED = ROTATIONS[2]
 
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
@@ -130,19 +134,36 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch(attention.qkv_proj, partial(fused, attention.qkv_proj, lambda y: y))
     if (module := part(attention, BY_GROUP)) is not None:
         watch(module, partial(fused, module, partial(in_order, torch, attention.config)))
-    for letter in "qkv" if hasattr(attention, "q_proj") else "":
+    if hasattr(attention, "kv_b_proj"):
+        watch_latents(attention, put)
+    with_gate = hasattr(attention, "q_proj") and attention.q_proj.out_features == 2 * attention.o_proj.in_features
+    if with_gate:
+        watch_gate(attention, put)
+    for letter in "qkv" if hasattr(attention, "k_proj") else "":
         module = getattr(attention, f"{letter}_proj")
-        watch(module, partial(projected, letter, module))
+        if not with_gate:
+            watch(module, partial(projected, letter, module))
         if (norm := part(attention, (f"{letter}_norm", f"{letter}_layernorm"))) is not None:
             watch(norm, partial(normed, f"{letter}_norm"))
     for letter, word in (("q", "query"), ("k", "key")):
         if hasattr(attention, f"{word}_layernorm"):
             watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
-    watch(part(attention, OUTPUT), output)
+    if not with_gate:
+        watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
     if hasattr(layer, "post_self_attn_layernorm"):
         watch(layer.post_self_attn_layernorm, lambda _x, y: put("post_attn_norm", y))
+
+
+def watch_latents(attention: Any, put: Any) -> None:
+    """Watch latent attention, whose queries may be made of a latent too."""
+    watch(attention.q_proj if attention.q_lora_rank is None else attention.q_b_proj, lambda _x, y: put("q_matmul", y))
+    if attention.q_lora_rank is not None:
+        watch(attention.q_a_proj, lambda _x, y: put("q_a", y))
+        watch(attention.q_a_layernorm, lambda _x, y: put("q_a_norm", y))
+    watch(attention.kv_a_proj_with_mqa, lambda _x, y: put("kv_a", y))
+    watch(attention.kv_a_layernorm, lambda _x, y: put("kv_a_norm", y))
 
 
 def part(module: Any, names: tuple[str, ...]) -> Any:
@@ -312,7 +333,7 @@ def watch_rope(model: Any, stages: Stages) -> None:
     Some models give it the channels that turn only, and put the others beside them; these are seen by attention.
     """
     modelling: Any = importlib.import_module(type(model).__module__)
-    rotate, attend, config = modelling.apply_rotary_pos_emb, modelling.eager_attention_forward, model.config
+    attend, config = modelling.eager_attention_forward, model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parted, tempered = set(), scales_by_position(config)
 
@@ -320,9 +341,11 @@ def watch_rope(model: Any, stages: Stages) -> None:
         stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
         stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
 
-    def rotated(*arguments: Any, **options: Any) -> Any:
+    def rotated(name: str, rotate: Any, *arguments: Any, **options: Any) -> Any:
         q, k = rotate(*arguments, **options)
-        if q.shape[-1] == size:
+        if name == INTERLEAVED:
+            put(*(x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(start_dim=-2) for x in (q, k)))
+        elif q.shape[-1] == size:
             put(q, k)
         else:
             parted.add(stages.layer)
@@ -335,7 +358,9 @@ def watch_rope(model: Any, stages: Stages) -> None:
             stages.put(stages.layer, "q_tempered", q.transpose(1, 2))
         return attend(module, q, k, *arguments, **options)
 
-    modelling.apply_rotary_pos_emb, modelling.eager_attention_forward = rotated, attended
+    for name in (name for name in ROTATIONS if hasattr(modelling, name)):
+        setattr(modelling, name, partial(rotated, name, getattr(modelling, name)))
+    modelling.eager_attention_forward = attended
 
 
 def scales_by_position(config: Any) -> bool:

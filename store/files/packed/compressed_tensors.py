@@ -92,6 +92,7 @@ def _integers(module: Module, schemes: list[Fields]) -> Layout:
             groups=groups_of(opened, "weight_g_idx", columns, wide, groups),
             zeros=_zeros(opened, bits, rows, shape, tall),
             kept=scales.type.name,
+            carried=True,
         )
 
     return Layout(name, (rows, columns), make)
@@ -156,6 +157,7 @@ def _floats(module: Module, config: Fields) -> Layout:
             scales=grid,
             groups=np.arange(columns) // wide,
             kept="BF16",
+            carried=True,
         )
 
     return Layout(name, (rows, columns), make)

@@ -52,6 +52,7 @@ def layout(module: Module, config: Fields) -> Layout:
             groups=groups_of(opened, "g_idx", columns, wide, groups),
             zeros=Grid(_zeros(opened, bits, rows, less_one=kind == "gptq").T, "U8"),
             kept=scales.type.name,
+            carried=True,
         )
 
     return Layout(name, (rows, columns), make)

@@ -28,8 +28,7 @@ class Method(NamedTuple):
 
 def _fp8(module: Module, config: Fields) -> Layout:
     """8-bit floats as transformers, fbgemm and ModelOpt write them."""
-    if module.parts["weight"].type.name not in ("F8_E4M3", "F8_E5M2"):
-        raise module.unsupported(f"has scales beside a weight in {module.parts['weight'].type.name}, which is no FP8")
+    module.need("weight", ("F8_E4M3", "F8_E5M2"), 2)
     name = "weight_scale_inv" if "weight_scale_inv" in module.parts else "weight_scale"
     given = config.find("weight_block_size")[1]
     tile = None if name == "weight_scale" and given is None else _TILE
@@ -91,13 +90,13 @@ def _method(values: Mapping[str, object]) -> tuple[Method | None, Fields]:
         return _METHODS["mlx"], config
     if name == "auto-round":
         name = "awq" if "awq" in str(own.get("packing_format")) else "gptq"
-    if name not in _METHODS:
+    if not isinstance(name, str) or name not in _METHODS:
         known = ", ".join(_METHODS)
         raise UnsupportedModelError(
             f"config.json has a quantization_config ({printable(str(name), 80)}); supported are {known}, plain F32, "
             "F16 and BF16 tensors, or a GGUF or APR file."
         )
-    return _METHODS[str(name)], config
+    return _METHODS[name], config
 
 
 def _modules(tensors: Mapping[str, TensorInfo], method: Method) -> dict[str, dict[str, TensorInfo]]:

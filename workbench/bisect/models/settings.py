@@ -17,6 +17,7 @@ _VISIBLE = 2.0**-26
 
 CAUSE_OF_FIELD = {
     "rms_norm_eps": "rms_norm_eps",
+    "latent_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
     "rope_type": "rope_type",
     "rotary_dim": "rope_type",
@@ -48,6 +49,7 @@ CAUSE_OF_FIELD = {
     "topk_group": "router",
     "recurrence": "recurrence",
     "recurrent_layers": "recurrence",
+    "group_best": "router",
     "head_dim": "head_grouping",
     "num_attention_heads": "head_grouping",
     "num_key_value_heads": "head_grouping",

@@ -36,7 +36,7 @@ def misread_parts(q: Question) -> Iterator[Prediction]:
 
 
 def _rows(packed: Packed, misread: _Misread, rows: Rows) -> Stored:
-    return Stored(*steps(packed, misread(packed, rows)))
+    return Stored(*steps(packed, misread(packed, rows)), carried=packed.carried)
 
 
 _Found = Iterator[tuple[str, str, _Misread]]

@@ -39,6 +39,7 @@ class Stored:
     of 32 may be another one than the codes were rounded with, 0 for other types. line : whether that may be so of both
     the scale and the least value. top : highest code of types that may level a sub-block of `group` values though these
     are far apart (levelled.py), 0 for other types. lean : by which share of the values unequal steps may move a factor.
+    carried : whether errors may have been carried over from value to value (carried.py).
     """
 
     values: Floats
@@ -51,6 +52,7 @@ class Stored:
     group: int = 32
     lean: float = 0.0
     flips: int | None = None
+    carried: bool = False
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -143,7 +145,9 @@ def made_like(*sides: Stored) -> dict[str, Any]:
     fitted, top, lean = (max(getattr(side, name) for side in sides) for name in ("fitted", "top", "lean"))
     group, line = min(side.group for side in sides), any(side.line for side in sides)
     flips = max((side.flips for side in sides if side.flips is not None), default=None)
-    return {"fitted": fitted, "line": line, "top": top, "group": group, "lean": lean, "flips": flips}
+    carried = any(side.carried for side in sides)
+    made = {"fitted": fitted, "line": line, "top": top, "group": group, "lean": lean, "flips": flips}
+    return made | {"carried": carried}
 
 
 def _flags(flags: Flags | None, like: Flags) -> Flags:
@@ -152,7 +156,7 @@ def _flags(flags: Flags | None, like: Flags) -> Flags:
 
 def _of_parts(packed: Packed, rows: NDArray[np.intp]) -> Stored:
     """The chosen rows of a tensor that is stored in parts."""
-    return Stored(*steps(packed, packed.taken(rows)), lean=_lean(unequal(packed)))
+    return Stored(*steps(packed, packed.taken(rows)), lean=_lean(unequal(packed)), carried=packed.carried)
 
 
 def half_ulp(values: Floats, format: FloatFormat) -> Floats:
