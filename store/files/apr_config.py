@@ -15,10 +15,11 @@ from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, is_gguf_name
 from store.stored_model import StoredModel
 from store.text import printable
-from store.vocabulary import with_lists
+from store.vocabulary import MAX_LAYERS, with_lists
 
 _ADJACENT_PAIRS, _SPLIT_HALVES = 0, 2  # values of rope_type
 _FAST = ("qwen2", "qwen3")  # whose rotary base aprender takes to be 1e6 where it is not said
+_LAYERS = ("num_layers", "num_hidden_layers", "n_layers", "n_layer")
 _UP = "model.layers.0.mlp.up_proj.weight"
 
 
@@ -115,7 +116,7 @@ def config_of(
     scaling = _scaling(found, fields, architecture, tensors, theta, rotated or size)
     config = ModelConfig(
         architecture=architecture,
-        num_hidden_layers=fields.needed_integer("num_layers", "num_hidden_layers", "n_layers", "n_layer"),
+        num_hidden_layers=fields.needed_integer(*_LAYERS, high=MAX_LAYERS),
         hidden_size=hidden,
         intermediate_size=_intermediate_size(fields, tensors),
         num_attention_heads=heads,

@@ -69,9 +69,9 @@ class Fields:
             raise self._wrong(key, value, "true or false")
         return value
 
-    def needed_integer(self, *keys: str) -> int:
+    def needed_integer(self, *keys: str, high: int = MAX_INTEGER) -> int:
         """Return a whole number above zero that must be there."""
-        value = self.integer(*keys)
+        value = self.integer(*keys, high=high)
         if value is None:
             raise self._missing(*keys)
         return value

@@ -47,7 +47,7 @@ def config_of(
     unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
     config = ModelConfig(
         architecture=architecture_of(of),
-        num_hidden_layers=fields.needed_integer("block_count") - unrun,
+        num_hidden_layers=fields.needed_integer("block_count", high=MAX_LAYERS) - unrun,
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,

@@ -13,6 +13,7 @@ from store.known_settings import table
 from store.names import HEAD_BIAS, LM_HEAD, layer_of
 from store.stored_model import TensorInfo
 from store.text import printable
+from store.vocabulary import MAX_LAYERS
 
 _THETA = 10000.0
 # Of models that are not run, by themselves or with pictures: `1.0 + self.weight` in modeling_*.py of transformers 5.24.
@@ -91,7 +92,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
     tied = bool(fields.flag("tie_word_embeddings"))
     config = ModelConfig(
         architecture=architecture_of(_family(fields)),
-        num_hidden_layers=fields.needed_integer(key("num_hidden_layers")),
+        num_hidden_layers=fields.needed_integer(key("num_hidden_layers"), high=MAX_LAYERS),
         hidden_size=hidden,
         intermediate_size=fields.needed_integer(key("intermediate_size")),
         num_attention_heads=heads,

@@ -215,13 +215,17 @@ def test_entrenar_checkpoints(tmp_path):
         assert np.array_equal(old.weight(name).rows, weight.rows)
 
 
-def test_billions_of_layers_are_refused_at_once(tmp_path):
+@pytest.mark.parametrize("window", [None, 7])
+def test_billions_of_layers_are_refused_at_once(tmp_path, window):
     model = tiny_model("qwen2", layers=1)
-    write_apr(tmp_path / "m.apr", apr_metadata(model, num_layers=2**31 - 1), apr_tensors(model))
-    start = time.monotonic()
-    with pytest.raises(WorkbenchError, match=r"m\.apr lacks the tensor model\.layers\.1\."):
-        open_artifact(tmp_path / "m.apr")
-    assert time.monotonic() - start < 2
+    more = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 3} if window else {}
+    cases = {2**31 - 1: "gives num_layers as 2147483647", 1 << 14: r"lacks the tensor model\.layers\.1\."}
+    for layers, words in cases.items():
+        write_apr(tmp_path / "m.apr", apr_metadata(model, num_layers=layers, **more), apr_tensors(model))
+        start = time.monotonic()
+        with pytest.raises(WorkbenchError, match=words):
+            open_artifact(tmp_path / "m.apr")
+        assert time.monotonic() - start < 2
 
 
 def shards(model, folder, count=3) -> dict[str, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from kernels.errors import WorkbenchError
 from store.open import open_artifact
-from tests.artifacts import tiny_safetensors
+from tests.artifacts import tiny_gguf, tiny_safetensors
 
 SMALL = {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 32, "vocab": 260}
 
@@ -258,3 +258,19 @@ def test_deep_metadata_of_an_otherwise_sound_file_stays_a_problem_of_its_own(tmp
     config["extra"] = [[["\x1b[31m"]]]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert open_artifact(tmp_path).config == model.config
+
+
+@pytest.mark.parametrize("container", ["gguf", "safetensors"])
+def test_billions_of_layers_are_refused_at_once(tmp_path, container):
+    """A list of the kinds of all layers would not fit in memory."""
+    if container == "gguf":
+        tiny_gguf(tmp_path / "m.gguf", "qwen2", **SMALL)
+        content = (tmp_path / "m.gguf").read_bytes()
+        at = content.index(b"qwen2.block_count") + len(b"qwen2.block_count") + 4
+        (tmp_path / "m.gguf").write_bytes(content[:at] + struct.pack("<I", 2**31 - 1) + content[at + 4 :])
+    else:
+        tiny_safetensors(tmp_path, "qwen2", **SMALL)
+        config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 2**31 - 1}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WorkbenchError, match=r"(block_count|num_hidden_layers) as 2147483647, which is not"):
+        open_artifact(tmp_path / "m.gguf" if container == "gguf" else tmp_path)
