@@ -518,3 +518,12 @@ def test_of_a_sum_with_a_bias_the_part_is_named_that_is_wrong(module, changed, c
     assert (found.site.layer, found.cause) == (1, cause)
     assert found.tensor == (tensor and f"{layer}{module}.{tensor}")
     assert found.factor == ("weights" if tensor else "graph")
+
+
+def test_a_factor_is_told_where_tokens_are_so_alike_that_a_channel_shows_one_rounding_of_its_weights():
+    model, name = random_model("starcoder2", TensorType.F16, hidden=256, head_dim=64, ffn=192), "mlp.down_proj.weight"
+    name = f"model.layers.1.{name}"
+    values = (1.1 * dequantize(model.weight(name))).astype(np.float16)
+    scaled = Weight(name, TensorType.F16, values.shape, values.view(np.uint8))
+    found = asked(run(model, tokens_of(20)), 20, replace(model, weights=model.weights | {name: scaled})).culprit
+    assert (found.site, found.cause, found.tensor) == (Site(1, "ffn_out"), "scaled", name)

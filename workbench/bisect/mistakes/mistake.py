@@ -33,6 +33,9 @@ K = TypeVar("K", bound=Kind)
 _NEXT_LINE = 0.1
 _SOME_LINES = 0.35  # the same where the values that were rounded are themselves not quite those of the model
 _TINY = 1e-37
+# Times what storing weights costs on average: the worst of thousands of channels, of which two roundings of a row make
+# the same of tokens that are alike.
+_OF_A_CHANNEL = 2.5
 
 _ODDS = 1e-3  # below which that wrong weights show at some tokens only is no chance
 
@@ -251,7 +254,8 @@ class Question:
             return True
         if self.restored is None or mistake.factor != "weights" or size > 0.3 * self.gap:
             return False
-        return within(left, allowed + self.restored / LIMIT)
+        whole = float(_rms(left / (allowed + self.restored / LIMIT), axis=None))
+        return whole <= LIMIT and within(left, allowed + _OF_A_CHANNEL / LIMIT * self.restored)
 
 
 def _of_rows(values: Values) -> Values:
