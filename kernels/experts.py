@@ -93,6 +93,7 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     runs, inner, hidden = c.num_experts_per_tok, c.moe_intermediate_size, c.hidden_size
     choice = Choice(
         *(runs, c.expert_scoring, c.norm_topk_prob, c.routed_scaling_factor, c.n_group, c.topk_group),
+        c.group_best,
     )
     product, added = ExpertProduct(runs), filter(has, (f"model.layers.{layer}.{SELECTION}",) if parts.selection else ())
     yield stage("router", Product(), c.num_experts, (x,), _used(layer, GATE, has, parts.biased))
@@ -100,7 +101,7 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     yield of_experts("expert_gate", product, inner, (x, CHOICE), "gate_proj")
     yield of_experts("expert_up", product, inner, (x, CHOICE), "up_proj")
     yield of_experts("expert_silu", activation, inner, ("expert_gate",))
-    gated = Multiply() if c.swiglu_limit is None else ClampedMultiply(c.swiglu_limit)
+    gated = Multiply() if c.swiglu_limit is None else ClampedMultiply(limit=c.swiglu_limit)
     yield of_experts("expert_swigl", gated, inner, ("expert_silu", "expert_up"))
     down = ExpertProduct(runs, apart=True)
     yield of_experts("expert_out", down, hidden, ("expert_swigl", CHOICE), "down_proj")

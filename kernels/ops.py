@@ -4,6 +4,7 @@ Each engine's own rule is a function of its own where the rules differ; paths.py
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -278,11 +279,14 @@ def attention(
 ) -> NDArray[Real]:
     """Grouped-query attention before the output projection.
 
-    q (tokens, heads * head_dim); k, v (tokens, kv_heads * head_dim); returns the shape and dtype of q. sinks (heads,):
-    a score of every head beside those of its keys, whose share is lost.
+    q (tokens, heads * head_dim); k, v (tokens, kv_heads * head_dim), v of other heads where it says so; returns the
+    shape and dtype of q, or as many channels a head as v has. sinks (heads,): a score of every head beside those of
+    its keys, whose share is lost.
     softmax(q k^T scale) v, scores bent below a cap if there is one, with the maximum subtracted and the denominator
     summed in float64.
     """
+    if how.value_size != how.head_dim:
+        return _narrow(q, k, v, how, sinks)
     out, sinks = lent(q.shape, q.dtype.type), np.empty(0, q.dtype) if sinks is None else sinks
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group, scale, window = how.heads // how.kv_heads, q.dtype.type(how.scale), how.window or len(q)
@@ -295,6 +299,21 @@ def attention(
 
     over_rows(compute, how.kv_heads * blocks, most=1 if blocks > 1 else None)
     return out
+
+
+def _narrow(
+    q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attention, sinks: NDArray[Real] | None
+) -> NDArray[Real]:
+    """The same with heads of v that are narrower, or wider, than those of k: what is missing is filled with zeros."""
+    size = max(how.head_dim, how.value_size)
+
+    def filled(x: NDArray[Real], channels: int) -> NDArray[Real]:
+        heads = x.reshape(len(x), -1, channels)
+        return np.pad(heads, ((0, 0), (0, 0), (0, size - channels))).reshape(len(x), -1)
+
+    wide = replace(how, head_dim=size, value_dim=None)
+    out = attention(filled(q, how.head_dim), filled(k, how.head_dim), filled(v, how.value_size), wide, sinks)
+    return np.ascontiguousarray(out.reshape(len(q), -1, size)[:, :, : how.value_size]).reshape(len(q), -1)
 
 
 @kernel("void(float32[:, ::1], float32, float32[:, ::1])", "void(float64[:, ::1], float64, float64[:, ::1])")

@@ -90,6 +90,4 @@ def _halves(info: TensorInfo, module: str, kind: str) -> Iterator[TensorInfo]:
     """The rows of gate, and those of up."""
     rows = info.shape[0] // 2
     for number, part in enumerate(("gate", "up")):
-        offset = info.offset + number * (info.nbytes // 2)
-        name = f"{module}.{part}_proj.{kind}"
-        yield replace(info, name=name, shape=(rows, *info.shape[1:]), offset=offset, nbytes=info.nbytes // 2)
+        yield replace(info.some_rows(number * rows, rows), name=f"{module}.{part}_proj.{kind}")

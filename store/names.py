@@ -70,7 +70,7 @@ _OTHER_WHOLE: dict[str, str] = {
     "norm.weight": FINAL_NORM,
 }
 
-_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
+_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_]*(?:\.[a-z_]+)?)\.(weight|bias|scale)", re.ASCII)
 # What some families call the parts of layers with experts, and what stands alone.
 _OF_EXPERTS = (
     (re.compile(r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$"), _SELECTION),
@@ -88,7 +88,7 @@ _OF_EXPERTS = (
     (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
 )
-_ONE_EXPERT = re.compile(r"mlp\.experts\.\d+\.", re.ASCII)
+_ONE_OF_MANY = re.compile(r"(mlp\.experts|self_attn\.[kv]_b_proj)\.\d+\.", re.ASCII)
 _NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
@@ -117,6 +117,8 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
         return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{_of_experts(hf[2])}"
+    if architecture is not None and (whole := _modules(architecture).get(raw.rpartition(".")[0])) is not None:
+        return f"{whole}.{raw.rpartition('.')[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
 
 
@@ -130,13 +132,16 @@ def _of_experts(module: str) -> str:
 def gguf_name(canonical: str, architecture: str | None = None) -> str:
     """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged.
 
-    All experts of a layer have one tensor there.
+    All experts of a layer have one tensor there, and so have all heads of latent attention.
     """
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
+        module, _, kind = canonical.rpartition(".")
+        if module in (own := {hf: gguf for gguf, hf in _modules(architecture).items()}):
+            return f"{own[module]}.{kind}"
         return _HF_WHOLE.get(canonical, canonical)
     if match[2] == _SELECTION:
         return f"blk.{match[1]}.{_GGUF_SELECTION}"
-    module, _, kind = _ONE_EXPERT.sub("mlp.experts.", match[2]).rpartition(".")
+    module, _, kind = _ONE_OF_MANY.sub(r"\1.", match[2]).rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
     if GATE_UP in modules:
         modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])
@@ -162,7 +167,7 @@ def module_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, 
 
 def is_gguf_name(raw: str) -> bool:
     """Tell whether `raw` is spelled as GGUF files spell it."""
-    return raw in _GGUF_WHOLE or raw.startswith("blk.")
+    return raw in _GGUF_WHOLE or raw.startswith(("blk.", "token_embd_"))
 
 
 def layer_of(canonical: str) -> int | None:

@@ -5,14 +5,30 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kernels.config import FULL, SLIDING, ModelConfig
+from kernels.config import FULL, SLIDING, ModelConfig, Recurrence
 from kernels.graph import Arithmetic, At
+from kernels.kinds.rotate import yarn_magnitude
 from kernels.models import Graph, family, sites
 from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
+from store.files.fields import Fields
+from store.rope import hf_scaling
 from tests.random_weights import random_rows
 
+# Rotary settings as transformers has them: a context that five tokens are longer than, and a ramp within small heads.
+_DEEPSEEK = {
+    **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    **{"mscale": 0.5, "mscale_all_dim": 0.5},
+}
+YARN: dict[str, dict[str, object]] = {
+    "mistral3": {
+        **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2},
+        **{"beta_fast": 0.2, "beta_slow": 0.01, "mscale": 1.0, "mscale_all_dim": 0.5},
+    },
+    "deepseek2": _DEEPSEEK,
+    "deepseek3": _DEEPSEEK,
+}
 HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 
 
@@ -24,8 +40,22 @@ def and_beside(c: ModelConfig) -> dict[str, object]:
     return of_experts(c) | {"shared_intermediate_size": c.intermediate_size}
 
 
+def by_yarn(c: ModelConfig) -> dict[str, object]:
+    settings, of = Fields("", YARN[c.architecture]), family(c.architecture)
+    scaling = hf_scaling(of, "rope_parameters", settings, settings, c.rope_theta, c.rotary_dim or c.head_dim)
+    return {"rope_factors": scaling.factors, "rope_attention_factor": scaling.attention_factor}
+
+
 def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
     return tuple(layer > 0 for layer in range(c.num_hidden_layers))
+
+
+def latent(c: ModelConfig) -> dict[str, object]:
+    """Latent attention of heads of which a third rotates, and experts behind the first layers and beside them."""
+    turned = {"rotary_dim": c.head_dim // 3, "num_key_value_heads": c.num_attention_heads, "rms_norm_eps": 1e-6}
+    magnitude = yarn_magnitude(4.0, 0.5)
+    own = {"kv_lora_rank": 64, "v_head_dim": 32, "attention_scale": c.head_dim**-0.5 * magnitude**2}
+    return and_beside(c) | {"expert_layers": behind_the_first(c)} | turned | by_yarn(replace(c, **turned)) | own
 
 
 def in_groups(c: ModelConfig) -> dict[str, object]:
@@ -49,6 +79,16 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "rotated_layers": (True, False, True),
         }
     ),
+    "deepseek2": lambda c: latent(c) | {"norm_topk_prob": False, "routed_scaling_factor": 2.5},
+    "deepseek3": lambda c: (
+        latent(c)
+        | {"q_lora_rank": 32, "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 2, "topk_group": 1}
+    ),
+    "mistral3": lambda c: by_yarn(c) | {"temperature": 0.5, "temperature_length": 2},
+    "lfm2": lambda c: {
+        "recurrence": Recurrence(3),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    },
     "gemma2": lambda c: {
         "sliding_window": 3,
         "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
@@ -231,16 +271,22 @@ def random_model(
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 
+    def convolution(name: str, channels: int, taps: int) -> None:
+        values = (0.5 * rng.standard_normal((channels, taps))).astype(np.float32)
+        model.weights[name] = Weight(name, TensorType.F32, values.shape, values.view(np.uint8))
+
     biased = of.biased or architecture in _ALSO_BIASED
     if architecture not in _DRAWN_BY_HAND:
         for tensor in of.tensors(config):
-            if not tensor.optional and len(tensor.shape) == 2:
+            if tensor.loose and not tensor.optional:
+                convolution(tensor.name, *tensor.shape)
+            elif not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
             elif not tensor.optional or (
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
-            elif tensor.name.endswith("e_score_correction_bias"):
+            elif tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2":
                 vector(tensor.name, *tensor.shape, 0)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)

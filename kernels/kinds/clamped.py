@@ -37,7 +37,7 @@ class ClampedGate(Activation):
         return Activation.noise(self, at, {"x": self.steepness * x["x"]}, size, kept)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClampedMultiply(Multiply):
     """An activated gate times 1 more than what it lets through, which counts between -limit and limit."""
 

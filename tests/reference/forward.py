@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 
+from tests.reference.latent import latent_attention
+from tests.reference.recurrent import mixed
+
 # Norms of heads behind the rotation.
 LATE_NORMS = {
     **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl", "hunyuan_moe"), ("query_layernorm", "key_layernorm")),
@@ -35,28 +38,12 @@ def literal_forward(config, weights, tokens):
         h = x
         if before:
             h = out[n, "attn_norm"] = normed(x, w, p + "input_layernorm", c)
-        q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
-        out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
-        if p + "self_attn.q_proj.bias" in w:
-            q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
-            out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
-        if c.clip_qkv is not None:
-            q, k, v = (np.array([[min(max(z, -c.clip_qkv), c.clip_qkv) for z in row] for row in y]) for y in (q, k, v))
-            out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
-        late = LATE_NORMS.get(c.architecture)
-        if p + "self_attn.q_norm.weight" in w and not late:
-            of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe", "minimax_m2") else head_norm
-            q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
-            out[n, "q_norm"], out[n, "k_norm"] = q, k
-        local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
-        if c.rotates(n):
-            q, k = rope(q, c, local), rope(k, c, local)
-        out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
-        if late:
-            q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
-            out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
-        h = out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
-        h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
+        if c.recurs(n):
+            h = mixed(out, n, h, w, c)
+        else:
+            h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
+            h = projected(h, w, p + "self_attn.o_proj")
+        attended = out[n, "attn_out"] = h
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x
@@ -92,6 +79,35 @@ def literal_forward(config, weights, tokens):
     return out
 
 
+def attention(out, n, h, w, c):
+    """Attention of a layer before its output projection."""
+    p = f"model.layers.{n}."
+    q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
+    out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
+    if p + "self_attn.q_proj.bias" in w:
+        q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
+        out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
+    if c.clip_qkv is not None:
+        q, k, v = (np.array([[min(max(z, -c.clip_qkv), c.clip_qkv) for z in row] for row in y]) for y in (q, k, v))
+        out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
+    late = LATE_NORMS.get(c.architecture)
+    if p + "self_attn.q_norm.weight" in w and not late:
+        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe", "minimax_m2") else head_norm
+        q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
+        out[n, "q_norm"], out[n, "k_norm"] = q, k
+    local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
+    if c.rotates(n):
+        q, k = rope(q, c, local), rope(k, c, local)
+    out[n, "q_post_rope"], out[n, "k_post_rope"] = q, k
+    if late:
+        q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
+        out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
+    if c.temperature is not None:
+        q = out[n, "q_tempered"] = q * tempered(len(q), c)
+    out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
+    return out[n, "attention"]
+
+
 def experts(out, n, x, w, c):
     """The feed-forward block of a layer with experts, token by token."""
     p = f"model.layers.{n}.mlp."
@@ -107,7 +123,7 @@ def experts(out, n, x, w, c):
             powers = [math.exp(score - max(scores)) for score in scores]
             shares = [power / math.fsum(powers) for power in powers]
         added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
-        seen = of_best_groups([share + more for share, more in zip(shares, added, strict=True)], c)
+        seen = looked_at([shares[e] + added[e] for e in range(len(shares))], c)
         best = sorted(seen, key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
         total = (
             math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
@@ -131,12 +147,13 @@ def experts(out, n, x, w, c):
     return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
 
 
-def of_best_groups(scores, c):
-    """The experts of the groups whose two best come first."""
+def looked_at(scores, c):
+    """The experts of the groups whose best ones come first."""
     size = len(scores) // c.n_group
-    groups = [range(first, first + size) for first in range(0, len(scores), size)]
-    groups.sort(key=lambda group: -sum(sorted(scores[e] for e in group)[-2:]))
-    return [e for group in groups[: c.topk_group] for e in group]
+    groups = [range(g * size, (g + 1) * size) for g in range(c.n_group)]
+    worth = {group: math.fsum(sorted((scores[e] for e in group), reverse=True)[: c.group_best]) for group in groups}
+    kept = sorted(groups, key=lambda group: -worth[group])[: c.topk_group] if c.n_group > 1 else groups
+    return [e for group in kept for e in group]
 
 
 def gated(gate, up, c):
@@ -248,6 +265,11 @@ def rope(x, c, local=False):
                 out[position, first] = row[first] * cos - row[second] * sin
                 out[position, second] = row[second] * cos + row[first] * sin
     return out
+
+
+def tempered(tokens, c):
+    """What queries are multiplied by, token by token."""
+    return np.array([[1 + c.temperature * math.log(1 + t // c.temperature_length)] for t in range(tokens)])
 
 
 def attend(q, k, v, c, window=None, sinks=None):

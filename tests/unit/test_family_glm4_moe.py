@@ -12,10 +12,11 @@ from store.open import open_artifact
 from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
 from tests.unit.test_families import (
     Fault,
-    assert_named,
     bisected,
+    check_named,
     chosen_with,
     counted_bias,
+    fault_name,
     model_of,
     of_layer,
     with_kind,
@@ -39,9 +40,9 @@ FAULTS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS, ids=fault_name)
 def test_a_mistake_is_named(fault):
-    assert_named(fault)
+    check_named(fault)
 
 
 def without_norms():

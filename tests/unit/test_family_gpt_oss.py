@@ -19,9 +19,10 @@ from tests.memory_model import place
 from tests.unit.test_families import (
     TOKENS,
     Fault,
-    assert_named,
     bisected,
+    check_named,
     expert,
+    fault_name,
     less,
     model_of,
     with_kind,
@@ -82,9 +83,9 @@ FAULTS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS, ids=fault_name)
 def test_a_mistake_is_named(fault):
-    assert_named(fault)
+    check_named(fault)
 
 
 @pytest.mark.parametrize("stage", ["attention", "expert_silu", "expert_swigl"])

@@ -55,8 +55,10 @@ def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _scales(q: Question, some: Heads) -> Iterator[Try]:
     kind = q.kind(Attention)
-    d, count = kind.head_dim, kind.heads
+    d, count = q.config.head_dim, kind.heads  # where q and k are joined of parts, those are wider
+    joined = [(kind.head_dim**-0.5, f"scaled by 1/sqrt({kind.head_dim})")] if kind.head_dim != d else []
     for scale, words in (
+        *joined,
         (d**-0.5, "scaled by 1/sqrt(head_dim)"),
         (1.0, "not scaled"),
         (1 / d, "scaled by 1/head_dim"),
@@ -185,7 +187,7 @@ def _precisions(q: Question, some: Heads) -> Iterator[Try]:
 
 def _shapes(q: Question) -> Iterator[Mistake]:
     """The right values in the wrong places."""
-    tokens, count, d = len(q.right), q.kind(Attention).heads, q.kind(Attention).head_dim
+    tokens, count, d = len(q.right), q.kind(Attention).heads, q.kind(Attention).value_size
     right = q.right.reshape(tokens, count, d)
     mixed = right.swapaxes(0, 1).reshape(tokens, count * d)
     yield Mistake("transposed", "graph", "heads and tokens are not transposed back", mixed)

@@ -30,8 +30,8 @@ class Heads:
     def of(cls, question: Question) -> "Heads":
         """The recorded queries, keys and values of a layer."""
         kind, x = question.kind(Attention), question.x
-        parts = x["q"], x["k"], kind.values(x["v"])
-        q, k, v = (part.reshape(len(part), -1, kind.head_dim) for part in parts)
+        parts = (x["q"], kind.head_dim), (x["k"], kind.head_dim), (kind.values(x["v"]), kind.value_size)
+        q, k, v = (part.reshape(len(part), -1, size) for part, size in parts)
         sinks = kind.sinks(question.at)
         return cls(q, k, v, np.arange(len(q)), kind, None if sinks is None else sinks.astype(np.float64))
 
@@ -52,7 +52,7 @@ class Heads:
         if mask is None:
             mask = self.kind.mask(self.rows, len(self.k))
         mask = mask | ~mask.any(axis=1, keepdims=True)
-        out = np.empty((len(self.rows), *self.q.shape[1:]))
+        out = np.empty((len(self.rows), self.q.shape[1], self.v.shape[2]))
         for head, shared in enumerate(owner.tolist()):
             scores = self.q[self.rows, head] @ self.k[:, shared].T * scale
             if cap is not None and np.isfinite(cap):

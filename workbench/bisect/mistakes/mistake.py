@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
 from kernels.graph import At, Kind, Stage, Values
+from kernels.kinds.apart import ProductsApart
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.product import Product
 from kernels.models import Graph
 from kernels.precision import FLOAT32, Precision
@@ -198,7 +198,7 @@ class Question:
         about the odds of the noise to what it does to the other tokens; the odds of all such tokens multiply.
         """
         wrong = self.wrong_tokens
-        if not self.tensors or isinstance(self.at.kind, Embed | ExpertProduct) or wrong.all():  # which have few tokens
+        if not self.tensors or isinstance(self.at.kind, Embed | ProductsApart) or wrong.all():  # which have few tokens
             return False
         part = self.wrong_channels_of(wrong)
         off, noise = (np.linalg.norm(x[:, part], axis=1) for x in (self.y - self.right, self.noise))

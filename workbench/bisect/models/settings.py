@@ -17,6 +17,7 @@ _VISIBLE = 2.0**-26
 
 CAUSE_OF_FIELD = {
     "rms_norm_eps": "rms_norm_eps",
+    "latent_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
     "rope_type": "rope_type",
     "rotary_dim": "rope_type",
@@ -25,6 +26,8 @@ CAUSE_OF_FIELD = {
     "rope_local_theta": "rope_theta",
     "rotated_layers": "rope_position",
     "attention_scale": "attention_scale",
+    "temperature": "attention_scale",
+    "temperature_length": "attention_scale",
     "clip_qkv": "scaled",
     "attention_cap": "attention_scale",
     "embedding_scale": "scaled",
@@ -44,6 +47,9 @@ CAUSE_OF_FIELD = {
     "routed_scaling_factor": "router",
     "n_group": "router",
     "topk_group": "router",
+    "recurrence": "recurrence",
+    "recurrent_layers": "recurrence",
+    "group_best": "router",
     "head_dim": "head_grouping",
     "num_attention_heads": "head_grouping",
     "num_key_value_heads": "head_grouping",

@@ -23,7 +23,8 @@ def literally(
     x: Three, how: Attention, group: int, apart: bool = False, sinks: NDArray[np.floating] | None = None
 ) -> NDArray[np.float64]:
     """Attention in float64, head by head: query head h reads key head h // group, or h % kv_heads if `apart`."""
-    q, k, v = (value.astype(np.float64).reshape(len(value), -1, how.head_dim) for value in x)
+    sizes = (how.head_dim, how.head_dim, how.value_size)
+    q, k, v = (z.astype(np.float64).reshape(len(z), -1, size) for z, size in zip(x, sizes, strict=True))
     out = np.empty_like(q)
     seen = how.mask(np.arange(len(q)), len(k))
     for head in range(how.heads):
