@@ -33,7 +33,7 @@ ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
-    *("qwen3vlmoe",),
+    "qwen3vlmoe",
     *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
 FURTHER = ("mistral3",)  # whose settings APR has no place for

@@ -11,10 +11,11 @@ from store.open import open_artifact
 from tests.artifacts import hf_config, write_gguf, write_safetensors
 from tests.unit.test_families import (
     Fault,
-    assert_named,
+    check_named,
     chosen_with,
     counted_bias,
     expert,
+    fault_name,
     model_of,
     next_expert,
     of_layer,
@@ -86,9 +87,9 @@ FAULTS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS, ids=fault_name)
 def test_a_mistake_is_named(fault):
-    assert_named(fault)
+    check_named(fault)
 
 
 @pytest.mark.parametrize("family", ["exaone_moe", "mellum"])

@@ -16,6 +16,7 @@ from tests.unit.test_families import (
     check_named,
     chosen_with,
     counted_bias,
+    fault_name,
     model_of,
     of_layer,
     with_kind,
@@ -39,7 +40,7 @@ FAULTS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS, ids=fault_name)
 def test_a_mistake_is_named(fault):
     check_named(fault)
 

@@ -13,8 +13,10 @@ from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
+from kernels.weight import TensorType, Weight
 from store.open import open_artifact
-from tests.artifacts import hf_config, write_gguf, write_safetensors
+from tests.artifacts import entries_of, hf_config, write_gguf, write_safetensors, write_safetensors_entries
+from tests.expert_stacks import of_gpt_oss
 from tests.memory_model import place
 from tests.unit.test_families import (
     TOKENS,
@@ -22,6 +24,7 @@ from tests.unit.test_families import (
     bisected,
     check_named,
     expert,
+    fault_name,
     less,
     model_of,
     with_kind,
@@ -82,7 +85,7 @@ FAULTS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS, ids=fault_name)
 def test_a_mistake_is_named(fault):
     check_named(fault)
 
@@ -134,3 +137,44 @@ def test_another_rotary_base_of_sliding_layers_is_refused(tmp_path):
     write_gguf(tmp_path / "m.gguf", model_of("gpt_oss"), rope__freq_base_swa=500.0)
     with pytest.raises(WorkbenchError, match=r"rope.freq_base_swa as 500"):
         open_artifact(tmp_path / "m.gguf")
+
+
+def packed_experts(model):
+    """The same model with experts in MXFP4, and the tensors of its folder: blocks of pairs, and scales."""
+    rng, stacks, experts = np.random.default_rng(1), {}, {}
+    for layer in range(2):
+        for part, rows, columns in (("gate_up", 2 * 96, 64), ("down", 64, 96)):
+            name = f"model.layers.{layer}.mlp.experts.{part}_proj"
+            codes = rng.integers(0, 16, (6, rows, columns), dtype=np.uint8)
+            scales = rng.integers(121, 126, (6, rows, columns // 32), dtype=np.uint8)
+            pairs = (codes[..., ::2] | codes[..., 1::2] << 4).reshape(6, rows, -1, 16)
+            stacks[f"{name}_blocks"] = "U8", pairs.shape, pairs.tobytes()
+            stacks[f"{name}_scales"] = "U8", scales.shape, scales.tobytes()
+            halves = codes.reshape(6, rows, -1, 2, 16)  # GGUF has value 16 beside value 0
+            blocks = np.concatenate([scales[..., None], halves[..., 0, :] | halves[..., 1, :] << 4], axis=3)
+            turns = {"gate": slice(0, None, 2), "up": slice(1, None, 2)} if part == "gate_up" else {"down": slice(None)}
+            for own, chosen in turns.items():
+                for number in range(6):
+                    stored = np.ascontiguousarray(blocks[number, chosen].reshape(-1, columns // 32 * 17))
+                    weight = Weight(expert(layer, number, own), TensorType.MXFP4, (len(stored), columns), stored)
+                    experts[weight.name] = weight
+    return replace(model, weights=model.weights | experts), stacks
+
+
+def test_packed_experts_are_read_from_both_engines_files(tmp_path):
+    plain = model_of("gpt_oss")
+    model, stacks = packed_experts(plain)
+    write_gguf(tmp_path / "m.gguf", model)
+    write_safetensors(tmp_path / "folder", plain)
+    config = hf_config(plain) | {
+        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    }
+    (tmp_path / "folder/config.json").write_text(json.dumps(config))
+    entries = {name: entry for name, entry in entries_of(of_gpt_oss(plain)).items() if not name.endswith("_proj")}
+    write_safetensors_entries(tmp_path / "folder/model.safetensors", entries | stacks)
+    file, folder = open_artifact(tmp_path / "m.gguf"), open_artifact(tmp_path / "folder")
+    assert folder.problems == file.problems == ()
+    for name in model.weights:
+        if ".experts." in name:
+            assert np.array_equal(dequantize(folder.weight(name)), dequantize(file.weight(name))), name
+    assert bisected(file, folder).verdict in ("alike", "numerics_only")
