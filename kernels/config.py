@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 RopeType = Literal["neox", "norm"]
-Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
+Scoring = Literal["softmax", "sigmoid", "softmax of chosen", "sigmoid of chosen"]
 _FLOAT32 = 2.0**-23  # some formats store settings in single precision
-SLIDING, FULL = "sliding_attention", "full_attention"
+SLIDING, FULL, CHUNKED = "sliding_attention", "full_attention", "chunked_attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ class ModelConfig:
     sliding_window, layer_types
         How many tokens, itself included, a token attends to at most in layers of the type "sliding_attention"; those
         are all layers where there are no types. None for all tokens in every layer.
+    attention_chunk
+        Tokens of a chunk, before whose beginning a token sees nothing in layers of the type "chunked_attention"; None
+        for no chunks.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
     kv_lora_rank, q_lora_rank, v_head_dim
@@ -46,6 +49,8 @@ class ModelConfig:
     temperature, temperature_length
         Queries are multiplied by 1 + temperature * log(1 + floor(position / temperature_length)), where a family counts
         positions from 1 by one more, in layers that it says; None for no such factor.
+    normed_heads
+        Whether heads are normed, in a family that does so but for some models.
     clip_qkv
         What q, k and v are cut off at before they are rotated, on both sides of zero; None for no such bound.
     attention_cap, logits_cap
@@ -64,7 +69,7 @@ class ModelConfig:
     moe_intermediate_size, shared_intermediate_size
         Channels inside of an expert, and of what is computed beside them for every token; 0 for nothing beside.
     expert_scoring, norm_topk_prob, routed_scaling_factor
-        What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
+        What makes weights of the router's logits, "… of chosen" of those that are chosen by them only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
     n_group, topk_group
         Groups of experts, of which so many are looked at for a token: those whose best come first.
@@ -94,6 +99,7 @@ class ModelConfig:
     causal: bool = True
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
+    attention_chunk: int | None = None
     rope_local_theta: float | None = None
     kv_lora_rank: int = 0
     q_lora_rank: int | None = None
@@ -103,6 +109,7 @@ class ModelConfig:
     attention_scale: float | None = None
     temperature: float | None = None
     temperature_length: int | None = None
+    normed_heads: bool = True
     clip_qkv: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
@@ -128,6 +135,11 @@ class ModelConfig:
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None for all."""
         return self.sliding_window if self.slides(layer) else None
+
+    def chunk(self, layer: int) -> int | None:
+        """Tokens of a chunk that a token of a layer attends to; None for no chunks."""
+        chunked = self.layer_types is not None and self.layer_types[layer] == CHUNKED
+        return self.attention_chunk if chunked else None
 
     def slides(self, layer: int) -> bool:
         """Whether a layer is one of those with a sliding window, if there is one."""

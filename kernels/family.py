@@ -151,6 +151,7 @@ class Family(ABC):
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
     rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
+    experts_turned : its files have rows and columns of experts exchanged, where all experts are in one tensor.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     not_loaded : biases of a layer that transformers leaves where they are and llama.cpp adds.
@@ -182,6 +183,7 @@ class Family(ABC):
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
     rope_kinds: ClassVar[Mapping[str, str] | None] = None
+    experts_turned: ClassVar[bool] = False
     less_one: ClassVar[bool] = False
     not_loaded: ClassVar[tuple[str, ...]] = ()
     told: ClassVar[tuple[str, ...]] = ()

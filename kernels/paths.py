@@ -46,9 +46,9 @@ class F32Path:
         """A norm weight or bias as a 1-D array."""
         return dequantize(weight).astype(self.dtype, copy=False)
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
-        return ops.rms_norm(x, self.vector(weight), eps)
+        return ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         """Layer norm over channels, times the weight and plus the bias that there are."""
@@ -160,8 +160,8 @@ class GgmlPath(F32Path):
             "flash_attention": "off",
         }
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
-        return ops.rms_norm_ggml(x, self.vector(weight), eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
+        return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
@@ -191,8 +191,8 @@ class AprPath(F32Path):
             "sums": "eight fma lanes",
         }
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
-        return ops.rms_norm_apr(x, self.vector(weight), eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
+        return ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
 
     def matmul(self, x: Array, *weights: Weight) -> Array:
         return matmul_apr.matmul_apr(x, *weights)

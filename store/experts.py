@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kernels.config import ModelConfig
+from kernels.errors import UnsupportedModelError
+from kernels.models import family
 from store.errors import ArtifactError
-from store.stored_model import TensorInfo
+from store.names import is_gguf_name
+from store.stored_model import FLOATS, TensorInfo, Turned
 from store.text import printable
 
 _STACKED = re.compile(
@@ -31,7 +34,13 @@ def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
                 f"{file}: tensor {printable(info.raw_name, 80)} has the shape {shape} where the configuration tells of "
                 f"{config.num_experts} experts; the configuration and the tensors do not belong together."
             )
-        for part in _experts(info, stack[1], stack[2], stack[3]):
+        turned = family(config.architecture).experts_turned and not is_gguf_name(info.raw_name)
+        if turned and info.type not in FLOATS:
+            raise UnsupportedModelError(
+                f"{file}: tensor {printable(info.raw_name, 80)} has rows and columns exchanged and the type "
+                f"{info.type.name}; only floats are read so."
+            )
+        for part in (_turned if turned else _experts)(info, stack[1], stack[2], stack[3]):
             if part.name in tensors:
                 raise ArtifactError(f"{file} stores {part.name} twice, stacked and alone; remove one of them.")
             tensors[part.name] = part
@@ -53,6 +62,19 @@ def _experts(info: TensorInfo, module: str, part: str, kind: str) -> Iterator[Te
         yield from (
             _halves(whole, f"{module}.{number}", kind) if part == "gate_up" and kind != "output_scale" else [whole]
         )
+
+
+def _turned(info: TensorInfo, module: str, part: str, kind: str) -> Iterator[TensorInfo]:
+    """The same of a stack of matrices whose rows and columns are exchanged; gate and up are columns of one."""
+    count, columns, of = info.shape
+    size = info.nbytes // count
+    parts = ("gate", "up") if part == "gate_up" else (part,)
+    rows = of // len(parts)
+    for number in range(count):
+        for place, own in enumerate(parts):
+            name, turned = f"{module}.{number}.{own}_proj.{kind}", Turned(place * rows, of)
+            whole = replace(info, name=name, shape=(rows, columns), offset=info.offset + number * size)
+            yield replace(whole, nbytes=size // of * rows, turned=turned)
 
 
 def _halves(info: TensorInfo, module: str, kind: str) -> Iterator[TensorInfo]:

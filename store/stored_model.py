@@ -27,6 +27,13 @@ _NEVER_LESS_ONE = "linear_attn.norm.weight"  # beside norms that are
 FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
+class Turned(NamedTuple):
+    """Columns that are rows here: those from `first` on of so many that a row has there."""
+
+    first: int
+    of: int
+
+
 class Picked(NamedTuple):
     """Rows that lie between others: of every `of` rows so many, from `first` on."""
 
@@ -40,8 +47,8 @@ class TensorInfo:
     """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
-    there are its own, where they lie between others; None for all. turned : a matrix of floats that lies there with
-    rows and columns exchanged.
+    there are its own, where they lie between others; None for all. turned : the matrix of floats lies there with rows
+    and columns exchanged, its own columns from the first on among so many; None for as it is.
     """
 
     name: str  # canonical (Hugging Face)
@@ -52,7 +59,7 @@ class TensorInfo:
     offset: int
     nbytes: int
     picked: Picked | None = None
-    turned: bool = False
+    turned: "Turned | None" = None
 
     def place(self, row: int) -> int:
         """Which of the rows that lie there one of its own is."""
@@ -216,13 +223,16 @@ class StoredModel:
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
-        if info.turned:
-            values = data.reshape(*info.shape[::-1], element.bytes)
-            return np.ascontiguousarray(values.swapaxes(0, 1)).reshape(info.shape[0], -1)
+        if info.turned is not None:
+            return np.ascontiguousarray(data.swapaxes(0, 1)).reshape(info.shape[0], -1)
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
 
     def _bytes(self, info: TensorInfo) -> NDArray[np.uint8]:
         source, what = self._source_of[info.file], f"tensor {printable(info.raw_name)}"
+        if (turned := info.turned) is not None:
+            rows, own = info.shape[1], info.shape[0]
+            lying = source.map(info.offset, info.nbytes // own * turned.of, what).reshape(rows, turned.of, -1)
+            return lying[:, turned.first : turned.first + own]
         if (picked := info.picked) is None:
             return source.map(info.offset, info.nbytes, what)
         groups = info.shape[0] // picked.size

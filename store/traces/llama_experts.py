@@ -25,6 +25,7 @@ _PRODUCTS = ("expert_gate", "expert_up", "expert_out")
 _FUSED = "expert_gate_up"
 _ACTIVATED = ("expert_silu", "expert_swigl")
 _SUM = "expert_sum"
+INPUT = "expert_input"  # where weights multiply what experts read; other graphs call what they give so
 # Of dense layers, that stand for what is computed beside the experts where there are any.
 _BESIDE = {"shared_gate": "ffn_gate", "shared_up": "ffn_up", "shared_silu": "ffn_silu", "shared_swigl": "ffn_swigl"}
 
@@ -32,6 +33,9 @@ MEANING: dict[tuple[str, str], str] = {
     ("ffn_moe_logits", "MUL_MAT"): "router",
     ("ffn_moe_logits_biased", "ADD"): "router.biased",
     ("ffn_moe_argsort", "ARGSORT"): _ORDER,
+    ("ffn_moe_weighted", "MUL"): INPUT,
+    ("ffn_moe_out_merged", "ADD"): "ffn_out",
+    ("ffn_moe_shexp", "MUL_MAT"): "shared_out",
     ("ffn_moe_weights", "GET_ROWS"): _COUNTS[3],
     ("ffn_moe_weights_softmax", "SOFT_MAX"): _COUNTS[2],
     ("ffn_moe_weights_norm", "DIV"): _COUNTS[1],
@@ -109,7 +113,7 @@ def routed(
 
 def _nodes(slots: Slots, layer: int | None, stage: str) -> tuple[Sequence[Node] | None, int | None]:
     """The nodes of a stage, and which half of their channels it is; None for all of them."""
-    if stage in _ACTIVATED:
+    if stage in (*_ACTIVATED, INPUT):
         return slots.get((layer, stage)), None
     for step in (".biased", ".scaled", "") if stage in _PRODUCTS else ():
         if (nodes := slots.get((layer, f"{stage}{step}"))) is not None:

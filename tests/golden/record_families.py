@@ -33,9 +33,10 @@ ONLY_GGUF = (
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
     *("qwen3vlmoe", "ernie4_5_moe"),
 )
-FURTHER = ("mistral3",)  # whose settings APR has no place for
+FURTHER = ("mistral3", "llama4")  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 LAYERS = {
+    "llama4": 4,
     "deepseek2": 2,
     "deepseek3": 2,
     "smollm3": 4,
@@ -72,7 +73,7 @@ FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, a
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo") else LAYERS.get(family, 2)
+    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo", "llama4") else LAYERS.get(family, 2)
     return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 

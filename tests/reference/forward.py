@@ -97,9 +97,13 @@ def attention(out, n, h, w, c):
     if late:
         q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
         out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
-    if c.temperature is not None:
-        q = out[n, "q_tempered"] = q * tempered(len(q), c)
-    out[n, "attention"] = attend(q, k, v, c, c.window(n))
+    from_one = c.architecture == "llama4"
+    if from_one and c.rotates(n):
+        q, k = (head_norm(y, 1, c) for y in (q, k))
+        out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
+    if c.temperature is not None and not (from_one and c.rotates(n)):
+        q = out[n, "q_tempered"] = q * tempered(len(q), c, from_one)
+    out[n, "attention"] = attend(q, k, v, c, c.window(n), c.chunk(n))
     return out[n, "attention"]
 
 
@@ -108,9 +112,12 @@ def experts(out, n, x, w, c):
     p = f"model.layers.{n}.mlp."
     logits = out[n, "router"] = linear(x, w[p + "gate.weight"])
     stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
+    before = c.architecture == "llama4"
+    if before:
+        stages = (stages[0], "expert_input", *stages[1:])
     rows = {stage: [] for stage in stages}
     for token, scores in zip(x, logits, strict=True):
-        if c.expert_scoring == "sigmoid":
+        if c.expert_scoring.startswith("sigmoid"):
             shares = [1 / (1 + math.exp(-score)) for score in scores]
         else:
             powers = [math.exp(score - max(scores)) for score in scores]
@@ -126,13 +133,15 @@ def experts(out, n, x, w, c):
         given = {stage: [] for stage in stages[1:-1]}
         whole = np.zeros(len(token))
         for e, count in counts.items():
-            gate = linear([token], w[f"{p}experts.{e}.gate_proj.weight"])[0]
-            up = linear([token], w[f"{p}experts.{e}.up_proj.weight"])[0]
+            read = token * (count if before else 1)
+            gate = linear([read], w[f"{p}experts.{e}.gate_proj.weight"])[0]
+            up = linear([read], w[f"{p}experts.{e}.up_proj.weight"])[0]
             active = np.array([g / (1 + math.exp(-g)) for g in gate])
             result = linear([active * up], w[f"{p}experts.{e}.down_proj.weight"])[0]
-            for stage, values in zip(stages[1:-1], (gate, up, active, active * up, result), strict=True):
+            found = (*((read,) if before else ()), gate, up, active, active * up, result)
+            for stage, values in zip(stages[1:-1], found, strict=True):
                 given[stage].extend(values)
-            whole = whole + count * result
+            whole = whole + (1 if before else count) * result
         for stage, values in given.items():
             rows[stage].append(values)
         rows["ffn_out"].append(whole)
@@ -251,12 +260,13 @@ def rope(x, c, local=False):
     return out
 
 
-def tempered(tokens, c):
-    """What queries are multiplied by, token by token."""
-    return np.array([[1 + c.temperature * math.log(1 + t // c.temperature_length)] for t in range(tokens)])
+def tempered(tokens, c, first=0):
+    """What queries are multiplied by, token by token. first : the position of the first one."""
+    lengths = [(t + first) // c.temperature_length for t in range(tokens)]
+    return np.array([[1 + c.temperature * math.log(1 + length)] for length in lengths])
 
 
-def attend(q, k, v, c, window=None):
+def attend(q, k, v, c, window=None, chunk=None):
     out = np.zeros_like(q)
     for head in range(c.num_attention_heads):
         own = slice(head * c.head_dim, (head + 1) * c.head_dim)
@@ -265,6 +275,7 @@ def attend(q, k, v, c, window=None):
         for t in range(len(q)):
             seen = range(t + 1 if c.causal else len(q))
             seen = [s for s in seen if window is None or t - s < window]
+            seen = [s for s in seen if chunk is None or s >= t // chunk * chunk]
             scores = [
                 math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
             ]

@@ -34,8 +34,8 @@ def test_names_agree_with_the_gguf_package(architecture):
     tied = OF_FAMILY.get(architecture, {}).get("tied", False)
     config = random_model(architecture, layers=11, tied=tied).config
     for name, _, _ in family(architecture).tensors(config):
-        # all experts of a layer are one tensor there
-        name = re.sub(r"\.experts\.\d+\.", ".experts.", whole_of(name, architecture))
+        # all experts of a layer, and all heads, are one tensor there
+        name = re.sub(r"(\.experts|[kv]_b_proj)\.\d+\.", r"\1.", whole_of(name, architecture))
         looked_up = name.replace(".output_scale", ".weight").replace("correction_bias", "correction.bias")
         raw = theirs.get_name(looked_up, try_suffixes=(".weight", ".bias"))
         if name.endswith(".output_scale"):

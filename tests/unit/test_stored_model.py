@@ -75,14 +75,14 @@ def test_tensors_of_every_safetensors_type_are_listed(tmp_path, dtype, size):
 def test_stacked_experts_are_listed_and_read_as_the_matrix_of_all_rows(tmp_path):
     experts = np.random.default_rng(0).standard_normal((3, 4, 64)).astype(np.float32)
     packed = np.zeros((3, 4, 256), np.int8), gguf.GGMLQuantizationType.I8
-    model = gguf_of(tmp_path / "moe.gguf", "deepseek2", {"blk.0.ffn_up_exps.weight": experts, "blk.0.x": packed})
+    model = gguf_of(tmp_path / "moe.gguf", "grok", {"blk.0.ffn_up_exps.weight": experts, "blk.0.x": packed})
     assert model.tensors["blk.0.x"].shape == (3, 4, 256)
     assert model.tensors["blk.0.x"].nbytes == packed[0].nbytes
     name = "model.layers.0.mlp.experts.up_proj.weight"
     assert np.array_equal(dequantize(model.weight(name)), experts.reshape(12, 64))
     with pytest.raises(WorkbenchError, match="type I8 cannot be read yet"):
         model.weight("blk.0.x")
-    with pytest.raises(WorkbenchError, match="architecture deepseek2"):
+    with pytest.raises(WorkbenchError, match="architecture grok"):
         open_artifact(tmp_path / "moe.gguf")
 
 

@@ -95,7 +95,7 @@ def _other_tensors(q: Question, name: str) -> Iterator[tuple[str, str, Array]]:
         yield "tied_embedding", "the head is the embedding matrix", _multiply(q, "model.embed_tokens.weight")
     for layer in range(q.config.num_hidden_layers):
         other = name.replace(f"layers.{q.at.layer}.", f"layers.{layer}.")
-        if q.at.layer is not None and layer != q.at.layer:
+        if q.at.layer is not None and layer != q.at.layer and fits(other):
             yield "wrong_layer", f"the product is with {other}", _multiply(q, other)
 
 
