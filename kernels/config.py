@@ -10,6 +10,38 @@ SLIDING, FULL, CHUNKED = "sliding_attention", "full_attention", "chunked_attenti
 
 
 @dataclass(frozen=True, slots=True)
+class Recurrence:
+    """The shape of what layers compute in place of attention from what they keep of the tokens before.
+
+    kernel : tokens that a convolution reaches, its own included. heads, head_dim : of the values. groups, state : heads
+    that several of those share, and the channels of one, by which the kept state is written and read. norm_eps :
+    epsilon of the norms that are no tensors.
+    """
+
+    kernel: int
+    heads: int = 0
+    head_dim: int = 0
+    groups: int = 0
+    state: int = 0
+    norm_eps: float = 1e-6
+
+    @property
+    def values(self) -> int:
+        """Channels of all values."""
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Channels of what they are written by, and of what they are read by."""
+        return self.groups * self.state
+
+    @property
+    def convolved(self) -> int:
+        """Channels that go through the convolution."""
+        return self.values + 2 * self.keys
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Hyper-parameters of a decoder.
 
@@ -49,8 +81,6 @@ class ModelConfig:
     temperature, temperature_length
         Queries are multiplied by 1 + temperature * log(1 + floor(position / temperature_length)), where a family counts
         positions from 1 by one more, in layers that it says; None for no such factor.
-    normed_heads
-        Whether heads are normed, in a family that does so but for some models.
     clip_qkv
         What q, k and v are cut off at before they are rotated, on both sides of zero; None for no such bound.
     attention_cap, logits_cap
@@ -71,10 +101,17 @@ class ModelConfig:
     expert_scoring, norm_topk_prob, routed_scaling_factor
         What makes weights of the router's logits, "… of chosen" of those that are chosen by them only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
+    swiglu_alpha, swiglu_limit
+        The factor within the sigmoid of a gate, and the bound of gates, above, and of what they let through, on both
+        sides; None for no bound.
     n_group, topk_group
         Groups of experts, of which so many are looked at for a token: those whose best come first.
     group_best
         So many of the best experts of a group are added up for that.
+    recurrence, recurrent_layers
+        What some layers compute in place of attention, and which of them; None where none does.
+    normed_heads
+        Whether q and k are normed, in families where some models have such norms and some have none.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -106,10 +143,10 @@ class ModelConfig:
     v_head_dim: int | None = None
     latent_eps: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
+    normed_heads: bool = True
     attention_scale: float | None = None
     temperature: float | None = None
     temperature_length: int | None = None
-    normed_heads: bool = True
     clip_qkv: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
@@ -126,8 +163,12 @@ class ModelConfig:
     expert_scoring: Scoring = "softmax"
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
+    swiglu_alpha: float = 1.0
+    swiglu_limit: float | None = None
     n_group: int = 1
     topk_group: int = 1
+    recurrence: Recurrence | None = None
+    recurrent_layers: tuple[bool, ...] | None = None
     group_best: int = 2
     length_limit: int | None = None
     length_limit_key: str | None = None
@@ -152,6 +193,10 @@ class ModelConfig:
     def has_experts(self, layer: int) -> bool:
         """Whether the feed-forward block of a layer has experts."""
         return self.num_experts > 0 and (self.expert_layers is None or self.expert_layers[layer])
+
+    def recurs(self, layer: int) -> bool:
+        """Whether a layer has something else in place of attention."""
+        return self.recurrent_layers is not None and self.recurrent_layers[layer]
 
     @property
     def q_size(self) -> int:

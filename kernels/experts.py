@@ -8,6 +8,7 @@ from kernels.family import Has, Tensor
 from kernels.graph import Kind, Stage
 from kernels.kinds.activation import Activation
 from kernels.kinds.choice import Choice
+from kernels.kinds.clamped import ClampedMultiply
 from kernels.kinds.elementwise import Add, Multiply
 from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.kinds.product import Product
@@ -110,7 +111,8 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     yield of_experts("expert_gate", product, inner, (given, CHOICE), "gate_proj")
     yield of_experts("expert_up", product, inner, (given, CHOICE), "up_proj")
     yield of_experts("expert_silu", activation, inner, ("expert_gate",))
-    yield of_experts("expert_swigl", Multiply(), inner, ("expert_silu", "expert_up"))
+    gated = Multiply() if c.swiglu_limit is None else ClampedMultiply(limit=c.swiglu_limit)
+    yield of_experts("expert_swigl", gated, inner, ("expert_silu", "expert_up"))
     down = ExpertProduct(runs, apart=True)
     yield of_experts("expert_out", down, hidden, ("expert_swigl", CHOICE), "down_proj")
     size = c.shared_intermediate_size

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import ops
+from kernels import ops, recurrence
 from kernels.errors import WorkbenchError
 from kernels.formats.format import BlockFormat
 from kernels.graph import Array, Values
@@ -43,8 +43,12 @@ class F32Path:
         return dequantize_rows(weight.type, rows, weight.shape[1]).astype(self.dtype, copy=False)
 
     def vector(self, weight: Weight) -> Array:
-        """A norm weight or bias as a 1-D array."""
+        """A tensor that no product multiplies, in its own shape: a norm weight, a bias, a convolution."""
         return dequantize(weight).astype(self.dtype, copy=False)
+
+    def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
+        """Every channel of a token and of those before it, times its weights (channels, tokens), plus the bias."""
+        return recurrence.convolved(x, self.vector(weight), bias)
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
@@ -80,7 +84,7 @@ class F32Path:
         if codes is None or codes.sums is None:
             return 0.0
         assert isinstance(format, BlockFormat)
-        least = fields(format, weight.rows.reshape(-1, format.block.bytes)).least
+        least = fields(format, weight.rows[:].reshape(-1, format.block.bytes)).least
         assert least is not None
         of_codes = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2)
         return np.asarray((codes.sums - of_codes) @ least.astype(np.float64).reshape(len(weight.rows), -1).T)
@@ -113,9 +117,9 @@ class F32Path:
         """Heads in some columns of x (tokens, channels), turned by the tokens' positions."""
         return ops.rotate(x, self.rope_angles(positions, rotation), rotation, columns)
 
-    def attention(self, q: Array, k: Array, v: Array, how: Attention) -> Array:
-        """Grouped-query attention, before the output projection."""
-        return ops.attention(q, k, v, how)
+    def attention(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Array:
+        """Grouped-query attention, before the output projection. sinks : a score of every head beside its keys'."""
+        return ops.attention(q, k, v, how, sinks)
 
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""

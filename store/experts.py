@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kernels.config import ModelConfig
-from kernels.errors import UnsupportedModelError
 from kernels.models import family
+from kernels.weight import TensorType
 from store.errors import ArtifactError
 from store.names import is_gguf_name
-from store.stored_model import FLOATS, TensorInfo, Turned
+from store.stored_model import Picked, TensorInfo
 from store.text import printable
 
 _STACKED = re.compile(
@@ -21,10 +21,13 @@ _GATE = "mlp.shared_expert_gate.weight"
 
 
 def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> None:
-    """Replace in `tensors` what holds all experts of a layer by a tensor for each; gate and up lie one after the other.
+    """Replace in `tensors` what holds all experts of a layer by a tensor for each.
 
+    Gate and up lie one after the other; what Hugging Face has of some families holds rows as columns, or those of both
+    by turns.
     Raises ArtifactError where it does not hold as many experts as the configuration says, or another tensor does too.
     """
+    of = family(config.architecture)
     stacks = [match for name in tensors if config.num_experts and (match := _STACKED.fullmatch(name))]
     for stack in stacks:
         info = tensors.pop(stack[0])
@@ -34,13 +37,14 @@ def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
                 f"{file}: tensor {printable(info.raw_name, 80)} has the shape {shape} where the configuration tells of "
                 f"{config.num_experts} experts; the configuration and the tensors do not belong together."
             )
-        turned = family(config.architecture).experts_turned and not is_gguf_name(info.raw_name)
-        if turned and info.type not in FLOATS:
-            raise UnsupportedModelError(
-                f"{file}: tensor {printable(info.raw_name, 80)} has rows and columns exchanged and the type "
-                f"{info.type.name}; only floats are read so."
+        turned = of.by_columns and not is_gguf_name(info.raw_name)
+        if turned and (not _of_floats(info) or info.shape[-1] % (1 + stack[2].startswith("gate_"))):
+            raise ArtifactError(
+                f"{file}: tensor {printable(info.raw_name, 80)} does not hold floats, or an odd number of rows of gate "
+                "and up; convert the model again."
             )
-        for part in (_turned if turned else _experts)(info, stack[1], stack[2], stack[3]):
+        whole = info, stack[1], stack[2], stack[3]
+        for part in _by_columns(*whole, of.by_turns) if turned else _experts(*whole):
             if part.name in tensors:
                 raise ArtifactError(f"{file} stores {part.name} twice, stacked and alone; remove one of them.")
             tensors[part.name] = part
@@ -64,23 +68,28 @@ def _experts(info: TensorInfo, module: str, part: str, kind: str) -> Iterator[Te
         )
 
 
-def _turned(info: TensorInfo, module: str, part: str, kind: str) -> Iterator[TensorInfo]:
-    """The same of a stack of matrices whose rows and columns are exchanged; gate and up are columns of one."""
-    count, columns, of = info.shape
-    size = info.nbytes // count
-    parts = ("gate", "up") if part == "gate_up" else (part,)
-    rows = of // len(parts)
+def _of_floats(info: TensorInfo) -> bool:
+    return isinstance(info.type, TensorType) and info.type.block.elements == 1
+
+
+def _by_columns(info: TensorInfo, module: str, part: str, kind: str, by_turns: bool) -> Iterator[TensorInfo]:
+    """The same where an expert's matrix is stored as (inputs, rows).
+
+    by_turns : with a row of gate and one of up by turns, and not all of gate before those of up.
+    """
+    parts, count = ("gate", "up") if part == "gate_up" else (part,), info.shape[0]
+    rows, size, across = info.shape[-1] // len(parts), info.nbytes // count, kind == "weight"
+    shape = (rows, info.shape[1]) if across else (rows,)
     for number in range(count):
-        for place, own in enumerate(parts):
-            name, turned = f"{module}.{number}.{own}_proj.{kind}", Turned(place * rows, of)
-            whole = replace(info, name=name, shape=(rows, columns), offset=info.offset + number * size)
-            yield replace(whole, nbytes=size // of * rows, turned=turned)
+        alone = replace(info, offset=info.offset + number * size, shape=shape, nbytes=size // len(parts))
+        for first, own in enumerate(parts):
+            name = f"{module}.{number}.{own}_proj.{kind}"
+            run = 1 if by_turns else rows
+            yield replace(alone, name=name, picked=Picked(first * run, run, run * len(parts), across))
 
 
 def _halves(info: TensorInfo, module: str, kind: str) -> Iterator[TensorInfo]:
     """The rows of gate, and those of up."""
     rows = info.shape[0] // 2
     for number, part in enumerate(("gate", "up")):
-        offset = info.offset + number * (info.nbytes // 2)
-        name = f"{module}.{part}_proj.{kind}"
-        yield replace(info, name=name, shape=(rows, *info.shape[1:]), offset=offset, nbytes=info.nbytes // 2)
+        yield replace(info.some_rows(number * rows, rows), name=f"{module}.{part}_proj.{kind}")

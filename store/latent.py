@@ -11,7 +11,7 @@ from dataclasses import replace
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
 from store.errors import ArtifactError
-from store.stored_model import FLOATS, TensorInfo, Turned
+from store.stored_model import FLOATS, TensorInfo
 from store.text import printable
 
 _WHOLE = re.compile(r"(model\.layers\.[0-9]+\.self_attn)\.(k_b|v_b|kv_b)_proj\.weight", re.ASCII)
@@ -61,7 +61,7 @@ def _both(file: str, info: TensorInfo, module: str, config: ModelConfig) -> Iter
     row = info.nbytes // info.shape[0]
     for head in range(count):
         start = info.offset + head * (still + size) * row
-        keys = replace(info, name=f"{module}.k_b_proj.{head}.weight", shape=(rank, still), turned=Turned(0, rank))
+        keys = replace(info, name=f"{module}.k_b_proj.{head}.weight", shape=(rank, still), turned=True)
         yield replace(keys, offset=start, nbytes=still * row)
         values = replace(info, name=f"{module}.v_b_proj.{head}.weight", shape=(size, rank))
         yield replace(values, offset=start + still * row, nbytes=size * row)

@@ -119,6 +119,8 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
         known.add(ROPE_LONG)
     for tensor in family(config.architecture).tensors(config):
         if tensor.name in tensors:
+            if tensor.loose and _long(tensors[tensor.name].shape) == _long(tensor.shape):
+                tensors[tensor.name] = replace(tensors[tensor.name], shape=tensor.shape)
             _check(file, tensors[tensor.name], tensor.shape)
         elif not tensor.optional:
             instead = _instead(tensor.name, tensors)
@@ -129,6 +131,11 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     if unused:
         problems.append(f"{file} stores {counted([info.raw_name for info in unused])} that the forward does not use.")
     return problems, tuple(info.name for info in unused)
+
+
+def _long(shape: Shape) -> Shape:
+    """The axes that are longer than 1."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _instead(name: str, tensors: dict[str, TensorInfo]) -> str:
@@ -142,7 +149,7 @@ def _instead(name: str, tensors: dict[str, TensorInfo]) -> str:
 
 def _check(file: str, info: TensorInfo, shape: Shape) -> None:
     """Raise unless the forward can read a tensor and it has the right shape."""
-    if not isinstance(info.type, TensorType):
+    if not isinstance(info.type, TensorType) and info.packing is None:
         raise unsupported_type(file, info.raw_name, info.type.name + info.type.note)
     if info.shape != shape:
         raise ArtifactError(
@@ -170,6 +177,7 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
     rows, groups = sum(size for _, size in sizes), config.num_key_value_heads if module == BY_GROUP else 1
     shapes = {"weight": (rows, config.hidden_size), "bias": (rows,), "output_scale": (1,)}
     _check(file, fused, shapes[kind])
+    require_rows(file, fused)
     first = 0
     for own, size in sizes:
         part = name.replace(module, own)
@@ -178,12 +186,21 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         if kind == "output_scale":  # one factor for all
             tensors[part] = replace(fused, name=part)
             continue
-        alone = replace(fused, name=part, shape=(size, *fused.shape[1:]), nbytes=fused.nbytes // rows * size)
         if module == BY_GROUP:
-            tensors[part] = replace(alone, picked=Picked(first // groups, size // groups, rows // groups))
+            picked = Picked(first // groups, size // groups, rows // groups)
+            tensors[part] = replace(fused.some_rows(0, size), name=part, picked=picked)
         else:
-            tensors[part] = replace(alone, offset=fused.offset + fused.nbytes // rows * first)
+            tensors[part] = replace(fused.some_rows(first, size), name=part)
         first += size
+
+
+def require_rows(file: str, info: TensorInfo) -> None:
+    """Raise UnsupportedModelError unless every row of a tensor that is to be divided lies in one piece."""
+    if info.encoding is not None and not info.encoding.by_rows:
+        raise UnsupportedModelError(
+            f"{file}: tensor {printable(info.raw_name, 80)} holds several and is stored {info.encoding.name}, which "
+            "is not read; convert the model again."
+        )
 
 
 def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:
@@ -202,7 +219,7 @@ def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
                 )
             if missing:
                 without.append(layer)
-    if without and (family(config.architecture).biased or len(without) < config.num_hidden_layers):
+    if without and (family(config.architecture).biased or len(without) < sum(map(bool, stages))):
         return [
             f"{file} lacks the q/k/v biases of {len(without)} of {config.num_hidden_layers} layers, from layer "
             f"{without[0]} on, which other copies of a {config.architecture} model have."

@@ -23,6 +23,7 @@ _GGUF_MODULES: dict[str, str] = {
     "attn_output": "self_attn.o_proj",
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
+    "attn_sinks": "self_attn.sinks",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -69,8 +70,8 @@ _OTHER_WHOLE: dict[str, str] = {
     "norm.weight": FINAL_NORM,
 }
 
-_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
-# What some families call the parts of layers with experts.
+_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_]*(?:\.[a-z_]+)?)\.(weight|bias|scale)", re.ASCII)
+# What some families call the parts of layers with experts, and what stands alone.
 _OF_EXPERTS = (
     (re.compile(r"^feed_forward\.router\."), "mlp.gate."),
     (re.compile(r"^feed_forward\.(?=(?:gate_proj|up_proj|down_proj|experts|shared_expert)\.)"), "mlp."),
@@ -83,6 +84,7 @@ _OF_EXPERTS = (
     (re.compile(r"^(mlp\.experts\.\d+)\.w2\."), r"\1.down_proj."),
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)$"), r"\1.weight"),
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$"), r"\1.bias"),
+    (re.compile(r"^self_attn\.sinks$"), "self_attn.sinks.weight"),
     (re.compile(r"^mlp\.shared_experts\."), "mlp.shared_expert."),
     (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
@@ -116,6 +118,8 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
         return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{_of_experts(hf[2])}"
+    if architecture is not None and (whole := _modules(architecture).get(raw.rpartition(".")[0])) is not None:
+        return f"{whole}.{raw.rpartition('.')[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
 
 
@@ -132,6 +136,9 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
     All experts of a layer have one tensor there, and so have all heads of latent attention.
     """
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
+        module, _, kind = canonical.rpartition(".")
+        if module in (own := {hf: gguf for gguf, hf in _modules(architecture).items()}):
+            return f"{own[module]}.{kind}"
         return _HF_WHOLE.get(canonical, canonical)
     if match[2] == _SELECTION:
         return f"blk.{match[1]}.{_GGUF_SELECTION}"
@@ -161,7 +168,7 @@ def module_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, 
 
 def is_gguf_name(raw: str) -> bool:
     """Tell whether `raw` is spelled as GGUF files spell it."""
-    return raw in _GGUF_WHOLE or raw.startswith("blk.")
+    return raw in _GGUF_WHOLE or raw.startswith(("blk.", "token_embd_"))
 
 
 def layer_of(canonical: str) -> int | None:

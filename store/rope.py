@@ -11,10 +11,9 @@ from kernels.errors import UnsupportedModelError
 from kernels.family import Family
 from kernels.kinds.rotate import yarn_magnitude
 from kernels.weight import TensorType
-from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.files.fields import LARGEST, SMALLEST, Fields, shortest
-from store.files.model_file import ModelFile
+from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 
 MAX_HEAD_DIM = 1 << 14
@@ -101,15 +100,15 @@ def linear(factor: float, head_dim: int) -> Factors:
     return None if factor == 1 else (_single(factor),) * (head_dim // 2)
 
 
-def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
+def stored_factors(model: StoredModel, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
     """Return the divisors that a `rope_freqs.weight` tensor holds, or one like it."""
-    what = f"tensor {info.name}"
+    shown, what = printable(info.file.name), f"tensor {info.name}"
     if info.type != TensorType["F32"] or info.shape != (head_dim // 2,):
-        raise ArtifactError(f"{file.shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
-    factors = np.frombuffer(file.read(info.offset, info.nbytes, what), "<f4")
+        raise ArtifactError(f"{shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
+    factors = model.stored_rows(info.name).view(np.float32).reshape(-1)
     if not ((np.abs(factors) >= SMALLEST) & (np.abs(factors) <= LARGEST)).all():
         raise ArtifactError(
-            f"{file.shown}: {what} holds values whose size is not {SMALLEST:g} to {LARGEST:g}; convert the model again."
+            f"{shown}: {what} holds values whose size is not {SMALLEST:g} to {LARGEST:g}; convert the model again."
         )
     return tuple(factors.tolist())
 

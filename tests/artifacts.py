@@ -7,6 +7,7 @@ those of `tiny_model`; equal arguments give equal weights, so the files are copi
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -19,6 +20,7 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
+from tests.expert_stacks import of_gpt_oss
 from tests.memory_model import YARN, MemoryModel, random_model
 
 
@@ -78,7 +80,7 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
 
 # What the gguf package, 0.19.0, can write, and what it can give the values of.
 KNOWN_TO_GGUF = [type for type in TensorType if type in list(gguf.GGMLQuantizationType)]
-READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type != TensorType.Q1_0]
+READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type not in (TensorType.Q1_0, TensorType.F64)]
 
 
 def gguf_architecture(model: MemoryModel) -> str:
@@ -95,14 +97,15 @@ def interleaved(architecture: str) -> bool:
 
 
 def write_gguf(
-    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, **more: object
+    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, part: int = 0, **more: object
 ) -> None:
     """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix.
 
-    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer.
+    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer. `part`: tensors of each of several
+    files; 0 for one file of all.
     """
     c, architecture = model.config, gguf_architecture(model)
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=part)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)
@@ -111,7 +114,8 @@ def write_gguf(
     if c.kv_lora_rank:
         _add_latent(writer, c)
     else:
-        writer.add_head_count_kv(c.num_key_value_heads)
+        counts = [0 if c.recurs(n) else c.num_key_value_heads for n in range(c.num_hidden_layers)]
+        writer.add_head_count_kv(counts if 0 in counts and known_headless(c) else c.num_key_value_heads)
         writer.add_key_length(c.head_dim)
         writer.add_value_length(c.head_dim)
     known = family(c.architecture) if c.architecture in ARCHITECTURES else None
@@ -135,7 +139,7 @@ def write_gguf(
         writer.add_attn_temperature_scale(c.temperature)
     if c.clip_qkv is not None:
         writer.add_clamp_kqv(c.clip_qkv)
-    if c.architecture == "qwen3vl":  # of text all sections turn alike
+    if c.architecture in ("qwen3vl", "qwen2vl", "paddleocr"):  # of text all sections turn alike
         writer.add_rope_dimension_sections([(c.head_dim // 2 + more) // 3 for more in (2, 1, 0)] + [0])
     if c.architecture == "gpt_neox":
         writer.add_parallel_residual(c.parallel)
@@ -144,10 +148,13 @@ def write_gguf(
     if c.architecture.startswith(("granite", "minicpm")):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
-        writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
+        if c.architecture.startswith("granite"):
+            writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
     if c.num_experts:
         _add_experts(writer, c)
+    if c.recurrence is not None:
+        _add_recurrence(writer, c)
     keys = {f"{architecture}.{key.replace('__', '.')}": value for key, value in more.items()}
     if isinstance(vocabulary, dict):
         keys |= vocabulary
@@ -167,7 +174,7 @@ def write_gguf(
     for name, weight in fused(model).items():
         rows, own = gguf_rows(model, name) if name in model.weights else weight.rows, gguf_name(name, architecture)
         if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
-            rows = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
+            rows = rows.view(f"f{weight.type.block.bytes}").reshape(weight.shape)
         stored.setdefault(own, []).append(rows)
         types[own] = weight.type
     for name, parts in stored.items():
@@ -188,17 +195,19 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_rope_dimension_sections([c.head_dim // 6 + 1] * 3 + [0])
     writer.add_expert_count(c.num_experts)
     writer.add_expert_used_count(c.num_experts_per_tok)
-    if c.moe_intermediate_size != c.intermediate_size:
+    if c.moe_intermediate_size != c.intermediate_size or c.architecture in ("gpt_oss", "hunyuan_moe", "minimax_m2"):
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     if c.architecture == "llama4":
         writer.add_interleave_moe_layer_step(2)
         return
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
-    if c.architecture in ("granitemoe", "qwen2moe", "ernie4_5_moe"):
+    sized = c.architecture in ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe")
+    if sized:
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
     elif c.shared_intermediate_size:
         writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)
+    if (c.shared_intermediate_size and not sized) or c.architecture == "exaone_moe":
         writer.add_expert_weights_norm(c.norm_topk_prob)
         writer.add_expert_weights_scale(c.routed_scaling_factor)
     if c.expert_layers is not None:
@@ -229,6 +238,16 @@ def _add_latent(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
     writer.add_value_length_mla(c.v_head_dim)
     writer.add_kv_lora_rank(c.kv_lora_rank)
     writer.add_q_lora_rank(c.q_lora_rank or 0)
+
+
+def known_headless(c: ModelConfig) -> bool:
+    """Whether GGUF shows by no heads of keys that a layer has no attention."""
+    return family(c.architecture).headless
+
+
+def _add_recurrence(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    if c.architecture.startswith("lfm2"):
+        writer.add_shortconv_l_cache(c.recurrence.kernel)
 
 
 def byte_tokens(kind: str, size: int) -> list[str]:
@@ -288,6 +307,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         **rotary_share(model),
         "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
+        **({"attention_bias": True} if of.defaults.get("attention_bias") is False and _BIAS in model.weights else {}),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
 
@@ -298,13 +318,15 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
     return {of.partly[0]: (c.rotary_dim or c.head_dim) / c.head_dim} if of.partly else {}
 
 
+_BIAS = "model.layers.0.self_attn.q_proj.bias"
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
 FUSED = {
     **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
-    **{"gpt_neox": _QKV, "openelm": _QKV},
+    **{"gpt_neox": _QKV, "openelm": _QKV, "bailingmoe2": _QKV, "dbrx": _QKV},
 }
+_TAPS = ("conv.conv.weight", "conv1d.weight")
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
 
@@ -335,9 +357,11 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_latents(model)
     if model.config.architecture == "llama4":
         return _of_llama4(model)
-    if model.config.architecture == "dots1":
+    if model.config.architecture == "gpt_oss":
+        return of_gpt_oss(model)
+    if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
-    weights = fused(model)
+    weights = {name: unsqueezed(weight) if "conv" in name else weight for name, weight in fused(model).items()}
     if model.config.architecture in _BY_GROUP:
         weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}
         weights = {n: by_group(w, model.config) if "qkv_by_group" in n else w for n, w in weights.items()}
@@ -351,6 +375,11 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         else weight
         for name, weight in weights.items()
     }
+
+
+def unsqueezed(weight: Weight) -> Weight:
+    """A convolution as torch stores it."""
+    return replace(weight, shape=(weight.shape[0], 1, weight.shape[1])) if weight.name.endswith(_TAPS) else weight
 
 
 def by_group(weight: Weight, c: ModelConfig) -> Weight:

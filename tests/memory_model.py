@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kernels.config import CHUNKED, FULL, SLIDING, ModelConfig
+from kernels.config import CHUNKED, FULL, SLIDING, ModelConfig, Recurrence
 from kernels.graph import Arithmetic, At
 from kernels.kinds.rotate import yarn_magnitude
 from kernels.models import Graph, family, sites
@@ -71,6 +71,16 @@ def latent(c: ModelConfig) -> dict[str, object]:
     return and_beside(c) | {"expert_layers": behind_the_first(c)} | turned | by_yarn(replace(c, **turned)) | own
 
 
+def in_groups(c: ModelConfig) -> dict[str, object]:
+    chosen = {"expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 3, "topk_group": 2}
+    return and_beside(c) | {"expert_layers": behind_the_first(c)} | chosen
+
+
+def sliding(c: ModelConfig) -> dict[str, object]:
+    types = tuple(FULL if n % 2 else SLIDING for n in range(c.num_hidden_layers))
+    return {"sliding_window": 3, "layer_types": types}
+
+
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -98,6 +108,10 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         | {"q_lora_rank": 32, "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 2, "topk_group": 1}
     ),
     "mistral3": lambda c: by_yarn(c) | {"temperature": 0.5, "temperature_length": 2},
+    "lfm2": lambda c: {
+        "recurrence": Recurrence(3),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    },
     "gemma2": lambda c: {
         "sliding_window": 3,
         "layer_types": tuple(SLIDING if n % 2 == 0 else FULL for n in range(c.num_hidden_layers)),
@@ -131,10 +145,26 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         and_beside(c)
         | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
     ),
+    "glm4_moe": lambda c: in_groups(c) | {"rotary_dim": c.head_dim // 2},
     "llada_moe": lambda c: of_experts(c) | {"norm_topk_prob": False, "causal": False},
+    "hunyuan_moe": lambda c: and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
+    "bailingmoe2": lambda c: in_groups(c) | {"rotary_dim": c.head_dim // 2},
+    "minimax_m2": lambda c: (
+        of_experts(c)
+        | {"moe_intermediate_size": c.intermediate_size, "expert_scoring": "sigmoid", "rotary_dim": c.head_dim // 2}
+    ),
+    "exaone_moe": lambda c: in_groups(c) | sliding(c) | {"rotated_layers": (True, False)[: c.num_hidden_layers]},
+    "mellum": lambda c: of_experts(c) | sliding(c) | {"rope_local_theta": c.rope_theta},
+    "dbrx": lambda c: of_experts(c) | {"moe_intermediate_size": c.intermediate_size, "clip_qkv": 0.75},
+    "qwen2vl": lambda _: {"rms_norm_eps": 0.0},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
     "qwen3vlmoe": lambda c: of_experts(c),
     "ernie4_5_moe": lambda c: and_beside(c) | {"expert_layers": behind_the_first(c)},
+    "gpt_oss": lambda c: {
+        **of_experts(c) | {"moe_intermediate_size": c.intermediate_size},
+        **{"expert_scoring": "softmax of chosen", "norm_topk_prob": False, "swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+        **{"sliding_window": 3, "layer_types": tuple(FULL if n % 2 else SLIDING for n in range(c.num_hidden_layers))},
+    },
     "olmoe": lambda c: {
         "num_experts": 6,
         "num_experts_per_tok": 3,
@@ -178,9 +208,14 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
-_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded")
+_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded", "gpt_oss")
 _KEYS_OF_EVERY_HEAD = ("gpt_neox", "qwen")
-_ALSO_BIASED = ("glm4", "pangu_embedded")  # some models, by a setting that is on by default, or what llama.cpp wants
+_ALSO_BIASED = (
+    "glm4",
+    "glm4_moe",
+    "pangu_embedded",
+)  # some models, by a setting that is on by default, or what llama.cpp wants
+_BOUNDED = ("gate_proj.bias", "up_proj.bias")
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
@@ -249,14 +284,21 @@ def random_model(
         model.weights[name] = Weight(name, type, (rows, columns), random_rows(rng, type, rows, columns))
 
     def vector(name: str, size: int, around: float) -> None:
-        spread = 0.3 * rng.standard_normal(size)
+        beyond = config.swiglu_limit is not None and name.endswith(_BOUNDED)  # so that some values are
+        spread = (6.0 if beyond else 0.3) * rng.standard_normal(size)
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
+
+    def convolution(name: str, channels: int, taps: int) -> None:
+        values = (0.5 * rng.standard_normal((channels, taps))).astype(np.float32)
+        model.weights[name] = Weight(name, TensorType.F32, values.shape, values.view(np.uint8))
 
     biased = of.biased or architecture in _ALSO_BIASED
     if architecture not in _DRAWN_BY_HAND:
         for tensor in of.tensors(config):
-            if not tensor.optional and len(tensor.shape) == 2:
+            if tensor.loose and not tensor.optional:
+                convolution(tensor.name, *tensor.shape)
+            elif not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
             elif not tensor.optional or (
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)

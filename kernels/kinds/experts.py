@@ -123,7 +123,6 @@ class ExpertInput(Kind):
         return np.asarray(own * dx["x"][:, None] + change * x["x"][:, None]).reshape(len(own), -1)
 
 
-@dataclass(frozen=True, slots=True)
 class Gated(Kind):
     """x times the sigmoid of a gate of one channel."""
 

@@ -66,7 +66,6 @@ class Norm(Kind):
         return result.reshape(len(x["x"]), -1)
 
 
-@dataclass(frozen=True, slots=True)
 class RmsNorm(Norm):
     """x / sqrt(mean(x^2) + eps) * weight, or without a weight."""
 
@@ -87,7 +86,6 @@ class RmsNorm(Norm):
         return noise
 
 
-@dataclass(frozen=True, slots=True)
 class LayerNorm(Norm):
     """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias."""
 

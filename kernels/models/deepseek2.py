@@ -6,7 +6,7 @@ them is multiplied behind attention; transformers makes keys and values first, w
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from kernels import expert_settings, experts
 from kernels.config import ModelConfig
 from kernels.expert_settings import GGUF_OTHERS, GGUF_USED, OF_TRAINING, USED
 from kernels.experts import ExpertParts
-from kernels.family import Has, Keys, Settings, Tensor, with_score_scale
+from kernels.family import Has, Keys, Settings, Tensor
 from kernels.graph import LAYER_INPUT, Heads, Stage
 from kernels.kinds.apart import HeadProduct
 from kernels.kinds.attention import Attention
@@ -101,8 +101,8 @@ class DeepseekV2(Decoder):
         absent = () if config.q_lora_rank else _OF_QUERIES
         return tuple(name for name in super().stages_of(config) if name not in absent)
 
-    def of_attention(self, config: ModelConfig, name: Callable[[str], str]) -> Iterator[Tensor]:
-        c, turned = config, config.rotary_dim or 0
+    def of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+        c, name, turned = config, f"model.layers.{layer}.".__add__, config.rotary_dim or 0
         still, size = c.head_dim - turned, c.v_head_dim or c.head_dim
         if c.q_lora_rank:
             yield Tensor(name("self_attn.q_a_proj.weight"), (c.q_lora_rank, c.hidden_size))
@@ -197,7 +197,7 @@ class DeepseekV2(Decoder):
         rope = fields.within(*_ROPE)
         if (rope.text("rope_type", "type") or "default") != "default" and rope.find("mscale_all_dim")[1]:
             magnitude = yarn_magnitude(rope.number("factor") or 1.0, rope.number("mscale_all_dim") or 0.0)
-            config = with_score_scale(config, config.head_dim**-0.5 * magnitude**2)
+            config = _scaled(config, magnitude**2)
         dense = fields.integer(DENSE, low=0) or 0
         return expert_settings.of_hugging_face(
             *(config, fields, INNER, (COUNT,)),
@@ -293,7 +293,13 @@ def _gguf_scores(config: ModelConfig, fields: Settings) -> ModelConfig:
     else:
         magnitude *= 1 + 0.1 * stretch
     score = magnitude * (1 + (multiplier or 0.0) * stretch)
-    return with_score_scale(config, config.head_dim**-0.5 * score**2)
+    return _scaled(config, score**2)
+
+
+def _scaled(config: ModelConfig, times: float) -> ModelConfig:
+    """The configuration with scores that many times the usual ones, if that is not 1 to single precision."""
+    usual = abs(times - 1) <= 2.0**-23
+    return replace(config, attention_scale=None if usual else config.head_dim**-0.5 * times)
 
 
 FAMILY = DeepseekV2()

@@ -1,6 +1,6 @@
 """llama, and every decoder that is made like it: norms, grouped rotary attention, a feed-forward block."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -27,6 +27,7 @@ _BEFORE: dict[str, tuple[str, ...]] = {
     "attention": (
         *("q_rope_norm", "k_rope_norm", "q_absorbed", "q_latent", "k_latent", "q_tempered", "latent_attention"),
     ),
+    "attn_out": ("conv_in", "conv_gated", "convolved", "conv_out"),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
@@ -40,6 +41,7 @@ AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
+SINKS = "self_attn.sinks.weight"
 _NAMED: Mapping[str, Activation] = MappingProxyType({"gelu": GeluErf(), "gelu_new": GeluTanh()})
 
 
@@ -55,9 +57,10 @@ class Decoder(Family):
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
     rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
-    called; head_norm_weights : they have such. ffn_biases, head_bias : the feed-forward block, or the head, may have
-    biases. gated : what the feed-forward block activates is multiplied with another product. activation : of the gate,
-    or of all where there is none. expert_parts : what those of its models have that have experts.
+    called; head_norm_weights : they have such. sinks : every head has one more score than keys. ffn_biases, head_bias :
+    the feed-forward block, or the head, may have biases. gated : what the feed-forward block activates is multiplied
+    with another product. activation : of the gate, or of all where there is none. expert_parts : what those of its
+    models have that have experts.
     """
 
     stages = SPINE
@@ -72,6 +75,7 @@ class Decoder(Family):
     norms_rotated: ClassVar[bool] = False
     head_norm_weights: ClassVar[bool] = True
     norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
+    sinks: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
@@ -80,7 +84,8 @@ class Decoder(Family):
 
     def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
         there = experts.names(config, self.expert_parts)
-        return tuple(name for name in self.stages if name not in experts.NAMES or name in there)
+        left = () if self._heads_normed(config) else ("q_norm", "k_norm")
+        return tuple(name for name in self.stages if name not in (*experts.NAMES, *left) or name in there)
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
@@ -117,7 +122,7 @@ class Decoder(Family):
             name = f"model.layers.{layer}.".__add__
             for tensor in self._of_norm(self.attn_norm and name(self.attn_norm)):
                 yield Tensor(tensor, (hidden,))
-            yield from self.of_attention(config, name)
+            yield from self.of_attention(config, layer)
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
@@ -130,7 +135,8 @@ class Decoder(Family):
                 yield Tensor(name(f"mlp.{part}_proj.weight"), shapes[part])
             for part in parts if self.ffn_biases and dense else ():
                 yield Tensor(name(f"mlp.{part}_proj.bias"), shapes[part][:1], optional=True)
-            for module in (module for module in self.scaled if dense or not module.startswith("mlp.")):
+            absent = (*(() if dense else ("mlp.",)), *(("self_attn.",) if config.recurs(layer) else ()))
+            for module in (module for module in self.scaled if not module.startswith(absent)):
                 yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
             for tensor in self._of_norm(norms[1] and name(norms[1])):
                 yield Tensor(tensor, (hidden,))
@@ -141,15 +147,18 @@ class Decoder(Family):
         if self.head_bias:
             yield Tensor("lm_head.bias", (config.vocab_size,), optional=True)
 
-    def of_attention(self, config: ModelConfig, name: Callable[[str], str]) -> Iterator[Tensor]:
-        """The tensors of attention; name : puts the layer before the name of a module."""
-        hidden, kv, normed = config.hidden_size, config.kv_size, self.head_norms and self.head_norm_weights
+    def of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+        """The tensors of attention in a layer, or of what stands there in its place."""
+        name, hidden, kv = f"model.layers.{layer}.".__add__, config.hidden_size, config.kv_size
         for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
             yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
         for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
             yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-        for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if normed else ():
+        normed = self.norm_modules if self.head_norm_weights and self._heads_normed(config) else ()
+        for module, size in zip(normed, (config.q_size, kv), strict=bool(normed)):
             yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
+        if self.sinks:
+            yield Tensor(name(SINKS), (config.num_attention_heads,))
         yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
 
     def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
@@ -189,14 +198,18 @@ class Decoder(Family):
         if self.normed(c, layer) and self.norms_rotated:
             yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
             read = ("q_rope_norm", "k_rope_norm", qkv)
+        used = (name(SINKS),) if self.sinks else ()
         if (tempered := self.temperature(c, layer)) is not None:
             yield Stage(
                 Site(layer, "q_tempered"), tempered, c.q_size, read[:1], (), Heads(c.head_dim, (("", c.q_size),))
             )
             read = ("q_tempered", *read[1:])
-        yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
+        yield Stage(Site(layer, "attention"), attention, c.q_size, read, used, Heads(c.head_dim, (("", c.q_size),)))
         used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
+
+    def _heads_normed(self, config: ModelConfig) -> bool:
+        return self.head_norms and (config.normed_heads or not self.norms_differ)
 
     def _head_norms(self, config: ModelConfig, layer: int, suffix: str, *reads: tuple[str, int]) -> Iterator[Stage]:
         """The norms of q and of k. reads : the stage that each is of, and where in it its channels start."""
@@ -231,8 +244,8 @@ class Decoder(Family):
 
     def normed(self, config: ModelConfig, layer: int) -> bool:
         """Whether heads of a layer are normed."""
-        del config, layer
-        return self.head_norms
+        del layer
+        return self._heads_normed(config)
 
     def temperature(self, config: ModelConfig, layer: int) -> Tempered | None:
         """What queries of a layer are multiplied by, by their positions; None for nothing."""

@@ -28,10 +28,11 @@ class Llama4(Decoder):
 
     stages = decoder_stages("q_rope_norm", "k_rope_norm", "q_tempered", *experts.NAMES)
     expert_parts = ExpertParts(before=True)
-    experts_turned: ClassVar[bool] = True
+    by_columns = True
     head_norms = True
     norms_rotated = True
     head_norm_weights = False
+    norms_differ = True
     pairs = "norm"
     model_types: ClassVar[tuple[str, ...]] = ("llama4_text",)
     defaults = MappingProxyType(
@@ -70,7 +71,7 @@ class Llama4(Decoder):
     )
 
     def normed(self, config: ModelConfig, layer: int) -> bool:
-        return config.normed_heads and config.rotates(layer)
+        return super().normed(config, layer) and config.rotates(layer)
 
     def temperature(self, config: ModelConfig, layer: int) -> Tempered | None:
         """Layers that rotate have none, and positions are counted from 1."""

@@ -56,17 +56,6 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
         raise UnsupportedModelError(
             f"{file} has the model_type {printable(model_type, 80)}; supported are {', '.join(known)}."
         )
-    if isinstance(packed := given.find("quantization")[1], dict):
-        raise UnsupportedModelError(
-            f"{file} describes an MLX model of {printable(str(packed.get('bits')), 20)} bits, whose weights are packed "
-            "beside scales and biases; undo that with `mlx_lm.convert --dequantize`, or give the original model."
-        )
-    if (quantization := given.find("quantization_config")[1]) is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedModelError(
-            f"{file} has a quantization_config ({printable(str(method), 80)}); supported are plain F32, F16 and "
-            "BF16 tensors, or a GGUF or APR file."
-        )
     key, names = found.activations
     activation = given.text(key)
     if activation is not None and activation not in names:
@@ -171,7 +160,7 @@ def _rope_settings(fields: Fields) -> tuple[str, Fields, list[str]]:
         return _of_full_layers(fields, old, new)
     if not isinstance(value, dict | None):
         raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
-    settings = Fields(fields.file, value or {})
+    settings = Fields(fields.file, value or _family(fields).rope_usual)
     problems = _partly_rotated(fields, settings)
     for kind in (FULL, SLIDING):
         if kind in settings.values and "rope_type" not in settings.values:

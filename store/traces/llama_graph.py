@@ -14,7 +14,7 @@ from kernels.models import layer_stages
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
-from store.traces import llama_experts
+from store.traces import llama_experts, llama_recurrent
 from store.traces.arrays import FLOATS, StoredArray
 from store.traces.llama_names import MEANING
 from store.traces.trace import MAX_LAYERS, StoredStage
@@ -28,11 +28,12 @@ _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
 _FFN_NORM = re.compile(r"blk\.(\d{1,6})\.ffn_norm\.weight")
 _FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
-_TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
+_TURNED = re.compile(r"(?:model\.layers\.\{\}\.self_attn\.)?([QKqk])(?:cur|_layernorm)-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
 _NORMED = re.compile(r"[QK]cur_(?:norm(?:ed)?|attn_temp_scaled)-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
+_RESHAPED = " (reshaped)"
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
 _TEMPERATURE = "inp_attn_scale"  # what queries are multiplied by, token by token
 _OUT_IDS = ("out_ids", "inp_out_ids")
@@ -287,7 +288,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             letter = place[1][-1]  # some graphs call norms of heads so too
             if (layer, f"{letter}_post_rope") in seen:
                 place = layer, f"{letter}_rope_norm"
-            elif (layer, "qkv_matmul") in seen:
+            elif (layer, "qkv_matmul") in seen or node.sources[:1] == (f"norm-{layer}",):
                 place = layer, f"{letter}_norm"
         if place == (layer, llama_experts.INPUT) and (layer, "expert_up") in seen:
             place = None
@@ -295,7 +296,8 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             place = layer, "q_tempered"
         if place is not None:
             seen.add(place)
-        if place is None and node.op == "ADD" and set(node.sources) == {latest.get("stream"), latest.get("attended")}:
+        sums = {source.removesuffix(_RESHAPED) for source in node.sources} if node.op == "ADD" else set()
+        if place is None and sums and sums == {latest.get("stream"), latest.get("attended")}:
             place = layer, "post_attn_residual"  # of graphs that give it no name
         if node.op == "GET_ROWS" and node.sources:  # the rows whose logits are asked for
             latest |= {part: node.name for part, name in latest.items() if name == node.sources[0]}
@@ -322,6 +324,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None
         meaning, layer = "attention", int(query[1]) if query is not None else layer
+    elif (chosen := llama_experts.softmax_of_chosen(node.op, node.sources)) is not None:
+        meaning, layer = llama_experts.SOFTMAX, chosen
     elif meaning is None and node.op == "ROPE" and node.sources and (turned := _TURNED.match(node.sources[0])):
         meaning, layer = f"{turned[1].lower()}_post_rope", int(turned[2])  # some graphs name what follows
     elif meaning is None and node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format("v"),):
@@ -341,6 +345,7 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
             meaning, layer = "ffn_norm", int(normed[1])
         elif down is not None:  # as in nemotron graphs
             meaning, layer = f"ffn_out.{down[2]}", int(down[1])
+    meaning = meaning or llama_recurrent.unnamed(node.op, node.sources)
     if meaning is None or layer >= MAX_LAYERS:
         return None
     return (None if whole else layer), meaning

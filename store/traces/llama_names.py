@@ -1,6 +1,6 @@
 """What the nodes of a ggml graph are called, and which stage of the forward each is, or which part of one."""
 
-from store.traces import llama_experts
+from store.traces import llama_experts, llama_recurrent
 
 _LAST_OF_NORM = ("MUL", "ADD", "NORM")  # with a weight, with a bias, and with neither
 
@@ -22,6 +22,7 @@ MEANING: dict[tuple[str, str], str] = {
     ("Kcur_normed", "RMS_NORM"): "k_rope_norm",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
+    **llama_recurrent.MEANING,
     ("Qcur_norm", "MUL"): "q_rope_norm",
     ("Kcur_norm", "MUL"): "k_rope_norm",
     **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
@@ -40,6 +41,7 @@ MEANING: dict[tuple[str, str], str] = {
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
     ("attn_out", "MUL"): "attn_out.scaled",
+    ("attn_out_norm", "MUL"): "ffn_norm",  # of dbrx
     **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",

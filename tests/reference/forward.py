@@ -5,10 +5,11 @@ import math
 import numpy as np
 
 from tests.reference.latent import latent_attention
+from tests.reference.recurrent import mixed
 
 # Norms of heads behind the rotation.
 LATE_NORMS = {
-    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl"), ("query_layernorm", "key_layernorm")),
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl", "hunyuan_moe"), ("query_layernorm", "key_layernorm")),
     "maincoder": ("q_norm", "k_norm"),
 }
 # Behind attention, before and behind the feed-forward block.
@@ -37,8 +38,12 @@ def literal_forward(config, weights, tokens):
         h = x
         if before:
             h = out[n, "attn_norm"] = normed(x, w, p + "input_layernorm", c)
-        h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
-        h = attended = out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
+        if c.recurs(n):
+            h = mixed(out, n, h, w, c)
+        else:
+            h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
+            h = projected(h, w, p + "self_attn.o_proj")
+        attended = out[n, "attn_out"] = h
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x
@@ -87,7 +92,7 @@ def attention(out, n, h, w, c):
         out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
     late = LATE_NORMS.get(c.architecture)
     if p + "self_attn.q_norm.weight" in w and not late:
-        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe") else head_norm
+        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe", "minimax_m2") else head_norm
         q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
         out[n, "q_norm"], out[n, "k_norm"] = q, k
     local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
@@ -103,21 +108,24 @@ def attention(out, n, h, w, c):
         out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
     if c.temperature is not None and not (from_one and c.rotates(n)):
         q = out[n, "q_tempered"] = q * tempered(len(q), c, from_one)
-    out[n, "attention"] = attend(q, k, v, c, c.window(n), c.chunk(n))
+    sinks = w.get(p + "self_attn.sinks.weight")
+    out[n, "attention"] = attend(q, k, v, c, c.window(n), sinks, c.chunk(n))
     return out[n, "attention"]
 
 
 def experts(out, n, x, w, c):
     """The feed-forward block of a layer with experts, token by token."""
     p = f"model.layers.{n}.mlp."
-    logits = out[n, "router"] = linear(x, w[p + "gate.weight"])
+    logits = out[n, "router"] = projected(x, w, p + "gate")
     stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
     before = c.architecture == "llama4"
     if before:
         stages = (stages[0], "expert_input", *stages[1:])
     rows = {stage: [] for stage in stages}
     for token, scores in zip(x, logits, strict=True):
-        if c.expert_scoring.startswith("sigmoid"):
+        if c.expert_scoring == "softmax of chosen":
+            shares = [math.exp(score - max(scores)) for score in scores]
+        elif c.expert_scoring.startswith("sigmoid"):
             shares = [1 / (1 + math.exp(-score)) for score in scores]
         else:
             powers = [math.exp(score - max(scores)) for score in scores]
@@ -134,11 +142,10 @@ def experts(out, n, x, w, c):
         whole = np.zeros(len(token))
         for e, count in counts.items():
             read = token * (count if before else 1)
-            gate = linear([read], w[f"{p}experts.{e}.gate_proj.weight"])[0]
-            up = linear([read], w[f"{p}experts.{e}.up_proj.weight"])[0]
-            active = np.array([g / (1 + math.exp(-g)) for g in gate])
-            result = linear([active * up], w[f"{p}experts.{e}.down_proj.weight"])[0]
-            found = (*((read,) if before else ()), gate, up, active, active * up, result)
+            gate, up = (projected([read], w, f"{p}experts.{e}.{part}_proj")[0] for part in ("gate", "up"))
+            active, swigl = gated(gate, up, c)
+            result = projected([swigl], w, f"{p}experts.{e}.down_proj")[0]
+            found = (*((read,) if before else ()), gate, up, active, swigl, result)
             for stage, values in zip(stages[1:-1], found, strict=True):
                 given[stage].extend(values)
             whole = whole + (1 if before else count) * result
@@ -157,6 +164,15 @@ def looked_at(scores, c):
     worth = {group: math.fsum(sorted((scores[e] for e in group), reverse=True)[: c.group_best]) for group in groups}
     kept = sorted(groups, key=lambda group: -worth[group])[: c.topk_group] if c.n_group > 1 else groups
     return [e for group in kept for e in group]
+
+
+def gated(gate, up, c):
+    if c.swiglu_limit is None:
+        active = np.array([silu(g) for g in gate])
+        return active, active * up
+    gate = [min(g, c.swiglu_limit) for g in gate]
+    active = np.array([g / (1 + math.exp(-c.swiglu_alpha * g)) for g in gate])
+    return active, active * np.array([1 + min(max(u, -c.swiglu_limit), c.swiglu_limit) for u in up])
 
 
 def shared(out, n, x, w, c):
@@ -232,6 +248,7 @@ def relu_squared(x):
 
 LAYER_NORMS = (
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2", "olmo", "codeshell"),
+    "dbrx",
 )
 ACTIVATIONS = {
     "starcoder2": gelu,
@@ -266,7 +283,7 @@ def tempered(tokens, c, first=0):
     return np.array([[1 + c.temperature * math.log(1 + length)] for length in lengths])
 
 
-def attend(q, k, v, c, window=None, chunk=None):
+def attend(q, k, v, c, window=None, sinks=None, chunk=None):
     out = np.zeros_like(q)
     for head in range(c.num_attention_heads):
         own = slice(head * c.head_dim, (head + 1) * c.head_dim)
@@ -280,6 +297,7 @@ def attend(q, k, v, c, window=None, chunk=None):
                 math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
             ]
             scores = [bent(score, c.attention_cap) for score in scores]
+            scores = scores if sinks is None else [*scores, sinks[head]]
             weights = [math.exp(score - max(scores)) for score in scores]
-            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=True))
+            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=False))
     return out

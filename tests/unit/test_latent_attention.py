@@ -161,7 +161,7 @@ def test_what_llama_cpp_makes_of_its_keys(tmp_path, changes, fields):
 
     write_gguf(tmp_path / "m.gguf", model_of("deepseek2"), **changes)
     found = open_model(tmp_path / "m.gguf")
-    config = config_of(ModelFile.at(tmp_path / "m.gguf"), families_of("deepseek2"), found.metadata, found.tensors)[0]
+    config = config_of(ModelFile.at(tmp_path / "m.gguf"), families_of("deepseek2"), found, found.tensors)[0]
     scale = fields.pop("scale", None)
     assert {name: getattr(config, name) for name in fields} == pytest.approx(fields, rel=1e-6)
     if scale is not None:

@@ -12,6 +12,7 @@ from kernels.kinds.attention import Attention
 from workbench.bisect.mistakes.heads import Heads, Try
 from workbench.bisect.mistakes.masks import masked
 from workbench.bisect.mistakes.mistake import FITTED, NAMED, Mistake, Question
+from workbench.bisect.mistakes.norms import vector
 from workbench.bisect.mistakes.product_roundings import Rule, float_rules, in_groups, to_grid_of
 
 _SOME_ROWS = 24  # query rows of a long prompt that a first look is taken at
@@ -26,7 +27,7 @@ def attention_mistakes(q: Question) -> Iterator[Mistake]:
     wrong = np.flatnonzero(q.wrong_tokens)
     rows = [_spread(np.arange(len(heads.q))), _spread(wrong)]
     some = replace(heads, rows=np.unique(np.concatenate(rows)))
-    for family in (_scales, masked, _groupings, _precisions):
+    for family in (_scales, _sinks, masked, _groupings, _precisions):
         for attempt in family(q, some):
             predicted = attempt.attend(some)
             if len(some.rows) < len(heads.rows):
@@ -81,6 +82,32 @@ def _scales(q: Question, some: Heads) -> Iterator[Try]:
     for cap in (cap for cap in (20.0, 30.0, 50.0) if cap != kind.cap):
         words = f"attention scores are capped at {cap:g}"
         yield Try("unknown", "graph", words, partial(Heads.attend, scale=kind.scale, cap=cap))
+
+
+def _sinks(q: Question, some: Heads) -> Iterator[Try]:
+    """Other scores beside those of the keys than the sinks of the layer."""
+    scale, sinks = q.kind(Attention).scale, some.sinks
+    if sinks is None:
+        return
+    others: list[tuple[str, str, Values | None]] = [
+        ("attention_sink", "the sinks are left out", None),
+        ("attention_sink", "the sinks are subtracted", -sinks),
+        ("attention_sink", "every sink is 0", np.zeros_like(sinks)),
+        ("rows_permuted", "every head has the sink of the next one", np.roll(sinks, -1)),
+        ("rows_permuted", "every head has the sink of the one before", np.roll(sinks, 1)),
+        ("rows_permuted", "sinks are in reverse order", sinks[::-1]),
+    ]
+    own = q.at.stage.weights[0]
+    for layer in range(q.config.num_hidden_layers):
+        other = own.replace(f"layers.{q.at.layer}.", f"layers.{layer}.")
+        if other != own:
+            others.append(("wrong_layer", f"the sinks are {other}", vector(q, other)))
+    for cause, words, changed in others:
+        yield Try(cause, "graph", words, partial(_with_sinks, sinks=changed, scale=scale), setting=(words,))
+
+
+def _with_sinks(heads: Heads, sinks: Values | None, scale: float) -> Values:
+    return replace(heads, sinks=sinks).attend(scale)
 
 
 def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:

@@ -10,6 +10,7 @@ from kernels.kinds.apart import HeadProduct
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
+from kernels.kinds.convolution import Convolution
 from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from kernels.kinds.embed import Embed
 from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
@@ -39,6 +40,7 @@ from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
 from workbench.bisect.mistakes.product_before import under_the_bias, under_the_rotation
 from workbench.bisect.mistakes.product_roundings import product_roundings
 from workbench.bisect.mistakes.products import product_mistakes
+from workbench.bisect.mistakes.recurrent import convolution_mistakes, part_mistakes
 from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
 from workbench.bisect.mistakes.temperature import temperature_mistakes
@@ -60,6 +62,8 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Add, (residual_mistakes,)),
     (AddBoth, (both_sums_mistakes,)),
     (Activation | Multiply, (activation_mistakes,)),
+    (Multiply, (part_mistakes,)),
+    (Convolution, (convolution_mistakes,)),
     (Choice, (choice_mistakes,)),
     (ExpertProduct, (expert_mistakes,)),
     (HeadProduct, (head_product_mistakes,)),

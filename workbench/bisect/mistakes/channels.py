@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kernels.graph import Values
 from kernels.kinds.attention import Attention
+from kernels.kinds.bias import Bias
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
@@ -97,8 +98,8 @@ def _matched(y: Values, right: Values) -> NDArray[np.int64]:
 
 
 def _tensor_of(q: Question) -> str | None:
-    """The tensor behind the first wrong channel."""
-    if not q.tensors:
+    """The tensor behind the first wrong channel; of a bias it is not what makes the whole sum so."""
+    if not q.tensors or isinstance(q.at.kind, Bias):
         return None
     channel = int(np.flatnonzero(q.wrong_channels)[0])
     names = zip(q.parts.values(), q.tensors, strict=False)

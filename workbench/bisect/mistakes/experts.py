@@ -21,6 +21,7 @@ _WAYS: dict[Scoring, str] = {
     "softmax of chosen": "a softmax of the chosen",
     "sigmoid of chosen": "a sigmoid of the chosen",
 }
+_TWO = ("gate_proj", "up_proj")
 _MOST = 64  # experts that may be chosen
 
 
@@ -103,11 +104,34 @@ def expert_mistakes(q: Question) -> Iterator[Mistake]:
             words = f"{two} of every expert stands in place of {one}"
             predicted = evaluated(replace(q.at, stage=replace(q.at.stage, tensors=names)), q.x)
             yield Mistake("gate_up_swapped", "graph", words, predicted, exact=True, setting=(words,))
+    yield from _by_turns(q)
     if q.at.stage.scales:
         plain = replace(q.at.stage, tensors=tuple(n for n in q.at.stage.tensors if n not in q.at.stage.scales))
         words = "the products of experts are not multiplied by their factors"
         predicted = evaluated(replace(q.at, stage=plain), q.x)
         yield Mistake("scaled", "graph", words, predicted, exact=True, setting=(words,))
+
+
+def _by_turns(q: Question) -> Iterator[Mistake]:
+    """Rows of gate and up, which some files store by turns, read as if one came behind the other, or the other way."""
+    part = next((part for part in _TWO if any(f".{part}." in name for name in q.at.stage.tensors)), None)
+    if part is None:
+        return
+    both = []
+    for own in _TWO:
+        names = tuple(name.replace(part, own) for name in q.at.stage.tensors)
+        if not all(name in q.at.model for name in names):
+            return
+        found = evaluated(replace(q.at, stage=replace(q.at.stage, tensors=names)), q.x)
+        both.append(found.reshape(len(found), q.kind(ExpertProduct).used, -1))
+    place, rows = _TWO.index(part), both[0].shape[2]
+    turns = np.stack(both, axis=3).reshape(*both[0].shape[:2], -1)[:, :, place * rows : (place + 1) * rows]
+    behind = np.concatenate(both, axis=2)[:, :, place::2]
+    for words, predicted in (
+        ("rows of gate and up that are stored by turns are read as if they were not", turns),
+        ("rows of gate and up are read as if they were stored by turns", behind),
+    ):
+        yield Mistake("rows_permuted", "graph", words, predicted.reshape(q.right.shape), exact=True, setting=(words,))
 
 
 def head_product_mistakes(q: Question) -> Iterator[Mistake]:

@@ -7,20 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.graph import Values
-from kernels.kinds.attention import Attention
+from kernels.kinds.attention import Attention, softmax
 from workbench.bisect.mistakes.mistake import NAMED, Flags, Question
 from workbench.bisect.verdict import Factor, Setting
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """What attention works on, float64: q (tokens, heads, d), k and v (tokens, groups, d); the rows it is asked for."""
+    """What attention works on, float64: q (tokens, heads, d), k and v (tokens, groups, d); the rows it is asked for.
+
+    sinks : a score of every head beside those of its keys; None for none.
+    """
 
     q: Values
     k: Values
     v: Values
     rows: NDArray[np.int64]
     kind: Attention
+    sinks: Values | None = None
 
     @classmethod
     def of(cls, question: Question) -> "Heads":
@@ -28,7 +32,8 @@ class Heads:
         kind, x = question.kind(Attention), question.x
         parts = (x["q"], kind.head_dim), (x["k"], kind.head_dim), (kind.values(x["v"]), kind.value_size)
         q, k, v = (part.reshape(len(part), -1, size) for part, size in parts)
-        return cls(q, k, v, np.arange(len(q)), kind)
+        sinks = kind.sinks(question.at)
+        return cls(q, k, v, np.arange(len(q)), kind, None if sinks is None else sinks.astype(np.float64))
 
     def owners(self) -> NDArray[np.int64]:
         """The key and value head of every head."""
@@ -52,9 +57,8 @@ class Heads:
             scores = self.q[self.rows, head] @ self.k[:, shared].T * scale
             if cap is not None and np.isfinite(cap):
                 scores = cap * np.tanh(scores / cap)
-            scores = np.where(mask, scores, -np.inf)
-            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ self.v[:, shared]
+            sink = None if self.sinks is None else float(self.sinks[head])
+            out[:, head] = softmax(np.where(mask, scores, -np.inf), sink) @ self.v[:, shared]
         return out.reshape(len(out), -1)
 
 

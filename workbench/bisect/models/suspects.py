@@ -91,7 +91,7 @@ class Suspects:
         return not_one_source(self._pairs, self._a, self._b)
 
     def _same_type(self, name: str) -> bool:
-        return self._a.weight(name).type == self._b.weight(name).type
+        return self._a.weight(name).stored_as == self._b.weight(name).stored_as
 
     def _differing(self, site: Site) -> Iterator[Judged]:
         for name in self._pairs.tensors(site):

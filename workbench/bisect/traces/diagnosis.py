@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels.graph import At, Values
 from kernels.kinds.apart import ProductsApart
+from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.embed import Embed
@@ -155,7 +156,7 @@ def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values 
             read = {"x": at.kind.read(inputs["x"], pairs)}
             out[pairs.tokens, pairs.runs] = cost_of_storage(pairs.at, read, len(read["x"]))
         return out.reshape(count, -1)
-    if isinstance(at.kind, Choice):
+    if isinstance(at.kind, Choice | Attention):
         return None
     product = isinstance(at.kind, Product)
     weights = [
@@ -172,7 +173,8 @@ def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values 
         return np.concatenate([np.sqrt(x @ np.square(width).T) for width in widths], axis=1)
     if isinstance(at.kind, Bias):
         return np.repeat(np.concatenate(list(widths), axis=1), count, axis=0)
-    assert isinstance(at.kind, Norm)
+    if not isinstance(at.kind, Norm):
+        return None  # of recurrent layers, whose few further tensors stay floats
     x = np.abs(at.kind.centred(at.kind.rows(inputs["x"])))
     size = np.maximum(np.sqrt(np.square(x).mean(axis=1, keepdims=True)), 1e-30)
     return np.asarray(x / size * next(widths) + sum(widths)).reshape(count, -1)
