@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 RopeType = Literal["neox", "norm"]
-Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
+Scoring = Literal["softmax", "sigmoid", "softmax of chosen", "sigmoid of chosen"]
 _FLOAT32 = 2.0**-23  # some formats store settings in single precision
-SLIDING, FULL = "sliding_attention", "full_attention"
+SLIDING, FULL, CHUNKED = "sliding_attention", "full_attention", "chunked_attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ class ModelConfig:
     sliding_window, layer_types
         How many tokens, itself included, a token attends to at most in layers of the type "sliding_attention"; those
         are all layers where there are no types. None for all tokens in every layer.
+    attention_chunk
+        Tokens of a chunk, before whose beginning a token sees nothing in layers of the type "chunked_attention"; None
+        for no chunks.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
     kv_lora_rank, q_lora_rank, v_head_dim
@@ -96,7 +99,7 @@ class ModelConfig:
     moe_intermediate_size, shared_intermediate_size
         Channels inside of an expert, and of what is computed beside them for every token; 0 for nothing beside.
     expert_scoring, norm_topk_prob, routed_scaling_factor
-        What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
+        What makes weights of the router's logits, "… of chosen" of those that are chosen by them only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
     swiglu_alpha, swiglu_limit
         The factor within the sigmoid of a gate, and the bound of gates, above, and of what they let through, on both
@@ -133,6 +136,7 @@ class ModelConfig:
     causal: bool = True
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
+    attention_chunk: int | None = None
     rope_local_theta: float | None = None
     kv_lora_rank: int = 0
     q_lora_rank: int | None = None
@@ -172,6 +176,11 @@ class ModelConfig:
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None for all."""
         return self.sliding_window if self.slides(layer) else None
+
+    def chunk(self, layer: int) -> int | None:
+        """Tokens of a chunk that a token of a layer attends to; None for no chunks."""
+        chunked = self.layer_types is not None and self.layer_types[layer] == CHUNKED
+        return self.attention_chunk if chunked else None
 
     def slides(self, layer: int) -> bool:
         """Whether a layer is one of those with a sliding window, if there is one."""

@@ -160,8 +160,8 @@ class Family(ABC):
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
     rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
-    rope_usual : how it scales where a file does not say. by_columns : experts are stacked with the rows of gate and up
-    by turns, and rows exchanged with columns.
+    rope_usual : how it scales where a file does not say. by_columns : experts are stacked with rows exchanged with
+    columns; by_turns : with the rows of gate and up by turns.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     not_loaded : biases of a layer that transformers leaves where they are and llama.cpp adds.
@@ -202,6 +202,7 @@ class Family(ABC):
     rope_kinds: ClassVar[Mapping[str, str] | None] = None
     rope_usual: ClassVar[Mapping[str, object]] = {}
     by_columns: ClassVar[bool] = False
+    by_turns: ClassVar[bool] = False
     less_one: ClassVar[bool] = False
     not_loaded: ClassVar[tuple[str, ...]] = ()
     in_apr: ClassVar[bool] = True

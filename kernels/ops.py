@@ -212,9 +212,9 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], rotation: Rotation, columns:
 
 @kernel(
     "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, float32, boolean, int64, "
-    "float32[::1], float32[:, ::1], int64, int64, int64)",
+    "int64, float32[::1], float32[:, ::1], int64, int64, int64)",
     "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, float64, boolean, int64, "
-    "float64[::1], float64[:, ::1], int64, int64, int64)",
+    "int64, float64[::1], float64[:, ::1], int64, int64, int64)",
 )
 def _attention(
     q: NDArray[Real],
@@ -226,6 +226,7 @@ def _attention(
     cap: Real,
     causal: bool,
     window: int,
+    chunk: int,
     sinks: NDArray[Real],
     out: NDArray[Real],
     block: int,
@@ -246,7 +247,7 @@ def _attention(
         for first in range(shared * group * head_dim, (shared + 1) * group * head_dim, head_dim):
             for t in range(begin, min(begin + block, tokens)):
                 seen = t + 1 if causal else tokens
-                unseen = max(t + 1 - window, 0)
+                unseen = max(t + 1 - window, t // chunk * chunk)
                 weighted_sum(head_dim, q, t * q.shape[1] + first, keys, (seen - 1) // LANES + 1, room, p)
                 largest = q.dtype.type(-np.inf)
                 p[:unseen] = 0
@@ -295,7 +296,8 @@ def attention(
     blocks = -(-len(q) // block)
 
     def compute(start: int, stop: int) -> None:
-        _attention(q, k, v, how.head_dim, group, scale, cap, how.causal, window, sinks, out, block, start, stop)
+        chunk = how.chunk or len(q)
+        _attention(q, k, v, how.head_dim, group, scale, cap, how.causal, window, chunk, sinks, out, block, start, stop)
 
     over_rows(compute, how.kv_heads * blocks, most=1 if blocks > 1 else None)
     return out

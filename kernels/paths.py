@@ -55,9 +55,9 @@ class F32Path:
         """The gated delta rule, its state kept in float64."""
         return recurrence.delta(x, how)
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
-        return ops.rms_norm(x, self.vector(weight), eps)
+        return ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         """Layer norm over channels, times the weight and plus the bias that there are."""
@@ -172,8 +172,8 @@ class GgmlPath(F32Path):
     def delta(self, x: Inputs, how: DeltaNet) -> Array:
         return recurrence.delta(x, how, np.float32)
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
-        return ops.rms_norm_ggml(x, self.vector(weight), eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
+        return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
@@ -203,8 +203,8 @@ class AprPath(F32Path):
             "sums": "eight fma lanes",
         }
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
-        return ops.rms_norm_apr(x, self.vector(weight), eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
+        return ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
 
     def matmul(self, x: Array, *weights: Weight) -> Array:
         return matmul_apr.matmul_apr(x, *weights)

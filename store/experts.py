@@ -24,18 +24,20 @@ _GATE = "mlp.shared_expert_gate.weight"
 def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> None:
     """Replace in `tensors` what holds all experts of a layer by a tensor for each.
 
-    Gate and up lie one after the other; what Hugging Face has of some families holds rows of both by turns, as columns.
+    Gate and up lie one after the other; what Hugging Face has of some families holds rows as columns, or those of both
+    by turns.
     Raises ArtifactError where it does not hold as many experts as the configuration says, or another tensor does too.
     """
-    by_columns = family(config.architecture).by_columns
+    of = family(config.architecture)
     stacks = [match for name in tensors if config.num_experts and (match := _STACKED.fullmatch(name))]
     for stack in stacks:
         info = tensors.pop(stack[0])
-        if by_columns and info.packing is not None:
+        if of.by_columns and info.packing is not None:
             info = _with_axis(info, config.num_experts)
-        turned = by_columns and not is_gguf_name(info.raw_name)
+        turned = of.by_columns and not is_gguf_name(info.raw_name)
         _check_stack(file, info, config.num_experts, stack, turned)
-        for part in (_by_columns if turned else _experts)(info, stack[1], stack[2], stack[3]):
+        whole = info, stack[1], stack[2], stack[3]
+        for part in _by_columns(*whole, of.by_turns) if turned else _experts(*whole):
             if part.name in tensors:
                 raise ArtifactError(f"{file} stores {part.name} twice, stacked and alone; remove one of them.")
             tensors[part.name] = part
@@ -93,22 +95,24 @@ def _with_axis(info: TensorInfo, count: int) -> TensorInfo:
     return info if rest else replace(info, shape=(count, rows, *info.shape[1:]))
 
 
-def _by_columns(info: TensorInfo, module: str, part: str, kind: str) -> Iterator[TensorInfo]:
-    """The same where an expert's matrix is stored as (inputs, rows), with a row of gate and one of up by turns.
+def _by_columns(info: TensorInfo, module: str, part: str, kind: str, by_turns: bool) -> Iterator[TensorInfo]:
+    """The same where an expert's matrix is stored as (inputs, rows); what is packed has rows and columns as they are.
 
-    What is packed has rows and columns as they are.
+    by_turns : with a row of gate and one of up by turns, and not all of gate before those of up.
     """
     parts, count, packing = ("gate", "up") if part == "gate_up" else (part,), info.shape[0], info.packing
     size, across = info.nbytes // count, kind == "weight" and packing is None
     whole, rest = (info.shape[-1], info.shape[1:-1]) if packing is None else (info.shape[1], info.shape[2:])
-    shape = (whole // len(parts), *rest)
+    rows = whole // len(parts)
+    shape = (rows, *rest)
     for number in range(count):
         own_part = packing and replace(packing, first=packing.first + number * whole)
         offset = info.offset + (number * size if packing is None else 0)
         alone = replace(info, offset=offset, shape=shape, nbytes=size // len(parts), packing=own_part)
         for first, own in enumerate(parts):
             name = f"{module}.{number}.{own}_proj.{kind}"
-            yield replace(alone, name=name, picked=Picked(first, 1, len(parts), across))
+            run = 1 if by_turns else rows
+            yield replace(alone, name=name, picked=Picked(first * run, run, run * len(parts), across))
 
 
 def _halves(info: TensorInfo, module: str, kind: str) -> Iterator[TensorInfo]:

@@ -327,7 +327,7 @@ class StoredModel:
             groups = info.shape[0] // picked.size
             data = source.map(info.offset, info.nbytes // picked.size * picked.of, what)
             if picked.across:
-                data = data.reshape(info.shape[-1], info.shape[0] * picked.of, -1).swapaxes(0, 1)
+                data = data.reshape(info.shape[-1], groups * picked.of, -1).swapaxes(0, 1)
             data = data.reshape(groups, picked.of, -1)[:, picked.first : picked.first + picked.size].reshape(-1)
         return data
 

@@ -130,7 +130,7 @@ def write_gguf(
         writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
     writer.add_rope_dimension_count(c.rotary_dim or c.head_dim)
-    if c.layer_types is not None:
+    if c.layer_types is not None and c.sliding_window is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
     if c.architecture == "granite_swa":
@@ -144,7 +144,7 @@ def write_gguf(
         writer.add_final_logit_softcapping(c.logits_cap)
     if c.architecture in YARN:
         _add_yarn(writer, architecture, YARN[c.architecture])
-    if c.temperature is not None:
+    if c.temperature is not None and c.architecture != "llama4":
         writer.add_attn_temperature_scale(c.temperature)
     if c.clip_qkv is not None:
         writer.add_clamp_kqv(c.clip_qkv)
@@ -209,6 +209,9 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
     writer.add_expert_used_count(c.num_experts_per_tok)
     if c.moe_intermediate_size != c.intermediate_size or c.architecture in ("gpt_oss", "hunyuan_moe", "minimax_m2"):
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    if c.architecture == "llama4":
+        writer.add_interleave_moe_layer_step(2)
+        return
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
     own = ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe", "qwen35moe", "qwen3next")
@@ -383,6 +386,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_granite(model)
     if model.config.kv_lora_rank:
         return _of_latents(model)
+    if model.config.architecture == "llama4":
+        return _of_llama4(model)
     if model.config.architecture in STACKED:
         return STACKED[model.config.architecture](model)
     if model.config.architecture in ("dots1", "glm4_moe"):
@@ -472,6 +477,24 @@ def _of_latents(model: MemoryModel) -> dict[str, Weight]:
         stored = np.concatenate(rows)
         name = f"{p}kv_b_proj.weight"
         found[name] = Weight(name, keys.type, (len(stored), c.kv_lora_rank), stored)
+    return found
+
+
+def _of_llama4(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors with experts stacked, rows and columns exchanged, and gate and up as columns of one."""
+    found = {name.replace("mlp.", "feed_forward."): w for name, w in model.weights.items() if ".experts." not in name}
+    found = {name.replace("feed_forward.gate.", "feed_forward.router."): w for name, w in found.items()}
+    for layer in filter(model.config.has_experts, range(model.config.num_hidden_layers)):
+        for stored, parts in (("gate_up_proj", ("gate", "up")), ("down_proj", ("down",))):
+            stack = []
+            for number in range(model.config.num_experts):
+                own = [model.weights[f"model.layers.{layer}.mlp.experts.{number}.{part}_proj.weight"] for part in parts]
+                size = np.float32 if own[0].type == TensorType.F32 else np.uint16
+                stack.append(np.concatenate([weight.rows.view(size) for weight in own]).T)
+            values = np.ascontiguousarray(np.stack(stack))
+            name = f"model.layers.{layer}.feed_forward.experts.{stored}"
+            rows = values.reshape(-1, values.shape[2]).view(np.uint8)
+            found[name] = Weight(name, own[0].type, values.shape, rows)
     return found
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kernels.config import FULL, SLIDING, ModelConfig, Recurrence
+from kernels.config import CHUNKED, FULL, SLIDING, ModelConfig, Recurrence
 from kernels.graph import Arithmetic, At
 from kernels.kinds.rotate import yarn_magnitude
 from kernels.models import Graph, family, sites
@@ -59,6 +59,19 @@ def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
     return tuple(layer > 0 for layer in range(c.num_hidden_layers))
 
 
+def in_chunks(c: ModelConfig) -> dict[str, object]:
+    """Chunks and layers without rotation: as llama.cpp has them, or with chunks that matter to a few tokens."""
+    small = c.num_hidden_layers == HYBRID
+    step = 2 if small else 4
+    rotated = tuple((n + 1) % step != 0 for n in range(c.num_hidden_layers))
+    return {
+        "rotated_layers": rotated,
+        "layer_types": tuple(CHUNKED if turns else FULL for turns in rotated),
+        **{"attention_chunk": 3 if small else 8192, "temperature": 0.5 if small else 0.1},
+        "temperature_length": 2 if small else 8192,
+    }
+
+
 def latent(c: ModelConfig) -> dict[str, object]:
     """Latent attention of heads of which a third rotates, and experts behind the first layers and beside them."""
     turned = {"rotary_dim": c.head_dim // 3, "num_key_value_heads": c.num_attention_heads, "rms_norm_eps": 1e-6}
@@ -86,6 +99,16 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "sliding_window": 3,
             "layer_types": (SLIDING, FULL, SLIDING),
             "rotated_layers": (True, False, True),
+        }
+    ),
+    "llama4": lambda c: (
+        in_chunks(c)
+        | and_beside(c)
+        | {
+            "shared_intermediate_size": c.intermediate_size // 2,
+            "expert_scoring": "sigmoid of chosen",
+            "norm_topk_prob": False,
+            "expert_layers": tuple(n % 2 == 1 for n in range(c.num_hidden_layers)),
         }
     ),
     "deepseek2": lambda c: latent(c) | {"norm_topk_prob": False, "routed_scaling_factor": 2.5},

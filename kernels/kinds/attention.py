@@ -17,10 +17,10 @@ class Attention(Kind):
     """softmax(q k^T scale + mask) v, heads sharing keys and values in groups.
 
     heads, kv_heads, head_dim : of q, and of k and v. scale : of the scores. causal : a token sees itself and those
-    before it only. window : of these the last so many only; None for all. cap : scores are cap * tanh(score / cap);
-    None for as they are. value_start : v is what is read from this channel on. value_dim : channels of a head of v;
-    None for as many as those of k. A tensor of the stage, if it has one, holds a sink of every head: one more score,
-    whose share of the softmax goes to nothing.
+    before it only. chunk : of these none before its own run of so many tokens; None for all. window : of these the last
+    so many only; None for all. cap : scores are cap * tanh(score / cap); None for as they are. value_start : v is what
+    is read from this channel on. value_dim : channels of a head of v; None for as many as those of k. A tensor of the
+    stage, if it has one, holds a sink of every head: one more score, whose share of the softmax goes to nothing.
     """
 
     heads: int
@@ -32,6 +32,7 @@ class Attention(Kind):
     window: int | None = None
     cap: float | None = None
     value_dim: int | None = None
+    chunk: int | None = None
     roles: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     over_tokens: ClassVar[bool] = True
     by_position: ClassVar[bool] = True
@@ -49,6 +50,8 @@ class Attention(Kind):
         """Which of the keys some tokens see, (queries, keys)."""
         back = queries[:, None] - np.arange(keys)
         seen = back >= 0 if self.causal else np.ones_like(back, dtype=bool)
+        if self.chunk is not None:
+            seen = seen & (np.arange(keys) >= queries[:, None] // self.chunk * self.chunk)
         return seen if self.window is None else np.asarray(seen & (back < self.window))
 
     def evaluate(self, at: At, x: Inputs) -> Array:

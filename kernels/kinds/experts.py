@@ -49,9 +49,14 @@ class ExpertProduct(ProductsApart):
         return np.ascontiguousarray(found)
 
 
+@dataclass(frozen=True, slots=True)
 class ExpertSum(Kind):
-    """What the experts of a token give, each times its weight, added up: those that count most first."""
+    """What the experts of a token give, each times its weight, added up: those that count most first.
 
+    weighted : it is multiplied here, and what the experts read was not.
+    """
+
+    weighted: bool = True
     roles: ClassVar[tuple[str, ...]] = ("weights", "x")
 
     def used(self, at: At, x: Array) -> int:
@@ -64,6 +69,7 @@ class ExpertSum(Kind):
         own = np.take_along_axis(weights, experts, axis=1)
         order = np.argsort(-own, axis=1, kind="stable")
         parts = x.reshape(len(x), -1, at.stage.channels)
+        own = own if self.weighted else np.ones_like(own)
         return np.take_along_axis(own, order, axis=1), np.take_along_axis(parts, order[:, :, None], axis=1)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
@@ -86,8 +92,35 @@ class ExpertSum(Kind):
         """With the experts that the tokens have."""
         experts = chosen(x["weights"], self.used(at, x["x"]))
         weights, change = (np.take_along_axis(part["weights"], experts, axis=1)[:, :, None] for part in (x, dx))
+        if not self.weighted:
+            weights, change = np.ones_like(weights), np.zeros_like(change)
         parts, moved = (part["x"].reshape(len(experts), -1, at.stage.channels) for part in (x, dx))
         return np.asarray((weights * moved + change * parts).sum(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertInput(Kind):
+    """x times the weight of each expert of a token, in ascending order of the experts, (tokens, used * channels)."""
+
+    used: int
+    roles: ClassVar[tuple[str, ...]] = ("x", "weights")
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        experts = chosen(x["weights"], self.used)
+        own = np.take_along_axis(x["weights"], experts, axis=1)
+        return np.asarray(own[:, :, None] * x["x"][:, None]).reshape(len(own), -1)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        """With the experts that the tokens have."""
+        experts = chosen(x["weights"], self.used)
+        own, change = (np.take_along_axis(part["weights"], experts, axis=1)[:, :, None] for part in (x, dx))
+        return np.asarray(own * dx["x"][:, None] + change * x["x"][:, None]).reshape(len(own), -1)
 
 
 class Gated(Kind):

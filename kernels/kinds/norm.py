@@ -67,10 +67,10 @@ class Norm(Kind):
 
 
 class RmsNorm(Norm):
-    """x / sqrt(mean(x^2) + eps) * weight."""
+    """x / sqrt(mean(x^2) + eps) * weight, or without a weight."""
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        (weight,) = at.weights()
+        weight = at.model.weight(at.stage.weights[0]) if at.stage.weights else None
         normed = at.path.rms_norm(self.rows(x["x"]), weight, self.eps)
         return normed.reshape(len(x["x"]), -1)
 

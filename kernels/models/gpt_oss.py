@@ -45,6 +45,7 @@ class GptOss(Decoder):
     more = r"attn_output\.bias"
     modules = MappingProxyType({"model.layers.N.mlp.gate": "model.layers.N.mlp.router"})
     by_columns = True
+    by_turns = True
     told = (COUNTS[1], USED, "sliding_window", "layer_types", _ALPHA, _LIMIT)
     gguf = "gpt-oss"
     gguf_modules = MappingProxyType({"post_attention_norm": "post_attention_layernorm"})

@@ -61,10 +61,11 @@ class Decoder(Family):
 
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
-    rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those
-    are called. sinks : every head has one more score than keys. ffn_biases, head_bias : the feed-forward block, or the
-    head, may have biases. gated : what the feed-forward block activates is multiplied with another product. activation
-    : of the gate, or of all where there is none. expert_parts : what those of its models have that have experts.
+    rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
+    called; head_norm_weights : they have such. sinks : every head has one more score than keys. ffn_biases, head_bias :
+    the feed-forward block, or the head, may have biases. gated : what the feed-forward block activates is multiplied
+    with another product. activation : of the gate, or of all where there is none. expert_parts : what those of its
+    models have that have experts.
     """
 
     stages = SPINE
@@ -77,6 +78,7 @@ class Decoder(Family):
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     norms_rotated: ClassVar[bool] = False
+    head_norm_weights: ClassVar[bool] = True
     norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
     sinks: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
@@ -157,7 +159,7 @@ class Decoder(Family):
             yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
         for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
             yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-        normed = self.norm_modules if self._heads_normed(config) else ()
+        normed = self.norm_modules if self.head_norm_weights and self._heads_normed(config) else ()
         for module, size in zip(normed, (config.q_size, kv), strict=bool(normed)):
             yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
         if self.sinks:
@@ -188,7 +190,7 @@ class Decoder(Family):
             qkv = "qkv_clip"
         rotation = rotation_of(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
-        if self._heads_normed(c) and not self.norms_rotated:
+        if self.normed(c, layer) and not self.norms_rotated:
             yield from self._head_norms(config, layer, "_norm", (qkv, 0), (qkv, c.q_size))
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
         for part, start, size, source in of_heads:
@@ -198,9 +200,10 @@ class Decoder(Family):
         attention = Attention(
             *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
             *(c.q_size + c.kv_size, c.causal, c.window(layer), c.attention_cap),
+            chunk=c.chunk(layer),
         )
         read = ("q_post_rope", "k_post_rope", qkv)
-        if self.norms_rotated:
+        if self.normed(c, layer) and self.norms_rotated:
             yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
             read = ("q_rope_norm", "k_rope_norm", qkv)
         used = (name(SINKS),) if self.sinks else ()
@@ -227,7 +230,7 @@ class Decoder(Family):
         for part, module, size, (read, start) in zip("qk", self.norm_modules, sizes, reads, strict=True):
             together = 0 if self.norms_together else config.head_dim
             norm = RmsNorm(config.rms_norm_eps, together, start, size, self.less_one)
-            weight = (f"model.layers.{layer}.self_attn.{module}.weight",)
+            weight = (f"model.layers.{layer}.self_attn.{module}.weight",) if self.head_norm_weights else ()
             heads = Heads(config.head_dim, (("", size),))
             yield Stage(Site(layer, f"{part}{suffix}"), norm, size, (read,), weight, heads)
 
@@ -251,6 +254,11 @@ class Decoder(Family):
         if self.gated:
             yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
         yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl" if self.gated else "ffn_silu",), down)
+
+    def normed(self, config: ModelConfig, layer: int) -> bool:
+        """Whether heads of a layer are normed."""
+        del layer
+        return self._heads_normed(config)
 
     def temperature(self, config: ModelConfig, layer: int) -> Tempered | None:
         """What queries of a layer are multiplied by, by their positions; None for nothing."""

@@ -26,6 +26,7 @@ _PRODUCTS = ("expert_gate", "expert_up", "expert_out")
 _FUSED = "expert_gate_up"
 _ACTIVATED = ("expert_silu", "expert_swigl")
 _SUM = "expert_sum"
+INPUT = "expert_input"  # where weights multiply what experts read; other graphs call what they give so
 # Of dense layers, that stand for what is computed beside the experts where there are any.
 _BESIDE = {"shared_gate": "ffn_gate", "shared_up": "ffn_up", "shared_silu": "ffn_silu", "shared_swigl": "ffn_swigl"}
 
@@ -33,6 +34,9 @@ MEANING: dict[tuple[str, str], str] = {
     ("ffn_moe_logits", "MUL_MAT"): "router",
     **{(name, "ADD"): "router.biased" for name in ("ffn_moe_logits_biased", "ffn_moe_probs")},  # both names of one node
     ("ffn_moe_argsort", "ARGSORT"): _ORDER,
+    ("ffn_moe_weighted", "MUL"): INPUT,
+    ("ffn_moe_out_merged", "ADD"): "ffn_out",
+    ("ffn_moe_shexp", "MUL_MAT"): "shared_out",
     ("ffn_moe_weights", "GET_ROWS"): _COUNTS[3],
     ("ffn_moe_weights_norm", "DIV"): _COUNTS[1],
     ("ffn_moe_weights_scaled", "SCALE"): _COUNTS[0],
@@ -119,7 +123,7 @@ def routed(
 
 def _nodes(slots: Slots, layer: int | None, stage: str) -> tuple[Sequence[Node] | None, int | None]:
     """The nodes of a stage, and which half of their channels it is; None for all of them."""
-    if stage in _ACTIVATED:
+    if stage in (*_ACTIVATED, INPUT):
         return slots.get((layer, stage)), None
     for step in (".biased", ".scaled", "") if stage in _PRODUCTS else ():
         if (nodes := slots.get((layer, f"{stage}{step}"))) is not None:

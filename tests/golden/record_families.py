@@ -36,11 +36,15 @@ ONLY_GGUF = (
     "qwen3vlmoe",
     *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
-FURTHER = ("mistral3",)  # whose settings APR has no place for
+FURTHER = ("mistral3", "llama4")  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 # Of families whose layers differ.
 _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
-LAYERS = {"smollm3": 4, **dict.fromkeys((*_TWO, *LATENT, "granite_swa", "lfm2", "qwen35", "qwen35moe", "qwen3next"), 2)}
+LAYERS = {
+    "smollm3": 4,
+    "llama4": 4,
+    **dict.fromkeys((*_TWO, *LATENT, "granite_swa", "lfm2", "qwen35", "qwen35moe", "qwen3next"), 2),
+}
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
@@ -71,7 +75,7 @@ FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, a
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo") else LAYERS.get(family, 2)
+    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo", "llama4") else LAYERS.get(family, 2)
     return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 

@@ -103,9 +103,14 @@ def attention(out, n, x, w, c):
     if late:
         q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
         out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
-    if c.temperature is not None:
-        q = out[n, "q_tempered"] = q * tempered(len(q), c)
-    h = out[n, "attention"] = attend(q, k, v, c, c.window(n), w.get(p + "self_attn.sinks.weight"))
+    from_one = c.architecture == "llama4"
+    if from_one and c.rotates(n):
+        q, k = (head_norm(y, 1, c) for y in (q, k))
+        out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
+    if c.temperature is not None and not (from_one and c.rotates(n)):
+        q = out[n, "q_tempered"] = q * tempered(len(q), c, from_one)
+    sinks = w.get(p + "self_attn.sinks.weight")
+    h = out[n, "attention"] = attend(q, k, v, c, c.window(n), sinks, c.chunk(n))
     if p + "self_attn.gate_proj.weight" in w:
         gate = out[n, "attn_gate"] = projected(x, w, p + "self_attn.gate_proj")
         h = out[n, "attn_gated"] = h * np.array([[1 / (1 + math.exp(-g)) for g in row] for row in gate])
@@ -117,11 +122,14 @@ def experts(out, n, x, w, c):
     p = f"model.layers.{n}.mlp."
     logits = out[n, "router"] = projected(x, w, p + "gate")
     stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
+    before = c.architecture == "llama4"
+    if before:
+        stages = (stages[0], "expert_input", *stages[1:])
     rows = {stage: [] for stage in stages}
     for token, scores in zip(x, logits, strict=True):
         if c.expert_scoring == "softmax of chosen":
             shares = [math.exp(score - max(scores)) for score in scores]
-        elif c.expert_scoring == "sigmoid":
+        elif c.expert_scoring.startswith("sigmoid"):
             shares = [1 / (1 + math.exp(-score)) for score in scores]
         else:
             powers = [math.exp(score - max(scores)) for score in scores]
@@ -137,12 +145,14 @@ def experts(out, n, x, w, c):
         given = {stage: [] for stage in stages[1:-1]}
         whole = np.zeros(len(token))
         for e, count in counts.items():
-            gate, up = (projected([token], w, f"{p}experts.{e}.{part}_proj")[0] for part in ("gate", "up"))
+            read = token * (count if before else 1)
+            gate, up = (projected([read], w, f"{p}experts.{e}.{part}_proj")[0] for part in ("gate", "up"))
             active, swigl = gated(gate, up, c)
             result = projected([swigl], w, f"{p}experts.{e}.down_proj")[0]
-            for stage, values in zip(stages[1:-1], (gate, up, active, swigl, result), strict=True):
+            found = (*((read,) if before else ()), gate, up, active, swigl, result)
+            for stage, values in zip(stages[1:-1], found, strict=True):
                 given[stage].extend(values)
-            whole = whole + count * result
+            whole = whole + (1 if before else count) * result
         for stage, values in given.items():
             rows[stage].append(values)
         rows["ffn_out"].append(whole)
@@ -271,12 +281,13 @@ def rope(x, c, local=False):
     return out
 
 
-def tempered(tokens, c):
-    """What queries are multiplied by, token by token."""
-    return np.array([[1 + c.temperature * math.log(1 + t // c.temperature_length)] for t in range(tokens)])
+def tempered(tokens, c, first=0):
+    """What queries are multiplied by, token by token. first : the position of the first one."""
+    lengths = [(t + first) // c.temperature_length for t in range(tokens)]
+    return np.array([[1 + c.temperature * math.log(1 + length)] for length in lengths])
 
 
-def attend(q, k, v, c, window=None, sinks=None):
+def attend(q, k, v, c, window=None, sinks=None, chunk=None):
     out = np.zeros_like(q)
     for head in range(c.num_attention_heads):
         own = slice(head * c.head_dim, (head + 1) * c.head_dim)
@@ -285,6 +296,7 @@ def attend(q, k, v, c, window=None, sinks=None):
         for t in range(len(q)):
             seen = range(t + 1 if c.causal else len(q))
             seen = [s for s in seen if window is None or t - s < window]
+            seen = [s for s in seen if chunk is None or s >= t // chunk * chunk]
             scores = [
                 math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
             ]

@@ -69,9 +69,15 @@ class Stages:
         self.parent.send(rows.tobytes(), kind="array", name=key, dtype=rows.dtype.str, shape=rows.shape)
 
 
+def body_of(model: Any) -> Any:
+    """The model without its head; some do not say which of their parts that is."""
+    body = model.base_model
+    return body if part(body, LAYERS) is not None else body.model
+
+
 def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
     """Watch every module whose input or output is a stage; of layers that are compiled only what they return."""
-    body = model.base_model
+    body = body_of(model)
     layers = part(body, LAYERS)
     layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
     watch(part(body, LAST_NORM), lambda _x, y: stages.put(-1, "final_norm", y))
@@ -148,6 +154,9 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     for letter, word in (("q", "query"), ("k", "key")):
         if hasattr(attention, f"{word}_layernorm"):
             watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
+    if hasattr(attention, "qk_norm"):
+        both = iter("qk" * 2**20)  # one module norms q and then k, tokens first
+        watch(attention.qk_norm, lambda _x, y: put(f"{next(both)}_rope_norm", y))
     if not with_gate:
         watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
@@ -287,6 +296,12 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
 
     router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
+    if type(block).__name__ == "Llama4TextMoe":
+        watch_all_experts(block, router, put)
+        beside = block.shared_expert
+        watch_beside(beside, whole)
+        watch(block, whole("ffn_out"))
+        return
     watch(router, whole("router"))
     block.experts.register_forward_pre_hook(enter)
     block.experts.register_forward_hook(leave_experts)
@@ -295,17 +310,69 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         return
     beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
     if beside is not None:
-        watch(beside.gate_proj, whole("shared_gate"))
-        watch(beside.act_fn, whole("shared_silu"))
-        watch(beside.up_proj, whole("shared_up"))
-        watch(beside.down_proj, lambda x, _y: put("shared_swigl", x[None] if x.dim() == 2 else x))
-        watch(beside.down_proj, whole("shared_out"))
+        watch_beside(beside, whole)
         watch(block, whole("ffn_out"))
     if hasattr(block, "shared_expert_gate"):
         watch(block.shared_expert_gate, whole("shared_router"))
         gated: dict[str, Array] = {}
         watch(beside.down_proj, lambda _x, y: gated.update(out=y))
         watch(block.shared_expert_gate, lambda _x, y: put("shared_gated", (y.sigmoid() * gated["out"])[None]))
+
+
+def watch_beside(beside: Any, whole: Any) -> None:
+    """Watch what is computed for every token beside the experts. whole : sends what a module gives as a stage."""
+    watch(beside.gate_proj, whole("shared_gate"))
+    watch(part(beside, ACTIVATION), whole("shared_silu"))
+    watch(beside.up_proj, whole("shared_up"))
+    swigl = whole("shared_swigl")
+    watch(beside.down_proj, lambda x, _y: swigl(None, x))
+    watch(beside.down_proj, whole("shared_out"))
+
+
+def watch_all_experts(block: Any, router: Any, put: Any) -> None:
+    """Watch experts of which each is given every token times its weight, 0 where it was not chosen (llama4)."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    products: list[Array] = []
+    counts: dict[str, Array] = {}
+
+    class Listener(TorchFunctionMode):  # type: ignore[misc]
+        """Keeps inputs and outputs of all products."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if function is torch.bmm:
+                products.extend((args[0], result))
+            return result
+
+    listener = Listener()
+
+    def routed(_module: Any, _inputs: Any, output: Any) -> None:
+        scores, logits = output
+        chosen = logits.topk(block.top_k, dim=1).indices.sort(dim=1).values
+        put("router", logits[None])
+        kept = torch.zeros_like(scores).scatter(1, chosen, scores.gather(1, chosen).clamp(min=LEAST))
+        put("expert_weights", kept[None])
+        counts.update(chosen=chosen)
+
+    def enter(_module: Any, _inputs: Any) -> None:
+        products.clear()
+        listener.__enter__()
+
+    def leave_experts(_module: Any, _inputs: Any, output: Array) -> None:
+        listener.__exit__(None, None, None)
+        given, gate_up, swigl, out = products
+        gate, up = gate_up.chunk(2, dim=-1)
+        parts = (given, gate, up, block.experts.act_fn(gate), swigl, out)
+        for name, values in zip(("expert_input", *PAIRS), parts, strict=True):
+            own = values.transpose(0, 1).gather(1, counts["chosen"][:, :, None].expand(-1, -1, values.shape[-1]))
+            put(name, own.flatten(start_dim=1)[None])
+        put("expert_sum", output.view(out.shape).sum(dim=0)[None])
+
+    router.register_forward_hook(routed)
+    block.experts.register_forward_pre_hook(enter)
+    block.experts.register_forward_hook(leave_experts)
 
 
 def watch_linear(beside: Any, block: Any, put: Any) -> None:
@@ -336,8 +403,11 @@ def watch_rope(model: Any, stages: Stages) -> None:
     attend, config = modelling.eager_attention_forward, model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parted, tempered = set(), scales_by_position(config)
+    tokens_first = config.model_type.startswith("llama4")
 
     def put(q: Array, k: Array) -> None:
+        if tokens_first:
+            q, k = q.transpose(1, 2), k.transpose(1, 2)
         stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
         stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
 
@@ -354,7 +424,7 @@ def watch_rope(model: Any, stages: Stages) -> None:
     def attended(module: Any, q: Array, k: Array, *arguments: Any, **options: Any) -> Any:
         if stages.layer in parted:
             put(q, k)
-        if tempered:
+        if tempered or (getattr(config, "attn_temperature_tuning", False) and not module.use_rope):
             stages.put(stages.layer, "q_tempered", q.transpose(1, 2))
         return attend(module, q, k, *arguments, **options)
 
@@ -396,7 +466,7 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
     model = model.to(job["device"]).eval()
-    stages = Stages(parent, torch, job["dtype"] == "float64", len(part(model.base_model, LAYERS)), len(job["tokens"]))
+    stages = Stages(parent, torch, job["dtype"] == "float64", len(part(body_of(model), LAYERS)), len(job["tokens"]))
     watch_model(model, stages, job["compile"])
     if not job["compile"]:
         watch_rope(model, stages)

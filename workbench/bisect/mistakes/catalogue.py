@@ -14,7 +14,7 @@ from kernels.kinds.convolution import Convolution
 from kernels.kinds.delta import Decay, DeltaNet
 from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated
@@ -33,6 +33,7 @@ from workbench.bisect.mistakes.experts import (
     expert_mistakes,
     gate_mistakes,
     head_product_mistakes,
+    input_mistakes,
     sum_mistakes,
 )
 from workbench.bisect.mistakes.ffn import activation_mistakes, both_sums_mistakes, residual_mistakes
@@ -77,6 +78,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (ExpertProduct, (expert_mistakes,)),
     (HeadProduct, (head_product_mistakes,)),
     (ExpertSum, (sum_mistakes,)),
+    (ExpertInput, (input_mistakes,)),
     (Gated, (gate_mistakes,)),
 )
 _OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, token_mistakes, rounded_outputs, other_rows)

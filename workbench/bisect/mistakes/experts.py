@@ -10,7 +10,7 @@ from kernels.graph import Values
 from kernels.kinds.activation import sigmoid
 from kernels.kinds.apart import HeadProduct, Routed
 from kernels.kinds.choice import Choice, chosen
-from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.traces.spans import evaluated
@@ -19,6 +19,7 @@ _WAYS: dict[Scoring, str] = {
     "softmax": "a softmax over all experts",
     "sigmoid": "a sigmoid",
     "softmax of chosen": "a softmax of the chosen",
+    "sigmoid of chosen": "a sigmoid of the chosen",
 }
 _TWO = ("gate_proj", "up_proj")
 _MOST = 64  # experts that may be chosen
@@ -168,6 +169,11 @@ def sum_mistakes(q: Question) -> Iterator[Mistake]:
     plain, used = parts.sum(axis=1), weights.shape[1]
     yield _graph("what the experts give is added without weights", plain)
     yield _graph("what the experts give is averaged without weights", plain / used)
+    if not q.kind(ExpertSum).weighted:
+        once = replace(q.kind(ExpertSum), weighted=True)
+        words = "what the experts give is multiplied by the weights of the experts once more"
+        yield _graph(words, evaluated(q.at.doing(once), q.x).astype(np.float64))
+        return
     yield _graph("the weights of the experts are applied twice", (np.square(weights)[:, :, None] * parts).sum(axis=1))
     total = weights.sum(axis=1)[:, None]
     yield _graph("the weights of a token are divided by their sum", q.right / total)
@@ -176,6 +182,20 @@ def sum_mistakes(q: Question) -> Iterator[Mistake]:
         yield _graph("only the expert that counts most is added", weights[:, :1] * parts[:, 0])
         words = "the weights of the experts are in ascending order in place of descending"
         yield Mistake("expert_order", "graph", words, (weights[:, ::-1, None] * parts).sum(axis=1), setting=(words,))
+
+
+def input_mistakes(q: Question) -> Iterator[Mistake]:
+    """What experts read, with other weights than their own."""
+    kind, weights = q.kind(ExpertInput), q.x["weights"]
+    own = np.take_along_axis(weights, chosen(weights, kind.used), axis=1)[:, :, None]
+    plain = np.repeat(q.x["x"][:, None], kind.used, axis=1)
+    for words, factors in (
+        ("what the experts read is not multiplied by their weights", np.ones_like(own)),
+        ("the weights of the experts are applied twice to what they read", np.square(own)),
+        ("the weights of a token are divided by their sum", own / own.sum(axis=1, keepdims=True)),
+        ("the weights of the experts are in reverse order", own[:, ::-1]),
+    ):
+        yield _graph(words, (factors * plain).reshape(q.right.shape))
 
 
 def gate_mistakes(q: Question) -> Iterator[Mistake]:

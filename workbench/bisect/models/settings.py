@@ -41,6 +41,8 @@ CAUSE_OF_FIELD = {
     "causal": "causal_mask",
     "sliding_window": "causal_mask",
     "layer_types": "causal_mask",
+    "attention_chunk": "causal_mask",
+    "normed_heads": "head_grouping",
     "num_experts_per_tok": "router",
     "expert_scoring": "router",
     "norm_topk_prob": "router",

@@ -25,7 +25,7 @@ def literally(
     """Attention in float64, head by head: query head h reads key head h // group, or h % kv_heads if `apart`."""
     sizes = (how.head_dim, how.head_dim, how.value_size)
     q, k, v = (z.astype(np.float64).reshape(len(z), -1, size) for z, size in zip(x, sizes, strict=True))
-    out = np.empty_like(q)
+    out = np.empty((len(q), how.heads, how.value_size))
     seen = how.mask(np.arange(len(q)), len(k))
     for head in range(how.heads):
         shared = head % how.kv_heads if apart else head // group
@@ -53,7 +53,7 @@ def _run(settings: Settings, subject: Subject | None) -> Outcome:
     series: Rows = []
     whole: float | None = None
     for side, x, how, sinks, y in _cases(settings, subject):
-        group, d = how.heads // how.kv_heads, how.head_dim
+        group, d = how.heads // how.kv_heads, how.value_size
         right, wrong = literally(x, how, group, False, sinks), literally(x, how, group, True, sinks)
         whole = rel_rms(right, y) if whole is None else whole
         for head in range(how.heads):
