@@ -21,7 +21,7 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    *("lfm2", "qwen35", "qwen35moe", "qwen3next"),
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
@@ -36,13 +36,14 @@ ONLY_GGUF = (
 )
 LAYERS = {
     **{"smollm3": 4, "deepseek": 2, "dots1": 2, "ernie4_5_moe": 2, "olmo3": 2},
-    **dict.fromkeys(("lfm2", "qwen35", "qwen35moe", "qwen3next"), 2),
+    **dict.fromkeys(("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2),
 }  # of families whose layers differ
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
     "gemma2": {"tied": True},
     "lfm2": {"head_dim": 16, "tied": True},
+    "granitehybrid": {"head_dim": 16},
     "olmo2": {"head_dim": 16},
     "exaone4": {"head_dim": 16},
     "phi3": {"head_dim": 16},

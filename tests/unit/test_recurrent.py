@@ -133,6 +133,56 @@ def of_delta_nets(family):
     )
 
 
+def of_scan(part):
+    return f"model.layers.0.mamba.{part}"
+
+
+def other_scan(**changes):
+    """A state space with other tensors or inputs."""
+
+    def changed(model, known, right, site):
+        at = At(model, numeric_path("f64"), TOKENS, Graph.of(model).stage(site))
+        a, d = (model.values()[of_scan(name)].astype(np.float64) for name in ("A_log", "D"))
+        x = {role: known[name].astype(np.float64) for role, name in at.stage.inputs.items()}
+        a, d = changes.get("a", lambda a: a)(a), changes.get("d", lambda d: d)(d)
+        x["x"] = changes.get("x", lambda x, r: x)(x["x"], model.config.recurrence)
+        return at.path.scan({role: np.ascontiguousarray(y) for role, y in x.items()}, a, d, at.kind).astype(np.float32)
+
+    return changed
+
+
+def exchanged(x, r):
+    parts = np.split(x, [r.values, r.values + r.keys], axis=1)
+    return np.concatenate([parts[0], parts[2], parts[1]], axis=1)
+
+
+def together(model, known, right):
+    x, weight = known["scan_gated"], model.values()[of_scan("norm.weight")]
+    return x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + model.config.rms_norm_eps) * weight
+
+
+def of_state_spaces():
+    family, scan = "granitehybrid", Site(0, "scan")
+    yield Fault(family, scan, "recurrence", "of which -exp was not taken", change=other_scan(a=lambda a: np.log(-a)))
+    yield Fault(family, scan, "recurrence", "-exp is taken of A once more", change=other_scan(a=lambda a: -np.exp(a)))
+    yield Fault(family, scan, "recurrence", "D x is not added", change=other_scan(d=np.zeros_like))
+    yield Fault(family, scan, "recurrence", "B and C are exchanged", change=other_scan(x=exchanged))
+    yield Fault(
+        *(family, Site(0, "scan_dt"), "bias_missing", "dt_bias is not added"),
+        change=lambda m, known, right: right - m.values()[of_scan("dt_bias")],
+    )
+    yield Fault(family, Site(0, "scan_norm"), "head_grouping", "normed together", change=together)
+    yield Fault(
+        *(family, Site(0, "convolved"), "bias_missing", "conv1d.bias is not added"),
+        change=lambda m, known, right: right - m.values()[of_scan("conv1d.bias")],
+    )
+    yield Fault(
+        *(family, Site(0, "scan_silu"), "activation_function", "a sigmoid stands in place of SiLU"),
+        change=lambda m, known, right: 1 / (1 + np.exp(-known["scan_z"])),
+    )
+    yield Fault(family, scan, "recurrence", "once more", tensors={of_scan("A_log"): lambda a: -np.exp(a)})
+
+
 CONV = "model.layers.0.conv.conv.weight"
 FAULTS = (
     Fault("lfm2", Site(0, "convolved"), "recurrence", "in reverse order",
@@ -149,6 +199,7 @@ FAULTS = (
           tensors={"model.layers.0.conv.in_proj.weight": lambda w: np.roll(w, 64, axis=0)}),
     Fault("lfm2", Site(0, "convolved"), "rows_permuted", "",
           tensors={CONV: lambda w: w[:, ::-1]}),
+    *of_state_spaces(),
     *(fault for family in ("qwen35", "qwen35moe", "qwen3next") for fault in of_delta_nets(family)),
 )  # fmt: skip
 
@@ -165,6 +216,7 @@ def test_a_mistake_is_named(fault):
         *(("qwen35", Site(0, name)) for name in ("delta_q", "delta_beta", "delta_decay", "delta")),
         *(("qwen3next", Site(0, name)) for name in ("delta", "delta_gated")),
         ("qwen35", Site(1, "attn_gated")),
+        *(("granitehybrid", Site(0, name)) for name in ("convolved", "scan_dt", "scan_step", "scan", "scan_norm")),
     ],
 )
 def test_the_slope_is_that_of_small_steps(family, site):

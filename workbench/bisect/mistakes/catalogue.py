@@ -17,6 +17,7 @@ from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated
+from kernels.kinds.scan import GroupNorm, Scan, Step
 from workbench.bisect.mistakes.attention import attention_mistakes
 from workbench.bisect.mistakes.channels import (
     channel_mistakes,
@@ -36,7 +37,10 @@ from workbench.bisect.mistakes.recurrent import (
     convolution_mistakes,
     decay_mistakes,
     delta_mistakes,
+    group_norm_mistakes,
     part_mistakes,
+    scan_mistakes,
+    step_mistakes,
 )
 from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
@@ -61,6 +65,9 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Convolution, (convolution_mistakes,)),
     (Decay, (decay_mistakes,)),
     (DeltaNet, (delta_mistakes,)),
+    (Step, (step_mistakes,)),
+    (Scan, (scan_mistakes,)),
+    (GroupNorm, (group_norm_mistakes,)),
     (Choice, (choice_mistakes,)),
     (ExpertProduct, (expert_mistakes,)),
     (ExpertSum, (sum_mistakes,)),
