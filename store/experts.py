@@ -25,6 +25,8 @@ def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     """
     stacks = [match for name in tensors if config.num_experts and (match := _STACKED.fullmatch(name))]
     for stack in stacks:
+        if int(stack[1].split(".")[2]) >= config.num_hidden_layers:
+            continue  # of layers that are not run
         info = tensors.pop(stack[0])
         if len(info.shape) != _AXES[stack[3]] or info.shape[0] != config.num_experts:
             shape = "×".join(map(str, info.shape))

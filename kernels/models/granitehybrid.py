@@ -86,7 +86,10 @@ class GraniteHybrid(Granite):
         else:
             config = replace(config, intermediate_size=beside)
         numbers = [fields.number(key) or 1.0 for key in MULTIPLIERS]
-        kernel, heads, groups, state = (fields.integer(key) or 1 for key in _SHAPE)
+        sizes = [fields.integer(key) or 0 for key in _SHAPE]
+        if missing := [key for key, size in zip(_SHAPE, sizes, strict=True) if not size]:
+            raise fields.wrong(f"does not say {missing[0]}; add it, it is needed and cannot be guessed.")
+        kernel, heads, groups, state = sizes
         inner = (fields.integer("mamba_expand") or 1) * config.hidden_size
         recurrence = Recurrence(kernel, heads, inner // heads, groups, state)
         _check(recurrence, inner, fields)

@@ -1,16 +1,21 @@
 """Layers with something else in place of attention: their mistakes, their slopes, and what is refused."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
+from store.open import open_artifact
+from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
 from tests.unit.test_families import TOKENS, Fault, check_named, fault_name, model_of, with_kind
+from workbench.conventions.ledger import ledger
 
 
 def with_weight(name, change):
@@ -229,3 +234,56 @@ def test_the_slope_is_that_of_small_steps(family, site):
     ahead, back = (evaluate(at, {role: x[role] + sign * step * dx[role] for role in x}) for sign in (1, -1))
     slope = at.kind.derivative(at, x, dx)
     assert np.linalg.norm(slope - (ahead - back) / (2 * step)) < 1e-7 * np.linalg.norm(slope)
+
+
+@pytest.mark.parametrize("path", ["f32", "ggml"])
+@pytest.mark.parametrize("family", ["lfm2", "qwen35", "granitehybrid"])
+def test_any_number_of_threads_gives_the_same_bits(family, path, monkeypatch):
+    model, runs = model_of(family, layers=1), []
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("WORKBENCH_THREADS", threads)
+        run = forward(model, tuple(range(100)), numeric_path(path))
+        runs.append({site: values.tobytes() for site, values in run})
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_layers_that_predict_further_tokens_are_not_run_and_said_to_be_unused(tmp_path):
+    model = model_of("qwen35")
+    names = ("mtp.fc.weight", "mtp.layers.0.self_attn.q_proj.weight")
+    extra = {name: float_tensor(name, np.ones((4, 4), np.float32)) for name in names}
+    write_safetensors(tmp_path / "folder", replace(model, weights=model.weights | extra))
+    raw = "blk.2.nextn.eh_proj.weight"
+    more = {raw: float_tensor(raw, np.ones((4, 4), np.float32))}
+    deeper = replace(model.config, num_hidden_layers=3, recurrent_layers=(True, False, False))
+    write_gguf(tmp_path / "m.gguf", replace(model, config=deeper, weights=model.weights | more), nextn_predict_layers=1)
+    for path, unused in (("folder", names), ("m.gguf", (raw,))):
+        artifact = open_artifact(tmp_path / path)
+        assert artifact.config == model.config
+        assert set(artifact.unused) == set(unused)
+        assert any("does not use" in problem for problem in artifact.problems)
+
+
+@pytest.mark.parametrize("family", ["qwen35", "qwen3next", "granitehybrid", "lfm2"])
+def test_the_ledger_finds_everything_done_as_often_as_it_should_be(family, tmp_path):
+    model = model_of(family)
+    write_safetensors(tmp_path / "folder", model)
+    write_gguf(tmp_path / "m.gguf", model)
+    for name in ("folder", "m.gguf"):
+        found = ledger(open_artifact(tmp_path / name))
+        entries = [entry for of in found.entries.values() for entry in of]
+        assert entries
+        assert not [entry for entry in entries if entry.verdict == "otherwise"]
+
+
+def test_what_is_not_computed_is_refused_by_name(tmp_path):
+    for family, changes, words in (
+        ("lfm2", {"is_causal": False}, "is_causal"),
+        ("lfm2", {"layer_types": ["conv", "sliding"]}, "layer_types"),
+        ("qwen35", {"linear_num_key_heads": 3}, "3 heads of keys"),
+        ("granitehybrid", {"time_step_limit": [0.1, 1.0]}, "time_step_limit"),
+    ):
+        model = model_of(family)
+        write_safetensors(tmp_path / family, model)
+        (tmp_path / family / "config.json").write_text(json.dumps(hf_config(model) | changes))
+        with pytest.raises(WorkbenchError, match=words):
+            open_artifact(tmp_path / family)
