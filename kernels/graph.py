@@ -81,6 +81,9 @@ class Arithmetic(Protocol):
     def delta(self, x: Inputs, how: Any) -> Array:  # noqa: ANN401
         """The gated delta rule."""
 
+    def scan(self, x: Inputs, a: Array, d: Array, how: Any) -> Array:  # noqa: ANN401
+        """A state space."""
+
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
 

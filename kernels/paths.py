@@ -18,6 +18,7 @@ from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.delta import DeltaNet
 from kernels.kinds.rotate import Rotation
+from kernels.kinds.scan import Scan
 from kernels.layer_norm import layer_norm, layer_norm_ggml
 from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
@@ -54,6 +55,10 @@ class F32Path:
     def delta(self, x: Inputs, how: DeltaNet) -> Array:
         """The gated delta rule, its state kept in float64."""
         return recurrence.delta(x, how)
+
+    def scan(self, x: Inputs, a: Array, d: Array, how: Scan) -> Array:
+        """A state space, its state kept in float64."""
+        return recurrence.scan(x, a, d, how)
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
@@ -171,6 +176,9 @@ class GgmlPath(F32Path):
 
     def delta(self, x: Inputs, how: DeltaNet) -> Array:
         return recurrence.delta(x, how, np.float32)
+
+    def scan(self, x: Inputs, a: Array, d: Array, how: Scan) -> Array:
+        return recurrence.scan(x, a, d, how, np.float32)
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kernels.graph import Array, Inputs
 from kernels.kinds.delta import DeltaNet
+from kernels.kinds.scan import Scan
 from kernels.machine.compiler import kernel
 from kernels.machine.memory import lent
 from kernels.machine.parallel import by_token, over_rows
@@ -105,6 +106,62 @@ def delta(x: Inputs, how: DeltaNet, kept: type[np.floating[Any]] = np.float64) -
     def compute(start: int, stop: int) -> None:
         shape = how.groups, how.head_dim, how.value_start, how.tiled
         _delta(q, k, v, beta, decay, *shape, states, out, start, stop)
+
+    over_rows(compute, heads)
+    return out
+
+
+@kernel(
+    "void(float32[:, ::1], float32[:, ::1], float32[::1], float32[::1], int64, int64, float64[:, :, ::1], "
+    "float32[:, ::1], int64, int64)",
+    "void(float32[:, ::1], float32[:, ::1], float32[::1], float32[::1], int64, int64, float32[:, :, ::1], "
+    "float32[:, ::1], int64, int64)",
+    "void(float64[:, ::1], float64[:, ::1], float64[::1], float64[::1], int64, int64, float64[:, :, ::1], "
+    "float64[:, ::1], int64, int64)",
+)
+def _scan(
+    x: NDArray[Real],
+    step: NDArray[Real],
+    a: NDArray[Real],
+    d: NDArray[Real],
+    groups: int,
+    size: int,
+    states: NDArray[Any],
+    out: NDArray[Real],
+    start: int,
+    stop: int,
+) -> None:
+    """The heads from start to stop. states (heads, channels, state) : zeros, in the type that states are kept in."""
+    heads, keys = step.shape[1], states.shape[2]
+    kept = states.dtype.type
+    for head in range(start, stop):
+        b = heads * size + head // (heads // groups) * keys
+        c = b + groups * keys
+        state = states[head]
+        for t in range(x.shape[0]):
+            rate = kept(step[t, head])
+            share = np.exp(rate * kept(a[head]))
+            for j in range(size):
+                put, read = kept(x[t, head * size + j]) * rate, kept(0)
+                for i in range(keys):
+                    state[j, i] = state[j, i] * share + kept(x[t, b + i]) * put
+                    read += state[j, i] * kept(x[t, c + i])
+                out[t, head * size + j] = read + kept(d[head]) * kept(x[t, head * size + j])
+
+
+def scan(x: Inputs, a: Array, d: Array, how: Scan, kept: type[np.floating[Any]] = np.float64) -> Array:
+    """A state space over all tokens, every head by itself from a state of zeros, (tokens, heads * head_dim).
+
+    x : x, B and C (tokens, channels) and steps (tokens, heads). a, d : (heads,). kept : the type of the state and of
+    sums over it.
+    """
+    given, step = (x[role] for role in how.roles)
+    heads = step.shape[1]
+    out = lent((len(given), heads * how.head_dim), given.dtype.type)
+    states = np.zeros((heads, how.head_dim, how.state), kept)
+
+    def compute(start: int, stop: int) -> None:
+        _scan(given, step, a, d, how.groups, how.head_dim, states, out, start, stop)
 
     over_rows(compute, heads)
     return out

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kernels.models import architecture_of, called
 from store.artifact import Artifact
 from store.names import is_gguf_name, layer_of
-from store.stored_model import StoredModel, TensorInfo
+from store.stored_model import NEVER_LESS_ONE, StoredModel, TensorInfo
 
 PLUS_ONE, ROTARY_PAIRS, MINUS_EXP = "plus_one", "rotary_pairs", "minus_exp"
 FUSED, STACKED, SPLIT, SQUEEZED, TRANSPOSED, TILED = "fused", "stacked", "split", "squeezed", "transposed", "tiled"
@@ -32,7 +32,7 @@ _LAYER = re.compile(r"blk\.[0-9]+\.(.+)", re.DOTALL)
 # Of llama.cpp's architectures that are not run: those whose converters add 1 to norms, and norms that are left out.
 _ADDED = {
     **dict.fromkeys(("gemma-embedding", "minimax-m3", "nemotron"), ""),
-    **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"), "ssm_norm"),
+    "qwen4exp": "ssm_norm",
     "muse-glimmer": "model.norm.weight",
 }
 _NOT_ADDED = frozenset(("gemma3n", "gemma4"))  # whose relatives do
@@ -92,7 +92,7 @@ def _norm(model: StoredModel, info: TensorInfo) -> Said | None:
     name = architecture(model)
     known = None if name is None else called(name, lambda of: name in (of.gguf, architecture_of(of)))
     if known is not None:
-        return Said(PLUS_ONE, int(known.less_one))
+        return Said(PLUS_ONE, int(known.less_one and not info.name.endswith(NEVER_LESS_ONE)))
     if name in _NOT_ADDED:
         return Said(PLUS_ONE, 0)
     if name not in _ADDED or not any(is_gguf_name(other.raw_name) for other in model.tensors.values()):
@@ -119,7 +119,8 @@ def _of_gguf(info: TensorInfo, name: str | None) -> list[Said | None]:
     scan = 1 if name in _SCANS else None
     found = [
         Said(MINUS_EXP, scan) if module == "ssm_a" else None,
-        Said(SQUEEZED, scan) if module.startswith(("ssm_conv1d", "shortconv.conv")) and "bias" not in module else None,
+        Said(SQUEEZED, scan) if module.startswith("ssm_conv1d") and "bias" not in module else None,
+        Said(SQUEEZED, 1) if module == "shortconv.conv.weight" else None,
         Said(TILED, 1) if name in _LINEAR and _TILED.fullmatch(module) else None,
         Said(STACKED, 1) if re.fullmatch(r"ffn_(?:gate|up|down|gate_up)_(?:ch)?exps\.weight", module) else None,
         Said(SPLIT, 1) if re.fullmatch(r"attn_[kv]_b\.weight", module) else None,

@@ -18,6 +18,7 @@ _STACKED = re.compile(
 _AXES = {"weight": 3, "bias": 2, "output_scale": 1}
 _BESIDE = ".mlp.shared_expert.gate_up_proj.weight"
 _SELECTION = "mlp.gate.e_score_correction_bias"
+_PLAIN = ".mlp.shared_expert."
 _GATE = "mlp.shared_expert_gate.weight"
 
 
@@ -31,6 +32,8 @@ def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     of = family(config.architecture)
     stacks = [match for name in tensors if config.num_experts and (match := _STACKED.fullmatch(name))]
     for stack in stacks:
+        if int(stack[1].split(".")[2]) >= config.num_hidden_layers:
+            continue  # of layers that are not run
         info = tensors.pop(stack[0])
         if of.by_columns and info.packing is not None:
             info = _with_axis(info, config.num_experts)
@@ -68,6 +71,8 @@ def _reshape(tensors: dict[str, TensorInfo], experts: int) -> None:
     for name in [name for name in tensors if name.endswith(_SELECTION)]:
         if tensors[name].shape == (1, experts):  # as some families store a vector
             tensors[name] = replace(tensors[name], shape=(experts,))
+    for name in [name for name in tensors if _PLAIN in name and not experts]:  # it is the whole block
+        tensors[name.replace(_PLAIN, ".mlp.")] = replace(tensors.pop(name), name=name.replace(_PLAIN, ".mlp."))
     for name in [name for name in tensors if name.endswith(_GATE)]:
         if len(tensors[name].shape) == 1:  # as GGUF stores a matrix of one row
             tensors[name] = replace(tensors[name], shape=(1, *tensors[name].shape))

@@ -116,13 +116,15 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     gated = family(config.architecture).output_gate
     split_heads(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name) or (gated and _GATED.search(name))]:
+        if (layer := layer_of(name)) is None or layer >= config.num_hidden_layers:
+            continue  # of layers that are not run
         _split_fused(file, tensors, name, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
     if config.length_limit is not None:
         known.add(ROPE_LONG)
     for tensor in family(config.architecture).tensors(config):
         if tensor.name in tensors:
-            if tensor.loose and _long(tensors[tensor.name].shape) == _long(tensor.shape):
+            if tensor.loose and _alike(tensors[tensor.name].shape, tensor.shape):
                 tensors[tensor.name] = replace(tensors[tensor.name], shape=tensor.shape)
             _check(file, tensors[tensor.name], tensor.shape)
         elif not tensor.optional:
@@ -136,9 +138,10 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     return problems, tuple(info.name for info in unused)
 
 
-def _long(shape: Shape) -> Shape:
-    """The axes that are longer than 1."""
-    return tuple(size for size in shape if size != 1)
+def _alike(stored: Shape, shape: Shape) -> bool:
+    """Whether two shapes have the same axes but for those of length 1, or one is the other in one axis."""
+    long = tuple(size for size in stored if size != 1)
+    return long == tuple(size for size in shape if size != 1) or (len(shape) == 1 and prod(stored) == shape[0])
 
 
 def _instead(name: str, tensors: dict[str, TensorInfo]) -> str:

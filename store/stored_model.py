@@ -27,7 +27,7 @@ _SMALL = 1 << 20  # bytes of a part that is read at once
 _HASH_CHUNK = 1 << 22
 NORM = "norm.weight"
 A_LOG = ".A_log"
-_NEVER_LESS_ONE = "linear_attn.norm.weight"  # beside norms that are
+NEVER_LESS_ONE = "linear_attn.norm.weight"  # beside norms that are
 FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
@@ -279,7 +279,7 @@ class StoredModel:
 
     def adds_one(self, name: str) -> bool:
         """Tell whether a tensor is stored less 1."""
-        if not self.less_one or not name.endswith(NORM) or name.endswith(_NEVER_LESS_ONE):
+        if not self.less_one or not name.endswith(NORM) or name.endswith(NEVER_LESS_ONE):
             return False
         return self.info(name).type in FLOATS
 

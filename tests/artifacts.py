@@ -20,7 +20,7 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
-from tests.delta_files import gguf_delta, hf_delta
+from tests.delta_files import gguf_delta, hf_delta, joined, logarithmic
 from tests.expert_stacks import STACKED
 from tests.memory_model import YARN, MemoryModel, random_model
 
@@ -154,6 +154,8 @@ def write_gguf(
         writer.add_parallel_residual(c.parallel)
     if c.architecture.startswith("cohere"):
         writer.add_logit_scale(c.logits_scale)
+    if c.architecture == "granitehybrid":
+        writer.add_rope_scaling_finetuned(c.rotated_layers is None)
     if c.architecture.startswith(("granite", "minicpm")):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
@@ -193,6 +195,10 @@ def write_gguf(
         values = (
             np.stack(parts) if "_exps." in name or name.endswith(("attn_k_b.weight", "attn_v_b.weight")) else parts[0]
         )
+        if name.endswith((".ssm_a", ".ssm_d")) and known_headless(c):
+            values = values.reshape(-1, 1)
+        if name.endswith("ssm_norm.weight") and known_headless(c):
+            values = values.reshape(c.recurrence.groups, -1)
         if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
             values = values.reshape(-1)
         writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
@@ -384,6 +390,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
     if model.config.architecture == "granitemoe":
         return _of_granite(model)
+    if model.config.architecture == "granitehybrid":
+        return of_granite_hybrid(model)
     if model.config.kv_lora_rank:
         return _of_latents(model)
     if model.config.architecture == "llama4":
@@ -496,6 +504,18 @@ def _of_llama4(model: MemoryModel) -> dict[str, Weight]:
             rows = values.reshape(-1, values.shape[2]).view(np.uint8)
             found[name] = Weight(name, own[0].type, values.shape, rows)
     return found
+
+
+def of_granite_hybrid(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors of granitemoehybrid without experts: gate and up are one tensor, decays are logarithms."""
+    weights = {name: unsqueezed(logarithmic(weight)) for name, weight in model.weights.items()}
+    for layer in range(model.config.num_hidden_layers):
+        p = f"model.layers.{layer}."
+        both = [weights.pop(f"{p}mlp.{part}_proj.weight") for part in ("gate", "up")]
+        name = f"{p}shared_mlp.input_linear.weight"
+        weights[name] = joined(name, both)
+        weights[f"{p}shared_mlp.output_linear.weight"] = weights.pop(f"{p}mlp.down_proj.weight")
+    return weights
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:

@@ -65,8 +65,7 @@ def hf_delta(model) -> dict[str, Weight]:
 
 def apart(weight: Weight, c: ModelConfig) -> Weight:
     r, module = c.recurrence, weight.name.split(".linear_attn.")[1]
-    if module == "A_log":
-        weight = replace(weight, stored=logarithms(dequantize(weight)).view(np.uint8).reshape(1, -1))
+    weight = logarithmic(weight)
     if not family(c.architecture).tiled or module == "norm.weight" or module[0] in "qk":
         return weight
     heads = np.arange(r.heads).reshape(-1, r.groups).T.reshape(-1)  # the place in tiles of every head
@@ -82,6 +81,13 @@ def apart(weight: Weight, c: ModelConfig) -> Weight:
         return replace(weight, stored=np.ascontiguousarray(rows_of(weight)[order]))
     stored = weight.stored.reshape(weight.shape[0], r.values, -1)[:, values]  # of out_proj
     return replace(weight, stored=np.ascontiguousarray(stored).reshape(weight.shape[0], -1))
+
+
+def logarithmic(weight: Weight) -> Weight:
+    """Decays as their logarithms; other tensors as they are."""
+    if not weight.name.endswith(".A_log"):
+        return weight
+    return replace(weight, stored=logarithms(dequantize(weight)).view(np.uint8).reshape(1, -1))
 
 
 def logarithms(decays: np.ndarray) -> np.ndarray:

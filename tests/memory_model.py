@@ -120,6 +120,15 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "qwen35": lambda c: of_delta_nets(c),
     "qwen35moe": lambda c: of_delta_nets(c) | and_beside(c),
     "qwen3next": lambda c: of_delta_nets(c) | and_beside(c),
+    "granitehybrid": lambda c: {
+        "recurrence": Recurrence(4, 4, c.hidden_size // 2, 2, 16),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+        "rotated_layers": (False,) * c.num_hidden_layers,
+        "embedding_scale": 6.0,
+        "residual_scale": 0.22,
+        "attention_scale": 0.3,
+        "logits_scale": 0.125,
+    },
     "lfm2": lambda c: {
         "recurrence": Recurrence(3),
         "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
@@ -317,7 +326,7 @@ def random_model(
     biased = of.biased or architecture in _ALSO_BIASED
     if architecture not in _DRAWN_BY_HAND:
         for tensor in of.tensors(config):
-            if tensor.loose and not tensor.optional:
+            if tensor.loose and not tensor.optional and len(tensor.shape) == 2:
                 convolution(tensor.name, *tensor.shape)
             elif tensor.name.endswith("A_log"):
                 decays(tensor.name, *tensor.shape)
@@ -327,7 +336,9 @@ def random_model(
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
-            elif tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2":
+            elif tensor.name.endswith("conv1d.bias") or (
+                tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2"
+            ):
                 vector(tensor.name, *tensor.shape, 0)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)

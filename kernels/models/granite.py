@@ -46,7 +46,9 @@ class Granite(Llama):
         if len(numbers) != len(MULTIPLIERS):
             raise fields.wrong(f"does not say all of {', '.join(MULTIPLIERS)}; add what is absent or null.")
         beside = fields.integer(_BESIDE, low=0) or 0
-        return replace(_with(super().of_hugging_face(config, fields), *numbers), shared_intermediate_size=beside)
+        return replace(
+            self.multiplied(super().of_hugging_face(config, fields), *numbers), shared_intermediate_size=beside
+        )
 
     def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
         scores = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
@@ -67,18 +69,19 @@ class Granite(Llama):
             config = replace(config, rotated_layers=(False,) * config.num_hidden_layers)
         beside = fields.integer("expert_shared_feed_forward_length", low=0) or 0
         config = expert_settings.of_gguf(config, fields, config.intermediate_size, shared_intermediate_size=beside)
-        return _with(config, embedding or 1.0, residual or 1.0, scores or config.head_dim**-0.5, logits)
+        return self.multiplied(config, embedding or 1.0, residual or 1.0, scores or config.head_dim**-0.5, logits)
 
-
-def _with(config: ModelConfig, embedding: float, residual: float, scores: float, logits: float) -> ModelConfig:
-    usual = abs(scores * config.head_dim**0.5 - 1) <= 2.0**-23
-    return replace(
-        config,
-        embedding_scale=embedding,
-        residual_scale=residual,
-        attention_scale=None if usual else scores,
-        logits_scale=1 / logits,
-    )
+    @staticmethod
+    def multiplied(config: ModelConfig, embedding: float, residual: float, scores: float, logits: float) -> ModelConfig:
+        """The configuration with the four factors; scores and logits as the files have them."""
+        usual = abs(scores * config.head_dim**0.5 - 1) <= 2.0**-23
+        return replace(
+            config,
+            embedding_scale=embedding,
+            residual_scale=residual,
+            attention_scale=None if usual else scores,
+            logits_scale=1 / logits,
+        )
 
 
 FAMILY = Granite()

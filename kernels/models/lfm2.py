@@ -83,14 +83,16 @@ class Lfm2(Decoder):
     def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         if not config.causal:
             raise fields.unsupported("sets is_causal to false, which is not computed where layers have convolutions.")
-        tied = fields.flag("tie_embedding")
+        tied, kernel = fields.flag("tie_embedding"), fields.integer("conv_L_cache")
+        if kernel is None:
+            raise fields.wrong("does not say conv_L_cache; add it, it is needed and cannot be guessed.")
         if tied and not fields.flag("tie_word_embeddings"):
             raise fields.wrong("says that embeddings are tied and that they are not; correct it.")
         return replace(
             config,
             intermediate_size=_feed_forward(config, fields),
             tie_word_embeddings=config.tie_word_embeddings and tied is not False,
-            recurrence=Recurrence(fields.integer("conv_L_cache") or 1),
+            recurrence=Recurrence(kernel),
             recurrent_layers=_convolved(config, fields),
         )
 

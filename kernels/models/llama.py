@@ -29,9 +29,10 @@ _BEFORE: dict[str, tuple[str, ...]] = {
         *("q_rope_norm", "k_rope_norm", "q_absorbed", "q_latent", "k_latent", "q_tempered", "latent_attention"),
     ),
     "attn_out": (
-        *("attn_gate", "attn_gated", "conv_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "conv_gated"),
+        *("attn_gate", "attn_gated", "conv_in", "scan_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "conv_gated"),
         *("convolved", "conv_silu", "conv_out", "delta_q", "delta_k", "delta_beta", "delta_decay", "delta"),
-        *("delta_norm", "delta_silu", "delta_gated"),
+        *("delta_norm", "delta_silu", "delta_gated", "scan_dt", "scan_step", "scan", "scan_z", "scan_silu"),
+        *("scan_gated", "scan_norm"),
     ),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,

@@ -110,8 +110,10 @@ class Qwen35(Decoder):
     def of_hugging_face(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         if not config.causal:
             raise fields.unsupported("sets is_causal to false, which is not computed where layers keep a state.")
-        shape = {name: fields.integer(key) for name, key in SHAPE.items()}
-        recurrence = Recurrence(**{name: size or 1 for name, size in shape.items()})
+        shape = {name: fields.integer(key) or 0 for name, key in SHAPE.items()}
+        if missing := [key for name, key in SHAPE.items() if not shape[name]]:
+            raise fields.wrong(f"does not say {missing[0]}; add it, it is needed and cannot be guessed.")
+        recurrence = Recurrence(**shape)
         made = replace(config, recurrence=recurrence, recurrent_layers=_linear_layers(config, fields))
         _check_shape(recurrence, fields)
         return made

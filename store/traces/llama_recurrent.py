@@ -50,7 +50,8 @@ class Node(Protocol):
 
 
 N = TypeVar("N", bound=Any)
-_RULE = "GATED_DELTA_NET"
+Slots = dict[tuple[int | None, str], list[Any]]
+_RULE, _SCAN = "GATED_DELTA_NET", "SSM_SCAN"
 _OF_LAYER = re.compile(r"blk\.(\d{1,6})\.([a-z0-9_.]+)|.*-(\d{1,6})(?: \([a-z]+\))*", re.DOTALL)
 _PLACES = {
     **{"attn_qkv": "delta_qkv", "attn_gate": "delta_z", "ssm_alpha": "delta_a", "ssm_beta": "delta_b"},
@@ -58,8 +59,9 @@ _PLACES = {
     **{"attn_k": "matmul.k", "attn_v": "matmul.v"},
 }
 _BIASED = {"both.q": "both.biased", "matmul.k": "bias.k", "matmul.v": "bias.v"}
+_OF_SCAN = {"ssm_in": "scan_in", "ssm_out": "attn_out"}
 # Slots of other graphs, where the same names stand for something else.
-OTHERS = ("post_attn_norm", "attn_out", "matmul", "bias", "attention", "final_norm")
+_OTHERS = ("post_attn_norm", "attn_out", "matmul", "bias", "attention", "final_norm")
 _NAMED = {
     **{("conv_output_raw", "SSM_CONV"): "convolved", ("conv_output_silu", "SILU"): "conv_silu"},
     **{("attn_pregate", "CONT"): "attention", ("attn_gated", "MUL"): "attn_gated"},
@@ -68,23 +70,30 @@ _NAMED = {
 }
 
 
-def delta_nets(nodes: Sequence[N]) -> dict[tuple[int | None, str], list[N]]:
-    """The slots of a graph with gated delta nets that are told by what a node is computed from; none of another."""
-    if not any(node.op == _RULE for node in nodes):
-        return {}
+def of_recurrences(slots: dict[tuple[int | None, str], list[N]], nodes: Sequence[N]) -> Slots:
+    """The slots of a graph with those of gated delta nets or state spaces, told by what a node is computed from."""
+    operations = {node.op for node in nodes}
+    if _RULE in operations:
+        own = {key: of for key, of in slots.items() if key[1].partition(".")[0] not in _OTHERS}
+        return own | _recurrent(nodes, _of_delta_net)
+    return slots | _recurrent(nodes, _of_scan) if _SCAN in operations else slots
+
+
+def _recurrent(nodes: Sequence[N], place_of: Callable[[Node, dict[str, str]], str | None]) -> Slots:
+    """What the nodes of a graph are by `place_of`, which is told what those before it were."""
     found: dict[tuple[int | None, str], list[N]] = {}
     layer = rows = 0
     named: dict[str, str] = {}  # nodes of the latest layer by what they are
     for node in nodes:
         if node.array is None:
             continue
-        if node.op == "GET_ROWS" and MEANING.get((node.name, node.op)) == "embedding":
+        if node.op == "GET_ROWS" and node.sources[:1] == ("token_embd.weight",):
             rows = node.array.shape[0]
         layer = next(_layers((node.name, *node.sources)), layer)
         if (node.name, node.op) == ("h_nextn", "MUL"):
             found.setdefault((None, "final_norm"), []).append(node)
             continue
-        place = _place(node, named)
+        place = place_of(node, named)
         if place is None or not rows:
             continue
         named[node.name] = place
@@ -92,8 +101,9 @@ def delta_nets(nodes: Sequence[N]) -> dict[tuple[int | None, str], list[N]]:
         if place == "delta":
             made = _changed(made, (rows, node.array.shape[-1]), partial(_first, rows))
         slot = found.setdefault((layer, place), [])
-        if node.op == "MUL" and any(source.endswith(".scale") for source in node.sources) and slot:
-            slot.pop()  # before it was multiplied by its factor
+        later = {"MUL": ".scale", "ADD": "ssm_conv1d.bias"}.get(node.op)
+        if later and any(source.endswith(later) for source in node.sources) and slot:
+            slot.pop()  # before it was multiplied by its factor, or its bias was added
         slot.append(made)
     return dict(_parted(found))
 
@@ -105,8 +115,28 @@ def _layers(names: Iterable[str]) -> Iterator[int]:
             yield int(match[1] or match[3])
 
 
-def _place(node: Node, named: dict[str, str]) -> str | None:
-    """What a node of a layer is."""
+def _of_scan(node: Node, named: dict[str, str]) -> str | None:
+    """What a node of a layer with a state space is."""
+    if _LAYER.sub("", node.name) == "mamba2_y_add_d" and node.op == "ADD":
+        return "scan"
+    tensors = [match[2] for source in node.sources if (match := _OF_LAYER.fullmatch(source)) and match[2]]
+    module, _, kind = tensors[0].rpartition(".") if tensors else ("", "", "")
+    if module in _OF_SCAN and (node.op, kind) in (("MUL_MAT", "weight"), ("MUL", "scale")):
+        return _OF_SCAN[module]
+    of_tensor = {
+        **{("SSM_CONV", "ssm_conv1d.weight"): "convolved", ("ADD", "ssm_conv1d.bias"): "convolved"},
+        **{("ADD", "ssm_dt.bias"): "scan_dt", ("MUL", "ssm_norm.weight"): "scan_norm"},
+    }
+    if tensors:
+        return of_tensor.get((node.op, tensors[0]))
+    places = {named.get(source) for source in node.sources}
+    if node.op in ("SILU", "UNARY") and "convolved" in places:
+        return "conv_silu"
+    return "scan_gated" if node.op == "SWIGLU" and "scan" in places else None
+
+
+def _of_delta_net(node: Node, named: dict[str, str]) -> str | None:
+    """What a node of a layer with a delta net is, or of its attention."""
     own = _LAYER.sub("", node.name)
     if (place := _NAMED.get((own, node.op))) is not None:
         return place

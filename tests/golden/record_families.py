@@ -21,7 +21,7 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    *("lfm2", "qwen35", "qwen35moe", "qwen3next"),
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
@@ -43,7 +43,7 @@ _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "ba
 LAYERS = {
     "smollm3": 4,
     "llama4": 4,
-    **dict.fromkeys((*_TWO, *LATENT, "granite_swa", "lfm2", "qwen35", "qwen35moe", "qwen3next"), 2),
+    **dict.fromkeys((*_TWO, *LATENT, "granite_swa", "lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2),
 }
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
@@ -51,6 +51,7 @@ OF_FAMILY = {
     **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
     "lfm2": {"head_dim": 16, "tied": True},
+    "granitehybrid": {"head_dim": 16},
     "olmo2": {"head_dim": 16},
     "exaone4": {"head_dim": 16},
     "phi3": {"head_dim": 16},

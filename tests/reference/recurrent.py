@@ -9,6 +9,8 @@ def mixed(out, n, x, w, c):
     """What a layer without attention gives."""
     if c.architecture.startswith("qwen3"):
         return delta_net(out, n, x, w, f"model.layers.{n}.linear_attn.", c)
+    if c.architecture == "granitehybrid":
+        return state_space(out, n, x, w, f"model.layers.{n}.mamba.", c)
     return short_convolution(out, n, x, w, f"model.layers.{n}.conv.", c)
 
 
@@ -83,3 +85,35 @@ def silu(x):
 
 def each(function, x):
     return np.array([[function(y) for y in row] for row in x])
+
+
+def state_space(out, n, x, w, p, c):
+    r = c.recurrence
+    given = out[n, "scan_in"] = linear(x, w[p + "in_proj.weight"])
+    z, mixed_in, steps = np.split(given, [r.values, r.values + r.convolved], axis=1)
+    swept = out[n, "convolved"] = convolved(mixed_in, w[p + "conv1d.weight"], w.get(p + "conv1d.bias"))
+    active = out[n, "conv_silu"] = each(silu, swept)
+    steps = out[n, "scan_dt"] = steps + w[p + "dt_bias"]
+    steps = out[n, "scan_step"] = each(lambda y: math.log1p(math.exp(y)), steps)
+    y = out[n, "scan"] = np.concatenate([scanned(active, steps, w, p, head, r) for head in range(r.heads)], axis=1)
+    out[n, "scan_z"], out[n, "scan_silu"] = z, each(silu, z)
+    y = out[n, "scan_gated"] = y * out[n, "scan_silu"]
+    rows = y.reshape(-1, r.values // r.groups)
+    normed = [row / math.sqrt(math.fsum(row * row) / len(row) + c.rms_norm_eps) for row in rows]
+    y = out[n, "scan_norm"] = np.array(normed).reshape(y.shape) * w[p + "norm.weight"]
+    return linear(y, w[p + "out_proj.weight"])
+
+
+def scanned(active, steps, w, p, head, r):
+    """What a head reads from its state, token by token, and what goes by it."""
+    own = slice(head * r.head_dim, (head + 1) * r.head_dim)
+    group = head // (r.heads // r.groups)
+    b = slice(r.values + group * r.state, r.values + (group + 1) * r.state)
+    c = slice(b.start + r.keys, b.stop + r.keys)
+    state, read = np.zeros((r.head_dim, r.state)), []
+    for token, step in zip(active, steps[:, head], strict=True):
+        state = state * math.exp(step * w[p + "A_log"][head]) + np.outer(token[own] * step, token[b])
+        read.append(
+            [math.fsum(row * token[c]) + w[p + "D"][head] * x for row, x in zip(state, token[own], strict=True)]
+        )
+    return np.array(read)

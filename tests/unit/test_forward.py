@@ -13,6 +13,7 @@ from kernels.kinds.clamped import ClampedGate
 from kernels.kinds.elementwise import Multiply
 from kernels.kinds.experts import ExpertSum
 from kernels.kinds.rotate import Rotation, Unrotated
+from kernels.kinds.scan import Part
 from kernels.models import Graph, family
 from kernels.ops import rotate
 from kernels.paths import PATHS, numeric_path
@@ -40,7 +41,7 @@ TOKENS = (5, 100, 7, 7, 31)
 LLAMA_TOKENS = (5, 60, 7, 7, 31)
 PROMPT = (482, 803, 10, 67, 14, 310, 307)  # "def add(a, b):" in the shipped model's vocabulary
 MATMULS = ("qkv_matmul", "attn_out", "ffn_gate", "ffn_up", "ffn_out", "lm_head")
-OF_RECURRENCES = ("conv_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "attn_gate")
+OF_RECURRENCES = ("conv_in", "scan_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "attn_gate")
 OF_EXPERTS = ("router", "expert_gate", "expert_up", "expert_out", "shared_gate", "shared_up", "shared_out")
 
 
@@ -126,7 +127,7 @@ def forced(model, path, recorded):
         silent = set()
         for stage in Graph.of(model).layer(layer) if layer is not None else ():
             # llama.cpp fuses the activation into the next stage, and has no node where nothing is rotated
-            fused = isinstance(stage.kind, Activation | Unrotated) and stage.site not in recorded
+            fused = isinstance(stage.kind, Activation | Part | Unrotated) and stage.site not in recorded
             if fused and stage.reads[0] in stages:
                 silent.add(stage.site.stage)
                 x = {"x": stages[stage.reads[0]]}

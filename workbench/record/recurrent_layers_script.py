@@ -107,12 +107,67 @@ def watch_delta_net(mixer: Any, put: Any) -> None:
     watch(mixer.out_proj, lambda _x, y: put("attn_out", y))
 
 
+def watch_state_space(mixer: Any, put: Any) -> None:
+    """Watch a state space with one decay a head (Mamba 2); what is inside of functions is computed once more."""
+    import torch
+
+    silu, inner = torch.nn.functional.silu, mixer.intermediate_size
+
+    def convolved(arguments: Any, _options: Any, result: Array) -> None:
+        x, weight, bias = arguments[:3]
+        padding = weight.shape[-1] - 1
+        plain = torch.nn.functional.conv1d(x, weight.unsqueeze(1), bias, padding=padding, groups=x.shape[1])
+        put("convolved", plain[..., : result.shape[-1]].transpose(1, 2))
+        put("conv_silu", result.transpose(1, 2))
+
+    def scanned(arguments: Any, options: Any, result: Any) -> None:
+        step = arguments[1] + options["dt_bias"]
+        put("scan_dt", step)
+        put("scan_step", torch.nn.functional.softplus(step))
+        values = result[0] if isinstance(result, tuple) else result
+        put("scan", values.reshape(*values.shape[:2], inner))
+
+    def normed(_module: Any, inputs: Any, output: Array) -> None:
+        x, z = inputs
+        for stage, values in (
+            ("scan_z", z),
+            ("scan_silu", silu(z)),
+            ("scan_gated", x * silu(z)),
+            ("scan_norm", output),
+        ):
+            put(stage, values)
+
+    watch(mixer.in_proj, lambda _x, y: put("scan_in", y))
+    during(mixer, "causal_conv1d_fn", convolved)
+    during(mixer, "mamba2_chunk_scan", scanned)
+    mixer.norm.register_forward_hook(normed)
+    watch(mixer.out_proj, lambda _x, y: put("attn_out", y))
+
+
+def watch_fused_block(block: Any, put: Any) -> None:
+    """Watch a feed-forward block whose gate and up are one product, with other names (granite)."""
+
+    def fused(_x: Array, y: Array) -> None:
+        gate, up = y.chunk(2, dim=-1)
+        for stage, values in (("ffn_gate", gate), ("ffn_up", up), ("ffn_silu", block.activation(gate))):
+            put(stage, values)
+
+    def out(x: Array, y: Array) -> None:
+        put("ffn_swigl", x)
+        put("ffn_out", y)
+
+    watch(block.input_linear, fused)
+    watch(block.output_linear, out)
+
+
 def watch_mixer(layer: Any, put: Any) -> bool:
     """Watch what a layer has in place of attention; returns whether it has."""
     if hasattr(layer, "conv"):
         watch_short_convolution(layer.conv, put)
     elif hasattr(layer, "linear_attn"):
         watch_delta_net(layer.linear_attn, put)
+    elif getattr(layer, "mamba", None) is not None:
+        watch_state_space(layer.mamba, put)
     else:
         return False
     return True

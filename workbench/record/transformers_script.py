@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from recurrent_layers_script import watch, watch_gate, watch_mixer
+from recurrent_layers_script import watch, watch_fused_block, watch_gate, watch_mixer
 
 Array = Any  # a torch tensor
 
@@ -222,6 +222,9 @@ def watch_mlp(layer: Any, put: Any) -> None:
     own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else (FFN_NORM, "post_attention_layernorm", "ffn_norm")
     if (before := part(layer, own)) is not None:
         watch(before, norm)
+    if block is None:
+        watch_fused_block(layer.shared_mlp, put)
+        return
     if hasattr(block, "experts"):
         watch_experts(block, put, getattr(layer, "shared_mlp", None))
     elif hasattr(block, "gate_up_proj"):

@@ -18,6 +18,7 @@ from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated
+from kernels.kinds.scan import GroupNorm, Scan, Step
 from kernels.kinds.temperature import Tempered
 from workbench.bisect.mistakes.attention import attention_mistakes
 from workbench.bisect.mistakes.channels import (
@@ -46,7 +47,10 @@ from workbench.bisect.mistakes.recurrent import (
     convolution_mistakes,
     decay_mistakes,
     delta_mistakes,
+    group_norm_mistakes,
     part_mistakes,
+    scan_mistakes,
+    step_mistakes,
 )
 from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
@@ -74,6 +78,9 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Convolution, (convolution_mistakes,)),
     (Decay, (decay_mistakes,)),
     (DeltaNet, (delta_mistakes,)),
+    (Step, (step_mistakes,)),
+    (Scan, (scan_mistakes,)),
+    (GroupNorm, (group_norm_mistakes,)),
     (Choice, (choice_mistakes,)),
     (ExpertProduct, (expert_mistakes,)),
     (HeadProduct, (head_product_mistakes,)),

@@ -10,6 +10,7 @@ from kernels.kinds.activation import Silu, sigmoid
 from kernels.kinds.convolution import Convolution
 from kernels.kinds.delta import Decay, DeltaNet, softplus
 from kernels.kinds.elementwise import Multiply
+from kernels.kinds.scan import GroupNorm, Scan, Step
 from kernels.paths import numeric_path
 from workbench.bisect.mistakes.mistake import Mistake, Question
 
@@ -138,6 +139,73 @@ def _replayed(
         if not read_first:
             out[t] = np.einsum("hk,hkv->hv", q[t], state)
     return np.asarray(out.reshape(len(out), -1) * q.shape[2] ** -0.5)
+
+
+def step_mistakes(q: Question) -> Iterator[Mistake]:
+    """Nothing added to the steps, or the steps of other channels."""
+    kind = q.kind(Step)
+    added = q.at.path.vector(q.at.model.weight(q.at.stage.tensors[0])).astype(np.float64)
+    words = "dt_bias is not added"
+    yield Mistake("bias_missing", "graph", words, q.right - added, setting=(words,))
+    yield _graph("the first channels are taken for the steps", q.x["x"][:, : len(added)] + added)
+    if kind.start >= len(added):
+        before = q.x["x"][:, kind.start - len(added) : kind.start]
+        yield _graph("the channels before them are taken for the steps", before + added)
+
+
+def scan_mistakes(q: Question) -> Iterator[Mistake]:
+    """Another decay, B and C exchanged or of other heads, and D x left out."""
+    kind, x = q.kind(Scan), q.x
+    a, d = (values.astype(np.float64) for values in kind.terms(q.at))
+    path, (given, _, _, step) = numeric_path("f64"), kind.by_head(x)
+    heads, inner, keys = step.shape[1], step.shape[1] * kind.head_dim, kind.groups * kind.state
+
+    def run(a: Values = a, d: Values = d, **other: Values) -> Values:
+        return np.asarray(path.scan(_ready({**x, **other}), np.ascontiguousarray(a), np.ascontiguousarray(d), kind))
+
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if np.isfinite(logs := np.log(-a)).all():
+            yield _graph("A is taken as its logarithm, of which -exp was not taken", run(a=logs))
+        yield _graph("exp is taken of A without the minus", run(a=-a))
+        yield _graph("-exp is taken of A once more", run(a=-np.exp(a)))
+    yield _graph("the state does not fade", run(a=np.zeros_like(a)))
+    skipped = (d[:, None] * given).reshape(len(given), -1)
+    yield _graph("D x is not added", q.right - skipped)
+    yield _graph("x is added without D", q.right - skipped + given.reshape(len(given), -1))
+    parts = np.split(x["x"], [inner, inner + keys], axis=1)
+    yield _graph("B and C are exchanged", run(x=np.concatenate([parts[0], parts[2], parts[1]], axis=1)))
+    yield _graph(
+        "B is not multiplied by the step",
+        run(x=np.concatenate([_by_step(parts[0], step), *parts[1:]], axis=1), d=0 * d) + skipped,
+    )
+    if 1 < kind.groups < heads:
+        order = np.arange(heads).reshape(kind.groups, -1).T.reshape(-1)
+        moved = np.argsort(order)
+        heads_of = parts[0].reshape(len(given), heads, -1)[:, order].reshape(len(given), -1)
+        swapped = run(
+            **{"x": np.concatenate([heads_of, *parts[1:]], axis=1), "step": step[:, order]}, a=a[order], d=d[order]
+        )
+        back = swapped.reshape(len(given), heads, -1)[:, moved].reshape(len(given), -1)
+        words = f"heads that are {kind.groups} apart share B and C"
+        yield Mistake("head_grouping", "graph", words, back, setting=("groups",))
+
+
+def _by_step(x: Values, step: Values) -> Values:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((x.reshape(*step.shape, -1) / step[:, :, None]).reshape(x.shape))
+
+
+def group_norm_mistakes(q: Question) -> Iterator[Mistake]:
+    """All channels normed together, the norm left out, or its weight."""
+    kind, x = q.kind(GroupNorm), q.x["x"]
+    weight = q.at.path.vector(q.at.weights()[0]).astype(np.float64)
+    scale = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + kind.eps)
+    yield Mistake("head_grouping", "graph", "all channels are normed together", x / scale * weight, setting=("groups",))
+    yield Mistake("unknown", "graph", "the norm is left out", x, setting=("norm",))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        plain = np.where(weight == 0, 0, q.right / weight)
+    for times, words in ((weight + 1, "with 1 added to its weight"), (weight - 1, "with its weight less 1")):
+        yield Mistake("norm_offset", "weights", f"the norm is taken {words}", plain * times, q.at.stage.weights[0])
 
 
 def _exactly(at: At) -> At:

@@ -10,6 +10,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.delta import Decay, DeltaNet
 from kernels.kinds.elementwise import Multiply
 from kernels.kinds.norm import Norm
+from kernels.kinds.scan import GroupNorm, Scan
 from workbench.bisect.models.bisection import Cell, Side, decompose, walk
 from workbench.bisect.models.forecast import forecast
 from workbench.bisect.pair import bisect_pair, model_sides
@@ -20,7 +21,16 @@ from workbench.cells.metrics import format_value
 from workbench.pair.pair import Pair
 
 LARGE = 1 << 29  # bytes of a model of which every stage is run again only if that is asked for
-_AMPLIFIERS = (Norm, Attention, Activation, Multiply, Decay, DeltaNet)  # what is not linear in its inputs
+_AMPLIFIERS = (
+    Norm,
+    Attention,
+    Activation,
+    Multiply,
+    Decay,
+    DeltaNet,
+    Scan,
+    GroupNorm,
+)  # what is not linear in its inputs
 
 
 def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]:
