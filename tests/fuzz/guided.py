@@ -5,6 +5,7 @@ the Python of the readers. Half of the inputs are files of `tests.fuzz.models`, 
 bytes changed by libFuzzer. What breaks a promise ends the run, and libFuzzer keeps the file in .fuzz, as the corpus.
 """
 
+import json
 import os
 import random
 import sys
@@ -61,6 +62,8 @@ def main() -> None:
     source, path = make(), PLACE / file_name
     corpus = Path(".fuzz") / f"{name}-corpus"
     corpus.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, SafetensorsFuzz):  # without which a model is not looked at further
+        (PLACE / "config.json").write_text(json.dumps(source.config))
 
     def changed_file(rng: random.Random) -> bytes:
         with tempfile.TemporaryDirectory(dir=PLACE) as folder:
