@@ -10,6 +10,38 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 @dataclass(frozen=True, slots=True)
+class Recurrence:
+    """The shape of what layers compute in place of attention from what they keep of the tokens before.
+
+    kernel : tokens that a convolution reaches, its own included. heads, head_dim : of the values. groups, state : heads
+    that several of those share, and the channels of one, by which the kept state is written and read. norm_eps :
+    epsilon of the norms that are no tensors.
+    """
+
+    kernel: int
+    heads: int = 0
+    head_dim: int = 0
+    groups: int = 0
+    state: int = 0
+    norm_eps: float = 1e-6
+
+    @property
+    def values(self) -> int:
+        """Channels of all values."""
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Channels of what they are written by, and of what they are read by."""
+        return self.groups * self.state
+
+    @property
+    def convolved(self) -> int:
+        """Channels that go through the convolution."""
+        return self.values + 2 * self.keys
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Hyper-parameters of a decoder.
 
@@ -20,7 +52,8 @@ class ModelConfig:
         i with i + head_dim/2 (rotate_half), or + rotary_dim/2, "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF
         files are stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
     rotary_dim
-        How many channels of each head rotate, from its first on; the others are handed on. None for all.
+        How many channels of each head rotate, from its first on, or the last ones where attention is latent; the others
+        are handed on. None for all.
     rope_factors
         Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
         None for none.
@@ -33,10 +66,18 @@ class ModelConfig:
         are all layers where there are no types. None for all tokens in every layer.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
+    kv_lora_rank, q_lora_rank, v_head_dim
+        Latent attention: channels of what keys and values are made of, and of what queries are made of (None for the
+        input itself); channels of a head of v. head_dim is that of q and k. 0 for attention that is not latent.
+    latent_eps
+        Epsilon of the norms of latents; None for that of the others.
     rotated_layers
         Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
         What scores are multiplied by; None for 1/sqrt(head_dim).
+    temperature, temperature_length
+        Queries are multiplied by 1 + temperature * log(1 + floor(position / temperature_length)), where a family counts
+        positions from 1 by one more, in layers that it says; None for no such factor.
     clip_qkv
         What q, k and v are cut off at before they are rotated, on both sides of zero; None for no such bound.
     attention_cap, logits_cap
@@ -57,8 +98,17 @@ class ModelConfig:
     expert_scoring, norm_topk_prob, routed_scaling_factor
         What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
+    swiglu_alpha, swiglu_limit
+        The factor within the sigmoid of a gate, and the bound of gates, above, and of what they let through, on both
+        sides; None for no bound.
     n_group, topk_group
-        Groups of experts, of which so many are looked at for a token: those whose two best come first.
+        Groups of experts, of which so many are looked at for a token: those whose best come first.
+    group_best
+        So many of the best experts of a group are added up for that.
+    recurrence, recurrent_layers
+        What some layers compute in place of attention, and which of them; None where none does.
+    normed_heads
+        Whether q and k are normed, in families where some models have such norms and some have none.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -84,8 +134,15 @@ class ModelConfig:
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
     rope_local_theta: float | None = None
+    kv_lora_rank: int = 0
+    q_lora_rank: int | None = None
+    v_head_dim: int | None = None
+    latent_eps: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
+    normed_heads: bool = True
     attention_scale: float | None = None
+    temperature: float | None = None
+    temperature_length: int | None = None
     clip_qkv: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
@@ -102,8 +159,13 @@ class ModelConfig:
     expert_scoring: Scoring = "softmax"
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
+    swiglu_alpha: float = 1.0
+    swiglu_limit: float | None = None
     n_group: int = 1
     topk_group: int = 1
+    recurrence: Recurrence | None = None
+    recurrent_layers: tuple[bool, ...] | None = None
+    group_best: int = 2
     length_limit: int | None = None
     length_limit_key: str | None = None
 
@@ -122,6 +184,10 @@ class ModelConfig:
     def has_experts(self, layer: int) -> bool:
         """Whether the feed-forward block of a layer has experts."""
         return self.num_experts > 0 and (self.expert_layers is None or self.expert_layers[layer])
+
+    def recurs(self, layer: int) -> bool:
+        """Whether a layer has something else in place of attention."""
+        return self.recurrent_layers is not None and self.recurrent_layers[layer]
 
     @property
     def q_size(self) -> int:

@@ -49,7 +49,10 @@ class Arithmetic(Protocol):
         """Rows of an embedding matrix."""
 
     def vector(self, weight: Weight) -> Array:
-        """A tensor of one axis."""
+        """A tensor that no product multiplies."""
+
+    def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
+        """Every channel of a token and of those before it, times its weights, plus the bias."""
 
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row."""
@@ -72,8 +75,11 @@ class Arithmetic(Protocol):
     def rope_angles(self, positions: NDArray[np.int64], rotation: Any) -> Array:  # noqa: ANN401
         """Angles (positions, pairs)."""
 
-    def attention(self, q: Array, k: Array, v: Array, how: Any) -> Array:  # noqa: ANN401
-        """Attention before the output projection."""
+    def attention(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Array:  # noqa: ANN401
+        """Attention before the output projection. sinks : a score of every head beside those of the keys."""
+
+    def delta(self, x: Inputs, how: Any) -> Array:  # noqa: ANN401
+        """The gated delta rule."""
 
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
@@ -181,8 +187,11 @@ class At:
         return replace(self, stage=replace(self.stage, kind=kind))
 
 
+@dataclass(frozen=True, slots=True)
 class Kind(ABC):
     """An operation and everything known about it. Settings of one stage are fields of its kind.
+
+    One without fields needs no decorator of its own: kinds of one class and the same fields are equal.
 
     roles : names of what it reads.
     over_tokens : the value of a token depends on other tokens.

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import ops
+from kernels import ops, recurrence
 from kernels.errors import WorkbenchError
 from kernels.formats.format import BlockFormat
-from kernels.graph import Array, Values
+from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
+from kernels.kinds.delta import DeltaNet
 from kernels.kinds.rotate import Rotation
 from kernels.layer_norm import layer_norm, layer_norm_ggml
 from kernels.matmul import apr as matmul_apr
@@ -43,8 +44,16 @@ class F32Path:
         return dequantize_rows(weight.type, rows, weight.shape[1]).astype(self.dtype, copy=False)
 
     def vector(self, weight: Weight) -> Array:
-        """A norm weight or bias as a 1-D array."""
+        """A tensor that no product multiplies, in its own shape: a norm weight, a bias, a convolution."""
         return dequantize(weight).astype(self.dtype, copy=False)
+
+    def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
+        """Every channel of a token and of those before it, times its weights (channels, tokens), plus the bias."""
+        return recurrence.convolved(x, self.vector(weight), bias)
+
+    def delta(self, x: Inputs, how: DeltaNet) -> Array:
+        """The gated delta rule, its state kept in float64."""
+        return recurrence.delta(x, how)
 
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
@@ -113,9 +122,9 @@ class F32Path:
         """Heads in some columns of x (tokens, channels), turned by the tokens' positions."""
         return ops.rotate(x, self.rope_angles(positions, rotation), rotation, columns)
 
-    def attention(self, q: Array, k: Array, v: Array, how: Attention) -> Array:
-        """Grouped-query attention, before the output projection."""
-        return ops.attention(q, k, v, how)
+    def attention(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Array:
+        """Grouped-query attention, before the output projection. sinks : a score of every head beside its keys'."""
+        return ops.attention(q, k, v, how, sinks)
 
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""
@@ -159,6 +168,9 @@ class GgmlPath(F32Path):
             "repack": "off",
             "flash_attention": "off",
         }
+
+    def delta(self, x: Inputs, how: DeltaNet) -> Array:
+        return recurrence.delta(x, how, np.float32)
 
     def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
         return ops.rms_norm_ggml(x, self.vector(weight), eps)

@@ -63,6 +63,8 @@ class Weight:
         a 1-D tensor is one row. Or a `Packed`, whose rows of F32 are made of several stored parts.
     order : canonical row i is stored[order[i]]; None where the order is the same.
     less_one : the type in which its values less 1 lie in the file, where they do; `stored` then is F32, with 1 added.
+    step, origin : what values were rounded to before they became `stored`, where its type does not tell: the distance
+        of neighbours, 0 for none; or rows of blocks, of as many columns or more.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Weight:
     stored: Rows
     order: NDArray[np.intp] | None = None
     less_one: TensorType | None = None
+    step: float = 0.0
+    origin: "Weight | None" = None
 
     @cached_property
     def rows(self) -> Rows:

@@ -23,6 +23,7 @@ _GGUF_MODULES: dict[str, str] = {
     "attn_output": "self_attn.o_proj",
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
+    "attn_sinks": "self_attn.sinks",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -38,13 +39,16 @@ _GGUF_MODULES: dict[str, str] = {
     "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
 _GGUF_SELECTION, _SELECTION = "exp_probs_b.bias", "mlp.gate.e_score_correction_bias"
-GATE_UP = "mlp.gate_up_proj"  # gate and up one above the other
-_OF_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+# What one tensor holds several matrices of.
+WHOLES: dict[str, tuple[str, ...]] = {
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "linear_attn.in_proj_qkv": tuple(f"linear_attn.{part}_proj" for part in "qkv"),
+    "linear_attn.in_proj_ba": ("linear_attn.b_proj", "linear_attn.a_proj"),
+    "self_attn.q_proj": ("self_attn.gate_proj",),
+}
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
-_ANOTHER_FFN_NORM = frozenset(
-    ("seed_oss", "qwen3next", "qwen35", "qwen35moe")
-)  # where the norm before the feed-forward block goes by the other name
+_ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
 _GGUF_NORMS: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
@@ -69,9 +73,11 @@ _OTHER_WHOLE: dict[str, str] = {
     "norm.weight": FINAL_NORM,
 }
 
-_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z_]+)\.(weight|bias|scale)", re.ASCII)
-# What some families call the parts of layers with experts.
+_GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_]*(?:\.[a-z_]+)?)\.(weight|bias|scale)", re.ASCII)
+_GGUF_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_.]*)", re.ASCII)
+# What some families call the parts of layers with experts, and what stands alone.
 _OF_EXPERTS = (
+    (re.compile(r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$"), _SELECTION),
     (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
     (re.compile(r"^block_sparse_moe\.input_linear\.weight$"), "mlp.experts.gate_up_proj.weight"),
     (re.compile(r"^block_sparse_moe\.output_linear\.weight$"), "mlp.experts.down_proj.weight"),
@@ -81,11 +87,12 @@ _OF_EXPERTS = (
     (re.compile(r"^(mlp\.experts\.\d+)\.w2\."), r"\1.down_proj."),
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)$"), r"\1.weight"),
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$"), r"\1.bias"),
+    (re.compile(r"^self_attn\.sinks$"), "self_attn.sinks.weight"),
     (re.compile(r"^mlp\.shared_experts\."), "mlp.shared_expert."),
     (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
 )
-_ONE_EXPERT = re.compile(r"mlp\.experts\.\d+\.", re.ASCII)
+_ONE_OF_MANY = re.compile(r"(mlp\.experts|self_attn\.[kv]_b_proj)\.\d+\.", re.ASCII)
 _NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
@@ -109,11 +116,15 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
     """
     if (layer_of(raw) is not None and raw.startswith("blk.")) and raw.split(".", 2)[2] == _GGUF_SELECTION:
         return f"model.layers.{raw.split('.')[1]}.{_SELECTION}"
+    if (whole := _GGUF_TENSOR.fullmatch(raw)) and (tail := _modules(architecture).get(whole[2])) is not None:
+        return f"model.layers.{whole[1]}.{tail}"
     if gguf := _GGUF_LAYER.fullmatch(raw):
         (layer, module, kind), modules = gguf.groups(), _modules(architecture)
         return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{_of_experts(hf[2])}"
+    if architecture is not None and (own := _modules(architecture).get(raw.rpartition(".")[0])) is not None:
+        return f"{own}.{raw.rpartition('.')[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
 
 
@@ -127,16 +138,22 @@ def _of_experts(module: str) -> str:
 def gguf_name(canonical: str, architecture: str | None = None) -> str:
     """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged.
 
-    All experts of a layer have one tensor there.
+    All experts of a layer have one tensor there, and so have all heads of latent attention.
     """
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
+        module, _, kind = canonical.rpartition(".")
+        if module in (own := {hf: gguf for gguf, hf in _modules(architecture).items()}):
+            return f"{own[module]}.{kind}"
         return _HF_WHOLE.get(canonical, canonical)
     if match[2] == _SELECTION:
         return f"blk.{match[1]}.{_GGUF_SELECTION}"
-    module, _, kind = _ONE_EXPERT.sub("mlp.experts.", match[2]).rpartition(".")
+    module, _, kind = _ONE_OF_MANY.sub(r"\1.", match[2]).rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
-    if GATE_UP in modules:
-        modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])
+    if match[2] in modules:
+        return f"blk.{match[1]}.{modules[match[2]]}"
+    for whole, parts in WHOLES.items():
+        if whole in modules:
+            modules |= dict.fromkeys(parts, modules[whole])
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 
@@ -159,7 +176,7 @@ def module_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, 
 
 def is_gguf_name(raw: str) -> bool:
     """Tell whether `raw` is spelled as GGUF files spell it."""
-    return raw in _GGUF_WHOLE or raw.startswith("blk.")
+    return raw in _GGUF_WHOLE or raw.startswith(("blk.", "token_embd_"))
 
 
 def layer_of(canonical: str) -> int | None:

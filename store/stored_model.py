@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
 from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
+from store.encodings import Encoding
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
@@ -25,16 +26,21 @@ Format = Literal["gguf", "apr", "safetensors"]
 _SMALL = 1 << 20  # bytes of a part that is read at once
 _HASH_CHUNK = 1 << 22
 NORM = "norm.weight"
+A_LOG = ".A_log"
 _NEVER_LESS_ONE = "linear_attn.norm.weight"  # beside norms that are
 FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
 class Picked(NamedTuple):
-    """Rows that lie between others: of every `of` rows so many, from `first` on."""
+    """Rows that lie between others: of every `of` rows so many, from `first` on.
+
+    across : they are the columns of what lies there.
+    """
 
     first: int
     size: int
     of: int
+    across: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +52,21 @@ class Packing:
     first: int = 0
 
 
+class Reordered(NamedTuple):
+    """Which stored rows, or elements of a vector, and columns are the canonical ones; None for the same order."""
+
+    rows: NDArray[np.intp] | None = None
+    columns: NDArray[np.intp] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
     there are its own, where they lie between others; None for all. packing : of a tensor that is stored in several
-    parts, of which it is one; `offset` is that of the first.
+    parts, of which it is one; `offset` is that of the first. encoding : how they lie there, if not simply as rows of
+    `type`. turned : a matrix of floats that lies there with rows and columns exchanged.
     """
 
     name: str  # canonical (Hugging Face)
@@ -64,6 +78,8 @@ class TensorInfo:
     nbytes: int
     picked: Picked | None = None
     packing: Packing | None = None
+    encoding: Encoding | None = None
+    turned: bool = False
 
     def some_rows(self, first: int, count: int) -> "TensorInfo":
         """The same of `count` rows, from row `first` on."""
@@ -77,6 +93,12 @@ class TensorInfo:
         """Which of the rows that lie there one of its own is."""
         picked = self.picked
         return row if picked is None else row // picked.size * picked.of + picked.first + row % picked.size
+
+    @property
+    def stored_as(self) -> str:
+        """What it is stored as, in a word."""
+        encoded = None if self.encoding is None else self.encoding.name
+        return self.type.name if encoded is None else encoded
 
     @property
     def unread(self) -> str | None:
@@ -96,6 +118,10 @@ class StoredModel:
     interleaved
         Tensors whose rows are stored for adjacent-pair rotation, with their number of heads; `weight` returns
         those rows in canonical order.
+    reordered
+        Tensors whose rows or columns are stored in another order than the canonical one, and not for rotation.
+    minus_exp
+        A tensor of decays holds the logarithm of them; `weight` gives -exp of it, in float32.
     less_one
         Norm weights are stored less 1, which the engine adds; so does `weight`, in float32 as the engine does.
     problems
@@ -119,6 +145,8 @@ class StoredModel:
     problems: tuple[str, ...] = ()
     metadata: Mapping[str, object] = field(default_factory=dict)
     interleaved: Mapping[str, int] = field(default_factory=dict)
+    reordered: Mapping[str, Reordered] = field(default_factory=dict)
+    minus_exp: bool = False
     less_one: bool = False
     vocabulary: Vocabulary | None = None
     refusal: WorkbenchError | None = None
@@ -178,12 +206,27 @@ class StoredModel:
         if self.adds_one(name):
             less_one = type
             rows, type = (floats(rows, type) + np.float32(1)).view(np.uint8), TensorType["F32"]
-        heads = self.interleaved.get(info.name)
-        order = _canonical_order(info.shape[0], heads) if heads else None
+        if self.minus_exp and info.name.endswith(A_LOG):
+            rows, type = -np.exp(floats(rows, self._float(info)).astype(np.float64)), TensorType["F32"]
+            rows = rows.astype(np.float32).view(np.uint8)
+        order = self.row_order(info.name)
+        if (moved := self.reordered.get(info.name, Reordered()).columns) is not None:
+            rows = rows.reshape(len(rows), len(moved), -1)[:, moved].reshape(rows.shape)
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
-        return Weight(name, type, shape, rows, order, less_one)
+        if info.encoding is None:
+            return Weight(name, type, shape, rows, order, less_one)
+        origin = info.encoding.origin(self._bytes(info), info.shape)
+        origin = None if origin is None else replace(origin, order=order)
+        return Weight(name, type, shape, rows, order, less_one, info.encoding.step, origin)
+
+    def row_order(self, name: str) -> NDArray[np.intp] | None:
+        """Return which stored row of a tensor every canonical row is; None where the order is the same."""
+        heads = self.interleaved.get(name)
+        if heads:
+            return _canonical_order(self.tensors[name].shape[0], heads)
+        return self.reordered.get(name, Reordered()).rows
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering.
@@ -205,13 +248,17 @@ class StoredModel:
         return replace(whole, size=(len(own), whole.size[1]), chosen=own)
 
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
-        """Return the bytes of a tensor as stored, also of a type that is not read; None if nothing says where."""
+        """Return the bytes of a tensor in little-endian order, also of a type that is not read; None if unknown."""
         info = self.info(name)
-        if not info.nbytes:
+        if not info.nbytes or (info.encoding is not None and not isinstance(info.type, TensorType)):
             return None
         if info.packing is not None:
             return np.concatenate([self._bytes(part).reshape(-1) for part in info.packing.parts.values()])
-        return self._bytes(info).reshape(-1)
+        return self._decoded(info)
+
+    def undecoded(self, name: str) -> NDArray[np.uint8]:
+        """Return the bytes of a stored tensor as they lie in the file."""
+        return self._bytes(self.tensors[name]).reshape(-1)
 
     def part(self, info: TensorInfo) -> bytes:
         """Return the bytes of a small part of a tensor, which says something about the others."""
@@ -236,6 +283,12 @@ class StoredModel:
             return False
         return self.info(name).type in FLOATS
 
+    def _float(self, info: TensorInfo) -> TensorType:
+        if info.type not in FLOATS or not isinstance(info.type, TensorType):
+            shown = f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}"
+            raise UnsupportedModelError(f"{shown} has the type {info.type.name}; only floats are supported there.")
+        return info.type
+
     def permuted(self, name: str) -> bool:
         """Tell whether the rows of a tensor are stored in another order than the canonical one."""
         return name in self.interleaved
@@ -257,19 +310,32 @@ class StoredModel:
         return {source.path: source for source in self.sources}
 
     def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
-        data = self._bytes(info)
+        data = self._decoded(info)
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
+        if info.turned:
+            values = data.reshape(*info.shape[::-1], element.bytes)
+            return np.ascontiguousarray(values.swapaxes(0, 1)).reshape(info.shape[0], -1)
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
 
     def _bytes(self, info: TensorInfo) -> NDArray[np.uint8]:
         source, what = self._source_of[info.file], f"tensor {printable(info.raw_name)}"
         if (picked := info.picked) is None:
-            return source.map(info.offset, info.nbytes, what)
-        groups = info.shape[0] // picked.size
-        data = source.map(info.offset, info.nbytes // picked.size * picked.of, what).reshape(groups, picked.of, -1)
-        return data[:, picked.first : picked.first + picked.size].reshape(-1)
+            data = source.map(info.offset, info.nbytes, what)
+        else:
+            groups = info.shape[0] // picked.size
+            data = source.map(info.offset, info.nbytes // picked.size * picked.of, what)
+            if picked.across:
+                data = data.reshape(info.shape[-1], info.shape[0] * picked.of, -1).swapaxes(0, 1)
+            data = data.reshape(groups, picked.of, -1)[:, picked.first : picked.first + picked.size].reshape(-1)
+        return data
+
+    def _decoded(self, info: TensorInfo) -> NDArray[np.uint8]:
+        data = self._bytes(info)
+        if info.encoding is None or not isinstance(info.type, TensorType):
+            return data.reshape(-1)
+        return info.encoding.decoded(data, info.type, info.shape)
 
     def _hash(self, progress: Callable[[int, int], None] | None) -> str:
         done, digests = 0, list[str]()

@@ -195,6 +195,7 @@ class BlockFormat(Format):
     groups : number of groups; 0 for none. scales, mins : of the groups. codes : of the elements in order, as stored, or
     what they stand for by the table `levels` or as points of a grid. zero : the code that stands for 0. top : the
     largest. shifts : flags of neighbours whose codes are moved by SHIFT, upward, or downward where the flag is 1.
+    wide : whether it packs codes or scales into integers of several bytes, which big-endian machines store otherwise.
 
     activations, apr_activations : the rule by which activations become 8-bit codes (kernels/matmul/activations.py) on
     path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied.
@@ -220,6 +221,7 @@ class BlockFormat(Format):
     scales: Field | None = None
     mins: Field | None = None
     shifts: Field | None = None
+    wide: bool = False
     activations: str
     apr_activations: str | None = None
     dot: Dot

@@ -44,6 +44,7 @@ class Choice(Kind):
     scale: float = 1.0
     groups: int = 1
     groups_used: int = 1
+    group_best: int = 2
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
@@ -85,9 +86,9 @@ class Choice(Kind):
         return np.where(np.repeat(seen, scores.shape[1] // self.groups, axis=1), scores, -np.inf).astype(scores.dtype)
 
     def of_groups(self, scores: Array) -> Array:
-        """The sum of the two best of each group, (tokens, groups)."""
+        """The sum of the best of each group, (tokens, groups)."""
         grouped = np.sort(scores.reshape(len(scores), self.groups, -1), axis=2)
-        return np.asarray(grouped[:, :, -2:].sum(axis=2))
+        return np.asarray(grouped[:, :, -self.group_best :].sum(axis=2))
 
     def best(self, selection: Array) -> Experts:
         """The experts of every token, best first."""

@@ -30,7 +30,6 @@ class Add(Kind):
         return kept.unit * (x["before"] + added + size)
 
 
-@dataclass(frozen=True, slots=True)
 class AddBoth(Kind):
     """What was there before plus what attention and the feed-forward block make of it side by side."""
 
@@ -49,22 +48,43 @@ class AddBoth(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Multiply(Kind):
-    """An activated gate times what it lets through."""
+    """A gate times what it lets through.
 
+    gate_start, up_start, size : the channels of both that count, so many from there on; all of them where size is 0.
+    """
+
+    gate_start: int = 0
+    up_start: int = 0
+    size: int = 0
     roles: ClassVar[tuple[str, ...]] = ("gate", "up")
 
+    def both(self, x: Inputs) -> tuple[Array, Array]:
+        """The channels that count."""
+        if not self.size:
+            return x["gate"], x["up"]
+        starts = ((x["gate"], self.gate_start), (x["up"], self.up_start))
+        gate, up = (np.ascontiguousarray(values[:, start : start + self.size]) for values, start in starts)
+        return gate, up
+
+    def through(self, up: Array) -> Array:
+        """What the gate is multiplied with."""
+        return up
+
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return at.path.elementwise(np.multiply, x["gate"], x["up"])
+        gate, up = self.both(x)
+        return at.path.elementwise(np.multiply, gate, self.through(up))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         """Where no engine kept the activation it is computed here, and errs as it does."""
-        return (6 * kept.unit + 2 * FLOAT32.unit * np.log1p(x["gate"])) * size + kept.least * x["up"]
+        gate, up = self.both(x)
+        return (6 * kept.unit + 2 * FLOAT32.unit * np.log1p(gate)) * size + kept.least * up
 
     def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
-        return dx["gate"] * x["up"] + x["gate"] * dx["up"]
+        (gate, up), (d_gate, d_up) = self.both(x), self.both(dx)
+        return np.asarray(d_gate * up + gate * d_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +110,24 @@ class Clip(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Joined(Kind):
+    """The channels that every head has of the one beside those that it has of the other."""
+
+    heads: int
+    roles: ClassVar[tuple[str, ...]] = ("first", "second")
+    exact: ClassVar[bool] = True
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        parts = [x[role].reshape(len(x[role]), self.heads, -1) for role in self.roles]
+        return np.concatenate(parts, axis=2).reshape(len(parts[0]), -1)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+
 class Copy(Kind):
     """The same values under another name."""
 

@@ -18,6 +18,7 @@ from store.layout import by_canonical_name, by_family, check_tensors, counted
 from store.names import LM_HEAD
 from store.stored_model import StoredModel, runnable
 from store.text import printable
+from store.tiles import in_tiles
 from store.vocabulary import Vocabulary
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -47,9 +48,9 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> StoredModel:
 def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     """Make of the files what can be run; what is known before that fails is kept in `found`."""
     folder = file.path.parent
-    _take_settings(found, folder)
+    _take_settings(found, file)
     _refuse_parts(file, found)
-    if not os.path.isfile(folder / "config.json"):
+    if file.beside("config.json") is None:
         shown = printable(str(folder))
         raise ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
     settings = _of_text_model(found.metadata)
@@ -61,16 +62,15 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     problems = [*odd_fields, *odd_settings, *dropped, *problems]
     if settings is not found.metadata:
         problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
-    return Artifact.of(found, config, tensors, unused, problems)
+    return Artifact.of(found, config, tensors, unused, problems, reordered=in_tiles(file.shown, tensors, config))
 
 
-def _take_settings(found: StoredModel, folder: Path) -> None:
+def _take_settings(found: StoredModel, source: ModelFile) -> None:
     """Keep in `found` what lies beside its tensors: the settings, under the first of their names, and a tokenizer."""
-    tokenizer = folder / "tokenizer.json"
+    tokenizer = source.path.with_name("tokenizer.json")
     found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
     for name in ("config.json", ADAPTER_CONFIG, "params.json"):
-        if os.path.isfile(folder / name):
-            file = ModelFile.at(folder / name)
+        if (file := source.beside(name)) is not None:
             found.sources = (*found.sources, file)
             found.metadata = read_object(file)
             found.less_one = norms_less_one(found.metadata)

@@ -5,6 +5,7 @@ count stands in a row of all experts.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -30,10 +31,9 @@ _BESIDE = {"shared_gate": "ffn_gate", "shared_up": "ffn_up", "shared_silu": "ffn
 
 MEANING: dict[tuple[str, str], str] = {
     ("ffn_moe_logits", "MUL_MAT"): "router",
-    ("ffn_moe_logits_biased", "ADD"): "router.biased",
+    **{(name, "ADD"): "router.biased" for name in ("ffn_moe_logits_biased", "ffn_moe_probs")},  # both names of one node
     ("ffn_moe_argsort", "ARGSORT"): _ORDER,
     ("ffn_moe_weights", "GET_ROWS"): _COUNTS[3],
-    ("ffn_moe_weights_softmax", "SOFT_MAX"): _COUNTS[2],
     ("ffn_moe_weights_norm", "DIV"): _COUNTS[1],
     ("ffn_moe_weights_scaled", "SCALE"): _COUNTS[0],
     **{
@@ -43,11 +43,15 @@ MEANING: dict[tuple[str, str], str] = {
     },
     **{(f"ffn_moe_{name}", name.upper()): "expert_swigl" for name in ("swiglu", "geglu", "reglu", "swiglu_oai")},
     **{("ffn_moe_out", op): _SUM for op in ("ADD", "CONT")},
-    ("ffn_shexp", "MUL_MAT"): "shared_out",
+    **{(name, "MUL_MAT"): "shared_out" for name in ("ffn_shexp", "ffn_shexp_out", "ffn_mlp")},
     ("ffn_shexp", "MUL"): "shared_out",
     ("ffn_shexp_gate_inp", "MUL_MAT"): "shared_router",
     ("ffn_shexp_out", "MUL"): "shared_gated",
 }
+
+
+SOFTMAX = _COUNTS[2]  # of the chosen, which has no name of its own
+_OF_SOFTMAX = re.compile(r"ffn_moe_weights-(\d{1,6})\b.*", re.DOTALL)  # what it reads
 
 
 class Node(Protocol):
@@ -63,6 +67,12 @@ class Node(Protocol):
 
 
 Slots = Mapping[tuple[int | None, str], Sequence[Node]]
+
+
+def softmax_of_chosen(op: str, sources: Sequence[str]) -> int | None:
+    """The layer in which a node is the softmax of what was chosen; None for another node."""
+    read = _OF_SOFTMAX.fullmatch(sources[0]) if op == "SOFT_MAX" and sources else None
+    return None if read is None else int(read[1])
 
 
 def has_experts(slots: Slots, layer: int | None) -> bool:

@@ -14,23 +14,29 @@ from kernels.models import layer_stages
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
-from store.traces import llama_experts
+from store.traces import llama_experts, llama_recurrent
 from store.traces.arrays import FLOATS, StoredArray
 from store.traces.trace import MAX_LAYERS, StoredStage
 
 NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
+_LATENT = re.compile(r"blk\.(\d{1,6})\.attn_(q_a|q_b|q|kv_a_mqa)\.weight")
+_MADE = re.compile(r"(?:q|kv_cmpr_pe)-\d+")
+_OF_LATENT = {"q_a": "q_a", "q_b": "q_matmul", "q": "q_matmul", "kv_a_mqa": "kv_a"}
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
 _FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
-_TURNED = re.compile(r"([QK])cur-(\d{1,6})\b.*", re.DOTALL)
+_TURNED = re.compile(r"(?:model\.layers\.\{\}\.self_attn\.)?([QKqk])(?:cur|_layernorm)-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
-_NORMED = re.compile(r"[QK]cur_norm(?:ed)?-\d")
+_NORMED = re.compile(r"[QK]cur_(?:norm(?:ed)?|attn_temp_scaled)-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
+_RESHAPED = " (reshaped)"
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
+_HEADS_FIRST = re.compile(r"(?:q_nope_absorbed|kqv)-\d+")  # nodes of shape (heads, tokens, head_dim)
+_ONLY_LATENT = ("latent_attention", "q_latent", "k_latent")  # others have nodes of these names for something else
 
 _LAST_OF_NORM = ("MUL", "ADD", "NORM")  # with a weight, with a bias, and with neither
 
@@ -50,14 +56,26 @@ _MEANING: dict[tuple[str, str], str] = {
     ("wqkv_clamped", "CLAMP"): "qkv_clip",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
+    **llama_recurrent.MEANING,
     ("Qcur_norm", "MUL"): "q_rope_norm",
     ("Kcur_norm", "MUL"): "k_rope_norm",
     **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
     **{(name, "ROPE"): "k_post_rope" for name in ("Kcur", "Kcur_rope")},
+    ("Qcur_attn_temp_scaled", "MUL"): "q_tempered",
+    ("q", "MUL"): "q_a_norm",
+    ("kv_cmpr", "MUL"): "kv_a_norm",
+    ("q_pe", "ROPE"): "q_post_rope",
+    ("k_pe", "ROPE"): "k_post_rope",
+    ("q_nope_absorbed", "MUL_MAT"): "q_absorbed",
+    ("Qcur", "CONCAT"): "q_latent",
+    ("Kcur", "CONCAT"): "k_latent",
+    ("kqv", "MUL_MAT"): "latent_attention",
+    ("kqv_mla", "MUL_MAT"): "attention.of_latents",
     ("kqv_out", "CONT"): "attention",
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
     ("attn_out", "MUL"): "attn_out.scaled",
+    ("attn_out_norm", "MUL"): "ffn_norm",  # of dbrx
     **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
     ("ffn_inp", "ADD"): "post_attn_residual",
     ("sa_out", "ADD"): "post_attn_residual",
@@ -103,6 +121,8 @@ class Node:
             return math.prod(shape) // self.channels, self.channels
         if (self.op in _HEADED or _NORMED.match(self.name)) and len(shape) == 2:
             shape = (1, *shape)  # the axis of a single token is not written
+        if len(shape) == 3 and _HEADS_FIRST.match(self.name):
+            shape = (shape[1], shape[0], shape[2])
         if len(shape) not in (2, 3):
             raise StoreError(f"node {printable(self.name, 80)} has shape {shape}, which no stage has")
         return shape[0], math.prod(shape[1:])
@@ -110,7 +130,10 @@ class Node:
     def values(self) -> NDArray[Any]:
         """Read the values as (rows, channels)."""
         assert self.array is not None
-        return self.array.load().reshape(self.shape)
+        values = self.array.load()
+        if values.ndim == 3 and _HEADS_FIRST.match(self.name):
+            values = values.swapaxes(0, 1)
+        return values.reshape(self.shape)
 
 
 class Graph:
@@ -160,6 +183,8 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
+        if stage in _ONLY_LATENT and (layer, "attention.of_latents") not in slots:
+            return None
         if llama_experts.has_experts(slots, layer):
             if (made := llama_experts.routed(slots, layer, stage, self._positions)) is not None:
                 return made
@@ -319,11 +344,12 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             letter = place[1][-1]  # some graphs call norms of heads so too
             if (layer, f"{letter}_post_rope") in seen:
                 place = layer, f"{letter}_rope_norm"
-            elif (layer, "qkv_matmul") in seen:
+            elif (layer, "qkv_matmul") in seen or node.sources[:1] == (f"norm-{layer}",):
                 place = layer, f"{letter}_norm"
         if place is not None:
             seen.add(place)
-        if place is None and node.op == "ADD" and set(node.sources) == {latest.get("stream"), latest.get("attended")}:
+        sums = {source.removesuffix(_RESHAPED) for source in node.sources} if node.op == "ADD" else set()
+        if place is None and sums and sums == {latest.get("stream"), latest.get("attended")}:
             place = layer, "post_attn_residual"  # of graphs that give it no name
         if node.op == "GET_ROWS" and node.sources:  # the rows whose logits are asked for
             latest |= {part: node.name for part, name in latest.items() if name == node.sources[0]}
@@ -332,6 +358,8 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             latest[part] = node.name
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
+    if own := llama_recurrent.delta_nets(nodes):
+        slots = {key: of for key, of in slots.items() if key[1].partition(".")[0] not in llama_recurrent.OTHERS} | own
     return slots
 
 
@@ -348,6 +376,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None
         meaning, layer = "attention", int(query[1]) if query is not None else layer
+    elif (chosen := llama_experts.softmax_of_chosen(node.op, node.sources)) is not None:
+        meaning, layer = llama_experts.SOFTMAX, chosen
     elif meaning is None and node.op == "ROPE" and node.sources and (turned := _TURNED.match(node.sources[0])):
         meaning, layer = f"{turned[1].lower()}_post_rope", int(turned[2])  # some graphs name what follows
     elif meaning is None and node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format("v"),):
@@ -355,12 +385,16 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
         if context is not None:  # the same matrix turned V before; it is its own inverse
             meaning, layer = "attention.turned_back", int(context[1])
     elif meaning is None and node.op in ("MUL_MAT", "ADD", "MUL"):
+        latent = next(filter(None, map(_LATENT.fullmatch, node.sources)), None) if _MADE.match(node.name) else None
         output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
         down = next(filter(None, map(_FFN_DOWN.fullmatch, node.sources)), None) if named is None else None
-        if output is not None:  # the node itself has no name in qwen2 graphs
+        if latent is not None:  # all steps of the queries have one name
+            meaning, layer = _OF_LATENT[latent[2]], int(latent[1])
+        elif output is not None:  # the node itself has no name in qwen2 graphs
             meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
         elif down is not None:  # as in nemotron graphs
             meaning, layer = f"ffn_out.{down[2]}", int(down[1])
+    meaning = meaning or llama_recurrent.unnamed(node.op, node.sources)
     if meaning is None or layer >= MAX_LAYERS:
         return None
     return (None if whole else layer), meaning

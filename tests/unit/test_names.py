@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kernels.models import ARCHITECTURES, family
 from store.names import canonical_name, gguf_name, is_gguf_name, layer_of
-from tests.artifacts import FUSED
+from tests.artifacts import FUSED, hf_name
 from tests.golden.record_families import OF_FAMILY
 from tests.memory_model import random_model
 
@@ -17,6 +17,8 @@ from tests.memory_model import random_model
 # But codeshell, which it knows with q, k and v in one tensor only.
 KNOWN_THERE = [name for name in ARCHITECTURES if family(name).gguf in gguf.MODEL_ARCH_NAMES.values()]
 KNOWN_THERE.remove("codeshell")
+# Nor those of which one tensor there holds several here in groups of rows; both engines load what tests write.
+KNOWN_THERE = [name for name in KNOWN_THERE if not family(name).output_gate]
 
 
 def whole_of(name, architecture):
@@ -33,11 +35,14 @@ def test_names_agree_with_the_gguf_package(architecture):
     theirs = gguf.get_tensor_name_map(arch[of], 12)
     tied = OF_FAMILY.get(architecture, {}).get("tied", False)
     config = random_model(architecture, layers=11, tied=tied).config
-    for name, _, _ in family(architecture).tensors(config):
+    for name in [tensor.name for tensor in family(architecture).tensors(config)]:
         # all experts of a layer are one tensor there
         name = re.sub(r"\.experts\.\d+\.", ".experts.", whole_of(name, architecture))
         looked_up = name.replace(".output_scale", ".weight").replace("correction_bias", "correction.bias")
-        raw = theirs.get_name(looked_up, try_suffixes=(".weight", ".bias"))
+        own = hf_name(looked_up, family(architecture).modules)
+        raw = next(
+            filter(None, (theirs.get_name(known, try_suffixes=(".weight", ".bias")) for known in (looked_up, own)))
+        )
         if name.endswith(".output_scale"):
             raw = raw.replace(".weight", ".scale")
         assert gguf_name(name, of) == raw

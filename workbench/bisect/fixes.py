@@ -40,6 +40,8 @@ FIXES: dict[str, str] = {
     "each key head serve neighbouring query heads.",
     "attention_scale": "Scale the scores once, by the factor of the model's configuration (1/√head_dim if it names "
     "none).",
+    "attention_sink": "Give the softmax of every head the score of its own sink beside those of the keys, and nothing "
+    "to what it takes.",
     "activation_function": "Use the activation that the configuration names; SiLU and the kinds of GELU are not the "
     "same function.",
     "residual_missing": "Add the input of the block to its output, once, before the next norm.",
@@ -65,6 +67,8 @@ FIXES: dict[str, str] = {
     "only, and count them as it says: divided by their sum or not, times its factor.",
     "expert_order": "Stack the experts in the order of their numbers, and let the weight of an expert meet what that "
     "expert gives.",
+    "recurrence": "Compute what stands in place of attention as the family does: its convolution, "
+    "gates, decays and steps.",
     "overflow": "Compute the stage in a type with a wider range (bfloat16 or float32), or scale before it as the "
     "model was trained to.",
     "unknown": "No mistake of the catalogue makes this difference: look at the largest elements of the cell and at "

@@ -14,19 +14,27 @@ import sys
 from functools import partial
 from typing import Any
 
+from recurrent_layers_script import watch, watch_gate, watch_mixer
+
 Array = Any  # a torch tensor
 
 # What models call the parts of a decoder, of attention, and of a feed-forward block.
-LAYERS, LAST_NORM = ("layers",), ("norm", "final_layer_norm", "final_layernorm")
-ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense"), ("query_key_value",)
-UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h", "fc1"), ("down_proj", "c_proj", "dense_4h_to_h", "fc2")
+LAYERS, LAST_NORM = ("layers",), ("norm", "final_layer_norm", "final_layernorm", "embedding_norm")
+FIRST_NORM = ("input_layernorm", "operator_norm")
+ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense", "out_proj"), ("query_key_value",)
+GATE = ("gate_proj", "w1")
+UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h", "fc1", "w3"), ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2")
 ACTIVATION = ("act_fn", "activation_fn", "act")
+
+# What turns q and k, and which of it gives the first of every adjacent pair before all second ones.
+ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_emb", "apply_rotary_pos_emb_interleave")
+INTERLEAVED = ROTATIONS[2]
 
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
 PAIRS = ("expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")  # of a token and an expert
-BLOCK = ("mlp", "block_sparse_moe")
+BLOCK = ("mlp", "block_sparse_moe", "feed_forward")
 # Of layers with experts: the router, and what is computed beside them; what a chosen expert counts at least.
 ROUTERS, BESIDE, LEAST = ("gate", "router"), ("shared_expert", "shared_experts", "shared_mlp"), 2.0**-126
 
@@ -61,15 +69,6 @@ class Stages:
         self.parent.send(rows.tobytes(), kind="array", name=key, dtype=rows.dtype.str, shape=rows.shape)
 
 
-def watch(module: Any, see: Any) -> None:
-    """Call see(input, output) after a module has run; the output stays what it is."""
-
-    def hook(_module: Any, inputs: Any, output: Any) -> None:
-        see(inputs[0] if inputs else None, output[0] if isinstance(output, tuple) else output)
-
-    module.register_forward_hook(hook)
-
-
 def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
     """Watch every module whose input or output is a stage; of layers that are compiled only what they return."""
     body = model.base_model
@@ -80,7 +79,10 @@ def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
         if compiled:  # the hooks stay outside of what is compiled
             layer.forward = stages.torch.compile(layer.forward)
         else:
-            watch_attention(layer, partial(stages.put, n), stages)
+            if (norm := part(layer, FIRST_NORM)) is not None:
+                watch(norm, lambda _x, y, n=n: stages.put(n, "attn_norm", y))
+            if not watch_mixer(layer, partial(stages.put, n)):
+                watch_attention(layer, partial(stages.put, n), stages)
             watch_mlp(layer, partial(stages.put, n))
         enter = partial(setattr, stages, "layer", n)
         layer.register_forward_pre_hook(lambda _module, _inputs, enter=enter: enter())
@@ -128,25 +130,40 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         if module.bias is not None:
             put("qkv_bias", order(y))
 
-    if hasattr(layer, "input_layernorm"):
-        watch(layer.input_layernorm, lambda _x, y: put("attn_norm", y))
     if hasattr(attention, "qkv_proj"):
         watch(attention.qkv_proj, partial(fused, attention.qkv_proj, lambda y: y))
     if (module := part(attention, BY_GROUP)) is not None:
         watch(module, partial(fused, module, partial(in_order, torch, attention.config)))
-    for letter in "qkv" if hasattr(attention, "q_proj") else "":
+    if hasattr(attention, "kv_b_proj"):
+        watch_latents(attention, put)
+    with_gate = hasattr(attention, "q_proj") and attention.q_proj.out_features == 2 * attention.o_proj.in_features
+    if with_gate:
+        watch_gate(attention, put)
+    for letter in "qkv" if hasattr(attention, "k_proj") else "":
         module = getattr(attention, f"{letter}_proj")
-        watch(module, partial(projected, letter, module))
-        if hasattr(attention, f"{letter}_norm"):
-            watch(getattr(attention, f"{letter}_norm"), partial(normed, f"{letter}_norm"))
+        if not with_gate:
+            watch(module, partial(projected, letter, module))
+        if (norm := part(attention, (f"{letter}_norm", f"{letter}_layernorm"))) is not None:
+            watch(norm, partial(normed, f"{letter}_norm"))
     for letter, word in (("q", "query"), ("k", "key")):
         if hasattr(attention, f"{word}_layernorm"):
             watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
-    watch(part(attention, OUTPUT), output)
+    if not with_gate:
+        watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
     if hasattr(layer, "post_self_attn_layernorm"):
         watch(layer.post_self_attn_layernorm, lambda _x, y: put("post_attn_norm", y))
+
+
+def watch_latents(attention: Any, put: Any) -> None:
+    """Watch latent attention, whose queries may be made of a latent too."""
+    watch(attention.q_proj if attention.q_lora_rank is None else attention.q_b_proj, lambda _x, y: put("q_matmul", y))
+    if attention.q_lora_rank is not None:
+        watch(attention.q_a_proj, lambda _x, y: put("q_a", y))
+        watch(attention.q_a_layernorm, lambda _x, y: put("q_a_norm", y))
+    watch(attention.kv_a_proj_with_mqa, lambda _x, y: put("kv_a", y))
+    watch(attention.kv_a_layernorm, lambda _x, y: put("kv_a_norm", y))
 
 
 def part(module: Any, names: tuple[str, ...]) -> Any:
@@ -165,8 +182,11 @@ def in_order(torch: Any, config: Any, y: Array) -> Array:
 
 def watch_mlp(layer: Any, put: Any) -> None:
     """Watch the feed-forward half of a layer."""
+    import torch
+
     block = part(layer, BLOCK)
-    gated = hasattr(block, "gate_proj") or hasattr(block, "gate_up_proj")
+    activation = part(block, ACTIVATION)
+    gated = part(block, (*GATE, "gate_up_proj")) is not None
 
     def norm(x: Array, y: Array) -> None:
         if not getattr(layer, "use_parallel_residual", False):
@@ -177,6 +197,8 @@ def watch_mlp(layer: Any, put: Any) -> None:
         if hasattr(layer, AFTER_FFN) and not hasattr(layer, FFN_NORM):  # nothing is normed before the block
             put("post_attn_residual", x)
         put("ffn_gate", y)
+        if activation is None:
+            put("ffn_silu", torch.nn.functional.silu(y))
 
     def down(x: Array, y: Array) -> None:
         if gated:
@@ -188,7 +210,7 @@ def watch_mlp(layer: Any, put: Any) -> None:
         gate(x, y[..., :half])
         put("ffn_up", y[..., half:])
 
-    own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else (FFN_NORM, "post_attention_layernorm")
+    own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else (FFN_NORM, "post_attention_layernorm", "ffn_norm")
     if (before := part(layer, own)) is not None:
         watch(before, norm)
     if hasattr(block, "experts"):
@@ -197,10 +219,11 @@ def watch_mlp(layer: Any, put: Any) -> None:
         watch(block.gate_up_proj, fused)
     else:
         if gated:
-            watch(block.gate_proj, gate)
+            watch(part(block, GATE), gate)
         watch(part(block, UP), lambda _x, y: put("ffn_up", y))
     if not hasattr(block, "experts"):
-        watch(part(block, ACTIVATION), lambda _x, y: put("ffn_silu", y))
+        if activation is not None:
+            watch(activation, lambda _x, y: put("ffn_silu", y))
         watch(part(block, DOWN), down)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
@@ -217,19 +240,27 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
     from torch.overrides import TorchFunctionMode
 
     products: list[tuple[Array, Array]] = []
+    linear = (torch.nn.functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+    added = (torch.add, torch.Tensor.add, torch.Tensor.__add__)
 
     class Listener(TorchFunctionMode):  # type: ignore[misc]
-        """Keeps inputs and outputs of all products."""
+        """Keeps inputs and outputs of all products, with the biases that are added to them at once."""
 
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
-            if function is torch.nn.functional.linear:
+            if function in linear:
                 products.append((args[0], result))
+            elif function in added and products and args[0] is products[-1][1]:
+                products[-1] = products[-1][0], result
             return result
 
-    listener = Listener()
+    listener, by_turns = Listener(), type(block.experts).__name__ == "GptOssExperts"
 
-    def enter(_module: Any, _inputs: Any) -> None:
+    def activated(gate: Array) -> Array:
+        bounded = gate.clamp(max=block.experts.limit) if by_turns else gate
+        return bounded * torch.sigmoid(bounded * block.experts.alpha) if by_turns else block.experts.act_fn(gate)
+
+    def enter(*_: Any) -> None:
         products.clear()
         listener.__enter__()
 
@@ -244,8 +275,8 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         found = torch.unique(experts).tolist()
         for expert, (_, gate_up), (swigl, out) in zip(found, products[::2], products[1::2], strict=True):
             rank, token = torch.where((experts == expert).T)
-            gate, up = gate_up.chunk(2, dim=-1)
-            for name, values in zip(PAIRS, (gate, up, block.experts.act_fn(gate), swigl, out), strict=True):
+            gate, up = (gate_up[..., ::2], gate_up[..., 1::2]) if by_turns else gate_up.chunk(2, dim=-1)
+            for name, values in zip(PAIRS, (gate, up, activated(gate), swigl, out), strict=True):
                 whole_run = runs.setdefault(name, values.new_zeros(*experts.shape, values.shape[-1]))
                 whole_run[token, places[token, rank]] = values
         for name, values in runs.items():
@@ -302,17 +333,19 @@ def watch_rope(model: Any, stages: Stages) -> None:
     Some models give it the channels that turn only, and put the others beside them; these are seen by attention.
     """
     modelling: Any = importlib.import_module(type(model).__module__)
-    rotate, attend, config = modelling.apply_rotary_pos_emb, modelling.eager_attention_forward, model.config
+    attend, config = modelling.eager_attention_forward, model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    parted = set()
+    parted, tempered = set(), scales_by_position(config)
 
     def put(q: Array, k: Array) -> None:
         stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
         stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
 
-    def rotated(*arguments: Any, **options: Any) -> Any:
+    def rotated(name: str, rotate: Any, *arguments: Any, **options: Any) -> Any:
         q, k = rotate(*arguments, **options)
-        if q.shape[-1] == size:
+        if name == INTERLEAVED:
+            put(*(x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(start_dim=-2) for x in (q, k)))
+        elif q.shape[-1] == size:
             put(q, k)
         else:
             parted.add(stages.layer)
@@ -321,9 +354,19 @@ def watch_rope(model: Any, stages: Stages) -> None:
     def attended(module: Any, q: Array, k: Array, *arguments: Any, **options: Any) -> Any:
         if stages.layer in parted:
             put(q, k)
+        if tempered:
+            stages.put(stages.layer, "q_tempered", q.transpose(1, 2))
         return attend(module, q, k, *arguments, **options)
 
-    modelling.apply_rotary_pos_emb, modelling.eager_attention_forward = rotated, attended
+    for name in (name for name in ROTATIONS if hasattr(modelling, name)):
+        setattr(modelling, name, partial(rotated, name, getattr(modelling, name)))
+    modelling.eager_attention_forward = attended
+
+
+def scales_by_position(config: Any) -> bool:
+    """Tell whether queries that are rotated are multiplied by a factor of their positions."""
+    rope = getattr(config, "rope_parameters", None)
+    return isinstance(rope, dict) and rope.get("llama_4_scaling_beta") is not None
 
 
 def cpu_capability(torch: Any) -> str:

@@ -8,7 +8,7 @@ from kernels.errors import UnsupportedModelError
 from kernels.packed.numbers import STORED
 from store.errors import ArtifactError
 from store.files.fields import Fields
-from store.files.packed import awq, bitsandbytes, compressed_tensors, gptq, mlx
+from store.files.packed import awq, bitsandbytes, compressed_tensors, gptq, mlx, mxfp4
 from store.files.packed.module import Layout, Module, Opened
 from store.files.packed.scaled import scaled
 from store.stored_model import Packing, TensorInfo
@@ -19,11 +19,15 @@ _TILE = (128, 128)
 
 
 class Method(NamedTuple):
-    """parts : how the names of the parts of a weight end. keys : those that tell it from one that is not packed."""
+    """parts : how the names of the parts of a weight end. keys : those that tell it from one that is not packed.
+
+    joint : what stands between the name of a module and that of a part.
+    """
 
     parts: tuple[str, ...]
     keys: tuple[str, ...]
     layout: Callable[[Module, Fields], Layout]
+    joint: str = "."
 
 
 def _fp8(module: Module, config: Fields) -> Layout:
@@ -48,6 +52,7 @@ _METHODS: dict[str, Method] = {
     "gptq": _GPTQ,
     "awq": _AWQ,
     "compressed-tensors": Method(compressed_tensors.PARTS, compressed_tensors.KEYS, compressed_tensors.layout),
+    "mxfp4": Method(mxfp4.PARTS, mxfp4.KEYS, mxfp4.layout, "_"),
     "mlx": Method(mlx.PARTS, (mlx.KEY,), mlx.layout),
     "bitsandbytes": Method(bitsandbytes.PARTS, bitsandbytes.KEYS, bitsandbytes.layout),
 }
@@ -104,7 +109,7 @@ def _modules(tensors: Mapping[str, TensorInfo], method: Method) -> dict[str, dic
     ends = sorted(method.parts, key=len, reverse=True)
     found: dict[str, dict[str, TensorInfo]] = {}
     for name, info in tensors.items():
-        if (end := next((end for end in ends if name.endswith(f".{end}")), None)) is not None:
+        if (end := next((end for end in ends if name.endswith(method.joint + end)), None)) is not None:
             found.setdefault(name[: -len(end) - 1], {})[end] = info
     return {module: parts for module, parts in found.items() if any(key in parts for key in method.keys)}
 

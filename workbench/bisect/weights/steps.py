@@ -59,11 +59,14 @@ class Stored:
         """The chosen rows of a stored tensor; a vector is one row."""
         if isinstance(weight.stored, Packed):
             return _of_parts(weight.stored, np.arange(len(weight.stored))[rows])
+        if weight.origin is not None:
+            columns = weight.shape[-1]
+            return cls.of(weight.origin, rows).moved(lambda x: x[:, :columns])
         raw = np.ascontiguousarray(weight.rows[rows])
         values = dequantize_rows(weight.type, raw, weight.shape[-1])
         format = weight.type.format
         if isinstance(format, FloatFormat):
-            width = half_ulp(values, format)
+            width = half_ulp(values, format) + np.float32(weight.step / 2)
             if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
                 width = width + half_ulp(values - np.float32(1), weight.less_one.format)
             return cls(values, width)
