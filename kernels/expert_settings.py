@@ -43,13 +43,15 @@ def of_hugging_face(
     fields: Settings,
     inner: str,
     count: tuple[str, ...] = COUNTS,
+    used: str = USED,
     **more: Any,  # noqa: ANN401
 ) -> ModelConfig:
     """The configuration with experts.
 
-    inner : the key of the channels inside of one. count : keys of how many there are. more : further fields of it.
+    inner : the key of the channels inside of one. count : keys of how many there are. used : of how many a token has.
+    more : further fields of it.
     """
-    keys: tuple[tuple[str, ...], ...] = (count, (USED,), (inner,))
+    keys: tuple[tuple[str, ...], ...] = (count, (used,), (inner,))
     numbers = [fields.integer(*key) for key in keys]
     for key, number in zip(keys, numbers, strict=True):
         if number is None:

@@ -34,8 +34,8 @@ class ExpertParts:
 
     selection : something is added to scores for the choice only, if it is stored. gated : what is computed beside them
     is multiplied by the sigmoid of a gate of its own. biased : products of experts, and the router's, may have biases.
-    scaled : products of experts are multiplied by stored factors, if there are any. before : the weight of an expert
-    multiplies what it reads, not what it gives.
+    scaled : products of experts are multiplied by stored factors, if there are any; shared_scaled : and so are those of
+    what is computed beside them. before : the weight of an expert multiplies what it reads, not what it gives.
     """
 
     selection: bool = False
@@ -43,6 +43,7 @@ class ExpertParts:
     biased: bool = False
     scaled: bool = False
     before: bool = False
+    shared_scaled: bool = False
 
 
 def names(config: ModelConfig, parts: ExpertParts | None) -> tuple[str, ...]:
@@ -78,6 +79,8 @@ def tensors(c: ModelConfig, layer: int, parts: ExpertParts) -> Iterator[Tensor]:
     if size := c.shared_intermediate_size:
         for part, shape in zip(_PARTS, ((size, hidden), (size, hidden), (hidden, size)), strict=True):
             yield Tensor(name(f"{BESIDE}.{part}.weight"), shape)
+            if parts.shared_scaled:
+                yield Tensor(name(f"{BESIDE}.{part}.output_scale"), (1,), optional=True)
         if parts.gated:
             yield Tensor(name(f"{BESIDE}_gate.weight"), (1, hidden))
 
@@ -115,6 +118,10 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     yield of_experts("expert_swigl", gated, inner, ("expert_silu", "expert_up"))
     down = ExpertProduct(runs, apart=True)
     yield of_experts("expert_out", down, hidden, ("expert_swigl", CHOICE), "down_proj")
+
+    def beside_used(part: str) -> tuple[str, ...]:
+        return _used(layer, f"{BESIDE}.{part}", has, scaled=parts.shared_scaled)
+
     size = c.shared_intermediate_size
     yield stage("expert_sum" if size else "ffn_out", ExpertSum(not parts.before), hidden, (CHOICE, "expert_out"))
     if not size:
@@ -122,11 +129,11 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     beside = "shared_out"
     if parts.gated:
         yield stage("shared_router", Product(), 1, (x,), _used(layer, f"{BESIDE}_gate", has))
-    yield stage("shared_gate", Product(), size, (x,), _used(layer, f"{BESIDE}.gate_proj", has))
-    yield stage("shared_up", Product(), size, (x,), _used(layer, f"{BESIDE}.up_proj", has))
+    yield stage("shared_gate", Product(), size, (x,), beside_used("gate_proj"))
+    yield stage("shared_up", Product(), size, (x,), beside_used("up_proj"))
     yield stage("shared_silu", activation, size, ("shared_gate",))
     yield stage("shared_swigl", Multiply(), size, ("shared_silu", "shared_up"))
-    yield stage(beside, Product(), hidden, ("shared_swigl",), _used(layer, f"{BESIDE}.down_proj", has))
+    yield stage(beside, Product(), hidden, ("shared_swigl",), beside_used("down_proj"))
     if parts.gated:
         yield stage("shared_gated", Gated(), hidden, (beside, "shared_router"))
         beside = "shared_gated"

@@ -144,7 +144,9 @@ class Family(ABC):
     """Models that are computed alike.
 
     stages : of a layer in execution order, with those that only some models have. norms_differ : norms of heads are
-    among those. headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
+    among those. output_gate : what attention gives is multiplied by a sigmoid, whose product stands beside the queries
+    in files. tiled : heads of values that share one of keys stand apart in GGUF, and here; Hugging Face has them side
+    by side. headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
     biased : models of this family are known to have the biases that others may lack.
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
@@ -163,13 +165,14 @@ class Family(ABC):
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
     not_loaded : biases of a layer that transformers leaves where they are and llama.cpp adds.
-    told : keys of transformers that an APR file must have, because nothing else in it tells and there is no default.
+    in_apr : APR has a place for its models. told : keys of transformers that an APR file must have, because nothing
+    else in it tells and there is no default.
 
     gguf : what llama.cpp calls them. gguf_family : the family as which its GGUF files are read, if that is another one
     with the same stages. predicts : the last layers there may predict further tokens and are not run.
     epsilon_read : it takes the epsilon of the norms from a file, and not 0 for it.
-    gguf_modules : what its names of modules stand for, where not for what they
-    usually do. interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
+    gguf_modules : what its names of modules stand for, where not for what they usually do.
+    interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
     more : further tensors of a layer that it accepts, as a pattern of its names. after_head : tensors with which it
     changes the logits, and what it does. scaled : the projections whose output it multiplies by a stored factor, if
@@ -180,6 +183,8 @@ class Family(ABC):
     """
 
     stages: ClassVar[tuple[str, ...]]
+    output_gate: ClassVar[bool] = False
+    tiled: ClassVar[bool] = False
     headless: ClassVar[bool] = False
     norms_differ: ClassVar[bool] = False
     biased: ClassVar[bool] = False
@@ -200,6 +205,7 @@ class Family(ABC):
     by_turns: ClassVar[bool] = False
     less_one: ClassVar[bool] = False
     not_loaded: ClassVar[tuple[str, ...]] = ()
+    in_apr: ClassVar[bool] = True
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
     predicts: ClassVar[bool] = False

@@ -78,6 +78,9 @@ class Arithmetic(Protocol):
     def attention(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Array:  # noqa: ANN401
         """Attention before the output projection. sinks : a score of every head beside those of the keys."""
 
+    def delta(self, x: Inputs, how: Any) -> Array:  # noqa: ANN401
+        """The gated delta rule."""
+
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kernels import ops, recurrence
 from kernels.errors import WorkbenchError
 from kernels.formats.format import BlockFormat
-from kernels.graph import Array, Values
+from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
+from kernels.kinds.delta import DeltaNet
 from kernels.kinds.rotate import Rotation
 from kernels.layer_norm import layer_norm, layer_norm_ggml
 from kernels.matmul import apr as matmul_apr
@@ -49,6 +50,10 @@ class F32Path:
     def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
         """Every channel of a token and of those before it, times its weights (channels, tokens), plus the bias."""
         return recurrence.convolved(x, self.vector(weight), bias)
+
+    def delta(self, x: Inputs, how: DeltaNet) -> Array:
+        """The gated delta rule, its state kept in float64."""
+        return recurrence.delta(x, how)
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
@@ -163,6 +168,9 @@ class GgmlPath(F32Path):
             "repack": "off",
             "flash_attention": "off",
         }
+
+    def delta(self, x: Inputs, how: DeltaNet) -> Array:
+        return recurrence.delta(x, how, np.float32)
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)

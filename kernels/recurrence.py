@@ -1,13 +1,15 @@
 """What layers without attention compute from the tokens before, compiled."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.graph import Array, Inputs
+from kernels.kinds.delta import DeltaNet
 from kernels.machine.compiler import kernel
 from kernels.machine.memory import lent
-from kernels.machine.parallel import by_token
+from kernels.machine.parallel import by_token, over_rows
 
 Real = TypeVar("Real", np.float32, np.float64)
 
@@ -41,4 +43,68 @@ def convolved(x: NDArray[Real], weight: NDArray[Real], bias: NDArray[Real] | Non
     taps = np.ascontiguousarray(weight.T)
     added = np.zeros(x.shape[1], x.dtype) if bias is None else bias
     by_token(lambda t: _convolved(x, taps, added, out, t.start, t.stop), x.shape)
+    return out
+
+
+@kernel(
+    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], "
+    "int64, int64, int64, boolean, float64[:, :, ::1], float32[:, ::1], int64, int64)",
+    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], "
+    "int64, int64, int64, boolean, float32[:, :, ::1], float32[:, ::1], int64, int64)",
+    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
+    "int64, int64, int64, boolean, float64[:, :, ::1], float64[:, ::1], int64, int64)",
+)
+def _delta(
+    q: NDArray[Real],
+    k: NDArray[Real],
+    v: NDArray[Real],
+    beta: NDArray[Real],
+    decay: NDArray[Real],
+    groups: int,
+    size: int,
+    value_start: int,
+    tiled: bool,
+    states: NDArray[Any],
+    out: NDArray[Real],
+    start: int,
+    stop: int,
+) -> None:
+    """The heads from start to stop. states (heads, values, keys) : zeros, in the type that states are kept in."""
+    heads, keys = beta.shape[1], q.shape[1] // groups
+    kept = states.dtype.type
+    scale = kept(1 / np.sqrt(keys))
+    for head in range(start, stop):
+        first = (head % groups if tiled else head // (heads // groups)) * keys
+        state = states[head]
+        for t in range(q.shape[0]):
+            share, rate = np.exp(kept(decay[t, head])), kept(beta[t, head])
+            for j in range(size):
+                held = kept(0)
+                for i in range(keys):
+                    state[j, i] *= share
+                    held += state[j, i] * kept(k[t, first + i])
+                step = (kept(v[t, value_start + head * size + j]) - held) * rate
+                read = kept(0)
+                for i in range(keys):
+                    state[j, i] += step * kept(k[t, first + i])
+                    read += state[j, i] * kept(q[t, first + i])
+                out[t, head * size + j] = read * scale
+
+
+def delta(x: Inputs, how: DeltaNet, kept: type[np.floating[Any]] = np.float64) -> Array:
+    """The gated delta rule over all tokens, every head by itself from a state of zeros, (tokens, heads * head_dim).
+
+    x : q, k (tokens, groups * keys); v (tokens, channels), of which the values start at how.value_start; beta, decay
+    (tokens, heads). kept : the type of the state and of sums over it.
+    """
+    q, k, v, beta, decay = (x[role] for role in how.roles)
+    heads = beta.shape[1]
+    out = lent((len(q), heads * how.head_dim), q.dtype.type)
+    states = np.zeros((heads, how.head_dim, q.shape[1] // how.groups), kept)
+
+    def compute(start: int, stop: int) -> None:
+        shape = how.groups, how.head_dim, how.value_start, how.tiled
+        _delta(q, k, v, beta, decay, *shape, states, out, start, stop)
+
+    over_rows(compute, heads)
     return out

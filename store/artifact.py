@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from kernels.config import ModelConfig
 from store.names import EMBEDDING, LM_HEAD
-from store.stored_model import Format, StoredModel, TensorInfo
+from store.stored_model import Format, Reordered, StoredModel, TensorInfo
 
 __all__ = ["Artifact", "Format", "TensorInfo"]
 
@@ -32,6 +32,7 @@ class Artifact(StoredModel):
         problems: Iterable[str],
         interleaved: Mapping[str, int] | None = None,
         guesses: Iterable[str] = (),
+        reordered: Mapping[str, Reordered] | None = None,
     ) -> "Artifact":
         """Make of a stored model one that can be run; `problems` join those of its files, and so do guesses."""
         guesses = tuple(guesses)
@@ -46,6 +47,8 @@ class Artifact(StoredModel):
             problems=(*found.problems, *problems, *guesses),
             metadata=found.metadata,
             interleaved=interleaved or {},
+            reordered=reordered or {},
+            minus_exp=found.format == "safetensors",
             less_one=found.less_one,
             vocabulary=found.vocabulary,
         )

@@ -79,12 +79,20 @@ class AprQ4(Encoding):
         return blocks.reshape(-1)
 
 
+@dataclass(frozen=True, slots=True)
 class AprQ8(Encoding):
-    """aprender's signed bytes with one scale for the whole tensor, its step: read as float32."""
+    """aprender's signed bytes with one scale for the whole tensor: read as float32."""
+
+    scale: float = 0.0
+
+    @classmethod
+    def of(cls, scale: float) -> "AprQ8":
+        """With the scale that stands before the values."""
+        return cls("AprQ8", step=abs(scale), scale=scale)
 
     def decoded(self, data: Bytes, type: TensorType, shape: Shape) -> Bytes:
         with np.errstate(over="ignore", invalid="ignore"):
-            return (data.view(np.int8).astype(np.float32) * np.float32(self.step)).view(np.uint8)
+            return (data.view(np.int8).astype(np.float32) * np.float32(self.scale)).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ _STACKED = re.compile(
 )
 _AXES = {"weight": 3, "bias": 2, "output_scale": 1}
 _BESIDE = ".mlp.shared_expert.gate_up_proj.weight"
+_SELECTION = "mlp.gate.e_score_correction_bias"
 _GATE = "mlp.shared_expert_gate.weight"
 
 
@@ -51,6 +52,9 @@ def split_experts(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     for name in [name for name in tensors if name.endswith(_BESIDE) and tensors[name].shape[0] % 2 == 0]:
         for part in _halves(tensors.pop(name), name.removesuffix(".gate_up_proj.weight"), "weight"):
             tensors[part.name] = part
+    for name in [name for name in tensors if name.endswith(_SELECTION)]:
+        if tensors[name].shape == (1, config.num_experts):  # as some families store a vector
+            tensors[name] = replace(tensors[name], shape=(config.num_experts,))
     for name in [name for name in tensors if name.endswith(_GATE)]:
         if len(tensors[name].shape) == 1:  # as GGUF stores a matrix of one row
             tensors[name] = replace(tensors[name], shape=(1, *tensors[name].shape))

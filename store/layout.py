@@ -16,6 +16,7 @@ from kernels.weight import TensorType
 from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.experts import split_experts
+from store.fused import BY_GROUP, fused_parts
 from store.latent import split_heads
 from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.stored_model import Picked
@@ -26,10 +27,11 @@ from store.wrapped_names import without_wrapper
 MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 # Tensors of a layer that no engine uses: its own frequencies, and factors of products that the family does not apply.
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
-BY_GROUP = "qkv_by_group_proj"
 _FUSED = re.compile(
     rf"\.(?:self_attn|mlp)\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z"
+    r"|\.linear_attn\.in_proj_(?:qkv|qkvz|ba)\.(?:weight|output_scale)\Z"
 )
+_GATED = re.compile(r"\.self_attn\.q_proj\.(?:weight|bias|output_scale)\Z")
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)
 
 Shape = tuple[int, ...]
@@ -111,8 +113,9 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     compute with.
     """
     split_experts(file, tensors, config)
+    gated = family(config.architecture).output_gate
     split_heads(file, tensors, config)
-    for name in [name for name in tensors if _FUSED.search(name)]:
+    for name in [name for name in tensors if _FUSED.search(name) or (gated and _GATED.search(name))]:
         _split_fused(file, tensors, name, config)
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
     if config.length_limit is not None:
@@ -159,22 +162,12 @@ def _check(file: str, info: TensorInfo, shape: Shape) -> None:
 
 
 def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: ModelConfig) -> None:
-    """Replace a fused tensor, whose rows are q, k and v in this order, or gate and up, by its parts.
-
-    Of what is named by group, these are the rows of every key head: those of the query heads that it serves, its own,
-    and those of its value head.
-    """
+    """Replace a fused tensor by its parts: rows that follow each other, or in every one of some groups."""
     fused = tensors.pop(name)
     module, _, kind = name.rpartition(".")
     module = module.rpartition(".")[2]
-    sizes: tuple[tuple[str, int], ...] = (
-        ("q_proj", config.q_size),
-        ("k_proj", config.kv_size),
-        ("v_proj", config.kv_size),
-    )
-    if module == "gate_up_proj":
-        sizes = (("gate_proj", config.intermediate_size), ("up_proj", config.intermediate_size))
-    rows, groups = sum(size for _, size in sizes), config.num_key_value_heads if module == BY_GROUP else 1
+    sizes, groups = fused_parts(module, config)
+    rows = sum(size for _, size in sizes)
     shapes = {"weight": (rows, config.hidden_size), "bias": (rows,), "output_scale": (1,)}
     _check(file, fused, shapes[kind])
     require_rows(file, fused)
@@ -186,7 +179,7 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         if kind == "output_scale":  # one factor for all
             tensors[part] = replace(fused, name=part)
             continue
-        if module == BY_GROUP:
+        if groups > 1:
             picked = Picked(first // groups, size // groups, rows // groups)
             tensors[part] = replace(fused.some_rows(0, size), name=part, picked=picked)
         else:

@@ -39,13 +39,16 @@ _GGUF_MODULES: dict[str, str] = {
     "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
 _GGUF_SELECTION, _SELECTION = "exp_probs_b.bias", "mlp.gate.e_score_correction_bias"
-GATE_UP = "mlp.gate_up_proj"  # gate and up one above the other
-_OF_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+# What one tensor holds several matrices of.
+WHOLES: dict[str, tuple[str, ...]] = {
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "linear_attn.in_proj_qkv": tuple(f"linear_attn.{part}_proj" for part in "qkv"),
+    "linear_attn.in_proj_ba": ("linear_attn.b_proj", "linear_attn.a_proj"),
+    "self_attn.q_proj": ("self_attn.gate_proj",),
+}
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.
 FOUR_NORMS = frozenset(("gemma2", "gemma3", "gemma3n", "gemma4", "olmo2", "exaone4"))
-_ANOTHER_FFN_NORM = frozenset(
-    ("seed_oss", "qwen3next", "qwen35", "qwen35moe")
-)  # where the norm before the feed-forward block goes by the other name
+_ANOTHER_FFN_NORM = frozenset(("seed_oss",))  # where the norm before the feed-forward block goes by the other name
 _GGUF_NORMS: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
@@ -71,10 +74,12 @@ _OTHER_WHOLE: dict[str, str] = {
 }
 
 _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_]*(?:\.[a-z_]+)?)\.(weight|bias|scale)", re.ASCII)
+_GGUF_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_.]*)", re.ASCII)
 # What some families call the parts of layers with experts, and what stands alone.
 _OF_EXPERTS = (
     (re.compile(r"^feed_forward\.router\."), "mlp.gate."),
     (re.compile(r"^feed_forward\.(?=(?:gate_proj|up_proj|down_proj|experts|shared_expert)\.)"), "mlp."),
+    (re.compile(r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$"), _SELECTION),
     (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
     (re.compile(r"^block_sparse_moe\.input_linear\.weight$"), "mlp.experts.gate_up_proj.weight"),
     (re.compile(r"^block_sparse_moe\.output_linear\.weight$"), "mlp.experts.down_proj.weight"),
@@ -113,13 +118,15 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
     """
     if (layer_of(raw) is not None and raw.startswith("blk.")) and raw.split(".", 2)[2] == _GGUF_SELECTION:
         return f"model.layers.{raw.split('.')[1]}.{_SELECTION}"
+    if (whole := _GGUF_TENSOR.fullmatch(raw)) and (tail := _modules(architecture).get(whole[2])) is not None:
+        return f"model.layers.{whole[1]}.{tail}"
     if gguf := _GGUF_LAYER.fullmatch(raw):
         (layer, module, kind), modules = gguf.groups(), _modules(architecture)
         return f"model.layers.{layer}.{modules[module]}.{_KINDS.get(kind, kind)}" if module in modules else raw
     if hf := _HF_LAYER.fullmatch(raw):
         return f"model.layers.{hf[1]}.{_of_experts(hf[2])}"
-    if architecture is not None and (whole := _modules(architecture).get(raw.rpartition(".")[0])) is not None:
-        return f"{whole}.{raw.rpartition('.')[2]}"
+    if architecture is not None and (own := _modules(architecture).get(raw.rpartition(".")[0])) is not None:
+        return f"{own}.{raw.rpartition('.')[2]}"
     return _GGUF_WHOLE.get(raw) or _OTHER_WHOLE.get(raw) or raw
 
 
@@ -144,8 +151,11 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return f"blk.{match[1]}.{_GGUF_SELECTION}"
     module, _, kind = _ONE_OF_MANY.sub(r"\1.", match[2]).rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
-    if GATE_UP in modules:
-        modules |= dict.fromkeys(_OF_GATE_UP, modules[GATE_UP])
+    if match[2] in modules:
+        return f"blk.{match[1]}.{modules[match[2]]}"
+    for whole, parts in WHOLES.items():
+        if whole in modules:
+            modules |= dict.fromkeys(parts, modules[whole])
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 

@@ -26,6 +26,7 @@ Format = Literal["gguf", "apr", "safetensors"]
 _SMALL = 1 << 20  # bytes of a part that is read at once
 _HASH_CHUNK = 1 << 22
 NORM = "norm.weight"
+A_LOG = ".A_log"
 _NEVER_LESS_ONE = "linear_attn.norm.weight"  # beside norms that are
 FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
@@ -49,6 +50,13 @@ class Packing:
     parts: "Mapping[str, TensorInfo]"
     make: Callable[[Mapping[str, NDArray[np.uint8]]], Packed]
     first: int = 0
+
+
+class Reordered(NamedTuple):
+    """Which stored rows, or elements of a vector, and columns are the canonical ones; None for the same order."""
+
+    rows: NDArray[np.intp] | None = None
+    columns: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,10 @@ class StoredModel:
     interleaved
         Tensors whose rows are stored for adjacent-pair rotation, with their number of heads; `weight` returns
         those rows in canonical order.
+    reordered
+        Tensors whose rows or columns are stored in another order than the canonical one, and not for rotation.
+    minus_exp
+        A tensor of decays holds the logarithm of them; `weight` gives -exp of it, in float32.
     less_one
         Norm weights are stored less 1, which the engine adds; so does `weight`, in float32 as the engine does.
     problems
@@ -133,6 +145,8 @@ class StoredModel:
     problems: tuple[str, ...] = ()
     metadata: Mapping[str, object] = field(default_factory=dict)
     interleaved: Mapping[str, int] = field(default_factory=dict)
+    reordered: Mapping[str, Reordered] = field(default_factory=dict)
+    minus_exp: bool = False
     less_one: bool = False
     vocabulary: Vocabulary | None = None
     refusal: WorkbenchError | None = None
@@ -192,8 +206,12 @@ class StoredModel:
         if self.adds_one(name):
             less_one = type
             rows, type = (floats(rows, type) + np.float32(1)).view(np.uint8), TensorType["F32"]
-        heads = self.interleaved.get(info.name)
-        order = _canonical_order(info.shape[0], heads) if heads else None
+        if self.minus_exp and info.name.endswith(A_LOG):
+            rows, type = -np.exp(floats(rows, self._float(info)).astype(np.float64)), TensorType["F32"]
+            rows = rows.astype(np.float32).view(np.uint8)
+        order = self.row_order(info.name)
+        if (moved := self.reordered.get(info.name, Reordered()).columns) is not None:
+            rows = rows.reshape(len(rows), len(moved), -1)[:, moved].reshape(rows.shape)
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
@@ -202,6 +220,13 @@ class StoredModel:
         origin = info.encoding.origin(self._bytes(info), info.shape)
         origin = None if origin is None else replace(origin, order=order)
         return Weight(name, type, shape, rows, order, less_one, info.encoding.step, origin)
+
+    def row_order(self, name: str) -> NDArray[np.intp] | None:
+        """Return which stored row of a tensor every canonical row is; None where the order is the same."""
+        heads = self.interleaved.get(name)
+        if heads:
+            return _canonical_order(self.tensors[name].shape[0], heads)
+        return self.reordered.get(name, Reordered()).rows
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
         """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering.
@@ -217,8 +242,10 @@ class StoredModel:
     def _packed(self, info: TensorInfo, packing: Packing) -> Packed:
         """The rows that parts make, of which this tensor may have some only."""
         whole = packing.make({part: self._bytes(each) for part, each in packing.parts.items()})
+        if info.picked is None and not packing.first and info.shape[0] == len(whole):
+            return whole
         own = packing.first + np.array([info.place(row) for row in range(info.shape[0])])
-        return whole if len(own) == len(whole) and not packing.first else replace(whole, chosen=own)
+        return replace(whole, size=(len(own), whole.size[1]), chosen=own)
 
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
         """Return the bytes of a tensor in little-endian order, also of a type that is not read; None if unknown."""
@@ -255,6 +282,12 @@ class StoredModel:
         if not self.less_one or not name.endswith(NORM) or name.endswith(_NEVER_LESS_ONE):
             return False
         return self.info(name).type in FLOATS
+
+    def _float(self, info: TensorInfo) -> TensorType:
+        if info.type not in FLOATS or not isinstance(info.type, TensorType):
+            shown = f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}"
+            raise UnsupportedModelError(f"{shown} has the type {info.type.name}; only floats are supported there.")
+        return info.type
 
     def permuted(self, name: str) -> bool:
         """Tell whether the rows of a tensor are stored in another order than the canonical one."""

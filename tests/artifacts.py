@@ -20,7 +20,8 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
-from tests.expert_stacks import of_gpt_oss
+from tests.delta_files import gguf_delta, hf_delta
+from tests.expert_stacks import STACKED
 from tests.memory_model import YARN, MemoryModel, random_model
 
 
@@ -85,7 +86,11 @@ READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type not in (TensorType.Q1_0, 
 
 def gguf_architecture(model: MemoryModel) -> str:
     """What GGUF calls a model."""
-    architecture = model.config.architecture
+    return gguf_architecture_of(model.config)
+
+
+def gguf_architecture_of(c: ModelConfig) -> str:
+    architecture = c.architecture
     if architecture == "deepseek3":
         return "deepseek2"
     return (family(architecture).gguf or "llama") if architecture in ARCHITECTURES else architecture
@@ -128,6 +133,10 @@ def write_gguf(
     if c.layer_types is not None and c.sliding_window is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
+    if c.architecture == "granite_swa":
+        writer.add_array(
+            f"{architecture}.attention.rope_pattern", [int(c.rotates(n)) for n in range(c.num_hidden_layers)]
+        )
     if c.rope_local_theta is not None:
         writer.add_rope_freq_base_swa(c.rope_local_theta)
     if c.attention_cap is not None:
@@ -172,7 +181,10 @@ def write_gguf(
     stored: dict[str, list[np.ndarray]] = {}
     types: dict[str, TensorType] = {}
     for name, weight in fused(model).items():
-        rows, own = gguf_rows(model, name) if name in model.weights else weight.rows, gguf_name(name, architecture)
+        rows, own = (
+            gguf_rows(model, name) if weight is model.weights.get(name) else weight.rows,
+            gguf_name(name, architecture),
+        )
         if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
             rows = rows.view(f"f{weight.type.block.bytes}").reshape(weight.shape)
         stored.setdefault(own, []).append(rows)
@@ -202,7 +214,8 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         return
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
-    sized = c.architecture in ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe")
+    own = ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe", "qwen35moe", "qwen3next")
+    sized = c.architecture in own
     if sized:
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
     elif c.shared_intermediate_size:
@@ -248,6 +261,17 @@ def known_headless(c: ModelConfig) -> bool:
 def _add_recurrence(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
     if c.architecture.startswith("lfm2"):
         writer.add_shortconv_l_cache(c.recurrence.kernel)
+        return
+    writer.add_ssm_conv_kernel(c.recurrence.kernel)
+    writer.add_ssm_inner_size(c.recurrence.values)
+    writer.add_ssm_state_size(c.recurrence.state)
+    writer.add_ssm_time_step_rank(c.recurrence.heads)
+    writer.add_ssm_group_count(c.recurrence.groups)
+    if not known_headless(c):
+        recurrent = [c.recurs(n) for n in range(c.num_hidden_layers)]
+        writer.add_array(f"{gguf_architecture_of(c)}.attention.recurrent_layers", recurrent)
+    if c.architecture.startswith("qwen35"):
+        writer.add_rope_dimension_sections([(c.rotary_dim // 2 + more) // 3 for more in (2, 1, 0)] + [0])
 
 
 def byte_tokens(kind: str, size: int) -> list[str]:
@@ -330,8 +354,15 @@ _TAPS = ("conv.conv.weight", "conv1d.weight")
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
 
+def family_has_gates(c: ModelConfig) -> bool:
+    """Whether its attention has gates, and other layers delta nets."""
+    return c.architecture in ARCHITECTURES and family(c.architecture).output_gate
+
+
 def fused(model: MemoryModel) -> dict[str, Weight]:
     """The tensors with those in one that both engines' files have in one."""
+    if family_has_gates(model.config):
+        return gguf_delta(model)
     weights, whole = dict(model.weights), FUSED.get(model.config.architecture, {})
     for layer in range(model.config.num_hidden_layers):
         for module, parts in whole.items():
@@ -357,11 +388,12 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_latents(model)
     if model.config.architecture == "llama4":
         return _of_llama4(model)
-    if model.config.architecture == "gpt_oss":
-        return of_gpt_oss(model)
+    if model.config.architecture in STACKED:
+        return STACKED[model.config.architecture](model)
     if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
-    weights = {name: unsqueezed(weight) if "conv" in name else weight for name, weight in fused(model).items()}
+    weights = hf_delta(model) if family_has_gates(model.config) else fused(model)
+    weights = {name: unsqueezed(weight) for name, weight in weights.items()}
     if model.config.architecture in _BY_GROUP:
         weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}
         weights = {n: by_group(w, model.config) if "qkv_by_group" in n else w for n, w in weights.items()}
@@ -371,7 +403,7 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     type = model.weights["model.embed_tokens.weight"].type
     return {
         own[name]: less_one(weight, type if type.block.elements == 1 else TensorType.F32)
-        if name.endswith(NORM)
+        if name.endswith(NORM) and ".linear_attn." not in name
         else weight
         for name, weight in weights.items()
     }

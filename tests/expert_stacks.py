@@ -1,6 +1,8 @@
-"""How Hugging Face stores the experts of families that stack them in a way of their own."""
+"""How Hugging Face stores the experts of families that have a way of their own."""
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,3 +32,41 @@ def of_gpt_oss(model: MemoryModel) -> dict[str, Weight]:
             type = model.weights[f"{module}.0.down_proj.{kind}"].type
             found[name] = Weight(name, type, stored.shape, stored.reshape(len(stored), -1).view(np.uint8))
     return found
+
+
+_SELECTION = "mlp.gate.e_score_correction_bias"
+
+
+def of_minimax(model: MemoryModel) -> dict[str, Weight]:
+    """As mixtral, with what is added for the choice beside the router."""
+    found = {}
+    for name, weight in model.weights.items():
+        for plain, own in ((_SELECTION, "mlp.e_score_correction_bias"), ("mlp.", "block_sparse_moe."), *_NUMBERED):
+            name = name.replace(plain, own)
+        found[name] = weight
+    return found
+
+
+def of_ernie(model: MemoryModel) -> dict[str, Weight]:
+    """With what is added for the choice as a matrix of one row."""
+    found = {}
+    for name, weight in model.weights.items():
+        if name.endswith(_SELECTION):
+            weight = replace(weight, shape=(1, *weight.shape))
+        own = name.replace(_SELECTION, "mlp.moe_statics.e_score_correction_bias")
+        found[own.replace("shared_expert.", "shared_experts.")] = weight
+    return found
+
+
+def of_exaone(model: MemoryModel) -> dict[str, Weight]:
+    names = {name: name.replace(_SELECTION, "mlp.e_score_correction_bias") for name in model.weights}
+    return {own.replace("shared_expert.", "shared_experts."): model.weights[name] for name, own in names.items()}
+
+
+_NUMBERED = (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3"))
+STACKED: Mapping[str, Callable[[MemoryModel], dict[str, Weight]]] = {
+    "gpt_oss": of_gpt_oss,
+    "minimax_m2": of_minimax,
+    "ernie4_5_moe": of_ernie,
+    "exaone_moe": of_exaone,
+}

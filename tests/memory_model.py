@@ -46,6 +46,15 @@ def by_yarn(c: ModelConfig) -> dict[str, object]:
     return {"rope_factors": scaling.factors, "rope_attention_factor": scaling.attention_factor}
 
 
+def of_delta_nets(c: ModelConfig) -> dict[str, object]:
+    return {
+        "rotary_dim": c.head_dim // 4,
+        "rms_norm_eps": 1e-6,  # which another epsilon is in GGUF, and always in transformers
+        "recurrence": Recurrence(4, 4, c.head_dim, 2, c.head_dim),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    }
+
+
 def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
     return tuple(layer > 0 for layer in range(c.num_hidden_layers))
 
@@ -108,6 +117,9 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         | {"q_lora_rank": 32, "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 2, "topk_group": 1}
     ),
     "mistral3": lambda c: by_yarn(c) | {"temperature": 0.5, "temperature_length": 2},
+    "qwen35": lambda c: of_delta_nets(c),
+    "qwen35moe": lambda c: of_delta_nets(c) | and_beside(c),
+    "qwen3next": lambda c: of_delta_nets(c) | and_beside(c),
     "lfm2": lambda c: {
         "recurrence": Recurrence(3),
         "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
@@ -156,6 +168,11 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone_moe": lambda c: in_groups(c) | sliding(c) | {"rotated_layers": (True, False)[: c.num_hidden_layers]},
     "mellum": lambda c: of_experts(c) | sliding(c) | {"rope_local_theta": c.rope_theta},
     "dbrx": lambda c: of_experts(c) | {"moe_intermediate_size": c.intermediate_size, "clip_qkv": 0.75},
+    "granite_swa": lambda c: (
+        sliding(c)
+        | {"embedding_scale": 6.0, "residual_scale": 0.22, "attention_scale": 0.3, "logits_scale": 0.125}
+        | {"rotated_layers": (True, False)[: c.num_hidden_layers]}
+    ),
     "qwen2vl": lambda _: {"rms_norm_eps": 0.0},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
     "qwen3vlmoe": lambda c: of_experts(c),
@@ -293,11 +310,17 @@ def random_model(
         values = (0.5 * rng.standard_normal((channels, taps))).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, values.shape, values.view(np.uint8))
 
+    def decays(name: str, size: int) -> None:
+        values = (-np.exp(rng.uniform(-3, 0.7, size).astype(np.float32).astype(np.float64))).astype(np.float32)
+        model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
+
     biased = of.biased or architecture in _ALSO_BIASED
     if architecture not in _DRAWN_BY_HAND:
         for tensor in of.tensors(config):
             if tensor.loose and not tensor.optional:
                 convolution(tensor.name, *tensor.shape)
+            elif tensor.name.endswith("A_log"):
+                decays(tensor.name, *tensor.shape)
             elif not tensor.optional and len(tensor.shape) == 2:
                 matrix(tensor.name, *tensor.shape)
             elif not tensor.optional or (

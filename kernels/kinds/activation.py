@@ -61,6 +61,23 @@ class Silu(Activation):
         return np.asarray(share * (1 + x * (1 - share)))
 
 
+class Sigmoid(Activation):
+    """1 / (1 + exp(-x))."""
+
+    label: ClassVar[str] = "a sigmoid"
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        with np.errstate(over="ignore"):
+            return np.asarray(1 / (1 + np.exp(-x["x"])))
+
+    def of(self, x: Values) -> Values:
+        return sigmoid(x)
+
+    def slope(self, x: Values) -> Values:
+        share = sigmoid(x)
+        return np.asarray(share * (1 - share))
+
+
 class ReluSquared(Activation):
     """The square of what is above zero."""
 

@@ -124,7 +124,7 @@ class ExpertInput(Kind):
 
 
 class Gated(Kind):
-    """x times the sigmoid of a gate of one channel."""
+    """x times the sigmoid of a gate, of one channel or of as many."""
 
     roles: ClassVar[tuple[str, ...]] = ("x", "gate")
 

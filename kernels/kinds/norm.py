@@ -86,6 +86,24 @@ class RmsNorm(Norm):
         return noise
 
 
+class UnitNorm(Norm):
+    """x / sqrt(sum(x^2) + eps) of every head; `eps` here is that of the mean, the epsilon by the channels of a head."""
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        rows = self.rows(x["x"])
+        size = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1, keepdims=True) + self.eps * rows.shape[1])
+        return np.asarray(rows * (1 / size).astype(rows.dtype)).reshape(len(x["x"]), -1)
+
+    def weight(self, at: At) -> Values:
+        return np.full(self.head_dim, self.head_dim**-0.5)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size + kept.least
+
+
 class LayerNorm(Norm):
     """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias."""
 

@@ -15,6 +15,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.elementwise import Add, AddBoth, Clip, Copy, Multiply
 from kernels.kinds.embed import Embed
+from kernels.kinds.experts import Gated
 from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
@@ -27,7 +28,11 @@ _BEFORE: dict[str, tuple[str, ...]] = {
     "attention": (
         *("q_rope_norm", "k_rope_norm", "q_absorbed", "q_latent", "k_latent", "q_tempered", "latent_attention"),
     ),
-    "attn_out": ("conv_in", "conv_gated", "convolved", "conv_out"),
+    "attn_out": (
+        *("attn_gate", "attn_gated", "conv_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "conv_gated"),
+        *("convolved", "conv_silu", "conv_out", "delta_q", "delta_k", "delta_beta", "delta_decay", "delta"),
+        *("delta_norm", "delta_silu", "delta_gated"),
+    ),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
@@ -159,6 +164,9 @@ class Decoder(Family):
             yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
         if self.sinks:
             yield Tensor(name(SINKS), (config.num_attention_heads,))
+        if self.output_gate:
+            yield Tensor(name("self_attn.gate_proj.weight"), (config.q_size, hidden))
+            yield Tensor(name("self_attn.gate_proj.bias"), (config.q_size,), optional=True)
         yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
 
     def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
@@ -205,8 +213,13 @@ class Decoder(Family):
             )
             read = ("q_tempered", *read[1:])
         yield Stage(Site(layer, "attention"), attention, c.q_size, read, used, Heads(c.head_dim, (("", c.q_size),)))
+        if self.output_gate:
+            gate = self._used(layer, "self_attn.gate_proj", has)
+            yield Stage(Site(layer, "attn_gate"), Product(), c.q_size, (x,), gate)
+            yield Stage(Site(layer, "attn_gated"), Gated(), c.q_size, ("attention", "attn_gate"))
+        attended = "attn_gated" if self.output_gate else "attention"
         used = self._used(layer, "self_attn.o_proj", has)
-        yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, ("attention",), used)
+        yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, (attended,), used)
 
     def _heads_normed(self, config: ModelConfig) -> bool:
         return self.head_norms and (config.normed_heads or not self.norms_differ)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,20 +66,47 @@ class Packed:
         """float32 (rows, columns), bit for bit as the library that writes such files dequantizes them."""
         out = np.empty((len(rows), self.size[1]), np.float32)
         share = max(1, _AT_ONCE // self.size[1])
+        make = self._looked_up if len(self.levels) * 2 <= self.size[1] // self._count else self._made
         for start in range(0, len(rows), share):
-            out[start : start + share] = self.made_of(self.taken(rows[start : start + share]))
+            make(rows[start : start + share], out[start : start + share])
         return out
+
+    def _made(self, rows: NDArray[np.intp], out: Floats) -> None:
+        out[:] = self.made_of(self.taken(rows))
+
+    def _looked_up(self, rows: NDArray[np.intp], out: Floats) -> None:
+        """The same by a table of what every code stands for in every group, where these are far fewer than values."""
+        every, count = np.arange(len(self.levels), dtype=np.uint8), self._count
+        groups = np.repeat(np.arange(count), len(every))
+        codes = np.broadcast_to(np.tile(every, count), (len(rows), len(groups)))
+        table = self.made_of(self._with_numbers(codes, rows, groups))
+        places = self.codes(rows if self.chosen is None else self.chosen[rows]) + self._places
+        for row, at, of_row in zip(table, places, out, strict=True):
+            np.take(row, at, out=of_row, mode="clip")
+
+    @cached_property
+    def _count(self) -> int:
+        return int(self.groups.max()) + 1
+
+    @cached_property
+    def _places(self) -> NDArray[np.intp]:
+        """Of every column, where its group begins in a table of all levels of all groups."""
+        return self.groups * len(self.levels)
 
     def taken(self, rows: NDArray[np.intp], groups: NDArray[np.intp] | None = None) -> Taken:
         """Some rows, taken apart. groups : of every column, if not its own."""
-        groups = self.groups if groups is None else groups
+        codes = self.codes(rows if self.chosen is None else self.chosen[rows])
+        return self._with_numbers(codes, rows, self.groups if groups is None else groups)
+
+    def _with_numbers(self, codes: NDArray[np.uint8], rows: NDArray[np.intp], groups: NDArray[np.intp]) -> Taken:
+        """Codes of some rows with the numbers of their groups."""
         if self.chosen is not None:
             rows = self.chosen[rows]
         scales, zeros, offsets = (
             None if grid is None else grid.of(rows)[:, groups] for grid in (self.scales, self.zeros, self.offsets)
         )
         assert scales is not None
-        return Taken(self.codes(rows), scales, zeros, offsets)
+        return Taken(codes, scales, zeros, offsets)
 
     def made_of(self, taken: Taken) -> Floats:
         """What such parts stand for."""

@@ -1,9 +1,10 @@
 """Read APR v2 models as `apr import` writes them, and as converters write them that keep GGUF's names and type ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
+from kernels.family import Tensor
 from kernels.formats.format import FloatFormat
 from kernels.models import family
 from kernels.weight import TensorType
@@ -67,17 +68,33 @@ def _artifact(file: ModelFile, found: StoredModel, refusal: WorkbenchError | Non
     if refusal is not None:
         raise refusal
     architecture = architecture_of(fields)
+    if not family(architecture).in_apr:
+        raise UnsupportedModelError(
+            f"{file.shown} is a {architecture}, which APR has no place for; give the model as SafeTensors or GGUF."
+        )
     tensors = by_family(file.shown, found.tensors, family(architecture))
     named_as_gguf = any(is_gguf_name(info.raw_name) for info in tensors.values())
     found.less_one = family(architecture).less_one and not named_as_gguf
     interleaved, rope_type, doubts = row_order(fields, architecture, tensors)
     config = config_of(file, found, fields, architecture, rope_type, tensors, doubts)
-    turned = _turn(file.shown, tensors, {tensor.name: tensor.shape for tensor in family(architecture).tensors(config)})
+    if not named_as_gguf and fields.text("original_format") != "gguf":  # of GGUF's shapes both orders are known
+        doubts += _turn(file.shown, tensors, _shapes(tensors, family(architecture).tensors(config)))
     problems, unused = check_tensors(file.shown, tensors, config)
-    problems += turned + table("apr", family(architecture)).check(fields, architecture)
+    problems += table("apr", family(architecture)).check(fields, architecture)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     interleaving = interleaved_tensors(tensors, heads, kv_heads) if interleaved else None
     return Artifact.of(found, config, tensors, unused, problems, interleaving, doubts)
+
+
+def _shapes(tensors: Mapping[str, TensorInfo], needed: Iterable[Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that a configuration implies, up to the first tensor that is missing."""
+    shapes = {}
+    for tensor in needed:
+        if tensor.name in tensors:
+            shapes[tensor.name] = tensor.shape
+        elif not tensor.optional:
+            break
+    return shapes
 
 
 def _turn(file: str, tensors: dict[str, TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -82,7 +82,7 @@ def stored_as(file: str, name: str, code: int, shape: Shape, size: int, look: Lo
     if code in APR_Q4_CODES and size == -(-count // 32) * 18:
         return _four_bits(code, shape, size, look)
     if code in APR_Q8_CODES and size == 4 + count:
-        return Stored(TensorType["F32"], AprQ8("AprQ8", step=abs(unpack("<f", look(0, 4))[0])), 4)
+        return Stored(TensorType["F32"], AprQ8.of(unpack("<f", look(0, 4))[0]), 4)
     early = [TensorType["Q4_K"], TensorType["Q5_K"]] if code == _EARLY_Q4_K else []
     for reading in (*readings, *early):
         whole = -(-columns // 256) * 256

@@ -130,8 +130,8 @@ def _as_stored(artifact: Artifact, info: TensorInfo, type: TensorType, name: str
     if isinstance(encoding, AprQ4):
         return AprTensor(name, type, info.shape, artifact.undecoded(info.name), apr.APR_Q4_CODES[0])
     if isinstance(encoding, AprQ8):
-        step, values = np.array([encoding.step], "<f4").view(np.uint8), artifact.undecoded(info.name)
-        return AprTensor(name, type, info.shape, np.concatenate([step, values]), apr.APR_Q8_CODES[0])
+        scale, values = np.array([encoding.scale], "<f4").view(np.uint8), artifact.undecoded(info.name)
+        return AprTensor(name, type, info.shape, np.concatenate([scale, values]), apr.APR_Q8_CODES[0])
     if isinstance(encoding, Padded):
         return AprTensor(name, encoding.blocks, info.shape, artifact.undecoded(info.name))
     return AprTensor(name, type, info.shape, artifact.stored_rows(info.name).reshape(-1))
@@ -161,9 +161,15 @@ def _unwritten(artifact: Artifact) -> list[str]:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
         )
-    if config.num_experts and not family(config.architecture).model_types:
+    if not family(config.architecture).in_apr:
         raise UnsupportedModelError(
-            f"{shown} is a {config.architecture}, of whose experts APR has no place for the settings; it cannot be "
+            f"{shown} is a {config.architecture}; APR has no place for what its layers are made of, and it cannot be "
+            "converted."
+        )
+    if not family(config.architecture).model_types and (config.num_experts or config.layer_types is not None):
+        what = "experts" if config.num_experts else "kinds of layers"
+        raise UnsupportedModelError(
+            f"{shown} is a {config.architecture}, of whose {what} APR has no place for the settings; it cannot be "
             "converted."
         )
     if config.length_limit is None:

@@ -203,8 +203,8 @@ def _one_scale(file: ModelFile, header: Header) -> dict[str, TensorInfo]:
             continue
         if room < count // 32 * 34:
             start, what = header.data_offset + entry.offset, f"tensor {printable(entry.name, 80)}"
-            (step,) = struct.unpack((">" if header.big_endian else "<") + "f", file.read(start, 4, what))
-            shape, encoding = tuple(reversed(entry.dims)), AprQ8("AprQ8", step=abs(step))
+            (scale,) = struct.unpack((">" if header.big_endian else "<") + "f", file.read(start, 4, what))
+            shape, encoding = tuple(reversed(entry.dims)), AprQ8.of(scale)
             found[entry.name] = TensorInfo(
                 entry.name, entry.name, TensorType["F32"], shape, file.path, start + 4, count, encoding=encoding
             )

@@ -18,6 +18,7 @@ from store.layout import by_canonical_name, by_family, check_tensors, counted
 from store.names import LM_HEAD
 from store.stored_model import StoredModel, runnable
 from store.text import printable
+from store.tiles import in_tiles
 from store.vocabulary import Vocabulary
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -61,7 +62,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     problems = [*odd_fields, *odd_settings, *dropped, *problems]
     if settings is not found.metadata:
         problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
-    return Artifact.of(found, config, tensors, unused, problems)
+    return Artifact.of(found, config, tensors, unused, problems, reordered=in_tiles(file.shown, tensors, config))
 
 
 def _take_settings(found: StoredModel, source: ModelFile) -> None:

@@ -306,6 +306,8 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             latest[part] = node.name
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
+    if own := llama_recurrent.delta_nets(nodes):
+        slots = {key: of for key, of in slots.items() if key[1].partition(".")[0] not in llama_recurrent.OTHERS} | own
     return slots
 
 

@@ -1,7 +1,15 @@
 """The stages of layers without attention among the nodes of a ggml graph."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.traces.arrays import StoredArray
 
 # (name without its layer, operation) -> stage, or the part of one.
 MEANING: dict[tuple[str, str], str] = {
@@ -14,7 +22,9 @@ MEANING: dict[tuple[str, str], str] = {
     ("model.layers.{}.conv.out_proj", "MUL_MAT"): "attn_out",
     ("model.layers.{}.ffn_norm", "MUL"): "ffn_norm",
     ("model.layers.{}.ffn_out", "MUL"): "ffn_norm",  # so it is called
-    ("model.embed_tokens", "GET_ROWS"): "embedding",
+    **{(f"model.{name}", "GET_ROWS"): "embedding" for name in ("embed_tokens", "input_embed")},
+    ("shared_expert_gate", "MUL_MAT"): "shared_router",
+    ("ffn_shexp_gated", "MUL"): "shared_gated",
 }
 _LAYER = re.compile(r"-\d{1,6}( \([a-z]+\))*\Z")
 # What has no name, by operation and the names of what it is computed from.
@@ -27,3 +37,139 @@ _UNNAMED: dict[tuple[str, tuple[str, ...]], str] = {
 def unnamed(op: str, sources: Sequence[str]) -> str | None:
     """The stage of a node without a name; None for one that is none."""
     return _UNNAMED.get((op, tuple(_LAYER.sub("", source) for source in sources)))
+
+
+class Node(Protocol):
+    """What is needed of a node of the graph."""
+
+    name: str
+    op: str
+    sources: tuple[str, ...]
+    array: StoredArray | None
+    channels: int | None
+
+
+N = TypeVar("N", bound=Any)
+_RULE = "GATED_DELTA_NET"
+_OF_LAYER = re.compile(r"blk\.(\d{1,6})\.([a-z0-9_.]+)|.*-(\d{1,6})(?: \([a-z]+\))*", re.DOTALL)
+_PLACES = {
+    **{"attn_qkv": "delta_qkv", "attn_gate": "delta_z", "ssm_alpha": "delta_a", "ssm_beta": "delta_b"},
+    **{"ssm_ba": "both.ba", "ssm_out": "attn_out", "attn_output": "attn_out", "attn_q": "both.q"},
+    **{"attn_k": "matmul.k", "attn_v": "matmul.v"},
+}
+_BIASED = {"both.q": "both.biased", "matmul.k": "bias.k", "matmul.v": "bias.v"}
+# Slots of other graphs, where the same names stand for something else.
+OTHERS = ("post_attn_norm", "attn_out", "matmul", "bias", "attention", "final_norm")
+_NAMED = {
+    **{("conv_output_raw", "SSM_CONV"): "convolved", ("conv_output_silu", "SILU"): "conv_silu"},
+    **{("attn_pregate", "CONT"): "attention", ("attn_gated", "MUL"): "attn_gated"},
+    **{("attn_residual", "ADD"): "post_attn_residual", ("attn_post_norm", "MUL"): "ffn_norm"},
+    ("Qcur", "ROPE"): "norm.heads",
+}
+
+
+def delta_nets(nodes: Sequence[N]) -> dict[tuple[int | None, str], list[N]]:
+    """The slots of a graph with gated delta nets that are told by what a node is computed from; none of another."""
+    if not any(node.op == _RULE for node in nodes):
+        return {}
+    found: dict[tuple[int | None, str], list[N]] = {}
+    layer = rows = 0
+    named: dict[str, str] = {}  # nodes of the latest layer by what they are
+    for node in nodes:
+        if node.array is None:
+            continue
+        if node.op == "GET_ROWS" and MEANING.get((node.name, node.op)) == "embedding":
+            rows = node.array.shape[0]
+        layer = next(_layers((node.name, *node.sources)), layer)
+        if (node.name, node.op) == ("h_nextn", "MUL"):
+            found.setdefault((None, "final_norm"), []).append(node)
+            continue
+        place = _place(node, named)
+        if place is None or not rows:
+            continue
+        named[node.name] = place
+        made = replace(node, channels=int(np.prod(node.array.shape)) // rows)
+        if place == "delta":
+            made = _changed(made, (rows, node.array.shape[-1]), partial(_first, rows))
+        slot = found.setdefault((layer, place), [])
+        if node.op == "MUL" and any(source.endswith(".scale") for source in node.sources) and slot:
+            slot.pop()  # before it was multiplied by its factor
+        slot.append(made)
+    return dict(_parted(found))
+
+
+def _layers(names: Iterable[str]) -> Iterator[int]:
+    """The layer of a node by its name, or by what it is computed from."""
+    for name in names:
+        if (match := _OF_LAYER.fullmatch(name)) is not None:
+            yield int(match[1] or match[3])
+
+
+def _place(node: Node, named: dict[str, str]) -> str | None:
+    """What a node of a layer is."""
+    own = _LAYER.sub("", node.name)
+    if (place := _NAMED.get((own, node.op))) is not None:
+        return place
+    if node.op == _RULE:
+        return "delta"
+    tensors = [match[2] for source in node.sources if (match := _OF_LAYER.fullmatch(source)) and match[2]]
+    module, _, kind = tensors[0].rpartition(".") if tensors else ("", "", "")
+    if module in _PLACES and (node.op, kind) in (("MUL_MAT", "weight"), ("MUL", "scale")):
+        return _PLACES[module]
+    if module in _PLACES and (node.op, kind) == ("ADD", "bias"):
+        return _BIASED.get(_PLACES[module])
+    if node.op == "MUL" and tensors:
+        return {"ssm_a": "delta_decay", "ssm_norm.weight": "delta_norm"}.get(tensors[0])
+    plain = [_LAYER.sub("", source) for source in node.sources]
+    if node.op == "RMS_NORM" and plain[0] in ("q_conv", "k_conv"):
+        return f"norm.{plain[0][0]}"
+    places = [named.get(re.sub(r"( \([a-z]+\))+\Z", "", source), "") for source in node.sources]
+    if node.op == "SCALE" and places[0].startswith("norm."):
+        return f"delta_{places[0][-1]}"
+    if node.op == "SIGMOID" and (own == "beta_sigmoid" or plain[0] == "b"):
+        return "delta_beta"
+    if node.op in ("SILU", "UNARY") and plain[0] == "z":
+        return "delta_silu"
+    return "delta_gated" if node.op == "MUL" and set(places) == {"delta_norm", "delta_silu"} else None
+
+
+def _parted(found: dict[tuple[int | None, str], list[N]]) -> Iterable[tuple[tuple[int | None, str], list[N]]]:
+    """The slots, those of two things at once taken apart: queries and gates by heads, b and a by heads of keys."""
+    for (layer, place), nodes in found.items():
+        if place == "both.ba":
+            heads = _heads(found.get((layer, "norm.q")))
+            for part, name in enumerate(("delta_b", "delta_a")):
+                yield (layer, name), [_half(node, heads, part) for node in nodes]
+        elif place in ("both.q", "both.biased"):
+            heads = _heads(found.get((layer, "norm.heads")))
+            yield (layer, "matmul.q" if place == "both.q" else "bias.q"), [_half(node, heads, 0) for node in nodes]
+            if place == "both.biased" or (layer, "both.biased") not in found:
+                yield (layer, "attn_gate"), [_half(node, heads, 1) for node in nodes]
+        elif not place.startswith("norm."):
+            yield (layer, place), nodes
+
+
+def _heads(nodes: Sequence[Any] | None) -> int:
+    """How many heads the values of a node have."""
+    return int(nodes[0].array.shape[-2]) if nodes else 1
+
+
+def _half(node: N, heads: int, part: int) -> N:
+    channels = node.channels // 2
+    rows = int(np.prod(node.array.shape)) // node.channels
+    return replace(_changed(node, (rows, channels), partial(_of_heads, heads, part)), channels=channels)
+
+
+def _changed(node: N, shape: tuple[int, ...], change: Callable[[NDArray[Any]], NDArray[Any]]) -> N:
+    """A node with what becomes of its values."""
+    array = node.array
+    made = replace(array, shape=shape, load=lambda: change(array.load()).reshape(shape))
+    return replace(node, array=made, channels=shape[-1])
+
+
+def _first(rows: int, values: NDArray[Any]) -> NDArray[Any]:
+    return values.reshape(-1, values.shape[-1])[:rows]
+
+
+def _of_heads(heads: int, part: int, values: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(values.reshape(-1, heads, 2, values.shape[-1] // heads // 2)[:, :, part])

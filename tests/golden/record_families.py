@@ -21,25 +21,29 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    "lfm2",
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss", "glm4_moe"),
+    *("minimax_m2", "ernie4_5_moe", "exaone_moe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
-    *("qwen3vlmoe", "ernie4_5_moe"),
-    *("hunyuan_moe", "bailingmoe2", "minimax_m2", "exaone_moe", "mellum", "dbrx", "qwen2vl", "paddleocr"),
+    *("qwen3vlmoe",),
+    *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
 FURTHER = ("mistral3", "llama4")  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 # Of families whose layers differ.
 _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
-LAYERS = {"smollm3": 4, "llama4": 4, **dict.fromkeys((*_TWO, *LATENT, "lfm2"), 2)}
+LAYERS = {
+    **{"smollm3": 4, "llama4": 4},
+    **dict.fromkeys((*_TWO, *LATENT, "granite_swa", "lfm2", "qwen35", "qwen35moe", "qwen3next"), 2),
+}
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},

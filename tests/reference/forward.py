@@ -79,8 +79,9 @@ def literal_forward(config, weights, tokens):
     return out
 
 
-def attention(out, n, h, w, c):
+def attention(out, n, x, w, c):
     """Attention of a layer before its output projection."""
+    h = x
     p = f"model.layers.{n}."
     q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
     out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
@@ -109,8 +110,11 @@ def attention(out, n, h, w, c):
     if c.temperature is not None and not (from_one and c.rotates(n)):
         q = out[n, "q_tempered"] = q * tempered(len(q), c, from_one)
     sinks = w.get(p + "self_attn.sinks.weight")
-    out[n, "attention"] = attend(q, k, v, c, c.window(n), sinks, c.chunk(n))
-    return out[n, "attention"]
+    h = out[n, "attention"] = attend(q, k, v, c, c.window(n), sinks, c.chunk(n))
+    if p + "self_attn.gate_proj.weight" in w:
+        gate = out[n, "attn_gate"] = projected(x, w, p + "self_attn.gate_proj")
+        h = out[n, "attn_gated"] = h * np.array([[1 / (1 + math.exp(-g)) for g in row] for row in gate])
+    return h
 
 
 def experts(out, n, x, w, c):

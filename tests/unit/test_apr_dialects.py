@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 
 import gguf
 import numpy as np
@@ -212,6 +213,15 @@ def test_entrenar_checkpoints(tmp_path):
     for name, weight in model.weights.items():
         assert np.array_equal(new.weight(name).rows, weight.rows)
         assert np.array_equal(old.weight(name).rows, weight.rows)
+
+
+def test_billions_of_layers_are_refused_at_once(tmp_path):
+    model = tiny_model("qwen2", layers=1)
+    write_apr(tmp_path / "m.apr", apr_metadata(model, num_layers=2**31 - 1), apr_tensors(model))
+    start = time.monotonic()
+    with pytest.raises(WorkbenchError, match=r"m\.apr lacks the tensor model\.layers\.1\."):
+        open_artifact(tmp_path / "m.apr")
+    assert time.monotonic() - start < 2
 
 
 def shards(model, folder, count=3) -> dict[str, int]:

@@ -40,7 +40,7 @@ TOKENS = (5, 100, 7, 7, 31)
 LLAMA_TOKENS = (5, 60, 7, 7, 31)
 PROMPT = (482, 803, 10, 67, 14, 310, 307)  # "def add(a, b):" in the shipped model's vocabulary
 MATMULS = ("qkv_matmul", "attn_out", "ffn_gate", "ffn_up", "ffn_out", "lm_head")
-OF_RECURRENCES = ("conv_in",)
+OF_RECURRENCES = ("conv_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "attn_gate")
 OF_EXPERTS = ("router", "expert_gate", "expert_up", "expert_out", "shared_gate", "shared_up", "shared_out")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
+from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
@@ -20,6 +21,7 @@ from tests.packed_models import (
     RECORDED,
     WEIGHT,
     header_of,
+    integers,
     parts_of,
     source_of,
     write_case,
@@ -158,3 +160,19 @@ def read(folder):
     if getattr(model.tensors.get(WEIGHT), "packing", None) is None:
         raise model.refusal
     return dequantize(model.weight(WEIGHT))
+
+
+@pytest.mark.parametrize("arch", ["phi3", "mixtral", "qwen2"])
+def test_parts_of_fused_matrices_and_experts_are_their_rows(tmp_path, arch):
+    model = tiny_model(arch)
+    found = open_artifact(write_packed(tmp_path, model, "gptq"))
+    packed = [name for name, info in found.tensors.items() if info.packing is not None]
+    assert packed
+    for name in packed:
+        values = dequantize(model.weights[name])
+        codes, scales, zeros = integers(values)
+        wide = [np.repeat(x.astype(np.float32), 32, axis=1) for x in (scales, zeros)]
+        expected = ((codes - wide[1]) * wide[0]).astype(np.float16)
+        assert np.array_equal(dequantize(found.weight(name)), expected), name
+    for site, x in forward(found, (1, 2, 3), numeric_path("f32")):
+        assert np.isfinite(x).all(), site

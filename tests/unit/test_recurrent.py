@@ -29,6 +29,110 @@ def taps(change):
     return lambda weight: np.ascontiguousarray(change(weight.stored.view(np.float32))).view(np.uint8)
 
 
+def of_delta(part):
+    return f"model.layers.0.linear_attn.{part}"
+
+
+def decay_with(change):
+    """The decay of A and dt as they come out of a change."""
+
+    def changed(model, known, right):
+        a, dt = change(*(model.values()[of_delta(name)] for name in ("A_log", "dt_bias")))
+        return (a * np.logaddexp(0, known["delta_a"] + dt)).astype(np.float32)
+
+    return changed
+
+
+def other_heads(order):
+    """Rows of the heads of values in another order."""
+    return lambda w: w.reshape(4, -1, w.shape[1])[order].reshape(w.shape)
+
+
+def of_delta_nets(family):
+    """What is easily done wrong in a gated delta net, and in attention with a gate."""
+    tiles = [0, 2, 1, 3]
+    yield Fault(
+        family,
+        Site(0, "delta_decay"),
+        "recurrence",
+        "of which -exp was not taken",
+        change=decay_with(lambda a, dt: (np.log(-a), dt)),
+    )
+    yield Fault(
+        family,
+        Site(0, "delta_decay"),
+        "recurrence",
+        "-exp is taken of A once more",
+        change=decay_with(lambda a, dt: (-np.exp(a), dt)),
+    )
+    yield Fault(
+        family,
+        Site(0, "delta_decay"),
+        "bias_missing",
+        "dt_bias is not added",
+        change=decay_with(lambda a, dt: (a, 0 * dt)),
+    )
+    yield Fault(
+        family,
+        Site(0, "delta_decay"),
+        "recurrence",
+        "-exp was not taken",
+        tensors={of_delta("A_log"): lambda a: np.log(-a)},
+    )
+    yield Fault(
+        family, Site(0, "delta_decay"), "recurrence", "once more", tensors={of_delta("A_log"): lambda a: -np.exp(a)}
+    )
+    yield Fault(
+        family,
+        Site(0, "delta_beta"),
+        "activation_function",
+        "no activation stands in place of a sigmoid",
+        change=lambda m, known, right: known["delta_b"],
+    )
+    yield Fault(
+        family, Site(0, "delta"), "head_grouping", "share a head of keys", change=with_kind(tiled=family == "qwen3next")
+    )
+    yield Fault(
+        family, Site(0, "delta_qkv"), "rows_permuted", "", tensors={of_delta("v_proj.weight"): other_heads(tiles)}
+    )
+    yield Fault(
+        family,
+        Site(0, "convolved"),
+        "recurrence",
+        "in reverse order",
+        change=with_weight(of_delta("conv1d.weight"), taps(lambda w: w[:, ::-1])),
+    )
+    yield Fault(family, Site(0, "delta_norm"), "norm_offset", "", tensors={of_delta("norm.weight"): lambda w: w + 1})
+    yield Fault(
+        family,
+        Site(1, "attn_gated"),
+        "activation_function",
+        "the gate is left out",
+        change=lambda m, known, right: known["attention"],
+    )
+    yield Fault(
+        family,
+        Site(1, "attn_gated"),
+        "activation_function",
+        "does not go through a sigmoid",
+        change=lambda m, known, right: known["attention"] * known["attn_gate"],
+    )
+    yield Fault(
+        family,
+        Site(1, "q_norm"),
+        "norm_offset",
+        "",
+        tensors={"model.layers.1.self_attn.q_norm.weight": lambda w: w - 1},
+    )
+    yield Fault(
+        family,
+        Site(0, "delta_silu"),
+        "activation_function",
+        "a sigmoid stands in place of SiLU",
+        change=lambda m, known, right: 1 / (1 + np.exp(-known["delta_z"])),
+    )
+
+
 CONV = "model.layers.0.conv.conv.weight"
 FAULTS = (
     Fault("lfm2", Site(0, "convolved"), "recurrence", "in reverse order",
@@ -45,6 +149,7 @@ FAULTS = (
           tensors={"model.layers.0.conv.in_proj.weight": lambda w: np.roll(w, 64, axis=0)}),
     Fault("lfm2", Site(0, "convolved"), "rows_permuted", "",
           tensors={CONV: lambda w: w[:, ::-1]}),
+    *(fault for family in ("qwen35", "qwen35moe", "qwen3next") for fault in of_delta_nets(family)),
 )  # fmt: skip
 
 
@@ -53,7 +158,15 @@ def test_a_mistake_is_named(fault):
     check_named(fault)
 
 
-@pytest.mark.parametrize(("family", "site"), [("lfm2", Site(0, "convolved")), ("lfm2", Site(0, "conv_out"))])
+@pytest.mark.parametrize(
+    ("family", "site"),
+    [
+        *(("lfm2", Site(0, name)) for name in ("convolved", "conv_out")),
+        *(("qwen35", Site(0, name)) for name in ("delta_q", "delta_beta", "delta_decay", "delta")),
+        *(("qwen3next", Site(0, name)) for name in ("delta", "delta_gated")),
+        ("qwen35", Site(1, "attn_gated")),
+    ],
+)
 def test_the_slope_is_that_of_small_steps(family, site):
     model, path = model_of(family), numeric_path("f64")
     at = At(model, path, TOKENS, Graph.of(model).stage(site))

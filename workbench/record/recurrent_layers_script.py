@@ -51,9 +51,101 @@ def watch_short_convolution(mixer: Any, put: Any) -> None:
     watch(mixer.out_proj, out)
 
 
+def watch_delta_net(mixer: Any, put: Any) -> None:
+    """Watch a gated delta net, as qwen3_5 and qwen3_next have it.
+
+    Heads of values that share one of keys are put apart where their matrices have no tensor in common (qwen3_5), as
+    llama.cpp has them. What is normed, activated or decays inside of a function is computed once more.
+    """
+    import torch
+
+    groups, heads = mixer.num_k_heads, mixer.num_v_heads
+    apart = hasattr(mixer, "in_proj_qkv")
+
+    def tiled(y: Array, keys: int = 0) -> Array:
+        """The heads of values behind so many channels of keys in tiles."""
+        values = y[..., keys:].unflatten(-1, (groups, heads // groups, -1))
+        values = values.transpose(-3, -2) if apart else values
+        return torch.cat([y[..., :keys], values.flatten(start_dim=-3)], dim=-1)
+
+    def convolved(arguments: Any, _options: Any, result: Array) -> None:
+        keys = 2 * mixer.key_dim
+        put("delta_qkv", tiled(arguments[0].transpose(1, 2), keys))
+        plain = torch.nn.functional.conv1d(
+            arguments[0], arguments[1].unsqueeze(1), padding=arguments[1].shape[-1] - 1, groups=arguments[0].shape[1]
+        )
+        put("convolved", tiled(plain[..., : result.shape[-1]].transpose(1, 2), keys))
+        put("conv_silu", tiled(result.transpose(1, 2), keys))
+
+    def ruled(arguments: Any, options: Any, result: Any) -> None:
+        for stage, x in zip(("delta_q", "delta_k"), arguments[:2], strict=True):
+            put(stage, (x * torch.rsqrt((x * x).sum(dim=-1, keepdim=True) + 1e-6)).flatten(start_dim=-2))
+        put("delta_beta", tiled(options["beta"]))
+        put("delta_decay", tiled(options["g"]))
+        put("delta", tiled(result[0].flatten(start_dim=-2)))
+
+    def gated(_module: Any, inputs: Any, output: Array) -> None:
+        x, z = inputs
+        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + mixer.layer_norm_epsilon) * mixer.norm.weight
+        parts = (("delta_z", z), ("delta_silu", torch.nn.functional.silu(z)), ("delta_norm", normed))
+        for stage, values in (*parts, ("delta_gated", output)):
+            put(stage, tiled(values.reshape(1, -1, heads * values.shape[-1])))
+
+    def both(_x: Array, y: Array) -> None:
+        rows = y.unflatten(-1, (groups, 2, heads // groups))
+        put("delta_b", rows[..., 0, :].flatten(start_dim=-2))
+        put("delta_a", rows[..., 1, :].flatten(start_dim=-2))
+
+    if apart:
+        watch(mixer.in_proj_b, lambda _x, y: put("delta_b", tiled(y)))
+        watch(mixer.in_proj_a, lambda _x, y: put("delta_a", tiled(y)))
+    else:
+        watch(mixer.in_proj_ba, both)
+    during(mixer, "causal_conv1d_fn", convolved)
+    during(mixer, "torch_chunk_gated_delta_rule", ruled)
+    mixer.norm.register_forward_hook(gated)
+    watch(mixer.out_proj, lambda _x, y: put("attn_out", y))
+
+
 def watch_mixer(layer: Any, put: Any) -> bool:
     """Watch what a layer has in place of attention; returns whether it has."""
     if hasattr(layer, "conv"):
         watch_short_convolution(layer.conv, put)
-        return True
-    return False
+    elif hasattr(layer, "linear_attn"):
+        watch_delta_net(layer.linear_attn, put)
+    else:
+        return False
+    return True
+
+
+def watch_gate(attention: Any, put: Any) -> None:
+    """Watch attention whose queries and their gates are one product, head by head."""
+    import torch
+
+    size, found = attention.head_dim, dict[str, Array]()
+
+    def projected(letter: str, module: Any, x: Array, y: Array) -> None:
+        found[letter] = y
+        found[f"{letter} plain"] = y if module.bias is None else torch.nn.functional.linear(x, module.weight)
+        if "k" not in found or "q" not in found or "v" not in found:
+            return
+        for stage, more in (("qkv_matmul", " plain"), ("qkv_bias", "")):
+            q = found[f"q{more}"].unflatten(-1, (-1, 2 * size))[..., :size].flatten(start_dim=-2)
+            if more or attention.q_proj.bias is not None:
+                put(stage, torch.cat([q, found[f"k{more}"], found[f"v{more}"]], dim=-1))
+        put("attn_gate", found["q"].unflatten(-1, (-1, 2 * size))[..., size:].flatten(start_dim=-2))
+        found.clear()
+
+    for letter in "qkv":
+        module = getattr(attention, f"{letter}_proj")
+        module.register_forward_hook(lambda m, inputs, output, letter=letter: projected(letter, m, inputs[0], output))
+
+    def attended(_arguments: Any, _options: Any, result: Any) -> None:
+        put("attention", result[0].flatten(start_dim=-2))
+
+    def out(x: Array, y: Array) -> None:
+        put("attn_gated", x)
+        put("attn_out", y)
+
+    during(attention, "eager_attention_forward", attended)
+    watch(attention.o_proj, out)

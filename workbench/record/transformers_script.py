@@ -8,13 +8,14 @@ The forward itself is left as it is: hooks look at what goes into and comes out 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
 from functools import partial
 from typing import Any
 
-from recurrent_layers_script import watch, watch_mixer
+from recurrent_layers_script import watch, watch_gate, watch_mixer
 
 Array = Any  # a torch tensor
 
@@ -142,18 +143,23 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch(module, partial(fused, module, partial(in_order, torch, attention.config)))
     if hasattr(attention, "kv_b_proj"):
         watch_latents(attention, put)
+    with_gate = hasattr(attention, "q_proj") and attention.q_proj.out_features == 2 * attention.o_proj.in_features
+    if with_gate:
+        watch_gate(attention, put)
     for letter in "qkv" if hasattr(attention, "k_proj") else "":
         module = getattr(attention, f"{letter}_proj")
-        watch(module, partial(projected, letter, module))
+        if not with_gate:
+            watch(module, partial(projected, letter, module))
         if (norm := part(attention, (f"{letter}_norm", f"{letter}_layernorm"))) is not None:
             watch(norm, partial(normed, f"{letter}_norm"))
     for letter, word in (("q", "query"), ("k", "key")):
         if hasattr(attention, f"{word}_layernorm"):
             watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
     if hasattr(attention, "qk_norm"):
-        both = iter("qk" * 2**20)  # one module norms q and then k, tokens first
+        both = itertools.cycle("qk")  # one module norms q and then k, tokens first
         watch(attention.qk_norm, lambda _x, y: put(f"{next(both)}_rope_norm", y))
-    watch(part(attention, OUTPUT), output)
+    if not with_gate:
+        watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
     if hasattr(layer, "post_self_attn_layernorm"):

@@ -28,8 +28,7 @@ class Method(NamedTuple):
 
 def _fp8(module: Module, config: Fields) -> Layout:
     """8-bit floats as transformers, fbgemm and ModelOpt write them."""
-    if module.parts["weight"].type.name not in ("F8_E4M3", "F8_E5M2"):
-        raise module.unsupported(f"has scales beside a weight in {module.parts['weight'].type.name}, which is no FP8")
+    module.need("weight", ("F8_E4M3", "F8_E5M2"), 2)
     name = "weight_scale_inv" if "weight_scale_inv" in module.parts else "weight_scale"
     given = config.find("weight_block_size")[1]
     tile = None if name == "weight_scale" and given is None else _TILE

@@ -11,7 +11,8 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.convolution import Convolution
-from kernels.kinds.elementwise import Add, AddBoth, Multiply
+from kernels.kinds.delta import Decay, DeltaNet
+from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply
 from kernels.kinds.embed import Embed
 from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
@@ -26,6 +27,7 @@ from workbench.bisect.mistakes.channels import (
     other_rows,
     rounded_outputs,
 )
+from workbench.bisect.mistakes.clip import clip_mistakes
 from workbench.bisect.mistakes.experts import (
     choice_mistakes,
     expert_mistakes,
@@ -40,7 +42,12 @@ from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
 from workbench.bisect.mistakes.product_before import under_the_bias, under_the_rotation
 from workbench.bisect.mistakes.product_roundings import product_roundings
 from workbench.bisect.mistakes.products import product_mistakes
-from workbench.bisect.mistakes.recurrent import convolution_mistakes, part_mistakes
+from workbench.bisect.mistakes.recurrent import (
+    convolution_mistakes,
+    decay_mistakes,
+    delta_mistakes,
+    part_mistakes,
+)
 from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
 from workbench.bisect.mistakes.temperature import temperature_mistakes
@@ -55,6 +62,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Norm, (norm_mistakes,)),
     (Product, (*_PRODUCT, head_mistakes)),
     (Bias, (bias_mistakes, under_the_bias)),
+    (Clip, (clip_mistakes,)),
     (Rotate, (rope_mistakes, under_the_rotation)),
     (Unrotated, (unrotated_mistakes,)),
     (Tempered, (temperature_mistakes,)),
@@ -64,6 +72,8 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Activation | Multiply, (activation_mistakes,)),
     (Multiply, (part_mistakes,)),
     (Convolution, (convolution_mistakes,)),
+    (Decay, (decay_mistakes,)),
+    (DeltaNet, (delta_mistakes,)),
     (Choice, (choice_mistakes,)),
     (ExpertProduct, (expert_mistakes,)),
     (HeadProduct, (head_product_mistakes,)),

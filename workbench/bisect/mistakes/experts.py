@@ -199,12 +199,12 @@ def input_mistakes(q: Question) -> Iterator[Mistake]:
 
 
 def gate_mistakes(q: Question) -> Iterator[Mistake]:
-    """Another gate of what is computed beside the experts."""
+    """Another gate of what attention gives, or of what is computed beside the experts."""
     q.kind(Gated)
     x, gate = q.x["x"], q.x["gate"]
     for words, predicted in (
-        ("the gate of what is computed beside the experts is left out", x),
-        ("the gate of what is computed beside the experts does not go through a sigmoid", x * gate),
+        ("the gate is left out", x),
+        ("the gate does not go through a sigmoid", x * gate),
         ("SiLU stands in place of the sigmoid of the gate", x * gate * sigmoid(gate)),
     ):
         yield Mistake("activation_function", "graph", words, predicted, setting=(words,))

@@ -1,14 +1,16 @@
 """Mistakes of layers that compute something else in place of attention: convolutions, and gates of their parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from kernels.graph import Values
-from kernels.kinds.activation import Silu
+from kernels.graph import At, Values
+from kernels.kinds.activation import Silu, sigmoid
 from kernels.kinds.convolution import Convolution
+from kernels.kinds.delta import Decay, DeltaNet, softplus
 from kernels.kinds.elementwise import Multiply
+from kernels.paths import numeric_path
 from workbench.bisect.mistakes.mistake import Mistake, Question
 
 _SILU = Silu()
@@ -68,3 +70,89 @@ def part_mistakes(q: Question) -> Iterator[Mistake]:
     for words, values in (("SiLU of the gate", _SILU.of(gate)), ("the sigmoid of the gate", 1 / (1 + np.exp(-gate)))):
         words = f"{words} is taken in place of the gate"
         yield Mistake("activation_function", "graph", words, values * up, setting=(words,))
+
+
+def decay_mistakes(q: Question) -> Iterator[Mistake]:
+    """Another decay of the same products: dt left out, A kept as its logarithm, another function than softplus."""
+    kind = q.kind(Decay)
+    a, dt = (values.astype(np.float64) for values in kind.terms(q.at))
+    x = q.x["x"]
+    y = softplus(x + dt)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        logs, again = np.log(-a), -np.exp(a)
+        if np.isfinite(logs).all():
+            yield _graph("A is taken as its logarithm, of which -exp was not taken", logs * y)
+            yield _graph("exp is taken of A without the minus", -a * y)
+        yield _graph("-exp is taken of A once more", again * y)
+        yield _graph("softplus is left out", a * (x + dt))
+        yield _graph("a sigmoid stands in place of softplus", a * sigmoid(x + dt))
+        yield _graph("an exponential stands in place of softplus", a * np.exp(x + dt))
+        yield _graph("exp is taken of the decay already", np.exp(q.right))
+    yield Mistake("bias_missing", "graph", "dt_bias is not added", a * softplus(x), setting=("dt_bias is not added",))
+    yield Mistake(
+        "bias_wrong", "graph", "dt_bias is added behind softplus", a * (softplus(x) + dt), setting=("dt_bias",)
+    )
+
+
+def delta_mistakes(q: Question) -> Iterator[Mistake]:
+    """The rule with something left out, in another order, or with heads of keys that serve other heads of values."""
+    kind, x = q.kind(DeltaNet), q.x
+    heads = x["beta"].shape[1]
+
+    def run(how: DeltaNet = kind, **other: Values) -> Values:
+        return np.asarray(how.evaluate(_exactly(q.at), _ready({**x, **other})), dtype=np.float64)
+
+    if 1 < kind.groups < heads:
+        words = ("neighbouring heads of values share", f"heads of values that are {kind.groups} apart share")
+        yield Mistake(
+            *("head_grouping", "graph", f"{words[int(not kind.tiled)]} a head of keys"),
+            run(replace(kind, tiled=not kind.tiled)),
+            setting=("tiled",),
+        )
+    yield _graph("the state does not fade", run(decay=np.zeros_like(x["decay"])))
+    yield _graph("the state fades by the decay as it is, without its exponential", run(decay=_logarithm(-x["decay"])))
+    yield _graph("corrections are not multiplied by beta", run(beta=np.ones_like(x["beta"])))
+    yield _graph("beta does not go through a sigmoid", run(beta=_logit(x["beta"])))
+    yield _graph("q is not divided by the root of its channels", q.right * (x["q"].shape[1] // kind.groups) ** 0.5)
+    yield _graph("q and k are exchanged", run(q=x["k"], k=x["q"]))
+    plain = _replayed(kind, x, corrected=False)
+    yield _graph("values are added without what the state has of them already", plain)
+    yield _graph("the state is read before the token is added to it", _replayed(kind, x, read_first=True))
+    yield _graph("the state fades behind the correction", _replayed(kind, x, late=True))
+
+
+def _replayed(
+    kind: DeltaNet, x: Mapping[str, Values], corrected: bool = True, read_first: bool = False, late: bool = False
+) -> Values:
+    """The rule, token by token, with a step of it left out or at another place."""
+    q, k, v, beta, decay = kind.by_head(x)
+    state, out = np.zeros((q.shape[1], k.shape[2], v.shape[2])), np.empty_like(v)
+    for t in range(len(q)):
+        share = np.exp(decay[t])[:, None, None]
+        state = state if late else state * share
+        if read_first:
+            out[t] = np.einsum("hk,hkv->hv", q[t], state)
+        held = np.einsum("hk,hkv->hv", k[t], state) if corrected else 0.0
+        state = state + k[t][:, :, None] * ((v[t] - held) * beta[t][:, None])[:, None, :]
+        state = state * share if late else state
+        if not read_first:
+            out[t] = np.einsum("hk,hkv->hv", q[t], state)
+    return np.asarray(out.reshape(len(out), -1) * q.shape[2] ** -0.5)
+
+
+def _exactly(at: At) -> At:
+    return replace(at, path=numeric_path("f64"))
+
+
+def _ready(x: Mapping[str, Values]) -> dict[str, Values]:
+    return {role: np.ascontiguousarray(values, dtype=np.float64) for role, values in x.items()}
+
+
+def _logarithm(x: Values) -> Values:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(x > 0, np.log(x), -np.inf))
+
+
+def _logit(x: Values) -> Values:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log(x / (1 - x)))

@@ -131,10 +131,8 @@ def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, in
         return None, row, None
     name = EMBEDDING if weight.name == LM_HEAD and LM_HEAD not in model.tensors else weight.name
     stored = row
-    if heads := model.interleaved.get(name):
-        size = weight.shape[0] // heads
-        half, pair = divmod(row % size, size // 2)
-        stored = row // size * size + 2 * pair + half
+    if (order := model.row_order(name)) is not None:
+        stored = int(order[row])
     info = model.tensors[name]
     stored = info.place(stored)
     if info.packing is not None:

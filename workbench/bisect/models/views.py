@@ -7,6 +7,7 @@ import numpy as np
 from kernels.errors import WorkbenchError
 from kernels.kinds.activation import Activation
 from kernels.kinds.attention import Attention
+from kernels.kinds.delta import Decay, DeltaNet
 from kernels.kinds.elementwise import Multiply
 from kernels.kinds.norm import Norm
 from workbench.bisect.models.bisection import Cell, Side, decompose, walk
@@ -19,7 +20,7 @@ from workbench.cells.metrics import format_value
 from workbench.pair.pair import Pair
 
 LARGE = 1 << 29  # bytes of a model of which every stage is run again only if that is asked for
-_AMPLIFIERS = (Norm, Attention, Activation, Multiply)  # what is not linear in its inputs
+_AMPLIFIERS = (Norm, Attention, Activation, Multiply, Decay, DeltaNet)  # what is not linear in its inputs
 
 
 def views(pair: Pair, progress: Progress = lambda *_: None) -> Iterator[Checked]:

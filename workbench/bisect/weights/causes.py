@@ -20,6 +20,7 @@ from workbench.bisect.weights.check import (
     rounded_once,
     row_chunks,
 )
+from workbench.bisect.weights.decays import decays_otherwise
 from workbench.bisect.weights.factors import changed, scaled, scaled_within_steps, scales
 from workbench.bisect.weights.fused_rows import rank_by_rank
 from workbench.bisect.weights.judging import Judge, WeightCause
@@ -86,6 +87,7 @@ def weight_causes(
 
 _SIMPLEST_FIRST = (
     "zeroed",
+    "recurrence",
     "overflow",
     "sign_flipped",
     "norm_offset",
@@ -215,6 +217,7 @@ _AT_ONCE: tuple[_Candidates, ...] = (
     _overflow,
     _sign_flipped,
     norm_offset,
+    decays_otherwise,
     scaled,
     permuted_rope,
     other_tensors,
