@@ -8,6 +8,7 @@ The forward itself is left as it is: hooks look at what goes into and comes out 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -155,7 +156,7 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         if hasattr(attention, f"{word}_layernorm"):
             watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
     if hasattr(attention, "qk_norm"):
-        both = iter("qk" * 2**20)  # one module norms q and then k, tokens first
+        both = itertools.cycle("qk")  # one module norms q and then k, tokens first
         watch(attention.qk_norm, lambda _x, y: put(f"{next(both)}_rope_norm", y))
     if not with_gate:
         watch(part(attention, OUTPUT), output)
