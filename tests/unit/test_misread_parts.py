@@ -72,8 +72,9 @@ def packed(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("method", ["gptq", "awq"])
+@pytest.mark.parametrize(
+    ("method", "reader"), [*(("gptq", reader) for reader in READERS), ("awq", "outputs"), ("awq", "one more")]
+)
 def test_a_converter_that_reads_the_parts_wrongly(packed, method, reader):
     cause, name, misread = READERS[reader]
     codes, scales, zeros = integers(values_of(name))

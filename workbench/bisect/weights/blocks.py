@@ -20,9 +20,10 @@ class Block:
     s is the sub-block of i, and t the place of i among the shifts.
 
     raw : as stored; empty of values that are made of several stored parts, whose d is the scale that they share and
-    whose scales are those of single elements where they share none. d, dmin, least : floats; None where the format has
-    none. scales, mins : integers of the sub-blocks; empty where the format has none. shifts : float32, empty where the
-    format has none. codes : as stored, or what they stand for; empty for a float format.
+    whose scales are those of single elements where they share none, with zero points taken off the codes. d, dmin,
+    least : floats; None where the format has none. scales, mins : integers of the sub-blocks; empty where the format
+    has none. shifts : float32, empty where the format has none. codes : as stored, or what they stand for; empty for a
+    float format.
     values : what the block stands for, float32, bit for bit as ggml dequantizes it.
     """
 
@@ -50,8 +51,10 @@ def read_parts(packed: Packed, row: int, most: int) -> Iterator[Block]:
         here = slice(start, stop)
         scales, one = taken.scales[0, here], len(np.unique(groups[here])) == 1
         least = None if taken.offsets is None else taken.offsets[0, start]
-        zero = 0 if taken.zeros is None else int(taken.zeros[0, start])
+        zero = 0 if taken.zeros is None or not one else int(taken.zeros[0, start])
         codes = taken.codes[0, here].astype(np.int32)
+        if taken.zeros is not None and not one:  # of several groups: taken off
+            codes -= taken.zeros[0, here].astype(np.int32)
         yield Block(
             b"",
             scales[0] if one else None,
