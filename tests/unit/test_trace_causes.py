@@ -527,3 +527,10 @@ def test_a_factor_is_told_where_tokens_are_so_alike_that_a_channel_shows_one_rou
     scaled = Weight(name, TensorType.F16, values.shape, values.view(np.uint8))
     found = asked(run(model, tokens_of(20)), 20, replace(model, weights=model.weights | {name: scaled})).culprit
     assert (found.site, found.cause, found.tensor) == (Site(1, "ffn_out"), "scaled", name)
+
+
+def test_channels_of_another_head_are_no_damage():
+    name = "model.layers.1.self_attn.v_proj.weight"
+    stale = with_tensor(MODEL, name, lambda values: values.__setitem__(slice(0, 16), values[16:32].copy()))
+    found = asked(run(stale, tokens_of(9)), 9).culprit
+    assert (found.site, found.cause, found.tensor) == (Site(1, "qkv_matmul"), "rows_permuted", name)

@@ -404,3 +404,11 @@ def test_a_second_setting_with_the_same_slug_is_named():
     assert found.culprit.cause == "rope_theta"
     assert [other.cause for other in found.others] == ["rope_theta"]
     assert len(set(words)) == 2
+
+
+@pytest.mark.parametrize("type", [TensorType.F32, TensorType.Q8_0])
+def test_rows_that_stand_where_others_belong_are_no_damage(type):
+    def stale(values):
+        return np.concatenate([values[:-32], values[:32]])
+
+    assert best(UP, A, with_one(UP, stale, type)).cause == "rows_permuted"

@@ -61,10 +61,11 @@ def rows_permuted(q: Question) -> Iterator[Prediction]:
     rows = q.affected_rows
     if len(rows) > 1:
         wrong = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MATCHED)).astype(np.int64)]
-        source = rows if len(rows) <= _SOURCES else np.arange(min(len(q.wrong.rows), 4 * _SOURCES))
         order = np.arange(len(q.wrong.rows))
+        few = len(order) <= _SOURCES  # a row that is right may stand where another belongs, too
+        source = order.copy() if few else rows if len(rows) <= _SOURCES else order[: 4 * _SOURCES]
         if len(rows) == len(wrong) and len(rows) <= _SOURCES:
-            order[rows] = rows[_best_match(q.b(rows).values, q.a(rows).values)]
+            order[rows] = source[_best_match(q.b(rows).values, q.a(source).values)]
         else:
             order = _shift(wrong, source[_best_match(q.b(wrong).values, q.a(source).values)], len(order))
         moved = int((order != np.arange(len(order))).sum())
