@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 PEER_PYTHON ?= $(PEERS)/bin/python
 
-.PHONY: demo test check bench bench-peers faults fuzz pictures setup clean
+.PHONY: demo test check bench bench-peers faults fuzz fuzz-guided pictures setup clean
 
 demo: setup
 	$(BIN)/workbench demo --fault permuted_rope; test $$? -le 1 # 1 says that the copies differ, as they should
@@ -34,6 +34,17 @@ SEED ?= 2000
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --files $(N) --seed $(SEED) $(FORMATS)
 
+# guided by coverage, SECONDS for each format; atheris has an environment of its own
+SECONDS ?= 300
+fuzz-guided: .venv-fuzz/ready
+	for format in $(or $(FORMATS),gguf apr safetensors dump); do \
+	  nice .venv-fuzz/bin/python -m tests.fuzz.guided $$format -max_total_time=$(SECONDS) || exit 1; done
+
+.venv-fuzz/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/pip install --quiet --disable-pip-version-check -e ".[dev]" "atheris>=3.0"
+	@touch $@
+
 # the pictures of README, taken from the app
 pictures: setup
 	TEXTUAL_COLOR_SYSTEM=truecolor $(BIN)/python docs/make_pictures.py
@@ -54,4 +65,4 @@ $(VENV)/ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-fuzz .fuzz .mypy_cache .ruff_cache .pytest_cache

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 RopeType = Literal["neox", "norm"]
-Scoring = Literal["softmax", "sigmoid", "softmax of chosen"]
+Scoring = Literal["softmax", "sigmoid", "softmax of chosen", "sigmoid of chosen"]
 _FLOAT32 = 2.0**-23  # some formats store settings in single precision
-SLIDING, FULL = "sliding_attention", "full_attention"
+SLIDING, FULL, CHUNKED = "sliding_attention", "full_attention", "chunked_attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class ModelConfig:
         i with i + head_dim/2 (rotate_half), or + rotary_dim/2, "norm" pairs 2i with 2i+1. The q/k rows of llama GGUF
         files are stored for "norm"; the canonical view reorders them, so such a file has rope_type "neox" here.
     rotary_dim
-        How many channels of each head rotate, from its first on; the others are handed on. None for all.
+        How many channels of each head rotate, from its first on, or the last ones where attention is latent; the others
+        are handed on. None for all.
     rope_factors
         Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
         None for none.
@@ -63,12 +64,23 @@ class ModelConfig:
     sliding_window, layer_types
         How many tokens, itself included, a token attends to at most in layers of the type "sliding_attention"; those
         are all layers where there are no types. None for all tokens in every layer.
+    attention_chunk
+        Tokens of a chunk, before whose beginning a token sees nothing in layers of the type "chunked_attention"; None
+        for no chunks.
     rope_local_theta
         Rotary base of sliding layers, which then have no divisors and no attention factor; None for that of all layers.
+    kv_lora_rank, q_lora_rank, v_head_dim
+        Latent attention: channels of what keys and values are made of, and of what queries are made of (None for the
+        input itself); channels of a head of v. head_dim is that of q and k. 0 for attention that is not latent.
+    latent_eps
+        Epsilon of the norms of latents; None for that of the others.
     rotated_layers
         Whether q and k are rotated, layer by layer; None where they are in all.
     attention_scale
         What scores are multiplied by; None for 1/sqrt(head_dim).
+    temperature, temperature_length
+        Queries are multiplied by 1 + temperature * log(1 + floor(position / temperature_length)), where a family counts
+        positions from 1 by one more, in layers that it says; None for no such factor.
     clip_qkv
         What q, k and v are cut off at before they are rotated, on both sides of zero; None for no such bound.
     attention_cap, logits_cap
@@ -87,12 +99,19 @@ class ModelConfig:
     moe_intermediate_size, shared_intermediate_size
         Channels inside of an expert, and of what is computed beside them for every token; 0 for nothing beside.
     expert_scoring, norm_topk_prob, routed_scaling_factor
-        What makes weights of the router's logits, "softmax of chosen" of those that are chosen only; whether the
+        What makes weights of the router's logits, "… of chosen" of those that are chosen by them only; whether the
         weights of a token are divided by their sum, and what they are multiplied by then.
+    swiglu_alpha, swiglu_limit
+        The factor within the sigmoid of a gate, and the bound of gates, above, and of what they let through, on both
+        sides; None for no bound.
     n_group, topk_group
-        Groups of experts, of which so many are looked at for a token: those whose two best come first.
+        Groups of experts, of which so many are looked at for a token: those whose best come first.
+    group_best
+        So many of the best experts of a group are added up for that.
     recurrence, recurrent_layers
         What some layers compute in place of attention, and which of them; None where none does.
+    normed_heads
+        Whether q and k are normed, in families where some models have such norms and some have none.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
         beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
@@ -117,9 +136,17 @@ class ModelConfig:
     causal: bool = True
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None
+    attention_chunk: int | None = None
     rope_local_theta: float | None = None
+    kv_lora_rank: int = 0
+    q_lora_rank: int | None = None
+    v_head_dim: int | None = None
+    latent_eps: float | None = None
     rotated_layers: tuple[bool, ...] | None = None
+    normed_heads: bool = True
     attention_scale: float | None = None
+    temperature: float | None = None
+    temperature_length: int | None = None
     clip_qkv: float | None = None
     attention_cap: float | None = None
     logits_cap: float | None = None
@@ -136,16 +163,24 @@ class ModelConfig:
     expert_scoring: Scoring = "softmax"
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
+    swiglu_alpha: float = 1.0
+    swiglu_limit: float | None = None
     n_group: int = 1
     topk_group: int = 1
     recurrence: Recurrence | None = None
     recurrent_layers: tuple[bool, ...] | None = None
+    group_best: int = 2
     length_limit: int | None = None
     length_limit_key: str | None = None
 
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None for all."""
         return self.sliding_window if self.slides(layer) else None
+
+    def chunk(self, layer: int) -> int | None:
+        """Tokens of a chunk that a token of a layer attends to; None for no chunks."""
+        chunked = self.layer_types is not None and self.layer_types[layer] == CHUNKED
+        return self.attention_chunk if chunked else None
 
     def slides(self, layer: int) -> bool:
         """Whether a layer is one of those with a sliding window, if there is one."""

@@ -23,6 +23,17 @@ GGUF_OTHERS: Mapping[str, tuple[object, ...]] = {
     "swiglu_clamp_exp": (),
     "swiglu_clamp_shexp": (),
 }
+# Of transformers, in families whose experts are chosen in groups: sizes and numbers, and how they are chosen.
+INNER, ROUTED, DENSE, BESIDE = (
+    "moe_intermediate_size",
+    "n_routed_experts",
+    "first_k_dense_replace",
+    "n_shared_experts",
+)
+OF_GROUPS = ("n_group", "topk_group", "norm_topk_prob", "routed_scaling_factor")
+# The same of GGUF.
+GGUF_SIZES = frozenset(("expert_feed_forward_length", "expert_shared_count", "leading_dense_block_count"))
+GGUF_WEIGHTS = frozenset(("expert_weights_scale", "expert_weights_norm", "expert_gating_func"))
 # What moves training and not the forward.
 OF_TRAINING = ("router_aux_loss_coef", "router_jitter_noise", "output_router_logits", "router_z_loss_coef")
 
@@ -32,18 +43,66 @@ def of_hugging_face(
     fields: Settings,
     inner: str,
     count: tuple[str, ...] = COUNTS,
+    used: str = USED,
     **more: Any,  # noqa: ANN401
 ) -> ModelConfig:
     """The configuration with experts.
 
-    inner : the key of the channels inside of one. count : keys of how many there are. more : further fields of it.
+    inner : the key of the channels inside of one. count : keys of how many there are. used : of how many a token has.
+    more : further fields of it.
     """
-    keys: tuple[tuple[str, ...], ...] = (count, (USED,), (inner,))
+    keys: tuple[tuple[str, ...], ...] = (count, (used,), (inner,))
     numbers = [fields.integer(*key) for key in keys]
     for key, number in zip(keys, numbers, strict=True):
         if number is None:
             raise fields.wrong(f"does not say {key[0]}; add it, it is needed and cannot be guessed.")
     return _with(config, fields, *(number or 0 for number in numbers), **more)
+
+
+def in_groups(config: ModelConfig, fields: Settings) -> ModelConfig:
+    """The configuration with experts behind the first layers, chosen by sigmoids in groups, and a part beside them."""
+    inner, beside = fields.integer(INNER), fields.integer(BESIDE)
+    if beside is None:
+        raise fields.wrong(f"does not say {BESIDE}; add it, it is needed and cannot be guessed.")
+    dense = fields.integer(DENSE, low=0) or 0
+    return of_hugging_face(
+        *(config, fields, INNER),
+        count=(ROUTED,),
+        expert_scoring="sigmoid",
+        norm_topk_prob=bool(fields.flag("norm_topk_prob")),
+        routed_scaling_factor=fields.number("routed_scaling_factor") or 1.0,
+        n_group=fields.integer("n_group") or 1,
+        topk_group=fields.integer("topk_group") or 1,
+        expert_layers=tuple(layer >= dense for layer in range(config.num_hidden_layers)),
+        shared_intermediate_size=(inner or 0) * beside,
+    )
+
+
+def keys_of_groups(config: ModelConfig) -> dict[str, object]:
+    """The keys of transformers from which `in_groups` makes this configuration."""
+    return {
+        ROUTED: config.num_experts,
+        USED: config.num_experts_per_tok,
+        INNER: config.moe_intermediate_size,
+        DENSE: len(dense_layers(config)),
+        BESIDE: config.shared_intermediate_size // max(config.moe_intermediate_size, 1),
+        "n_group": config.n_group,
+        "topk_group": config.topk_group,
+        "norm_topk_prob": config.norm_topk_prob,
+        "routed_scaling_factor": config.routed_scaling_factor,
+    }
+
+
+def gguf_in_groups(config: ModelConfig, fields: Settings, usual: Scoring | None = None) -> ModelConfig:
+    """The same as `in_groups` by the keys of GGUF. usual : what makes weights where they do not say."""
+    inner = gguf_inner(config, fields)
+    return of_gguf(
+        *(config, fields, inner),
+        **gguf_weights(fields),
+        expert_scoring=gguf_scoring(fields, usual),
+        expert_layers=gguf_leading(config, fields),
+        shared_intermediate_size=inner * (fields.integer("expert_shared_count", low=0) or 0),
+    )
 
 
 def of_gguf(config: ModelConfig, fields: Settings, inner: int, **more: Any) -> ModelConfig:  # noqa: ANN401

@@ -8,18 +8,20 @@ from kernels.family import Has, Tensor
 from kernels.graph import Kind, Stage
 from kernels.kinds.activation import Activation
 from kernels.kinds.choice import Choice
+from kernels.kinds.clamped import ClampedMultiply
 from kernels.kinds.elementwise import Add, Multiply
-from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.kinds.product import Product
 from kernels.stages import Site
 
 CHOICE = "expert_weights"  # what every expert counts for a token, 0 for those that are not chosen
 # Stages whose channels are a run for each expert of a token, in ascending order of the experts.
-PAIRS = ("expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")
+PAIRS = ("expert_input", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")
 _ROUTED = ("router", CHOICE, *PAIRS)
 # What is computed for every token beside the experts, and the sum of those.
 _SHARED = ("expert_sum", "shared_router", "shared_gate", "shared_up", "shared_silu", "shared_swigl", "shared_out")
 _GATED = ("shared_router", "shared_gated")
+_BEFORE = ("expert_input",)  # where experts read what is weighted already
 NAMES: tuple[str, ...] = (*_ROUTED, *_SHARED, "shared_gated")
 GATE, EXPERTS, BESIDE = "mlp.gate", "mlp.experts", "mlp.shared_expert"
 SELECTION = f"{GATE}.e_score_correction_bias"  # added to scores for the choice only
@@ -33,7 +35,7 @@ class ExpertParts:
     selection : something is added to scores for the choice only, if it is stored. gated : what is computed beside them
     is multiplied by the sigmoid of a gate of its own. biased : products of experts, and the router's, may have biases.
     scaled : products of experts are multiplied by stored factors, if there are any; shared_scaled : and so are those of
-    what is computed beside them.
+    what is computed beside them. before : the weight of an expert multiplies what it reads, not what it gives.
     """
 
     selection: bool = False
@@ -41,15 +43,16 @@ class ExpertParts:
     biased: bool = False
     scaled: bool = False
     shared_scaled: bool = False
+    before: bool = False
 
 
 def names(config: ModelConfig, parts: ExpertParts | None) -> tuple[str, ...]:
     """The stages that only models with experts have, in execution order."""
     if parts is None or not config.num_experts:
         return ()
-    if not config.shared_intermediate_size:
-        return _ROUTED
-    return tuple(name for name in NAMES if parts.gated or name not in _GATED)
+    absent = (*(() if parts.gated else _GATED), *(() if parts.before else _BEFORE))
+    there = NAMES if config.shared_intermediate_size else _ROUTED
+    return tuple(name for name in there if name not in absent)
 
 
 def expert(number: int, part: str) -> str:
@@ -96,14 +99,23 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     runs, inner, hidden = c.num_experts_per_tok, c.moe_intermediate_size, c.hidden_size
     choice = Choice(
         *(runs, c.expert_scoring, c.norm_topk_prob, c.routed_scaling_factor, c.n_group, c.topk_group),
+        c.group_best,
     )
-    product, added = ExpertProduct(runs), filter(has, (f"model.layers.{layer}.{SELECTION}",) if parts.selection else ())
+    product, added = (
+        ExpertProduct(runs, apart=parts.before),
+        filter(has, (f"model.layers.{layer}.{SELECTION}",) if parts.selection else ()),
+    )
     yield stage("router", Product(), c.num_experts, (x,), _used(layer, GATE, has, parts.biased))
     yield stage(CHOICE, choice, c.num_experts, ("router",), tuple(added))
-    yield of_experts("expert_gate", product, inner, (x, CHOICE), "gate_proj")
-    yield of_experts("expert_up", product, inner, (x, CHOICE), "up_proj")
+    given = x
+    if parts.before:
+        given = "expert_input"
+        yield stage(given, ExpertInput(runs), runs * hidden, (x, CHOICE))
+    yield of_experts("expert_gate", product, inner, (given, CHOICE), "gate_proj")
+    yield of_experts("expert_up", product, inner, (given, CHOICE), "up_proj")
     yield of_experts("expert_silu", activation, inner, ("expert_gate",))
-    yield of_experts("expert_swigl", Multiply(), inner, ("expert_silu", "expert_up"))
+    gated = Multiply() if c.swiglu_limit is None else ClampedMultiply(limit=c.swiglu_limit)
+    yield of_experts("expert_swigl", gated, inner, ("expert_silu", "expert_up"))
     down = ExpertProduct(runs, apart=True)
     yield of_experts("expert_out", down, hidden, ("expert_swigl", CHOICE), "down_proj")
 
@@ -111,7 +123,7 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
         return _used(layer, f"{BESIDE}.{part}", has, scaled=parts.shared_scaled)
 
     size = c.shared_intermediate_size
-    yield stage("expert_sum" if size else "ffn_out", ExpertSum(), hidden, (CHOICE, "expert_out"))
+    yield stage("expert_sum" if size else "ffn_out", ExpertSum(not parts.before), hidden, (CHOICE, "expert_out"))
     if not size:
         return
     beside = "shared_out"

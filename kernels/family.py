@@ -48,6 +48,9 @@ class Settings(Protocol):
     def flag(self, *keys: str) -> bool | None:
         """A truth value."""
 
+    def within(self, *keys: str) -> "Settings":
+        """The settings in the first of some objects that is there and not empty; none at all where none is."""
+
     def wrong(self, words: str) -> Exception:
         """The error that the settings cannot be; words follow the name of the file."""
 
@@ -84,8 +87,18 @@ def every(pattern: int, config: ModelConfig) -> tuple[str, ...]:
     return tuple(FULL if pattern and number % pattern == 0 else SLIDING for number in layers)
 
 
+# What llama.cpp reads of the heads of sliding layers; without windows nothing comes of it.
+OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
+
+
 def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tuple[str, ...]:
-    """What GGUF says of every layer: by a list, by a number, or by that of the family."""
+    """What GGUF says of every layer: by a list, by a number, or by that of the family; heads must be alike in all."""
+    for name in OF_SLIDING:
+        if (size := fields.integer(name, low=0)) not in (None, 0, config.head_dim):
+            raise fields.unsupported(
+                f"gives {name} as {size} where heads have {config.head_dim} channels; only layers with "
+                "the same heads, which rotate as a whole, are supported."
+            )
     key, given = fields.find("attention.sliding_window_pattern")
     if not isinstance(given, list):
         found = fields.integer("attention.sliding_window_pattern", low=0)
@@ -93,17 +106,6 @@ def gguf_layer_types(config: ModelConfig, fields: Settings, pattern: int) -> tup
     if len(given) < config.num_hidden_layers or not all(slides in (0, 1) for slides in given):
         raise fields.wrong(f"gives {key} for fewer layers than it has, or not as true and false; convert it again.")
     return tuple(SLIDING if slides else FULL for slides in given[: config.num_hidden_layers])
-
-
-def with_score_scale(config: ModelConfig, scale: float | None) -> ModelConfig:
-    """The configuration with scores times a factor; None, or what is usual to single precision, for the usual one."""
-    usual = scale is None or abs(scale * config.head_dim**0.5 - 1) <= 2.0**-23
-    return replace(config, attention_scale=None if usual else scale)
-
-
-def gguf_score_scale(config: ModelConfig, fields: Settings) -> ModelConfig:
-    """The same by GGUF's key, of which llama.cpp takes notice in some families only; 0 is none."""
-    return with_score_scale(config, fields.single("attention.scale") if fields.find("attention.scale")[1] else None)
 
 
 def rotating_where_sliding(config: ModelConfig, window: int | None, types: tuple[str, ...] | None) -> ModelConfig:
@@ -119,13 +121,16 @@ def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: boo
     """The pairs of a head by what they turn with (time, height, width, and another), if the pairs of text turn alike.
 
     Positions of text are the same in the first three, and llama.cpp counts 0 in the fourth. in_turn : pairs take turns
-    and do not stand in blocks. None where llama.cpp takes no notice, which needs pairs of the first two.
+    and do not stand in blocks, in families that always have sections. None where llama.cpp takes no notice, which
+    needs pairs of the first two.
     """
     _, given = fields.find(key)
     sections = (*given, 0, 0, 0)[:4] if isinstance(given, list) else (0, 0)
     if not all(type(size) is int and size >= 0 for size in sections):
         raise fields.wrong(f"gives {key} as something else than whole numbers; convert it again.")
-    if not (sections[0] and sections[1]):
+    if in_turn and not any(sections):
+        raise fields.wrong(f"does not say {key}, which llama.cpp asks for here; convert it again.")
+    if not in_turn and not (sections[0] and sections[1]):
         return None
     for pair in range((config.rotary_dim or config.head_dim) // 2):
         sector = pair % sum(sections)
@@ -138,10 +143,10 @@ def plain_sections(config: ModelConfig, fields: Settings, key: str, in_turn: boo
 class Family(ABC):
     """Models that are computed alike.
 
-    stages : of a layer in execution order, with those that only some models have.
-    output_gate : what attention gives is multiplied by a sigmoid, whose product stands beside the queries in files.
-    tiled : heads of values that share one of keys stand apart in GGUF, and here; Hugging Face has them side by side.
-    headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
+    stages : of a layer in execution order, with those that only some models have. norms_differ : norms of heads are
+    among those. output_gate : what attention gives is multiplied by a sigmoid, whose product stands beside the queries
+    in files. tiled : heads of values that share one of keys stand apart in GGUF, and here; Hugging Face has them side
+    by side. headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
     biased : models of this family are known to have the biases that others may lack.
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
@@ -150,16 +155,22 @@ class Family(ABC):
     call modules, with N for the number of a layer, by the canonical name. layer_norms : its norms take the mean away.
     local_base : the key of the rotary base of sliding layers, where those rotate otherwise than the others; their
     settings may stand in rope_parameters by kinds of layers, too.
+    latent : keys and values are made of latents, so that files give the sizes of heads otherwise.
     causal : tokens do not see later ones, unless a file says so.
     pairs : which channels of a head turn together in the rows as Hugging Face stores them. partly : the key of the
     share of each head that turns and what transformers takes for an absent one; None where it turns all.
     rope_kinds : the names of scaled rotation that it takes, and what each stands for; None for all as they are.
+    rope_usual : how it scales where a file does not say. by_columns : experts are stacked with rows exchanged with
+    columns; by_turns : with the rows of gate and up by turns.
     less_one : transformers adds 1 to the norm weights that it reads; here they are what values are multiplied with.
 
+    not_loaded : biases of a layer that transformers leaves where they are and llama.cpp adds.
     in_apr : APR has a place for its models. told : keys of transformers that an APR file must have, because nothing
     else in it tells and there is no default.
 
-    gguf : what llama.cpp calls them. predicts : the last layers there may predict further tokens and are not run.
+    gguf : what llama.cpp calls them. gguf_family : the family as which its GGUF files are read, if that is another one
+    with the same stages. predicts : the last layers there may predict further tokens and are not run.
+    epsilon_read : it takes the epsilon of the norms from a file, and not 0 for it.
     gguf_modules : what its names of modules stand for, where not for what they usually do.
     interleaved : its files store the rows of q and k for the rotation of adjacent pairs. rope_freqs : it
     looks for divisors of the frequencies in a tensor. long_rope : in two, one for short and one for long texts.
@@ -175,6 +186,7 @@ class Family(ABC):
     output_gate: ClassVar[bool] = False
     tiled: ClassVar[bool] = False
     headless: ClassVar[bool] = False
+    norms_differ: ClassVar[bool] = False
     biased: ClassVar[bool] = False
     model_types: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, object]] = {}
@@ -183,15 +195,22 @@ class Family(ABC):
     modules: ClassVar[Mapping[str, str]] = {}
     layer_norms: ClassVar[bool] = False
     local_base: ClassVar[str | None] = None
+    latent: ClassVar[bool] = False
     causal: ClassVar[bool] = True
     pairs: ClassVar[RopeType] = "neox"
     partly: ClassVar[tuple[str, float] | None] = None
     rope_kinds: ClassVar[Mapping[str, str] | None] = None
+    rope_usual: ClassVar[Mapping[str, object]] = {}
+    by_columns: ClassVar[bool] = False
+    by_turns: ClassVar[bool] = False
     less_one: ClassVar[bool] = False
+    not_loaded: ClassVar[tuple[str, ...]] = ()
     in_apr: ClassVar[bool] = True
     told: ClassVar[tuple[str, ...]] = ()
     gguf: ClassVar[str | None] = None
     predicts: ClassVar[bool] = False
+    gguf_family: ClassVar[str | None] = None
+    epsilon_read: ClassVar[bool] = True
     gguf_modules: ClassVar[Mapping[str, str]] = {}
     interleaved: ClassVar[bool] = False
     rope_freqs: ClassVar[bool] = False

@@ -63,7 +63,7 @@ class Arithmetic(Protocol):
     def rounded_off(self, x: Array, weight: Weight) -> Values | None:
         """What the rounding of activations makes of the matmul with this weight; None if nothing."""
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels."""
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
@@ -75,8 +75,8 @@ class Arithmetic(Protocol):
     def rope_angles(self, positions: NDArray[np.int64], rotation: Any) -> Array:  # noqa: ANN401
         """Angles (positions, pairs)."""
 
-    def attention(self, q: Array, k: Array, v: Array, how: Any) -> Array:  # noqa: ANN401
-        """Attention before the output projection."""
+    def attention(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Array:  # noqa: ANN401
+        """Attention before the output projection. sinks : a score of every head beside those of the keys."""
 
     def delta(self, x: Inputs, how: Any) -> Array:  # noqa: ANN401
         """The gated delta rule."""
@@ -190,8 +190,11 @@ class At:
         return replace(self, stage=replace(self.stage, kind=kind))
 
 
+@dataclass(frozen=True, slots=True)
 class Kind(ABC):
     """An operation and everything known about it. Settings of one stage are fields of its kind.
+
+    One without fields needs no decorator of its own: kinds of one class and the same fields are equal.
 
     roles : names of what it reads.
     over_tokens : the value of a token depends on other tokens.

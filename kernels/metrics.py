@@ -167,7 +167,8 @@ def profile_weights(a: Weight, b: Weight) -> NDArray[np.float64]:
     out = np.empty((len(a.rows), len(COL)))
 
     def compute(start: int, stop: int) -> None:
-        _profile_stored(int(a.type), a.rows, int(b.type), b.rows, columns, out, start, stop)
+        of_a, of_b = a.rows[start:stop], b.rows[start:stop]
+        _profile_stored(int(a.type), of_a, int(b.type), of_b, columns, out[start:stop], 0, stop - start)
 
     over_rows(compute, len(out), least=-(-_SHARE // columns))
     return out

@@ -4,6 +4,7 @@ Each engine's own rule is a function of its own where the rules differ; paths.py
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -211,9 +212,9 @@ def rotate(x: NDArray[Real], angles: NDArray[Real], rotation: Rotation, columns:
 
 @kernel(
     "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float32, float32, boolean, int64, "
-    "float32[:, ::1], int64, int64, int64)",
+    "int64, float32[::1], float32[:, ::1], int64, int64, int64)",
     "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64, float64, float64, boolean, int64, "
-    "float64[:, ::1], int64, int64, int64)",
+    "int64, float64[::1], float64[:, ::1], int64, int64, int64)",
 )
 def _attention(
     q: NDArray[Real],
@@ -225,6 +226,8 @@ def _attention(
     cap: Real,
     causal: bool,
     window: int,
+    chunk: int,
+    sinks: NDArray[Real],
     out: NDArray[Real],
     block: int,
     start: int,
@@ -244,7 +247,7 @@ def _attention(
         for first in range(shared * group * head_dim, (shared + 1) * group * head_dim, head_dim):
             for t in range(begin, min(begin + block, tokens)):
                 seen = t + 1 if causal else tokens
-                unseen = max(t + 1 - window, 0)
+                unseen = max(t + 1 - window, t // chunk * chunk)
                 weighted_sum(head_dim, q, t * q.shape[1] + first, keys, (seen - 1) // LANES + 1, room, p)
                 largest = q.dtype.type(-np.inf)
                 p[:unseen] = 0
@@ -256,10 +259,14 @@ def _attention(
                     for s in range(unseen, seen):
                         p[s] = cap * np.tanh(p[s] / cap)
                         largest = max(largest, p[s])
+                if sinks.size:
+                    largest = max(largest, sinks[first // head_dim])
                 total = 0.0
                 for s in range(unseen, seen):
                     p[s] = np.exp(p[s] - largest)
                     total += p[s]
+                if sinks.size:
+                    total += np.exp(sinks[first // head_dim] - largest)
                 share = q.dtype.type(1.0 / total)
                 for s in range(unseen, seen):
                     p[s] *= share
@@ -268,14 +275,20 @@ def _attention(
                     out[t, first + i] = mixed[i]
 
 
-def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attention) -> NDArray[Real]:
+def attention(
+    q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attention, sinks: NDArray[Real] | None = None
+) -> NDArray[Real]:
     """Grouped-query attention before the output projection.
 
-    q (tokens, heads * head_dim); k, v (tokens, kv_heads * head_dim); returns the shape and dtype of q.
+    q (tokens, heads * head_dim); k, v (tokens, kv_heads * head_dim), v of other heads where it says so; returns the
+    shape and dtype of q, or as many channels a head as v has. sinks (heads,): a score of every head beside those of
+    its keys, whose share is lost.
     softmax(q k^T scale) v, scores bent below a cap if there is one, with the maximum subtracted and the denominator
     summed in float64.
     """
-    out = lent(q.shape, q.dtype.type)
+    if how.value_size != how.head_dim:
+        return _narrow(q, k, v, how, sinks)
+    out, sinks = lent(q.shape, q.dtype.type), np.empty(0, q.dtype) if sinks is None else sinks
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     group, scale, window = how.heads // how.kv_heads, q.dtype.type(how.scale), how.window or len(q)
     cap = q.dtype.type(how.cap or 0)
@@ -283,10 +296,26 @@ def attention(q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attenti
     blocks = -(-len(q) // block)
 
     def compute(start: int, stop: int) -> None:
-        _attention(q, k, v, how.head_dim, group, scale, cap, how.causal, window, out, block, start, stop)
+        chunk = how.chunk or len(q)
+        _attention(q, k, v, how.head_dim, group, scale, cap, how.causal, window, chunk, sinks, out, block, start, stop)
 
     over_rows(compute, how.kv_heads * blocks, most=1 if blocks > 1 else None)
     return out
+
+
+def _narrow(
+    q: NDArray[Real], k: NDArray[Real], v: NDArray[Real], how: Attention, sinks: NDArray[Real] | None
+) -> NDArray[Real]:
+    """The same with heads of v that are narrower, or wider, than those of k: what is missing is filled with zeros."""
+    size = max(how.head_dim, how.value_size)
+
+    def filled(x: NDArray[Real], channels: int) -> NDArray[Real]:
+        heads = x.reshape(len(x), -1, channels)
+        return np.pad(heads, ((0, 0), (0, 0), (0, size - channels))).reshape(len(x), -1)
+
+    wide = replace(how, head_dim=size, value_dim=None)
+    out = attention(filled(q, how.head_dim), filled(k, how.head_dim), filled(v, how.value_size), wide, sinks)
+    return np.ascontiguousarray(out.reshape(len(q), -1, size)[:, :, : how.value_size]).reshape(len(q), -1)
 
 
 @kernel("void(float32[:, ::1], float32, float32[:, ::1])", "void(float64[:, ::1], float64, float64[:, ::1])")

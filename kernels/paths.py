@@ -60,9 +60,9 @@ class F32Path:
         """A state space, its state kept in float64."""
         return recurrence.scan(x, a, d, how)
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
-        return ops.rms_norm(x, self.vector(weight), eps)
+        return ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         """Layer norm over channels, times the weight and plus the bias that there are."""
@@ -94,7 +94,7 @@ class F32Path:
         if codes is None or codes.sums is None:
             return 0.0
         assert isinstance(format, BlockFormat)
-        least = fields(format, weight.rows.reshape(-1, format.block.bytes)).least
+        least = fields(format, weight.rows[:].reshape(-1, format.block.bytes)).least
         assert least is not None
         of_codes = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2)
         return np.asarray((codes.sums - of_codes) @ least.astype(np.float64).reshape(len(weight.rows), -1).T)
@@ -127,9 +127,9 @@ class F32Path:
         """Heads in some columns of x (tokens, channels), turned by the tokens' positions."""
         return ops.rotate(x, self.rope_angles(positions, rotation), rotation, columns)
 
-    def attention(self, q: Array, k: Array, v: Array, how: Attention) -> Array:
-        """Grouped-query attention, before the output projection."""
-        return ops.attention(q, k, v, how)
+    def attention(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Array:
+        """Grouped-query attention, before the output projection. sinks : a score of every head beside its keys'."""
+        return ops.attention(q, k, v, how, sinks)
 
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""
@@ -180,8 +180,8 @@ class GgmlPath(F32Path):
     def scan(self, x: Inputs, a: Array, d: Array, how: Scan) -> Array:
         return recurrence.scan(x, a, d, how, np.float32)
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
-        return ops.rms_norm_ggml(x, self.vector(weight), eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
+        return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
@@ -211,8 +211,8 @@ class AprPath(F32Path):
             "sums": "eight fma lanes",
         }
 
-    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array:
-        return ops.rms_norm_apr(x, self.vector(weight), eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
+        return ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
 
     def matmul(self, x: Array, *weights: Weight) -> Array:
         return matmul_apr.matmul_apr(x, *weights)

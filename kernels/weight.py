@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats import FORMATS
 from kernels.formats.format import Block, Format
+from kernels.packed.packed import Packed
 
 
 class TensorType(IntEnum):
@@ -27,6 +29,7 @@ class TensorType(IntEnum):
         return self.format.block
 
 
+_CHUNK = 1 << 24  # bytes that are compared at once
 _FORMATS = {TensorType(format.number): format for format in FORMATS}
 
 
@@ -38,6 +41,17 @@ def row_bytes(type: TensorType, elements: int) -> int:
     return elements // block.elements * block.bytes
 
 
+class Rows(Protocol):
+    """Rows of bytes, read by slice or by number: an array of them, or what makes them when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]: ...  # noqa: ANN401
+
+
 @dataclass(frozen=True)
 class Weight:
     """One tensor in canonical layout, rows still in their stored block format.
@@ -46,19 +60,36 @@ class Weight:
     type : block format of every row.
     shape : (out, in) for matrices, (n,) for norm weights and biases.
     stored : uint8 array of shape (out, row_bytes), C-contiguous, writable (mapped copy-on-write);
-        a 1-D tensor is one row.
+        a 1-D tensor is one row. Or a `Packed`, whose rows of F32 are made of several stored parts.
     order : canonical row i is stored[order[i]]; None where the order is the same.
     less_one : the type in which its values less 1 lie in the file, where they do; `stored` then is F32, with 1 added.
+    step, origin : what values were rounded to before they became `stored`, where its type does not tell: the distance
+        of neighbours, 0 for none; or rows of blocks, of as many columns or more.
     """
 
     name: str
     type: TensorType
     shape: tuple[int, ...]
-    stored: NDArray[np.uint8]
+    stored: Rows
     order: NDArray[np.intp] | None = None
     less_one: TensorType | None = None
+    step: float = 0.0
+    origin: "Weight | None" = None
 
     @cached_property
-    def rows(self) -> NDArray[np.uint8]:
+    def rows(self) -> Rows:
         """The rows in canonical order; a copy where they are stored in another one."""
         return self.stored if self.order is None else self.stored[self.order]
+
+    def equals(self, other: "Weight") -> bool:
+        """Whether another tensor has the same type and bytes, read a part at a time."""
+        if self.type != other.type or self.rows.shape != other.rows.shape:
+            return False
+        share = max(1, _CHUNK // max(1, self.rows.shape[-1]))
+        parts = (slice(start, start + share) for start in range(0, len(self.rows), share))
+        return all(np.array_equal(self.rows[part], other.rows[part]) for part in parts)
+
+    @property
+    def stored_as(self) -> TensorType | str:
+        """The type, or the name of the layout where it is stored in parts."""
+        return self.stored.name if isinstance(self.stored, Packed) else self.type

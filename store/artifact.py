@@ -66,7 +66,5 @@ class Artifact(StoredModel):
         tensors = dict(self.tensors)
         for name in (EMBEDDING, LM_HEAD):
             if name in tensors:
-                info = tensors[name]
-                nbytes = info.nbytes // info.shape[0] * rows
-                tensors[name] = replace(info, shape=(rows, *info.shape[1:]), nbytes=nbytes)
+                tensors[name] = tensors[name].some_rows(0, rows)
         return replace(self, tensors=tensors, config=replace(self.config, vocab_size=rows))

@@ -8,7 +8,7 @@ listed as not understood.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from kernels.family import Family, Keys
+from kernels.family import OF_SLIDING, Family, Keys
 from store.files.fields import show_value
 from store.settings import Setting, Table
 from store.text import printable
@@ -83,7 +83,7 @@ _GGUF = Table(
             *("general.architecture", "general.alignment", "split.count", "context_length", "embedding_length"),
             *("block_count", "feed_forward_length", "vocab_size", "nextn_predict_layers"),
             *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
-            *("attention.causal", "attention.scale"),
+            "attention.causal",
             *("rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type"),
             *("rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length"),
         )
@@ -95,6 +95,7 @@ _GGUF = Table(
         "embedding_scale": (1,),
         "attention.clamp_kqv": (),
         "attention.max_alibi_bias": (),
+        "attention.scale": (),
         "attention.output_scale": (1,),
         "attention.value_scale": (1,),
         "attention.temperature_scale": (),
@@ -112,7 +113,7 @@ _GGUF = Table(
     },
     irrelevant=(
         *("general.*", "tokenizer.*", "quantize.*", "split.no", "split.tensors.count", "GGUF.*"),
-        *("rope.scaling.finetuned", "pooling_type", "tensor_data_layout", "embedding_length_out"),
+        *("rope.scaling.finetuned", "pooling_type", "tensor_data_layout", "embedding_length_out", *OF_SLIDING),
     ),
 )
 

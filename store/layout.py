@@ -17,6 +17,7 @@ from store.artifact import TensorInfo
 from store.errors import ArtifactError
 from store.experts import split_experts
 from store.fused import BY_GROUP, fused_parts
+from store.latent import split_heads
 from store.names import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, canonical_name, layer_of, module_names
 from store.stored_model import Picked
 from store.tensor_types import StoredType
@@ -113,6 +114,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     """
     split_experts(file, tensors, config)
     gated = family(config.architecture).output_gate
+    split_heads(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name) or (gated and _GATED.search(name))]:
         if (layer := layer_of(name)) is None or layer >= config.num_hidden_layers:
             continue  # of layers that are not run
@@ -153,7 +155,7 @@ def _instead(name: str, tensors: dict[str, TensorInfo]) -> str:
 
 def _check(file: str, info: TensorInfo, shape: Shape) -> None:
     """Raise unless the forward can read a tensor and it has the right shape."""
-    if not isinstance(info.type, TensorType):
+    if not isinstance(info.type, TensorType) and info.packing is None:
         raise unsupported_type(file, info.raw_name, info.type.name + info.type.note)
     if info.shape != shape:
         raise ArtifactError(
@@ -171,6 +173,7 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
     rows = sum(size for _, size in sizes)
     shapes = {"weight": (rows, config.hidden_size), "bias": (rows,), "output_scale": (1,)}
     _check(file, fused, shapes[kind])
+    require_rows(file, fused)
     first = 0
     for own, size in sizes:
         part = name.replace(module, own)
@@ -179,12 +182,21 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         if kind == "output_scale":  # one factor for all
             tensors[part] = replace(fused, name=part)
             continue
-        alone = replace(fused, name=part, shape=(size, *fused.shape[1:]), nbytes=fused.nbytes // rows * size)
         if groups > 1:
-            tensors[part] = replace(alone, picked=Picked(first // groups, size // groups, rows // groups))
+            picked = Picked(first // groups, size // groups, rows // groups)
+            tensors[part] = replace(fused.some_rows(0, size), name=part, picked=picked)
         else:
-            tensors[part] = replace(alone, offset=fused.offset + fused.nbytes // rows * first)
+            tensors[part] = replace(fused.some_rows(first, size), name=part)
         first += size
+
+
+def require_rows(file: str, info: TensorInfo) -> None:
+    """Raise UnsupportedModelError unless every row of a tensor that is to be divided lies in one piece."""
+    if info.encoding is not None and not info.encoding.by_rows:
+        raise UnsupportedModelError(
+            f"{file}: tensor {printable(info.raw_name, 80)} holds several and is stored {info.encoding.name}, which "
+            "is not read; convert the model again."
+        )
 
 
 def _check_biases(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> list[str]:

@@ -23,6 +23,7 @@ _GGUF_MODULES: dict[str, str] = {
     "attn_output": "self_attn.o_proj",
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
+    "attn_sinks": "self_attn.sinks",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -75,8 +76,11 @@ _OTHER_WHOLE: dict[str, str] = {
 
 _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_]*(?:\.[a-z_]+)?)\.(weight|bias|scale)", re.ASCII)
 _GGUF_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_.]*)", re.ASCII)
-# What some families call the parts of layers with experts.
+# What some families call the parts of layers with experts, and what stands alone.
 _OF_EXPERTS = (
+    (re.compile(r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$"), _SELECTION),
+    (re.compile(r"^feed_forward\.router\."), "mlp.gate."),
+    (re.compile(r"^feed_forward\.(?=(?:gate_proj|up_proj|down_proj|experts|shared_expert)\.)"), "mlp."),
     (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
     (re.compile(r"^block_sparse_moe\.input_linear\.weight$"), "mlp.experts.gate_up_proj.weight"),
     (re.compile(r"^block_sparse_moe\.output_linear\.weight$"), "mlp.experts.down_proj.weight"),
@@ -86,11 +90,12 @@ _OF_EXPERTS = (
     (re.compile(r"^(mlp\.experts\.\d+)\.w2\."), r"\1.down_proj."),
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)$"), r"\1.weight"),
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$"), r"\1.bias"),
+    (re.compile(r"^self_attn\.sinks$"), "self_attn.sinks.weight"),
     (re.compile(r"^mlp\.shared_experts\."), "mlp.shared_expert."),
     (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
 )
-_ONE_EXPERT = re.compile(r"mlp\.experts\.\d+\.", re.ASCII)
+_ONE_OF_MANY = re.compile(r"(mlp\.experts|self_attn\.[kv]_b_proj)\.\d+\.", re.ASCII)
 _NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
 _HF_LAYER = re.compile(r"(?:model\.)?layers\.(0|[1-9][0-9]{0,5})\.(.+)", re.ASCII | re.DOTALL)
@@ -136,7 +141,7 @@ def _of_experts(module: str) -> str:
 def gguf_name(canonical: str, architecture: str | None = None) -> str:
     """Return the GGUF name of a canonical tensor name; a name that GGUF has no word for comes back unchanged.
 
-    All experts of a layer have one tensor there.
+    All experts of a layer have one tensor there, and so have all heads of latent attention.
     """
     if (match := _HF_LAYER.fullmatch(canonical)) is None:
         module, _, kind = canonical.rpartition(".")
@@ -145,7 +150,7 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return _HF_WHOLE.get(canonical, canonical)
     if match[2] == _SELECTION:
         return f"blk.{match[1]}.{_GGUF_SELECTION}"
-    module, _, kind = _ONE_EXPERT.sub("mlp.experts.", match[2]).rpartition(".")
+    module, _, kind = _ONE_OF_MANY.sub(r"\1.", match[2]).rpartition(".")
     modules = {hf: gguf for gguf, hf in _modules(architecture).items()}
     if match[2] in modules:
         return f"blk.{match[1]}.{modules[match[2]]}"

@@ -2,17 +2,21 @@
 
 import codecs
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 from store.artifact import Artifact
 from store.errors import ArtifactError
-from store.files.apr import open_apr
+from store.files.apr import open_apr, open_apr_manifest
+from store.files.apr_shards import is_manifest
 from store.files.folder import open_folder
 from store.files.gguf import open_gguf
 from store.files.model_file import ModelFile
+from store.files.remote import RemoteFile, address_of
 from store.files.safetensors import open_safetensors
 from store.stored_model import Format, StoredModel
+from store.text import printable
 
 _CODE = "which is not read because it can run code; save it as SafeTensors (`save_pretrained`)"
 _OLD = "which llama.cpp no longer reads either; convert the original model to GGUF again"
@@ -25,7 +29,7 @@ _KNOWN: dict[bytes, str] = {
         "text in UTF-16, as > of PowerShell writes it, and no whole table of statistics",
     ),
     codecs.BOM_UTF8: "text in UTF-8 with a byte order mark, and no whole table of statistics",
-    b"FUGG": "a big-endian GGUF, which is not supported; convert the model again on or for a little-endian machine",
+    b"FUGG": "a GGUF whose magic number is the wrong way round, as no converter writes it; convert the model again",
     b"lmgg": f"a GGML file without version, from before GGUF, {_OLD}",
     b"fmgg": f"a GGMF file, from before GGUF, {_OLD}",
     b"tjgg": f"a GGJT file, from before GGUF, {_OLD}",
@@ -36,11 +40,13 @@ _KNOWN: dict[bytes, str] = {
 def open_model(path: Path | str) -> StoredModel:
     """Locate the tensors and settings of a model: an Artifact where it can be run, else with `refusal` set.
 
-    path : an APR v2, GGUF or SafeTensors file, a SafeTensors index, or a Hugging Face folder.
+    path : an APR v2, GGUF or SafeTensors file, an index or manifest of several, or a Hugging Face folder.
 
     Raises ArtifactError or UnsupportedModelError where not even the tensors can be located.
     """
     path = Path(path)
+    if (address := address_of(path)) is not None:
+        raise ArtifactError(f"{printable(address, 300)} is an address, which only `inspect` reads; download the file.")
     if os.path.isdir(path):
         return open_folder(path)
     file = ModelFile.at(path)
@@ -51,10 +57,21 @@ def open_model(path: Path | str) -> StoredModel:
     return model
 
 
+def open_address(address: str, hosts: frozenset[str], size_is: Callable[[int], None]) -> StoredModel:
+    """Locate the tensors of a model file behind an address, of which little more than its header is fetched.
+
+    hosts : whose answers are taken beside that of the one that is asked. size_is : called with the bytes of the file
+    before more than the first piece is asked for. The values of tensors are not to be had. Errors as `open_model`.
+    """
+    file = RemoteFile.of(address, hosts)
+    size_is(file.size)
+    return _open_file(file)
+
+
 def open_artifact(path: Path | str) -> Artifact:
     """Open a model that is to be run; the content decides the format, never the name.
 
-    path : an APR v2, GGUF or SafeTensors file, a SafeTensors index, or a Hugging Face folder.
+    path : an APR v2, GGUF or SafeTensors file, an index or manifest of several, or a Hugging Face folder.
 
     Raises ArtifactError for what cannot be read, UnsupportedModelError for what this program does not compute.
     """
@@ -72,8 +89,10 @@ def _open_file(file: ModelFile) -> StoredModel:
         return open_gguf(file)
     if start[:3] == b"APR":
         return open_apr(file)
-    if start[7:9] == b"\0{" or start.lstrip()[:1] == b"{":
+    if start[7:9] == b"\0{":
         return open_safetensors(file)
+    if start.lstrip()[:1] == b"{":
+        return open_apr_manifest(file) if is_manifest(file) else open_safetensors(file)
     raise ArtifactError(f"{file.shown} is {_guess(file, start)}; give an APR v2, GGUF or SafeTensors model.")
 
 

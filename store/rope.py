@@ -1,7 +1,7 @@
 """Rotary settings as the formats spell them, turned into divisors of the rotary frequencies."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,11 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
+from kernels.kinds.rotate import yarn_magnitude
 from kernels.weight import TensorType
-from store.artifact import TensorInfo
 from store.errors import ArtifactError
-from store.files.fields import LARGEST, SMALLEST, Fields
-from store.files.model_file import ModelFile
+from store.files.fields import LARGEST, SMALLEST, Fields, shortest
+from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 
 MAX_HEAD_DIM = 1 << 14
@@ -48,6 +48,17 @@ def head_dim(fields: Fields, hidden: int, heads: int, *keys: str) -> int:
             f"{fields.file} has heads of {size} channels; supported are even numbers up to {MAX_HEAD_DIM}."
         )
     return size
+
+
+def latent_head(fields: Fields, size: int, rotated: int, what: str) -> tuple[int, int]:
+    """Return channels of a head of q and k in latent attention, and how many of them rotate. what : says the latter."""
+    found = rotary_dim(fields, rotated, size, f"{what} {rotated}") if size % 2 == 0 and size <= MAX_HEAD_DIM else None
+    if found is None:
+        raise UnsupportedModelError(
+            f"{fields.file} has heads of {size} channels of which {rotated} rotate; supported are even numbers up to "
+            f"{MAX_HEAD_DIM}, of which a part rotates."
+        )
+    return size, found
 
 
 def rotary_dim(fields: Fields, rotated: int | None, head_dim: int, what: str) -> int | None:
@@ -89,15 +100,15 @@ def linear(factor: float, head_dim: int) -> Factors:
     return None if factor == 1 else (_single(factor),) * (head_dim // 2)
 
 
-def stored_factors(file: ModelFile, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
+def stored_factors(model: StoredModel, info: TensorInfo, head_dim: int) -> tuple[float, ...]:
     """Return the divisors that a `rope_freqs.weight` tensor holds, or one like it."""
-    what = f"tensor {info.name}"
+    shown, what = printable(info.file.name), f"tensor {info.name}"
     if info.type != TensorType["F32"] or info.shape != (head_dim // 2,):
-        raise ArtifactError(f"{file.shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
-    factors = np.frombuffer(file.read(info.offset, info.nbytes, what), "<f4")
+        raise ArtifactError(f"{shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
+    factors = model.stored_rows(info.name).view(np.float32).reshape(-1)
     if not ((np.abs(factors) >= SMALLEST) & (np.abs(factors) <= LARGEST)).all():
         raise ArtifactError(
-            f"{file.shown}: {what} holds values whose size is not {SMALLEST:g} to {LARGEST:g}; convert the model again."
+            f"{shown}: {what} holds values whose size is not {SMALLEST:g} to {LARGEST:g}; convert the model again."
         )
     return tuple(factors.tolist())
 
@@ -136,6 +147,10 @@ class _Stretch:
     def longest(self) -> int:
         """The longest text the model is made for."""
         return self.model.needed_integer("max_position_embeddings")
+
+    def unless_zero(self, key: str) -> float | None:
+        """A number of which 0 is none."""
+        return self.scaling.number(key) if self.scaling.values.get(key) else None
 
     def factor(self) -> float:
         """By how much the context was stretched: as stated, or if null by how much it is longer than before."""
@@ -184,10 +199,10 @@ def _hf_longrope(s: _Stretch) -> Scaling:
 
 def _hf_yarn(s: _Stretch) -> Scaling:
     factor, attention = s.factor(), s.scaling.number("attention_factor")
-    mscale, mscale_all = s.scaling.number("mscale"), s.scaling.number("mscale_all_dim")
+    mscale, mscale_all = (s.unless_zero(key) for key in ("mscale", "mscale_all_dim"))
     if attention is None:
         attention = yarn_magnitude(factor)
-        if mscale is not None and mscale_all is not None:
+        if mscale and mscale_all:
             attention = yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all)
     fast, slow = s.scaling.number("beta_fast") or _BETA_FAST, s.scaling.number("beta_slow") or _BETA_SLOW
     low, high = (_yarn_pair(s.scaling.file, turns, s.head_dim, s.rope_theta, s.original) for turns in (fast, slow))
@@ -208,16 +223,28 @@ _HF_KINDS: dict[str, Callable[[_Stretch], Scaling]] = {
 _BETA_FAST, _BETA_SLOW = 32.0, 1.0
 
 
-def ggml_yarn(file: str, factor: float, original: int, rope_theta: float, head_dim: int) -> Scaling:
-    """Return llama.cpp's YaRN (ggml.c `ggml_rope_yarn_corr_dims`, ggml-cpu/ops.cpp `rope_yarn`)."""
-    fast, slow = (_yarn_pair(file, turns, head_dim, rope_theta, original) for turns in (_BETA_FAST, _BETA_SLOW))
+def ggml_yarn(settings: Fields, keys: Collection[str], original: int, rope_theta: float, head_dim: int) -> Scaling:
+    """Return llama.cpp's YaRN (ggml.c `ggml_rope_yarn_corr_dims`, ggml-cpu/ops.cpp `rope_yarn`, llama-context.cpp).
+
+    keys : those of `settings` that it reads in the family.
+    """
+    factor = ggml_factor(settings)
+
+    def said(key: str, usual: float) -> float:
+        name = f"rope.scaling.yarn_{key}"
+        return (settings.single(name) if name in keys and settings.find(name)[1] else None) or usual
+
+    turns = said("beta_fast", _BETA_FAST), said("beta_slow", _BETA_SLOW)
+    fast, slow = (_yarn_pair(settings.file, often, head_dim, rope_theta, original) for often in turns)
     low, high = max(math.floor(fast), 0), min(math.ceil(slow), head_dim - 1)
-    return Scaling(_yarn_factors(factor, low, max(high - low, 0.001), head_dim), yarn_magnitude(factor))
+    magnitude = yarn_magnitude(factor) / yarn_magnitude(factor, said("log_multiplier", 0.0))
+    return Scaling(_yarn_factors(factor, low, max(high - low, 0.001), head_dim), magnitude)
 
 
-def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
-    """Return what YaRN multiplies rotated queries and keys by for a context stretched by `factor`."""
-    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+def ggml_factor(settings: Fields) -> float:
+    """Return by how much a GGUF says that the context was stretched."""
+    key, value = settings.find("rope.scaling.factor", "rope.scale_linear")
+    return 1.0 if value in (None, 0) else shortest(settings.needed_number(key.removeprefix(settings.prefix)))
 
 
 def _yarn_factors(factor: float, low: float, width: float, head_dim: int) -> tuple[float, ...]:

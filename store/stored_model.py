@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
+from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
+from store.encodings import Encoding
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD
@@ -21,6 +23,7 @@ from store.vocabulary import Vocabulary
 
 Format = Literal["gguf", "apr", "safetensors"]
 
+_SMALL = 1 << 20  # bytes of a part that is read at once
 _HASH_CHUNK = 1 << 22
 NORM = "norm.weight"
 A_LOG = ".A_log"
@@ -29,11 +32,24 @@ FLOATS = (TensorType["F32"], TensorType["F16"], TensorType["BF16"])
 
 
 class Picked(NamedTuple):
-    """Rows that lie between others: of every `of` rows so many, from `first` on."""
+    """Rows that lie between others: of every `of` rows so many, from `first` on.
+
+    across : they are the columns of what lies there.
+    """
 
     first: int
     size: int
     of: int
+    across: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packing:
+    """The stored parts that a tensor is made of, and how; `first` row of what they make is its own first one."""
+
+    parts: "Mapping[str, TensorInfo]"
+    make: Callable[[Mapping[str, NDArray[np.uint8]]], Packed]
+    first: int = 0
 
 
 class Reordered(NamedTuple):
@@ -48,7 +64,9 @@ class TensorInfo:
     """Where a stored tensor lies: `shape` is [..., out, in] (or [n]), `nbytes` bytes at `offset` of `file`.
 
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
-    there are its own, where they lie between others; None for all.
+    there are its own, where they lie between others; None for all. packing : of a tensor that is stored in several
+    parts, of which it is one; `offset` is that of the first. encoding : how they lie there, if not simply as rows of
+    `type`. turned : a matrix of floats that lies there with rows and columns exchanged.
     """
 
     name: str  # canonical (Hugging Face)
@@ -59,6 +77,17 @@ class TensorInfo:
     offset: int
     nbytes: int
     picked: Picked | None = None
+    packing: Packing | None = None
+    encoding: Encoding | None = None
+    turned: bool = False
+
+    def some_rows(self, first: int, count: int) -> "TensorInfo":
+        """The same of `count` rows, from row `first` on."""
+        row = self.nbytes // self.shape[0]
+        if self.packing is not None:
+            packing = replace(self.packing, first=self.packing.first + first)
+            return replace(self, shape=(count, *self.shape[1:]), nbytes=row * count, packing=packing)
+        return replace(self, shape=(count, *self.shape[1:]), offset=self.offset + row * first, nbytes=row * count)
 
     def place(self, row: int) -> int:
         """Which of the rows that lie there one of its own is."""
@@ -66,9 +95,15 @@ class TensorInfo:
         return row if picked is None else row // picked.size * picked.of + picked.first + row % picked.size
 
     @property
+    def stored_as(self) -> str:
+        """What it is stored as, in a word."""
+        encoded = None if self.encoding is None else self.encoding.name
+        return self.type.name if encoded is None else encoded
+
+    @property
     def unread(self) -> str | None:
         """Why the values cannot be had, None if they can."""
-        if not isinstance(self.type, TensorType):
+        if not isinstance(self.type, TensorType) and self.packing is None:
             return f"type {self.type.name}{self.type.note} cannot be read yet"
         return None if self.nbytes else "it is empty"
 
@@ -161,6 +196,8 @@ class StoredModel:
         model does not have, UnsupportedModelError for a tensor whose values cannot be had.
         """
         info = self.info(name)
+        if info.packing is not None:
+            return Weight(name, TensorType["F32"], info.shape, self._packed(info, info.packing))
         if info.unread is not None or not isinstance(info.type, TensorType):
             raise UnsupportedModelError(
                 f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}: {info.unread}."
@@ -178,7 +215,11 @@ class StoredModel:
         if order is not None and len(info.shape) == 1:  # one row, whose elements stand for the rows of the matrix
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
-        return Weight(name, type, shape, rows, order, less_one)
+        if info.encoding is None:
+            return Weight(name, type, shape, rows, order, less_one)
+        origin = info.encoding.origin(self._bytes(info), info.shape)
+        origin = None if origin is None else replace(origin, order=order)
+        return Weight(name, type, shape, rows, order, less_one, info.encoding.step, origin)
 
     def row_order(self, name: str) -> NDArray[np.intp] | None:
         """Return which stored row of a tensor every canonical row is; None where the order is the same."""
@@ -188,17 +229,45 @@ class StoredModel:
         return self.reordered.get(name, Reordered()).rows
 
     def stored_rows(self, name: str) -> NDArray[np.uint8]:
-        """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering."""
+        """Return the rows of a stored tensor in the order of the file, as `weight` does without reordering.
+
+        Those of a packed one are made: float32.
+        """
         info = self.tensors[name]
+        if info.packing is not None:
+            return self._packed(info, info.packing)[:]
         assert isinstance(info.type, TensorType)
         return self._map(info, info.type)
 
+    def _packed(self, info: TensorInfo, packing: Packing) -> Packed:
+        """The rows that parts make, of which this tensor may have some only."""
+        whole = packing.make({part: self._bytes(each) for part, each in packing.parts.items()})
+        if info.picked is None and not packing.first and info.shape[0] == len(whole):
+            return whole
+        own = packing.first + np.array([info.place(row) for row in range(info.shape[0])])
+        return replace(whole, size=(len(own), whole.size[1]), chosen=own)
+
     def stored_bytes(self, name: str) -> NDArray[np.uint8] | None:
-        """Return the bytes of a tensor as stored, also of a type that is not read; None if nothing says where."""
+        """Return the bytes of a tensor in little-endian order, also of a type that is not read; None if unknown."""
         info = self.info(name)
-        if not info.nbytes:
+        if not info.nbytes or (info.encoding is not None and not isinstance(info.type, TensorType)):
             return None
-        return self._bytes(info).reshape(-1)
+        if info.packing is not None:
+            return np.concatenate([self._bytes(part).reshape(-1) for part in info.packing.parts.values()])
+        return self._decoded(info)
+
+    def undecoded(self, name: str) -> NDArray[np.uint8]:
+        """Return the bytes of a stored tensor as they lie in the file."""
+        return self._bytes(self.tensors[name]).reshape(-1)
+
+    def part(self, info: TensorInfo) -> bytes:
+        """Return the bytes of a small part of a tensor, which says something about the others."""
+        if info.nbytes > _SMALL:
+            raise ArtifactError(
+                f"{printable(info.file.name)}: {printable(info.raw_name, 80)} takes {info.nbytes} bytes, where a few "
+                "belong; download it again."
+            )
+        return self._bytes(info).tobytes()
 
     def require_unchanged(self) -> None:
         """Raise ArtifactError if a file of this model was replaced or written to since it was opened.
@@ -241,19 +310,32 @@ class StoredModel:
         return {source.path: source for source in self.sources}
 
     def _map(self, info: TensorInfo, type: TensorType) -> NDArray[np.uint8]:
-        data = self._bytes(info)
+        data = self._decoded(info)
         element = type.block
         if element.elements == 1 and info.offset % element.bytes:
             data = data.copy()  # so that the rows can be viewed as numbers
+        if info.turned:
+            values = data.reshape(*info.shape[::-1], element.bytes)
+            return np.ascontiguousarray(values.swapaxes(0, 1)).reshape(info.shape[0], -1)
         return data.reshape(int(np.prod(info.shape[:-1], dtype=np.int64)), -1)
 
     def _bytes(self, info: TensorInfo) -> NDArray[np.uint8]:
         source, what = self._source_of[info.file], f"tensor {printable(info.raw_name)}"
         if (picked := info.picked) is None:
-            return source.map(info.offset, info.nbytes, what)
-        groups = info.shape[0] // picked.size
-        data = source.map(info.offset, info.nbytes // picked.size * picked.of, what).reshape(groups, picked.of, -1)
-        return data[:, picked.first : picked.first + picked.size].reshape(-1)
+            data = source.map(info.offset, info.nbytes, what)
+        else:
+            groups = info.shape[0] // picked.size
+            data = source.map(info.offset, info.nbytes // picked.size * picked.of, what)
+            if picked.across:
+                data = data.reshape(info.shape[-1], groups * picked.of, -1).swapaxes(0, 1)
+            data = data.reshape(groups, picked.of, -1)[:, picked.first : picked.first + picked.size].reshape(-1)
+        return data
+
+    def _decoded(self, info: TensorInfo) -> NDArray[np.uint8]:
+        data = self._bytes(info)
+        if info.encoding is None or not isinstance(info.type, TensorType):
+            return data.reshape(-1)
+        return info.encoding.decoded(data, info.type, info.shape)
 
     def _hash(self, progress: Callable[[int, int], None] | None) -> str:
         done, digests = 0, list[str]()

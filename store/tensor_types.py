@@ -5,7 +5,7 @@ A tensor of a type that nothing here turns into numbers is still located, listed
 
 from dataclasses import dataclass
 
-from kernels.formats.format import Block, FloatFormat
+from kernels.formats.format import NOT_IN_GGML, Block, FloatFormat
 from kernels.weight import TensorType
 
 
@@ -24,7 +24,7 @@ class OtherType:
 
 StoredType = TensorType | OtherType
 
-_READ = {int(type): type for type in TensorType}
+_READ = {int(type): type for type in TensorType if type < NOT_IN_GGML}
 _REMOVED = frozenset((4, 5, 31, 32, 33, 36, 37, 38))
 # ggml.h, `enum ggml_type`, and the block sizes of ggml-common.h (llama.cpp of 2026-11); removed ones as they last were.
 _GGML: dict[int, OtherType] = {

@@ -21,7 +21,8 @@ from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
 from tests.delta_files import gguf_delta, hf_delta, joined, logarithmic
-from tests.memory_model import MemoryModel, random_model
+from tests.expert_stacks import STACKED
+from tests.memory_model import YARN, MemoryModel, random_model
 
 
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
@@ -80,7 +81,7 @@ def gguf_rows(model: MemoryModel, name: str) -> np.ndarray:
 
 # What the gguf package, 0.19.0, can write, and what it can give the values of.
 KNOWN_TO_GGUF = [type for type in TensorType if type in list(gguf.GGMLQuantizationType)]
-READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type != TensorType.Q1_0]
+READ_BY_GGUF = [type for type in KNOWN_TO_GGUF if type not in (TensorType.Q1_0, TensorType.F64)]
 
 
 def gguf_architecture(model: MemoryModel) -> str:
@@ -90,6 +91,8 @@ def gguf_architecture(model: MemoryModel) -> str:
 
 def gguf_architecture_of(c: ModelConfig) -> str:
     architecture = c.architecture
+    if architecture == "deepseek3":
+        return "deepseek2"
     return (family(architecture).gguf or "llama") if architecture in ARCHITECTURES else architecture
 
 
@@ -99,23 +102,27 @@ def interleaved(architecture: str) -> bool:
 
 
 def write_gguf(
-    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, **more: object
+    path: Path, model: MemoryModel, vocabulary: str | dict[str, object] | None = None, part: int = 0, **more: object
 ) -> None:
     """`more`: further metadata, a dot in a key written as two underscores, without the architecture prefix.
 
-    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer.
+    `vocabulary`: of single bytes, "bpe" or "spm", or the keys of a whole tokenizer. `part`: tensors of each of several
+    files; 0 for one file of all.
     """
     c, architecture = model.config, gguf_architecture(model)
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=part)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)
     writer.add_feed_forward_length(c.intermediate_size * (2 if c.architecture == "qwen" else 1))
     writer.add_head_count(c.num_attention_heads)
-    counts = [0 if c.recurs(n) else c.num_key_value_heads for n in range(c.num_hidden_layers)]
-    writer.add_head_count_kv(counts if 0 in counts and known_headless(c) else c.num_key_value_heads)
-    writer.add_key_length(c.head_dim)
-    writer.add_value_length(c.head_dim)
+    if c.kv_lora_rank:
+        _add_latent(writer, c)
+    else:
+        counts = [0 if c.recurs(n) else c.num_key_value_heads for n in range(c.num_hidden_layers)]
+        writer.add_head_count_kv(counts if 0 in counts and known_headless(c) else c.num_key_value_heads)
+        writer.add_key_length(c.head_dim)
+        writer.add_value_length(c.head_dim)
     known = family(c.architecture) if c.architecture in ARCHITECTURES else None
     if known is not None and known.layer_norms:
         writer.add_layer_norm_eps(c.rms_norm_eps)
@@ -123,17 +130,25 @@ def write_gguf(
         writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
     writer.add_rope_dimension_count(c.rotary_dim or c.head_dim)
-    if c.layer_types is not None:
+    if c.layer_types is not None and c.sliding_window is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
+    if c.architecture == "granite_swa":
+        writer.add_array(
+            f"{architecture}.attention.rope_pattern", [int(c.rotates(n)) for n in range(c.num_hidden_layers)]
+        )
     if c.rope_local_theta is not None:
         writer.add_rope_freq_base_swa(c.rope_local_theta)
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
+    if c.architecture in YARN:
+        _add_yarn(writer, architecture, YARN[c.architecture])
+    if c.temperature is not None and c.architecture != "llama4":
+        writer.add_attn_temperature_scale(c.temperature)
     if c.clip_qkv is not None:
         writer.add_clamp_kqv(c.clip_qkv)
-    if c.architecture == "qwen3vl":  # of text all sections turn alike
+    if c.architecture in ("qwen3vl", "qwen2vl", "paddleocr"):  # of text all sections turn alike
         writer.add_rope_dimension_sections([(c.head_dim // 2 + more) // 3 for more in (2, 1, 0)] + [0])
     if c.architecture == "gpt_neox":
         writer.add_parallel_residual(c.parallel)
@@ -144,7 +159,8 @@ def write_gguf(
     if c.architecture.startswith(("granite", "minicpm")):
         writer.add_embedding_scale(c.embedding_scale)
         writer.add_residual_scale(c.residual_scale)
-        writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
+        if c.architecture.startswith("granite"):
+            writer.add_attention_scale(c.attention_scale or c.head_dim**-0.5)
         writer.add_logit_scale(1 / c.logits_scale)
     if c.num_experts:
         _add_experts(writer, c)
@@ -172,11 +188,13 @@ def write_gguf(
             gguf_name(name, architecture),
         )
         if weight.type.block.elements == 1:  # of the others the writer derives the shape from the bytes of a row
-            rows = rows.view(np.float32 if weight.type == TensorType.F32 else np.float16).reshape(weight.shape)
+            rows = rows.view(f"f{weight.type.block.bytes}").reshape(weight.shape)
         stored.setdefault(own, []).append(rows)
         types[own] = weight.type
     for name, parts in stored.items():
-        values = np.stack(parts) if "_exps." in name else parts[0]
+        values = (
+            np.stack(parts) if "_exps." in name or name.endswith(("attn_k_b.weight", "attn_v_b.weight")) else parts[0]
+        )
         if name.endswith((".ssm_a", ".ssm_d")) and known_headless(c):
             values = values.reshape(-1, 1)
         if name.endswith("ssm_norm.weight") and known_headless(c):
@@ -195,20 +213,50 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         writer.add_rope_dimension_sections([c.head_dim // 6 + 1] * 3 + [0])
     writer.add_expert_count(c.num_experts)
     writer.add_expert_used_count(c.num_experts_per_tok)
-    if c.moe_intermediate_size != c.intermediate_size:
+    if c.moe_intermediate_size != c.intermediate_size or c.architecture in ("gpt_oss", "hunyuan_moe", "minimax_m2"):
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    if c.architecture == "llama4":
+        writer.add_interleave_moe_layer_step(2)
+        return
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
-    if c.architecture in ("granitemoe", "qwen2moe", "ernie4_5_moe", "qwen35moe", "qwen3next"):
+    own = ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe", "qwen35moe", "qwen3next")
+    sized = c.architecture in own
+    if sized:
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
     elif c.shared_intermediate_size:
         writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)
+    if (c.shared_intermediate_size and not sized) or c.architecture == "exaone_moe":
         writer.add_expert_weights_norm(c.norm_topk_prob)
         writer.add_expert_weights_scale(c.routed_scaling_factor)
     if c.expert_layers is not None:
         writer.add_leading_dense_block_count(c.expert_layers.index(True))
+    if c.n_group > 1:
+        writer.add_expert_group_count(c.n_group)
+        writer.add_expert_group_used_count(c.topk_group)
     if c.expert_scoring == "sigmoid":
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+
+
+def _add_yarn(writer: gguf.GGUFWriter, architecture: str, yarn: Mapping[str, object]) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(yarn["factor"])
+    writer.add_rope_scaling_orig_ctx_len(yarn["original_max_position_embeddings"])
+    if "beta_fast" in yarn:
+        writer.add_rope_scaling_yarn_beta_fast(yarn["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(yarn["beta_slow"])
+    writer.add_rope_scaling_yarn_log_mul(yarn["mscale_all_dim"] * (0.1 if architecture == "deepseek2" else 1))
+
+
+def _add_latent(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    """What files say of the latents that all heads share, and of heads."""
+    writer.add_head_count_kv(1)
+    writer.add_key_length(c.kv_lora_rank + c.rotary_dim)
+    writer.add_value_length(c.kv_lora_rank)
+    writer.add_key_length_mla(c.head_dim)
+    writer.add_value_length_mla(c.v_head_dim)
+    writer.add_kv_lora_rank(c.kv_lora_rank)
+    writer.add_q_lora_rank(c.q_lora_rank or 0)
 
 
 def known_headless(c: ModelConfig) -> bool:
@@ -265,7 +313,9 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
     c = model.config
     of = family(c.architecture)
     rope = {"rope_type": "default", "rope_theta": c.rope_theta}
-    if c.rope_factors is not None:
+    if c.architecture in YARN:
+        rope |= YARN[c.architecture] | ({} if c.temperature is None else {"llama_4_scaling_beta": c.temperature})
+    elif c.rope_factors is not None:
         assert len(set(c.rope_factors)) == 1, "only linear scaling is written"
         rope |= {"rope_type": "linear", "factor": c.rope_factors[0]}
     if c.rope_local_theta is not None:
@@ -279,7 +329,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         "num_hidden_layers": c.num_hidden_layers,
         "num_attention_heads": c.num_attention_heads,
         "num_key_value_heads": c.num_key_value_heads,
-        "head_dim": c.head_dim,
+        "head_dim": c.rotary_dim if of.latent else c.head_dim,
         "vocab_size": c.vocab_size,
         of.key("rms_norm_eps"): c.rms_norm_eps,
         "tie_word_embeddings": c.tie_word_embeddings,
@@ -287,6 +337,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         **rotary_share(model),
         "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
+        **({"attention_bias": True} if of.defaults.get("attention_bias") is False and _BIAS in model.weights else {}),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
 
@@ -297,12 +348,13 @@ def rotary_share(model: MemoryModel) -> dict[str, object]:
     return {of.partly[0]: (c.rotary_dim or c.head_dim) / c.head_dim} if of.partly else {}
 
 
+_BIAS = "model.layers.0.self_attn.q_proj.bias"
 # Parts of a layer that containers store one above the other, by the name of the whole.
 _QKV = {"self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv")}
 _GATE_UP = {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
 FUSED = {
     **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
-    **{"gpt_neox": _QKV, "openelm": _QKV},
+    **{"gpt_neox": _QKV, "openelm": _QKV, "bailingmoe2": _QKV, "dbrx": _QKV},
 }
 _TAPS = ("conv.conv.weight", "conv1d.weight")
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
@@ -340,7 +392,13 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_granite(model)
     if model.config.architecture == "granitehybrid":
         return of_granite_hybrid(model)
-    if model.config.architecture == "dots1":
+    if model.config.kv_lora_rank:
+        return _of_latents(model)
+    if model.config.architecture == "llama4":
+        return _of_llama4(model)
+    if model.config.architecture in STACKED:
+        return STACKED[model.config.architecture](model)
+    if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = hf_delta(model) if family_has_gates(model.config) else fused(model)
     weights = {name: unsqueezed(weight) for name, weight in weights.items()}
@@ -409,6 +467,42 @@ def _of_granite(model: MemoryModel) -> dict[str, Weight]:
         put("block_sparse_moe.router.layer", "gate", model.weights[f"{p}mlp.gate.weight"].stored)
         put("shared_mlp.input_linear", "shared_expert.gate_proj", rows("shared_expert.gate", "shared_expert.up"))
         put("shared_mlp.output_linear", "shared_expert.down_proj", rows("shared_expert.down"))
+    return found
+
+
+def _of_latents(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors with the rows of keys and of values of every head in turn."""
+    found, c = {}, model.config
+    for name, weight in model.weights.items():
+        if "_b_proj." not in name or "q_b_proj" in name:
+            found[name.replace("shared_expert.", "shared_experts.")] = weight
+    for layer in range(c.num_hidden_layers):
+        p, rows = f"model.layers.{layer}.self_attn.", []
+        for head in range(c.num_attention_heads):
+            keys, values = (model.weights[f"{p}{part}_b_proj.{head}.weight"] for part in "kv")
+            size = np.float32 if keys.type == TensorType.F32 else np.uint16
+            rows += [np.ascontiguousarray(keys.rows.view(size).T).view(np.uint8), values.rows]
+        stored = np.concatenate(rows)
+        name = f"{p}kv_b_proj.weight"
+        found[name] = Weight(name, keys.type, (len(stored), c.kv_lora_rank), stored)
+    return found
+
+
+def _of_llama4(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors with experts stacked, rows and columns exchanged, and gate and up as columns of one."""
+    found = {name.replace("mlp.", "feed_forward."): w for name, w in model.weights.items() if ".experts." not in name}
+    found = {name.replace("feed_forward.gate.", "feed_forward.router."): w for name, w in found.items()}
+    for layer in filter(model.config.has_experts, range(model.config.num_hidden_layers)):
+        for stored, parts in (("gate_up_proj", ("gate", "up")), ("down_proj", ("down",))):
+            stack = []
+            for number in range(model.config.num_experts):
+                own = [model.weights[f"model.layers.{layer}.mlp.experts.{number}.{part}_proj.weight"] for part in parts]
+                size = np.float32 if own[0].type == TensorType.F32 else np.uint16
+                stack.append(np.concatenate([weight.rows.view(size) for weight in own]).T)
+            values = np.ascontiguousarray(np.stack(stack))
+            name = f"model.layers.{layer}.feed_forward.experts.{stored}"
+            rows = values.reshape(-1, values.shape[2]).view(np.uint8)
+            found[name] = Weight(name, own[0].type, values.shape, rows)
     return found
 
 

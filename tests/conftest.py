@@ -1,14 +1,25 @@
 import os
+import shutil
+import tempfile
 
 import pytest
 
 from kernels.machine.compiler import compile_all
 
+STATE = pytest.StashKey[str]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile all kernels before workers start that would compile them at the same time."""
     if not hasattr(config, "workerinput"):
+        os.environ["XDG_STATE_HOME"] = config.stash.setdefault(STATE, tempfile.mkdtemp(prefix="workbench-tests-"))
         compile_all()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what tests keep of this user."""
+    if STATE in config.stash:
+        shutil.rmtree(config.stash[STATE], ignore_errors=True)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -5,14 +5,30 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kernels.config import FULL, SLIDING, ModelConfig, Recurrence
+from kernels.config import CHUNKED, FULL, SLIDING, ModelConfig, Recurrence
 from kernels.graph import Arithmetic, At
+from kernels.kinds.rotate import yarn_magnitude
 from kernels.models import Graph, family, sites
 from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
+from store.files.fields import Fields
+from store.rope import hf_scaling
 from tests.random_weights import random_rows
 
+# Rotary settings as transformers has them: a context that five tokens are longer than, and a ramp within small heads.
+_DEEPSEEK = {
+    **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    **{"mscale": 0.5, "mscale_all_dim": 0.5},
+}
+YARN: dict[str, dict[str, object]] = {
+    "mistral3": {
+        **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2},
+        **{"beta_fast": 0.2, "beta_slow": 0.01, "mscale": 1.0, "mscale_all_dim": 0.5},
+    },
+    "deepseek2": _DEEPSEEK,
+    "deepseek3": _DEEPSEEK,
+}
 HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 
 
@@ -22,6 +38,12 @@ def of_experts(c: ModelConfig) -> dict[str, object]:
 
 def and_beside(c: ModelConfig) -> dict[str, object]:
     return of_experts(c) | {"shared_intermediate_size": c.intermediate_size}
+
+
+def by_yarn(c: ModelConfig) -> dict[str, object]:
+    settings, of = Fields("", YARN[c.architecture]), family(c.architecture)
+    scaling = hf_scaling(of, "rope_parameters", settings, settings, c.rope_theta, c.rotary_dim or c.head_dim)
+    return {"rope_factors": scaling.factors, "rope_attention_factor": scaling.attention_factor}
 
 
 def of_delta_nets(c: ModelConfig) -> dict[str, object]:
@@ -37,6 +59,37 @@ def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
     return tuple(layer > 0 for layer in range(c.num_hidden_layers))
 
 
+def in_chunks(c: ModelConfig) -> dict[str, object]:
+    """Chunks and layers without rotation: as llama.cpp has them, or with chunks that matter to a few tokens."""
+    small = c.num_hidden_layers == HYBRID
+    step = 2 if small else 4
+    rotated = tuple((n + 1) % step != 0 for n in range(c.num_hidden_layers))
+    return {
+        "rotated_layers": rotated,
+        "layer_types": tuple(CHUNKED if turns else FULL for turns in rotated),
+        **{"attention_chunk": 3 if small else 8192, "temperature": 0.5 if small else 0.1},
+        "temperature_length": 2 if small else 8192,
+    }
+
+
+def latent(c: ModelConfig) -> dict[str, object]:
+    """Latent attention of heads of which a third rotates, and experts behind the first layers and beside them."""
+    turned = {"rotary_dim": c.head_dim // 3, "num_key_value_heads": c.num_attention_heads, "rms_norm_eps": 1e-6}
+    magnitude = yarn_magnitude(4.0, 0.5)
+    own = {"kv_lora_rank": 64, "v_head_dim": 32, "attention_scale": c.head_dim**-0.5 * magnitude**2}
+    return and_beside(c) | {"expert_layers": behind_the_first(c)} | turned | by_yarn(replace(c, **turned)) | own
+
+
+def in_groups(c: ModelConfig) -> dict[str, object]:
+    chosen = {"expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 3, "topk_group": 2}
+    return and_beside(c) | {"expert_layers": behind_the_first(c)} | chosen
+
+
+def sliding(c: ModelConfig) -> dict[str, object]:
+    types = tuple(FULL if n % 2 else SLIDING for n in range(c.num_hidden_layers))
+    return {"sliding_window": 3, "layer_types": types}
+
+
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -48,6 +101,22 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "rotated_layers": (True, False, True),
         }
     ),
+    "llama4": lambda c: (
+        in_chunks(c)
+        | and_beside(c)
+        | {
+            "shared_intermediate_size": c.intermediate_size // 2,
+            "expert_scoring": "sigmoid of chosen",
+            "norm_topk_prob": False,
+            "expert_layers": tuple(n % 2 == 1 for n in range(c.num_hidden_layers)),
+        }
+    ),
+    "deepseek2": lambda c: latent(c) | {"norm_topk_prob": False, "routed_scaling_factor": 2.5},
+    "deepseek3": lambda c: (
+        latent(c)
+        | {"q_lora_rank": 32, "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5, "n_group": 2, "topk_group": 1}
+    ),
+    "mistral3": lambda c: by_yarn(c) | {"temperature": 0.5, "temperature_length": 2},
     "qwen35": lambda c: of_delta_nets(c),
     "qwen35moe": lambda c: of_delta_nets(c) | and_beside(c),
     "qwen3next": lambda c: of_delta_nets(c) | and_beside(c),
@@ -97,10 +166,31 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         and_beside(c)
         | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid", "routed_scaling_factor": 2.5}
     ),
+    "glm4_moe": lambda c: in_groups(c) | {"rotary_dim": c.head_dim // 2},
     "llada_moe": lambda c: of_experts(c) | {"norm_topk_prob": False, "causal": False},
+    "hunyuan_moe": lambda c: and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
+    "bailingmoe2": lambda c: in_groups(c) | {"rotary_dim": c.head_dim // 2},
+    "minimax_m2": lambda c: (
+        of_experts(c)
+        | {"moe_intermediate_size": c.intermediate_size, "expert_scoring": "sigmoid", "rotary_dim": c.head_dim // 2}
+    ),
+    "exaone_moe": lambda c: in_groups(c) | sliding(c) | {"rotated_layers": (True, False)[: c.num_hidden_layers]},
+    "mellum": lambda c: of_experts(c) | sliding(c) | {"rope_local_theta": c.rope_theta},
+    "dbrx": lambda c: of_experts(c) | {"moe_intermediate_size": c.intermediate_size, "clip_qkv": 0.75},
+    "granite_swa": lambda c: (
+        sliding(c)
+        | {"embedding_scale": 6.0, "residual_scale": 0.22, "attention_scale": 0.3, "logits_scale": 0.125}
+        | {"rotated_layers": (True, False)[: c.num_hidden_layers]}
+    ),
+    "qwen2vl": lambda _: {"rms_norm_eps": 0.0},
     "rnd1": lambda c: of_experts(c) | {"causal": False},
     "qwen3vlmoe": lambda c: of_experts(c),
     "ernie4_5_moe": lambda c: and_beside(c) | {"expert_layers": behind_the_first(c)},
+    "gpt_oss": lambda c: {
+        **of_experts(c) | {"moe_intermediate_size": c.intermediate_size},
+        **{"expert_scoring": "softmax of chosen", "norm_topk_prob": False, "swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+        **{"sliding_window": 3, "layer_types": tuple(FULL if n % 2 else SLIDING for n in range(c.num_hidden_layers))},
+    },
     "olmoe": lambda c: {
         "num_experts": 6,
         "num_experts_per_tok": 3,
@@ -144,9 +234,14 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
 }
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
-_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded")
+_ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded", "gpt_oss")
 _KEYS_OF_EVERY_HEAD = ("gpt_neox", "qwen")
-_ALSO_BIASED = ("glm4", "pangu_embedded")  # some models, by a setting that is on by default, or what llama.cpp wants
+_ALSO_BIASED = (
+    "glm4",
+    "glm4_moe",
+    "pangu_embedded",
+)  # some models, by a setting that is on by default, or what llama.cpp wants
+_BOUNDED = ("gate_proj.bias", "up_proj.bias")
 _DRAWN_BY_HAND = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # in the order of the recorded dumps
 _FURTHER_NORMS = (
     *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
@@ -215,7 +310,8 @@ def random_model(
         model.weights[name] = Weight(name, type, (rows, columns), random_rows(rng, type, rows, columns))
 
     def vector(name: str, size: int, around: float) -> None:
-        spread = 0.3 * rng.standard_normal(size)
+        beyond = config.swiglu_limit is not None and name.endswith(_BOUNDED)  # so that some values are
+        spread = (6.0 if beyond else 0.3) * rng.standard_normal(size)
         values = spread.astype(np.float32) + np.float32(around) if of.less_one else (around + spread).astype(np.float32)
         model.weights[name] = Weight(name, TensorType.F32, (size,), values.view(np.uint8).reshape(1, -1))
 
@@ -240,7 +336,9 @@ def random_model(
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
-            elif tensor.name.endswith(("e_score_correction_bias", "conv1d.bias")):
+            elif tensor.name.endswith("conv1d.bias") or (
+                tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2"
+            ):
                 vector(tensor.name, *tensor.shape, 0)
         return model
     matrix("model.embed_tokens.weight", vocab, hidden)

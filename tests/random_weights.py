@@ -51,8 +51,14 @@ def random_rows(rng: np.random.Generator, type: TensorType, rows: int, columns: 
             put_nibbles(raw, (0.01 * rng.uniform(0.5, 1.5, raw.shape[:2])).astype(np.float16))
         return raw.reshape(rows, row_bytes(type, columns))
     values = (0.06 * rng.standard_normal((rows, columns))).astype(np.float32)
+    if type == TensorType.F64:
+        return values.astype(np.float64).view(np.uint8)
     if type == TensorType.F16:
         return values.astype(np.float16).view(np.uint8)
+    if type == TensorType.F8_E5M2:
+        return np.ascontiguousarray(values.astype(np.float16).view(np.uint8)[:, 1::2])
+    if type == TensorType.F8_E4M3:
+        return (rng.integers(0x18, 0x20, values.shape) | 0x80 * rng.integers(0, 2, values.shape)).astype(np.uint8)
     if type == TensorType.BF16:
         return np.ascontiguousarray((values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)).view(np.uint8)
     return values.view(np.uint8)

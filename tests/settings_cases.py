@@ -204,6 +204,14 @@ CASES = {
             "query_pre_attn_scalar": ...,
         },
     ),
+    "layers that slide in a mistral": Case(
+        "transformers", "mistral", {"sliding_window": 4, "layer_types": [FULL, SLIDING]}
+    ),
+    "scaling of a base that is not said": Case(
+        "transformers", "cohere", {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": ...}
+    ),
+    "a bound of scores that gemma3 does not have": Case("transformers", "gemma3", {"attn_logit_softcapping": 0.5}),
+    "gguf scale of scores that arcee does not have": Case("llama.cpp", "arcee", {"attention__scale": 0.5}),
     "gemma3 with biases": Case("transformers", "gemma3", {"attention_bias": True}, tuple("qkvo")),
     "gguf of layers that rotate by their kind": Case(
         "llama.cpp",

@@ -113,6 +113,7 @@ class Dot(NamedTuple):
     within: str = ""
 
 
+_FLOATS = ((1, 4), (1, 5), (2, 5), (2, 8), (4, 8), (8, 11))  # bytes, and bits of the exponent
 EIGHT_UNIT = 2.0**-10  # the step between the smallest scales of 8 bits
 SHIFT = 0.125  # of codes (ggml-common.h, `IQ1S_DELTA`)
 ONE_SCALE = Dot(scales=0, mins="none")
@@ -131,11 +132,15 @@ SUMMED_TOTALS = Dot(block=64, scales=0, mins="none", within="one")
 SIGNED_AND_EIGHTS = Dot(block=256, scales=2, mins="eights", signed=True)
 
 
+NOT_IN_GGML = 1000  # the least number of a type that is not ggml's
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Format:
     """Any weight format.
 
-    name, number : as ggml has them (ggml.h, `enum ggml_type`).
+    name, number : as ggml has them (ggml.h, `enum ggml_type`); of types that it has not, the name of SafeTensors and a
+        number from NOT_IN_GGML on.
     apr_codes : dtype codes that writers of APR files have given it besides its number in ggml. What else the code may
     mean is told by the size. in_apr : whether its number is a code of APR itself.
     """
@@ -149,12 +154,16 @@ class Format:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FloatFormat(Format):
-    """Single floats with a sign, an exponent and `mantissa` bits; the engine rounds activations to the same type."""
+    """Single floats with a sign, an exponent and `mantissa` bits; the engine rounds activations to half precision ones.
+
+    saturates : the largest exponent is one of numbers too, without infinity; NaN is where all bits are 1.
+    """
 
     mantissa: int
+    saturates: bool = False
 
     def __post_init__(self) -> None:
-        if self.block.elements != 1 or (self.block.bytes, self.exponent) not in ((2, 5), (2, 8), (4, 8)):
+        if self.block.elements != 1 or (self.block.bytes, self.exponent) not in _FLOATS:
             raise ValueError(f"{self.name} is a float of {self.block.bytes} bytes that nothing here reads")
 
     @property
@@ -164,7 +173,7 @@ class FloatFormat(Format):
 
     @property
     def infinity(self) -> int:
-        """The bits of infinity."""
+        """The bits of infinity, which a type that saturates has not."""
         return ((1 << self.exponent) - 1) << self.mantissa
 
     @property
@@ -186,6 +195,7 @@ class BlockFormat(Format):
     groups : number of groups; 0 for none. scales, mins : of the groups. codes : of the elements in order, as stored, or
     what they stand for by the table `levels` or as points of a grid. zero : the code that stands for 0. top : the
     largest. shifts : flags of neighbours whose codes are moved by SHIFT, upward, or downward where the flag is 1.
+    wide : whether it packs codes or scales into integers of several bytes, which big-endian machines store otherwise.
 
     activations, apr_activations : the rule by which activations become 8-bit codes (kernels/matmul/activations.py) on
     path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied.
@@ -211,6 +221,7 @@ class BlockFormat(Format):
     scales: Field | None = None
     mins: Field | None = None
     shifts: Field | None = None
+    wide: bool = False
     activations: str
     apr_activations: str | None = None
     dot: Dot

@@ -35,6 +35,7 @@ FORMAT = BlockFormat(
     groups=16,
     scales=_scales,
     shifts=_shifts,
+    wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_AND_EIGHTS,
     largest_scale=15,

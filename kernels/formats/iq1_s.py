@@ -31,6 +31,7 @@ FORMAT = BlockFormat(
     groups=8,
     scales=_scales,
     shifts=_shifts,
+    wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_AND_ONE,
     largest_scale=15,

@@ -32,6 +32,7 @@ FORMAT = BlockFormat(
     unit=0.125,
     groups=16,
     scales=_scales,
+    wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_16,
     largest_scale=31,

@@ -28,6 +28,7 @@ FORMAT = BlockFormat(
     unit=0.25,
     groups=8,
     scales=_scales,
+    wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_32,
     largest_scale=31,

@@ -29,6 +29,7 @@ FORMAT = BlockFormat(
     top=113,
     groups=8,
     scales=_scales,
+    wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_32,
     largest_scale=32,

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,6 @@ from kernels.precision import FLOAT32, Precision
 GELU_ROOT, GELU_CUBE = 0.79788456080286535587989211986876, 0.044715
 
 
-@dataclass(frozen=True, slots=True)
 class Activation(Kind):
     """A function of every value by itself. label : its name in words."""
 
@@ -47,7 +45,6 @@ def sigmoid(x: Values) -> Values:
         return np.asarray(1 / (1 + np.exp(-x)))
 
 
-@dataclass(frozen=True, slots=True)
 class Silu(Activation):
     """x * sigmoid(x)."""
 
@@ -64,7 +61,6 @@ class Silu(Activation):
         return np.asarray(share * (1 + x * (1 - share)))
 
 
-@dataclass(frozen=True, slots=True)
 class Sigmoid(Activation):
     """1 / (1 + exp(-x))."""
 
@@ -82,7 +78,6 @@ class Sigmoid(Activation):
         return np.asarray(share * (1 - share))
 
 
-@dataclass(frozen=True, slots=True)
 class ReluSquared(Activation):
     """The square of what is above zero."""
 

@@ -1,7 +1,6 @@
 """Adding a vector to every token."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,6 @@ from kernels.kinds.rounding import rounding_error
 from kernels.precision import Precision
 
 
-@dataclass(frozen=True, slots=True)
 class Bias(Kind):
     """x plus the biases of the stage, side by side."""
 

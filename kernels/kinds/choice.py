@@ -44,6 +44,7 @@ class Choice(Kind):
     scale: float = 1.0
     groups: int = 1
     groups_used: int = 1
+    group_best: int = 2
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
@@ -55,6 +56,8 @@ class Choice(Kind):
         values = np.take_along_axis(scores, experts, axis=1)
         if self.scoring == "softmax of chosen":
             values = _softmax(values)
+        if self.scoring == "sigmoid of chosen":
+            values = _sigmoid(values)
         if self.renormalised:
             total = values.sum(axis=1, keepdims=True)
             values = values / (np.maximum(total, total.dtype.type(_LEAST_SUM)) if at.path.name == "ggml" else total)
@@ -68,10 +71,7 @@ class Choice(Kind):
         """What experts are compared by, before anything is added for the choice."""
         if self.scoring == "softmax":
             return _softmax(logits)
-        if self.scoring == "sigmoid":
-            with np.errstate(over="ignore"):
-                return np.asarray(1 / (1 + np.exp(-logits)))
-        return logits
+        return _sigmoid(logits) if self.scoring == "sigmoid" else logits
 
     def selection(self, at: At, scores: Array) -> Array:
         """What experts are chosen by: the scores and what is added to them, -inf in groups that are not looked at."""
@@ -85,9 +85,9 @@ class Choice(Kind):
         return np.where(np.repeat(seen, scores.shape[1] // self.groups, axis=1), scores, -np.inf).astype(scores.dtype)
 
     def of_groups(self, scores: Array) -> Array:
-        """The sum of the two best of each group, (tokens, groups)."""
+        """The sum of the best of each group, (tokens, groups)."""
         grouped = np.sort(scores.reshape(len(scores), self.groups, -1), axis=2)
-        return np.asarray(grouped[:, :, -2:].sum(axis=2))
+        return np.asarray(grouped[:, :, -self.group_best :].sum(axis=2))
 
     def best(self, selection: Array) -> Experts:
         """The experts of every token, best first."""
@@ -139,7 +139,7 @@ class Choice(Kind):
         best = self.best(self.selection(at, scores))
         picked = np.zeros_like(logits)
         np.put_along_axis(picked, best, 1.0, axis=1)
-        if self.scoring == "sigmoid":
+        if self.scoring.startswith("sigmoid"):
             values, slope = sigmoid(logits) * picked, sigmoid(logits) * (1 - sigmoid(logits)) * change * picked
         else:
             shares = _softmax(logits if self.scoring == "softmax" else np.where(picked > 0, logits, -np.inf))
@@ -149,6 +149,11 @@ class Choice(Kind):
             total = values.sum(axis=1, keepdims=True)
             slope = slope / total - values * slope.sum(axis=1, keepdims=True) / total**2
         return np.asarray(slope * self.scale)
+
+
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def _softmax(x: Array) -> Array:

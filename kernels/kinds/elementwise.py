@@ -30,7 +30,6 @@ class Add(Kind):
         return kept.unit * (x["before"] + added + size)
 
 
-@dataclass(frozen=True, slots=True)
 class AddBoth(Kind):
     """What was there before plus what attention and the feed-forward block make of it side by side."""
 
@@ -67,8 +66,13 @@ class Multiply(Kind):
         gate, up = (np.ascontiguousarray(values[:, start : start + self.size]) for values, start in starts)
         return gate, up
 
+    def through(self, up: Array) -> Array:
+        """What the gate is multiplied with."""
+        return up
+
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return at.path.elementwise(np.multiply, *self.both(x))
+        gate, up = self.both(x)
+        return at.path.elementwise(np.multiply, gate, self.through(up))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)
@@ -106,6 +110,24 @@ class Clip(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Joined(Kind):
+    """The channels that every head has of the one beside those that it has of the other."""
+
+    heads: int
+    roles: ClassVar[tuple[str, ...]] = ("first", "second")
+    exact: ClassVar[bool] = True
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        parts = [x[role].reshape(len(x[role]), self.heads, -1) for role in self.roles]
+        return np.concatenate(parts, axis=2).reshape(len(parts[0]), -1)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+
 class Copy(Kind):
     """The same values under another name."""
 

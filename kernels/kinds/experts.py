@@ -1,33 +1,22 @@
 """Products with the weights of the experts that are chosen for each token, and the sum of what they give."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.graph import WEIGHT, Array, At, Inputs, Kind, Stage, Values
 from kernels.kinds.activation import sigmoid
+from kernels.kinds.apart import ProductsApart, Routed
 from kernels.kinds.choice import chosen
-from kernels.kinds.product import Product
 from kernels.kinds.rounding import rounding_error
 from kernels.precision import Precision
 
-_ONE = Product()
-
-
-class Routed(NamedTuple):
-    """The pairs of a token and one expert: where the expert's product is evaluated, and the place of every pair."""
-
-    expert: int
-    at: At
-    tokens: NDArray[np.int64]
-    runs: NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True)
-class ExpertProduct(Kind):
+class ExpertProduct(ProductsApart):
     """x @ W.T for each expert of a token, in ascending order of the experts, (tokens, used * rows).
 
     The stage names the weights of all experts, of which those that no token chose are not read. used : how many a token
@@ -38,63 +27,36 @@ class ExpertProduct(Kind):
     apart: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x", "weights")
 
+    @property
+    def runs(self) -> int:
+        return self.used
+
     def seen_by(self, stage: Stage, tensor: str, x: Inputs) -> Array:
-        """What the expert multiplies that a tensor of the stage belongs to, (pairs, in)."""
         expert = next(n for n, name in enumerate(stage.weights) if tensor.startswith(name.removesuffix(WEIGHT) + "."))
         tokens, runs = np.nonzero(chosen(x["weights"], self.used) == expert)
         return self._read(x["x"], tokens, runs)
 
-    def routed(self, at: At, weights: Array) -> Iterator[Routed]:
-        """The pairs of every expert that any token has."""
-        experts, names = chosen(weights, self.used), at.stage.weights
+    def routed(self, at: At, x: Inputs) -> Iterator[Routed]:
+        experts = chosen(x["weights"], self.used)
         for expert in np.unique(experts).tolist():
-            stem = names[expert].removesuffix(WEIGHT)
-            own = tuple(name for name in at.stage.tensors if name.startswith(f"{stem}."))
-            channels = at.stage.channels // self.used
-            stage = replace(at.stage, kind=_ONE, channels=channels, reads=at.stage.reads[:1], tensors=own)
-            yield Routed(expert, replace(at, stage=stage), *np.nonzero(experts == expert))
+            yield Routed(expert, self.alone(at, expert), *np.nonzero(experts == expert))
 
     def read(self, x: Array, pairs: Routed) -> Array:
-        """What an expert multiplies."""
         return self._read(x, pairs.tokens, pairs.runs)
 
     def _read(self, x: Array, tokens: NDArray[np.int64], runs: NDArray[np.int64]) -> Array:
         found = x.reshape(len(x), self.used, -1)[tokens, runs] if self.apart else x[tokens]
         return np.ascontiguousarray(found)
 
-    def evaluate(self, at: At, x: Inputs) -> Array:
-        out = np.empty((len(x["x"]), self.used, at.stage.channels // self.used), dtype=at.path.dtype)
-        for pairs in self.routed(at, x["weights"]):
-            out[pairs.tokens, pairs.runs] = _ONE.evaluate(pairs.at, {"x": self.read(x["x"], pairs)})
-        return out.reshape(len(out), -1)
-
-    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
-        energy, parts = 0.0, output.reshape(len(output), self.used, -1)
-        for pairs in self.routed(at, x["weights"]):
-            read, found = {"x": self.read(x["x"], pairs)}, parts[pairs.tokens, pairs.runs]
-            energy += _ONE.rounding(pairs.at, read, found, codes) ** 2
-        return float(energy**0.5)
-
-    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        out = size.reshape(len(size), self.used, -1).copy()
-        for pairs in self.routed(at, x["weights"]):
-            read, own = {"x": self.read(x["x"], pairs)}, out[pairs.tokens, pairs.runs]
-            out[pairs.tokens, pairs.runs] = _ONE.noise(pairs.at, read, own, kept)
-        return out.reshape(size.shape)
-
-    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
-        """With the experts that the tokens have."""
-        out = np.empty((len(x["x"]), self.used, at.stage.channels // self.used))
-        for pairs in self.routed(at, x["weights"]):
-            read, change = ({"x": self.read(values["x"], pairs)} for values in (x, dx))
-            out[pairs.tokens, pairs.runs] = _ONE.derivative(pairs.at, read, change)
-        return out.reshape(len(out), -1)
-
 
 @dataclass(frozen=True, slots=True)
 class ExpertSum(Kind):
-    """What the experts of a token give, each times its weight, added up: those that count most first."""
+    """What the experts of a token give, each times its weight, added up: those that count most first.
 
+    weighted : it is multiplied here, and what the experts read was not.
+    """
+
+    weighted: bool = True
     roles: ClassVar[tuple[str, ...]] = ("weights", "x")
 
     def used(self, at: At, x: Array) -> int:
@@ -107,6 +69,7 @@ class ExpertSum(Kind):
         own = np.take_along_axis(weights, experts, axis=1)
         order = np.argsort(-own, axis=1, kind="stable")
         parts = x.reshape(len(x), -1, at.stage.channels)
+        own = own if self.weighted else np.ones_like(own)
         return np.take_along_axis(own, order, axis=1), np.take_along_axis(parts, order[:, :, None], axis=1)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
@@ -129,11 +92,37 @@ class ExpertSum(Kind):
         """With the experts that the tokens have."""
         experts = chosen(x["weights"], self.used(at, x["x"]))
         weights, change = (np.take_along_axis(part["weights"], experts, axis=1)[:, :, None] for part in (x, dx))
+        if not self.weighted:
+            weights, change = np.ones_like(weights), np.zeros_like(change)
         parts, moved = (part["x"].reshape(len(experts), -1, at.stage.channels) for part in (x, dx))
         return np.asarray((weights * moved + change * parts).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertInput(Kind):
+    """x times the weight of each expert of a token, in ascending order of the experts, (tokens, used * channels)."""
+
+    used: int
+    roles: ClassVar[tuple[str, ...]] = ("x", "weights")
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        experts = chosen(x["weights"], self.used)
+        own = np.take_along_axis(x["weights"], experts, axis=1)
+        return np.asarray(own[:, :, None] * x["x"][:, None]).reshape(len(own), -1)
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        """With the experts that the tokens have."""
+        experts = chosen(x["weights"], self.used)
+        own, change = (np.take_along_axis(part["weights"], experts, axis=1)[:, :, None] for part in (x, dx))
+        return np.asarray(own * dx["x"][:, None] + change * x["x"][:, None]).reshape(len(own), -1)
+
+
 class Gated(Kind):
     """x times the sigmoid of a gate, of one channel or of as many."""
 

@@ -1,7 +1,6 @@
 """GELU, by the error function and by its approximation with a hyperbolic tangent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import erf, hypot, pi
 from typing import ClassVar
 
@@ -16,7 +15,6 @@ from kernels.precision import FLOAT32, Precision
 _TABULATED = "ggml"
 
 
-@dataclass(frozen=True, slots=True)
 class GeluTanh(Activation):
     """x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
 
@@ -50,7 +48,6 @@ class GeluTanh(Activation):
             return hypot(error, norm(gelu_ggml(np.asarray(x["x"], dtype=np.float32)) - self.of(wide)))
 
 
-@dataclass(frozen=True, slots=True)
 class GeluErf(Activation):
     """x / 2 (1 + erf(x / sqrt(2)))."""
 

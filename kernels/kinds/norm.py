@@ -66,12 +66,11 @@ class Norm(Kind):
         return result.reshape(len(x["x"]), -1)
 
 
-@dataclass(frozen=True, slots=True)
 class RmsNorm(Norm):
-    """x / sqrt(mean(x^2) + eps) * weight."""
+    """x / sqrt(mean(x^2) + eps) * weight, or without a weight."""
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        (weight,) = at.weights()
+        weight = at.model.weight(at.stage.weights[0]) if at.stage.weights else None
         normed = at.path.rms_norm(self.rows(x["x"]), weight, self.eps)
         return normed.reshape(len(x["x"]), -1)
 
@@ -87,7 +86,6 @@ class RmsNorm(Norm):
         return noise
 
 
-@dataclass(frozen=True, slots=True)
 class UnitNorm(Norm):
     """x / sqrt(sum(x^2) + eps) of every head; `eps` here is that of the mean, the epsilon by the channels of a head."""
 
@@ -106,7 +104,6 @@ class UnitNorm(Norm):
         return 4 * kept.unit * size + kept.least
 
 
-@dataclass(frozen=True, slots=True)
 class LayerNorm(Norm):
     """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias."""
 

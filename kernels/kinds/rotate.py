@@ -16,6 +16,11 @@ Pairs = Literal["neox", "norm"]
 _PER_ANGLE = 1.0
 
 
+def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
+    """What YaRN multiplies rotated queries and keys by for a context stretched by `factor`."""
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """How the channels of a head turn: pair n by position / theta^(2n/d) / factors[n], of the first d channels.
@@ -64,11 +69,15 @@ class Unrotated(Kind):
 
 @dataclass(frozen=True, slots=True)
 class Rotate(Kind):
-    """The heads in `size` channels from `start` on, turned by the positions of the tokens."""
+    """The heads in `size` channels from `start` on, turned by the positions of the tokens.
+
+    last_of : the heads there have so many channels, of which the last ones are turned and handed on; None for all.
+    """
 
     rotation: Rotation
     start: int
     size: int
+    last_of: int | None = None
     roles: ClassVar[tuple[str, ...]] = ("x",)
     by_position: ClassVar[bool] = True
 
@@ -77,7 +86,16 @@ class Rotate(Kind):
         """The channels that are turned."""
         return slice(self.start, self.start + self.size)
 
+    def turning(self, x: Array) -> Array:
+        """The channels that are handed on, before they are turned."""
+        if self.last_of is None:
+            return x[:, self.columns]
+        heads = x[:, self.columns].reshape(len(x), -1, self.last_of)
+        return np.ascontiguousarray(heads[:, :, -self.rotation.head_dim :]).reshape(len(x), -1)
+
     def evaluate(self, at: At, x: Inputs) -> Array:
+        if self.last_of is not None:
+            return at.path.rotate(self.turning(x["x"]), at.positions(), self.rotation, slice(None))
         return at.path.rotate(x["x"], at.positions(), self.rotation, self.columns)
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:

@@ -157,7 +157,8 @@ def _product(
             own.tiles = _tiled(x, scheme)
         w = scratch("rows", (ROWS, STRIDE), x.dtype.type)  # of which those that are not there are multiplied too
         acc = scratch("chains", (scheme.places(len(x)) * ROWS * scheme.chains,), x.dtype.type)
-        compute(int(weight.type), weight.stored, x, own.tiles, w, acc, out, column, start, stop)
+        rows = weight.stored[start:stop]
+        compute(int(weight.type), rows, x, own.tiles, w, acc, out, column + start, 0, stop - start)
 
     return side_by_side(weights, len(x), x.dtype.type, some, ROWS)
 

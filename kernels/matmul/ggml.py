@@ -233,7 +233,7 @@ def matmul_codes(x: Codes, *weights: Weight) -> NDArray[np.float32]:
 def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:
     """X rounded to the weight's float type, as float32 values."""
     format = type.format
-    if not isinstance(format, FloatFormat) or format.block.bytes == 4:
+    if not isinstance(format, FloatFormat) or format.block.bytes != 2:
         return x
     if format.exponent == 5:
         with np.errstate(over="ignore"):

@@ -34,6 +34,11 @@ def called(name: str, by: Callable[[Family], bool]) -> Family | None:
     return next((found for found in map(family, likely) if by(found)), None)
 
 
+def read_as(architecture: str) -> str:
+    """The family as which GGUF files of a model are read; the name as it is where it is not known."""
+    return (family(architecture).gguf_family or architecture) if architecture in ARCHITECTURES else architecture
+
+
 @cache
 def layer_stages(*architectures: str) -> tuple[str, ...]:
     """Names of all stages that layers of these families have, or of any, in execution order."""

@@ -3,8 +3,7 @@
 from types import MappingProxyType
 from typing import ClassVar
 
-from kernels.config import ModelConfig
-from kernels.family import Keys, Settings, gguf_score_scale
+from kernels.family import Keys, Settings
 from kernels.kinds.activation import ReluSquared
 from kernels.models.llama import Decoder, Llama, decoder_stages
 
@@ -39,15 +38,12 @@ class Arcee(Decoder):
                 ignored={"sliding_window": (), "layer_types": ("full_attention",)},
                 irrelevant=("use_sliding_window", "max_window_layers"),
             ),
-            "gguf": Keys(used=frozenset(("attention.scale",)), ignored={"hidden_activation": ("relu2",)}),
+            "gguf": Keys(ignored={"hidden_activation": ("relu2",)}),
         }
     )
 
     def loaded_biases(self, fields: Settings) -> frozenset[str]:
         return Llama.loaded_biases(self, fields)  # type: ignore[arg-type] # it looks at the settings only
-
-    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
-        return gguf_score_scale(config, fields)
 
 
 FAMILY = Arcee()

@@ -28,6 +28,7 @@ class Cohere(Decoder):
             "max_position_embeddings": 8192,
             "layer_norm_eps": 1e-5,
             "logit_scale": 0.0625,
+            "rope_theta": 5e5,
             "tie_word_embeddings": True,
         }
     )

@@ -3,12 +3,19 @@
 from types import MappingProxyType
 
 from kernels.config import SLIDING, ModelConfig
-from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types, rotating_where_sliding
+from kernels.family import (
+    OF_SLIDING,
+    Keys,
+    Settings,
+    every,
+    gguf_layer_types,
+    given_layer_types,
+    rotating_where_sliding,
+)
 from kernels.models.cohere import Cohere
 from kernels.models.llama import Llama
 
 _PATTERN = 4  # layers, of which the last is full
-_OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
 
 
 class Cohere2(Cohere):
@@ -29,8 +36,10 @@ class Cohere2(Cohere):
                 irrelevant=("order_of_interleaved_layers", "position_embedding_type", "use_gated_activation"),
             ),
             "gguf": Keys(
-                used=frozenset(("logit_scale", "attention.sliding_window", "attention.sliding_window_pattern")),
-                irrelevant=("rope.freq_base_swa", *_OF_SLIDING),
+                used=frozenset(
+                    ("logit_scale", "attention.sliding_window", "attention.sliding_window_pattern", *OF_SLIDING)
+                ),
+                irrelevant=("rope.freq_base_swa",),
             ),
         }
     )

@@ -1,9 +1,5 @@
 """deci: a llama whose layers may differ in heads and sizes; only those in which they are alike are computed."""
 
-from types import MappingProxyType
-
-from kernels.config import ModelConfig
-from kernels.family import Keys, Settings, gguf_score_scale
 from kernels.models.llama import Decoder
 
 
@@ -16,10 +12,6 @@ class Deci(Decoder):
     long_rope = True
     ffn_biases = True
     more = r"attn_output\.bias|ffn_(?:gate|up|down)\.bias"
-    keys = MappingProxyType({"gguf": Keys(used=frozenset(("attention.scale",)))})
-
-    def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
-        return gguf_score_scale(config, fields)
 
 
 FAMILY = Deci()

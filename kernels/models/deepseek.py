@@ -23,7 +23,7 @@ class Deepseek(Decoder):
     keys = MappingProxyType(
         {
             "gguf": Keys(
-                used=GGUF_USED | {*_OF_GGUF, "attention.scale"},
+                used=GGUF_USED | {*_OF_GGUF},
                 ignored={**GGUF_OTHERS, "expert_weights_norm": (False,), "expert_gating_func": (1,)},
             )
         }
@@ -31,8 +31,6 @@ class Deepseek(Decoder):
 
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         """As llama.cpp: weights are those of the softmax over all experts, whatever the file says."""
-        if fields.find("attention.scale")[1]:
-            raise fields.unsupported(f"sets {self.gguf}.attention.scale, which this program does not compute.")
         inner = expert_settings.gguf_inner(config, fields)
         more = expert_settings.gguf_weights(fields) | {"norm_topk_prob": False}
         return expert_settings.of_gguf(

@@ -1,7 +1,9 @@
 """ernie4_5: a llama that rotates adjacent pairs in every container, and has biases everywhere or nowhere."""
 
 from types import MappingProxyType
+from typing import ClassVar
 
+from kernels.config import RopeType
 from kernels.family import Keys, Settings
 from kernels.models.llama import Decoder
 
@@ -11,9 +13,9 @@ _BLOCKS = {"self_attn": ("q", "k", "v", "qkv", "o"), "mlp": ("gate", "up", "down
 class Ernie45(Decoder):
     """Defaults of Ernie4_5Config in transformers 5.24; models/ernie4-5.cpp in llama-cpp-python 0.3.36."""
 
-    pairs = "norm"
+    pairs: ClassVar[RopeType] = "norm"
     ffn_biases = True
-    model_types = ("ernie4_5",)
+    model_types: ClassVar[tuple[str, ...]] = ("ernie4_5",)
     defaults = MappingProxyType(
         {
             "vocab_size": 103424,
@@ -30,7 +32,7 @@ class Ernie45(Decoder):
         }
     )
     gguf = "ernie4_5"
-    gguf_unused = ("attn_output.bias",)
+    gguf_unused: ClassVar[tuple[str, ...]] = ("attn_output.bias",)
     keys = MappingProxyType(
         {
             "safetensors": Keys(

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types, rotating_where_sliding
+from kernels.family import (
+    OF_SLIDING,
+    Keys,
+    Settings,
+    every,
+    gguf_layer_types,
+    given_layer_types,
+    rotating_where_sliding,
+)
 from kernels.models.llama import AFTER, Decoder, decoder_stages
 
 _PATTERN = 4  # layers, of which the last is full
@@ -46,7 +54,9 @@ class Exaone4(Decoder):
                 irrelevant=("use_sliding_window", "max_window_layers"),
             ),
             "gguf": Keys(
-                used=frozenset(("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"))
+                used=frozenset(
+                    ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *OF_SLIDING)
+                )
             ),
         }
     )

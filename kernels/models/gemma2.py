@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types
+from kernels.family import OF_SLIDING, Keys, Settings, every, gguf_layer_types, given_layer_types
 from kernels.models.gemma import Gemma
 from kernels.models.llama import AFTER, decoder_stages
 
@@ -12,7 +12,6 @@ _PATTERN = 2  # layers, of which the last is full
 _WINDOW = 4096
 _ON_SCORES, _ON_LOGITS = 50.0, 30.0
 _LARGEST = 46  # layers of the one model whose scores llama.cpp scales by the share of a head in the hidden size
-_OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
 
 
 class Gemma2(Gemma):
@@ -60,7 +59,7 @@ class Gemma2(Gemma):
                 used=frozenset(
                     (
                         *("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"),
-                        *("attn_logit_softcapping", "final_logit_softcapping", *_OF_SLIDING),
+                        *("attn_logit_softcapping", "final_logit_softcapping", *OF_SLIDING),
                     )
                 ),
                 ignored={"hidden_activation": ("gelu_pytorch_tanh",)},
@@ -91,12 +90,9 @@ class Gemma2(Gemma):
 
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         """As llama.cpp: what is not said is what the published models have."""
-        for key in _OF_SLIDING:
-            if (size := fields.integer(key, low=0)) not in (None, 0, config.head_dim):
-                raise fields.unsupported(f"gives {self.gguf}.{key} as {size}; only {config.head_dim} is supported.")
         if (base := fields.single("rope.freq_base_swa")) not in (None, config.rope_theta):
             raise fields.unsupported(f"gives {self.gguf}.rope.freq_base_swa as {base:g}; only one base is supported.")
-        window = fields.integer("attention.sliding_window", low=0)
+        window = fields.integer("attention.sliding_window")
         caps = (
             fields.single("attn_logit_softcapping") or _ON_SCORES,
             fields.single("final_logit_softcapping") or _ON_LOGITS,

@@ -5,13 +5,11 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types
+from kernels.family import OF_SLIDING, Keys, Settings, every, gguf_layer_types, given_layer_types
 from kernels.models.gemma import Gemma
 from kernels.models.llama import AFTER, Decoder, decoder_stages
 
 _PATTERN = 6  # layers, of which the last is full, where nothing is said
-_OF_SLIDING = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
-_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 _LARGEST = 62  # layers of the one model whose scores llama.cpp scales by the share of a head in the hidden size
 
 
@@ -51,19 +49,18 @@ class Gemma3(Gemma):
                 used=frozenset(
                     (
                         *("sliding_window", "sliding_window_pattern", "layer_types", "rope_local_base_freq"),
-                        *("query_pre_attn_scalar", "hidden_activation", "attention_bias"),
-                        *_CAPS,
+                        *("query_pre_attn_scalar", "hidden_activation", "attention_bias", "final_logit_softcapping"),
                         *("use_bidirectional_attention", f"rope_parameters.{FULL}", f"rope_parameters.{SLIDING}"),
                     )
                 ),
-                ignored={"hidden_act": ("gelu_pytorch_tanh",), "mlp_bias": ()},
+                ignored={"hidden_act": ("gelu_pytorch_tanh",), "mlp_bias": (), "attn_logit_softcapping": ()},
                 irrelevant=("_sliding_window_pattern", "vision_config.*", "mm_tokens_per_image", "*_token_index"),
             ),
             "gguf": Keys(
                 used=frozenset(
                     (
                         *("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"),
-                        *("final_logit_softcapping", *_OF_SLIDING),
+                        *("final_logit_softcapping", *OF_SLIDING),
                     )
                 ),
                 ignored={"hidden_activation": ("gelu_pytorch_tanh",)},
@@ -88,8 +85,7 @@ class Gemma3(Gemma):
         if types is not None and scalar is None:
             raise fields.wrong("does not say query_pre_attn_scalar, by which scores are scaled; add it.")
         config = replace(config, sliding_window=window, layer_types=types, rope_local_theta=base if slide else None)
-        on_scores, on_logits = map(fields.number, _CAPS)
-        return _scaled(replace(config, attention_cap=on_scores, logits_cap=on_logits), scalar)
+        return _scaled(replace(config, logits_cap=fields.number("final_logit_softcapping")), scalar)
 
     def refused_by_llama_cpp(self, config: ModelConfig) -> Iterator[str]:
         return Decoder.refused_by_llama_cpp(self, config)
@@ -101,7 +97,7 @@ class Gemma3(Gemma):
             "sliding_window": config.sliding_window,
             "layer_types": None if config.layer_types is None else list(config.layer_types),
             "rope_local_base_freq": config.rope_local_theta,
-            **dict(zip(_CAPS, (config.attention_cap, config.logits_cap), strict=True)),
+            "final_logit_softcapping": config.logits_cap,
         }
         return {
             "query_pre_attn_scalar": scalar,
@@ -122,12 +118,6 @@ class Gemma3(Gemma):
         window = fields.integer("attention.sliding_window", low=0)
         if not window:
             return config
-        for key in _OF_SLIDING:
-            if (size := fields.integer(key)) not in (None, config.head_dim):
-                raise fields.unsupported(
-                    f"gives {self.gguf}.{key} as {size} where heads have {config.head_dim} channels; only layers with "
-                    "the same heads, which rotate as a whole, are supported."
-                )
         base = fields.number("rope.freq_base_swa") or self.defaults["rope_local_base_freq"]
         assert isinstance(base, float)
         return replace(

@@ -129,9 +129,9 @@ class GraniteHybrid(Granite):
         if config.recurrence is not None and config.recurrence.values != 2 * config.hidden_size:
             yield f"its state spaces have {config.recurrence.values} channels, which are not twice {config.hidden_size}"
 
-    def _of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+    def of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
         if not config.recurs(layer):
-            yield from super()._of_attention(config, layer)
+            yield from super().of_attention(config, layer)
             return
         r, hidden, name = config.recurrence, config.hidden_size, f"model.layers.{layer}.mamba.".__add__
         assert r is not None
@@ -149,9 +149,9 @@ class GraniteHybrid(Granite):
         for module in ("in_proj", "out_proj"):
             yield Tensor(name(f"{module}.output_scale"), (1,), optional=True)
 
-    def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
+    def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         if not config.recurs(layer):
-            yield from super()._attention(config, layer, has)
+            yield from super().attention(config, layer, has)
             return
         r, name = config.recurrence, f"model.layers.{layer}.mamba.".__add__
         assert r is not None

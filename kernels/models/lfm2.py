@@ -120,9 +120,9 @@ class Lfm2(Decoder):
         if config.q_size != config.hidden_size:
             yield f"its {config.q_size} channels of Q are not the {config.hidden_size} that lfm2 has there"
 
-    def _of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+    def of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
         if not config.recurs(layer):
-            yield from super()._of_attention(config, layer)
+            yield from super().of_attention(config, layer)
             return
         assert config.recurrence is not None
         name, hidden = f"model.layers.{layer}.conv.".__add__, config.hidden_size
@@ -134,9 +134,9 @@ class Lfm2(Decoder):
             yield Tensor(name(f"{module}.weight"), shape, loose=module == "conv")
             yield Tensor(name(f"{module}.bias"), shape[:1], optional=True)
 
-    def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
+    def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         if not config.recurs(layer):
-            yield from super()._attention(config, layer, has)
+            yield from super().attention(config, layer, has)
             return
         hidden, run = config.hidden_size, "conv_in"  # what it gives: a gate before, one behind, what goes through
         used = {module: self._used(layer, f"conv.{module}", has) for module in ("in_proj", "conv", "out_proj")}

@@ -20,11 +20,14 @@ from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Rotation, Unrotated
+from kernels.kinds.temperature import Tempered
 from kernels.stages import SPINE, Site
 
 _BEFORE: dict[str, tuple[str, ...]] = {
-    "q_post_rope": ("qkv_clip", "q_norm", "k_norm"),
-    "attention": ("q_rope_norm", "k_rope_norm"),
+    "q_post_rope": ("qkv_clip", "q_norm", "k_norm", "q_a", "q_a_norm", "q_matmul", "kv_a", "kv_a_norm"),
+    "attention": (
+        *("q_rope_norm", "k_rope_norm", "q_absorbed", "q_latent", "k_latent", "q_tempered", "latent_attention"),
+    ),
     "attn_out": (
         *("attn_gate", "attn_gated", "conv_in", "scan_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "conv_gated"),
         *("convolved", "conv_silu", "conv_out", "delta_q", "delta_k", "delta_beta", "delta_decay", "delta"),
@@ -44,6 +47,7 @@ AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
+SINKS = "self_attn.sinks.weight"
 _NAMED: Mapping[str, Activation] = MappingProxyType({"gelu": GeluErf(), "gelu_new": GeluTanh()})
 
 
@@ -59,9 +63,10 @@ class Decoder(Family):
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
     rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
-    called. ffn_biases, head_bias : the feed-forward block, or the head, may have biases. gated : what the feed-forward
-    block activates is multiplied with another product. activation : of the gate, or of all where there is none.
-    expert_parts : what those of its models have that have experts.
+    called; head_norm_weights : they have such. sinks : every head has one more score than keys. ffn_biases, head_bias :
+    the feed-forward block, or the head, may have biases. gated : what the feed-forward block activates is multiplied
+    with another product. activation : of the gate, or of all where there is none. expert_parts : what those of its
+    models have that have experts.
     """
 
     stages = SPINE
@@ -74,7 +79,9 @@ class Decoder(Family):
     head_norms: ClassVar[bool] = False
     norms_together: ClassVar[bool] = False
     norms_rotated: ClassVar[bool] = False
+    head_norm_weights: ClassVar[bool] = True
     norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
+    sinks: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
@@ -83,14 +90,15 @@ class Decoder(Family):
 
     def stages_of(self, config: ModelConfig) -> tuple[str, ...]:
         there = experts.names(config, self.expert_parts)
-        return tuple(name for name in self.stages if name not in experts.NAMES or name in there)
+        left = () if self._heads_normed(config) else ("q_norm", "k_norm")
+        return tuple(name for name in self.stages if name not in (*experts.NAMES, *left) or name in there)
 
     def first(self, config: ModelConfig) -> tuple[Stage, ...]:
         embedding = ("model.embed_tokens.weight",)
         return (Stage(Site(None, "embedding"), Embed(config.embedding_scale), config.hidden_size, (), embedding),)
 
     def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
-        attention, feed_forward = (of(config, number, has) for of in (self._attention, self._feed_forward))
+        attention, feed_forward = (of(config, number, has) for of in (self.attention, self._feed_forward))
         output = Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",))
         if config.parallel:
             read = (LAYER_INPUT, "attn_out", "ffn_out")
@@ -120,7 +128,7 @@ class Decoder(Family):
             name = f"model.layers.{layer}.".__add__
             for tensor in self._of_norm(self.attn_norm and name(self.attn_norm)):
                 yield Tensor(tensor, (hidden,))
-            yield from self._of_attention(config, layer)
+            yield from self.of_attention(config, layer)
             norms = [self.after[block][1] if block in self.after else None for block in ("attn_out", "ffn_out")]
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
@@ -145,21 +153,24 @@ class Decoder(Family):
         if self.head_bias:
             yield Tensor("lm_head.bias", (config.vocab_size,), optional=True)
 
-    def _of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
-        """Those of attention in a layer."""
+    def of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+        """The tensors of attention in a layer, or of what stands there in its place."""
         name, hidden, kv = f"model.layers.{layer}.".__add__, config.hidden_size, config.kv_size
         for letter, size in (("q", config.q_size), ("k", kv), ("v", kv)):
             yield Tensor(name(f"self_attn.{letter}_proj.weight"), (size, hidden))
         for letter, size in (("q", config.q_size), ("k", kv), ("v", kv), ("o", hidden)):
             yield Tensor(name(f"self_attn.{letter}_proj.bias"), (size,), optional=True)
-        for module, size in zip(self.norm_modules, (config.q_size, kv), strict=True) if self.head_norms else ():
+        normed = self.norm_modules if self.head_norm_weights and self._heads_normed(config) else ()
+        for module, size in zip(normed, (config.q_size, kv), strict=bool(normed)):
             yield Tensor(name(f"self_attn.{module}.weight"), (size if self.norms_together else config.head_dim,))
+        if self.sinks:
+            yield Tensor(name(SINKS), (config.num_attention_heads,))
         if self.output_gate:
             yield Tensor(name("self_attn.gate_proj.weight"), (config.q_size, hidden))
             yield Tensor(name("self_attn.gate_proj.bias"), (config.q_size,), optional=True)
         yield Tensor(name("self_attn.o_proj.weight"), (hidden, config.q_size))
 
-    def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
+    def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         c, name = config, f"model.layers.{layer}.".__add__
         heads = Heads(c.head_dim, (("q", c.q_size), ("k", c.kv_size), ("v", c.kv_size)))
         weights, biases = (
@@ -178,9 +189,9 @@ class Decoder(Family):
         if c.clip_qkv is not None:
             yield Stage(Site(layer, "qkv_clip"), Clip(c.clip_qkv), channels, (qkv,), (), heads)
             qkv = "qkv_clip"
-        rotation = _rotation(config, layer)
+        rotation = rotation_of(config, layer)
         of_heads = [("q", 0, c.q_size, qkv), ("k", c.q_size, c.kv_size, qkv)]
-        if self.head_norms and not self.norms_rotated:
+        if self.normed(c, layer) and not self.norms_rotated:
             yield from self._head_norms(config, layer, "_norm", (qkv, 0), (qkv, c.q_size))
             of_heads = [("q", 0, c.q_size, "q_norm"), ("k", 0, c.kv_size, "k_norm")]
         for part, start, size, source in of_heads:
@@ -190,12 +201,19 @@ class Decoder(Family):
         attention = Attention(
             *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
             *(c.q_size + c.kv_size, c.causal, c.window(layer), c.attention_cap),
+            chunk=c.chunk(layer),
         )
         read = ("q_post_rope", "k_post_rope", qkv)
-        if self.norms_rotated:
+        if self.normed(c, layer) and self.norms_rotated:
             yield from self._head_norms(config, layer, "_rope_norm", ("q_post_rope", 0), ("k_post_rope", 0))
             read = ("q_rope_norm", "k_rope_norm", qkv)
-        yield Stage(Site(layer, "attention"), attention, c.q_size, read, (), Heads(c.head_dim, (("", c.q_size),)))
+        used = (name(SINKS),) if self.sinks else ()
+        if (tempered := self.temperature(c, layer)) is not None:
+            yield Stage(
+                Site(layer, "q_tempered"), tempered, c.q_size, read[:1], (), Heads(c.head_dim, (("", c.q_size),))
+            )
+            read = ("q_tempered", *read[1:])
+        yield Stage(Site(layer, "attention"), attention, c.q_size, read, used, Heads(c.head_dim, (("", c.q_size),)))
         if self.output_gate:
             gate = self._used(layer, "self_attn.gate_proj", has)
             yield Stage(Site(layer, "attn_gate"), Product(), c.q_size, (x,), gate)
@@ -204,13 +222,16 @@ class Decoder(Family):
         used = self._used(layer, "self_attn.o_proj", has)
         yield Stage(Site(layer, "attn_out"), Product(), c.hidden_size, (attended,), used)
 
+    def _heads_normed(self, config: ModelConfig) -> bool:
+        return self.head_norms and (config.normed_heads or not self.norms_differ)
+
     def _head_norms(self, config: ModelConfig, layer: int, suffix: str, *reads: tuple[str, int]) -> Iterator[Stage]:
         """The norms of q and of k. reads : the stage that each is of, and where in it its channels start."""
         sizes = (config.q_size, config.kv_size)
         for part, module, size, (read, start) in zip("qk", self.norm_modules, sizes, reads, strict=True):
             together = 0 if self.norms_together else config.head_dim
             norm = RmsNorm(config.rms_norm_eps, together, start, size, self.less_one)
-            weight = (f"model.layers.{layer}.self_attn.{module}.weight",)
+            weight = (f"model.layers.{layer}.self_attn.{module}.weight",) if self.head_norm_weights else ()
             heads = Heads(config.head_dim, (("", size),))
             yield Stage(Site(layer, f"{part}{suffix}"), norm, size, (read,), weight, heads)
 
@@ -234,6 +255,18 @@ class Decoder(Family):
         if self.gated:
             yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
         yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl" if self.gated else "ffn_silu",), down)
+
+    def normed(self, config: ModelConfig, layer: int) -> bool:
+        """Whether heads of a layer are normed."""
+        del layer
+        return self._heads_normed(config)
+
+    def temperature(self, config: ModelConfig, layer: int) -> Tempered | None:
+        """What queries of a layer are multiplied by, by their positions; None for nothing."""
+        del layer
+        if config.temperature is None or not config.temperature_length:
+            return None
+        return Tempered(config.temperature, config.temperature_length)
 
     def activation_of(self, config: ModelConfig) -> Activation:
         """The activation of a model: that which it names, or that of its family."""
@@ -269,7 +302,7 @@ class Decoder(Family):
             yield f"{module}.bias"
 
 
-def _rotation(c: ModelConfig, layer: int) -> Rotation:
+def rotation_of(c: ModelConfig, layer: int) -> Rotation:
     """How the heads of a layer turn."""
     if c.rope_local_theta is not None and c.slides(layer):
         return Rotation(c.head_dim, c.rope_local_theta, c.rope_type, rotary_dim=c.rotary_dim)

@@ -7,7 +7,7 @@ from kernels import expert_settings, experts
 from kernels.config import ModelConfig
 from kernels.expert_settings import GGUF_OTHERS, GGUF_USED
 from kernels.experts import ExpertParts
-from kernels.family import Keys, Settings, gguf_score_scale
+from kernels.family import Keys, Settings
 from kernels.models.llama import Decoder, decoder_stages
 
 _EMBEDDING, _RESIDUAL, _BASE = (
@@ -34,7 +34,7 @@ class MiniCPM(Decoder):
         {
             "safetensors": Keys(used=frozenset(told)),
             "gguf": Keys(
-                used=GGUF_USED | {"logit_scale", "residual_scale", "embedding_scale", "attention.scale", _BESIDE},
+                used=GGUF_USED | {"logit_scale", "residual_scale", "embedding_scale", _BESIDE},
                 ignored={**GGUF_OTHERS, "expert_weights_norm": (True,), "expert_gating_func": (1,)},
             ),
         }
@@ -59,8 +59,7 @@ class MiniCPM(Decoder):
         logits = _factor(fields, "logit_scale", _BASE / config.hidden_size)
         config = replace(config, embedding_scale=embedding, residual_scale=residual, logits_scale=1 / logits)
         beside = fields.integer(_BESIDE, low=0) or 0
-        config = expert_settings.of_gguf(config, fields, config.intermediate_size, shared_intermediate_size=beside)
-        return gguf_score_scale(config, fields)
+        return expert_settings.of_gguf(config, fields, config.intermediate_size, shared_intermediate_size=beside)
 
 
 def _factor(fields: Settings, key: str, usual: float) -> float:

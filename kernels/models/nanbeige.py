@@ -3,7 +3,7 @@
 from types import MappingProxyType
 
 from kernels.config import ModelConfig
-from kernels.family import Keys, Settings, gguf_score_scale
+from kernels.family import Keys, Settings
 from kernels.models.llama import Decoder, Llama
 
 
@@ -14,12 +14,12 @@ class Nanbeige(Decoder):
     interleaved = True
     rope_freqs = True
     scaled = Llama.scaled
-    keys = MappingProxyType({"gguf": Keys(used=frozenset(("attention.scale", "num_loops", "skip_loop_final_norm")))})
+    keys = MappingProxyType({"gguf": Keys(used=frozenset(("num_loops", "skip_loop_final_norm")))})
 
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:
         if (loops := fields.integer("num_loops")) not in (None, 1):
             raise fields.unsupported(f"runs its layers {loops} times (num_loops); only once is supported.")
-        return gguf_score_scale(config, fields)
+        return config
 
 
 FAMILY = Nanbeige()

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from kernels.config import FULL, SLIDING, ModelConfig
-from kernels.family import Keys, Settings, every, gguf_layer_types, given_layer_types
+from kernels.family import OF_SLIDING, Keys, Settings, every, gguf_layer_types, given_layer_types
 from kernels.models.olmo2 import Olmo2
 
 _PATTERN = 4  # layers, of which the last is full
@@ -35,7 +35,9 @@ class Olmo3(Olmo2):
             ),
             "apr": Keys(used=frozenset(("rope_local_base_freq",))),
             "gguf": Keys(
-                used=frozenset(("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"))
+                used=frozenset(
+                    ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *OF_SLIDING)
+                )
             ),
         }
     )

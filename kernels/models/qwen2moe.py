@@ -67,7 +67,10 @@ class Qwen2Moe(Qwen2):
         window = fields.integer("sliding_window") if fields.flag("use_sliding_window") else None
         most = fields.integer("max_window_layers", low=0) or 0
         layers = range(config.num_hidden_layers)
-        types = given_layer_types(config, fields) or tuple(SLIDING if n < most and n % 2 == 0 else FULL for n in layers)
+        given = given_layer_types(config, fields)
+        if window is None and SLIDING in (given or ()):
+            raise fields.wrong(f"has layer_types with {SLIDING}, but no sliding_window that is in use; correct it.")
+        types = given or tuple(SLIDING if n < most and n % 2 == 0 else FULL for n in layers)
         if window is None or SLIDING not in types:
             return config
         return replace(config, sliding_window=window, layer_types=types)

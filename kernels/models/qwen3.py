@@ -19,7 +19,7 @@ class Qwen3(Qwen2):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3",)
     defaults = MappingProxyType({**Qwen2.defaults, "head_dim": 128})
     gguf = "qwen3"
-    gguf_unused = ("cls.output.weight",)
+    gguf_unused: ClassVar[tuple[str, ...]] = ("cls.output.weight",)
     scaled = Llama.scaled
     head_bias = False
     keys = MappingProxyType(

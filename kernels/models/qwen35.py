@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from kernels.config import FULL, ModelConfig, Recurrence
-from kernels.family import Has, Keys, Settings, Tensor, gguf_score_scale, plain_sections
+from kernels.family import Has, Keys, Settings, Tensor, plain_sections
 from kernels.graph import Heads, Kind, Stage
 from kernels.kinds.activation import Sigmoid, Silu
 from kernels.kinds.convolution import Convolution
@@ -92,7 +92,7 @@ class Qwen35(Decoder):
                 ),
             ),
             "gguf": Keys(
-                used=frozenset((*GGUF_SHAPE, *GGUF_LAYERS, "rope.dimension_sections", "attention.scale")),
+                used=frozenset((*GGUF_SHAPE, *GGUF_LAYERS, "rope.dimension_sections")),
             ),
         }
     )
@@ -133,12 +133,11 @@ class Qwen35(Decoder):
             plain_sections(config, fields, "rope.dimension_sections", in_turn=True)
         recurrence = Recurrence(kernel, heads, state, groups, state, config.rms_norm_eps)
         _check_shape(recurrence, fields)
-        made = replace(config, recurrence=recurrence, recurrent_layers=_gguf_layers(config, fields))
-        return gguf_score_scale(made, fields)
+        return replace(config, recurrence=recurrence, recurrent_layers=_gguf_layers(config, fields))
 
-    def _of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
+    def of_attention(self, config: ModelConfig, layer: int) -> Iterator[Tensor]:
         if not config.recurs(layer):
-            yield from super()._of_attention(config, layer)
+            yield from super().of_attention(config, layer)
             return
         r, hidden = config.recurrence, config.hidden_size
         assert r is not None
@@ -154,9 +153,9 @@ class Qwen35(Decoder):
         for module in self.delta_scaled:
             yield Tensor(f"model.layers.{layer}.{module}.output_scale", (1,), optional=True)
 
-    def _attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
+    def attention(self, config: ModelConfig, layer: int, has: Has) -> Iterator[Stage]:
         if not config.recurs(layer):
-            yield from super()._attention(config, layer, has)
+            yield from super().attention(config, layer, has)
             return
         yield self._norm(config, layer, "attn_norm", "input_layernorm", "layer_input")
         yield from self._delta_net(config, layer, has)

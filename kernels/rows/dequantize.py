@@ -61,8 +61,14 @@ def _emit_floats(v: Vectors, format: FloatFormat, n: Any, raw: Any, put: Callabl
     def move(first: Any, lanes: int) -> None:  # noqa: ANN401
         """Widen `lanes` values from value `first` on to float32."""
         stored = v.load(I8, size * lanes, raw, b.mul(first, n.type(size)))
-        if size == 4:
+        if size == 8:
+            value = b.fptrunc(v.as_lanes(stored, ir.DoubleType(), 64), ir.VectorType(F32, lanes))
+        elif size == 4:
             value = v.as_lanes(stored, F32, 32)
+        elif format.saturates:
+            value = _from_eights(v, stored)
+        elif size == 1:
+            value = v.from_half(v.shifted(b.zext(stored, ir.VectorType(I16, lanes)), -8))
         elif format.exponent == 5:
             value = v.from_half(v.as_lanes(stored, I16))
         else:
@@ -75,6 +81,17 @@ def _emit_floats(v: Vectors, format: FloatFormat, n: Any, raw: Any, put: Callabl
         move(b.mul(loop.index, n.type(_LANES)), _LANES)
     with cgutils.for_range(b, b.sub(n, whole)) as loop:
         move(b.add(whole, loop.index), 1)
+
+
+def _from_eights(v: Vectors, stored: Any) -> Any:  # noqa: ANN401
+    """8-bit floats with 4 bits of exponent: one of 2^(e - 7) is off by 120, which a product sets right, exactly."""
+    b, wide = v.b, ir.VectorType(I32, stored.type.count)
+    bits = b.zext(stored, wide)
+    sign, rest = v.shifted(v.masked(bits, 0x80), -24), v.shifted(v.masked(bits, 0x7F), -20)
+    scaled = b.fmul(v.as_lanes(rest, F32, 32), v.constant(F32, wide.count, 2.0**120))
+    nan = b.icmp_unsigned("==", v.masked(bits, 0x7F), v.constant(I32, wide.count, 0x7F))
+    found = b.select(nan, v.constant(I32, wide.count, 0x7FC00000), b.bitcast(scaled, wide))
+    return b.bitcast(b.or_(sign, found), ir.VectorType(F32, wide.count))
 
 
 def _emit_scaled(
@@ -141,8 +158,13 @@ def dequantize_rows(type: TensorType, rows: NDArray[np.uint8], elements: int) ->
 
 def dequantize(weight: Weight) -> NDArray[np.float32]:
     """All values of a tensor, float32, in its own shape."""
-    out = np.empty((len(weight.rows), weight.shape[-1]), dtype=np.float32)
-    over_rows(lambda start, stop: _dequantize_rows(int(weight.type), weight.rows, out, start, stop), len(out), least=8)
+    rows = weight.rows
+    out = np.empty((len(rows), weight.shape[-1]), dtype=np.float32)
+
+    def share(start: int, stop: int) -> None:
+        _dequantize_rows(int(weight.type), rows[start:stop], out[start:stop], 0, stop - start)
+
+    over_rows(share, len(out), least=8)
     return out.reshape(weight.shape)
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from kernels.errors import UnsupportedModelError
 from kernels.models import family
 from kernels.weight import TensorType
-from store.artifact import Artifact
+from store.artifact import Artifact, TensorInfo
+from store.encodings import AprQ4, AprQ8, Padded
 from store.errors import ArtifactError
 from store.files import apr_format as apr
 from store.layout import Shape
@@ -37,12 +38,16 @@ _CHUNK = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class AprTensor:
-    """A tensor to be written: its raw bytes and the shape [out, in] or [n] that they have."""
+    """A tensor to be written: its raw bytes and the shape [out, in] or [n] that they have.
+
+    code : APR's number for what only APR has; None for that of the type.
+    """
 
     name: str
     type: TensorType
     shape: Shape
     data: NDArray[np.uint8]
+    code: int | None = None
 
 
 def write_apr(
@@ -106,7 +111,7 @@ def convert_to_apr(
             left_out.append(info.raw_name)
         elif info.name != ROPE_FREQS:
             name = info.raw_name if as_stored and pieces[info.raw_name] == 1 else info.name
-            tensors.append(AprTensor(name, info.type, info.shape, artifact.stored_rows(info.name).reshape(-1)))
+            tensors.append(_as_stored(artifact, info, info.type, name))
     if artifact.config.rope_factors is not None:
         factors = np.array(artifact.config.rope_factors, "<f4")
         tensors.append(AprTensor(ROPE_FREQS, TensorType["F32"], factors.shape, factors.view(np.uint8)))
@@ -119,6 +124,19 @@ def convert_to_apr(
     return (*notes, *without, *_type_notes(path, tensors))
 
 
+def _as_stored(artifact: Artifact, info: TensorInfo, type: TensorType, name: str) -> AprTensor:
+    """Return a tensor with its bytes as they are, where APR has a code for them."""
+    encoding = info.encoding
+    if isinstance(encoding, AprQ4):
+        return AprTensor(name, type, info.shape, artifact.undecoded(info.name), apr.APR_Q4_CODES[0])
+    if isinstance(encoding, AprQ8):
+        scale, values = np.array([encoding.scale], "<f4").view(np.uint8), artifact.undecoded(info.name)
+        return AprTensor(name, type, info.shape, np.concatenate([scale, values]), apr.APR_Q8_CODES[0])
+    if isinstance(encoding, Padded):
+        return AprTensor(name, encoding.blocks, info.shape, artifact.undecoded(info.name))
+    return AprTensor(name, type, info.shape, artifact.stored_rows(info.name).reshape(-1))
+
+
 def _keeps_names(artifact: Artifact) -> bool:
     """Whether tensors are stored as GGUF stores them and not as Hugging Face does."""
     of = family(artifact.config.architecture)
@@ -126,12 +144,19 @@ def _keeps_names(artifact: Artifact) -> bool:
 
 
 def _unwritten(artifact: Artifact) -> list[str]:
-    """Refuse settings that an APR file would lose; return a sentence for one that matters to long texts only."""
+    """Refuse what an APR file would lose; return a sentence for a setting that matters to long texts only."""
     config, shown = artifact.config, printable(artifact.path.name)
+    if (packed := next((info for info in artifact.tensors.values() if info.packing is not None), None)) is not None:
+        raise UnsupportedModelError(
+            f"{shown} stores {printable(packed.name, 80)} in parts ({packed.type.name}), for which APR has no type; "
+            "convert the model that it was quantized from."
+        )
     usual: dict[str, float | None] = {"rope_attention_factor": 1.0, "causal": family(config.architecture).causal}
+    usual["temperature"] = None
     if family(config.architecture).partly is None:
         usual["rotary_dim"] = None
     lost = [name for name, value in usual.items() if getattr(config, name) != value]
+    lost += [] if config.rms_norm_eps else ["rms_norm_eps"]
     if lost:
         raise UnsupportedModelError(
             f"{shown} has {lost[0]} {getattr(config, lost[0])}, which APR has no place for; it cannot be converted."
@@ -141,9 +166,10 @@ def _unwritten(artifact: Artifact) -> list[str]:
             f"{shown} is a {config.architecture}; APR has no place for what its layers are made of, and it cannot be "
             "converted."
         )
-    if config.num_experts and not family(config.architecture).model_types:
+    if not family(config.architecture).model_types and (config.num_experts or config.layer_types is not None):
+        what = "experts" if config.num_experts else "kinds of layers"
         raise UnsupportedModelError(
-            f"{shown} is a {config.architecture}, of whose experts APR has no place for the settings; it cannot be "
+            f"{shown} is a {config.architecture}, of whose {what} APR has no place for the settings; it cannot be "
             "converted."
         )
     if config.length_limit is None:
@@ -168,7 +194,7 @@ def _head(path: Path, metadata: Mapping[str, object], tensors: list[AprTensor]) 
     index_offset = apr.HEADER.size + apr.padded(len(encoded))
     data_offset = index_offset + apr.padded(len(index))
     flags = apr.FLAG_ROW_MAJOR
-    if any(tensor.type.block.elements > 1 for tensor in tensors):
+    if any(tensor.type.block.elements > 1 or tensor.code is not None for tensor in tensors):
         flags |= apr.FLAG_QUANTIZED
     if "tokenizer.vocabulary" in metadata:
         flags |= apr.FLAG_VOCABULARY
@@ -187,8 +213,12 @@ def _entries(path: Path, tensors: list[AprTensor]) -> Iterator[bytes]:
                 f"{printable(path.name)} cannot be written: the tensor name {printable(tensor.name, 80)} has "
                 f"{len(name)} bytes, and APR allows {apr.MAX_NAME}."
             )
-        place = struct.pack(f"<BB{len(tensor.shape)}QQQ", tensor.type, len(tensor.shape), *tensor.shape, offset, size)
+        place = struct.pack(f"<BB{len(tensor.shape)}QQQ", _code(tensor), len(tensor.shape), *tensor.shape, offset, size)
         yield len(name).to_bytes(2, "little") + name + place
+
+
+def _code(tensor: AprTensor) -> int:
+    return int(tensor.type) if tensor.code is None else tensor.code
 
 
 def _parts(head: bytes, tensors: list[AprTensor]) -> Iterator[bytes | memoryview]:
@@ -298,7 +328,7 @@ def _given(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _type_notes(path: Path, tensors: list[AprTensor]) -> list[str]:
-    others = [tensor.type for tensor in tensors if not tensor.type.format.in_apr]
+    others = [tensor.type for tensor in tensors if tensor.code is None and not tensor.type.format.in_apr]
     if not others:
         return []
     names = ", ".join(sorted({other.name for other in others}))

@@ -69,9 +69,9 @@ class Fields:
             raise self._wrong(key, value, "true or false")
         return value
 
-    def needed_integer(self, *keys: str) -> int:
+    def needed_integer(self, *keys: str, high: int = MAX_INTEGER) -> int:
         """Return a whole number above zero that must be there."""
-        value = self.integer(*keys)
+        value = self.integer(*keys, high=high)
         if value is None:
             raise self._missing(*keys)
         return value
@@ -89,6 +89,15 @@ class Fields:
         if value is None:
             raise self._missing(*keys)
         return value
+
+    def within(self, *keys: str) -> "Fields":
+        """Return the settings in the first of some objects that is there and not empty; none where none is."""
+        for key in keys:
+            inner = self.values.get(self.prefix + key)
+            if isinstance(inner, dict) and inner:
+                own = f"{self.prefix}{key}."
+                return Fields(self.file, {f"{own}{name}": value for name, value in inner.items()}, own)
+        return Fields(self.file, {}, f"{self.prefix}{keys[-1]}.")
 
     def wrong(self, words: str) -> ArtifactError:
         """Return the error that these settings cannot be; words follow the name of the file."""

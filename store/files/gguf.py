@@ -4,17 +4,20 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from kernels.errors import UnsupportedModelError
+from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.family import Family
 from kernels.models import ARCHITECTURES, called, family
 from store.artifact import Artifact, TensorInfo
+from store.errors import ArtifactError
 from store.files.fields import Fields
 from store.files.gguf_config import config_of
 from store.files.gguf_header import read_header, tensor_table
-from store.files.gguf_kinds import interleaved_rows, require_model, whole_metadata
+from store.files.gguf_kinds import interleaved_rows, require_model
+from store.files.gguf_parts import Part, all_parts, settings
 from store.files.llama_cpp import refused_by_llama_cpp
 from store.files.model_file import ModelFile
 from store.layout import by_canonical_name, check_tensors, counted, interleaved_tensors
+from store.names import layer_of
 from store.stored_model import StoredModel, runnable
 from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
@@ -24,28 +27,42 @@ _VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "gemma4": "bpe
 
 
 def open_gguf(file: ModelFile) -> StoredModel:
-    """Open a GGUF file; see `store.open.open_model` for the errors."""
+    """Open a GGUF file, with the other parts of its model where it is one; see `store.open.open_model` for the errors.
+
+    Where parts are missing, or are of another model, what this one holds is there, and the refusal says which.
+    """
     header = read_header(file)
-    stored, problems = tensor_table(file, header)
-    metadata = whole_metadata(file, header.metadata)
+    refusal: ArtifactError | UnsupportedModelError | None = None
+    try:
+        parts = all_parts(file, header)
+    except (ArtifactError, UnsupportedModelError) as error:
+        parts, refusal = [Part(file, header)], error
+    file, header = parts[0]
+    metadata = header.metadata if refusal is None else settings(file, header.metadata)
+    stored, problems = list[TensorInfo](), list[str]()
+    for part in parts:
+        located, odd = tensor_table(part.file, part.header)
+        stored, problems = stored + located, problems + odd
     tensors, wrapped = by_canonical_name(file.shown, stored, metadata.get("general.architecture"))
     found = StoredModel(
         path=file.path,
         format="gguf",
         tensors=tensors,
-        sources=(file,),
+        sources=tuple(part.file for part in parts),
         problems=(*problems, *wrapped),
         metadata=metadata,
+        is_part=refusal is not None,
     )
-    return runnable(found, lambda: _artifact(file, found))
+    return runnable(found, lambda: _artifact(file, found, refusal))
 
 
-def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
-    """Make of a file what can be run; what is known before that fails is kept in `found`."""
+def _artifact(file: ModelFile, found: StoredModel, refusal: WorkbenchError | None) -> Artifact:
+    """Make of a file what can be run unless it is refused; what is known before that fails is kept in `found`."""
     metadata = found.metadata
     found.vocabulary = _vocabulary(metadata, file.shown)
     found.interleaved = interleaved_rows(metadata, found.tensors)
-    found.is_part = (Fields(file.shown, metadata).integer("split.count", low=0) or 0) > 1
+    if refusal is not None:
+        raise refusal
     require_model(file, metadata, found.tensors)
     architecture = Fields(file.shown, metadata).needed_text("general.architecture")
     fields = Fields(file.shown, metadata, f"{architecture}.")
@@ -58,7 +75,9 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
         )
     tensors = dict(found.tensors)
     left_out = _left_out(file.shown, of, tensors)
-    config, odd_settings = config_of(file, of, metadata, tensors)
+    config, odd_settings = config_of(file, of, found, tensors)
+    if of.predicts:
+        left_out += _not_run(file.shown, tensors, config.num_hidden_layers)
     problems, unused = check_tensors(file.shown, tensors, config)
     problems += odd_settings + left_out
     problems += refused_by_llama_cpp(file.shown, fields, found.tensors, config)
@@ -75,6 +94,20 @@ def _left_out(file: str, of: Family, tensors: dict[str, TensorInfo]) -> list[str
         return []
     return [
         f"{file} stores {counted(names)} that llama.cpp loads and does not use in {of.gguf}; nor does this program."
+    ]
+
+
+def _not_run(file: str, tensors: dict[str, TensorInfo], layers: int) -> list[str]:
+    """Remove the tensors of layers behind those that are run; say so."""
+    behind = {name: layer for name in tensors if (layer := layer_of(name)) is not None and layer >= layers}
+    for name in behind:
+        del tensors[name]
+    count = len(set(behind.values()))
+    if not count:
+        return []
+    return [
+        f"{file} holds {count} layer{'s' * (count != 1)} behind those that are run, to predict further tokens with; "
+        "llama.cpp leaves them out of its own forward, and so does this program."
     ]
 
 

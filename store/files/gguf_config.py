@@ -13,7 +13,7 @@ from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
 from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT
-from store.stored_model import TensorInfo
+from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
 
@@ -26,36 +26,35 @@ _PER_LAYER = (
 
 
 def config_of(
-    file: ModelFile, of: Family, metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]
+    file: ModelFile, of: Family, found: StoredModel, tensors: Mapping[str, TensorInfo]
 ) -> tuple[ModelConfig, list[str]]:
     """Return the hyper-parameters of a model of a family, and sentences about settings that look as if they mattered.
 
+    tensors : those that count of `found`.
+
     Raises ArtifactError for what is missing or cannot be, UnsupportedModelError, by name, for what is not computed.
     """
-    fields = Fields(file.shown, _uniform(file.shown, metadata, of.headless), f"{of.gguf}.")
+    fields = Fields(file.shown, _uniform(file.shown, found.metadata, of.headless), f"{of.gguf}.")
     problems = table("gguf", of).check(fields, str(of.gguf))
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
-    size = rope.head_dim(fields, hidden, heads, "attention.key_length")
-    if (values := fields.integer("attention.value_length")) not in (None, size):
-        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
-    rotated = _rotary_dim(fields, of, size)
+    size, rotated = _head(fields, of, hidden, heads)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
-    scaling = _scaling(file, of, fields, tensors, theta, rotated or size)
+    scaling = _scaling(found, of, fields, tensors, theta, rotated or size)
     unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
     config = ModelConfig(
         architecture=architecture_of(of),
-        num_hidden_layers=fields.needed_integer("block_count") - unrun,
+        num_hidden_layers=fields.needed_integer("block_count", high=MAX_LAYERS) - unrun,
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,
-        num_key_value_heads=fields.integer("attention.head_count_kv") or heads,
+        num_key_value_heads=(None if of.latent else fields.integer("attention.head_count_kv")) or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
-        rms_norm_eps=shortest(fields.needed_number(epsilon)),
+        rms_norm_eps=shortest(fields.needed_number(epsilon)) if of.epsilon_read else 0.0,
         rope_theta=theta,
         rope_type=of.pairs,  # of the canonical rows, see `interleaved_tensors`
         tie_word_embeddings=LM_HEAD not in tensors,
@@ -64,14 +63,16 @@ def config_of(
         rope_factors=scaling.factors,
         rope_attention_factor=scaling.attention_factor,
         causal=fields.flag("attention.causal") is not False,
-        recurrent_layers=_recurrent(metadata.get(f"{of.gguf}.{_KEY_HEADS}")) if of.headless else None,
+        recurrent_layers=_recurrent(found.metadata.get(f"{of.gguf}.{_KEY_HEADS}")) if of.headless else None,
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
     if config.num_hidden_layers < 1:
         raise fields.wrong(f"has nextn_predict_layers {unrun}, which leaves no layer to run; convert the model again.")
+    if of.norms_differ:
+        config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
     rope.check_heads(file.shown, config)
-    _refuse_what_follows(fields, of, config, tensors)
+    _refuse_what_follows(fields, of, tensors)
     config = of.of_gguf(config, with_lists(fields))
     if config.length_limit is not None:
         problems.append(
@@ -87,6 +88,18 @@ def config_of(
     return config, problems
 
 
+def _head(fields: Fields, of: Family, hidden: int, heads: int) -> tuple[int, int | None]:
+    """Return channels of a head of q and k, and how many of them rotate, None for all."""
+    if of.latent:  # what is said without MLA is of the latents that all heads share, but in old files
+        size = fields.integer("attention.key_length_mla", low=0) or fields.needed_integer("attention.key_length")
+        turned = fields.needed_integer("rope.dimension_count")
+        return rope.latent_head(fields, size, turned, f"{fields.prefix}rope.dimension_count")
+    size = rope.head_dim(fields, hidden, heads, "attention.key_length")
+    if (values := fields.integer("attention.value_length")) not in (None, size):
+        raise fields.unsupported(f"gives values {values} channels a head and keys {size}; only as many are supported.")
+    return size, _rotary_dim(fields, of, size)
+
+
 def _rotary_dim(fields: Fields, of: Family, head_dim: int) -> int | None:
     """Return how many channels of each head rotate, None for all."""
     rotated = fields.integer("rope.dimension_count")
@@ -99,7 +112,7 @@ def _rotary_dim(fields: Fields, of: Family, head_dim: int) -> int | None:
 
 
 def _scaling(
-    file: ModelFile,
+    found: StoredModel,
     of: Family,
     fields: Fields,
     tensors: Mapping[str, TensorInfo],
@@ -112,7 +125,7 @@ def _scaling(
     of short texts and one of long ones, of which it takes the second where its context is longer than the original.
     """
     kind = fields.text("rope.scaling.type") or "linear"
-    factor = _factor(fields)
+    factor = rope.ggml_factor(fields)
     if kind == "none":
         scaling = rope.Scaling()
     elif kind == "linear":
@@ -120,7 +133,7 @@ def _scaling(
     elif kind == "yarn":
         original = fields.integer("rope.scaling.original_context_length", low=0)
         original = original or fields.needed_integer("context_length")
-        scaling = rope.ggml_yarn(file.shown, factor, original, theta, head_dim)
+        scaling = rope.ggml_yarn(fields, of.keys.get("gguf", Keys()).used, original, theta, head_dim)
     elif kind == "longrope" and of.long_rope:
         scaling = rope.Scaling(rope.linear(factor, head_dim))
     else:
@@ -133,7 +146,7 @@ def _scaling(
     name = ROPE_SHORT if long else ROPE_FREQS if of.rope_freqs else None
     factors = scaling.factors
     if name is not None and name in tensors:
-        stored = rope.stored_factors(file, tensors[name], head_dim)
+        stored = rope.stored_factors(found, tensors[name], head_dim)
         factors = tuple(a * b for a, b in zip(stored, factors or (1.0,) * len(stored), strict=True))
     if name == ROPE_SHORT and ROPE_LONG in tensors:
         key = "rope.scaling.original_context_length"
@@ -142,19 +155,8 @@ def _scaling(
     return replace(scaling, factors=factors, attention_factor=attention_factor)
 
 
-def _factor(fields: Fields) -> float:
-    key, value = fields.find("rope.scaling.factor", "rope.scale_linear")
-    return 1.0 if value in (None, 0) else shortest(fields.needed_number(key.removeprefix(fields.prefix)))
-
-
-def _refuse_what_follows(fields: Fields, of: Family, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> None:
-    """Refuse another score scale than the usual one, and what would be done to the logits."""
-    used = "attention.scale" in of.keys.get("gguf", Keys()).used
-    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] and not used else None
-    if scale is not None and abs(scale * config.head_dim**0.5 - 1) > 1e-6:
-        raise UnsupportedModelError(
-            f"{fields.file} sets attention.scale to {scale}; only 1/sqrt(head_dim) is supported."
-        )
+def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse what would be done to the logits."""
     for name, what in of.after_head.items():
         if name in tensors:
             raise UnsupportedModelError(

@@ -13,6 +13,7 @@ from store.known_settings import table
 from store.names import HEAD_BIAS, LM_HEAD, layer_of
 from store.stored_model import TensorInfo
 from store.text import printable
+from store.vocabulary import MAX_LAYERS
 
 _THETA = 10000.0
 # Of models that are not run, by themselves or with pictures: `1.0 + self.weight` in modeling_*.py of transformers 5.24.
@@ -56,17 +57,6 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
         raise UnsupportedModelError(
             f"{file} has the model_type {printable(model_type, 80)}; supported are {', '.join(known)}."
         )
-    if isinstance(packed := given.find("quantization")[1], dict):
-        raise UnsupportedModelError(
-            f"{file} describes an MLX model of {printable(str(packed.get('bits')), 20)} bits, whose weights are packed "
-            "beside scales and biases; undo that with `mlx_lm.convert --dequantize`, or give the original model."
-        )
-    if (quantization := given.find("quantization_config")[1]) is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedModelError(
-            f"{file} has a quantization_config ({printable(str(method), 80)}); supported are plain F32, F16 and "
-            "BF16 tensors, or a GGUF or APR file."
-        )
     key, names = found.activations
     activation = given.text(key)
     if activation is not None and activation not in names:
@@ -88,16 +78,21 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
     key = _family(fields).key
     hidden = fields.needed_integer(key("hidden_size"))
     heads = fields.needed_integer(key("num_attention_heads"))
-    size = rope.head_dim(fields, hidden, heads, "head_dim")
     group, settings, problems = _rope_settings(fields)
     fields = _with_local_base(fields)
     theta = settings.number("rope_theta") or fields.number(key("rope_theta")) or _THETA
-    rotated = rope.hf_rotary_dim(_family(fields), settings, fields, size)
+    rotated: int | None
+    if _family(fields).latent:
+        still, turned = fields.needed_integer("qk_nope_head_dim"), fields.needed_integer("qk_rope_head_dim")
+        size, rotated = rope.latent_head(fields, still + turned, turned, "qk_rope_head_dim")
+    else:
+        size = rope.head_dim(fields, hidden, heads, "head_dim")
+        rotated = rope.hf_rotary_dim(_family(fields), settings, fields, size)
     scaling = rope.hf_scaling(_family(fields), group, settings, fields, theta, rotated or size)
     tied = bool(fields.flag("tie_word_embeddings"))
     config = ModelConfig(
         architecture=architecture_of(_family(fields)),
-        num_hidden_layers=fields.needed_integer(key("num_hidden_layers")),
+        num_hidden_layers=fields.needed_integer(key("num_hidden_layers"), high=MAX_LAYERS),
         hidden_size=hidden,
         intermediate_size=fields.needed_integer(key("intermediate_size")),
         num_attention_heads=heads,
@@ -133,12 +128,13 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
 
 def drop_unused_biases(file: str, tensors: dict[str, TensorInfo], fields: Fields) -> list[str]:
     """Remove the biases that transformers does not load into a model of this configuration; say which."""
-    family = fields.needed_text("model_type")
-    biased = _family(fields).loaded_biases(fields)
+    family, of = fields.needed_text("model_type"), _family(fields)
+    biased = of.loaded_biases(fields)
+    of_layers = {name: name.split(".", 3)[-1] for name in tensors if layer_of(name) is not None}
     dropped = [
         name
-        for name in tensors
-        if layer_of(name) is not None and name.endswith("_proj.bias") and name.split(".", 3)[-1] not in biased
+        for name, own in of_layers.items()
+        if own in of.not_loaded or (own.endswith("_proj.bias") and own not in biased)
     ]
     for name in dropped:
         del tensors[name]
@@ -165,7 +161,7 @@ def _rope_settings(fields: Fields) -> tuple[str, Fields, list[str]]:
         return _of_full_layers(fields, old, new)
     if not isinstance(value, dict | None):
         raise ArtifactError(f"{fields.file} gives {key} as something else than an object; correct the file.")
-    settings = Fields(fields.file, value or {})
+    settings = Fields(fields.file, value or _family(fields).rope_usual)
     problems = _partly_rotated(fields, settings)
     for kind in (FULL, SLIDING):
         if kind in settings.values and "rope_type" not in settings.values:

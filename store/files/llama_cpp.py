@@ -6,6 +6,7 @@ tensors", `done_getting_tensors` in llama-model-loader.cpp, 2026-11); which ones
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from kernels.config import ModelConfig
 from kernels.models import family
@@ -20,7 +21,9 @@ _WHOLE = {"token_embd.weight", "output_norm.weight", "output.weight"}
 _FUSED = r"attn_qkv\.(?:weight|bias)"
 # What the forward adds where it is there, and llama.cpp knows in some families.
 _NOT_ASKED_FOR = r"attn_output\.bias|ffn_(?:gate|up|down)\.bias"
-_FACTORS = r"(?:attn_(?:q|k|v|qkv|output)|ffn_(?:gate|up|down))\.(?:input_)?scale"  # loaded in all families
+_FACTORS = (
+    r"(?:attn_(?:q|k|v|qkv|output)|ffn_(?:gate|up|down)(?:_exps|_shexp)?)\.(?:input_)?scale"  # loaded in all families
+)
 
 
 def refused_by_llama_cpp(
@@ -50,9 +53,15 @@ def _reasons(fields: Fields, tensors: Mapping[str, TensorInfo], config: ModelCon
     tokens = fields.values.get("tokenizer.ggml.tokens")
     if isinstance(tokens, LazyArray) and len(tokens) != config.vocab_size:
         yield f"its vocabulary has {len(tokens)} tokens and its embedding {config.vocab_size} rows"
+    if not isinstance(tokens, LazyArray) and fields.integer("vocab_size") not in (None, config.vocab_size):
+        yield f"it says vocab_size {fields.integer('vocab_size')} and its embedding has {config.vocab_size} rows"
+    if not config.num_experts:
+        counts = (key for key in ("expert_used_count", "expert_group_count") if fields.integer(key, low=0))
+        yield from (f"it says {key} without expert_count" for key in counts)
     yield from family(config.architecture).refused_by_llama_cpp(config)
 
 
+@cache  # two files of a pair mostly ask for the same
 def _names(config: ModelConfig) -> re.Pattern[str]:
     """The names that tensors of a family have there, with the number of a layer where they belong to one."""
     of = family(config.architecture)

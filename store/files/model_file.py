@@ -44,6 +44,11 @@ class ModelFile:
         return cls(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
     @property
+    def whole(self) -> bool:
+        """Whether all of it is at hand, so that it may be read from end to end."""
+        return True
+
+    @property
     def shown(self) -> str:
         """The file's name as messages give it."""
         return printable(self.path.name)
@@ -63,6 +68,16 @@ class ModelFile:
                 f"{self.shown} is truncated or malformed: {what} would end at byte {offset + length}, but the file "
                 f"has {self.size} bytes; download or convert it again."
             )
+
+    def present(self, end: int) -> int:
+        """See that the bytes up to `end` are in what `mapped` yields; return up to which they are."""
+        self.require(0, end, "what is read")
+        return self.size
+
+    def beside(self, name: str) -> "ModelFile | None":
+        """Return the file of that name in the same folder; None if there is none."""
+        path = self.path.with_name(name)
+        return ModelFile.at(path) if path.is_file() else None
 
     def read(self, offset: int, length: int, what: str) -> bytes:
         """Return `length` bytes at `offset`."""

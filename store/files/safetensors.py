@@ -12,6 +12,7 @@ from store.files.fields import Fields
 from store.files.hf_config import config_of, drop_unused_biases, family_of, norms_less_one, supported_fields
 from store.files.json_text import read_object
 from store.files.model_file import ModelFile
+from store.files.packed.methods import put_together
 from store.files.safetensors_header import read_header, read_index
 from store.layout import by_canonical_name, by_family, check_tensors, counted
 from store.names import LM_HEAD
@@ -47,9 +48,9 @@ def open_safetensors(file: ModelFile, path: Path | None = None) -> StoredModel:
 def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     """Make of the files what can be run; what is known before that fails is kept in `found`."""
     folder = file.path.parent
-    _take_settings(found, folder)
+    _take_settings(found, file)
     _refuse_parts(file, found)
-    if not os.path.isfile(folder / "config.json"):
+    if file.beside("config.json") is None:
         shown = printable(str(folder))
         raise ArtifactError(f"{file.shown} needs the config.json of its model beside it, in {shown}; copy it there.")
     settings = _of_text_model(found.metadata)
@@ -64,18 +65,18 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     return Artifact.of(found, config, tensors, unused, problems, reordered=in_tiles(file.shown, tensors, config))
 
 
-def _take_settings(found: StoredModel, folder: Path) -> None:
+def _take_settings(found: StoredModel, source: ModelFile) -> None:
     """Keep in `found` what lies beside its tensors: the settings, under the first of their names, and a tokenizer."""
-    tokenizer = folder / "tokenizer.json"
+    tokenizer = source.path.with_name("tokenizer.json")
     found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
     for name in ("config.json", ADAPTER_CONFIG, "params.json"):
-        if os.path.isfile(folder / name):
-            file = ModelFile.at(folder / name)
+        if (file := source.beside(name)) is not None:
             found.sources = (*found.sources, file)
             found.metadata = read_object(file)
             found.less_one = norms_less_one(found.metadata)
-            of = family_of(str(found.metadata.get("model_type")))
-            found.tensors = by_family(found.sources[0].shown, found.tensors, of)
+            shown, of = found.sources[0].shown, family_of(str(found.metadata.get("model_type")))
+            found.tensors = put_together(shown, found.tensors, found.metadata, found.part)
+            found.tensors = by_family(shown, found.tensors, of)
             return
 
 

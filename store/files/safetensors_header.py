@@ -121,4 +121,4 @@ def _shard(index: ModelFile, name: str) -> ModelFile:
             f"{index.shown} names the file {printable(name, 80)}, which is not a plain name in its own folder; "
             "download it again."
         )
-    return ModelFile.at(index.path.parent / name)
+    return index.beside(name) or ModelFile.at(index.path.with_name(name))

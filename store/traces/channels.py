@@ -9,7 +9,7 @@ from kernels.config import ModelConfig
 from kernels.models import Graph
 
 _PROJECTED = ("qkv_matmul", "qkv_bias", "qkv_clip")
-ROTATED = (*_PROJECTED, "q_post_rope", "k_post_rope")
+ROTATED = (*_PROJECTED, "q_post_rope", "k_post_rope", "q_tempered")
 _ROWS = 64  # enough to tell how heads rotate
 _ROUNDING = 1e-4  # relative; a rotation in float16 keeps lengths to 1e-3, in float32 to 1e-6
 

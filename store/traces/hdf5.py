@@ -3,56 +3,43 @@
 `/embedding`, `/final_norm`, `/lm_head` and `/layers/000/<stage>` are float32, (tokens, channels), contiguous and
 uncompressed, so that a tensor is a window of the file. Root attributes carry the provenance; what is too long for an
 attribute lies in a dataset of the same name.
+
+HDF5's library has had memory faults on files that lie. So it reads in this process only what was written on this
+machine and has not been touched since (`written.py`); every other store is looked into by a process with limits.
 """
 
 import json
-import math
 import mmap
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
-from kernels.models import stages_of
-from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
-from store.errors import StoreError
+from kernels.stages import SPINE, Site
+from store.errors import ArtifactError, StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
+from store.traces.hdf5_index import LAYER_STATE, BusyStoreError, Index, Place, identity, read_index
 from store.traces.run import RunRecord
 from store.traces.trace import StoredStage, Trace
+from store.traces.written import is_ours
 
-if TYPE_CHECKING:
-    import h5py
-
-SCHEMA = 1
 ENGINE = "workbench"
 LAYER_OUTPUT = SPINE[-1]
-LAYER_STATE = "layer_output_f64"  # what the next layer continues from, where float32 would lose bits of it
-ATTRIBUTES: dict[str, str] = {
-    "artifact": "artifact_path",
-    "format": "artifact_format",
-    "size": "artifact_size",
-    "sha256": "artifact_sha256",
-    "numeric_path": "path",
-    "tokens": "token_ids",
-    "prompt": "prompt",
-    "settings": "settings",
-    "config": "config",
-    "versions": "versions",
-    "machine": "machine",
-    "created": "created",
-}
-JSON_FIELDS = ("settings", "config", "versions", "machine")
-_FLOAT32, _FLOAT64 = np.dtype("<f4"), np.dtype("<f8")
-_MAX_VALUE = 1 << 26  # bytes of a prompt or of token ids, which are read whole
-
-
-class BusyStoreError(StoreError):
-    """A store that another process is writing at this moment."""
+_PROCESS = "store.traces.hdf5_index"
+_PATIENCE = 60.0  # seconds on the clock; of the processor's the process gives itself fewer
+# Whatever else the environment says to HDF5 (plugins, drivers, connectors) is not for files of strangers.
+_HDF5 = {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
+_KEPT = ("HDF5_USE_FILE_LOCKING",)
+_ADVICE = "it is damaged, or made to do so: move it away and trace the model again"
 
 
 @dataclass(slots=True, eq=False)
@@ -88,8 +75,6 @@ def open_store(path: Path | str, partial: bool = False) -> Trace:
 
     StoreError, in one sentence, for anything that is not such a store; BusyStoreError while it is being written.
     """
-    import h5py
-
     path = Path(path)
     name = printable(str(path))
     if not path.is_file():
@@ -99,206 +84,108 @@ def open_store(path: Path | str, partial: bool = False) -> Trace:
         raise StoreError(f"There is no store {name}{unfinished}.")
     try:
         stored = ModelFile.at(path)
-        with h5py.File(path, "r", locking="best-effort") as file:
-            return _Reader(stored, file).trace(partial)
-    except BlockingIOError as error:
-        raise BusyStoreError(f"{name} is being written by another process; wait for it, or end it.") from error
-    except PermissionError as error:
-        raise StoreError(f"{name} cannot be read (permission denied); give yourself leave to read it.") from error
-    except StoreError as error:
-        raise StoreError(f"{name}: {error}") from error
-    except Exception as error:  # h5py turns damage into nearly every exception there is
-        why = printable(" ".join(str(error).split()), 160)
-        raise StoreError(
-            f"{name} is damaged or is not an HDF5 store ({why}); move it away and trace the model again."
-        ) from error
+        with path.open("rb") as file:
+            known = identity(file.fileno())
+            index = read_index(path, partial) if is_ours(file.fileno()) else _of_stranger(path, partial, known)
+            if index.identity != known:
+                raise StoreError(f"{name} was replaced or written to while it was opened; open it again.")
+            # Copy-on-write, because kernels are compiled for writable arrays.
+            return _trace(stored, index, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except StoreError:
+        raise
+    except ArtifactError as error:
+        raise StoreError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{name} cannot be read ({printable(str(error), 160)}); open it again.") from error
 
 
-class _Reader:
-    """Checks an open HDF5 file and maps its tensors; StoreErrors do not name the file."""
-
-    def __init__(self, stored: ModelFile, file: "h5py.File") -> None:
-        self.stored = stored
-        self.name = printable(str(stored.path))
-        self.file = file
-        # Mapped through the handle of this very file, as the name may already belong to a newer one; copy-on-write,
-        # because kernels are compiled for writable arrays.
-        self.bytes = mmap.mmap(file.id.get_vfd_handle(), 0, access=mmap.ACCESS_COPY)
-        self.mapped: dict[tuple[int, tuple[int, ...], int | None], _Mapped] = {}
-
-    def trace(self, partial: bool) -> Trace:
-        """Return the recorded run; StoreError for another schema, or an unfinished run unless `partial`."""
-        schema = self.value("schema")
-        if schema != SCHEMA:
-            raise StoreError(
-                f"The store has schema {printable(str(schema))}, this program reads schema {SCHEMA}; "
-                "move it away and trace the model again."
-            )
-        run = self.run()
-        groups = self.complete_layers(run.config.num_hidden_layers)
-        complete = len(groups) == run.config.num_hidden_layers and self.is_complete(self.file)
-        if not complete and not partial:
-            done = f"{len(groups)} of {run.config.num_hidden_layers} layers"
-            raise StoreError(f"The run is unfinished ({done}); trace again to complete it.")
-        places: list[tuple[int | None, h5py.Group, tuple[str, ...]]] = [
-            (layer, group, stages_of(run.config)) for layer, group in enumerate(groups)
-        ]
-        if groups:
-            places.append((None, self.file, FIRST_STAGES + LAST_STAGES if complete else FIRST_STAGES))
-        stages: dict[Site, StoredStage] = {}
-        states: dict[int, StoredStage] = {}
-        absent: set[Site] = set()
-        everywhere = tuple(range(len(run.tokens)))
-        for layer, group, names in places:
-            missing = str(self.attribute(group, "absent") or "").split()
-            for name in names:
-                site = Site(layer, name)
-                dataset = self.dataset(group, name)
-                if dataset is not None:
-                    stages[site] = self.stage(dataset, _FLOAT32, site, everywhere)
-                elif name in missing:
-                    absent.add(site)
-            wide = None if layer is None else self.dataset(group, LAYER_STATE)
-            if layer is not None and wide is not None:
-                states[layer] = self.stage(wide, _FLOAT64, Site(layer, LAYER_OUTPUT), everywhere)
-        return Trace(
-            path=self.stored.path,
-            engine=ENGINE,
-            tokens=run.tokens,
-            settings={f.name: getattr(run, f.name) for f in fields(run) if f.name not in ("tokens", "config")},
-            stages=stages,
-            files=(self.stored,),
-            absent=frozenset(absent),
-            config=run.config,
-            record=run,
-            completed_layers=len(groups),
-            states=states,
+@lru_cache(maxsize=8)
+def _of_stranger(path: Path, partial: bool, known: tuple[int, ...]) -> Index:  # noqa: ARG001 - what is kept is of it
+    """Have a process with limits look into a store; StoreError as `read_index`, also for its crash."""
+    name, root = printable(str(path)), str(Path(__file__).resolve().parents[2])
+    environment = {key: value for key, value in os.environ.items() if key in _KEPT or not key.startswith("HDF5_")}
+    others = os.environ.get("PYTHONPATH")
+    environment |= _HDF5 | {"PYTHONPATH": os.pathsep.join([root, others] if others else [root])}
+    try:
+        done = subprocess.run(  # noqa: S603 - -P: modules in the working directory are none of ours
+            [sys.executable, "-P", "-m", _PROCESS],
+            input=json.dumps({"path": str(path.absolute()), "partial": partial}).encode(),
+            capture_output=True,
+            timeout=_PATIENCE,
+            env=environment,
+            check=False,
         )
-
-    def run(self) -> RunRecord:
-        record: dict[str, Any] = {}
-        for name, attribute in ATTRIBUTES.items():
-            value = self.value(attribute)
-            if name in JSON_FIELDS and isinstance(value, str):
-                value = json.loads(value)
-            if value is not None or name == "prompt":
-                record[name] = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-        return RunRecord.from_json(record)
-
-    def value(self, name: str) -> Any:  # noqa: ANN401
-        """Return a root attribute, or the content of the dataset of that name, or None."""
-        found = self.attribute(self.file, name)
-        dataset = None if found is not None else self.dataset(self.file, name)
-        if dataset is None:
-            return found
-        self.check_storage(dataset)
-        if dataset.size * dataset.dtype.itemsize > _MAX_VALUE:
-            raise StoreError(f"{dataset.name} has more than {_MAX_VALUE} bytes, which no run has.")
-        return _text_or_numbers(dataset[()])
-
-    def attribute(self, group: "h5py.Group | h5py.Dataset", name: str) -> Any:  # noqa: ANN401
-        """Return an attribute, or None; texts of variable length are refused, because damaged ones can hang HDF5."""
-        import h5py
-
-        # HDF5's own functions: a store of a deep model has thousands of attributes, and h5py opens each of them twice.
-        if not h5py.h5a.exists(group.id, name.encode()):
-            return None
-        found = h5py.h5a.open(group.id, name.encode())
-        dtype, shape = found.dtype, found.shape
-        text = h5py.check_string_dtype(dtype)
-        if dtype.kind not in "iufbS" or (text is not None and text.length is None):
-            raise StoreError(f"Attribute {name} is not a number or a text of fixed length; write it so.")
-        if math.prod(shape) * dtype.itemsize > len(self.bytes):
-            raise StoreError(f"Attribute {name} claims more bytes than the file has.")
-        value = np.empty(shape, dtype)
-        found.read(value)
-        return _text_or_numbers(value[()])
-
-    def complete_layers(self, layers: int) -> list["h5py.Group"]:
-        """Return the groups of the leading layers that are marked complete."""
-        groups: list[h5py.Group] = []
-        parent = self.child(self.file, "layers")
-        while parent is not None and len(groups) < layers:
-            group = self.child(parent, f"{len(groups):03d}")
-            if group is None or not self.is_complete(group):
-                break
-            groups.append(group)
-        return groups
-
-    def is_complete(self, group: "h5py.Group") -> bool:
-        return bool(self.attribute(group, "complete"))
-
-    def child(self, group: "h5py.Group", name: str) -> Any:  # noqa: ANN401
-        """Return what a group holds under a name, or None; links that lead elsewhere are refused."""
-        import h5py
-
-        links = group.id.links if isinstance(group, h5py.Group) else None
-        if links is None or not links.exists(name.encode()):
-            return None
-        if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise StoreError(f"{group.name}/{name} is a link to another place, which a store never holds.")
-        found = h5py.h5o.open(group.id, name.encode())
-        return h5py.Dataset(found) if isinstance(found, h5py.h5d.DatasetID) else group[name]
-
-    def dataset(self, group: "h5py.Group", name: str) -> "h5py.Dataset | None":
-        import h5py
-
-        found = self.child(group, name)
-        if found is not None and not isinstance(found, h5py.Dataset):
-            raise StoreError(f"{found.name} is not a dataset.")
-        return found
-
-    def stage(
-        self, dataset: "h5py.Dataset", dtype: np.dtype[Any], site: Site, everywhere: tuple[int, ...]
-    ) -> StoredStage:
-        """Return a stage whose values are read on demand; everywhere : its tokens where the dataset names none."""
-        mapped = self.tensor(dataset, dtype)
-        rows, channels = mapped.values.shape
-        return StoredStage(
-            count=rows * channels,
-            dtype=dtype.name,
-            load=partial(mapped.read, site),
-            channels=channels,
-            positions=self.positions(dataset, rows, everywhere),
-            checksum=mapped.checksum,
+    except subprocess.TimeoutExpired:
+        raise StoreError(f"{name} takes more than {_PATIENCE:.0f} seconds to be looked into; {_ADVICE}.") from None
+    if done.returncode:
+        raise StoreError(f"{name} made the process that looked into it {_ended(done.returncode)}; {_ADVICE}.")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise (BusyStoreError if answer["busy"] else StoreError)(
+            answer["error"].replace(printable(str(path.absolute())), name)
         )
-
-    def positions(self, dataset: "h5py.Dataset", rows: int, everywhere: tuple[int, ...]) -> tuple[int, ...] | None:
-        found = self.attribute(dataset, "positions")
-        if found is None:
-            return everywhere if rows == len(everywhere) else None
-        positions = np.atleast_1d(found)
-        inside = positions.dtype.kind in "iu" and bool(((positions >= 0) & (positions < len(everywhere))).all())
-        if positions.shape != (rows,) or not inside or len(set(positions.tolist())) != rows:
-            raise StoreError(f"Attribute positions of {dataset.name} does not give each of its {rows} rows one token.")
-        return tuple(positions.tolist())
-
-    def tensor(self, dataset: "h5py.Dataset", dtype: np.dtype[Any]) -> _Mapped:
-        """Map a two-dimensional dataset; the same storage gives the same array."""
-        shape = dataset.shape
-        if dataset.dtype != dtype or len(shape) != 2 or 0 in shape:
-            found = f"{dataset.dtype}, shape {shape}"
-            raise StoreError(f"{dataset.name} is {found}; a stage is {dtype}, shape (tokens, channels).")
-        offset, checksum = self.check_storage(dataset), self.attribute(dataset, "crc32")
-        checksum = None if checksum is None else int(checksum)
-        key = (offset, shape, checksum)
-        if key not in self.mapped:
-            values = np.frombuffer(self.bytes, dtype, shape[0] * shape[1], offset).reshape(shape)
-            self.mapped[key] = _Mapped(self.name, np.require(values, requirements="A"), checksum)
-        return self.mapped[key]
-
-    def check_storage(self, dataset: "h5py.Dataset") -> int:
-        """Return the file offset of a contiguous dataset that lies within the file."""
-        import h5py
-
-        creation = dataset.id.get_create_plist()
-        offset = dataset.id.get_offset()
-        if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count() or offset is None:
-            raise StoreError(f"{dataset.name} is not contiguous and uncompressed; rewrite it with h5repack -l CONTI.")
-        if offset + dataset.size * dataset.dtype.itemsize > len(self.bytes):
-            raise StoreError(f"{dataset.name} reaches beyond the end of the file, which is truncated.")
-        return int(offset)
+    return Index.from_json(answer)
 
 
-def _text_or_numbers(value: Any) -> Any:  # noqa: ANN401
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+def _ended(status: int) -> str:
+    try:
+        return f"end with {signal.Signals(-status).name}"
+    except ValueError:
+        return f"end with exit code {status}"
+
+
+def _trace(stored: ModelFile, index: Index, content: mmap.mmap) -> Trace:
+    """Map all that an index speaks of; StoreError for what does not lie within the file."""
+    run = RunRecord.from_json(index.record)
+    mapped: dict[tuple[int, int, int | None], _Mapped] = {}
+    stages: dict[Site, StoredStage] = {}
+    states: dict[int, StoredStage] = {}
+    for place in index.places:
+        stage = _stage(place, _map(stored, place, content, mapped), len(run.tokens))
+        if place.layer is not None and place.stage == LAYER_STATE:
+            states[place.layer] = stage
+        else:
+            stages[Site(place.layer, place.stage)] = stage
+    return Trace(
+        path=stored.path,
+        engine=ENGINE,
+        tokens=run.tokens,
+        settings={f.name: getattr(run, f.name) for f in fields(run) if f.name not in ("tokens", "config")},
+        stages=stages,
+        files=(stored,),
+        absent=frozenset(Site(*names) for names in index.absent),
+        config=run.config,
+        record=run,
+        completed_layers=index.layers,
+        states=states,
+    )
+
+
+def _map(
+    stored: ModelFile, place: Place, content: mmap.mmap, mapped: dict[tuple[int, int, int | None], _Mapped]
+) -> _Mapped:
+    """Map a tensor; the same storage gives the same array."""
+    dtype, count = np.dtype(place.dtype), place.rows * place.channels
+    if min(place.offset, place.rows - 1, place.channels - 1) < 0 or place.offset + count * dtype.itemsize > len(
+        content
+    ):
+        raise StoreError(f"{printable(str(stored.path))}: {place.stage} reaches beyond the end of the file.")
+    key = (place.offset, count, place.checksum)
+    if key not in mapped:
+        values = np.frombuffer(content, dtype, count, place.offset).reshape(place.rows, place.channels)
+        mapped[key] = _Mapped(printable(str(stored.path)), np.require(values, requirements="A"), place.checksum)
+    return mapped[key]
+
+
+def _stage(place: Place, mapped: _Mapped, tokens: int) -> StoredStage:
+    """Return a stage whose values are read on demand; its rows are all tokens where it names none."""
+    site = Site(place.layer, LAYER_OUTPUT if place.stage == LAYER_STATE else place.stage)
+    everywhere = tuple(range(tokens)) if place.rows == tokens else None
+    return StoredStage(
+        count=place.rows * place.channels,
+        dtype=place.dtype,
+        load=partial(mapped.read, site),
+        channels=place.channels,
+        positions=everywhere if place.positions is None else place.positions,
+        checksum=place.checksum,
+    )

@@ -19,19 +19,12 @@ from kernels.models import stages_of
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
-from store.traces.hdf5 import (
-    ATTRIBUTES,
-    JSON_FIELDS,
-    LAYER_OUTPUT,
-    LAYER_STATE,
-    SCHEMA,
-    BusyStoreError,
-    open_store,
-    partial_path,
-)
+from store.traces.hdf5 import LAYER_OUTPUT, open_store, partial_path
+from store.traces.hdf5_index import ATTRIBUTES, JSON_FIELDS, LAYER_STATE, SCHEMA, BusyStoreError
 from store.traces.magic import is_hdf5
 from store.traces.run import RunRecord
 from store.traces.trace import StoredStage, Trace
+from store.traces.written import mark_ours
 from store.whole_files import lock, remove_leftovers, rename, status_of, sync_directory, temporary_name
 
 if TYPE_CHECKING:
@@ -193,6 +186,7 @@ class TraceWriter:
                 os.fsync(partial.fileno())
             _is_there(self.path)
             rename(self.partial, self.path, self._replace)
+            mark_ours(self.path)
             sync_directory(self.path.parent)
 
     def _resumable(self) -> Trace | None:

@@ -5,6 +5,7 @@ count stands in a row of all experts.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -25,15 +26,18 @@ _PRODUCTS = ("expert_gate", "expert_up", "expert_out")
 _FUSED = "expert_gate_up"
 _ACTIVATED = ("expert_silu", "expert_swigl")
 _SUM = "expert_sum"
+INPUT = "expert_input"  # where weights multiply what experts read; other graphs call what they give so
 # Of dense layers, that stand for what is computed beside the experts where there are any.
 _BESIDE = {"shared_gate": "ffn_gate", "shared_up": "ffn_up", "shared_silu": "ffn_silu", "shared_swigl": "ffn_swigl"}
 
 MEANING: dict[tuple[str, str], str] = {
     ("ffn_moe_logits", "MUL_MAT"): "router",
-    ("ffn_moe_logits_biased", "ADD"): "router.biased",
+    **{(name, "ADD"): "router.biased" for name in ("ffn_moe_logits_biased", "ffn_moe_probs")},  # both names of one node
     ("ffn_moe_argsort", "ARGSORT"): _ORDER,
+    ("ffn_moe_weighted", "MUL"): INPUT,
+    ("ffn_moe_out_merged", "ADD"): "ffn_out",
+    ("ffn_moe_shexp", "MUL_MAT"): "shared_out",
     ("ffn_moe_weights", "GET_ROWS"): _COUNTS[3],
-    ("ffn_moe_weights_softmax", "SOFT_MAX"): _COUNTS[2],
     ("ffn_moe_weights_norm", "DIV"): _COUNTS[1],
     ("ffn_moe_weights_scaled", "SCALE"): _COUNTS[0],
     **{
@@ -43,11 +47,15 @@ MEANING: dict[tuple[str, str], str] = {
     },
     **{(f"ffn_moe_{name}", name.upper()): "expert_swigl" for name in ("swiglu", "geglu", "reglu", "swiglu_oai")},
     **{("ffn_moe_out", op): _SUM for op in ("ADD", "CONT")},
-    ("ffn_shexp", "MUL_MAT"): "shared_out",
+    **{(name, "MUL_MAT"): "shared_out" for name in ("ffn_shexp", "ffn_shexp_out", "ffn_mlp")},
     ("ffn_shexp", "MUL"): "shared_out",
     ("ffn_shexp_gate_inp", "MUL_MAT"): "shared_router",
     ("ffn_shexp_out", "MUL"): "shared_gated",
 }
+
+
+SOFTMAX = _COUNTS[2]  # of the chosen, which has no name of its own
+_OF_SOFTMAX = re.compile(r"ffn_moe_weights-(\d{1,6})\b.*", re.DOTALL)  # what it reads
 
 
 class Node(Protocol):
@@ -63,6 +71,12 @@ class Node(Protocol):
 
 
 Slots = Mapping[tuple[int | None, str], Sequence[Node]]
+
+
+def softmax_of_chosen(op: str, sources: Sequence[str]) -> int | None:
+    """The layer in which a node is the softmax of what was chosen; None for another node."""
+    read = _OF_SOFTMAX.fullmatch(sources[0]) if op == "SOFT_MAX" and sources else None
+    return None if read is None else int(read[1])
 
 
 def has_experts(slots: Slots, layer: int | None) -> bool:
@@ -109,7 +123,7 @@ def routed(
 
 def _nodes(slots: Slots, layer: int | None, stage: str) -> tuple[Sequence[Node] | None, int | None]:
     """The nodes of a stage, and which half of their channels it is; None for all of them."""
-    if stage in _ACTIVATED:
+    if stage in (*_ACTIVATED, INPUT):
         return slots.get((layer, stage)), None
     for step in (".biased", ".scaled", "") if stage in _PRODUCTS else ():
         if (nodes := slots.get((layer, f"{stage}{step}"))) is not None:

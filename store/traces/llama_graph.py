@@ -16,71 +16,30 @@ from store.errors import StoreError
 from store.text import printable
 from store.traces import llama_experts, llama_recurrent
 from store.traces.arrays import FLOATS, StoredArray
+from store.traces.llama_names import MEANING
 from store.traces.trace import MAX_LAYERS, StoredStage
 
 NODE = re.compile(r"(\d{5,9})\|(.*)\|([A-Z][A-Z0-9_]*)", re.DOTALL)
 _NAME = re.compile(r"(.+)-(\d{1,6})", re.DOTALL)
+_LATENT = re.compile(r"blk\.(\d{1,6})\.attn_(q_a|q_b|q|kv_a_mqa)\.weight")
+_MADE = re.compile(r"(?:q|kv_cmpr_pe)-\d+")
+_OF_LATENT = {"q_a": "q_a", "q_b": "q_matmul", "q": "q_matmul", "kv_a_mqa": "kv_a"}
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
+_FFN_NORM = re.compile(r"blk\.(\d{1,6})\.ffn_norm\.weight")
 _FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
 _TURNED = re.compile(r"(?:model\.layers\.\{\}\.self_attn\.)?([QKqk])(?:cur|_layernorm)-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
-_NORMED = re.compile(r"[QK]cur_norm(?:ed)?-\d")
+_NORMED = re.compile(r"[QK]cur_(?:norm(?:ed)?|attn_temp_scaled)-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
 _RESHAPED = " (reshaped)"
 _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers over the blocks of a quantized cache
+_TEMPERATURE = "inp_attn_scale"  # what queries are multiplied by, token by token
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
-
-_LAST_OF_NORM = ("MUL", "ADD", "NORM")  # with a weight, with a bias, and with neither
-
-# (name without its layer, operation) -> stage, or the part of one.
-_MEANING: dict[tuple[str, str], str] = {
-    ("embd", "GET_ROWS"): "embedding",
-    ("inp_embd", "GET_ROWS"): "embedding",
-    ("embd", "SCALE"): "embedding",  # by a factor of the configuration; the rows themselves have no name then
-    ("inp_scaled", "SCALE"): "embedding.scaled",
-    **{(f"{norm}_norm", op): f"{norm}_norm" for norm in ("attn", "ffn") for op in _LAST_OF_NORM},
-    **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
-    **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
-    **{(f"{letter.upper()}cur", "MUL"): f"matmul.{letter}" for letter in "qkv"},  # times a stored factor
-    **{("wqkv", op): "qkv_matmul" for op in ("MUL_MAT", "MUL")},
-    ("wqkv_b", "ADD"): "qkv_bias",
-    **{(f"{letter.upper()}cur_clamped", "CLAMP"): f"clip.{letter}" for letter in "qkv"},
-    ("wqkv_clamped", "CLAMP"): "qkv_clip",
-    ("Qcur_normed", "MUL"): "q_norm",
-    ("Kcur_normed", "MUL"): "k_norm",
-    **llama_recurrent.MEANING,
-    ("Qcur_norm", "MUL"): "q_rope_norm",
-    ("Kcur_norm", "MUL"): "k_rope_norm",
-    **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
-    **{(name, "ROPE"): "k_post_rope" for name in ("Kcur", "Kcur_rope")},
-    ("kqv_out", "CONT"): "attention",
-    ("attn_out", "MUL_MAT"): "attn_out",
-    ("attn_out", "ADD"): "attn_out.biased",
-    ("attn_out", "MUL"): "attn_out.scaled",
-    **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
-    ("ffn_inp", "ADD"): "post_attn_residual",
-    ("sa_out", "ADD"): "post_attn_residual",
-    ("ffn_gate", "MUL_MAT"): "ffn_gate",
-    ("ffn_up", "MUL_MAT"): "ffn_up",
-    **{(f"ffn_{part}_b", "ADD"): f"ffn_{part}.biased" for part in ("gate", "up")},
-    **{(f"ffn_{part}_s", "MUL"): f"ffn_{part}.scaled" for part in ("gate", "up")},
-    ("ffn_silu", "UNARY"): "ffn_silu",
-    ("ffn_silu", "SILU"): "ffn_silu",
-    **{("ffn_gelu", op): "ffn_silu" for op in ("UNARY", "GELU")},
-    ("ffn_sqr(relu)", "SQR"): "ffn_silu",
-    ("ffn_gate_par", "MUL"): "ffn_swigl",
-    ("ffn_swiglu", "SWIGLU"): "ffn_swigl",
-    ("ffn_geglu", "GEGLU"): "ffn_swigl",
-    **{("ffn_out", op): "ffn_out" for op in ("MUL_MAT", "ADD", "MUL")},  # with a bias or a factor: the last of them
-    **{(name, "MUL"): "post_ffn_norm" for name in ("ffn_post_norm", "post_mlp_norm")},
-    ("l_out", "ADD"): "post_ffn_residual",
-    **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
-    **llama_experts.MEANING,
-    **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
-}
+_HEADS_FIRST = re.compile(r"(?:q_nope_absorbed|kqv)-\d+")  # nodes of shape (heads, tokens, head_dim)
+_ONLY_LATENT = ("latent_attention", "q_latent", "k_latent")  # others have nodes of these names for something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +62,11 @@ class Node:
         shape = self.array.shape if self.array is not None else ()
         if self.channels is not None and math.prod(shape) % self.channels == 0:
             return math.prod(shape) // self.channels, self.channels
-        if (self.op in _HEADED or _NORMED.match(self.name)) and len(shape) == 2:
+        headed = self.op in _HEADED or _NORMED.match(self.name) or _TEMPERATURE in self.sources
+        if headed and len(shape) == 2:
             shape = (1, *shape)  # the axis of a single token is not written
+        if len(shape) == 3 and _HEADS_FIRST.match(self.name):
+            shape = (shape[1], shape[0], shape[2])
         if len(shape) not in (2, 3):
             raise StoreError(f"node {printable(self.name, 80)} has shape {shape}, which no stage has")
         return shape[0], math.prod(shape[1:])
@@ -112,7 +74,10 @@ class Node:
     def values(self) -> NDArray[Any]:
         """Read the values as (rows, channels)."""
         assert self.array is not None
-        return self.array.load().reshape(self.shape)
+        values = self.array.load()
+        if values.ndim == 3 and _HEADS_FIRST.match(self.name):
+            values = values.swapaxes(0, 1)
+        return values.reshape(self.shape)
 
 
 class Graph:
@@ -162,6 +127,8 @@ class Graph:
         slots = self.slots
         if stage == "layer_output":
             return self._stage(layer, "post_ffn_residual")
+        if stage in _ONLY_LATENT and (layer, "attention.of_latents") not in slots:
+            return None
         if llama_experts.has_experts(slots, layer):
             if (made := llama_experts.routed(slots, layer, stage, self._positions)) is not None:
                 return made
@@ -305,7 +272,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     seen: set[tuple[int | None, str]] = set()  # of this batch
     for node in nodes:
         shape = () if node.array is None else node.array.shape
-        meaning = _MEANING.get((node.name, node.op))
+        meaning = MEANING.get((node.name, node.op))
         if meaning == "embedding":
             rows = shape[0] if shape else 0
         elif rows > 1 and len(shape) == 2 and _NORMED.match(node.name):  # all heads together, not those of one token
@@ -321,8 +288,12 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             letter = place[1][-1]  # some graphs call norms of heads so too
             if (layer, f"{letter}_post_rope") in seen:
                 place = layer, f"{letter}_rope_norm"
-            elif (layer, "qkv_matmul") in seen:
+            elif (layer, "qkv_matmul") in seen or node.sources[:1] == (f"norm-{layer}",):
                 place = layer, f"{letter}_norm"
+        if place == (layer, llama_experts.INPUT) and (layer, "expert_up") in seen:
+            place = None
+        if place is not None and _TEMPERATURE in node.sources:
+            place = layer, "q_tempered"
         if place is not None:
             seen.add(place)
         sums = {source.removesuffix(_RESHAPED) for source in node.sources} if node.op == "ADD" else set()
@@ -341,9 +312,11 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
 def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     """Return layer and meaning of a node; `layer` is that of the latest node with a layer in its name."""
     named = _NAME.fullmatch(node.name)
-    meaning = _MEANING.get((named[1] if named is not None else node.name, node.op))
+    meaning = MEANING.get((named[1] if named is not None else node.name, node.op))
     whole = meaning is not None and meaning.partition(".")[0] in FIRST_STAGES + LAST_STAGES
     unnumbered = named is None and meaning in _UNNUMBERED
+    if meaning == "ffn_norm" and any(map(_ATTN_OUTPUT.fullmatch, node.sources)):
+        meaning = None  # llama4 gives what attention gives that name
     if node.op == "ADD" and meaning == "ffn_out" and node.name in node.sources:
         return None  # gptneox gives its sum with the layer's input the same name
     if meaning is not None and whole == (named is not None) and not unnumbered:
@@ -351,6 +324,8 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     if meaning is None and node.op == "FLASH_ATTN_EXT":
         query = _QUERY.match(node.sources[0]) if node.sources else None
         meaning, layer = "attention", int(query[1]) if query is not None else layer
+    elif (chosen := llama_experts.softmax_of_chosen(node.op, node.sources)) is not None:
+        meaning, layer = llama_experts.SOFTMAX, chosen
     elif meaning is None and node.op == "ROPE" and node.sources and (turned := _TURNED.match(node.sources[0])):
         meaning, layer = f"{turned[1].lower()}_post_rope", int(turned[2])  # some graphs name what follows
     elif meaning is None and node.op == "MUL_MAT" and node.sources[:1] == (_TURNS.format("v"),):
@@ -358,10 +333,16 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
         if context is not None:  # the same matrix turned V before; it is its own inverse
             meaning, layer = "attention.turned_back", int(context[1])
     elif meaning is None and node.op in ("MUL_MAT", "ADD", "MUL"):
+        latent = next(filter(None, map(_LATENT.fullmatch, node.sources)), None) if _MADE.match(node.name) else None
+        normed = next(filter(None, map(_FFN_NORM.fullmatch, node.sources)), None) if node.op == "MUL" else None
         output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
         down = next(filter(None, map(_FFN_DOWN.fullmatch, node.sources)), None) if named is None else None
-        if output is not None:  # the node itself has no name in qwen2 graphs
+        if latent is not None:  # all steps of the queries have one name
+            meaning, layer = _OF_LATENT[latent[2]], int(latent[1])
+        elif output is not None:  # the node itself has no name in qwen2 graphs
             meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
+        elif normed is not None:  # as in layers of llama4 with experts
+            meaning, layer = "ffn_norm", int(normed[1])
         elif down is not None:  # as in nemotron graphs
             meaning, layer = f"ffn_out.{down[2]}", int(down[1])
     meaning = meaning or llama_recurrent.unnamed(node.op, node.sources)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
-from kernels.models import Graph, family, layer_stages, sites, stages_of
+from kernels.models import Graph, family, layer_stages, read_as, sites, stages_of
 from kernels.stages import LAST_STAGES, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
@@ -260,7 +260,7 @@ class Trace:
         if self.tokens is not None and self.tokens != tokens:
             raise StoreError(f"{name} was recorded with {_difference(self.tokens, tokens)}; run both on its tokens.")
         architecture = self.settings.get("architecture", config.architecture)
-        if architecture != config.architecture:
+        if read_as(str(architecture)) != read_as(config.architecture):
             raise StoreError(
                 f"{name} was recorded from a {printable(str(architecture), 40)} model, not from {config.architecture}; "
                 "give the model that it was recorded with."

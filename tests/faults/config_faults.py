@@ -18,10 +18,13 @@ from tests.memory_model import MemoryModel
 
 @dataclass(frozen=True)
 class ConfigFault:
-    """change : B's configuration. file : an edit of B's file that the configuration does not hold."""
+    """change : B's configuration. file : an edit of B's file that the configuration does not hold.
+
+    stage : where it shows; None for the first stage that does something else.
+    """
 
     kind: str
-    stage: str
+    stage: str | None
     cause: str
     change: Callable[[ModelConfig], dict[str, object]] = lambda c: {}
     fits: Callable[[ModelConfig, Format], bool] = lambda c, format: True
@@ -31,11 +34,11 @@ class ConfigFault:
         """The first stage of the kind that does something else with the changed setting."""
         own, other = (Graph(c) for c in (config, replace(config, **self.change(config))))
         pairs = zip(own.stages(), other.stages(), strict=True)
-        changed = (one.site for one, two in pairs if one.site.stage == self.stage and one.kind != two.kind)
+        changed = (one.site for one, two in pairs if self.stage in (None, one.site.stage) and one.kind != two.kind)
         plain = next(
             n for n in range(config.num_hidden_layers) if config.window(n) is None or not config.rope_local_theta
         )
-        return Expected((next(changed, Site(plain, self.stage)),), ("config",), (self.cause,))
+        return Expected((next(changed, Site(plain, self.stage or "")),), ("config",), (self.cause,))
 
     def write(self, model: MemoryModel, format: Format, path: Path) -> Path:
         changed = replace(model, config=replace(model.config, **self.change(model.config)))
@@ -97,7 +100,7 @@ def _says_scale(c: ModelConfig, format: Format) -> bool:
 
 def _has(key: str, none: object) -> Callable[[ModelConfig, Format], bool]:
     """Whether a setting of the family's own says something, and the file can say otherwise."""
-    fixed = key == "rotated_layers"  # in GGUF
+    fixed = key in ("rotated_layers", "attention_cap", "logits_cap")  # in GGUF, or the family's own if not said
     return lambda c, format: getattr(c, key) != none and not (fixed and format.container == "gguf")
 
 
@@ -119,7 +122,7 @@ CONFIG_FAULTS = (
         for base in (5000.0, 10100.0, 500000.0, 1e6 + 1)
     ),
     *(
-        ConfigFault(f"rms_norm_eps {eps:g}", "attn_norm", "rms_norm_eps", lambda c, eps=eps: {"rms_norm_eps": eps})
+        ConfigFault(f"rms_norm_eps {eps:g}", None, "rms_norm_eps", lambda c, eps=eps: {"rms_norm_eps": eps})
         for eps in (1e-3, 3e-5, 1e-12)
     ),
     ConfigFault("head_grouping", "q_post_rope", "head_grouping", _finer_heads, _can_be_halved),

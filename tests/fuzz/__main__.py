@@ -1,6 +1,7 @@
 """`python -m tests.fuzz --files N [--seed S] [FORMAT ...]`: what breaks is kept in .fuzz, named by its seed."""
 
 import argparse
+import os
 import random
 import shutil
 import sys
@@ -57,7 +58,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="number of the first file")
     asked = parser.parse_args()
     limit_memory()
-    sys.exit(sum(fuzz(name, asked.files, asked.seed) for name in asked.formats or FORMATS) > 0)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as state:
+        os.environ["XDG_STATE_HOME"] = state
+        broken = sum(fuzz(name, asked.files, asked.seed) for name in asked.formats or FORMATS)
+    sys.exit(broken > 0)
 
 
 if __name__ == "__main__":

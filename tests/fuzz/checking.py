@@ -72,7 +72,7 @@ def check_model(path: Path, json: bool) -> None:
     model = open_model(path)
     for name, info in model.tensors.items():
         if info.unread is None:
-            model.weight(name).rows.sum()
+            model.weight(name).rows[:].sum()
     vocabulary = model.vocabulary
     for values in () if vocabulary is None else (vocabulary.tokens, vocabulary.merges, vocabulary.scores):
         if values is not None and len(values.decode()) != len(values):

@@ -1,4 +1,17 @@
-"""Models whose header, metadata, tensor table, alignment or data is changed, also so that all sizes still fit."""
+"""Models whose header, metadata, tensor table, alignment or data is changed, also so that all sizes still fit.
+
+How often which part of a file is changed, of a hundred changes (`weights`; a field, one entry left out or put in twice
+with its count kept right in 4 of 5 cases, bytes between fields, or two fields of a kind exchanged):
+
+| | metadata | tensor table | header | alignment | data |
+|---|---|---|---|---|---|
+| GGUF | 36 | 36 | 14 | 7 | 7 |
+| APR (metadata in every second file beside that) | 0 | 56 | 22 | 11 | 11 |
+| SafeTensors (the table as JSON in 3 of 4 files beside that) | 0 | 33 | 50 | 0 | 17 |
+
+One GGUF of eight is big-endian, one of eight is in two parts of which one is changed; one APR of eight is a shard
+beside a manifest, one of eight is compressed. One file of ten gets stray bytes on top.
+"""
 
 import json
 import random
@@ -8,8 +21,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from tests.artifacts import hf_config, tiny_apr, tiny_gguf, tiny_realizar_apr, tiny_safetensors
+import numpy as np
+
+from kernels.rows.dequantize import dequantize
+from store.files.apr_writer import AprTensor, write_apr
+from store.open import open_model
+from tests.artifacts import (
+    apr_metadata,
+    apr_tensors,
+    hf_config,
+    tiny_apr,
+    tiny_gguf,
+    tiny_model,
+    tiny_realizar_apr,
+    tiny_safetensors,
+    write_gguf,
+)
 from tests.fuzz.values import changed_json, json_bytes, number, spoiled, text
+from tests.packed_models import CONFIGS, write_case, write_packed
 
 SMALL: dict[str, Any] = {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 32, "vocab": 260}
 INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 7: "<B", 10: "<Q", 11: "<q"}
@@ -54,6 +83,11 @@ def changed_field(rng: random.Random, field: Field) -> Field:
 
 def changed_fields(rng: random.Random, fields: list[Field], weights: dict[str, int]) -> bytes:
     """A file with one to three of its fields or entries changed, in areas chosen by weight."""
+    content = b"".join(field.content() for field in changed(rng, fields, weights))
+    return spoiled(rng, content) if rng.random() < 0.1 else content
+
+
+def changed(rng: random.Random, fields: list[Field], weights: dict[str, int]) -> list[Field]:
     fields = list(fields)
     for _ in range(rng.choice((1, 1, 2, 3))):
         area = rng.choices(list(weights), list(weights.values()))[0]
@@ -72,8 +106,18 @@ def changed_fields(rng: random.Random, fields: list[Field], weights: dict[str, i
                 fields[at] = changed_field(rng, fields[at])
         if not fields:
             break
-    content = b"".join(field.content() for field in fields)
-    return spoiled(rng, content) if rng.random() < 0.1 else content
+    return fields
+
+
+def big_endian(fields: list[Field]) -> bytes:
+    """The same fields with every number the other way round."""
+    content = b""
+    for field in fields:
+        if field.packed == "text":
+            content += field.content()[:8][::-1] + field.value
+        else:
+            content += field.content()[::-1] if field.packed not in ("", "<4s") else field.content()
+    return content
 
 
 def changed_entries(rng: random.Random, fields: list[Field], chosen: Field) -> list[Field]:
@@ -101,8 +145,12 @@ class GgufFuzz:
     def __init__(self) -> None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "m.gguf"
-            tiny_gguf(path, "llama", "Q8_0", vocabulary="spm", **SMALL)
-            content = path.read_bytes()
+            model = tiny_gguf(path, "llama", "Q8_0", vocabulary="spm", **SMALL)
+            self.fields = self._read(path.read_bytes())
+            write_gguf(Path(folder) / "p.gguf", model, part=6)
+            self.parts = [self._read(path.read_bytes()) for path in sorted(Path(folder).glob("p-*.gguf"))]
+
+    def _read(self, content: bytes) -> list[Field]:
         self._at, self._item, self._content = 0, 0, content
         self.fields: list[Field] = []
         self._take("header", "<4s")
@@ -119,6 +167,7 @@ class GgufFuzz:
             self._take("table", "<Q")
         self.fields.append(Field("alignment", "", bytes(-self._at % 32)))
         self.fields.append(Field("data", "", content[self._at + -self._at % 32 :]))
+        return self.fields
 
     def _take(self, area: str, packed: str, counts: str = "") -> Any:
         value = struct.unpack_from(packed, self._content, self._at)[0]
@@ -146,9 +195,23 @@ class GgufFuzz:
 
     def write(self, rng: random.Random, folder: Path) -> Path:
         """Write a changed file into an empty folder; what is to be opened."""
-        path = folder / "m.gguf"
+        path, kind = folder / "m.gguf", rng.random()
+        if kind < 0.125:
+            path.write_bytes(big_endian(changed(rng, self.fields, self.weights)))
+            return path
+        if kind < 0.25:
+            return self._parts(rng, folder)
         path.write_bytes(changed_fields(rng, self.fields, self.weights))
         return path
+
+    def _parts(self, rng: random.Random, folder: Path) -> Path:
+        """Two files, of which one is changed."""
+        paths = [folder / f"m-0000{n}-of-00002.gguf" for n in (1, 2)]
+        chosen = rng.randrange(2)
+        for n, (path, fields) in enumerate(zip(paths, self.parts, strict=True)):
+            whole = b"".join(field.content() for field in fields)
+            path.write_bytes(changed_fields(rng, fields, self.weights) if n == chosen else whole)
+        return rng.choice(paths)
 
 
 class AprFuzz:
@@ -160,7 +223,9 @@ class AprFuzz:
         with TemporaryDirectory() as folder:
             tiny_apr(Path(folder) / "m.apr", "qwen2", "Q4_0", **SMALL)
             tiny_realizar_apr(Path(folder) / "r.apr", "llama", "Q8_0", **SMALL)
-            self.files = [self._parts((Path(folder) / name).read_bytes()) for name in ("m.apr", "r.apr")]
+            own_types(Path(folder) / "o.apr")
+            dequantize(open_model(Path(folder) / "o.apr").weight("lm_head.weight"))  # loads the compiler
+            self.files = [self._parts((Path(folder) / name).read_bytes()) for name in ("m.apr", "r.apr", "o.apr")]
 
     @staticmethod
     def _parts(content: bytes) -> tuple[tuple[Any, ...], Any, list[Field], bytes]:
@@ -195,22 +260,71 @@ class AprFuzz:
         ]
         fields += [Field("metadata", "", words), *table, Field("alignment", "", bytes(room - len(index)))]
         fields.append(Field("data", "", data))
-        path = folder / "m.apr"
-        only_metadata = rng.random() < 0.3
+        only_metadata, kind = rng.random() < 0.3, rng.random()
         whole = b"".join(field.content() for field in fields)
-        path.write_bytes(whole if only_metadata else changed_fields(rng, fields, self.weights))
-        return path
+        content = whole if only_metadata else changed_fields(rng, fields, self.weights)
+        if kind < 0.125:
+            return self._shard(rng, folder, content, [field.value.decode() for field in table if field.packed == ""])
+        if kind < 0.25:
+            content = packed(rng, content)
+        (folder / "m.apr").write_bytes(content)
+        return folder / "m.apr"
+
+    @staticmethod
+    def _shard(rng: random.Random, folder: Path, content: bytes, names: list[str]) -> Path:
+        """A shard with a manifest of one or two, of which one may be there."""
+        name = "x-00001-of-00001.apr"
+        (folder / name).write_bytes(content)
+        files = [{"filename": name, "index": n, "size": len(content), "tensors": len(names)} for n in range(2)]
+        manifest = {"version": 1, "shards": files[: rng.choice((1, 1, 2))], "weight_map": dict.fromkeys(names, 0)}
+        (folder / "x.json").write_bytes(json_bytes(rng, changed_json(rng, manifest)))
+        return folder / rng.choice((name, "x.json", "x.json"))
+
+
+def own_types(path: Path) -> None:
+    """A file of AprQ4, AprQ8 and padded rows, whose bytes are any."""
+    model = tiny_model("qwen2", **SMALL)
+    types = {128: 18, 129: 0, 8: 18, 9: 0, 12: 144, 14: 210}
+    tensors = []
+    for n, tensor in enumerate(apr_tensors(model)):
+        count, code = tensor.data.nbytes // 4, list(types)[n % len(types)]
+        rows = tensor.shape[0] if len(tensor.shape) == 2 else 1
+        size = 4 + count if not types[code] else rows * types[code] if code in (12, 14) else -(-count // 32) * 18
+        data = np.random.default_rng(n).integers(0, 100, size).astype(np.uint8)
+        tensors.append(AprTensor(tensor.name, tensor.type, tensor.shape, data, code))
+    write_apr(path, apr_metadata(model, sharding={"shard_count": 1, "shard_index": 0}), tensors)
+
+
+def packed(rng: random.Random, content: bytes) -> bytes:
+    """The file compressed behind its header, the stream spoiled in every second one."""
+    if len(content) < 64:
+        return content
+    try:
+        import lz4.block
+        import zstandard
+    except ImportError:  # then what is read is that the package is missing
+        return content[:6] + bytes([content[6] | 3]) + content[7:64] + b"x" + content[64:]
+    if rng.random() < 0.5:
+        flag, stream = 1, lz4.block.compress(content[64:], store_size=True)
+    else:
+        flag, stream = 2, zstandard.ZstdCompressor().compress(content[64:])
+    stream = spoiled(rng, stream) if rng.random() < 0.5 else stream
+    return content[:6] + bytes([content[6] | flag]) + content[7:64] + stream
 
 
 class SafetensorsFuzz:
-    """A SafeTensors file with its config.json, or both in shards with an index."""
+    """A SafeTensors file with its config.json, or both in shards with an index; weights in parts in every third one."""
 
     def __init__(self) -> None:
         self.folders: list[dict[str, bytes]] = []
         for shards in (1, 2):
             with TemporaryDirectory() as name:
                 model = tiny_safetensors(Path(name), "llama", shards=shards, **SMALL)
-                self.folders.append({path.name: path.read_bytes() for path in Path(name).iterdir()})
+                self.folders += 8 * [{path.name: path.read_bytes() for path in Path(name).iterdir()}]
+        for case in (*CONFIGS, "ct nvfp4", "ct 4 bits zero points", "bnb nf4 nested"):
+            with TemporaryDirectory() as name:
+                packed = write_packed(Path(name), model, case) if case in CONFIGS else write_case(Path(name), case)
+                self.folders.append({path.name: path.read_bytes() for path in packed.iterdir()})
         self.config = hf_config(model)
 
     def write(self, rng: random.Random, folder: Path) -> Path:

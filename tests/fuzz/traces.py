@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from store.traces.written import mark_ours
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
 from tests.fuzz.values import NUMBERS, ODD, changed_json, json_bytes, number, spoiled, text
 from tests.memory_model import random_model
@@ -39,11 +40,12 @@ class StoreFuzz:
             for _ in range(rng.choice((1, 1, 2, 5))):
                 content = spoiled(rng, content, 0, rng.choice((100, 2000, len(content))))
             path.write_bytes(content)
-            return path
-        path.write_bytes(self.content)
-        with h5py.File(path, "r+") as file:
-            for _ in range(rng.choice((1, 1, 2))):
-                self._change(rng, file)
+        else:
+            path.write_bytes(self.content)
+            with h5py.File(path, "r+") as file:
+                for _ in range(rng.choice((1, 1, 2))):
+                    self._change(rng, file)
+        mark_ours(path)  # or each would be opened by a process of its own
         return path
 
     @staticmethod

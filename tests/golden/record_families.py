@@ -25,22 +25,30 @@ OTHERS = (
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
-    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1"),
+    *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss", "glm4_moe"),
+    *("minimax_m2", "ernie4_5_moe", "exaone_moe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
     *("exaone", "internlm2", "xverse", "baichuan", "minicpm", "pangu_embedded", "nanbeige", "deci", "dream", "llada"),
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
-    *("qwen3vlmoe", "ernie4_5_moe", "mistral3"),
+    "qwen3vlmoe",
+    *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
+FURTHER = ("mistral3", "llama4")  # whose settings APR has no place for
+LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
+# Of families whose layers differ.
+_TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
 LAYERS = {
-    **{"smollm3": 4, "deepseek": 2, "dots1": 2, "ernie4_5_moe": 2, "olmo3": 2},
-    **dict.fromkeys(("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2),
-}  # of families whose layers differ
+    "smollm3": 4,
+    "llama4": 4,
+    **dict.fromkeys((*_TWO, *LATENT, "granite_swa", "lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2),
+}
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
+    **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
     "lfm2": {"head_dim": 16, "tied": True},
     "granitehybrid": {"head_dim": 16},
@@ -61,13 +69,14 @@ OF_FAMILY = {
     "qwen2moe": {"head_dim": 16},
     "deepseek": {"head_dim": 16},
     "llada_moe": {"head_dim": 16},
+    **{name: {"head_dim": 16} for name in ("bailingmoe2", "dbrx", "qwen2vl")},
 }
 FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, and in float64 too
 
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo") else LAYERS.get(family, 2)
+    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo", "llama4") else LAYERS.get(family, 2)
     return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 
@@ -108,7 +117,7 @@ def main(python: str, *families: str) -> None:
             for dtype in dtypes:
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None or family == "mixtral":
+            if models.family(family).gguf is not None or family in ("mixtral", "deepseek3"):
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

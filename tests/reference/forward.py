@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 
+from tests.reference.latent import latent_attention
 from tests.reference.recurrent import mixed
 
 # Norms of heads behind the rotation.
 LATE_NORMS = {
-    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl"), ("query_layernorm", "key_layernorm")),
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_vl", "hunyuan_moe"), ("query_layernorm", "key_layernorm")),
     "maincoder": ("q_norm", "k_norm"),
 }
 # Behind attention, before and behind the feed-forward block.
@@ -38,9 +39,11 @@ def literal_forward(config, weights, tokens):
         if before:
             h = out[n, "attn_norm"] = normed(x, w, p + "input_layernorm", c)
         if c.recurs(n):
-            h = attended = out[n, "attn_out"] = mixed(out, n, h, w, c)
+            h = mixed(out, n, h, w, c)
         else:
-            h = attended = attention(out, n, h, w, c)
+            h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
+            h = projected(h, w, p + "self_attn.o_proj")
+        attended = out[n, "attn_out"] = h
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x
@@ -77,7 +80,7 @@ def literal_forward(config, weights, tokens):
 
 
 def attention(out, n, x, w, c):
-    """Attention of a layer, its output projection included."""
+    """Attention of a layer before its output projection."""
     h = x
     p = f"model.layers.{n}."
     q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
@@ -90,7 +93,7 @@ def attention(out, n, x, w, c):
         out[n, "qkv_clip"] = np.concatenate([q, k, v], axis=1)
     late = LATE_NORMS.get(c.architecture)
     if p + "self_attn.q_norm.weight" in w and not late:
-        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe") else head_norm
+        of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe", "minimax_m2") else head_norm
         q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
         out[n, "q_norm"], out[n, "k_norm"] = q, k
     local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
@@ -100,28 +103,40 @@ def attention(out, n, x, w, c):
     if late:
         q, k = (head_norm(y, w[p + f"self_attn.{name}.weight"], c) for y, name in ((q, late[0]), (k, late[1])))
         out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
-    h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
+    from_one = c.architecture == "llama4"
+    if from_one and c.rotates(n):
+        q, k = (head_norm(y, 1, c) for y in (q, k))
+        out[n, "q_rope_norm"], out[n, "k_rope_norm"] = q, k
+    if c.temperature is not None and not (from_one and c.rotates(n)):
+        q = out[n, "q_tempered"] = q * tempered(len(q), c, from_one)
+    sinks = w.get(p + "self_attn.sinks.weight")
+    h = out[n, "attention"] = attend(q, k, v, c, c.window(n), sinks, c.chunk(n))
     if p + "self_attn.gate_proj.weight" in w:
         gate = out[n, "attn_gate"] = projected(x, w, p + "self_attn.gate_proj")
         h = out[n, "attn_gated"] = h * np.array([[1 / (1 + math.exp(-g)) for g in row] for row in gate])
-    out[n, "attn_out"] = projected(h, w, p + "self_attn.o_proj")
-    return out[n, "attn_out"]
+    return h
 
 
 def experts(out, n, x, w, c):
     """The feed-forward block of a layer with experts, token by token."""
     p = f"model.layers.{n}.mlp."
-    logits = out[n, "router"] = linear(x, w[p + "gate.weight"])
+    logits = out[n, "router"] = projected(x, w, p + "gate")
     stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
+    before = c.architecture == "llama4"
+    if before:
+        stages = (stages[0], "expert_input", *stages[1:])
     rows = {stage: [] for stage in stages}
     for token, scores in zip(x, logits, strict=True):
-        if c.expert_scoring == "sigmoid":
+        if c.expert_scoring == "softmax of chosen":
+            shares = [math.exp(score - max(scores)) for score in scores]
+        elif c.expert_scoring.startswith("sigmoid"):
             shares = [1 / (1 + math.exp(-score)) for score in scores]
         else:
             powers = [math.exp(score - max(scores)) for score in scores]
             shares = [power / math.fsum(powers) for power in powers]
         added = w.get(p + "gate.e_score_correction_bias", np.zeros(len(shares)))
-        best = sorted(range(len(shares)), key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
+        seen = looked_at([shares[e] + added[e] for e in range(len(shares))], c)
+        best = sorted(seen, key=lambda e: -(shares[e] + added[e]))[: c.num_experts_per_tok]
         total = (
             math.fsum(shares[e] for e in best) if c.norm_topk_prob or c.expert_scoring == "softmax of chosen" else 1.0
         )
@@ -130,19 +145,38 @@ def experts(out, n, x, w, c):
         given = {stage: [] for stage in stages[1:-1]}
         whole = np.zeros(len(token))
         for e, count in counts.items():
-            gate = linear([token], w[f"{p}experts.{e}.gate_proj.weight"])[0]
-            up = linear([token], w[f"{p}experts.{e}.up_proj.weight"])[0]
-            active = np.array([g / (1 + math.exp(-g)) for g in gate])
-            result = linear([active * up], w[f"{p}experts.{e}.down_proj.weight"])[0]
-            for stage, values in zip(stages[1:-1], (gate, up, active, active * up, result), strict=True):
+            read = token * (count if before else 1)
+            gate, up = (projected([read], w, f"{p}experts.{e}.{part}_proj")[0] for part in ("gate", "up"))
+            active, swigl = gated(gate, up, c)
+            result = projected([swigl], w, f"{p}experts.{e}.down_proj")[0]
+            found = (*((read,) if before else ()), gate, up, active, swigl, result)
+            for stage, values in zip(stages[1:-1], found, strict=True):
                 given[stage].extend(values)
-            whole = whole + count * result
+            whole = whole + (1 if before else count) * result
         for stage, values in given.items():
             rows[stage].append(values)
         rows["ffn_out"].append(whole)
     for stage in stages:
         out[n, stage] = np.array(rows[stage])
     return shared(out, n, x, w, c) if c.shared_intermediate_size else out[n, "ffn_out"]
+
+
+def looked_at(scores, c):
+    """The experts of the groups whose best ones come first."""
+    size = len(scores) // c.n_group
+    groups = [range(g * size, (g + 1) * size) for g in range(c.n_group)]
+    worth = {group: math.fsum(sorted((scores[e] for e in group), reverse=True)[: c.group_best]) for group in groups}
+    kept = sorted(groups, key=lambda group: -worth[group])[: c.topk_group] if c.n_group > 1 else groups
+    return [e for group in kept for e in group]
+
+
+def gated(gate, up, c):
+    if c.swiglu_limit is None:
+        active = np.array([silu(g) for g in gate])
+        return active, active * up
+    gate = [min(g, c.swiglu_limit) for g in gate]
+    active = np.array([g / (1 + math.exp(-c.swiglu_alpha * g)) for g in gate])
+    return active, active * np.array([1 + min(max(u, -c.swiglu_limit), c.swiglu_limit) for u in up])
 
 
 def shared(out, n, x, w, c):
@@ -218,6 +252,7 @@ def relu_squared(x):
 
 LAYER_NORMS = (
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "orion", "jais2", "olmo", "codeshell"),
+    "dbrx",
 )
 ACTIVATIONS = {
     "starcoder2": gelu,
@@ -246,7 +281,13 @@ def rope(x, c, local=False):
     return out
 
 
-def attend(q, k, v, c, window=None):
+def tempered(tokens, c, first=0):
+    """What queries are multiplied by, token by token. first : the position of the first one."""
+    lengths = [(t + first) // c.temperature_length for t in range(tokens)]
+    return np.array([[1 + c.temperature * math.log(1 + length)] for length in lengths])
+
+
+def attend(q, k, v, c, window=None, sinks=None, chunk=None):
     out = np.zeros_like(q)
     for head in range(c.num_attention_heads):
         own = slice(head * c.head_dim, (head + 1) * c.head_dim)
@@ -255,10 +296,12 @@ def attend(q, k, v, c, window=None):
         for t in range(len(q)):
             seen = range(t + 1 if c.causal else len(q))
             seen = [s for s in seen if window is None or t - s < window]
+            seen = [s for s in seen if chunk is None or s >= t // chunk * chunk]
             scores = [
                 math.fsum(q[t, own] * k[s, shared]) * (c.attention_scale or 1 / math.sqrt(c.head_dim)) for s in seen
             ]
             scores = [bent(score, c.attention_cap) for score in scores]
+            scores = scores if sinks is None else [*scores, sinks[head]]
             weights = [math.exp(score - max(scores)) for score in scores]
-            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=True))
+            out[t, own] = sum(weight / sum(weights) * v[s, shared] for s, weight in zip(seen, weights, strict=False))
     return out

@@ -193,7 +193,7 @@ def test_tokens_that_go_elsewhere_are_counted_and_the_rest_is_compared(family):
     common = [sorted(set(x) & set(y)) for x, y in zip(*map(np.ndarray.tolist, experts), strict=True)]
     gone = sum(3 - len(both) for both in common)
     assert gone  # else nothing is tested
-    for stage in PAIRS:
+    for stage in (stage for stage in PAIRS if Site(layer, stage) in runs[0]):
         site = Site(layer, stage)
         cell = compare_stage(site, tensors["a", site], tensors["b", site], lambda _: False)
         assert f"{gone} of 27 pairs" in cell.note

@@ -9,7 +9,9 @@ from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
 from kernels.kinds.activation import Activation, Silu
+from kernels.kinds.clamped import ClampedGate
 from kernels.kinds.elementwise import Multiply
+from kernels.kinds.experts import ExpertSum
 from kernels.kinds.rotate import Rotation, Unrotated
 from kernels.kinds.scan import Part
 from kernels.models import Graph, family
@@ -19,7 +21,17 @@ from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
 from tests.artifacts import interleaved
-from tests.golden.record_families import FIRST, OF_FAMILY, ONLY_GGUF, OTHERS, TYPE, gguf_shape, optional_model, shape
+from tests.golden.record_families import (
+    FIRST,
+    FURTHER,
+    OF_FAMILY,
+    ONLY_GGUF,
+    OTHERS,
+    TYPE,
+    gguf_shape,
+    optional_model,
+    shape,
+)
 from tests.memory_model import random_model, spine
 from tests.reference.forward import literal_forward
 
@@ -61,7 +73,7 @@ def model_of(architecture: str, type: TensorType = TensorType.F32):
 
 
 def transformers_cases():
-    for architecture in (*FIRST, *OTHERS):
+    for architecture in (*FIRST, *OTHERS, *FURTHER):
         yield architecture, "f32", "float32", 2e-6
         if architecture in FIRST:
             yield architecture, "f64", "float64", 5e-7
@@ -78,7 +90,7 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
 
 
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
-@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF])
+@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF, *FURTHER])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     from dataclasses import replace
 
@@ -148,22 +160,23 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
     assert set(MATMULS) <= {site.stage for site in checked}
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "gemma3", *OTHERS, *ONLY_GGUF])
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3", *OTHERS, *ONLY_GGUF, *FURTHER])
 def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     model, path = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture)), numeric_path("ggml")
     recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
     if interleaved(architecture):
         recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
     pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
+    summed = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, ExpertSum)}
     for site, (ours, theirs) in pairs.items():
-        check_stage(site, ours, theirs, TensorType[TYPE])
+        check_stage(site, ours, theirs, TensorType.F32 if site in summed else TensorType[TYPE])
     assert pairs.keys() >= {site for site in recorded if site.stage not in ("embedding", "layer_output", "qkv_bias")}
     activated = next(
         stage
         for stage in Graph(model.config).stages()
         if isinstance(stage.kind, Activation | Multiply) and stage.site in pairs
     )
-    silu = any(isinstance(stage.kind, Silu) for stage in Graph(model.config).stages())
+    silu = any(isinstance(stage.kind, Silu | ClampedGate) for stage in Graph(model.config).stages())
     assert silu or np.array_equal(*pairs[activated.site])  # GELU is looked up in a table
     if family(architecture).layer_norms:
         assert all(np.array_equal(*pairs[site]) for site in pairs if site.stage.endswith("_norm"))
@@ -191,6 +204,7 @@ def canonical_heads(site: Site, value: np.ndarray, config) -> np.ndarray:
         "qkv_clip": both,
         "q_post_rope": config.q_size,
         "k_post_rope": config.kv_size,
+        "q_tempered": config.q_size,
     }
     size = sizes.get(site.stage, 0)
     heads = value[:, :size].reshape(len(value), -1, config.head_dim // 2, 2).swapaxes(2, 3).reshape(len(value), size)

@@ -137,7 +137,6 @@ def test_settings_that_change_the_computation_are_refused_by_name(tmp_path):
     path = tmp_path / "m.gguf"
     refused = {
         "expert_count": 8,
-        "attention__scale": 0.5,
         "rope__dimension_count": 4,
         "attention__head_count": [4, 2],
     }

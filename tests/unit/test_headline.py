@@ -43,6 +43,6 @@ def test_screen_report_and_json_say_the_same(tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["headline"] == record["bisection"]["headline"]
     assert record["headline"].startswith("BROKEN at layer 3 qkv_matmul: the rows of q_proj of B are in ")
-    assert f"**{record['headline']} " in (session.folder / "findings.md").read_text(encoding="utf-8")
+    assert f"**{record['headline']}**" in (session.folder / "findings.md").read_text(encoding="utf-8")
     assert run(["bisect", str(session.folder), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["headline"] == record["headline"]

@@ -9,7 +9,7 @@ import pytest
 
 from kernels.errors import WorkbenchError
 from store.open import open_artifact
-from tests.artifacts import tiny_safetensors
+from tests.artifacts import tiny_gguf, tiny_safetensors
 
 SMALL = {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 32, "vocab": 260}
 
@@ -49,7 +49,12 @@ F32 = bytes(32)
 
 GGUF_FILES = {
     "magic alone": (b"GGUF", "the GGUF header would end at byte 24"),
-    "big-endian": (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), "is a big-endian GGUF"),
+    "big-endian, version 99": (struct.pack(">4sIQQ", b"GGUF", 99, 0, 0), "is GGUF version 99"),
+    "big-endian, 2**60 tensors": (struct.pack(">4sIQQ", b"GGUF", 3, 2**60, 0), "claims 1152921504606846976 tensors"),
+    "43 bytes with counts at their limits": (
+        struct.pack("<4sIQQ", b"GGUF", 3, 1 << 16, 1 << 14) + key(b"k", 9, array(8, 1 << 22))[:19],
+        "would end at byte",
+    ),
     "version 99": (gguf_file(version=99), "is GGUF version 99; supported are versions 2 and 3"),
     "2**60 tensors": (gguf_file(n_tensors=2**60), "claims 1152921504606846976 tensors"),
     "2**60 keys": (gguf_file(n_keys=2**60), "claims 1152921504606846976 metadata entries"),
@@ -69,7 +74,11 @@ GGUF_FILES = {
     "key twice": (gguf_file(keys=[key(b"k", 0, b"\1")] * 2), "metadata key k stands there twice"),
     "no architecture": (gguf_file(keys=()), r"does not say general\.architecture"),
     "architecture is a number": (gguf_file(keys=[key(b"general.architecture", 4, bytes(4))]), "gives general.architec"),
-    "a part of several": (gguf_file(keys=[key(b"split.count", 2, b"\3\0")]), "is one of 3 parts"),
+    "a part of several": (gguf_file(keys=[key(b"split.count", 2, b"\3\0")]), "is part 1 of 3 of a model"),
+    "part 4 of 3": (
+        gguf_file(keys=[key(b"split.count", 2, b"\3\0"), key(b"split.no", 2, b"\3\0")]),
+        "says that it is part 4 of 3",
+    ),
     "alignment 3": (gguf_file(keys=[key(b"general.alignment", 4, b"\3\0\0\0")]), "alignment is 3, not a power of two"),
     "alignment 0": (gguf_file(keys=[key(b"general.alignment", 4, bytes(4))]), "gives general.alignment as 0"),
     "no dimension": (gguf_file(tensors=[tensor(b"t", [])]), "claims 0 dimensions"),
@@ -249,3 +258,19 @@ def test_deep_metadata_of_an_otherwise_sound_file_stays_a_problem_of_its_own(tmp
     config["extra"] = [[["\x1b[31m"]]]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert open_artifact(tmp_path).config == model.config
+
+
+@pytest.mark.parametrize("container", ["gguf", "safetensors"])
+def test_billions_of_layers_are_refused_at_once(tmp_path, container):
+    """A list of the kinds of all layers would not fit in memory."""
+    if container == "gguf":
+        tiny_gguf(tmp_path / "m.gguf", "qwen2", **SMALL)
+        content = (tmp_path / "m.gguf").read_bytes()
+        at = content.index(b"qwen2.block_count") + len(b"qwen2.block_count") + 4
+        (tmp_path / "m.gguf").write_bytes(content[:at] + struct.pack("<I", 2**31 - 1) + content[at + 4 :])
+    else:
+        tiny_safetensors(tmp_path, "qwen2", **SMALL)
+        config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 2**31 - 1}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WorkbenchError, match=r"(block_count|num_hidden_layers) as 2147483647, which is not"):
+        open_artifact(tmp_path / "m.gguf" if container == "gguf" else tmp_path)

@@ -1,5 +1,6 @@
 """Stores that are damaged or lie: one sentence, never a crash, never a wrong value."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 
 from store.errors import StoreError
-from store.traces import open_trace
+from store.traces import hdf5, open_trace
 from store.traces.hdf5 import open_store
+from store.traces.hdf5_index import read_index
+from store.traces.written import mark_ours
 from tests.memory_model import spine
 from tests.stores import LAYERS, MISSING, expected_values, place, write_store
+from workbench.__main__ import run
 
 ROOT = Path(__file__).parents[2]
 SITES = [site for site in spine(LAYERS) if site.stage != MISSING]
@@ -76,7 +80,7 @@ CHANGES = {
 def test_a_lying_store_is_refused_in_a_sentence(tmp_path, sentence):
     path = broken(tmp_path / "run.h5", CHANGES[sentence])
     with pytest.raises(StoreError, match=sentence) as refused:
-        open_store(path)
+        read_index(path, partial=False)  # as the process does that looks into what others wrote
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -85,7 +89,7 @@ def test_a_lying_store_is_refused_in_a_sentence(tmp_path, sentence):
 def test_what_is_no_hdf5_file_is_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "x\x1b[31m.h5").write_bytes(content)
     with pytest.raises(StoreError, match="is damaged or is not an HDF5 store") as refused:
-        open_store(tmp_path / "x\x1b[31m.h5")
+        read_index(tmp_path / "x\x1b[31m.h5", partial=False)
     assert "\x1b" not in str(refused.value)
     for missing in (tmp_path, tmp_path / "none.h5"):
         with pytest.raises(StoreError, match="There is no store"):
@@ -98,6 +102,7 @@ from pathlib import Path
 from store.errors import StoreError
 from store.traces import open_trace
 from store.traces.hdf5 import open_store
+from store.traces.written import mark_ours
 whole, victim = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 dice = random.Random(103)
 refused = 0
@@ -111,6 +116,7 @@ for attempt in range(400):
             content[place] = dice.choice((0, 255, dice.randrange(256)))
     victim.unlink(missing_ok=True)
     victim.write_bytes(content)
+    mark_ours(victim)  # or each would be opened by a process of its own
     try:
         trace = open_store(victim)
         for site in trace.sites():
@@ -146,6 +152,7 @@ def test_a_bit_that_flips_in_any_tensor_is_told_when_it_is_read(tmp_path, dtype)
         content = bytearray(whole)
         content[offset + 5] ^= 1
         path.write_bytes(content)
+        mark_ours(path)
         trace = open_store(path)
         with pytest.raises(StoreError, match=f"the values of {site} are not those"):
             trace.read(site)
@@ -153,3 +160,70 @@ def test_a_bit_that_flips_in_any_tensor_is_told_when_it_is_read(tmp_path, dtype)
             open_trace(path).read(site)
         others = [other for other in SITES if offsets[other] != offset]
         assert all(np.array_equal(trace.read(other), expected_values(other, dtype)) for other in others)
+
+
+def processes(monkeypatch) -> list[object]:
+    """Count the processes that look into stores."""
+    started: list[object] = []
+    run = subprocess.run
+    monkeypatch.setattr(hdf5.subprocess, "run", lambda *a, **more: started.append(a) or run(*a, **more))
+    return started
+
+
+def test_only_what_was_written_here_and_not_touched_is_opened_in_this_process(tmp_path, monkeypatch):
+    path, copy = tmp_path / "run.h5", tmp_path / "copy.h5"
+    write_store(path)
+    started = processes(monkeypatch)
+    own = open_store(path)
+    assert not started
+    copy.write_bytes(path.read_bytes())
+    others = open_store(copy)
+    assert len(started) == 1
+    assert (own.run, own.absent, own.completed_layers) == (others.run, others.absent, others.completed_layers)
+    for site in SITES:
+        assert own.positions(site) == others.positions(site)
+        assert np.array_equal(own.read(site), others.read(site))
+    status = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # the time of change stays
+    open_store(path)
+    open_store(path)
+    assert len(started) == 2  # once for each file as it is
+
+
+def test_a_lie_is_told_in_the_words_of_the_process_that_saw_it(tmp_path):
+    path = broken(tmp_path / "run.h5", CHANGES["is a link to another place"])
+    with pytest.raises(StoreError, match=r"run\.h5: //lm_head is a link to another place"):
+        open_store(path)
+
+
+@pytest.mark.parametrize(
+    ("does", "words"),
+    [
+        ("os.abort()", "end with SIGABRT"),
+        ("os.kill(os.getpid(), 11)", "end with SIGSEGV"),
+        ("time.sleep(60)", "takes more than 1 seconds"),
+        ("[0] * 10**10", "end with exit code 1"),
+    ],
+)
+def test_a_crash_there_is_a_sentence_here(tmp_path, monkeypatch, does, words):
+    (tmp_path / "crash_of_process.py").write_text(
+        f"import os, sys, time\nfrom store.traces.hdf5_index import _limit\n_limit()\n{does}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(hdf5, "_PROCESS", "crash_of_process")
+    monkeypatch.setattr(hdf5, "_PATIENCE", 1.0 if "sleep" in does else 30.0)
+    write_store(tmp_path / "run.h5")
+    (tmp_path / "copy.h5").write_bytes((tmp_path / "run.h5").read_bytes())
+    with pytest.raises(StoreError, match=words) as refused:
+        open_store(tmp_path / "copy.h5")
+    assert "copy.h5" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_inspect_of_such_a_store_ends_with_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hdf5, "_PROCESS", "no_such_module")
+    write_store(tmp_path / "run.h5")
+    (tmp_path / "copy.h5").write_bytes((tmp_path / "run.h5").read_bytes())
+    assert run(["inspect", str(tmp_path / "copy.h5")]) == 2
+    assert "made the process that looked into it end with exit code 1" in capsys.readouterr().err

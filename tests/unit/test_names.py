@@ -36,8 +36,8 @@ def test_names_agree_with_the_gguf_package(architecture):
     tied = OF_FAMILY.get(architecture, {}).get("tied", False)
     config = random_model(architecture, layers=11, tied=tied).config
     for name in [tensor.name for tensor in family(architecture).tensors(config)]:
-        # all experts of a layer are one tensor there
-        name = re.sub(r"\.experts\.\d+\.", ".experts.", whole_of(name, architecture))
+        # all experts of a layer, and all heads, are one tensor there
+        name = re.sub(r"(\.experts|[kv]_b_proj)\.\d+\.", r"\1.", whole_of(name, architecture))
         looked_up = name.replace(".output_scale", ".weight").replace("correction_bias", "correction.bias")
         own = hf_name(looked_up, family(architecture).modules)
         raw = next(

@@ -71,8 +71,10 @@ def test_config_of_transformers_4_and_5(tmp_path):
     ("changes", "words"),
     [
         ({"model_type": "qwen7"}, "model_type qwen7; supported are .*gemma3_text, .*llama, "),
-        ({"quantization": {"bits": 4, "group_size": 64}}, "MLX model of 4 bits"),
-        ({"quantization_config": {"quant_method": "gptq"}}, r"quantization_config \(gptq\)"),
+        (
+            {"quantization_config": {"quant_method": "hqq"}},
+            r"quantization_config \(hqq\); supported are fp8, .* or a GG",
+        ),
         ({"layer_types": ["full_attention", "chunked_attention"]}, "layer_types other than full_attention"),
         ({"hidden_act": "gelu"}, "activation gelu; only silu"),
         ({"final_logit_softcapping": 30.0}, "sets final_logit_softcapping to 30.0"),
@@ -122,8 +124,8 @@ def test_a_config_that_cannot_be_is_an_error_that_says_why(tmp_path, changes, wo
 def test_a_quantized_checkpoint_is_refused_by_its_method_and_not_by_its_tensors(tmp_path):
     model = tiny_safetensors(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(header_of({"a": F32_PAIR | {"dtype": "I32"}}, bytes(8)))
-    write_config(tmp_path, model, quantization_config={"quant_method": "awq"})
-    with pytest.raises(UnsupportedModelError, match=r"quantization_config \(awq\); supported are plain"):
+    write_config(tmp_path, model, quantization_config={"quant_method": "aqlm"})
+    with pytest.raises(UnsupportedModelError, match=r"quantization_config \(aqlm\); supported are fp8"):
         open_artifact(tmp_path)
 
 

@@ -122,10 +122,22 @@ def test_a_setting_of_an_apr_file_that_is_not_computed_is_refused_by_name(tmp_pa
             open_artifact(tmp_path / "m.apr")
 
 
-def test_full_layers_of_mistral_are_told_of(tmp_path):
-    write_safetensors(tmp_path, tiny_model("mistral"))
-    settings = hf_config(tiny_model("mistral")) | {"sliding_window": 3, "layer_types": ["full_attention"] * 2}
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    artifact = open_artifact(tmp_path)
-    assert artifact.config.window(0) == 3
-    assert "layer_types" in artifact.problems[0]
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("cohere2", {"rope__dimension_count_swa": 8}),  # llama.cpp turns half of a head in sliding layers
+        ("qwen3vl", {"rope__dimension_sections": [8, 0, 0, 0]}),  # two pairs of three stand still
+    ],
+)
+def test_what_only_some_families_of_llama_cpp_read_is_refused_there(tmp_path, architecture, changes):
+    write_gguf(tmp_path / "m.gguf", tiny_model(architecture), **changes)
+    with pytest.raises(WorkbenchError, match=next(iter(changes)).replace("__", ".")):
+        open_artifact(tmp_path / "m.gguf")
+
+
+def test_sliding_layers_without_a_window_that_is_in_use_are_refused(tmp_path):
+    model = tiny_model("qwen2moe")
+    write_safetensors(tmp_path, model)
+    (tmp_path / "config.json").write_text(json.dumps(hf_config(model) | {"layer_types": ["sliding_attention"] * 2}))
+    with pytest.raises(WorkbenchError, match="sliding_window"):
+        open_artifact(tmp_path)

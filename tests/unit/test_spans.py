@@ -322,6 +322,15 @@ def test_hidden_states_of_the_source_do_not_accuse_a_quantized_copy():
     assert (found.verdict, found.culprit.site.layer, found.culprit.cause) == ("divergent", 1, "zeroed")
 
 
+def test_a_silent_attention_accuses_no_bias():
+    model = random_model("qwen2")
+    out = "model.layers.1.self_attn.o_proj.weight"
+    silent = with_weight(model, out, model.values()[out] * 0)
+    found = check(model, some(dict(forward(silent, TOKENS, numeric_path("f32"))), SUBSETS["hidden states"]))
+    assert (found.verdict, found.culprit.site.layer, found.culprit.cause) == ("divergent", 1, "zeroed")
+    assert (found.culprit.tensor, found.culprit.factor) in ((None, "graph"), (out, "weights"))
+
+
 def test_the_answer_says_of_how_many_cells_it_speaks(tmp_path):
     model = tiny_safetensors(tmp_path / "hf", "qwen2", "F32")
     stages = run(model, TOKENS)

@@ -75,21 +75,24 @@ def test_tensors_of_every_safetensors_type_are_listed(tmp_path, dtype, size):
 def test_stacked_experts_are_listed_and_read_as_the_matrix_of_all_rows(tmp_path):
     experts = np.random.default_rng(0).standard_normal((3, 4, 64)).astype(np.float32)
     packed = np.zeros((3, 4, 256), np.int8), gguf.GGMLQuantizationType.I8
-    model = gguf_of(tmp_path / "moe.gguf", "deepseek2", {"blk.0.ffn_up_exps.weight": experts, "blk.0.x": packed})
+    model = gguf_of(tmp_path / "moe.gguf", "arctic", {"blk.0.ffn_up_exps.weight": experts, "blk.0.x": packed})
     assert model.tensors["blk.0.x"].shape == (3, 4, 256)
     assert model.tensors["blk.0.x"].nbytes == packed[0].nbytes
     name = "model.layers.0.mlp.experts.up_proj.weight"
     assert np.array_equal(dequantize(model.weight(name)), experts.reshape(12, 64))
     with pytest.raises(WorkbenchError, match="type I8 cannot be read yet"):
         model.weight("blk.0.x")
-    with pytest.raises(WorkbenchError, match="architecture deepseek2"):
+    with pytest.raises(WorkbenchError, match="architecture arctic"):
         open_artifact(tmp_path / "moe.gguf")
 
 
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"split__count": 3, "split__no": 1}, "one of 3 parts of a model, number 2"),
+        (
+            {"split__count": 3, "split__no": 1},
+            "part 2 of 3 of a model by what it says, and the others are found by names",
+        ),
         ({"general__type": "adapter"}, "LoRA adapter"),
         ({"general__type": "imatrix"}, "importance matrix"),
         ({"general__type": "mmproj"}, "projector"),
@@ -108,11 +111,12 @@ def test_a_vocabulary_alone_and_a_projector_say_so(tmp_path):
     assert "projector" in str(gguf_of(tmp_path / "c.gguf", "clip", {"v": np.ones((2, 4), np.float32)}).refusal)
 
 
-def test_a_part_names_the_parts_that_lie_beside_it(tmp_path):
+def test_a_part_names_the_parts_that_are_missing(tmp_path):
     keys = {"split__count": 3, "split__no": 0}
     (tmp_path / "m-00003-of-00003.gguf").touch()
     model = gguf_of(tmp_path / "m-00001-of-00003.gguf", tensors={"a": np.ones((1, 4), np.float32)}, **keys)
-    assert "beside it: m-00003-of-00003.gguf; missing: m-00002-of-00003.gguf" in str(model.refusal)
+    assert "part 1 of 3 of a model, and m-00002-of-00003.gguf is not beside it" in str(model.refusal)
+    assert model.is_part
 
 
 def test_a_later_part_has_the_settings_of_the_first(tmp_path):

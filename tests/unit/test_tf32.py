@@ -36,8 +36,8 @@ class TensorCores(F32Path):
     def matmul(self, x, *weights):
         return np.concatenate([self.left(x) @ self.left(dequantize(weight)).T for weight in weights], axis=1)
 
-    def attention(self, q, k, v, how):
-        return super().attention(self.left(q), self.left(k), self.left(v), how)
+    def attention(self, q, k, v, how, sinks=None):
+        return super().attention(self.left(q), self.left(k), self.left(v), how, sinks)
 
 
 def verdict(tmp_path, capsys, stages, **meta):

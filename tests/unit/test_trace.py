@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kernels.stages import Site
 from store.errors import StoreError
-from store.traces.hdf5 import BusyStoreError, open_store
+from store.traces.hdf5 import open_store
+from store.traces.hdf5_index import BusyStoreError
 from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
 from tests.memory_model import spine

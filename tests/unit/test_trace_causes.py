@@ -65,7 +65,8 @@ def bfloat(values):
 def with_tensor(model, name, change):
     values = dequantize(model.weight(name)).copy()
     change(values)
-    weight = Weight(name, TensorType.F32, values.shape, values.view(np.uint8).reshape(len(values), -1))
+    rows = np.atleast_2d(values).view(np.uint8)
+    weight = Weight(name, TensorType.F32, values.shape, rows)
     return replace(model, weights=model.weights | {name: weight})
 
 
@@ -495,3 +496,34 @@ def test_a_value_that_attention_multiplies_by_zero_is_inherited_though_no_token_
     with np.errstate(all="ignore"):
         found = asked(run_changed(model, tokens_of(9), change), 9, model)
     assert (found.culprit.site, found.others) == (Site(1, "ffn_up"), ())
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause", "tensor"),
+    [
+        ({"weight": 0.0}, "zeroed", "weight"),
+        ({"weight": 1.5}, "scaled", "weight"),
+        ({"bias": -1.0}, "sign_flipped", "bias"),
+        ({"weight": 0.0, "bias": 0.0}, "zeroed", None),
+        ({"weight": -1.0, "bias": -1.0}, "sign_flipped", None),
+    ],
+)
+@pytest.mark.parametrize("module", ["mlp.down_proj", "input_layernorm"])
+def test_of_a_sum_with_a_bias_the_part_is_named_that_is_wrong(module, changed, cause, tensor):
+    model, layer = random_model("starcoder2"), "model.layers.1."
+    wrong = model
+    for kind, factor in changed.items():
+        wrong = with_tensor(wrong, f"{layer}{module}.{kind}", lambda values, factor=factor: values.__imul__(factor))
+    found = asked(run(wrong, tokens_of(9)), 9, model).culprit
+    assert (found.site.layer, found.cause) == (1, cause)
+    assert found.tensor == (tensor and f"{layer}{module}.{tensor}")
+    assert found.factor == ("weights" if tensor else "graph")
+
+
+def test_a_factor_is_told_where_tokens_are_so_alike_that_a_channel_shows_one_rounding_of_its_weights():
+    model, name = random_model("starcoder2", TensorType.F16, hidden=256, head_dim=64, ffn=192), "mlp.down_proj.weight"
+    name = f"model.layers.1.{name}"
+    values = (1.1 * dequantize(model.weight(name))).astype(np.float16)
+    scaled = Weight(name, TensorType.F16, values.shape, values.view(np.uint8))
+    found = asked(run(model, tokens_of(20)), 20, replace(model, weights=model.weights | {name: scaled})).culprit
+    assert (found.site, found.cause, found.tensor) == (Site(1, "ffn_out"), "scaled", name)

@@ -3,10 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from textual.app import App
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 _TOKENS = 20  # that are offered for a number or a text, of what may be a hundred thousand
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """What can be gone to. name : safe to show. kind : a word for it."""
 
     name: str

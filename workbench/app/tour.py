@@ -1,7 +1,7 @@
 """A tour of five keys, from the map to the findings: shown once, beside the map, and led by the user's own keys."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.text import Text
 from textual.widgets import Static
@@ -14,8 +14,7 @@ from workbench.app.preferences.obeying import ObeysPreferences
 _ID = "tour"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A key of the map to press, by its usual name, and what it is good for."""
 
     key: str

@@ -40,6 +40,8 @@ FIXES: dict[str, str] = {
     "each key head serve neighbouring query heads.",
     "attention_scale": "Scale the scores once, by the factor of the model's configuration (1/√head_dim if it names "
     "none).",
+    "attention_sink": "Give the softmax of every head the score of its own sink beside those of the keys, and nothing "
+    "to what it takes.",
     "activation_function": "Use the activation that the configuration names; SiLU and the kinds of GELU are not the "
     "same function.",
     "residual_missing": "Add the input of the block to its output, once, before the next norm.",
@@ -53,6 +55,14 @@ FIXES: dict[str, str] = {
     "low_rank": "Merge the same adapter into both sides, or into neither.",
     "group_offset": "Correct the zero point of the groups by the constant that was found; packers of INT4 store it "
     "less one.",
+    "zero_point": "Read or write the zero points as the method has them: GPTQ's first version stores them less one, "
+    "its second and AWQ do not.",
+    "reciprocal_scale": "Multiply with the scale, or divide by it, as the method has it: weight_scale_inv multiplies, "
+    "weight_global_scale divides.",
+    "nibble_order": "Take the codes out of their words in the order of the method: the lowest bits first, eight "
+    "outputs in AWQ's own order, the upper nibble first in bitsandbytes.",
+    "scale_order": "Let every group of columns keep its own scale: follow g_idx, and move scales and zero points with "
+    "the rows or columns that are moved.",
     "router": "Choose as many experts as the configuration says, by its scores and with what it adds for the choice "
     "only, and count them as it says: divided by their sum or not, times its factor.",
     "expert_order": "Stack the experts in the order of their numbers, and let the weight of an expert meet what that "

@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that the screen can use it; the work itself i
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from store.traces.run import RunRecord
 from workbench.cells.cell import Cell, cell_from_wire, cell_to_wire
@@ -39,8 +39,7 @@ class CaptureJob:
         return cls(a, b, tuple(record["tokens"]), record["prompt"], None if folder is None else Path(folder))
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a phase has come: `done` of `total` (bytes, kernels or cells; total 0 where it is unknown)."""
 
     phase: Phase
@@ -49,30 +48,26 @@ class Progress:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class SideReady:
+class SideReady(NamedTuple):
     """A side was opened, and this is its run."""
 
     side: SideName
     run: RunRecord
 
 
-@dataclass(frozen=True, slots=True)
-class CellReady:
+class CellReady(NamedTuple):
     """Both sides have passed a stage."""
 
     cell: Cell
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """All cells are there, and with a session folder both traces are complete."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The capture ended early; the message is one sentence."""
 
     message: str
@@ -90,7 +85,7 @@ def event_to_wire(event: Event) -> dict[str, Any]:
         case CellReady():
             facts = {"cell": cell_to_wire(event.cell)}
         case _:
-            facts = asdict(event)
+            facts = event._asdict()
     return {"event": type(event).__name__, **facts}
 
 

@@ -26,8 +26,8 @@ def command(source: Path, against: Path | None, each: bool, as_json: bool) -> in
     What container and family say should have been done is held against what the weights show. The model need not be
     one that can be run.
 
-    Exit code 0: done as often as it should have been, or that cannot be told; 1: something was done otherwise; 2: the
-    tensors cannot be located.
+    Exit code 0: done as often as it should have been, or that cannot be told; 1: something was done otherwise,
+    here or in Y; 2: the tensors cannot be located.
 
     \b
     Example:  workbench conventions model.gguf
@@ -44,7 +44,7 @@ def command(source: Path, against: Path | None, each: bool, as_json: bool) -> in
         print_json(_json(found))
     else:
         echo("\n".join(_lines(found, each)))
-    return 1 if found.counts["otherwise"] else 0
+    return 1 if found.counts["otherwise"] or found.counts["differs"] else 0
 
 
 def _json(found: "Ledger") -> dict[str, Any]:
@@ -62,17 +62,8 @@ def _json(found: "Ledger") -> dict[str, Any]:
         "why_not": None if model.refusal is None else str(model.refusal),
         "against": None if found.other is None else str(found.other.path),
         "counts": found.counts,
-        "mistakes": [
-            {
-                "words": words,
-                "convention": entries[0].convention,
-                "said": entries[0].said,
-                "possible": list(entries[0].possible),
-                "more": entries[0].more,
-                "tensors": [entry.tensor for entry in entries],
-            }
-            for words, entries in found.mistakes()
-        ],
+        "mistakes": [_together_json(*each) for each in found.mistakes()],
+        "differences": [_together_json(*each) for each in found.differences()],
         "tensors": [
             {
                 "name": name,
@@ -84,6 +75,17 @@ def _json(found: "Ledger") -> dict[str, Any]:
             for name, entries in found.entries.items()
         ],
         "problems": list(model.problems),
+    }
+
+
+def _together_json(words: str, entries: "list[Entry]") -> dict[str, Any]:
+    return {
+        "words": words,
+        "convention": entries[0].convention,
+        "said": entries[0].said,
+        "possible": list(entries[0].possible),
+        "more": entries[0].more,
+        "tensors": [entry.tensor for entry in entries],
     }
 
 

@@ -10,7 +10,7 @@ from workbench.cli.options import PATH, json_option, print_json, prompt_option, 
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
-    from store.stored_model import StoredModel
+    from store.stored_model import StoredModel, TensorInfo
     from store.traces import Trace
     from store.traces.statistics_table import Scope, StatisticsTable
     from workbench.pair.tokens import Prompt
@@ -18,11 +18,23 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sources", metavar="X | A B", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--allow-host",
+    "hosts",
+    metavar="HOST",
+    multiple=True,
+    help="Of an address: where it sends to this host, follow.",
+)
 @prompt_options
 @statistics_options
 @json_option
 def command(
-    sources: tuple[Path, ...], prompt: "Prompt | None", statistics: bool, scope: "Scope | None", as_json: bool
+    sources: tuple[Path, ...],
+    hosts: tuple[str, ...],
+    prompt: "Prompt | None",
+    statistics: bool,
+    scope: "Scope | None",
+    as_json: bool,
 ) -> int:
     """Show what one model or trace holds, or whether two models are fed alike.
 
@@ -33,11 +45,24 @@ def command(
     added tokens, chat templates on three conversations, sizes of the embedding, context and rotary settings. Exit code
     0: fed alike, 1: differently, 2: something could not be compared.
 
+    X may be an address, https://... or hf://OWNER/MODEL/FILE: its size is said, and its header and tensor table are
+    fetched, no more.
+
     \b
     Example:  workbench inspect model.gguf
+              workbench inspect hf://Qwen/Qwen3-0.6B-GGUF/Qwen3-0.6B-Q8_0.gguf
               workbench inspect model.gguf model/ --chat "Hello"
               workbench inspect model.h5 --stats --scope last
     """  # noqa: D301
+    from store.files.remote import address_of
+
+    addresses = [address for source in sources if (address := address_of(source)) is not None]
+    if addresses and (len(sources) > 1 or statistics or scope is not None):
+        raise click.UsageError("an address is inspected alone; download the file for more")
+    if hosts and not addresses:
+        raise click.UsageError("--allow-host is of an address")
+    if addresses:
+        return _inspect_address(addresses[0], frozenset(hosts), as_json)
     if len(sources) == 2:
         if statistics or scope is not None:
             raise click.UsageError("--stats and --scope are of one trace; `workbench compare` sets two side by side")
@@ -82,6 +107,24 @@ def _inspect(source: Path, statistics: bool, scope: "Scope | None", as_json: boo
     return 0
 
 
+def _inspect_address(address: str, hosts: frozenset[str], as_json: bool) -> int:
+    """Show what the header of a model file behind an address says."""
+    from store.open import open_address
+    from store.text import printable
+    from workbench.cli.tables import bytes_text
+
+    def size_is(size: int) -> None:
+        said = f"{printable(address, 1000)} has {bytes_text(size)}; its header and tensor table are fetched."
+        click.echo(said, err=True)
+
+    record, lines = _model(open_address(address, hosts, size_is), address)
+    if as_json:
+        print_json(record)
+    else:
+        echo("\n".join(lines))
+    return 0
+
+
 def _computed(trace: "Trace", scope: "Scope") -> "StatisticsTable":
     """The statistics of a trace."""
     from workbench.cells.run_statistics import trace_statistics, trace_table
@@ -102,16 +145,17 @@ def _statistics(table: "StatisticsTable") -> tuple[dict[str, Any], list[str]]:
     return table.to_json(), table_lines(table)
 
 
-def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
+def _model(model: "StoredModel", address: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    """What a model holds; address : where it is if its values are not at hand."""
     from store.kinds import kind_of
 
     types: dict[str, dict[str, int]] = {}
     for tensor in model.tensors.values():
-        of_type = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
+        of_type = types.setdefault(tensor.stored_as, {"tensors": 0, "bytes": 0})
         of_type["tensors"] += 1
         of_type["bytes"] += tensor.nbytes
     record = {
-        "path": str(model.path),
+        "path": address or str(model.path),
         "format": model.format,
         "size": model.size,
         "kind": kind_of(model),
@@ -125,19 +169,32 @@ def _model(model: "StoredModel") -> tuple[dict[str, Any], list[str]]:
             {
                 "name": tensor.name,
                 "stored_as": tensor.raw_name,
-                "type": tensor.type.name,
+                "type": tensor.stored_as,
                 "shape": list(tensor.shape),
                 "bytes": tensor.nbytes if tensor.nbytes or tensor.type.block else None,
                 "file": tensor.file.name,
                 "offset": tensor.offset,
                 "rows_reordered": model.permuted(tensor.name),
+                "parts": [] if tensor.packing is None else [_part(part) for part in tensor.packing.parts.values()],
             }
             for tensor in model.tensors.values()
         ],
         "tokenizer": _tokenizer(model),
-        "problems": [*model.problems, *_not_numbers(model)],
+        "problems": [*model.problems, *(_not_numbers(model) if address is None else ())],
     }
     return record, _model_lines(record)
+
+
+def _part(part: "TensorInfo") -> dict[str, Any]:
+    """A stored part of a tensor."""
+    return {
+        "name": part.raw_name,
+        "type": part.type.name,
+        "shape": list(part.shape),
+        "bytes": part.nbytes,
+        "file": part.file.name,
+        "offset": part.offset,
+    }
 
 
 def _not_numbers(model: "StoredModel") -> Iterator[str]:
@@ -204,6 +261,9 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
         where = f"{tensor['offset']}{' (rows reordered)' if tensor['rows_reordered'] else ''}"
         size = "?" if tensor["bytes"] is None else bytes_text(tensor["bytes"])
         rows.append((printable(tensor["name"]), tensor["type"], shape_text(tensor["shape"]), size, where))
+        for part in tensor["parts"]:
+            name, sizes = f"  {printable(part['name'])}", (shape_text(part["shape"]), bytes_text(part["bytes"]))
+            rows.append((name, part["type"], *sizes, str(part["offset"])))
     lines += ["", *aligned(rows, indent="  ")]
     problems = [f"  {printable(problem, 1000)}" for problem in record["problems"]]
     none = "no problems found" if record["runnable"] else "no other problems found"

@@ -6,18 +6,13 @@ from typing import Literal
 
 from store.conventions import MINUS_EXP, PLUS_ONE, ROTARY_PAIRS, WORDS
 
-Verdict = Literal["as_said", "otherwise", "cannot_tell", "not_said"]
+Verdict = Literal["as_said", "otherwise", "differs", "cannot_tell", "not_said"]
 _WORDS = {-1: "taken back once too often", 0: "never", 1: "once", 2: "twice"}
-_DONE: dict[str, tuple[dict[int, str], str]] = {
-    PLUS_ONE: (
-        {-1: "subtracted once", 0: "never applied", 1: "applied once", 2: "applied twice"},
-        "+1 {}{} to {} norm {}",
-    ),
-    ROTARY_PAIRS: (
-        {0: "not put", 1: "put once", 2: "put twice"},
-        "rows {} into rotary pairs{} in {} {} of q and k",
-    ),
-    MINUS_EXP: ({0: "never taken", 1: "taken once", 2: "taken twice"}, "-exp {}{} of {} {}"),
+# What it is called to do it, how else that is said of some numbers of times, and a sentence for where and of how many.
+_DONE: dict[str, tuple[str, dict[int, str], str]] = {
+    PLUS_ONE: ("applied", {-1: "subtracted once", 0: "never applied"}, "+1 {}{} to {} norm {}"),
+    ROTARY_PAIRS: ("put", {0: "not put"}, "rows {} into rotary pairs{} in {} {} of q and k"),
+    MINUS_EXP: ("taken", {0: "never taken"}, "-exp {}{} of {} {}"),
 }
 
 
@@ -28,7 +23,8 @@ class Entry:
     said : how often it should have been done, None where that is not known.
     possible : how often it may have been done for all that the weights show; empty where they say nothing.
     figure : what that rests on. together : tensors that were judged together, 1 for one by itself.
-    more : how often it was done more than in the other file, where there is one and it shows.
+    more : how often it was done more than in the other file, where there is one and it shows. theirs : whether that
+    is a mistake of the other file.
     """
 
     tensor: str
@@ -38,6 +34,7 @@ class Entry:
     figure: str
     together: int = 1
     more: int | None = None
+    theirs: bool = False
 
     @property
     def times(self) -> int | None:
@@ -51,9 +48,11 @@ class Entry:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it was done as often as it should have been."""
-        if self.by_number or (self.more and self.times is None):
+        """Whether it was done as often as it should have been; "differs": one of both files is wrong, untold which."""
+        if self.by_number:
             return "otherwise"
+        if self.more and self.times is None and not self.theirs:
+            return "differs"
         if self.said is None:
             return "not_said"
         return "as_said" if self.times == self.said else "cannot_tell"
@@ -82,6 +81,7 @@ def mistake(entries: Iterable[Entry], other: str = "the other file", side: str |
     if not first.by_number:
         how = more_words(first.more or 0, other, where)
         return f"{WORDS[first.convention]} {how}, in {len(found)} {tensors}, as {first.tensor}{right}"
-    words, sentence = _DONE.get(first.convention, (_WORDS, f"{WORDS[first.convention]} {{}}{{}} in {{}} {{}}"))
-    how = " or ".join(words.get(times, str(times)) for times in first.possible)
+    verb, words, sentence = _DONE.get(first.convention, ("", {}, f"{WORDS[first.convention]} {{}}{{}} in {{}} {{}}"))
+    how = words.get(first.possible[0], "") if len(first.possible) == 1 else ""
+    how = how or f"{verb} {times_words(first.possible)}".strip()
     return f"{sentence.format(how, where, len(found), tensors)}, as {first.tensor}{right}"

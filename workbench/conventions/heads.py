@@ -62,6 +62,8 @@ class Heads:
 
     def _floats(self, name: str) -> NDArray[np.float32]:
         info = self.model.tensors[name]
+        if info.packing is not None:
+            return self.model.stored_rows(name).view(np.float32)
         assert isinstance(info.type, TensorType)
         return dequantize_rows(info.type, np.ascontiguousarray(self.model.stored_rows(name)), info.shape[-1])
 

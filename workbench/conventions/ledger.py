@@ -45,16 +45,23 @@ class Ledger:
     @property
     def counts(self) -> dict[Verdict, int]:
         """Entries by what they come to."""
-        counts: dict[Verdict, int] = {"as_said": 0, "otherwise": 0, "cannot_tell": 0, "not_said": 0}
+        counts: dict[Verdict, int] = {"as_said": 0, "otherwise": 0, "differs": 0, "cannot_tell": 0, "not_said": 0}
         for entry in self.all():
             counts[entry.verdict] += 1
         return counts
 
     def mistakes(self) -> list[tuple[str, list[Entry]]]:
         """What was done otherwise than it should have been, in sentences, each with its entries; most tensors first."""
+        return self._said("otherwise")
+
+    def differences(self) -> list[tuple[str, list[Entry]]]:
+        """What was done more or less often than in the other file, and neither tells which of them is right."""
+        return self._said("differs")
+
+    def _said(self, verdict: Verdict) -> list[tuple[str, list[Entry]]]:
         groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
         for entry in self.all():
-            if entry.verdict == "otherwise":
+            if entry.verdict == verdict:
                 how = entry.possible if entry.by_number else (entry.more,)
                 groups[entry.convention, entry.said, entry.by_number, how].append(entry)
         beside = "" if self.other is None else printable(self.other.path.name)
@@ -190,12 +197,17 @@ def _beside(x: StoredModel, y: StoredModel, entry: Entry, theirs: dict[str, tupl
     if other is None or found is None:
         return replace(entry, figure=f"{entry.figure}; beside {name} it does not show how often more")
     shift = found + _undone(x, entry) - _undone(y, entry)
-    known = other.possible or tuple(range(FIRST, LAST + 1))
-    possible = tuple(times for times in entry.possible or range(FIRST, LAST + 1) if times - shift in known)
-    if not entry.possible and not other.possible:
-        possible = ()
+    mine, yours = (one.possible or tuple(range(FIRST, LAST + 1)) for one in (entry, other))
+    possible = tuple(times for times in mine if times - shift in yours)
+    told = bool(entry.possible or other.possible)
     figure = f"{entry.figure}; {more_words(found, name)}"
-    return replace(entry, figure=figure, more=found, possible=possible or entry.possible)
+    return replace(
+        entry,
+        figure=figure,
+        more=found,
+        possible=possible if told and possible else entry.possible,
+        theirs=told and bool(possible) and other.said is not None and other.said + shift not in possible,
+    )
 
 
 def _undone(model: StoredModel, entry: Entry) -> int:

@@ -24,7 +24,7 @@ _Likeness = NDArray[np.float64]
 class Order:
     """What the rows of one tensor show.
 
-    possible : how often they may have been put into pairs; all of TIMES where it cannot be told.
+    possible : how often they were put into pairs; empty where it cannot be told, for that may be -1 as well.
     likeness : mean |cosine| of the rows of q and k that would rotate together, by number of times.
     sigmas : by which the best order leads. pairs : over which the mean runs.
     """
@@ -81,7 +81,7 @@ _TRIED = tuple((q, k) for q in TIMES for k in TIMES)  # times of q, times of k
 def _order(means: dict[tuple[int, int], _Likeness], best: tuple[int, int], side: int) -> Order:
     values = means[best]
     if len(values) < FEWEST:
-        return Order(TIMES, {}, 0.0, len(values))
+        return Order((), {}, 0.0, len(values))
     leads = {
         times: min(_lead(values, means[pair]) for pair in _TRIED if pair[side] == times)
         for times in TIMES
@@ -89,7 +89,7 @@ def _order(means: dict[tuple[int, int], _Likeness], best: tuple[int, int], side:
     }
     possible = tuple(times for times in TIMES if times == best[side] or leads[times] < SIGMAS)
     shown = {times: float(max(means[p].mean() for p in _TRIED if p[side] == times)) for times in TIMES}
-    return Order(possible if len(possible) == 1 else TIMES, shown, min(leads.values()), len(values))
+    return Order(possible if len(possible) == 1 else (), shown, min(leads.values()), len(values))
 
 
 def _lead(values: _Likeness, others: _Likeness) -> float:

@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that the screen can use it; the work itself i
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kernels.stages import Site
 from workbench.cells.decomposition import Checked, Decomposition
@@ -48,8 +48,7 @@ class Inquiry:
         return cls(**record | {"folder": Path(record["folder"]), "site": None if site is None else Site(*site)})
 
 
-@dataclass(frozen=True, slots=True)
-class Doing:
+class Doing(NamedTuple):
     """How far the work is: `done` of `total` layers, cells or kernels."""
 
     done: int
@@ -57,23 +56,20 @@ class Doing:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The answer in words, lines of any length; for a bisection also the cell to go to."""
 
     text: str
     site: Site | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """There is no answer, for the reason that the sentence gives."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What the lab answers: the record of a result, or `experiments`, the records of all there are."""
 
     record: dict[str, Any]
@@ -89,7 +85,8 @@ InquiryEvent = Doing | Checked | Logged | Answered | Found | Refused
 
 def event_to_wire(event: InquiryEvent) -> dict[str, Any]:
     """Return an event as JSON values; `event_from_wire` is the inverse."""
-    return {"event": type(event).__name__, **asdict(event)}
+    facts = asdict(event) if isinstance(event, Checked | Logged) else event._asdict()
+    return {"event": type(event).__name__, **facts}
 
 
 def event_from_wire(record: dict[str, Any]) -> InquiryEvent:

@@ -10,7 +10,8 @@ from kernels.errors import WorkbenchError
 from kernels.models import execution_order
 from kernels.stages import Site
 from store.text import printable
-from store.traces.hdf5 import BusyStoreError, partial_path
+from store.traces.hdf5 import partial_path
+from store.traces.hdf5_index import BusyStoreError
 from workbench.cells.comparison import Comparison
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import View

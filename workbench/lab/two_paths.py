@@ -163,7 +163,7 @@ MIXED = "the weights of A and B differ, and their difference is not told from th
 
 def alike(a: Weight, b: Weight) -> str:
     """Whether two sides have the same weights; where not, their difference is in whatever is measured of both."""
-    return ALIKE if a.type == b.type and np.array_equal(a.rows, b.rows) else UNLIKE
+    return ALIKE if a.equals(b) else UNLIKE
 
 
 def some_rows(weight: Weight, numbers: NDArray[np.intp]) -> Weight:

@@ -40,7 +40,12 @@ LIBRARIES = (
 )
 _MODULES = {"pyyaml": "yaml"}  # of libraries that are imported under another name
 # What else the program can do, by the name of the extra that brings it.
-EXTRAS = {"llama-cpp": "`workbench record` with llama.cpp", "serve": "`workbench serve`, the app in a browser"}
+EXTRAS = {
+    "llama-cpp": "`workbench record` with llama.cpp",
+    "serve": "`workbench serve`, the app in a browser",
+    "remote": "`workbench inspect` of addresses",
+    "compressed": "APR files that are compressed",
+}
 COMPLETION = {
     "bash": """Add to ~/.bashrc: eval "$(_WORKBENCH_COMPLETE=bash_source workbench)\"""",
     "zsh": """Add to ~/.zshrc: eval "$(_WORKBENCH_COMPLETE=zsh_source workbench)\"""",

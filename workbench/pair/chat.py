@@ -8,10 +8,9 @@ import json
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from store.stored_model import StoredModel
 from store.text import printable
@@ -29,8 +28,7 @@ class ChatError(TokenizerError):
     """A conversation that a model's template makes no text of."""
 
 
-@dataclass(frozen=True)
-class Chat:
+class Chat(NamedTuple):
     """A conversation: messages as chat templates take them, and tools that the model may call, if any."""
 
     messages: tuple[Mapping[str, Any], ...]
@@ -80,8 +78,7 @@ def _are_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(NamedTuple):
     """What a template makes of one conversation: a text, or in a sentence why it makes none."""
 
     text: str
@@ -116,8 +113,7 @@ def render(config: TokenizerConfig, chats: Sequence[Chat], now: datetime) -> lis
     return [Rendered(answer.get("text", ""), answer.get("error")) for answer in json.loads(done.stdout)]
 
 
-@dataclass(frozen=True)
-class Prompted:
+class Prompted(NamedTuple):
     """What a model is fed of a conversation: the rendered text, and its token ids with BOS and EOS as they are fed."""
 
     text: str

@@ -49,8 +49,9 @@ class KvCache:
 
         A score that is off by d changes its weight by the share d; the errors of a block are independent.
         """
+        sizes = (kind.head_dim, kind.head_dim, kind.value_size)
         read = (np.asarray(x, dtype=np.float64) for x in (inputs["q"], inputs["k"], kind.values(inputs["v"])))
-        q, k, v = (_heads(x, kind.head_dim) for x in read)
+        q, k, v = (_heads(x, size) for x, size in zip(read, sizes, strict=True))
         group = kind.heads // kind.kv_heads
         keys, values = (np.repeat(z, group, axis=1) for z in (k, v))
         own = self._errors(_turned(values, self.turned_v), self.type_v, self.turned_v)

@@ -8,6 +8,7 @@ The forward itself is left as it is: hooks look at what goes into and comes out 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -25,6 +26,10 @@ ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense", "o
 GATE = ("gate_proj", "w1")
 UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h", "fc1", "w3"), ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2")
 ACTIVATION = ("act_fn", "activation_fn", "act")
+
+# What turns q and k, and which of it gives the first of every adjacent pair before all second ones.
+ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_emb", "apply_rotary_pos_emb_interleave")
+INTERLEAVED = ROTATIONS[2]
 
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
@@ -65,9 +70,15 @@ class Stages:
         self.parent.send(rows.tobytes(), kind="array", name=key, dtype=rows.dtype.str, shape=rows.shape)
 
 
+def body_of(model: Any) -> Any:
+    """The model without its head; some do not say which of their parts that is."""
+    body = model.base_model
+    return body if part(body, LAYERS) is not None else body.model
+
+
 def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
     """Watch every module whose input or output is a stage; of layers that are compiled only what they return."""
-    body = model.base_model
+    body = body_of(model)
     layers = part(body, LAYERS)
     layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
     watch(part(body, LAST_NORM), lambda _x, y: stages.put(-1, "final_norm", y))
@@ -130,10 +141,12 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch(attention.qkv_proj, partial(fused, attention.qkv_proj, lambda y: y))
     if (module := part(attention, BY_GROUP)) is not None:
         watch(module, partial(fused, module, partial(in_order, torch, attention.config)))
+    if hasattr(attention, "kv_b_proj"):
+        watch_latents(attention, put)
     with_gate = hasattr(attention, "q_proj") and attention.q_proj.out_features == 2 * attention.o_proj.in_features
     if with_gate:
         watch_gate(attention, put)
-    for letter in "qkv" if hasattr(attention, "q_proj") else "":
+    for letter in "qkv" if hasattr(attention, "k_proj") else "":
         module = getattr(attention, f"{letter}_proj")
         if not with_gate:
             watch(module, partial(projected, letter, module))
@@ -142,12 +155,25 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     for letter, word in (("q", "query"), ("k", "key")):
         if hasattr(attention, f"{word}_layernorm"):
             watch(getattr(attention, f"{word}_layernorm"), partial(normed, f"{letter}_rope_norm"))
+    if hasattr(attention, "qk_norm"):
+        both = itertools.cycle("qk")  # one module norms q and then k, tokens first
+        watch(attention.qk_norm, lambda _x, y: put(f"{next(both)}_rope_norm", y))
     if not with_gate:
         watch(part(attention, OUTPUT), output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
     if hasattr(layer, "post_self_attn_layernorm"):
         watch(layer.post_self_attn_layernorm, lambda _x, y: put("post_attn_norm", y))
+
+
+def watch_latents(attention: Any, put: Any) -> None:
+    """Watch latent attention, whose queries may be made of a latent too."""
+    watch(attention.q_proj if attention.q_lora_rank is None else attention.q_b_proj, lambda _x, y: put("q_matmul", y))
+    if attention.q_lora_rank is not None:
+        watch(attention.q_a_proj, lambda _x, y: put("q_a", y))
+        watch(attention.q_a_layernorm, lambda _x, y: put("q_a_norm", y))
+    watch(attention.kv_a_proj_with_mqa, lambda _x, y: put("kv_a", y))
+    watch(attention.kv_a_layernorm, lambda _x, y: put("kv_a_norm", y))
 
 
 def part(module: Any, names: tuple[str, ...]) -> Any:
@@ -227,19 +253,27 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
     from torch.overrides import TorchFunctionMode
 
     products: list[tuple[Array, Array]] = []
+    linear = (torch.nn.functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+    added = (torch.add, torch.Tensor.add, torch.Tensor.__add__)
 
     class Listener(TorchFunctionMode):  # type: ignore[misc]
-        """Keeps inputs and outputs of all products."""
+        """Keeps inputs and outputs of all products, with the biases that are added to them at once."""
 
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
-            if function is torch.nn.functional.linear:
+            if function in linear:
                 products.append((args[0], result))
+            elif function in added and products and args[0] is products[-1][1]:
+                products[-1] = products[-1][0], result
             return result
 
-    listener = Listener()
+    listener, by_turns = Listener(), type(block.experts).__name__ == "GptOssExperts"
 
-    def enter(_module: Any, _inputs: Any) -> None:
+    def activated(gate: Array) -> Array:
+        bounded = gate.clamp(max=block.experts.limit) if by_turns else gate
+        return bounded * torch.sigmoid(bounded * block.experts.alpha) if by_turns else block.experts.act_fn(gate)
+
+    def enter(*_: Any) -> None:
         products.clear()
         listener.__enter__()
 
@@ -254,8 +288,8 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         found = torch.unique(experts).tolist()
         for expert, (_, gate_up), (swigl, out) in zip(found, products[::2], products[1::2], strict=True):
             rank, token = torch.where((experts == expert).T)
-            gate, up = gate_up.chunk(2, dim=-1)
-            for name, values in zip(PAIRS, (gate, up, block.experts.act_fn(gate), swigl, out), strict=True):
+            gate, up = (gate_up[..., ::2], gate_up[..., 1::2]) if by_turns else gate_up.chunk(2, dim=-1)
+            for name, values in zip(PAIRS, (gate, up, activated(gate), swigl, out), strict=True):
                 whole_run = runs.setdefault(name, values.new_zeros(*experts.shape, values.shape[-1]))
                 whole_run[token, places[token, rank]] = values
         for name, values in runs.items():
@@ -266,6 +300,12 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
 
     router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
+    if type(block).__name__ == "Llama4TextMoe":
+        watch_all_experts(block, router, put)
+        beside = block.shared_expert
+        watch_beside(beside, whole)
+        watch(block, whole("ffn_out"))
+        return
     watch(router, whole("router"))
     block.experts.register_forward_pre_hook(enter)
     block.experts.register_forward_hook(leave_experts)
@@ -274,17 +314,69 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         return
     beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
     if beside is not None:
-        watch(beside.gate_proj, whole("shared_gate"))
-        watch(beside.act_fn, whole("shared_silu"))
-        watch(beside.up_proj, whole("shared_up"))
-        watch(beside.down_proj, lambda x, _y: put("shared_swigl", x[None] if x.dim() == 2 else x))
-        watch(beside.down_proj, whole("shared_out"))
+        watch_beside(beside, whole)
         watch(block, whole("ffn_out"))
     if hasattr(block, "shared_expert_gate"):
         watch(block.shared_expert_gate, whole("shared_router"))
         gated: dict[str, Array] = {}
         watch(beside.down_proj, lambda _x, y: gated.update(out=y))
         watch(block.shared_expert_gate, lambda _x, y: put("shared_gated", (y.sigmoid() * gated["out"])[None]))
+
+
+def watch_beside(beside: Any, whole: Any) -> None:
+    """Watch what is computed for every token beside the experts. whole : sends what a module gives as a stage."""
+    watch(beside.gate_proj, whole("shared_gate"))
+    watch(part(beside, ACTIVATION), whole("shared_silu"))
+    watch(beside.up_proj, whole("shared_up"))
+    swigl = whole("shared_swigl")
+    watch(beside.down_proj, lambda x, _y: swigl(None, x))
+    watch(beside.down_proj, whole("shared_out"))
+
+
+def watch_all_experts(block: Any, router: Any, put: Any) -> None:
+    """Watch experts of which each is given every token times its weight, 0 where it was not chosen (llama4)."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    products: list[Array] = []
+    counts: dict[str, Array] = {}
+
+    class Listener(TorchFunctionMode):  # type: ignore[misc]
+        """Keeps inputs and outputs of all products."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if function is torch.bmm:
+                products.extend((args[0], result))
+            return result
+
+    listener = Listener()
+
+    def routed(_module: Any, _inputs: Any, output: Any) -> None:
+        scores, logits = output
+        chosen = logits.topk(block.top_k, dim=1).indices.sort(dim=1).values
+        put("router", logits[None])
+        kept = torch.zeros_like(scores).scatter(1, chosen, scores.gather(1, chosen).clamp(min=LEAST))
+        put("expert_weights", kept[None])
+        counts.update(chosen=chosen)
+
+    def enter(_module: Any, _inputs: Any) -> None:
+        products.clear()
+        listener.__enter__()
+
+    def leave_experts(_module: Any, _inputs: Any, output: Array) -> None:
+        listener.__exit__(None, None, None)
+        given, gate_up, swigl, out = products
+        gate, up = gate_up.chunk(2, dim=-1)
+        parts = (given, gate, up, block.experts.act_fn(gate), swigl, out)
+        for name, values in zip(("expert_input", *PAIRS), parts, strict=True):
+            own = values.transpose(0, 1).gather(1, counts["chosen"][:, :, None].expand(-1, -1, values.shape[-1]))
+            put(name, own.flatten(start_dim=1)[None])
+        put("expert_sum", output.view(out.shape).sum(dim=0)[None])
+
+    router.register_forward_hook(routed)
+    block.experts.register_forward_pre_hook(enter)
+    block.experts.register_forward_hook(leave_experts)
 
 
 def watch_linear(beside: Any, block: Any, put: Any) -> None:
@@ -312,17 +404,22 @@ def watch_rope(model: Any, stages: Stages) -> None:
     Some models give it the channels that turn only, and put the others beside them; these are seen by attention.
     """
     modelling: Any = importlib.import_module(type(model).__module__)
-    rotate, attend, config = modelling.apply_rotary_pos_emb, modelling.eager_attention_forward, model.config
+    attend, config = modelling.eager_attention_forward, model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    parted = set()
+    parted, tempered = set(), scales_by_position(config)
+    tokens_first = config.model_type.startswith("llama4")
 
     def put(q: Array, k: Array) -> None:
+        if tokens_first:
+            q, k = q.transpose(1, 2), k.transpose(1, 2)
         stages.put(stages.layer, "q_post_rope", q.transpose(1, 2))
         stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
 
-    def rotated(*arguments: Any, **options: Any) -> Any:
+    def rotated(name: str, rotate: Any, *arguments: Any, **options: Any) -> Any:
         q, k = rotate(*arguments, **options)
-        if q.shape[-1] == size:
+        if name == INTERLEAVED:
+            put(*(x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(start_dim=-2) for x in (q, k)))
+        elif q.shape[-1] == size:
             put(q, k)
         else:
             parted.add(stages.layer)
@@ -331,9 +428,19 @@ def watch_rope(model: Any, stages: Stages) -> None:
     def attended(module: Any, q: Array, k: Array, *arguments: Any, **options: Any) -> Any:
         if stages.layer in parted:
             put(q, k)
+        if tempered or (getattr(config, "attn_temperature_tuning", False) and not module.use_rope):
+            stages.put(stages.layer, "q_tempered", q.transpose(1, 2))
         return attend(module, q, k, *arguments, **options)
 
-    modelling.apply_rotary_pos_emb, modelling.eager_attention_forward = rotated, attended
+    for name in (name for name in ROTATIONS if hasattr(modelling, name)):
+        setattr(modelling, name, partial(rotated, name, getattr(modelling, name)))
+    modelling.eager_attention_forward = attended
+
+
+def scales_by_position(config: Any) -> bool:
+    """Tell whether queries that are rotated are multiplied by a factor of their positions."""
+    rope = getattr(config, "rope_parameters", None)
+    return isinstance(rope, dict) and rope.get("llama_4_scaling_beta") is not None
 
 
 def cpu_capability(torch: Any) -> str:
@@ -363,7 +470,7 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
     model = model.to(job["device"]).eval()
-    stages = Stages(parent, torch, job["dtype"] == "float64", len(part(model.base_model, LAYERS)), len(job["tokens"]))
+    stages = Stages(parent, torch, job["dtype"] == "float64", len(part(body_of(model), LAYERS)), len(job["tokens"]))
     watch_model(model, stages, job["compile"])
     if not job["compile"]:
         watch_rope(model, stages)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from store.text import printable
 from workbench.bisect.fixes import fix_of
+from workbench.bisect.models.told_together import CONVENTIONS
 from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit
 from workbench.cells.cell import logits_cost
 from workbench.cells.compared_cells import NOT_COMPARABLE
@@ -61,8 +62,10 @@ def summarise(found: Investigation, concluded: Conclusion, lacking: tuple[str, .
 
 def _verdict(concluded: Conclusion) -> str:
     found = None if concluded.bisection is None else concluded.bisection.found
-    others = () if found is None or found.culprit is None or found.first_divergent is None else found.others
-    more = len({(other.site, other.tensor, other.cause) for other in others})
+    if found is None or found.culprit is None or found.first_divergent is None:
+        return concluded.headline()
+    told = found.culprit.cause if found.culprit.cause in CONVENTIONS else None  # in one sentence for all tensors
+    more = len({(other.site, other.tensor, other.cause) for other in found.others if other.cause != told})
     listed = f" {more} more {'is' if more == 1 else 'are'} listed below." if more else ""
     return concluded.headline() + listed
 

@@ -16,6 +16,7 @@ from kernels.weight import TensorType, Weight
 
 LARGEST_HALF = 65504.0
 _OVERFLOWING = 253  # exponent whose power of two times the largest code is beyond float32
+_MANTISSA = 23  # bits, of float32
 _CHUNK = 1 << 20  # bytes that are looked at at once: what fits into a cache
 _OVER = (np.greater_equal, np.greater)  # infinity: not finite, NaN
 
@@ -85,8 +86,10 @@ def _floats(weight: Weight, rows: NDArray[np.uint8]) -> tuple[list[NDArray[Any]]
     Doubling drops the sign; NaN lies above infinity.
     """
     format = weight.type.format
+    if isinstance(format, FloatFormat) and (format.saturates or format.mantissa > _MANTISSA):  # values as they are used
+        return [_dequantized(weight, rows).view(np.uint32)], 2 * 0x7F800000
     if isinstance(format, FloatFormat):
-        return [rows.view(np.uint32 if format.block.bytes == 4 else np.uint16)], 2 * format.infinity
+        return [rows.view(f"u{format.block.bytes}")], 2 * format.infinity
     assert isinstance(format, BlockFormat)
     if format.d_as == "E8M0":
         large = bool((rows[:, format.d :: format.block.bytes] >= _OVERFLOWING).any())

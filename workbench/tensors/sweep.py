@@ -120,8 +120,8 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
         "name": name,
         "shape_a": info_a.shape,
         "shape_b": info_b.shape,
-        "type_a": info_a.type.name,
-        "type_b": info_b.type.name,
+        "type_a": info_a.stored_as,
+        "type_b": info_b.stored_as,
     }
     unread = [f"{side}: {info.unread}" for side, info in (("A", info_a), ("B", info_b)) if info.unread is not None]
     if unread:
@@ -195,8 +195,8 @@ def _unmatched(a: StoredModel, b: StoredModel, name: str) -> TensorDifference:
         + (f"; {'B' if side == 'A' else 'A'} is one file of several" if other.is_part else ""),
         shape_a=info.shape if side == "A" else None,
         shape_b=info.shape if side == "B" else None,
-        type_a=info.type.name if side == "A" else None,
-        type_b=info.type.name if side == "B" else None,
+        type_a=info.stored_as if side == "A" else None,
+        type_b=info.stored_as if side == "B" else None,
     )
 
 

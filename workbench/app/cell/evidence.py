@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from store.text import printable
 from workbench.bisect.fixes import fix_of
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 _FIRST = 3  # further culprits that are named
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A heading of one word, and sentences."""
 
     title: str

@@ -1,7 +1,7 @@
 """Bars of block characters on a logarithmic scale; what was not measured is a gap, and nothing at all is "="."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from workbench.cells.metrics import format_value
 
@@ -10,8 +10,7 @@ GAP, NOTHING, LIMIT_LINE = " ", "=", "─"
 _DECADES = 12.0  # that a scale covers at most
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """Figures that are drawn beside one another.
 
     values : None where nothing was measured; not negative; NaN and infinity are the highest. limit : what they should
@@ -23,8 +22,7 @@ class Series:
     limit: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(NamedTuple):
     """From the lowest figure to the highest, both above 0."""
 
     low: float

@@ -17,13 +17,11 @@ from workbench.app.cell.inspector import CellReport, Inspector
 from workbench.app.key_line import KeyLine
 from workbench.app.laboratory import Laboratory, StartInquiry
 from workbench.app.map.arrangement import arrangement
-from workbench.app.map.below import Below
 from workbench.app.map.capture import Captures
 from workbench.app.map.feed import StartCapture
 from workbench.app.map.follow import Follow
 from workbench.app.map.model import MapModel
 from workbench.app.map.saving import ViewSaver
-from workbench.app.map.second import SecondMap
 from workbench.app.map.undo import Undo
 from workbench.app.map.view import MapView
 from workbench.app.map.words import claims_by_site, headline, legend, next_steps, side_name, status
@@ -36,6 +34,7 @@ from workbench.pair.sources import open_tensors
 
 if TYPE_CHECKING:
     from workbench.app.cell.evidence import Section
+    from workbench.app.map.below import Below
     from workbench.jobs.bisected import Bisected
     from workbench.jobs.known import Known
     from workbench.lab.standing import Board
@@ -74,6 +73,7 @@ class MapScreen(ReportsWorkerErrors, Captures):
         self._asking = ""
         self.follow = Follow(self, self._cursor_rests)
         self.undo = Undo()
+        self._below: Below | None = None
         self._second = False  # whether a second map is asked for
         self.saver = ViewSaver(self, self.model, session)
         self.known: Known | None = None
@@ -85,12 +85,8 @@ class MapScreen(ReportsWorkerErrors, Captures):
         yield StatusLine(id="headline")
         yield StatusLine(id="status")
         with Container(id="body"):
-            with Container(id="left"):
-                view = MapView(self.model, id="map")
-                with Container(id="maps"):
-                    yield view
-                    yield SecondMap(self.model)
-                yield Below(self.model, view, self.session.folder)
+            with Container(id="left"), Container(id="maps"):
+                yield MapView(self.model, id="map")
             yield Inspector(id="inspector")
         yield self.laboratory
         yield Static(legend(self.model.view.aspect, ()), id="legend", markup=False)
@@ -98,10 +94,20 @@ class MapScreen(ReportsWorkerErrors, Captures):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        """Paint first; only then start the capture."""
+        """Paint first; only then add what has nothing to show yet, and start the capture."""
         self.set_interval(REFRESH, self._refresh_changed)
         self._refresh_changed()
-        self.call_after_refresh(self.follow_capture)
+        self.call_after_refresh(self._after_paint)
+
+    async def _after_paint(self) -> None:
+        from workbench.app.map.below import Below
+        from workbench.app.map.second import SecondMap
+
+        await self.query_one("#maps").mount(SecondMap(self.model))
+        self._below = Below(self.model, self.query_one("#map", MapView), self.session.folder)
+        await self.query_one("#left").mount(self._below)
+        self.lay_out()
+        self.follow_capture()
 
     def on_unmount(self) -> None:
         """Leave no capture behind, and save the view."""
@@ -275,7 +281,8 @@ class MapScreen(ReportsWorkerErrors, Captures):
 
     def _cursor_rests(self) -> None:
         self._show_cell()
-        self.query_one(Below).show()
+        if self._below is not None:
+            self._below.show()
 
     def _show_cell(self) -> None:
         self.query_one(KeyLine).next_steps(*self._next_steps())
@@ -331,7 +338,8 @@ class MapScreen(ReportsWorkerErrors, Captures):
                 self.lay_out()
             for view in self.query(MapView):
                 view.refresh()
-            self.query_one(Below).later()
+            if self._below is not None:
+                self._below.later()
         if self._changed:
             self._changed = False
             self._say_verdict()

@@ -74,7 +74,10 @@ class ConventionsScreen(ListScreen):
         """Show both ledgers."""
         self._ledgers = message.ledgers
         wrong = sum(ledger.counts["otherwise"] for ledger in self._ledgers)
-        self.say(f"conventions │ {wrong} otherwise than they should be" if wrong else "conventions │ nothing is wrong")
+        differs = self._ledgers[0].counts["differs"]
+        said = [f"{wrong} otherwise than they should be"] if wrong else []
+        said += [f"{differs} of which A or B is wrong"] if differs else []
+        self.say(f"conventions │ {', '.join(said) or 'nothing is wrong'}")
         self._show()
 
     def on_resize(self) -> None:

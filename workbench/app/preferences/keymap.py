@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from textual.binding import Binding, BindingsMap
@@ -14,7 +15,11 @@ from workbench.app.actions import ACTIONS, EVERYWHERE, KEY_NAMES, SCREENS, Actio
 
 _MODIFIERS = frozenset({"ctrl", "shift", "alt"})
 _AS_WRITTEN = {shown: name for name, shown in KEY_NAMES.items()} | {"return": "enter"}
-_NAMED = frozenset(key.value for key in Keys if not key.value.startswith("<")) | frozenset(KEY_NAMES)
+
+
+@cache
+def _named() -> frozenset[str]:
+    return frozenset(key.value for key in Keys if not key.value.startswith("<")) | frozenset(KEY_NAMES)
 
 
 class KeymapError(ValueError):
@@ -52,11 +57,11 @@ def key_called(text: str) -> str | None:
     *modifiers, last = text.split("+") if len(text) > 1 else [text]
     last = _AS_WRITTEN.get(last, last)
     whole = "+".join([*modifiers, last])
-    if whole in _NAMED:
+    if whole in _named():
         return whole
     if text in _AS_WRITTEN:
         return _AS_WRITTEN[text]
-    if not set(modifiers) <= _MODIFIERS or not (last in _NAMED or _character(last)):
+    if not set(modifiers) <= _MODIFIERS or not (last in _named() or _character(last)):
         return None
     return "+".join([*modifiers, "comma" if last == "," else _normal(last)])
 
@@ -100,7 +105,7 @@ def _names(keys: Any, screen: str, action: str) -> tuple[str, ...]:  # noqa: ANN
     names = [key_called(key) for key in written]
     for key, name in zip(written, names, strict=True):
         if name is None:
-            near = did_you_mean(key, _NAMED, 'write it as itself, or by name: "x", "?", "ctrl+s", "pageup", "f3"')
+            near = did_you_mean(key, _named(), 'write it as itself, or by name: "x", "?", "ctrl+s", "pageup", "f3"')
             raise KeymapError(f"there is no key {printable(key, 60)}; {near}", screen, action)
     return tuple(dict.fromkeys(name for name in names if name is not None))
 

@@ -12,6 +12,7 @@ from kernels.kinds.attention import Attention
 from workbench.bisect.mistakes.heads import Heads, Try
 from workbench.bisect.mistakes.masks import masked
 from workbench.bisect.mistakes.mistake import FITTED, NAMED, Mistake, Question
+from workbench.bisect.mistakes.norms import vector
 from workbench.bisect.mistakes.product_roundings import Rule, float_rules, in_groups, to_grid_of
 
 _SOME_ROWS = 24  # query rows of a long prompt that a first look is taken at
@@ -26,7 +27,7 @@ def attention_mistakes(q: Question) -> Iterator[Mistake]:
     wrong = np.flatnonzero(q.wrong_tokens)
     rows = [_spread(np.arange(len(heads.q))), _spread(wrong)]
     some = replace(heads, rows=np.unique(np.concatenate(rows)))
-    for family in (_scales, masked, _groupings, _precisions):
+    for family in (_scales, _sinks, masked, _groupings, _precisions):
         for attempt in family(q, some):
             predicted = attempt.attend(some)
             if len(some.rows) < len(heads.rows):
@@ -54,8 +55,10 @@ def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _scales(q: Question, some: Heads) -> Iterator[Try]:
     kind = q.kind(Attention)
-    d, count = kind.head_dim, kind.heads
+    d, count = q.config.head_dim, kind.heads  # where q and k are joined of parts, those are wider
+    joined = [(kind.head_dim**-0.5, f"scaled by 1/sqrt({kind.head_dim})")] if kind.head_dim != d else []
     for scale, words in (
+        *joined,
         (d**-0.5, "scaled by 1/sqrt(head_dim)"),
         (1.0, "not scaled"),
         (1 / d, "scaled by 1/head_dim"),
@@ -79,6 +82,32 @@ def _scales(q: Question, some: Heads) -> Iterator[Try]:
     for cap in (cap for cap in (20.0, 30.0, 50.0) if cap != kind.cap):
         words = f"attention scores are capped at {cap:g}"
         yield Try("unknown", "graph", words, partial(Heads.attend, scale=kind.scale, cap=cap))
+
+
+def _sinks(q: Question, some: Heads) -> Iterator[Try]:
+    """Other scores beside those of the keys than the sinks of the layer."""
+    scale, sinks = q.kind(Attention).scale, some.sinks
+    if sinks is None:
+        return
+    others: list[tuple[str, str, Values | None]] = [
+        ("attention_sink", "the sinks are left out", None),
+        ("attention_sink", "the sinks are subtracted", -sinks),
+        ("attention_sink", "every sink is 0", np.zeros_like(sinks)),
+        ("rows_permuted", "every head has the sink of the next one", np.roll(sinks, -1)),
+        ("rows_permuted", "every head has the sink of the one before", np.roll(sinks, 1)),
+        ("rows_permuted", "sinks are in reverse order", sinks[::-1]),
+    ]
+    own = q.at.stage.weights[0]
+    for layer in range(q.config.num_hidden_layers):
+        other = own.replace(f"layers.{q.at.layer}.", f"layers.{layer}.")
+        if other != own:
+            others.append(("wrong_layer", f"the sinks are {other}", vector(q, other)))
+    for cause, words, changed in others:
+        yield Try(cause, "graph", words, partial(_with_sinks, sinks=changed, scale=scale), setting=(words,))
+
+
+def _with_sinks(heads: Heads, sinks: Values | None, scale: float) -> Values:
+    return replace(heads, sinks=sinks).attend(scale)
 
 
 def _fitted_scales(q: Question, some: Heads) -> Iterator[float]:
@@ -158,7 +187,7 @@ def _precisions(q: Question, some: Heads) -> Iterator[Try]:
 
 def _shapes(q: Question) -> Iterator[Mistake]:
     """The right values in the wrong places."""
-    tokens, count, d = len(q.right), q.kind(Attention).heads, q.kind(Attention).head_dim
+    tokens, count, d = len(q.right), q.kind(Attention).heads, q.kind(Attention).value_size
     right = q.right.reshape(tokens, count, d)
     mixed = right.swapaxes(0, 1).reshape(tokens, count * d)
     yield Mistake("transposed", "graph", "heads and tokens are not transposed back", mixed)

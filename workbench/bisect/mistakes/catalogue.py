@@ -6,18 +6,20 @@ from types import UnionType
 
 from kernels.graph import Kind
 from kernels.kinds.activation import Activation
+from kernels.kinds.apart import HeadProduct
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.convolution import Convolution
 from kernels.kinds.delta import Decay, DeltaNet
-from kernels.kinds.elementwise import Add, AddBoth, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated
 from kernels.kinds.scan import GroupNorm, Scan, Step
+from kernels.kinds.temperature import Tempered
 from workbench.bisect.mistakes.attention import attention_mistakes
 from workbench.bisect.mistakes.channels import (
     channel_mistakes,
@@ -26,7 +28,15 @@ from workbench.bisect.mistakes.channels import (
     other_rows,
     rounded_outputs,
 )
-from workbench.bisect.mistakes.experts import choice_mistakes, expert_mistakes, gate_mistakes, sum_mistakes
+from workbench.bisect.mistakes.clip import clip_mistakes
+from workbench.bisect.mistakes.experts import (
+    choice_mistakes,
+    expert_mistakes,
+    gate_mistakes,
+    head_product_mistakes,
+    input_mistakes,
+    sum_mistakes,
+)
 from workbench.bisect.mistakes.ffn import activation_mistakes, both_sums_mistakes, residual_mistakes
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
@@ -44,6 +54,7 @@ from workbench.bisect.mistakes.recurrent import (
 )
 from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
+from workbench.bisect.mistakes.temperature import temperature_mistakes
 
 Candidates = Callable[[Question], Iterator[Mistake]]
 
@@ -55,8 +66,10 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Norm, (norm_mistakes,)),
     (Product, (*_PRODUCT, head_mistakes)),
     (Bias, (bias_mistakes, under_the_bias)),
+    (Clip, (clip_mistakes,)),
     (Rotate, (rope_mistakes, under_the_rotation)),
     (Unrotated, (unrotated_mistakes,)),
+    (Tempered, (temperature_mistakes,)),
     (Attention, (attention_mistakes,)),
     (Add, (residual_mistakes,)),
     (AddBoth, (both_sums_mistakes,)),
@@ -70,7 +83,9 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (GroupNorm, (group_norm_mistakes,)),
     (Choice, (choice_mistakes,)),
     (ExpertProduct, (expert_mistakes,)),
+    (HeadProduct, (head_product_mistakes,)),
     (ExpertSum, (sum_mistakes,)),
+    (ExpertInput, (input_mistakes,)),
     (Gated, (gate_mistakes,)),
 )
 _OF_ANY_STAGE: tuple[Candidates, ...] = (channel_mistakes, token_mistakes, rounded_outputs, other_rows)

@@ -1,12 +1,14 @@
 """Mistakes that any stage can make: the right output multiplied, silenced, rearranged, rounded, or of other tokens."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.graph import Values
 from kernels.kinds.attention import Attention
+from kernels.kinds.bias import Bias
 from kernels.kinds.embed import Embed
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
@@ -21,14 +23,37 @@ _CHUNK = 4096  # rows of an embedding matrix that recorded rows are compared wit
 
 
 def channel_mistakes(q: Question) -> Iterator[Mistake]:
-    """The right output with other factors or in another order, in the wrong channels or in all of their tensors."""
-    yield from _of_channels(q, q.wrong_channels)
+    """The right output with other factors or in another order, in the wrong channels or in all of their tensors.
+
+    What a weight makes is taken without the bias; that the sum of both is changed is no matter of one of them.
+    """
+    if (added := _added(q)) is None:
+        yield from _of_parts(q, _tensor_of(q))
+        return
+    for mistake in _of_parts(replace(q, y=q.y - added, right=q.right - added), _tensor_of(q)):
+        yield replace(mistake, predicted=mistake.predicted + added)
+    yield from _of_parts(q, None)
+
+
+def _added(q: Question) -> Values | None:
+    """What biases add to every token, (channels,); None where nothing is added to what a weight makes."""
+    kind = q.at.kind
+    if not q.at.stage.biases or not q.at.stage.weights:
+        return None
+    if isinstance(kind, Norm):
+        return np.resize(kind.bias(q.at), q.right.shape[1])
+    if isinstance(kind, Product) and kind.cap is None:
+        return np.asarray(kind.finished(q.at, np.zeros(q.right.shape[1], q.at.path.dtype)), dtype=np.float64)
+    return None
+
+
+def _of_parts(q: Question, name: str | None) -> Iterator[Mistake]:
+    yield from _of_channels(q, q.wrong_channels, name)
     if not np.array_equal(q.wrong_tensors, q.wrong_channels):
-        yield from _of_channels(q, q.wrong_tensors)
+        yield from _of_channels(q, q.wrong_tensors, name)
 
 
-def _of_channels(q: Question, part: Flags) -> Iterator[Mistake]:
-    name = _tensor_of(q)
+def _of_channels(q: Question, part: Flags, name: str | None) -> Iterator[Mistake]:
     y, right = q.y[:, part], q.right[:, part]
     where = "" if part.all() else f" in {int(part.sum())} of {part.size} channels"
     factor: Factor = "weights" if name else "graph"
@@ -97,8 +122,8 @@ def _matched(y: Values, right: Values) -> NDArray[np.int64]:
 
 
 def _tensor_of(q: Question) -> str | None:
-    """The tensor behind the first wrong channel."""
-    if not q.tensors:
+    """The tensor behind the first wrong channel; of a bias it is not what makes the whole sum so."""
+    if not q.tensors or isinstance(q.at.kind, Bias):
         return None
     channel = int(np.flatnonzero(q.wrong_channels)[0])
     names = zip(q.parts.values(), q.tensors, strict=False)
@@ -139,7 +164,7 @@ def _kept_in_cache(q: Question) -> Iterator[tuple[str, Flags, int]]:
             if reader.inputs["k"] == q.site.stage:
                 yield "keys", channels >= 0, reader.kind.head_dim
             if reader.inputs["v"] == q.site.stage:
-                yield "values", channels >= reader.kind.value_start, reader.kind.head_dim
+                yield "values", channels >= reader.kind.value_start, reader.kind.value_size
 
 
 def other_rows(q: Question) -> Iterator[Mistake]:

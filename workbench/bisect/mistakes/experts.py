@@ -8,8 +8,10 @@ import numpy as np
 from kernels.config import Scoring
 from kernels.graph import Values
 from kernels.kinds.activation import sigmoid
+from kernels.kinds.apart import HeadProduct, Routed
 from kernels.kinds.choice import Choice, chosen
-from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
+from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.traces.spans import evaluated
 
@@ -17,7 +19,9 @@ _WAYS: dict[Scoring, str] = {
     "softmax": "a softmax over all experts",
     "sigmoid": "a sigmoid",
     "softmax of chosen": "a softmax of the chosen",
+    "sigmoid of chosen": "a sigmoid of the chosen",
 }
+_TWO = ("gate_proj", "up_proj")
 _MOST = 64  # experts that may be chosen
 
 
@@ -72,6 +76,8 @@ def _other_choices(kind: Choice, experts: int) -> Iterator[tuple[str, Choice]]:
         yield f"the weights are not multiplied by {kind.scale:.6g}", replace(kind, scale=1.0)
     if kind.groups > 1:
         yield "experts of all groups are looked at", replace(kind, groups=1)
+        best = "the best expert of a group alone counts" if kind.group_best == 2 else "the two best of a group count"
+        yield f"{best} for the choice of groups", replace(kind, group_best=3 - kind.group_best)
         if kind.groups_used > 1:
             words = f"{kind.groups_used - 1} groups of experts are looked at in place of {kind.groups_used}"
             yield words, replace(kind, groups_used=kind.groups_used - 1)
@@ -91,27 +97,70 @@ def expert_mistakes(q: Question) -> Iterator[Mistake]:
     words = "the experts of a token are in the order of their weights in place of ascending"
     by_weight = np.take_along_axis(runs, order[:, :, None], axis=1).reshape(q.right.shape)
     yield Mistake("expert_order", "graph", words, by_weight, setting=(words,))
-    tensors = len(q.at.stage.tensors) // experts
-    each = [q.at.stage.tensors[n * tensors : (n + 1) * tensors] for n in range(experts)]
-    for words, moved in (
-        ("every expert computes with the weights of the next one", [*each[1:], each[0]]),
-        ("every expert computes with the weights of the one before", [each[-1], *each[:-1]]),
-        ("experts have the weights of each other in reverse order", each[::-1]),
-    ):
-        stage = replace(q.at.stage, tensors=tuple(name for names in moved for name in names))
-        predicted = evaluated(replace(q.at, stage=stage), q.x)
-        yield Mistake("expert_order", "graph", words, predicted, exact=True, setting=(words,))
+    yield from _moved(q, "expert_order", "expert", experts)
     for one, two in (("gate_proj", "up_proj"), ("up_proj", "gate_proj")):
         names = tuple(name.replace(one, two) for name in q.at.stage.tensors)
         if names != q.at.stage.tensors and all(name in q.at.model for name in names):
             words = f"{two} of every expert stands in place of {one}"
             predicted = evaluated(replace(q.at, stage=replace(q.at.stage, tensors=names)), q.x)
             yield Mistake("gate_up_swapped", "graph", words, predicted, exact=True, setting=(words,))
+    yield from _by_turns(q)
     if q.at.stage.scales:
         plain = replace(q.at.stage, tensors=tuple(n for n in q.at.stage.tensors if n not in q.at.stage.scales))
         words = "the products of experts are not multiplied by their factors"
         predicted = evaluated(replace(q.at, stage=plain), q.x)
         yield Mistake("scaled", "graph", words, predicted, exact=True, setting=(words,))
+
+
+def _by_turns(q: Question) -> Iterator[Mistake]:
+    """Rows of gate and up, which some files store by turns, read as if one came behind the other, or the other way."""
+    part = next((part for part in _TWO if any(f".{part}." in name for name in q.at.stage.tensors)), None)
+    if part is None:
+        return
+    both = []
+    for own in _TWO:
+        names = tuple(name.replace(part, own) for name in q.at.stage.tensors)
+        if not all(name in q.at.model for name in names):
+            return
+        found = evaluated(replace(q.at, stage=replace(q.at.stage, tensors=names)), q.x)
+        both.append(found.reshape(len(found), q.kind(ExpertProduct).used, -1))
+    place, rows = _TWO.index(part), both[0].shape[2]
+    turns = np.stack(both, axis=3).reshape(*both[0].shape[:2], -1)[:, :, place * rows : (place + 1) * rows]
+    behind = np.concatenate(both, axis=2)[:, :, place::2]
+    for words, predicted in (
+        ("rows of gate and up that are stored by turns are read as if they were not", turns),
+        ("rows of gate and up are read as if they were stored by turns", behind),
+    ):
+        yield Mistake("rows_permuted", "graph", words, predicted.reshape(q.right.shape), exact=True, setting=(words,))
+
+
+def head_product_mistakes(q: Question) -> Iterator[Mistake]:
+    """Heads that have the weights of others, or read them with rows and columns exchanged."""
+    kind = q.kind(HeadProduct)
+    yield from _moved(q, "rows_permuted", "head", kind.heads)
+    turned = np.concatenate([_turned(q, pairs) for pairs in kind.routed(q.at, q.x)], axis=1)
+    words = "the weight of every head is read with rows and columns exchanged"
+    yield Mistake("transposed", "weights", words, turned, setting=(words,))
+
+
+def _turned(q: Question, pairs: Routed) -> Values:
+    (weight,) = pairs.at.weights()
+    values = dequantize(weight).astype(np.float64)
+    return np.asarray(q.kind(HeadProduct).read(q.x["x"], pairs) @ values.reshape(values.shape[::-1]))
+
+
+def _moved(q: Question, cause: str, what: str, count: int) -> Iterator[Mistake]:
+    """The products with the weights of each other. what : has a weight, count : how many of them there are."""
+    tensors = len(q.at.stage.tensors) // count
+    each = [q.at.stage.tensors[n * tensors : (n + 1) * tensors] for n in range(count)]
+    for words, moved in (
+        (f"every {what} computes with the weights of the next one", [*each[1:], each[0]]),
+        (f"every {what} computes with the weights of the one before", [each[-1], *each[:-1]]),
+        (f"{what}s have the weights of each other in reverse order", each[::-1]),
+    ):
+        stage = replace(q.at.stage, tensors=tuple(name for names in moved for name in names))
+        predicted = evaluated(replace(q.at, stage=stage), q.x)
+        yield Mistake(cause, "graph", words, predicted, exact=True, setting=(words,))
 
 
 def sum_mistakes(q: Question) -> Iterator[Mistake]:
@@ -120,6 +169,11 @@ def sum_mistakes(q: Question) -> Iterator[Mistake]:
     plain, used = parts.sum(axis=1), weights.shape[1]
     yield _graph("what the experts give is added without weights", plain)
     yield _graph("what the experts give is averaged without weights", plain / used)
+    if not q.kind(ExpertSum).weighted:
+        once = replace(q.kind(ExpertSum), weighted=True)
+        words = "what the experts give is multiplied by the weights of the experts once more"
+        yield _graph(words, evaluated(q.at.doing(once), q.x).astype(np.float64))
+        return
     yield _graph("the weights of the experts are applied twice", (np.square(weights)[:, :, None] * parts).sum(axis=1))
     total = weights.sum(axis=1)[:, None]
     yield _graph("the weights of a token are divided by their sum", q.right / total)
@@ -128,6 +182,20 @@ def sum_mistakes(q: Question) -> Iterator[Mistake]:
         yield _graph("only the expert that counts most is added", weights[:, :1] * parts[:, 0])
         words = "the weights of the experts are in ascending order in place of descending"
         yield Mistake("expert_order", "graph", words, (weights[:, ::-1, None] * parts).sum(axis=1), setting=(words,))
+
+
+def input_mistakes(q: Question) -> Iterator[Mistake]:
+    """What experts read, with other weights than their own."""
+    kind, weights = q.kind(ExpertInput), q.x["weights"]
+    own = np.take_along_axis(weights, chosen(weights, kind.used), axis=1)[:, :, None]
+    plain = np.repeat(q.x["x"][:, None], kind.used, axis=1)
+    for words, factors in (
+        ("what the experts read is not multiplied by their weights", np.ones_like(own)),
+        ("the weights of the experts are applied twice to what they read", np.square(own)),
+        ("the weights of a token are divided by their sum", own / own.sum(axis=1, keepdims=True)),
+        ("the weights of the experts are in reverse order", own[:, ::-1]),
+    ):
+        yield _graph(words, (factors * plain).reshape(q.right.shape))
 
 
 def gate_mistakes(q: Question) -> Iterator[Mistake]:

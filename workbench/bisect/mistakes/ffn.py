@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels.graph import LAYER_INPUT, Stage, Values
 from kernels.kinds.activation import Activation
+from kernels.kinds.clamped import ClampedGate
 from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from workbench.bisect.mistakes.mistake import FITTED, Mistake, Question, least_squares
 from workbench.bisect.traces.spans import evaluated
@@ -52,14 +53,44 @@ def activation_mistakes(q: Question) -> Iterator[Mistake]:
     for name, values in activations(gate):
         if name != label:
             words = f"{name} stands in place of {label}"
-            predicted = values if up is None else values * up
+            predicted = values if up is None else values * q.kind(Multiply).through(up)
             yield Mistake("activation_function", "graph", words, predicted, site=activation.site, setting=(name,))
+    yield from _other_bounds(q, activation, gate, up)
     if up is not None:
-        swapped = _activated(q, activation, up) * gate
+        swapped = _activated(q, activation, up) * q.kind(Multiply).through(gate)
         yield Mistake("gate_up_swapped", "graph", f"{label} is applied to up instead of gate", swapped)
         yield Mistake("unknown", "graph", "the product with up is left out", own)
         yield Mistake("unknown", "graph", "up is added instead of multiplied", own + up)
         yield Mistake("unknown", "graph", "the activation is left out and only up is kept", up)
+
+
+def _other_bounds(q: Question, activation: Stage, gate: Values, up: Values | None) -> Iterator[Mistake]:
+    """Gates of another steepness or without their bounds, of families that have them."""
+    kind = activation.kind
+    if not isinstance(kind, ClampedGate):
+        return
+    limit, through = kind.limit, up if up is None else q.kind(Multiply).through(up)
+    plain, unbounded = replace(kind, steepness=1.0), replace(kind, limit=np.inf)
+    made = _activated(q, activation, gate)
+    gates = (
+        (f"the sigmoid of the gate is not {kind.steepness:g} times as steep", plain.of(gate)),
+        (f"the gate is not bounded at {limit:g}", unbounded.of(gate)),
+        (f"the gate is bounded at -{limit:g} too", kind.of(np.maximum(gate, -limit))),
+    )
+    for words, values in gates:
+        predicted = values if through is None else values * through
+        yield Mistake("activation_function", "graph", words, predicted, site=activation.site, setting=(words,))
+    if up is None:
+        return
+    for words, predicted in (
+        ("1 is not added to up", made * np.clip(up, -limit, limit)),
+        (f"up is not bounded at {limit:g}", made * (up + 1)),
+        (f"neither gate nor up is bounded at {limit:g}", unbounded.of(gate) * (up + 1)),
+        ("up is neither bounded nor is 1 added to it", made * up),
+        (f"up is bounded at {limit:g} and not at -{limit:g}", made * (np.minimum(up, limit) + 1)),
+        (f"up is bounded at {limit:g} behind the addition of 1", made * np.clip(up + 1, -limit, limit)),
+    ):
+        yield Mistake("activation_function", "graph", words, predicted, setting=(words,))
 
 
 def _activated(q: Question, activation: Stage, x: Values) -> Values:

@@ -7,28 +7,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.graph import Values
-from kernels.kinds.attention import Attention
+from kernels.kinds.attention import Attention, softmax
 from workbench.bisect.mistakes.mistake import NAMED, Flags, Question
 from workbench.bisect.verdict import Factor, Setting
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """What attention works on, float64: q (tokens, heads, d), k and v (tokens, groups, d); the rows it is asked for."""
+    """What attention works on, float64: q (tokens, heads, d), k and v (tokens, groups, d); the rows it is asked for.
+
+    sinks : a score of every head beside those of its keys; None for none.
+    """
 
     q: Values
     k: Values
     v: Values
     rows: NDArray[np.int64]
     kind: Attention
+    sinks: Values | None = None
 
     @classmethod
     def of(cls, question: Question) -> "Heads":
         """The recorded queries, keys and values of a layer."""
         kind, x = question.kind(Attention), question.x
-        parts = x["q"], x["k"], kind.values(x["v"])
-        q, k, v = (part.reshape(len(part), -1, kind.head_dim) for part in parts)
-        return cls(q, k, v, np.arange(len(q)), kind)
+        parts = (x["q"], kind.head_dim), (x["k"], kind.head_dim), (kind.values(x["v"]), kind.value_size)
+        q, k, v = (part.reshape(len(part), -1, size) for part, size in parts)
+        sinks = kind.sinks(question.at)
+        return cls(q, k, v, np.arange(len(q)), kind, None if sinks is None else sinks.astype(np.float64))
 
     def owners(self) -> NDArray[np.int64]:
         """The key and value head of every head."""
@@ -47,14 +52,13 @@ class Heads:
         if mask is None:
             mask = self.kind.mask(self.rows, len(self.k))
         mask = mask | ~mask.any(axis=1, keepdims=True)
-        out = np.empty((len(self.rows), *self.q.shape[1:]))
+        out = np.empty((len(self.rows), self.q.shape[1], self.v.shape[2]))
         for head, shared in enumerate(owner.tolist()):
             scores = self.q[self.rows, head] @ self.k[:, shared].T * scale
             if cap is not None and np.isfinite(cap):
                 scores = cap * np.tanh(scores / cap)
-            scores = np.where(mask, scores, -np.inf)
-            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ self.v[:, shared]
+            sink = None if self.sinks is None else float(self.sinks[head])
+            out[:, head] = softmax(np.where(mask, scores, -np.inf), sink) @ self.v[:, shared]
         return out.reshape(len(out), -1)
 
 

@@ -102,7 +102,7 @@ def _chunks(q: Question, some: Heads) -> Iterator[tuple[str, Bounds, Bounds]]:
 
 def _seen(q: Question, heads: Heads) -> tuple[Bounds, Bounds]:
     """Of some rows the last key, if they see all before it, and the first, if they see all up to themselves."""
-    scale, y = heads.kind.scale, q.y[heads.rows].reshape(len(heads.rows), -1, heads.kind.head_dim)
+    scale, y = heads.kind.scale, q.y[heads.rows].reshape(len(heads.rows), -1, heads.kind.value_size)
     up_to, back_to = np.zeros((2, len(heads.rows), len(heads.k)))
     for head, shared in enumerate(heads.owners().tolist()):
         scores = heads.q[heads.rows, head] @ heads.k[:, shared].T * scale

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
 from kernels.graph import At, Kind, Stage, Values
+from kernels.kinds.apart import ProductsApart
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.product import Product
 from kernels.models import Graph
 from kernels.precision import FLOAT32, Precision
@@ -33,6 +33,9 @@ K = TypeVar("K", bound=Kind)
 _NEXT_LINE = 0.1
 _SOME_LINES = 0.35  # the same where the values that were rounded are themselves not quite those of the model
 _TINY = 1e-37
+# Times what storing weights costs on average: the worst of thousands of channels, of which two roundings of a row make
+# the same of tokens that are alike.
+_OF_A_CHANNEL = 2.5
 
 _ODDS = 1e-3  # below which that wrong weights show at some tokens only is no chance
 
@@ -198,7 +201,7 @@ class Question:
         about the odds of the noise to what it does to the other tokens; the odds of all such tokens multiply.
         """
         wrong = self.wrong_tokens
-        if not self.tensors or isinstance(self.at.kind, Embed | ExpertProduct) or wrong.all():  # which have few tokens
+        if not self.tensors or isinstance(self.at.kind, Embed | ProductsApart) or wrong.all():  # which have few tokens
             return False
         part = self.wrong_channels_of(wrong)
         off, noise = (np.linalg.norm(x[:, part], axis=1) for x in (self.y - self.right, self.noise))
@@ -251,7 +254,8 @@ class Question:
             return True
         if self.restored is None or mistake.factor != "weights" or size > 0.3 * self.gap:
             return False
-        return within(left, allowed + self.restored / LIMIT)
+        whole = float(_rms(left / (allowed + self.restored / LIMIT), axis=None))
+        return whole <= LIMIT and within(left, allowed + _OF_A_CHANNEL / LIMIT * self.restored)
 
 
 def _of_rows(values: Values) -> Values:

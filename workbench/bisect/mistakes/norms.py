@@ -52,7 +52,7 @@ def norm_mistakes(q: Question) -> Iterator[Mistake]:
         heads = q.right.shape[1] // kind.head_dim
         together = _of(q, x.reshape(q.right.shape), np.tile(w, heads), eps)
         yield Mistake("head_grouping", "graph", f"all {heads} heads are normed together", together)
-    elif kind.size:
+    elif kind.size and q.at.stage.heads is not None:
         apart = _of(q, x.reshape(-1, q.config.head_dim), np.ones(q.config.head_dim), eps)
         yield Mistake("head_grouping", "graph", "every head is normed by itself", apart.reshape(x.shape) * w)
     yield from _other_biases(q, x, w)

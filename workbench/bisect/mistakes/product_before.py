@@ -29,7 +29,7 @@ def under_the_bias(q: Question) -> Iterator[Mistake]:
 def under_the_rotation(q: Question) -> Iterator[Mistake]:
     """What was rotated, for a rotation that is right; only where the engine adds no bias that would show first."""
     kind, read = q.kind(Rotate), q.read("x")
-    if read is None or not isinstance(read.kind, Product):
+    if read is None or not isinstance(read.kind, Product) or kind.last_of is not None:
         return
     positions = q.at.positions().astype(np.float64)
     part = np.zeros(q.x["x"].shape[1], dtype=bool)

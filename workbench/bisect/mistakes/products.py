@@ -14,7 +14,7 @@ from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Ques
 from workbench.bisect.mistakes.norms import bias_variants, vector
 from workbench.bisect.traces.spans import evaluated
 from workbench.bisect.weights.check import BLOCK
-from workbench.bisect.weights.other_tensors import other_experts
+from workbench.bisect.weights.other_tensors import of_others
 
 _LARGE = 1 << 26  # elements of a weight beyond which it is not dequantized as a whole
 _EXCHANGED = (
@@ -88,14 +88,14 @@ def _other_tensors(q: Question, name: str) -> Iterator[tuple[str, str, Array]]:
         for mine, other in ((one, two), (two, one)):
             if mine in name and fits(name.replace(mine, other)):
                 yield cause, f"the product is with {name.replace(mine, other)}", _multiply(q, name.replace(mine, other))
-    for other in other_experts(name, q.config.num_experts):
+    for cause, other in of_others(name, q.config):
         if fits(other):
-            yield "expert_order", f"the product is with {other}", _multiply(q, other)
+            yield cause, f"the product is with {other}", _multiply(q, other)
     if name == "lm_head.weight" and not q.config.tie_word_embeddings:
         yield "tied_embedding", "the head is the embedding matrix", _multiply(q, "model.embed_tokens.weight")
     for layer in range(q.config.num_hidden_layers):
         other = name.replace(f"layers.{q.at.layer}.", f"layers.{layer}.")
-        if q.at.layer is not None and layer != q.at.layer:
+        if q.at.layer is not None and layer != q.at.layer and fits(other):
             yield "wrong_layer", f"the product is with {other}", _multiply(q, other)
 
 

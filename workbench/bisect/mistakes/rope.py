@@ -47,7 +47,7 @@ def unrotated_mistakes(q: Question) -> Iterator[Mistake]:
 
 def rotated_input(q: Question) -> Values:
     """The part of Q|K|V that the stage rotates."""
-    return q.x["x"][:, q.kind(Rotate).columns]
+    return q.kind(Rotate).turning(q.x["x"])
 
 
 def turned(x: Values, positions: Values, rotation: Rotation) -> Values:

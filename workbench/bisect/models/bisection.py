@@ -22,6 +22,7 @@ from kernels.numbers import norm
 from kernels.paths import F32Path
 from kernels.stages import Site
 from workbench.bisect.models.floor import storage_error
+from workbench.bisect.models.moved_factors import with_factors_moved
 from workbench.bisect.models.rerouted import Rerouted, scores
 from workbench.bisect.models.substitution import Factors, difference, relative, share
 from workbench.bisect.models.suspects import Suspects
@@ -99,6 +100,10 @@ def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progre
     mistakes. Raises PopulationError for models of different sizes.
     """
     require_same_sizes(a.model.config, b.model.config)
+    one, other, moved = with_factors_moved(a.model, b.model)
+    if moved is not None:
+        found = bisect_artifacts(replace(a, model=one), replace(b, model=other), tokens, progress)
+        return replace(found, notes=(*found.notes, moved))
     pairs = TensorPairs(a.model, b.model)
     suspects = Suspects(pairs, a.model, b.model)
     checked: list[Decomposition] = []

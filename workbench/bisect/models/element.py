@@ -5,7 +5,7 @@ The dot product is computed again from the raw bytes, in plain NumPy and in the 
 float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -19,13 +19,14 @@ from kernels.graph import Model, Stage
 from kernels.kinds.product import Product
 from kernels.matmul.float_dot import APR, FLOAT32, Scheme
 from kernels.models import Graph
+from kernels.packed.packed import Packed
 from kernels.paths import AprPath, F32Path
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.artifact import Artifact
 from store.names import EMBEDDING, LM_HEAD
-from workbench.bisect.weights.blocks import Block, read_block
+from workbench.bisect.weights.blocks import Block, read_block, read_parts
 
 SUPER_BLOCK = 256  # values in a term of a float row, whose format has no blocks
 
@@ -64,7 +65,7 @@ class Element:
     """
 
     tensor: str
-    type: TensorType
+    stored_as: TensorType | str
     row: int
     stored_row: int
     file: Path | None
@@ -95,7 +96,11 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     weight, row = _row_of(model, stage, channel)
     one = Weight(weight.name, weight.type, (1, weight.shape[1]), np.ascontiguousarray(weight.rows[row : row + 1]))
     file, stored_row, start = _place(model, weight, row)
-    rule, terms = _terms(one, path, np.ascontiguousarray(x, dtype=path.dtype).reshape(1, -1), start)
+    x = np.ascontiguousarray(x, dtype=path.dtype).reshape(1, -1)
+    if isinstance(weight.stored, Packed):
+        rule, terms = None, tuple(_terms_of_parts(weight.stored, row, x[0]))
+    else:
+        rule, terms = _terms(one, path, x, start)
     value: np.floating
     exact_order = path.dtype == np.float32
     if rule is not None:
@@ -106,7 +111,7 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
         value = np.float64(sum(term.partial for term in terms))
     bias = _bias(model, stage, channel)
     value = value if bias is None else value + bias
-    return Element(weight.name, one.type, row, stored_row, file, rule, terms, bias, value, exact_order)
+    return Element(weight.name, weight.stored_as, row, stored_row, file, rule, terms, bias, value, exact_order)
 
 
 def _row_of(model: Model, stage: Stage, channel: int) -> tuple[Weight, int]:
@@ -130,7 +135,9 @@ def _place(model: Model, weight: Weight, row: int) -> tuple[Path | None, int, in
         stored = int(order[row])
     info = model.tensors[name]
     stored = info.place(stored)
-    return info.file, stored, info.offset + stored * weight.rows.shape[1]
+    if info.packing is not None:
+        return info.file, info.packing.first + stored, None
+    return info.file, stored, None if info.encoding else info.offset + stored * weight.rows.shape[1]
 
 
 def _terms(
@@ -158,6 +165,15 @@ def _terms(
             partial = float(values @ (weights - block.least)) + float(block.least) * float(total)
         terms.append(Term(block, offset, kept[here], codes, scales, total, partial))
     return None if rounded is None else rounded.rule, tuple(terms)
+
+
+def _terms_of_parts(packed: Packed, row: int, x: NDArray[np.floating]) -> Iterator[Term]:
+    """The terms of a row that is stored in parts, times x (in,)."""
+    start = 0
+    for block in read_parts(packed, row, SUPER_BLOCK):
+        here = slice(start, start + block.values.size)
+        yield Term(block, None, x[here], None, None, None, float(x[here] @ block.values.astype(np.float64)))
+        start = here.stop
 
 
 def _bias(model: Model, stage: Stage, channel: int) -> np.float32 | None:

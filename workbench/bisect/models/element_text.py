@@ -73,7 +73,7 @@ def _side(name: str, model: Artifact, trace: Trace, site: Site, token: int, chan
     stored = np.float32(_row(trace, site, token)[channel])
     found = element(model, numeric_path(run.numeric_path), site, x, channel)
     again = np.float32(found.value)
-    yield f"{name}  {printable(found.tensor)}  {found.type.name}  row {found.row}" + _as_stored(found)
+    yield f"{name}  {printable(found.tensor)}  {_layout(found)}  row {found.row}" + _as_stored(found)
     rule = "kept as floats" if found.rule is None else f"rounded to 8 bits ({found.rule})"
     yield f"   path {run.numeric_path}, activations {rule}, blocks: {len(found.terms)}, in {_file(found)}"
     yield f"   stored      {stored:<16.9g} {stored.view(np.uint32):08x}"
@@ -93,6 +93,10 @@ def _agreement(found: Element, again: np.float32, stored: np.float32, run: RunRe
     return "NOT EQUAL" if found.exact_order else "a float64 sum: the last bits may differ"
 
 
+def _layout(found: Element) -> str:
+    return found.stored_as if isinstance(found.stored_as, str) else found.stored_as.name
+
+
 def _as_stored(found: Element) -> str:
     return "" if found.stored_row == found.row else f" (row {found.stored_row} in the file)"
 
@@ -104,8 +108,14 @@ def _file(found: Element) -> str:
 def _term(number: int, term: Term) -> Iterator[str]:
     block = term.block
     place = "" if term.offset is None else f" at byte {term.offset}"
-    yield f"   block {number}{place}, {len(block.raw)} bytes; adds {term.partial:.9g}"
-    factors = [("d", block.d), ("dmin", block.dmin), ("least value", block.least)]
+    size = f"{len(block.raw)} bytes" if block.raw else f"{block.codes.size} codes stored in parts"
+    yield f"   block {number}{place}, {size}; adds {term.partial:.9g}"
+    factors = [
+        ("d", block.d),
+        ("zero point", np.float32(block.zero) if block.zero and not block.raw else None),
+        ("dmin", block.dmin),
+        ("least value", block.least),
+    ]
     several = () if term.scales is None else term.scales
     factors += [("scale of the activations", scale) for scale in several]
     factors += [("sum of the activations", term.total)]

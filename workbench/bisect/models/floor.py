@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from kernels.graph import At, Inputs
+from kernels.kinds.apart import ProductsApart
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.numbers import numbers
@@ -23,8 +23,8 @@ def storage_error(at: At, inputs: Inputs, pairs: TensorPairs) -> float:
     A wrong tensor counts as a right one would: nothing where its like are equal on both sides. at : in float64.
     inputs : what the stage reads, by role.
     """
-    if isinstance(at.kind, ExpertProduct):
-        parts = at.kind.routed(at, inputs["weights"])
+    if isinstance(at.kind, ProductsApart):
+        parts = at.kind.routed(at, inputs)
         errors = (storage_error(part.at, {"x": at.kind.read(inputs["x"], part)}, pairs) for part in parts)
         return math.hypot(*errors)
     energy = 0.0

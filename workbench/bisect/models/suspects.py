@@ -10,8 +10,8 @@ import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.graph import BIAS, Array, Inputs, Model, Stage
+from kernels.kinds.apart import ProductsApart
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.product import Product
 from kernels.numbers import norm
 from kernels.rows.dequantize import dequantize_rows
@@ -91,7 +91,7 @@ class Suspects:
         return not_one_source(self._pairs, self._a, self._b)
 
     def _same_type(self, name: str) -> bool:
-        return self._a.weight(name).type == self._b.weight(name).type
+        return self._a.weight(name).stored_as == self._b.weight(name).stored_as
 
     def _differing(self, site: Site) -> Iterator[Judged]:
         for name in self._pairs.tensors(site):
@@ -108,11 +108,11 @@ class Suspects:
         if isinstance(stage.kind, Embed):
             return bool(affected[list(tokens)].any())
         x = inputs.get("x", base)
-        if isinstance(stage.kind, ExpertProduct):
+        if isinstance(stage.kind, ProductsApart):
             x = stage.kind.seen_by(stage, judged.name, inputs)
             if not len(x):
                 return False
-        if not isinstance(stage.kind, Product | ExpertProduct) or judged.name not in stage.weights:
+        if not isinstance(stage.kind, Product | ProductsApart) or judged.name not in stage.weights:
             return True
         x = x.astype(np.float64)
         rows = np.flatnonzero(affected.any(axis=1))[:4096]

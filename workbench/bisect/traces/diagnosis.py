@@ -7,10 +7,11 @@ from functools import partial
 import numpy as np
 
 from kernels.graph import At, Values
+from kernels.kinds.apart import ProductsApart
+from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from workbench.bisect.mistakes.catalogue import mistakes
@@ -51,7 +52,7 @@ def diagnose(reader: Reader, checked: Checked, rounded: bool = False, known: Seq
     if not np.isfinite(question.y).all():
         return [not_finite(question)]
     whole = _culprits(question, known)
-    if isinstance(question.at.kind, ExpertProduct) and whole[0].cause in UNNAMED:
+    if isinstance(question.at.kind, ProductsApart) and whole[0].cause in UNNAMED:
         return [culprit for part in _of_experts(question) for culprit in _culprits(part, known)] or whole
     if whole[0].factor != "weights" or len(question.parts) < 2:
         return whole
@@ -73,9 +74,10 @@ def _of_tensors(question: Question) -> Iterator[Question]:
 
 def _of_experts(question: Question) -> Iterator[Question]:
     """The question about every expert apart, as one of its product."""
-    kind = question.kind(ExpertProduct)
-    y, right, noise = (x.reshape(len(x), kind.used, -1) for x in (question.y, question.right, question.noise))
-    for pairs in kind.routed(question.at, question.x["weights"]):
+    kind = question.at.kind
+    assert isinstance(kind, ProductsApart)
+    y, right, noise = (x.reshape(len(x), kind.runs, -1) for x in (question.y, question.right, question.noise))
+    for pairs in kind.routed(question.at, question.x):
         place, x = (pairs.tokens, pairs.runs), {"x": kind.read(question.x["x"], pairs)}
         alone = replace(
             question,
@@ -134,7 +136,7 @@ def question_of(reader: Reader, checked: Checked) -> Question:
     """A wrong stage as the candidates see it."""
     at, inputs = checked.at, checked.inputs
     rounding = 0.0
-    if isinstance(at.kind, Product | ExpertProduct):
+    if isinstance(at.kind, Product | ProductsApart):
         with_codes, without = (at.kind.rounding(at, inputs, checked.right, codes) for codes in (True, False))
         rounding = max(with_codes**2 - without**2, 0.0) ** 0.5 / checked.right.size**0.5
     wide = {name: np.asarray(x, dtype=np.float64) for name, x in inputs.items()}
@@ -148,13 +150,13 @@ def question_of(reader: Reader, checked: Checked) -> Question:
 
 def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values | None:
     """What storing the stage's weights once more in their own formats may add to every element of the output."""
-    if isinstance(at.kind, ExpertProduct):
-        out = np.zeros((count, at.kind.used, at.stage.channels // at.kind.used))
-        for pairs in at.kind.routed(at, inputs["weights"]):
+    if isinstance(at.kind, ProductsApart):
+        out = np.zeros((count, at.kind.runs, at.stage.channels // at.kind.runs))
+        for pairs in at.kind.routed(at, inputs):
             read = {"x": at.kind.read(inputs["x"], pairs)}
             out[pairs.tokens, pairs.runs] = cost_of_storage(pairs.at, read, len(read["x"]))
         return out.reshape(count, -1)
-    if isinstance(at.kind, Choice):
+    if isinstance(at.kind, Choice | Attention):
         return None
     product = isinstance(at.kind, Product)
     weights = [

@@ -15,12 +15,13 @@ import numpy as np
 
 from kernels.graph import Array, Kind
 from kernels.kinds.activation import Activation
+from kernels.kinds.apart import ProductsApart
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertSum, Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate
@@ -37,7 +38,7 @@ from workbench.cells.metrics import format_value
 # Kinds of stages that mistakes are looked for in, those first that ports get wrong most.
 _FIRST: tuple[type[Kind], ...] = (
     *(Rotate, Bias, Attention, Choice, Activation, Multiply, Add, AddBoth, Gated, ExpertSum, Norm, Product),
-    ExpertProduct,
+    ProductsApart,
 )
 _TOGETHER = (Rotate, Norm)  # one mistake concerns all of them, whatever they are called
 _MOST_WORK = 2e10  # multiplications that are spent on looking for causes in all spans of a trace
@@ -266,8 +267,8 @@ def _work(reader: Reader, span: Span) -> float:
     for site in span.stages:
         at = reader.at(site)
         weights = at.stage.weights if isinstance(at.kind, Product) else ()
-        if isinstance(at.kind, ExpertProduct):
-            weights = at.stage.weights[: at.kind.used]
+        if isinstance(at.kind, ProductsApart):
+            weights = at.stage.weights[: at.kind.runs]
         shapes = [at.model.weight(name).shape for name in weights]
         total += _ANY_STAGE + len(reader.tokens) * sum(float(np.prod(shape)) for shape in shapes)
     return total

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kernels.graph import Values
+from kernels.kinds.apart import ProductsApart
 from kernels.kinds.elementwise import Add, AddBoth
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.stages import Site
@@ -31,7 +31,7 @@ from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.decomposition import LIMIT
 
-_STORED = (Product, ExpertProduct, Embed)  # kinds that another rounding of the weights changes
+_STORED = (Product, ProductsApart, Embed)  # kinds that another rounding of the weights changes
 _EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third
 _LEAST, _MOST = 0.2, 2.0  # of the cost, in which a rounded weight may show
 _SIGNATURE, _WITNESSED = 0.9, 0.5  # of all products must show it; and if the embedding does
@@ -210,7 +210,7 @@ def storage_cost(reader: Reader, stage: Checked) -> float:
 
     Every weight lies within half a step of its source, and the errors of different weights are independent.
     """
-    if isinstance(stage.at.kind, ExpertProduct):
+    if isinstance(stage.at.kind, ProductsApart):
         cost = cost_of_storage(
             stage.at, {role: np.asarray(x, np.float64) for role, x in stage.inputs.items()}, len(stage.y)
         )

@@ -25,6 +25,7 @@ from workbench.bisect.weights.factors import changed, scaled, scaled_within_step
 from workbench.bisect.weights.fused_rows import rank_by_rank
 from workbench.bisect.weights.judging import Judge, WeightCause
 from workbench.bisect.weights.low_rank import low_rank
+from workbench.bisect.weights.misread_parts import misread_parts
 from workbench.bisect.weights.offsets import group_offset, norm_offset
 from workbench.bisect.weights.other_tensors import other_tensors
 from workbench.bisect.weights.question import Prediction, Question, Rows
@@ -55,6 +56,9 @@ def weight_causes(
         return [WeightCause("unknown", f"{name} differs by no more than its formats explain", verdict.rel_rms, False)]
     for judge in judges:
         if (found := _rounded_twice(judge.question)) is not None:
+            return [found, _unknown(judges[0].question)]
+    for judge in judges:  # of parts, whichever side has them: what else may explain it stands for less
+        if (found := _first_explained(judge, misread_parts)) is not None:
             return [found, _unknown(judges[0].question)]
     for judge in judges:
         if (found := _known_again(judge, known)) is not None:
@@ -101,6 +105,12 @@ _SIMPLEST_FIRST = (
     "group_offset",
     "low_rank",
 )
+
+
+def _first_explained(judge: Judge, candidates: _Candidates) -> WeightCause | None:
+    """The first mistake of a kind that explains the tensor with no coarser rounding on top."""
+    judged = map(judge.judged, candidates(judge.question))
+    return next((found for found in judged if found.explained and not found.rounded), None)
 
 
 def _known_again(judge: Judge, known: Sequence[str]) -> WeightCause | None:

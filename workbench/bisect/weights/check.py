@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.weight import Weight
+from workbench.bisect.weights.carried import ONE_STEP, beyond_carried, may_be
 from workbench.bisect.weights.fits import with_fits
 from workbench.bisect.weights.levelled import levelled
 from workbench.bisect.weights.points import forgiven, on_grid, unlike
@@ -76,6 +77,7 @@ class _Part:
     slopes: Slopes
     points: bool
     lean: float
+    carried: bool  # whether errors of one side may have been carried over to other values
     cost: NDArray[np.float64]
     cost_of_rows: NDArray[np.float64]
 
@@ -87,7 +89,7 @@ def check(a: Stored, b: Stored, groups: Groups = NO_HEADS) -> WeightCheck:
 
 def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightCheck:
     """Judge two stored tensors of one shape; equal bytes are told without dequantizing."""
-    if a.type == b.type and np.array_equal(a.rows, b.rows):
+    if a.equals(b):
         columns = a.shape[-1]
         nothing = np.zeros((len(a.rows), -(-columns // BLOCK)), dtype=bool)
         return WeightCheck(True, 0.0, 0.0, False, None, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
@@ -96,7 +98,11 @@ def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightChec
 
 def check_parts(parts: Parts, groups: Groups = NO_HEADS) -> WeightCheck:
     """Judge two tensors of which consecutive runs of rows, whole heads each, are given, if need be a second time."""
-    return _whole([_part(a, b, groups) for a, b in parts()], groups, _SecondLook(parts, groups))
+    found = [_part(a, b, groups) for a, b in parts()]
+    nearest = _whole(found, groups, _SecondLook(parts, groups))
+    if nearest.explained or not all(part.carried for part in found):
+        return nearest
+    return _whole([_part(a, b, groups, carried=True) for a, b in parts()], groups, _SecondLook(parts, groups), ONE_STEP)
 
 
 def row_chunks(weight: Weight, groups: Groups = NO_HEADS) -> Iterator[slice]:
@@ -131,7 +137,7 @@ def rounded_once(beyond_once: int, count: int, fitted: bool) -> bool:
 
 def beyond(a: Stored, b: Stored) -> bool:
     """Whether some value is further off than any look at its block would excuse; much quicker than a check."""
-    excused = on_grid(a, b) or any(side.fitted or side.line or side.top for side in (a, b))
+    excused = on_grid(a, b) or any(side.fitted or side.line or side.top or side.carried for side in (a, b))
     return not excused and bool((excess_of(a, b) > LIMIT).any())
 
 
@@ -154,7 +160,7 @@ def _reach(side: Stored, up: Flags, outward: bool) -> Floats:
     return np.where(cut, np.float32(np.inf), side.width)
 
 
-def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
+def _part(a: Stored, b: Stored, groups: Groups, *, carried: bool = False) -> _Part:
     excess = excess_of(a, b)
     d = b.values - a.values
     starts, points = np.arange(0, d.shape[1], BLOCK), on_grid(a, b)
@@ -164,7 +170,9 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
     if a.fitted or b.fitted or a.line or b.line:
         blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
     inside = _inside(a, b, d)
-    if a.top or b.top:
+    if carried:
+        blocks = beyond_carried(a, b, excess, inside & np.isfinite(excess), BLOCK, LIMIT)
+    elif a.top or b.top:
         size = min(side.group for side in (a, b) if side.top)
         runs = np.maximum.reduceat(excess, np.arange(0, d.shape[1], size), axis=1)
         level = levelled(a, b, runs, LIMIT, size)
@@ -184,6 +192,7 @@ def _part(a: Stored, b: Stored, groups: Groups) -> _Part:
         Slopes.of(a.values, b.values, np.isfinite(d) if points else inside, groups),
         points,
         a.lean + b.lean,
+        may_be(float((blocks > LIMIT).mean()), a, b),
         squares.sum(axis=0),
         squares.sum(axis=1),
     )
@@ -217,7 +226,8 @@ class _SecondLook:
         return None, None
 
 
-def _whole(parts: list[_Part], groups: Groups, again: _SecondLook) -> WeightCheck:
+def _whole(parts: list[_Part], groups: Groups, again: _SecondLook, most: float = ROUNDED_ONCE) -> WeightCheck:
+    """Join the parts of a tensor. most : mean square of the distances that is explained."""
     energy_a, energy_b, energy_d, squares, inside = np.sum([part.sums for part in parts], axis=0)
     del energy_a
     worst = max(part.worst for part in parts)
@@ -228,7 +238,7 @@ def _whole(parts: list[_Part], groups: Groups, again: _SecondLook) -> WeightChec
     if scaled is not None and not affected.any():
         affected = affected | groups.spread(scaled, affected.shape, BLOCK)
     spread = float(squares / inside) if inside else 0.0
-    uneven = worst <= LIMIT and spread > ROUNDED_ONCE and not again.repeats.evenly_spread()
+    uneven = worst <= LIMIT and spread > most and not again.repeats.evenly_spread()
     if uneven and not affected.any():
         affected[:] = True
     cost = np.sum([part.cost for part in parts], axis=0)

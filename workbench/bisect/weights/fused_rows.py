@@ -12,24 +12,22 @@ import numpy as np
 from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.steps import Stored, made_like
 
-_FUSED = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("mlp.gate_proj", "mlp.up_proj"),
-)
+_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _MOST_RANKS = 64
 
 
 def rank_by_rank(q: Question) -> Iterator[Prediction]:
     """Rows in the order of the ranks read as that of the tensors, or the other way."""
-    module, _, kind = q.suffix.rpartition(".")
+    block, _, kind = q.suffix.rpartition(".")
+    block, _, module = block.rpartition(".")
     modules = next((modules for modules in _FUSED if module in modules), None)
     if modules is None or q.layer is None:
         return
-    names = [f"model.layers.{q.layer}.{other}.{kind}" for other in modules]
+    names = [f"model.layers.{q.layer}.{block}.{other}.{kind}" for other in modules]
     if any(name not in q.right or q.right.weight(name).shape[1:] != q.source.shape[1:] for name in names):
         return
     sizes = [q.right.weight(name).shape[0] for name in names]
-    own, letters = modules.index(module), [other.rpartition(".")[2].removesuffix("_proj") for other in modules]
+    own, letters = modules.index(module), [other.removesuffix("_proj") for other in modules]
     start = sum(sizes[:own])
     for ranks in _ranks(sizes, q.config.num_attention_heads if len(modules) == 3 else sizes[0]):
         by_rank = _by_rank(sizes, ranks)

@@ -136,7 +136,12 @@ class Judge:
                 whole = here.reshape(-1, BLOCK).all(axis=1)
                 sides = (x.values.reshape(-1, BLOCK)[whole] for x in (right, predicted, stored))
                 ranges.append(np.stack([np.ptp(x, axis=1).astype(np.float64) for x in sides]))
-        once = not prediction.exact or rounded_once(off, moved, fitted=bool(stored.fitted) or stored.line)
+        once = (
+            not prediction.exact
+            or stored.carried
+            or predicted.carried
+            or rounded_once(off, moved, fitted=bool(stored.fitted) or stored.line)
+        )
         return once and (not ranges or _reach_moved(np.concatenate(ranges, axis=1)))
 
     def _on_a_grid(self, rows_of: Callable[[Rows], Stored], residual: float) -> tuple[Grid, float] | None:

@@ -2,7 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
+import numpy as np
+
+from kernels.config import ModelConfig
+from kernels.rows.dequantize import dequantize
+from kernels.weight import TensorType, Weight
 from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.steps import Stored
 
@@ -18,6 +24,7 @@ _MODULES = (
     *("self_attn.q_norm", "self_attn.k_norm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
 )
 _EXPERT = re.compile(r"(.+\.experts\.)([0-9]+)(\..+)", re.ASCII)
+_HEAD = re.compile(r"(.+\.self_attn\.[kv]_b_proj\.)([0-9]+)(\..+)", re.ASCII)
 _OF_MODEL = ("lm_head.weight", "model.embed_tokens.weight")
 
 
@@ -32,8 +39,9 @@ def other_tensors(q: Question) -> Iterator[Prediction]:
                 yield from _as_other(q, "wrong_layer", f"model.layers.{layer}.input_layernorm.weight")
         return
     stem, _, kind = q.suffix.rpartition(".")
-    for other in other_experts(q.name, q.config.num_experts):
-        yield from _as_other(q, "expert_order", other)
+    for cause, other in of_others(q.name, q.config):
+        yield from _as_other(q, cause, other)
+    yield from _split_otherwise(q)
     for one, two in (("gate_proj", "up_proj"), ("up_proj", "gate_proj")):
         if "expert" in stem and stem.endswith(one):
             yield from _as_other(q, "gate_up_swapped", q.name.replace(one, two))
@@ -46,10 +54,27 @@ def other_tensors(q: Question) -> Iterator[Prediction]:
             yield from _as_other(q, "wrong_layer", f"model.layers.{layer}.{q.suffix}")
 
 
-def other_experts(name: str, count: int) -> Iterator[str]:
-    """The same tensor of every other expert of a layer; nothing for a tensor of no expert."""
-    if (own := _EXPERT.fullmatch(name)) is not None:
-        yield from (f"{own[1]}{number}{own[3]}" for number in range(count) if str(number) != own[2])
+def of_others(name: str, config: ModelConfig) -> Iterator[tuple[str, str]]:
+    """The same tensor of every other expert, or head, of a layer, and the cause that it is; nothing for another one."""
+    numbered = (_EXPERT, config.num_experts, "expert_order"), (_HEAD, config.num_attention_heads, "rows_permuted")
+    for pattern, count, cause in numbered:
+        if (own := pattern.fullmatch(name)) is not None:
+            yield from ((cause, f"{own[1]}{number}{own[3]}") for number in range(count) if str(number) != own[2])
+
+
+def _split_otherwise(q: Question) -> Iterator[Prediction]:
+    """Rows of values where those of keys of a head should be, or the other way round."""
+    if (own := _HEAD.fullmatch(q.name)) is None:
+        return
+    one, two = ("k_b", "v_b") if ".k_b_proj." in own[1] else ("v_b", "k_b")
+    for head in range(q.config.num_attention_heads):
+        name = f"{own[1].replace(one, two)}{head}{own[3]}"
+        if name not in q.right or q.right.weight(name).shape[::-1] != q.wrong.shape:
+            continue
+        values = np.ascontiguousarray(dequantize(q.right.weight(name)).T)
+        turned = Weight(name, TensorType["F32"], values.shape, values.view(np.uint8))
+        words = f"{q.what} holds the values of {name} turned: keys and values were not split head by head"
+        yield Prediction("rows_permuted", words, partial(Stored.of, turned))
 
 
 def _as_other(q: Question, cause: str, name: str) -> Iterator[Prediction]:

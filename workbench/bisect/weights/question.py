@@ -97,6 +97,11 @@ class Question:
     @property
     def heads(self) -> tuple[int, bool] | None:
         """Size of a head and whether heads run along the columns; None for a tensor without heads."""
+        if self.config.kv_lora_rank:
+            size = self.config.v_head_dim or self.config.head_dim
+            of_queries = self.suffix.startswith(("self_attn.q_proj.", "self_attn.q_b_proj."))
+            of_output = (size, True) if self.suffix == "self_attn.o_proj.weight" else None
+            return (self.config.head_dim, self.is_vector) if of_queries else of_output
         if self.suffix.startswith(("self_attn.q_", "self_attn.k_", "self_attn.v_")):
             return self.config.head_dim, self.is_vector
         return (self.config.head_dim, True) if self.suffix == "self_attn.o_proj.weight" else None

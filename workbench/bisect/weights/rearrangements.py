@@ -16,7 +16,7 @@ def permuted_rope(q: Question) -> Iterator[Prediction]:
     if not q.suffix.startswith(("self_attn.q_proj", "self_attn.k_proj")):
         return
     size, count = q.config.head_dim, q.source.shape[0]
-    orders = _rotary_orders(size, q.config.rotary_dim or size)
+    orders = rotary_orders(size, q.config.rotary_dim or size)
     for region in q.regions():
         if len(region.mask) != count:
             continue  # one row of a vector: the region runs over its elements instead
@@ -33,7 +33,7 @@ def permuted_rope(q: Question) -> Iterator[Prediction]:
             yield Prediction("permuted_rope", explanation, _reordered(q, source))
 
 
-def _rotary_orders(size: int, turned: int) -> dict[str, Rows]:
+def rotary_orders(size: int, turned: int) -> dict[str, Rows]:
     """The channels of a head in other rotary orders: those that turn, or by mistake all of them."""
     orders = {}
     for width in dict.fromkeys((turned, size)):

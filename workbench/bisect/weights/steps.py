@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.format import EIGHT_UNIT, BlockFormat, FloatFormat
+from kernels.packed.packed import Packed
 from kernels.rows.dequantize import dequantize_rows
 from kernels.rows.fields import codes, fields
 from kernels.weight import Weight
+from workbench.bisect.weights.part_steps import steps, unequal
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
+_MANTISSA = 23  # bits, of float32
 HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only hold as a denormal
 _HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
 # Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
@@ -36,6 +39,7 @@ class Stored:
     of 32 may be another one than the codes were rounded with, 0 for other types. line : whether that may be so of both
     the scale and the least value. top : highest code of types that may level a sub-block of `group` values though these
     are far apart (levelled.py), 0 for other types. lean : by which share of the values unequal steps may move a factor.
+    carried : whether errors may have been carried over from value to value (carried.py).
     """
 
     values: Floats
@@ -48,15 +52,21 @@ class Stored:
     group: int = 32
     lean: float = 0.0
     flips: int | None = None
+    carried: bool = False
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
         """The chosen rows of a stored tensor; a vector is one row."""
+        if isinstance(weight.stored, Packed):
+            return _of_parts(weight.stored, np.arange(len(weight.stored))[rows])
+        if weight.origin is not None:
+            columns = weight.shape[-1]
+            return cls.of(weight.origin, rows).moved(lambda x: x[:, :columns])
         raw = np.ascontiguousarray(weight.rows[rows])
         values = dequantize_rows(weight.type, raw, weight.shape[-1])
         format = weight.type.format
         if isinstance(format, FloatFormat):
-            width = half_ulp(values, format)
+            width = half_ulp(values, format) + np.float32(weight.step / 2)
             if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
                 width = width + half_ulp(values - np.float32(1), weight.less_one.format)
             return cls(values, width)
@@ -135,17 +145,24 @@ def made_like(*sides: Stored) -> dict[str, Any]:
     fitted, top, lean = (max(getattr(side, name) for side in sides) for name in ("fitted", "top", "lean"))
     group, line = min(side.group for side in sides), any(side.line for side in sides)
     flips = max((side.flips for side in sides if side.flips is not None), default=None)
-    return {"fitted": fitted, "line": line, "top": top, "group": group, "lean": lean, "flips": flips}
+    carried = any(side.carried for side in sides)
+    made = {"fitted": fitted, "line": line, "top": top, "group": group, "lean": lean, "flips": flips}
+    return made | {"carried": carried}
 
 
 def _flags(flags: Flags | None, like: Flags) -> Flags:
     return np.zeros_like(like) if flags is None else flags
 
 
+def _of_parts(packed: Packed, rows: NDArray[np.intp]) -> Stored:
+    """The chosen rows of a tensor that is stored in parts."""
+    return Stored(*steps(packed, packed.taken(rows)), lean=_lean(unequal(packed)), carried=packed.carried)
+
+
 def half_ulp(values: Floats, format: FloatFormat) -> Floats:
-    """How far a number may be from its nearest in a float type."""
+    """How far a number may be from its nearest in a float type, or in float32 where that is coarser."""
     power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
-    ulp = power * np.float32(2.0 ** (-format.mantissa - 1))
+    ulp = power * np.float32(2.0 ** (-min(format.mantissa, _MANTISSA) - 1))
     return np.asarray(np.maximum(ulp, np.float32(format.smallest / 2)))
 
 
@@ -198,7 +215,7 @@ def _gaps(format: BlockFormat, raw: NDArray[np.uint8]) -> Floats:
     return np.asarray(larger[codes(format, raw.reshape(-1, format.block.bytes))])
 
 
-def _lean(levels: tuple[int, ...]) -> float:
+def _lean(levels: tuple[float, ...]) -> float:
     """How far the values that become a level lie from it in the mean, where they are spread evenly; of levels within.
 
     As a share of the levels, weighted as a factor is: what the middle between both neighbours' bounds leans to a side.

@@ -41,7 +41,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    types: tuple[TensorType, TensorType]
+    types: tuple[TensorType | str, TensorType | str]
     equal: bool
     spread: float
 
@@ -122,12 +122,13 @@ class TensorPairs:
     def _sample(self, name: str) -> _Sample:
         a, b = self._pair(name)
         rows = _rows(a)
+        types = a.stored_as, b.stored_as
         if a.shape != b.shape:
-            return _Sample((a.type, b.type), equal=False, spread=np.inf)
+            return _Sample(types, equal=False, spread=np.inf)
         if a.type == b.type and np.array_equal(a.rows[rows], b.rows[rows]):
-            return _Sample((a.type, b.type), equal=True, spread=0.0)
+            return _Sample(types, equal=True, spread=0.0)
         found = check(Stored.of(a, rows), Stored.of(b, rows))
-        return _Sample((a.type, b.type), found.equal, found.spread)
+        return _Sample(types, found.equal, found.spread)
 
     def _like(self, name: str) -> list[_Sample]:
         """The other tensors stored as this one is; if they are few, all of one type that are quantized, or not."""
@@ -135,9 +136,9 @@ class TensorPairs:
         others = [sample for other, sample in self._samples.items() if other != name]
         like = [sample for sample in others if sample.types == own.types]
         if len(like) < _FEWEST and own.types[0] == own.types[1]:
-            quantized = own.types[0] in _QUANTIZED
+            quantized = _is_quantized(own.types[0])
             same = [sample for sample in others if sample.types[0] == sample.types[1]]
-            like = [sample for sample in same if (sample.types[0] in _QUANTIZED) == quantized]
+            like = [sample for sample in same if _is_quantized(sample.types[0]) == quantized]
         return like
 
     def _alike_elsewhere(self, name: str) -> bool:
@@ -152,6 +153,10 @@ class TensorPairs:
 
 def _rows(weight: Weight) -> np.ndarray:
     return np.unique(np.linspace(0, len(weight.rows) - 1, _SAMPLE).astype(np.int64))
+
+
+def _is_quantized(stored_as: TensorType | str) -> bool:
+    return isinstance(stored_as, str) or stored_as in _QUANTIZED
 
 
 def _share(flags: list[bool]) -> float:

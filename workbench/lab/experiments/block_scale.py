@@ -64,7 +64,7 @@ def _with_scale(weight: Weight, d: bytes) -> Weight:
     """The weight with the scale d in every block and nothing taken off."""
     format = weight.type.format
     assert isinstance(format, BlockFormat)
-    stored = weight.rows.reshape(len(weight.rows), -1, format.block.bytes).copy()
+    stored = weight.rows[:].reshape(len(weight.rows), -1, format.block.bytes).copy()
     for at in format.factors:
         stored[:, :, at : at + 2] = np.frombuffer(d if at == format.d else b"\x00\x00", np.uint8)
     return Weight(weight.name, weight.type, weight.shape, stored.reshape(len(stored), -1))

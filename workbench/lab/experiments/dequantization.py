@@ -21,7 +21,7 @@ def literally(weight: Weight, once: bool = False) -> Floats:
     """
     format = weight.type.format
     assert isinstance(format, BlockFormat)
-    blocks = weight.rows.reshape(-1, format.block.bytes)
+    blocks = weight.rows[:].reshape(-1, format.block.bytes)
     parts = fields(format, blocks)
     shape = (len(blocks), parts.scales.shape[1], -1)
     numbers = codes(format, blocks).astype(np.float32) - np.float32(format.zero)
@@ -53,7 +53,7 @@ def _run(settings: Settings, subject: Subject | None) -> Outcome:
         inputs = {**settings, **subject.inputs(stage.site, tokens=False), "type": weight.type.name}
         inputs["population"] = f"{len(weight.rows)} rows of {weight.shape[1]} values"
     format = weight.type.format
-    compiled = dequantize_rows(weight.type, weight.rows, weight.shape[1])
+    compiled = dequantize_rows(weight.type, weight.rows[:], weight.shape[1])
     slow, fused = literally(weight), literally(weight, once=True)
     groups = (compiled != slow).reshape(len(weight.rows) * weight.shape[1] // format.block.elements, -1)
     length = format.block.elements // max(1, getattr(format, "groups", 0))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
-from kernels.kinds.attention import Attention
+from kernels.kinds.attention import Attention, softmax
 from kernels.paths import numeric_path
 from workbench.lab.experiment import Experiment, Outcome, Parameter, Plot, Rows, Settings
 from workbench.lab.inputs import Floats, residues
@@ -19,16 +19,20 @@ _FACTORS = (23, 53, 59), (29, 61, 67), (31, 71, 73), (37, 79, 83)  # of q, k and
 Three = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 
-def literally(x: Three, how: Attention, group: int, apart: bool = False) -> NDArray[np.float64]:
+def literally(
+    x: Three, how: Attention, group: int, apart: bool = False, sinks: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
     """Attention in float64, head by head: query head h reads key head h // group, or h % kv_heads if `apart`."""
-    q, k, v = (value.astype(np.float64).reshape(len(value), -1, how.head_dim) for value in x)
-    out = np.empty_like(q)
+    sizes = (how.head_dim, how.head_dim, how.value_size)
+    q, k, v = (z.astype(np.float64).reshape(len(z), -1, size) for z, size in zip(x, sizes, strict=True))
+    out = np.empty((len(q), how.heads, how.value_size))
     seen = how.mask(np.arange(len(q)), len(k))
     for head in range(how.heads):
         shared = head % how.kv_heads if apart else head // group
-        scores = np.where(seen, q[:, head] @ k[:, shared].T * how.scale, -np.inf)
-        share = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out[:, head] = share / share.sum(axis=1, keepdims=True) @ v[:, shared]
+        scores = q[:, head] @ k[:, shared].T * how.scale
+        scores = scores if how.cap is None else how.cap * np.tanh(scores / how.cap)
+        sink = None if sinks is None else float(sinks[head])
+        out[:, head] = softmax(np.where(seen, scores, -np.inf), sink) @ v[:, shared]
     return out.reshape(len(q), -1)
 
 
@@ -48,9 +52,9 @@ def _made(settings: Settings) -> tuple[Three, Attention]:
 def _run(settings: Settings, subject: Subject | None) -> Outcome:
     series: Rows = []
     whole: float | None = None
-    for side, x, how, y in _cases(settings, subject):
-        group, d = how.heads // how.kv_heads, how.head_dim
-        right, wrong = literally(x, how, group), literally(x, how, group, apart=True)
+    for side, x, how, sinks, y in _cases(settings, subject):
+        group, d = how.heads // how.kv_heads, how.value_size
+        right, wrong = literally(x, how, group, False, sinks), literally(x, how, group, True, sinks)
         whole = rel_rms(right, y) if whole is None else whole
         for head in range(how.heads):
             own = slice(head * d, (head + 1) * d)
@@ -83,11 +87,13 @@ def _run(settings: Settings, subject: Subject | None) -> Outcome:
     )
 
 
-def _cases(settings: Settings, subject: Subject | None) -> Iterator[tuple[str, Three, Attention, NDArray[np.floating]]]:
-    """What attention reads, how it is asked to group, and what the compiled code gives, for either side."""
+def _cases(
+    settings: Settings, subject: Subject | None
+) -> Iterator[tuple[str, Three, Attention, NDArray[np.floating] | None, NDArray[np.floating]]]:
+    """What attention reads, how it is asked to group, its sinks, and what the compiled code gives, for either side."""
     if subject is None:
         x, how = _made(settings)
-        yield "made", x, how, numeric_path("f32").attention(*x, how)
+        yield "made", x, how, None, numeric_path("f32").attention(*x, how)
         return
     stage = subject.stage_of(Attention)
     read, kind = subject.captured(stage.site).x, stage.kind
@@ -95,7 +101,8 @@ def _cases(settings: Settings, subject: Subject | None) -> Iterator[tuple[str, T
     for side, of in (("a", subject.a), ("b", subject.b)):
         inputs = {role: np.ascontiguousarray(value, dtype=of.path.dtype) for role, value in read.items()}
         x = (inputs["q"], inputs["k"], np.ascontiguousarray(kind.values(inputs["v"])))
-        yield side, x, kind, kind.evaluate(subject.at(stage, side), inputs)
+        at = subject.at(stage, side)
+        yield side, x, kind, kind.sinks(at), kind.evaluate(at, inputs)
 
 
 EXPERIMENT = Experiment(

@@ -105,8 +105,10 @@ def _of_model(settings: Settings, subject: Subject) -> Outcome:
     attention = subject.stage_of(Attention)
     turned = [stage for stage in subject.graph.layer(subject.chosen_layer) if isinstance(stage.kind, Rotate)]
     how = attention.kind
-    if len(turned) != 2 or not isinstance(how, Attention):
-        raise WorkbenchError(f"layer {subject.chosen_layer} does not turn q and k; choose another --layer")
+    if len(turned) != 2 or not isinstance(how, Attention) or turned[0].channels != how.heads * how.head_dim:
+        raise WorkbenchError(
+            f"layer {subject.chosen_layer} does not turn q and k, or a part of them only; choose another --layer"
+        )
     step = subject.captured(turned[0].site)
     keys = subject.captured(attention.site).x["k"].astype(np.float64).reshape(len(subject.ids), -1, how.head_dim)
     first = step.y[-1].astype(np.float64).reshape(how.heads, -1)

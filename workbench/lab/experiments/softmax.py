@@ -67,7 +67,7 @@ def _of_model(settings: Settings, subject: Subject) -> Outcome:
     stage = subject.stage_of(Attention)
     how, x = stage.kind, subject.captured(stage.site).x
     assert isinstance(how, Attention)
-    seen = how.mask(np.arange(len(x["q"])), len(x["k"]))
+    seen, sinks = how.mask(np.arange(len(x["q"])), len(x["k"])), how.sinks(subject.at(stage, "a"))
     group = how.heads // how.kv_heads
     series: Rows = []
     for head in range(how.heads):
@@ -75,7 +75,8 @@ def _of_model(settings: Settings, subject: Subject) -> Outcome:
         scores = x["q"][:, own].astype(np.float64) @ x["k"][:, shared].astype(np.float64).T * how.scale
         for token in np.flatnonzero(seen.sum(axis=1) > 1):
             row = scores[token][seen[token]]
-            facts = amplification(row, settings["drift"], int(np.argmax(np.abs(row))))
+            at = int(np.argmax(np.abs(row)))
+            facts = amplification(row if sinks is None else np.append(row, sinks[head]), settings["drift"], at)
             series.append({"head": head, "token": int(token), "score": float(row.max()), **facts})
     if not series:
         raise WorkbenchError("one token alone has one score, whose share is 1; give two tokens or more")

@@ -38,11 +38,11 @@ class _Parts:
         found = RULES[rule](np.ascontiguousarray(x).reshape(1, -1))
         self.x_scale = found.scales[0, 0]
         q = found.codes[0].astype(np.int32)
-        of = fields(format, weight.rows)
+        of = fields(format, weight.rows[:])
         assert of.dmin is not None
         self.d, self.dmin = of.d, of.dmin
         self.scales, self.mins = of.scales, of.mins
-        products = codes(format, weight.rows) * q
+        products = codes(format, weight.rows[:]) * q
         self.lanes = products.reshape(len(weight.rows), 8, 8, 4).sum(axis=3)
         self.sums = q.reshape(8, 32).sum(axis=1)
 

@@ -1,0 +1,5 @@
+"""F64: IEEE double precision, of which all that computes here uses the nearest float32."""
+
+from kernels.formats.format import Block, FloatFormat
+
+FORMAT = FloatFormat(name="F64", number=28, block=Block(1, 8), mantissa=52)

@@ -1,0 +1,72 @@
+"""How Hugging Face stores the experts of families that have a way of their own."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from kernels.weight import TensorType, Weight
+from tests.memory_model import MemoryModel
+
+_EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(gate|up|down)_proj\.(weight|bias)")
+
+
+def of_gpt_oss(model: MemoryModel) -> dict[str, Weight]:
+    """A row of gate and a row of up by turns, all of them as columns; sinks and biases without an ending."""
+    found: dict[str, Weight] = {}
+    stacks: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
+    for name, weight in model.weights.items():
+        if match := _EXPERT.fullmatch(name):
+            width = np.uint32 if weight.type == TensorType.F32 else np.uint16
+            values = weight.stored.view(width).reshape(weight.shape)
+            stacks.setdefault((match[1], match[4]), {}).setdefault(match[3], []).append(values)
+        else:
+            found[name.replace("sinks.weight", "sinks").replace("mlp.gate.", "mlp.router.")] = weight
+    for (module, kind), parts in stacks.items():
+        both = np.stack([np.stack(parts[part]) for part in ("gate", "up")], axis=2)  # (experts, rows, 2, ...)
+        whole = {"gate_up": both.reshape(len(both), -1, *both.shape[3:]), "down": np.stack(parts["down"])}
+        for part, values in whole.items():
+            name = f"{module}.{part}_proj{'' if kind == 'weight' else '_bias'}"
+            stored = np.ascontiguousarray(values.swapaxes(1, 2) if kind == "weight" else values)
+            type = model.weights[f"{module}.0.down_proj.{kind}"].type
+            found[name] = Weight(name, type, stored.shape, stored.reshape(len(stored), -1).view(np.uint8))
+    return found
+
+
+_SELECTION = "mlp.gate.e_score_correction_bias"
+
+
+def of_minimax(model: MemoryModel) -> dict[str, Weight]:
+    """As mixtral, with what is added for the choice beside the router."""
+    found = {}
+    for name, weight in model.weights.items():
+        for plain, own in ((_SELECTION, "mlp.e_score_correction_bias"), ("mlp.", "block_sparse_moe."), *_NUMBERED):
+            name = name.replace(plain, own)
+        found[name] = weight
+    return found
+
+
+def of_ernie(model: MemoryModel) -> dict[str, Weight]:
+    """With what is added for the choice as a matrix of one row."""
+    found = {}
+    for name, weight in model.weights.items():
+        if name.endswith(_SELECTION):
+            weight = replace(weight, shape=(1, *weight.shape))
+        own = name.replace(_SELECTION, "mlp.moe_statics.e_score_correction_bias")
+        found[own.replace("shared_expert.", "shared_experts.")] = weight
+    return found
+
+
+def of_exaone(model: MemoryModel) -> dict[str, Weight]:
+    names = {name: name.replace(_SELECTION, "mlp.e_score_correction_bias") for name in model.weights}
+    return {own.replace("shared_expert.", "shared_experts."): model.weights[name] for name, own in names.items()}
+
+
+_NUMBERED = (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3"))
+STACKED: Mapping[str, Callable[[MemoryModel], dict[str, Weight]]] = {
+    "gpt_oss": of_gpt_oss,
+    "minimax_m2": of_minimax,
+    "ernie4_5_moe": of_ernie,
+    "exaone_moe": of_exaone,
+}
