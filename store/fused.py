@@ -22,6 +22,9 @@ def fused_parts(module: str, config: ModelConfig) -> Parts:
 
 
 def _of_delta_net(module: str, r: Recurrence) -> Parts:
+    alone = {"in_proj_z": ("z_proj", r.values), "in_proj_b": ("b_proj", r.heads), "in_proj_a": ("a_proj", r.heads)}
+    if module in alone:
+        return (alone[module],), 1
     if module == "in_proj_ba":
         return (("b_proj", r.heads), ("a_proj", r.heads)), r.groups
     mixed = (("q_proj", r.keys), ("k_proj", r.keys), ("v_proj", r.values))

@@ -29,7 +29,7 @@ MAX_RANK = 16  # axes of a tensor; no known file has more than 5
 _IGNORED = ("rotary_emb.inv_freq", ".output_scale", ".input_scale")
 _FUSED = re.compile(
     rf"\.(?:self_attn|mlp)\.(?:(?:qkv_proj|{BY_GROUP}|gate_up_proj)\.(?:weight|bias)|qkv_proj\.output_scale)\Z"
-    r"|\.linear_attn\.in_proj_(?:qkv|qkvz|ba)\.(?:weight|output_scale)\Z"
+    r"|\.linear_attn\.in_proj_(?:qkv|qkvz|ba|z|b|a)\.(?:weight|output_scale)\Z"
 )
 _GATED = re.compile(r"\.self_attn\.q_proj\.(?:weight|bias|output_scale)\Z")
 SUPPORTED_TYPES = ", ".join(tensor_type.name for tensor_type in TensorType)

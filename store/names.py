@@ -44,6 +44,7 @@ WHOLES: dict[str, tuple[str, ...]] = {
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
     "linear_attn.in_proj_qkv": tuple(f"linear_attn.{part}_proj" for part in "qkv"),
     "linear_attn.in_proj_ba": ("linear_attn.b_proj", "linear_attn.a_proj"),
+    **{f"linear_attn.in_proj_{part}": (f"linear_attn.{part}_proj",) for part in "zba"},
     "self_attn.q_proj": ("self_attn.gate_proj",),
 }
 # GGUF's architectures with norms behind attention and the feed-forward block, where ffn_norm is another one.

@@ -59,7 +59,7 @@ def hf_delta(model) -> dict[str, Weight]:
     if c.architecture == "qwen3next":
         whole = {"in_proj_qkvz": (("q", "k", "v", "z"), r.groups), "in_proj_ba": (("b", "a"), r.groups)}
     else:
-        whole = {"in_proj_qkv": (("q", "k", "v"), 1)}
+        whole = {"in_proj_qkv": (("q", "k", "v"), 1), **{f"in_proj_{part}": ((part,), 1) for part in "zba"}}
     return fused_delta(model, whole, weights)
 
 

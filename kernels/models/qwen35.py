@@ -34,15 +34,10 @@ SHAPE = MappingProxyType(
 OF_LAYERS = ("layer_types", "full_attention_interval")
 GGUF_SHAPE = ("ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count")
 GGUF_LAYERS = ("attention.recurrent_layers", "full_attention_interval")
-LINEAR_MODULES = MappingProxyType(
-    {
-        **{f"model.layers.N.linear_attn.{part}_proj": f"model.layers.N.linear_attn.in_proj_{part}" for part in "zba"},
-    }
-)
 GGUF_MODULES = MappingProxyType(
     {
         "attn_qkv": "linear_attn.in_proj_qkv",
-        "attn_gate": "linear_attn.z_proj",
+        "attn_gate": "linear_attn.in_proj_z",
         "ssm_conv1d": "linear_attn.conv1d",
         "ssm_norm": "linear_attn.norm",
         "ssm_out": "linear_attn.out_proj",
@@ -74,10 +69,9 @@ class Qwen35(Decoder):
         }
     )
     partly: ClassVar[tuple[str, float] | None] = ("partial_rotary_factor", 0.25)
-    modules = LINEAR_MODULES
     gguf = "qwen35"
     gguf_modules = MappingProxyType(
-        {**GGUF_MODULES, "ssm_beta": "linear_attn.b_proj", "ssm_alpha": "linear_attn.a_proj"}
+        {**GGUF_MODULES, "ssm_beta": "linear_attn.in_proj_b", "ssm_alpha": "linear_attn.in_proj_a"}
     )
     rope_sections: ClassVar[bool] = True
     delta_scaled: ClassVar[tuple[str, ...]] = tuple(

@@ -26,7 +26,6 @@ class Qwen3Next(Qwen35Moe):
             **{USED: 10, COUNTS[0]: 512, "norm_topk_prob": True, "decoder_sparse_step": 1},
         }
     )
-    modules = MappingProxyType({})
     gguf = "qwen3next"
     gguf_modules = MappingProxyType({**GGUF_MODULES, "ssm_ba": "linear_attn.in_proj_ba"})
     gguf_unused = ("ssm_in.weight", "ssm_in.scale")  # another form of what is in attn_qkv and attn_gate

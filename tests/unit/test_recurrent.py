@@ -13,7 +13,14 @@ from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
+from tests.artifacts import (
+    float_tensor,
+    hf_config,
+    hf_weights,
+    write_gguf,
+    write_safetensors,
+    write_safetensors_file,
+)
 from tests.unit.test_families import TOKENS, Fault, check_named, fault_name, model_of, with_kind
 from workbench.conventions.ledger import ledger
 
@@ -287,3 +294,17 @@ def test_what_is_not_computed_is_refused_by_name(tmp_path):
         (tmp_path / family / "config.json").write_text(json.dumps(hf_config(model) | changes))
         with pytest.raises(WorkbenchError, match=words):
             open_artifact(tmp_path / family)
+
+
+def test_a_text_model_among_others_is_read_with_what_it_calls_its_delta_nets(tmp_path):
+    model = model_of("qwen35")
+    own = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in hf_weights(model).items()}
+    beside = {"model.visual.blocks.0.attn.qkv.weight": float_tensor("x", np.ones((4, 4), np.float32))}
+    write_safetensors_file(tmp_path / "model.safetensors", own | beside)
+    text = hf_config(model)
+    text["rope_parameters"] |= {"mrope_section": [11, 11, 10], "mrope_interleaved": True}
+    whole = {"model_type": "qwen3_5", "text_config": text, "vision_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    artifact = open_artifact(tmp_path)
+    assert artifact.config == model.config
+    assert set(artifact.unused) == set(beside)
