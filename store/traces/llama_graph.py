@@ -290,7 +290,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
                 place = layer, f"{letter}_rope_norm"
             elif (layer, "qkv_matmul") in seen or node.sources[:1] == (f"norm-{layer}",):
                 place = layer, f"{letter}_norm"
-        if place == (layer, llama_experts.INPUT) and (layer, "expert_up") in seen:
+        if place == (layer, llama_experts.INPUT) and (layer, "expert_out") in seen:
             place = None
         if place is not None and _TEMPERATURE in node.sources:
             place = layer, "q_tempered"

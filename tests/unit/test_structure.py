@@ -91,6 +91,7 @@ def test_a_stage_name_stands_in_one_place():
     )
     scripts = (
         "workbench/record/transformers_script.py",
+        "workbench/record/expert_layers_script.py",
         "workbench/record/recurrent_layers_script.py",
         "workbench/record/llama_cpp_script.py",
     )  # run by other Pythons

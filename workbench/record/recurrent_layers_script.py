@@ -21,6 +21,11 @@ def watch(module: Any, see: Any) -> None:
     module.register_forward_hook(hook)
 
 
+def part(module: Any, names: tuple[str, ...]) -> Any:
+    """The part of a module that goes by one of some names; None if it has none."""
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+
+
 def during(module: Any, name: str, see: Any) -> None:
     """Call see(arguments, options, result) of a function of the modelling module while a module runs."""
     modelling: Any = sys.modules[type(module).__module__]

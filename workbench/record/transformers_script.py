@@ -15,7 +15,8 @@ import sys
 from functools import partial
 from typing import Any
 
-from recurrent_layers_script import watch, watch_fused_block, watch_gate, watch_mixer
+from expert_layers_script import ACTIVATION, watch_experts
+from recurrent_layers_script import part, watch, watch_fused_block, watch_gate, watch_mixer
 
 Array = Any  # a torch tensor
 
@@ -25,7 +26,6 @@ FIRST_NORM = ("input_layernorm", "operator_norm")
 ATTENTION, OUTPUT, BY_GROUP = ("self_attn", "attention"), ("o_proj", "dense", "out_proj"), ("query_key_value",)
 GATE = ("gate_proj", "w1")
 UP, DOWN = ("up_proj", "c_fc", "dense_h_to_4h", "fc1", "w3"), ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2")
-ACTIVATION = ("act_fn", "activation_fn", "act")
 
 # What turns q and k, and which of it gives the first of every adjacent pair before all second ones.
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_emb", "apply_rotary_pos_emb_interleave")
@@ -34,10 +34,7 @@ INTERLEAVED = ROTATIONS[2]
 # Of layers that have norms behind attention and the feed-forward block: the one behind, and the one before if there is.
 AFTER_FFN, FFN_NORM = "post_feedforward_layernorm", "pre_feedforward_layernorm"
 
-PAIRS = ("expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")  # of a token and an expert
 BLOCK = ("mlp", "block_sparse_moe", "feed_forward")
-# Of layers with experts: the router, and what is computed beside them; what a chosen expert counts at least.
-ROUTERS, BESIDE, LEAST = ("gate", "router"), ("shared_expert", "shared_experts", "shared_mlp"), 2.0**-126
 
 
 class Parent:
@@ -143,7 +140,8 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch(module, partial(fused, module, partial(in_order, torch, attention.config)))
     if hasattr(attention, "kv_b_proj"):
         watch_latents(attention, put)
-    with_gate = hasattr(attention, "q_proj") and attention.q_proj.out_features == 2 * attention.o_proj.in_features
+    last = part(attention, OUTPUT)
+    with_gate = hasattr(attention, "k_proj") and attention.q_proj.out_features == 2 * last.in_features
     if with_gate:
         watch_gate(attention, put)
     for letter in "qkv" if hasattr(attention, "k_proj") else "":
@@ -159,7 +157,7 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         both = itertools.cycle("qk")  # one module norms q and then k, tokens first
         watch(attention.qk_norm, lambda _x, y: put(f"{next(both)}_rope_norm", y))
     if not with_gate:
-        watch(part(attention, OUTPUT), output)
+        watch(last, output)
     if hasattr(layer, AFTER_FFN):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
     if hasattr(layer, "post_self_attn_layernorm"):
@@ -174,11 +172,6 @@ def watch_latents(attention: Any, put: Any) -> None:
         watch(attention.q_a_layernorm, lambda _x, y: put("q_a_norm", y))
     watch(attention.kv_a_proj_with_mqa, lambda _x, y: put("kv_a", y))
     watch(attention.kv_a_layernorm, lambda _x, y: put("kv_a_norm", y))
-
-
-def part(module: Any, names: tuple[str, ...]) -> Any:
-    """The part of a module that goes by one of some names; None if it has none."""
-    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
 
 
 def in_order(torch: Any, config: Any, y: Array) -> Array:
@@ -242,160 +235,6 @@ def watch_mlp(layer: Any, put: Any) -> None:
         watch(layer.post_feedforward_layernorm, lambda _x, y: put("post_ffn_norm", y))
     if hasattr(layer, "post_mlp_layernorm"):
         watch(layer.post_mlp_layernorm, lambda _x, y: put("post_ffn_norm", y))
-
-
-def watch_experts(block: Any, put: Any, beside: Any) -> None:
-    """Watch a feed-forward half with experts; what they compute are calls of a function, which are listened to.
-
-    beside : what the layer adds to what the block gives.
-    """
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    products: list[tuple[Array, Array]] = []
-    linear = (torch.nn.functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
-    added = (torch.add, torch.Tensor.add, torch.Tensor.__add__)
-
-    class Listener(TorchFunctionMode):  # type: ignore[misc]
-        """Keeps inputs and outputs of all products, with the biases that are added to them at once."""
-
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = function(*args, **(kwargs or {}))
-            if function in linear:
-                products.append((args[0], result))
-            elif function in added and products and args[0] is products[-1][1]:
-                products[-1] = products[-1][0], result
-            return result
-
-    listener, by_turns = Listener(), type(block.experts).__name__ == "GptOssExperts"
-
-    def activated(gate: Array) -> Array:
-        bounded = gate.clamp(max=block.experts.limit) if by_turns else gate
-        return bounded * torch.sigmoid(bounded * block.experts.alpha) if by_turns else block.experts.act_fn(gate)
-
-    def enter(*_: Any) -> None:
-        products.clear()
-        listener.__enter__()
-
-    def leave_experts(_module: Any, inputs: Any, output: Array) -> None:
-        listener.__exit__(None, None, None)
-        _, experts, weights = inputs
-        count = block.experts.gate_up_proj.shape[0]
-        counts = weights.new_zeros(len(experts), count)
-        put("expert_weights", counts.scatter(1, experts, weights.clamp(min=LEAST))[None])
-        runs: dict[str, Array] = {}
-        places = experts.argsort(dim=1).argsort(dim=1)  # of every expert among those of its token
-        found = torch.unique(experts).tolist()
-        for expert, (_, gate_up), (swigl, out) in zip(found, products[::2], products[1::2], strict=True):
-            rank, token = torch.where((experts == expert).T)
-            gate, up = (gate_up[..., ::2], gate_up[..., 1::2]) if by_turns else gate_up.chunk(2, dim=-1)
-            for name, values in zip(PAIRS, (gate, up, activated(gate), swigl, out), strict=True):
-                whole_run = runs.setdefault(name, values.new_zeros(*experts.shape, values.shape[-1]))
-                whole_run[token, places[token, rank]] = values
-        for name, values in runs.items():
-            put(name, values.flatten(start_dim=1)[None])
-        put("expert_sum" if beside is not None else "ffn_out", output[None])
-
-    def whole(stage: str) -> Any:
-        return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
-
-    router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
-    if type(block).__name__ == "Llama4TextMoe":
-        watch_all_experts(block, router, put)
-        beside = block.shared_expert
-        watch_beside(beside, whole)
-        watch(block, whole("ffn_out"))
-        return
-    watch(router, whole("router"))
-    block.experts.register_forward_pre_hook(enter)
-    block.experts.register_forward_hook(leave_experts)
-    if beside is not None:
-        watch_linear(beside, block, put)
-        return
-    beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
-    if beside is not None:
-        watch_beside(beside, whole)
-        watch(block, whole("ffn_out"))
-    if hasattr(block, "shared_expert_gate"):
-        watch(block.shared_expert_gate, whole("shared_router"))
-        gated: dict[str, Array] = {}
-        watch(beside.down_proj, lambda _x, y: gated.update(out=y))
-        watch(block.shared_expert_gate, lambda _x, y: put("shared_gated", (y.sigmoid() * gated["out"])[None]))
-
-
-def watch_beside(beside: Any, whole: Any) -> None:
-    """Watch what is computed for every token beside the experts. whole : sends what a module gives as a stage."""
-    watch(beside.gate_proj, whole("shared_gate"))
-    watch(part(beside, ACTIVATION), whole("shared_silu"))
-    watch(beside.up_proj, whole("shared_up"))
-    swigl = whole("shared_swigl")
-    watch(beside.down_proj, lambda x, _y: swigl(None, x))
-    watch(beside.down_proj, whole("shared_out"))
-
-
-def watch_all_experts(block: Any, router: Any, put: Any) -> None:
-    """Watch experts of which each is given every token times its weight, 0 where it was not chosen (llama4)."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    products: list[Array] = []
-    counts: dict[str, Array] = {}
-
-    class Listener(TorchFunctionMode):  # type: ignore[misc]
-        """Keeps inputs and outputs of all products."""
-
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = function(*args, **(kwargs or {}))
-            if function is torch.bmm:
-                products.extend((args[0], result))
-            return result
-
-    listener = Listener()
-
-    def routed(_module: Any, _inputs: Any, output: Any) -> None:
-        scores, logits = output
-        chosen = logits.topk(block.top_k, dim=1).indices.sort(dim=1).values
-        put("router", logits[None])
-        kept = torch.zeros_like(scores).scatter(1, chosen, scores.gather(1, chosen).clamp(min=LEAST))
-        put("expert_weights", kept[None])
-        counts.update(chosen=chosen)
-
-    def enter(_module: Any, _inputs: Any) -> None:
-        products.clear()
-        listener.__enter__()
-
-    def leave_experts(_module: Any, _inputs: Any, output: Array) -> None:
-        listener.__exit__(None, None, None)
-        given, gate_up, swigl, out = products
-        gate, up = gate_up.chunk(2, dim=-1)
-        parts = (given, gate, up, block.experts.act_fn(gate), swigl, out)
-        for name, values in zip(("expert_input", *PAIRS), parts, strict=True):
-            own = values.transpose(0, 1).gather(1, counts["chosen"][:, :, None].expand(-1, -1, values.shape[-1]))
-            put(name, own.flatten(start_dim=1)[None])
-        put("expert_sum", output.view(out.shape).sum(dim=0)[None])
-
-    router.register_forward_hook(routed)
-    block.experts.register_forward_pre_hook(enter)
-    block.experts.register_forward_hook(leave_experts)
-
-
-def watch_linear(beside: Any, block: Any, put: Any) -> None:
-    """Watch what granite has beside its experts; what the layer makes of both is added up once more."""
-    sums: dict[str, Array] = {}
-
-    def fused(_x: Array, y: Array) -> None:
-        gate, up = y.chunk(2, dim=-1)
-        for stage, values in (("shared_gate", gate), ("shared_silu", beside.activation(gate)), ("shared_up", up)):
-            put(stage, values)
-
-    def out(x: Array, y: Array) -> None:
-        put("shared_swigl", x)
-        put("shared_out", y)
-        put("ffn_out", sums["experts"] + y)
-
-    watch(block, lambda _x, y: sums.update(experts=y))
-    watch(beside.input_linear, fused)
-    watch(beside.output_linear, out)
 
 
 def watch_rope(model: Any, stages: Stages) -> None:
