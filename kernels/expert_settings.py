@@ -56,7 +56,7 @@ def of_hugging_face(
     for key, number in zip(keys, numbers, strict=True):
         if number is None:
             raise fields.wrong(f"does not say {key[0]}; add it, it is needed and cannot be guessed.")
-    return _with(config, fields, *(number or 0 for number in numbers), **more)
+    return with_experts(config, fields, *(number or 0 for number in numbers), **more)
 
 
 def in_groups(config: ModelConfig, fields: Settings) -> ModelConfig:
@@ -119,10 +119,11 @@ def of_gguf(config: ModelConfig, fields: Settings, inner: int, **more: Any) -> M
     groups, kept = (fields.integer(key, low=0) or 0 for key in ("expert_group_count", "expert_group_used_count"))
     if groups > 1:
         more |= {"n_group": groups, "topk_group": kept}
-    return _with(config, fields, count, used, inner, **more)
+    return with_experts(config, fields, count, used, inner, **more)
 
 
-def _with(config: ModelConfig, fields: Settings, count: int, used: int, inner: int, **more: Any) -> ModelConfig:  # noqa: ANN401
+def with_experts(config: ModelConfig, fields: Settings, count: int, used: int, inner: int, **more: Any) -> ModelConfig:  # noqa: ANN401
+    """The configuration with so many experts, of which so many are chosen; what cannot be is refused."""
     made = replace(config, num_experts=count, num_experts_per_tok=used, moe_intermediate_size=inner, **more)
     if used > count:
         raise fields.wrong(f"says that {used} of {count} experts are chosen for a token; correct it.")

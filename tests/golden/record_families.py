@@ -26,7 +26,7 @@ OTHERS = (
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss", "glm4_moe"),
-    *("minimax_m2", "ernie4_5_moe", "exaone_moe"),
+    *("minimax_m2", "ernie4_5_moe", "exaone_moe", "hunyuan_moe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
@@ -34,7 +34,7 @@ ONLY_GGUF = (
     *("qwen3vl", "chatglm", "qwen", "plamo", "hunyuan_vl", "maincoder", "openelm", "orion", "codeshell"),
     *("deepseek", "bailingmoe", "llada_moe", "rnd1"),
     "qwen3vlmoe",
-    *("hunyuan_moe", "bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
+    *("bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
 FURTHER = ("mistral3", "llama4")  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention

@@ -140,9 +140,15 @@ def test_types_of_layers_count_before_the_number_of_the_first_ones(tmp_path):
     assert artifact.config.layer_types == ("sliding_attention",) * 2  # every fourth is full
 
 
+def test_chosen_experts_may_be_said_for_every_layer(tmp_path):
+    artifact, model = with_settings(tmp_path, "hunyuan_moe", moe_topk=[3, 3], num_shared_expert=[1, 1])
+    assert (artifact.config, artifact.problems) == (model.config, ())
+
+
 @pytest.mark.parametrize(
     ("family", "settings", "words"),
     [
+        ("hunyuan_moe", {"moe_topk": [3, 2]}, "moe_topk"),
         ("minimax_m2", {"rotary_dim": 7, "partial_rotary_factor": ...}, "rotary_dim as 7"),
         ("ernie4_5_moe", {"use_bias": True}, "use_bias"),
         ("ernie4_5_moe", {"moe_layer_interval": None}, "moe_layer_interval"),
