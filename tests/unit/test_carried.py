@@ -81,6 +81,7 @@ def test_a_copy_is_healthy_and_its_faults_are_not(values, kind, bits, group, in_
     (codes, scales, zeros), _ = gptq(values, hessian(np.random.default_rng(3), *KINDS[kind]), bits, group, in_order)
     found = check_weights(source, copy_of(codes, scales, zeros, bits))
     assert found.explained, (found.worst, found.slope, found.spread)
+    assert found.carried  # which the bisection says in a note
     swapped = codes.reshape(ROWS, -1, 2)[:, :, ::-1].reshape(codes.shape)
     wrong = [copy_of(codes, scales, zeros + 1, bits), copy_of(swapped, scales, zeros, bits)]
     if bits > 3:

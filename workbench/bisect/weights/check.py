@@ -5,7 +5,7 @@ the scale of the whole, and of every head, the same? Is the mean square of the d
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -48,6 +48,7 @@ class WeightCheck:
     rel_rms : ‖a-b‖/‖b‖ (infinity if B is zero and A is not).
     cost, cost_of_rows : float64 (columns,) and (rows,), the mean squares that the steps of both formats cost, summed
         over the other dimension. They come from the formats alone: what a damaged tensor is off by is not in them.
+    carried : it was judged by how errors that were carried over from value to value are spread (carried.py).
     """
 
     equal: bool
@@ -60,6 +61,7 @@ class WeightCheck:
     rel_rms: float
     cost: NDArray[np.float64]
     cost_of_rows: NDArray[np.float64]
+    carried: bool = False
 
     @property
     def explained(self) -> bool:
@@ -102,7 +104,8 @@ def check_parts(parts: Parts, groups: Groups = NO_HEADS) -> WeightCheck:
     nearest = _whole(found, groups, _SecondLook(parts, groups))
     if nearest.explained or not all(part.carried for part in found):
         return nearest
-    return _whole([_part(a, b, groups, carried=True) for a, b in parts()], groups, _SecondLook(parts, groups), ONE_STEP)
+    carried = [_part(a, b, groups, carried=True) for a, b in parts()]
+    return replace(_whole(carried, groups, _SecondLook(parts, groups), ONE_STEP), carried=True)
 
 
 def row_chunks(weight: Weight, groups: Groups = NO_HEADS) -> Iterator[slice]:

@@ -27,6 +27,11 @@ _MOST = 2 / 3  # share of them that must agree
 _CUT = 2.1  # steps that a value cut off at its last bit may be away, where rounding keeps within 1
 _QUANTIZED = frozenset(type for type in TensorType if isinstance(type.format, BlockFormat))
 
+_CARRIED = (
+    "weights whose quantizer carried its errors over from value to value (GPTQ) are judged by how such errors are spread, "
+    "in which a small fault does not show"
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
@@ -110,7 +115,7 @@ class TensorPairs:
             kind = min(a.type, b.type, key=lambda type: type.name != "BF16").name
             note = f"values were cut off at the last bit of {kind} instead of rounded, in all tensors alike"
             return Judged(name, verdict, wrong=False, note=note)
-        return Judged(name, verdict, wrong=not verdict.explained)
+        return Judged(name, verdict, wrong=not verdict.explained, note=_CARRIED if verdict.carried else None)
 
     def _pair(self, name: str) -> tuple[Weight, Weight]:
         return self._a.weight(name), self._b.weight(name)
