@@ -290,7 +290,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
                 place = layer, f"{letter}_rope_norm"
             elif (layer, "qkv_matmul") in seen or node.sources[:1] == (f"norm-{layer}",):
                 place = layer, f"{letter}_norm"
-        if place == (layer, llama_experts.INPUT) and (layer, "expert_out") in seen:
+        if place == (layer, llama_experts.INPUT) and _computed_experts(seen, layer):
             place = None
         if place is not None and _TEMPERATURE in node.sources:
             place = layer, "q_tempered"
@@ -309,6 +309,11 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
     if own := llama_recurrent.delta_nets(nodes):
         slots = {key: of for key, of in slots.items() if key[1].partition(".")[0] not in llama_recurrent.OTHERS} | own
     return slots
+
+
+def _computed_experts(seen: set[tuple[int | None, str]], layer: int) -> bool:
+    """Whether any product of experts of a layer is among what was seen."""
+    return any(of == layer and stage.startswith(llama_experts.PRODUCTS) for of, stage in seen)
 
 
 def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
