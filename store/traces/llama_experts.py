@@ -22,7 +22,7 @@ from store.traces.trace import StoredStage
 CHOICE = "expert_weights"
 _ORDER = f"{CHOICE}.order"
 _COUNTS = tuple(f"{CHOICE}.{step}" for step in ("scaled", "normed", "softmax", "plain"))  # the last that is there
-_PRODUCTS = ("expert_gate", "expert_up", "expert_out")
+PRODUCTS = ("expert_gate", "expert_up", "expert_out")
 _FUSED = "expert_gate_up"
 _ACTIVATED = ("expert_silu", "expert_swigl")
 _SUM = "expert_sum"
@@ -125,11 +125,11 @@ def _nodes(slots: Slots, layer: int | None, stage: str) -> tuple[Sequence[Node] 
     """The nodes of a stage, and which half of their channels it is; None for all of them."""
     if stage in (*_ACTIVATED, INPUT):
         return slots.get((layer, stage)), None
-    for step in (".biased", ".scaled", "") if stage in _PRODUCTS else ():
+    for step in (".biased", ".scaled", "") if stage in PRODUCTS else ():
         if (nodes := slots.get((layer, f"{stage}{step}"))) is not None:
             return nodes, None
-        if stage != _PRODUCTS[2] and (nodes := slots.get((layer, f"{_FUSED}{step}"))) is not None:
-            return nodes, _PRODUCTS.index(stage)
+        if stage != PRODUCTS[2] and (nodes := slots.get((layer, f"{_FUSED}{step}"))) is not None:
+            return nodes, PRODUCTS.index(stage)
     return None, None
 
 

@@ -224,7 +224,11 @@ _LATER = (
     *("embedding.scaled", "attn_out.biased", "attn_out.scaled"),
     *("router.biased", "ffn_gate.scaled", "ffn_gate.biased", "ffn_up.scaled", "ffn_up.biased"),
 )
-_UNNAMED = ("ffn_out.bias", "ffn_out.weight")  # what stands for a stage of which no node has the name, as in nemotron
+_UNNAMED = (
+    "ffn_out.bias",
+    "ffn_out.weight",
+    "ffn_norm.weight",
+)  # what stands for a stage of which no node has the name, as in nemotron
 _OF_FUSED = ("ffn_gate", "ffn_up")  # side by side
 # What an addition that has no name may be of: the residual stream, and what attention gives.
 _FOLLOWED = {
@@ -290,7 +294,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
                 place = layer, f"{letter}_rope_norm"
             elif (layer, "qkv_matmul") in seen or node.sources[:1] == (f"norm-{layer}",):
                 place = layer, f"{letter}_norm"
-        if place == (layer, llama_experts.INPUT) and (layer, "expert_out") in seen:
+        if place == (layer, llama_experts.INPUT) and _computed_experts(seen, layer):
             place = None
         if place is not None and _TEMPERATURE in node.sources:
             place = layer, "q_tempered"
@@ -307,6 +311,11 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
     return llama_recurrent.of_recurrences(slots, nodes)
+
+
+def _computed_experts(seen: set[tuple[int | None, str]], layer: int) -> bool:
+    """Whether any product of experts of a layer is among what was seen."""
+    return any(of == layer and stage.startswith(llama_experts.PRODUCTS) for of, stage in seen)
 
 
 def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
@@ -335,6 +344,7 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     elif meaning is None and node.op in ("MUL_MAT", "ADD", "MUL"):
         latent = next(filter(None, map(_LATENT.fullmatch, node.sources)), None) if _MADE.match(node.name) else None
         normed = next(filter(None, map(_FFN_NORM.fullmatch, node.sources)), None) if node.op == "MUL" else None
+        normed = None if node.name.startswith("norm_w-") else normed  # of which the bias is still to be added
         output = next(filter(None, map(_ATTN_OUTPUT.fullmatch, node.sources)), None)
         down = next(filter(None, map(_FFN_DOWN.fullmatch, node.sources)), None) if named is None else None
         if latent is not None:  # all steps of the queries have one name
@@ -342,7 +352,7 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
         elif output is not None:  # the node itself has no name in qwen2 graphs
             meaning, layer = _OF_OUTPUT[output[2]], int(output[1])
         elif normed is not None:  # as in layers of llama4 with experts
-            meaning, layer = "ffn_norm", int(normed[1])
+            meaning, layer = "ffn_norm.weight", int(normed[1])
         elif down is not None:  # as in nemotron graphs
             meaning, layer = f"ffn_out.{down[2]}", int(down[1])
     meaning = meaning or llama_recurrent.unnamed(node.op, node.sources)

@@ -266,13 +266,17 @@ def test_experts_of_a_recorded_graph_stand_in_ascending_order(tokens):
         (("ffn_moe_weighted", "ffn_moe_gate", "ffn_moe_up", "ffn_moe_down"), True),
         (("ffn_moe_gate", "ffn_moe_up", "ffn_moe_down", "ffn_moe_weighted"), False),
         (("ffn_moe_gate_up", "ffn_moe_down", "ffn_moe_weighted"), False),
+        (("ffn_moe_gate_scaled", "ffn_moe_up_scaled", "ffn_moe_down_scaled", "ffn_moe_weighted"), False),
     ],
 )
 def test_what_is_weighted_before_the_experts_is_told_from_what_is_behind_them(names, before):
     order, counts = np.tile(np.arange(4, dtype=np.int32), (2, 1)), np.ones((2, 2), np.float32)
     values, first = np.ones((2, 2, 4), np.float32), llama_nodes(2, order, counts, np.ones((2, 2, 4), np.float32))[:-1]
     array = StoredArray(values.shape, values.dtype.name, lambda: values)
-    nodes = [Node(f"{name}-0", "MUL" if "weighted" in name else "MUL_MAT_ID", "f32", (), array) for name in names]
+    nodes = [
+        Node(f"{name}-0", "MUL" if name.endswith(("weighted", "scaled")) else "MUL_MAT_ID", "f32", (), array)
+        for name in names
+    ]
     assert (Site(0, "expert_input") in LlamaGraph([*first, *nodes], None, 2).stages()) == before
 
 
