@@ -95,7 +95,6 @@ _GGUF = Table(
         "embedding_scale": (1,),
         "attention.clamp_kqv": (),
         "attention.max_alibi_bias": (),
-        "attention.scale": (),
         "attention.output_scale": (1,),
         "attention.value_scale": (1,),
         "attention.temperature_scale": (),
@@ -114,6 +113,7 @@ _GGUF = Table(
     irrelevant=(
         *("general.*", "tokenizer.*", "quantize.*", "split.no", "split.tensors.count", "GGUF.*"),
         *("rope.scaling.finetuned", "pooling_type", "tensor_data_layout", "embedding_length_out", *OF_SLIDING),
+        "attention.scale",
     ),
 )
 

@@ -79,6 +79,7 @@ def config_of(
             f"{file.shown} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
             f"{config.length_limit} tokens; the model is run with the other one, as in a context of no more."
         )
+    problems += _ignored_scale(fields, of, config)
     stated = fields.integer("vocab_size")
     if stated not in (None, config.vocab_size):
         problems.append(
@@ -163,6 +164,18 @@ def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, Tenso
                 f"{fields.file} has the tensor {name}, which llama.cpp {what} and this program does not compute; use a "
                 "model without it."
             )
+
+
+def _ignored_scale(fields: Fields, of: Family, config: ModelConfig) -> list[str]:
+    """A sentence about another score scale than the usual one, of which llama.cpp takes notice in few families."""
+    used = "attention.scale" in of.keys.get("gguf", Keys()).used
+    scale = fields.number("attention.scale") if fields.find("attention.scale")[1] and not used else None
+    if scale is None or abs(scale * config.head_dim**0.5 - 1) <= 1e-6:
+        return []
+    return [
+        f"{fields.file} sets {fields.prefix}attention.scale to {scale:g}, which llama.cpp ignores for {of.gguf}; "
+        "so does this program."
+    ]
 
 
 def _uniform(file: str, metadata: Mapping[str, object], headless: bool) -> dict[str, object]:

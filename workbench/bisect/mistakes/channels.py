@@ -101,7 +101,7 @@ def _rearranged(q: Question, part: Flags, factor: Factor, name: str | None) -> I
             words = f"{moved_count} channels are in another order"
             predicted = q.with_channels(inside, q.right[:, inside][:, source])
             yield Mistake("rows_permuted", factor, words, predicted, name, rank=FITTED)
-            if inside.sum() < size <= _CHUNK and len(q.y) > 2:
+            if inside.sum() < size <= _CHUNK and len(q.y) > 2 and (len(q.parts) < 2 or size < len(part)):
                 source = first + _matched(q.y[:, inside], q.right[:, first : first + size])
                 words = f"{int(inside.sum())} channels are others of the same tensor"
                 predicted = q.with_channels(inside, q.right[:, source])

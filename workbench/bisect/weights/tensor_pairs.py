@@ -28,8 +28,8 @@ _CUT = 2.1  # steps that a value cut off at its last bit may be away, where roun
 _QUANTIZED = frozenset(type for type in TensorType if isinstance(type.format, BlockFormat))
 
 _CARRIED = (
-    "weights whose quantizer carried its errors over from value to value (GPTQ) are judged by how such errors are spread, "
-    "in which a small fault does not show"
+    "weights whose quantizer carried its errors over from value to value (GPTQ) are judged by how such errors are "
+    "spread, in which a small fault does not show"
 )
 
 
