@@ -148,7 +148,8 @@ def test_settings_that_change_the_computation_are_refused_by_name(tmp_path):
     artifact = open_artifact(path)
     assert artifact.config.num_attention_heads == 4
     assert "attention.sliding_window to 512, which llama.cpp ignores" in artifact.problems[0]
-    for key, value in {"attn_logit_softcapping": 50.0, "attention__clamp_kqv": 8.0, "residual_scale": 2.0}.items():
+    ignored = {"attn_logit_softcapping": 50.0, "attention__clamp_kqv": 8.0, "residual_scale": 2.0}
+    for key, value in (ignored | {"attention__scale": 0.5}).items():
         write_gguf(path, tiny_model(), **{key: value})
         assert f"{key.replace('__', '.')} to {value}, which llama.cpp ignores" in open_artifact(path).problems[0]
     write_gguf(path, tiny_model(), logit_scale=1.0, expert_count=0)
