@@ -6,9 +6,9 @@ from typing import Literal
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.family import Family
-from kernels.models import ARCHITECTURES, called, family
+from kernels.models import called
 from store.artifact import Artifact, TensorInfo
-from store.errors import ArtifactError
+from store.errors import ArtifactError, not_run
 from store.files.fields import Fields
 from store.files.gguf_config import config_of
 from store.files.gguf_header import read_header, tensor_table
@@ -19,7 +19,6 @@ from store.files.model_file import ModelFile
 from store.layout import by_canonical_name, check_tensors, counted, interleaved_tensors
 from store.names import layer_of
 from store.stored_model import StoredModel, runnable
-from store.text import printable
 from store.vocabulary import LazyArray, Vocabulary, token_id
 
 _LAYER = re.compile(r"blk\.\d{1,6}\.", re.ASCII)
@@ -68,11 +67,7 @@ def _artifact(file: ModelFile, found: StoredModel, refusal: WorkbenchError | Non
     fields = Fields(file.shown, metadata, f"{architecture}.")
     of = called(architecture, lambda family: family.gguf == architecture and family.reads_gguf(fields))
     if of is None:
-        known = (family(name).gguf for name in ARCHITECTURES)
-        raise UnsupportedModelError(
-            f"{file.shown} has the architecture {printable(architecture, 80)}; "
-            f"supported are {', '.join(name for name in known if name is not None)}."
-        )
+        raise not_run(file.shown, "architecture", architecture)
     tensors = dict(found.tensors)
     left_out = _left_out(file.shown, of, tensors)
     config, odd_settings = config_of(file, of, found, tensors)

@@ -165,7 +165,7 @@ def test_unsupported_architecture_and_type_are_named(tmp_path):
     model = tiny_model()
     object.__setattr__(model.config, "architecture", "falcon")
     write_gguf(tmp_path / "m.gguf", model)
-    with pytest.raises(UnsupportedModelError, match=r"falcon; supported are .*gemma3, .*llama, .*qwen2"):
+    with pytest.raises(UnsupportedModelError, match="has the architecture falcon, which this program does not run"):
         open_artifact(tmp_path / "m.gguf")
     tiny_gguf(tmp_path / "t.gguf")
     change_type(tmp_path / "t.gguf", "blk.0.ffn_up.weight", 24)
