@@ -54,7 +54,7 @@ def command(
               workbench inspect model.gguf model/ --chat "Hello"
               workbench inspect model.h5 --stats --scope last
     """  # noqa: D301
-    from store.files.remote import address_of
+    from store.address import address_of
 
     addresses = [address for source in sources if (address := address_of(source)) is not None]
     if addresses and (len(sources) > 1 or statistics or scope is not None):
