@@ -247,6 +247,16 @@ def table_of(model):
     return found
 
 
+@pytest.mark.parametrize(
+    ("tokens", "lengths"),  # as llama.cpp cuts each token, all stored as plain
+    [(["</s>"], [1]), (["</s>", "<|tool_response>"], [4, 1]), (["<|channel|>", "<|start|>"], [1, 1])],
+)
+def test_what_llama_cpp_takes_for_special_by_its_text(tokens, lengths):
+    every = lazy([*byte_alphabet(), *tokens])
+    made = ByteLevelBpe(Vocabulary("bpe", tokens=every, merges=lazy(["a b"]), pre="gpt-2"))
+    assert [len(made.encode(token)) for token in tokens] == lengths
+
+
 def test_a_kind_of_tokenizer_that_is_not_read_is_named():
     model = SimpleNamespace(path=Path("m.gguf"), vocabulary=None, metadata={"tokenizer.ggml.model": "rwkv"})
     with pytest.raises(TokenizerError, match=r"m\.gguf carries a tokenizer of the kind 'rwkv'.*--tokens"):

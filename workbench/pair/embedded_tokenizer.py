@@ -4,7 +4,7 @@ import heapq
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
 from store.text import printable
@@ -15,13 +15,15 @@ _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # kinds of tokens that are found in
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
 _WHITE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))))
 # What llama.cpp takes for special by its text alone, whatever the file says (llama-vocab.cpp, 2026-10).
-ENDS = frozenset(
+_BY_TEXT = frozenset(
     (
         *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
         *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
         *("<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["),
+        *("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"),
     )
 )
+_END, _PLAIN_END = "</s>", "<|tool_response>"  # the first is plain, whatever the file says, where the second is
 
 
 class EmbeddedTokenizer(ABC):
@@ -40,8 +42,9 @@ class EmbeddedTokenizer(ABC):
         special = {
             t for t, kind in zip(self.tokens, kinds, strict=False) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
         }
-        special |= ENDS & self.ids.keys()
-        longest_first = sorted(special - {""}, key=len, reverse=True)
+        special |= special_by_text(self.ids)
+        plain = {"", _END} if _PLAIN_END in self.ids else {""}
+        longest_first = sorted(special - plain, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
 
     def encode_all(self, texts: Sequence[str], around: bool) -> list[list[int]]:
@@ -214,6 +217,12 @@ class SentencePiece(EmbeddedTokenizer):
         if token is None:
             raise ValueError(f"the vocabulary has no token for the byte 0x{byte:02X}")
         return token
+
+
+def special_by_text(tokens: Collection[str | None]) -> frozenset[str]:
+    """Return the tokens of a vocabulary that llama.cpp takes for special, whatever the file says."""
+    found = frozenset(token for token in _BY_TEXT if token in tokens)
+    return found - {_END} if _PLAIN_END in found else found
 
 
 def is_white(character: str) -> bool:
