@@ -62,6 +62,8 @@ class Vocabulary:
         "wordpiece": BERT's (`tokens`, where "▁" begins a word; `lowercase`, `strip_accents`).
     charsmap
         The bytes of SentencePiece's compiled table of what characters are replaced by.
+    strips_behind_special
+        Whether white space behind special tokens is dropped.
     token_types
         SentencePiece's kinds: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
     """
@@ -84,6 +86,7 @@ class Vocabulary:
     remove_extra_whitespaces: bool | None = None
     lowercase: bool | None = None
     strip_accents: bool | None = None
+    strips_behind_special: bool = False
 
     @property
     def byte_level(self) -> bool:

@@ -112,6 +112,7 @@ def _not_run(file: str, tensors: dict[str, TensorInfo], layers: int) -> list[str
 def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
     model = Fields(file, metadata).text("tokenizer.ggml.model") or "none"
     kind = GGUF_KINDS.get(model)
+    name = str(metadata.get("general.name")).lower()
     fields = Fields(file, metadata, "tokenizer.ggml.")
     tokens = _array_of(metadata, "tokens")
     if kind is None or tokens is None:
@@ -134,6 +135,7 @@ def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
         remove_extra_whitespaces=fields.flag("remove_extra_whitespaces"),
         lowercase=fields.flag("normalizer.lowercase"),
         strip_accents=fields.flag("normalizer.strip_accents"),
+        strips_behind_special="phi-3" in name or "phi3" in name,  # llama.cpp goes by the name
     )
 
 

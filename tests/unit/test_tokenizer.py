@@ -257,6 +257,17 @@ def test_what_llama_cpp_takes_for_special_by_its_text(tokens, lengths):
     assert [len(made.encode(token)) for token in tokens] == lengths
 
 
+def test_white_space_behind_special_tokens_is_dropped_where_llama_cpp_drops_it():
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "▁a", "b"]
+    tokens += ["<|user|>", "<|end|>", "<|endoftext|>"]
+    kinds = [2, 3, 3, *[6] * 256, 1, 1, 1, 1, 3, 3, 3]
+    vocabulary = Vocabulary("spm", tokens=lazy(tokens), scores=lazy([0.0] * 266), token_types=lazy(kinds), bos_id=1)
+    phi3 = SentencePiece(replace(vocabulary, strips_behind_special=True))
+    assert phi3.encode("<|user|>\n a<|end|> \n<|user|>\n") == [1, 263, 261, 264, 263]  # recorded, as the next two
+    assert phi3.encode("<s> a<|endoftext|>\nb</s>\t a") == [1, 1, 259, 261, 265, 259, 13, 262, 2, 261]
+    assert SentencePiece(vocabulary).encode("<|user|>  ") == [1, 263, 259, 259, 259]
+
+
 def test_a_kind_of_tokenizer_that_is_not_read_is_named():
     model = SimpleNamespace(path=Path("m.gguf"), vocabulary=None, metadata={"tokenizer.ggml.model": "rwkv"})
     with pytest.raises(TokenizerError, match=r"m\.gguf carries a tokenizer of the kind 'rwkv'.*--tokens"):

@@ -23,6 +23,7 @@ _BY_TEXT = frozenset(
         *("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"),
     )
 )
+_NEVER_STRIP = ("<unk>", "<s>", "<|endoftext|>")  # where other special tokens take white space behind them along
 _END, _PLAIN_END = "</s>", "<|tool_response>"  # the first is plain, whatever the file says, where the second is
 
 
@@ -61,11 +62,13 @@ class EmbeddedTokenizer(ABC):
         """Return the token ids of `text`. around : with the BOS and EOS tokens that the file asks for."""
         ids: list[int] = []
         after_special = True
+        strips = False
         for place, part in enumerate(self._special.split(text)):
             if place % 2:
                 ids.append(self.ids[part])
                 after_special = True
-            elif part:
+                strips = self._vocabulary.strips_behind_special and part not in _NEVER_STRIP
+            elif part := part.lstrip(" \t\n\v\f\r") if strips else part:
                 ids += self.encode_part(part, after_special)
                 after_special = False
         before, behind = self.around() if around else ([], [])
