@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.family import Family
@@ -19,10 +18,9 @@ from store.files.model_file import ModelFile
 from store.layout import by_canonical_name, check_tensors, counted, interleaved_tensors
 from store.names import layer_of
 from store.stored_model import StoredModel, runnable
-from store.vocabulary import LazyArray, Vocabulary, token_id
+from store.vocabulary import GGUF_KINDS, LazyArray, Vocabulary, token_id
 
 _LAYER = re.compile(r"blk\.\d{1,6}\.", re.ASCII)
-_VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "gemma4": "bpe", "llama": "spm"}
 
 
 def open_gguf(file: ModelFile) -> StoredModel:
@@ -108,7 +106,8 @@ def _not_run(file: str, tensors: dict[str, TensorInfo], layers: int) -> list[str
 
 def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
     model = Fields(file, metadata).text("tokenizer.ggml.model") or "none"
-    kind = _VOCABULARIES.get(model)
+    kind = GGUF_KINDS.get(model)
+    name = str(metadata.get("general.name")).lower()
     fields = Fields(file, metadata, "tokenizer.ggml.")
     tokens = _array_of(metadata, "tokens")
     if kind is None or tokens is None:
@@ -126,6 +125,12 @@ def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
         add_bos=fields.flag("add_bos_token"),
         add_eos=fields.flag("add_eos_token"),
         add_space_prefix=fields.flag("add_space_prefix"),
+        sep_id=token_id(fields, len(tokens), "seperator_token_id"),  # as GGUF spells it
+        charsmap=_array_of(metadata, "precompiled_charsmap"),
+        remove_extra_whitespaces=fields.flag("remove_extra_whitespaces"),
+        lowercase=fields.flag("normalizer.lowercase"),
+        strip_accents=fields.flag("normalizer.strip_accents"),
+        strips_behind_special="phi-3" in name or "phi3" in name,  # llama.cpp goes by the name
     )
 
 

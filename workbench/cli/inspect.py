@@ -274,7 +274,14 @@ def _tokenizer(model: "StoredModel") -> dict[str, Any]:
     vocabulary = model.vocabulary
     if vocabulary is None:
         return {"kind": "none; --prompt cannot be used"}
-    kinds = {"hf_json": "tokenizer.json", "bpe": "byte-level BPE", "spm": "SentencePiece"}
+    kinds = {
+        "hf_json": "tokenizer.json",
+        "bpe": "byte-level BPE",
+        "whitespace": "BPE of words between white space",
+        "spm": "SentencePiece",
+        "unigram": "Unigram",
+        "wordpiece": "WordPiece",
+    }
     return {
         "kind": kinds[vocabulary.kind],
         "pre": vocabulary.pre,
