@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import gguf
 import numpy as np
@@ -267,6 +268,7 @@ def corrupt_sub_scales(rows: Values, c: Context, type: TensorType) -> Values:
     return block_codes(rows, c, type, 2, flip)
 
 
+@cache
 def _bytes_of_scales(type: TensorType) -> Values:
     """Which bytes of a block the integer scales and mins of its groups are made of."""
     full = 255 * np.eye(type.block.bytes, dtype=np.uint8)
