@@ -63,9 +63,7 @@ class FalconH1(Llama):
                 ignored={"sliding_window": ()},
                 irrelevant=("mamba_chunk_size", "num_logits_to_keep", "layer_types", "layers_block_type"),
             ),
-            "gguf": Keys(
-                used=Llama.keys["gguf"].used | set(state_space.GGUF_SHAPE), ignored=Llama.keys["gguf"].ignored
-            ),
+            "gguf": Keys(used=frozenset(state_space.GGUF_SHAPE)),
         }
     )
 
