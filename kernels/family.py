@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kernels.config import FULL, SLIDING, ModelConfig, RopeType
 from kernels.graph import Stage
 
 Has = Callable[[str], bool]  # whether a model has a tensor of that name
 Values = Mapping[str, tuple[object, ...]]
+Factors = Mapping[str, tuple[NDArray[np.float32], ...]]  # one after the other: for all, or (rows, 1)
 
 
 class Tensor(NamedTuple):
@@ -255,6 +259,11 @@ class Family(ABC):
         """The configuration with what config.json says of this family only; APR keeps the same keys."""
         del fields
         return config
+
+    def factors(self, config: ModelConfig, fields: Settings) -> Factors:
+        """What a folder's tensors are multiplied by to be those of a GGUF file, by their names in a layer or whole."""
+        del config, fields
+        return {}
 
     def to_hugging_face(self, config: ModelConfig) -> dict[str, object]:
         """The keys of config.json from which `of_hugging_face` makes this configuration."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kernels.config import ModelConfig
+from kernels.family import Factors
 from store.names import EMBEDDING, LM_HEAD
 from store.stored_model import Format, Reordered, StoredModel, TensorInfo
 
@@ -33,6 +34,7 @@ class Artifact(StoredModel):
         interleaved: Mapping[str, int] | None = None,
         guesses: Iterable[str] = (),
         reordered: Mapping[str, Reordered] | None = None,
+        factors: Factors | None = None,
     ) -> "Artifact":
         """Make of a stored model one that can be run; `problems` join those of its files, and so do guesses."""
         guesses = tuple(guesses)
@@ -50,6 +52,7 @@ class Artifact(StoredModel):
             reordered=reordered or {},
             minus_exp=found.format == "safetensors",
             less_one=found.less_one,
+            factors=factors or {},
             vocabulary=found.vocabulary,
         )
 

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
+from kernels.family import Factors
 from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
 from store.encodings import Encoding
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
-from store.names import EMBEDDING, LM_HEAD
+from store.names import EMBEDDING, LM_HEAD, layer_of
 from store.tensor_types import StoredType
 from store.text import printable
 from store.vocabulary import Vocabulary
@@ -124,6 +125,8 @@ class StoredModel:
         A tensor of decays holds the logarithm of them; `weight` gives -exp of it, in float32.
     less_one
         Norm weights are stored less 1, which the engine adds; so does `weight`, in float32 as the engine does.
+    factors
+        What tensors, by their names in a layer or whole, are multiplied by as GGUF's converters do; `weight` does so.
     problems
         Sentences about what is odd in the file, though it can be read.
     metadata
@@ -148,6 +151,7 @@ class StoredModel:
     reordered: Mapping[str, Reordered] = field(default_factory=dict)
     minus_exp: bool = False
     less_one: bool = False
+    factors: Factors = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
     refusal: WorkbenchError | None = None
     beside: tuple[str, ...] = ()
@@ -196,6 +200,8 @@ class StoredModel:
         model does not have, UnsupportedModelError for a tensor whose values cannot be had.
         """
         info = self.info(name)
+        if self.factors_of(info.name):
+            return self._multiplied(name, info)
         if info.packing is not None:
             return Weight(name, TensorType["F32"], info.shape, self._packed(info, info.packing))
         if info.unread is not None or not isinstance(info.type, TensorType):
@@ -220,6 +226,21 @@ class StoredModel:
         origin = info.encoding.origin(self._bytes(info), info.shape)
         origin = None if origin is None else replace(origin, order=order)
         return Weight(name, type, shape, rows, order, less_one, info.encoding.step, origin)
+
+    def factors_of(self, name: str) -> tuple[NDArray[np.float32], ...]:
+        """Return what a tensor is multiplied by, one after the other."""
+        return self.factors.get(name if layer_of(name) is None else name.split(".", 3)[-1], ())
+
+    def _multiplied(self, name: str, info: TensorInfo) -> Weight:
+        """Return a tensor that the configuration has multipliers for, with these."""
+        if info.packing is not None or info.encoding is not None:
+            shown = f"{printable(self.path.name)}: tensor {printable(info.raw_name, 80)}"
+            raise UnsupportedModelError(f"{shown} is quantized and has a multiplier; give the model as floats.")
+        type = self._float(info)
+        values = floats(self._map(info, type), type)
+        for factor in self.factors_of(info.name):
+            values = values * factor
+        return Weight(name, TensorType["F32"], info.shape, values.view(np.uint8))
 
     def row_order(self, name: str) -> NDArray[np.intp] | None:
         """Return which stored row of a tensor every canonical row is; None where the order is the same."""

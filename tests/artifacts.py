@@ -23,6 +23,7 @@ from store.stored_model import NORM
 from tests.delta_files import gguf_delta, hf_delta, joined, logarithmic
 from tests.expert_stacks import STACKED
 from tests.memory_model import YARN, MemoryModel, random_model
+from tests.scan_files import MULTIPLIERS, without_multipliers
 
 
 def tiny_model(arch: str = "qwen2", type: str | TensorType = "F32", **sizes) -> MemoryModel:
@@ -195,9 +196,9 @@ def write_gguf(
         values = (
             np.stack(parts) if "_exps." in name or name.endswith(("attn_k_b.weight", "attn_v_b.weight")) else parts[0]
         )
-        if name.endswith((".ssm_a", ".ssm_d")) and known_headless(c):
+        if name.endswith((".ssm_a", ".ssm_d")) and c.architecture in _SCANS:
             values = values.reshape(-1, 1)
-        if name.endswith("ssm_norm.weight") and known_headless(c):
+        if name.endswith("ssm_norm.weight") and c.architecture in _SCANS:
             values = values.reshape(c.recurrence.groups, -1)
         if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
             values = values.reshape(-1)
@@ -264,6 +265,9 @@ def _add_latent(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
     writer.add_q_lora_rank(c.q_lora_rank or 0)
 
 
+_SCANS = ("granitehybrid", "falcon_h1")
+
+
 def known_headless(c: ModelConfig) -> bool:
     """Whether GGUF shows by no heads of keys that a layer has no attention."""
     return family(c.architecture).headless
@@ -278,7 +282,7 @@ def _add_recurrence(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
     writer.add_ssm_state_size(c.recurrence.state)
     writer.add_ssm_time_step_rank(c.recurrence.heads)
     writer.add_ssm_group_count(c.recurrence.groups)
-    if not known_headless(c):
+    if c.architecture not in _SCANS:
         recurrent = [c.recurs(n) for n in range(c.num_hidden_layers)]
         writer.add_array(f"{gguf_architecture_of(c)}.attention.recurrent_layers", recurrent)
     if c.architecture.startswith("qwen35"):
@@ -342,6 +346,7 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
         **rotary_share(model),
         "pad_token_id": None,  # that some families have by default lies beyond a small vocabulary
         **of.to_hugging_face(c),
+        **(MULTIPLIERS if c.architecture == "falcon_h1" else {}),
         **({"attention_bias": True} if of.defaults.get("attention_bias") is False and _BIAS in model.weights else {}),
         **({"rope_parameters": rope} if transformers >= 5 else {"rope_theta": c.rope_theta, "rope_scaling": None}),
     }
@@ -406,6 +411,7 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     if model.config.architecture in ("dots1", "glm4_moe"):
         return {name.replace("shared_expert.", "shared_experts."): w for name, w in model.weights.items()}
     weights = hf_delta(model) if family_has_gates(model.config) else fused(model)
+    weights = without_multipliers(model) if model.config.architecture == "falcon_h1" else weights
     weights = {name: unsqueezed(weight) for name, weight in weights.items()}
     if model.config.architecture in _BY_GROUP:
         weights = {name.replace("qkv_proj", "qkv_by_group_proj"): weight for name, weight in weights.items()}

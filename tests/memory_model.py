@@ -129,6 +129,7 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "attention_scale": 0.3,
         "logits_scale": 0.125,
     },
+    "falcon_h1": lambda c: {"recurrence": Recurrence(4, 4, c.hidden_size // 4, 2, 16)},
     "lfm2": lambda c: {
         "recurrence": Recurrence(3),
         "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),

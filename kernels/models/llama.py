@@ -32,7 +32,7 @@ _BEFORE: dict[str, tuple[str, ...]] = {
         *("attn_gate", "attn_gated", "conv_in", "scan_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "conv_gated"),
         *("convolved", "conv_silu", "conv_out", "delta_q", "delta_k", "delta_beta", "delta_decay", "delta"),
         *("delta_norm", "delta_silu", "delta_gated", "scan_dt", "scan_step", "scan", "scan_z", "scan_silu"),
-        *("scan_gated", "scan_norm"),
+        *("scan_gated", "scan_norm", "scan_out"),
     ),
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,

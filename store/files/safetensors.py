@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernels.errors import UnsupportedModelError
+from kernels.models import family
 from kernels.weight import TensorType
 from store.artifact import Artifact
 from store.encodings import EXPONENTS
@@ -66,7 +67,8 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     problems = [*odd_fields, *odd_settings, *dropped, *problems]
     if settings is not found.metadata:
         problems.append(f"{fields.file} is of several models; the settings of its text model are used.")
-    return Artifact.of(found, config, tensors, unused, problems, reordered=in_tiles(file.shown, tensors, config))
+    moved, factors = in_tiles(file.shown, tensors, config), family(config.architecture).factors(config, fields)
+    return Artifact.of(found, config, tensors, unused, problems, reordered=moved, factors=factors)
 
 
 def _take_settings(found: StoredModel, source: ModelFile) -> None:

@@ -25,8 +25,8 @@ MEANING: dict[tuple[str, str], str] = {
     **llama_recurrent.MEANING,
     ("Qcur_norm", "MUL"): "q_rope_norm",
     ("Kcur_norm", "MUL"): "k_rope_norm",
-    **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope")},
-    **{(name, "ROPE"): "k_post_rope" for name in ("Kcur", "Kcur_rope")},
+    **{(name, "ROPE"): "q_post_rope" for name in ("Qcur", "Qcur_rope", "Qcur-post-rope")},
+    **{(name, "ROPE"): "k_post_rope" for name in ("Kcur", "Kcur_rope", "Kcur-post-rope")},
     ("Qcur_attn_temp_scaled", "MUL"): "q_tempered",
     ("q", "MUL"): "q_a_norm",
     ("kv_cmpr", "MUL"): "kv_a_norm",
@@ -44,6 +44,7 @@ MEANING: dict[tuple[str, str], str] = {
     ("attn_out_norm", "MUL"): "ffn_norm",  # of dbrx
     **{(name, "MUL"): "post_attn_norm" for name in ("attn_post_norm", "post_attn_norm")},
     ("ffn_inp", "ADD"): "post_attn_residual",
+    ("ffn_inp", "GET_ROWS"): "post_attn_residual",  # of falcon-h1, which drops rows behind it and not before
     ("sa_out", "ADD"): "post_attn_residual",
     ("ffn_gate", "MUL_MAT"): "ffn_gate",
     ("ffn_up", "MUL_MAT"): "ffn_up",

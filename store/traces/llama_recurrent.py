@@ -76,7 +76,11 @@ def of_recurrences(slots: dict[tuple[int | None, str], list[N]], nodes: Sequence
     if _RULE in operations:
         own = {key: of for key, of in slots.items() if key[1].partition(".")[0] not in _OTHERS}
         return own | _recurrent(nodes, _of_delta_net)
-    return slots | _recurrent(nodes, _of_scan) if _SCAN in operations else slots
+    if _SCAN not in operations:
+        return slots
+    beside = {(layer, "attn_out") for layer, slot in slots if slot == "k_post_rope"}
+    found = _recurrent(nodes, _of_scan).items()
+    return slots | {(key[0], "scan_out") if key in beside else key: of for key, of in found}
 
 
 def _recurrent(nodes: Sequence[N], place_of: Callable[[Node, dict[str, str]], str | None]) -> Slots:

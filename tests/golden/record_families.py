@@ -21,7 +21,7 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"),
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid", "falcon_h1"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
@@ -52,6 +52,7 @@ OF_FAMILY = {
     "gemma2": {"tied": True},
     "lfm2": {"head_dim": 16, "tied": True},
     "granitehybrid": {"head_dim": 16},
+    "falcon_h1": {"head_dim": 16},
     "olmo2": {"head_dim": 16},
     "exaone4": {"head_dim": 16},
     "phi3": {"head_dim": 16},

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tests.reference.latent import latent_attention
-from tests.reference.recurrent import mixed
+from tests.reference.recurrent import mixed, state_space
 
 # Norms of heads behind the rotation.
 LATE_NORMS = {
@@ -44,6 +44,10 @@ def literal_forward(config, weights, tokens):
             h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
             h = projected(h, w, p + "self_attn.o_proj")
         attended = out[n, "attn_out"] = h
+        if c.architecture == "falcon_h1":
+            beside = state_space(out, n, out[n, "attn_norm"], w, p + "mamba.", c)
+            out[n, "scan_out"] = beside
+            h = h + beside
         if behind:
             h = out[n, "post_attn_norm"] = normed(h, w, p + first, c)
         given = x

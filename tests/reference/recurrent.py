@@ -98,6 +98,8 @@ def state_space(out, n, x, w, p, c):
     y = out[n, "scan"] = np.concatenate([scanned(active, steps, w, p, head, r) for head in range(r.heads)], axis=1)
     out[n, "scan_z"], out[n, "scan_silu"] = z, each(silu, z)
     y = out[n, "scan_gated"] = y * out[n, "scan_silu"]
+    if p + "norm.weight" not in w:
+        return linear(y, w[p + "out_proj.weight"])
     rows = y.reshape(-1, r.values // r.groups)
     normed = [row / math.sqrt(math.fsum(row * row) / len(row) + c.rms_norm_eps) for row in rows]
     y = out[n, "scan_norm"] = np.array(normed).reshape(y.shape) * w[p + "norm.weight"]

@@ -112,11 +112,9 @@ def watch_delta_net(mixer: Any, put: Any) -> None:
     watch(mixer.out_proj, lambda _x, y: put("attn_out", y))
 
 
-def watch_state_space(mixer: Any, put: Any) -> None:
-    """Watch a state space with one decay a head (Mamba 2); what is inside of functions is computed once more."""
+def watch_scan(mixer: Any, put: Any) -> None:
+    """Watch the convolution and the scan of a state space."""
     import torch
-
-    silu, inner = torch.nn.functional.silu, mixer.intermediate_size
 
     def convolved(arguments: Any, _options: Any, result: Array) -> None:
         x, weight, bias = arguments[:3]
@@ -130,23 +128,48 @@ def watch_state_space(mixer: Any, put: Any) -> None:
         put("scan_dt", step)
         put("scan_step", torch.nn.functional.softplus(step))
         values = result[0] if isinstance(result, tuple) else result
-        put("scan", values.reshape(*values.shape[:2], inner))
+        put("scan", values.reshape(*values.shape[:2], mixer.intermediate_size))
+
+    during(mixer, "causal_conv1d_fn", convolved)
+    during(mixer, "mamba2_chunk_scan", scanned)
+
+
+def watch_state_space(mixer: Any, put: Any, last: str = "attn_out", times: float = 1.0) -> None:
+    """Watch a state space with one decay a head (Mamba 2); what is inside of functions is computed once more.
+
+    last : the stage of what it gives, which the layer multiplies with `times`.
+    """
+    import torch
+
+    silu = torch.nn.functional.silu
 
     def normed(_module: Any, inputs: Any, output: Array) -> None:
         x, z = inputs
-        for stage, values in (
-            ("scan_z", z),
-            ("scan_silu", silu(z)),
-            ("scan_gated", x * silu(z)),
-            ("scan_norm", output),
-        ):
-            put(stage, values)
+        gate(z)
+        put("scan_gated", x * silu(z))
+        put("scan_norm", output)
 
-    watch(mixer.in_proj, lambda _x, y: put("scan_in", y))
-    during(mixer, "causal_conv1d_fn", convolved)
-    during(mixer, "mamba2_chunk_scan", scanned)
-    mixer.norm.register_forward_hook(normed)
-    watch(mixer.out_proj, lambda _x, y: put("attn_out", y))
+    def gate(z: Array) -> None:
+        put("scan_z", z)
+        put("scan_silu", silu(z))
+
+    def projected(_x: Array, y: Array) -> None:
+        y = y * getattr(mixer, "mup_vector", 1)
+        put("scan_in", y)
+        if not has_norm:
+            gate(y[..., : mixer.intermediate_size])
+
+    def out(x: Array, y: Array) -> None:
+        if not has_norm:
+            put("scan_gated", x)
+        put(last, y * times)
+
+    has_norm = not isinstance(mixer.norm, torch.nn.Identity)
+    watch(mixer.in_proj, projected)
+    watch_scan(mixer, put)
+    if has_norm:
+        mixer.norm.register_forward_hook(normed)
+    watch(mixer.out_proj, out)
 
 
 def watch_fused_block(block: Any, put: Any) -> None:
@@ -165,12 +188,33 @@ def watch_fused_block(block: Any, put: Any) -> None:
     watch(block.output_linear, out)
 
 
+def multiplied(layer: Any, put: Any) -> Any:
+    """`put` of a layer that multiplies what its products give (falcon_h1): with what is given on."""
+    import torch
+
+    if not hasattr(layer, "ssm_out_multiplier"):
+        return put
+    attention, block = layer.self_attn, layer.feed_forward
+    sizes = (getattr(attention, f"{letter}_proj").out_features for letter in "qkv")
+    numbers = zip((1.0, attention.key_multiplier, 1.0), sizes, strict=True)
+    factors = {
+        "qkv_matmul": torch.cat([torch.full((size,), number) for number, size in numbers]),
+        "attn_out": layer.attn_out_multiplier,
+        "ffn_gate": block.gate_multiplier,
+        "ffn_out": block.down_multiplier,
+    }
+    return lambda stage, values: put(stage, values * factors.get(stage, 1))
+
+
 def watch_mixer(layer: Any, put: Any) -> bool:
-    """Watch what a layer has in place of attention; returns whether it has."""
+    """Watch what a layer has in place of attention, or beside it; returns whether it is in its place."""
     if hasattr(layer, "conv"):
         watch_short_convolution(layer.conv, put)
     elif hasattr(layer, "linear_attn"):
         watch_delta_net(layer.linear_attn, put)
+    elif hasattr(layer, "ssm_out_multiplier"):  # beside attention
+        watch_state_space(layer.mamba, put, "scan_out", layer.ssm_out_multiplier)
+        return False
     elif getattr(layer, "mamba", None) is not None:
         watch_state_space(layer.mamba, put)
     else:

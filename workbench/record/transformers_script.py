@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from expert_layers_script import ACTIVATION, watch_experts
-from recurrent_layers_script import part, watch, watch_fused_block, watch_gate, watch_mixer
+from recurrent_layers_script import multiplied, part, watch, watch_fused_block, watch_gate, watch_mixer
 
 Array = Any  # a torch tensor
 
@@ -86,8 +86,8 @@ def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
             if (norm := part(layer, FIRST_NORM)) is not None:
                 watch(norm, lambda _x, y, n=n: stages.put(n, "attn_norm", y))
             if not watch_mixer(layer, partial(stages.put, n)):
-                watch_attention(layer, partial(stages.put, n), stages)
-            watch_mlp(layer, partial(stages.put, n))
+                watch_attention(layer, multiplied(layer, partial(stages.put, n)), stages)
+            watch_mlp(layer, multiplied(layer, partial(stages.put, n)))
         enter = partial(setattr, stages, "layer", n)
         layer.register_forward_pre_hook(lambda _module, _inputs, enter=enter: enter())
         watch(layer, partial(leave, stages, n))
@@ -213,7 +213,8 @@ def watch_mlp(layer: Any, put: Any) -> None:
         gate(x, y[..., :half])
         put("ffn_up", y[..., half:])
 
-    own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else (FFN_NORM, "post_attention_layernorm", "ffn_norm")
+    others = (FFN_NORM, "post_attention_layernorm", "ffn_norm", "pre_ff_layernorm")
+    own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else others
     if (before := part(layer, own)) is not None:
         watch(before, norm)
     if block is None:
