@@ -1,4 +1,4 @@
-"""Work on tensors without a forward: dequantizing, comparing the weights of two files, comparing two stage tensors."""
+"""Work on tensors without a forward: comparing the weights of two files, comparing two stage tensors."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,59 +8,23 @@ from numpy.typing import NDArray
 
 from benchmarks.forward_rows import some_tokens
 from benchmarks.limits import Work
-from benchmarks.peer import Peer
 from benchmarks.rows import Bench, Measured, Row, alternate, threads
 from benchmarks.shapes import QWEN_3B, QWEN_7B, shortened
 from kernels.config import ModelConfig
-from kernels.rows.dequantize import dequantize_rows
 from kernels.stages import SPINE, Site
-from kernels.weight import TensorType, row_bytes
 from store.open import open_artifact
-from tests.random_weights import random_rows
 from workbench.cells.compare import StageTensor, compare_stage
 from workbench.tensors.sweep import sweep
-
-_FUNCTIONS = {
-    TensorType.F16: "ggml_fp16_to_fp32_row",
-    TensorType.BF16: "ggml_bf16_to_fp32_row",
-    **{type: f"dequantize_row_q{type.name[1:]}" for type in TensorType if type.name.startswith("Q")},
-}
-_COLUMNS, _ROWS_OF_A_CALL = 4096, 64
 
 
 def rows() -> list[Row]:
     """All rows about tensors."""
-    found = [
-        Row(f"dequantize-{type.name}", f"dequantize {type.name}", "C library, 1 thread", 1.5, 1.0, _dequantizing(type))
-        for type in _FUNCTIONS
-    ]
     sweep_title = "weights sweep, 3B BF16 SafeTensors and Q4_K"
-    found.append(Row("weights", sweep_title, "np.memmap(file).sum() of both", 2.0, 1.2, _sweep))
+    found = [Row("weights", sweep_title, "np.memmap(file).sum() of both", 2.0, 1.2, _sweep)]
     for count in (7, 64):
         title = f"all metrics of a layer's cells, 7B, {count} tokens"
         found.append(Row(f"metrics-{count}", title, "numpy mean and std of both", 3.0, 1.0, _metrics(count)))
     return found
-
-
-def _dequantizing(type: TensorType) -> Callable[[Bench], Measured]:
-    def measure(bench: Bench) -> Measured:
-        count = 1024 if bench.quick else 16384
-        raw = random_rows(np.random.default_rng(0), type, count, _COLUMNS)
-        file = bench.models.folder / f"rows-{type.name}.bin"
-        raw.tofile(file)
-        size = {"bytes": _ROWS_OF_A_CALL * row_bytes(type, _COLUMNS), "values": _ROWS_OF_A_CALL * _COLUMNS}
-
-        def product() -> None:
-            for start in range(0, count, _ROWS_OF_A_CALL):
-                dequantize_rows(type, raw[start : start + _ROWS_OF_A_CALL], _COLUMNS)
-
-        with Peer(bench.peer_python, "ggml_dequantize", 1, file=str(file), function=_FUNCTIONS[type], **size) as peer:
-            work = Work(1, raw.nbytes)  # what it makes stays in the cache
-            measured = alternate(product, peer.run, bench.rounds, work=work)
-        file.unlink()
-        return measured
-
-    return measure
 
 
 def _sweep(bench: Bench) -> Measured:

@@ -7,10 +7,7 @@ from kernels.config import ModelConfig
 from kernels.family import Has, Tensor
 from kernels.graph import Kind, Stage
 from kernels.kinds.activation import Activation
-from kernels.kinds.choice import Choice
-from kernels.kinds.clamped import ClampedMultiply
 from kernels.kinds.elementwise import Add, Multiply
-from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
 from kernels.kinds.product import Product
 from kernels.stages import Site
 
@@ -87,6 +84,11 @@ def tensors(c: ModelConfig, layer: int, parts: ExpertParts) -> Iterator[Tensor]:
 
 def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: ExpertParts, has: Has) -> Iterator[Stage]:
     """The stages of the block, which reads x and ends with ffn_out."""
+    # Loaded with the first model that has experts.
+    from kernels.kinds.choice import Choice
+    from kernels.kinds.clamped import ClampedMultiply
+    from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum
+    from kernels.kinds.gated import Gated
 
     def stage(name: str, kind: Kind, channels: int, reads: tuple[str, ...], used: tuple[str, ...] = ()) -> Stage:
         return Stage(Site(layer, name), kind, channels, reads, used)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.format import BlockFormat
+from kernels.packed.numbers import as_floats
 from kernels.weight import TensorType, Weight
 from store.tensor_types import OtherType, StoredType
 
@@ -114,6 +115,13 @@ class Padded(Encoding):
         return Weight("padded", self.blocks, (rows, stored.shape[1] // size.bytes * size.elements), stored)
 
 
+class Exponents(Encoding):
+    """Powers of two, of which a byte is the exponent (F8_E8M0 of SafeTensors): read as float32."""
+
+    def decoded(self, data: Bytes, type: TensorType, shape: Shape) -> Bytes:
+        return as_floats(data, "F8_E8M0").view(np.uint8)
+
+
 class Transposed(Encoding):
     """A matrix of numbers of `type` stored by input features, as early entrenar checkpoints have it."""
 
@@ -123,4 +131,5 @@ class Transposed(Encoding):
 
 BIG_ENDIAN = BigEndian()
 APR_Q4 = AprQ4("AprQ4")
+EXPONENTS = Exponents("F8_E8M0")
 TRANSPOSED = Transposed("transposed", by_rows=False)

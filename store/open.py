@@ -1,4 +1,7 @@
-"""What a path holds: the format is decided by content, never by name."""
+"""What a path holds: the format is decided by content, never by name.
+
+A reader is loaded with the first file that it is for.
+"""
 
 import codecs
 import os
@@ -6,15 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from store.address import address_of
 from store.artifact import Artifact
 from store.errors import ArtifactError
-from store.files.apr import open_apr, open_apr_manifest
-from store.files.apr_shards import is_manifest
-from store.files.folder import open_folder
-from store.files.gguf import open_gguf
 from store.files.model_file import ModelFile
-from store.files.remote import RemoteFile, address_of
-from store.files.safetensors import open_safetensors
 from store.stored_model import Format, StoredModel
 from store.text import printable
 
@@ -48,6 +46,8 @@ def open_model(path: Path | str) -> StoredModel:
     if (address := address_of(path)) is not None:
         raise ArtifactError(f"{printable(address, 300)} is an address, which only `inspect` reads; download the file.")
     if os.path.isdir(path):
+        from store.files.folder import open_folder
+
         return open_folder(path)
     file = ModelFile.at(path)
     model = _open_file(file)
@@ -63,6 +63,8 @@ def open_address(address: str, hosts: frozenset[str], size_is: Callable[[int], N
     hosts : whose answers are taken beside that of the one that is asked. size_is : called with the bytes of the file
     before more than the first piece is asked for. The values of tensors are not to be had. Errors as `open_model`.
     """
+    from store.files.remote import RemoteFile
+
     file = RemoteFile.of(address, hosts)
     size_is(file.size)
     return _open_file(file)
@@ -86,14 +88,28 @@ def _open_file(file: ModelFile) -> StoredModel:
     file.require_content()
     start = file.read(0, min(file.size, 32), "its first bytes")
     if start[:4] == b"GGUF":
+        from store.files.gguf import open_gguf
+
         return open_gguf(file)
     if start[:3] == b"APR":
+        from store.files.apr import open_apr
+
         return open_apr(file)
-    if start[7:9] == b"\0{":
-        return open_safetensors(file)
-    if start.lstrip()[:1] == b"{":
-        return open_apr_manifest(file) if is_manifest(file) else open_safetensors(file)
+    if start[7:9] == b"\0{" or start.lstrip()[:1] == b"{":
+        return _open_json(file, start)
     raise ArtifactError(f"{file.shown} is {_guess(file, start)}; give an APR v2, GGUF or SafeTensors model.")
+
+
+def _open_json(file: ModelFile, start: bytes) -> StoredModel:
+    """A SafeTensors file, or an index or manifest of several files."""
+    from store.files.apr_shards import is_manifest
+    from store.files.safetensors import open_safetensors
+
+    if start[7:9] != b"\0{" and is_manifest(file):
+        from store.files.apr import open_apr_manifest
+
+        return open_apr_manifest(file)
+    return open_safetensors(file)
 
 
 def _guess(file: ModelFile, start: bytes) -> str:

@@ -13,6 +13,7 @@ from store.vocabulary import LazyArray, Vocabulary
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # SentencePiece's kinds
 BYTE_LEVEL = "byte-level BPE"
+_KINDS = {"spm": "SentencePiece", "unigram": "Unigram", "wordpiece": "WordPiece", "whitespace": "BPE"}
 _SPACE = "▁"  # SentencePiece's spelling of a space; converters spell some tokens with one and some with the other
 
 
@@ -66,7 +67,7 @@ def _embedded(vocabulary: Vocabulary) -> TokenTable:
         whole=frozenset(
             n for n, kind in enumerate(kinds) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and n < len(texts)
         ),
-        kind=BYTE_LEVEL if vocabulary.byte_level else "SentencePiece",
+        kind=BYTE_LEVEL if vocabulary.byte_level else _KINDS.get(vocabulary.kind, "SentencePiece"),
         merges=tuple(merges) if merges is not None and vocabulary.byte_level else None,
         pre=(vocabulary.pre or "default") if vocabulary.byte_level else None,
     )
@@ -103,17 +104,22 @@ def _table(values: Mapping[str, Any]) -> TokenTable:
         raise ValueError("ids are no numbers of tokens")
     texts: list[str | None] = [None] * (last + 1)
     for token, number in ids.items():
-        texts[number] = _text(number, token)
+        if model.get("type") == "WordPiece" and token not in added:  # as converters spell them
+            texts[number] = _text(number, token[2:] if token.startswith("##") else _SPACE + token)
+        else:
+            texts[number] = _text(number, token)
     merges = model.get("merges")
     kind = model.get("type") or ("BPE" if merges is not None else "unnamed")
-    byte_level = kind == "BPE" and not model.get("byte_fallback")
+    fallback = kind == "BPE" and bool(model.get("byte_fallback"))
+    steps = (_steps(values.get("pre_tokenizer"), "pretokenizers"), _steps(values.get("normalizer"), "normalizers"))
+    byte_level = kind == "BPE" and not fallback and any("ByteLevel" in (step or "") for step in steps)
     return TokenTable(
         texts=tuple(texts),
         whole=frozenset(added.values()),
-        kind=BYTE_LEVEL if byte_level else "SentencePiece" if kind == "BPE" else str(kind),
+        kind=BYTE_LEVEL if byte_level else "SentencePiece" if fallback else str(kind),
         merges=tuple(m if isinstance(m, str) else " ".join(m) for m in merges) if byte_level and merges else None,
         pre=_cut(values.get("pre_tokenizer")) if byte_level else None,
-        normalizer=_steps(values.get("normalizer"), "normalizers") if byte_level else None,
+        normalizer=steps[1] if byte_level else None,
     )
 
 

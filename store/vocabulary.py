@@ -9,7 +9,17 @@ from store.files.fields import Fields
 
 MAX_LAYERS = 1 << 14
 # Names of `pre` under which BPE spells tokens as text, with SentencePiece's spaces, and not as GPT-2 spells bytes.
-SPELLED_AS_TEXT = frozenset({"gemma4", "granite-embed-multi-311m", "sarvam-moe"})
+SPELLED_AS_TEXT = frozenset({"gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace"})
+Kind = Literal["hf_json", "bpe", "whitespace", "spm", "unigram", "wordpiece"]
+# What `tokenizer.ggml.model` calls the kinds.
+GGUF_KINDS: dict[str, Kind] = {
+    "gpt2": "bpe",
+    "gemma4": "bpe",
+    "whitespace": "whitespace",
+    "llama": "spm",
+    "t5": "unigram",
+    "bert": "wordpiece",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +56,19 @@ class Vocabulary:
     kind
         "hf_json": `json_path` is a Hugging Face tokenizer.json and nothing else is set;
         "bpe": BPE as GPT-2 has it (`tokens`, `merges`, and `pre`, llama.cpp's name of the split rule);
-        "spm": SentencePiece (`tokens`, `scores`, `token_types`).
+        "whitespace": the same of the words between white space, which is dropped (`lowercase` before);
+        "spm": SentencePiece's BPE (`tokens`, `scores`, `token_types`);
+        "unigram": SentencePiece's Unigram (the same, `charsmap`, `remove_extra_whitespaces`);
+        "wordpiece": BERT's (`tokens`, where "▁" begins a word; `lowercase`, `strip_accents`).
+    charsmap
+        The bytes of SentencePiece's compiled table of what characters are replaced by.
+    strips_behind_special
+        Whether white space behind special tokens is dropped.
     token_types
         SentencePiece's kinds: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
     """
 
-    kind: Literal["hf_json", "bpe", "spm"]
+    kind: Kind
     json_path: Path | None = None
     tokens: LazyArray | None = None
     merges: LazyArray | None = None
@@ -64,11 +81,17 @@ class Vocabulary:
     add_bos: bool | None = None
     add_eos: bool | None = None
     add_space_prefix: bool | None = None
+    sep_id: int | None = None
+    charsmap: LazyArray | None = None
+    remove_extra_whitespaces: bool | None = None
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
+    strips_behind_special: bool = False
 
     @property
     def byte_level(self) -> bool:
         """Whether its tokens are spelled by GPT-2's stand-ins for bytes."""
-        return self.kind == "bpe" and self.pre not in SPELLED_AS_TEXT
+        return self.kind in ("bpe", "whitespace") and self.pre not in SPELLED_AS_TEXT
 
 
 def token_id(fields: Fields, n_tokens: int, key: str) -> int | None:

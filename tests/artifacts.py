@@ -211,7 +211,12 @@ def write_gguf(
             values = values.reshape(c.recurrence.groups, -1)
         if name.endswith(("exps.scale", "gate_inp_shexp.weight")):
             values = values.reshape(-1)
-        writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
+        if types[name] in KNOWN_TO_GGUF:
+            writer.add_tensor(name, values, raw_dtype=gguf.GGMLQuantizationType(types[name]))
+        else:  # the writer, which cannot derive its shape, takes it as given with bytes that are signed
+            block = types[name].block
+            shape = (*values.shape[:-1], values.shape[-1] // block.bytes * block.elements)
+            writer.add_tensor(name, values.view(np.int8), raw_shape=shape, raw_dtype=types[name])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -3,8 +3,12 @@ import shutil
 import tempfile
 
 import pytest
+from hypothesis import settings
 
 from kernels.machine.compiler import compile_all
+
+settings.register_profile("any machine", deadline=None)  # nothing here is a test of time
+settings.load_profile("any machine")
 
 STATE = pytest.StashKey[str]()
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.graph import WEIGHT, Array, At, Inputs, Kind, Stage, Values
-from kernels.kinds.activation import sigmoid
 from kernels.kinds.apart import ProductsApart, Routed
 from kernels.kinds.choice import chosen
 from kernels.kinds.rounding import rounding_error
@@ -121,23 +120,3 @@ class ExpertInput(Kind):
         experts = chosen(x["weights"], self.used)
         own, change = (np.take_along_axis(part["weights"], experts, axis=1)[:, :, None] for part in (x, dx))
         return np.asarray(own * dx["x"][:, None] + change * x["x"][:, None]).reshape(len(own), -1)
-
-
-class Gated(Kind):
-    """x times the sigmoid of a gate, of one channel or of as many."""
-
-    roles: ClassVar[tuple[str, ...]] = ("x", "gate")
-
-    def evaluate(self, at: At, x: Inputs) -> Array:
-        with np.errstate(over="ignore"):
-            return np.asarray(x["x"] * (1 / (1 + np.exp(-x["gate"]))))
-
-    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
-        return rounding_error(at, x, output)
-
-    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        return kept.unit * (6 + 2 * x["gate"]) * size
-
-    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
-        share = sigmoid(x["gate"])
-        return np.asarray(dx["x"] * share + x["x"] * share * (1 - share) * dx["gate"])

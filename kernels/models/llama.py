@@ -15,7 +15,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.elementwise import Add, AddBoth, Clip, Copy, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import Gated
+from kernels.kinds.gated import Gated
 from kernels.kinds.gelu import GeluErf, GeluTanh
 from kernels.kinds.norm import LayerNorm, Norm, RmsNorm
 from kernels.kinds.product import Product

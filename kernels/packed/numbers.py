@@ -43,7 +43,7 @@ def _e4m3(stored: NDArray[np.uint8]) -> Floats:
 
 def _e8m0(stored: NDArray[np.uint8]) -> Floats:
     """2^(e - 127); 255 is NaN."""
-    values = np.ldexp(np.float32(1), stored.astype(np.int32) - 127)
+    values = np.ldexp(np.float32(1), np.minimum(stored, 254).astype(np.int32) - 127)
     values[stored == 255] = np.nan
     return values
 

@@ -8,13 +8,12 @@ from kernels.family import Keys
 from kernels.models import ARCHITECTURES, family
 from store import rope
 from store.artifact import TensorInfo
-from store.errors import ArtifactError
+from store.errors import ArtifactError, not_run
 from store.files.fields import Fields, shortest
 from store.files.json_text import parse_object
 from store.files.model_file import ModelFile
 from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, is_gguf_name
 from store.stored_model import StoredModel
-from store.text import printable
 from store.vocabulary import MAX_LAYERS, with_lists
 
 _ADJACENT_PAIRS, _SPLIT_HALVES = 0, 2  # values of rope_type
@@ -41,9 +40,7 @@ def architecture_of(fields: Fields) -> str:
         name = fields.text("hf_model_type") or fields.needed_text("model_type")
     architecture = name.lower()
     if architecture not in ARCHITECTURES:
-        raise UnsupportedModelError(
-            f"{fields.file} has the architecture {printable(name, 80)}; supported are {', '.join(ARCHITECTURES)}."
-        )
+        raise not_run(fields.file, "architecture", name)
     return architecture
 
 

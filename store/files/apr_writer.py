@@ -34,6 +34,7 @@ from store.whole_files import give_name, temporary_beside
 Progress = Callable[[int, int], None]
 
 _CHUNK = 1 << 24
+_MODELS = {"bpe": "gpt2", "spm": "llama"}  # what APR calls the kinds of tokenizers that it can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,13 +274,14 @@ def _metadata(artifact: Artifact, tensors: list[AprTensor]) -> dict[str, object]
 def _embeddable(artifact: Artifact) -> tuple[Vocabulary | None, list[str]]:
     """Return the vocabulary in a form that APR metadata can hold, and a sentence if that is not possible."""
     vocabulary = artifact.vocabulary
-    if vocabulary is None or vocabulary.json_path is None:
+    if vocabulary is None or vocabulary.kind in _MODELS:
         return vocabulary, []
-    from store.tokenizer_json import read_vocabulary
+    if vocabulary.json_path is not None:
+        from store.tokenizer_json import read_vocabulary
 
-    embedded = read_vocabulary(vocabulary.json_path)
-    if embedded is not None:
-        return _with_special(embedded, artifact), []
+        embedded = read_vocabulary(vocabulary.json_path)
+        if embedded is not None:
+            return _with_special(embedded, artifact), []
     return None, [
         f"The tokenizer of {printable(artifact.path.name)} is not of a kind that APR can hold, so it was left out; "
         "give token ids instead of a prompt."
@@ -302,7 +304,7 @@ def _tokenizer_metadata(vocabulary: Vocabulary | None) -> dict[str, object]:
     if vocabulary is None:
         return {}
     values = {
-        "model": {"bpe": "gpt2", "spm": "llama"}[vocabulary.kind],
+        "model": _MODELS[vocabulary.kind],
         "pre_type": vocabulary.pre,
         "vocab_size": len(vocabulary.tokens or ()),
         "bos_token_id": vocabulary.bos_id,

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.family import Family
-from kernels.models import ARCHITECTURES, called, family
+from kernels.models import called
 from store.artifact import Artifact, TensorInfo
-from store.errors import ArtifactError
+from store.errors import ArtifactError, not_run
 from store.files.fields import Fields
 from store.files.gguf_config import config_of
 from store.files.gguf_header import read_header, tensor_table
@@ -19,11 +18,9 @@ from store.files.model_file import ModelFile
 from store.layout import by_canonical_name, check_tensors, counted, interleaved_tensors
 from store.names import layer_of
 from store.stored_model import StoredModel, runnable
-from store.text import printable
-from store.vocabulary import LazyArray, Vocabulary, token_id
+from store.vocabulary import GGUF_KINDS, LazyArray, Vocabulary, token_id
 
 _LAYER = re.compile(r"blk\.\d{1,6}\.", re.ASCII)
-_VOCABULARIES: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "gemma4": "bpe", "llama": "spm"}
 
 
 def open_gguf(file: ModelFile) -> StoredModel:
@@ -68,11 +65,7 @@ def _artifact(file: ModelFile, found: StoredModel, refusal: WorkbenchError | Non
     fields = Fields(file.shown, metadata, f"{architecture}.")
     of = called(architecture, lambda family: family.gguf == architecture and family.reads_gguf(fields))
     if of is None:
-        known = (family(name).gguf for name in ARCHITECTURES)
-        raise UnsupportedModelError(
-            f"{file.shown} has the architecture {printable(architecture, 80)}; "
-            f"supported are {', '.join(name for name in known if name is not None)}."
-        )
+        raise not_run(file.shown, "architecture", architecture)
     tensors = dict(found.tensors)
     left_out = _left_out(file.shown, of, tensors)
     config, odd_settings = config_of(file, of, found, tensors)
@@ -113,7 +106,8 @@ def _not_run(file: str, tensors: dict[str, TensorInfo], layers: int) -> list[str
 
 def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
     model = Fields(file, metadata).text("tokenizer.ggml.model") or "none"
-    kind = _VOCABULARIES.get(model)
+    kind = GGUF_KINDS.get(model)
+    name = str(metadata.get("general.name")).lower()
     fields = Fields(file, metadata, "tokenizer.ggml.")
     tokens = _array_of(metadata, "tokens")
     if kind is None or tokens is None:
@@ -131,6 +125,12 @@ def _vocabulary(metadata: Mapping[str, object], file: str) -> Vocabulary | None:
         add_bos=fields.flag("add_bos_token"),
         add_eos=fields.flag("add_eos_token"),
         add_space_prefix=fields.flag("add_space_prefix"),
+        sep_id=token_id(fields, len(tokens), "seperator_token_id"),  # as GGUF spells it
+        charsmap=_array_of(metadata, "precompiled_charsmap"),
+        remove_extra_whitespaces=fields.flag("remove_extra_whitespaces"),
+        lowercase=fields.flag("normalizer.lowercase"),
+        strip_accents=fields.flag("normalizer.strip_accents"),
+        strips_behind_special="phi-3" in name or "phi3" in name,  # llama.cpp goes by the name
     )
 
 

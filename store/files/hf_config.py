@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from kernels.config import FULL, SLIDING, ModelConfig
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
-from kernels.models import ARCHITECTURES, architecture_of, called, family
+from kernels.models import architecture_of, called
 from store import rope
-from store.errors import ArtifactError
+from store.errors import ArtifactError, not_run
 from store.files.fields import Fields
 from store.known_settings import table
 from store.names import HEAD_BIAS, LM_HEAD, layer_of
@@ -53,10 +53,7 @@ def supported_fields(file: str, values: Mapping[str, object]) -> tuple[Fields, l
     model_type = given.needed_text("model_type")
     found = family_of(model_type)
     if found is None:
-        known = [name for architecture in ARCHITECTURES for name in family(architecture).model_types]
-        raise UnsupportedModelError(
-            f"{file} has the model_type {printable(model_type, 80)}; supported are {', '.join(known)}."
-        )
+        raise not_run(file, "model_type", model_type)
     key, names = found.activations
     activation = given.text(key)
     if activation is not None and activation not in names:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import UnsupportedModelError
+from store.address import address_of
 from store.errors import ArtifactError
 from store.files.model_file import ModelFile
 from store.text import printable
@@ -30,14 +31,7 @@ MAX_HEADER = 1 << 28
 MAX_PIECE = 1 << 24  # of anything behind the header
 _SECONDS = 60
 _REDIRECTS = 5
-_ADDRESS = re.compile(r"(https?|hf):/+(?=[^/])")  # a path keeps one of two slashes
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
-
-
-def address_of(source: Path | str) -> str | None:
-    """Return what was given as an address, None if it is a path."""
-    found = _ADDRESS.match(str(source))
-    return None if found is None else f"{found[1]}://{str(source)[found.end() :]}"
 
 
 class _RedirectedError(Exception):

@@ -3,10 +3,13 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from kernels.errors import UnsupportedModelError
+from kernels.weight import TensorType
 from store.artifact import Artifact
+from store.encodings import EXPONENTS
 from store.errors import ArtifactError
 from store.files.fields import Fields
 from store.files.hf_config import config_of, drop_unused_biases, family_of, norms_less_one, supported_fields
@@ -16,7 +19,7 @@ from store.files.packed.methods import put_together
 from store.files.safetensors_header import read_header, read_index
 from store.layout import by_canonical_name, by_family, check_tensors, counted
 from store.names import LM_HEAD
-from store.stored_model import StoredModel, runnable
+from store.stored_model import StoredModel, TensorInfo, runnable
 from store.text import printable
 from store.tiles import in_tiles
 from store.vocabulary import Vocabulary
@@ -49,6 +52,7 @@ def _artifact(file: ModelFile, found: StoredModel) -> Artifact:
     """Make of the files what can be run; what is known before that fails is kept in `found`."""
     folder = file.path.parent
     _take_settings(found, file)
+    found.tensors = {name: _as_numbers(info) for name, info in found.tensors.items()}
     _refuse_parts(file, found)
     if file.beside("config.json") is None:
         shown = printable(str(folder))
@@ -78,6 +82,13 @@ def _take_settings(found: StoredModel, source: ModelFile) -> None:
             found.tensors = put_together(shown, found.tensors, found.metadata, found.part)
             found.tensors = by_family(shown, found.tensors, of)
             return
+
+
+def _as_numbers(info: TensorInfo) -> TensorInfo:
+    """Have a scale of powers of two, which no method took for a part of a weight, read as the floats it stands for."""
+    if info.type.name != EXPONENTS.name or info.packing is not None:
+        return info
+    return replace(info, type=TensorType["F32"], encoding=EXPONENTS)
 
 
 def _refuse_parts(file: ModelFile, found: StoredModel) -> None:

@@ -103,16 +103,17 @@ def _observed_heads(graph: Graph) -> Iterator[tuple[str, Any]]:
         yield "rope_pairs", pairs
 
 
-def _names_of(chosen: Callable[[Family], bool]) -> set[str | None]:
-    return {name for own in ARCHITECTURES if chosen(family(own)) for name in (own, family(own).gguf)}
+def _names_of(chosen: Callable[[Family], bool]) -> set[str]:
+    names = (name for own in ARCHITECTURES if chosen(family(own)) for name in (own, family(own).gguf))
+    return {name for name in names if name is not None}
 
 
-def _interleaved() -> set[str | None]:
+def _interleaved() -> set[str]:
     """Names, ours and GGUF's, of the families whose files store the rows of q and k for adjacent pairs."""
     return _names_of(lambda known: known.interleaved)
 
 
-def _adjacent_everywhere() -> set[str | None]:
+def _adjacent_everywhere() -> set[str]:
     """The same of the families that rotate adjacent pairs in every container."""
     return _names_of(lambda known: known.pairs == "norm")
 

@@ -10,34 +10,42 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults.cases import Case, Outcome
+from tests.faults.engine import start
 from tests.faults.healthy import healthy
 from tests.faults.healthy_weights import healthy_weights
 from tests.faults.models import LATER_SHAPES, NEW_FAMILY_SHAPES
-from tests.faults.planted import LATER_PAIRS, PLACES, planted
+from tests.faults.planted import LATER_PAIRS, PLACES, planted, planted_in_types
 from tests.faults.traced import traced
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     arguments.add_argument("kinds", nargs="*", help="patterns of kinds of cases; all by default")
+    arguments.add_argument("--formats", default="*", help="pattern of pairs of formats, such as '*iq2*'")
     arguments.add_argument("--places", type=int, default=PLACES, help="in how many places every fault is planted")
     arguments.add_argument("--peer-python", help="interpreter with torch, transformers and llama-cpp-python")
     arguments.add_argument("--json", type=Path, help="file of the results")
     given = arguments.parse_args()
+    if given.peer_python:
+        start(given.peer_python)
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             *planted(given.places),
             *planted(1, pairs=LATER_PAIRS),
             *planted(1, tuple(LATER_SHAPES)),
             *planted(given.places, tuple(NEW_FAMILY_SHAPES)),
-            *healthy(),
-            *healthy_weights(given.peer_python),
+            *planted_in_types(bool(given.peer_python)),
+            *healthy(bool(given.peer_python)),
+            *healthy_weights(bool(given.peer_python)),
         ]
         if given.peer_python:
             cases += traced(given.peer_python, Path(folder), given.places, lambda kind: _chosen(kind, given.kinds))
         else:
-            sys.stderr.write("runtime faults and traces of engines are left out: give --peer-python\n")
-        outcomes = [_run(case, Path(folder)) for case in cases if _chosen(case.kind, given.kinds)]
+            sys.stderr.write(
+                "runtime faults, traces of engines and types that only they make are left out: give --peer-python\n"
+            )
+        chosen = [case for case in cases if _chosen(case.kind, given.kinds) and _chosen(case.formats, [given.formats])]
+        outcomes = [_run(case, Path(folder)) for case in chosen]
     _print_figures(outcomes)
     if given.json:
         given.json.write_text(json.dumps([outcome.record() for outcome in outcomes], indent=1))

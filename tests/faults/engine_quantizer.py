@@ -1,8 +1,9 @@
 """Quantize with the engine itself; run by an interpreter that has llama-cpp-python.
 
-Reads jobs, one JSON object a line, and answers each with a line: empty, or why there is no file. `source` and `out`
-are GGUF files, `ftype` the number of a llama_ftype; `pure` gives all matrices its type. `importances` is null or the
-path of an npz with float32 importances of the columns by the name of the tensor.
+Reads jobs, one JSON object a line, and answers each with a line: empty, or why there is no file. Of a model `source`
+and `out` are GGUF files, `ftype` the number of a llama_ftype; `pure` gives all matrices its type. `importances` is null
+or the path of an npz with float32 importances of the columns by the name of the tensor. Of a single matrix `matrix` and
+`out` are npy files, float32 and rows, `type` the number of a ggml_type, and all columns have the same importance.
 """
 
 import ctypes as c
@@ -54,10 +55,20 @@ def quantize_model(source: str, out: str, ftype: int, pure: bool, importances: s
     return int(llama_cpp.llama_model_quantize(source.encode(), out.encode(), c.byref(settings)))
 
 
+def quantize_matrix(base: c.CDLL, matrix: str, out: str, type: int) -> None:
+    """One job."""
+    values = np.load(matrix)
+    np.save(out, quantize(base, values, type, np.ones(values.shape[1])))
+
+
 def main() -> None:
+    base = library()
     for line in sys.stdin:
-        job = json.loads(line)
-        failed = quantize_model(**job)
+        job, failed = json.loads(line), 0
+        if "matrix" in job:
+            quantize_matrix(base, **job)
+        else:
+            failed = quantize_model(**job)
         sys.stdout.write(f"llama.cpp did not quantize {job['source']}\n" if failed else "\n")
         sys.stdout.flush()
 

@@ -13,13 +13,13 @@ _COPIES = (("gguf-q8_0", "gguf-q4_k_m"), ("gguf-q4_k_m", "apr-q4_k_m"), ("gguf-q
 _LONG = 60
 
 
-def healthy() -> Iterator[Case]:
-    """Every pair of two models that differ by their formats at most."""
+def healthy(by_engine: bool = False) -> Iterator[Case]:
+    """Every pair of two models that differ by their formats at most; those that the engine makes if there is one."""
     for number, name in enumerate((*SHAPES, "trained", *LATER_SHAPES, *NEW_FAMILY_SHAPES)):
         model = plain(name)
         source = _SOURCES[number % len(_SOURCES)]
         for copy in FORMATS:
-            if copy != source and FORMATS[copy].fits(model):
+            if copy != source and FORMATS[copy].fits(model) and (by_engine or not FORMATS[copy].by_engine):
                 yield _case("format", model, source, copy)
         for pair in _COPIES:
             if all(FORMATS[format].fits(model) for format in pair):

@@ -1,19 +1,17 @@
 """Healthy copies of models whose weights are unusual, quantized by the engine with unusual importance matrices."""
 
-import json
-import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterator
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from store.names import gguf_name
-from tests.faults import engine_quantizer
 from tests.faults.cases import Case, Prepared
 from tests.faults.distributions import DISTRIBUTIONS, IMPORTANCES
+from tests.faults.engine import engine
 from tests.faults.models import Plain
 from tests.faults.storing import FORMATS, stored, write
 from tests.memory_model import random_model
@@ -33,22 +31,44 @@ _FTYPES = {  # number of the llama_ftype, and whether all matrices have one type
     "gguf-q6_k": (18, True),
     "gguf-q4_k_m": (15, False),
     "gguf-q5_k_m": (17, False),
+    "gguf-q2_k": (10, True),
+    "gguf-q3_k": (12, True),
+    "gguf-iq4_nl": (25, True),
+    "gguf-iq4_xs": (30, True),
+    "gguf-iq3_s": (26, True),
+    "gguf-iq3_xxs": (23, True),
+    "gguf-iq2_s": (28, True),
+    "gguf-iq2_xs": (20, True),
+    "gguf-iq2_xxs": (19, True),
+    "gguf-iq1_m": (31, True),
+    "gguf-iq1_s": (24, True),
+    "gguf-tq1_0": (36, True),
+    "gguf-tq2_0": (37, True),
+    "gguf-mxfp4": (38, True),
+    "gguf-nvfp4": (39, True),
+    "gguf-q1_0": (40, True),
+    "gguf-q2_0": (41, True),
 }
+_WEIGHTED = ("gguf-iq2_xs", "gguf-iq2_xxs", "gguf-iq1_m", "gguf-iq1_s")  # llama.cpp makes none without importances
 
 
-def healthy_weights(python: str | None) -> Iterator[Case]:
+def healthy_weights(by_engine: bool) -> Iterator[Case]:
     """200 draws of every distribution in every format, with and without importances; by the engine where it is there.
 
-    python : an interpreter with llama-cpp-python.
+    by_engine : whether there is one; types that need importances are made with them only.
     """
     for number, distribution in enumerate(DISTRIBUTIONS):
         for copy in (*_FLOATS, *_FTYPES):
-            for importances in IMPORTANCES if python and copy in _FTYPES else ("none",):
-                if python or copy in FORMATS:
+            for importances in IMPORTANCES if by_engine and copy in _FTYPES else ("none",):
+                if (by_engine or _is_ours(copy)) and not (importances == "none" and copy in _WEIGHTED):
                     source = _SOURCES[number % 2] if importances == "none" and copy != "gguf-f16" else _SOURCES[0]
-                    prepare = partial(_prepare, distribution, source, copy, importances, python)
+                    prepare = partial(_prepare, distribution, source, copy, importances, by_engine)
                     kind, place = f"healthy weights {distribution}", f"importances {importances}"
                     yield Case(kind, place, distribution, f"{source} {copy}", None, prepare)
+
+
+def _is_ours(copy: str) -> bool:
+    return copy in FORMATS and not FORMATS[copy].by_engine
 
 
 class _Drawn:
@@ -92,35 +112,12 @@ def _drawn(distribution: str) -> _Drawn:
     return _Drawn(distribution)
 
 
-class _Engine:
-    """llama.cpp in a process of its own, for as long as there are models to quantize."""
-
-    def __init__(self, python: str) -> None:
-        command = [python, engine_quantizer.__file__]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-
-    def quantize(self, **job: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if answer != "\n":
-            raise RuntimeError(answer.strip() or "llama.cpp has ended")
-
-
-@cache
-def _engine(python: str) -> _Engine:
-    return _Engine(python)
-
-
-def _prepare(distribution: str, a: str, b: str, importances: str, python: str | None, folder: Path) -> Prepared:
+def _prepare(distribution: str, a: str, b: str, importances: str, by_engine: bool, folder: Path) -> Prepared:
     drawn = _drawn(distribution)
     source, tokens = drawn.file(a), drawn.model.tokens()
-    if not python or b not in _FTYPES:
+    if not by_engine or b not in _FTYPES:
         return Prepared(source, drawn.file(b), tokens)
     (ftype, pure), weights, out = _FTYPES[b], drawn.importances(importances), folder / "b.gguf"
     job = {"source": str(drawn.file("gguf-f32")), "out": str(out), "ftype": ftype, "pure": pure}
-    _engine(python).quantize(**job, importances=weights and str(weights))
+    engine().quantize(**job, importances=weights and str(weights))
     return Prepared(source, out, tokens)

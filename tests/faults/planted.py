@@ -31,6 +31,20 @@ PAIRS = (
 )
 # Formats that came later are sampled by themselves, so that the cases of the others stay what they are.
 LATER_PAIRS = (("st-f32", "gguf-q4_1"), ("gguf-q4_1", "apr-q4_1"), ("st-bf16", "gguf-q5_1"))
+# Every other type of blocks, in models whose rows are whole blocks of all of them, by mistakes that all of them show.
+_TYPES = ("q3_k", "q2_k", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "q1_0", "q2_0", "tq1_0", "tq2_0", "iq3_s", "iq3_xxs")
+TYPE_PAIRS = tuple(("st-f32", f"gguf-{name}") for name in (*_TYPES, "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"))
+_TYPE_MODELS = ("qwen2-4to1", "llama-4to1", "qwen2-2to1-tied")
+_TYPE_KINDS = (
+    "scaled",
+    "sign_flipped",
+    "zeroed",
+    "corrupted",
+    "wrong_layer",
+    "transposed",
+    "permuted_rope",
+    "rows_perm",
+)
 # Scale over least-squares scale of a block; 0.83 to 1.8 by ggml_quantize_chunk with log-normal importances (sigma 2).
 _FITTED_RANGE = 1.5
 _HIDDEN = 2.0  # times what storing costs a row, below which a change of it is not to be seen
@@ -42,6 +56,17 @@ def planted(places: int = PLACES, models: tuple[str, ...] = MODELS, pairs: Pairs
         yield from _some(_weight_cases(weight_fault, models, pairs), weight_fault.kind, places)
     for config_fault in CONFIG_FAULTS:
         yield from _some(_config_cases(config_fault, models, pairs), config_fault.kind, places)
+
+
+def planted_in_types(by_engine: bool) -> Iterator[Case]:
+    """A case of every kind of fault that there is in matrices of any type, in each type."""
+    for pair in TYPE_PAIRS:
+        if by_engine or not FORMATS[pair[1]].by_engine:
+            for fault in WEIGHT_FAULTS:
+                if fault.kind.startswith(_TYPE_KINDS) and not fault.several:
+                    cases = _weight_cases(fault, _TYPE_MODELS, (pair,))
+                    matrices = (case for case in cases if case.place.endswith("_proj.weight"))
+                    yield from _some(matrices, f"{fault.kind} {pair[1]}", 1)
 
 
 def _some(cases: Iterator[Case], kind: str, places: int) -> Iterator[Case]:

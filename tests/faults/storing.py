@@ -13,6 +13,7 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import write_apr
 from store.stored_model import NORM
 from tests.artifacts import apr_metadata, apr_tensors, less_one, write_gguf, write_safetensors
+from tests.faults.engine import engine
 from tests.faults.models import Plain
 from tests.memory_model import MemoryModel
 from tests.reference import blocks, k_quants
@@ -20,6 +21,7 @@ from tests.reference import blocks, k_quants
 _K_TYPES = (TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K)
 _NAMES = ("BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0")
 _BY_GGUF = tuple(TensorType[name] for name in _NAMES)
+_POINTS = ("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")  # of grids, which only ggml looks for
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Format:
 
     def __str__(self) -> str:
         return f"{self.container} {self.type.name}{'_M' if self.mixed else ''}"
+
+    @property
+    def by_engine(self) -> bool:
+        """Whether only the engine makes it (engine.py)."""
+        return self.type.name in _POINTS
 
     def fits(self, plain: Plain) -> bool:
         """Whether every row of the model fills whole blocks, in a container that can hold type and settings."""
@@ -73,10 +80,17 @@ FORMATS = {
     "apr-q4_k_m": Format("apr", TensorType.Q4_K, mixed=True),
     "apr-q6_k": Format("apr", TensorType.Q6_K),
 }
+FORMATS |= {
+    f"gguf-{name.lower()}": Format("gguf", TensorType[name])
+    for name in ("NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0", *_POINTS)
+}
 
 
 def packed(values: np.ndarray, type: TensorType) -> np.ndarray:
-    """uint8 rows of a matrix or vector in a type: by gguf-py, by references in NumPy what it cannot quantize."""
+    """uint8 rows of a matrix or vector in a type: by gguf-py, and what it cannot quantize by others.
+
+    Points of grids by the engine, which must have been started, the rest by references in NumPy.
+    """
     matrix = np.ascontiguousarray(np.atleast_2d(values), dtype=np.float32)
     if type == TensorType.F32:
         return matrix.view(np.uint8)
@@ -84,6 +98,8 @@ def packed(values: np.ndarray, type: TensorType) -> np.ndarray:
         return matrix.astype(np.float16).view(np.uint8)
     if type in _K_TYPES:
         return k_quants.quantize(matrix, type)
+    if type.name in _POINTS:
+        return engine().rows(matrix, type)
     if type not in _BY_GGUF:
         return blocks.quantize(matrix, type.format)
     rows = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType(type))

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import gguf
 import numpy as np
 
 from kernels.formats.format import BlockFormat
-from kernels.rows.fields import bytes_of_codes
+from kernels.rows.fields import bytes_of_codes, fields
 from kernels.weight import TensorType
 from tests.faults.models import Plain
 from tests.faults.storing import Format, packed, type_of
@@ -232,12 +233,16 @@ def corrupt_rows(rows: Values, c: Context, type: TensorType) -> Values:
     return block_codes(rows, c, type, 8, invert)
 
 
+# Where the second lowest bit of an exponent is, by the way that scales are kept: bytes from d on, and the bit.
+_EXPONENT_BIT = {"half": (1, 0x08), "E8M0": (0, 0x02), "nibbles": (5, 0x80), "UE4M3": (0, 0x10)}
+
+
 def corrupt_scale(rows: Values, c: Context, type: TensorType) -> Values:
-    at = type.format.d
+    at, bit = _EXPONENT_BIT[type.format.d_as]
 
     def flip(part: Values) -> Values:
         out = part.copy()
-        out[:, at + 1] ^= 0x08  # an exponent bit of the half-precision scale
+        out[:, type.format.d + at] ^= bit
         return out
 
     return block_codes(rows, c, type, 1, flip)
@@ -255,14 +260,20 @@ def nan_scale(rows: Values, c: Context, type: TensorType) -> Values:
 
 
 def corrupt_sub_scales(rows: Values, c: Context, type: TensorType) -> Values:
-    at = slice(192, 208) if type == TensorType.Q6_K else slice(4, 16)
-
     def flip(part: Values) -> Values:
         out = part.copy()
-        out[:, at] ^= 0x15
+        out[:, _bytes_of_scales(type)] ^= 0x15
         return out
 
     return block_codes(rows, c, type, 2, flip)
+
+
+@cache
+def _bytes_of_scales(type: TensorType) -> Values:
+    """Which bytes of a block the integer scales and mins of its groups are made of."""
+    full = 255 * np.eye(type.block.bytes, dtype=np.uint8)
+    empty, each = fields(type.format, np.zeros_like(full)), fields(type.format, full)
+    return np.flatnonzero((each.scales != empty.scales).any(axis=1) | (each.mins != empty.mins).any(axis=1))
 
 
 def shifted_blocks(rows: Values, c: Context, type: TensorType) -> Values:
@@ -281,8 +292,13 @@ def quantized(values: Values, c: Context) -> bool:
     return type_of(c.name, values, c.format).block.elements > 1
 
 
+def with_half_scale(values: Values, c: Context) -> bool:
+    return quantized(values, c) and type_of(c.name, values, c.format).format.d_as == "half"
+
+
 def with_sub_scales(values: Values, c: Context) -> bool:
-    return type_of(c.name, values, c.format).block.elements == 256
+    type = type_of(c.name, values, c.format)
+    return type.block.elements == 256 and len(_bytes_of_scales(type)) > 0
 
 
 def square(values: Values, c: Context) -> bool:

@@ -162,7 +162,7 @@ WEIGHT_FAULTS: tuple[WeightFault, ...] = (
         edits.with_sub_scales,
         blocks=True,
     ),
-    _W("corrupted NaN scale", ("corrupted_blocks",), _MATRICES, edits.nan_scale, edits.quantized, blocks=True),
+    _W("corrupted NaN scale", ("corrupted_blocks",), _MATRICES, edits.nan_scale, edits.with_half_scale, blocks=True),
     _W(
         "corrupted infinite value",
         ("corrupted_blocks",),

@@ -74,7 +74,7 @@ def write(path: Path, pre: str) -> str:
     writer.add_feed_forward_length(64)
     writer.add_head_count(1)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model("whitespace" if pre == "whitespace" else "gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds(tokens, as_text))

@@ -180,6 +180,16 @@ def test_tokenizer_json_is_embedded_when_it_can_be(tmp_path, pattern, pre):
         assert vocabulary.merges.decode() == ["a b"]
 
 
+def test_a_tokenizer_of_a_kind_that_apr_has_no_name_for_is_left_out(tmp_path):
+    tokens = ["<unk>", *(f"▁{n}" for n in range(259))]
+    keys = {"model": "t5", "tokens": tokens, "scores": [-1.0] * 260, "token_type": [2] + [1] * 259}
+    model = tiny_model(vocab=260)
+    write_gguf(tmp_path / "m.gguf", model, {f"tokenizer.ggml.{key}": value for key, value in keys.items()})
+    notes = convert_to_apr(open_artifact(tmp_path / "m.gguf"), tmp_path / "m.apr")
+    assert "so it was left out" in notes[0]
+    assert open_artifact(tmp_path / "m.apr").vocabulary is None
+
+
 def test_conversion_onto_its_own_source(tmp_path):
     model = tiny_apr(tmp_path / "m.apr")
     artifact = open_artifact(tmp_path / "m.apr")

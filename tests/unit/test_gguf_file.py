@@ -148,7 +148,8 @@ def test_settings_that_change_the_computation_are_refused_by_name(tmp_path):
     artifact = open_artifact(path)
     assert artifact.config.num_attention_heads == 4
     assert "attention.sliding_window to 512, which llama.cpp ignores" in artifact.problems[0]
-    for key, value in {"attn_logit_softcapping": 50.0, "attention__clamp_kqv": 8.0, "residual_scale": 2.0}.items():
+    ignored = {"attn_logit_softcapping": 50.0, "attention__clamp_kqv": 8.0, "residual_scale": 2.0}
+    for key, value in (ignored | {"attention__scale": 0.5}).items():
         write_gguf(path, tiny_model(), **{key: value})
         assert f"{key.replace('__', '.')} to {value}, which llama.cpp ignores" in open_artifact(path).problems[0]
     write_gguf(path, tiny_model(), logit_scale=1.0, expert_count=0)
@@ -164,7 +165,7 @@ def test_unsupported_architecture_and_type_are_named(tmp_path):
     model = tiny_model()
     object.__setattr__(model.config, "architecture", "falcon")
     write_gguf(tmp_path / "m.gguf", model)
-    with pytest.raises(UnsupportedModelError, match=r"falcon; supported are .*gemma3, .*llama, .*qwen2"):
+    with pytest.raises(UnsupportedModelError, match="has the architecture falcon, which this program does not run"):
         open_artifact(tmp_path / "m.gguf")
     tiny_gguf(tmp_path / "t.gguf")
     change_type(tmp_path / "t.gguf", "blk.0.ffn_up.weight", 24)

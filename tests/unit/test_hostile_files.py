@@ -112,7 +112,7 @@ GGUF_FILES = {
             tensors=[tensor(b"t", [32, 1, 2], type=39)],
             data=F32 * 2,
         ),
-        "has the architecture mamba2; supported are .*gemma3, .*llama",
+        "has the architecture mamba2, which this program does not run",
     ),
     "no embedding": (gguf_file(), r"lacks the tensor token_embd\.weight"),
     "escape sequence": (

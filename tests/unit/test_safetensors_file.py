@@ -70,7 +70,7 @@ def test_config_of_transformers_4_and_5(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "qwen7"}, "model_type qwen7; supported are .*gemma3_text, .*llama, "),
+        ({"model_type": "qwen7"}, "has the model_type qwen7, which this program does not run"),
         (
             {"quantization_config": {"quant_method": "hqq"}},
             r"quantization_config \(hqq\); supported are fp8, .* or a GG",

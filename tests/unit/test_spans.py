@@ -85,7 +85,7 @@ def literal(model, attend=None):
     return {Site(*site): values for site, values in found.items()}
 
 
-def unmasked(q, k, v, c, window=None):
+def unmasked(q, k, v, c, *_limits):
     """Attention without a causal mask."""
     groups = [
         np.repeat(x.reshape(len(x), -1, c.head_dim), c.num_attention_heads // n, axis=1)

@@ -66,7 +66,7 @@ def textbook(values):
 
 
 @given(TENSORS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_figure_is_its_textbook_definition(values):
     found, expected = of(values), textbook(values)
     size = max((abs(expected[name]) for name in ("min", "max") if expected[name] is not None), default=0.0)
@@ -85,7 +85,7 @@ WIDE = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5).flatmap(
 
 
 @given(st.one_of(TENSORS, WIDE))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_figures_of_values_are_called_contradictory(values):
     assert possible("it", of(values)) == of(values)
 

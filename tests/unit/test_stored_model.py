@@ -72,6 +72,16 @@ def test_tensors_of_every_safetensors_type_are_listed(tmp_path, dtype, size):
     assert safetensors_type(dtype).block is not None
 
 
+def test_a_bare_tensor_of_exponents_is_listed_and_read_as_powers_of_two(tmp_path):
+    """With the bits of ml_dtypes 0.6.0 (`float8_e8m0fnu`): the least one is denormal in float32, the last is NaN."""
+    entries = {"scales": ("F8_E8M0", (4, 64), bytes(range(256)))}
+    write_safetensors_entries(tmp_path / "m.safetensors", entries)
+    model = open_model(tmp_path / "m.safetensors")
+    assert (model.tensors["scales"].stored_as, model.tensors["scales"].nbytes) == ("F8_E8M0", 256)
+    bits = dequantize(model.weight("scales")).reshape(-1).view(np.uint32)
+    assert bits.tolist() == [0x400000, *(exponent << 23 for exponent in range(1, 255)), 0x7FC00000]
+
+
 def test_stacked_experts_are_listed_and_read_as_the_matrix_of_all_rows(tmp_path):
     experts = np.random.default_rng(0).standard_normal((3, 4, 64)).astype(np.float32)
     packed = np.zeros((3, 4, 256), np.int8), gguf.GGMLQuantizationType.I8

@@ -1,7 +1,9 @@
 """Token ids against llama.cpp's (golden/tokens.json, word-splits.json) and the tokenizers library's own GPT-2 rules."""
 
+import base64
 import contextlib
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,15 +11,19 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import workbench.demo
-from store.open import open_artifact
+from store.open import open_artifact, open_model
+from store.token_table import token_table
 from store.vocabulary import SPELLED_AS_TEXT, LazyArray, Vocabulary
+from tests.golden.record_vocabularies import BLOCK, RUNS, checksums, texts, write
 from tests.golden.record_word_splits import TEXTS, kinds, vocabulary
-from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, byte_alphabet
-from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode
+from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, WhitespaceBpe, byte_alphabet
+from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode, encode_all
+from workbench.pair.unigram import Unigram
 from workbench.pair.word_splits import SPLITS
+from workbench.pair.wordpiece import WordPiece
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "tokens.json").read_text())
 ARTIFACT = open_artifact(workbench.demo.MODEL)
@@ -29,7 +35,7 @@ def lazy(values):
 
 
 def carrying(vocabulary):
-    return SimpleNamespace(path=Path("model.gguf"), vocabulary=vocabulary)
+    return SimpleNamespace(path=Path("model.gguf"), vocabulary=vocabulary, metadata={})
 
 
 def sentencepiece(**changes):
@@ -39,6 +45,11 @@ def sentencepiece(**changes):
     kinds = [2, 3, 3] + [6] * 256 + [1] * len(words) + [4]
     fields = {"bos_id": 1, "eos_id": 2, "unk_id": 0, **changes}
     return Vocabulary("spm", tokens=lazy(tokens), scores=lazy(scores), token_types=lazy(kinds), **fields)
+
+
+def small(kind, **changes):
+    fields = {"tokens": lazy(["<unk>", "▁t", "x", "e"]), "scores": lazy([0.0, -1.0, -1.0, -2.0])}
+    return Vocabulary(kind, **fields | changes)
 
 
 @pytest.mark.parametrize("pre", GOLDEN["gpt2"])
@@ -88,6 +99,16 @@ def test_pieces_are_safe_to_show():
         (replace(VOCABULARY, tokens=lazy(["a", "b"])), "byte 0x74"),
         (replace(sentencepiece(), scores=None), "scores"),
         (Vocabulary("hf_json", json_path=Path("nowhere.json")), "does not exist"),
+        (replace(VOCABULARY, pre="whitespace"), "whitespace alone"),
+        (small("unigram", scores=lazy([0.0, -1.0, float("nan"), -2.0])), "the score of token 2 is nan"),
+        (small("unigram", tokens=lazy(["<unk>", "▁t", "x", "▁t"])), "tokens 1 and 3 are both '▁t'"),
+        (small("unigram", tokens=lazy(["▁", "t"]), scores=lazy([0.0, 0.0])), "no unknown token"),
+        (small("unigram", token_types=lazy([2, 3, 3, 3])), "no normal token"),
+        (small("unigram", charsmap=lazy([255, 255])), "precompiled_charsmap ends"),
+        (small("unigram", charsmap=lazy([4, 0, 0, 0, 0, 255, 255, 127, 0])), "precompiled_charsmap points outside"),
+        (small("wordpiece", unk_id=0), "before or behind"),
+        (small("wordpiece", bos_id=0, sep_id=0), "no unknown token"),
+        (small("wordpiece", tokens=lazy(["a", "a"])), "tokens 0 and 1"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_used_is_named_with_the_way_out(vocabulary, words):
@@ -127,8 +148,11 @@ def test_a_hostile_vocabulary_never_fails_in_another_way(tokens, merges, data):
     every = [*byte_alphabet(), *tokens]
     kinds = data.draw(st.lists(st.integers(0, 7), min_size=len(every), max_size=len(every)))
     scores = data.draw(st.lists(st.floats(), min_size=len(every), max_size=len(every)))
-    for kind in ("bpe", "spm"):
-        vocabulary = Vocabulary(kind, None, lazy(every), lazy(merges), lazy(scores), lazy(kinds), add_bos=True)
+    table = lazy(data.draw(st.lists(st.integers(-128, 255), max_size=40).map(lambda nodes: [8, 0, 0, 0, *nodes])))
+    for kind in ("bpe", "spm", "unigram", "wordpiece", "whitespace"):
+        tokens = lazy(every if kind in ("bpe", "spm") else list(dict.fromkeys(every)))
+        vocabulary = Vocabulary(kind, None, tokens, lazy(merges), lazy(scores), lazy(kinds), add_bos=True)
+        vocabulary = replace(vocabulary, charsmap=table if kind == "unigram" else None)
         with contextlib.suppress(TokenizerError):
             ids = encode(carrying(vocabulary), "def add(a, b): é▁")
             assert all(0 <= token < len(every) for token in ids)
@@ -144,8 +168,110 @@ def test_words_are_cut_as_llama_cpp_cuts_them(rule):
         tokens, merges = vocabulary(as_text)
         types = kinds(tokens, as_text)
         bos = int(as_text)
-        tokenizer = ByteLevelBpe(Vocabulary("bpe", None, lazy(tokens), lazy(merges), None, lazy(types), pre, bos))
+        kind, made = ("whitespace", WhitespaceBpe) if pre == "whitespace" else ("bpe", ByteLevelBpe)
+        tokenizer = made(Vocabulary(kind, None, lazy(tokens), lazy(merges), None, lazy(types), pre, bos))
         assert [tokenizer.encode(text) for text in TEXTS] == rule["ids"], pre
+
+
+VOCABULARIES = json.loads((Path(__file__).parent.parent / "golden" / "vocabularies.json").read_text(encoding="utf-8"))
+
+
+def trained(kind, **changes):
+    made = VOCABULARIES[kind]
+    special = {
+        "unigram": {"eos_id": 1, "unk_id": 2},
+        "wordpiece": {"bos_id": 2, "unk_id": 1, "sep_id": 3},
+        "whitespace": {"pre": "whitespace"},
+    }
+    fields = {name: lazy(made[name]) for name in ("tokens", "merges", "scores") if name in made}
+    if kind == "unigram":
+        fields["charsmap"] = lazy(zlib.decompress(base64.b64decode(made["charsmap"])))
+    return Vocabulary(kind, token_types=lazy(made["kinds"]), **fields | special[kind] | changes)
+
+
+def rebuilt(kind, run):
+    settings = {key.removeprefix("normalizer."): value for key, value in RUNS[kind][run].items()}
+    return {"unigram": Unigram, "wordpiece": WordPiece, "whitespace": WhitespaceBpe}[kind](trained(kind, **settings))
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_what_a_gguf_says_of_its_tokenizer_is_read(tmp_path, kind):
+    write(tmp_path / "m.gguf", kind, VOCABULARIES[kind], RUNS[kind][1])
+    model = open_model(tmp_path / "m.gguf")
+    assert encode_all(model, texts()[:60], True) == [rebuilt(kind, 1).encode(text) for text in texts()[:60]]
+    assert token_table(model).kind == {"unigram": "Unigram", "wordpiece": "WordPiece", "whitespace": "BPE"}[kind]
+
+
+@pytest.mark.parametrize(("kind", "run"), [(kind, run) for kind, runs in RUNS.items() for run in range(len(runs))])
+def test_ids_of_2000_texts_are_those_of_llama_cpp(kind, run):
+    made = rebuilt(kind, run)
+    found, wanted = checksums([made.encode(text) for text in texts()]), VOCABULARIES[kind]["checksums"][run]
+    unlike = [texts()[BLOCK * n : BLOCK * (n + 1)] for n in range(len(wanted)) if found[n] != wanted[n]]
+    assert not unlike, unlike[0]
+
+
+def folder(path, model, normalizer, pre_tokenizer, around):
+    made = Tokenizer(model)
+    made.normalizer, made.pre_tokenizer = normalizer, pre_tokenizer
+    made.post_processor = processors.TemplateProcessing(single=around[0], special_tokens=around[1])
+    made.save(str(path / "tokenizer.json"))
+    return carrying(Vocabulary("hf_json", json_path=path / "tokenizer.json"))
+
+
+def test_a_folder_with_unigram_makes_the_ids_of_its_gguf(tmp_path):
+    held = VOCABULARIES["unigram"]
+    model = models.Unigram(list(zip(held["tokens"], held["scores"], strict=True)), 2, False)
+    table = normalizers.Precompiled(zlib.decompress(base64.b64decode(held["charsmap"])))
+    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    one = folder(tmp_path, model, table, words, ("$A </s>", [("</s>", 1)]))
+    other = carrying(trained("unigram", add_space_prefix=True, remove_extra_whitespaces=True))
+    plain = [text for text in texts()[:28] if "▁" not in text]
+    assert encode_all(one, plain, True) == encode_all(other, plain, True)
+
+
+def test_a_folder_with_wordpiece_makes_the_ids_of_its_gguf(tmp_path):
+    tokens = VOCABULARIES["wordpiece"]["tokens"]
+    spelled = [*tokens[:5], *(token[1:] if token[0] == "▁" else f"##{token}" for token in tokens[5:])]
+    model = models.WordPiece({token: n for n, token in enumerate(spelled)}, unk_token="[UNK]")
+    around = ("[CLS] $A [SEP]", [("[CLS]", 2), ("[SEP]", 3)])
+    one = folder(tmp_path, model, normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer(), around)
+    other = carrying(trained("wordpiece"))
+    plain = [text for text in texts()[:20] if "한" not in text]
+    assert encode_all(one, plain, True) == encode_all(other, plain, True)
+    assert [table_of(model).texts[10:] for model in (one, other)] == [table_of(one).texts[10:]] * 2
+
+
+def table_of(model):
+    found = token_table(model)
+    assert found.kind == "WordPiece"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths"),  # as llama.cpp cuts each token, all stored as plain
+    [(["</s>"], [1]), (["</s>", "<|tool_response>"], [4, 1]), (["<|channel|>", "<|start|>"], [1, 1])],
+)
+def test_what_llama_cpp_takes_for_special_by_its_text(tokens, lengths):
+    every = lazy([*byte_alphabet(), *tokens])
+    made = ByteLevelBpe(Vocabulary("bpe", tokens=every, merges=lazy(["a b"]), pre="gpt-2"))
+    assert [len(made.encode(token)) for token in tokens] == lengths
+
+
+def test_white_space_behind_special_tokens_is_dropped_where_llama_cpp_drops_it():
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "▁a", "b"]
+    tokens += ["<|user|>", "<|end|>", "<|endoftext|>"]
+    kinds = [2, 3, 3, *[6] * 256, 1, 1, 1, 1, 3, 3, 3]
+    vocabulary = Vocabulary("spm", tokens=lazy(tokens), scores=lazy([0.0] * 266), token_types=lazy(kinds), bos_id=1)
+    phi3 = SentencePiece(replace(vocabulary, strips_behind_special=True))
+    assert phi3.encode("<|user|>\n a<|end|> \n<|user|>\n") == [1, 263, 261, 264, 263]  # recorded, as the next two
+    assert phi3.encode("<s> a<|endoftext|>\nb</s>\t a") == [1, 1, 259, 261, 265, 259, 13, 262, 2, 261]
+    assert SentencePiece(vocabulary).encode("<|user|>  ") == [1, 263, 259, 259, 259]
+
+
+def test_a_kind_of_tokenizer_that_is_not_read_is_named():
+    model = SimpleNamespace(path=Path("m.gguf"), vocabulary=None, metadata={"tokenizer.ggml.model": "rwkv"})
+    with pytest.raises(TokenizerError, match=r"m\.gguf carries a tokenizer of the kind 'rwkv'.*--tokens"):
+        encode(model, "text")
 
 
 def test_every_name_of_a_rule_is_recorded():

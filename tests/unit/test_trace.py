@@ -87,7 +87,7 @@ def test_provenance_is_plain_attributes(tmp_path):
     assert open_store(tmp_path / "run.h5").run == run
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     prompt=st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=200),
     tokens=st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=50),

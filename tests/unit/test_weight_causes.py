@@ -1,11 +1,13 @@
 """What makes one tensor from another: every cause must predict the other side, and none may be taken for another."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kernels.paths import numeric_path
+from kernels.rows.fields import bytes_of_codes
 from kernels.weight import TensorType, Weight
 from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.models import plain
@@ -23,6 +25,8 @@ MODEL, SMALL = plain("qwen2-4to1"), plain("qwen2-mha")
 UP, Q, K = (f"model.layers.1.{name}.weight" for name in ("mlp.up_proj", "self_attn.q_proj", "self_attn.k_proj"))
 EMBEDDING = "model.embed_tokens.weight"
 RNG = np.random.default_rng(7)
+RECORDED = np.load(Path(__file__).parents[1] / "golden" / "quantized-weights.npz")
+POINTS = [type.name for type in TensorType if getattr(type.format, "grid", None) is not None]
 
 
 def stored(values, type=TensorType.F32, config=MODEL.config):
@@ -296,6 +300,21 @@ def test_codes_of_4_bits_are_known_again_in_5_bits():
     a, b = (stored({name: x}, type, tied.config) for x, type in ((values, TensorType.BF16), (coarse, TensorType.Q5_1)))
     found = best(name, a, b)
     assert (found.cause, "4 bits per 32 values" in found.explanation) == ("requantized", True)
+
+
+@pytest.mark.parametrize("type", POINTS)
+def test_random_codes_and_a_factor_are_named_beside_points_of_a_grid(type):
+    """As ggml makes them; codes that are no nearest ones tell nothing of a rounding before theirs."""
+    values, rows = (RECORDED[key].reshape(8, -1) for key in ("eight levels", f"eight levels|two channels|{type}"))
+    damaged, codes = rows.copy(), bytes_of_codes(TensorType[type].format)
+    damaged[2, codes] = np.random.default_rng(1).permutation(rows[2, codes])
+    for source, copy, cause in ((values, damaged, "corrupted_blocks"), (values / np.float32(2), rows, "scaled")):
+        sides = (
+            Weight(UP, TensorType.F32, values.shape, packed(source, TensorType.F32)),
+            Weight(UP, TensorType[type], values.shape, copy),
+        )
+        a, b = (replace(A, weights={**A.weights, UP: weight}) for weight in sides)
+        assert weight_causes(UP, a, b, check_weights(*sides))[0].cause == cause
 
 
 def test_two_checkpoints_are_told_from_copies_with_one_mistake():

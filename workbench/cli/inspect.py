@@ -54,7 +54,7 @@ def command(
               workbench inspect model.gguf model/ --chat "Hello"
               workbench inspect model.h5 --stats --scope last
     """  # noqa: D301
-    from store.files.remote import address_of
+    from store.address import address_of
 
     addresses = [address for source in sources if (address := address_of(source)) is not None]
     if addresses and (len(sources) > 1 or statistics or scope is not None):
@@ -274,7 +274,14 @@ def _tokenizer(model: "StoredModel") -> dict[str, Any]:
     vocabulary = model.vocabulary
     if vocabulary is None:
         return {"kind": "none; --prompt cannot be used"}
-    kinds = {"hf_json": "tokenizer.json", "bpe": "byte-level BPE", "spm": "SentencePiece"}
+    kinds = {
+        "hf_json": "tokenizer.json",
+        "bpe": "byte-level BPE",
+        "whitespace": "BPE of words between white space",
+        "spm": "SentencePiece",
+        "unigram": "Unigram",
+        "wordpiece": "WordPiece",
+    }
     return {
         "kind": kinds[vocabulary.kind],
         "pre": vocabulary.pre,

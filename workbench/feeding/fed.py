@@ -11,7 +11,7 @@ from store.stored_model import StoredModel
 from store.text import printable
 from store.token_table import BYTE_LEVEL, TokenTable, token_table
 from store.tokenizer_config import TokenizerConfig, tokenizer_config
-from workbench.pair.embedded_tokenizer import ENDS, from_byte_alphabet
+from workbench.pair.embedded_tokenizer import from_byte_alphabet, special_by_text
 from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode_all, put_around
 
 T = TypeVar("T")
@@ -51,7 +51,9 @@ class Fed:
         """Tokens that llama.cpp takes for special by their text, though the file does not say that they are."""
         if self.model.format == "safetensors":
             return ()
-        return tuple(n for n, text in enumerate(self.table.texts) if text in ENDS and n not in self.table.whole)
+        texts, whole = self.table.texts, self.table.whole
+        special = special_by_text(frozenset(texts))
+        return tuple(n for n, text in enumerate(texts) if text in special and n not in whole)
 
     @cached_property
     def rows(self) -> int | None:

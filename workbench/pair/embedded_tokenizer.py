@@ -1,9 +1,10 @@
 """Tokenizers made of the vocabulary inside a GGUF or APR file, giving the ids that llama.cpp gives."""
 
 import heapq
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
 from store.text import printable
@@ -12,18 +13,22 @@ from workbench.pair.word_splits import SPLITS
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # kinds of tokens that are found in the text before any merging
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
+_WHITE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))))
 # What llama.cpp takes for special by its text alone, whatever the file says (llama-vocab.cpp, 2026-10).
-ENDS = frozenset(
+_BY_TEXT = frozenset(
     (
         *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
         *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
         *("<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["),
+        *("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"),
     )
 )
+_NEVER_STRIP = ("<unk>", "<s>", "<|endoftext|>")  # where other special tokens take white space behind them along
+_END, _PLAIN_END = "</s>", "<|tool_response>"  # the first is plain, whatever the file says, where the second is
 
 
 class EmbeddedTokenizer(ABC):
-    """What both kinds share: special tokens cut the text into parts, and BOS and EOS go around it.
+    """What all kinds share: special tokens cut the text into parts, and BOS and EOS go around it.
 
     adds_bos : whether text starts with the BOS token where the file does not say.
     """
@@ -33,13 +38,14 @@ class EmbeddedTokenizer(ABC):
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self.tokens: list[str] = vocabulary.tokens.decode() if vocabulary.tokens else []
-        self.ids = {token: number for number, token in enumerate(self.tokens)}
+        self.ids = {token or f"[EMPTY_{number}]": number for number, token in enumerate(self.tokens)}
         kinds = vocabulary.token_types.decode() if vocabulary.token_types else []
         special = {
             t for t, kind in zip(self.tokens, kinds, strict=False) if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
         }
-        special |= ENDS & self.ids.keys()
-        longest_first = sorted(special - {""}, key=len, reverse=True)
+        special |= special_by_text(self.ids)
+        plain = {"", _END} if _PLAIN_END in self.ids else {""}
+        longest_first = sorted(special - plain, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
 
     def encode_all(self, texts: Sequence[str], around: bool) -> list[list[int]]:
@@ -56,11 +62,13 @@ class EmbeddedTokenizer(ABC):
         """Return the token ids of `text`. around : with the BOS and EOS tokens that the file asks for."""
         ids: list[int] = []
         after_special = True
+        strips = False
         for place, part in enumerate(self._special.split(text)):
             if place % 2:
                 ids.append(self.ids[part])
                 after_special = True
-            elif part:
+                strips = self._vocabulary.strips_behind_special and part not in _NEVER_STRIP
+            elif part := part.lstrip(" \t\n\v\f\r") if strips else part:
                 ids += self.encode_part(part, after_special)
                 after_special = False
         before, behind = self.around() if around else ([], [])
@@ -69,6 +77,33 @@ class EmbeddedTokenizer(ABC):
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token, "" if it has none."""
         return [self.shown(self.tokens[token]) if 0 <= token < len(self.tokens) else "" for token in tokens]
+
+    def require_distinct(self) -> None:
+        """Raise ValueError if two tokens are the same, with which llama.cpp ends."""
+        for number, token in enumerate(self.tokens):
+            if token and self.ids[token] != number:
+                raise ValueError(f"tokens {number} and {self.ids[token]} are both {printable(token, 40)!r}")
+
+    def scores(self) -> list[float]:
+        """Return the score of every token; ValueError unless each has one that is a number."""
+        scores: list[float] = self._vocabulary.scores.decode() if self._vocabulary.scores else []
+        if len(scores) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens have {len(scores)} scores")
+        odd = next((number for number, score in enumerate(scores) if not math.isfinite(score)), None)
+        if odd is not None:
+            raise ValueError(f"the score of token {odd} is {scores[odd]}")
+        return scores
+
+    def token_or(self, said: int | None, default: int) -> int | None:
+        """Return a special token: the one that the file names, else llama.cpp's for the kind if there is one."""
+        return said if said is not None else default if default < len(self.tokens) else None
+
+    def unknown(self, default: int) -> int:
+        """Return the token of what no other covers; ValueError if there is none."""
+        token = self.token_or(self._vocabulary.unk_id, default)
+        if token is None:
+            raise ValueError("the vocabulary has no unknown token, and no other covers all of the text")
+        return token
 
     @abstractmethod
     def encode_part(self, text: str, after_special: bool) -> list[int]:
@@ -87,6 +122,8 @@ class ByteLevelBpe(EmbeddedTokenizer):
 
         super().__init__(vocabulary)
         split = SPLITS.get(vocabulary.pre or "default")
+        if split is not None and vocabulary.pre == "whitespace" and vocabulary.kind == "bpe":
+            raise ValueError("pre-tokenizer whitespace goes with tokenizer.ggml.model = whitespace alone")
         if split is None:
             raise ValueError(f"unknown pre-tokenizer {printable(str(vocabulary.pre))}; {len(SPLITS)} names are known")
         lines: list[str] = vocabulary.merges.decode() if vocabulary.merges else []
@@ -94,6 +131,7 @@ class ByteLevelBpe(EmbeddedTokenizer):
         pairs = ((line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0)
         self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(pairs)))}
         self._split, self._spelled_as_text = split, not vocabulary.byte_level
+        self._drops_bytes = vocabulary.pre == "whitespace"  # vocabularies under that name have no tokens of bytes
         self.adds_bos = split.adds_bos is not False
         self._words = pre_tokenizers.Sequence(
             [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]
@@ -124,13 +162,30 @@ class ByteLevelBpe(EmbeddedTokenizer):
     def _bytes(self, piece: str) -> list[int]:
         """The token of each byte of a piece that is none itself."""
         if self._spelled_as_text:
-            return [self._byte(f"<0x{byte:02X}>", byte) for byte in piece.encode("utf-8", "surrogateescape")]
+            names = ((f"<0x{byte:02X}>", byte) for byte in piece.encode("utf-8", "surrogateescape"))
+            return [self._byte(name, byte) for name, byte in names if name in self.ids or not self._drops_bytes]
         return [self._byte(character, byte_alphabet()[character]) for character in piece]
 
     def _byte(self, name: str, byte: int) -> int:
         if name not in self.ids:
             raise ValueError(f"the vocabulary has no token for the byte 0x{byte:02X}")
         return self.ids[name]
+
+
+class WhitespaceBpe(ByteLevelBpe):
+    """Tokenizer "whitespace": white space only parts what is then cut and merged as above."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__(vocabulary)
+        self._lowercase = vocabulary.pre != "whitespace" if vocabulary.lowercase is None else vocabulary.lowercase
+
+    def encode_part(self, text: str, after_special: bool) -> list[int]:
+        """Return the ids of text without special tokens and white space."""
+        ids: list[int] = []
+        for word in "".join(" " if is_white(c) else c for c in text).split(" "):
+            small = "".join(map(lowered, word)) if self._lowercase else word
+            ids += super().encode_part(small, after_special) if small else []
+        return ids
 
 
 class SentencePiece(EmbeddedTokenizer):
@@ -140,9 +195,7 @@ class SentencePiece(EmbeddedTokenizer):
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary)
-        self._scores: list[float] = vocabulary.scores.decode() if vocabulary.scores else []
-        if len(self._scores) != len(self.tokens):
-            raise ValueError(f"{len(self.tokens)} tokens have {len(self._scores)} scores")
+        self._scores = self.scores()
         self._prefix = "" if vocabulary.add_space_prefix is False else _SPACE
 
     def encode_part(self, text: str, after_special: bool) -> list[int]:
@@ -167,6 +220,22 @@ class SentencePiece(EmbeddedTokenizer):
         if token is None:
             raise ValueError(f"the vocabulary has no token for the byte 0x{byte:02X}")
         return token
+
+
+def special_by_text(tokens: Collection[str | None]) -> frozenset[str]:
+    """Return the tokens of a vocabulary that llama.cpp takes for special, whatever the file says."""
+    found = frozenset(token for token in _BY_TEXT if token in tokens)
+    return found - {_END} if _PLAIN_END in found else found
+
+
+def is_white(character: str) -> bool:
+    """Return whether a character is white space to Unicode."""
+    return character in _WHITE
+
+
+def lowered(character: str) -> str:
+    """Return the lower case of a character, as one character."""
+    return character.lower()[0]
 
 
 def from_pieces(token: str) -> str:

@@ -1,7 +1,7 @@
 """Token ids of a prompt, computed from the tokenizer that an artifact carries.
 
-Three kinds exist: a Hugging Face tokenizer.json, and inside GGUF and APR files a byte-level BPE vocabulary
-(tokenizer.ggml.model "gpt2") or a SentencePiece one ("llama").
+That is a Hugging Face tokenizer.json, or inside GGUF and APR files a vocabulary of which the tokenizer is rebuilt
+("gpt2", "gemma4", "whitespace" of tokenizer.ggml.model are BPE, "llama" SentencePiece, "t5" Unigram, "bert" WordPiece).
 """
 
 import json
@@ -15,11 +15,14 @@ from kernels.errors import WorkbenchError
 from store.files.model_file import ModelFile
 from store.stored_model import StoredModel
 from store.text import printable
-from store.vocabulary import Vocabulary
+from store.vocabulary import GGUF_KINDS, Kind, Vocabulary
 from workbench.machine.asking import ask
-from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, from_byte_alphabet
+from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, WhitespaceBpe, from_byte_alphabet
+from workbench.pair.unigram import Unigram
+from workbench.pair.wordpiece import WordPiece
 
 _PATIENCE = 60.0  # seconds for one prompt
+_NONE = ("none", "no_vocab")  # how GGUF says that there is no tokenizer
 
 
 class TokenizerError(WorkbenchError, ValueError):
@@ -94,7 +97,12 @@ def decode_tokens(artifact: StoredModel, ids: Sequence[int]) -> list[str]:
 def _load(model: StoredModel) -> Tokenizer:
     if model.vocabulary is None:
         name = printable(model.path.name)
-        raise TokenizerError(f"{name} carries no tokenizer; give --tokens instead of --prompt")
+        kind = model.metadata.get("tokenizer.ggml.model")
+        if isinstance(kind, str) and kind not in (*GGUF_KINDS, *_NONE):
+            what = f"a tokenizer of the kind {printable(kind, 40)!r}, which is not read"
+        else:
+            what = "no tokenizer"
+        raise TokenizerError(f"{name} carries {what}; give --tokens instead of --prompt")
     return _of_vocabulary(model.vocabulary)
 
 
@@ -134,8 +142,11 @@ class _HuggingFace:
         return answer
 
 
-_KINDS: dict[str, Callable[[Vocabulary], Tokenizer]] = {
+_KINDS: dict[Kind, Callable[[Vocabulary], Tokenizer]] = {
     "hf_json": _HuggingFace,
     "bpe": ByteLevelBpe,
+    "whitespace": WhitespaceBpe,
     "spm": SentencePiece,
+    "unigram": Unigram,
+    "wordpiece": WordPiece,
 }

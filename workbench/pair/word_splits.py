@@ -129,6 +129,7 @@ _BY_RULE: dict[str, Split] = {
     ),
     "gemma4 granite-embed-multi-311m": Split((_NEWLINES,), adds_bos=None, whole_newlines=True),
     "sarvam-moe": Split((_NEWLINES,)),
+    "whitespace": Split((r"\S+",)),
 }
 # By every name of them.
 SPLITS: dict[str, Split] = {name: split for names, split in _BY_RULE.items() for name in names.split()}

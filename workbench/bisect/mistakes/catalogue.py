@@ -14,7 +14,8 @@ from kernels.kinds.convolution import Convolution
 from kernels.kinds.delta import Decay, DeltaNet
 from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply, Scaled
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum
+from kernels.kinds.gated import Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate, Unrotated

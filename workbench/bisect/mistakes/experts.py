@@ -10,7 +10,8 @@ from kernels.graph import Values
 from kernels.kinds.activation import sigmoid
 from kernels.kinds.apart import HeadProduct, Routed
 from kernels.kinds.choice import Choice, chosen
-from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, Gated
+from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum
+from kernels.kinds.gated import Gated
 from kernels.rows.dequantize import dequantize
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.traces.spans import evaluated

@@ -21,7 +21,8 @@ from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.elementwise import Add, AddBoth, Multiply
 from kernels.kinds.embed import Embed
-from kernels.kinds.experts import ExpertSum, Gated
+from kernels.kinds.experts import ExpertSum
+from kernels.kinds.gated import Gated
 from kernels.kinds.norm import Norm
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate

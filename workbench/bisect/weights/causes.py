@@ -28,6 +28,7 @@ from workbench.bisect.weights.low_rank import low_rank
 from workbench.bisect.weights.misread_parts import misread_parts
 from workbench.bisect.weights.offsets import group_offset, norm_offset
 from workbench.bisect.weights.other_tensors import other_tensors
+from workbench.bisect.weights.points import on_grid, unlike
 from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.rearrangements import permuted_rope, rows_permuted, transposed
 from workbench.bisect.weights.rounded_twice import first_type
@@ -169,20 +170,25 @@ def _damaged(q: Question) -> Iterator[WeightCause]:
 def _stands_out(q: Question) -> bool:
     """Whether the affected blocks are far off or few, and all others differ as rounding makes them.
 
-    Values that were rounded twice are a little too far off, in blocks that chance picks all over a tensor.
+    Values that were rounded twice are a little too far off, in blocks that chance picks all over a tensor. How far off
+    values of points of a grid are tells nothing; there a block is far off that is no copy of the other side's.
     """
-    total, count, off_once, worst = 0.0, 0, 0, []
+    total, count, off_once, worst, points = 0.0, 0, 0, [], False
     for part in row_chunks(q.wrong):
         rows = np.arange(part.start, part.stop)
-        excess, affected = excess_of(q.a(rows), q.b(rows)), q.verdict.affected[rows]
-        worst.append(np.maximum.reduceat(excess, np.arange(0, excess.shape[1], BLOCK), axis=1)[affected])
+        a, b, affected = q.a(rows), q.b(rows), q.verdict.affected[rows]
+        excess, points = excess_of(a, b), on_grid(a, b)
+        off = np.maximum.reduceat(excess, np.arange(0, excess.shape[1], BLOCK), axis=1)
+        worst.append((unlike(a, b, BLOCK) if points else off)[affected])
         sound = ~np.repeat(affected, BLOCK, axis=1)[:, : excess.shape[1]]
         total += float(np.square(excess[sound], dtype=np.float64).sum())
         off_once += int((excess[sound] > ONCE).sum())
         count += int(sound.sum())
-    off = np.concatenate(worst)
-    few = off.size <= _FEW_BLOCKS and rounded_once(off_once, count, fitted=False)
-    return total <= ROUNDED_ONCE * count and (few or float(np.median(off)) > _FAR)
+    far = np.concatenate(worst)
+    if points:
+        return float(np.median(far)) > _FAR
+    few = far.size <= _FEW_BLOCKS and rounded_once(off_once, count, fitted=False)
+    return total <= ROUNDED_ONCE * count and (few or float(np.median(far)) > _FAR)
 
 
 def _only_numbers_lost(q: Question) -> bool:

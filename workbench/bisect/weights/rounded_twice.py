@@ -27,8 +27,14 @@ _FEWEST = 32  # other codes without a rounding before; fewer tell nothing
 
 
 def first_type(q: Question) -> TensorType | None:
-    """The type that the right values were kept in before B's; None if no other type makes the wrong tensor so."""
-    if q.is_vector or not isinstance(q.wrong.type.format, BlockFormat) or not np.isfinite(q.verdict.worst):
+    """The type that the right values were kept in before B's; None if no other type makes the wrong tensor so.
+
+    Nothing tells it of codes that are points of a grid, which are hardly ever the nearest ones of single values.
+    """
+    format = q.wrong.type.format
+    if q.is_vector or not isinstance(format, BlockFormat) or format.grid is not None:
+        return None
+    if not np.isfinite(q.verdict.worst):
         return None
     rows, columns = q.wrong.shape
     types = [type for type in _TYPES if type not in (q.wrong.type, q.source.type)]

@@ -1,0 +1,31 @@
+"""What a gate lets through."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from kernels.graph import Array, At, Inputs, Kind, Values
+from kernels.kinds.activation import sigmoid
+from kernels.kinds.rounding import rounding_error
+from kernels.precision import Precision
+
+
+class Gated(Kind):
+    """x times the sigmoid of a gate, of one channel or of as many."""
+
+    roles: ClassVar[tuple[str, ...]] = ("x", "gate")
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        with np.errstate(over="ignore"):
+            return np.asarray(x["x"] * (1 / (1 + np.exp(-x["gate"]))))
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return kept.unit * (6 + 2 * x["gate"]) * size
+
+    def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
+        share = sigmoid(x["gate"])
+        return np.asarray(dx["x"] * share + x["x"] * share * (1 - share) * dx["gate"])
