@@ -1,6 +1,6 @@
 """What a forward needs to know about a model beside its tensors, in Hugging Face's terms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 RopeType = Literal["neox", "norm"]
@@ -72,6 +72,11 @@ class ModelConfig:
     kv_lora_rank, q_lora_rank, v_head_dim
         Latent attention: channels of what keys and values are made of, and of what queries are made of (None for the
         input itself); channels of a head of v. head_dim is that of q and k. 0 for attention that is not latent.
+    full_head_dim, full_kv_heads
+        Channels of a head, and heads of keys, in layers without a window where others are in layers that have one; None
+        for one kind of heads in all. See `of_layer`.
+    keys_as_values
+        Whether such layers have no values of their own, but take the keys before they are normed and rotated.
     latent_eps
         Epsilon of the norms of latents; None for that of the others.
     rotated_layers
@@ -142,6 +147,9 @@ class ModelConfig:
     q_lora_rank: int | None = None
     v_head_dim: int | None = None
     latent_eps: float | None = None
+    full_head_dim: int | None = None
+    full_kv_heads: int | None = None
+    keys_as_values: bool = False
     rotated_layers: tuple[bool, ...] | None = None
     normed_heads: bool = True
     attention_scale: float | None = None
@@ -172,6 +180,13 @@ class ModelConfig:
     group_best: int = 2
     length_limit: int | None = None
     length_limit_key: str | None = None
+
+    def of_layer(self, layer: int) -> "ModelConfig":
+        """The settings with the heads of a layer."""
+        if self.full_head_dim is None or self.slides(layer):
+            return self
+        kv_heads = self.full_kv_heads or self.num_key_value_heads
+        return replace(self, head_dim=self.full_head_dim, num_key_value_heads=kv_heads, full_head_dim=None)
 
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None for all."""

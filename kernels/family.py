@@ -151,6 +151,7 @@ class Family(ABC):
     among those. output_gate : what attention gives is multiplied by a sigmoid, whose product stands beside the queries
     in files. tiled : heads of values that share one of keys stand apart in GGUF, and here; Hugging Face has them side
     by side. headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
+    two_heads : layers without a window have heads of a size and number of their own, and may have no values.
     biased : models of this family are known to have the biases that others may lack.
 
     model_types : what Hugging Face calls them. defaults : what transformers takes for an absent key; null is there.
@@ -190,6 +191,7 @@ class Family(ABC):
     output_gate: ClassVar[bool] = False
     tiled: ClassVar[bool] = False
     headless: ClassVar[bool] = False
+    two_heads: ClassVar[bool] = False
     norms_differ: ClassVar[bool] = False
     biased: ClassVar[bool] = False
     model_types: ClassVar[tuple[str, ...]] = ()

@@ -170,8 +170,9 @@ class At:
 
     @property
     def config(self) -> ModelConfig:
-        """Hyper-parameters of the model."""
-        return self.model.config
+        """Hyper-parameters of the model, with the heads of the layer."""
+        config, layer = self.model.config, self.layer
+        return config if layer is None else config.of_layer(layer)
 
     def positions(self) -> NDArray[np.int64]:
         """Rotary position of every token."""

@@ -118,7 +118,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     for name in [name for name in tensors if _FUSED.search(name) or (gated and _GATED.search(name))]:
         if (layer := layer_of(name)) is None or layer >= config.num_hidden_layers:
             continue  # of layers that are not run
-        _split_fused(file, tensors, name, config)
+        _split_fused(file, tensors, name, config.of_layer(layer))
     known = {ROPE_FREQS, ROPE_SHORT} if config.rope_factors is not None else set()
     if config.length_limit is not None:
         known.add(ROPE_LONG)

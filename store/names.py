@@ -91,6 +91,7 @@ _OF_EXPERTS = (
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)$"), r"\1.weight"),
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$"), r"\1.bias"),
     (re.compile(r"^self_attn\.sinks$"), "self_attn.sinks.weight"),
+    (re.compile(r"^layer_scalar$"), "layer_scalar.weight"),
     (re.compile(r"^mlp\.shared_experts\."), "mlp.shared_expert."),
     (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),

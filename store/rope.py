@@ -17,6 +17,7 @@ from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 
 MAX_HEAD_DIM = 1 << 14
+STILL = 1e30  # by which files divide the frequencies of pairs that do not turn
 
 Factors = tuple[float, ...] | None
 
@@ -106,7 +107,7 @@ def stored_factors(model: StoredModel, info: TensorInfo, head_dim: int) -> tuple
     if info.type != TensorType["F32"] or info.shape != (head_dim // 2,):
         raise ArtifactError(f"{shown}: {what} is not {head_dim // 2} float32 values; convert the model again.")
     factors = model.stored_rows(info.name).view(np.float32).reshape(-1)
-    if not ((np.abs(factors) >= SMALLEST) & (np.abs(factors) <= LARGEST)).all():
+    if not ((np.abs(factors) >= SMALLEST) & ((np.abs(factors) <= LARGEST) | (factors == np.float32(STILL)))).all():
         raise ArtifactError(
             f"{shown}: {what} holds values whose size is not {SMALLEST:g} to {LARGEST:g}; convert the model again."
         )

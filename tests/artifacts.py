@@ -120,17 +120,18 @@ def write_gguf(
     if c.kv_lora_rank:
         _add_latent(writer, c)
     else:
-        counts = [0 if c.recurs(n) else c.num_key_value_heads for n in range(c.num_hidden_layers)]
-        writer.add_head_count_kv(counts if 0 in counts and known_headless(c) else c.num_key_value_heads)
-        writer.add_key_length(c.head_dim)
-        writer.add_value_length(c.head_dim)
+        counts = [0 if c.recurs(n) else c.of_layer(n).num_key_value_heads for n in range(c.num_hidden_layers)]
+        differ = (0 in counts and known_headless(c)) or c.full_head_dim is not None
+        writer.add_head_count_kv(counts if differ else c.num_key_value_heads)
+        writer.add_key_length(c.full_head_dim or c.head_dim)
+        writer.add_value_length(c.full_head_dim or c.head_dim)
     known = family(c.architecture) if c.architecture in ARCHITECTURES else None
     if known is not None and known.layer_norms:
         writer.add_layer_norm_eps(c.rms_norm_eps)
     else:
         writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
-    writer.add_rope_dimension_count(c.rotary_dim or c.head_dim)
+    writer.add_rope_dimension_count(c.full_head_dim or c.rotary_dim or c.head_dim)
     if c.layer_types is not None and c.sliding_window is not None:
         writer.add_sliding_window(c.sliding_window)
         writer.add_sliding_window_pattern([c.slides(n) for n in range(c.num_hidden_layers)])
@@ -143,6 +144,13 @@ def write_gguf(
     if c.attention_cap is not None:
         writer.add_attn_logit_softcapping(c.attention_cap)
         writer.add_final_logit_softcapping(c.logits_cap)
+    if c.full_head_dim is not None:
+        writer.add_final_logit_softcapping(c.logits_cap)
+        writer.add_key_length_swa(c.head_dim)
+        writer.add_value_length_swa(c.head_dim)
+        writer.add_rope_dimension_count_swa(c.head_dim)
+        writer.add_embedding_length_per_layer_input(0)
+        writer.add_shared_kv_layers(0)
     if c.architecture in YARN:
         _add_yarn(writer, architecture, YARN[c.architecture])
     if c.temperature is not None and c.architecture != "llama4":
@@ -181,6 +189,8 @@ def write_gguf(
     }
     for name, value in keys.items():
         add[type(value)](name, value)
+    if c.full_head_dim is not None:
+        writer.add_tensor("rope_freqs.weight", np.array(c.rope_factors, np.float32))
     stored: dict[str, list[np.ndarray]] = {}
     types: dict[str, TensorType] = {}
     for name, weight in fused(model).items():
@@ -324,6 +334,8 @@ def hf_config(model: MemoryModel, transformers: int = 5) -> dict[str, object]:
     rope = {"rope_type": "default", "rope_theta": c.rope_theta}
     if c.architecture in YARN:
         rope |= YARN[c.architecture] | ({} if c.temperature is None else {"llama_4_scaling_beta": c.temperature})
+    elif c.full_head_dim is not None:
+        rope |= {"rope_type": "proportional", "partial_rotary_factor": c.rope_factors.count(1.0) / c.full_head_dim * 2}
     elif c.rope_factors is not None:
         assert len(set(c.rope_factors)) == 1, "only linear scaling is written"
         rope |= {"rope_type": "linear", "factor": c.rope_factors[0]}
@@ -406,6 +418,8 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_latents(model)
     if model.config.architecture == "llama4":
         return _of_llama4(model)
+    if model.config.architecture == "gemma4":
+        return {name.replace("layer_scalar.weight", "layer_scalar"): weight for name, weight in model.weights.items()}
     if model.config.architecture in STACKED:
         return STACKED[model.config.architecture](model)
     if model.config.architecture in ("dots1", "glm4_moe"):

@@ -90,6 +90,11 @@ def sliding(c: ModelConfig) -> dict[str, object]:
     return {"sliding_window": 3, "layer_types": types}
 
 
+def turning(pairs: int) -> tuple[float, ...]:
+    """Divisors with which the first quarter of the pairs of a head turns."""
+    return (1.0,) * (pairs // 4) + (float(np.float32(1e30)),) * (pairs - pairs // 4)
+
+
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -111,6 +116,10 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "expert_layers": tuple(n % 2 == 1 for n in range(c.num_hidden_layers)),
         }
     ),
+    "gemma4": lambda c: {
+        **{"full_head_dim": 2 * c.head_dim, "full_kv_heads": 1, "keys_as_values": True, "attention_scale": 1.0},
+        **{"rope_factors": turning(c.head_dim), "logits_cap": 3.0},
+    },
     "deepseek2": lambda c: latent(c) | {"norm_topk_prob": False, "routed_scaling_factor": 2.5},
     "deepseek3": lambda c: (
         latent(c)
@@ -337,6 +346,8 @@ def random_model(
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
+            elif tensor.name.endswith("layer_scalar.weight"):
+                vector(tensor.name, *tensor.shape, 1)
             elif tensor.name.endswith("conv1d.bias") or (
                 tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2"
             ):

@@ -128,6 +128,22 @@ class Joined(Kind):
         return 4 * kept.unit * size
 
 
+class Scaled(Kind):
+    """x times the one value of the tensor of the stage."""
+
+    roles: ClassVar[tuple[str, ...]] = ("x",)
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        (weight,) = at.weights()
+        return np.asarray(x["x"] * at.path.vector(weight))
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        return rounding_error(at, x, output)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return 4 * kept.unit * size
+
+
 class Copy(Kind):
     """The same values under another name."""
 

@@ -24,7 +24,7 @@ from kernels.kinds.temperature import Tempered
 from kernels.stages import SPINE, Site
 
 _BEFORE: dict[str, tuple[str, ...]] = {
-    "q_post_rope": ("qkv_clip", "q_norm", "k_norm", "q_a", "q_a_norm", "q_matmul", "kv_a", "kv_a_norm"),
+    "q_post_rope": ("qkv_clip", "q_norm", "k_norm", "v_norm", "q_a", "q_a_norm", "q_matmul", "kv_a", "kv_a_norm"),
     "attention": (
         *("q_rope_norm", "k_rope_norm", "q_absorbed", "q_latent", "k_latent", "q_tempered", "latent_attention"),
     ),

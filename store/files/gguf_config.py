@@ -34,7 +34,7 @@ def config_of(
 
     Raises ArtifactError for what is missing or cannot be, UnsupportedModelError, by name, for what is not computed.
     """
-    fields = Fields(file.shown, _uniform(file.shown, found.metadata, of.headless), f"{of.gguf}.")
+    fields = Fields(file.shown, _uniform(file.shown, found.metadata, of), f"{of.gguf}.")
     problems = table("gguf", of).check(fields, str(of.gguf))
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
@@ -51,7 +51,7 @@ def config_of(
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,
-        num_key_value_heads=(None if of.latent else fields.integer("attention.head_count_kv")) or heads,
+        num_key_value_heads=(None if of.latent or of.two_heads else fields.integer("attention.head_count_kv")) or heads,
         head_dim=size,
         vocab_size=tensors[EMBEDDING].shape[0],
         rms_norm_eps=shortest(fields.needed_number(epsilon)) if of.epsilon_read else 0.0,
@@ -71,6 +71,9 @@ def config_of(
         raise fields.wrong(f"has nextn_predict_layers {unrun}, which leaves no layer to run; convert the model again.")
     if of.norms_differ:
         config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
+    if of.two_heads:
+        own = [name for name in tensors if name.endswith("self_attn.v_proj.weight")]
+        config = replace(config, keys_as_values=len(own) < config.num_hidden_layers)
     rope.check_heads(file.shown, config)
     _refuse_what_follows(fields, of, tensors)
     config = of.of_gguf(config, with_lists(fields))
@@ -178,14 +181,14 @@ def _ignored_scale(fields: Fields, of: Family, config: ModelConfig) -> list[str]
     ]
 
 
-def _uniform(file: str, metadata: Mapping[str, object], headless: bool) -> dict[str, object]:
+def _uniform(file: str, metadata: Mapping[str, object], of: Family) -> dict[str, object]:
     """Return the metadata with each per-layer setting that is the same in all layers as a single value.
 
-    headless : layers without heads do not count where their number is asked for.
+    Layers without heads do not count in a family that has such; one with two kinds of heads reads their numbers itself.
     """
     return {
-        key: _single(file, key, value, headless and key.endswith(_HEADS))
-        if key.endswith(_PER_LAYER) and isinstance(value, LazyArray)
+        key: _single(file, key, value, of.headless and key.endswith(_HEADS))
+        if key.endswith(_PER_LAYER) and isinstance(value, LazyArray) and not (of.two_heads and key.endswith(_KEY_HEADS))
         else value
         for key, value in metadata.items()
     }

@@ -226,7 +226,10 @@ def _partly_rotated(fields: Fields, settings: Fields) -> list[str]:
     given = (place.number("partial_rotary_factor") for place in (fields, settings))
     if _family(fields).partly or all(share in (None, 1) for share in given):
         return []
-    if (settings.text("rope_type", "type") or "default") != "default":
+    kind = settings.text("rope_type", "type") or "default"
+    if kind == "proportional" and kind in (_family(fields).rope_kinds or ()):
+        return []
+    if kind != "default":
         raise UnsupportedModelError(
             f"{fields.file} has a partial_rotary_factor with scaled rotation; only heads that rotate as a whole are "
             "supported."

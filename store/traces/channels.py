@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
 from kernels.models import Graph
+from kernels.stages import Site
 
 _PROJECTED = ("qkv_matmul", "qkv_bias", "qkv_clip")
 ROTATED = (*_PROJECTED, "q_post_rope", "k_post_rope", "q_tempered")
@@ -15,9 +16,13 @@ _ROUNDING = 1e-4  # relative; a rotation in float16 keeps lengths to 1e-3, in fl
 
 
 def stage_channels(config: ModelConfig) -> dict[str, int]:
-    """Return the channels of every stage of a model."""
-    graph = Graph(config)
-    return {stage.site.stage: stage.channels for stage in graph.stages()}
+    """Return the channels of every stage of a model, of the last layer that has it."""
+    return {site.stage: channels for site, channels in site_channels(config).items()}
+
+
+def site_channels(config: ModelConfig) -> dict[Site, int]:
+    """Return the channels of every stage of a model in each layer; those of heads may differ."""
+    return {stage.site: stage.channels for stage in Graph(config).stages()}
 
 
 def halves_from_adjacent(stage: str, channels: int, head_dim: int, kv_size: int) -> NDArray[np.intp]:

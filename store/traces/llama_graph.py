@@ -25,12 +25,13 @@ _LATENT = re.compile(r"blk\.(\d{1,6})\.attn_(q_a|q_b|q|kv_a_mqa)\.weight")
 _MADE = re.compile(r"(?:q|kv_cmpr_pe)-\d+")
 _OF_LATENT = {"q_a": "q_a", "q_b": "q_matmul", "q": "q_matmul", "kv_a_mqa": "kv_a"}
 _ATTN_OUTPUT = re.compile(r"blk\.(\d{1,6})\.attn_output\.(weight|bias|scale)")
+_KEYS = re.compile(r"blk\.\d{1,6}\.attn_k\.weight")
 _FFN_NORM = re.compile(r"blk\.(\d{1,6})\.ffn_norm\.weight")
 _FFN_DOWN = re.compile(r"blk\.(\d{1,6})\.ffn_down\.(weight|bias)")
 _OF_OUTPUT = {"weight": "attn_out", "bias": "attn_out.biased", "scale": "attn_out.scaled"}
 _TURNED = re.compile(r"(?:model\.layers\.\{\}\.self_attn\.)?([QKqk])(?:cur|_layernorm)-(\d{1,6})\b.*", re.DOTALL)
 _QUERY = re.compile(r"Qcur-(\d{1,6})\b.*", re.DOTALL)
-_NORMED = re.compile(r"[QK]cur_(?:norm(?:ed)?|attn_temp_scaled)-\d")
+_NORMED = re.compile(r"[QKV]cur_(?:norm(?:ed)?|attn_temp_scaled)-\d")
 _CONTEXT = re.compile(r"kqv_out-(\d{1,6})\b.*", re.DOTALL)
 _SIDES = (64, 128, 256, 512)
 _RESHAPED = " (reshaped)"
@@ -125,7 +126,7 @@ class Graph:
 
     def _stage(self, layer: int | None, stage: str) -> StoredStage | None:
         slots = self.slots
-        if stage == "layer_output":
+        if stage == "layer_output" and (layer, stage) not in slots:
             return self._stage(layer, "post_ffn_residual")
         if stage in _ONLY_LATENT and (layer, "attention.of_latents") not in slots:
             return None
@@ -155,7 +156,8 @@ class Graph:
         if stage == "qkv_clip":
             return self._side_by_side([slots.get((layer, slot)) for slot in _CLIPPED])
         if stage == "qkv_matmul":
-            return self._side_by_side([slots.get((layer, slot)) for slot in _PRODUCTS])
+            products = _PRODUCTS if (layer, "matmul.v_of_keys") not in slots else ("matmul.q", "matmul.v_of_keys")
+            return self._side_by_side([slots.get((layer, slot)) for slot in products])
         if stage == "qkv_bias" and any((layer, slot) in slots for slot in _BIASES):
             pairs = zip(_BIASES, _PRODUCTS, strict=True)
             return self._side_by_side([slots.get((layer, bias), slots.get((layer, plain))) for bias, plain in pairs])
@@ -326,6 +328,10 @@ def _place(node: Node, layer: int) -> tuple[int | None, str] | None:
     unnumbered = named is None and meaning in _UNNUMBERED
     if meaning == "ffn_norm" and any(map(_ATTN_OUTPUT.fullmatch, node.sources)):
         meaning = None  # llama4 gives what attention gives that name
+    if meaning == "matmul.v" and any(map(_KEYS.fullmatch, node.sources)):
+        meaning = "matmul.v_of_keys"  # of layers of gemma4 without values of their own
+    if meaning == "attn_out.biased" and any(source.startswith("attn_post_norm-") for source in node.sources):
+        meaning = "post_attn_residual"  # gemma4 gives its sum with the layer's input that name
     if node.op == "ADD" and meaning == "ffn_out" and node.name in node.sources:
         return None  # gptneox gives its sum with the layer's input the same name
     if meaning is not None and whole == (named is not None) and not unnumbered:

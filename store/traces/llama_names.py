@@ -22,6 +22,11 @@ MEANING: dict[tuple[str, str], str] = {
     ("Kcur_normed", "RMS_NORM"): "k_rope_norm",
     ("Qcur_normed", "MUL"): "q_norm",
     ("Kcur_normed", "MUL"): "k_norm",
+    ("Vcur_normed", "RMS_NORM"): "v_norm",  # as in gemma4, which also gives what it rotates names of their own
+    ("Qcur_pos", "ROPE"): "q_post_rope",
+    ("Kcur_pos", "ROPE"): "k_post_rope",
+    ("l_out", "MUL"): "layer_output",  # times a number of the layer; the sum before has no name
+    ("h_nextn", "MUL"): "final_norm",
     **llama_recurrent.MEANING,
     ("Qcur_norm", "MUL"): "q_rope_norm",
     ("Kcur_norm", "MUL"): "k_rope_norm",

@@ -18,7 +18,7 @@ from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
 from store.traces.arrays import as_store_error, widened
-from store.traces.channels import ROTATED, halves_from_adjacent, stage_channels
+from store.traces.channels import ROTATED, halves_from_adjacent, site_channels
 from store.traces.run import RunRecord
 
 LLAMA_CPP = "llama.cpp"
@@ -225,7 +225,8 @@ class Trace:
         name = printable(str(self.path))
         self._check(name, tokens, config)
         config = dataclasses.replace(config, vocab_size=_vocabulary(self.stages.get(LOGITS), len(tokens), config))
-        channels = stage_channels(config)
+        of_sites = site_channels(config)
+        channels = {site.stage: count for site, count in of_sites.items()}
         stages: dict[Site, StoredStage] = {}
         for site, stage in self.stages.items():
             if site.stage not in channels:
@@ -233,7 +234,7 @@ class Trace:
                     f"{name}: has {site}, which {config.architecture} models do not have; give the model of this trace."
                 )
             try:
-                stages[site] = stage.bound(len(tokens), channels[site.stage])
+                stages[site] = stage.bound(len(tokens), of_sites.get(site, channels[site.stage]))
             except StoreError as error:
                 raise StoreError(f"{name}: {site} {error}; give the model and the tokens of this trace.") from None
         bound = dataclasses.replace(self, tokens=tokens, stages=stages, config=config)

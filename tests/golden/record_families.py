@@ -36,20 +36,23 @@ ONLY_GGUF = (
     "qwen3vlmoe",
     *("bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
-FURTHER = ("mistral3", "llama4")  # whose settings APR has no place for
+FURTHER = ("mistral3", "llama4", "gemma4")  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 # Of families whose layers differ.
 _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
 LAYERS = {
     "smollm3": 4,
     "llama4": 4,
-    **dict.fromkeys((*_TWO, *LATENT, "granite_swa", "lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2),
+    **dict.fromkeys(
+        (*_TWO, *LATENT, "granite_swa", "gemma4", "lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2
+    ),
 }
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
 OF_FAMILY = {
     "gemma": {"tied": True},
     **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
+    "gemma4": {"head_dim": 16, "kv_heads": 2, "tied": True},
     "lfm2": {"head_dim": 16, "tied": True},
     "granitehybrid": {"head_dim": 16},
     "falcon_h1": {"head_dim": 16},

@@ -1,6 +1,7 @@
 """A decoder forward in float64 with Python loops, as one would write it down from the papers on the models."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def literal_forward(config, weights, tokens):
     gemma = c.architecture.startswith("gemma")
     before = c.architecture not in ("olmo2", "olmo3", "exaone4")
     normed = layer_norm if c.architecture in LAYER_NORMS else rms_norm
-    behind = not before or c.architecture in ("gemma2", "gemma3", "glm4")
+    behind = not before or c.architecture in ("gemma2", "gemma3", "gemma4", "glm4")
     first, second, third = FOUR_NORMS.get(c.architecture, FOUR_NORMS["gemma2"])
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
@@ -41,7 +42,7 @@ def literal_forward(config, weights, tokens):
         if c.recurs(n):
             h = mixed(out, n, h, w, c)
         else:
-            h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, c)
+            h = (latent_attention if c.kv_lora_rank else attention)(out, n, h, w, heads_of(c, n))
             h = projected(h, w, p + "self_attn.o_proj")
         attended = out[n, "attn_out"] = h
         if c.architecture == "falcon_h1":
@@ -76,6 +77,8 @@ def literal_forward(config, weights, tokens):
         if behind:
             h = out[n, "post_ffn_norm"] = normed(h, w, p + third, c)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
+        if p + "layer_scalar.weight" in w:
+            x = out[n, "layer_output"] = x * w[p + "layer_scalar.weight"][0]
     x = out[None, "final_norm"] = normed(x, w, "model.norm", c)
     logits = linear(x, w.get("lm_head.weight", w["model.embed_tokens.weight"])) + w.get("lm_head.bias", 0)
     logits = logits * c.logits_scale
@@ -87,8 +90,10 @@ def attention(out, n, x, w, c):
     """Attention of a layer before its output projection."""
     h = x
     p = f"model.layers.{n}."
-    q, k, v = (linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in "qkv")
-    out[n, "qkv_matmul"] = np.concatenate([q, k, v], axis=1)
+    own = [name for name in "qkv" if p + f"self_attn.{name}_proj.weight" in w]
+    made = [linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in own]
+    out[n, "qkv_matmul"] = np.concatenate(made, axis=1)
+    q, k, v = made if len(made) == 3 else (*made, made[1])  # keys stand for values that are absent
     if p + "self_attn.q_proj.bias" in w:
         q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
         out[n, "qkv_bias"] = np.concatenate([q, k, v], axis=1)
@@ -100,6 +105,8 @@ def attention(out, n, x, w, c):
         of = norm_of_all if c.architecture in ("olmo2", "olmo3", "olmoe", "minimax_m2") else head_norm
         q, k = (of(y, w[p + f"self_attn.{name}_norm.weight"], c) for name, y in (("q", q), ("k", k)))
         out[n, "q_norm"], out[n, "k_norm"] = q, k
+    if c.architecture == "gemma4":
+        v = out[n, "v_norm"] = head_norm(v, 1, c)
     local = c.rope_local_theta is not None and c.layer_types[n] == "sliding_attention"
     if c.rotates(n):
         q, k = rope(q, c, local), rope(k, c, local)
@@ -119,6 +126,13 @@ def attention(out, n, x, w, c):
         gate = out[n, "attn_gate"] = projected(x, w, p + "self_attn.gate_proj")
         h = out[n, "attn_gated"] = h * np.array([[1 / (1 + math.exp(-g)) for g in row] for row in gate])
     return h
+
+
+def heads_of(c, n):
+    """The settings with the heads of a layer."""
+    if c.full_head_dim is None or c.layer_types[n] == "sliding_attention":
+        return c
+    return replace(c, head_dim=c.full_head_dim, num_key_value_heads=c.full_kv_heads)
 
 
 def experts(out, n, x, w, c):

@@ -10,7 +10,7 @@ from kernels.forward import evaluate, forward
 from kernels.graph import At
 from kernels.kinds.activation import Activation, Silu
 from kernels.kinds.clamped import ClampedGate
-from kernels.kinds.elementwise import Multiply
+from kernels.kinds.elementwise import Add, Multiply, Scaled
 from kernels.kinds.experts import ExpertSum
 from kernels.kinds.rotate import Rotation, Unrotated
 from kernels.kinds.scan import Part
@@ -83,8 +83,9 @@ def transformers_cases():
 def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     expected, model = dump(f"transformers-{architecture}-{dtype}.npz"), model_of(architecture)
     ours = dict(forward(model, TOKENS, numeric_path(path)))
-    unrotated = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, Unrotated)}
-    assert ours.keys() - unrotated == expected.keys()
+    unseen = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, Unrotated)}
+    unseen |= {Site(site.layer, "post_ffn_residual") for site in scaled(model)}
+    assert ours.keys() - unseen == expected.keys()
     worst = max((relative_rms(ours[site], expected[site]), site) for site in expected)
     assert worst[0] < limit, worst
 
@@ -105,6 +106,8 @@ def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
         "partly": {"rotary_dim": 4, "rope_factors": (1.0, 4.0), "rope_attention_factor": 1.25},
         "not causal": {"causal": False},
     }
+    if model.config.full_head_dim is not None:  # the divisors are of heads twice as large
+        changes["scaled"]["rope_factors"] *= 2
     model.config = replace(model.config, **changes[rope])
     expected = literal_forward(model.config, model.values(), (3, 1, 30, 1))
     ours = dict(forward(model, (3, 1, 30, 1), numeric_path("f64")))
@@ -113,26 +116,34 @@ def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     assert worst[0] < 1e-12, worst
 
 
+def scaled(model):
+    """What layers give that is scaled; the sum before has no name in either engine."""
+    return {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, Scaled)}
+
+
 def forced(model, path, recorded):
     """Every recorded stage re-run on the engine's own recorded inputs."""
+    of_layers = scaled(model)
+    given = "layer_output" if of_layers else "post_ffn_residual"
     for layer in [None, *range(model.config.num_hidden_layers)]:
         stages = {site.stage: value for site, value in recorded.items() if site.layer == layer}
         if layer is None:
             last = model.config.num_hidden_layers - 1
-            stages["layer_output"] = recorded[Site(last, "post_ffn_residual")]
+            stages["layer_output"] = recorded[Site(last, given)]
         else:
-            before = Site(None, "embedding") if layer == 0 else Site(layer - 1, "post_ffn_residual")
+            before = Site(None, "embedding") if layer == 0 else Site(layer - 1, given)
             stages |= {"layer_input": recorded[before]} if before in recorded else {}
         tokens = (0,) * len(recorded[Site(None, "embedding")])
         silent = set()
         for stage in Graph.of(model).layer(layer) if layer is not None else ():
             # llama.cpp fuses the activation into the next stage, and has no node where nothing is rotated
-            fused = isinstance(stage.kind, Activation | Part | Unrotated) and stage.site not in recorded
-            if fused and stage.reads[0] in stages:
+            unnamed = isinstance(stage.kind, Activation | Part | Unrotated | (Add if of_layers else Part))
+            if unnamed and stage.site not in recorded and stage.reads[0] in stages:
                 silent.add(stage.site.stage)
-                x = {"x": stages[stage.reads[0]]}
+                x = {role: stages[name] for role, name in stage.inputs.items()}
                 stages[stage.site.stage] = evaluate(At(model, path, tokens, stage), x)
-        for name in sorted(stages.keys() - {"embedding", "layer_input", "layer_output"} - silent):
+        seen = stages.keys() - {"embedding", "layer_input"} - silent - (set() if of_layers else {"layer_output"})
+        for name in sorted(seen):
             stage = Graph.of(model).stage(Site(layer, name))  # dumps of models without biases have qkv_bias too
             if stage is not None and all(name in stages for name in stage.reads):
                 inputs = {role: np.ascontiguousarray(stages[name]) for role, name in stage.inputs.items()}

@@ -6,6 +6,7 @@ from workbench.cells.compare import PopulationError
 
 _SIZES = (
     *("num_hidden_layers", "hidden_size", "intermediate_size", "q_size", "kv_size", "vocab_size"),
+    *("full_head_dim", "full_kv_heads", "keys_as_values"),
     *("num_experts", "moe_intermediate_size", "shared_intermediate_size", "expert_layers"),
 )
 

@@ -90,7 +90,7 @@ def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
             watch_mlp(layer, multiplied(layer, partial(stages.put, n)))
         enter = partial(setattr, stages, "layer", n)
         layer.register_forward_pre_hook(lambda _module, _inputs, enter=enter: enter())
-        watch(layer, partial(leave, stages, n))
+        watch(layer, partial(leave, stages, n, hasattr(layer, "layer_scalar")))
 
 
 def embedded(stages: Stages, _layer: Any, inputs: Any, named: Any) -> None:
@@ -98,9 +98,10 @@ def embedded(stages: Stages, _layer: Any, inputs: Any, named: Any) -> None:
     stages.put(-1, "embedding", inputs[0] if inputs else named["hidden_states"])
 
 
-def leave(stages: Stages, layer: int, _x: Array, y: Array) -> None:
-    """Send what a layer returns, and that it is done."""
-    stages.put(layer, "post_ffn_residual", y)
+def leave(stages: Stages, layer: int, scaled: bool, _x: Array, y: Array) -> None:
+    """Send what a layer returns, and that it is done. scaled : it is the sum no more."""
+    if not scaled:
+        stages.put(layer, "post_ffn_residual", y)
     stages.put(layer, "layer_output", y)
     stages.parent.send(kind="progress", done=layer + 1, total=stages.layers)
 
@@ -108,16 +109,17 @@ def leave(stages: Stages, layer: int, _x: Array, y: Array) -> None:
 def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     """Watch the attention half of a layer; the product of a projection with bias is computed once more without it."""
     attention, torch = part(layer, ATTENTION), stages.torch
+    projections = [part for part in "qkv" if getattr(attention, f"{part}_proj", None) is not None]
     products: dict[str, Array] = {}
     biased: dict[str, Array] = {}
 
     def projected(letter: str, module: Any, x: Array, y: Array) -> None:
         biased[letter] = y
         products[letter] = y if module.bias is None else torch.nn.functional.linear(x, module.weight)
-        if len(products) == 3:
-            put("qkv_matmul", torch.cat([products[part] for part in "qkv"], dim=-1))
-            if any(getattr(attention, f"{part}_proj").bias is not None for part in "qkv"):
-                put("qkv_bias", torch.cat([biased[part] for part in "qkv"], dim=-1))
+        if len(products) == len(projections):
+            put("qkv_matmul", torch.cat([products[part] for part in projections], dim=-1))
+            if any(getattr(attention, f"{part}_proj").bias is not None for part in projections):
+                put("qkv_bias", torch.cat([biased[part] for part in projections], dim=-1))
             products.clear()
 
     def normed(stage: str, x: Array, y: Array) -> None:
@@ -146,7 +148,7 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         watch_gate(attention, put)
     for letter in "qkv" if hasattr(attention, "k_proj") else "":
         module = getattr(attention, f"{letter}_proj")
-        if not with_gate:
+        if not with_gate and module is not None:
             watch(module, partial(projected, letter, module))
         if (norm := part(attention, (f"{letter}_norm", f"{letter}_layernorm"))) is not None:
             watch(norm, partial(normed, f"{letter}_norm"))
@@ -245,7 +247,8 @@ def watch_rope(model: Any, stages: Stages) -> None:
     """
     modelling: Any = importlib.import_module(type(model).__module__)
     attend, config = modelling.eager_attention_forward, model.config
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    alone, both = config.model_type.startswith("gemma4"), itertools.cycle("qk")
+    size = 0 if alone else getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parted, tempered = set(), scales_by_position(config)
     tokens_first = config.model_type.startswith("llama4")
 
@@ -256,6 +259,10 @@ def watch_rope(model: Any, stages: Stages) -> None:
         stages.put(stages.layer, "k_post_rope", k.transpose(1, 2))
 
     def rotated(name: str, rotate: Any, *arguments: Any, **options: Any) -> Any:
+        if alone:  # one call for each, tokens first
+            y = rotate(*arguments, **options)
+            stages.put(stages.layer, f"{next(both)}_post_rope", y)
+            return y
         q, k = rotate(*arguments, **options)
         if name == INTERLEAVED:
             put(*(x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(start_dim=-2) for x in (q, k)))

@@ -12,7 +12,7 @@ from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.convolution import Convolution
 from kernels.kinds.delta import Decay, DeltaNet
-from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply, Scaled
 from kernels.kinds.embed import Embed
 from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum
 from kernels.kinds.gated import Gated
@@ -54,6 +54,7 @@ from workbench.bisect.mistakes.recurrent import (
     step_mistakes,
 )
 from workbench.bisect.mistakes.rope import rope_mistakes, unrotated_mistakes
+from workbench.bisect.mistakes.scalar import scalar_mistakes
 from workbench.bisect.mistakes.some_tokens import token_mistakes
 from workbench.bisect.mistakes.temperature import temperature_mistakes
 
@@ -74,6 +75,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Attention, (attention_mistakes,)),
     (Add, (residual_mistakes,)),
     (AddBoth, (both_sums_mistakes,)),
+    (Scaled, (scalar_mistakes,)),
     (Activation | Multiply, (activation_mistakes,)),
     (Multiply, (part_mistakes,)),
     (Convolution, (convolution_mistakes,)),
