@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -189,7 +190,7 @@ async def test_the_configuration_shows_differences_first(session):
         different = [line(pilot, index) for index in range(4)]
         assert all(" ! " in text for text in different)
         assert any("settings x\\x1b[2J" in text for text in different)
-        assert "4 of 56 entries differ" in screen_text(pilot)
+        assert re.search(r"4 of \d+ entries differ", screen_text(pilot))
 
 
 async def test_an_open_list_follows_what_another_process_writes(session):

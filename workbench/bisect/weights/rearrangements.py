@@ -81,11 +81,15 @@ def _shift(rows: Rows, found: Rows, count: int) -> Rows:
 
 
 def _best_match(wrong: Floats, right: Floats) -> Rows:
-    """For every wrong row the right row that points most nearly the same way."""
-    if not np.isfinite(wrong).all() or not np.isfinite(right).all():
+    """For every wrong row the right row that points most nearly the same way; none with lost values is like another."""
+    lost = ~np.isfinite(right).all(axis=1)
+    if not np.isfinite(wrong).all() or lost.all():
         return np.zeros(len(wrong), dtype=np.int64)
+    right = np.where(lost[:, None], np.float32(0), right)
     unit_wrong, unit_right = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) for x in (wrong, right))
-    return np.asarray((unit_wrong @ unit_right.T).argmax(axis=1))
+    alike = unit_wrong @ unit_right.T
+    alike[:, lost] = -np.inf
+    return np.asarray(alike.argmax(axis=1))
 
 
 def _columns_permuted(q: Question) -> Iterator[Prediction]:
