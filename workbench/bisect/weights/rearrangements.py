@@ -82,7 +82,7 @@ def _shift(rows: Rows, found: Rows, count: int) -> Rows:
 
 def _best_match(wrong: Floats, right: Floats) -> Rows:
     """For every wrong row the right row that points most nearly the same way; none with lost values is like another."""
-    lost = ~np.isfinite(right).all(axis=1)
+    lost = np.asarray(~np.isfinite(right).all(axis=1))
     if not np.isfinite(wrong).all() or lost.all():
         return np.zeros(len(wrong), dtype=np.int64)
     right = np.where(lost[:, None], np.float32(0), right)
