@@ -160,6 +160,7 @@ def gptq():
             g_idx = groups_of(32, desc_act)
             codes, scales, zeros = integers(bits, 32, g_idx)
             stored = zeros - 1 if version == "gptq" else zeros
+            assert bits != 3 or zeros.all(), "stored as 7, of which AutoGPTQ makes 8 and not 0"
             values = torch.from_numpy(scales[g_idx] * (codes.T - zeros[g_idx]).astype(np.float16)).T
             parts = {
                 "qweight": packed_down(codes.T, bits),

@@ -176,3 +176,18 @@ def test_parts_of_fused_matrices_and_experts_are_their_rows(tmp_path, arch):
         assert np.array_equal(dequantize(found.weight(name)), expected), name
     for site, x in forward(found, (1, 2, 3), numeric_path("f32")):
         assert np.isfinite(x).all(), site
+
+
+@pytest.mark.parametrize(("case", "top", "zero"), [("gptq 3 bits", 7, 8), ("gptq 4 bits in order", 15, 0)])
+def test_the_largest_zero_point_of_gptq_is_what_autogptq_makes_of_it(tmp_path, case, top, zero):
+    """AutoGPTQ 0.7.1 adds 1 to what is stored, and cuts to the bits again, but of 3 bits."""
+    parts = parts_of(case)
+    dtype, shape, stored = parts["qzeros"]
+    parts["qzeros"] = (dtype, shape, b"\xff" * len(stored))
+    kinds = ("gptq", "gptq_v2")  # the second reads what is stored as it is
+    folders = [write_case(tmp_path / kind, case, parts, checkpoint_format=kind) for kind in kinds]
+    first, second = (dequantize(open_model(folder).weight(f"{MODULE}.weight")) for folder in folders)
+    scales = np.frombuffer(parts["scales"][2], np.float16).reshape(parts["scales"][1]).astype(np.float32)
+    groups = np.frombuffer(parts["g_idx"][2], np.int32) if "g_idx" in parts else np.arange(first.shape[1]) // 32
+    step = scales[groups].T
+    assert (np.abs(first - second - (top - zero) * step) < 0.1 * step).all()  # both are rounded to half precision

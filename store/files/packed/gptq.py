@@ -69,7 +69,13 @@ def _group(module: Module, config: Fields, columns: int, groups: int) -> int:
 
 
 def _zeros(opened: Opened, bits: int, rows: int, *, less_one: bool) -> NDArray[np.uint8]:
-    """Zero points (groups, out); of v1 one more than what is stored, in as many bits."""
+    """Zero points (groups, out); of v1 one more than what is stored.
+
+    The largest becomes 0, but 8 of 3 bits, which alone are not cut to their bits again (`qlinear_cuda_old.py` in
+    AutoGPTQ 0.7.1).
+    """
     words = np.ascontiguousarray(opened.array("qzeros")).view(np.uint8)
     stored = along_rows(words, bits, rows, np.arange(len(words)))
-    return np.asarray(stored + np.uint8(1) & np.uint8((1 << bits) - 1)) if less_one else stored
+    if not less_one:
+        return stored
+    return np.asarray(stored + np.uint8(1) & np.uint8(15 if bits == 3 else (1 << bits) - 1))
