@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kernels import ops, recurrence
 from kernels.errors import WorkbenchError
 from kernels.formats.format import BlockFormat
+from kernels.ggml_settings import GGML, GgmlSettings
 from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.delta import DeltaNet
@@ -161,17 +162,24 @@ class F64Path(F32Path):
 
 
 class GgmlPath(F32Path):
-    """llama.cpp, CPU, with repack, tiled matmul and flash attention off and a float32 KV cache."""
+    """llama.cpp, CPU; without settings with repack, tiled matmul and flash attention off and a float32 KV cache.
 
-    name = "ggml"
+    how : its settings; the name of the path names them.
+    """
+
+    def __init__(self, how: GgmlSettings = GgmlSettings()) -> None:  # noqa: B008 - cannot be changed
+        self.how = how
+        self.name = how.path
 
     def settings(self) -> dict[str, str]:
+        on = {False: "off", True: "on"}
         return {
             "activations": "Q8_K/Q8_0 by weight type; F16/BF16 weights round them to that type",
-            "kv": "float32",
-            "sums": "AVX2 order of ggml_vec_dot",
-            "repack": "off",
-            "flash_attention": "off",
+            "kv": "float32" if self.how.type_k == self.how.type_v == "f32" else f"{self.how.type_k},{self.how.type_v}",
+            "sums": "order of the routine that ggml chooses" if self.how.words else "AVX2 order of ggml_vec_dot",
+            "repack": on[self.how.repack],
+            "tiled": on[self.how.tiled],
+            "flash_attention": on[self.how.flash],
         }
 
     def delta(self, x: Inputs, how: DeltaNet) -> Array:
@@ -187,10 +195,10 @@ class GgmlPath(F32Path):
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
 
     def matmul(self, x: Array, *weights: Weight) -> Array:
-        return matmul_ggml.matmul_ggml(x, *weights)
+        return matmul_ggml.matmul_ggml(x, *weights, routines=self.how.routines)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
-        return matmul_ggml.round_activations(x, weight.type)
+        return matmul_ggml.rounded_activations(x, weight, self.how.routines)
 
     def kept_activations(self, x: Array, weight: Weight) -> Array:
         return matmul_ggml.rounded_to(x, weight.type)
@@ -226,7 +234,10 @@ PATHS: tuple[str, ...] = tuple(_PATHS)
 
 
 def numeric_path(name: str) -> F32Path:
-    """The path of that name; WorkbenchError names the known ones."""
+    """The path of that name, "ggml:SETTING,..." with settings; WorkbenchError names the known ones."""
+    stem, colon, words = name.partition(":")
+    if colon and stem == GGML:
+        return GgmlPath(GgmlSettings.of(words))
     if name not in _PATHS:
         raise WorkbenchError(f"numeric path {name!r} is not known; use one of {', '.join(PATHS)}")
     return _PATHS[name]

@@ -102,7 +102,9 @@ class Dot(NamedTuple):
     theirs. signed : whether the codes of groups are multiplied with their signs. block : elements of a block. turns :
     sums that blocks take turns at. within : of blocks that are multiplied with several of activations: "halves": each
     16 elements have a scale of the row; "lanes": products with the scales of activations are summed over a block, in
-    lanes, before its own scale comes to it; "one": the same after the lanes were added.
+    lanes, before its own scale comes to it; "one": the same after the lanes were added. whole : elements whose products
+    are added up before anything is rounded, so that a row has one float sum; 0 where each of eight lanes has its own.
+    joint : of such sums, what is taken off is so in every block, and has no float sum of its own.
     """
 
     scales: int
@@ -111,6 +113,8 @@ class Dot(NamedTuple):
     block: int = 32
     turns: int = 1
     within: str = ""
+    whole: int = 0
+    joint: bool = False
 
 
 _FLOATS = ((1, 4), (1, 5), (2, 5), (2, 8), (4, 8), (8, 11))  # bytes, and bits of the exponent
@@ -198,7 +202,9 @@ class BlockFormat(Format):
     wide : whether it packs codes or scales into integers of several bytes, which big-endian machines store otherwise.
 
     activations, apr_activations : the rule by which activations become 8-bit codes (kernels/matmul/activations.py) on
-    path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied.
+    path `ggml`, and on `apr`, where None stands for floats. dot : how both are multiplied. tiled : whether ggml
+    multiplies eight tokens and more in tiles. repacked : elements that it adds up first, for four tokens at a time,
+    where it rearranges weights in memory; 0 where it does not. repacked_by : the vector instructions which that takes.
 
     What ggml's quantizers do (workbench/bisect/weights/steps.py). cut : whether sources may lie beyond the ends of the
     range of codes. fitted : whether the scale (and least) may be stored as others than the codes were rounded with.
@@ -225,6 +231,9 @@ class BlockFormat(Format):
     activations: str
     apr_activations: str | None = None
     dot: Dot
+    tiled: bool = False
+    repacked: int = 0
+    repacked_by: str = "AVX2"
     cut: bool = True
     fitted: bool = False
     late: bool = False
@@ -235,6 +244,21 @@ class BlockFormat(Format):
     def __post_init__(self) -> None:
         if self.block.elements != self.dot.block:
             raise ValueError(f"{self.name} has blocks of {self.block.elements}, which no product here is made for")
+
+    @property
+    def tiles(self) -> Dot:
+        """How tiles are multiplied."""
+        return self.dot._replace(whole=self.block.elements, joint=True)
+
+    @property
+    def rearranged(self) -> Dot:
+        """How rearranged weights are multiplied."""
+        return self.dot._replace(whole=self.repacked, turns=1)
+
+    @property
+    def rearranged_alone(self) -> Dot:
+        """The same of tokens that are not taken four at a time."""
+        return self.rearranged._replace(whole=self.block.elements)
 
     @property
     def shifted(self) -> int:

@@ -38,5 +38,6 @@ FORMAT = BlockFormat(
     wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_AND_EIGHTS,
+    tiled=True,
     largest_scale=15,
 )

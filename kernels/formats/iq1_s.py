@@ -34,5 +34,6 @@ FORMAT = BlockFormat(
     wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_AND_ONE,
+    tiled=True,
     largest_scale=15,
 )

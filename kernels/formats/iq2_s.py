@@ -29,5 +29,6 @@ FORMAT = BlockFormat(
     scales=_scales,
     activations="ggml Q8_K",
     dot=SIGNED_16,
+    tiled=True,
     largest_scale=31,
 )

@@ -35,6 +35,7 @@ FORMAT = BlockFormat(
     wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_16,
+    tiled=True,
     largest_scale=31,
     even=True,
 )

@@ -28,5 +28,6 @@ FORMAT = BlockFormat(
     scales=_scales,
     activations="ggml Q8_K",
     dot=SIGNED_32,
+    tiled=True,
     largest_scale=31,
 )

@@ -31,6 +31,7 @@ FORMAT = BlockFormat(
     wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_32,
+    tiled=True,
     largest_scale=31,
     even=True,
 )

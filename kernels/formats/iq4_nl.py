@@ -21,5 +21,6 @@ FORMAT = BlockFormat(
     top=113,
     activations="ggml Q8_0",
     dot=ONE_SCALE,
+    repacked=32,
     late=True,
 )

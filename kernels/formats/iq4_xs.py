@@ -32,6 +32,7 @@ FORMAT = BlockFormat(
     wide=True,
     activations="ggml Q8_K",
     dot=SIGNED_32,
+    tiled=True,
     largest_scale=32,
     lost=254,  # importance weights may fit a scale down to half of what rounded codes
     late=True,

@@ -22,4 +22,5 @@ FORMAT = BlockFormat(
     d_as="E8M0",
     activations="ggml Q8_0",
     dot=TWO_TURNS,
+    repacked=32,
 )

@@ -33,6 +33,9 @@ FORMAT = BlockFormat(
     mins=_mins,
     activations="ggml Q8_K",
     dot=MINS_FIRST,
+    repacked=128,
+    repacked_by="AVX-512",
+    tiled=True,
     largest_scale=15,
     lost=4,  # importance weights may fit a scale a little lower than the range of values
 )

@@ -33,6 +33,7 @@ FORMAT = BlockFormat(
     scales=_scales,
     activations="ggml Q8_K",
     dot=SIGNED_16,
+    tiled=True,
     largest_scale=32,
     lost=8,  # as in Q6_K
 )

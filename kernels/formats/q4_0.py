@@ -20,5 +20,6 @@ FORMAT = BlockFormat(
     zero=8,
     activations="ggml Q8_0",
     dot=ONE_SCALE,
+    repacked=32,
     fitted=True,
 )

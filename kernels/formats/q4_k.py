@@ -39,6 +39,8 @@ FORMAT = BlockFormat(
     activations="ggml Q8_K",
     apr_activations="APR Q8_K",
     dot=MINS_IN_LANES,
+    repacked=64,
+    tiled=True,
     largest_scale=63,
     lost=15,
 )

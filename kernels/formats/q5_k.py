@@ -27,6 +27,7 @@ FORMAT = BlockFormat(
     mins=mins,
     activations="ggml Q8_K",
     dot=MINS_IN_ONE,
+    tiled=True,
     largest_scale=63,
     lost=31,
 )

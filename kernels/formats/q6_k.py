@@ -33,6 +33,7 @@ FORMAT = BlockFormat(
     activations="ggml Q8_K",
     apr_activations="APR Q8_K",
     dot=SHARED_ZERO,
+    tiled=True,
     largest_scale=128,
     lost=64,  # importance weights may fit a scale down to half of what rounded codes
 )

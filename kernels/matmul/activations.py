@@ -14,6 +14,8 @@ from kernels.machine.compiler import helper, kernel
 from kernels.machine.operations import bits, float_to_half, half_to_float
 from kernels.machine.parallel import by_token
 
+Q8_K = "ggml Q8_K"
+
 
 class Codes(NamedTuple):
     """8-bit activations: value[t, i] is about scales[t, i // block] * codes[t, i].
@@ -65,12 +67,18 @@ def _largest(x: NDArray[np.float32], t: int, start: int, stop: int) -> np.float3
     return found
 
 
-@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1])")
-def _q8_k(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+@kernel("void(float32[:, ::1], int8[:, ::1], float32[:, ::1], int64)")
+def _q8_k(x: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], upward: int) -> None:
+    """upward : whether of two values of the same magnitude the positive one counts, not the first."""
     for t in range(x.shape[0]):
         for b in range(x.shape[1] // 256):
             start = 256 * b
             signed = _largest(x, t, start, start + 256)
+            if upward and signed < 0:
+                for i in range(256):
+                    if x[t, start + i] == -signed:
+                        signed = -signed
+                        break
             if signed == 0:
                 scales[t, b] = 0
                 codes[t, start : start + 256] = 0
@@ -123,10 +131,23 @@ def _empty(rule: str, shape: tuple[int, ...], block: int) -> Codes:
     return Codes(rule, np.empty(shape, np.int8), np.empty((shape[0], shape[1] // block), np.float32))
 
 
-def quantize_q8_k(x: NDArray[np.float32]) -> Codes:
-    """Ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even."""
-    rounded = _empty("ggml Q8_K", x.shape, 256)
-    by_token(lambda t: _q8_k(x[t], rounded.codes[t], rounded.scales[t]), x.shape)
+def quantize_q8_k(x: NDArray[np.float32], fours: int = 0) -> Codes:
+    """Ggml's Q8_K (`quantize_row_q8_K_ref`): per 256, scale = -max/127 with max's sign, round half to even.
+
+    fours : the first so many tokens are rounded four at a time (`ggml_quantize_mat_q8_K_4x8`), where of a largest and a
+    smallest value of the same magnitude the largest counts, not the first.
+    """
+    rounded = _empty(Q8_K, x.shape, 256)
+
+    def some(tokens: slice) -> None:
+        for start, stop, upward in (
+            (tokens.start, min(tokens.stop, fours), 1),
+            (max(tokens.start, fours), tokens.stop, 0),
+        ):
+            if start < stop:
+                _q8_k(x[start:stop], rounded.codes[start:stop], rounded.scales[start:stop], upward)
+
+    by_token(some, x.shape)
     return rounded
 
 
@@ -154,7 +175,7 @@ def quantize_q8_k_apr(x: NDArray[np.float32]) -> Codes:
 
 # By the name that their codes carry. Formats say which one an engine uses for them.
 RULES: dict[str, Callable[[NDArray[np.float32]], Codes]] = {
-    "ggml Q8_K": quantize_q8_k,
+    Q8_K: quantize_q8_k,
     "ggml Q8_0": quantize_q8_0,
     "ggml Q8_1": quantize_q8_1,
     "APR Q8_K": quantize_q8_k_apr,

@@ -7,6 +7,7 @@ engine's order.
 """
 
 from collections.abc import Callable
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ from kernels.machine.memory import aligned_floats, scratch
 from kernels.machine.operations import fma
 from kernels.machine.parallel import over_rows
 from kernels.machine.vectors import prefetch
-from kernels.matmul.activations import RULES, Codes
+from kernels.matmul.activations import Q8_K, RULES, Codes, quantize_q8_k
 from kernels.matmul.byte_products import HOST, Portable
 from kernels.matmul.floats import matmul_f32
 from kernels.matmul.packed_dot import CHUNK, chunk_dots, corrections, sums_of, tile_results
 from kernels.matmul.products import joined, side_by_side
+from kernels.matmul.routines import FOUR, PLAIN, Routines, orders
+from kernels.matmul.whole_dot import whole_dots
 from kernels.rows.unpack import row_buffers, unpacker
 from kernels.weight import TensorType, Weight
 
@@ -86,7 +89,8 @@ def _pack(
 def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., None]:
     """The product for formats that are multiplied alike; arguments as those of `_compiled`."""
     unpack, blocks = unpacker(*formats), CHUNK // dot.block
-    dots, correct, results, tokens_in_tile = chunk_dots(dot, how), corrections(how), tile_results(dot, how), how.tokens
+    dots = whole_dots(dot, how) if dot.whole else chunk_dots(dot, how)
+    correct, results, tokens_in_tile = corrections(how), tile_results(dot, how), how.tokens
     sums_in_tile, turns, flip = sums_of(dot), dot.turns, np.int8(how.flip)
     small = dot.scales == 0
 
@@ -97,7 +101,7 @@ def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., 
         codes, scales, mins, d, dmin = row_buffers(_ROWS * CHUNK)
         acc = aligned_floats(_ROWS * tiles * sums_in_tile * 4 * tokens_in_tile)
         line = aligned_floats(tiles * tokens_in_tile * _LINE)
-        chunk_length = length * CHUNK // n
+        chunk_length, fours = length * CHUNK // n, tokens // 4 * 4 // tokens_in_tile
         alone = turns == 2 and n // 32 % 2 == 1  # the last block has no turn: it is added in the end
         last, beyond = n // 32 % 8 - 1, np.zeros(_ROWS, np.float32)
         for r in range(start, stop, _ROWS):
@@ -119,7 +123,7 @@ def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., 
                         beyond[i] = d[i * blocks + last]
                         d[i * blocks + last] = 0
                 for i in range(together):
-                    dots(i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc)
+                    dots(i, c, tiles, fours, codes, scales, mins, d, dmin, x, xd, sums, acc)
             first = (r - start) % _LINE
             for i in range(together):
                 for tile in range(tiles):
@@ -143,7 +147,7 @@ def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., 
 
 
 def _formats(dot: Dot) -> list[BlockFormat]:
-    return [format for format in FORMATS if isinstance(format, BlockFormat) and format.dot == dot]
+    return [format for format in FORMATS if isinstance(format, BlockFormat) and dot in orders(format)]
 
 
 DOTS = tuple(dict.fromkeys(format.dot for format in FORMATS if isinstance(format, BlockFormat)))
@@ -174,7 +178,10 @@ def _compiled(dot: Dot) -> Callable[..., None]:
     return matmul_codes
 
 
-_PRODUCTS = {dot: _compiled(dot) for dot in DOTS}
+# Orders of sums that no default of this program needs are compiled when they are first asked for.
+_product = cache(_compiled)
+for _dot in DOTS:
+    _product(_dot)
 
 
 def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
@@ -198,31 +205,70 @@ def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
     return made
 
 
-def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
-    """The 8-bit codes that a matmul with a weight of `type` sees, or None where the engine keeps floats."""
+def round_activations(x: NDArray[np.float32], type: TensorType, fours: int = 0) -> Codes | None:
+    """The 8-bit codes that a matmul with a weight of `type` sees, or None where the engine keeps floats.
+
+    fours : the first so many tokens are rounded four at a time, which matters to Q8_K only.
+    """
     format = type.format
-    return RULES[format.activations](x) if isinstance(format, BlockFormat) else None
+    if not isinstance(format, BlockFormat):
+        return None
+    return quantize_q8_k(x, fours) if fours and format.activations == Q8_K else RULES[format.activations](x)
 
 
-def matmul_ggml(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
+def rounded_activations(x: NDArray[np.float32], weight: Weight, routines: Routines = PLAIN) -> Codes | None:
+    """The same of a matmul with some weight."""
+    parts = [round_activations(part, weight.type, _fours(part, weight, routines)) for part in _batches(x, routines)]
+    if len(parts) == 1 or parts[0] is None:
+        return parts[0]
+    codes = [part for part in parts if part is not None]
+    joined_sums = (
+        None if codes[0].sums is None else np.concatenate([part.sums for part in codes if part.sums is not None])
+    )
+    arrays = (np.concatenate([part[place] for part in codes]) for place in (1, 2))
+    return Codes(codes[0].rule, *arrays, joined_sums)
+
+
+def _fours(x: NDArray[np.float32], weight: Weight, routines: Routines) -> int:
+    return len(x) // FOUR * FOUR if routines.in_fours(weight) else 0
+
+
+def _batches(x: NDArray[np.float32], routines: Routines) -> list[NDArray[np.float32]]:
+    most = routines.batch or len(x)
+    return [x[start : start + most] for start in range(0, len(x), most)]
+
+
+def matmul_ggml(x: NDArray[np.float32], *weights: Weight, routines: Routines = PLAIN) -> NDArray[np.float32]:
     """X @ W.T for each weight, side by side: x float32 (tokens, in), weights of shape (out, in).
 
     Returns float32 (tokens, all outs).
     """
-    alike = [tuple(some) for _, some in groupby(weights, lambda weight: weight.type)]
-    return joined([_matmul(x, some[0].type, some) for some in alike])
+    if len(batches := _batches(x, routines)) > 1:
+        return np.concatenate([matmul_ggml(some, *weights, routines=routines) for some in batches])
+
+    def routine(weight: Weight) -> tuple[TensorType, Dot | None, int]:
+        block = isinstance(weight.type.format, BlockFormat)
+        return weight.type, routines.dot(weight, len(x)) if block else None, _fours(x, weight, routines)
+
+    alike = [(how, tuple(some)) for how, some in groupby(weights, routine)]
+    return joined([_matmul(x, *how, some) for how, some in alike])
 
 
-def _matmul(x: NDArray[np.float32], type: TensorType, weights: tuple[Weight, ...]) -> NDArray[np.float32]:
-    codes = round_activations(x, type)
-    return matmul_f32(rounded_to(x, type), *weights) if codes is None else matmul_codes(codes, *weights)
+def _matmul(
+    x: NDArray[np.float32], type: TensorType, dot: Dot | None, fours: int, weights: tuple[Weight, ...]
+) -> NDArray[np.float32]:
+    codes = round_activations(x, type, fours)
+    return matmul_f32(rounded_to(x, type), *weights) if codes is None else matmul_codes(codes, *weights, dot=dot)
 
 
-def matmul_codes(x: Codes, *weights: Weight) -> NDArray[np.float32]:
-    """The same for 8-bit activations (tokens, in) and quantized weights of one type."""
+def matmul_codes(x: Codes, *weights: Weight, dot: Dot | None = None) -> NDArray[np.float32]:
+    """The same for 8-bit activations (tokens, in) and quantized weights of one type.
+
+    dot : the order of sums; that of `ggml_vec_dot_*` where nothing is given.
+    """
     format, n = weights[0].type.format, x.codes.shape[1]
     assert isinstance(format, BlockFormat)
-    multiply, laid_out = _PRODUCTS[format.dot], packed(x, format)
+    multiply, laid_out = _product(dot or format.dot), packed(x, format)
 
     def compute(weight: Weight, out: NDArray[np.float32], column: int, start: int, stop: int) -> None:
         multiply(format.number, n, weight.stored, *laid_out, out, column, start, stop)

@@ -26,63 +26,87 @@ from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
 from kernels.matmul.byte_products import HOST, Portable
 
 CHUNK = 256  # columns: one block of the types that have blocks of 256, eight of the others
-_GROUPS = 8  # of 32 columns, in a chunk
+GROUPS = 8  # of 32 columns, in a chunk
 _BY_LANES = ("first", "offset")  # mins of which each lane has two, of 16 elements each
 
 Pairs = Callable[[int, int], Any]  # int16 sums of two neighbouring products of a half of a group
 
 
 def sums_of(dot: Dot) -> int:
-    """Vectors of sums that a row and a tile have: lanes 0-3 and 4-7 of every turn, and one or both of the mins."""
+    """Vectors of sums that a row and a tile have: lanes 0-3 and 4-7 of every turn, and one or both of the mins.
+
+    Of whole sums one, which holds the mins beside them.
+    """
+    if dot.whole:
+        return 1
     return 2 * dot.turns + (2 if dot.mins == "eights" else 1)
 
 
 def chunk_dots(dot: Dot, how: Portable = HOST) -> Any:  # noqa: ANN401
-    """A kernel function of (i, c, tiles, codes, scales, mins, d, dmin, x, xd, sums, acc).
+    """A kernel function of (i, c, tiles, fours, codes, scales, mins, d, dmin, x, xd, sums, acc).
 
     It multiplies chunk c of one row with all tiles and adds to the row's sums. The row is number i of those that
     unpack.py left in codes ... dmin, one chunk of each. Of the activations (ggml.py `_pack`; t: token of a tile):
     x int8 (chunks, tiles, groups, halves, t, 16); xd float32 (chunks, tiles, blocks, t, 4), then, for mins "block", one
     float sum of every block and three zeros; sums int16 (chunks, tiles, halves or 1, t, 8). The sums: acc float32
-    (rows, tiles, sums_of(dot), t, 4), zero before the first chunk.
+    (rows, tiles, sums_of(dot), t, 4), zero before the first chunk. fours : tiles of tokens that an engine takes four at
+    a time, which makes no difference here.
     """
-    return array_intrinsic(12, types.void, lambda builder, *values: _Chunk(dot, how, builder, *values).emit())
+    return array_intrinsic(13, types.void, lambda builder, *values: Chunk(dot, how, builder, *values).emit())
 
 
-class _Chunk:
+class Chunk:
     """Emits the products of one chunk; pointers and counts are LLVM values."""
 
-    def __init__(self, dot: Dot, how: Portable, builder: Any, i: Any, c: Any, tiles: Any, *pointers: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        dot: Dot,
+        how: Portable,
+        builder: Any,  # noqa: ANN401
+        i: Any,  # noqa: ANN401
+        c: Any,  # noqa: ANN401
+        tiles: Any,  # noqa: ANN401
+        fours: Any,  # noqa: ANN401
+        *pointers: Any,  # noqa: ANN401
+    ) -> None:
         self.dot, self.how, self.v, self.b = dot, how, Vectors(builder), builder
-        self.i, self.c, self.tiles = i, c, tiles
+        self.i, self.c, self.tiles, self.fours = i, c, tiles, fours
         self.codes, self.scales, self.mins, self.d, self.dmin, self.x, self.xd, self.sums, self.acc = pointers
         self.lanes = 4 * how.tokens
 
     def emit(self) -> None:
         """Everything that belongs to the row, then tile by tile."""
-        b, dot, count = self.b, self.dot, sums_of(self.dot)
-        codes = [[self._of_row(I8, 16, self.codes, 2 * g + h, CHUNK // 16) for h in (0, 1)] for g in range(_GROUPS)]
-        scales = [self._scale(n) for n in range(dot.scales * _GROUPS)]
+        dot = self.dot
+        codes = [[self._of_row(I8, 16, self.codes, 2 * g + h, CHUNK // 16) for h in (0, 1)] for g in range(GROUPS)]
+        scales = [self._scale(n) for n in range(dot.scales * GROUPS)]
         halves = 2 if dot.mins in _BY_LANES else 1
         mins = [self._of_row(I16, 8, self.mins, h, halves) for h in range(halves)] if dot.scales else []
         if dot.mins == "eights":
-            mins = [self._mins_of_eights(n) for n in range(2 * _GROUPS)]
+            mins = [self._mins_of_eights(n) for n in range(2 * GROUPS)]
         signs = [[self._signs(half) for half in group] for group in codes] if dot.signed else []
-        with cgutils.for_range(b, self.tiles) as loop:
-            tile = b.add(b.mul(self.c, self.tiles), loop.index)
-            xs = [self._of_tile(I8, self.x, tile, n, 2 * _GROUPS) for n in range(2 * _GROUPS)]
-            place = b.add(b.mul(self.i, self.tiles), loop.index)
-            acc = [self._of_tile(F32, self.acc, place, n, count) for n in range(count)]
-            if dot.scales == 0:
-                acc = self._small_blocks(codes, xs, tile, acc)
-            else:
-                sums = [self._of_tile(I16, self.sums, tile, h, halves) for h in range(halves)]
-                pairs = self._signed_pairs(signs, xs) if dot.signed else self._pairs(codes, xs)
-                if dot.mins == "eights":
-                    sums = [self.how.pairs(self.v, self.v.constant(I8, x.type.count, 1), x) for x in xs]
-                acc = self._one_block(pairs, scales, mins, sums, tile, acc)
-            for n, value in enumerate(acc):
-                self.v.store(value, self.acc, self._at(place, count, n, self.lanes))
+        self._over_tiles(codes, signs, scales, mins)
+
+    def _over_tiles(self, codes: Any, signs: Any, scales: Any, mins: Any) -> None:  # noqa: ANN401
+        with cgutils.for_range(self.b, self.tiles) as loop:
+            self._of_one_tile(loop.index, codes, signs, scales, mins)
+
+    def _of_one_tile(self, number: Any, codes: Any, signs: Any, scales: Any, mins: Any) -> None:  # noqa: ANN401
+        b, dot, count = self.b, self.dot, sums_of(self.dot)
+        halves = 2 if dot.mins in _BY_LANES else 1
+        tile = b.add(b.mul(self.c, self.tiles), number)
+        xs = [self._of_tile(I8, self.x, tile, n, 2 * GROUPS) for n in range(2 * GROUPS)]
+        place = b.add(b.mul(self.i, self.tiles), number)
+        acc = [self._of_tile(F32, self.acc, place, n, count) for n in range(count)]
+        if dot.scales == 0:
+            acc = self._small_blocks(codes, xs, tile, acc)
+        else:
+            sums = [self._of_tile(I16, self.sums, tile, h, halves) for h in range(halves)]
+            pairs = self._signed_pairs(signs, xs) if dot.signed else self._pairs(codes, xs)
+            if dot.mins == "eights":
+                sums = [self.how.pairs(self.v, self.v.constant(I8, x.type.count, 1), x) for x in xs]
+            acc = self._one_block(pairs, scales, mins, sums, tile, acc)
+        for n, value in enumerate(acc):
+            self.v.store(value, self.acc, self._at(place, count, n, self.lanes))
 
     def _at(self, first: Any, count: int, n: int, size: int) -> Any:  # noqa: ANN401
         """Index of item n of `count` items of `size` elements each."""
@@ -95,11 +119,11 @@ class _Chunk:
 
     def _mins_of_eights(self, n: int) -> Any:  # noqa: ANN401
         """Of half a group: a min for every 8 of its 16 elements."""
-        two = self.v.load(I16, 2, self.mins, self._at(self.i, 2 * _GROUPS, n, 2))
+        two = self.v.load(I16, 2, self.mins, self._at(self.i, 2 * GROUPS, n, 2))
         return self.v.pick(two, two, [lane // 4 % 2 for lane in range(8 * self.how.tokens)])
 
     def _scale(self, n: int) -> Any:  # noqa: ANN401
-        place = self._at(self.i, self.dot.scales * _GROUPS, n, 1)
+        place = self._at(self.i, self.dot.scales * GROUPS, n, 1)
         return self.v.as_lanes(self.v.splat(self.b.load(self.b.gep(self.scales, [place])), self.lanes), I16)
 
     def _factor(self, array: Any, block: int, count: int) -> Any:  # noqa: ANN401
@@ -146,7 +170,7 @@ class _Chunk:
             lanes = [self.how.words(v, zero, mins[h], sums[h]) if dot.mins == "offset" else zero, zero]
             if dot.mins == "first":
                 acc[h] = v.fma(off, v.to_float(self.how.words(v, zero, mins[h], sums[h])), acc[h])
-            for g in range(_GROUPS):  # in two chains, because each sum waits for the one before
+            for g in range(GROUPS):  # in two chains, because each sum waits for the one before
                 scale = scales[g if dot.scales == 1 else 2 * g + h]
                 lanes[g % 2] = self.how.words(v, lanes[g % 2], pairs(g, h), scale)
             added.append(v.fma(factor, v.to_float(b.add(*lanes)), acc[h]))
@@ -162,24 +186,28 @@ class _Chunk:
     def _eights(self, h: int, mins: list[Any], sums: list[Any]) -> Any:  # noqa: ANN401
         """What is taken off in the lanes of a half."""
         total = self.v.constant(I32, self.lanes, 0)
-        for n in range(h, 2 * _GROUPS, 2):
+        for n in range(h, 2 * GROUPS, 2):
             total = self.how.words(self.v, total, mins[n], sums[n])
         return total
 
-    def _first_of_four(self, lanes: Any) -> Any:  # noqa: ANN401
-        """The sum of every four lanes in the first of them, zeros in the others."""
+    def _of_four(self, lanes: Any) -> Any:  # noqa: ANN401
+        """The sum of every four lanes in each of them."""
         v, b, count = self.v, self.b, lanes.type.count
         for distance in (2, 1):
             lanes = b.add(lanes, v.pick(lanes, lanes, [n ^ distance for n in range(count)]))
-        return b.and_(lanes, ir.Constant(lanes.type, [-1, 0, 0, 0] * (count // 4)))
+        return lanes
+
+    def _first_of_four(self, lanes: Any) -> Any:  # noqa: ANN401
+        """The sum of every four lanes in the first of them, zeros in the others."""
+        return self.b.and_(self._of_four(lanes), ir.Constant(lanes.type, [-1, 0, 0, 0] * (lanes.type.count // 4)))
 
     def _small_blocks(self, codes: list[list[Any]], xs: list[Any], tile: Any, acc: list[Any]) -> list[Any]:  # noqa: ANN401
         v, b, dot, acc = self.v, self.b, self.dot, list(acc)
-        numbers, groups = 2 * _GROUPS if dot.mins == "block" else _GROUPS, dot.block // 32
+        numbers, groups = 2 * GROUPS if dot.mins == "block" else GROUPS, dot.block // 32
         part: list[Any] = []
-        for g in range(_GROUPS):
+        for g in range(GROUPS):
             x = self._of_tile(F32, self.xd, tile, g, numbers)
-            corrected = [self._of_row(I32, 4, self.scales, 2 * g + h, 2 * _GROUPS) for h in (0, 1)]
+            corrected = [self._of_row(I32, 4, self.scales, 2 * g + h, 2 * GROUPS) for h in (0, 1)]
             lanes = [self.how.signed(v, codes[g][h], xs[2 * g + h], corrected[h]) for h in (0, 1)]
             if dot.within == "one":
                 lanes = [self._first_of_four(b.add(*lanes))]
@@ -188,18 +216,18 @@ class _Chunk:
                 start = g % groups == 0
                 part = [b.fmul(x, each) if start else v.fma(x, each, part[h]) for h, each in enumerate(floats)]
                 if g % groups == groups - 1:
-                    d, first = self._factor(self.d, g // groups, _GROUPS // groups), 2 if dot.within == "one" else 0
+                    d, first = self._factor(self.d, g // groups, GROUPS // groups), 2 if dot.within == "one" else 0
                     for h, each in enumerate(part):
                         acc[first + h] = v.fma(d, each, acc[first + h])
                 continue
             for h in (0, 1):
                 halves = dot.within == "halves"
-                d = self._factor(self.d, 2 * g + h, 2 * _GROUPS) if halves else self._factor(self.d, g, _GROUPS)
+                d = self._factor(self.d, 2 * g + h, 2 * GROUPS) if halves else self._factor(self.d, g, GROUPS)
                 place = g % dot.turns * 2 + h
                 acc[place] = v.fma(b.fmul(x, d), floats[h], acc[place])
             if dot.mins == "block":
-                beside = self._of_tile(F32, self.xd, tile, _GROUPS + g, numbers)
-                acc[2] = v.fma(self._factor(self.dmin, g, _GROUPS), beside, acc[2])
+                beside = self._of_tile(F32, self.xd, tile, GROUPS + g, numbers)
+                acc[2] = v.fma(self._factor(self.dmin, g, GROUPS), beside, acc[2])
         return acc
 
 
@@ -228,9 +256,14 @@ def tile_results(dot: Dot, how: Portable = HOST) -> Any:  # noqa: ANN401
         v, lanes, i64 = Vectors(b), 4 * how.tokens, at.type
         first = b.mul(at, i64(sums_of(dot) * lanes))
         found = [v.load(F32, lanes, acc, b.add(first, i64(n * lanes))) for n in range(sums_of(dot))]
-        products, least = found[: 2 * dot.turns], found[2 * dot.turns :]
-        low, high = (reduce(b.fadd, products[half::2]) for half in (0, 1))
-        sums = b.fadd(_four_added(v, b.fadd(low, high)), _four_added(v, reduce(b.fadd, least)))
+        if dot.whole:
+            apart = dot.mins in ("first", "lanes") and not dot.joint
+            odd = v.pick(*found * 2, [lane ^ 1 for lane in range(lanes)])
+            sums = b.fsub(*found, odd) if apart else found[0]
+        else:
+            products, least = found[: 2 * dot.turns], found[2 * dot.turns :]
+            low, high = (reduce(b.fadd, products[half::2]) for half in (0, 1))
+            sums = b.fadd(_four_added(v, b.fadd(low, high)), _four_added(v, reduce(b.fadd, least)))
         for t in range(how.tokens):
             value = b.extract_element(sums, ir.Constant(I32, 4 * t))
             b.store(value, b.gep(out, [b.add(place, b.mul(step, i64(t)))]))

@@ -65,6 +65,24 @@ class OneOf(click.Choice):  # type: ignore[type-arg] # generic only since click 
         return super().convert(value, param, ctx)
 
 
+class NumericPath(OneOf):
+    """The name of a numeric path, or of path ggml with settings behind a colon."""
+
+    def __init__(self) -> None:
+        super().__init__(PATH_NAMES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        if not str(value).startswith("ggml:"):
+            return super().convert(value, param, ctx)
+        from kernels.errors import WorkbenchError
+        from kernels.ggml_settings import GgmlSettings
+
+        try:
+            return GgmlSettings.of(str(value).partition(":")[2]).path
+        except WorkbenchError as error:
+            self.fail(printable(str(error)), param, ctx)
+
+
 def completing(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Return what tells a shell which of some names begin with what was typed; they are loaded only then."""
     return lambda _ctx, _parameter, typed: [name for name in names() if name.startswith(typed)]
@@ -137,7 +155,7 @@ def force_option(command: F) -> F:
 
 def pair_options(command: F) -> F:
     """Add what both sides run, and the numeric path of either."""
-    paths = OneOf(PATH_NAMES)
+    paths = NumericPath()
     a = click.option("--path-a", type=paths, help="Numeric path of A; by default as the engine of its format computes.")
     b = click.option("--path-b", type=paths, help="Numeric path of B.")
     return token_options(a(b(command)))

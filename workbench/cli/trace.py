@@ -8,7 +8,7 @@ import click
 
 from workbench.cli.options import (
     PATH,
-    PATH_NAMES,
+    NumericPath,
     OneOf,
     force_option,
     json_option,
@@ -36,7 +36,7 @@ FORMAT_NAMES = ("h5", "aprt", "npz", "safetensors")  # of store.traces.dump_writ
 @click.command()
 @click.argument("source", metavar="X", type=PATH)
 @click.option("-o", "--output", metavar="OUT", type=PATH, help="File to write, or for aprt the folder.")
-@click.option("--path", type=OneOf(PATH_NAMES), help="Numeric path; by default as the engine of its format computes.")
+@click.option("--path", type=NumericPath(), help="Numeric path; by default as the engine of its format computes.")
 @statistics_options
 @click.option(
     "--save-tensor",

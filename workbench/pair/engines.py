@@ -9,6 +9,7 @@ from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
 from store.text import printable
 from store.traces import Trace
 from workbench.pair.kv_cache import KINDS, KvCache
+from workbench.pair.llama_settings import cache_types, flash_of, not_repeated, settings_of
 
 # How llama.cpp keeps K and V, whose every score and sum is rounded more than once; f16 is its default. The step of a
 # block, which is half precision, counts up to 127 times; what else a quantized cache rounds is up to KvCache.
@@ -85,12 +86,11 @@ def _transformers(trace: Trace) -> Arithmetic:
 
 def _llama_cpp(trace: Trace) -> Arithmetic:
     """Attention in half precision where K and V are kept so, or flash attention casts them; or in quantized blocks."""
-    flash = trace.observed.get("flash_attention", {"0": "off", "1": "on"}.get(str(trace.settings.get("flash"))))
-    cache = _cache_of(trace)
+    flash, cache = flash_of(trace), _cache_of(trace)
     kinds = {cache.type_k, cache.type_v}
-    path = numeric_path("ggml")
+    path, others = numeric_path(settings_of(trace).path), tuple(not_repeated(trace))
     if flash == "off" and kinds == {"f32"}:
-        return Arithmetic(path)
+        return Arithmetic(path, notes=others)
     reasons = []
     if flash != "off":
         reasons.append("flash attention was on" if flash == "on" else "whether flash attention was on is not there")
@@ -103,15 +103,12 @@ def _llama_cpp(trace: Trace) -> Arithmetic:
     if cache.quantized:
         words = "what its cache keeps of K and V"
     note = f"Attention was checked to {words} only: {', '.join(reasons)}."
-    return Arithmetic(path, attention=kept, cache=cache if cache.quantized else None, notes=(note,))
+    return Arithmetic(path, attention=kept, cache=cache if cache.quantized else None, notes=(note, *others))
 
 
 def _cache_of(trace: Trace) -> KvCache:
-    """How K and V were kept: what the nodes prove, else what the settings say."""
-    said = str(trace.settings.get("kv", "unknown")).split(",")
-    seen = trace.observed
-    types = str(seen.get("type_k", said[0])), str(seen.get("type_v", said[-1]))
-    return KvCache(*types, seen.get("turned_k", 0), seen.get("turned_v", 0))
+    """How K and V were kept."""
+    return KvCache(*cache_types(trace), trace.observed.get("turned_k", 0), trace.observed.get("turned_v", 0))
 
 
 def _cache_words(cache: KvCache) -> str:
@@ -123,10 +120,12 @@ def _cache_words(cache: KvCache) -> str:
 def _workbench(trace: Trace) -> Arithmetic:
     """Stages that this program saved without the record of the run."""
     path = str(trace.settings.get("numeric_path"))
-    if path not in PATHS:
+    try:
+        return Arithmetic(numeric_path(path))
+    except WorkbenchError:
         name = printable(trace.path.name)
-        raise WorkbenchError(f"{name} names no numeric path that is known ({printable(path, 40)}); save it again")
-    return Arithmetic(numeric_path(path))
+        message = f"{name} names no numeric path that is known ({printable(path, 40)}); save it again"
+        raise WorkbenchError(message) from None
 
 
 def _apr(_trace: Trace) -> Arithmetic:

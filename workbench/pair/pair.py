@@ -9,12 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 from kernels.errors import WorkbenchError
+from kernels.ggml_settings import GGML
 from store.artifact import Artifact
 from store.open import open_model
 from store.stored_model import StoredModel
 from store.text import printable
 from store.traces import Trace, is_trace, open_trace
 from store.traces.statistics import open_statistics
+from store.traces.trace import LLAMA_CPP
+from workbench.pair.llama_settings import settings_of
 from workbench.pair.tokens import NOTHING, Prompt, Tokens, shared_tokens
 from workbench.session.session import Side
 
@@ -49,7 +52,7 @@ class Pair:
     @property
     def sides(self) -> tuple[Side, Side]:
         """Both sides by their paths and the names of their numeric paths, as a session and a job keep them."""
-        return side_of(self.a, self.asked[0]), side_of(self.b, self.asked[1])
+        return side_of(self.a, self.asked[0], self.b), side_of(self.b, self.asked[1], self.a)
 
     @property
     def traces(self) -> tuple[Trace, Trace] | None:
@@ -155,10 +158,18 @@ def runnable(side: StoredModel | Trace) -> Source:
     raise side.refusal
 
 
-def side_of(source: Source, asked: str | None) -> Side:
-    """Decide on the numeric path of a side: the one asked for, else that of its format, none for a trace."""
+def side_of(source: Source, asked: str | None, beside: Source | None = None) -> Side:
+    """Decide on the numeric path of a side: the one asked for, else that of its format, none for a trace.
+
+    beside : the other side; llama.cpp's own path computes with the settings that a trace of it was recorded with.
+    """
     path = str(source.path.absolute())  # a link keeps its name: what lies beside it belongs to it
-    return Side(path, "" if isinstance(source, Trace) else asked or DEFAULT_PATH[source.format])
+    if isinstance(source, Trace):
+        return Side(path, "")
+    own = DEFAULT_PATH[source.format]
+    if own == GGML and isinstance(beside, Trace) and beside.engine == LLAMA_CPP:
+        own = settings_of(beside).path
+    return Side(path, asked or own)
 
 
 def _tokens(sources: Sequence[Source], tokens: tuple[int, ...] | None, prompt: Prompt | None) -> Tokens | None:

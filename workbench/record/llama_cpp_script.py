@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 OBJECT_BYTES = 32  # of struct ggml_object, which ggml_tensor_overhead() counts in
 VIEWS = ("NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE")
 CACHE_WRITES = ("SET_ROWS", "CPY")  # the whole KV buffer, which no stage needs: listed, not sent
+PRODUCTS = ("MUL_MAT", "MUL_MAT_ID")
+PLAIN_BUFFERS = ("CPU", "CPU_Mapped")
 NUMPY_TYPES = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "i32": "<i4", "f64": "<f8"}
 FLASH = {"auto": -1, "off": 0, "on": 1}
 # enum ggml_type of what llama.cpp keeps K and V in; a quantized V needs flash attention.
@@ -72,6 +75,9 @@ class Ggml:
         if not found:
             raise Refusal(f"there is no ggml-base library in {package / 'lib'}; install llama-cpp-python again")
         self.library = ctypes.CDLL(str(found[0]))
+        self.cpu = [
+            str(path) for path in (package / "lib").glob("*ggml-cpu*") if path.suffix in (".so", ".dylib", ".dll")
+        ]
         pointer, size, text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
         self.nbytes = self.function("ggml_nbytes", size, pointer)
         self.read = self.function("ggml_backend_tensor_get", None, pointer, pointer, size, size)
@@ -79,11 +85,18 @@ class Ggml:
         self.name = self.function("ggml_get_name", text, pointer)
         self.type_name = self.function("ggml_type_name", text, ctypes.c_int)
         self.overhead = self.function("ggml_tensor_overhead", size)
+        self.buffer_name = self.function("ggml_backend_buffer_name", text, pointer)
 
     def function(self, name: str, result: Any, *arguments: Any) -> Any:
         found = getattr(self.library, name)
         found.restype, found.argtypes = result, arguments
         return found
+
+    def tiles(self) -> bool:
+        """Whether products of eight tokens and more are tiled: where the library can, unless a variable forbids it."""
+        able = any(hasattr(ctypes.CDLL(path), "ggml_compute_forward_mul_mat_tiled") for path in self.cpu)
+        said = re.match(r"\s*[+-]?\d+", os.environ.get("GGML_CPU_TILED_MM", "1"))
+        return able and said is not None and int(said[0]) != 0
 
     def check_layout(self) -> None:
         if self.overhead() != ctypes.sizeof(Tensor) + OBJECT_BYTES:
@@ -100,6 +113,7 @@ class Recorder:
         self.layers_done = 0
         self.recording = False
         self.index: list[dict[str, Any]] = []
+        self.buffers: dict[str, str] = {}  # of the weights of products, by name
         self.failure: BaseException | None = None
 
     def __call__(self, address: Any, ask: bool, _data: Any) -> bool:
@@ -131,7 +145,17 @@ class Recorder:
             "src": [self.ggml.name(source).decode(errors="replace") for source in tensor.src if source],
         }
         self.index.append(record)
+        if op in PRODUCTS and tensor.src[0] and (weight := Tensor.from_address(tensor.src[0])).buffer:
+            self.buffers[record["src"][0]] = self.ggml.buffer_name(weight.buffer).decode(errors="replace")
         return record
+
+    def rearranged(self) -> dict[str, list[str]]:
+        """Names of the weights that do not lie in memory as in the file, by the buffer that they are in."""
+        found: dict[str, list[str]] = {}
+        for name, buffer in self.buffers.items():
+            if buffer not in PLAIN_BUFFERS:
+                found.setdefault(buffer, []).append(name)
+        return found
 
     def keep(self, pointer: Any) -> bool:
         record = self.listed(pointer, self.ggml.op(pointer).decode())
@@ -264,10 +288,10 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     ]
     send_array(parent, "logits", np.stack(rows))
     parent.send(json.dumps(recorder.index).encode(), kind="text", name="__index__")
-    parent.send(json.dumps(settings(llama_cpp, llama, made, job)).encode(), kind="text", name="__meta__")
+    parent.send(json.dumps(settings(llama_cpp, llama, made, job, recorder)).encode(), kind="text", name="__meta__")
 
 
-def settings(package: Any, llama: Any, made: Any, job: dict[str, Any]) -> dict[str, Any]:
+def settings(package: Any, llama: Any, made: Any, job: dict[str, Any], recorder: Recorder) -> dict[str, Any]:
     """Return everything that decides the numbers of this run."""
     return {
         "engine": "llama.cpp",
@@ -275,6 +299,8 @@ def settings(package: Any, llama: Any, made: Any, job: dict[str, Any]) -> dict[s
         "system_info": llama.llama_print_system_info().decode(errors="replace").strip(),
         "threads": job["threads"],
         "repack": int(job["repack"]),
+        "rearranged": recorder.rearranged(),
+        "tiled": int(recorder.ggml.tiles()),
         "flash": FLASH[job["flash"]],
         "kv": job["kv"],
         "n_ctx": llama.llama_n_ctx(made),
