@@ -45,6 +45,10 @@ class Arithmetic(Protocol):
     name: str
     dtype: type[np.floating[Any]]
 
+    @property
+    def engine(self) -> str:
+        """The name without settings."""
+
     def embed(self, weight: Weight, tokens: NDArray[np.int64]) -> Array:
         """Rows of an embedding matrix."""
 

@@ -36,6 +36,11 @@ class F32Path:
     name = "f32"
     dtype: type[np.floating[Any]] = np.float32
 
+    @property
+    def engine(self) -> str:
+        """The name without settings."""
+        return self.name.partition(":")[0]
+
     def settings(self) -> dict[str, str]:
         """What a run on this path must record to be comparable."""
         return {"activations": "float32", "kv": "float32", "sums": "float32, re-ordered"}

@@ -97,6 +97,14 @@ def extreme_blocks(type: TensorType) -> np.ndarray:
     return blocks
 
 
+def tied_activations(tokens: int, columns: int) -> np.ndarray:
+    """The same with tokens whose largest and smallest value have the same magnitude: either comes first."""
+    x = random_activations(7, tokens, columns)
+    x[0, 3:6:2], x[2, 3:6:2] = (-200, 200), (200, -200)
+    x[-1, 3:6:2] = -200, 200
+    return x
+
+
 def digest(values: np.ndarray) -> str:
     """Of the bits of an array."""
     return hashlib.sha256(values.tobytes()).hexdigest()

@@ -248,7 +248,8 @@ class BlockFormat(Format):
     @property
     def tiles(self) -> Dot:
         """How tiles are multiplied."""
-        return self.dot._replace(whole=self.block.elements, joint=True)
+        mins = "lanes" if self.dot.mins == "one" and not self.dot.signed else self.dot.mins  # which is all the same
+        return self.dot._replace(mins=mins, whole=self.block.elements, joint=True)
 
     @property
     def rearranged(self) -> Dot:

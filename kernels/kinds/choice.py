@@ -60,7 +60,7 @@ class Choice(Kind):
             values = _sigmoid(values)
         if self.renormalised:
             total = values.sum(axis=1, keepdims=True)
-            values = values / (np.maximum(total, total.dtype.type(_LEAST_SUM)) if at.path.name == "ggml" else total)
+            values = values / (np.maximum(total, total.dtype.type(_LEAST_SUM)) if at.path.engine == "ggml" else total)
         if self.scale != 1:
             values = values * values.dtype.type(self.scale)
         out = np.zeros_like(scores)

@@ -23,7 +23,7 @@ class GeluTanh(Activation):
     def evaluate(self, at: At, x: Inputs) -> Array:
         from kernels.gelu import gelu, gelu_ggml  # loads the compiler, which describing a model does not need
 
-        return gelu_ggml(x["x"]) if at.path.name == _TABULATED else gelu(x["x"])
+        return gelu_ggml(x["x"]) if at.path.engine == _TABULATED else gelu(x["x"])
 
     def of(self, x: Values) -> Values:
         return np.asarray(0.5 * x * (1 + np.tanh(GELU_ROOT * (x + GELU_CUBE * x**3))))
@@ -39,7 +39,7 @@ class GeluTanh(Activation):
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         """What a table of halves takes away is in hand, as is what two runs by one table have in common."""
         error = rounding_error(at, x, output)
-        if not codes or at.path.name != _TABULATED:
+        if not codes or at.path.engine != _TABULATED:
             return error
         from kernels.gelu import gelu_ggml
 
