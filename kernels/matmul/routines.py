@@ -10,7 +10,7 @@ from kernels.formats.format import BlockFormat, Dot
 from kernels.weight import Weight
 
 _ROWS = 8  # rearranged together, or not at all
-_TILED = 8  # tokens from which on tiles are used
+TILED = 8  # tokens from which on tiles are used
 FOUR = 4  # tokens that rearranged weights are multiplied with together
 _EMBEDDING = "model.embed_tokens.weight"  # read row by row, and so never rearranged
 _EXPERT = ".experts."  # multiplied with the tokens that chose it, one by one
@@ -20,7 +20,7 @@ class Routines(NamedTuple):
     """What decides it.
 
     repack : whether weights were rearranged when they were loaded (`use_extra_bufts`). tiled : whether products are
-    tiled (unless GGML_CPU_TILED_MM=0). wide : whether the library was built for AVX-512. batch : the most tokens that
+    tiled (unless GGML_CPUTILED_MM=0). wide : whether the library was built for AVX-512. batch : the most tokens that
     are computed at once; 0 for all.
     """
 
@@ -47,7 +47,7 @@ class Routines(NamedTuple):
         assert isinstance(format, BlockFormat)
         if self.rearranged(weight):
             return format.rearranged if self.in_fours(weight) else format.rearranged_alone
-        return format.tiles if self.tiled and format.tiled and tokens >= _TILED else format.dot
+        return format.tiles if self.tiled and format.tiled and tokens >= TILED else format.dot
 
 
 PLAIN = Routines()

@@ -17,7 +17,7 @@ from kernels.weight import TensorType, Weight  # noqa: E402
 from tests.random_weights import digest, random_weight, tied_activations  # noqa: E402
 
 REPACKED = {"avx2": ("Q4_0", "IQ4_NL", "MXFP4", "Q4_K"), "avx512": ("Q4_0", "IQ4_NL", "MXFP4", "Q4_K", "Q2_K")}
-TILED = "Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ1_S IQ1_M".split()
+TILED = [type.name for type in TensorType if getattr(type.format, "tiled", False)]
 ROWS, COLUMNS, TOKENS = 16, 768, 11
 _BUFFERS = "_Z35ggml_backend_cpu_repack_buffer_typev"
 P = c.c_void_p
