@@ -12,7 +12,8 @@ from kernels.weight import Weight
 _ROWS = 8  # rearranged together, or not at all
 TILED = 8  # tokens from which on tiles are used
 FOUR = 4  # tokens that rearranged weights are multiplied with together
-_EMBEDDING = "model.embed_tokens.weight"  # read row by row, and so never rearranged
+# Never rearranged: what is read row by row, and what heads have each of their own.
+_AS_STORED = ("model.embed_tokens.", ".k_b_proj.", ".v_b_proj.")
 _EXPERT = ".experts."  # multiplied with the tokens that chose it, one by one
 
 
@@ -35,7 +36,7 @@ class Routines(NamedTuple):
         if not (self.repack and isinstance(format, BlockFormat) and format.repacked):
             return False
         able = self.wide or format.repacked_by == "AVX2"
-        return able and weight.shape[0] % _ROWS == 0 and weight.name != _EMBEDDING
+        return able and weight.shape[0] % _ROWS == 0 and not any(part in weight.name for part in _AS_STORED)
 
     def in_fours(self, weight: Weight) -> bool:
         """Whether its tokens are rounded and multiplied four at a time, as far as there are so many."""
