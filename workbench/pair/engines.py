@@ -7,7 +7,7 @@ from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
 from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
 from store.text import printable
-from store.traces import Trace
+from store.traces.trace import Trace
 from workbench.pair.kv_cache import KINDS, KvCache
 from workbench.pair.llama_settings import cache_types, flash_of, not_repeated, repeated, settings_of
 

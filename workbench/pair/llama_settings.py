@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kernels.ggml_settings import CACHES, GgmlSettings
 from kernels.matmul.routines import TILED
-from store.traces import Trace
+from store.traces.trace import Trace
 
 _FEATURE = re.compile(r"\b([A-Z0-9_]+) = (\d)")
 _TILED_SINCE = "llama-cpp-python 0.3.36"  # the version that we know to have tiles; recordings of ours say it themselves

@@ -9,15 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from kernels.errors import WorkbenchError
-from kernels.ggml_settings import GGML
 from store.artifact import Artifact
 from store.open import open_model
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import Trace, is_trace, open_trace
+from store.traces.kind import is_trace
 from store.traces.statistics import open_statistics
-from store.traces.trace import LLAMA_CPP
-from workbench.pair.llama_settings import settings_of
+from store.traces.trace import LLAMA_CPP, Trace
 from workbench.pair.tokens import NOTHING, Prompt, Tokens, shared_tokens
 from workbench.session.session import Side
 
@@ -143,6 +141,8 @@ def open_source(path: Path) -> Source:
 def open_side(path: Path) -> StoredModel | Trace:
     """Open a model, also one that cannot be run, or a trace; WorkbenchError for statistics without tensors."""
     if is_trace(path):
+        from store.traces.open import open_trace
+
         return open_trace(path)
     if open_statistics(path) is not None:
         name = printable(str(path), 1000)
@@ -167,7 +167,9 @@ def side_of(source: Source, asked: str | None, beside: Source | None = None) -> 
     if isinstance(source, Trace):
         return Side(path, "")
     own = DEFAULT_PATH[source.format]
-    if own == GGML and isinstance(beside, Trace) and beside.engine == LLAMA_CPP:
+    if own == "ggml" and isinstance(beside, Trace) and beside.engine == LLAMA_CPP:
+        from workbench.pair.llama_settings import settings_of  # the first frame does without
+
         own = settings_of(beside).path
     return Side(path, asked or own)
 
