@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kernels.ggml_settings import CACHES, GgmlSettings
+from kernels.ggml_settings import GgmlSettings
 from kernels.matmul.routines import TILED
 from store.traces.trace import Trace
 
@@ -17,15 +17,12 @@ def settings_of(trace: Trace) -> GgmlSettings:
 
     Tiles are left out where there are too few tokens for them.
     """
-    able, flash = _features(trace), flash_of(trace) == "on"
-    kinds = dict(zip("kv", cache_types(trace), strict=True))
+    able = _features(trace)
     batches = trace.observed.get("batches", [])
     return GgmlSettings(
         repack=_repacked(trace) and "AVX2" in able,
         tiled=_tiled(trace) and bool(able & {"AVX", "AVX2"}) and max(batches, default=0) >= TILED,
-        flash=flash and kinds["k"] in CACHES and kinds["v"] in CACHES,
         avx512="AVX512" in able,
-        **{f"type_{part}": kind for part, kind in kinds.items() if kind in CACHES},
         batch=batches[0] if len(batches) > 1 else 0,
     )
 
@@ -41,11 +38,6 @@ def cache_types(trace: Trace) -> tuple[str, str]:
     """The types of K and V in the cache: what the nodes prove, else what the settings say; "unknown" else."""
     said = str(trace.settings.get("kv", "unknown")).split(",")
     return str(trace.observed.get("type_k", said[0])), str(trace.observed.get("type_v", said[-1]))
-
-
-def repeated(trace: Trace) -> bool:
-    """Whether path ggml does in attention what the engine did."""
-    return flash_of(trace) is not None and set(cache_types(trace)) <= set(CACHES)
 
 
 def not_repeated(trace: Trace) -> Iterator[str]:
