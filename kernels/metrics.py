@@ -21,6 +21,7 @@ from kernels.weight import Weight
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 _SHARE = 1 << 18  # elements that are worth a thread
+_VALUES = 1 << 20  # logits that are looked at at once
 _EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
 # |d| is sorted into bins by exponent and four bits of mantissa; what is not finite comes last.
 _BIN_BITS, _FINITE_BINS, _BINS = np.uint32(19), 0xFF0, 0x1000
@@ -139,8 +140,9 @@ def _profile_stored(
     values = np.empty((2, columns), np.float32)
     codes, scales, mins, d, dmin = row_buffers(columns)
     for r in range(start, stop):
-        dequantize_row(type_a, columns, a, r * a.shape[1], values, 0, codes, scales, mins, d, dmin)
-        dequantize_row(type_b, columns, b, r * b.shape[1], values, columns, codes, scales, mins, d, dmin)
+        for side in range(2):  # one loop, as what dequantizes all types takes long to compile
+            type, raw = (type_b, b) if side else (type_a, a)
+            dequantize_row(type, columns, raw, r * raw.shape[1], values, side * columns, codes, scales, mins, d, dmin)
         _profile_row(values[0], values[1], out[r])
 
 
@@ -241,6 +243,13 @@ def _as_kernels_take(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def logit_agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> LogitAgreement:
     """KL divergence and top-1/top-5 agreement per token of two logit tensors (tokens, vocabulary)."""
+    some = max(1, _VALUES // a.shape[1])
+    found = [_agreement(a[start : start + some], b[start : start + some]) for start in range(0, len(a), some)]
+    return LogitAgreement(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> LogitAgreement:
+    """The same of a few tokens, whose logits may stand in memory in float64 several times."""
     log_a, log_b = (_log_softmax(x.astype(np.float64)) for x in (a, b))
     kl = np.maximum((np.exp(log_b) * (log_b - log_a)).sum(axis=1), 0.0)
     k = min(5, a.shape[1])

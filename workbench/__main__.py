@@ -21,12 +21,16 @@ INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report the
 # New objects between two looks for garbage. What is imported is none, and with Python's 700 looking for it takes a
 # tenth of the time until the first screen.
 _GARBAGE_LOOKS = 50_000
+# Of NumPy, whose own threads wait by turning round where the kernels' threads want to work; a sum of products also has
+# other bits with other numbers of them.
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _COMPLETING = "_WORKBENCH_COMPLETE"  # click's name for the variable by which a shell asks for words
 
 
 def main() -> None:
     """Entry point of the console script and of `python -m workbench`."""
     gc.set_threshold(_GARBAGE_LOOKS)
+    os.environ.setdefault(_BLAS_THREADS, "1")
     _open_what_was_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not undo what was done

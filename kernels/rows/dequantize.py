@@ -168,12 +168,27 @@ def dequantize(weight: Weight) -> NDArray[np.float32]:
     return out.reshape(weight.shape)
 
 
-_CHUNK = 1 << 20  # values that stand dequantized in memory at once
+_CHUNK = 1 << 16  # values that a thread holds dequantized
+
+
+@kernel("void(float32[:, ::1], float64[::1])", reassociate=True)
+def _lengths(values: NDArray[np.float32], out: NDArray[np.float64]) -> None:
+    for r in range(len(values)):
+        energy = 0.0
+        for i in range(values.shape[1]):
+            energy += np.float64(values[r, i]) * np.float64(values[r, i])
+        out[r] = np.sqrt(energy)
 
 
 def row_norms(weight: Weight) -> NDArray[np.float64]:
     """Euclidean norm of every row of a tensor, float64 (rows,)."""
-    share, columns = max(1, _CHUNK // weight.shape[-1]), weight.shape[-1]
-    parts = (weight.rows[start : start + share] for start in range(0, len(weight.rows), share))
-    values = (dequantize_rows(weight.type, np.ascontiguousarray(part), columns) for part in parts)
-    return np.concatenate([np.linalg.norm(part.astype(np.float64), axis=1) for part in values])
+    rows, columns, out = weight.rows, weight.shape[-1], np.empty(len(weight.rows))
+    some = max(1, _CHUNK // columns)
+
+    def share(start: int, stop: int) -> None:
+        for first in range(start, stop, some):
+            last = min(first + some, stop)
+            _lengths(dequantize_rows(weight.type, np.ascontiguousarray(rows[first:last]), columns), out[first:last])
+
+    over_rows(share, len(out), least=some)
+    return out

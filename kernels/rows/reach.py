@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.machine.compiler import helper, kernel
+from kernels.machine.operations import bits
 from kernels.machine.parallel import over_rows
-from kernels.rows.dequantize import dequantize_row
+from kernels.rows.dequantize import dequantize_row, dequantize_rows
 from kernels.rows.unpack import row_buffers
+from kernels.weight import TensorType
 
 BLOCK = 32  # values that the sums of a factor are gathered over, and the worst distance is told of
 _BAND = 32  # rows whose costs are added up first, whichever thread has them
 _LARGEST = np.finfo(np.float32).max
-_INFINITE = np.float32(np.inf)
+_ZERO, _INFINITE, _NOWHERE = np.float32(0), np.float32(np.inf), np.float32(np.nan)
 _NONE, _LOW, _HIGH = np.uint8(0), np.uint8(1), np.uint8(2)
 _EXPONENT = np.uint32(0x7F800000)
 _SHARE = 1 << 16  # elements that are worth a thread
@@ -64,10 +66,9 @@ def _reach_row(numbers, shares, table, values, width, cut):  # type: ignore[no-u
     """Half a step of every value and what else it may be off; and whether it is an end of its range."""
     size, ends = numbers[1], numbers[2] != 0
     if size == 0:
-        bits = values.view(np.uint32)
+        stored, powers = values.view(np.uint32), width.view(np.uint32)
         for i in range(values.size):
-            power = np.uint32(bits[i] & _EXPONENT)
-            width.view(np.uint32)[i] = power
+            powers[i] = stored[i] & _EXPONENT
             cut[i] = _NONE
         for i in range(values.size):
             width[i] = max(width[i] * shares[2], shares[3]) + shares[4]
@@ -75,18 +76,15 @@ def _reach_row(numbers, shares, table, values, width, cut):  # type: ignore[no-u
     own, late = shares[0], shares[1]
     for g in range(values.size // size):
         half, low, high, least = table[g, 0], table[g, 1], table[g, 2], table[g, 3]
-        ranged = ends and low != high
-        for i in range(g * size, (g + 1) * size):
-            width[i] = half
-        if own != 0:
-            for i in range(g * size, (g + 1) * size):
-                width[i] += abs(values[i]) * own
-        if late != 0:
-            for i in range(g * size, (g + 1) * size):
-                width[i] += abs(values[i] - least) * late
-        for i in range(g * size, (g + 1) * size):
-            of_low = _LOW if ranged and values[i] == low else _NONE
-            cut[i] = np.uint8(of_low | (_HIGH if ranged and values[i] == high else _NONE))
+        if not ends or low == high:  # without a step there is no range to be cut off at
+            low = high = _NOWHERE
+        here = slice(g * size, (g + 1) * size)
+        some, wide, end = values[here], width[here], cut[here]
+        for i in range(size):
+            value = some[i]
+            known = value if abs(value) <= _LARGEST else _ZERO
+            wide[i] = half + abs(known) * own + abs(known - least) * late
+            end[i] = (_LOW if value == low else _NONE) | (_HIGH if value == high else _NONE)
 
 
 @helper()
@@ -110,13 +108,13 @@ def _excess_row(a, b, width_a, width_b, cut_a, cut_b, excess, inside):  # type: 
 
 @helper()
 def _worst_row(excess, worst):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """The largest one of every block, and of all."""
-    whole = np.float32(0)
+    """The largest one of every block, and the bits of that of all."""
+    ordered, whole = excess.view(np.uint32), np.uint32(0)  # of numbers that are not negative, in their order
     for block in range(worst.size):
-        most = np.float32(0)
+        most = np.uint32(0)
         for i in range(block * BLOCK, min((block + 1) * BLOCK, excess.size)):
-            most = max(most, excess[i])
-        worst[block] = most
+            most = max(most, ordered[i])
+        worst.view(np.uint32)[block] = most
         whole = max(whole, most)
     return whole
 
@@ -124,22 +122,27 @@ def _worst_row(excess, worst):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
 @helper(reassociate=True)
 def _sums_row(a, b, width_a, width_b, excess, inside, sums, cost):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """The sums of a row, and its costs added to those of the columns."""
-    of_a = of_b = of_d = within = 0.0
-    count = np.int32(0)
+    of_a = of_b = of_d = within = total = 0.0
     for i in range(a.size):
         x, y = a[i], b[i]
         d = y - x
-        e = np.float64(excess[i])
-        of_a += np.float64(x) * np.float64(x) if abs(x) <= _LARGEST else 0.0
-        of_b += np.float64(y) * np.float64(y) if abs(y) <= _LARGEST else 0.0
-        of_d += np.float64(d) * np.float64(d) if abs(d) <= _LARGEST else 0.0
-        within += e * e if inside[i] and e <= _LARGEST else 0.0
-        count += np.int32(1) if inside[i] else np.int32(0)
-    total = 0.0
+        x, y = (x if abs(x) <= _LARGEST else _ZERO), (y if abs(y) <= _LARGEST else _ZERO)
+        d = d if abs(d) <= _LARGEST else _ZERO
+        of_a += np.float64(x) * np.float64(x)
+        of_b += np.float64(y) * np.float64(y)
+        of_d += np.float64(d) * np.float64(d)
+    count = np.uint32(0)
     for i in range(a.size):
-        one, other = np.float64(width_a[i]), np.float64(width_b[i])
-        square = one * one + other * other
-        square = square if square <= np.inf and square < np.inf else 0.0
+        e = excess[i] if inside[i] else _ZERO
+        e = np.float64(e if e <= _LARGEST else _ZERO)
+        within += e * e
+    for i in range(a.size):
+        count = np.uint32(count + np.uint32(inside[i]))
+    for i in range(a.size):
+        one, other = width_a[i], width_b[i]
+        known = one + other <= _LARGEST
+        one, other = (one if known else _ZERO), (other if known else _ZERO)
+        square = np.float64(one) * np.float64(one) + np.float64(other) * np.float64(other)
         cost[i] += square
         total += square
     sums[0], sums[1], sums[2], sums[3], sums[4], sums[5] = of_a, of_b, of_d, within, count, total
@@ -171,9 +174,10 @@ _REACH = "uint8[:, ::1], int64[::1], float32[::1], float32[:, :, ::1]"
 _OUT = "float64[:, ::1], float64[:, :, ::1], float64[:, ::1], int64, int64"
 
 
-@kernel(f"void({_REACH}, float32[:, ::1], float32[:, ::1], uint8[:, ::1], int64, int64)")
+@kernel(
+    "void(int64[::1], float32[::1], float32[:, :, ::1], float32[:, ::1], float32[:, ::1], uint8[:, ::1], int64, int64)"
+)
 def _reaches(
-    raw: Bytes,
     numbers: NDArray[np.int64],
     shares: Floats,
     table: Floats,
@@ -183,10 +187,7 @@ def _reaches(
     start: int,
     stop: int,
 ) -> None:
-    n = values.shape[1]
-    codes, scales, mins, d, dmin = row_buffers(n)
     for r in range(start, stop):
-        dequantize_row(numbers[0], n, raw, r * raw.shape[1], values, r * n, codes, scales, mins, d, dmin)
         _reach_row(numbers, shares, table[r], values[r], width[r], cut[r])
 
 
@@ -261,17 +262,19 @@ def _stored(
 ) -> None:
     values, width = np.empty((2, n), np.float32), np.empty((2, n), np.float32)
     cut, excess, inside = np.empty((2, n), np.uint8), np.empty(n, np.float32), np.empty(n, np.bool_)
-    a, b = values[0], values[1]
+    a, b, farthest = values[0], values[1], bits(most)
     codes, scales, mins, d, dmin = row_buffers(n)
     for band in range(start, stop):
         cost[band] = 0
         for r in range(band * _BAND, min((band + 1) * _BAND, len(worst))):
-            dequantize_row(numbers_a[0], n, raw_a, r * raw_a.shape[1], values, 0, codes, scales, mins, d, dmin)
-            dequantize_row(numbers_b[0], n, raw_b, r * raw_b.shape[1], values, n, codes, scales, mins, d, dmin)
-            _reach_row(numbers_a, shares_a, table_a[r], a, width[0], cut[0])
-            _reach_row(numbers_b, shares_b, table_b[r], b, width[1], cut[1])
+            for side in range(2):  # one loop, as what dequantizes all types takes long to compile
+                raw, numbers = (raw_b, numbers_b) if side else (raw_a, numbers_a)
+                shares, table = (shares_b, table_b[r]) if side else (shares_a, table_a[r])
+                place = r * raw.shape[1]
+                dequantize_row(numbers[0], n, raw, place, values, side * n, codes, scales, mins, d, dmin)
+                _reach_row(numbers, shares, table, values[side], width[side], cut[side])
             _excess_row(a, b, width[0], width[1], cut[0], cut[1], excess, inside)
-            left[r] = _worst_row(excess, worst[r]) > most
+            left[r] = _worst_row(excess, worst[r]) > farthest
             if not left[r]:
                 _sums_row(a, b, width[0], width[1], excess, inside, sums[r], cost[band])
                 _terms_row(a, b, inside, least, run, terms[r])
@@ -282,9 +285,9 @@ def reaches(side: Reach, columns: int) -> tuple[Floats, Floats, Bytes]:
 
     An end: 1 the lowest value, 2 the highest, 3 both.
     """
-    shape = len(side.raw), columns
-    values, width, cut = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.uint8)
-    over_rows(lambda start, stop: _reaches(*side, values, width, cut, start, stop), shape[0], _rows(columns))
+    values = dequantize_rows(TensorType(int(side.numbers[0])), side.raw, columns)
+    width, cut = np.empty_like(values), np.empty(values.shape, np.uint8)
+    over_rows(lambda start, stop: _reaches(*side[1:], values, width, cut, start, stop), len(values), _rows(columns))
     return values, width, cut
 
 
