@@ -12,6 +12,7 @@ from kernels.machine.compiler import helper, kernel
 from kernels.machine.parallel import over_rows
 
 _SHARE = 1 << 18  # elements that are worth a thread
+_BAND = 16  # rows whose sums by column are added up first, whichever thread has them
 _LARGEST = np.finfo(np.float64).max
 
 
@@ -72,6 +73,51 @@ def _parts(
         out[r, 0], out[r, 1], out[r, 2], out[r, 3], out[r, 4] = whole, first, second, along_first, along_second
 
 
+@kernel(
+    "void(float32[:, ::1], float32[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64)",
+    "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64)",
+    reassociate=True,
+)
+def _units(
+    y: NDArray[Any],
+    right: NDArray[Any],
+    unit: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    columns: NDArray[np.float64],
+    start: int,
+    stop: int,
+) -> None:
+    for band in range(start, stop):
+        columns[band] = 0
+        for r in range(band * _BAND, min((band + 1) * _BAND, len(y))):
+            total = gap = size = units = 0.0
+            for i in range(y.shape[1]):
+                one, other, noise = np.float64(y[r, i]), np.float64(right[r, i]), unit[r, i]
+                d = one - other
+                alike = one == other or (one != one and other != other)
+                square = d / noise * (d / noise)
+                square = 0.0 if alike and not abs(one) <= _LARGEST else square
+                columns[band, i] += square
+                total += square
+                gap += d * d
+                size += one * one
+                units += noise * noise
+            rows[r, 0], rows[r, 1], rows[r, 2], rows[r, 3] = total, gap, size, units
+
+
+class Units(NamedTuple):
+    """Squares of a difference y - right in units that every element has its own of; all in float64.
+
+    worst : the largest mean square, of the whole, of the rows and of the columns. gap, size, unit : sums of the squares
+    of the difference, of y and of the units.
+    """
+
+    worst: float
+    gap: float
+    size: float
+    unit: float
+
+
 class Parts(NamedTuple):
     """A difference d = y - x of two tensors and what it is made of: first = z - x, and second = y - z.
 
@@ -112,6 +158,18 @@ def parts(x: NDArray[Any], y: NDArray[Any], z: NDArray[Any]) -> Parts:
     a, b, between = (_as_kernels_take(side, wide) for side in (x, y, z))
     over_rows(lambda start, stop: _parts(a, b, between, out, start, stop), len(x), _least(x))
     return Parts(*out.T)
+
+
+def in_units(y: NDArray[Any], right: NDArray[Any], unit: NDArray[np.float64]) -> Units:
+    """How far y is from what it should be, all (rows, columns); the same NaN or infinity is no distance in units."""
+    wide = _wide(y) or _wide(right)
+    one, other = (_as_kernels_take(side, wide) for side in (y, right))
+    unit = _as_kernels_take(unit, wide=True)
+    rows, columns = np.empty((len(one), 4)), np.empty((-(-len(one) // _BAND), one.shape[1]))
+    over_rows(lambda start, stop: _units(one, other, unit, rows, columns, start, stop), len(columns))
+    of_columns, (total, gap, size, units) = columns.sum(axis=0), rows.sum(axis=0).tolist()
+    means = total / one.size, (rows[:, 0] / one.shape[1]).max(), (of_columns / len(one)).max()
+    return Units(float(np.max(means)), gap, size, units)
 
 
 def _wide(x: NDArray[Any]) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kernels.formats import FORMATS
 from kernels.formats.format import SHIFT, BlockFormat, FloatFormat
 from kernels.machine.compiler import kernel
+from kernels.machine.memory import scratch
 from kernels.machine.parallel import over_rows
 from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
 from kernels.rows.unpack import emit_unpack, row_buffers
@@ -156,6 +157,13 @@ def dequantize_rows(type: TensorType, rows: NDArray[np.uint8], elements: int) ->
     return out
 
 
+def at_hand(use: str, type: TensorType, rows: NDArray[np.uint8], elements: int) -> NDArray[np.float32]:
+    """The same in memory that the calling thread keeps, until it asks for `use` again."""
+    out = scratch(use, (len(rows), elements), np.float32)
+    _dequantize_rows(int(type), rows, out, 0, len(rows))
+    return out
+
+
 def dequantize(weight: Weight) -> NDArray[np.float32]:
     """All values of a tensor, float32, in its own shape."""
     rows = weight.rows
@@ -188,7 +196,8 @@ def row_norms(weight: Weight) -> NDArray[np.float64]:
     def share(start: int, stop: int) -> None:
         for first in range(start, stop, some):
             last = min(first + some, stop)
-            _lengths(dequantize_rows(weight.type, np.ascontiguousarray(rows[first:last]), columns), out[first:last])
+            stored = np.ascontiguousarray(rows[first:last])
+            _lengths(at_hand("values", weight.type, stored, columns), out[first:last])
 
     over_rows(share, len(out), least=some)
     return out

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.operations import bits
 from kernels.machine.parallel import over_rows
-from kernels.rows.dequantize import dequantize_row, dequantize_rows
-from kernels.rows.unpack import row_buffers
+from kernels.rows.dequantize import at_hand, dequantize_rows
 from kernels.weight import TensorType
 
 BLOCK = 32  # values that the sums of a factor are gathered over, and the worst distance is told of
@@ -22,7 +21,7 @@ _LARGEST = np.finfo(np.float32).max
 _ZERO, _INFINITE, _NOWHERE = np.float32(0), np.float32(np.inf), np.float32(np.nan)
 _NONE, _LOW, _HIGH = np.uint8(0), np.uint8(1), np.uint8(2)
 _EXPONENT = np.uint32(0x7F800000)
-_SHARE = 1 << 16  # elements that are worth a thread
+_SHARE = 1 << 16  # elements that are worth a thread, and stay in a nearby cache
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -42,6 +41,11 @@ class Reach(NamedTuple):
     numbers: NDArray[np.int64]
     shares: Floats
     table: Floats
+
+    @property
+    def type(self) -> TensorType:
+        """How the rows are stored."""
+        return TensorType(int(self.numbers[0]))
 
 
 class Distances(NamedTuple):
@@ -170,13 +174,11 @@ def _terms_row(a, b, inside, least, run, terms):  # type: ignore[no-untyped-def]
             of[5] += aa * aa
 
 
-_REACH = "uint8[:, ::1], int64[::1], float32[::1], float32[:, :, ::1]"
+_REACH = "int64[::1], float32[::1], float32[:, :, ::1]"
 _OUT = "float64[:, ::1], float64[:, :, ::1], float64[:, ::1], int64, int64"
 
 
-@kernel(
-    "void(int64[::1], float32[::1], float32[:, :, ::1], float32[:, ::1], float32[:, ::1], uint8[:, ::1], int64, int64)"
-)
+@kernel(f"void({_REACH}, float32[:, ::1], float32[:, ::1], uint8[:, ::1], int64, int64)")
 def _reaches(
     numbers: NDArray[np.int64],
     shares: Floats,
@@ -238,13 +240,16 @@ def _tally(
             _terms_row(a[r], b[r], counted[r], least, run, terms[r])
 
 
-@kernel(f"void({_REACH}, {_REACH}, float32, float64, int64, float32[:, ::1], boolean[::1], int64, {_OUT})")
-def _stored(
-    raw_a: Bytes,
+@kernel(
+    f"void(float32[:, ::1], {_REACH}, float32[:, ::1], {_REACH}, float32, float64, int64, float32[:, ::1],"
+    f" boolean[::1], {_OUT})"
+)
+def _both(
+    a: Floats,
     numbers_a: NDArray[np.int64],
     shares_a: Floats,
     table_a: Floats,
-    raw_b: Bytes,
+    b: Floats,
     numbers_b: NDArray[np.int64],
     shares_b: Floats,
     table_b: Floats,
@@ -253,31 +258,25 @@ def _stored(
     run: int,
     worst: Floats,
     left: NDArray[np.bool_],
-    n: int,
     sums: Doubles,
     terms: Doubles,
     cost: Doubles,
     start: int,
     stop: int,
 ) -> None:
-    values, width = np.empty((2, n), np.float32), np.empty((2, n), np.float32)
-    cut, excess, inside = np.empty((2, n), np.uint8), np.empty(n, np.float32), np.empty(n, np.bool_)
-    a, b, farthest = values[0], values[1], bits(most)
-    codes, scales, mins, d, dmin = row_buffers(n)
+    n, farthest = a.shape[1], bits(most)
+    width, cut = np.empty((2, n), np.float32), np.empty((2, n), np.uint8)
+    excess, inside = np.empty(n, np.float32), np.empty(n, np.bool_)
     for band in range(start, stop):
         cost[band] = 0
         for r in range(band * _BAND, min((band + 1) * _BAND, len(worst))):
-            for side in range(2):  # one loop, as what dequantizes all types takes long to compile
-                raw, numbers = (raw_b, numbers_b) if side else (raw_a, numbers_a)
-                shares, table = (shares_b, table_b[r]) if side else (shares_a, table_a[r])
-                place = r * raw.shape[1]
-                dequantize_row(numbers[0], n, raw, place, values, side * n, codes, scales, mins, d, dmin)
-                _reach_row(numbers, shares, table, values[side], width[side], cut[side])
-            _excess_row(a, b, width[0], width[1], cut[0], cut[1], excess, inside)
+            _reach_row(numbers_a, shares_a, table_a[r], a[r], width[0], cut[0])
+            _reach_row(numbers_b, shares_b, table_b[r], b[r], width[1], cut[1])
+            _excess_row(a[r], b[r], width[0], width[1], cut[0], cut[1], excess, inside)
             left[r] = _worst_row(excess, worst[r]) > farthest
             if not left[r]:
-                _sums_row(a, b, width[0], width[1], excess, inside, sums[r], cost[band])
-                _terms_row(a, b, inside, least, run, terms[r])
+                _sums_row(a[r], b[r], width[0], width[1], excess, inside, sums[r], cost[band])
+                _terms_row(a[r], b[r], inside, least, run, terms[r])
 
 
 def reaches(side: Reach, columns: int) -> tuple[Floats, Floats, Bytes]:
@@ -285,7 +284,7 @@ def reaches(side: Reach, columns: int) -> tuple[Floats, Floats, Bytes]:
 
     An end: 1 the lowest value, 2 the highest, 3 both.
     """
-    values = dequantize_rows(TensorType(int(side.numbers[0])), side.raw, columns)
+    values = dequantize_rows(side.type, side.raw, columns)
     width, cut = np.empty_like(values), np.empty(values.shape, np.uint8)
     over_rows(lambda start, stop: _reaches(*side[1:], values, width, cut, start, stop), len(values), _rows(columns))
     return values, width, cut
@@ -331,18 +330,44 @@ def tally(
 
 
 def distances(a: Reach, b: Reach, columns: int, most: float, least: float, run: int) -> Distances:
-    """The same of stored rows, which never stand dequantized in memory.
+    """The same of stored rows, of which a few at a time stand dequantized in memory.
 
     most : distance beyond which a row is left for another look.
     """
     found = _room(len(a.raw), columns, run)
-    over_rows(
-        lambda start, stop: _stored(
-            *a, *b, most, least, run, found.worst, found.left, columns, found.sums, found.terms, found.cost, start, stop
-        ),
-        len(found.cost),
-    )
+
+    def share(start: int, stop: int) -> None:
+        for band in range(start, stop, _bands(columns)):
+            bands = slice(band, min(band + _bands(columns), stop))
+            rows = slice(bands.start * _BAND, bands.stop * _BAND)
+            sides = [
+                (at_hand(use, side.type, side.raw[rows], columns), *side[1:3], side.table[rows])
+                for use, side in (("a", a), ("b", b))
+            ]
+            worst, sums, terms, _, left = (part[rows] for part in found)
+            count = bands.stop - bands.start
+            _both(
+                *sides[0],
+                *sides[1],
+                np.float32(most),
+                least,
+                run,
+                worst,
+                left,
+                sums,
+                terms,
+                found.cost[bands],
+                0,
+                count,
+            )
+
+    over_rows(share, len(found.cost), _bands(columns))
     return found._replace(cost=found.cost.sum(axis=0))
+
+
+def _bands(columns: int) -> int:
+    """So many bands of rows stay in a nearby cache."""
+    return max(1, _SHARE // (_BAND * columns))
 
 
 def _room(rows: int, columns: int, run: int) -> Distances:
