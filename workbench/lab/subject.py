@@ -17,7 +17,7 @@ from kernels.weight import Weight
 from store.artifact import Artifact
 from store.nearest import did_you_mean
 from store.text import printable
-from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.cell import Side
 from workbench.bisect.pair import model_sides
 from workbench.pair.pair import DEFAULT_PATH, Pair, open_source
 from workbench.pair.prompt import Prompt
