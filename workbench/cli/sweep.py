@@ -29,9 +29,7 @@ _MOST_WORKERS = 1024
 )
 @click.option("--path-a", type=OneOf(PATH_NAMES), help="Numeric path of A; by default as its engine computes.")
 @click.option("--path-b", type=OneOf(PATH_NAMES), help="Numeric path of B.")
-@click.option(
-    "--workers", type=click.IntRange(1, _MOST_WORKERS), help="Processes on this machine; by default one a core."
-)
+@click.option("--workers", type=click.IntRange(0, _MOST_WORKERS), help="Processes; by default one a core. 0: this one.")
 @click.option("--cluster", metavar="tcp://HOST:PORT", help="A dask scheduler that runs, whose workers do the work.")
 @click.option("-o", "--output", metavar="OUT.jsonl", type=PATH, help="File of results, one line a unit of work.")
 @click.option("--resume", is_flag=True, help="Go on with the file: what it has is not done again.")
@@ -141,6 +139,8 @@ def _engine(workers: int | None, cluster: str | None) -> "tuple[Engine, str]":
     from workbench.sweep.cluster import Cluster, available
     from workbench.sweep.running import Here
 
+    if workers == 0:
+        return Here(), "this process"
     if workers is None and cluster is None and not available():
         return Here(), "this process (`pip install 'layer-workbench[cluster]'` for one a core)"
     if cluster is not None:
