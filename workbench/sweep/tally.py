@@ -61,7 +61,7 @@ class Row:
         if self.broken:
             return None
         rank, seen = share * (self.tokens - 1), 0
-        for value, count in sorted((middle(bin), count) for bin, count in self._bins.items()):
+        for value, count in sorted((middle(bin), count) for bin, count in list(self._bins.items())):
             seen += count
             if seen > rank:
                 return min(value, self.worst[0])

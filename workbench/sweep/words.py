@@ -53,7 +53,7 @@ def headline(tally: Tally) -> Iterator[str]:
     expected = tally.expected or 0
     left = "" if tally.done >= expected else f"; {expected - tally.done} are left, --resume does them"
     yield f"{tally.done} of {expected} units, {len(tally.prompts)} of {head['prompts']} prompts{left}"
-    whole, shown = tally.whole, sum(row.shows for row in tally.prompts.values())
+    whole, shown = tally.whole, sum(row.shows for row in list(tally.prompts.values()))
     yield (
         f"KL(B‖A) {_figure(whole.kl)} nats a token, floor {_figure(whole.floor)} "
         f"(A in {head['floor_path']}); another top-1 at {whole.flips} of {whole.tokens} tokens"
