@@ -7,15 +7,16 @@ ready for, and what is finished is written before it is forgotten.
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from typing import Any
 
 from kernels.errors import WorkbenchError
 from store.text import printable
 from workbench.sweep.parts import Part
+from workbench.sweep.planning import Work
 from workbench.sweep.question import Prompt, Question
-from workbench.sweep.running import Work
+from workbench.sweep.running import Finished
 
 try:
     import dask
@@ -27,7 +28,11 @@ INSTALL = "it needs dask.distributed; `pip install 'layer-workbench[cluster]'`, 
 _AHEAD = 3  # units that are handed out for each worker
 _LOST = 20  # workers that a unit may lose before it is what ends them
 _OWN = "127.0.0.1"
-_WAIT = "20s"  # for a scheduler to answer
+_WAIT = 60  # seconds for a scheduler to answer, and for the first of its workers
+_SETTINGS = {
+    "distributed.scheduler.allowed-failures": _LOST,
+    "distributed.deploy.lost-worker-timeout": "1 day",  # else 15 s: who starts again more slowly would never come back
+}
 _QUIET = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "distributed.core")
 
 
@@ -44,15 +49,20 @@ class Cluster:
             raise WorkbenchError(INSTALL)
         self.workers, self._address = workers or _cores(), address
 
-    def results(self, question: Question, works: Iterable[Work]) -> Iterator[tuple[Work, Part, dict[str, Any]]]:
+    def results(self, question: Question, works: Iterable[Work]) -> Finished:
         """Do all of it; WorkbenchError where the scheduler is not there, or is lost."""
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with dask.config.set({"distributed.scheduler.allowed-failures": _LOST}), self._client() as client:
+        with dask.config.set(_SETTINGS), self._client() as client:
             try:
+                client.wait_for_workers(1, timeout=_WAIT)
                 client.submit(_prepared, question, pure=False).result()
                 yield from _Flow(client, question).results(works)
-            except (CancelledError, OSError, distributed.CommClosedError) as error:
+            except TimeoutError:
+                raise WorkbenchError(
+                    f"the scheduler {self._address or ''} has no workers; start some with `dask worker`"
+                ) from None
+            except (CancelledError, OSError) as error:
                 if isinstance(error, OSError) and error.filename is not None:
                     raise  # the file of results
                 where = self._address or "of this sweep"
@@ -97,7 +107,7 @@ class _Flow:
         self._running: dict[Any, tuple[Work, Part]] = {}  # by future
         self._finished = distributed.as_completed(with_results=True)
 
-    def results(self, works: Iterable[Work]) -> Iterator[tuple[Work, Part, dict[str, Any]]]:
+    def results(self, works: Iterable[Work]) -> Finished:
         """Do all of it."""
         waiting = deque(works)
         queue: deque[tuple[Work, Part]] = deque()

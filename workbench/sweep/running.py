@@ -1,6 +1,7 @@
 """A sweep from its plan to its last line: what is left to do, who does it, and what is written."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,11 +13,13 @@ from workbench.sweep.question import Question
 from workbench.sweep.results import Line, appending, read_lines
 from workbench.sweep.tally import Tally
 
+Finished = Generator[tuple[Work, Part, dict[str, Any]], None, None]
+
 
 class Engine(Protocol):
     """Who does the work: this process, or a cluster."""
 
-    def results(self, question: Question, works: Iterable[Work]) -> Iterator[tuple[Work, Part, dict[str, Any]]]:
+    def results(self, question: Question, works: Iterable[Work]) -> Finished:
         """Do all of it; what comes of each unit, with the name of its worker, in any order."""
 
 
@@ -28,7 +31,7 @@ class Done(NamedTuple):
     line: Line | None
 
 
-def run(plan: Plan, engine: Engine, path: Path, resume: bool, tally: Tally) -> Iterator[Done]:
+def run(plan: Plan, engine: Engine, path: Path, resume: bool, tally: Tally) -> Generator[Done, None, None]:
     """Do what is left of a sweep; every finished unit is written before it is told.
 
     resume : the units that the file has are not done again. tally : takes in the lines that are there, and new ones.
@@ -41,15 +44,16 @@ def run(plan: Plan, engine: Engine, path: Path, resume: bool, tally: Tally) -> I
         works = [_left(plan, number, tally) for number in range(len(plan.prompts))]
         units, cost = tally.done, plan.total - sum(plan.cost(w.prompt, part) for w in works for part in w.parts)
         yield Done(units, cost, None)
-        for work, part, figures in engine.results(plan.question, [work for work in works if work.parts]):
-            line = plan.line(work, part, figures)
-            results.append(line)
-            tally.add(line)
-            units, cost = units + 1, cost + plan.cost(work.prompt, part)
-            yield Done(units, cost, line)
+        with closing(engine.results(plan.question, [work for work in works if work.parts])) as finished:
+            for work, part, figures in finished:
+                line = plan.line(work, part, figures)
+                results.append(line)
+                tally.add(line)
+                units, cost = units + 1, cost + plan.cost(work.prompt, part)
+                yield Done(units, cost, line)
 
 
-def known_lines(plan: Plan, path: Path) -> Iterator[Line]:
+def known_lines(plan: Plan, path: Path) -> Iterable[Line]:
     """The lines of a file, each made sure to be of this plan; WorkbenchError for the first that is not."""
     names = {tuple(part.name.items()) for part in plan.parts}
     identities = [plan.question.identity(prompt.tokens) for prompt in plan.prompts]
@@ -72,7 +76,7 @@ def _left(plan: Plan, number: int, tally: Tally) -> Work:
 class Here:
     """Does the work in this process, one unit after another."""
 
-    def results(self, question: Question, works: Iterable[Work]) -> Iterator[tuple[Work, Part, dict[str, Any]]]:
+    def results(self, question: Question, works: Iterable[Work]) -> Finished:
         """Do all of it."""
         from workbench.sweep.measuring import base, measured
 
