@@ -38,7 +38,7 @@ class Base:
 
 def base(question: Question, prompt: Prompt) -> Base:
     """Run A on a prompt; and once more on the path of the floor, which tells what arithmetic alone costs."""
-    pair, tokens = _ready(question), prompt.tokens
+    pair, tokens = opened(question), prompt.tokens
     path, graph, layers = numeric_path(question.a.numeric_path), Graph.of(pair.a), pair.a.config.num_hidden_layers
     ends = {block[-1].site for block in blocks(graph, layers)[:-1]}
     entries, logits = [], None
@@ -56,7 +56,7 @@ def base(question: Question, prompt: Prompt) -> Base:
 def measured(question: Question, base: Base, part: Part) -> dict[str, Any]:
     """What a part of B in A makes of the output: a line of results but for the unit's name, JSON values."""
     started, used = time.perf_counter(), time.process_time()
-    pair = _ready(question)
+    pair = opened(question)
     run = _Run(question, pair, base)
     logits = run.whole() if not part.tensors and part.site is None else run.exchanged(part)
     found = Figures.none(len(base.tokens)) if logits is None else Figures.of(logits, base.reference)
@@ -68,19 +68,10 @@ def measured(question: Question, base: Base, part: Part) -> dict[str, Any]:
     }
 
 
-@cache
-def _compiled() -> None:
-    compile_all()
-
-
 def prepare(question: Question) -> None:
-    """Compile what is not compiled yet and open both models, once, before many processes do."""
-    _ready(question)
-
-
-def _ready(question: Question) -> Opened:
-    _compiled()
-    return opened(question)
+    """Compile what is not compiled yet and open both models: once, before many processes do."""
+    compile_all()
+    opened(question)
 
 
 def _last(stream: Iterator[tuple[Site, Array]]) -> Array:

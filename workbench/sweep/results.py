@@ -60,12 +60,16 @@ _SIDE = {"path": str, "format": str, "sha256": str, "numeric_path": str, "size":
 
 def _line(raw: bytes, where: str) -> Line:
     try:
-        found = json.loads(raw)
+        found = json.loads(raw, parse_constant=_no_number)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not _is_result(found):
         raise StoreError(f"{where} is no result of a sweep; give the file that `workbench sweep -o` wrote")
     return found
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(word)  # NaN and infinities are none of JSON's
 
 
 def _is_result(line: Line) -> bool:

@@ -78,8 +78,9 @@ class Here:
 
     def results(self, question: Question, works: Iterable[Work]) -> Finished:
         """Do all of it."""
-        from workbench.sweep.measuring import base, measured
+        from workbench.sweep.measuring import base, measured, prepare
 
+        prepare(question)
         for work in works:
             known = base(question, work.prompt)
             for part in work.parts:

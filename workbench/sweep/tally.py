@@ -3,6 +3,7 @@
 Lines are added one by one and forgotten; what is kept of a part does not grow with the number of its units.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -112,7 +113,8 @@ class PromptRow:
         if self.line is not None:
             keys = ("text", "ids", "kl", "kl_floor", *TAIL, "max", "worst_token", "flips", "tokens")
             found |= {key: self.line.get(key) for key in keys}
-        return found | {"worst_part": self.worst[1] or None, "worst_part_kl": self.worst[0]}
+        worst = self.worst[0] if math.isfinite(self.worst[0]) else None
+        return found | {"worst_part": self.worst[1] or None, "worst_part_kl": worst}
 
 
 class Tally:

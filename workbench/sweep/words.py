@@ -37,9 +37,16 @@ def prompt_row(row: PromptRow) -> list[str]:
     if row.line is None:
         return [str(row.number), *[""] * (len(TAIL) + 4), *worst, ""]
     line, times = row.line, "not finite" if row.times is None else f"{row.times:.3g}"
-    text = printable(line["text"] if line["text"] is not None else ",".join(map(str, line["ids"])), _TEXT)
+    text = printable(prompt_text(row), _TEXT)
     figures = [_figure(line["kl"]), times, *(_figure(line[name]) for name in TAIL), _figure(line["max"])]
     return [str(row.number), *figures, f"{line['flips']}/{line['tokens']}", *worst, text]
+
+
+def prompt_text(row: PromptRow) -> str:
+    """The text of a prompt, or where it is not known its token ids."""
+    line = row.line or {"ids": []}
+    text = line.get("text")
+    return text if isinstance(text, str) else ",".join(map(str, line["ids"]))
 
 
 def headline(tally: Tally) -> Iterator[str]:

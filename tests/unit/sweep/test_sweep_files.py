@@ -5,9 +5,12 @@ import itertools
 import json
 import os
 import re
+from pathlib import Path
 
+import jsonschema
 import pytest
 
+import workbench
 from kernels.errors import WorkbenchError
 from store.errors import StoreError
 from workbench.__main__ import run
@@ -17,6 +20,7 @@ from workbench.sweep.results import appending, read_lines
 from workbench.sweep.tally import Tally
 
 SIDE = {"path": "/m/a.gguf", "format": "gguf", "sha256": "0" * 64, "numeric_path": "ggml", "size": 10_000}
+SCHEMA = Path(workbench.__file__).parent / "schemas" / "sweep.schema.json"
 FIGURES = {"p50": 0.0, "p90": 0.0, "p99": 0.0, "top1": 1.0, "flips": 0, "kl_floor": 1e-6, "pair": "0"}
 # Three layers and a head whose name is a part of other names: bytes in A and B, and what B's cost.
 TENSORS = {
@@ -153,6 +157,7 @@ def test_a_file_is_shown_again(tmp_path, capsys):
     assert re.search(r"blk.1.attn_output.weight +Q8_0/Q4_0 +0.03 +3e\+04", shown)
     assert run(["sweep", str(path), "--recipe", "7500", "--json"]) == 1
     record = json.loads(capsys.readouterr().out)
+    jsonschema.validate(record, json.loads(SCHEMA.read_text()))
     assert record["recipe"]["bytes"] == 7500
     assert [row["tensor"] for row in record["parts"]][:2] == ["blk.1.attn_output.weight", "output.weight"]
     assert run(["sweep", str(path), "--resume"]) == 2

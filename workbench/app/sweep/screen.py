@@ -18,7 +18,7 @@ from workbench.machine.time_left import TimeLeft
 from workbench.sweep.planning import Plan
 from workbench.sweep.running import Done, Engine, run
 from workbench.sweep.tally import METRICS, PromptRow, Row, Tally
-from workbench.sweep.words import PARTS, PROMPTS, headline, part_name, part_row, prompt_row
+from workbench.sweep.words import PARTS, PROMPTS, headline, part_name, part_row, prompt_row, prompt_text
 
 _INTERVAL = 0.5  # seconds between two paintings of what comes in
 _PATIENCE = 2.0  # seconds that leaving waits for workers to be told
@@ -136,8 +136,7 @@ class SweepScreen(ListScreen):
         """Return what is said of the line under the cursor, and of the sweep."""
         if self._by_prompt:
             row = self._prompts[index]
-            known = "" if row.line is None else row.line["text"] or ",".join(map(str, row.line["ids"]))
-            text = Text(f"prompt {row.number}\n", "bold").append(printable(known, 400), "not bold")
+            text = Text(f"prompt {row.number}\n", "bold").append(printable(prompt_text(row), 400), "not bold")
         else:
             part = self._rows[index]
             text = Text(f"{part_name(part.name)}\n", "bold")
