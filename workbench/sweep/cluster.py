@@ -22,7 +22,7 @@ try:
     import dask
     import distributed
 except ImportError:  # the extra is not installed
-    distributed = None  # type: ignore[assignment]
+    distributed = None
 
 INSTALL = "it needs dask.distributed; `pip install 'layer-workbench[cluster]'`, or leave out --workers and --cluster"
 _AHEAD = 3  # units that are handed out for each worker
@@ -32,8 +32,9 @@ _WAIT = 60  # seconds for a scheduler to answer, and for the first of its worker
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": _LOST,
     "distributed.deploy.lost-worker-timeout": "1 day",  # else 15 s: who starts again more slowly would never come back
+    "distributed.worker.profile.enabled": False,  # nobody looks at it
 }
-_QUIET = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "distributed.core")
+_QUIET = tuple(f"distributed{name}" for name in ("", ".client", ".core", ".nanny", ".scheduler", ".utils", ".worker"))
 
 
 def available() -> bool:
@@ -121,6 +122,8 @@ class _Flow:
             if waiting and len(queue) < room:
                 self._base(waiting[0])
             future, figures = next(self._finished)
+            if isinstance(figures, BaseException):  # what is cancelled comes as a result: nobody schedules any more
+                raise CancelledError
             work, part = self._running.pop(future)
             self._left[work.number] -= 1
             if not self._left[work.number]:

@@ -115,7 +115,7 @@ def _products(model: Artifact, stage: Stage) -> float:
     """Multiplications of a token in the products of a stage."""
     if not isinstance(stage.kind, Product | ExpertProduct):
         return 0.0
-    sizes = sum(math.prod(model.info(name).shape) for name in stage.weights)
+    sizes = float(sum(math.prod(model.info(name).shape) for name in stage.weights))
     if isinstance(stage.kind, ExpertProduct):
         sizes = sizes * model.config.num_experts_per_tok / model.config.num_experts
-    return float(sizes)
+    return sizes
