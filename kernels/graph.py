@@ -61,8 +61,8 @@ class Arithmetic(Protocol):
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row."""
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
-        """x @ W.T for each weight, side by side."""
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:
+        """x @ W.T for each weight, side by side. apart : every token is multiplied by itself."""
 
     def rounded_off(self, x: Array, weight: Weight) -> Values | None:
         """What the rounding of activations makes of the matmul with this weight; None if nothing."""

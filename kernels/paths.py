@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from kernels import ops, recurrence
 from kernels.errors import WorkbenchError
 from kernels.formats.format import BlockFormat
+from kernels.ggml import activation as ggml_activation
+from kernels.ggml import attention as ggml_attention
+from kernels.ggml import flash as ggml_flash
+from kernels.ggml import rotation as ggml_rotation
 from kernels.ggml_settings import GGML, GgmlSettings
 from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
@@ -82,8 +86,8 @@ class F32Path:
         )
         return found, added
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
-        """X @ W.T for each weight, side by side: (tokens, all outs)."""
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002 - it makes no difference
+        """X @ W.T for each weight, side by side: (tokens, all outs). apart : every token is multiplied by itself."""
         return matmul_f32(x, *weights)
 
     def rounded_off(self, x: Array, weight: Weight) -> Values | None:
@@ -159,7 +163,7 @@ class F64Path(F32Path):
     def settings(self) -> dict[str, str]:
         return {"activations": "float64", "kv": "float64", "sums": "float64, re-ordered"}
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002
         return matmul_f64(x, *weights)
 
     def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
@@ -175,6 +179,8 @@ class GgmlPath(F32Path):
     def __init__(self, how: GgmlSettings = GgmlSettings()) -> None:  # noqa: B008 - cannot be changed
         self.how = how
         self.name = how.path
+        self.width = 16 if how.avx512 else 8  # float lanes of the vectors that llama.cpp was built with
+        self.width = 16 if how.avx512 else 8  # float lanes of the vectors that llama.cpp was built with
 
     def settings(self) -> dict[str, str]:
         on = {False: "off", True: "on"}
@@ -199,8 +205,16 @@ class GgmlPath(F32Path):
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
-        return matmul_ggml.matmul_ggml(x, *weights, routines=self.how.routines)
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:
+        return matmul_ggml.matmul_ggml(x, *weights, width=self.width, apart=apart, routines=self.how.routines)
+
+    def capped(self, x: Array, cap: float) -> Array:
+        """Scaled before and behind the tangent, which rounds otherwise than a division."""
+        return np.asarray(ops.capped(x * (np.float32(1) / np.float32(cap)), 1.0) * np.float32(cap))
+
+    def capped(self, x: Array, cap: float) -> Array:
+        """Scaled before and behind the tangent, which rounds otherwise than a division."""
+        return np.asarray(ops.capped(x * (np.float32(1) / np.float32(cap)), 1.0) * np.float32(cap))
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
         return matmul_ggml.rounded_activations(x, weight, self.how.routines)
@@ -209,7 +223,19 @@ class GgmlPath(F32Path):
         return matmul_ggml.rounded_to(x, weight.type)
 
     def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
-        return ops.rope_angles_ggml(positions, rotation)
+        return ggml_rotation.angles(positions, rotation)
+
+    def rotate(self, x: Array, positions: NDArray[np.int64], rotation: Rotation, columns: slice) -> Array:
+        return ggml_rotation.rotate(x, positions, rotation, columns)
+
+    def attention(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Array:
+        if self.how.flash:
+            return ggml_flash.flash(q, k, v, how, sinks, self.width, self.how.batch)
+        halves = self.how.type_k == "f16", self.how.type_v == "f16"
+        return ggml_attention.attention(q, k, v, how, sinks, self.width, halves)
+
+    def silu(self, x: Array) -> Array:
+        return ggml_activation.silu(x, self.width)
 
 
 class AprPath(F32Path):
@@ -227,7 +253,7 @@ class AprPath(F32Path):
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         return ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002
         return matmul_apr.matmul_apr(x, *weights)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:

@@ -104,7 +104,8 @@ class Dot(NamedTuple):
     16 elements have a scale of the row; "lanes": products with the scales of activations are summed over a block, in
     lanes, before its own scale comes to it; "one": the same after the lanes were added. whole : elements whose products
     are added up before anything is rounded, so that a row has one float sum; 0 where each of eight lanes has its own.
-    joint : of such sums, what is taken off is so in every block, and has no float sum of its own.
+    joint : of such sums, what is taken off is so in every block, and has no float sum of its own. plain : all scales
+    are 1.
     """
 
     scales: int
@@ -115,6 +116,7 @@ class Dot(NamedTuple):
     within: str = ""
     whole: int = 0
     joint: bool = False
+    plain: bool = False
 
 
 _FLOATS = ((1, 4), (1, 5), (2, 5), (2, 8), (4, 8), (8, 11))  # bytes, and bits of the exponent
@@ -127,6 +129,7 @@ MINS_FIRST = Dot(block=256, scales=2, mins="first")
 MINS_IN_LANES = Dot(block=256, scales=1, mins="lanes")
 MINS_IN_ONE = Dot(block=256, scales=1, mins="one")
 SHARED_ZERO = Dot(block=256, scales=2, mins="offset")
+PLAIN_SHARED_ZERO = Dot(block=256, scales=2, mins="offset", plain=True)
 SIGNED_32 = Dot(block=256, scales=1, mins="none", signed=True)
 SIGNED_16 = Dot(block=256, scales=2, mins="none", signed=True)
 SIGNED_AND_ONE = Dot(block=256, scales=1, mins="one", signed=True)

@@ -5,6 +5,7 @@ Kernels are compiled by Numba for the machine they run on (target.py) and kept o
 
 import hashlib
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Sums may be re-ordered and products contracted where a kernel asks for it; NaN and Inf always keep their meaning.
 REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
-_BESIDE = ("kernels.matmul.floats", "kernels.matmul.activations")  # about half of the work
+# About half of the work.
+_BESIDE = ("kernels.matmul.ggml", "kernels.matmul.activations", "kernels.ops", "kernels.recurrence")
 
 _registered: list[tuple[Any, str]] = []
 
@@ -68,7 +70,9 @@ def kernel_modules() -> tuple[str, ...]:
     """The modules that define kernels."""
     package = Path(__file__).parents[1]
     defining = [
-        source for source in sorted(package.rglob("*.py")) if "\n@kernel(" in source.read_text(encoding="utf-8")
+        source
+        for source in sorted(package.rglob("*.py"))
+        if re.search(r"^ *@kernel\(", source.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     return tuple(".".join((package.name, *source.relative_to(package).with_suffix("").parts)) for source in defining)
 

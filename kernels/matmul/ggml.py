@@ -1,9 +1,8 @@
-"""x @ W.T as llama.cpp's CPU backend computes it, bit for bit for the quantized types.
+"""x @ W.T as llama.cpp's CPU backend computes it, bit for bit.
 
 Activations are rounded to 8 bits (activations.py) and laid out for `packed_dot`, which multiplies a weight row,
 unpacked into integer codes and scales, with all tokens. Source: ggml-cpu.c `ggml_compute_forward_mul_mat` with the
-types' vec_dot. F16 and BF16 weights round the activations to that type first; their float sums are not in the
-engine's order.
+types' vec_dot. F16 and BF16 weights round the activations to that type first (ggml_floats.py).
 """
 
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from kernels.formats import FORMATS
 from kernels.formats.format import BlockFormat, Dot, FloatFormat
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import aligned_floats, scratch
-from kernels.machine.operations import fma
-from kernels.machine.parallel import over_rows
+from kernels.machine.operations import bits, float_to_half, fma, half_to_float
+from kernels.machine.parallel import by_token, over_rows
 from kernels.machine.vectors import prefetch
 from kernels.matmul.activations import Q8_K, RULES, Codes, quantize_q8_k
 from kernels.matmul.byte_products import HOST, Portable
-from kernels.matmul.floats import matmul_f32
+from kernels.matmul.ggml_floats import matmul_floats
 from kernels.matmul.packed_dot import CHUNK, chunk_dots, corrections, sums_of, tile_results
 from kernels.matmul.products import joined, side_by_side
 from kernels.matmul.routines import FOUR, PLAIN, Routines, orders
@@ -221,12 +220,15 @@ def rounded_activations(x: NDArray[np.float32], weight: Weight, routines: Routin
     parts = [round_activations(part, weight.type, _fours(part, weight, routines)) for part in _batches(x, routines)]
     if len(parts) == 1 or parts[0] is None:
         return parts[0]
-    codes = [part for part in parts if part is not None]
-    joined_sums = (
-        None if codes[0].sums is None else np.concatenate([part.sums for part in codes if part.sums is not None])
+    found = [part for part in parts if part is not None]
+    beside = [part.sums for part in found if part.sums is not None]
+    sums = np.concatenate(beside) if beside else None
+    return Codes(
+        found[0].rule,
+        np.concatenate([part.codes for part in found]),
+        np.concatenate([part.scales for part in found]),
+        sums,
     )
-    arrays = (np.concatenate([part[place] for part in codes]) for place in (1, 2))
-    return Codes(codes[0].rule, *arrays, joined_sums)
 
 
 def _fours(x: NDArray[np.float32], weight: Weight, routines: Routines) -> int:
@@ -238,27 +240,30 @@ def _batches(x: NDArray[np.float32], routines: Routines) -> list[NDArray[np.floa
     return [x[start : start + most] for start in range(0, len(x), most)]
 
 
-def matmul_ggml(x: NDArray[np.float32], *weights: Weight, routines: Routines = PLAIN) -> NDArray[np.float32]:
+def matmul_ggml(
+    x: NDArray[np.float32], *weights: Weight, width: int = 8, apart: bool = False, routines: Routines = PLAIN
+) -> NDArray[np.float32]:
     """X @ W.T for each weight, side by side: x float32 (tokens, in), weights of shape (out, in).
 
-    Returns float32 (tokens, all outs).
+    width : float lanes of the vectors that llama.cpp was built with. apart : every token is multiplied by itself, as
+    with the weights of experts. routines : what decides in which order quantized weights are summed. Returns float32
+    (tokens, all outs).
     """
     if len(batches := _batches(x, routines)) > 1:
-        return np.concatenate([matmul_ggml(some, *weights, routines=routines) for some in batches])
+        each = (matmul_ggml(some, *weights, width=width, apart=apart, routines=routines) for some in batches)
+        return np.concatenate(list(each))
 
     def routine(weight: Weight) -> tuple[TensorType, Dot | None, int]:
         block = isinstance(weight.type.format, BlockFormat)
         return weight.type, routines.dot(weight, len(x)) if block else None, _fours(x, weight, routines)
 
-    alike = [(how, tuple(some)) for how, some in groupby(weights, routine)]
-    return joined([_matmul(x, *how, some) for how, some in alike])
-
-
-def _matmul(
-    x: NDArray[np.float32], type: TensorType, dot: Dot | None, fours: int, weights: tuple[Weight, ...]
-) -> NDArray[np.float32]:
-    codes = round_activations(x, type, fours)
-    return matmul_f32(rounded_to(x, type), *weights) if codes is None else matmul_codes(codes, *weights, dot=dot)
+    found = []
+    for (type, dot, fours), some in groupby(weights, routine):
+        codes, alike = round_activations(x, type, fours), tuple(some)
+        floats = rounded_to(x, type) if codes is None else x
+        made = matmul_floats(floats, alike, width, apart) if codes is None else matmul_codes(codes, *alike, dot=dot)
+        found.append(made)
+    return joined(found)
 
 
 def matmul_codes(x: Codes, *weights: Weight, dot: Dot | None = None) -> NDArray[np.float32]:
@@ -281,11 +286,26 @@ def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:
     format = type.format
     if not isinstance(format, FloatFormat) or format.block.bytes != 2:
         return x
-    if format.exponent == 5:
-        with np.errstate(over="ignore"):
-            return x.astype(np.float16).astype(np.float32)
-    # round to even on the upper 16 bits; NaN stays NaN (ggml_compute_fp32_to_bf16)
-    bits = x.view(np.uint32)
-    even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-    quiet = (bits | np.uint32(0x00400000)) & np.uint32(0xFFFF0000)
-    return np.where(np.isnan(x), quiet, even).view(np.float32)
+    rounded = np.empty_like(x)
+    move = _to_halves if format.exponent == 5 else _to_upper_halves
+    by_token(lambda t: move(x[t], rounded[t]), x.shape)
+    return rounded
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1])")
+def _to_halves(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[t, i] = half_to_float(float_to_half(x[t, i]))
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1])")
+def _to_upper_halves(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Round to even on the upper 16 bits; NaN stays NaN (ggml_compute_fp32_to_bf16)."""
+    words = out.view(np.uint32)
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            word = bits(x[t, i])
+            even = word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))
+            kept = even if word & np.uint32(0x7FFFFFFF) <= np.uint32(0x7F800000) else word | np.uint32(0x00400000)
+            words[t, i] = kept & np.uint32(0xFFFF0000)

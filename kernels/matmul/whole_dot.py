@@ -22,7 +22,7 @@ from numba.core import cgutils
 from kernels.formats.format import Dot
 from kernels.machine.vectors import F32, I32, array_intrinsic
 from kernels.matmul.byte_products import HOST, Portable
-from kernels.matmul.packed_dot import GROUPS, Chunk, Pairs
+from kernels.matmul.packed_dot import GROUPS, Added, Chunk
 
 
 def whole_dots(dot: Dot, how: Portable = HOST) -> Any:  # noqa: ANN401
@@ -55,8 +55,7 @@ class _Whole(Chunk):
 
     def _one_block(
         self,
-        pairs: Pairs,
-        scales: list[Any],
+        added: Added,
         mins: list[Any],
         sums: list[Any],
         tile: Any,  # noqa: ANN401
@@ -66,20 +65,19 @@ class _Whole(Chunk):
         xd, d = self._of_tile(F32, self.xd, tile, 0, 1), self._factor(self.d, 0, 1)
         least = [self.how.words(v, v.constant(I32, self.lanes, 0), *some) for some in zip(mins, sums, strict=True)]
         if dot.joint or dot.mins == "offset":
-            return [self._joint(self._of_four(self._products(pairs, scales, 0, GROUPS)), least, xd, d, acc[0])]
-        parts = [self._products(pairs, scales, first, dot.whole // 32) for first in range(0, GROUPS, dot.whole // 32)]
+            return [self._joint(self._of_four(self._products(added, 0, GROUPS)), least, xd, d, acc[0])]
+        parts = [self._products(added, first, dot.whole // 32) for first in range(0, GROUPS, dot.whole // 32)]
         factor = b.fmul(xd, self._interleaved(d, self._factor(self.dmin, 0, 1)))
         for total in self._beside(parts, least):
             acc[0] = v.fma(factor, v.to_float(total), acc[0])
         return acc
 
-    def _products(self, pairs: Pairs, scales: list[Any], first: int, groups: int) -> Any:  # noqa: ANN401
+    def _products(self, added: Added, first: int, groups: int) -> Any:  # noqa: ANN401
         """Sums in lanes over both halves of some groups, in two chains."""
         lanes = [self.v.constant(I32, self.lanes, 0)] * 2
         for g in range(first, first + groups):
             for h in (0, 1):
-                scale = scales[g if self.dot.scales == 1 else 2 * g + h]
-                lanes[h] = self.how.words(self.v, lanes[h], pairs(g, h), scale)
+                lanes[h] = added(lanes[h], g, h)
         return self.b.add(*lanes)
 
     def _beside(self, parts: list[Any], least: list[Any]) -> list[Any]:
@@ -99,8 +97,8 @@ class _Whole(Chunk):
         """The sums of four lanes of each of four vectors, side by side."""
         add, two = self.b.add, [(0, 1), (2, 3)]
         first, second = (
-            add(*(self.v.pick(*pair, self._lanes(lanes, apart=True)) for lanes in two))
-            for pair in (parts[:2], parts[2:])
+            add(*(self.v.pick(one, other, self._lanes(lanes, apart=True)) for lanes in two))
+            for one, other in (parts[:2], parts[2:])
         )
         return add(*(self.v.pick(first, second, self._lanes(lanes, apart=True)) for lanes in ((0, 2), (1, 3))))
 

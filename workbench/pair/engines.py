@@ -9,7 +9,7 @@ from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
 from store.text import printable
 from store.traces.trace import Trace
 from workbench.pair.kv_cache import KINDS, KvCache
-from workbench.pair.llama_settings import cache_types, flash_of, not_repeated, settings_of
+from workbench.pair.llama_settings import cache_types, flash_of, not_repeated, repeated, settings_of
 
 # How llama.cpp keeps K and V, whose every score and sum is rounded more than once; f16 is its default. The step of a
 # block, which is half precision, counts up to 127 times; what else a quantized cache rounds is up to KvCache.
@@ -103,6 +103,10 @@ def _llama_cpp(trace: Trace) -> Arithmetic:
     if cache.quantized:
         words = "what its cache keeps of K and V"
     note = f"Attention was checked to {words} only: {', '.join(reasons)}."
+    if repeated(trace):
+        note = (
+            f"Attention was computed as the engine does; where bits differ, {words} is allowed: {', '.join(reasons)}."
+        )
     return Arithmetic(path, attention=kept, cache=cache if cache.quantized else None, notes=(note, *others))
 
 

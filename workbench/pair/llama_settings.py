@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kernels.ggml_settings import GgmlSettings
+from kernels.ggml_settings import CACHES, GgmlSettings
 from kernels.matmul.routines import TILED
 from store.traces.trace import Trace
 
@@ -17,13 +17,17 @@ def settings_of(trace: Trace) -> GgmlSettings:
 
     Tiles are left out where there are too few tokens for them.
     """
-    able = _features(trace)
+    able, flash = _features(trace), flash_of(trace) == "on"
+    kinds = cache_types(trace)
+    kept = {f"type_{part}": kind for part, kind in zip("kv", kinds, strict=True) if kind in CACHES}
     batches = trace.observed.get("batches", [])
     return GgmlSettings(
         repack=_repacked(trace) and "AVX2" in able,
         tiled=_tiled(trace) and bool(able & {"AVX", "AVX2"}) and max(batches, default=0) >= TILED,
+        flash=flash and set(kinds) <= set(CACHES),
         avx512="AVX512" in able,
         batch=batches[0] if len(batches) > 1 else 0,
+        **kept,
     )
 
 
@@ -38,6 +42,11 @@ def cache_types(trace: Trace) -> tuple[str, str]:
     """The types of K and V in the cache: what the nodes prove, else what the settings say; "unknown" else."""
     said = str(trace.settings.get("kv", "unknown")).split(",")
     return str(trace.observed.get("type_k", said[0])), str(trace.observed.get("type_v", said[-1]))
+
+
+def repeated(trace: Trace) -> bool:
+    """Whether path ggml does in attention what the engine did."""
+    return flash_of(trace) is not None and set(cache_types(trace)) <= set(CACHES)
 
 
 def not_repeated(trace: Trace) -> Iterator[str]:
@@ -64,5 +73,6 @@ def _tiled(trace: Trace) -> bool:
     if said is not None:
         return str(said) == "1"
     variables = trace.settings.get("environment")
-    known = trace.settings.get("engine_version") == _TILED_SINCE and isinstance(variables, dict)
-    return known and str(variables.get("GGML_CPU_TILED_MM", "1")) != _OFF
+    if trace.settings.get("engine_version") != _TILED_SINCE or not isinstance(variables, dict):
+        return False
+    return str(variables.get("GGML_CPU_TILED_MM", "1")) != _OFF
