@@ -92,6 +92,11 @@ _OF_EXPERTS = (
     (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$"), r"\1.bias"),
     (re.compile(r"^self_attn\.sinks$"), "self_attn.sinks.weight"),
     (re.compile(r"^layer_scalar$"), "layer_scalar.weight"),
+    (re.compile(r"^router\.proj\."), "mlp.gate."),
+    (re.compile(r"^router\.scale$"), "mlp.gate_norm.weight"),
+    (re.compile(r"^router\.per_expert_scale$"), "mlp.experts.down_proj.output_scale"),
+    (re.compile(r"^experts\.(gate_up|down)_proj(?:\.weight)?$"), r"mlp.experts.\1_proj.weight"),
+    (re.compile(r"^experts\.(\d+)\."), r"mlp.experts.\1."),
     (re.compile(r"^mlp\.shared_experts\."), "mlp.shared_expert."),
     (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
     (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
@@ -159,6 +164,8 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         if whole in modules:
             modules |= dict.fromkeys(parts, modules[whole])
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
+    if (of_all := modules.get(f"model.{module}")) is not None:  # one tensor for all layers
+        return f"{of_all}.{kind}"
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 
 

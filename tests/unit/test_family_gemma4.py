@@ -48,9 +48,9 @@ FAULTS = (
     Fault("gemma4", Site(1, "layer_output"), "scaled", "layer_scalar", change=unscaled),
     Fault("gemma4", Site(1, "layer_output"), "scaled", "wrong_layer would explain",
           tensors={SCALAR: of_layer(0, "layer_scalar")}),
-    Fault("gemma4", Site(1, "v_norm"), "unknown", "the norm is left out", change=not_normed),
-    Fault("gemma4", Site(0, "v_norm"), "unknown", "the norm is left out", change=not_normed),
-    Fault("gemma4", Site(1, "attention"), "unknown", "", change=rotated_values),
+    Fault("gemma4", Site(1, "v_norm"), "norm_missing", "the norm is left out", change=not_normed),
+    Fault("gemma4", Site(0, "v_norm"), "norm_missing", "the norm is left out", change=not_normed),
+    Fault("gemma4", Site(1, "attention"), "kv_source", "k_post_rope stands in place of values", change=rotated_values),
     Fault("gemma4", Site(0, "attention"), "causal_mask", "sliding_window is 3", config={"sliding_window": 5}),
     Fault("gemma4", Site(1, "attention"), "causal_mask", "", change=None, runtime={"layer_types": (FULL, SLIDING),
           "full_head_dim": 16, "head_dim": 32, "num_key_value_heads": 1}),
@@ -86,9 +86,12 @@ def test_heads_differ_by_the_kind_of_the_layer():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_size_per_layer_input": 8}, "hidden_size_per_layer_input"),
+        ({"hidden_size_per_layer_input": 8}, "embed_tokens_per_layer"),
+        ({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 64}, "vocab_size_per_layer_input"),
         ({"num_kv_shared_layers": 1}, "num_kv_shared_layers"),
-        ({"enable_moe_block": True}, "enable_moe_block"),
+        ({"num_kv_shared_layers": 3}, "num_kv_shared_layers"),
+        ({"enable_moe_block": True}, "num_experts"),
+        ({"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2}, "moe_intermediate_size"),
         ({"attention_bias": True}, "attention_bias"),
         ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
         ({"sliding_window": None}, "sliding_window"),
@@ -112,9 +115,9 @@ def test_settings_that_are_not_computed_are_refused_by_name(tmp_path, changes, w
 def test_a_silent_folder_is_refused_for_the_embeddings_that_transformers_then_has(tmp_path):
     model = model_of("gemma4")
     write_safetensors(tmp_path, model)
-    config = {key: value for key, value in hf_config(model).items() if key != "hidden_size_per_layer_input"}
+    config = {key: value for key, value in hf_config(model).items() if "per_layer_input" not in key}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WorkbenchError, match="hidden_size_per_layer_input"):
+    with pytest.raises(WorkbenchError, match="vocab_size_per_layer_input as 262144"):
         open_artifact(tmp_path)
 
 
@@ -141,8 +144,12 @@ def test_what_transformers_writes_and_what_is_published_is_one_model(tmp_path, s
     ("changes", "words"),
     [
         ({"attention__shared_kv_layers": 1}, "shared_kv_layers"),
-        ({"embedding_length_per_layer_input": 8}, "embedding_length_per_layer_input"),
-        ({"expert_count": 2}, "expert_count"),
+        ({"attention__shared_kv_layers": 7}, "shared_kv_layers"),
+        ({"embedding_length_per_layer_input": 8}, "per_layer_token_embd|embed_tokens_per_layer"),
+        ({"expert_count": 2}, "expert_used_count"),
+        ({"expert_count": 2, "expert_used_count": 1, "expert_feed_forward_length": 32}, "mlp.gate"),
+        ({"feed_forward_length": [96]}, "feed_forward_length"),
+        ({"feed_forward_length": [96, -1]}, "feed_forward_length"),
         ({"attention__key_length_swa": 32}, "key_length_swa|rotate whole heads"),
         ({"attention__head_count_kv": [2]}, "head_count_kv"),
         ({"attention__head_count_kv": [2, 3]}, "divide"),

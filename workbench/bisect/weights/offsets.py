@@ -1,5 +1,6 @@
 """A constant added: to a norm weight, or to every group of a row, as a misread zero point does."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.steps import Floats, Stored, half_ulp
 from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
+_OF_NORM = re.compile(r"norm(?:_[0-9])?\.weight\Z", re.ASCII)  # of gemma4 some have numbers
 _GROUPS = (256, 128, 64, 32)  # values with one zero point, in the formats in use
 _TWICE = 2
 _FEW = 16  # rows that tell the steps
@@ -25,7 +27,7 @@ _CONSTANT = 0.5  # of the energy of the difference, that constants must hold to 
 
 def norm_offset(q: Question) -> Iterator[Prediction]:
     """A norm weight stored as w - 1 and taken for w, or the other way."""
-    if not q.name.endswith("norm.weight"):
+    if not _OF_NORM.search(q.name):
         return
     row = np.zeros(1, dtype=np.int64)
     difference = q.b(row).values.astype(np.float64) - q.a(row).values
