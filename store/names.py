@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 
+from kernels.config import ModelConfig
 from kernels.models import called
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -195,3 +196,9 @@ def layer_of(canonical: str) -> int | None:
     if match := _HF_LAYER.fullmatch(canonical) or re.match(r"blk\.(0|[1-9][0-9]{0,5})\.", canonical, re.ASCII):
         return int(match[1])
     return None
+
+
+def settings_of(config: ModelConfig, canonical: str) -> ModelConfig:
+    """Return the settings with the heads of the layer that a tensor belongs to."""
+    layer = layer_of(canonical)
+    return config if layer is None or layer >= config.num_hidden_layers else config.of_layer(layer)

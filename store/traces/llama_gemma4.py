@@ -109,22 +109,22 @@ def _apart(slots: Slots[N]) -> Slots[N]:
     whole = {stage.partition(".")[0]: nodes for (_, stage), nodes in slots.items() if stage.endswith(f".{_ALL}")}
     found = {place: nodes for place, nodes in slots.items() if not place[1].endswith(f".{_ALL}")}
     layers = max((layer for layer, _ in found if layer is not None), default=-1) + 1
-    for stage, nodes in whole.items():
+    alone = [node for stage, nodes in whole.items() if stage != "ple_projection" for node in nodes]
+    size = alone[0].array.shape[-1] if alone and alone[0].array.shape else 0  # of one layer
+    for stage, nodes in whole.items() if size else ():
         for layer in range(layers):
-            found[layer, stage] = [_of_layer(node, layer, layers) for node in nodes]
+            found[layer, stage] = [_of_layer(node, layer, layers, size) for node in nodes]
     return found
 
 
-def _of_layer(node: N, layer: int, layers: int) -> N:
-    """What a node with the values of all layers holds of one."""
+def _of_layer(node: N, layer: int, layers: int, size: int) -> N:
+    """What a node with the values of all layers holds of one, with so many channels."""
     array = node.array
-    tokens = array.shape[0] if len(array.shape) == 3 or array.shape[-1] % layers == 0 else 1
-    count = int(np.prod(array.shape))
-    if count % (tokens * layers):
-        raise StoreError(f"node {printable(node.name, 80)} does not hold as many values for each of {layers} layers")
-    shape = tokens, count // (tokens * layers)
-    made = replace(array, shape=shape, load=partial(_values, array, (tokens, layers, shape[1]), layer))
-    return replace(node, array=made, channels=shape[1])
+    tokens, rest = divmod(int(np.prod(array.shape)), layers * size)
+    if rest or not tokens:
+        raise StoreError(f"node {printable(node.name, 80)} does not hold {size} values for each of {layers} layers")
+    load = partial(_values, array, (tokens, layers, size), layer)
+    return replace(node, array=replace(array, shape=(tokens, size), load=load), channels=size)
 
 
 def _values(array: StoredArray, shape: tuple[int, ...], layer: int) -> NDArray[Any]:

@@ -15,7 +15,18 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
-from tests.unit.test_families import TOKENS, Fault, bisected, check_named, fault_name, model_of, of_layer
+from tests.unit.test_families import (
+    TOKENS,
+    Fault,
+    bisected,
+    check_named,
+    damaged,
+    fault_name,
+    model_of,
+    of_layer,
+)
+from workbench.conventions.heads import Heads
+from workbench.tensors.sweep import sweep
 
 F32 = numeric_path("f32")
 SCALAR = "model.layers.1.layer_scalar.weight"
@@ -169,3 +180,23 @@ def test_logits_of_gguf_are_bent_where_nothing_is_said(tmp_path):
     text = (tmp_path / "m.gguf").read_bytes().replace(b"final_logit_softcapping", b"final_logit_softcappinX")
     (tmp_path / "m.gguf").write_bytes(text)
     assert open_artifact(tmp_path / "m.gguf").config.logits_cap == 30.0
+
+
+def in_pairs(values):
+    """The rows of heads of a full layer, which are twice as large, as for the rotation of adjacent pairs."""
+    return values.reshape(-1, 2, 16, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+
+
+def test_rows_are_looked_at_by_the_heads_of_their_layer(tmp_path):
+    model, name = model_of("gemma4"), of_layer(1, "self_attn.q_proj")
+    moved = damaged(model, {name: in_pairs})
+    found = bisected(model, moved).culprit
+    assert (found.tensor, found.cause) == (name, "permuted_rope")
+    write_safetensors(tmp_path / "a", model)
+    write_safetensors(tmp_path / "b", moved)
+    a, b = (open_artifact(tmp_path / side) for side in "ab")
+    (tensor,) = (tensor for tensor in sweep(a, b) if tensor.name == name)
+    assert any("adjacent-pair rotation" in words for words in tensor.findings)
+    heads = [Heads.of(a).in_layer_of(of_layer(n, "self_attn.q_proj")) for n in range(2)]
+    assert [(of.k, of.size) for of in heads] == [(2, 16), (1, 32)]
+    assert all(of.rows(*pair) is not None for of, pair in zip(heads, heads[0].layers(list(a.tensors)), strict=True))

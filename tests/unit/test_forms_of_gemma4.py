@@ -1,6 +1,8 @@
 """gemma4 with embeddings of every layer and shared keys (E2B), and with experts (26B-A4B); their mistakes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
+from store.traces.arrays import StoredArray
+from store.traces.llama_gemma4 import of_gemma4
+from store.traces.llama_graph import Node
 from tests.artifacts import float_tensor, write_gguf, write_safetensors
 from tests.unit.test_families import (
     TOKENS,
@@ -28,6 +33,7 @@ from workbench.bisect.models.bisection import Side
 from workbench.bisect.models.patch import patch_stage
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader
+from workbench.capture.lockstep import Running
 
 F32 = numeric_path("f32")
 E2B, A4B = "gemma4-e2b", "gemma4-a4b"
@@ -184,3 +190,35 @@ def test_a_run_is_patched_and_resumed_where_later_layers_read_of_earlier_ones():
 def halved(model):
     name = of_layer(1, "self_attn.k_proj")
     return float_tensor(name, model.values()[name] + np.float32(0.01) * model.values()[name][::-1])
+
+
+def test_what_holds_all_layers_is_taken_apart_in_batches_of_one_token_too():
+    values = np.arange(3 * 4 * 8, dtype=np.float32).reshape(3, 4, 8)
+    batches = [StoredArray(part.shape, "float32", lambda part=part: part) for part in (values[:2], values[2])]
+    nodes = [Node("inp_per_layer", "SCALE", "f32", (), array) for array in batches]
+    slots = of_gemma4({(3, "l_out"): []}, nodes)
+    for layer in range(4):
+        found = np.concatenate([node.values() for node in slots[layer, "ple_input"]])
+        assert np.array_equal(found, values[:, layer])
+
+
+class Begun(NamedTuple):
+    """What is kept of a capture that was broken off."""
+
+    completed_layers: int
+    state: np.ndarray | None
+
+    def resume_state(self):
+        return self.state
+
+
+@pytest.mark.parametrize("form", [E2B, A4B])
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_capture_that_was_broken_off_goes_on_with_the_same_bits(form, layers):
+    model = model_of(form)
+    whole = dict(forward(model, TOKENS, F32))
+    begun = Begun(layers, whole[Site(layers - 1, "layer_output")] if layers else None)
+    rest = dict(Running(SimpleNamespace(tokens=TOKENS), model, None)._rest(F32, begun))
+    done = {site for site in whole if site.stage == "embedding" or site.layer == 0} if layers else set()
+    assert rest.keys() == whole.keys() - done
+    assert all(np.array_equal(values, whole[site]) for site, values in rest.items())
