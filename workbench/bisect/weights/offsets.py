@@ -1,6 +1,5 @@
 """A constant added: to a norm weight, or to every group of a row, as a misread zero point does."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.format import FloatFormat
+from store.conventions import is_norm
 from workbench.bisect.weights.check import EVEN
 from workbench.bisect.weights.grids import coarser_grids
 from workbench.bisect.weights.low_rank import SIGMAS
@@ -16,7 +16,6 @@ from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.steps import Floats, Stored, half_ulp
 from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 
-_OF_NORM = re.compile(r"norm(?:_[0-9])?\.weight\Z", re.ASCII)  # of gemma4 some have numbers
 _GROUPS = (256, 128, 64, 32)  # values with one zero point, in the formats in use
 _TWICE = 2
 _FEW = 16  # rows that tell the steps
@@ -27,7 +26,7 @@ _CONSTANT = 0.5  # of the energy of the difference, that constants must hold to 
 
 def norm_offset(q: Question) -> Iterator[Prediction]:
     """A norm weight stored as w - 1 and taken for w, or the other way."""
-    if not _OF_NORM.search(q.name):
+    if not is_norm(q.name):
         return
     row = np.zeros(1, dtype=np.int64)
     difference = q.b(row).values.astype(np.float64) - q.a(row).values
