@@ -166,8 +166,8 @@ def _scaling(
     if name == ROPE_SHORT and ROPE_LONG in tensors:
         key = "rope.scaling.original_context_length"
         original = fields.integer(key, low=0) or fields.needed_integer("context_length")
-        scaling = replace(scaling, limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
-    return replace(scaling, factors=factors, attention_factor=attention_factor)
+        scaling = scaling._replace(limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
+    return scaling._replace(factors=factors, attention_factor=attention_factor)
 
 
 def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, TensorInfo]) -> None:
