@@ -124,7 +124,7 @@ def _of_layer(node: N, layer: int, layers: int, size: int) -> N:
     if rest or not tokens:
         raise StoreError(f"node {printable(node.name, 80)} does not hold {size} values for each of {layers} layers")
     load = partial(_values, array, (tokens, layers, size), layer)
-    return replace(node, array=replace(array, shape=(tokens, size), load=load), channels=size)
+    return replace(node, array=array._replace(shape=(tokens, size), load=load), channels=size)
 
 
 def _values(array: StoredArray, shape: tuple[int, ...], layer: int) -> NDArray[Any]:
