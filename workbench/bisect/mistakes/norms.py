@@ -45,7 +45,7 @@ def norm_mistakes(q: Question) -> Iterator[Mistake]:
         ("the norm is left out", x),
         ("the norm is left out and only its weight applied", x * w + kind.bias(q.at)),
     ):
-        yield Mistake("norm_missing", "graph", words, made(predicted), setting=(words,))
+        yield Mistake("norm_missing", "graph", words, made(predicted))
     if kind.times != 1:
         words = f"the norm is not multiplied by {kind.times:.6g}"
         yield Mistake("scaled", "graph", words, q.right / kind.times, setting=(words,))
