@@ -222,3 +222,18 @@ def test_a_capture_that_was_broken_off_goes_on_with_the_same_bits(form, layers):
     done = {site for site in whole if site.stage == "embedding" or site.layer == 0} if layers else set()
     assert rest.keys() == whole.keys() - done
     assert all(np.array_equal(values, whole[site]) for site, values in rest.items())
+
+
+@pytest.mark.parametrize("type", ["Q8_0", "F32"])
+def test_rows_of_other_tokens_are_told_within_the_part_of_a_layer(type):
+    model = model_of(E2B, type=type)
+    site = Site(1, "ple_embedding")
+
+    def other_tokens(model, known, right):
+        stage = Graph.of(model).stage(site)
+        return evaluate(At(model, F32, tuple((token + 3) % 128 for token in TOKENS), stage), {})
+
+    recorded = Recorded(run_with(model, Fault(E2B, site, "", change=other_tokens)))
+    found = bisect_trace(Reader(model, F32, recorded, TOKENS)).culprit
+    assert (found.site, found.cause) == (site, "rows_permuted"), found.explanation
+    assert "3 further on" in found.explanation

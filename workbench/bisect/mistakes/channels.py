@@ -238,9 +238,15 @@ def _nearest_tokens(q: Question) -> NDArray[np.int64] | None:
     best, found = np.full(len(q.y), np.inf), np.zeros(len(q.y), dtype=np.int64)
     if not np.isfinite(q.y).all():
         return None
+    kind, block = q.kind(Embed), weight.type.block
+    whole = not kind.size or kind.start % block.elements or kind.size % block.elements  # else its blocks are enough
+    own = slice(*(count // block.elements * block.bytes for count in (kind.start, kind.start + kind.size)))
     for start in range(0, len(weight.rows), _CHUNK):
-        rows = dequantize_rows(weight.type, np.ascontiguousarray(weight.rows[start : start + _CHUNK]), weight.shape[1])
-        rows = q.kind(Embed).part(rows)
+        stored = weight.rows[start : start + _CHUNK]
+        if whole:
+            rows = kind.part(dequantize_rows(weight.type, np.ascontiguousarray(stored), weight.shape[1]))
+        else:
+            rows = dequantize_rows(weight.type, np.ascontiguousarray(stored[:, own]), kind.size)
         far = np.square(rows, dtype=np.float64).sum(axis=1)[None, :] - 2 * (y @ rows.T.astype(np.float64))
         nearest = far.argmin(axis=1)
         closer = far[np.arange(len(far)), nearest] < best
