@@ -212,10 +212,6 @@ class GgmlPath(F32Path):
         """Scaled before and behind the tangent, which rounds otherwise than a division."""
         return np.asarray(ops.capped(x * (np.float32(1) / np.float32(cap)), 1.0) * np.float32(cap))
 
-    def capped(self, x: Array, cap: float) -> Array:
-        """Scaled before and behind the tangent, which rounds otherwise than a division."""
-        return np.asarray(ops.capped(x * (np.float32(1) / np.float32(cap)), 1.0) * np.float32(cap))
-
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
         return matmul_ggml.rounded_activations(x, weight, self.how.routines)
 

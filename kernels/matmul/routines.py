@@ -12,8 +12,7 @@ from kernels.weight import Weight
 _ROWS = 8  # rearranged together, or not at all
 TILED = 8  # tokens from which on tiles are used
 FOUR = 4  # tokens that rearranged weights are multiplied with together
-# Never rearranged: what is read row by row, and what heads have each of their own.
-_AS_STORED = ("model.embed_tokens.", ".k_b_proj.", ".v_b_proj.")
+_AS_STORED = (".k_b_proj.", ".v_b_proj.")  # never rearranged: what heads have each of their own
 _EXPERT = ".experts."  # multiplied with the tokens that chose it, one by one
 
 

@@ -69,7 +69,7 @@ def test_which_weights_are_rearranged():
     assert routines.rearranged(weight)
     assert not Routines().rearranged(weight)
     assert not routines.rearranged(replace(weight, shape=(ROWS + 4, COLUMNS)))
-    assert not routines.rearranged(replace(weight, name="model.embed_tokens.weight"))
+    assert not routines.rearranged(replace(weight, name="model.layers.0.self_attn.k_b_proj.1.weight"))
     assert not routines.rearranged(of(TensorType.Q2_K))
     assert routines._replace(wide=True).rearranged(of(TensorType.Q2_K))
 
