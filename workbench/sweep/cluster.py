@@ -6,6 +6,7 @@ ready for, and what is finished is written before it is forgotten.
 """
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
@@ -84,6 +85,7 @@ class Cluster:
                 security=True,  # else whoever has an account on this machine could let the workers run anything
                 env={"WORKBENCH_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 silence_logs=logging.CRITICAL,
+                preload=__name__,
             )
         try:
             return distributed.Client(self._address, timeout=_WAIT)
@@ -140,6 +142,11 @@ class _Flow:
             self._bases[work.number] = self._client.submit(_base, self._question, work.prompt, pure=False)
             self._left[work.number] = len(work.parts)
         return self._bases[work.number]
+
+
+def dask_setup(_worker: object) -> None:
+    """What dask calls in a worker that is started here: Ctrl-C is for the client, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # What workers do; they find it by its name, and open the files themselves.
