@@ -20,6 +20,7 @@ from workbench.sweep.question import Prompt, Question
 from workbench.sweep.running import Finished
 
 try:
+    import cryptography  # noqa: F401 - by which dask makes keys
     import dask
     import distributed
 except ImportError:  # the extra is not installed
@@ -69,6 +70,12 @@ class Cluster:
                     raise  # the file of results
                 where = self._address or "of this sweep"
                 raise WorkbenchError(f"the scheduler {where} is lost; --resume does what is left") from None
+            except (ModuleNotFoundError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "deserialization" not in str(error):
+                    raise
+                raise WorkbenchError(
+                    f"the scheduler {self._address or ''} or a worker lacks this program; install this version there"
+                ) from None
             except distributed.KilledWorker:
                 raise WorkbenchError(
                     f"a unit has ended {_LOST} workers, as happens for want of memory; use shorter prompts"
