@@ -21,7 +21,8 @@ from tests.golden import record_bpe_vocabularies as bpe
 from tests.golden.record_vocabularies import BLOCK, RUNS, checksums, texts, write
 from tests.golden.record_word_splits import TEXTS, kinds, vocabulary
 from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, WhitespaceBpe, byte_alphabet
-from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode, encode_all
+from workbench.pair.prompt import TokenizerError
+from workbench.pair.tokenizer import decode_tokens, encode, encode_all
 from workbench.pair.unigram import Unigram
 from workbench.pair.word_splits import SPLITS
 from workbench.pair.wordpiece import WordPiece

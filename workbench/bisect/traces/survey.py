@@ -124,7 +124,7 @@ class Survey:
     def _misread_columns(self, sites: set[Site], kind: TensorType) -> str | None:
         """What all products of a type tell together of the columns that are misread."""
         found = []
-        for stage in recorded_stages(self.reader):
+        for stage in recorded_stages(self.reader, sites):
             if stage.site in sites and not stage.behind_product:
                 question = question_of(self.reader, stage)
                 found += [column_factors(question, *tensor) for tensor in wrong_tensors(question)]
