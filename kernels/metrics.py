@@ -152,8 +152,8 @@ def profile_weights(a: Weight, b: Weight) -> NDArray[np.float64]:
     def compute(start: int, stop: int) -> None:
         for first in range(start, stop, some):
             rows = slice(first, min(first + some, stop))
-            values = [at_hand(use, w.type, w.rows[rows], columns) for use, w in (("a", a), ("b", b))]
-            _profile(*values, out[rows], 0, rows.stop - first)
+            of_a, of_b = (at_hand(use, side.type, side.rows[rows], columns) for use, side in (("a", a), ("b", b)))
+            _profile(of_a, of_b, out[rows], 0, rows.stop - first)
 
     over_rows(compute, len(out), least=-(-_SHARE // columns))
     return out
