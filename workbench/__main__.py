@@ -138,7 +138,7 @@ def _sentence(error: BaseException) -> str:
         return _usage(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "out of memory; use fewer tokens, or close other programs"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"

@@ -20,7 +20,8 @@ from store.text import printable
 from workbench.bisect.models.cell import Side
 from workbench.bisect.pair import model_sides
 from workbench.pair.pair import DEFAULT_PATH, Pair, open_source
-from workbench.pair.tokens import Prompt, recorded_tokens, shared_tokens
+from workbench.pair.prompt import Prompt
+from workbench.pair.tokens import recorded_tokens, shared_tokens
 
 _LAYER = 3  # that of the published case; the last one where a model has fewer
 
