@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from kernels.graph import Model
+from kernels.rows.reach import BLOCK
 from workbench.bisect.weights.check import (
-    BLOCK,
     LIMIT,
     ONCE,
     ROUNDED_ONCE,

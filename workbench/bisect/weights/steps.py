@@ -196,7 +196,8 @@ def _reach(weight: Weight, raw: NDArray[np.uint8]) -> Reach:
     own = FITTED_SCALE if format.fitted and format.least is None else 0
     shares = np.array([own, _HALF_ULP if format.late else 0, 0, 0, 0], np.float32)
     numbers = np.array([weight.type, size, format.cut])
-    return Reach(raw, numbers, shares, np.ascontiguousarray(table).reshape(len(raw), -1, 4))
+    groups = raw.shape[1] // format.block.bytes * (format.block.elements // size)
+    return Reach(raw, numbers, shares, np.ascontiguousarray(table).reshape(len(raw), groups, 4))
 
 
 def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats, Floats]:
