@@ -24,7 +24,7 @@ try:
     import dask
     import distributed
 except ImportError:  # the extra is not installed
-    distributed = None
+    distributed = None  # type: ignore[assignment, unused-ignore]
 
 INSTALL = "it needs dask.distributed; `pip install 'layer-workbench[cluster]'`, or leave out --workers and --cluster"
 _AHEAD = 3  # units that are handed out for each worker
