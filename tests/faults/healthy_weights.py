@@ -49,7 +49,8 @@ _FTYPES = {  # number of the llama_ftype, and whether all matrices have one type
     "gguf-q1_0": (40, True),
     "gguf-q2_0": (41, True),
 }
-_WEIGHTED = ("gguf-iq2_xs", "gguf-iq2_xxs", "gguf-iq1_m", "gguf-iq1_s")  # llama.cpp makes none without importances
+# llama.cpp makes none of these without importances
+_WEIGHTED = ("gguf-iq2_s", "gguf-iq2_xs", "gguf-iq2_xxs", "gguf-iq1_m", "gguf-iq1_s")
 
 
 def healthy_weights(by_engine: bool) -> Iterator[Case]:
