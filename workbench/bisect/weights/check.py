@@ -15,8 +15,9 @@ from kernels.weight import Weight
 from workbench.bisect.weights.carried import ONE_STEP, beyond_carried, may_be
 from workbench.bisect.weights.fits import with_fits
 from workbench.bisect.weights.levelled import levelled
-from workbench.bisect.weights.points import forgiven, on_grid, unlike
+from workbench.bisect.weights.points import POINTS_IN_COLUMNS, forgiven, on_grid, unlike
 from workbench.bisect.weights.repeats import Repeats
+from workbench.bisect.weights.scales import cost_of, misscaled
 from workbench.bisect.weights.slopes import NO_HEADS, Groups, Slopes
 from workbench.bisect.weights.steps import Flags, Floats, Stored
 
@@ -130,6 +131,12 @@ def excess_of(a: Stored, b: Stored) -> Floats:
     return np.where(np.isnan(excess), np.float32(np.inf), excess)
 
 
+def strangers(a: Stored, b: Stored) -> Flags:
+    """Blocks (rows, blocks of 32) of which one side is no copy, though every value by itself may be one."""
+    found = misscaled(a, b, BLOCK, LIMIT)
+    return found | unlike(a, b, BLOCK) if on_grid(a, b) else found
+
+
 def rounded_once(beyond_once: int, count: int, fitted: bool) -> bool:
     """Whether so many of `count` values may be further away than ONCE, though each side was rounded but once.
 
@@ -182,9 +189,10 @@ def _part(a: Stored, b: Stored, groups: Groups, *, carried: bool = False) -> _Pa
         runs[level] = 0
         blocks = np.minimum(blocks, np.maximum.reduceat(runs, np.arange(0, runs.shape[1], BLOCK // size), axis=1))
         inside &= ~np.repeat(level, size, axis=1)[:, : d.shape[1]]
-    if points:
-        blocks = np.maximum(blocks, unlike(a, b, BLOCK))
-    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
+    strange = strangers(a, b)
+    blocks = np.where(strange, np.float32(np.inf), blocks)
+    right = ~np.repeat(strange, BLOCK, axis=1)[:, : d.shape[1]]
+    squares = sum(np.square(cost_of(x, y, right), dtype=np.float64) for x, y in ((a, b), (b, a))) / EVEN
     squares[~np.isfinite(squares)] = 0
     within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
     sums = [float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (a.values, b.values, d)]
@@ -222,7 +230,8 @@ class _SecondLook:
 
     def off(self, slopes: Slopes, lean: float, points: bool) -> tuple[float | None, tuple[str, Flags] | None]:
         """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""
-        for level, factors, beyond in slopes.off(lean):
+        of_columns = POINTS_IN_COLUMNS / self._groups.columns if points and self._groups.columns else 0.0
+        for level, factors, beyond in slopes.off(lean, of_columns, agreed=points):
             scaled = (beyond > 0) & (points or self.repeats.certain(level, beyond))
             if scaled.any():
                 return float(factors[np.flatnonzero(scaled)[0]]), (level, scaled)

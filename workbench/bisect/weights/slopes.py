@@ -20,6 +20,7 @@ _SMALLEST = 1e-4  # root mean square of a block; below it the half-precision sca
 # are all alike, 0.009 for heads; docs/bisect.md.
 _WHOLE, _HEAD = 0.005, 0.012
 _SIGMAS = 8.0
+_SUMS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,9 @@ NO_HEADS = Groups()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slopes:
-    """Sums over the blocks of every part: energies ⟨a,a⟩ ⟨a,b⟩ ⟨b,b⟩, and the squares that their scatter needs.
+    """Sums over the blocks of every part: energies ⟨a,a⟩ ⟨a,b⟩ ⟨b,b⟩, the squares that their scatter needs, and signs.
 
-    whole : (1, 6). rows, columns : (parts, 6), empty where there are no heads.
+    The signs are those of |a| - |b|. whole : (1, 7). rows, columns : (parts, 7), empty where there are no heads.
     """
 
     whole: NDArray[np.float64]
@@ -61,18 +62,19 @@ class Slopes:
     def of(cls, a: Floats, b: Floats, inside: Flags, groups: Groups) -> "Slopes":
         """The sums over some whole heads of rows; values outside the range of codes do not count."""
         count = a.shape[1] // _BLOCK
-        nothing = np.zeros((0, 6))
+        nothing = np.zeros((0, _SUMS))
         if not count:
-            return cls(np.zeros((1, 6)), nothing, nothing)
+            return cls(np.zeros((1, _SUMS)), nothing, nothing)
         x, y = (np.where(inside, z, 0)[:, : count * _BLOCK].reshape(len(a), count, _BLOCK) for z in (a, b))
         aa, ab, bb = (np.einsum("rcb,rcb->rc", p, q, dtype=np.float64) for p, q in ((x, x), (x, y), (y, y)))
-        aa, ab, bb = (np.where(aa > _BLOCK * _SMALLEST**2, sums, 0) for sums in (aa, ab, bb))
-        terms = np.stack([aa, ab, bb, ab * ab, ab * aa, aa * aa], axis=2)
+        signs = np.sign(np.abs(x) - np.abs(y)).sum(axis=2, dtype=np.float64)
+        aa, ab, bb, signs = (np.where(aa > _BLOCK * _SMALLEST**2, sums, 0) for sums in (aa, ab, bb, signs))
+        terms = np.stack([aa, ab, bb, ab * ab, ab * aa, aa * aa, signs], axis=2)
         rows = columns = nothing
         if groups.rows and len(a) % groups.rows == 0:
-            rows = terms.reshape(-1, groups.rows * count, 6).sum(axis=1)
+            rows = terms.reshape(-1, groups.rows * count, _SUMS).sum(axis=1)
         if groups.columns and groups.columns % _BLOCK == 0 and a.shape[1] % groups.columns == 0:
-            columns = terms.sum(axis=0).reshape(-1, groups.columns // _BLOCK, 6).sum(axis=1)
+            columns = terms.sum(axis=0).reshape(-1, groups.columns // _BLOCK, _SUMS).sum(axis=1)
         return cls(terms.sum(axis=(0, 1))[None], rows, columns)
 
     @classmethod
@@ -86,24 +88,29 @@ class Slopes:
             columns=sum((part.columns for part in parts[1:]), first.columns),
         )
 
-    def off(self, lean: float = 0.0) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+    def off(
+        self, lean: float = 0.0, of_columns: float = 0.0, *, agreed: bool = False
+    ) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
         """Levels where some part's factor is not 1: level, factors, and how far each is beyond what rounding leaves.
 
         The distance is 0 for parts whose factor rounding explains. Parts of a level that are all off are one whole.
-        lean : by how much unequal steps may move a factor.
+        lean, of_columns : by how much unequal steps may move a factor, and one of some columns. agreed : whether most
+        values must have moved as the factor says: where no code is 0, values that are draw all others' scales down.
         """
         for level, sums, least in (
-            ("rows", self.rows, _HEAD),
-            ("columns", self.columns, _HEAD),
-            ("whole", self.whole, _WHOLE),
+            ("rows", self.rows, _HEAD + lean),
+            ("columns", self.columns, _HEAD + max(lean, of_columns)),
+            ("whole", self.whole, _WHOLE + lean),
         ):
-            slopes, beyond = _beyond(sums, least + lean)
+            slopes, beyond = _beyond(sums, least)
+            if agreed:
+                beyond = np.where(np.sign(1 - slopes) == np.sign(sums[:, -1]), beyond, 0)
             if beyond.any() and (level == "whole" or not beyond.all()):
                 yield level, slopes, beyond
 
 
 def _beyond(sums: NDArray[np.float64], least: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    aa, ab, bb, ab2, ab_aa, aa2 = sums.T
+    aa, ab, bb, ab2, ab_aa, aa2, _ = sums.T
     with np.errstate(all="ignore"):
         first, second = ab / aa, bb / ab
         beyond = np.maximum(np.minimum(first, second) - 1, 1 - np.maximum(first, second))
