@@ -38,16 +38,29 @@ def config_of(
     problems = table("gguf", of).check(fields, str(of.gguf))
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
+    config = _stated(fields, of, found, tensors)
+    if of.norms_differ:
+        config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
+    if of.two_heads:
+        own = [name for name in tensors if name.endswith("self_attn.v_proj.weight")]
+        config = replace(config, keys_as_values=len(own) < config.num_hidden_layers)
+    rope.check_heads(file.shown, config)
+    _refuse_what_follows(fields, of, tensors)
+    config = of.of_gguf(config, with_lists(fields))
+    return config, [*problems, *_odd(fields, of, config)]
+
+
+def _stated(fields: Fields, of: Family, found: StoredModel, tensors: Mapping[str, TensorInfo]) -> ModelConfig:
+    """Return what the keys that all families have say."""
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
     size, rotated = _head(fields, of, hidden, heads)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(found, of, fields, tensors, theta, rotated or size)
-    unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
-    config = ModelConfig(
+    return ModelConfig(
         architecture=architecture_of(of),
-        num_hidden_layers=fields.needed_integer("block_count", high=MAX_LAYERS) - unrun,
+        num_hidden_layers=_layers(fields, of),
         hidden_size=hidden,
         intermediate_size=fields.needed_integer("feed_forward_length"),
         num_attention_heads=heads,
@@ -67,29 +80,33 @@ def config_of(
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
-    if config.num_hidden_layers < 1:
+
+
+def _layers(fields: Fields, of: Family) -> int:
+    """Return how many layers are run, without those that predict further tokens."""
+    unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
+    layers = fields.needed_integer("block_count", high=MAX_LAYERS) - unrun
+    if layers < 1:
         raise fields.wrong(f"has nextn_predict_layers {unrun}, which leaves no layer to run; convert the model again.")
-    if of.norms_differ:
-        config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
-    if of.two_heads:
-        own = [name for name in tensors if name.endswith("self_attn.v_proj.weight")]
-        config = replace(config, keys_as_values=len(own) < config.num_hidden_layers)
-    rope.check_heads(file.shown, config)
-    _refuse_what_follows(fields, of, tensors)
-    config = of.of_gguf(config, with_lists(fields))
+    return layers
+
+
+def _odd(fields: Fields, of: Family, config: ModelConfig) -> list[str]:
+    """Return sentences about what is done otherwise than it is said or may be expected."""
+    problems = _ignored_scale(fields, of, config)
     if config.length_limit is not None:
-        problems.append(
-            f"{file.shown} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
+        longer = (
+            f"{fields.file} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
             f"{config.length_limit} tokens; the model is run with the other one, as in a context of no more."
         )
-    problems += _ignored_scale(fields, of, config)
+        problems = [longer, *problems]
     stated = fields.integer("vocab_size")
     if stated not in (None, config.vocab_size):
         problems.append(
-            f"{file.shown} claims a vocabulary of {stated}, but its embedding has {config.vocab_size} rows; "
+            f"{fields.file} claims a vocabulary of {stated}, but its embedding has {config.vocab_size} rows; "
             "the rows are used."
         )
-    return config, problems
+    return problems
 
 
 def _head(fields: Fields, of: Family, hidden: int, heads: int) -> tuple[int, int | None]:
@@ -155,8 +172,8 @@ def _scaling(
     if name == ROPE_SHORT and ROPE_LONG in tensors:
         key = "rope.scaling.original_context_length"
         original = fields.integer(key, low=0) or fields.needed_integer("context_length")
-        scaling = replace(scaling, limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
-    return replace(scaling, factors=factors, attention_factor=attention_factor)
+        scaling = scaling._replace(limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
+    return scaling._replace(factors=factors, attention_factor=attention_factor)
 
 
 def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, TensorInfo]) -> None:

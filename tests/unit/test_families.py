@@ -33,7 +33,8 @@ from tests.foreign_dumps import run_changed
 from tests.golden.record_families import FURTHER, LAYERS, OF_FAMILY, ONLY_GGUF, OTHERS, optional_model
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
-from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
+from workbench.bisect.models.bisection import Bisection, bisect_artifacts
+from workbench.bisect.models.cell import Side
 from workbench.bisect.models.element import element
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader

@@ -28,7 +28,20 @@ ALLOWED = {
 
 # Inside workbench/, in the order of building: a package may use itself and those before it, deferred imports counted.
 PACKAGES = (
-    *("session", "machine", "cells", "tensors", "conventions", "pair", "feeding", "capture", "bisect", "lab", "jobs"),
+    *(
+        "session",
+        "machine",
+        "cells",
+        "tensors",
+        "conventions",
+        "pair",
+        "feeding",
+        "capture",
+        "bisect",
+        "lab",
+        "jobs",
+        "sweep",
+    ),
     *("demo", "record", "report", "app", "cli"),
 )
 

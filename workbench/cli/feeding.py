@@ -7,13 +7,13 @@ from pathlib import Path
 from store.open import open_model
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import is_trace
+from store.traces.kind import is_trace
 from workbench.cli.options import print_json
 from workbench.cli.progress import ProgressLine
 from workbench.cli.tables import aligned, echo
 from workbench.feeding.comparison import Feeding, compare_feeding
 from workbench.feeding.row import Row, Status
-from workbench.pair.tokens import Prompt
+from workbench.pair.prompt import Prompt
 
 _MARKS: dict[Status, str] = {"different": "!", "unknown": "?", "explained": "~", "alike": "="}
 _LEGEND = "! different   ? not known   ~ differs, and that is explained   = alike"

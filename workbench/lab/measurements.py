@@ -19,16 +19,15 @@ from kernels.stages import Site
 from store.artifact import Artifact
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import Trace
-from store.traces.trace import LOGITS
+from store.traces.trace import LOGITS, Trace
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope
 from workbench.lab.readings import AGAIN, COSINE, FLOORS, Reading, figure
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, open_side, paired, runnable
+from workbench.pair.prompt import Prompt
 from workbench.pair.recorded import recorded
-from workbench.pair.tokens import Prompt
 
 if TYPE_CHECKING:
     from workbench.bisect.pair import Answer

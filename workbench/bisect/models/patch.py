@@ -20,7 +20,7 @@ from kernels.weight import Weight
 from store.names import EMBEDDING, LM_HEAD
 from store.nearest import did_you_mean
 from store.text import printable
-from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.cell import Side
 from workbench.bisect.models.settings import differing_fields, with_fields
 from workbench.bisect.models.substitution import ORACLE
 from workbench.bisect.traces.announced import Progress

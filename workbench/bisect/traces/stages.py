@@ -6,8 +6,9 @@ tokens whose logits nobody asked for, are missing from then on; every stage is l
 inputs have in common.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate
+from kernels.lengths import Units, in_units
 from kernels.models import Graph
 from kernels.paths import F32Path
 from kernels.precision import FLOAT32, Precision
@@ -27,7 +29,7 @@ from workbench.bisect.traces.averages import averaged_off
 from workbench.bisect.traces.noise import float_noise
 from workbench.bisect.traces.spans import Part, Rows, Span, evaluated, needs_all
 from workbench.bisect.traces.tainted import silenced, tainted_tokens
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 from workbench.pair.kv_cache import KvCache
 
 _PERHAPS = 6.0  # times its predicted size that the rounding of a cache may have in the worst channel or token
@@ -97,7 +99,7 @@ class Reader:
         return At(self.model, self.path, self.tokens, stage)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """A recorded stage y beside the right one, over the same tokens as its inputs by role, and what is known by stage.
 
@@ -123,12 +125,16 @@ class Checked:
         """Where it is."""
         return self.at.stage.site
 
+    @cached_property
+    def units(self) -> Units:
+        """The distance of the record from the right output, in units of noise."""
+        return in_units(self.y, self.right, self.noise)
+
     @property
     def off(self) -> float:
         """How far the record is from the right output, in units of noise; the same NaN or infinity is no difference."""
-        left = self.y.astype(np.float64) - self.right
-        same = ~np.isfinite(self.y) & ((self.y == self.right) | (np.isnan(self.y) & np.isnan(self.right)))
-        return max(units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise)), self.averaged)
+        worst = float(np.sqrt(self.units.worst))
+        return max(worst if np.isfinite(worst) else float("inf"), self.averaged)
 
     @property
     def wrong(self) -> bool:
@@ -189,14 +195,18 @@ class _Known:
         return self.values[name].part.of(rows)
 
 
-def recorded_stages(reader: Reader) -> Iterator[Checked]:
-    """Every recorded stage that can be judged, in execution order."""
+def recorded_stages(reader: Reader, of: Container[Site] | None = None) -> Iterator[Checked]:
+    """Every recorded stage that can be judged, in execution order; of some sites only, if these are given."""
     known, layer = _Known(len(reader.tokens)), None
     for stage in reader.graph.stages():
         if stage.site.layer != layer:
             known, layer = _next_layer(known), stage.site.layer
         at = reader.at(stage.site)
-        recorded, computed = _read(reader, stage.site), _computed(at, known)
+        recorded = _read(reader, stage.site)
+        if recorded is not None and of is not None and stage.site not in of:
+            known.record(stage.site, recorded)
+            continue
+        computed = _computed(at, known)
         if recorded is None and computed is not None and isinstance(stage.kind, Bias):
             left_out = _without_bias(reader, at, known, computed)
             if left_out is not None:

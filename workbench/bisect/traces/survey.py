@@ -29,7 +29,7 @@ from workbench.bisect.traces.unnamed import UNNAMED
 from workbench.bisect.verdict import Culprit, Verdict
 from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 _STORED = (Product, ProductsApart, Embed)  # kinds that another rounding of the weights changes
 _EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third
@@ -124,7 +124,7 @@ class Survey:
     def _misread_columns(self, sites: set[Site], kind: TensorType) -> str | None:
         """What all products of a type tell together of the columns that are misread."""
         found = []
-        for stage in recorded_stages(self.reader):
+        for stage in recorded_stages(self.reader, sites):
             if stage.site in sites and not stage.behind_product:
                 question = question_of(self.reader, stage)
                 found += [column_factors(question, *tensor) for tensor in wrong_tensors(question)]

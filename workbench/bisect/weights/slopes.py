@@ -5,13 +5,13 @@ code leaves the first one right, a fit of the scale the second. How far chance m
 the sums over blocks of 32 values, which share scales and so do not err independently.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.weights.steps import Flags, Floats
+from workbench.bisect.weights.steps import Flags, Stored
 
 _BLOCK = 32
 _FEWEST = 32  # blocks that carry the energy of a part; fewer do not tell their own scatter
@@ -20,7 +20,7 @@ _SMALLEST = 1e-4  # root mean square of a block; below it the half-precision sca
 # are all alike, 0.009 for heads; docs/bisect.md.
 _WHOLE, _HEAD = 0.005, 0.012
 _SIGMAS = 8.0
-_SUMS = 7
+LEAST_ENERGY = _BLOCK * _SMALLEST**2  # of a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class Groups:
 
     rows: int | None = None
     columns: int | None = None
+
+    def in_runs(self, columns: int) -> bool:
+        """Whether so many columns are whole runs, of whole blocks."""
+        return self.columns is not None and self.columns % _BLOCK == 0 and columns % self.columns == 0
+
+    def run(self, columns: int) -> int:
+        """Blocks of a run of so many columns in all; of all of them where there are no runs."""
+        return self.columns // _BLOCK if self.columns and self.in_runs(columns) else max(1, -(-columns // _BLOCK))
 
     def spread(self, scaled: tuple[str, Flags], shape: tuple[int, ...], block: int) -> Flags:
         """Blocks (rows, blocks) that belong to the parts found to be scaled."""
@@ -49,9 +57,9 @@ NO_HEADS = Groups()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slopes:
-    """Sums over the blocks of every part: energies ⟨a,a⟩ ⟨a,b⟩ ⟨b,b⟩, the squares that their scatter needs, and signs.
+    """Sums over the blocks of every part: energies ⟨a,a⟩ ⟨a,b⟩ ⟨b,b⟩, and the squares that their scatter needs.
 
-    The signs are those of |a| - |b|. whole : (1, 7). rows, columns : (parts, 7), empty where there are no heads.
+    whole : (1, 6). rows, columns : (parts, 6), empty where there are no heads.
     """
 
     whole: NDArray[np.float64]
@@ -59,23 +67,14 @@ class Slopes:
     columns: NDArray[np.float64]
 
     @classmethod
-    def of(cls, a: Floats, b: Floats, inside: Flags, groups: Groups) -> "Slopes":
-        """The sums over some whole heads of rows; values outside the range of codes do not count."""
-        count = a.shape[1] // _BLOCK
-        nothing = np.zeros((0, _SUMS))
-        if not count:
-            return cls(np.zeros((1, _SUMS)), nothing, nothing)
-        x, y = (np.where(inside, z, 0)[:, : count * _BLOCK].reshape(len(a), count, _BLOCK) for z in (a, b))
-        aa, ab, bb = (np.einsum("rcb,rcb->rc", p, q, dtype=np.float64) for p, q in ((x, x), (x, y), (y, y)))
-        signs = np.sign(np.abs(x) - np.abs(y)).sum(axis=2, dtype=np.float64)
-        aa, ab, bb, signs = (np.where(aa > _BLOCK * _SMALLEST**2, sums, 0) for sums in (aa, ab, bb, signs))
-        terms = np.stack([aa, ab, bb, ab * ab, ab * aa, aa * aa, signs], axis=2)
-        rows = columns = nothing
-        if groups.rows and len(a) % groups.rows == 0:
-            rows = terms.reshape(-1, groups.rows * count, _SUMS).sum(axis=1)
-        if groups.columns and groups.columns % _BLOCK == 0 and a.shape[1] % groups.columns == 0:
-            columns = terms.sum(axis=0).reshape(-1, groups.columns // _BLOCK, _SUMS).sum(axis=1)
-        return cls(terms.sum(axis=(0, 1))[None], rows, columns)
+    def of(cls, terms: NDArray[np.float64], groups: Groups, columns: int) -> "Slopes":
+        """Of some whole heads of rows; terms : of every row and every run of so many columns, (rows, runs, 6)."""
+        rows = of_columns = np.zeros((0, 6))
+        if groups.rows and len(terms) % groups.rows == 0:
+            rows = terms.sum(axis=1).reshape(-1, groups.rows, 6).sum(axis=1)
+        if groups.in_runs(columns):
+            of_columns = terms.sum(axis=0)
+        return cls(terms.sum(axis=(0, 1))[None], rows, of_columns)
 
     @classmethod
     def joined(cls, parts: Sequence["Slopes"]) -> "Slopes":
@@ -89,13 +88,12 @@ class Slopes:
         )
 
     def off(
-        self, lean: float = 0.0, of_columns: float = 0.0, *, agreed: bool = False
+        self, lean: float = 0.0, of_columns: float = 0.0
     ) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
         """Levels where some part's factor is not 1: level, factors, and how far each is beyond what rounding leaves.
 
         The distance is 0 for parts whose factor rounding explains. Parts of a level that are all off are one whole.
-        lean, of_columns : by how much unequal steps may move a factor, and one of some columns. agreed : whether most
-        values must have moved as the factor says: where no code is 0, values that are draw all others' scales down.
+        lean, of_columns : by how much unequal steps may move a factor, and one of some columns.
         """
         for level, sums, least in (
             ("rows", self.rows, _HEAD + lean),
@@ -103,20 +101,32 @@ class Slopes:
             ("whole", self.whole, _WHOLE + lean),
         ):
             slopes, beyond = _beyond(sums, least)
-            if agreed:
-                beyond = np.where(np.sign(1 - slopes) == np.sign(sums[:, -1]), beyond, 0)
             if beyond.any() and (level == "whole" or not beyond.all()):
                 yield level, slopes, beyond
 
 
 def _beyond(sums: NDArray[np.float64], least: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    aa, ab, bb, ab2, ab_aa, aa2, _ = sums.T
+    aa, ab, bb, ab2, ab_aa, aa2 = sums.T
     with np.errstate(all="ignore"):
         first, second = ab / aa, bb / ab
         beyond = np.maximum(np.minimum(first, second) - 1, 1 - np.maximum(first, second))
         scatter = np.sqrt(np.maximum(ab2 - 2 * first * ab_aa + first**2 * aa2, 0)) / aa
         scaled = (beyond > least) & (beyond > _SIGMAS * scatter) & (aa**2 >= _FEWEST * aa2)
     return first, np.where(scaled, beyond, 0)
+
+
+def smaller(parts: Iterable[tuple[Stored, Stored]], factors: NDArray[np.float64], level: str) -> Flags:
+    """Whether most values of every part of a level have become smaller, or larger, as its factor says.
+
+    Where no code is 0, values that are draw the scales of all others down.
+    """
+    signs = []
+    for a, b in parts:
+        with np.errstate(invalid="ignore"):
+            moved = np.nan_to_num(np.sign(np.abs(a.values) - np.abs(b.values)), posinf=0, neginf=0)
+        signs.append(moved.sum(axis=1 if level == "rows" else 0, dtype=np.float64))
+    counts = np.concatenate(signs) if level == "rows" else np.sum(signs, axis=0)
+    return np.asarray(np.sign(counts.reshape(len(factors), -1).sum(axis=1)) == np.sign(1 - factors))
 
 
 def heads_of(name: str, head_dim: int) -> Groups:
