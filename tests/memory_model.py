@@ -32,6 +32,11 @@ YARN: dict[str, dict[str, object]] = {
 HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 
 
+def architecture_of(name: str) -> str:
+    """The family of a model that is named by it, or is one of VARIANTS."""
+    return name.partition("+")[0]
+
+
 def of_experts(c: ModelConfig) -> dict[str, object]:
     return {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": c.intermediate_size // 2}
 
@@ -242,6 +247,10 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "starcoder2": lambda c: {"sliding_window": 3} if c.num_hidden_layers == HYBRID else {},
     "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
 }
+# Other models of a family, named FAMILY+WHAT: what they have beside the settings above.
+VARIANTS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
+    "granitehybrid+experts": lambda c: and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
+}
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
 _ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded", "gpt_oss")
@@ -290,7 +299,8 @@ def random_model(
     tied: bool = False,
     seed: int = 0,
 ) -> MemoryModel:
-    """A model whose matrices have the given type and whose norms and biases are F32."""
+    """A model whose matrices have the given type and whose norms and biases are F32; a family, or one of VARIANTS."""
+    variant, architecture = VARIANTS.get(architecture), architecture_of(architecture)
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=layers,
@@ -313,7 +323,8 @@ def random_model(
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
     elif architecture == "mistral":  # of whose windows GGUF has no word
         config = replace(config, sliding_window=3)
-    config = replace(config, **OWN_SETTINGS.get(architecture, lambda _: {})(config))
+    for settings in (OWN_SETTINGS.get(architecture), variant):
+        config = config if settings is None else replace(config, **settings(config))
     rng, model = np.random.default_rng(seed), MemoryModel(config)
 
     def matrix(name: str, rows: int, columns: int) -> None:

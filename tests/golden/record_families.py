@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels import models
 from tests.artifacts import tiny_gguf, tiny_model, tiny_safetensors, write_gguf
-from tests.memory_model import HYBRID, MemoryModel, with_optional
+from tests.memory_model import HYBRID, MemoryModel, architecture_of, with_optional
 
 GOLDEN = Path(__file__).parent
 TOKENS = (5, 100, 7, 7, 31)
@@ -21,7 +21,7 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid", "falcon_h1"),
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid", "granitehybrid+experts", "falcon_h1"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
@@ -80,13 +80,17 @@ FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, a
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo", "llama4") else LAYERS.get(family, 2)
-    return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
+    layers = (
+        HYBRID
+        if family in ("exaone4", "starcoder2", "gpt_neox", "olmo", "llama4")
+        else LAYERS.get(architecture_of(family), 2)
+    )
+    return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(architecture_of(family), {}) | {"layers": layers}
 
 
 def gguf_shape(family: str) -> dict[str, int]:
     """The same for llama.cpp."""
-    return shape(family) | {"layers": LAYERS.get(family, 1)}
+    return shape(family) | {"layers": LAYERS.get(architecture_of(family), 1)}
 
 
 def optional_model() -> MemoryModel:
@@ -115,13 +119,13 @@ def main(python: str, *families: str) -> None:
             np.savez_compressed(GOLDEN / f"llama-cpp-optional-{TYPE.lower()}.npz", **found)
             families = tuple(family for family in families if family != "optional")
         for family in families:
-            if models.family(family).model_types:
+            if models.family(architecture_of(family)).model_types:
                 tiny_safetensors(folder / family, family, **shape(family))
             dtypes = () if family in ONLY_GGUF else ("float32", "float64") if family in FIRST else ("float32",)
             for dtype in dtypes:
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None or family in ("mixtral", "deepseek3"):
+            if models.family(architecture_of(family)).gguf is not None or family in ("mixtral", "deepseek3"):
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

@@ -31,7 +31,7 @@ from tests.artifacts import (
 )
 from tests.foreign_dumps import run_changed
 from tests.golden.record_families import FURTHER, LAYERS, OF_FAMILY, ONLY_GGUF, OTHERS, optional_model
-from tests.memory_model import MemoryModel
+from tests.memory_model import MemoryModel, architecture_of
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
 from workbench.bisect.models.element import element
@@ -43,7 +43,8 @@ HEALTHY = ("alike", "numerics_only", "quantization_only")
 
 
 def model_of(family: str, **sizes: Any) -> MemoryModel:
-    return tiny_model(family, **{"layers": LAYERS.get(family, 2), "head_dim": 32} | OF_FAMILY.get(family, {}) | sizes)
+    of = architecture_of(family)
+    return tiny_model(family, **{"layers": LAYERS.get(of, 2), "head_dim": 32} | OF_FAMILY.get(of, {}) | sizes)
 
 
 def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
@@ -54,7 +55,7 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
 def test_every_container_holds_one_model(tmp_path, capsys, family):
     model, folders = model_of(family), ["folder"] if family in (*OTHERS, *FURTHER) else []
     write_gguf(tmp_path / "m.gguf", model)
-    config, of = model.config, family_of(family)
+    config, of = model.config, family_of(model.config.architecture)
     plain = not config.num_experts and config.layer_types is None and config.rms_norm_eps > 0
     carried = family not in FURTHER and of.in_apr and (bool(folders) or plain)
     if carried:
@@ -71,7 +72,7 @@ def test_every_container_holds_one_model(tmp_path, capsys, family):
     for name in ("m.gguf", *folders, *aprs):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
-        spelled = "llama" if "gguf" in name and family == "mixtral" else family
+        spelled = "llama" if "gguf" in name and family == "mixtral" else model.config.architecture
         assert artifact.config == replace(model.config, architecture=spelled), name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor

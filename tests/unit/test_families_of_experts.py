@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
@@ -10,6 +11,7 @@ from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import hf_config, write_gguf, write_safetensors
 from tests.unit.test_families import (
+    SHARED,
     Fault,
     check_named,
     chosen_with,
@@ -26,6 +28,7 @@ from tests.unit.test_families import (
     with_kind,
 )
 from tests.unit.test_family_gpt_oss import without_sinks
+from tests.unit.test_recurrent import other_scan
 
 
 def without_addition(model, known, right, site):
@@ -84,6 +87,18 @@ FAULTS = (
           tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
     Fault("dbrx", Site(0, "expert_out"), "wrong_layer", "model.layers.1",
           tensors={expert(0, 1, "down"): expert(1, 1, "down")}),
+    Fault("granitehybrid+experts", Site(0, "scan"), "recurrence", "D x is not added", change=other_scan(d=np.zeros_like)),
+    Fault("granitehybrid+experts", Site(1, "expert_weights"), "router", "a softmax over all experts",
+          change=with_kind(scoring="sigmoid", renormalised=False)),
+    Fault("granitehybrid+experts", Site(0, "expert_sum"), "router", "without weights", change=unweighted),
+    Fault("granitehybrid+experts", Site(0, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("granitehybrid+experts", Site(0, "shared_gate"), "gate_up_swapped", "shared_expert.up_proj",
+          tensors={SHARED[0]: SHARED[1], SHARED[1]: SHARED[0]}),
+    Fault("granitehybrid+experts", Site(1, "post_ffn_residual"), "scaled", "is not multiplied by 0.22",
+          runtime={"residual_scale": 1.0}),
+    Fault("granitehybrid+experts", Site(1, "expert_out"), "expert_order", "experts.3.down_proj",
+          tensors={expert(1, 2, "down"): expert(1, 3, "down"), expert(1, 3, "down"): expert(1, 2, "down")}),
 )  # fmt: skip
 
 

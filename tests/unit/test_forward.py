@@ -32,7 +32,7 @@ from tests.golden.record_families import (
     optional_model,
     shape,
 )
-from tests.memory_model import random_model, spine
+from tests.memory_model import architecture_of, random_model, spine
 from tests.reference.forward import literal_forward
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -97,7 +97,7 @@ def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
 
     layers = shape(architecture).get("layers", 2)
     sizes = {"layers": layers, "heads": 6, "kv_heads": 2, "head_dim": 8, "hidden": 40, "ffn": 48, "vocab": 32}
-    tied = OF_FAMILY.get(architecture, {}).get("tied", False)
+    tied = OF_FAMILY.get(architecture_of(architecture), {}).get("tied", False)
     model = random_model(architecture, **sizes, tied=tied, seed=3)
     changes = {
         "neox": {"rope_type": "neox"},
@@ -175,7 +175,7 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
 def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     model, path = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture)), numeric_path("ggml")
     recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
-    if interleaved(architecture):
+    if interleaved(model.config.architecture):
         recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
     pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
     summed = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, ExpertSum)}
@@ -189,7 +189,7 @@ def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     )
     silu = any(isinstance(stage.kind, Silu | ClampedGate) for stage in Graph(model.config).stages())
     assert silu or np.array_equal(*pairs[activated.site])  # GELU is looked up in a table
-    if family(architecture).layer_norms:
+    if family(model.config.architecture).layer_norms:
         assert all(np.array_equal(*pairs[site]) for site in pairs if site.stage.endswith("_norm"))
     run = dict(forward(model, TOKENS, path))
     assert np.array_equal(run[Site(None, "embedding")], recorded[Site(None, "embedding")])
