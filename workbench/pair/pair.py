@@ -15,6 +15,7 @@ from store.stored_model import StoredModel
 from store.text import printable
 from store.traces import Trace, is_trace, open_trace
 from store.traces.statistics import open_statistics
+from workbench.pair.contexts import in_context
 from workbench.pair.tokens import NOTHING, Prompt, Tokens, shared_tokens
 from workbench.session.session import Side
 
@@ -33,6 +34,13 @@ class Pair:
     b: Source
     tokens: Tokens | None
     asked: tuple[str | None, str | None] = (None, None)
+
+    def __post_init__(self) -> None:
+        """Give the models the settings that hold for what is run."""
+        traces = [source for source in (self.a, self.b) if isinstance(source, Trace)]
+        for side in ("a", "b") if self.tokens is not None else ():
+            if isinstance(source := getattr(self, side), Artifact) and source.config.rope_long_factors is not None:
+                object.__setattr__(self, side, in_context(source, traces, len(self.ids)))
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -25,6 +25,9 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
     yield from _bases(q, x, positions)
     yield from _pairings(q, x, positions)
     yield from _positions(q, x, positions)
+    if own.factors is not None and (long := q.at.config.rope_long_factors) is not None:
+        words = f"the rotary factors are those for texts of more than {q.at.config.length_limit} tokens"
+        yield Mistake("rope_theta", "config", words, turned(x, positions, replace(own, factors=long)), setting=(words,))
     if own.factors is not None:
         plain = replace(own, factors=None, magnitude=1.0)
         yield Mistake("rope_theta", "config", _UNSCALED, turned(x, positions, plain), setting=(_UNSCALED,))
