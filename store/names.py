@@ -79,6 +79,7 @@ _GGUF_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_.]*)", re.AS
 # What some families call the parts of layers with experts, and what stands alone.
 _OF_EXPERTS = (
     (re.compile(r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$"), _SELECTION),
+    (re.compile(r"^(?:mlp|feed_forward)\.expert_bias$"), _SELECTION),
     (re.compile(r"^feed_forward\.router\."), "mlp.gate."),
     (re.compile(r"^feed_forward\.(?=(?:gate_proj|up_proj|down_proj|experts|shared_expert)\.)"), "mlp."),
     (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
@@ -157,7 +158,7 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return f"blk.{match[1]}.{modules[match[2]]}"
     for whole, parts in WHOLES.items():
         if whole in modules:
-            modules |= dict.fromkeys(parts, modules[whole])
+            modules = dict.fromkeys(parts, modules[whole]) | modules
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 

@@ -391,7 +391,8 @@ _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head togeth
 
 def family_has_gates(c: ModelConfig) -> bool:
     """Whether its attention has gates, and other layers delta nets."""
-    return c.architecture in ARCHITECTURES and family(c.architecture).output_gate
+    of = family(c.architecture) if c.architecture in ARCHITECTURES else None
+    return of is not None and of.output_gate and not of.gates_apart
 
 
 def fused(model: MemoryModel) -> dict[str, Weight]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kernels.models import family
 from kernels.weight import TensorType, Weight
 from tests.delta_files import joined, logarithmic, unsqueezed
 from tests.memory_model import MemoryModel
@@ -102,6 +103,28 @@ def of_granite_hybrid(model: MemoryModel) -> dict[str, Weight]:
     return weights
 
 
+def of_afmoe(model: MemoryModel) -> dict[str, Weight]:
+    plain = {
+        name: name.replace(_SELECTION, "mlp.expert_bias").replace("mlp.gate.", "mlp.router.gate.")
+        for name in model.weights
+    }
+    return {own.replace("shared_expert.", "shared_experts."): model.weights[name] for name, own in plain.items()}
+
+
+def of_lfm2moe(model: MemoryModel) -> dict[str, Weight]:
+    from tests.artifacts import hf_name
+
+    found, modules = {}, family("lfm2moe").modules
+    for name, weight in model.weights.items():
+        own = hf_name(name, modules)
+        if ".experts." in name or name.endswith(_SELECTION):
+            own = name
+            for plain, spelled in ((_SELECTION, "mlp.expert_bias"), ("mlp.", "feed_forward."), *_NUMBERED):
+                own = own.replace(plain, spelled)
+        found[own] = unsqueezed(weight)
+    return found
+
+
 _NUMBERED = (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3"))
 STACKED: Mapping[str, Callable[[MemoryModel], dict[str, Weight]]] = {
     "granitemoe": of_granite,
@@ -110,4 +133,6 @@ STACKED: Mapping[str, Callable[[MemoryModel], dict[str, Weight]]] = {
     "minimax_m2": of_minimax,
     "ernie4_5_moe": of_ernie,
     "exaone_moe": of_exaone,
+    "afmoe": of_afmoe,
+    "lfm2moe": of_lfm2moe,
 }

@@ -121,6 +121,21 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "expert_layers": tuple(n % 2 == 1 for n in range(c.num_hidden_layers)),
         }
     ),
+    "afmoe": lambda c: {
+        **and_beside(c) | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid"},
+        **{
+            "routed_scaling_factor": 2.5,
+            "sliding_window": 3,
+            "embedding_scale": float(np.sqrt(np.float32(c.hidden_size))),
+        },
+        "layer_types": tuple(SLIDING if (n + 1) % 4 else FULL for n in range(c.num_hidden_layers)),
+        "rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers)),
+    },
+    "lfm2moe": lambda c: {
+        **of_experts(c) | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid"},
+        "recurrence": Recurrence(3),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    },
     "gemma4": lambda c: {
         **{"full_head_dim": 2 * c.head_dim, "full_kv_heads": 1, "keys_as_values": True, "attention_scale": 1.0},
         **{"rope_factors": turning(c.head_dim), "logits_cap": 3.0},

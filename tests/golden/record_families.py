@@ -26,7 +26,7 @@ OTHERS = (
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss", "glm4_moe"),
-    *("minimax_m2", "ernie4_5_moe", "exaone_moe", "hunyuan_moe"),
+    *("minimax_m2", "ernie4_5_moe", "exaone_moe", "hunyuan_moe", "lfm2moe", "afmoe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
@@ -43,6 +43,8 @@ _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "ba
 LAYERS = {
     "smollm3": 4,
     "llama4": 4,
+    "afmoe": 4,
+    "lfm2moe": 2,
     **dict.fromkeys(
         (*_TWO, *LATENT, "granite_swa", "gemma4", "lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2
     ),
@@ -53,7 +55,7 @@ OF_FAMILY = {
     **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
     "gemma4": {"head_dim": 16, "kv_heads": 2, "tied": True},
-    "lfm2": {"head_dim": 16, "tied": True},
+    **{name: {"head_dim": 16, "tied": True} for name in ("lfm2", "lfm2moe")},
     "granitehybrid": {"head_dim": 16},
     "falcon_h1": {"head_dim": 16},
     "olmo2": {"head_dim": 16},

@@ -62,7 +62,7 @@ def _meeting(left: _End, right: _End) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """The interval of the offset for a ratio r: from the largest of `low` + r `down` to the least of `high` + r `up`."""
+    """The offsets for a ratio r lie between the largest of `low` + r `down` and the least of `high` + r `up`."""
 
     high: Floats
     up: Floats
