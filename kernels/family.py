@@ -5,7 +5,8 @@ Reading and checking files is up to `store`; here stands, as data, what differs 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -62,8 +63,7 @@ class Settings(Protocol):
         """The error that this program does not compute what the settings ask for."""
 
 
-@dataclass(frozen=True)
-class Keys:
+class Keys(NamedTuple):
     """Settings of one container, beyond those that all families have there, by what becomes of them.
 
     used : obeyed. ignored : the container's engine ignores them for this family, with values that change nothing
@@ -71,7 +71,7 @@ class Keys:
     """
 
     used: frozenset[str] = frozenset()
-    ignored: Values = field(default_factory=dict)
+    ignored: Values = MappingProxyType({})
     irrelevant: tuple[str, ...] = ()
 
 

@@ -6,7 +6,6 @@ listed as not understood.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from kernels.family import OF_SLIDING, Family, Keys
 from store.files.fields import show_value
@@ -152,21 +151,20 @@ def table(format: str, of: Family) -> Table:
     """What the keys of a container mean for models of a family; APR spells them as Hugging Face does."""
     base, more = _BASE[format], of.keys.get(format, Keys())
     if format == "apr" and "safetensors" in of.keys:
-        more = replace(more, used=more.used | of.keys["safetensors"].used)
+        more = more._replace(used=more.used | of.keys["safetensors"].used)
     own, others = frozenset(of.spelled.values()), frozenset(of.spelled if format == "safetensors" else ())
     if format == "gguf":
         norms = (LAYER_NORM_EPSILON, RMS_NORM_EPSILON) if of.layer_norms else (RMS_NORM_EPSILON, LAYER_NORM_EPSILON)
-        own, more = frozenset(norms[:1]), replace(more, irrelevant=(*more.irrelevant, norms[1]))
+        own, more = frozenset(norms[:1]), more._replace(irrelevant=(*more.irrelevant, norms[1]))
     if of.partly and format != "gguf":
-        more = replace(more, used=more.used | {of.partly[0]})
+        more = more._replace(used=more.used | {of.partly[0]})
     refused = {key: values for key, values in base.refused.items() if key not in more.used | more.ignored.keys()}
     if format == "apr":
         refused[of.activations[0]] = of.activations[1]
-    return replace(
-        base,
+    return base._replace(
         used=(base.used - others) | own | more.used,
         refused=refused,
-        ignored={key: values for key, values in (base.ignored | dict(more.ignored)).items() if key not in more.used},
+        ignored={key: values for key, values in {**base.ignored, **more.ignored}.items() if key not in more.used},
         irrelevant=(*base.irrelevant, *more.irrelevant),
     )
 

@@ -76,27 +76,27 @@ _OTHER_WHOLE: dict[str, str] = {
 
 _GGUF_LAYER = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_]*(?:\.[a-z_]+)?)\.(weight|bias|scale)", re.ASCII)
 _GGUF_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_.]*)", re.ASCII)
-# What some families call the parts of layers with experts, and what stands alone.
-_OF_EXPERTS = (
-    (re.compile(r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$"), _SELECTION),
-    (re.compile(r"^(?:mlp|feed_forward)\.expert_bias$"), _SELECTION),
-    (re.compile(r"^feed_forward\.router\."), "mlp.gate."),
-    (re.compile(r"^feed_forward\.(?=(?:gate_proj|up_proj|down_proj|experts|shared_expert)\.)"), "mlp."),
-    (re.compile(r"^block_sparse_moe\.(?:router\.layer|gate)\."), "mlp.gate."),
-    (re.compile(r"^block_sparse_moe\.input_linear\.weight$"), "mlp.experts.gate_up_proj.weight"),
-    (re.compile(r"^block_sparse_moe\.output_linear\.weight$"), "mlp.experts.down_proj.weight"),
-    (re.compile(r"^block_sparse_moe\.experts\."), "mlp.experts."),
-    (re.compile(r"^(mlp\.experts\.\d+)\.w1\."), r"\1.gate_proj."),
-    (re.compile(r"^(mlp\.experts\.\d+)\.w3\."), r"\1.up_proj."),
-    (re.compile(r"^(mlp\.experts\.\d+)\.w2\."), r"\1.down_proj."),
-    (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)$"), r"\1.weight"),
-    (re.compile(r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$"), r"\1.bias"),
-    (re.compile(r"^self_attn\.sinks$"), "self_attn.sinks.weight"),
-    (re.compile(r"^layer_scalar$"), "layer_scalar.weight"),
-    (re.compile(r"^mlp\.shared_experts\."), "mlp.shared_expert."),
-    (re.compile(r"^shared_mlp\.input_linear\."), "mlp.shared_expert.gate_up_proj."),
-    (re.compile(r"^shared_mlp\.output_linear\."), "mlp.shared_expert.down_proj."),
-)
+# What some families call the parts of layers with experts, and what stands alone: patterns, and what stands for them.
+_OF_EXPERTS: dict[str, str] = {
+    r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$": _SELECTION,
+    r"^(?:mlp|feed_forward)\.expert_bias$": _SELECTION,
+    r"^feed_forward\.router\.": "mlp.gate.",
+    r"^feed_forward\.(?=(?:gate_proj|up_proj|down_proj|experts|shared_expert)\.)": "mlp.",
+    r"^block_sparse_moe\.(?:router\.layer|gate)\.": "mlp.gate.",
+    r"^block_sparse_moe\.input_linear\.weight$": "mlp.experts.gate_up_proj.weight",
+    r"^block_sparse_moe\.output_linear\.weight$": "mlp.experts.down_proj.weight",
+    r"^block_sparse_moe\.experts\.": "mlp.experts.",
+    r"^(mlp\.experts\.\d+)\.w1\.": r"\1.gate_proj.",
+    r"^(mlp\.experts\.\d+)\.w3\.": r"\1.up_proj.",
+    r"^(mlp\.experts\.\d+)\.w2\.": r"\1.down_proj.",
+    r"^(mlp\.experts\.(?:gate_up|down)_proj)$": r"\1.weight",
+    r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$": r"\1.bias",
+    r"^self_attn\.sinks$": "self_attn.sinks.weight",
+    r"^layer_scalar$": "layer_scalar.weight",
+    r"^mlp\.shared_experts\.": "mlp.shared_expert.",
+    r"^shared_mlp\.input_linear\.": "mlp.shared_expert.gate_up_proj.",
+    r"^shared_mlp\.output_linear\.": "mlp.shared_expert.down_proj.",
+}
 _ONE_OF_MANY = re.compile(r"(mlp\.experts|self_attn\.[kv]_b_proj)\.\d+\.", re.ASCII)
 _NUMBER = re.compile(r"(?:^|\.)(0|[1-9][0-9]{0,5})(?=\.)", re.ASCII)
 _KINDS = {"scale": "output_scale"}  # of GGUF, where they have another name here
@@ -135,9 +135,15 @@ def canonical_name(raw: str, architecture: str | None = None) -> str:
 
 def _of_experts(module: str) -> str:
     """The name of a tensor of a layer, with what belongs to experts as most families call it."""
-    for spelled, plain in _OF_EXPERTS:
+    for spelled, plain in _patterns():
         module = spelled.sub(plain, module)
     return module
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Compiled with the first file that needs them, which no GGUF does."""
+    return tuple((re.compile(spelled), plain) for spelled, plain in _OF_EXPERTS.items())
 
 
 def gguf_name(canonical: str, architecture: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ STILL = 1e30  # by which files divide the frequencies of pairs that do not turn
 Factors = tuple[float, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
+class Scaling(NamedTuple):
     """How a model stretches its rotary embedding: divisors of the frequencies, and what q and k are multiplied by.
 
     limit, limit_key : up to how many tokens that holds, and the setting that changes it beyond; None for any number.
@@ -130,8 +129,7 @@ def hf_scaling(of: Family, group: str, scaling: Fields, model: Fields, rope_thet
     return _HF_KINDS[kinds[given]](_Stretch(group, scaling, model, rope_theta, head_dim))
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretch:
+class _Stretch(NamedTuple):
     """What a scaling of Hugging Face's is computed from."""
 
     group: str

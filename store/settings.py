@@ -1,19 +1,18 @@
 """What the keys of a file mean for the numbers: which are obeyed, refused, ignored as its engine does, or not known."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from kernels.errors import UnsupportedModelError
 from store.files.fields import Fields, show_value
 
 Use = Literal["used", "irrelevant", "not understood"]
-Neutral = dict[str, tuple[object, ...]]
+Neutral = Mapping[str, tuple[object, ...]]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """The keys that a container gives models of one family, by what a forward makes of them.
 
     engine
@@ -32,8 +31,8 @@ class Table:
 
     engine: str
     used: frozenset[str]
-    refused: Neutral = field(default_factory=dict)
-    ignored: Neutral = field(default_factory=dict)
+    refused: Neutral = MappingProxyType({})
+    ignored: Neutral = MappingProxyType({})
     irrelevant: tuple[str, ...] = ()
 
     def use(self, key: str) -> Use:
@@ -58,8 +57,7 @@ class Table:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A key of a file, its value in short, and what becomes of it."""
 
     key: str

@@ -3,14 +3,13 @@
 A tensor of a type that nothing here turns into numbers is still located, listed and named.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kernels.formats.format import NOT_IN_GGML, Block, FloatFormat
 from kernels.weight import TensorType
 
 
-@dataclass(frozen=True, slots=True)
-class OtherType:
+class OtherType(NamedTuple):
     """A type whose tensors are located but not turned into numbers.
 
     block : elements and bytes of a block; None where they are not known.

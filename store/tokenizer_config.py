@@ -7,8 +7,8 @@ names.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from store.errors import ArtifactError
 from store.files.fields import Fields
@@ -22,8 +22,7 @@ _CONFIG = "tokenizer_config.json"
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizerConfig:
+class TokenizerConfig(NamedTuple):
     """What files say of a tokenizer beside its vocabulary.
 
     special

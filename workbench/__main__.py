@@ -1,7 +1,6 @@
 """The `workbench` command: runs a command and turns every error into one sentence and an exit code."""
 
 import errno
-import gc
 import io
 import json
 import os
@@ -18,15 +17,11 @@ from workbench.machine import interrupts
 ANSWERED_ALIKE, ANSWERED_DIFFERENT, NOT_ANSWERED = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them; so are other signals
 
-# New objects between two looks for garbage. What is imported is none, and with Python's 700 looking for it takes a
-# tenth of the time until the first screen.
-_GARBAGE_LOOKS = 50_000
 _COMPLETING = "_WORKBENCH_COMPLETE"  # click's name for the variable by which a shell asks for words
 
 
 def main() -> None:
     """Entry point of the console script and of `python -m workbench`."""
-    gc.set_threshold(_GARBAGE_LOOKS)
     _open_what_was_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not undo what was done

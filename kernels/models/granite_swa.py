@@ -19,8 +19,7 @@ class GraniteSwa(Granite):
     switched = False
     keys = MappingProxyType(
         {
-            "gguf": replace(
-                Granite.keys["gguf"],
+            "gguf": Granite.keys["gguf"]._replace(
                 used=(Granite.keys["gguf"].used - {"rope.scaling.finetuned"}) | {_WINDOW, _PATTERN, _TURNS},
             )
         }

@@ -1,7 +1,6 @@
 """hunyuan_moe: a hunyuan_v1_dense with experts in all layers, and a part beside them for every token."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from types import MappingProxyType
 
 from kernels import expert_settings, experts
@@ -36,8 +35,7 @@ class HunYuanMoe(HunYuanDense):
     gguf = "hunyuan-moe"
     keys = MappingProxyType(
         {
-            "safetensors": replace(
-                HunYuanDense.keys["safetensors"],
+            "safetensors": HunYuanDense.keys["safetensors"]._replace(
                 used=HunYuanDense.keys["safetensors"].used | {COUNTS[0], _CHOSEN},
                 irrelevant=(*HunYuanDense.keys["safetensors"].irrelevant, *OF_TRAINING, *_LISTS),
             ),

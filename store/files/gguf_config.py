@@ -157,12 +157,12 @@ def _scaling(
         stored = rope.stored_factors(found, tensors[by], head_dim)
         return tuple(a * b for a, b in zip(stored, scaling.factors or (1.0,) * len(stored), strict=True))
 
-    made = replace(scaling, factors=divided(name), attention_factor=attention_factor)
+    made = scaling._replace(factors=divided(name), attention_factor=attention_factor)
     if name == ROPE_SHORT and ROPE_LONG in tensors:
         key = "rope.scaling.original_context_length"
         original = fields.integer(key, low=0) or fields.needed_integer("context_length")
         key = f"{ROPE_LONG} and {fields.prefix}{key}"
-        return replace(made, long_factors=divided(ROPE_LONG), limit=original, limit_key=key)
+        return made._replace(long_factors=divided(ROPE_LONG), limit=original, limit_key=key)
     return made
 
 

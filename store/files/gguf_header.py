@@ -7,7 +7,6 @@ One pass over its bytes; arrays, such as a vocabulary of 152 000 strings, are sk
 
 import mmap
 import struct
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -134,8 +133,7 @@ class Entry(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What stands before the tensor data of a GGUF file, nothing of it checked beyond its length."""
 
     metadata: dict[str, object]

@@ -4,8 +4,6 @@ A file is "APRT", the layer (u32, all ones for the whole model), the number of v
 little-endian. The embedding lies in layer-0, and lm_head holds the last token only.
 """
 
-import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +15,12 @@ from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
-from store.traces.magic import APRT
+from store.traces.kind import APRT, aprt_files, aprt_layer, begins_as_aprt
 from store.traces.trace import MAX_LAYERS, StoredStage, Trace
 
 _HEADER = 12
 _WHOLE_MODEL = 0xFFFFFFFF
 _ALIASES = {SPINE[-1]: SPINE[-2]}  # layer_output is a second name of post_ffn_residual
-_FOLDER = re.compile(r"layer-(\d{1,6})")
 _UNSAID = (
     "The token ids are not there: those that went in are your word.",
     "Shapes are not there, only the number of values: tokens and channels come from the model and the tokens given.",
@@ -32,16 +29,11 @@ _UNSAID = (
 )
 
 
-def is_aprt_folder(folder: Path) -> bool:
-    """Tell whether a folder holds at least one stage file."""
-    return any(_begins(path) for path, _ in _stage_files(folder))
-
-
 def open_aprt(path: Path) -> Trace:
     """Open a folder, or a single stage file; StoreError names the file that is malformed."""
     found: dict[Site, ModelFile] = {}
     unknown: set[str] = set()
-    listed = list(_stage_files(path)) if path.is_dir() else [(path, _layer_of(path.parent))]
+    listed = list(aprt_files(path)) if path.is_dir() else [(path, aprt_layer(path.parent))]
     for place, layer in sorted(listed, key=lambda item: (item[1] is not None, item[1] or 0, item[0].name)):
         file = ModelFile.at(place)
         _check_header(file, layer)
@@ -68,7 +60,7 @@ def open_aprt(path: Path) -> Trace:
 
 def is_stage_file(path: Path) -> bool:
     """Tell whether a path is a regular file that begins as a stage file does."""
-    return path.suffix == ".bin" and path.is_file() and not path.is_symlink() and _begins(path)
+    return path.suffix == ".bin" and path.is_file() and not path.is_symlink() and begins_as_aprt(path)
 
 
 def place_of(site: Site) -> tuple[str, bool]:
@@ -89,32 +81,6 @@ def _notes(unknown: set[str]) -> tuple[str, ...]:
         return ()
     names = ", ".join(printable(name, 40) for name in sorted(unknown)[:5])
     return (f"The folder also holds stages that have no place on the map: {names}{' ...' * (len(unknown) > 5)}.",)
-
-
-def _stage_files(folder: Path) -> Iterator[tuple[Path, int | None]]:
-    """Yield the .bin files of a folder and of its layer-N folders, with the layer."""
-    try:
-        for path in folder.iterdir():
-            layer = _layer_of(path)
-            if path.suffix == ".bin" and path.is_file():
-                yield path, None
-            elif layer is not None and path.is_dir():
-                yield from ((inner, layer) for inner in path.iterdir() if inner.suffix == ".bin" and inner.is_file())
-    except OSError as error:
-        raise StoreError(f"{printable(str(folder))} cannot be read ({error.strerror}); check the path.") from None
-
-
-def _layer_of(folder: Path) -> int | None:
-    match = _FOLDER.fullmatch(folder.name)
-    return int(match[1]) if match is not None else None
-
-
-def _begins(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(APRT)) == APRT
-    except OSError:
-        return False
 
 
 def _check_header(file: ModelFile, folder_layer: int | None) -> None:

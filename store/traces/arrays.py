@@ -3,8 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,7 @@ MAX_TEXT = 64 << 20  # bytes of a JSON text inside a dump
 FLOATS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a value
 
 
-@dataclass(frozen=True, slots=True)
-class StoredArray:
+class StoredArray(NamedTuple):
     """An array that has been located and whose size has been checked, but that is not read yet.
 
     dtype : numpy's name of the type as stored, or "bfloat16".

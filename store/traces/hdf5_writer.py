@@ -21,7 +21,7 @@ from store.errors import StoreError
 from store.text import printable
 from store.traces.hdf5 import LAYER_OUTPUT, open_store, partial_path
 from store.traces.hdf5_index import ATTRIBUTES, JSON_FIELDS, LAYER_STATE, SCHEMA, BusyStoreError
-from store.traces.magic import is_hdf5
+from store.traces.kind import is_hdf5
 from store.traces.run import RunRecord
 from store.traces.trace import StoredStage, Trace
 from store.traces.written import mark_ours

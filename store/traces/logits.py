@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from kernels.stages import Site
 from store.errors import StoreError
 from store.files.model_file import ModelFile
+from store.traces.kind import LOGITS, LOGITS_TOKENS
 from store.traces.trace import LLAMA_CPP, StoredStage, Trace
 
-SUFFIX, TOKENS_SUFFIX = ".bin", "-tokens.bin"
 _MAX_TOKENS = 1 << 22
 _UNSAID = (
     "No checksum of the model is there: that it was this model is your word.",
@@ -22,17 +22,9 @@ _UNSAID = (
 )
 
 
-def is_logits_file(file: ModelFile) -> bool:
-    """Tell whether a file is named as one of a pair of which both are there."""
-    name = file.path.name
-    if name.endswith(TOKENS_SUFFIX):
-        return file.path.with_name(name.removesuffix(TOKENS_SUFFIX) + SUFFIX).is_file()
-    return name.endswith(SUFFIX) and _tokens_path(file).is_file()
-
-
 def open_logits(file: ModelFile) -> Trace:
     """Open NAME.bin with the NAME-tokens.bin beside it; StoreError if they are not what they should be."""
-    if file.path.name.endswith(TOKENS_SUFFIX):
+    if file.path.name.endswith(LOGITS_TOKENS):
         raise StoreError(f"{file.shown} holds token ids; give the file of the logits beside it.")
     ids = ModelFile.at(_tokens_path(file).resolve())
     if ids.size == 0 or ids.size % 4 or ids.size > 4 * _MAX_TOKENS:
@@ -61,4 +53,4 @@ def open_logits(file: ModelFile) -> Trace:
 
 
 def _tokens_path(file: ModelFile) -> Path:
-    return file.path.with_name(file.path.name.removesuffix(SUFFIX) + TOKENS_SUFFIX)
+    return file.path.with_name(file.path.name.removesuffix(LOGITS) + LOGITS_TOKENS)

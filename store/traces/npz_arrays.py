@@ -17,7 +17,7 @@ from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
 from store.traces.arrays import FLOATS, MAX_TEXT, StoredArray
-from store.traces.magic import ZIP
+from store.traces.kind import ZIP
 
 MAX_DIRECTORY = 16 << 20  # bytes; some 100 000 arrays
 MAX_UNPACKED = 1 << 30  # bytes of one deflated array

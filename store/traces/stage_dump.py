@@ -6,9 +6,7 @@ run. See docs/traces.md.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,9 +19,9 @@ from store.errors import StoreError
 from store.files.model_file import ModelFile
 from store.text import printable
 from store.traces.arrays import FLOATS, StoredArray, parse_json
+from store.traces.kind import STAGE_KEY
 from store.traces.trace import LLAMA_CPP, MAX_LAYERS, StoredStage, Trace
 
-KEY = re.compile(r"stage\|(-?\d{1,9})\|(.*)", re.DOTALL)
 _TRANSFORMERS = "transformers"
 _PARTS = tuple(f"{stage}.{letter}" for stage in ("qkv_matmul", "qkv_bias") for letter in "qkv")
 _FUSED_SILU = "llama.cpp fuses it into ffn_swigl; the dump holds what its writer computed from ffn_gate, not the engine"
@@ -125,7 +123,7 @@ def _sorted(file: ModelFile, arrays: Mapping[str, StoredArray]) -> tuple[dict[Si
     pieces: dict[Site, dict[str, StoredArray]] = {}
     unknown: list[str] = []
     for key, array in arrays.items():
-        match = KEY.fullmatch(key)
+        match = STAGE_KEY.fullmatch(key)
         if match is None:
             continue
         layer, name = int(match[1]), match[2]
@@ -151,7 +149,7 @@ def _joined(file: ModelFile, site: Site, pieces: list[StoredArray]) -> StoredArr
     if any(len(p.shape) != 2 or p.shape[0] != first.shape[0] or p.dtype != first.dtype for p in pieces):
         raise StoreError(f"{file.shown}: q, k and v of {site} do not have the same rows; record the trace again.")
     shape = (first.shape[0], sum(piece.shape[1] for piece in pieces))
-    return replace(first, shape=shape, load=partial(side_by_side, [piece.load for piece in pieces]))
+    return first._replace(shape=shape, load=partial(side_by_side, [piece.load for piece in pieces]))
 
 
 def _stage(file: ModelFile, site: Site, array: StoredArray, tokens: int | None) -> StoredStage:

@@ -4,9 +4,7 @@ A table holds for every stage what `kernels.statistics.Statistics` says, over al
 elements the figures come from, a table does not know.
 """
 
-import codecs
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +15,7 @@ from kernels.stages import Site
 from kernels.statistics import Statistics
 from store.errors import StoreError
 from store.text import printable
-from store.traces.arrays import MAX_TEXT, parse_json
 from store.traces.stage_dump import site_of
-from store.whole_files import read_bounded, status_of
 
 Scope = Literal["all", "last"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -29,7 +25,6 @@ _AGAIN = "make it again with workbench trace X --stats --json"
 _MAX_CELLS = 1 << 20
 _ROUNDED = 1e-3  # of the largest value: figures may have been rounded on their way, to four digits at least
 _SQUARED = 1e-150  # the square of anything smaller is lost in float64
-_ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _PRODUCT, _WITH_BIAS = "qkv_matmul", "qkv_bias"
 
 
@@ -84,29 +79,6 @@ def cell_json(site: Site, found: Statistics) -> dict[str, Any]:
     """Return one cell as JSON values."""
     facts = {name: getattr(found, name) for name in (*FIGURES, *COUNTS)}
     return {"layer": site.layer, "stage": site.stage, "shape": found.shape and list(found.shape), **facts}
-
-
-def read_object(path: Path) -> tuple[dict[str, Any], str] | None:
-    """Return the JSON object that a regular file holds, with its SHA-256, or None; readers of models tell damage.
-
-    Its text is UTF-8, or has the byte order mark that shells of Windows write.
-    """
-    try:
-        if status_of(path.resolve()) is None:
-            return None
-        with path.open("rb") as file:
-            start = file.read(64)
-        encoding = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), "utf-8")
-        if not start.decode(encoding, "ignore").lstrip().startswith("{"):
-            return None
-        content = read_bounded(path.resolve(), MAX_TEXT)
-    except (OSError, RuntimeError):  # RuntimeError: links in a circle
-        return None
-    try:
-        found = parse_json(content.decode(encoding), printable(str(path)))
-    except (UnicodeDecodeError, StoreError):
-        return None
-    return (found, hashlib.sha256(content).hexdigest()) if isinstance(found, dict) else None
 
 
 def table_of(path: Path, record: Mapping[str, Any]) -> StatisticsTable:

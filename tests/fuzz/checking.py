@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kernels.errors import WorkbenchError
 from store.open import open_model
-from store.traces import open_trace
+from store.traces.open import open_trace
 from workbench.__main__ import run
 from workbench.cells.view import View
 from workbench.lab.shelf import shelf_of

@@ -20,7 +20,8 @@ from kernels.errors import WorkbenchError
 
 with atheris.instrument_imports(include=["store"]):
     from store.open import open_model
-    from store.traces import is_trace, open_trace
+    from store.traces.kind import is_trace
+    from store.traces.open import open_trace
 
 from tests.fuzz.checking import BrokenError
 from tests.fuzz.models import AprFuzz, GgufFuzz, SafetensorsFuzz

@@ -105,7 +105,7 @@ def record(python: str, engine: str, model: Path, output: Path, *more: str) -> d
     tokens = ",".join(map(str, TOKENS))
     command = [sys.executable, "-m", "workbench", "record", str(model), "--python", python, "--tokens", tokens]
     subprocess.run([*command, "-o", str(output), "--force", "--engine", engine, *more], check=True)
-    from store.traces import open_trace
+    from store.traces.open import open_trace
 
     trace = open_trace(output)
     return {f"{-1 if s.layer is None else s.layer}.{s.stage}": np.asarray(trace.read(s)) for s in trace.sites()}

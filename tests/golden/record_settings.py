@@ -13,7 +13,7 @@ import numpy as np
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from store.open import open_artifact
-from store.traces import open_trace
+from store.traces.open import open_trace
 from tests.settings_cases import CASES, KEPT, ROWS, TOKENS
 
 GOLDEN = Path(__file__).with_name("settings.npz")

@@ -8,7 +8,7 @@ from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, Precision
 from tests.artifacts import tiny_model
 from tests.memory_model import place
 from workbench.bisect.traces.noise import float_noise
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 TOKENS = (3, 17, 90, 4, 55, 21, 8)
 

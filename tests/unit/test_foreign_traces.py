@@ -14,8 +14,9 @@ from kernels.kinds.rotate import Rotation
 from kernels.ops import rotate
 from kernels.stages import Site
 from store.errors import StoreError
-from store.traces import is_trace, open_trace
 from store.traces.channels import halves_from_adjacent, rope_pairs, stage_channels
+from store.traces.kind import is_trace
+from store.traces.open import open_trace
 from tests.artifacts import interleaved_rows, tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_aprt_file, write_llama_dump, write_stage_dump
 from tests.memory_model import random_model, spine, with_optional

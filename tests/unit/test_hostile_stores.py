@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from store.errors import StoreError
-from store.traces import hdf5, open_trace
+from store.traces import hdf5
 from store.traces.hdf5 import open_store
 from store.traces.hdf5_index import read_index
+from store.traces.open import open_trace
 from store.traces.written import mark_ours
 from tests.memory_model import spine
 from tests.stores import LAYERS, MISSING, expected_values, place, write_store
@@ -100,7 +101,7 @@ DAMAGE = """
 import sys, random
 from pathlib import Path
 from store.errors import StoreError
-from store.traces import open_trace
+from store.traces.open import open_trace
 from store.traces.hdf5 import open_store
 from store.traces.written import mark_ours
 whole, victim = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])

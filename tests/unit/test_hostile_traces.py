@@ -10,7 +10,7 @@ import pytest
 
 from kernels.stages import Site
 from store.errors import StoreError
-from store.traces import open_trace
+from store.traces.open import open_trace
 from tests.foreign_dumps import run, write_stage_dump
 from tests.memory_model import random_model
 

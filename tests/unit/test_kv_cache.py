@@ -12,7 +12,7 @@ import pytest
 from kernels.forward import evaluate
 from kernels.paths import numeric_path
 from kernels.stages import Site
-from store.traces import open_trace
+from store.traces.open import open_trace
 from tests.artifacts import tiny_gguf
 from tests.memory_model import place
 from workbench.bisect.pair import bisect_pair

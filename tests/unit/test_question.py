@@ -15,7 +15,7 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
-from store.traces import open_trace
+from store.traces.open import open_trace
 from tests.artifacts import tiny_gguf, tiny_safetensors, write_gguf
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
 from tests.memory_model import random_model, spine

@@ -12,7 +12,7 @@ from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
-from store.traces import open_trace
+from store.traces.open import open_trace
 from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.memory_model import spine
 from workbench.__main__ import run

@@ -21,8 +21,8 @@ from kernels.models import execution_order
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
-from store.traces import open_trace
 from store.traces.dump_writer import FORMATS, Dump, dump_writer
+from store.traces.open import open_trace
 from tests.artifacts import tiny_gguf
 from tests.stores import place as place_in_store
 from tests.stores import run_record

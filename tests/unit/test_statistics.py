@@ -19,7 +19,7 @@ from kernels.models import sites
 from kernels.moments import moments
 from kernels.stages import SPINE, Site
 from kernels.statistics import Statistics, statistics
-from store.traces import open_trace
+from store.traces.open import open_trace
 from store.traces.statistics_table import FIGURES, StatisticsTable, possible
 from tests.unit.test_structure import ROOT
 from workbench.__main__ import run

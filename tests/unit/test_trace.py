@@ -233,7 +233,7 @@ def test_an_unfinished_store_is_not_opened_as_a_trace(tmp_path):
 FULL_DISK = """
 import resource, sys
 from store.errors import StoreError
-from store.traces import open_trace
+from store.traces.open import open_trace
 from tests.stores import write_store
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -19,7 +19,7 @@ from tests.memory_model import random_model
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader, recorded_stages
 from workbench.bisect.weights.roundings import rounded
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 from workbench.demo import MODEL as DEMO
 
 MODEL = random_model("qwen2")

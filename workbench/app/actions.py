@@ -2,18 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from textual.binding import Binding
 
-from workbench.cells.decomposition import LIMIT
 from workbench.cells.heat import BEYOND, LEGEND, LEVELS, OUTSIDE
+from workbench.cells.limit import LIMIT
 from workbench.cells.marks import SENTENCES
 from workbench.cells.words import WORDS
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """What one or more keys do.
 
     name : Textual action, run on the screen. keys : separated by commas; empty for the palette only.

@@ -32,7 +32,6 @@ from workbench.app.preferences import USUAL, Preferences
 from workbench.app.reasons import why_not
 from workbench.app.tour import Guides, was_shown
 from workbench.app.workers import ReportsWorkerErrors
-from workbench.bisect.verdict import EXIT_CODES
 from workbench.capture.job import CaptureJob, CaptureProcess
 from workbench.cells.cell import Cell
 from workbench.cells.stage_tensors import stage_tensors
@@ -68,7 +67,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
     COMMANDS: ClassVar = {ActionProvider, PlaceProvider, TokenProvider}
     AUTO_FOCUS = "MapView, LineList, OptionList, Input"
 
-    @dataclasses.dataclass
+    @dataclasses.dataclass(eq=False, repr=False)
     class Exported(Message):
         """The findings were written."""
 
@@ -147,6 +146,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
             self.notify("The findings are not written yet; q again leaves without them.", markup=False)
             return
         screen = self.map_screen
+        from workbench.bisect.verdict import EXIT_CODES
         from workbench.jobs.bisected import standing_bisection
 
         known = (

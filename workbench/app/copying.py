@@ -22,7 +22,7 @@ class Copies(App[int]):
     session: "Session"
     map_screen: MapScreen
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Copied(Message):
         """A text is on the disk, at `path`."""
 

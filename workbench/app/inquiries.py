@@ -1,7 +1,7 @@
 """The keys that ask a question about the pair: bisect, views, patch, parts, bytes, lab; and what is known of it."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual import work
@@ -41,7 +41,7 @@ class Inquiries(App[int]):
     map_screen: MapScreen
     bisects: bool
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class KnownRead(Message):
         """What the session knows of its pair was read from its log; `first` when the capture is complete."""
 
@@ -121,7 +121,7 @@ class Inquiries(App[int]):
         """Show the next view of the cells; what takes running them again is run when it is first shown."""
         screen, names = self.map_screen, list(ASPECTS)
         aspect = names[(names.index(screen.model.view.aspect) + 1) % len(names)]
-        screen.change_view(replace(screen.model.view, aspect=aspect))
+        screen.change_view(screen.model.view._replace(aspect=aspect))
         self._ask_for_view()
 
     def _ask_for_view(self) -> None:

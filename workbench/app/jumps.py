@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -125,7 +124,7 @@ class Jumps(App[int]):
     def _to_token(self, position: int) -> None:
         self.back_to_map()
         view = self.map_screen.model.view
-        self.map_screen.change_view(replace(view, tokens=TokenScope("one", position)))
+        self.map_screen.change_view(view._replace(tokens=TokenScope("one", position)))
 
     def _to_tensor(self, name: str) -> None:
         self.back_to_map()

@@ -34,14 +34,14 @@ class Laboratory(ReportsWorkerErrors, Widget):
     inquiry : the question at work. waiting : those that follow. given_up : whether the last was not to be answered.
     """
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Heard(Message):
         """The work on a question said something."""
 
         inquiry: "Inquiry"
         event: "InquiryEvent"
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Ended(Message):
         """Nobody works on the question any more, for whatever reason."""
 

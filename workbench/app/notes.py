@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Notes(Inquiries):
     """The part of the application that is about hypotheses."""
 
-    @dataclasses.dataclass
+    @dataclasses.dataclass(eq=False, repr=False)
     class BoardRead(Message):
         """How the hypotheses of the session stand was found out."""
 

@@ -1,6 +1,9 @@
 """How to mend what a bisection has found: one sentence for every cause."""
 
-from workbench.bisect.verdict import Culprit
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.bisect.verdict import Culprit
 
 FIXES: dict[str, str] = {
     "transposed": "Write the tensor as the format has it, rows of outputs by columns of inputs; the converter left it "
@@ -76,6 +79,6 @@ FIXES: dict[str, str] = {
 }
 
 
-def fix_of(culprit: Culprit) -> str:
+def fix_of(culprit: "Culprit") -> str:
     """Say in a sentence how to mend what is wrong at a culprit."""
     return FIXES.get(culprit.cause, FIXES["unknown"])

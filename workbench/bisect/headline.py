@@ -1,9 +1,13 @@
 """A verdict in one plain sentence: the same on the screen, in reports, in JSON and at the end of a command."""
 
-from store.text import printable
-from workbench.bisect.verdict import Bisection, Culprit, Verdict
+from typing import TYPE_CHECKING
 
-SIGNS: dict[Verdict, str] = {  # before the sentence, so that it is not told by colour alone
+from store.text import printable
+
+if TYPE_CHECKING:
+    from workbench.bisect.verdict import Bisection, Culprit, Verdict
+
+SIGNS: "dict[Verdict, str]" = {  # before the sentence, so that it is not told by colour alone
     "alike": "✓",
     "numerics_only": "✓",
     "quantization_only": "✓",
@@ -11,7 +15,7 @@ SIGNS: dict[Verdict, str] = {  # before the sentence, so that it is not told by 
     "undecided": "?",
     "uncomparable": "≠",
 }
-_HEALTHY: dict[Verdict, str] = {
+_HEALTHY: "dict[Verdict, str]" = {
     "alike": "Nothing is broken: A and B give the same numbers in every cell",
     "numerics_only": "Nothing is broken: A and B differ, and by no more than rounding can cause",
     "quantization_only": "Nothing is broken: the weights differ, and by no more than the steps of their quantization "
@@ -20,7 +24,7 @@ _HEALTHY: dict[Verdict, str] = {
 _LONGEST = 1000  # characters of a sentence that comes from elsewhere
 
 
-def headline(found: Bisection, compared: int | None = None) -> str:
+def headline(found: "Bisection", compared: int | None = None) -> str:
     """Say what a bisection has found. compared : cells of two traces that were set side by side and not run again."""
     if found.culprit is not None:
         return _broken(found, found.culprit)
@@ -32,7 +36,7 @@ def headline(found: Bisection, compared: int | None = None) -> str:
     return " ".join(filter(None, [_not_answered(found, compared), why]))
 
 
-def _broken(found: Bisection, culprit: Culprit) -> str:
+def _broken(found: "Bisection", culprit: "Culprit") -> str:
     what = in_short(culprit)
     if found.first_divergent is None:
         return f"WRONG at {culprit.site}, though these tokens do not show it: {what}."
@@ -40,7 +44,7 @@ def _broken(found: Bisection, culprit: Culprit) -> str:
     return f"BROKEN at {culprit.site}{shown}: {what}."
 
 
-def in_short(culprit: Culprit) -> str:
+def in_short(culprit: "Culprit") -> str:
     """Say what is wrong without what the place says already: q_proj, not model.layers.3.self_attn.q_proj.weight."""
     text = printable(culprit.explanation, _LONGEST).rstrip(".")
     if culprit.tensor is None:
@@ -50,7 +54,7 @@ def in_short(culprit: Culprit) -> str:
     return text.replace(printable(culprit.tensor, _LONGEST), printable(short, _LONGEST))
 
 
-def _not_answered(found: Bisection, compared: int | None) -> str:
+def _not_answered(found: "Bisection", compared: int | None) -> str:
     if found.verdict == "uncomparable":
         return "NOT COMPARABLE."
     if found.first_divergent is not None:

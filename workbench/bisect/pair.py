@@ -15,7 +15,7 @@ from kernels.paths import numeric_path
 from store.artifact import Artifact
 from store.errors import StoreError
 from store.text import printable
-from store.traces import Trace
+from store.traces.trace import Trace
 from store.traces.vocabulary import with_vocabulary
 from workbench.bisect.models.bisection import Side, bisect_artifacts
 from workbench.bisect.traces.announced import Progress

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from kernels.stages import Site
 from store.errors import StoreError
 from store.typed_fields import typed_fields
-from workbench.cells.decomposition import LIMIT, Checked, Decomposition
+from workbench.cells.decomposition import Checked, Decomposition
+from workbench.cells.limit import LIMIT
 from workbench.cells.sites import read_site, site_json
 
 Verdict = Literal["alike", "numerics_only", "quantization_only", "divergent", "undecided", "uncomparable"]

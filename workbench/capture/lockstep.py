@@ -24,10 +24,11 @@ from store.errors import StoreError
 from store.open import open_artifact
 from store.scratch import remove_left_behind
 from store.text import printable
-from store.traces import Trace, open_trace
 from store.traces.hdf5 import LAYER_OUTPUT, open_store
 from store.traces.hdf5_writer import TraceWriter, as_stored, write_trace
+from store.traces.open import open_trace
 from store.traces.run import RunRecord, describe_machine, now, versions
+from store.traces.trace import Trace
 from store.whole_files import alone_in, give_name, temporary_beside
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens

@@ -8,10 +8,9 @@ from typing import Any
 from kernels.stages import Site
 from store.typed_fields import typed_fields
 from workbench.cells.flips import Flips
+from workbench.cells.limit import LIMIT
 from workbench.cells.sites import read_site
 
-# A stage that is right stays within this many floors; docs/bisect.md.
-LIMIT = 8.0
 _ALWAYS = ("floor", "a_off", "b_off")
 _COMPARED = ("local", "inherited", "local_share", "inherited_share", "floor", "noise", "a_off", "b_off")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,7 @@ Order = Literal["abs", "index", "ulp", "relative"]
 ORDERS: dict[Order, str] = {"abs": "|d|", "index": "index", "ulp": "ULP distance", "relative": "relative |d|"}
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One pair of values. d = a - b; relative = |d|/|b|; ulp in float32 steps, None unless both are finite."""
 
     token: int

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from kernels.measures import OTHER_SIGN
 from workbench.cells.cell import Cell
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 from workbench.cells.metrics import Metric, format_value, in_band
 
 LEVELS = 8

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kernels.measures import Measures
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """How one number of a cell is named, defined, judged and scaled.
 
     band : closed interval outside of which a cell is marked, or None where no limit means anything by itself.

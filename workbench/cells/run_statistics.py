@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from kernels.moments import moments
 from kernels.stages import Site
 from kernels.statistics import Statistics, statistics
-from store.traces import StoredStage, Trace
 from store.traces.arrays import as_store_error, widened
 from store.traces.statistics_table import Scope, StatisticsTable
+from store.traces.trace import StoredStage, Trace
 
 
 def statistics_of(values: NDArray[np.floating], scope: Scope) -> Statistics:

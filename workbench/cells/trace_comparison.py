@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.text import printable
-from store.traces import Trace
+from store.traces.trace import Trace
 from workbench.cells.compare import PopulationError, require_same_tokens
 from workbench.cells.compared_cells import ComparedCells
 from workbench.cells.metrics import Metric

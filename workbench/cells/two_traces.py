@@ -5,9 +5,8 @@ from functools import partial
 from kernels.models import ordered, sites
 from kernels.stages import SPINE, Site
 from store.errors import StoreError
-from store.traces import StoredStage, Trace
 from store.traces.channels import ROTATED
-from store.traces.trace import GGML_ORDER, UNKNOWN_ORDER
+from store.traces.trace import GGML_ORDER, UNKNOWN_ORDER, StoredStage, Trace
 from workbench.cells.cell import Cell
 from workbench.cells.compare import StageTensor, align_last, compare_stage, require_same_tokens
 from workbench.cells.routing import Routes

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kernels.models import all_stages, in_layers
 from kernels.stages import FIRST_STAGES, LAST_STAGES, SPINE, Site
@@ -27,8 +26,7 @@ def step_of(aspect: str) -> float:
     return 2.0 if aspect == "amplification" else 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class TokenScope:
+class TokenScope(NamedTuple):
     """Which tokens every figure covers, on both sides alike; `position` is the one token of kind "one"."""
 
     kind: Literal["all", "last", "one"] = "all"
@@ -53,7 +51,7 @@ class TokenScope:
     def following(self) -> "TokenScope":
         """Return the next kind: all, last, one."""
         kinds: dict[str, Literal["all", "last", "one"]] = {"all": "last", "last": "one", "one": "all"}
-        return replace(self, kind=kinds[self.kind])
+        return self._replace(kind=kinds[self.kind])
 
     def shifted(self, by: int, tokens: int) -> "TokenScope":
         """Return one token, `by` positions further than the one shown; the end of the run is where "last" stands."""
@@ -62,8 +60,7 @@ class TokenScope:
         return TokenScope("one", min(max(position, 0), max(tokens - 1, 0)))
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """The user's view of the map.
 
     transposed : stages as rows; None leaves it to the size of the terminal. aspect : the difference as observed, or

@@ -7,7 +7,7 @@ from pathlib import Path
 from store.open import open_model
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import is_trace
+from store.traces.kind import is_trace
 from workbench.cli.options import print_json
 from workbench.cli.progress import ProgressLine
 from workbench.cli.tables import aligned, echo

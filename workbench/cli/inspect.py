@@ -11,8 +11,8 @@ from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from store.stored_model import StoredModel, TensorInfo
-    from store.traces import Trace
     from store.traces.statistics_table import Scope, StatisticsTable
+    from store.traces.trace import Trace
     from workbench.pair.tokens import Prompt
 
 
@@ -81,7 +81,8 @@ def command(
 def _inspect(source: Path, statistics: bool, scope: "Scope | None", as_json: bool) -> int:
     """Show what one model or trace holds."""
     from store.open import open_model
-    from store.traces import is_trace, open_trace
+    from store.traces.kind import is_trace
+    from store.traces.open import open_trace
     from store.traces.statistics import open_statistics
 
     if scope is not None and not statistics:
@@ -226,8 +227,6 @@ def _config(model: "StoredModel") -> dict[str, Any]:
 
 def _settings(model: "StoredModel") -> list[dict[str, Any]]:
     """What becomes of every key of a model that can be run."""
-    from dataclasses import asdict
-
     from kernels.models import family
     from store.artifact import Artifact
     from store.known_settings import settings_of
@@ -235,7 +234,7 @@ def _settings(model: "StoredModel") -> list[dict[str, Any]]:
     if not isinstance(model, Artifact):
         return []
     of = family(model.config.architecture)
-    return [asdict(setting) for setting in settings_of(model.format, of, model.metadata)]
+    return [setting._asdict() for setting in settings_of(model.format, of, model.metadata)]
 
 
 def _model_lines(record: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from workbench.cli.tables import echo
 from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
-    from store.traces import Trace
+    from store.traces.trace import Trace
     from workbench.pair.tokens import Prompt
 
 # The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from store.stored_model import StoredModel
-from store.traces import Trace
 from store.traces.run import RunRecord
+from store.traces.trace import Trace
 from store.typed_fields import typed_fields
 from workbench.lab.bindings import TOKENS, changed, path_key
 from workbench.pair.fingerprints import sha256_of

@@ -15,7 +15,7 @@ from workbench.session.files import STORES
 from workbench.session.session import Session, Side
 
 if TYPE_CHECKING:
-    from store.traces import Trace
+    from store.traces.trace import Trace
 
 Show = Callable[[int, int, str], object]  # done, total, what
 
@@ -135,7 +135,8 @@ def digest(value: Any) -> str:  # noqa: ANN401
 
 def _of_file(side: Side, show: Show) -> str | None:
     from store.open import open_model
-    from store.traces import is_trace, open_trace
+    from store.traces.kind import is_trace
+    from store.traces.open import open_trace
     from workbench.pair.fingerprints import sha256_of
 
     path = Path(side.path)

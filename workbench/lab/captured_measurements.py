@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from kernels.errors import WorkbenchError
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import Trace
 from store.traces.hdf5 import open_store
 from store.traces.run import versions
+from store.traces.trace import Trace
 from workbench.capture.job import CaptureJob
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope

@@ -19,8 +19,7 @@ from kernels.stages import Site
 from store.artifact import Artifact
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import Trace
-from store.traces.trace import LOGITS
+from store.traces.trace import LOGITS, Trace
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope

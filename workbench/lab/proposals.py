@@ -5,7 +5,8 @@ from typing import NamedTuple
 from kernels.stages import Site
 from store.text import printable
 from workbench.bisect.verdict import Bisection, Culprit
-from workbench.cells.decomposition import LIMIT, Decomposition
+from workbench.cells.decomposition import Decomposition
+from workbench.cells.limit import LIMIT
 
 
 class Proposal(NamedTuple):

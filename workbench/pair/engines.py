@@ -7,7 +7,7 @@ from kernels.errors import WorkbenchError
 from kernels.paths import PATHS, F32Path, numeric_path
 from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
 from store.text import printable
-from store.traces import Trace
+from store.traces.trace import Trace
 from workbench.pair.kv_cache import KINDS, KvCache
 
 # How llama.cpp keeps K and V, whose every score and sum is rounded more than once; f16 is its default. The step of a

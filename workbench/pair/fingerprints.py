@@ -10,8 +10,8 @@ from typing import Any
 import platformdirs
 
 from store.stored_model import StoredModel
-from store.traces import Trace
 from store.traces.run import DISTRIBUTION
+from store.traces.trace import Trace
 from store.whole_files import remove_leftovers, write_atomically
 
 _KEPT = 500  # artifacts

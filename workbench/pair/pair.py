@@ -13,8 +13,9 @@ from store.artifact import Artifact
 from store.open import open_model
 from store.stored_model import StoredModel
 from store.text import printable
-from store.traces import Trace, is_trace, open_trace
+from store.traces.kind import is_trace
 from store.traces.statistics import open_statistics
+from store.traces.trace import Trace
 from workbench.pair.contexts import in_context
 from workbench.pair.tokens import NOTHING, Prompt, Tokens, shared_tokens
 from workbench.session.session import Side
@@ -148,6 +149,8 @@ def open_source(path: Path) -> Source:
 def open_side(path: Path) -> StoredModel | Trace:
     """Open a model, also one that cannot be run, or a trace; WorkbenchError for statistics without tensors."""
     if is_trace(path):
+        from store.traces.open import open_trace
+
         return open_trace(path)
     if open_statistics(path) is not None:
         name = printable(str(path), 1000)

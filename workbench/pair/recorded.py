@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
 from store.text import printable
-from store.traces import Trace
 from store.traces.run import RunRecord
+from store.traces.trace import Trace
 from workbench.pair.pair import Pair, Source
 from workbench.session.plain import plain
 

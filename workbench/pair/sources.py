@@ -1,9 +1,8 @@
 """What the two sides of a session consist of: stored stage tensors, once nobody is writing them, and model files."""
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from workbench.cells.stage_tensors import stage_tensors
 if TYPE_CHECKING:
     from kernels.config import ModelConfig
     from store.artifact import Artifact
-    from store.traces import Trace
+    from store.traces.trace import Trace
     from workbench.cells.view import TokenScope
     from workbench.session.session import Session, Side
 
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 _MOST_NAMED = 6  # tensors of a stage that are named one by one
 
 
-@dataclass(frozen=True, eq=False)
-class Tensors:
+class Tensors(NamedTuple):
     """The traces of A and B."""
 
     a: "Trace"
@@ -85,7 +83,7 @@ def _no_stage_is_absent(side: str) -> bool:  # noqa: ARG001
 def open_tensors(session: "Session") -> Tensors:
     """Open what a session has stored of both sides, whole or unfinished; StoreError if a side has nothing yet."""
     from store.traces.hdf5 import open_store, partial_path
-    from store.traces.magic import is_hdf5
+    from store.traces.kind import is_hdf5
     from store.traces.trace import Trace
 
     def side(name: str, given: str, recorded: bool) -> Trace:
@@ -116,7 +114,7 @@ def open_model(side: "Side") -> "Artifact":
     """Open the model file of one side; WorkbenchError as in `open_artifacts`."""
     from store.open import open_artifact
     from store.traces.hdf5 import open_store
-    from store.traces.magic import is_hdf5
+    from store.traces.kind import is_hdf5
 
     if side.numeric_path:
         return open_artifact(side.path)

@@ -1,15 +1,15 @@
 """Which tokens both sides run: those asked for, those of the prompt, or those that a trace was recorded with."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
 from store.artifact import Artifact
 from store.text import printable
 from store.tokenizer_config import tokenizer_config
-from store.traces import Trace
+from store.traces.trace import Trace
 from workbench.pair.chat import Chat, ChatError, Prompted, prompted
 from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode, put_around
 
@@ -19,8 +19,7 @@ NOTHING = "there is nothing to run; give --tokens 1,2,3 or --prompt TEXT"
 _NEAR = 8  # token ids that are shown before and after the first one that differs
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """The token ids that both sides run, and the prompt they came from, if any: of a conversation the rendered text.
 
     notes : sentences about how the prompt was fed.

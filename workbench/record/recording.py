@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from kernels.errors import WorkbenchError
 from store.errors import StoreError
 from store.text import printable
-from store.traces import Trace, open_trace
+from store.traces.open import open_trace
+from store.traces.trace import Trace
 from store.whole_files import give_name, temporary_beside
 from workbench.machine.endings import how_it_ended
 

@@ -10,8 +10,8 @@ from kernels.stages import Site
 from store.artifact import Artifact
 from store.open import open_artifact
 from store.text import printable
-from store.traces import Trace
 from store.traces.run import RunRecord
+from store.traces.trace import Trace
 from workbench.capture.lockstep import Recorded, models_of
 from workbench.cells.cell import Cell
 from workbench.cells.compare import compare_streams, require_same_tokens

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from kernels.stages import Site
 from workbench.cells.cell import Cell
 from workbench.cells.comparison import Comparison
-from workbench.cells.decomposition import LIMIT, Checked
+from workbench.cells.decomposition import Checked
 from workbench.cells.heat import ABSENT, BEYOND, OUTSIDE, UNCOMPARABLE, UNMEASURED, Look, look_of_times
+from workbench.cells.limit import LIMIT
 from workbench.cells.metrics import format_value
 
 LABEL = "local: times what rounding can cause"

@@ -10,7 +10,8 @@ from workbench.bisect.verdict import EXIT_CODES, Bisection, Culprit
 from workbench.cells.cell import logits_cost
 from workbench.cells.compared_cells import NOT_COMPARABLE
 from workbench.cells.comparison import Comparison
-from workbench.cells.decomposition import LIMIT, Checked
+from workbench.cells.decomposition import Checked
+from workbench.cells.limit import LIMIT
 from workbench.cells.metrics import format_value
 from workbench.jobs.conclusion import Conclusion
 from workbench.jobs.patched import Part, Patched, accused_part, standing_patch

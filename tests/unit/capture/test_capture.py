@@ -212,7 +212,7 @@ def test_events_and_jobs_survive_the_wire(job):
 
 
 def test_the_hash_of_a_trace_is_remembered_too_and_tells_how_far_it_is(tmp_path):
-    from store.traces import open_trace
+    from store.traces.open import open_trace
     from workbench.pair.fingerprints import sha256_of
 
     write_store(tmp_path / "a.h5")

@@ -9,7 +9,8 @@ from workbench.bisect.fixes import fix_of
 from workbench.bisect.headline import in_short
 from workbench.bisect.verdict import Bisection, Culprit
 from workbench.cells.cell import Cell, logits_cost
-from workbench.cells.decomposition import LIMIT, Checked
+from workbench.cells.decomposition import Checked
+from workbench.cells.limit import LIMIT
 from workbench.cells.metrics import format_value
 
 if TYPE_CHECKING:

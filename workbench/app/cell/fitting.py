@@ -1,9 +1,10 @@
 """The evidence in as many lines as there are: where not all of it fits, something of every section."""
 
 import textwrap
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.app.cell.evidence import Section
+if TYPE_CHECKING:
+    from workbench.app.cell.evidence import Section
 
 _CUT = "…"
 
@@ -15,7 +16,7 @@ class Line(NamedTuple):
     text: str
 
 
-def fitting(sections: tuple[Section, ...], lines: int, width: int) -> list[Line]:
+def fitting(sections: "tuple[Section, ...]", lines: int, width: int) -> list[Line]:
     """Set sections in `lines` lines: under their headings, else beside them, the first sentences of each first."""
     if not sections:
         return []
@@ -37,12 +38,12 @@ def fitting(sections: tuple[Section, ...], lines: int, width: int) -> list[Line]
     return [line for block in blocks for line in block]
 
 
-def _below_heading(section: Section, width: int) -> list[Line]:
+def _below_heading(section: "Section", width: int) -> list[Line]:
     wrapped = (textwrap.wrap(each, max(width - 2, 20), subsequent_indent="  ") for each in section.lines)
     return [Line(section.title, ""), *(Line("", f" {line}") for lines in wrapped for line in lines)]
 
 
-def _beside(section: Section, sentences: int, width: int) -> list[Line]:
+def _beside(section: "Section", sentences: int, width: int) -> list[Line]:
     """The first sentences of a section, beginning beside its heading."""
     first, *rest = textwrap.wrap(section.lines[0], max(width - 2, 20), initial_indent=" " * (len(section.title) + 1))
     lines = [Line(section.title, f" {first.lstrip()}"), *(Line("", f"  {line}") for line in rest)]

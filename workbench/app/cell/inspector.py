@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 from textual.widgets import Static
@@ -10,18 +10,19 @@ from textual.widgets import Static
 from kernels.measures import Measures
 from kernels.stages import Site
 from store.text import printable
-from workbench.app.cell.evidence import Section
 from workbench.app.cell.fitting import fitting
 from workbench.cells.cell import Cell
-from workbench.cells.decomposition import Checked
 from workbench.cells.marks import SENTENCES, Mark
 from workbench.cells.metrics import METRICS, Metric, format_value, in_band
+
+if TYPE_CHECKING:
+    from workbench.app.cell.evidence import Section
+    from workbench.cells.decomposition import Checked
 
 _LABEL = 16
 
 
-@dataclass(frozen=True, slots=True)
-class CellReport:
+class CellReport(NamedTuple):
     """What the inspector says about a site. row: as Cell.measures takes it; sides: names of A and B.
 
     session : name of its folder.
@@ -37,11 +38,11 @@ class CellReport:
     scope: str
     sides: tuple[str, str]
     session: str = ""
-    checked: Checked | None = None
+    checked: "Checked | None" = None
     again_first: bool = False
     hypotheses: tuple[str, ...] = ()
     mark: Mark | None = None
-    evidence: tuple[Section, ...] = ()
+    evidence: "tuple[Section, ...]" = ()
 
     @property
     def measures(self) -> Measures | None:
@@ -205,12 +206,12 @@ def compact_text(report: CellReport, width: int, lines: int) -> Text:
     return Text("\n".join(_flow(parts, width, lines)), no_wrap=True, overflow="ellipsis")
 
 
-def _evidence_in_short(evidence: tuple[Section, ...]) -> list[str]:
+def _evidence_in_short(evidence: "tuple[Section, ...]") -> list[str]:
     """The first sentence of each section but that of the cause, which the headline says, and of the remedy."""
     return [section.lines[0] for section in evidence if section.title in ("WHERE", "PROOF", "COST")]
 
 
-def checked_lines(checked: Checked | None) -> list[str]:
+def checked_lines(checked: "Checked | None") -> list[str]:
     """What running a cell again on both inputs has shown: over all tokens, relative to B."""
     if checked is None:
         return []

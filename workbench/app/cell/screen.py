@@ -45,26 +45,26 @@ class CellScreen(ListScreen):
     NAME = "cell"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Read(Message):
         """The elements are there."""
 
         elements: Elements
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Ordered(Message):
         """The elements have been ordered."""
 
         order: Order
         indices: NDArray[np.int64] | None
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Overviewed(Message):
         """Histograms and strip have been counted."""
 
         text: Text
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class BytesAsked(Message):
         """Someone wants to know what an element was computed from."""
 
@@ -72,7 +72,7 @@ class CellScreen(ListScreen):
         token: int
         channel: int
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Described(Message):
         """The weights of the stage have been looked up."""
 

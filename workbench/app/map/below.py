@@ -40,7 +40,7 @@ class _Block:
 class Below(Static):
     """Shows as many blocks as fit, and each as high as there is room, the first ones first."""
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class LogRead(Message):
         """What was done was read from the log."""
 

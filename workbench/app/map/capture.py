@@ -1,7 +1,6 @@
 """The part of the map's screen that runs a capture: what it says is taken in, and it can be stopped and resumed."""
 
 from abc import abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from textual import work
@@ -119,7 +118,7 @@ class Captures(MapKeys):
             self.laboratory.give_up()
             self.asking = "giving up"
         elif self.model.view.filter:
-            self.change_view(replace(self.model.view, filter=""))
+            self.change_view(self.model.view._replace(filter=""))
 
     @work(thread=True, group="stop", exit_on_error=False)
     def _stop(self, feed: Feed) -> None:

@@ -23,14 +23,14 @@ class Capture(Protocol):
 StartCapture = Callable[[], Capture]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class CaptureEvent(Message):
     """The capture said something."""
 
     event: "Event"
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class CaptureEnded(Message):
     """The capture process is gone, for whatever reason."""
 

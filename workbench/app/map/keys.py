@@ -1,7 +1,6 @@
 """The keys of the map that change what it shows: cursor, metric, tokens, axes, filter."""
 
 from abc import abstractmethod
-from dataclasses import replace
 
 from textual.screen import Screen
 
@@ -84,14 +83,14 @@ class MapKeys(Screen[None]):
         """Show the next or previous metric."""
         keys = list(METRICS)
         here = keys.index(self.model.view.metric)
-        self.change_view(replace(self.model.view, metric=keys[(here + direction) % len(keys)]))
+        self.change_view(self.model.view._replace(metric=keys[(here + direction) % len(keys)]))
 
     def action_pick_metric(self) -> None:
         """Choose the metric from a list."""
 
         def picked(key: str | None) -> None:
             if key is not None:
-                self.change_view(replace(self.model.view, metric=key))
+                self.change_view(self.model.view._replace(metric=key))
 
         self.app.push_screen(MetricScreen(self.model.view.metric), picked)
 
@@ -99,13 +98,13 @@ class MapKeys(Screen[None]):
         """Show all tokens, the last, or one."""
         if self._covers_all_tokens():
             return
-        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.following()))
+        self.change_view(self.model.view._replace(tokens=self.model.view.tokens.following()))
 
     def action_shift_token(self, by: int) -> None:
         """Show one token, the one before or after."""
         if self._covers_all_tokens():
             return
-        self.change_view(replace(self.model.view, tokens=self.model.view.tokens.shifted(by, self.model.tokens)))
+        self.change_view(self.model.view._replace(tokens=self.model.view.tokens.shifted(by, self.model.tokens)))
 
     def _covers_all_tokens(self) -> bool:
         """Say that a view has no other tokens to show, if it has none."""
@@ -117,7 +116,7 @@ class MapKeys(Screen[None]):
     def show_site(self, site: Site) -> None:
         """Put the cursor on a site; a filter that hides it is taken away."""
         if not self.model.shows(site):
-            self.change_view(replace(self.model.view, filter=""))
+            self.change_view(self.model.view._replace(filter=""))
         if self.model.shows(site):
             self.jump(site)
         else:
@@ -135,7 +134,7 @@ class MapKeys(Screen[None]):
 
     def action_transpose(self) -> None:
         """Exchange rows and columns."""
-        self.change_view(replace(self.model.view, transposed=not self.map.stage_rows))
+        self.change_view(self.model.view._replace(transposed=not self.map.stage_rows))
 
     def action_filter(self) -> None:
         """Ask which stages and layers to show."""
@@ -147,7 +146,7 @@ class MapKeys(Screen[None]):
 
         def entered(text: str | None) -> None:
             if text is not None:
-                self.change_view(replace(self.model.view, filter=text.strip()))
+                self.change_view(self.model.view._replace(filter=text.strip()))
 
         self.app.push_screen(
             PromptScreen("Stages and layers to show: ffn 3-7", self.model.view.filter, problem), entered

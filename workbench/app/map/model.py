@@ -1,7 +1,6 @@
 """The map without a screen: the cells as they arrive, the grid they stand in, and the user's place in it."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernels.config import ModelConfig
@@ -254,7 +253,7 @@ class MapModel:
 
     def put_cursor(self, site: Site) -> None:
         """Put the cursor on a site."""
-        self.view = replace(self.view, cursor=site)
+        self.view = self.view._replace(cursor=site)
         if site.layer is not None:
             self._layer = site.layer
             if self._spans and site.layer not in self.layer_axis:

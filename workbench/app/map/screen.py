@@ -53,7 +53,7 @@ class MapScreen(ReportsWorkerErrors, Captures):
     NAME = "map"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Aligned(Message):
         """Last-token cells of stages whose whole populations are unlike."""
 

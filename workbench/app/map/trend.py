@@ -7,8 +7,9 @@ from kernels.stages import SPINE, Site
 from workbench.app.map.bars import Series
 from workbench.app.map.model import MapModel
 from workbench.cells.cell import Cell
-from workbench.cells.decomposition import LIMIT, Checked
+from workbench.cells.decomposition import Checked
 from workbench.cells.heat import level_edge
+from workbench.cells.limit import LIMIT
 from workbench.cells.metrics import METRICS, Metric
 from workbench.cells.view import ASPECTS, FLOORS, OBSERVED
 

@@ -60,13 +60,13 @@ class MapView(LineView):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"map--label", "map--current", "map--plain", "map--outside"}
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class CursorMoved(Message):
         """The cursor stands on another cell."""
 
         site: Site
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Opened(Message):
         """The cell under the cursor was clicked once more."""
 

@@ -11,9 +11,8 @@ from kernels.stages import Site
 from store.text import printable
 from workbench.app.map.model import MapModel
 from workbench.bisect.headline import SIGNS as SIGN_OF
-from workbench.bisect.verdict import EXIT_CODES
-from workbench.cells.decomposition import LIMIT
 from workbench.cells.heat import ABSENT, BEYOND, IDENTICAL, LEVELS, OUTSIDE, UNCOMPARABLE, UNMEASURED, counts
+from workbench.cells.limit import LIMIT
 from workbench.cells.marks import MEANINGS, SIGNS, Mark
 from workbench.cells.view import ASPECTS, FLOORS, OBSERVED, TokenScope, step_of
 
@@ -41,6 +40,8 @@ def headline(bisected: "Bisected | None", phase: Phase, refusal: str, bisecting:
     refusal : why there is no verdict. bisecting : whether one is being looked for.
     """
     if bisected is not None:
+        from workbench.bisect.verdict import EXIT_CODES
+
         verdict = bisected.found.verdict
         kind = {0: "whole", 1: "broken"}.get(EXIT_CODES[verdict], "open")
         return kind, Text(f" {SIGN_OF[verdict]} {bisected.headline}", "bold")

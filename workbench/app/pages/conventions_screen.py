@@ -35,13 +35,13 @@ class ConventionsScreen(ListScreen):
     NAME = "conventions"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Read(Message):
         """Both files have been looked at."""
 
         ledgers: "tuple[Ledger, Ledger]"
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Refused(Message):
         """They cannot be, for the reason that the sentence gives."""
 

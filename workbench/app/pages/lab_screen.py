@@ -25,7 +25,7 @@ class LabScreen(LabPage):
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
     HEAD = f"{'no':<4} {'name':<15} question"
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Asked(Message):
         """An experiment is to be run: at a site, or on its published input. settings : parameters that are given."""
 

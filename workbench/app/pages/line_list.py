@@ -31,13 +31,13 @@ class LineList(LineView):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"list--head", "list--plain", "list--marked"}
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class CursorMoved(Message):
         """The cursor stands on another line."""
 
         index: int
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Chosen(Message):
         """A line was clicked once more, or enter pressed on it."""
 

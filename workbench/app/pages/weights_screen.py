@@ -33,14 +33,14 @@ class WeightsScreen(ListScreen):
     NAME = "weights"
     BINDINGS: ClassVar[list[BindingType]] = list(bindings(NAME))
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Measured(Message):
         """One more tensor has been compared, of `expected`."""
 
         difference: "TensorDifference"
         expected: int
 
-    @dataclass
+    @dataclass(eq=False, repr=False)
     class Refused(Message):
         """The tensors cannot be compared, for the reason that the sentence gives."""
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -85,7 +84,7 @@ def bound(screen: str, chosen: Mapping[tuple[str, str], tuple[str, ...]]) -> dic
 def with_keys(action: Action, chosen: Mapping[tuple[str, str], tuple[str, ...]]) -> Action:
     """Return an action with the keys that were chosen for it, if any were."""
     keys = chosen.get((action.screen, action.called))
-    return action if keys is None else replace(action, keys=",".join(keys))
+    return action if keys is None else action._replace(keys=",".join(keys))
 
 
 def textual_keymap(chosen: Mapping[tuple[str, str], tuple[str, ...]]) -> dict[str, str]:

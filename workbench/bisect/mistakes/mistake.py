@@ -24,7 +24,7 @@ from kernels.stages import Site
 from workbench.bisect.traces.averages import averaged_off
 from workbench.bisect.verdict import Factor, Setting
 from workbench.bisect.weights.tensor_pairs import has
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 Flags = NDArray[np.bool_]
 K = TypeVar("K", bound=Kind)

@@ -11,8 +11,8 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.artifact import Artifact
 from store.text import printable
-from store.traces import Trace
 from store.traces.run import RunRecord
+from store.traces.trace import Trace
 from workbench.bisect.models.element import Element, Term, element
 from workbench.pair.recorded import of_other_engine
 from workbench.pair.sources import open_model, open_tensors

@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.graph import Array, At, Inputs, Values
 from workbench.bisect.models.substitution import ORACLE
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 
 @dataclass(frozen=True, slots=True)

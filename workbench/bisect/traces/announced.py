@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from kernels.stages import Site
-from store.traces import Trace
+from store.traces.trace import Trace
 
 # Called with cells (of a trace: stages; of an exchange: layers) done and in all, and what is looked at.
 Progress = Callable[[int, int, str], object]

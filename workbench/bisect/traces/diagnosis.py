@@ -22,7 +22,7 @@ from workbench.bisect.traces.unnamed import UNNAMED, unnamed
 from workbench.bisect.verdict import Culprit, Factor, RunnerUp, same_setting
 from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 # Times what rounding the weights costs: a whole stage, and a single channel, whose few tokens tell less.
 _SURELY, _PERHAPS = 2.0, 6.0

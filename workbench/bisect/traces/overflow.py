@@ -14,7 +14,7 @@ from workbench.bisect.mistakes.mistake import Flags, Question
 from workbench.bisect.verdict import Culprit
 from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 
 @dataclass(frozen=True, eq=False)

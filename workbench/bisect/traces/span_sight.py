@@ -28,7 +28,7 @@ from workbench.bisect.traces.span_causes import way_of
 from workbench.bisect.traces.spans import Part, Step, evaluated, order
 from workbench.bisect.traces.stages import Checked, Reader
 from workbench.bisect.verdict import Culprit, Factor
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 from workbench.cells.metrics import format_value
 
 _SHORT = {"GELU (erf)": "GELU"}

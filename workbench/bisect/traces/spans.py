@@ -25,7 +25,7 @@ from kernels.graph import LAYER_INPUT, Array, At, Inputs, Model, Stage
 from kernels.models import Graph, all_stages
 from kernels.paths import F32Path
 from kernels.stages import FIRST_STAGES, Site
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 Rows = NDArray[np.int64]
 Values = NDArray[np.float64]

@@ -27,7 +27,7 @@ from workbench.bisect.traces.averages import averaged_off
 from workbench.bisect.traces.noise import float_noise
 from workbench.bisect.traces.spans import Part, Rows, Span, evaluated, needs_all
 from workbench.bisect.traces.tainted import silenced, tainted_tokens
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 from workbench.pair.kv_cache import KvCache
 
 _PERHAPS = 6.0  # times its predicted size that the rounding of a cache may have in the worst channel or token

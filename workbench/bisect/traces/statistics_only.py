@@ -2,7 +2,7 @@
 
 from kernels.stages import LAST_STAGES
 from store.errors import StoreError
-from store.traces import Trace
+from store.traces.trace import Trace
 from workbench.bisect.verdict import Bisection, Verdict
 from workbench.cells.cell import Cell
 from workbench.cells.compare import PopulationError

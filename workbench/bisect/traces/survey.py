@@ -29,7 +29,7 @@ from workbench.bisect.traces.unnamed import UNNAMED
 from workbench.bisect.verdict import Culprit, Verdict
 from workbench.bisect.weights.check import row_chunks
 from workbench.bisect.weights.steps import Stored
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 
 _STORED = (Product, ProductsApart, Embed)  # kinds that another rounding of the weights changes
 _EVEN = 3.0  # values spread evenly over a step lie within half of it by the root of a third

@@ -8,7 +8,7 @@ from kernels.graph import Array, At, Inputs, Stage
 from kernels.models import Graph
 from kernels.stages import Site
 from store.artifact import Artifact
-from store.traces import Trace
+from store.traces.trace import Trace
 from workbench.bisect.traces.announced import Progress, announced_trace
 from workbench.bisect.traces.spans import evaluated
 from workbench.bisect.traces.stages import Reader

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from kernels.errors import WorkbenchError
@@ -89,7 +89,7 @@ class Investigation:
 
     def go(self, site: Site) -> None:
         """Go to a cell."""
-        self.look_at(replace(self.view, cursor=site))
+        self.look_at(self.view._replace(cursor=site))
 
     def keep_view(self) -> None:
         """Save how the session is looked at."""

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
@@ -76,7 +75,7 @@ def metric(about: Investigation, argument: str) -> Iterator[str]:
     if argument not in METRICS:
         meant = did_you_mean(argument, METRICS, "metric alone lists them")
         raise WorkbenchError(f"there is no metric {printable(argument, 40)}; {meant}")
-    about.look_at(replace(about.view, metric=argument))
+    about.look_at(about.view._replace(metric=argument))
     yield f"{about.metric.label}: {about.metric.definition}."
     yield from where(about, "")
 
@@ -89,7 +88,7 @@ def tokens(about: Investigation, argument: str) -> Iterator[str]:
         scope = TokenScope("one", int(argument))
     else:
         raise WorkbenchError(f"say tokens all, tokens last, or a position from 0 to {about.tokens - 1}")
-    about.look_at(replace(about.view, tokens=scope))
+    about.look_at(about.view._replace(tokens=scope))
     yield f"Figures are of {scope.label(about.tokens)}."
     yield from where(about, "")
 

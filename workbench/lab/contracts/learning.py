@@ -14,7 +14,7 @@ import yaml
 from kernels.stages import Site
 from store.text import printable
 from workbench.bisect.verdict import EXIT_CODES
-from workbench.cells.decomposition import LIMIT
+from workbench.cells.limit import LIMIT
 from workbench.lab.contracts.reading import ContractError
 from workbench.lab.contracts.subjects import NO_ANSWERS
 from workbench.lab.measurements import Measurements
