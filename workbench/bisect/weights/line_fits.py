@@ -9,8 +9,11 @@ the order of codes their sign turns twice at least; once is enough for a line th
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workbench.bisect.weights.steps import Flags, Floats, Stored
+
+Doubles = NDArray[np.float64]
 
 _LEAST, _MOST = 0.5, 16.0  # the step of the codes over the stored one, which few values of large importance decide
 _ROUNDS = 64  # as many linear functions as a block has values on both sides
@@ -50,10 +53,10 @@ def _one_line_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
     return explained
 
 
-_End = tuple[Floats, ...]  # ratio, length and its slope, of every block
+_End = tuple[Doubles, ...]  # ratio, length and its slope, of every block
 
 
-def _meeting(left: _End, right: _End) -> tuple[Floats, Floats]:
+def _meeting(left: _End, right: _End) -> tuple[Doubles, Doubles]:
     """Where the lines through two ends meet, and their value there."""
     with np.errstate(divide="ignore", invalid="ignore"):
         met = (right[1] - left[1] + left[2] * left[0] - right[2] * right[0]) / (left[2] - right[2])
@@ -64,10 +67,10 @@ def _meeting(left: _End, right: _End) -> tuple[Floats, Floats]:
 class _Lengths:
     """The offsets for a ratio r lie between the largest of `low` + r `down` and the least of `high` + r `up`."""
 
-    high: Floats
-    up: Floats
-    low: Floats
-    down: Floats
+    high: Doubles
+    up: Doubles
+    low: Doubles
+    down: Doubles
 
     @classmethod
     def of(cls, source: Stored, fitted: Stored, limit: float) -> "_Lengths":
@@ -77,7 +80,7 @@ class _Lengths:
         no_bottom = source.cut(-1) | fitted.cut(1)
         return cls(np.where(no_top, np.inf, x + own), half - v, np.where(no_bottom, -np.inf, x - own), -half - v)
 
-    def at(self, ratio: Floats) -> _End:
+    def at(self, ratio: Doubles) -> _End:
         """The length at a ratio, and how it changes with it."""
         tops, bottoms = self.high + ratio[:, None] * self.up, self.low + ratio[:, None] * self.down
         top, bottom = tops.argmin(axis=1)[:, None], bottoms.argmax(axis=1)[:, None]
