@@ -49,10 +49,15 @@ fuzz-guided: .venv-fuzz/ready
 pictures: setup
 	TEXTUAL_COLOR_SYSTEM=truecolor $(BIN)/python docs/make_pictures.py
 
+# torch alone is asked of its own index, where it comes without GPU libraries; if that is not reached, PyPI has it too
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
 bench-peers: $(PEERS)/ready
 
 $(PEERS)/ready: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -c "import torch" 2> /dev/null || $(PEERS)/bin/pip install --quiet --disable-pip-version-check \
+	  --no-deps --retries 1 --timeout 10 --extra-index-url $(TORCH_INDEX) $$(grep ^torch== $<)
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 

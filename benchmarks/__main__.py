@@ -6,7 +6,16 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks import forward_rows, product_rows, scaling_rows, screen_rows, store_rows, tensor_rows, type_rows
+from benchmarks import (
+    bisect_rows,
+    forward_rows,
+    product_rows,
+    scaling_rows,
+    screen_rows,
+    store_rows,
+    tensor_rows,
+    type_rows,
+)
 from benchmarks.builds import build
 from benchmarks.peer import ROOT, PeerError
 from benchmarks.report import Result, as_table, write_json
@@ -15,7 +24,7 @@ from benchmarks.rows import Bench, Row
 
 def all_rows() -> list[Row]:
     """Every row, in the order of the table."""
-    modules = (forward_rows, product_rows, screen_rows, type_rows, tensor_rows, store_rows, scaling_rows)
+    modules = (forward_rows, bisect_rows, product_rows, screen_rows, type_rows, tensor_rows, store_rows, scaling_rows)
     return [row for module in modules for row in module.rows()]
 
 

@@ -60,6 +60,15 @@ class ModelFolder:
 
         return self._made(model.with_name(f"{model.stem}-BF16"), write)
 
+    def requantized(self, model: Path, type: str) -> Path:
+        """A GGUF with the values of another one, its matrices rounded once more."""
+
+        def write(new: Path) -> None:
+            source = open_artifact(model)
+            write_gguf(new, source.config, tensors(source.config, type), _rounded_values_of(source), vocabulary=False)
+
+        return self._made(model.with_name(f"{model.stem}-{type}.gguf"), write)
+
     def _made(self, path: Path, write: Callable[[Path], object]) -> Path:
         if not path.exists():
             new = path.with_name(f"new-{path.name}")
@@ -87,6 +96,17 @@ def _values_of(source: Artifact) -> Chunks:
             values = dequantize_rows(weight.type, weight.rows[start : start + rows], shape[-1])
             yield _stored(values, type)
             start += rows
+
+    return chunks
+
+
+def _rounded_values_of(source: Artifact) -> Chunks:
+    floats = _values_of(source)
+
+    def chunks(tensor: Tensor) -> Iterator[NDArray[np.uint8]]:
+        name, type, shape = tensor
+        for values in floats((name, TensorType.F32, shape)):
+            yield gguf.quants.quantize(values.view(np.float32), gguf.GGMLQuantizationType(type)).view(np.uint8)
 
     return chunks
 

@@ -30,7 +30,7 @@ def rows() -> list[Row]:
         Row("help", "workbench --help", "", 0.2, 0.1, _help),
         Row("first-paint", "first paint of open", "", 0.6, 0.3, _first_paint),
         Row("cursor", "cursor move on 80 layers", "", 5, 2.5, _cursor),
-        Row("first-run", "first ever run: kernels compiled and cached", "", 20, 8, _first_run),
+        Row("first-run", "first ever run: kernels compiled and cached", "", 11, 6, _first_run),
     ]
 
 

@@ -26,6 +26,8 @@ class Measured:
 
     work : what the product has to do at least, where the machine's limits for that are measured.
     before : what another build of the product needed, run by run in turn, where the row measures one.
+    processor : seconds are those of the processor, which others who use it too can only make longer; so the least of
+        each is held against the other.
     """
 
     product: list[float]
@@ -34,12 +36,15 @@ class Measured:
     note: str = ""
     work: Work | None = None
     before: list[float] = field(default_factory=list)
+    processor: bool = False
 
     @property
     def value(self) -> float:
         """What is held against the limits: the median ratio of product to peer, or the product's median."""
         if not self.peer:
             return statistics.median(self.product)
+        if self.processor:
+            return min(self.product) / min(self.peer)
         return statistics.median(mine / theirs for mine, theirs in zip(self.product, self.peer, strict=True))
 
 
@@ -103,21 +108,24 @@ def alternate(
     rounds: int,
     note: str = "",
     work: Work | None = None,
+    *,
+    processor: bool = False,
 ) -> Measured:
     """Run product and peer in turn, after one run of each that does not count.
 
-    A peer that measures itself returns its seconds.
+    A peer that measures itself returns its seconds; if `processor`, all are those of the processor.
     """
+    clock = time.process_time if processor else time.perf_counter
     figures: tuple[list[float], list[float]] = [], []
     for number in range(rounds + 1):
         for kept, run in zip(figures, (product, peer), strict=True):
             time.sleep(_PAUSE)
-            start = time.perf_counter()
+            start = clock()
             reported = run()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if number:
                 kept.append(reported if isinstance(reported, float) else elapsed)
-    return Measured(*figures, note=note, work=work)
+    return Measured(*figures, note=note, work=work, processor=processor)
 
 
 @contextmanager

@@ -51,6 +51,17 @@ QWEN_3B = replace(
     vocab_size=151936,
     tie_word_embeddings=True,
 )
+QWEN_HALF = replace(
+    QWEN_7B,
+    num_hidden_layers=24,
+    hidden_size=896,
+    intermediate_size=4864,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    head_dim=64,
+    vocab_size=151936,
+    tie_word_embeddings=True,
+)
 DEEP = replace(  # as many layers as the largest models, small enough to write in a moment
     QWEN_7B,
     num_hidden_layers=80,
@@ -72,16 +83,18 @@ def tensors(config: ModelConfig, mix: str) -> list[Tensor]:
     """Name, type and shape of every tensor in the order of the model; `mix` is a type or "Q4_K_M"."""
     of = family(config.architecture)
     return [
-        (name, TensorType.F32 if len(shape) == 1 else _matrix_type(name, mix, config), shape)
+        (name, TensorType.F32 if len(shape) == 1 else _matrix_type(name, mix, config, shape), shape)
         for name, shape, optional in of.tensors(config)
         if not optional or (of.biased and name.endswith(_QKV_BIASES))
     ]
 
 
-def _matrix_type(name: str, mix: str, config: ModelConfig) -> TensorType:
+def _matrix_type(name: str, mix: str, config: ModelConfig, shape: Shape) -> TensorType:
     if mix != "Q4_K_M":
         return TensorType[mix]
     wide = name == LM_HEAD or (name.endswith(("v_proj.weight", "down_proj.weight")) and _more_bits(name, config))
+    if shape[1] % TensorType.Q4_K.block.elements:  # as llama.cpp does where rows are no whole super-blocks
+        return TensorType.Q8_0 if wide else TensorType.Q5_0
     return TensorType.Q6_K if wide else TensorType.Q4_K
 
 

@@ -32,11 +32,6 @@ YARN: dict[str, dict[str, object]] = {
 HYBRID = 3  # layers of a model with windows, which GGUF has no word for
 
 
-def architecture_of(name: str) -> str:
-    """The family of a model that is named by it, or is one of VARIANTS."""
-    return name.partition("+")[0]
-
-
 def of_experts(c: ModelConfig) -> dict[str, object]:
     return {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": c.intermediate_size // 2}
 
@@ -57,6 +52,18 @@ def of_delta_nets(c: ModelConfig) -> dict[str, object]:
         "rms_norm_eps": 1e-6,  # which another epsilon is in GGUF, and always in transformers
         "recurrence": Recurrence(4, 4, c.head_dim, 2, c.head_dim),
         "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    }
+
+
+def mostly_scans(c: ModelConfig) -> dict[str, object]:
+    return {
+        "recurrence": Recurrence(4, 4, c.hidden_size // 2, 2, 16),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+        "rotated_layers": (False,) * c.num_hidden_layers,
+        "embedding_scale": 6.0,
+        "residual_scale": 0.22,
+        "attention_scale": 0.3,
+        "logits_scale": 0.125,
     }
 
 
@@ -100,6 +107,23 @@ def turning(pairs: int) -> tuple[float, ...]:
     return (1.0,) * (pairs // 4) + (float(np.float32(1e30)),) * (pairs - pairs // 4)
 
 
+def two_kinds_of_heads(c: ModelConfig) -> dict[str, object]:
+    return {
+        **{"full_head_dim": 2 * c.head_dim, "full_kv_heads": 1, "keys_as_values": True, "attention_scale": 1.0},
+        **{"rope_factors": turning(c.head_dim), "logits_cap": 3.0},
+    }
+
+
+def with_layer_embeddings(c: ModelConfig) -> dict[str, object]:
+    """gemma4 as E2B is: the second half of the layers shares keys and values, and is twice as wide."""
+    own, size = c.num_hidden_layers // 2, 32 if c.hidden_size % 32 == 0 else c.hidden_size // 2
+    return two_kinds_of_heads(c) | {
+        **{"full_kv_heads": c.num_key_value_heads, "keys_as_values": False, "layer_embedding_size": size},
+        "shared_kv_layers": c.num_hidden_layers - own,
+        "intermediate_sizes": (c.intermediate_size,) * own + (2 * c.intermediate_size,) * own,
+    }
+
+
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -136,10 +160,9 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
         "recurrence": Recurrence(3),
         "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
     },
-    "gemma4": lambda c: {
-        **{"full_head_dim": 2 * c.head_dim, "full_kv_heads": 1, "keys_as_values": True, "attention_scale": 1.0},
-        **{"rope_factors": turning(c.head_dim), "logits_cap": 3.0},
-    },
+    "gemma4": two_kinds_of_heads,
+    "gemma4-e2b": with_layer_embeddings,
+    "gemma4-a4b": lambda c: two_kinds_of_heads(c) | and_beside(c),
     "deepseek2": lambda c: latent(c) | {"norm_topk_prob": False, "routed_scaling_factor": 2.5},
     "deepseek3": lambda c: (
         latent(c)
@@ -149,15 +172,8 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "qwen35": lambda c: of_delta_nets(c),
     "qwen35moe": lambda c: of_delta_nets(c) | and_beside(c),
     "qwen3next": lambda c: of_delta_nets(c) | and_beside(c),
-    "granitehybrid": lambda c: {
-        "recurrence": Recurrence(4, 4, c.hidden_size // 2, 2, 16),
-        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
-        "rotated_layers": (False,) * c.num_hidden_layers,
-        "embedding_scale": 6.0,
-        "residual_scale": 0.22,
-        "attention_scale": 0.3,
-        "logits_scale": 0.125,
-    },
+    "granitehybrid": mostly_scans,
+    "granitehybrid-experts": lambda c: mostly_scans(c) | and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
     "falcon_h1": lambda c: {"recurrence": Recurrence(4, 4, c.hidden_size // 4, 2, 16)},
     "lfm2": lambda c: {
         "recurrence": Recurrence(3),
@@ -262,10 +278,6 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "starcoder2": lambda c: {"sliding_window": 3} if c.num_hidden_layers == HYBRID else {},
     "smollm3": lambda c: {"rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers))},
 }
-# Other models of a family, named FAMILY+WHAT: what they have beside the settings above.
-VARIANTS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
-    "granitehybrid+experts": lambda c: and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
-}
 _BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 # Of families that are known to have biases: all of them, and not only those of q, k and v.
 _ALL_BIASED = ("starcoder2", "gpt_neox", "phi", "jais2", "codeshell", "pangu_embedded", "gpt_oss")
@@ -314,8 +326,11 @@ def random_model(
     tied: bool = False,
     seed: int = 0,
 ) -> MemoryModel:
-    """A model whose matrices have the given type and whose norms and biases are F32; a family, or one of VARIANTS."""
-    variant, architecture = VARIANTS.get(architecture), architecture_of(architecture)
+    """A model whose matrices have the given type and whose norms and biases are F32.
+
+    architecture : a family, or one of its forms, "FAMILY-FORM".
+    """
+    form, architecture = architecture, architecture.partition("-")[0]
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=layers,
@@ -338,8 +353,7 @@ def random_model(
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
     elif architecture == "mistral":  # of whose windows GGUF has no word
         config = replace(config, sliding_window=3)
-    for settings in (OWN_SETTINGS.get(architecture), variant):
-        config = config if settings is None else replace(config, **settings(config))
+    config = replace(config, **OWN_SETTINGS.get(form, lambda _: {})(config))
     rng, model = np.random.default_rng(seed), MemoryModel(config)
 
     def matrix(name: str, rows: int, columns: int) -> None:
@@ -372,7 +386,9 @@ def random_model(
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
-            elif tensor.name.endswith("layer_scalar.weight"):
+            elif tensor.name.endswith("layer_scalar.weight") or (
+                tensor.name.endswith("down_proj.output_scale") and form == "gemma4-a4b" and ".experts." in tensor.name
+            ):
                 vector(tensor.name, *tensor.shape, 1)
             elif tensor.name.endswith("conv1d.bias") or (
                 tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2"

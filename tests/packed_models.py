@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from kernels.packed.numbers import E2M1, NF4
 from kernels.rows.dequantize import dequantize, dequantize_rows
 from kernels.weight import TensorType
 from tests.artifacts import entries_of, hf_config, hf_weights, tiny_model, write_safetensors_entries
@@ -46,9 +48,40 @@ def source_of(case: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def packed_by(method: str, values: np.ndarray) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """The parts of a matrix, each value rounded to the nearest code in groups of 32 or tiles of 32×32."""
-    return {"fp8": _fp8, "gptq": _gptq, "awq": _awq, "compressed-tensors": _compressed, "mlx": _mlx}[method](values)
+class Numbers(NamedTuple):
+    """What a matrix is rounded to, before it is packed.
+
+    codes : (out, in). scales, zeros : (out, groups), fewer rows where several share them. zeros : zero points, for MLX
+    offsets, None where there are none.
+    """
+
+    codes: np.ndarray
+    scales: np.ndarray
+    zeros: np.ndarray | None = None
+
+
+Edit = Callable[[Numbers], Numbers]
+
+
+def packed_by(
+    method: str, values: np.ndarray, edit: Edit = lambda numbers: numbers
+) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """The parts of a matrix, each value rounded to the nearest code in groups of 32 or 16 or tiles of 32×32."""
+    return _PACK[method](edit(_ROUND[method](values)))
+
+
+def read_by(method: str, values: np.ndarray, edit: Edit = lambda numbers: numbers) -> np.ndarray:
+    """What a program makes of such parts that takes their numbers for others, float32."""
+    codes, scales, zeros = edit(_ROUND[method](values))
+    rows, columns = codes.shape
+    scales, zeros = (
+        None if x is None else np.repeat(np.repeat(x, -(-rows // len(x)), 0)[:rows], -(-columns // x.shape[1]), 1)
+        for x in (scales, zeros)
+    )
+    found, scales = LEVELS.get(method, np.arange(16, dtype=np.float32))[codes], scales[:, :columns].astype(np.float32)
+    if method == "mlx":
+        return found * scales + zeros.astype(np.float32)
+    return (found - (8 if method == "compressed-tensors" and zeros is None else 0 if zeros is None else zeros)) * scales
 
 
 CONFIGS: dict[str, dict[str, object]] = {
@@ -61,6 +94,20 @@ CONFIGS: dict[str, dict[str, object]] = {
         "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 32}}},
     },
     "mlx": {"group_size": 32, "bits": 4},
+    "nf4": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "int8": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "nvfp4": {
+        "quant_method": "compressed-tensors",
+        "format": "nvfp4-pack-quantized",
+        "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "float", "group_size": 16}}},
+    },
+    "modelopt": {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]},
+}
+LEVELS = {
+    "fp8": dequantize_rows(TensorType.F8_E4M3, np.arange(256, dtype=np.uint8)[None], 256)[0],
+    "nf4": np.array(NF4, np.float32),
+    **dict.fromkeys(("nvfp4", "modelopt"), np.array(E2M1, np.float32)),
+    "int8": np.arange(256, dtype=np.uint8).view(np.int8) / np.float32(127),
 }
 
 
@@ -86,71 +133,146 @@ def entry(dtype: str, values: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
     return dtype, values.shape, np.ascontiguousarray(values).tobytes()
 
 
-def _fp8(values: np.ndarray) -> dict:
+def nearest(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The number of the nearest level of every value; NaN is none."""
+    order = np.argsort(levels)[: np.isfinite(levels).sum()]
+    ordered = levels[order]
+    return order[np.searchsorted((ordered[1:] + ordered[:-1]) / 2, values)].astype(np.uint8)
+
+
+def _fp8(values: np.ndarray) -> Numbers:
     rows, columns = values.shape
     tiles = np.zeros((-(-rows // 32), -(-columns // 32)), np.float32)
     for i, j in np.ndindex(tiles.shape):
         tiles[i, j] = np.abs(values[32 * i : 32 * i + 32, 32 * j : 32 * j + 32]).max() / 448
     scales = np.repeat(np.repeat(tiles, 32, 0)[:rows], 32, 1)[:, :columns]
-    levels = dequantize_rows(TensorType.F8_E4M3, np.arange(127, dtype=np.uint8)[None], 127)[0]
-    size = np.abs(values) / scales
-    codes = np.abs(size[..., None] - levels).argmin(axis=2).astype(np.uint8)
-    return {"weight": entry("F8_E4M3", codes | (values < 0) * np.uint8(0x80)), "weight_scale_inv": entry("F32", tiles)}
+    return Numbers(nearest(values / scales, LEVELS["fp8"]), tiles)
 
 
-def integers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes (out, in), float16 scales and zero points, both (out, groups)."""
+def integers(values: np.ndarray) -> Numbers:
+    """Codes of 4 bits with float16 scales and zero points."""
     groups = values.reshape(len(values), -1, 32)
     low, high = np.minimum(groups.min(2), 0), np.maximum(groups.max(2), 0)
     scales = ((high - low) / 15).astype(np.float16)
     wide = scales.astype(np.float32)
     zeros = np.clip(np.round(-low / wide), 0, 15)
     codes = np.clip(np.round(groups / wide[..., None]) + zeros[..., None], 0, 15)
-    return codes.reshape(values.shape).astype(np.uint32), scales, zeros.astype(np.uint32)
+    return Numbers(codes.reshape(values.shape).astype(np.uint8), scales, zeros)
 
 
 def words_of(nibbles: np.ndarray, order: tuple[int, ...] = tuple(range(8))) -> np.ndarray:
     """Eight numbers of a row in a word, number order[n] in nibble n."""
-    eights = nibbles.reshape(len(nibbles), -1, 8)[:, :, list(order)].astype(np.uint32)
+    eights = nibbles.reshape(len(nibbles), -1, 8)[:, :, list(order)].astype(np.uint32) & 15
     return (eights << 4 * np.arange(8, dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
 
 
-def _gptq(values: np.ndarray) -> dict:
-    codes, scales, zeros = integers(values)
+def _pack_gptq(n: Numbers) -> dict:
     return {
-        "qweight": entry("I32", words_of(codes).T),
-        "qzeros": entry("I32", words_of((zeros - 1 & 15).T)),
-        "scales": entry("F16", scales.T),
-        "g_idx": entry("I32", np.arange(values.shape[1], dtype=np.int32) // 32),
+        "qweight": entry("I32", words_of(n.codes).T),
+        "qzeros": entry("I32", words_of((n.zeros.astype(int) - 1 & 15).T)),
+        "scales": entry("F16", n.scales.T),
+        "g_idx": entry("I32", np.arange(n.codes.shape[1], dtype=np.int32) // 32),
     }
 
 
-def _awq(values: np.ndarray) -> dict:
-    codes, scales, zeros = integers(values)
-    order = (0, 2, 4, 6, 1, 3, 5, 7)
-    words = words_of(codes.T, order), words_of(zeros.T, order)
-    return {"qweight": entry("I32", words[0]), "qzeros": entry("I32", words[1]), "scales": entry("F16", scales.T)}
+def _pack_awq(n: Numbers) -> dict:
+    words = words_of(n.codes.T, AWQ), words_of(n.zeros.T.astype(int), AWQ)
+    return {"qweight": entry("I32", words[0]), "qzeros": entry("I32", words[1]), "scales": entry("F16", n.scales.T)}
 
 
-def _compressed(values: np.ndarray) -> dict:
+def _symmetric(values: np.ndarray) -> Numbers:
     groups = values.reshape(len(values), -1, 32)
     scales = np.abs(groups).max(2) / np.float32(7.5)
     codes = np.clip(np.round(groups / scales[..., None]), -8, 7).reshape(values.shape) + 8
+    return Numbers(codes.astype(np.uint8), scales.astype(np.float32))
+
+
+def _pack_symmetric(n: Numbers) -> dict:
     return {
-        "weight_packed": entry("I32", words_of(codes)),
-        "weight_scale": entry("F32", scales.astype(np.float32)),
-        "weight_shape": entry("I64", np.array(values.shape, np.int64)),
+        "weight_packed": entry("I32", words_of(n.codes)),
+        "weight_scale": entry("F32", n.scales),
+        "weight_shape": entry("I64", np.array(n.codes.shape, np.int64)),
     }
 
 
-def _mlx(values: np.ndarray) -> dict:
+def _offset(values: np.ndarray) -> Numbers:
     groups = values.reshape(len(values), -1, 32)
     low, high = groups.min(2), groups.max(2)
     scales = ((high - low) / 15).astype(np.float16)
     codes = np.round((groups - low[..., None]) / scales.astype(np.float32)[..., None]).clip(0, 15)
-    words = words_of(codes.reshape(values.shape))
+    return Numbers(codes.reshape(values.shape).astype(np.uint8), scales, low.astype(np.float16))
+
+
+def _pack_offset(n: Numbers) -> dict:
+    parts = entry("U32", words_of(n.codes)), entry("F16", n.scales), entry("F16", n.zeros)
+    return dict(zip(("weight", "scales", "biases"), parts, strict=True))
+
+
+def _by_largest(method: str, values: np.ndarray, wide: int, over: float = 1) -> Numbers:
+    """Levels times the largest value of every group over one that is in the levels."""
+    groups = values.reshape(len(values), -1, wide)
+    largest = np.abs(groups).max(2) / np.float32(over)
+    return Numbers(nearest(groups / largest[..., None], LEVELS[method]).reshape(values.shape), largest)
+
+
+def _pack_nf4(n: Numbers) -> dict:
+    state = {"blocksize": 32, "shape": n.codes.shape, "dtype": "float32", "quant_type": "nf4"}
+    codes = n.codes.reshape(-1, 2)
     return {
-        "weight": entry("U32", words),
-        "scales": entry("F16", scales),
-        "biases": entry("F16", low.astype(np.float16)),
+        "weight": entry("U8", codes[:, :1] << 4 | codes[:, 1:]),
+        "weight.absmax": entry("F32", n.scales.reshape(-1)),
+        "weight.quant_map": entry("F32", LEVELS["nf4"]),
+        "weight.quant_state.bitsandbytes__nf4": entry("U8", np.frombuffer(json.dumps(state).encode(), np.uint8)),
     }
+
+
+def _nvfp4(values: np.ndarray) -> Numbers:
+    """Scales as F8_E4M3 of the tensor's scale, which is what remains of 448 * 6 over the largest value."""
+    found = _by_largest("nvfp4", values, 16, 6)
+    whole = np.float32(448 * 6 / np.abs(values).max())
+    scales = LEVELS["fp8"][nearest(found.scales * whole, LEVELS["fp8"])] / whole
+    groups = values.reshape(len(values), -1, 16) / scales[..., None]
+    return Numbers(nearest(groups, LEVELS["nvfp4"]).reshape(values.shape), scales)
+
+
+def _pack_nvfp4(n: Numbers) -> dict:
+    whole = np.float32(448 / n.scales.max())
+    return {
+        "weight_packed": entry("U8", n.codes[:, ::2] | n.codes[:, 1::2] << 4),
+        "weight_scale": entry("F8_E4M3", nearest(n.scales * whole, LEVELS["fp8"])),
+        "weight_global_scale": entry("F32", whole.reshape(1)),
+    }
+
+
+def _pack_modelopt(n: Numbers) -> dict:
+    whole = np.float32(n.scales.max() / 448)
+    return {
+        "weight": entry("U8", n.codes[:, ::2] | n.codes[:, 1::2] << 4),
+        "weight_scale": entry("F8_E4M3", nearest(n.scales / whole, LEVELS["fp8"])),
+        "weight_scale_2": entry("F32", whole.reshape(())),
+        "input_scale": entry("F32", np.ones((), np.float32)),
+    }
+
+
+AWQ = (0, 2, 4, 6, 1, 3, 5, 7)
+_ROUND: dict[str, Callable[[np.ndarray], Numbers]] = {
+    "fp8": _fp8,
+    "gptq": integers,
+    "awq": integers,
+    "compressed-tensors": _symmetric,
+    "mlx": _offset,
+    "nf4": lambda values: _by_largest("nf4", values, 32),
+    "int8": lambda values: _by_largest("int8", values, values.shape[1]),
+    **dict.fromkeys(("nvfp4", "modelopt"), _nvfp4),
+}
+_PACK: dict[str, Callable[[Numbers], dict]] = {
+    "fp8": lambda n: {"weight": entry("F8_E4M3", n.codes), "weight_scale_inv": entry("F32", n.scales)},
+    "gptq": _pack_gptq,
+    "awq": _pack_awq,
+    "compressed-tensors": _pack_symmetric,
+    "mlx": _pack_offset,
+    "nf4": _pack_nf4,
+    "int8": lambda n: {"weight": entry("I8", n.codes.view(np.int8)), "SCB": entry("F32", n.scales.reshape(-1))},
+    "nvfp4": _pack_nvfp4,
+    "modelopt": _pack_modelopt,
+}

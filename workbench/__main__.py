@@ -17,11 +17,15 @@ from workbench.machine import interrupts
 ANSWERED_ALIKE, ANSWERED_DIFFERENT, NOT_ANSWERED = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + signal number, as shells report them; so are other signals
 
+# Of NumPy, whose own threads wait by turning round where the kernels' threads want to work; a sum of products also has
+# other bits with other numbers of them.
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _COMPLETING = "_WORKBENCH_COMPLETE"  # click's name for the variable by which a shell asks for words
 
 
 def main() -> None:
     """Entry point of the console script and of `python -m workbench`."""
+    os.environ.setdefault(_BLAS_THREADS, "1")
     _open_what_was_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not undo what was done
@@ -134,7 +138,7 @@ def _sentence(error: BaseException) -> str:
         return _usage(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "out of memory; use fewer tokens, or close other programs"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"

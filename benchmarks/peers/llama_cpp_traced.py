@@ -1,6 +1,6 @@
-"""llama.cpp with every node of its graph copied to memory by callback.
+"""llama.cpp, with every node of its graph copied to memory by callback or plain.
 
-Job: model, tokens, threads, and settings that replace llama.cpp's own (repack, flash, kv).
+Job: model, tokens, threads, plain, and settings that replace llama.cpp's own (repack, flash, kv).
 """
 
 import ctypes
@@ -60,7 +60,8 @@ class Engine:
         settings.flash_attn_type = FLASH[wanted.get("flash", "auto")]
         settings.type_k = settings.type_v = KV_TYPES[wanted.get("kv", "f16")]
         self._callback = llama.ggml_backend_sched_eval_callback(self._copies)
-        settings.cb_eval = self._callback
+        if not wanted.get("plain", False):
+            settings.cb_eval = self._callback
         self._context = llama.llama_init_from_model(model, settings)
         self._batch = batch = llama.llama_batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)

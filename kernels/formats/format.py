@@ -102,7 +102,7 @@ class Dot(NamedTuple):
     theirs. signed : whether the codes of groups are multiplied with their signs. block : elements of a block. turns :
     sums that blocks take turns at. within : of blocks that are multiplied with several of activations: "halves": each
     16 elements have a scale of the row; "lanes": products with the scales of activations are summed over a block, in
-    lanes, before its own scale comes to it; "one": the same after the lanes were added.
+    lanes, before its own scale comes to it; "one": the same after the lanes were added. plain : all scales are 1.
     """
 
     scales: int
@@ -111,6 +111,7 @@ class Dot(NamedTuple):
     block: int = 32
     turns: int = 1
     within: str = ""
+    plain: bool = False
 
 
 _FLOATS = ((1, 4), (1, 5), (2, 5), (2, 8), (4, 8), (8, 11))  # bytes, and bits of the exponent
@@ -123,6 +124,7 @@ MINS_FIRST = Dot(block=256, scales=2, mins="first")
 MINS_IN_LANES = Dot(block=256, scales=1, mins="lanes")
 MINS_IN_ONE = Dot(block=256, scales=1, mins="one")
 SHARED_ZERO = Dot(block=256, scales=2, mins="offset")
+PLAIN_SHARED_ZERO = Dot(block=256, scales=2, mins="offset", plain=True)
 SIGNED_32 = Dot(block=256, scales=1, mins="none", signed=True)
 SIGNED_16 = Dot(block=256, scales=2, mins="none", signed=True)
 SIGNED_AND_ONE = Dot(block=256, scales=1, mins="one", signed=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kernels.formats.format import SHARED_ZERO, Block, BlockFormat, L, Stored
+from kernels.formats.format import PLAIN_SHARED_ZERO, Block, BlockFormat, L, Stored
 
 
 def _codes(block: Stored[L]) -> Iterator[L]:
@@ -28,6 +28,6 @@ FORMAT = BlockFormat(
     groups=16,
     scales=scales,
     activations="ggml Q8_K",
-    dot=SHARED_ZERO,
+    dot=PLAIN_SHARED_ZERO,
     late=True,
 )

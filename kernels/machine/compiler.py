@@ -21,7 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Sums may be re-ordered and products contracted where a kernel asks for it; NaN and Inf always keep their meaning.
 REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
-_BESIDE = ("kernels.matmul.floats", "kernels.matmul.activations")  # about half of the work
+# About half of the work.
+_BESIDE = ("kernels.matmul.ggml", "kernels.matmul.activations", "kernels.ops", "kernels.recurrence")
 
 _registered: list[tuple[Any, str]] = []
 

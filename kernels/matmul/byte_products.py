@@ -32,6 +32,10 @@ class Portable:
         """int32 sums of two neighbouring int16 * int16 products, added to `start`."""
         return v.b.add(start, v.pairs(v.b.mul(v.signed(a, I32), v.signed(b, I32))))
 
+    def fours(self, v: Vectors, start: Any, codes: Any, x: Any) -> Any:  # noqa: ANN401
+        """int32 sums of four neighbouring products, added to `start`; codes uint8 < 128, x int8."""
+        return self.words(v, start, self.pairs(v, codes, x), v.constant(I16, x.type.count // 2, 1))
+
     def signed(self, v: Vectors, codes: Any, x: Any, corrections: Any) -> Any:  # noqa: ANN401, ARG002
         """int32 sums of four neighbouring products; codes int8, x int8 of at most 127, stored with `flip`."""
         return v.pairs(v.signed(self.pairs(v, codes, x), I32))
@@ -70,6 +74,9 @@ class Avx512Vnni(Portable):
 
     def pairs(self, v: Vectors, codes: Any, x: Any) -> Any:  # noqa: ANN401
         return v.call("llvm.x86.avx512.pmaddubs.w.512", ir.VectorType(I16, 32), codes, x)
+
+    def fours(self, v: Vectors, start: Any, codes: Any, x: Any) -> Any:  # noqa: ANN401
+        return self._bytes(v, start, codes, x)
 
     def signed(self, v: Vectors, codes: Any, x: Any, corrections: Any) -> Any:  # noqa: ANN401
         return self._bytes(v, corrections, x, codes)

@@ -17,8 +17,8 @@ from kernels.formats import FORMATS
 from kernels.formats.format import BlockFormat, Dot, FloatFormat
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import aligned_floats, scratch
-from kernels.machine.operations import fma
-from kernels.machine.parallel import over_rows
+from kernels.machine.operations import bits, float_to_half, fma, half_to_float
+from kernels.machine.parallel import by_token, over_rows
 from kernels.machine.vectors import prefetch
 from kernels.matmul.activations import RULES, Codes
 from kernels.matmul.byte_products import HOST, Portable
@@ -235,11 +235,26 @@ def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:
     format = type.format
     if not isinstance(format, FloatFormat) or format.block.bytes != 2:
         return x
-    if format.exponent == 5:
-        with np.errstate(over="ignore"):
-            return x.astype(np.float16).astype(np.float32)
-    # round to even on the upper 16 bits; NaN stays NaN (ggml_compute_fp32_to_bf16)
-    bits = x.view(np.uint32)
-    even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-    quiet = (bits | np.uint32(0x00400000)) & np.uint32(0xFFFF0000)
-    return np.where(np.isnan(x), quiet, even).view(np.float32)
+    rounded = np.empty_like(x)
+    move = _to_halves if format.exponent == 5 else _to_upper_halves
+    by_token(lambda t: move(x[t], rounded[t]), x.shape)
+    return rounded
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1])")
+def _to_halves(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[t, i] = half_to_float(float_to_half(x[t, i]))
+
+
+@kernel("void(float32[:, ::1], float32[:, ::1])")
+def _to_upper_halves(x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Round to even on the upper 16 bits; NaN stays NaN (ggml_compute_fp32_to_bf16)."""
+    words = out.view(np.uint32)
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            word = bits(x[t, i])
+            even = word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))
+            kept = even if word & np.uint32(0x7FFFFFFF) <= np.uint32(0x7F800000) else word | np.uint32(0x00400000)
+            words[t, i] = kept & np.uint32(0xFFFF0000)

@@ -30,6 +30,7 @@ _GROUPS = 8  # of 32 columns, in a chunk
 _BY_LANES = ("first", "offset")  # mins of which each lane has two, of 16 elements each
 
 Pairs = Callable[[int, int], Any]  # int16 sums of two neighbouring products of a half of a group
+Added = Callable[[Any, int, int], Any]  # int32 sums of four of them, times the scale, added to others
 
 
 def sums_of(dot: Dot) -> int:
@@ -62,7 +63,7 @@ class _Chunk:
         """Everything that belongs to the row, then tile by tile."""
         b, dot, count = self.b, self.dot, sums_of(self.dot)
         codes = [[self._of_row(I8, 16, self.codes, 2 * g + h, CHUNK // 16) for h in (0, 1)] for g in range(_GROUPS)]
-        scales = [self._scale(n) for n in range(dot.scales * _GROUPS)]
+        scales = [] if dot.plain else [self._scale(n) for n in range(dot.scales * _GROUPS)]
         halves = 2 if dot.mins in _BY_LANES else 1
         mins = [self._of_row(I16, 8, self.mins, h, halves) for h in range(halves)] if dot.scales else []
         if dot.mins == "eights":
@@ -77,10 +78,10 @@ class _Chunk:
                 acc = self._small_blocks(codes, xs, tile, acc)
             else:
                 sums = [self._of_tile(I16, self.sums, tile, h, halves) for h in range(halves)]
-                pairs = self._signed_pairs(signs, xs) if dot.signed else self._pairs(codes, xs)
+                added = self._plain(codes, xs) if dot.plain else self._scaled(codes, signs, scales, xs)
                 if dot.mins == "eights":
                     sums = [self.how.pairs(self.v, self.v.constant(I8, x.type.count, 1), x) for x in xs]
-                acc = self._one_block(pairs, scales, mins, sums, tile, acc)
+                acc = self._one_block(added, mins, sums, tile, acc)
             for n, value in enumerate(acc):
                 self.v.store(value, self.acc, self._at(place, count, n, self.lanes))
 
@@ -109,6 +110,18 @@ class _Chunk:
         lanes = self.lanes * 32 // (32 if element == F32 else element.width)
         return self.v.load(element, lanes, array, self._at(tile, count, n, lanes))
 
+    def _plain(self, codes: list[list[Any]], xs: list[Any]) -> Added:
+        return lambda start, g, h: self.how.fours(self.v, start, codes[g][h], xs[2 * g + h])
+
+    def _scaled(self, codes: list[list[Any]], signs: Any, scales: list[Any], xs: list[Any]) -> Added:  # noqa: ANN401
+        pairs = self._signed_pairs(signs, xs) if self.dot.signed else self._pairs(codes, xs)
+
+        def added(start: Any, g: int, h: int) -> Any:  # noqa: ANN401
+            scale = scales[g if self.dot.scales == 1 else 2 * g + h]
+            return self.how.words(self.v, start, pairs(g, h), scale)
+
+        return added
+
     def _pairs(self, codes: list[list[Any]], xs: list[Any]) -> Pairs:
         return lambda g, h: self.how.pairs(self.v, codes[g][h], xs[2 * g + h])
 
@@ -130,15 +143,14 @@ class _Chunk:
 
     def _one_block(
         self,
-        pairs: Pairs,
-        scales: list[Any],
+        added: Added,
         mins: list[Any],
         sums: list[Any],
         tile: Any,  # noqa: ANN401
         acc: list[Any],
     ) -> list[Any]:
         v, b, dot, acc = self.v, self.b, self.dot, list(acc)
-        xd, added = self._of_tile(F32, self.xd, tile, 0, 1), []
+        xd, found = self._of_tile(F32, self.xd, tile, 0, 1), []
         factor, zero = b.fmul(xd, self._factor(self.d, 0, 1)), v.constant(I32, self.lanes, 0)
         if dot.mins in ("first", "lanes", "one", "eights"):
             off = b.fneg(b.fmul(xd, self._factor(self.dmin, 0, 1)))
@@ -147,17 +159,16 @@ class _Chunk:
             if dot.mins == "first":
                 acc[h] = v.fma(off, v.to_float(self.how.words(v, zero, mins[h], sums[h])), acc[h])
             for g in range(_GROUPS):  # in two chains, because each sum waits for the one before
-                scale = scales[g if dot.scales == 1 else 2 * g + h]
-                lanes[g % 2] = self.how.words(v, lanes[g % 2], pairs(g, h), scale)
-            added.append(v.fma(factor, v.to_float(b.add(*lanes)), acc[h]))
+                lanes[g % 2] = added(lanes[g % 2], g, h)
+            found.append(v.fma(factor, v.to_float(b.add(*lanes)), acc[h]))
         if dot.mins == "eights":
-            return [*added, *(v.fma(off, v.to_float(self._eights(h, mins, sums)), acc[2 + h]) for h in (0, 1))]
+            return [*found, *(v.fma(off, v.to_float(self._eights(h, mins, sums)), acc[2 + h]) for h in (0, 1))]
         if dot.mins not in ("lanes", "one"):
-            return [*added, acc[2]]
+            return [*found, acc[2]]
         least = self.how.words(v, zero, mins[0], sums[0])
         if dot.mins == "one":
             least = self._first_of_four(least)
-        return [*added, v.fma(off, v.to_float(least), acc[2])]
+        return [*found, v.fma(off, v.to_float(least), acc[2])]
 
     def _eights(self, h: int, mins: list[Any], sums: list[Any]) -> Any:  # noqa: ANN401
         """What is taken off in the lanes of a half."""

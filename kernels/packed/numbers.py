@@ -86,15 +86,18 @@ def rounded(values: Floats, type: str) -> Floats:
 class Grid:
     """A number for every group of columns of every `tall` rows, (rows / tall, groups), as stored.
 
-    type : of the stored numbers. divisor : what all are divided by.
+    type : of the stored numbers. divisor, factor : what all are divided by, or multiplied with.
     """
 
     stored: NDArray[np.generic]
     type: str
     tall: int = 1
     divisor: np.float32 | None = None
+    factor: np.float32 | None = None
 
     def of(self, rows: NDArray[np.intp]) -> Floats:
         """float32 (rows, groups)."""
         found = as_floats(np.ascontiguousarray(self.stored[rows // self.tall]), self.type)
-        return found if self.divisor is None else found / self.divisor
+        with np.errstate(all="ignore"):
+            found = found if self.divisor is None else found / self.divisor
+            return found if self.factor is None else found * self.factor

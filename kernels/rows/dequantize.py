@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kernels.formats import FORMATS
 from kernels.formats.format import SHIFT, BlockFormat, FloatFormat
 from kernels.machine.compiler import kernel
+from kernels.machine.memory import scratch
 from kernels.machine.parallel import over_rows
 from kernels.machine.vectors import F32, I8, I16, I32, Vectors, array_intrinsic
 from kernels.rows.unpack import emit_unpack, row_buffers
@@ -156,6 +157,13 @@ def dequantize_rows(type: TensorType, rows: NDArray[np.uint8], elements: int) ->
     return out
 
 
+def at_hand(use: str, type: TensorType, rows: NDArray[np.uint8], elements: int) -> NDArray[np.float32]:
+    """The same in memory that the calling thread keeps, until it asks for `use` again."""
+    out = scratch(use, (len(rows), elements), np.float32)
+    _dequantize_rows(int(type), rows, out, 0, len(rows))
+    return out
+
+
 def dequantize(weight: Weight) -> NDArray[np.float32]:
     """All values of a tensor, float32, in its own shape."""
     rows = weight.rows
@@ -168,12 +176,28 @@ def dequantize(weight: Weight) -> NDArray[np.float32]:
     return out.reshape(weight.shape)
 
 
-_CHUNK = 1 << 20  # values that stand dequantized in memory at once
+_CHUNK = 1 << 16  # values that a thread holds dequantized
+
+
+@kernel("void(float32[:, ::1], float64[::1])", reassociate=True)
+def _lengths(values: NDArray[np.float32], out: NDArray[np.float64]) -> None:
+    for r in range(len(values)):
+        energy = 0.0
+        for i in range(values.shape[1]):
+            energy += np.float64(values[r, i]) * np.float64(values[r, i])
+        out[r] = np.sqrt(energy)
 
 
 def row_norms(weight: Weight) -> NDArray[np.float64]:
     """Euclidean norm of every row of a tensor, float64 (rows,)."""
-    share, columns = max(1, _CHUNK // weight.shape[-1]), weight.shape[-1]
-    parts = (weight.rows[start : start + share] for start in range(0, len(weight.rows), share))
-    values = (dequantize_rows(weight.type, np.ascontiguousarray(part), columns) for part in parts)
-    return np.concatenate([np.linalg.norm(part.astype(np.float64), axis=1) for part in values])
+    rows, columns, out = weight.rows, weight.shape[-1], np.empty(len(weight.rows))
+    some = max(1, _CHUNK // columns)
+
+    def share(start: int, stop: int) -> None:
+        for first in range(start, stop, some):
+            last = min(first + some, stop)
+            stored = np.ascontiguousarray(rows[first:last])
+            _lengths(at_hand("values", weight.type, stored, columns), out[first:last])
+
+    over_rows(share, len(out), least=some)
+    return out

@@ -1,6 +1,7 @@
 """Read the hyper-parameters of an APR file: its keys and their aliases, and defaults, each of which is told."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from kernels.config import FULL, SLIDING, ModelConfig, RopeType
 from kernels.errors import UnsupportedModelError
@@ -94,24 +95,37 @@ def config_of(
     """Read the configuration; a sentence for each default that stands in for a missing key goes to `doubts`."""
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor {EMBEDDING}, which the forward needs; convert it again.")
+    config = _stated(found, fields, architecture, rope_type, tensors, doubts)
+    rope.check_heads(file.shown, config)
+    if fields.flag("use_sliding_window") and fields.integer("sliding_window") is None:
+        raise fields.unsupported("sets use_sliding_window and does not say how many tokens sliding_window has.")
+    untold = [key for key in family(architecture).told if key not in fields.values]
+    if untold:
+        raise ArtifactError(f"{fields.file} does not say {untold[0]}; add it, it is needed and cannot be guessed.")
+    config = family(architecture).of_hugging_face(config, with_lists(fields))
+    doubts += _unsaid(file, fields, config)
+    return config
 
-    def default(key: str, value: int | float) -> int | float:
-        doubts.append(f"{file.shown} does not say {key}; {value:g} is used, which is a guess.")
-        return value
 
+def _stated(
+    found: StoredModel,
+    fields: Fields,
+    architecture: str,
+    rope_type: RopeType,
+    tensors: Mapping[str, TensorInfo],
+    doubts: list[str],
+) -> ModelConfig:
+    """Return what the keys that all families have say, or what stands in for them."""
+    default = partial(_default, fields, doubts)
     hidden = fields.needed_integer("hidden_size", "hidden_dim", "d_model", "n_embd")
     heads = fields.needed_integer("num_heads", "num_attention_heads", "n_heads", "n_head")
     size = rope.head_dim(fields, hidden, heads, "head_dim")
     theta = fields.number("rope_theta") or default("rope_theta", 1e6 if architecture in _FAST else 1e4)
     kv_heads = fields.integer("num_kv_heads", "num_key_value_heads", "n_kv_heads")
-    own = family(architecture).key("rms_norm_eps")
-    eps = fields.number("rms_norm_eps", own, "layer_norm_eps", "norm_eps", "eps")
-    vocab_size = tensors[EMBEDDING].shape[0]
-    if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, vocab_size):
-        doubts.append(f"{file.shown} claims another vocabulary size than the {vocab_size} rows of its embedding.")
+    eps = fields.number("rms_norm_eps", family(architecture).key("rms_norm_eps"), "layer_norm_eps", "norm_eps", "eps")
     rotated = rope.hf_rotary_dim(family(architecture), fields, fields, size)
     scaling = _scaling(found, fields, architecture, tensors, theta, rotated or size)
-    config = ModelConfig(
+    return ModelConfig(
         architecture=architecture,
         num_hidden_layers=fields.needed_integer(*_LAYERS, high=MAX_LAYERS),
         hidden_size=hidden,
@@ -119,7 +133,7 @@ def config_of(
         num_attention_heads=heads,
         num_key_value_heads=kv_heads or int(default("num_kv_heads", heads)),
         head_dim=size,
-        vocab_size=vocab_size,
+        vocab_size=_vocab_size(fields, tensors, doubts),
         rms_norm_eps=shortest(eps or default("rms_norm_eps", 1e-6)),
         rope_theta=shortest(theta),
         rope_type=rope_type,
@@ -132,15 +146,18 @@ def config_of(
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
-    rope.check_heads(file.shown, config)
-    if fields.flag("use_sliding_window") and fields.integer("sliding_window") is None:
-        raise fields.unsupported("sets use_sliding_window and does not say how many tokens sliding_window has.")
-    untold = [key for key in family(architecture).told if key not in fields.values]
-    if untold:
-        raise ArtifactError(f"{fields.file} does not say {untold[0]}; add it, it is needed and cannot be guessed.")
-    config = family(architecture).of_hugging_face(config, with_lists(fields))
-    doubts += _unsaid(file, fields, config)
-    return config
+
+
+def _default(fields: Fields, doubts: list[str], key: str, value: int | float) -> int | float:
+    doubts.append(f"{fields.file} does not say {key}; {value:g} is used, which is a guess.")
+    return value
+
+
+def _vocab_size(fields: Fields, tensors: Mapping[str, TensorInfo], doubts: list[str]) -> int:
+    size = tensors[EMBEDDING].shape[0]
+    if fields.integer("vocab_size", "n_vocab", low=0) not in (None, 0, size):
+        doubts.append(f"{fields.file} claims another vocabulary size than the {size} rows of its embedding.")
+    return size
 
 
 def _intermediate_size(fields: Fields, tensors: Mapping[str, TensorInfo]) -> int:

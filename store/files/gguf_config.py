@@ -12,15 +12,18 @@ from store.errors import ArtifactError
 from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
 from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
-from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT
+from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT, layer_of
 from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
 
 _KEY_HEADS = "attention.head_count_kv"
 _HEADS = ("attention.head_count", _KEY_HEADS)
+_SHARED = "attention.shared_kv_layers"
+_WIDTHS = "feed_forward_length"
+_KEYS, _VALUES = "self_attn.k_proj.weight", "self_attn.v_proj.weight"
 _PER_LAYER = (
-    *(*_HEADS, "feed_forward_length", "expert_used_count"),
+    *(*_HEADS, _WIDTHS, "expert_used_count"),
     "expert_feed_forward_length",
 )
 
@@ -38,18 +41,32 @@ def config_of(
     problems = table("gguf", of).check(fields, str(of.gguf))
     if EMBEDDING not in tensors:
         raise ArtifactError(f"{file.shown} lacks the tensor token_embd.weight; convert the model again.")
+    config = _stated(fields, of, found, tensors)
+    if of.norms_differ:
+        config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
+    if of.two_heads:
+        own = config.num_hidden_layers - (fields.integer(_SHARED, low=0) or 0)
+        keys = [name for name in tensors if name.endswith(_KEYS) and (layer_of(name) or 0) < own]
+        config = replace(config, keys_as_values=any(name.replace(_KEYS, _VALUES) not in tensors for name in keys))
+    rope.check_heads(file.shown, config)
+    _refuse_what_follows(fields, of, tensors)
+    config = of.of_gguf(config, with_lists(fields))
+    return config, [*problems, *_odd(fields, of, config)]
+
+
+def _stated(fields: Fields, of: Family, found: StoredModel, tensors: Mapping[str, TensorInfo]) -> ModelConfig:
+    """Return what the keys that all families have say."""
     hidden = fields.needed_integer("embedding_length")
     heads = fields.needed_integer("attention.head_count")
     size, rotated = _head(fields, of, hidden, heads)
     theta = shortest(fields.number("rope.freq_base") or 10000.0)
     epsilon = LAYER_NORM_EPSILON if of.layer_norms else RMS_NORM_EPSILON
     scaling = _scaling(found, of, fields, tensors, theta, rotated or size)
-    unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
-    config = ModelConfig(
+    return ModelConfig(
         architecture=architecture_of(of),
-        num_hidden_layers=fields.needed_integer("block_count", high=MAX_LAYERS) - unrun,
+        num_hidden_layers=_layers(fields, of),
         hidden_size=hidden,
-        intermediate_size=fields.needed_integer("feed_forward_length"),
+        intermediate_size=_width(fields),
         num_attention_heads=heads,
         num_key_value_heads=(None if of.latent or of.two_heads else fields.integer("attention.head_count_kv")) or heads,
         head_dim=size,
@@ -68,29 +85,40 @@ def config_of(
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )
-    if config.num_hidden_layers < 1:
+
+
+def _layers(fields: Fields, of: Family) -> int:
+    """Return how many layers are run, without those that predict further tokens."""
+    unrun = (fields.integer("nextn_predict_layers", low=0) or 0) if of.predicts else 0
+    layers = fields.needed_integer("block_count", high=MAX_LAYERS) - unrun
+    if layers < 1:
         raise fields.wrong(f"has nextn_predict_layers {unrun}, which leaves no layer to run; convert the model again.")
-    if of.norms_differ:
-        config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
-    if of.two_heads:
-        own = [name for name in tensors if name.endswith("self_attn.v_proj.weight")]
-        config = replace(config, keys_as_values=len(own) < config.num_hidden_layers)
-    rope.check_heads(file.shown, config)
-    _refuse_what_follows(fields, of, tensors)
-    config = of.of_gguf(config, with_lists(fields))
+    return layers
+
+
+def _odd(fields: Fields, of: Family, config: ModelConfig) -> list[str]:
+    """Return sentences about what is done otherwise than it is said or may be expected."""
+    problems = _ignored_scale(fields, of, config)
     if config.length_limit is not None:
-        problems.append(
-            f"{file.shown} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
+        longer = (
+            f"{fields.file} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
             f"{config.length_limit} tokens, however long the text is; here texts of more are run with it."
         )
-    problems += _ignored_scale(fields, of, config)
+        problems = [longer, *problems]
     stated = fields.integer("vocab_size")
     if stated not in (None, config.vocab_size):
         problems.append(
-            f"{file.shown} claims a vocabulary of {stated}, but its embedding has {config.vocab_size} rows; "
+            f"{fields.file} claims a vocabulary of {stated}, but its embedding has {config.vocab_size} rows; "
             "the rows are used."
         )
-    return config, problems
+    return problems
+
+
+def _width(fields: Fields) -> int:
+    """Return the channels of the feed-forward block, of the first layer where they differ."""
+    _, given = fields.find(_WIDTHS)
+    widths = given.decode() if isinstance(given, LazyArray) and len(given) <= MAX_LAYERS else []
+    return widths[0] if widths and type(widths[0]) is int else fields.needed_integer(_WIDTHS)
 
 
 def _head(fields: Fields, of: Family, hidden: int, heads: int) -> tuple[int, int | None]:
@@ -191,11 +219,13 @@ def _ignored_scale(fields: Fields, of: Family, config: ModelConfig) -> list[str]
 def _uniform(file: str, metadata: Mapping[str, object], of: Family) -> dict[str, object]:
     """Return the metadata with each per-layer setting that is the same in all layers as a single value.
 
-    Layers without heads do not count in a family that has such; one with two kinds of heads reads their numbers itself.
+    Layers without heads do not count in a family that has such; one with two kinds of heads reads itself how many of
+    keys there are, and how wide the feed-forward block is.
     """
+    own = tuple(f"{of.gguf}.{key}" for key in (_KEY_HEADS, _WIDTHS)) if of.two_heads else ()
     return {
         key: _single(file, key, value, of.headless and key.endswith(_HEADS))
-        if key.endswith(_PER_LAYER) and isinstance(value, LazyArray) and not (of.two_heads and key.endswith(_KEY_HEADS))
+        if key.endswith(_PER_LAYER) and isinstance(value, LazyArray) and key not in own
         else value
         for key, value in metadata.items()
     }

@@ -17,6 +17,7 @@ from store.files.hf_config import config_of, drop_unused_biases, family_of, norm
 from store.files.json_text import read_object
 from store.files.model_file import ModelFile
 from store.files.packed.methods import put_together
+from store.files.packed.modelopt import FILE as MODELOPT
 from store.files.safetensors_header import read_header, read_index
 from store.layout import by_canonical_name, by_family, check_tensors, counted
 from store.names import LM_HEAD
@@ -78,12 +79,19 @@ def _take_settings(found: StoredModel, source: ModelFile) -> None:
     for name in ("config.json", ADAPTER_CONFIG, "params.json"):
         if (file := source.beside(name)) is not None:
             found.sources = (*found.sources, file)
-            found.metadata = read_object(file)
+            found.metadata = _with_method(source, read_object(file))
             found.less_one = norms_less_one(found.metadata)
             shown, of = found.sources[0].shown, family_of(str(found.metadata.get("model_type")))
             found.tensors = put_together(shown, found.tensors, found.metadata, found.part)
             found.tensors = by_family(shown, found.tensors, of)
             return
+
+
+def _with_method(source: ModelFile, values: dict[str, object]) -> dict[str, object]:
+    """Return settings with what ModelOpt's own file beside them says of quantization, where they do not say it."""
+    file = source.beside(MODELOPT) if values.get("quantization_config") is None else None
+    said = None if file is None else read_object(file).get("quantization")
+    return values | {"quantization_config": said} if isinstance(said, dict) and said.get("quant_algo") else values
 
 
 def _as_numbers(info: TensorInfo) -> TensorInfo:

@@ -14,6 +14,7 @@ from tests.faults.engine import start
 from tests.faults.healthy import healthy
 from tests.faults.healthy_weights import healthy_weights
 from tests.faults.models import LATER_SHAPES, NEW_FAMILY_SHAPES
+from tests.faults.packed_faults import packed_cases
 from tests.faults.planted import LATER_PAIRS, PLACES, planted, planted_in_types
 from tests.faults.traced import traced
 
@@ -37,6 +38,7 @@ def main() -> int:
             *planted_in_types(bool(given.peer_python)),
             *healthy(bool(given.peer_python)),
             *healthy_weights(bool(given.peer_python)),
+            *packed_cases(),
         ]
         if given.peer_python:
             cases += traced(given.peer_python, Path(folder), given.places, lambda kind: _chosen(kind, given.kinds))

@@ -17,7 +17,8 @@ from workbench.cells.view import View
 from workbench.lab.shelf import shelf_of
 from workbench.session.session import Session
 
-PATIENCE = 2.0  # seconds for one file
+PATIENCE = 2.0  # seconds of the processor for one file
+ASLEEP = 30.0  # seconds for one file, however busy the machine is
 MEMORY = 256 << 20  # bytes beyond what the process has when it begins; the files are below 1 MiB
 
 
@@ -32,8 +33,11 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
+_TIMERS = ((signal.ITIMER_PROF, signal.SIGPROF, PATIENCE), (signal.ITIMER_REAL, signal.SIGALRM, ASLEEP))
+
+
 def _too_long(*_: object) -> None:
-    raise BrokenError(f"it takes more than {PATIENCE} seconds")
+    raise BrokenError(f"it takes more than {PATIENCE} seconds of the processor, or {ASLEEP} in all")
 
 
 class _Terminal(io.StringIO):
@@ -43,12 +47,17 @@ class _Terminal(io.StringIO):
         return True
 
 
+_OUT, _ERR = _Terminal(), _Terminal()  # two for all files, because click never lets go of a stream
+
+
 def command(arguments: list[str], path: Path) -> int:
     """Run a command in this process; its exit code. What it writes must be fit for a terminal and name the file."""
-    out, err = _Terminal(), _Terminal()
-    with redirect_stdout(out), redirect_stderr(err):
+    for stream in (_OUT, _ERR):
+        stream.seek(0)
+        stream.truncate()
+    with redirect_stdout(_OUT), redirect_stderr(_ERR):
         code = run(arguments)
-    written, said = out.getvalue(), err.getvalue()
+    written, said = _OUT.getvalue(), _ERR.getvalue()
     if code not in (0, 1, 2):
         raise BrokenError(f"exit code {code}: {said}")
     for line in (written + said).splitlines():
@@ -112,9 +121,10 @@ def _printable(sentence: str) -> None:
 
 def check(check_one: Callable[[Path, bool], None], path: Path, json: bool) -> str:
     """Check one file; what is wrong, empty if nothing is."""
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    start = time.monotonic()
+    for timer, number, seconds in _TIMERS:
+        signal.signal(number, _too_long)
+        signal.setitimer(timer, seconds)
+    start = time.process_time()
     try:
         check_one(path, json)
     except BrokenError as broken:
@@ -125,7 +135,8 @@ def check(check_one: Callable[[Path, bool], None], path: Path, json: bool) -> st
             place, trace = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}", trace.tb_next
         return f"{type(error).__name__}: {error} at {place}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer, _, _ in _TIMERS:
+            signal.setitimer(timer, 0)
         sys.stdout.flush()
-    taken = time.monotonic() - start
+    taken = time.process_time() - start
     return f"it takes {taken:.1f} seconds" if taken > PATIENCE else ""

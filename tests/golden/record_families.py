@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels import models
 from tests.artifacts import tiny_gguf, tiny_model, tiny_safetensors, write_gguf
-from tests.memory_model import HYBRID, MemoryModel, architecture_of, with_optional
+from tests.memory_model import HYBRID, MemoryModel, with_optional
 
 GOLDEN = Path(__file__).parent
 TOKENS = (5, 100, 7, 7, 31)
@@ -21,7 +21,7 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid", "granitehybrid+experts", "falcon_h1"),
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid", "granitehybrid-experts", "falcon_h1"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
@@ -36,17 +36,27 @@ ONLY_GGUF = (
     "qwen3vlmoe",
     *("bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
-FURTHER = ("mistral3", "llama4", "gemma4")  # whose settings APR has no place for
+FURTHER = ("mistral3", "llama4", "gemma4", "gemma4-e2b", "gemma4-a4b")  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 # Of families whose layers differ.
 _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
 LAYERS = {
     "smollm3": 4,
-    "llama4": 4,
-    "afmoe": 4,
-    "lfm2moe": 2,
+    **{"llama4": 4, "gemma4-e2b": 4, "afmoe": 4, "lfm2moe": 2, "granitehybrid-experts": 2},
     **dict.fromkeys(
-        (*_TWO, *LATENT, "granite_swa", "gemma4", "lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2
+        (
+            *_TWO,
+            *LATENT,
+            "granite_swa",
+            "gemma4",
+            "gemma4-a4b",
+            "lfm2",
+            "qwen35",
+            "qwen35moe",
+            "qwen3next",
+            "granitehybrid",
+        ),
+        2,
     ),
 }
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
@@ -56,6 +66,9 @@ OF_FAMILY = {
     "gemma2": {"tied": True},
     "gemma4": {"head_dim": 16, "kv_heads": 2, "tied": True},
     **{name: {"head_dim": 16, "tied": True} for name in ("lfm2", "lfm2moe")},
+    "gemma4-e2b": {"head_dim": 16, "tied": True},
+    "gemma4-a4b": {"head_dim": 16, "kv_heads": 2, "tied": True},
+    "granitehybrid-experts": {"head_dim": 16},
     "granitehybrid": {"head_dim": 16},
     "falcon_h1": {"head_dim": 16},
     "olmo2": {"head_dim": 16},
@@ -82,17 +95,13 @@ FIRST = ("llama", "mistral", "qwen2", "qwen3", "gemma3")  # recorded in SHAPE, a
 
 def shape(family: str) -> dict[str, int]:
     """Sizes of the model of a family that transformers runs: of some, layers differ only when there are more."""
-    layers = (
-        HYBRID
-        if family in ("exaone4", "starcoder2", "gpt_neox", "olmo", "llama4")
-        else LAYERS.get(architecture_of(family), 2)
-    )
-    return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(architecture_of(family), {}) | {"layers": layers}
+    layers = HYBRID if family in ("exaone4", "starcoder2", "gpt_neox", "olmo", "llama4") else LAYERS.get(family, 2)
+    return SHAPE if family in FIRST else SMALL | OF_FAMILY.get(family, {}) | {"layers": layers}
 
 
 def gguf_shape(family: str) -> dict[str, int]:
     """The same for llama.cpp."""
-    return shape(family) | {"layers": LAYERS.get(architecture_of(family), 1)}
+    return shape(family) | {"layers": LAYERS.get(family, 1)}
 
 
 def optional_model() -> MemoryModel:
@@ -121,13 +130,14 @@ def main(python: str, *families: str) -> None:
             np.savez_compressed(GOLDEN / f"llama-cpp-optional-{TYPE.lower()}.npz", **found)
             families = tuple(family for family in families if family != "optional")
         for family in families:
-            if models.family(architecture_of(family)).model_types:
+            of = models.family(family.partition("-")[0])
+            if of.model_types:
                 tiny_safetensors(folder / family, family, **shape(family))
             dtypes = () if family in ONLY_GGUF else ("float32", "float64") if family in FIRST else ("float32",)
             for dtype in dtypes:
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(architecture_of(family)).gguf is not None or family in ("mixtral", "deepseek3"):
+            if of.gguf is not None or family in ("mixtral", "deepseek3"):
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

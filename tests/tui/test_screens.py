@@ -32,6 +32,7 @@ from workbench.app.pages.line_list import LineList
 from workbench.app.pages.note_screen import NoteScreen
 from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.app.pages.weights_screen import WeightsScreen
+from workbench.app.sweep.screen import SweepScreen
 from workbench.cells.elements import Elements
 from workbench.lab.shelf import shelf_of
 from workbench.session.session import Session, SessionSpec, Side
@@ -322,6 +323,7 @@ def test_every_action_of_the_table_exists_and_no_key_has_two_meanings():
     screens = {"map": MapScreen, "cell": CellScreen, "weights": WeightsScreen, "config": ConfigScreen}
     screens |= {"hypotheses": HypothesesScreen, "note": NoteScreen, "page": PageScreen, "verdict": EvidenceScreen}
     screens |= {"lab": LabScreen, "experiment": ExperimentScreen, "help": HelpScreen, "conventions": ConventionsScreen}
+    screens |= {"sweep": SweepScreen}
     from workbench.app.app import WorkbenchApp
 
     assert {action.screen for action in ACTIONS} == {*screens, "everywhere"}

@@ -15,8 +15,8 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import SPINE, Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model
-from workbench.bisect.models.bisection import Cell
 from workbench.bisect.models.breakdown import SUPER_BLOCK, break_down, local_breakdown, times_median
+from workbench.bisect.models.cell import Cell
 from workbench.bisect.models.substitution import Factors
 
 TOKENS = (3, 1, 4, 1, 5, 9, 2)

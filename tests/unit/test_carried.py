@@ -91,6 +91,18 @@ def test_a_copy_is_healthy_and_its_faults_are_not(values, kind, bits, group, in_
         assert not check_weights(source, copy).explained
 
 
+@pytest.mark.parametrize("kind", ["plain", "steep", "outliers"])
+@pytest.mark.parametrize("damage", ["noise", "zeros"])
+def test_a_damaged_block_of_a_row_is_not_excused_by_what_gptq_leaves(values, kind, damage):
+    """It is less far off than a carried error may be, but rows beside it are not off at all there."""
+    (codes, scales, zeros), _ = gptq(values, hessian(np.random.default_rng(3), *KINDS[kind]), 3, 64, False)
+    here = np.s_[7, 32:64]
+    codes[here] = np.random.default_rng(4).integers(0, 8, 32) if damage == "noise" else zeros[here]
+    found = check_weights(float_tensor(NAME, values), copy_of(codes, scales, zeros, 3))
+    assert not found.explained
+    assert found.carried
+
+
 def test_a_zero_point_that_is_off_is_named_beside_the_source(values):
     (codes, scales, zeros), _ = gptq(values, hessian(np.random.default_rng(3), 2.0, True), 4, 128, False)
     models = [

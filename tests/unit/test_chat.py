@@ -12,8 +12,8 @@ from store.tokenizer_config import TokenizerConfig, tokenizer_config
 from tests.chat_models import CHATML, WITH_BOS, TinyTokenizer, chat_model, write_chat_folder, write_chat_gguf
 from tests.golden.record_chat import CASES, CONVERSATIONS
 from workbench.__main__ import run
-from workbench.pair.chat import Chat, ChatError, chat_ids, prompted, render
-from workbench.pair.tokenizer import TokenizerError
+from workbench.pair.chat import chat_ids, prompted, render
+from workbench.pair.prompt import Chat, ChatError, TokenizerError
 from workbench.pair.tokens import shared_tokens
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "chat.json").read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """The command line as a whole: fast help, one sentence per error, exit codes."""
 
+import errno
 import io
 import json
 import os
@@ -142,6 +143,7 @@ def test_names_on_the_command_line_are_those_of_the_program():
         (WorkbenchError("the file is\nbroken"), 2, "workbench: the file is broken"),
         (WorkbenchError("name \x1b[31m"), 2, "workbench: name \\x1b[31m"),
         (MemoryError(), 2, "workbench: out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 2, "workbench: out of memory"),
         (
             FileNotFoundError(2, "No such file or directory", "x.gguf"),
             2,

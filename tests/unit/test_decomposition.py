@@ -14,7 +14,8 @@ from store.open import open_artifact
 from tests.artifacts import tiny_safetensors, write_gguf
 from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
-from workbench.bisect.models.bisection import Side, bisect_artifacts, walk
+from workbench.bisect.models.bisection import bisect_artifacts, walk
+from workbench.bisect.models.cell import Side
 from workbench.bisect.models.views import views
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.flips import flips

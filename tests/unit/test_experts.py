@@ -29,7 +29,8 @@ from tests.artifacts import (
     write_safetensors_entries,
 )
 from tests.memory_model import MemoryModel, place
-from workbench.bisect.models.bisection import Side, bisect_artifacts, walk
+from workbench.bisect.models.bisection import bisect_artifacts, walk
+from workbench.bisect.models.cell import Side
 from workbench.cells.compare import StageTensor, compare_stage
 from workbench.cells.routing import Common, Routes
 

@@ -112,7 +112,7 @@ MISTAKES: Mapping[str, tuple[Site, str, str, Mapping[str, Any]]] = {
     "logits": (Site(None, "lm_head"), "scaled", "not multiplied by 0.125", run(logits_scale=1.0)),
     "together": (Site(0, "k_norm"), "head_grouping", "heads are normed together", change(of_one_norm)),
     "together behind": (K_NORM, "head_grouping", "heads are normed together", change(of_one_norm)),
-    "unnormed": (Q_NORM, "unknown", "the norm is left out", change(lambda m, known, right: known["q_post_rope"])),
+    "unnormed": (Q_NORM, "norm_missing", "the norm is left out", change(lambda m, known, right: known["q_post_rope"])),
     "attn_out twice": (Site(0, "post_ffn_residual"), "residual_missing", "twice", change(with_more("attn_out"))),
 }  # fmt: skip
 INVITED: Mapping[str, tuple[str, ...]] = {

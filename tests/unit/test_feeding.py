@@ -12,7 +12,7 @@ from tests.chat_models import CHATML, WITH_BOS, TinyTokenizer, chat_model, write
 from workbench.__main__ import run
 from workbench.demo import MODEL
 from workbench.feeding.comparison import compare_feeding
-from workbench.pair.chat import Chat
+from workbench.pair.prompt import Chat
 
 TOKENIZER = TinyTokenizer()
 BOS = TinyTokenizer(WITH_BOS, add_bos=True)

@@ -30,7 +30,7 @@ def test_no_file_breaks_a_promise(running, name):
 def test_a_broken_promise_is_found(tmp_path):
     """The checks themselves: each of what they are to find."""
     code = f"""
-import sys, time
+import sys
 from pathlib import Path
 from tests.fuzz.checking import MEMORY, check, command, limit_memory
 from workbench import cli
@@ -49,7 +49,7 @@ def says(words, code=2):
 
 limit_memory()
 cases = [
-    (lambda *_: time.sleep(9), "more than 2"),
+    (lambda *_: any(iter(lambda: 0, 1)), "more than 2"),
     (lambda *_: bytearray(2 * MEMORY), "MemoryError"),
     (lambda *_: [][0], "IndexError"),
     (says("workbench: m.gguf \\x1b[31m"), "unprintable"),

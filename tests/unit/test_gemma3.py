@@ -32,7 +32,8 @@ from tests.foreign_dumps import run as forward_of
 from tests.foreign_dumps import run_changed, write_stage_dump
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
-from workbench.bisect.models.bisection import Bisection, Side, bisect_artifacts
+from workbench.bisect.models.bisection import Bisection, bisect_artifacts
+from workbench.bisect.models.cell import Side
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader
 

@@ -7,7 +7,8 @@ import pytest
 from kernels.paths import numeric_path
 from tests.faults.planted import planted
 from tests.memory_model import random_model
-from workbench.bisect.models.bisection import Side, bisect_artifacts
+from workbench.bisect.models.bisection import bisect_artifacts
+from workbench.bisect.models.cell import Side
 from workbench.bisect.pair import bisect_pair
 from workbench.pair.pair import open_pair
 

@@ -9,7 +9,8 @@ from tests.artifacts import float_tensor
 from tests.faults.models import plain
 from tests.memory_model import MemoryModel
 from tests.packed_models import write_packed
-from workbench.bisect.models.bisection import Side, bisect_artifacts
+from workbench.bisect.models.bisection import bisect_artifacts
+from workbench.bisect.models.cell import Side
 
 PLAIN = plain("qwen2-mha")
 PATH = numeric_path("f32")

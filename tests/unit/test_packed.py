@@ -1,6 +1,7 @@
 """Weights that checkpoints store in parts: values of the libraries that wrote them, and what disagrees is an error."""
 
 import hashlib
+import json
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.packed_models import (
     WEIGHT,
     header_of,
     integers,
+    packed_by,
     parts_of,
     source_of,
     write_case,
@@ -71,6 +73,32 @@ def test_a_whole_model_is_a_healthy_copy(tmp_path, source, method):
     model, folder = source
     found = bisected(folder, write_packed(tmp_path, model, method))
     assert found.verdict == "quantization_only", found
+
+
+def test_modelopt_says_it_in_a_file_of_its_own(tmp_path):
+    """modelopt 0.47, qtensor/nvfp4_tensor.py: codes times the product of both scales; other kinds by name."""
+    model = tiny_model("llama", ffn=96)
+    folder = write_packed(tmp_path, model, "modelopt")
+    config = json.loads((folder / "config.json").read_text())
+    said = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "exclude_modules": []}}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "quantization_config"}))
+    (folder / "hf_quant_config.json").write_text(json.dumps(said))
+    found = read(folder)
+    parts = packed_by("modelopt", dequantize(model.weights[WEIGHT]))
+    scales, whole, codes = (
+        np.frombuffer(parts[name][2], dtype).reshape(parts[name][1])
+        for name, dtype in (("weight_scale", "u1"), ("weight_scale_2", "f4"), ("weight", "u1"))
+    )
+    levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    pairs = levels[np.stack([codes & 15, codes >> 4], axis=2)].reshape(*scales.shape, 16)
+    eights = (scales >> 3 & 15, 1 + (scales & 7) / 8)
+    assert scales.min() > 7  # none is denormal
+    factors = (2.0 ** (eights[0] - 7.0) * eights[1]).astype(np.float32) * whole
+    assert (pairs * factors[..., None]).reshape(found.shape).tobytes() == found.tobytes()
+    said["quantization"]["quant_algo"] = "W4A8_AWQ"
+    (folder / "hf_quant_config.json").write_text(json.dumps(said))
+    with pytest.raises(WorkbenchError, match="W4A8_AWQ"):
+        read(folder)
 
 
 def test_the_parts_are_listed_and_a_row_is_taken_apart(tmp_path, source, capsys):

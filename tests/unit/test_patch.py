@@ -14,7 +14,7 @@ from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.artifacts import tiny_model
 from tests.memory_model import random_model
-from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.cell import Side
 from workbench.bisect.models.patch import (
     Agreement,
     Overlay,

@@ -28,7 +28,20 @@ ALLOWED = {
 
 # Inside workbench/, in the order of building: a package may use itself and those before it, deferred imports counted.
 PACKAGES = (
-    *("session", "machine", "cells", "tensors", "conventions", "pair", "feeding", "capture", "bisect", "lab", "jobs"),
+    *(
+        "session",
+        "machine",
+        "cells",
+        "tensors",
+        "conventions",
+        "pair",
+        "feeding",
+        "capture",
+        "bisect",
+        "lab",
+        "jobs",
+        "sweep",
+    ),
     *("demo", "record", "report", "app", "cli"),
 )
 
@@ -84,6 +97,7 @@ def test_a_stage_name_stands_in_one_place():
     allowed = (
         "kernels/models",
         "kernels/experts.py",
+        "kernels/layer_embeddings.py",
         "kernels/state_space.py",
         "kernels/stages.py",
         "store/traces",
@@ -93,6 +107,7 @@ def test_a_stage_name_stands_in_one_place():
     scripts = (
         "workbench/record/transformers_script.py",
         "workbench/record/expert_layers_script.py",
+        "workbench/record/gemma4_script.py",
         "workbench/record/recurrent_layers_script.py",
         "workbench/record/llama_cpp_script.py",
     )  # run by other Pythons

@@ -17,10 +17,12 @@ import workbench.demo
 from store.open import open_artifact, open_model
 from store.token_table import token_table
 from store.vocabulary import SPELLED_AS_TEXT, LazyArray, Vocabulary
+from tests.golden import record_bpe_vocabularies as bpe
 from tests.golden.record_vocabularies import BLOCK, RUNS, checksums, texts, write
 from tests.golden.record_word_splits import TEXTS, kinds, vocabulary
 from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, WhitespaceBpe, byte_alphabet
-from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode, encode_all
+from workbench.pair.prompt import TokenizerError
+from workbench.pair.tokenizer import decode_tokens, encode, encode_all
 from workbench.pair.unigram import Unigram
 from workbench.pair.word_splits import SPLITS
 from workbench.pair.wordpiece import WordPiece
@@ -192,6 +194,22 @@ def trained(kind, **changes):
 def rebuilt(kind, run):
     settings = {key.removeprefix("normalizer."): value for key, value in RUNS[kind][run].items()}
     return {"unigram": Unigram, "wordpiece": WordPiece, "whitespace": WhitespaceBpe}[kind](trained(kind, **settings))
+
+
+BPE = json.loads((Path(__file__).parent.parent / "golden" / "bpe-vocabularies.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", BPE)
+def test_ids_of_bpe_vocabularies_of_every_make_are_those_of_llama_cpp(tmp_path, name):
+    made = bpe.unpacked(BPE[name]["vocabulary"])
+    model = open_model(Path(bpe.write(tmp_path / "m.gguf", made)))
+    known = set(made["tokens"]) if bpe.bytes_missing(made) else None
+    asked = [known is None or set(text.replace(" ", "▁")) <= known for text in texts()]
+    ids = iter(encode_all(model, [text for text, is_asked in zip(texts(), asked, strict=True) if is_asked], True))
+    assert checksums([next(ids) if is_asked else [] for is_asked in asked]) == BPE[name]["checksums"]
+    if known is not None:
+        with pytest.raises(TokenizerError, match="no token for the byte 0xE5"):
+            encode_all(model, ["a 句 b 好"], True)
 
 
 @pytest.mark.parametrize("kind", RUNS)

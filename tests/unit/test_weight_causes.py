@@ -13,7 +13,8 @@ from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.models import plain
 from tests.faults.storing import packed
 from tests.memory_model import MemoryModel
-from workbench.bisect.models.bisection import Side, bisect_artifacts
+from workbench.bisect.models.bisection import bisect_artifacts
+from workbench.bisect.models.cell import Side
 from workbench.bisect.weights.causes import weight_causes
 from workbench.bisect.weights.check import check_weights
 from workbench.bisect.weights.grids import coarser_grids

@@ -45,6 +45,7 @@ SCREENS: dict[str, str] = {
     "lab": "Lab",
     "experiment": "Result of an experiment",
     "note": "New hypothesis",
+    "sweep": "Sweep",
     "help": "Keys",
     EVERYWHERE: "Everywhere",
 }
@@ -182,13 +183,21 @@ ACTIONS: tuple[Action, ...] = (
     Action("note", "ctrl+s", "save", "Save", "Save the hypothesis.", show=True),
     Action("note", "ctrl+n", "propose", "Propose", "Fill the form with what the bisection suggests.", show=True),
     Action("note", "escape", "keep_draft", "Later", "Go back; what is written is kept as a draft.", show=True),
+    Action("sweep", "escape", "stop", "Stop", "Stop after the units under way; what is finished stays.", show=True),
+    Action("sweep", "r", "resume", "Resume", "Go on with a sweep that was stopped or failed.", show=True),
+    Action("sweep", "t", "other_table", "Table", "Show prompts, the worst first, or parts again.", show=True),
+    Action(
+        "sweep", "s", "cycle_order", "Order", "Order parts by KL, its 99th percentile, its largest, flips.", show=True
+    ),
+    Action("sweep", "q", "leave", "Quit", "Leave; --resume does what is left.", show=True),
+    *_list_moves("sweep"),
     Action("help", "escape,q", "app.pop_screen", "Back", "Go back.", show=True),
     Action("help", "slash", "filter", "Filter", "Show keys whose meaning holds some text.", show=True),
     *_list_moves("help"),
     *(
         Action(screen, "y", "app.copy", "Copy", "Copy the cell, the row, the verdict, or their command.", show=True)
         for screen in SCREENS
-        if screen not in ("note", EVERYWHERE)
+        if screen not in ("note", "sweep", EVERYWHERE)
     ),
     Action(EVERYWHERE, "ctrl+p", "app.command_palette", "Palette", "Find an action by name."),
     Action("map", "colon", "app.command_palette", "Palette", "Find an action by name."),

@@ -17,7 +17,8 @@ from store.errors import StoreError
 from store.text import printable
 from store.traces.trace import Trace
 from store.traces.vocabulary import with_vocabulary
-from workbench.bisect.models.bisection import Side, bisect_artifacts
+from workbench.bisect.models.bisection import bisect_artifacts
+from workbench.bisect.models.cell import Side
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.statistics_only import compare_traces

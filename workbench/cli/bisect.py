@@ -11,7 +11,7 @@ from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
     from kernels.stages import Site
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
 
 
 @click.command()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workbench.lab.contracts.checking import Check
     from workbench.lab.contracts.contract import Contract
     from workbench.lab.measurements import Measurements, Show
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
     from workbench.session.session import Session
 
 

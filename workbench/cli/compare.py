@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.cells.view import TokenScope
     from workbench.jobs.conclusion import Conclusion
     from workbench.pair.pair import Pair
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
     from workbench.session.session import Session
 
 

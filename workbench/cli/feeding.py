@@ -13,7 +13,7 @@ from workbench.cli.progress import ProgressLine
 from workbench.cli.tables import aligned, echo
 from workbench.feeding.comparison import Feeding, compare_feeding
 from workbench.feeding.row import Row, Status
-from workbench.pair.tokens import Prompt
+from workbench.pair.prompt import Prompt
 
 _MARKS: dict[Status, str] = {"different": "!", "unknown": "?", "explained": "~", "alike": "="}
 _LEGEND = "! different   ? not known   ~ differs, and that is explained   = alike"

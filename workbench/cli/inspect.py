@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from store.stored_model import StoredModel, TensorInfo
     from store.traces.statistics_table import Scope, StatisticsTable
     from store.traces.trace import Trace
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
 
 
 @click.command()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.cli.progress import ProgressLine
     from workbench.lab.experiment import Experiment, Result
     from workbench.lab.subject import Subject
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
     from workbench.session.session import Session
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workbench.pair.pair import Pair
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
     from workbench.session.session import Session
 
 

@@ -14,8 +14,7 @@ from store.text import printable
 
 if TYPE_CHECKING:
     from workbench.cells.view import TokenScope
-    from workbench.pair.chat import Chat
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Chat, Prompt
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -222,7 +221,7 @@ def _chat(_ctx: click.Context, _option: click.Parameter, value: str | None) -> "
     """Read a conversation."""
     if value is None:
         return None
-    from workbench.pair.chat import Chat
+    from workbench.pair.prompt import Chat
 
     return Chat.said(value)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.bisect.traces.announced import Progress
     from workbench.cli.progress import ProgressLine
     from workbench.pair.pair import Pair
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
     from workbench.session.session import Session
 
 

@@ -15,7 +15,7 @@ from workbench.record.llama_cpp_script import CACHE_TYPES
 
 if TYPE_CHECKING:
     from store.traces.trace import Trace
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
 
 # The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
 # those that can be repeated to the last bit on any number of threads.

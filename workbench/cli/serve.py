@@ -10,7 +10,7 @@ import click
 from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options
 
 if TYPE_CHECKING:
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
 
 
 @click.command()

@@ -11,7 +11,8 @@ from workbench.cli.options import prompt_option
 
 if TYPE_CHECKING:
     from workbench.pair.pair import Pair
-    from workbench.pair.tokens import Prompt, Tokens
+    from workbench.pair.prompt import Prompt
+    from workbench.pair.tokens import Tokens
     from workbench.session.session import Session
 
 NumericPaths = tuple[str | None, str | None]

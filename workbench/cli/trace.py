@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from store.traces.statistics_table import Scope
     from workbench.capture.alone import Look
     from workbench.capture.job import Emit
-    from workbench.pair.tokens import Prompt
+    from workbench.pair.prompt import Prompt
 
     Work = Callable[[Emit, Look | None], tuple[RunRecord, list[Site]]]
 

@@ -13,9 +13,9 @@ from workbench.feeding.positions import embedding_rows, position_rows
 from workbench.feeding.row import Row
 from workbench.feeding.samples import sample_rows
 from workbench.feeding.vocabulary import special_rows, vocabulary_rows
-from workbench.pair.chat import Chat, prompted
+from workbench.pair.chat import prompted
+from workbench.pair.prompt import Chat, Prompt
 from workbench.pair.tokenizer import encode
-from workbench.pair.tokens import Prompt
 
 Progress = Callable[[int, int, str], None]
 Verdict = Literal["alike", "different", "undecided"]

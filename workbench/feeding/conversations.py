@@ -6,7 +6,8 @@ from datetime import datetime
 from store.text import printable
 from workbench.feeding.fed import Fed, each, first_unlike, token_unlike
 from workbench.feeding.row import Row
-from workbench.pair.chat import Chat, Rendered, chat_ids, render
+from workbench.pair.chat import Rendered, chat_ids, render
+from workbench.pair.prompt import Chat
 
 _NEAR = 16  # characters that are shown before and behind the first that differs
 

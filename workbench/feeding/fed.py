@@ -12,7 +12,8 @@ from store.text import printable
 from store.token_table import BYTE_LEVEL, TokenTable, token_table
 from store.tokenizer_config import TokenizerConfig, tokenizer_config
 from workbench.pair.embedded_tokenizer import from_byte_alphabet, special_by_text
-from workbench.pair.tokenizer import TokenizerError, decode_tokens, encode_all, put_around
+from workbench.pair.prompt import TokenizerError
+from workbench.pair.tokenizer import decode_tokens, encode_all, put_around
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kernels.stages import Site
 from store.text import printable
-from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.cell import Side
 from workbench.bisect.models.patch import (
     Agreement,
     Experiment,

@@ -26,8 +26,8 @@ from workbench.cells.view import TokenScope
 from workbench.lab.readings import AGAIN, COSINE, FLOORS, Reading, figure
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, open_side, paired, runnable
+from workbench.pair.prompt import Prompt
 from workbench.pair.recorded import recorded
-from workbench.pair.tokens import Prompt
 
 if TYPE_CHECKING:
     from workbench.bisect.pair import Answer

@@ -17,10 +17,11 @@ from kernels.weight import Weight
 from store.artifact import Artifact
 from store.nearest import did_you_mean
 from store.text import printable
-from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.cell import Side
 from workbench.bisect.pair import model_sides
 from workbench.pair.pair import DEFAULT_PATH, Pair, open_source
-from workbench.pair.tokens import Prompt, recorded_tokens, shared_tokens
+from workbench.pair.prompt import Prompt
+from workbench.pair.tokens import recorded_tokens, shared_tokens
 
 _LAYER = 3  # that of the published case; the last one where a model has fewer
 

@@ -43,6 +43,7 @@ _MODULES = {"pyyaml": "yaml"}  # of libraries that are imported under another na
 EXTRAS = {
     "llama-cpp": "`workbench record` with llama.cpp",
     "serve": "`workbench serve`, the app in a browser",
+    "cluster": "`workbench sweep` on more than one process",
     "remote": "`workbench inspect` of addresses",
     "compressed": "APR files that are compressed",
 }

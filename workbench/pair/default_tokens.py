@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from store.artifact import Artifact
 from store.text import printable
 from workbench.pair.pair import Source
-from workbench.pair.tokenizer import TokenizerError
+from workbench.pair.prompt import TokenizerError
 from workbench.pair.tokens import Tokens, shared_tokens
 
 PROMPT = "def add(a, b):"

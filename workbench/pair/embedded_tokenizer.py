@@ -13,6 +13,7 @@ from workbench.pair.word_splits import SPLITS
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # kinds of tokens that are found in the text before any merging
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
+_ASCII = 0x80
 _WHITE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))))
 # What llama.cpp takes for special by its text alone, whatever the file says (llama-vocab.cpp, 2026-10).
 _BY_TEXT = frozenset(
@@ -216,10 +217,10 @@ class SentencePiece(EmbeddedTokenizer):
         return None if token is None else -self._scores[token]
 
     def _byte(self, byte: int) -> int:
-        token = self.ids.get(f"<0x{byte:02X}>", self._vocabulary.unk_id)
-        if token is None:
-            raise ValueError(f"the vocabulary has no token for the byte 0x{byte:02X}")
-        return token
+        for name in (f"<0x{byte:02X}>", chr(byte)) if byte < _ASCII else (f"<0x{byte:02X}>",):
+            if name in self.ids:
+                return self.ids[name]
+        raise ValueError(f"the vocabulary has no token for the byte 0x{byte:02X}, without which llama.cpp ends")
 
 
 def special_by_text(tokens: Collection[str | None]) -> frozenset[str]:

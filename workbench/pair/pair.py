@@ -17,7 +17,8 @@ from store.traces.kind import is_trace
 from store.traces.statistics import open_statistics
 from store.traces.trace import Trace
 from workbench.pair.contexts import in_context
-from workbench.pair.tokens import NOTHING, Prompt, Tokens, shared_tokens
+from workbench.pair.prompt import Prompt
+from workbench.pair.tokens import NOTHING, Tokens, shared_tokens
 from workbench.session.session import Side
 
 Source = Artifact | Trace

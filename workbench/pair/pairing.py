@@ -8,8 +8,8 @@ from pathlib import Path
 from store.text import printable
 from workbench.pair.default_tokens import default_tokens
 from workbench.pair.pair import Pair, open_source, paired
+from workbench.pair.prompt import Prompt
 from workbench.pair.recorded import recorded
-from workbench.pair.tokens import Prompt
 from workbench.session.files import SPEC_FILE, SessionError
 from workbench.session.session import Session, SessionSpec
 

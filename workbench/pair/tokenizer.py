@@ -5,35 +5,24 @@ That is a Hugging Face tokenizer.json, or inside GGUF and APR files a vocabulary
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from kernels.errors import WorkbenchError
 from store.files.model_file import ModelFile
 from store.stored_model import StoredModel
 from store.text import printable
 from store.vocabulary import GGUF_KINDS, Kind, Vocabulary
 from workbench.machine.asking import ask
 from workbench.pair.embedded_tokenizer import ByteLevelBpe, SentencePiece, WhitespaceBpe, from_byte_alphabet
+from workbench.pair.prompt import TokenizerError
 from workbench.pair.unigram import Unigram
 from workbench.pair.wordpiece import WordPiece
 
 _PATIENCE = 60.0  # seconds for one prompt
 _NONE = ("none", "no_vocab")  # how GGUF says that there is no tokenizer
-
-
-class TokenizerError(WorkbenchError, ValueError):
-    """A prompt that cannot be turned into token ids; --tokens always can.
-
-    facts : what a program may want to know of it beside the sentence, as JSON values.
-    """
-
-    def __init__(self, sentence: str, facts: Mapping[str, Any] | None = None) -> None:
-        super().__init__(sentence)
-        self.facts = dict(facts or {})
 
 
 class Tokenizer(Protocol):

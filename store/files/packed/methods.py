@@ -8,7 +8,7 @@ from kernels.errors import UnsupportedModelError
 from kernels.packed.numbers import STORED
 from store.errors import ArtifactError
 from store.files.fields import Fields
-from store.files.packed import awq, bitsandbytes, compressed_tensors, gptq, mlx, mxfp4
+from store.files.packed import awq, bitsandbytes, compressed_tensors, gptq, mlx, modelopt, mxfp4
 from store.files.packed.module import Layout, Module, Opened
 from store.files.packed.scaled import scaled
 from store.stored_model import Packing, TensorInfo
@@ -31,7 +31,7 @@ class Method(NamedTuple):
 
 
 def _fp8(module: Module, config: Fields) -> Layout:
-    """8-bit floats as transformers, fbgemm and ModelOpt write them."""
+    """8-bit floats as transformers and fbgemm write them."""
     module.need("weight", ("F8_E4M3", "F8_E5M2"), 2)
     name = "weight_scale_inv" if "weight_scale_inv" in module.parts else "weight_scale"
     given = config.find("weight_block_size")[1]
@@ -52,6 +52,7 @@ _METHODS: dict[str, Method] = {
     "gptq": _GPTQ,
     "awq": _AWQ,
     "compressed-tensors": Method(compressed_tensors.PARTS, compressed_tensors.KEYS, compressed_tensors.layout),
+    "modelopt": Method(modelopt.PARTS, (modelopt.KEY,), modelopt.layout),
     "mxfp4": Method(mxfp4.PARTS, mxfp4.KEYS, mxfp4.layout, "_"),
     "mlx": Method(mlx.PARTS, (mlx.KEY,), mlx.layout),
     "bitsandbytes": Method(bitsandbytes.PARTS, bitsandbytes.KEYS, bitsandbytes.layout),
@@ -93,6 +94,8 @@ def _method(values: Mapping[str, object]) -> tuple[Method | None, Fields]:
     config, name = Fields("quantization_config of config.json", own), own.get("quant_method")
     if name is None and isinstance(packed, dict):
         return _METHODS["mlx"], config
+    if name == "modelopt" or (name is None and "quant_algo" in own):
+        return _METHODS["modelopt"], config
     if name == "auto-round":
         name = "awq" if "awq" in str(own.get("packing_format")) else "gptq"
     if not isinstance(name, str) or name not in _METHODS:

@@ -6,91 +6,27 @@ not; configuration is judged by its effect in float64. What is left over is a mi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kernels.experts import CHOICE, PAIRS
-from kernels.forward import activation_codes, steps
-from kernels.graph import Array, Inputs, Model, Stage
-from kernels.kinds.attention import Attention
+from kernels.forward import steps
+from kernels.graph import Array, Stage
 from kernels.kinds.choice import Choice, Experts
-from kernels.models import Graph
-from kernels.numbers import norm
-from kernels.paths import F32Path
 from kernels.stages import Site
-from workbench.bisect.models.floor import storage_error
+from workbench.bisect.models.cell import Cell, Side
+from workbench.bisect.models.decompose import decompose
 from workbench.bisect.models.moved_factors import with_factors_moved
-from workbench.bisect.models.rerouted import Rerouted, scores
-from workbench.bisect.models.substitution import Factors, difference, relative, share
+from workbench.bisect.models.rerouted import Rerouted
+from workbench.bisect.models.substitution import Factors, difference, share
 from workbench.bisect.models.suspects import Suspects
 from workbench.bisect.models.told_together import told_together
 from workbench.bisect.traces.announced import Progress
 from workbench.bisect.verdict import Bisection, Culprit, Verdict
 from workbench.bisect.weights.tensor_pairs import TensorPairs
 from workbench.cells.decomposition import Decomposition
-from workbench.cells.flips import Flips, flips
 from workbench.cells.routing import Common, experts_of
 from workbench.pair.comparable import require_same_sizes
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One artifact as the bisection runs it."""
-
-    model: Model
-    path: F32Path
-
-
-@dataclass(slots=True)
-class Cell:
-    """Everything known about one stage while it is judged; inputs by role. stage : A's, or B's where A has none."""
-
-    stage: Stage
-    a: Factors
-    b: Factors
-    tokens: tuple[int, ...]
-    inputs_a: Inputs
-    inputs_b: Inputs
-    y_a: Array
-    y_b: Array
-
-    @property
-    def site(self) -> Site:
-        """Where it is."""
-        return self.stage.site
-
-    @property
-    def judged(self) -> NDArray[np.bool_]:
-        """Tokens of which both sides' inputs are numbers: what the others show is inherited."""
-        known = np.ones(len(self.tokens), dtype=bool)
-        for x in (*self.inputs_a.values(), *self.inputs_b.values()):
-            known &= np.isfinite(x).all(axis=1)
-        kinds = [at.kind for at in (side.at(self.site, self.tokens) for side in (self.a, self.b)) if at is not None]
-        for kind in kinds:
-            if isinstance(kind, Attention):
-                seen = kind.mask(np.arange(len(known)), len(known))
-                known = np.asarray(~(seen & ~known).any(axis=1))
-        return known
-
-    def run(self, factors: Factors, inputs: Inputs | None = None) -> Array:
-        """The stage on A's input (or another) with the given factors; a stage it does not have passes on its input."""
-        inputs = self.inputs_a if inputs is None else inputs
-        result = factors.run(self.site, self.tokens, inputs)
-        return result if result is not None else np.asarray(inputs[self.stage.kind.roles[0]])
-
-    def scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What each side chooses experts by."""
-        at = [factors.exact().at(self.site, self.tokens) for factors in (self.a, self.b)]
-        assert at[0] is not None
-        assert at[1] is not None
-        return scores(at[0], self.inputs_a), scores(at[1], self.inputs_b)
-
-    def inputs_of_both(self) -> dict[str, Array]:
-        """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
-        return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
 
 
 def bisect_artifacts(a: Side, b: Side, tokens: tuple[int, ...], progress: Progress = lambda *_: None) -> Bisection:
@@ -204,40 +140,6 @@ class _Run:
         return dict(step.x), step.y
 
 
-def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition:
-    """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
-    crossed = cell.run(cell.b)
-    noise = cell.y_a if cell.a.path is cell.b.path else cell.run(cell.a.on(cell.b.path))
-    exact = {name: cell.run(f.exact()) for name, f in (("a", cell.a), ("b", cell.b))}
-    errors = {}
-    for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
-        at = factors.at(cell.site, cell.tokens)
-        expected = 0.0 if at is None else at.kind.rounding(at, cell.inputs_a, exact[name])
-        actual = float(np.linalg.norm(difference(y, exact[name])))
-        errors[name] = (expected, actual / expected if expected else 0.0)
-    at = cell.a.exact().at(cell.site, cell.tokens)
-    stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
-    reference = next((y for y in (cell.y_b, cell.y_a, crossed) if norm(y)), cell.y_b)  # nothing is a share of zeros
-    size = norm(reference)
-    observed = difference(cell.y_b, cell.y_a)
-    local = np.where(cell.judged[:, None], difference(crossed, cell.y_a), 0.0)
-    inherited = difference(cell.y_b, crossed)
-    floor = float(np.linalg.norm([errors["a"][0], errors["b"][0], stored]))
-    return Decomposition(
-        cell.site,
-        observed=relative(observed, cell.y_b),
-        local=relative(local, reference),
-        inherited=relative(inherited, cell.y_b),
-        floor=floor / size if size else 0.0,
-        a_off=errors["a"][1],
-        b_off=errors["b"][1],
-        flipped=_flipped(cell, a, b),
-        noise=relative(difference(noise, cell.y_a), cell.y_b),
-        local_share=share(local, observed),
-        inherited_share=share(inherited, observed),
-    )
-
-
 def unexplained(cell: Cell, found: Decomposition, pairs: TensorPairs) -> Culprit | None:
     """What is said of a local difference far beyond its floor for which no known mistake is found.
 
@@ -254,15 +156,6 @@ def unexplained(cell: Cell, found: Decomposition, pairs: TensorPairs) -> Culprit
     why = f"the stage adds {times} what rounding can cause: {words}"
     tensor = differing[0] if differing else None
     return Culprit(cell.site, "weights" if differing else "numerics", "unknown", why, tensor, found.local)
-
-
-def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
-    sides = ((a, cell.y_a), (b, cell.y_b))
-    codes = [
-        activation_codes(side.model, Graph.of(side.model), side.path, cell.site, np.ascontiguousarray(y))
-        for side, y in sides
-    ]
-    return flips(codes[0], codes[1], cell.y_a, cell.y_b)
 
 
 def _shares(cell: Cell) -> dict[str, float | None]:

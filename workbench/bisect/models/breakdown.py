@@ -14,7 +14,7 @@ from kernels.kinds.product import Product
 from kernels.rows.dequantize import dequantize_rows
 from kernels.stages import Site
 from kernels.weight import Weight
-from workbench.bisect.models.bisection import Cell
+from workbench.bisect.models.cell import Cell
 
 SUPER_BLOCK = 256  # elements of a weight's input dimension
 _ROWS = 256  # rows of a weight that stand dequantized in memory at once

@@ -13,8 +13,9 @@ from kernels.kinds.attention import Attention
 from kernels.kinds.product import Product
 from kernels.precision import FLOAT32
 from kernels.stages import Site
-from workbench.bisect.models.bisection import decompose, walk
+from workbench.bisect.models.bisection import walk
 from workbench.bisect.models.breakdown import Breakdown, break_down, local_breakdown, times_median
+from workbench.bisect.models.decompose import decompose
 from workbench.bisect.models.forecast import Forecast, forecast
 from workbench.bisect.pair import model_sides, trace_check
 from workbench.bisect.traces.announced import Progress

@@ -68,7 +68,9 @@ def differing_fields(a: ModelConfig, b: ModelConfig) -> Iterator[str]:
             yield name
 
 
-def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Array) -> Culprit | None:
+def config_cause(
+    site: Site, a: Factors, b: Factors, run: Callable[[Factors], Array], base: Callable[[], Array]
+) -> Culprit | None:
     """The configuration field that makes B's stage another function than A's, judged in float64 on A's input.
 
     run : the stage on A's input with given factors. base : what A's own give in float64.
@@ -81,13 +83,13 @@ def config_cause(site: Site, a: Factors, b: Factors, run: Callable[[Factors], Ar
         return run(Factors.of(a.weights, ORACLE, config))
 
     of_b = output(with_fields(a.config, fields, b.config))
-    if _moved(of_b, base) <= _VISIBLE:
+    if _moved(of_b, base()) <= _VISIBLE:
         return None
 
     def effect(unit: list[str]) -> float:
         """What exchanging some fields changes, in A's settings and in B's: which of two does more depends on that."""
         of_a, back = with_fields(a.config, unit, b.config), with_fields(b.config, unit, a.config)
-        return _moved(output(of_a), base) + _moved(output(back), of_b)
+        return _moved(output(of_a), base()) + _moved(output(back), of_b)
 
     effects = sorted(((effect(unit), unit) for unit in units(fields, a.config, b.config)), reverse=True)
     visible = [(size, CAUSE_OF_FIELD[unit[0]]) for size, unit in effects if size > _VISIBLE]

@@ -4,7 +4,7 @@ A mistake counts where it changes something: a damaged embedding row that no tok
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -54,11 +54,16 @@ class Suspects:
         self, stage: Stage, a: Factors, b: Factors, run: Run, inputs: Inputs, tokens: tuple[int, ...]
     ) -> Culprit | None:
         """The mistake at a stage, if there is one that shows at this prompt; inputs are A's, by role."""
-        base, site = run(a.exact()), stage.site
+        site = stage.site
+
+        @cache
+        def base() -> Array:
+            return run(a.exact())
+
         missing = self._missing(site)
         if missing:
-            change = difference(run(Factors.of(b.weights, ORACLE, a.config)), base)
-            if self._shows(change, base):
+            change = difference(run(Factors.of(b.weights, ORACLE, a.config)), base())
+            if self._shows(change, base()):
                 return self._bias_culprit(site, missing)
             self.notes.append(f"only one side has {missing[0]}, which changes nothing for these tokens")
         for judged in self._differing(site):
@@ -102,12 +107,15 @@ class Suspects:
                 if not judged.check.equal:
                     yield judged
 
-    def _visible(self, stage: Stage, judged: Judged, inputs: Inputs, tokens: tuple[int, ...], base: Array) -> bool:
+    def _visible(
+        self, stage: Stage, judged: Judged, inputs: Inputs, tokens: tuple[int, ...], base: Callable[[], Array]
+    ) -> bool:
         """Whether the places that are wrong change the stage for these tokens."""
         affected = judged.check.affected
         if isinstance(stage.kind, Embed):
-            return bool(affected[list(tokens)].any())
-        x = inputs.get("x", base)
+            block = -(-self._a.weight(judged.name).shape[1] // affected.shape[1])
+            return bool(stage.kind.part(np.repeat(affected[list(tokens)], block, axis=1)).any())
+        x = inputs["x"] if "x" in inputs else base()
         if isinstance(stage.kind, ProductsApart):
             x = stage.kind.seen_by(stage, judged.name, inputs)
             if not len(x):
@@ -119,7 +127,7 @@ class Suspects:
         a, b = (_values(model, judged.name, rows) for model in (self._a, self._b))
         change = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
         mask = np.repeat(affected[rows], -(-change.shape[1] // affected.shape[1]), axis=1)[:, : change.shape[1]]
-        return self._shows(x @ np.where(mask, change, 0).T, base)
+        return self._shows(x @ np.where(mask, change, 0).T, base())
 
     def _shows(self, change: Array, base: Array) -> bool:
         moved, size = float(np.linalg.norm(change)), norm(base)

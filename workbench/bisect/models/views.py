@@ -11,7 +11,9 @@ from kernels.kinds.delta import Decay, DeltaNet
 from kernels.kinds.elementwise import Multiply
 from kernels.kinds.norm import Norm
 from kernels.kinds.scan import GroupNorm, Scan
-from workbench.bisect.models.bisection import Cell, Side, decompose, walk
+from workbench.bisect.models.bisection import walk
+from workbench.bisect.models.cell import Cell, Side
+from workbench.bisect.models.decompose import decompose
 from workbench.bisect.models.forecast import forecast
 from workbench.bisect.pair import bisect_pair, model_sides
 from workbench.bisect.traces.announced import Progress

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kernels.stages import Site
 from workbench.bisect.traces.coverage import Coverage
 from workbench.bisect.traces.diagnosis import diagnose
 from workbench.bisect.traces.span_causes import SpanCauses
@@ -22,9 +23,11 @@ from workbench.cells.decomposition import Decomposition
 def bisect_trace(reader: Reader) -> Bisection:
     """Check every recorded stage against our operation on the recorded inputs; find all that are wrong."""
     survey, coverage = Survey(reader), Coverage.of(reader)
-    checked = []
+    checked, ends = [], set[Site]()
     for stage in recorded_stages(reader):
         checked.append(_decomposition(stage))
+        if stage.spanned:
+            ends.add(stage.site)
         survey.see(stage)
         coverage.see(stage)
     if not checked:
@@ -32,7 +35,7 @@ def bisect_trace(reader: Reader) -> Bisection:
         return Bisection("uncomparable", None, None, (), None, (), (none,), len(coverage.cells))
     verdict, culprits, note = _judged(reader, survey, checked)
     if verdict not in ("divergent", "undecided"):
-        hidden = _hidden(reader, survey, coverage)
+        hidden = _hidden(reader, ends, survey, coverage)
         verdict, culprits = ("divergent", hidden) if hidden else (verdict, culprits)
     reasons, known = [note] if note else [], [*coverage.sentences()]
     notes = [*known, *reasons]  # the reason of an answer is the last of them
@@ -58,10 +61,10 @@ def _judged(reader: Reader, survey: Survey, checked: list[Decomposition]) -> tup
     return verdict, excused[:1] if verdict == "undecided" else [], reason
 
 
-def _hidden(reader: Reader, survey: Survey, coverage: Coverage) -> list[Culprit]:
-    """The mistakes that only whole spans show; takes note of the spans that could hide one."""
+def _hidden(reader: Reader, ends: set[Site], survey: Survey, coverage: Coverage) -> list[Culprit]:
+    """The mistakes that only whole spans show, by their ends; takes note of the spans that could hide one."""
     found: list[Culprit] = []
-    for stage in recorded_stages(reader):
+    for stage in recorded_stages(reader, ends) if ends else ():
         if stage.spanned:
             culprit, blur = look_through(reader, _with_cost(reader, survey, stage))
             if blur is not None:
@@ -92,10 +95,11 @@ def _answer(
 def _culprits(reader: Reader, survey: Survey) -> list[Culprit]:
     """The mistakes behind all stages that are wrong and not excused, each once."""
     culprits: list[Culprit] = []
-    if not survey.wrong.keys() - survey.rounded:
+    wrong = survey.wrong.keys() - survey.rounded
+    if not wrong:
         return culprits
     spans = SpanCauses(reader)
-    for stage in recorded_stages(reader):
+    for stage in recorded_stages(reader, wrong):
         if stage.wrong and stage.site not in survey.rounded:
             found = [] if stage.behind_product else diagnose(reader, stage, bool(survey.rounded), culprits)
             if stage.spanned and all(culprit.cause == "unknown" for culprit in found):
@@ -108,9 +112,7 @@ def _culprits(reader: Reader, survey: Survey) -> list[Culprit]:
 
 def _decomposition(stage: Checked) -> Decomposition:
     """Every stage has its own recorded inputs, so all of its difference is local."""
-    y, right = stage.y.astype(np.float64), stage.right.astype(np.float64)
-    size = float(np.linalg.norm(y))
-    gap, noise = float(np.linalg.norm(y - right)), float(np.linalg.norm(stage.noise))
+    gap, size, noise = (float(np.sqrt(square)) for square in stage.units[1:])
     local = gap / size if size else (0.0 if gap == 0 else None)
     return Decomposition(stage.site, local, local, 0.0, noise / size if size else 0.0, 0.0, stage.off)
 

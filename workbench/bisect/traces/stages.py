@@ -6,22 +6,24 @@ tokens whose logits nobody asked for, are missing from then on; every stage is l
 inputs have in common.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.graph import LAYER_INPUT, Array, At, Inputs, Model, Stage, Values
+from kernels.graph import Array, At, Inputs, Model, Stage, Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.product import Product
 from kernels.kinds.rotate import Rotate
+from kernels.lengths import Units, in_units
 from kernels.models import Graph
 from kernels.paths import F32Path
 from kernels.precision import FLOAT32, Precision
-from kernels.stages import FIRST_STAGES, SPINE, Site
+from kernels.stages import Site
 from workbench.bisect.mistakes.mistake import units_off
 from workbench.bisect.traces.averages import averaged_off
 from workbench.bisect.traces.noise import float_noise
@@ -97,7 +99,7 @@ class Reader:
         return At(self.model, self.path, self.tokens, stage)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """A recorded stage y beside the right one, over the same tokens as its inputs by role, and what is known by stage.
 
@@ -123,12 +125,16 @@ class Checked:
         """Where it is."""
         return self.at.stage.site
 
+    @cached_property
+    def units(self) -> Units:
+        """The distance of the record from the right output, in units of noise."""
+        return in_units(self.y, self.right, self.noise)
+
     @property
     def off(self) -> float:
         """How far the record is from the right output, in units of noise; the same NaN or infinity is no difference."""
-        left = self.y.astype(np.float64) - self.right
-        same = ~np.isfinite(self.y) & ((self.y == self.right) | (np.isnan(self.y) & np.isnan(self.right)))
-        return max(units_off(np.where(same, 0.0, left), np.where(same, 1.0, self.noise)), self.averaged)
+        worst = float(np.sqrt(self.units.worst))
+        return max(worst if np.isfinite(worst) else float("inf"), self.averaged)
 
     @property
     def wrong(self) -> bool:
@@ -157,10 +163,11 @@ class _Value:
 
 @dataclass(slots=True)
 class _Known:
-    """Stage values of one layer."""
+    """Stage values of one layer, and those before it by place that it and later ones read."""
 
     count: int
     values: dict[str, _Value] = field(default_factory=dict)
+    before: dict[Site, _Value] = field(default_factory=dict)
 
     def way(self, stage: Stage) -> Span:
         """The way to a stage whose inputs are known."""
@@ -189,14 +196,18 @@ class _Known:
         return self.values[name].part.of(rows)
 
 
-def recorded_stages(reader: Reader) -> Iterator[Checked]:
-    """Every recorded stage that can be judged, in execution order."""
+def recorded_stages(reader: Reader, of: Container[Site] | None = None) -> Iterator[Checked]:
+    """Every recorded stage that can be judged, in execution order; of some sites only, if these are given."""
     known, layer = _Known(len(reader.tokens)), None
     for stage in reader.graph.stages():
         if stage.site.layer != layer:
-            known, layer = _next_layer(known), stage.site.layer
+            known, layer = _next_layer(reader, known, layer, stage.site.layer), stage.site.layer
         at = reader.at(stage.site)
-        recorded, computed = _read(reader, stage.site), _computed(at, known)
+        recorded = _read(reader, stage.site)
+        if recorded is not None and of is not None and stage.site not in of:
+            known.record(stage.site, recorded)
+            continue
+        computed = _computed(at, known)
         if recorded is None and computed is not None and isinstance(stage.kind, Bias):
             left_out = _without_bias(reader, at, known, computed)
             if left_out is not None:
@@ -210,13 +221,16 @@ def recorded_stages(reader: Reader) -> Iterator[Checked]:
             known.compute(stage, computed)
 
 
-def _next_layer(known: _Known) -> _Known:
-    """What the layer before gives, if it is known, as what the next one reads."""
-    fresh = _Known(known.count)
-    for name in (SPINE[-1], *FIRST_STAGES):
-        if name in known.values:
-            fresh.values[LAYER_INPUT] = fresh.values[name] = known.values[name]
-            break
+def _next_layer(reader: Reader, known: _Known, layer: int | None, following: int | None) -> _Known:
+    """What is known of what the next layer reads, or what comes behind all layers."""
+    graph, layers = reader.graph, reader.model.config.num_hidden_layers
+    found = known.before | {Site(layer, name): value for name, value in known.values.items()}
+    needed = graph.needed(layers if following is None else following)
+    lent = {site.stage for site in graph.elsewhere if site.layer is not None}
+    needed |= {site for site in found if site.stage in lent}  # so that those of another layer can be told
+    fresh = _Known(known.count, before={site: found[site] for site in needed & found.keys()})
+    given = {site.stage: site for site in needed} if following is None else graph.given(following)
+    fresh.values = {name: found[site] for name, site in given.items() if site in found}
     return fresh
 
 
@@ -249,7 +263,8 @@ def _beside(reader: Reader, at: At, known: _Known, recorded: Part, computed: Par
     if not len(rows) or (needs_all(at.stage) and not whole):
         return
     inputs = {role: known.at(name, rows) for role, name in at.stage.inputs.items()}
-    others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
+    values = known.values | {str(place): value for place, value in known.before.items()}
+    others = {name: own.part.of(rows) for name, own in values.items() if np.isin(rows, own.part.rows).all()}
     y, right, way = recorded.of(rows), computed.of(rows), known.way(at.stage)
     tainted = tainted_tokens(at.kind, inputs, y)
     if tainted.any():

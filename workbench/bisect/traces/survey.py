@@ -124,7 +124,7 @@ class Survey:
     def _misread_columns(self, sites: set[Site], kind: TensorType) -> str | None:
         """What all products of a type tell together of the columns that are misread."""
         found = []
-        for stage in recorded_stages(self.reader):
+        for stage in recorded_stages(self.reader, sites):
             if stage.site in sites and not stage.behind_product:
                 question = question_of(self.reader, stage)
                 found += [column_factors(question, *tensor) for tensor in wrong_tensors(question)]
@@ -217,7 +217,7 @@ def storage_cost(reader: Reader, stage: Checked) -> float:
         return float(np.linalg.norm(cost) / _EVEN**0.5) if cost is not None else 0.0
     weights = stage.at.weights()
     if isinstance(stage.at.kind, Embed):
-        rows = Stored.of(weights[0], np.array(reader.tokens)).width
+        rows = stage.at.kind.part(Stored.of(weights[0], np.array(reader.tokens)).width)
         return stage.at.kind.scale * float(np.linalg.norm(rows.astype(np.float64)) / _EVEN**0.5)
     square = np.square(stage.inputs["x"], dtype=np.float64).sum(axis=0)
     steps = (Stored.of(weight, part).width for weight in weights for part in row_chunks(weight))

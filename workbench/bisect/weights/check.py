@@ -11,16 +11,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.rows.reach import BLOCK, Distances, distances, excesses, tally
 from kernels.weight import Weight
 from workbench.bisect.weights.carried import ONE_STEP, beyond_carried, may_be
 from workbench.bisect.weights.fits import with_fits
 from workbench.bisect.weights.levelled import levelled
 from workbench.bisect.weights.points import forgiven, on_grid, unlike
 from workbench.bisect.weights.repeats import Repeats
-from workbench.bisect.weights.slopes import NO_HEADS, Groups, Slopes
-from workbench.bisect.weights.steps import Flags, Floats, Stored
+from workbench.bisect.weights.slopes import LEAST_ENERGY, NO_HEADS, Groups, Slopes
+from workbench.bisect.weights.steps import Flags, Floats, Stored, rules, stored_reach
 
-BLOCK = 32  # elements per verdict of a map of affected places; divides every quantization block
 # One rounding on each side keeps within 1.00 steps; a second one, by a finer format, adds up to 0.2 (docs/bisect.md).
 LIMIT = 1.3
 # Share of values beyond one rounding on each side: none, or where scales are fitted with importances 0.0097 at most. Of
@@ -49,6 +49,7 @@ class WeightCheck:
     cost, cost_of_rows : float64 (columns,) and (rows,), the mean squares that the steps of both formats cost, summed
         over the other dimension. They come from the formats alone: what a damaged tensor is off by is not in them.
     carried : it was judged by how errors that were carried over from value to value are spread (carried.py).
+    stored_alike : type and bytes are the same, so that whatever is computed with it is.
     """
 
     equal: bool
@@ -62,6 +63,7 @@ class WeightCheck:
     cost: NDArray[np.float64]
     cost_of_rows: NDArray[np.float64]
     carried: bool = False
+    stored_alike: bool = False
 
     @property
     def explained(self) -> bool:
@@ -94,13 +96,21 @@ def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightChec
     if a.equals(b):
         columns = a.shape[-1]
         nothing = np.zeros((len(a.rows), -(-columns // BLOCK)), dtype=bool)
-        return WeightCheck(True, 0.0, 0.0, False, None, None, nothing, 0.0, np.zeros(columns), np.zeros(len(a.rows)))
-    return check_parts(lambda: ((Stored.of(a, rows), Stored.of(b, rows)) for rows in row_chunks(a, groups)), groups)
+        none = np.zeros(columns), np.zeros(len(a.rows))
+        return WeightCheck(True, 0.0, 0.0, False, None, None, nothing, 0.0, *none, stored_alike=True)
+
+    def parts() -> Iterator[tuple[Stored, Stored]]:
+        return ((Stored.of(a, rows), Stored.of(b, rows)) for rows in row_chunks(a, groups))
+
+    return _judged([_stored_part(a, b, rows, groups) for rows in row_chunks(a, groups)], parts, groups)
 
 
 def check_parts(parts: Parts, groups: Groups = NO_HEADS) -> WeightCheck:
     """Judge two tensors of which consecutive runs of rows, whole heads each, are given, if need be a second time."""
-    found = [_part(a, b, groups) for a, b in parts()]
+    return _judged([_part(a, b, groups) for a, b in parts()], parts, groups)
+
+
+def _judged(found: list[_Part], parts: Parts, groups: Groups) -> WeightCheck:
     nearest = _whole(found, groups, _SecondLook(parts, groups))
     if nearest.explained or not all(part.carried for part in found):
         return nearest
@@ -118,16 +128,7 @@ def row_chunks(weight: Weight, groups: Groups = NO_HEADS) -> Iterator[slice]:
 
 def excess_of(a: Stored, b: Stored) -> Floats:
     """|b - a| in multiples of what both formats may cost, element by element; infinite where one is not finite."""
-    d = b.values - a.values
-    up = d > 0  # B is above: was A cut off at its top, or B at its bottom?
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        allowed = _reach(a, up, outward=True) + _reach(b, up, outward=False)
-        excess = np.where(d == 0, np.float32(0), np.abs(d) / allowed)
-    strange = ~np.isfinite(a.values) | ~np.isfinite(b.values)
-    if strange.any():
-        same = a.values.view(np.uint32) == b.values.view(np.uint32)
-        excess[strange] = np.where(same[strange], np.float32(0), np.float32(np.inf))
-    return np.where(np.isnan(excess), np.float32(np.inf), excess)
+    return excesses(a.reach, b.reach)[0]
 
 
 def rounded_once(beyond_once: int, count: int, fitted: bool) -> bool:
@@ -155,58 +156,72 @@ def _ratio(energy_d: float, energy_b: float) -> float:
     return float((energy_d / energy_b) ** 0.5) if energy_b else (0.0 if energy_d == 0 else float("inf"))
 
 
-def _reach(side: Stored, up: Flags, outward: bool) -> Floats:
-    """How far a source may lie from the stored value towards the other side's value."""
-    if side.lowest is None or side.highest is None:
-        return side.width
-    cut = np.where(up == outward, side.highest, side.lowest)
-    return np.where(cut, np.float32(np.inf), side.width)
-
-
 def _part(a: Stored, b: Stored, groups: Groups, *, carried: bool = False) -> _Part:
-    excess = excess_of(a, b)
-    d = b.values - a.values
-    starts, points = np.arange(0, d.shape[1], BLOCK), on_grid(a, b)
+    found = _distances(a, b, groups, carried)
+    may = may_be(float((found.worst > LIMIT).mean()), a, b)
+    return _summed(found, groups, a.lean + b.lean, points=on_grid(a, b), carried=may)
+
+
+def _stored_part(a: Weight, b: Weight, rows: slice, groups: Groups) -> _Part:
+    """The same of stored rows in one pass; only rows with something to be excused are looked at value by value."""
+    columns, (one, other) = a.shape[-1], (stored_reach(weight, rows) for weight in (a, b))
+    if one is None or other is None:
+        return _part(Stored.of(a, rows), Stored.of(b, rows), groups)
+    known = [rules(weight.type.format) for weight in (a, b)]
+    excused = any(side.get(name) for side in known for name in ("fitted", "line", "top"))
+    most = LIMIT if excused else np.inf
+    found = distances(one, other, columns, most, LEAST_ENERGY, groups.run(columns))
+    left = np.flatnonzero(found.left)
+    for some in np.array_split(left, -(-left.size * columns // _CHUNK)) if left.size else ():
+        again = _distances(Stored.of(a, rows.start + some), Stored.of(b, rows.start + some), groups)
+        found.worst[some], found.sums[some], found.terms[some] = again.worst, again.sums, again.terms
+        found.cost[:] += again.cost
+    return _summed(found, groups, sum(side.get("lean", 0.0) for side in known))
+
+
+def _summed(found: Distances, groups: Groups, lean: float, *, points: bool = False, carried: bool = False) -> _Part:
+    of_a, of_b, of_d, within, inside, _ = found.sums.sum(axis=0)
+    return _Part(
+        float(found.worst.max()),
+        found.worst > LIMIT,
+        np.array([of_a, of_b, of_d, within, inside]),
+        Slopes.of(found.terms, groups, len(found.cost)),
+        points,
+        lean,
+        carried,
+        found.cost / EVEN,
+        found.sums[:, 5] / EVEN,
+    )
+
+
+def _distances(a: Stored, b: Stored, groups: Groups, carried: bool = False) -> Distances:
+    """The distances of two tensors, without those that a format excuses although they are large."""
+    excess, inside = excesses(a.reach, b.reach)
+    columns, points = excess.shape[1], on_grid(a, b)
     if points:
         excess = forgiven(a, b, excess)
-    blocks = np.maximum.reduceat(excess, starts, axis=1)
+    blocks = np.maximum.reduceat(excess, np.arange(0, columns, BLOCK), axis=1)
     if a.fitted or b.fitted or a.line or b.line:
         blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
-    inside = _inside(a, b, d)
     if carried:
         blocks = beyond_carried(a, b, excess, inside & np.isfinite(excess), BLOCK, LIMIT)
     elif a.top or b.top:
         size = min(side.group for side in (a, b) if side.top)
-        runs = np.maximum.reduceat(excess, np.arange(0, d.shape[1], size), axis=1)
+        runs = np.maximum.reduceat(excess, np.arange(0, columns, size), axis=1)
         level = levelled(a, b, runs, LIMIT, size)
         runs[level] = 0
         blocks = np.minimum(blocks, np.maximum.reduceat(runs, np.arange(0, runs.shape[1], BLOCK // size), axis=1))
-        inside &= ~np.repeat(level, size, axis=1)[:, : d.shape[1]]
+        inside &= ~np.repeat(level, size, axis=1)[:, :columns]
     if points:
         blocks = np.maximum(blocks, unlike(a, b, BLOCK))
-    squares = (np.square(a.width, dtype=np.float64) + np.square(b.width, dtype=np.float64)) / EVEN
-    squares[~np.isfinite(squares)] = 0
-    within = np.where(inside & np.isfinite(excess), excess, 0).astype(np.float64)
-    sums = [float(np.square(x[np.isfinite(x)], dtype=np.float64).sum()) for x in (a.values, b.values, d)]
-    return _Part(
-        float(blocks.max()),
-        blocks > LIMIT,
-        np.array([*sums, np.square(within).sum(), inside.sum()]),
-        Slopes.of(a.values, b.values, np.isfinite(d) if points else inside, groups),
-        points,
-        a.lean + b.lean,
-        may_be(float((blocks > LIMIT).mean()), a, b),
-        squares.sum(axis=0),
-        squares.sum(axis=1),
-    )
+    values, widths = zip(a.reach[:2], b.reach[:2], strict=True)
+    counted = np.isfinite(b.values - a.values) if points else inside
+    found = tally(values, widths, excess, inside, counted, LEAST_ENERGY, groups.run(columns))
+    return found._replace(worst=blocks)
 
 
-def _inside(a: Stored, b: Stored, d: Floats) -> Flags:
-    inside = np.isfinite(d)
-    for side in (a, b):
-        if side.lowest is not None and side.highest is not None:
-            inside &= ~(side.lowest | side.highest)
-    return inside
+def _inside(a: Stored, b: Stored) -> Flags:
+    return excesses(a.reach, b.reach)[1]
 
 
 class _SecondLook:
@@ -218,7 +233,7 @@ class _SecondLook:
     @cached_property
     def repeats(self) -> Repeats:
         """What errs alike in it."""
-        return Repeats.of(((a, b, _inside(a, b, b.values - a.values)) for a, b in self._parts()), self._groups)
+        return Repeats.of(((a, b, _inside(a, b)) for a, b in self._parts()), self._groups)
 
     def off(self, slopes: Slopes, lean: float, points: bool) -> tuple[float | None, tuple[str, Flags] | None]:
         """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""

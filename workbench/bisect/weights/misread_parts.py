@@ -62,10 +62,16 @@ def _with_zeros(packed: Packed, rows: Rows, by: int = 0, instead: int | None = N
 
 def _reciprocal(packed: Packed) -> _Found:
     """Scales that are divided by instead of multiplied with, or the other way round."""
-    if packed.scales.divisor is None:
-        yield "reciprocal_scale", "divided by their scales", _divided
+    divisor, factor = packed.scales.divisor, packed.scales.factor
+    if divisor is not None:
+        by = partial(_multiplied, by=divisor * divisor)
+        yield "reciprocal_scale", "multiplied with the scale of the tensor, which divides", by
+    elif factor is not None:
+        with np.errstate(all="ignore"):
+            by = partial(_multiplied, by=1 / (factor * factor))
+        yield "reciprocal_scale", "divided by the scale of the tensor, which multiplies", by
     else:
-        yield "reciprocal_scale", "multiplied with the scale of the tensor, which divides", _multiplied
+        yield "reciprocal_scale", "divided by their scales", _divided
 
 
 def _divided(packed: Packed, rows: Rows) -> Taken:
@@ -74,11 +80,10 @@ def _divided(packed: Packed, rows: Rows) -> Taken:
         return taken._replace(scales=np.float32(1) / taken.scales)
 
 
-def _multiplied(packed: Packed, rows: Rows) -> Taken:
-    taken, divisor = packed.taken(rows), packed.scales.divisor
-    assert divisor is not None
-    with np.errstate(over="ignore"):
-        return taken._replace(scales=taken.scales * divisor * divisor)
+def _multiplied(packed: Packed, rows: Rows, by: np.float32) -> Taken:
+    taken = packed.taken(rows)
+    with np.errstate(all="ignore"):
+        return taken._replace(scales=taken.scales * by)
 
 
 def _orders_of_codes(packed: Packed) -> _Found:

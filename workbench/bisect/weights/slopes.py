@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.weights.steps import Flags, Floats
+from workbench.bisect.weights.steps import Flags
 
 _BLOCK = 32
 _FEWEST = 32  # blocks that carry the energy of a part; fewer do not tell their own scatter
@@ -20,6 +20,7 @@ _SMALLEST = 1e-4  # root mean square of a block; below it the half-precision sca
 # are all alike, 0.009 for heads; docs/bisect.md.
 _WHOLE, _HEAD = 0.005, 0.012
 _SIGMAS = 8.0
+LEAST_ENERGY = _BLOCK * _SMALLEST**2  # of a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,14 @@ class Groups:
 
     rows: int | None = None
     columns: int | None = None
+
+    def in_runs(self, columns: int) -> bool:
+        """Whether so many columns are whole runs, of whole blocks."""
+        return self.columns is not None and self.columns % _BLOCK == 0 and columns % self.columns == 0
+
+    def run(self, columns: int) -> int:
+        """Blocks of a run of so many columns in all; of all of them where there are no runs."""
+        return self.columns // _BLOCK if self.columns and self.in_runs(columns) else max(1, -(-columns // _BLOCK))
 
     def spread(self, scaled: tuple[str, Flags], shape: tuple[int, ...], block: int) -> Flags:
         """Blocks (rows, blocks) that belong to the parts found to be scaled."""
@@ -58,22 +67,14 @@ class Slopes:
     columns: NDArray[np.float64]
 
     @classmethod
-    def of(cls, a: Floats, b: Floats, inside: Flags, groups: Groups) -> "Slopes":
-        """The sums over some whole heads of rows; values outside the range of codes do not count."""
-        count = a.shape[1] // _BLOCK
-        nothing = np.zeros((0, 6))
-        if not count:
-            return cls(np.zeros((1, 6)), nothing, nothing)
-        x, y = (np.where(inside, z, 0)[:, : count * _BLOCK].reshape(len(a), count, _BLOCK) for z in (a, b))
-        aa, ab, bb = (np.einsum("rcb,rcb->rc", p, q, dtype=np.float64) for p, q in ((x, x), (x, y), (y, y)))
-        aa, ab, bb = (np.where(aa > _BLOCK * _SMALLEST**2, sums, 0) for sums in (aa, ab, bb))
-        terms = np.stack([aa, ab, bb, ab * ab, ab * aa, aa * aa], axis=2)
-        rows = columns = nothing
-        if groups.rows and len(a) % groups.rows == 0:
-            rows = terms.reshape(-1, groups.rows * count, 6).sum(axis=1)
-        if groups.columns and groups.columns % _BLOCK == 0 and a.shape[1] % groups.columns == 0:
-            columns = terms.sum(axis=0).reshape(-1, groups.columns // _BLOCK, 6).sum(axis=1)
-        return cls(terms.sum(axis=(0, 1))[None], rows, columns)
+    def of(cls, terms: NDArray[np.float64], groups: Groups, columns: int) -> "Slopes":
+        """Of some whole heads of rows; terms : of every row and every run of so many columns, (rows, runs, 6)."""
+        rows = of_columns = np.zeros((0, 6))
+        if groups.rows and len(terms) % groups.rows == 0:
+            rows = terms.sum(axis=1).reshape(-1, groups.rows, 6).sum(axis=1)
+        if groups.in_runs(columns):
+            of_columns = terms.sum(axis=0)
+        return cls(terms.sum(axis=(0, 1))[None], rows, of_columns)
 
     @classmethod
     def joined(cls, parts: Sequence["Slopes"]) -> "Slopes":

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats.format import EIGHT_UNIT, BlockFormat, FloatFormat
+from kernels.formats.format import EIGHT_UNIT, BlockFormat, FloatFormat, Format
 from kernels.packed.packed import Packed
 from kernels.rows.dequantize import dequantize_rows
 from kernels.rows.fields import codes, fields
+from kernels.rows.reach import Reach, reaches
 from kernels.weight import Weight
 from workbench.bisect.weights.part_steps import steps, unequal
 
@@ -62,42 +63,30 @@ class Stored:
         if weight.origin is not None:
             columns = weight.shape[-1]
             return cls.of(weight.origin, rows).moved(lambda x: x[:, :columns])
-        raw = np.ascontiguousarray(weight.rows[rows])
-        values = dequantize_rows(weight.type, raw, weight.shape[-1])
-        format = weight.type.format
-        if isinstance(format, FloatFormat):
-            width = half_ulp(values, format) + np.float32(weight.step / 2)
-            if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
-                width = width + half_ulp(values - np.float32(1), weight.less_one.format)
-            return cls(values, width)
-        assert isinstance(format, BlockFormat)
-        if format.grid is not None:
-            return _on_grid(format, values, raw)
-        half, low, high, least = _grid(format, raw.reshape(-1, format.block.bytes))
-        groups = values.reshape(-1, format.group)
-        width = np.repeat(half.reshape(-1, 1), format.group, axis=1)
-        if format.levels:
-            width *= _gaps(format, raw).reshape(width.shape)
-        line = format.fitted and format.least is not None
-        several = format.top + 1 if format.fitted and not line else 0
-        if several:
-            width += np.abs(groups) * FITTED_SCALE
-        if format.late:
-            width += np.abs(groups - least.reshape(-1, 1)) * _HALF_ULP
-            if format.groups:
-                width += _denormal_scale(format, raw, width.shape)
-        if not format.cut:
-            return cls(values, width.reshape(values.shape))
-        ranged = (low != high).reshape(-1, 1)  # without a step there is no range to be cut off at
-        lowest, highest = (((groups == edge.reshape(-1, 1)) & ranged).reshape(values.shape) for edge in (low, high))
-        top = format.top if format.dmin is not None else 0
-        group, lean = min(format.group, 32), _lean(format.levels)
-        return cls(values, width.reshape(values.shape), lowest, highest, several, line, top, group, lean)
+        raw, format = np.ascontiguousarray(weight.rows[rows]), weight.type.format
+        if isinstance(format, BlockFormat) and format.grid is not None:
+            return _on_grid(format, dequantize_rows(weight.type, raw, weight.shape[-1]), raw)
+        values, width, ends = reaches(_reach(weight, raw), weight.shape[-1])
+        if weight.less_one is not None and isinstance(weight.less_one.format, FloatFormat):
+            width = width + half_ulp(values - np.float32(1), weight.less_one.format)
+        if not isinstance(format, BlockFormat) or not format.cut:
+            return cls(values, width, **rules(format))
+        return cls(values, width, ends & 1 != 0, ends & 2 != 0, **rules(format))
 
     @property
     def half_step(self) -> Floats:
         """The width without what a fit of the scale may add."""
         return np.asarray(self.width - np.abs(self.values) * np.float32(FITTED_SCALE if self.fitted else 0))
+
+    @property
+    def reach(self) -> tuple[Floats, Floats, NDArray[np.uint8]]:
+        """Values, widths and ends as kernels take them."""
+        ends = np.zeros(self.values.shape, np.uint8)
+        for flags, bit in ((self.lowest, 1), (self.highest, 2)):
+            if flags is not None:
+                ends |= flags * np.uint8(bit)
+        values, width = (np.require(x, np.float32, ["C", "W"]) for x in (self.values, self.width))
+        return values, width, ends
 
     @property
     def offset(self) -> bool:
@@ -164,6 +153,50 @@ def half_ulp(values: Floats, format: FloatFormat) -> Floats:
     power = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)  # the power of two below |value|
     ulp = power * np.float32(2.0 ** (-min(format.mantissa, _MANTISSA) - 1))
     return np.asarray(np.maximum(ulp, np.float32(format.smallest / 2)))
+
+
+def stored_reach(weight: Weight, rows: slice) -> Reach | None:
+    """Consecutive rows as the one pass over two tensors takes them; None where a value says less, or more, of itself.
+
+    Points of a grid, tensors that are stored in parts or were cut of others, and norms less 1 are such.
+    """
+    format, apart = weight.type.format, isinstance(weight.stored, Packed) or weight.origin is not None
+    if apart or weight.less_one is not None or (isinstance(format, BlockFormat) and format.grid is not None):
+        return None
+    return _reach(weight, np.require(weight.rows[rows], requirements=["C", "W"]))
+
+
+def rules(format: Format) -> dict[str, Any]:
+    """What a format says of all its values: the fields of `Stored` that are no arrays."""
+    if not isinstance(format, BlockFormat):
+        return {}
+    line = format.fitted and format.least is not None
+    found: dict[str, Any] = {"fitted": format.top + 1 if format.fitted and not line else 0, "line": line}
+    if format.cut:
+        found |= {"top": format.top if format.dmin is not None else 0, "group": min(format.group, 32)}
+        found |= {"lean": _lean(format.levels)}
+    return found
+
+
+def _reach(weight: Weight, raw: NDArray[np.uint8]) -> Reach:
+    """Rows with what their format says of every group of values; where steps are unequal, of every value."""
+    format = weight.type.format
+    if isinstance(format, FloatFormat):
+        of_power, least = 2.0 ** (-min(format.mantissa, _MANTISSA) - 1), format.smallest / 2
+        shares = np.array([0, 0, of_power, least, weight.step / 2], np.float32)
+        return Reach(raw, np.array([weight.type, 0, 0]), shares, np.zeros((len(raw), 0, 4), np.float32))
+    assert isinstance(format, BlockFormat)
+    table, size = np.stack(_grid(format, raw.reshape(-1, format.block.bytes)), axis=-1), format.group
+    if format.levels or (format.late and format.groups):
+        table, size = np.repeat(table.reshape(-1, 4), size, axis=0).reshape(-1, size, 4), 1
+        if format.levels:
+            table[:, :, 0] *= _gaps(format, raw).reshape(table.shape[:2])
+        if format.late and format.groups:
+            table[:, :, 0] += _denormal_scale(format, raw, table.shape[:2])
+    own = FITTED_SCALE if format.fitted and format.least is None else 0
+    shares = np.array([own, _HALF_ULP if format.late else 0, 0, 0, 0], np.float32)
+    numbers = np.array([weight.type, size, format.cut])
+    return Reach(raw, numbers, shares, np.ascontiguousarray(table).reshape(len(raw), -1, 4))
 
 
 def _grid(format: BlockFormat, blocks: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats, Floats]:

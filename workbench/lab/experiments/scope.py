@@ -6,7 +6,7 @@ from kernels.errors import WorkbenchError
 from kernels.forward import steps
 from kernels.kinds.elementwise import Multiply
 from store.text import printable
-from workbench.bisect.models.bisection import Side
+from workbench.bisect.models.cell import Side
 from workbench.lab.experiment import Experiment, Outcome, Plot, Rows, Settings
 from workbench.lab.subject import Subject
 

@@ -1,0 +1,118 @@
+"""Lengths in one pass beside their formulas, what a cell makes of them piece by piece, and weights row by row."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from kernels.lengths import energies, gaps, in_units, parts
+from kernels.metrics import logit_agreement
+from kernels.numbers import norm
+from kernels.paths import numeric_path
+from kernels.rows.dequantize import dequantize
+from kernels.weight import TensorType, Weight
+from store.open import open_artifact
+from tests.random_weights import random_weight
+from workbench.bisect.models import cell as cells
+from workbench.bisect.models.bisection import walk
+from workbench.bisect.models.cell import Side
+from workbench.bisect.models.decompose import decompose
+from workbench.bisect.weights.check import check, check_weights
+from workbench.bisect.weights.slopes import NO_HEADS, Groups
+from workbench.bisect.weights.steps import Stored
+from workbench.bisect.weights.tensor_pairs import TensorPairs
+from workbench.demo import MODEL, make_copy
+
+
+@pytest.fixture
+def three():
+    """Three tensors with lost values on one side, on the other, and on all."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((37, 517)).astype(np.float32)
+    y, z = (x + np.float32(by) * rng.standard_normal(x.shape).astype(np.float32) for by in (1e-2, 1e-3))
+    x[3, 5], y[3, 5], z[3, 5], y[4, 7], x[5, 1], x[6, 2], y[6, 2] = np.nan, np.inf, np.nan, 1e30, 0, np.inf, np.inf
+    return x, y, z
+
+
+def apart(x, y):
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(x) | np.isfinite(y), x - y, 0)
+
+
+def test_lengths_are_their_formulas_whatever_has_been_lost(three):
+    x, y, z = three
+    known = np.where(np.isfinite(x), x, 0).astype(np.float64)
+    assert energies(x) == pytest.approx(np.square(known).sum(axis=1), rel=1e-13)
+    assert norm(x) == pytest.approx(np.sqrt(np.square(known).sum()), rel=1e-13)
+    for right in (y, y.astype(np.float64)):
+        assert gaps(x, right) == pytest.approx(np.square(apart(x, y)).sum(axis=1), rel=1e-13)
+    d, one, other = apart(y, x), apart(z, x), apart(y, z)
+    expected = [(p * q).sum(axis=1) for p, q in ((d, d), (one, one), (other, other), (one, d), (other, d))]
+    for found, right in zip(parts(x, y, z), expected, strict=True):
+        assert found == pytest.approx(right, rel=1e-12, abs=1e-12)
+
+
+def test_a_distance_in_units_is_the_worst_of_the_whole_its_rows_and_its_columns(three):
+    x, y, _ = three
+    x[3, 5], unit = np.inf, np.abs(y.astype(np.float64)) + 0.1
+    unit[3, 5] = unit[6, 2] = np.inf
+    squares = np.square(apart(x, y) / unit)
+    expected = max(squares.mean(), squares.mean(axis=1).max(), squares.mean(axis=0).max())
+    assert in_units(x, y, unit).worst == pytest.approx(expected, rel=1e-12)
+    x[9, 9] = np.nan
+    assert not np.isfinite(in_units(x, y, unit).worst)
+
+
+def test_lengths_have_the_same_bits_on_any_number_of_threads(three, monkeypatch):
+    x, y, z = (np.tile(side, (40, 3)) for side in three)
+    found = []
+    for count in "12":
+        monkeypatch.setenv("WORKBENCH_THREADS", count)
+        found.append([energies(x), gaps(x, y), *parts(x, y, z), in_units(x, y, np.abs(z) + 1.0)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_logits_are_looked_at_a_few_tokens_at_a_time_without_a_trace(monkeypatch):
+    a, b = np.random.default_rng(1).standard_normal((2, 11, 300)).astype(np.float32)
+    whole = logit_agreement(a, b)
+    monkeypatch.setattr("kernels.metrics._VALUES", 700)
+    for found, expected in zip(logit_agreement(a, b), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_large_output_is_taken_apart_some_tokens_at_a_time(tmp_path, monkeypatch):
+    make_copy(tmp_path / "copy.apr", None)
+    sides = [
+        Side(open_artifact(path), numeric_path(name))
+        for path, name in ((MODEL, "ggml"), (tmp_path / "copy.apr", "f32"))
+    ]
+    *_, head = walk(*sides, tuple(range(400, 437)))
+    pairs = TensorPairs(*(side.model for side in sides))
+    whole = decompose(head, *sides, pairs)
+    monkeypatch.setattr(cells, "_AT_ONCE", 1)
+    assert len(list(head.pieces())) == 3
+    pieces = decompose(head, *sides, pairs)
+    for field in fields(whole):
+        found, expected = getattr(pieces, field.name), getattr(whole, field.name)
+        assert found == (pytest.approx(expected, rel=1e-12) if isinstance(expected, float) else expected)
+
+
+@pytest.mark.parametrize("groups", [NO_HEADS, Groups(rows=32), Groups(columns=64)], ids=["whole", "rows", "columns"])
+def test_stored_rows_are_judged_as_their_values_are(groups):
+    for type in TensorType:
+        a = random_weight(3, type, 64, 512)
+        near = dequantize(a) + np.minimum(Stored.of(a).width, 1) * np.random.default_rng(4).uniform(
+            -0.9, 0.9, (64, 512)
+        )
+        near[40:44, 64:128] *= 1.5
+        near[50, 3] = np.nan
+        b = Weight("w", TensorType.F32, (64, 512), near.astype(np.float32).view(np.uint8))
+        found, expected = check_weights(a, b, groups), check(Stored.of(a), Stored.of(b), groups)
+        for field in fields(found):  # rows that are looked at by themselves are added last
+            one, other = (getattr(side, field.name) for side in (found, expected))
+            if isinstance(one, float | np.ndarray) and np.asarray(one).dtype == np.float64:
+                np.testing.assert_allclose(one, other, rtol=1e-12, err_msg=f"{type.name} {field.name}")
+            else:
+                np.testing.assert_equal(one, other, f"{type.name} {field.name}")

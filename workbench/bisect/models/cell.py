@@ -1,0 +1,87 @@
+"""One stage of two artifacts beside each other: what each side reads, computes with and gives."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.graph import Array, Inputs, Model, Stage
+from kernels.kinds.attention import Attention
+from kernels.kinds.product import Product
+from kernels.paths import F32Path
+from kernels.stages import Site
+from workbench.bisect.models.rerouted import scores
+from workbench.bisect.models.substitution import Factors
+
+_AT_ONCE = 1 << 23  # elements of an output over a large vocabulary that are looked at together
+_TOKENS = 16  # of which whole multiples are multiplied at once
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One artifact as the bisection runs it."""
+
+    model: Model
+    path: F32Path
+
+
+@dataclass(slots=True)
+class Cell:
+    """Everything known about one stage while it is judged; inputs by role. stage : A's, or B's where A has none."""
+
+    stage: Stage
+    a: Factors
+    b: Factors
+    tokens: tuple[int, ...]
+    inputs_a: Inputs
+    inputs_b: Inputs
+    y_a: Array
+    y_b: Array
+
+    @property
+    def site(self) -> Site:
+        """Where it is."""
+        return self.stage.site
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Tokens of which both sides' inputs are numbers: what the others show is inherited."""
+        known = np.ones(len(self.tokens), dtype=bool)
+        for x in (*self.inputs_a.values(), *self.inputs_b.values()):
+            known &= np.isfinite(x).all(axis=1)
+        kinds = [at.kind for at in (side.at(self.site, self.tokens) for side in (self.a, self.b)) if at is not None]
+        for kind in kinds:
+            if isinstance(kind, Attention):
+                seen = kind.mask(np.arange(len(known)), len(known))
+                known = np.asarray(~(seen & ~known).any(axis=1))
+        return known
+
+    def run(self, factors: Factors, inputs: Inputs | None = None) -> Array:
+        """The stage on A's input (or another) with the given factors; a stage it does not have passes on its input."""
+        inputs = self.inputs_a if inputs is None else inputs
+        result = factors.run(self.site, self.tokens, inputs)
+        return result if result is not None else np.asarray(inputs[self.stage.kind.roles[0]])
+
+    def scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What each side chooses experts by."""
+        at = [factors.exact().at(self.site, self.tokens) for factors in (self.a, self.b)]
+        assert at[0] is not None
+        assert at[1] is not None
+        return scores(at[0], self.inputs_a), scores(at[1], self.inputs_b)
+
+    def inputs_of_both(self) -> dict[str, Array]:
+        """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
+        return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
+
+    def pieces(self) -> Iterator["Cell"]:
+        """The same with some tokens at a time, where the output is large and every token is computed by itself."""
+        size = max(1, _AT_ONCE // self.y_a.shape[1] // _TOKENS) * _TOKENS
+        count = len(self.tokens)
+        if not isinstance(self.stage.kind, Product) or count <= size:
+            yield self
+            return
+        for start in range(0, count, size):
+            some = slice(start, start + size)
+            inputs = ({role: x[some] for role, x in of.items()} for of in (self.inputs_a, self.inputs_b))
+            yield Cell(self.stage, self.a, self.b, self.tokens[some], *inputs, self.y_a[some], self.y_b[some])

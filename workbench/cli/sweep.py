@@ -1,0 +1,216 @@
+"""`workbench sweep`: a pair over many prompts, every tensor, layer or stage of B exchanged by itself."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from workbench.cli.options import PATH, PATH_NAMES, OneOf, force_option, json_option, print_json
+from workbench.cli.tables import aligned, bytes_text, echo
+
+if TYPE_CHECKING:
+    from workbench.sweep.planning import Plan
+    from workbench.sweep.running import Engine
+    from workbench.sweep.tally import Tally
+
+BY_NAMES = ("tensor", "layer", "stage", "prompt")  # those of workbench.sweep.parts.BY and tally.METRICS; see a test
+METRIC_NAMES = ("kl", "p99", "max", "flips")
+_ROWS = 40  # parts and prompts that are printed
+_MOST_WORKERS = 1024
+
+
+@click.command()
+@click.argument("sources", metavar="A B | OUT.jsonl", nargs=-1, required=True, type=PATH)
+@click.option("--prompts", metavar="FILE", type=PATH, help="Texts to run, one a line; a line may be a JSON string.")
+@click.option("--tokens-file", metavar="FILE", type=PATH, help="Token ids to run, those of a prompt on one line.")
+@click.option("--by", type=OneOf(BY_NAMES), default=BY_NAMES[0], show_default=True, help="What is exchanged.")
+@click.option(
+    "--metric", type=OneOf(METRIC_NAMES), default=METRIC_NAMES[0], show_default=True, help="What parts are ordered by."
+)
+@click.option("--path-a", type=OneOf(PATH_NAMES), help="Numeric path of A; by default as its engine computes.")
+@click.option("--path-b", type=OneOf(PATH_NAMES), help="Numeric path of B.")
+@click.option("--workers", type=click.IntRange(0, _MOST_WORKERS), help="Processes; by default one a core. 0: this one.")
+@click.option("--cluster", metavar="tcp://HOST:PORT", help="A dask scheduler that runs, whose workers do the work.")
+@click.option("-o", "--output", metavar="OUT.jsonl", type=PATH, help="File of results, one line a unit of work.")
+@click.option("--resume", is_flag=True, help="Go on with the file: what it has is not done again.")
+@click.option("--recipe", metavar="BYTES|BPW", help="The tensor types of a copy of that size that costs least.")
+@click.option("--plain", is_flag=True, help="Lines of progress in place of the screen.")
+@force_option
+@json_option
+def command(
+    sources: tuple[Path, ...],
+    prompts: Path | None,
+    tokens_file: Path | None,
+    by: str,
+    metric: str,
+    path_a: str | None,
+    path_b: str | None,
+    workers: int | None,
+    cluster: str | None,
+    output: Path | None,
+    resume: bool,
+    recipe: str | None,
+    plain: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Run a pair over many prompts, and see what every part of B costs in the output of A.
+
+    Every tensor of B (or layer, or stage) is put into A by itself, on every prompt, and the KL divergence from A's
+    output is measured, beside what arithmetic alone costs. Results go to a file, one line a unit; given alone, it is
+    shown again. Whatever ends the work, what was finished stays, and --resume does the rest.
+
+    Exit code 0: nothing moves the output further than the floor, 1: something does, 2: it could not be answered.
+
+    \b
+    Example:  workbench sweep a.gguf b.gguf --prompts prompts.txt -o out.jsonl
+    Example:  workbench sweep out.jsonl --recipe 400M
+    """  # noqa: D301
+    from workbench.sweep.results import read_lines
+    from workbench.sweep.tally import Tally
+
+    if len(sources) == 1:
+        _refuse(prompts=prompts, tokens_file=tokens_file, output=output, resume=resume or None, cluster=cluster)
+        return _show(Tally(read_lines(sources[0])), metric, recipe, as_json)
+    if len(sources) > 2:
+        raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B, or a file of results")
+    if (prompts is None) == (tokens_file is None):
+        raise click.UsageError("give either --prompts FILE or --tokens-file FILE: what to run")
+    if output is None:
+        raise click.UsageError("give -o OUT.jsonl: where results are kept, and where --resume finds them")
+    if workers is not None and cluster is not None:
+        raise click.UsageError("--workers are started here, and --cluster has its own; give one of them")
+    file = prompts or tokens_file
+    assert file is not None
+    _require_output(output, (*sources, file), resume, force)
+    plan = _plan((sources[0], sources[1]), (path_a, path_b), file, tokens_file is not None, by)
+    engine, who = _engine(workers, cluster)
+    click.echo(f"workbench: {_beforehand(plan, who, output)}", err=True)
+    tally = Tally()
+    if _on_screen(plain or as_json):
+        from workbench.app.sweep import show
+
+        show(plan, engine, output, resume, tally, metric)
+    else:
+        _run(plan, engine, output, resume, tally)
+    return _show(tally, metric, recipe, as_json)
+
+
+def _refuse(**options: object) -> None:
+    """Raise UsageError for an option that belongs to two models where a file of results was given."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to two models; give A and B with it")
+
+
+def _require_output(output: Path, inputs: tuple[Path, ...], resume: bool, force: bool) -> None:
+    from kernels.errors import WorkbenchError
+    from store.outputs import require_writable
+
+    if output.exists() and not (resume or force):
+        raise WorkbenchError(
+            f"{output} exists; --resume goes on with it, --force begins it afresh, or give -o another name"
+        )
+    require_writable(output, inputs, force=True)
+
+
+def _on_screen(plain: bool) -> bool:
+    from workbench.machine import terminal
+
+    return terminal.is_there() and not plain
+
+
+def _plan(
+    paths: tuple[Path, Path], numeric: tuple[str | None, str | None], file: Path, of_ids: bool, by: str
+) -> "Plan":
+    from workbench.cli.progress import ProgressLine
+    from workbench.sweep.parts import BY
+    from workbench.sweep.planning import planned
+    from workbench.sweep.question import ask
+
+    with ProgressLine() as line:
+        question = ask(paths, numeric, lambda done, total: line(done, total, "hash both models"))
+        line(0, 0, "read both models and the prompts")
+        return planned(question, BY[BY_NAMES.index(by)], file, of_ids)
+
+
+def _engine(workers: int | None, cluster: str | None) -> "tuple[Engine, str]":
+    """Who does the work, and what to call them."""
+    from workbench.sweep.cluster import Cluster, available
+    from workbench.sweep.running import Here
+
+    if workers == 0:
+        return Here(), "this process"
+    if workers is None and cluster is None and not available():
+        return Here(), "this process (`pip install 'layer-workbench[cluster]'` for one a core)"
+    if cluster is not None:
+        return Cluster(address=cluster), f"the workers of {cluster}"
+    engine = Cluster(workers)
+    return engine, f"{engine.workers} worker{'s' if engine.workers > 1 else ''}"
+
+
+def _beforehand(plan: "Plan", who: str, output: Path) -> str:
+    """What will be done, held and written, in a sentence."""
+    forwards = plan.total / sum(len(prompt.tokens) for prompt in plan.prompts) * len(plan.prompts)
+    files = plan.question.a.size + plan.question.b.size
+    return (
+        f"{plan.units} units on {len(plan.prompts)} prompts, at most {forwards:.0f} forwards, by {who}; each maps "
+        f"{bytes_text(files)} of weights and holds about {bytes_text(plan.held)} beside; {output} gets about "
+        f"{bytes_text(plan.written)}"
+    )
+
+
+def _run(plan: "Plan", engine: "Engine", output: Path, resume: bool, tally: "Tally") -> None:
+    from workbench.cli.progress import ProgressLine
+    from workbench.sweep.running import run
+    from workbench.sweep.words import part_name
+
+    with ProgressLine() as line:
+        for done in run(plan, engine, output, resume, tally):
+            unit = {} if done.line is None else done.line["unit"]
+            name = {key: value for key, value in unit.items() if key != "prompt"}
+            what = part_name(name) if name else "all of B"
+            words = f"prompt {unit['prompt']}, {what}" if unit else "the first prompt"
+            line(round(1000 * done.cost), round(1000 * plan.total), f"sweep {done.units}/{plan.units} units, {words}")
+
+
+def _show(tally: "Tally", metric: str, size: str | None, as_json: bool) -> int:
+    from workbench.sweep.recipe import recipe
+
+    head = tally.require_some()
+    found = None if size is None else recipe(tally, size, metric)
+    if as_json:
+        rows = {"parts": [row.to_json() for row in tally.ordered(metric)]}
+        prompts = {"prompts": [row.to_json() for _, row in sorted(tally.prompts.items())]}
+        of = {"a": head["a"], "b": head["b"], "by": head["by"], "floor_path": head["floor_path"]}
+        counts = {"units": tally.done, "expected": tally.expected, "different": tally.different}
+        made = {} if found is None else {"recipe": found.to_json()}
+        print_json(of | counts | {"whole": tally.whole.to_json()} | rows | prompts | made)
+    elif found is not None:
+        echo("\n".join(found.lines()))
+        kept, all = len(found.kept), len(found.kept) + len(found.given)
+        click.echo(
+            f"workbench: {found.size} bytes, {found.bits:.3f} bits per weight; {kept} of {all} tensors as in A, the "
+            f"others as in B, whose {metric} adds up to {found.loss:.4g}",
+            err=True,
+        )
+    else:
+        _print(tally, metric)
+    return 1 if tally.different else 0
+
+
+def _print(tally: "Tally", metric: str) -> None:
+    from workbench.sweep.words import PARTS, PROMPTS, headline, part_row, prompt_row
+
+    lines = list(headline(tally))
+    rows = [row for row in tally.ordered(metric) if row.figure(metric)]
+    if rows:
+        table = aligned([PARTS, *map(part_row, rows[:_ROWS])], right=frozenset(range(2, len(PARTS))))
+        lines += ["", *table, *_more(len(rows), "parts"), f"{len(tally.rows) - len(rows)} other parts change nothing"]
+    prompts = sorted(tally.prompts.values(), key=lambda row: row.times or 0, reverse=True)
+    table = aligned([PROMPTS, *map(prompt_row, prompts[:_ROWS])], right=frozenset((1, 2, 3, 4, 5, 6, 7, 9)))
+    echo("\n".join([*lines, "", *table, *_more(len(prompts), "prompts")]))
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"… {count - _ROWS} more {what}, --json has all"] if count > _ROWS else []
