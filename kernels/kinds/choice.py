@@ -18,6 +18,7 @@ Experts = NDArray[np.int64]
 
 LEAST = 2.0**-126  # that a chosen expert counts at least, so that it shows that it was chosen
 _LEAST_SUM = 2.0**-14  # by which llama.cpp divides
+_ADDED = 1e-6  # to the sum of a token's scores, by transformers in lfm2moe; others add less
 _NEAR = 16.0  # times what rounding makes of two scores, within which either may be the larger one
 
 
@@ -94,13 +95,24 @@ class Choice(Kind):
         return np.argsort(-selection, axis=1, kind="stable")[:, : self.used]
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        logits = np.abs(np.asarray(x["x"], dtype=np.float64))
+        added = self._added(logits) * output
         if at.path.dtype == np.float64:
-            return rounding_error(at, x, output)
-        relative = UNIT * _units(np.abs(np.asarray(x["x"], dtype=np.float64)))
-        return float(np.hypot(norm(relative * output), norm(self.either_way(at, x, FLOAT32))))
+            return float(np.hypot(rounding_error(at, x, output), norm(added)))
+        decided = norm(self.either_way(at, x, FLOAT32))
+        return float(np.hypot(norm(UNIT * _units(logits) * output + added), decided))
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        return max(kept.unit, FLOAT32.unit) * _units(x["x"]) * size
+        return np.asarray((max(kept.unit, FLOAT32.unit) * _units(x["x"]) + self._added(x["x"])) * size)
+
+    def _added(self, logits: Values) -> Values:
+        """What weights may lose, in parts of them, by what an engine adds to their sum lest it be 0, (tokens, 1).
+
+        logits : their magnitudes, of which the sum of the scores is the least.
+        """
+        if not self.renormalised or not self.scoring.startswith("sigmoid"):
+            return np.zeros((len(logits), 1))
+        return np.asarray(_ADDED / (self.used * _sigmoid(-logits.max(axis=1, keepdims=True))))
 
     def either_way(self, at: At, x: Inputs, kept: Precision) -> Values:
         """All that any expert counts, for tokens of which the last that is chosen is no better than the next.
