@@ -75,6 +75,13 @@ class ModelConfig:
     full_head_dim, full_kv_heads
         Channels of a head, and heads of keys, in layers without a window where others are in layers that have one; None
         for one kind of heads in all. See `of_layer`.
+    shared_kv_layers
+        How many of the last layers have no keys and values of their own, but take those of the last layer before them
+        that has its own and is of the same type.
+    intermediate_sizes
+        Channels of the feed-forward block, layer by layer; None where they are intermediate_size in all.
+    layer_embedding_size
+        Channels of the embedding of its own that every layer has of a token; 0 where layers have none.
     keys_as_values
         Whether such layers have no values of their own, but take the keys before they are normed and rotated.
     latent_eps
@@ -150,6 +157,9 @@ class ModelConfig:
     full_head_dim: int | None = None
     full_kv_heads: int | None = None
     keys_as_values: bool = False
+    shared_kv_layers: int = 0
+    intermediate_sizes: tuple[int, ...] | None = None
+    layer_embedding_size: int = 0
     rotated_layers: tuple[bool, ...] | None = None
     normed_heads: bool = True
     attention_scale: float | None = None
@@ -182,11 +192,25 @@ class ModelConfig:
     length_limit_key: str | None = None
 
     def of_layer(self, layer: int) -> "ModelConfig":
-        """The settings with the heads of a layer."""
+        """The settings with the heads and the feed-forward block of a layer."""
+        own = self
+        if self.intermediate_sizes is not None:
+            own = replace(own, intermediate_size=self.intermediate_sizes[layer], intermediate_sizes=None)
         if self.full_head_dim is None or self.slides(layer):
-            return self
+            return own
         kv_heads = self.full_kv_heads or self.num_key_value_heads
-        return replace(self, head_dim=self.full_head_dim, num_key_value_heads=kv_heads, full_head_dim=None)
+        return replace(own, head_dim=self.full_head_dim, num_key_value_heads=kv_heads, full_head_dim=None)
+
+    def shares_kv(self, layer: int) -> bool:
+        """Whether a layer takes keys and values of an earlier one."""
+        return layer >= self.num_hidden_layers - self.shared_kv_layers
+
+    def kv_layer(self, layer: int) -> int:
+        """The layer whose keys and values a layer attends to: itself, or the last one of its type that has its own."""
+        if not self.shares_kv(layer):
+            return layer
+        own = range(self.num_hidden_layers - self.shared_kv_layers)
+        return next(found for found in reversed(own) if self.slides(found) == self.slides(layer))
 
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None for all."""

@@ -14,9 +14,13 @@ from kernels.stages import Site
 CHOICE = "expert_weights"  # what every expert counts for a token, 0 for those that are not chosen
 # Stages whose channels are a run for each expert of a token, in ascending order of the experts.
 PAIRS = ("expert_input", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out")
-_ROUTED = ("router", CHOICE, *PAIRS)
+_NORMS = ("router_norm", "expert_norm", "expert_sum_norm", "shared_norm")
+_ROUTED = ("router_norm", "router", CHOICE, "expert_norm", *PAIRS)
 # What is computed for every token beside the experts, and the sum of those.
-_SHARED = ("expert_sum", "shared_router", "shared_gate", "shared_up", "shared_silu", "shared_swigl", "shared_out")
+_SHARED = (
+    *("expert_sum", "expert_sum_norm", "shared_router", "shared_gate", "shared_up", "shared_silu", "shared_swigl"),
+    *("shared_out", "shared_norm"),
+)
 _GATED = ("shared_router", "shared_gated")
 _BEFORE = ("expert_input",)  # where experts read what is weighted already
 NAMES: tuple[str, ...] = (*_ROUTED, *_SHARED, "shared_gated")
@@ -32,7 +36,8 @@ class ExpertParts:
     selection : something is added to scores for the choice only, if it is stored. gated : what is computed beside them
     is multiplied by the sigmoid of a gate of its own. biased : products of experts, and the router's, may have biases.
     scaled : products of experts are multiplied by stored factors, if there are any; shared_scaled : and so are those of
-    what is computed beside them. before : the weight of an expert multiplies what it reads, not what it gives.
+    what is computed beside them. before : the weight of an expert multiplies what it reads, not what it gives. normed :
+    what the router and the experts read, what these give and what is beside them is normed, each by itself.
     """
 
     selection: bool = False
@@ -41,13 +46,14 @@ class ExpertParts:
     scaled: bool = False
     shared_scaled: bool = False
     before: bool = False
+    normed: bool = False
 
 
 def names(config: ModelConfig, parts: ExpertParts | None) -> tuple[str, ...]:
     """The stages that only models with experts have, in execution order."""
     if parts is None or not config.num_experts:
         return ()
-    absent = (*(() if parts.gated else _GATED), *(() if parts.before else _BEFORE))
+    absent = (*(() if parts.gated else _GATED), *(() if parts.before else _BEFORE), *(() if parts.normed else _NORMS))
     there = NAMES if config.shared_intermediate_size else _ROUTED
     return tuple(name for name in there if name not in absent)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kernels.config import FULL, SLIDING, ModelConfig, RopeType
 from kernels.graph import Stage
+from kernels.stages import Site
 
 Has = Callable[[str], bool]  # whether a model has a tensor of that name
 Values = Mapping[str, tuple[object, ...]]
@@ -243,6 +244,19 @@ class Family(ABC):
     @abstractmethod
     def layer(self, config: ModelConfig, number: int, has: Has) -> tuple[Stage, ...]:
         """A layer of a model that has these tensors; whoever would read a stage that is absent reads what it read."""
+
+    def elsewhere(self, config: ModelConfig, number: int) -> Mapping[str, Site]:
+        """Where stages stand that a layer reads by these names, though they are of an earlier layer or of the model.
+
+        LAYER_INPUT is not among them.
+        """
+        del config, number
+        return {}
+
+    def unused(self, config: ModelConfig, number: int) -> frozenset[str]:
+        """Tensors that files may have of a layer though nobody computes with them, without the name of the layer."""
+        del config, number
+        return frozenset()
 
     @abstractmethod
     def last(self, config: ModelConfig, has: Has) -> tuple[Stage, ...]:

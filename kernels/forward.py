@@ -1,18 +1,22 @@
 """The forward of a model: its stages in order, each evaluated on what it reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError, WorkbenchError
-from kernels.graph import LAYER_INPUT, Arithmetic, Array, At, Inputs, Model, Stage
+from kernels.graph import Arithmetic, Array, At, Inputs, Model, Stage
 from kernels.kinds.experts import ExpertProduct
 from kernels.kinds.product import Product
 from kernels.matmul.activations import Codes
 from kernels.models import Graph
 from kernels.paths import F32Path
 from kernels.stages import Site
+
+Known = Mapping[Site, Array]
+_NOTHING: Known = MappingProxyType({})
 
 
 def evaluate(at: At, x: Inputs) -> Array:
@@ -29,16 +33,17 @@ def forward(
     tokens: tuple[int, ...],
     path: Arithmetic,
     start_layer: int = 0,
-    x: Array | None = None,
+    known: Known = _NOTHING,
 ) -> Iterator[tuple[Site, Array]]:
     """Every stage of the model over all tokens, in execution order, each as soon as it is computed.
 
     tokens : ids in range(vocab_size), at least one; WorkbenchError otherwise.
-    start_layer, x : go on after layer start_layer - 1, whose layer_output is x (path dtype).
+    start_layer, known : go on with that layer, from what `Graph.needed` says of those before it (path dtype). Any other
+    stage that is known is taken as it is given, and not computed.
     Yields (site, array), array (tokens, channels) in path.dtype. Layer weights are dequantized row by row inside the
     matmuls, never as a whole.
     """
-    for step in steps(model, tokens, path, start_layer, x):
+    for step in steps(model, tokens, path, start_layer, known):
         yield step.stage.site, step.y
 
 
@@ -52,29 +57,23 @@ class Step:
 
 
 def steps(
-    model: Model, tokens: tuple[int, ...], path: Arithmetic, start_layer: int = 0, x: Array | None = None
+    model: Model, tokens: tuple[int, ...], path: Arithmetic, start_layer: int = 0, known: Known = _NOTHING
 ) -> Iterator[Step]:
     """The same with the inputs of every stage."""
     check_tokens(tokens, model.config)
-    graph = Graph.of(model)
-    values: dict[str, Array] = {}
-    if x is None:
-        yield from _run(graph.first, model, path, tokens, values)
-    else:
-        values[graph.layer(start_layer - 1)[-1].site.stage] = x
-    for layer in range(start_layer, model.config.num_hidden_layers):
-        values = {LAYER_INPUT: next(reversed(values.values()))}
-        yield from _run(graph.layer(layer), model, path, tokens, values)
-    yield from _run(graph.last, model, path, tokens, values)
-
-
-def _run(
-    stages: tuple[Stage, ...], model: Model, path: Arithmetic, tokens: tuple[int, ...], values: dict[str, Array]
-) -> Iterator[Step]:
-    for stage in stages:
-        inputs = {role: values[name] for role, name in stage.inputs.items()}
-        y = values[stage.site.stage] = evaluate(At(model, path, tokens, stage), inputs)
-        yield Step(stage, inputs, y)
+    graph, layers = Graph.of(model), model.config.num_hidden_layers
+    values = dict(known)
+    parts = () if start_layer else ((0, graph.first),)
+    runs = ((layer + 1, graph.layer(layer)) for layer in range(start_layer, layers))
+    for following, stages in (*parts, *runs, (None, graph.last)):
+        for stage in stages:
+            inputs = {role: values[site] for role, site in graph.reads(stage).items()}
+            given = known.get(stage.site)
+            y = evaluate(At(model, path, tokens, stage), inputs) if given is None else given
+            values[stage.site] = y
+            yield Step(stage, inputs, y)
+        if following is not None:
+            values = {site: values[site] for site in graph.needed(following)}
 
 
 def multiplied_by(graph: Graph, site: Site) -> Iterator[str]:

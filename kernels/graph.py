@@ -121,8 +121,8 @@ class Stage:
     """A named point of a forward.
 
     channels : how many values a token has there.
-    reads : the stages of the same layer that its kind takes, in the order of the kind's roles; LAYER_INPUT or a stage
-        of the whole model where there is no such.
+    reads : the stages of the same layer that its kind takes, in the order of the kind's roles; LAYER_INPUT, what the
+        family says of stages elsewhere, or a stage of the whole model where there is no such.
     tensors : canonical names: weights, their biases, and what their products are multiplied by.
     heads : where its channels are heads.
     """

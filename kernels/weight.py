@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from kernels.formats import FORMATS
 from kernels.formats.format import Block, Format
-from kernels.packed.packed import Packed
 
 
 class TensorType(IntEnum):
@@ -92,4 +91,6 @@ class Weight:
     @property
     def stored_as(self) -> TensorType | str:
         """The type, or the name of the layout where it is stored in parts."""
+        from kernels.packed.packed import Packed
+
         return self.stored.name if isinstance(self.stored, Packed) else self.type

@@ -48,7 +48,8 @@ _TILED = re.compile(
     r"ssm_(?:a|alpha\.weight|beta\.weight|dt\.bias|out\.weight|conv1d\.weight)|attn_(?:qkv|gate)\.weight"
 )
 _FUSED = re.compile(
-    r".*(?:qkv(?:_proj)?|c_attn|query_key_value|gate_up(?:_proj|_exps)?|in_proj_qkvz?)(?:\.weight|\.bias)?", re.DOTALL
+    r".*(?:qkv(?:_proj)?|c_attn|query_key_value|gate_up(?:_proj|_exps)?|in_proj_qkvz?|per_layer_model_proj(?:ection)?)(?:\.weight|\.bias)?",
+    re.DOTALL,
 )
 
 

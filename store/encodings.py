@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.format import BlockFormat
-from kernels.packed.numbers import as_floats
 from kernels.weight import TensorType, Weight
 from store.tensor_types import OtherType, StoredType
 
@@ -119,6 +118,8 @@ class Exponents(Encoding):
     """Powers of two, of which a byte is the exponent (F8_E8M0 of SafeTensors): read as float32."""
 
     def decoded(self, data: Bytes, type: TensorType, shape: Shape) -> Bytes:
+        from kernels.packed.numbers import as_floats
+
         return as_floats(data, "F8_E8M0").view(np.uint8)
 
 

@@ -51,6 +51,7 @@ def kind_of(model: StoredModel) -> str:
     if pooling == _RANKS:
         return "a reranker, which says how well one text answers another"
     embeds = model.format == "safetensors" and os.path.isfile(folder / "modules.json")
+    embeds |= name == "gemma3_text" and of.get("use_bidirectional_attention") is True  # EmbeddingGemma by itself
     if (isinstance(name, str) and name in _ENCODERS) or embeds:
         return "an embedding model, which makes a vector of a text"
     if isinstance(pooling, int) and pooling > 0:

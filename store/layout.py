@@ -11,6 +11,7 @@ from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
 from kernels.kinds.bias import Bias
+from kernels.layer_embeddings import PROJECTION
 from kernels.models import Graph, family
 from kernels.weight import TensorType
 from store.artifact import TensorInfo
@@ -115,6 +116,7 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     split_experts(file, tensors, config)
     gated = family(config.architecture).output_gate
     split_heads(file, tensors, config)
+    _split_layers(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name) or (gated and _GATED.search(name))]:
         if (layer := layer_of(name)) is None or layer >= config.num_hidden_layers:
             continue  # of layers that are not run
@@ -190,6 +192,19 @@ def _split_fused(file: str, tensors: dict[str, TensorInfo], name: str, config: M
         first += size
 
 
+def _split_layers(file: str, tensors: dict[str, TensorInfo], config: ModelConfig) -> None:
+    """Replace what projects for the embeddings of all layers by the rows of each."""
+    size, layers = config.layer_embedding_size, config.num_hidden_layers
+    whole = tensors.pop(f"model.{PROJECTION}.weight", None) if size else None
+    if whole is None:
+        return
+    _check(file, whole, (layers * size, config.hidden_size))
+    require_rows(file, whole)
+    for layer in range(layers):
+        name = f"model.layers.{layer}.{PROJECTION}.weight"
+        tensors[name] = replace(whole.some_rows(layer * size, size), name=name)
+
+
 def require_rows(file: str, info: TensorInfo) -> None:
     """Raise UnsupportedModelError unless every row of a tensor that is to be divided lies in one piece."""
     if info.encoding is not None and not info.encoding.by_rows:
@@ -228,7 +243,9 @@ def _unused(file: str, tensors: dict[str, TensorInfo], known: set[str], config: 
     unused = [info for name, info in tensors.items() if name not in known]
     for info in unused:
         layer = layer_of(info.name)
-        if layer is not None and layer < config.num_hidden_layers and not info.name.endswith(_IGNORED):
+        if layer is None or layer >= config.num_hidden_layers or info.name.endswith(_IGNORED):
+            continue
+        if info.name.split(".", 3)[-1] not in family(config.architecture).unused(config, layer):
             raise UnsupportedModelError(
                 f"{file} has the tensor {_both_names(info)}, which this program does not compute with in "
                 f"{config.architecture} models; give one whose layers are made of what those have."

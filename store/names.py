@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 
+from kernels.config import ModelConfig
 from kernels.models import called
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -92,6 +93,11 @@ _OF_EXPERTS: dict[str, str] = {
     r"^(mlp\.experts\.(?:gate_up|down)_proj)_bias$": r"\1.bias",
     r"^self_attn\.sinks$": "self_attn.sinks.weight",
     r"^layer_scalar$": "layer_scalar.weight",
+    r"^router\.proj\.": "mlp.gate.",
+    r"^router\.scale$": "mlp.gate_norm.weight",
+    r"^router\.per_expert_scale$": "mlp.experts.down_proj.output_scale",
+    r"^experts\.(gate_up|down)_proj(?:\.weight)?$": r"mlp.experts.\1_proj.weight",
+    r"^experts\.(\d+)\.": r"mlp.experts.\1.",
     r"^mlp\.shared_experts\.": "mlp.shared_expert.",
     r"^shared_mlp\.input_linear\.": "mlp.shared_expert.gate_up_proj.",
     r"^shared_mlp\.output_linear\.": "mlp.shared_expert.down_proj.",
@@ -165,6 +171,8 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         if whole in modules:
             modules |= dict.fromkeys(parts, modules[whole])
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
+    if (of_all := modules.get(f"model.{module}")) is not None:  # one tensor for all layers
+        return f"{of_all}.{kind}"
     return f"blk.{match[1]}.{modules[module]}.{kind}" if module in modules else canonical
 
 
@@ -194,3 +202,9 @@ def layer_of(canonical: str) -> int | None:
     if match := _HF_LAYER.fullmatch(canonical) or re.match(r"blk\.(0|[1-9][0-9]{0,5})\.", canonical, re.ASCII):
         return int(match[1])
     return None
+
+
+def settings_of(config: ModelConfig, canonical: str) -> ModelConfig:
+    """Return the settings with the heads of the layer that a tensor belongs to."""
+    layer = layer_of(canonical)
+    return config if layer is None or layer >= config.num_hidden_layers else config.of_layer(layer)

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import MissingTensorError, UnsupportedModelError, WorkbenchError
 from kernels.family import Factors
-from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
 from store.encodings import Encoding
 from store.errors import ArtifactError
@@ -21,6 +20,9 @@ from store.names import EMBEDDING, LM_HEAD, layer_of
 from store.tensor_types import StoredType
 from store.text import printable
 from store.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from kernels.packed.packed import Packed
 
 Format = Literal["gguf", "apr", "safetensors"]
 
@@ -49,7 +51,7 @@ class Packing:
     """The stored parts that a tensor is made of, and how; `first` row of what they make is its own first one."""
 
     parts: "Mapping[str, TensorInfo]"
-    make: Callable[[Mapping[str, NDArray[np.uint8]]], Packed]
+    make: Callable[[Mapping[str, NDArray[np.uint8]]], "Packed"]
     first: int = 0
 
 
@@ -260,7 +262,7 @@ class StoredModel:
         assert isinstance(info.type, TensorType)
         return self._map(info, info.type)
 
-    def _packed(self, info: TensorInfo, packing: Packing) -> Packed:
+    def _packed(self, info: TensorInfo, packing: Packing) -> "Packed":
         """The rows that parts make, of which this tensor may have some only."""
         whole = packing.make({part: self._bytes(each) for part, each in packing.parts.items()})
         if info.picked is None and not packing.first and info.shape[0] == len(whole):

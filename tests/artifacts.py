@@ -115,7 +115,8 @@ def write_gguf(
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.num_hidden_layers)
-    writer.add_feed_forward_length(c.intermediate_size * (2 if c.architecture == "qwen" else 1))
+    widths = c.intermediate_size * (2 if c.architecture == "qwen" else 1)
+    writer.add_feed_forward_length(widths if c.intermediate_sizes is None else list(c.intermediate_sizes))
     writer.add_head_count(c.num_attention_heads)
     if c.kv_lora_rank:
         _add_latent(writer, c)
@@ -149,8 +150,8 @@ def write_gguf(
         writer.add_key_length_swa(c.head_dim)
         writer.add_value_length_swa(c.head_dim)
         writer.add_rope_dimension_count_swa(c.head_dim)
-        writer.add_embedding_length_per_layer_input(0)
-        writer.add_shared_kv_layers(0)
+        writer.add_embedding_length_per_layer_input(c.layer_embedding_size)
+        writer.add_shared_kv_layers(c.shared_kv_layers)
     if c.architecture in YARN:
         _add_yarn(writer, architecture, YARN[c.architecture])
     if c.temperature is not None and c.architecture != "llama4":
@@ -206,6 +207,8 @@ def write_gguf(
         values = (
             np.stack(parts) if "_exps." in name or name.endswith(("attn_k_b.weight", "attn_v_b.weight")) else parts[0]
         )
+        if name.startswith("per_layer_model_proj"):
+            values = np.concatenate(parts)
         if name.endswith((".ssm_a", ".ssm_d")) and c.architecture in _SCANS:
             values = values.reshape(-1, 1)
         if name.endswith("ssm_norm.weight") and c.architecture in _SCANS:
@@ -240,9 +243,9 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
     sized = c.architecture in own
     if sized:
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
-    elif c.shared_intermediate_size:
+    elif c.shared_intermediate_size and c.architecture != "gemma4":
         writer.add_expert_shared_count(c.shared_intermediate_size // c.moe_intermediate_size)
-    if (c.shared_intermediate_size and not sized) or c.architecture == "exaone_moe":
+    if (c.shared_intermediate_size and not sized and c.architecture != "gemma4") or c.architecture == "exaone_moe":
         writer.add_expert_weights_norm(c.norm_topk_prob)
         writer.add_expert_weights_scale(c.routed_scaling_factor)
     if c.expert_layers is not None:
@@ -418,8 +421,6 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
         return _of_latents(model)
     if model.config.architecture == "llama4":
         return _of_llama4(model)
-    if model.config.architecture == "gemma4":
-        return {name.replace("layer_scalar.weight", "layer_scalar"): weight for name, weight in model.weights.items()}
     if model.config.architecture in STACKED:
         return STACKED[model.config.architecture](model)
     if model.config.architecture in ("dots1", "glm4_moe"):

@@ -63,10 +63,40 @@ def of_exaone(model: MemoryModel) -> dict[str, Weight]:
     return {own.replace("shared_expert.", "shared_experts."): model.weights[name] for name, own in names.items()}
 
 
+def of_gemma4(model: MemoryModel) -> dict[str, Weight]:
+    """What every layer has of the embeddings of all as one tensor, and experts stacked, beside the block."""
+    found: dict[str, Weight] = {}
+    whole: dict[str, list[Weight]] = {}
+    for name, weight in model.weights.items():
+        own = name.replace("layer_scalar.weight", "layer_scalar").replace("mlp.gate_norm.weight", "router.scale")
+        own = own.replace("mlp.gate.", "router.proj.").replace("mlp.experts.", "experts.")
+        if name.endswith("per_layer_model_projection.weight"):
+            whole.setdefault("model.per_layer_model_projection.weight", []).append(weight)
+        elif match := _EXPERT.fullmatch(own):
+            part = "down_proj" if match[3] == "down" else "gate_up_proj"
+            whole.setdefault(f"{match[1]}.{part}", []).append(weight)
+        elif own.endswith("down_proj.output_scale"):
+            module = own.partition("experts.")[0]
+            whole.setdefault(f"{module}router.per_expert_scale", []).append(weight)
+        else:
+            found[own] = weight
+    for name, parts in whole.items():
+        if name.endswith("gate_up_proj"):  # as tensors come: those of all gates, then those of all of what they let in
+            half = len(parts) // 2
+            parts = [part for pair in zip(parts[:half], parts[half:], strict=True) for part in pair]
+        rows = np.concatenate([weight.rows for weight in parts], axis=1 if name.endswith("scale") else 0)
+        count = model.config.num_experts
+        shape = (count,) if name.endswith("scale") else (sum(w.shape[0] for w in parts), parts[0].shape[1])
+        shape = (count, shape[0] // count, shape[1]) if name.endswith("_proj") else shape
+        found[name] = Weight(name, parts[0].type, shape, rows)
+    return found
+
+
 _NUMBERED = (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3"))
 STACKED: Mapping[str, Callable[[MemoryModel], dict[str, Weight]]] = {
     "gpt_oss": of_gpt_oss,
     "minimax_m2": of_minimax,
     "ernie4_5_moe": of_ernie,
     "exaone_moe": of_exaone,
+    "gemma4": of_gemma4,
 }

@@ -26,9 +26,10 @@ def run_changed(model: MemoryModel, tokens: tuple[int, ...], change: Change, pat
     """A run of which change(site, values, what the layer has so far) says what every stage really returns."""
     known: dict[str, np.ndarray] = {}
     found: Stages = {}
-    for stage in Graph.of(model).stages():
+    graph = Graph.of(model)
+    for stage in graph.stages():
         at, site = At(model, numeric_path(path), tokens, stage), stage.site
-        inputs = {role: np.ascontiguousarray(known[name], at.path.dtype) for role, name in stage.inputs.items()}
+        inputs = {role: np.ascontiguousarray(found[place], at.path.dtype) for role, place in graph.reads(stage).items()}
         found[site] = known[site.stage] = change(site, evaluate(at, inputs), known)
         if site.stage == "qkv_matmul":
             known["qkv_bias"] = found[site]  # of a model without biases

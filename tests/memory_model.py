@@ -95,6 +95,23 @@ def turning(pairs: int) -> tuple[float, ...]:
     return (1.0,) * (pairs // 4) + (float(np.float32(1e30)),) * (pairs - pairs // 4)
 
 
+def two_kinds_of_heads(c: ModelConfig) -> dict[str, object]:
+    return {
+        **{"full_head_dim": 2 * c.head_dim, "full_kv_heads": 1, "keys_as_values": True, "attention_scale": 1.0},
+        **{"rope_factors": turning(c.head_dim), "logits_cap": 3.0},
+    }
+
+
+def with_layer_embeddings(c: ModelConfig) -> dict[str, object]:
+    """gemma4 as E2B is: the second half of the layers shares keys and values, and is twice as wide."""
+    own, size = c.num_hidden_layers // 2, 32 if c.hidden_size % 32 == 0 else c.hidden_size // 2
+    return two_kinds_of_heads(c) | {
+        **{"full_kv_heads": c.num_key_value_heads, "keys_as_values": False, "layer_embedding_size": size},
+        "shared_kv_layers": c.num_hidden_layers - own,
+        "intermediate_sizes": (c.intermediate_size,) * own + (2 * c.intermediate_size,) * own,
+    }
+
+
 # What only some families have, so that it matters in a small model.
 OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "exaone4": lambda c: (
@@ -116,10 +133,9 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "expert_layers": tuple(n % 2 == 1 for n in range(c.num_hidden_layers)),
         }
     ),
-    "gemma4": lambda c: {
-        **{"full_head_dim": 2 * c.head_dim, "full_kv_heads": 1, "keys_as_values": True, "attention_scale": 1.0},
-        **{"rope_factors": turning(c.head_dim), "logits_cap": 3.0},
-    },
+    "gemma4": two_kinds_of_heads,
+    "gemma4-e2b": with_layer_embeddings,
+    "gemma4-a4b": lambda c: two_kinds_of_heads(c) | and_beside(c),
     "deepseek2": lambda c: latent(c) | {"norm_topk_prob": False, "routed_scaling_factor": 2.5},
     "deepseek3": lambda c: (
         latent(c)
@@ -290,7 +306,11 @@ def random_model(
     tied: bool = False,
     seed: int = 0,
 ) -> MemoryModel:
-    """A model whose matrices have the given type and whose norms and biases are F32."""
+    """A model whose matrices have the given type and whose norms and biases are F32.
+
+    architecture : a family, or one of its forms, "FAMILY-FORM".
+    """
+    form, architecture = architecture, architecture.partition("-")[0]
     config = ModelConfig(
         architecture=architecture,
         num_hidden_layers=layers,
@@ -313,7 +333,7 @@ def random_model(
         config = replace(config, rope_theta=1e6, sliding_window=3, layer_types=types, rope_local_theta=1e4)
     elif architecture == "mistral":  # of whose windows GGUF has no word
         config = replace(config, sliding_window=3)
-    config = replace(config, **OWN_SETTINGS.get(architecture, lambda _: {})(config))
+    config = replace(config, **OWN_SETTINGS.get(form, lambda _: {})(config))
     rng, model = np.random.default_rng(seed), MemoryModel(config)
 
     def matrix(name: str, rows: int, columns: int) -> None:
@@ -346,7 +366,9 @@ def random_model(
                 biased and tensor.name.endswith(".bias" if architecture in _ALL_BIASED else _BIASES)
             ):
                 vector(tensor.name, *tensor.shape, 0 if tensor.name.endswith(".bias") else 1)
-            elif tensor.name.endswith("layer_scalar.weight"):
+            elif tensor.name.endswith("layer_scalar.weight") or (
+                tensor.name.endswith("down_proj.output_scale") and form == "gemma4-a4b" and ".experts." in tensor.name
+            ):
                 vector(tensor.name, *tensor.shape, 1)
             elif tensor.name.endswith("conv1d.bias") or (
                 tensor.name.endswith("e_score_correction_bias") and architecture != "deepseek2"

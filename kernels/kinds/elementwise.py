@@ -30,6 +30,24 @@ class Add(Kind):
         return kept.unit * (x["before"] + added + size)
 
 
+@dataclass(frozen=True, slots=True)
+class ScaledSum(Kind):
+    """The sum of two, times a factor. times : in float32, as engines hold it."""
+
+    times: float
+    roles: ClassVar[tuple[str, ...]] = ("before", "added")
+
+    def evaluate(self, at: At, x: Inputs) -> Array:
+        return np.asarray(at.path.elementwise(np.add, x["before"], x["added"]) * at.path.dtype(self.times))
+
+    def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        terms = {role: np.asarray(x[role] * at.path.dtype(self.times)) for role in self.roles}
+        return rounding_error(at, terms, output, cancels=True)
+
+    def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
+        return kept.unit * (abs(self.times) * (x["before"] + x["added"]) + 2 * size)
+
+
 class AddBoth(Kind):
     """What was there before plus what attention and the feed-forward block make of it side by side."""
 

@@ -17,7 +17,7 @@ class Norm(Kind):
     """x over its size, times the weight and plus the bias that the stage has.
 
     head_dim : channels that are normed together; all of them where it is 0. start, size : the channels that count, all
-    of them where size is 0. less_one : engines may keep the weight less 1.
+    of them where size is 0. less_one : engines may keep the weight less 1. times : what comes of it is multiplied by.
     """
 
     eps: float
@@ -25,6 +25,7 @@ class Norm(Kind):
     start: int = 0
     size: int = 0
     less_one: bool = False
+    times: float = 1.0
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def rows(self, x: Array) -> Array:
@@ -43,11 +44,11 @@ class Norm(Kind):
         return np.asarray(centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + self.eps))
 
     def weight(self, at: At) -> Values:
-        """The weight, of all that is normed together; ones where there is none."""
+        """The weight, of all that is normed together, times the factor; ones where there is none."""
         if not at.stage.weights:
-            return np.ones(self.head_dim or self.size or at.stage.channels)
+            return np.full(self.head_dim or self.size or at.stage.channels, self.times)
         (weight,) = at.weights()
-        return at.path.vector(weight).astype(np.float64)
+        return at.path.vector(weight).astype(np.float64) * self.times
 
     def bias(self, at: At) -> Values:
         """The bias; zeros where there is none."""
@@ -72,7 +73,8 @@ class RmsNorm(Norm):
     def evaluate(self, at: At, x: Inputs) -> Array:
         weight = at.model.weight(at.stage.weights[0]) if at.stage.weights else None
         normed = at.path.rms_norm(self.rows(x["x"]), weight, self.eps)
-        return normed.reshape(len(x["x"]), -1)
+        normed = normed if self.times == 1 else normed * normed.dtype.type(self.times)
+        return np.asarray(normed).reshape(len(x["x"]), -1)
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

@@ -139,10 +139,29 @@ class Graph:
         """Where what a stage reads stands, by role."""
         return {role: self._origin(stage.site.layer, name) for role, name in stage.inputs.items()}
 
+    def given(self, layer: int) -> dict[str, Site]:
+        """Where what a layer reads of what is before it stands, by the name under which it does."""
+        before = self.layer(layer - 1)[-1].site if layer else self.first[-1].site
+        return {LAYER_INPUT: before, **self._family.elsewhere(self._config, layer)}
+
+    @property
+    def elsewhere(self) -> set[Site]:
+        """All that layers read of what is before them but for what the one before gives."""
+        layers = range(self._config.num_hidden_layers)
+        return {site for number in layers for site in self._family.elsewhere(self._config, number).values()}
+
+    def needed(self, layer: int) -> set[Site]:
+        """What a layer and all that comes behind it read of what is before it."""
+        layers = self._config.num_hidden_layers
+        if layer == layers:
+            return {self.layer(layer - 1)[-1].site}
+        read = {
+            site for number in range(layer, layers) for site in self._family.elsewhere(self._config, number).values()
+        }
+        return {self.given(layer)[LAYER_INPUT], *(site for site in read if site.layer is None or site.layer < layer)}
+
     def _origin(self, layer: int | None, name: str) -> Site:
         if layer is None:
             whole = (stage.site for stage in self.first + self.last if stage.site.stage == name)
             return next(whole, Site(self._config.num_hidden_layers - 1, name))
-        if name != LAYER_INPUT:
-            return Site(layer, name)
-        return self.layer(layer - 1)[-1].site if layer else self.first[-1].site
+        return self.given(layer).get(name, Site(layer, name))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from kernels import expert_settings, experts
+from kernels import expert_settings, experts, layer_embeddings
 from kernels.config import ModelConfig
 from kernels.expert_settings import COUNTS, GGUF_OTHERS, GGUF_USED, USED
 from kernels.experts import ExpertParts
@@ -37,6 +37,7 @@ _BEFORE: dict[str, tuple[str, ...]] = {
     "post_attn_residual": ("post_attn_norm",),
     "ffn_out": experts.NAMES,
     "post_ffn_residual": ("post_ffn_norm",),
+    "layer_output": layer_embeddings.NAMES,
 }
 # Norms behind the two blocks: the stage, and the module.
 AFTER: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -123,7 +124,7 @@ class Decoder(Family):
 
     def tensors(self, config: ModelConfig) -> Iterator[Tensor]:
         """Those of a decoder; shapes as Hugging Face stores them, (rows, columns)."""
-        hidden, ffn = config.hidden_size, config.intermediate_size
+        hidden = config.hidden_size
         yield Tensor("model.embed_tokens.weight", (config.vocab_size, hidden))
         for layer in range(config.num_hidden_layers):
             name = f"model.layers.{layer}.".__add__
@@ -134,6 +135,7 @@ class Decoder(Family):
             for norm in filter(None, (norms[0], self.ffn_norm)):
                 for tensor in self._of_norm(name(norm)):
                     yield Tensor(tensor, (hidden,))
+            ffn = config.of_layer(layer).intermediate_size
             shapes = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
             dense, parts = not config.has_experts(layer), ("gate", "up", "down") if self.gated else ("up", "down")
             if not dense and self.expert_parts is not None:

@@ -12,15 +12,18 @@ from store.errors import ArtifactError
 from store.files.fields import Fields, shortest
 from store.files.model_file import ModelFile
 from store.known_settings import LAYER_NORM_EPSILON, RMS_NORM_EPSILON, table
-from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT
+from store.names import EMBEDDING, LM_HEAD, ROPE_FREQS, ROPE_LONG, ROPE_SHORT, layer_of
 from store.stored_model import StoredModel, TensorInfo
 from store.text import printable
 from store.vocabulary import MAX_LAYERS, LazyArray, with_lists
 
 _KEY_HEADS = "attention.head_count_kv"
 _HEADS = ("attention.head_count", _KEY_HEADS)
+_SHARED = "attention.shared_kv_layers"
+_WIDTHS = "feed_forward_length"
+_KEYS, _VALUES = "self_attn.k_proj.weight", "self_attn.v_proj.weight"
 _PER_LAYER = (
-    *(*_HEADS, "feed_forward_length", "expert_used_count"),
+    *(*_HEADS, _WIDTHS, "expert_used_count"),
     "expert_feed_forward_length",
 )
 
@@ -42,8 +45,9 @@ def config_of(
     if of.norms_differ:
         config = replace(config, normed_heads=any(name.endswith("self_attn.q_norm.weight") for name in tensors))
     if of.two_heads:
-        own = [name for name in tensors if name.endswith("self_attn.v_proj.weight")]
-        config = replace(config, keys_as_values=len(own) < config.num_hidden_layers)
+        own = config.num_hidden_layers - (fields.integer(_SHARED, low=0) or 0)
+        keys = [name for name in tensors if name.endswith(_KEYS) and (layer_of(name) or 0) < own]
+        config = replace(config, keys_as_values=any(name.replace(_KEYS, _VALUES) not in tensors for name in keys))
     rope.check_heads(file.shown, config)
     _refuse_what_follows(fields, of, tensors)
     config = of.of_gguf(config, with_lists(fields))
@@ -62,7 +66,7 @@ def _stated(fields: Fields, of: Family, found: StoredModel, tensors: Mapping[str
         architecture=architecture_of(of),
         num_hidden_layers=_layers(fields, of),
         hidden_size=hidden,
-        intermediate_size=fields.needed_integer("feed_forward_length"),
+        intermediate_size=_width(fields),
         num_attention_heads=heads,
         num_key_value_heads=(None if of.latent or of.two_heads else fields.integer("attention.head_count_kv")) or heads,
         head_dim=size,
@@ -107,6 +111,13 @@ def _odd(fields: Fields, of: Family, config: ModelConfig) -> list[str]:
             "the rows are used."
         )
     return problems
+
+
+def _width(fields: Fields) -> int:
+    """Return the channels of the feed-forward block, of the first layer where they differ."""
+    _, given = fields.find(_WIDTHS)
+    widths = given.decode() if isinstance(given, LazyArray) and len(given) <= MAX_LAYERS else []
+    return widths[0] if widths and type(widths[0]) is int else fields.needed_integer(_WIDTHS)
 
 
 def _head(fields: Fields, of: Family, hidden: int, heads: int) -> tuple[int, int | None]:
@@ -201,11 +212,13 @@ def _ignored_scale(fields: Fields, of: Family, config: ModelConfig) -> list[str]
 def _uniform(file: str, metadata: Mapping[str, object], of: Family) -> dict[str, object]:
     """Return the metadata with each per-layer setting that is the same in all layers as a single value.
 
-    Layers without heads do not count in a family that has such; one with two kinds of heads reads their numbers itself.
+    Layers without heads do not count in a family that has such; one with two kinds of heads reads itself how many of
+    keys there are, and how wide the feed-forward block is.
     """
+    own = tuple(f"{of.gguf}.{key}" for key in (_KEY_HEADS, _WIDTHS)) if of.two_heads else ()
     return {
         key: _single(file, key, value, of.headless and key.endswith(_HEADS))
-        if key.endswith(_PER_LAYER) and isinstance(value, LazyArray) and not (of.two_heads and key.endswith(_KEY_HEADS))
+        if key.endswith(_PER_LAYER) and isinstance(value, LazyArray) and key not in own
         else value
         for key, value in metadata.items()
     }

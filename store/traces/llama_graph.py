@@ -14,7 +14,7 @@ from kernels.models import layer_stages
 from kernels.stages import FIRST_STAGES, LAST_STAGES, Site
 from store.errors import StoreError
 from store.text import printable
-from store.traces import llama_experts, llama_recurrent
+from store.traces import llama_experts, llama_gemma4, llama_recurrent
 from store.traces.arrays import FLOATS, StoredArray
 from store.traces.llama_names import MEANING
 from store.traces.trace import MAX_LAYERS, StoredStage
@@ -91,6 +91,7 @@ class Graph:
         self.nodes = nodes
         self.logits = logits
         self.slots = _slots(nodes)
+        self.keyless = llama_gemma4.without_keys({node.name for node in nodes})
         embedded = sum(node.shape[0] for node in self.slots.get((None, "embedding"), ()))
         if tokens is not None and embedded not in (0, tokens):
             raise StoreError(f"{embedded} tokens were embedded, but __meta__ names {tokens}")
@@ -127,7 +128,7 @@ class Graph:
     def _stage(self, layer: int | None, stage: str) -> StoredStage | None:
         slots = self.slots
         if stage == "layer_output" and (layer, stage) not in slots:
-            return self._stage(layer, "post_ffn_residual")
+            return self._stage(layer, "post_ple_residual") or self._stage(layer, "post_ffn_residual")
         if stage in _ONLY_LATENT and (layer, "attention.of_latents") not in slots:
             return None
         if llama_experts.has_experts(slots, layer):
@@ -156,7 +157,8 @@ class Graph:
         if stage == "qkv_clip":
             return self._side_by_side([slots.get((layer, slot)) for slot in _CLIPPED])
         if stage == "qkv_matmul":
-            products = _PRODUCTS if (layer, "matmul.v_of_keys") not in slots else ("matmul.q", "matmul.v_of_keys")
+            products: tuple[str, ...] = _PRODUCTS[:1] if layer in self.keyless else _PRODUCTS
+            products = products if (layer, "matmul.v_of_keys") not in slots else ("matmul.q", "matmul.v_of_keys")
             return self._side_by_side([slots.get((layer, slot)) for slot in products])
         if stage == "qkv_bias" and any((layer, slot) in slots for slot in _BIASES):
             pairs = zip(_BIASES, _PRODUCTS, strict=True)
@@ -312,7 +314,7 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             latest[part] = node.name
         if place is not None and node.array is not None:
             slots.setdefault(place, []).append(node)
-    return llama_recurrent.of_recurrences(slots, nodes)
+    return llama_gemma4.of_gemma4(llama_recurrent.of_recurrences(slots, nodes), nodes)
 
 
 def _computed_experts(seen: set[tuple[int | None, str]], layer: int) -> bool:

@@ -1,6 +1,6 @@
 """What the nodes of a ggml graph are called, and which stage of the forward each is, or which part of one."""
 
-from store.traces import llama_experts, llama_recurrent
+from store.traces import llama_experts, llama_gemma4, llama_recurrent
 
 _LAST_OF_NORM = ("MUL", "ADD", "NORM")  # with a weight, with a bias, and with neither
 
@@ -67,5 +67,6 @@ MEANING: dict[tuple[str, str], str] = {
     ("l_out", "ADD"): "post_ffn_residual",
     **{("result_norm", op): "final_norm" for op in _LAST_OF_NORM},
     **llama_experts.MEANING,
+    **llama_gemma4.MEANING,
     **{("result_output", op): "lm_head" for op in ("MUL_MAT", "ADD", "SCALE")},  # the last of them
 }

@@ -197,7 +197,7 @@ def _half(node: N, heads: int, part: int) -> N:
 def _changed(node: N, shape: tuple[int, ...], change: Callable[[NDArray[Any]], NDArray[Any]]) -> N:
     """A node with what becomes of its values."""
     array = node.array
-    made = replace(array, shape=shape, load=lambda: change(array.load()).reshape(shape))
+    made = array._replace(shape=shape, load=lambda: change(array.load()).reshape(shape))
     return replace(node, array=made, channels=shape[-1])
 
 

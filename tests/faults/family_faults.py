@@ -55,8 +55,19 @@ def _of_norm(name: str, path: str, stage: str, families: tuple[str, ...], **more
     """What may go wrong with a norm: left out, its weight not applied, 1 too much or too little of it."""
     weights = ("weights", "graph")
     return (
-        _R(f"{name} left out", f"norm {path}", "none", (stage,), ("graph",), ("unknown",), families=families, **more),
-        _R(f"{name} plain", f"norm {path}", "plain", (stage,), ("graph",), ("unknown",), families=families, **more),
+        _R(
+            f"{name} left out",
+            f"norm {path}",
+            "none",
+            (stage,),
+            ("graph",),
+            ("norm_missing",),
+            families=families,
+            **more,
+        ),
+        _R(
+            f"{name} plain", f"norm {path}", "plain", (stage,), ("graph",), ("norm_missing",), families=families, **more
+        ),
         *(
             _R(f"{name} {v}", f"norm {path}", v, (stage,), weights, ("norm_offset",), families=families, **more)
             for v in ("one_plus", "less_one")

@@ -194,7 +194,8 @@ RUNTIME_FAULTS: tuple[RuntimeFault, ...] = (
         ("weights", "graph"),
         ("norm_offset",),
     ),
-    *each("norm other", "norm input_layernorm", ("centred", "plain", "none"), ("attn_norm",), ("graph",), ("unknown",)),
+    *each("norm other", "norm input_layernorm", ("plain", "none"), ("attn_norm",), ("graph",), ("norm_missing",)),
+    *each("norm other", "norm input_layernorm", ("centred",), ("attn_norm",), ("graph",), ("unknown",)),
     _R("norm final", "norm norm", "one_plus", ("final_norm",), ("weights", "graph"), ("norm_offset",), once=True),
     _R("no biases", "no_biases", 0, ("qkv_bias",), _W, ("bias_missing",), biased=True),
     *(

@@ -36,15 +36,27 @@ ONLY_GGUF = (
     "qwen3vlmoe",
     *("bailingmoe2", "mellum", "dbrx", "qwen2vl", "paddleocr", "granite_swa"),
 )
-FURTHER = ("mistral3", "llama4", "gemma4")  # whose settings APR has no place for
+FURTHER = ("mistral3", "llama4", "gemma4", "gemma4-e2b", "gemma4-a4b")  # whose settings APR has no place for
 LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 # Of families whose layers differ.
 _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
 LAYERS = {
     "smollm3": 4,
-    "llama4": 4,
+    **{"llama4": 4, "gemma4-e2b": 4},
     **dict.fromkeys(
-        (*_TWO, *LATENT, "granite_swa", "gemma4", "lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid"), 2
+        (
+            *_TWO,
+            *LATENT,
+            "granite_swa",
+            "gemma4",
+            "gemma4-a4b",
+            "lfm2",
+            "qwen35",
+            "qwen35moe",
+            "qwen3next",
+            "granitehybrid",
+        ),
+        2,
     ),
 }
 # What llama.cpp takes for granted: a head of their own none, or heads of hidden / heads channels.
@@ -53,6 +65,8 @@ OF_FAMILY = {
     **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
     "gemma4": {"head_dim": 16, "kv_heads": 2, "tied": True},
+    "gemma4-e2b": {"head_dim": 16, "tied": True},
+    "gemma4-a4b": {"head_dim": 16, "kv_heads": 2, "tied": True},
     "lfm2": {"head_dim": 16, "tied": True},
     "granitehybrid": {"head_dim": 16},
     "falcon_h1": {"head_dim": 16},
@@ -115,13 +129,14 @@ def main(python: str, *families: str) -> None:
             np.savez_compressed(GOLDEN / f"llama-cpp-optional-{TYPE.lower()}.npz", **found)
             families = tuple(family for family in families if family != "optional")
         for family in families:
-            if models.family(family).model_types:
+            of = models.family(family.partition("-")[0])
+            if of.model_types:
                 tiny_safetensors(folder / family, family, **shape(family))
             dtypes = () if family in ONLY_GGUF else ("float32", "float64") if family in FIRST else ("float32",)
             for dtype in dtypes:
                 found = record(python, "transformers", folder / family, folder / "t.npz", "--dtype", dtype)
                 np.savez_compressed(GOLDEN / f"transformers-{family}-{dtype}.npz", **found)
-            if models.family(family).gguf is not None or family in ("mixtral", "deepseek3"):
+            if of.gguf is not None or family in ("mixtral", "deepseek3"):
                 tiny_gguf(folder / "m.gguf", family, TYPE, **gguf_shape(family))
                 found = record(python, "llama.cpp", folder / "m.gguf", folder / "l.npz")
                 np.savez_compressed(GOLDEN / f"llama-cpp-{family}-{TYPE.lower()}.npz", **found)

@@ -33,7 +33,7 @@ def literal_forward(config, weights, tokens):
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
     if c.architecture.startswith(("granite", "minicpm")):
         x = x * c.embedding_scale
-    out[None, "embedding"] = x
+    embedded = out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):
         p = f"model.layers.{n}."
         h = x
@@ -59,7 +59,9 @@ def literal_forward(config, weights, tokens):
             h = out[n, "ffn_norm"] = normed(x, w, p + name, c)
         elif c.parallel:
             h = out[n, "attn_norm"]
-        if c.has_experts(n):
+        if c.has_experts(n) and gemma:
+            h = experts_beside(out, n, h, x, w, c)
+        elif c.has_experts(n):
             h = experts(out, n, h, w, c)
         else:
             act = ACTIVATIONS.get(c.activation or c.architecture, gelu if gemma else silu)
@@ -77,6 +79,8 @@ def literal_forward(config, weights, tokens):
         if behind:
             h = out[n, "post_ffn_norm"] = normed(h, w, p + third, c)
         x = out[n, "post_ffn_residual"] = out[n, "layer_output"] = x + c.residual_scale * h
+        if c.layer_embedding_size:
+            x = out[n, "layer_output"] = with_layer_embedding(out, n, x, embedded, tokens, w, c)
         if p + "layer_scalar.weight" in w:
             x = out[n, "layer_output"] = x * w[p + "layer_scalar.weight"][0]
     x = out[None, "final_norm"] = normed(x, w, "model.norm", c)
@@ -93,6 +97,8 @@ def attention(out, n, x, w, c):
     own = [name for name in "qkv" if p + f"self_attn.{name}_proj.weight" in w]
     made = [linear(h, w[p + f"self_attn.{name}_proj.weight"]) for name in own]
     out[n, "qkv_matmul"] = np.concatenate(made, axis=1)
+    if len(made) == 1:
+        return attention_to_another_layer(out, n, made[0], w, c)
     q, k, v = made if len(made) == 3 else (*made, made[1])  # keys stand for values that are absent
     if p + "self_attn.q_proj.bias" in w:
         q, k, v = (y + w[p + f"self_attn.{name}_proj.bias"] for name, y in zip("qkv", (q, k, v), strict=True))
@@ -128,6 +134,52 @@ def attention(out, n, x, w, c):
     return h
 
 
+def attention_to_another_layer(out, n, q, w, c):
+    """Attention to keys and values of the last layer of the same type that has its own."""
+    q = out[n, "q_norm"] = head_norm(q, w[f"model.layers.{n}.self_attn.q_norm.weight"], c)
+    q = out[n, "q_post_rope"] = rope(q, c, c.layer_types[n] == "sliding_attention")
+    alike = [m for m in range(n) if (m, "k_post_rope") in out and c.layer_types[m] == c.layer_types[n]]
+    k, v = (out[alike[-1], stage] for stage in ("k_post_rope", "v_norm"))
+    h = out[n, "attention"] = attend(q, k, v, c, c.window(n))
+    return h
+
+
+def with_layer_embedding(out, n, x, embedded, tokens, w, c):
+    """What a layer adds that comes of its own embedding of the tokens."""
+    p, size = f"model.layers.{n}.", c.layer_embedding_size
+    table = w["model.embed_tokens_per_layer.weight"][:, n * size : (n + 1) * size]
+    own = out[n, "ple_embedding"] = np.array([table[t] for t in tokens]) * float(np.float32(math.sqrt(size)))
+    small, half = (float(np.float32(1) / np.sqrt(np.float32(value))) for value in (c.hidden_size, 2))
+    projected_ = out[n, "ple_projection"] = linear(embedded, w[p + "per_layer_model_projection.weight"]) * small
+    normed = out[n, "ple_norm"] = rms_norm(projected_, w, "model.per_layer_projection_norm", c)
+    given = out[n, "ple_input"] = (normed + own) * half
+    gate = out[n, "ple_gate"] = projected(x, w, p + "per_layer_input_gate")
+    gate = out[n, "ple_gelu"] = np.array([[gelu(g) for g in row] for row in gate])
+    gated_ = out[n, "ple_gated"] = gate * given
+    h = out[n, "ple_out"] = projected(gated_, w, p + "per_layer_projection")
+    h = out[n, "post_ple_norm"] = rms_norm(h, w, p + "post_per_layer_input_norm", c)
+    out[n, "post_ple_residual"] = x + h
+    return x + h
+
+
+def experts_beside(out, n, h, x, w, c):
+    """Experts beside a feed-forward block, whose router and experts read what attention left, each normed by itself."""
+    p = f"model.layers.{n}."
+    gate = out[n, "shared_gate"] = projected(h, w, p + "mlp.gate_proj")
+    up = out[n, "shared_up"] = projected(h, w, p + "mlp.up_proj")
+    gate = out[n, "shared_silu"] = np.array([[gelu(g) for g in row] for row in gate])
+    out[n, "shared_swigl"] = gate * up
+    beside = out[n, "shared_out"] = projected(gate * up, w, p + "mlp.down_proj")
+    beside = out[n, "shared_norm"] = rms_norm(beside, w, p + "post_feedforward_layernorm_1", c)
+    small = float(np.float32(1) / np.sqrt(np.float32(c.hidden_size)))
+    routed = out[n, "router_norm"] = rms_norm(x, w, p + "mlp.gate_norm", c) * small
+    read = out[n, "expert_norm"] = rms_norm(x, w, p + "pre_feedforward_layernorm_2", c)
+    h = out[n, "expert_sum"] = experts(out, n, read, w, replace(c, shared_intermediate_size=0), routed)
+    h = out[n, "expert_sum_norm"] = rms_norm(h, w, p + "post_feedforward_layernorm_2", c)
+    out[n, "ffn_out"] = h + beside
+    return out[n, "ffn_out"]
+
+
 def heads_of(c, n):
     """The settings with the heads of a layer."""
     if c.full_head_dim is None or c.layer_types[n] == "sliding_attention":
@@ -135,10 +187,10 @@ def heads_of(c, n):
     return replace(c, head_dim=c.full_head_dim, num_key_value_heads=c.full_kv_heads)
 
 
-def experts(out, n, x, w, c):
-    """The feed-forward block of a layer with experts, token by token."""
+def experts(out, n, x, w, c, routed=None):
+    """The feed-forward block of a layer with experts, token by token. routed : what the router reads; None for x."""
     p = f"model.layers.{n}.mlp."
-    logits = out[n, "router"] = projected(x, w, p + "gate")
+    logits = out[n, "router"] = projected(x if routed is None else routed, w, p + "gate")
     stages = ("expert_weights", "expert_gate", "expert_up", "expert_silu", "expert_swigl", "expert_out", "ffn_out")
     before = c.architecture == "llama4"
     if before:
@@ -167,6 +219,7 @@ def experts(out, n, x, w, c):
             gate, up = (projected([read], w, f"{p}experts.{e}.{part}_proj")[0] for part in ("gate", "up"))
             active, swigl = gated(gate, up, c)
             result = projected([swigl], w, f"{p}experts.{e}.down_proj")[0]
+            result = result * w.get(f"{p}experts.{e}.down_proj.output_scale", 1)
             found = (*((read,) if before else ()), gate, up, active, swigl, result)
             for stage, values in zip(stages[1:-1], found, strict=True):
                 given[stage].extend(values)
@@ -189,6 +242,9 @@ def looked_at(scores, c):
 
 
 def gated(gate, up, c):
+    if c.architecture == "gemma4":
+        active = np.array([gelu(g) for g in gate])
+        return active, active * up
     if c.swiglu_limit is None:
         active = np.array([silu(g) for g in gate])
         return active, active * up

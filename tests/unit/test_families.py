@@ -55,7 +55,7 @@ def bisected(a: Any, b: Any, path: str = "f32") -> Bisection:
 def test_every_container_holds_one_model(tmp_path, capsys, family):
     model, folders = model_of(family), ["folder"] if family in (*OTHERS, *FURTHER) else []
     write_gguf(tmp_path / "m.gguf", model)
-    config, of = model.config, family_of(family)
+    config, of = model.config, family_of(model.config.architecture)
     plain = not config.num_experts and config.layer_types is None and config.rms_norm_eps > 0
     carried = family not in FURTHER and of.in_apr and (bool(folders) or plain)
     if carried:
@@ -72,7 +72,7 @@ def test_every_container_holds_one_model(tmp_path, capsys, family):
     for name in ("m.gguf", *folders, *aprs):
         artifact = open_artifact(tmp_path / name)
         assert artifact.problems == (), name
-        spelled = "llama" if "gguf" in name and family == "mixtral" else family
+        spelled = "llama" if "gguf" in name and family == "mixtral" else model.config.architecture
         assert artifact.config == replace(model.config, architecture=spelled), name
         for tensor in model.weights:
             assert np.array_equal(dequantize(artifact.weight(tensor)), dequantize(model.weight(tensor))), tensor
@@ -398,7 +398,7 @@ FAULTS = (
           tensors={of_layer(1, "post_attention_layernorm"): lambda w: w - 1}),
     Fault("olmo2", Site(0, "k_norm"), "head_grouping", "every head is normed by itself", change=per_head),
     Fault("olmo2", Site(0, "qkv_matmul"), "unknown", "", change=pre_normed),
-    Fault("olmo2", Site(1, "post_ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("olmo2", Site(1, "post_ffn_norm"), "norm_missing", "the norm is left out", change=without_norm),
     Fault("gemma", Site(None, "embedding"), "scaled", "not multiplied by 8", change=unscaled),
     Fault("gemma", Site(0, "ffn_silu"), "activation_function", "SiLU stands in place of GELU", change=with_silu),
     Fault("gemma", Site(0, "ffn_silu"), "activation_function", "GELU (erf)", change=with_erf),
@@ -426,12 +426,12 @@ FAULTS = (
     Fault("seed_oss", Site(0, "qkv_bias"), "bias_missing", "q_proj.bias is not added", change=unbiased),
     Fault("seed_oss", Site(1, "qkv_bias"), "sign_flipped", "",
           tensors={"model.layers.1.self_attn.v_proj.bias": lambda b: -b}),
-    Fault("seed_oss", Site(0, "ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("seed_oss", Site(0, "ffn_norm"), "norm_missing", "the norm is left out", change=without_norm),
     Fault("seed_oss", Site(0, "attention"), "head_grouping", "", change=in_turn),
     Fault("seed_oss", Site(1, "q_post_rope"), "rope_theta", "rope_theta 1000000", runtime={"rope_theta": 1e6}),
     Fault("exaone4", Site(0, "q_norm"), "norm_offset", "", tensors={of_layer(0, "self_attn.q_norm"): lambda w: w + 1}),
     Fault("exaone4", Site(0, "k_norm"), "head_grouping", "heads are normed together", change=together),
-    Fault("exaone4", Site(1, "post_ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("exaone4", Site(1, "post_ffn_norm"), "norm_missing", "the norm is left out", change=without_norm),
     Fault("exaone4", Site(0, "qkv_matmul"), "unknown", "", change=pre_normed),
     Fault("exaone4", Site(1, "q_post_rope"), "rope_position", "the layers 1 rotate",
           config={"rotated_layers": (True, False)}),
@@ -461,7 +461,7 @@ FAULTS = (
           config={"rotary_dim": None}),
     Fault("glm4", Site(1, "qkv_matmul"), "permuted_rope", "half-split order",
           tensors={of_layer(1, "self_attn.k_proj"): lambda w: halves_of_the_first(w, 32, 16)}),
-    Fault("glm4", Site(0, "post_attn_norm"), "unknown", "the norm is left out",
+    Fault("glm4", Site(0, "post_attn_norm"), "norm_missing", "the norm is left out",
           change=lambda _, known, right: known["attn_out"]),
     Fault("glm4", Site(1, "post_ffn_norm"), "norm_offset", "",
           tensors={of_layer(1, "post_mlp_layernorm"): lambda w: w - 1}),
@@ -495,9 +495,9 @@ FAULTS = (
     Fault("olmo3", Site(0, "q_post_rope"), "rope_theta", "rope_theta 1000000", runtime={"rope_local_theta": 1e6}),
     Fault("olmo3", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 5}),
     Fault("olmo3", Site(0, "k_norm"), "head_grouping", "every head is normed by itself", change=per_head),
-    Fault("olmo3", Site(1, "post_ffn_norm"), "unknown", "the norm is left out", change=without_norm),
+    Fault("olmo3", Site(1, "post_ffn_norm"), "norm_missing", "the norm is left out", change=without_norm),
     Fault("olmo3", Site(0, "qkv_matmul"), "unknown", "", change=pre_normed),
-    Fault("hunyuan_v1_dense", Site(0, "q_rope_norm"), "unknown", "the norm is left out",
+    Fault("hunyuan_v1_dense", Site(0, "q_rope_norm"), "norm_missing", "the norm is left out",
           change=lambda m, known, right: known["q_post_rope"]),
     Fault("hunyuan_v1_dense", Site(0, "k_rope_norm"), "head_grouping", "heads are normed together",
           change=rotated_together),

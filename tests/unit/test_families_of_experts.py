@@ -33,7 +33,7 @@ def without_addition(model, known, right, site):
 
 
 FAULTS = (
-    Fault("hunyuan_moe", Site(0, "q_rope_norm"), "unknown", "the norm is left out",
+    Fault("hunyuan_moe", Site(0, "q_rope_norm"), "norm_missing", "the norm is left out",
           change=lambda m, known, right: known["q_post_rope"]),
     Fault("hunyuan_moe", Site(0, "expert_weights"), "router", "not divided by their sum",
           change=with_kind(renormalised=False)),

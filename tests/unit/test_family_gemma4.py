@@ -15,7 +15,18 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
-from tests.unit.test_families import TOKENS, Fault, bisected, check_named, fault_name, model_of, of_layer
+from tests.unit.test_families import (
+    TOKENS,
+    Fault,
+    bisected,
+    check_named,
+    damaged,
+    fault_name,
+    model_of,
+    of_layer,
+)
+from workbench.conventions.heads import Heads
+from workbench.tensors.sweep import sweep
 
 F32 = numeric_path("f32")
 SCALAR = "model.layers.1.layer_scalar.weight"
@@ -48,9 +59,9 @@ FAULTS = (
     Fault("gemma4", Site(1, "layer_output"), "scaled", "layer_scalar", change=unscaled),
     Fault("gemma4", Site(1, "layer_output"), "scaled", "wrong_layer would explain",
           tensors={SCALAR: of_layer(0, "layer_scalar")}),
-    Fault("gemma4", Site(1, "v_norm"), "unknown", "the norm is left out", change=not_normed),
-    Fault("gemma4", Site(0, "v_norm"), "unknown", "the norm is left out", change=not_normed),
-    Fault("gemma4", Site(1, "attention"), "unknown", "", change=rotated_values),
+    Fault("gemma4", Site(1, "v_norm"), "norm_missing", "the norm is left out", change=not_normed),
+    Fault("gemma4", Site(0, "v_norm"), "norm_missing", "the norm is left out", change=not_normed),
+    Fault("gemma4", Site(1, "attention"), "kv_source", "k_post_rope stands in place of values", change=rotated_values),
     Fault("gemma4", Site(0, "attention"), "causal_mask", "sliding_window is 3", config={"sliding_window": 5}),
     Fault("gemma4", Site(1, "attention"), "causal_mask", "", change=None, runtime={"layer_types": (FULL, SLIDING),
           "full_head_dim": 16, "head_dim": 32, "num_key_value_heads": 1}),
@@ -86,9 +97,12 @@ def test_heads_differ_by_the_kind_of_the_layer():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_size_per_layer_input": 8}, "hidden_size_per_layer_input"),
+        ({"hidden_size_per_layer_input": 8}, "embed_tokens_per_layer"),
+        ({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 64}, "vocab_size_per_layer_input"),
         ({"num_kv_shared_layers": 1}, "num_kv_shared_layers"),
-        ({"enable_moe_block": True}, "enable_moe_block"),
+        ({"num_kv_shared_layers": 3}, "num_kv_shared_layers"),
+        ({"enable_moe_block": True}, "num_experts"),
+        ({"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2}, "moe_intermediate_size"),
         ({"attention_bias": True}, "attention_bias"),
         ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
         ({"sliding_window": None}, "sliding_window"),
@@ -112,9 +126,9 @@ def test_settings_that_are_not_computed_are_refused_by_name(tmp_path, changes, w
 def test_a_silent_folder_is_refused_for_the_embeddings_that_transformers_then_has(tmp_path):
     model = model_of("gemma4")
     write_safetensors(tmp_path, model)
-    config = {key: value for key, value in hf_config(model).items() if key != "hidden_size_per_layer_input"}
+    config = {key: value for key, value in hf_config(model).items() if "per_layer_input" not in key}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WorkbenchError, match="hidden_size_per_layer_input"):
+    with pytest.raises(WorkbenchError, match="vocab_size_per_layer_input as 262144"):
         open_artifact(tmp_path)
 
 
@@ -141,8 +155,12 @@ def test_what_transformers_writes_and_what_is_published_is_one_model(tmp_path, s
     ("changes", "words"),
     [
         ({"attention__shared_kv_layers": 1}, "shared_kv_layers"),
-        ({"embedding_length_per_layer_input": 8}, "embedding_length_per_layer_input"),
-        ({"expert_count": 2}, "expert_count"),
+        ({"attention__shared_kv_layers": 7}, "shared_kv_layers"),
+        ({"embedding_length_per_layer_input": 8}, "per_layer_token_embd|embed_tokens_per_layer"),
+        ({"expert_count": 2}, "expert_used_count"),
+        ({"expert_count": 2, "expert_used_count": 1, "expert_feed_forward_length": 32}, "mlp.gate"),
+        ({"feed_forward_length": [96]}, "feed_forward_length"),
+        ({"feed_forward_length": [96, -1]}, "feed_forward_length"),
         ({"attention__key_length_swa": 32}, "key_length_swa|rotate whole heads"),
         ({"attention__head_count_kv": [2]}, "head_count_kv"),
         ({"attention__head_count_kv": [2, 3]}, "divide"),
@@ -162,3 +180,23 @@ def test_logits_of_gguf_are_bent_where_nothing_is_said(tmp_path):
     text = (tmp_path / "m.gguf").read_bytes().replace(b"final_logit_softcapping", b"final_logit_softcappinX")
     (tmp_path / "m.gguf").write_bytes(text)
     assert open_artifact(tmp_path / "m.gguf").config.logits_cap == 30.0
+
+
+def in_pairs(values):
+    """The rows of heads of a full layer, which are twice as large, as for the rotation of adjacent pairs."""
+    return values.reshape(-1, 2, 16, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+
+
+def test_rows_are_looked_at_by_the_heads_of_their_layer(tmp_path):
+    model, name = model_of("gemma4"), of_layer(1, "self_attn.q_proj")
+    moved = damaged(model, {name: in_pairs})
+    found = bisected(model, moved).culprit
+    assert (found.tensor, found.cause) == (name, "permuted_rope")
+    write_safetensors(tmp_path / "a", model)
+    write_safetensors(tmp_path / "b", moved)
+    a, b = (open_artifact(tmp_path / side) for side in "ab")
+    (tensor,) = (tensor for tensor in sweep(a, b) if tensor.name == name)
+    assert any("adjacent-pair rotation" in words for words in tensor.findings)
+    heads = [Heads.of(a).in_layer_of(of_layer(n, "self_attn.q_proj")) for n in range(2)]
+    assert [(of.k, of.size) for of in heads] == [(2, 16), (1, 32)]
+    assert all(of.rows(*pair) is not None for of, pair in zip(heads, heads[0].layers(list(a.tensors)), strict=True))

@@ -54,7 +54,7 @@ FAULTS = (
           runtime={"rotary_dim": None}),
     Fault("phi", Site(0, "qkv_bias"), "bias_missing", "", change=unbiased),
     Fault("olmo", Site(0, "attn_norm"), "unknown", "the mean is not taken away", change=without_mean_of(0)),
-    Fault("olmo", Site(1, "ffn_norm"), "unknown", "the norm is left out",
+    Fault("olmo", Site(1, "ffn_norm"), "norm_missing", "the norm is left out",
           change=lambda m, known, right: known["post_attn_residual"]),
     Fault("olmo", Site(0, "qkv_clip"), "scaled", "cut off at 0.5 in place of 0.75", runtime={"clip_qkv": 0.5}),
     Fault("olmo", Site(1, "qkv_clip"), "scaled", "not cut off at 0.75",

@@ -42,6 +42,7 @@ LLAMA_TOKENS = (5, 60, 7, 7, 31)
 PROMPT = (482, 803, 10, 67, 14, 310, 307)  # "def add(a, b):" in the shipped model's vocabulary
 MATMULS = ("qkv_matmul", "attn_out", "ffn_gate", "ffn_up", "ffn_out", "lm_head")
 OF_RECURRENCES = ("conv_in", "scan_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "attn_gate")
+OF_LAYERS = ("ple_projection", "ple_gate", "ple_out")
 OF_EXPERTS = ("router", "expert_gate", "expert_up", "expert_out", "shared_gate", "shared_up", "shared_out")
 
 
@@ -84,7 +85,9 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     expected, model = dump(f"transformers-{architecture}-{dtype}.npz"), model_of(architecture)
     ours = dict(forward(model, TOKENS, numeric_path(path)))
     unseen = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, Unrotated)}
-    unseen |= {Site(site.layer, "post_ffn_residual") for site in scaled(model)}
+    unseen |= {
+        Site(stage.site.layer, stage.reads[0]) for stage in Graph.of(model).stages() if stage.site in scaled(model)
+    }
     assert ours.keys() - unseen == expected.keys()
     worst = max((relative_rms(ours[site], expected[site]), site) for site in expected)
     assert worst[0] < limit, worst
@@ -123,7 +126,7 @@ def scaled(model):
 
 def forced(model, path, recorded):
     """Every recorded stage re-run on the engine's own recorded inputs."""
-    of_layers = scaled(model)
+    of_layers, graph = scaled(model), Graph.of(model)
     given = "layer_output" if of_layers else "post_ffn_residual"
     for layer in [None, *range(model.config.num_hidden_layers)]:
         stages = {site.stage: value for site, value in recorded.items() if site.layer == layer}
@@ -132,8 +135,9 @@ def forced(model, path, recorded):
             stages["layer_output"] = recorded[Site(last, given)]
         else:
             before = Site(None, "embedding") if layer == 0 else Site(layer - 1, given)
+            stages |= {name: recorded[site] for name, site in graph.given(layer).items() if site in recorded}
             stages |= {"layer_input": recorded[before]} if before in recorded else {}
-        tokens = (0,) * len(recorded[Site(None, "embedding")])
+        tokens = TOKENS if model.config.layer_embedding_size else (0,) * len(recorded[Site(None, "embedding")])
         silent = set()
         for stage in Graph.of(model).layer(layer) if layer is not None else ():
             # llama.cpp fuses the activation into the next stage, and has no node where nothing is rotated
@@ -175,7 +179,7 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
 def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     model, path = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture)), numeric_path("ggml")
     recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
-    if interleaved(architecture):
+    if interleaved(model.config.architecture):
         recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
     pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
     summed = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, ExpertSum)}
@@ -189,7 +193,7 @@ def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     )
     silu = any(isinstance(stage.kind, Silu | ClampedGate) for stage in Graph(model.config).stages())
     assert silu or np.array_equal(*pairs[activated.site])  # GELU is looked up in a table
-    if family(architecture).layer_norms:
+    if family(model.config.architecture).layer_norms:
         assert all(np.array_equal(*pairs[site]) for site in pairs if site.stage.endswith("_norm"))
     run = dict(forward(model, TOKENS, path))
     assert np.array_equal(run[Site(None, "embedding")], recorded[Site(None, "embedding")])
@@ -223,7 +227,7 @@ def canonical_heads(site: Site, value: np.ndarray, config) -> np.ndarray:
 
 
 def check_stage(site, ours, theirs, type) -> Site:
-    if site.stage in (*MATMULS, *OF_EXPERTS, *OF_RECURRENCES) and type.block.elements > 1:
+    if site.stage in (*MATMULS, *OF_EXPERTS, *OF_RECURRENCES, *OF_LAYERS) and type.block.elements > 1:
         assert np.array_equal(ours.view(np.uint32), theirs.view(np.uint32)), site
     else:
         assert relative_rms(ours, theirs) < 1e-6, site
@@ -252,7 +256,7 @@ def test_a_run_goes_on_after_any_layer_with_the_same_bits():
     model, path = random_model(layers=3), numeric_path("f64")
     whole = list(forward(model, TOKENS, path))
     x = dict(whole)[Site(1, "layer_output")]
-    rest = list(forward(model, TOKENS, path, start_layer=2, x=x))
+    rest = list(forward(model, TOKENS, path, start_layer=2, known={Site(1, "layer_output"): x}))
     assert rest[0][0] == Site(2, "attn_norm")
     assert [site for site, _ in rest] == [site for site, _ in whole[-len(rest) :]]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(rest, whole[-len(rest) :], strict=True))

@@ -33,7 +33,7 @@ FAULTS = (
           tensors={of_layer(1, "self_attn.k_proj"): lambda w: w.reshape(2, 2, 16, -1).swapaxes(1, 2).reshape(w.shape)}),
     Fault("llama4", Site(3, "q_tempered"), "attention_scale", "temperature_length is 8192 in A and 2 in B",
           config={"temperature": 3.0, "temperature_length": 2}),
-    Fault("llama4", Site(0, "q_rope_norm"), "unknown", "the norm is left out",
+    Fault("llama4", Site(0, "q_rope_norm"), "norm_missing", "the norm is left out",
           change=lambda m, known, right: known["q_post_rope"]),
     Fault("llama4", Site(1, "k_rope_norm"), "head_grouping", "heads are normed together",
           change=lambda m, known, right: known["k_post_rope"] / np.sqrt(

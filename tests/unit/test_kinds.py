@@ -27,6 +27,7 @@ def folder(tmp_path, names, config=None, **files):
         (["model.layers.0.mlp.up_proj.weight"], {"model_type": "mamba"}, {}, "a language model"),
         (["encoder.layer.0.output.dense.weight"], {"model_type": "bert"}, {}, "an embedding model"),
         (["layers.0.mlp.up_proj.weight"], {"model_type": "qwen3"}, {"modules": []}, "an embedding model"),
+        (["norm.weight"], {"model_type": "gemma3_text", "use_bidirectional_attention": True}, {}, "an embedding model"),
         (
             ["model.language_model.layers.0.mlp.up_proj.weight", "model.vision_tower.blocks.0.weight"],
             {"model_type": "llava"},

@@ -255,7 +255,7 @@ FAULTS = (
           change=lambda m, known, right, site: families.next_expert(m, known, right, site)),
     Fault("deepseek3", Site(1, "attention"), "rows_permuted", "v_b_proj.2",
           tensors={head(1, "v", 1): head(1, "v", 2), head(1, "v", 2): head(1, "v", 1)}),
-    Fault("deepseek3", Site(0, "kv_a_norm"), "unknown", "the norm is left out",
+    Fault("deepseek3", Site(0, "kv_a_norm"), "norm_missing", "the norm is left out",
           change=lambda m, known, right: known["kv_a"][:, :64]),
     Fault("deepseek3", Site(0, "q_a_norm"), "rms_norm_eps", "0.001", runtime={"latent_eps": 1e-3}),
     Fault("deepseek3", Site(0, "q_a_norm"), "rms_norm_eps", "latent_eps is None in A and 0.001",

@@ -61,7 +61,9 @@ def with_gelu(model, stages):
     found[Site(1, "ffn_out")] = down
     found[Site(1, "post_ffn_residual")] = stages[Site(1, "post_attn_residual")] + down
     found[Site(1, "layer_output")] = found[Site(1, "post_ffn_residual")]
-    after = dict(forward(model, TOKENS, numeric_path("f32"), 2, found[Site(1, "layer_output")]))
+    after = dict(
+        forward(model, TOKENS, numeric_path("f32"), 2, {Site(1, "layer_output"): found[Site(1, "layer_output")]})
+    )
     return found | after
 
 

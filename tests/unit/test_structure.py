@@ -97,6 +97,7 @@ def test_a_stage_name_stands_in_one_place():
     allowed = (
         "kernels/models",
         "kernels/experts.py",
+        "kernels/layer_embeddings.py",
         "kernels/state_space.py",
         "kernels/stages.py",
         "store/traces",
@@ -106,6 +107,7 @@ def test_a_stage_name_stands_in_one_place():
     scripts = (
         "workbench/record/transformers_script.py",
         "workbench/record/expert_layers_script.py",
+        "workbench/record/gemma4_script.py",
         "workbench/record/recurrent_layers_script.py",
         "workbench/record/llama_cpp_script.py",
     )  # run by other Pythons

@@ -43,6 +43,9 @@ FIXES: dict[str, str] = {
     "each key head serve neighbouring query heads.",
     "attention_scale": "Scale the scores once, by the factor of the model's configuration (1/√head_dim if it names "
     "none).",
+    "norm_missing": "Norm the values where the model does, and multiply them with the norm's weight if it has one.",
+    "kv_source": "Attend to the keys and values that the model does: those of the layer itself, or of the last one of "
+    "its type that has its own where layers share; values are not rotated.",
     "attention_sink": "Give the softmax of every head the score of its own sink beside those of the keys, and nothing "
     "to what it takes.",
     "activation_function": "Use the activation that the configuration names; SiLU and the kinds of GELU are not the "

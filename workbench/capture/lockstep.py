@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from kernels.forward import activation_codes, check_tokens, forward
 from kernels.machine.compiler import compile_all
 from kernels.matmul.activations import Codes
 from kernels.models import Graph, execution_order
-from kernels.paths import numeric_path
+from kernels.paths import F32Path, numeric_path
 from kernels.stages import Site
 from store.artifact import Artifact
 from store.errors import StoreError
@@ -98,7 +99,7 @@ class Running:
             return
         for site, stored in writer.completed():
             yield tensor(site, stored)
-        for site, values in forward(self.model, tokens, path, writer.completed_layers, writer.resume_state()):
+        for site, values in self._rest(path, writer):
             stored = writer.write(site, values)
             if site.stage == LAYER_OUTPUT and site.layer is not None:
                 self.model.require_unchanged()  # a layer of other weights must not be resumed
@@ -106,6 +107,19 @@ class Running:
             yield tensor(site, stored)
         self.model.require_unchanged()
         writer.finish()
+
+    def _rest(self, path: F32Path, writer: TraceWriter) -> Iterator[tuple[Site, NDArray[np.floating[Any]]]]:
+        """What an earlier run has not completed, computed anew from the first layer where later ones read more of it.
+
+        A store keeps the precision of the run only of what one layer hands on to the next.
+        """
+        graph, start, state = Graph.of(self.model), writer.completed_layers, writer.resume_state()
+        needed = graph.needed(start)
+        if state is not None and len(needed) == 1:
+            return forward(self.model, self.run.tokens, path, start, {needed.pop(): state})
+        done = {stage.site for layer in range(start) for stage in (*graph.first, *graph.layer(layer))}
+        whole = forward(self.model, self.run.tokens, path)
+        return ((site, values) for site, values in whole if site not in done)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The heads of a model whether it can be run or not: which tensors are q and k, and their rows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from kernels.rows.dequantize import dequantize_rows
 from kernels.weight import TensorType
 from store.artifact import Artifact
 from store.conventions import architecture
+from store.names import settings_of
 from store.stored_model import StoredModel
 
 _MOST = 1 << 28  # values of q or k of one layer; nothing larger is looked at
@@ -41,6 +42,14 @@ class Heads:
         rotated = _whole(model, f"{start}rope.dimension_count") or rows // q
         return cls(model, q, k, rows // q, rotated if rotated % 2 == 0 and rotated <= rows // q else None)
 
+    def in_layer_of(self, tensor: str) -> "Heads":
+        """Those of the layer that a tensor belongs to."""
+        if not isinstance(self.model, Artifact):
+            return self
+        c = settings_of(self.model.config, tensor)
+        size = c.head_dim
+        return replace(self, k=c.num_key_value_heads, size=size, rotated=c.rotary_dim or size)
+
     def layers(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         """The weights of q and of k, layer by layer."""
         for name in names:
@@ -48,7 +57,7 @@ class Heads:
                 yield name, k
 
     def rows(self, q: str, k: str) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """The rows of both in the order of the file; None where they cannot be had, or are not made of such heads."""
+        """The rows of both in the order of the file; None where they cannot be had, or are not made of these heads."""
         if self.rotated is None or self.size is None:
             return None
         infos = [self.model.tensors[name] for name in (q, k)]

@@ -118,7 +118,8 @@ class _Reading:
             if said.convention == PLUS_ONE:
                 return replace(norms[name], said=said.times)
             if said.convention == ROTARY_PAIRS:
-                return replace(pairs.get(name, _untold(name, said, "a vector does not show it")), said=said.times)
+                what = "a vector does" if len(self._model.tensors[name].shape) == 1 else "queries without keys do"
+                return replace(pairs.get(name, _untold(name, said, f"{what} not show it")), said=said.times)
             info = self._model.tensors[name]
             possible, figure = by_form(self._model, info, said, self._parts[info.raw_name])
             return Entry(name, said.convention, said.times, possible, figure)
@@ -155,10 +156,11 @@ class _Reading:
         layers = list(self._heads.layers(self._of(ROTARY_PAIRS)))
         for done, (q, k) in enumerate(layers):
             self._progress(done, len(layers), f"rows of {printable(q)}")
-            if (rows := self._heads.rows(q, k)) is None:
+            heads = self._heads.in_layer_of(q)
+            if (rows := heads.rows(q, k)) is None:
                 found |= {name: _untold(name, None, "its values, or its heads, are not known") for name in (q, k)}
                 continue
-            read[q, k] = likeness(*rows, self._heads.q, self._heads.k)[:, : self._heads.rotated, : self._heads.rotated]
+            read[q, k] = likeness(*rows, heads.q, heads.k)[:, : heads.rotated, : heads.rotated]
             found |= _pair_entries((q, k), orders([read[q, k]]), 1)
         untold = [pair for pair in read if None in (found[name].times for name in pair)]
         for size in {read[pair].shape for pair in untold}:
@@ -192,7 +194,11 @@ def _beside(x: StoredModel, y: StoredModel, entry: Entry, theirs: dict[str, tupl
     if entry.convention not in (PLUS_ONE, ROTARY_PAIRS):
         return entry
     other = next((e for e in theirs.get(entry.tensor, ()) if e.convention == entry.convention), None)
-    found = None if other is None else more(x, y, entry.convention, entry.tensor, Heads.of(x).size)
+    found = (
+        None
+        if other is None
+        else more(x, y, entry.convention, entry.tensor, Heads.of(x).in_layer_of(entry.tensor).size)
+    )
     name = printable(y.path.name)
     if other is None or found is None:
         return replace(entry, figure=f"{entry.figure}; beside {name} it does not show how often more")

@@ -6,7 +6,8 @@ from workbench.cells.compare import PopulationError
 
 _SIZES = (
     *("num_hidden_layers", "hidden_size", "intermediate_size", "q_size", "kv_size", "vocab_size"),
-    *("full_head_dim", "full_kv_heads", "keys_as_values"),
+    *("full_head_dim", "full_kv_heads", "keys_as_values", "shared_kv_layers", "intermediate_sizes"),
+    "layer_embedding_size",
     *("num_experts", "moe_intermediate_size", "shared_intermediate_size", "expert_layers"),
 )
 

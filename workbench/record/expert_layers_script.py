@@ -18,9 +18,39 @@ ROUTERS, BESIDE, LEAST = ("gate", "router"), ("shared_expert", "shared_experts",
 
 
 def watch_experts(block: Any, put: Any, beside: Any) -> None:
-    """Watch a feed-forward half with experts; what they compute are calls of a function, which are listened to.
+    """Watch a feed-forward half with experts. beside : what the layer adds to what the block gives."""
 
-    beside : what the layer adds to what the block gives.
+    def whole(stage: str) -> Any:
+        return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
+
+    router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
+    if type(block).__name__ == "Llama4TextMoe":
+        watch_all_experts(block, router, put)
+        beside = block.shared_expert
+        watch_beside(beside, whole)
+        watch(block, whole("ffn_out"))
+        return
+    watch(router, whole("router"))
+    if beside is not None:
+        listen_to_experts(block.experts, put, "expert_sum")
+        watch_linear(beside, block, put)
+        return
+    beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
+    listen_to_experts(block.experts, put, "ffn_out" if beside is None else "expert_sum")
+    if beside is not None:
+        watch_beside(beside, whole)
+        watch(block, whole("ffn_out"))
+    if hasattr(block, "shared_expert_gate"):
+        watch(block.shared_expert_gate, whole("shared_router"))
+        gated: dict[str, Array] = {}
+        watch(beside.down_proj, lambda _x, y: gated.update(out=y))
+        watch(block.shared_expert_gate, lambda _x, y: put("shared_gated", (y.sigmoid() * gated["out"])[None]))
+
+
+def listen_to_experts(module: Any, put: Any, sum_stage: str, factors: Array = None) -> None:
+    """Listen to what experts compute, which are calls of a function.
+
+    factors : of every expert, which its weights of the tokens are multiplied by and what it gives is here.
     """
     import torch
     from torch.overrides import TorchFunctionMode
@@ -40,11 +70,11 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
                 products[-1] = products[-1][0], result
             return result
 
-    listener, by_turns = Listener(), type(block.experts).__name__ == "GptOssExperts"
+    listener, by_turns = Listener(), type(module).__name__ == "GptOssExperts"
 
     def activated(gate: Array) -> Array:
-        bounded = gate.clamp(max=block.experts.limit) if by_turns else gate
-        return bounded * torch.sigmoid(bounded * block.experts.alpha) if by_turns else block.experts.act_fn(gate)
+        bounded = gate.clamp(max=module.limit) if by_turns else gate
+        return bounded * torch.sigmoid(bounded * module.alpha) if by_turns else module.act_fn(gate)
 
     def enter(*_: Any) -> None:
         products.clear()
@@ -53,7 +83,8 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
     def leave_experts(_module: Any, inputs: Any, output: Array) -> None:
         listener.__exit__(None, None, None)
         _, experts, weights = inputs
-        count = block.experts.gate_up_proj.shape[0]
+        count = module.gate_up_proj.shape[0]
+        weights = weights if factors is None else weights / factors[experts]
         counts = weights.new_zeros(len(experts), count)
         put("expert_weights", counts.scatter(1, experts, weights.clamp(min=LEAST))[None])
         runs: dict[str, Array] = {}
@@ -61,39 +92,17 @@ def watch_experts(block: Any, put: Any, beside: Any) -> None:
         found = torch.unique(experts).tolist()
         for expert, (_, gate_up), (swigl, out) in zip(found, products[::2], products[1::2], strict=True):
             rank, token = torch.where((experts == expert).T)
+            out = out if factors is None else out * factors[expert]
             gate, up = (gate_up[..., ::2], gate_up[..., 1::2]) if by_turns else gate_up.chunk(2, dim=-1)
             for name, values in zip(PAIRS, (gate, up, activated(gate), swigl, out), strict=True):
                 whole_run = runs.setdefault(name, values.new_zeros(*experts.shape, values.shape[-1]))
                 whole_run[token, places[token, rank]] = values
         for name, values in runs.items():
             put(name, values.flatten(start_dim=1)[None])
-        put("expert_sum" if beside is not None else "ffn_out", output[None])
+        put(sum_stage, output[None])
 
-    def whole(stage: str) -> Any:
-        return lambda _x, y: put(stage, y[None] if y.dim() == 2 else y)
-
-    router = next(getattr(block, name) for name in ROUTERS if hasattr(block, name))
-    if type(block).__name__ == "Llama4TextMoe":
-        watch_all_experts(block, router, put)
-        beside = block.shared_expert
-        watch_beside(beside, whole)
-        watch(block, whole("ffn_out"))
-        return
-    watch(router, whole("router"))
-    block.experts.register_forward_pre_hook(enter)
-    block.experts.register_forward_hook(leave_experts)
-    if beside is not None:
-        watch_linear(beside, block, put)
-        return
-    beside = next((getattr(block, name) for name in BESIDE if hasattr(block, name)), None)
-    if beside is not None:
-        watch_beside(beside, whole)
-        watch(block, whole("ffn_out"))
-    if hasattr(block, "shared_expert_gate"):
-        watch(block.shared_expert_gate, whole("shared_router"))
-        gated: dict[str, Array] = {}
-        watch(beside.down_proj, lambda _x, y: gated.update(out=y))
-        watch(block.shared_expert_gate, lambda _x, y: put("shared_gated", (y.sigmoid() * gated["out"])[None]))
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave_experts)
 
 
 def watch_beside(beside: Any, whole: Any) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from expert_layers_script import ACTIVATION, watch_experts
+from gemma4_script import watch_layer_embeddings, watch_normed_experts
 from recurrent_layers_script import multiplied, part, watch, watch_fused_block, watch_gate, watch_mixer
 
 Array = Any  # a torch tensor
@@ -79,6 +80,8 @@ def watch_model(model: Any, stages: Stages, compiled: bool) -> None:
     layers = part(body, LAYERS)
     layers[0].register_forward_pre_hook(partial(embedded, stages), with_kwargs=True)
     watch(part(body, LAST_NORM), lambda _x, y: stages.put(-1, "final_norm", y))
+    if hasattr(body, "embed_tokens_per_layer") and not compiled:
+        watch_layer_embeddings(body, stages.put)
     for n, layer in enumerate(layers):
         if compiled:  # the hooks stay outside of what is compiled
             layer.forward = stages.torch.compile(layer.forward)
@@ -109,6 +112,7 @@ def leave(stages: Stages, layer: int, scaled: bool, _x: Array, y: Array) -> None
 def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     """Watch the attention half of a layer; the product of a projection with bias is computed once more without it."""
     attention, torch = part(layer, ATTENTION), stages.torch
+    shares = getattr(attention, "is_kv_shared_layer", False)  # keys and values with another one
     projections = [part for part in "qkv" if getattr(attention, f"{part}_proj", None) is not None]
     products: dict[str, Array] = {}
     biased: dict[str, Array] = {}
@@ -146,7 +150,7 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     with_gate = hasattr(attention, "k_proj") and attention.q_proj.out_features == 2 * last.in_features
     if with_gate:
         watch_gate(attention, put)
-    for letter in "qkv" if hasattr(attention, "k_proj") else "":
+    for letter in "qkv" if hasattr(attention, "k_proj") else "q" if shares else "":
         module = getattr(attention, f"{letter}_proj")
         if not with_gate and module is not None:
             watch(module, partial(projected, letter, module))
@@ -189,6 +193,9 @@ def watch_mlp(layer: Any, put: Any) -> None:
     """Watch the feed-forward half of a layer."""
     import torch
 
+    if hasattr(layer, "router") and hasattr(layer, "experts"):
+        watch_normed_experts(layer, put)
+        return
     block = part(layer, BLOCK)
     activation = part(block, ACTIVATION)
     gated = part(block, (*GATE, "gate_up_proj")) is not None
@@ -247,7 +254,7 @@ def watch_rope(model: Any, stages: Stages) -> None:
     """
     modelling: Any = importlib.import_module(type(model).__module__)
     attend, config = modelling.eager_attention_forward, model.config
-    alone, both = config.model_type.startswith("gemma4"), itertools.cycle("qk")
+    alone, turned = config.model_type.startswith("gemma4"), set()
     size = 0 if alone else getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parted, tempered = set(), scales_by_position(config)
     tokens_first = config.model_type.startswith("llama4")
@@ -261,7 +268,8 @@ def watch_rope(model: Any, stages: Stages) -> None:
     def rotated(name: str, rotate: Any, *arguments: Any, **options: Any) -> Any:
         if alone:  # one call for each, tokens first
             y = rotate(*arguments, **options)
-            stages.put(stages.layer, f"{next(both)}_post_rope", y)
+            stages.put(stages.layer, f"{'k' if stages.layer in turned else 'q'}_post_rope", y)
+            turned.add(stages.layer)
             return y
         q, k = rotate(*arguments, **options)
         if name == INTERLEAVED:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kernels.forward import evaluate, forward
-from kernels.graph import LAYER_INPUT, Array, At, Model, Stage
+from kernels.graph import Array, At, Model
 from kernels.machine.compiler import compile_all
 from kernels.models import Graph
 from kernels.paths import numeric_path
@@ -28,10 +28,10 @@ from workbench.sweep.question import Opened, Prompt, Question, opened
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A on a prompt. entries : what went into the blocks behind the first one. floor : the floor of the two paths."""
+    """A on a prompt. entries : what blocks read of what is before them. floor : the floor of the two paths."""
 
     tokens: tuple[int, ...]
-    entries: tuple[Array, ...]
+    entries: Mapping[Site, Array]
     reference: Reference
     floor: Figures
 
@@ -40,17 +40,17 @@ def base(question: Question, prompt: Prompt) -> Base:
     """Run A on a prompt; and once more on the path of the floor, which tells what arithmetic alone costs."""
     pair, tokens = opened(question), prompt.tokens
     path, graph, layers = numeric_path(question.a.numeric_path), Graph.of(pair.a), pair.a.config.num_hidden_layers
-    ends = {block[-1].site for block in blocks(graph, layers)[:-1]}
-    entries, logits = [], None
+    needed = {site for layer in range(layers + 1) for site in graph.needed(layer)}
+    entries, logits = dict[Site, Array](), None
     for site, logits in forward(pair.a, tokens, path):
-        if site in ends:
-            entries.append(logits)
+        if site in needed:
+            entries[site] = logits
     assert logits is not None
     reference = Reference.of(logits)
     other = _last(forward(pair.a, tokens, numeric_path(question.floor_path)))
     floor = Figures.of(other, reference)
     pair.require_unchanged()
-    return Base(tokens, tuple(entries), reference, floor)
+    return Base(tokens, entries, reference, floor)
 
 
 def measured(question: Question, base: Base, part: Part) -> dict[str, Any]:
@@ -104,45 +104,39 @@ class _Run:
         model = Overlay(self.pair.a, self.pair.b, names)
         own, stages = blocks(self.graph, self.layers)[block], blocks(Graph.of(model), self.layers)[block]
         changed = (n for n, stage in enumerate(stages) if own[n : n + 1] != (stage,) or names & {*stage.tensors})
-        first = next(changed, 0)
-        return self._on(model, block, stages[first:], self._values(block))
+        return self._on(model, block, next(changed, 0), {})
 
     def _with_stage(self, block: int, site: Site) -> Array | None:
         stages, values = blocks(self.graph, self.layers)[block], self._values(block)
         number = next(n for n, stage in enumerate(stages) if stage.site == site)
-        inputs = {role: values[name] for role, name in stages[number].inputs.items()}
+        inputs = {role: values[place] for role, place in self.graph.reads(stages[number]).items()}
         y = Factors.of(self.pair.b, self.path_b).run(site, self.base.tokens, inputs)
         assert y is not None, "parts are of stages that both sides have"
         y = np.ascontiguousarray(y, dtype=self.path.dtype)
-        if np.array_equal(y, values[site.stage]):
+        if np.array_equal(y, values[site]):
             return None
-        return self._on(self.pair.a, block, stages[number + 1 :], values | {site.stage: y})
+        return self._on(self.pair.a, block, number, {site: y})
 
-    def _on(self, model: Model, block: int, stages: tuple[Stage, ...], values: Mapping[str, Array]) -> Array:
-        """The logits that follow from the values of a block, of which `stages` are computed anew."""
-        values = dict(values)
-        for stage in stages:
-            inputs = {role: values[name] for role, name in stage.inputs.items()}
-            values[stage.site.stage] = evaluate(At(model, self.path, self.base.tokens, stage), inputs)
-        y = values[blocks(Graph.of(model), self.layers)[block][-1].site.stage]
-        return y if block > self.layers else _last(forward(model, self.base.tokens, self.path, block, y))
+    def _on(self, model: Model, block: int, first: int, given: Mapping[Site, Array]) -> Array:
+        """The logits of a model that has what A has up to a stage of a block. given : what it has there."""
+        computed = {stage.site for stage in blocks(self.graph, self.layers)[block][first:]}
+        known = {site: values for site, values in self._values(block).items() if site not in computed}
+        return _last(forward(model, self.base.tokens, self.path, max(block - 1, 0), {**known, **given}))
 
-    def _values(self, block: int) -> dict[str, Array]:
-        """What A has at every stage of a block, and what goes into it."""
+    def _values(self, block: int) -> dict[Site, Array]:
+        """What A has at every stage of a block, and what it and those behind it read of what is before."""
         key = self.question, self.base.tokens, block
         if _known.get("key") != key:
             _known.update(key=key, values=self._computed(block))
-        found: dict[str, Array] = _known["values"]
+        found: dict[Site, Array] = _known["values"]
         return found
 
-    def _computed(self, block: int) -> dict[str, Array]:
-        values: dict[str, Array] = {}
-        if block:
-            end = blocks(self.graph, self.layers)[block - 1][-1].site.stage
-            values[LAYER_INPUT if block <= self.layers else end] = self.base.entries[block - 1]
+    def _computed(self, block: int) -> dict[Site, Array]:
+        before = self.graph.needed(block - 1) if block else ()
+        values = {site: self.base.entries[site] for site in before}
         for stage in blocks(self.graph, self.layers)[block]:
-            inputs = {role: values[name] for role, name in stage.inputs.items()}
-            values[stage.site.stage] = evaluate(At(self.pair.a, self.path, self.base.tokens, stage), inputs)
+            inputs = {role: values[place] for role, place in self.graph.reads(stage).items()}
+            values[stage.site] = evaluate(At(self.pair.a, self.path, self.base.tokens, stage), inputs)
         return values
 
 

@@ -20,7 +20,7 @@ from kernels.models import Graph
 from kernels.rows.dequantize import dequantize
 from kernels.weight import Weight
 from store.artifact import Artifact
-from store.names import EMBEDDING, LM_HEAD, layer_of
+from store.names import EMBEDDING, LM_HEAD, layer_of, settings_of
 from store.stored_model import StoredModel
 from workbench.tensors.nonfinite import nonfinite, overflow_words
 from workbench.tensors.one_sided import common_rows, extra_rows
@@ -142,7 +142,7 @@ def compare_tensor(a: StoredModel, b: StoredModel, name: str) -> TensorDifferenc
     if measures.nonfinite_a or measures.nonfinite_b:
         findings += _not_numbers(weight_a, weight_b)
     if not measures.identical:
-        findings += _rearrangements(weight_a, weight_b, measures, _head_dim(a, b))
+        findings += _rearrangements(weight_a, weight_b, measures, _head_dim(name, a, b))
     return TensorDifference(
         status="identical" if measures.identical else "ok",
         note=None,
@@ -179,8 +179,9 @@ def _as_used(a: StoredModel, b: StoredModel, name: str) -> tuple[Weight, Weight,
     return one, other, findings
 
 
-def _head_dim(*models: StoredModel) -> int | None:
-    return next((model.config.head_dim for model in models if isinstance(model, Artifact)), None)
+def _head_dim(name: str, *models: StoredModel) -> int | None:
+    """Channels of a head in the layer of a tensor, where a side tells."""
+    return next((settings_of(m.config, m.info(name).name).head_dim for m in models if isinstance(m, Artifact)), None)
 
 
 def _unmatched(a: StoredModel, b: StoredModel, name: str) -> TensorDifference:

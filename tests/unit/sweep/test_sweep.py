@@ -48,10 +48,13 @@ def logits(model, path="f32", ids=IDS):
     return [y for _, y in forward(model, ids, numeric_path(path))][-1]
 
 
-@pytest.mark.parametrize(("arch", "path"), [("qwen2", "ggml"), ("gemma3", "f32"), ("mixtral", "f32")])
+@pytest.mark.parametrize(
+    ("arch", "path"), [("qwen2", "ggml"), ("gemma3", "f32"), ("mixtral", "f32"), ("gemma4-e2b", "f32")]
+)
 def test_every_tensor_costs_what_a_whole_forward_with_it_says(tmp_path, arch, path):
+    sizes = {"layers": 4, "tied": True} if arch == "gemma4-e2b" else {}  # where later layers read of earlier ones
     for name, type in (("a", "Q8_0"), ("b", "Q4_0")):
-        tiny_gguf(tmp_path / name, arch, type)
+        tiny_gguf(tmp_path / name, arch, type, **sizes)
     question = asked(tmp_path / "a", tmp_path / "b", path)
     a, b = opened(question)
     own, found = logits(a, path), units(question, "tensor")

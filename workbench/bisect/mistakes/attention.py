@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.graph import Values
 from kernels.kinds.attention import Attention
+from kernels.stages import Site
 from workbench.bisect.mistakes.heads import Heads, Try
 from workbench.bisect.mistakes.masks import masked
 from workbench.bisect.mistakes.mistake import FITTED, NAMED, Mistake, Question
@@ -27,7 +28,7 @@ def attention_mistakes(q: Question) -> Iterator[Mistake]:
     wrong = np.flatnonzero(q.wrong_tokens)
     rows = [_spread(np.arange(len(heads.q))), _spread(wrong)]
     some = replace(heads, rows=np.unique(np.concatenate(rows)))
-    for family in (_scales, _sinks, masked, _groupings, _precisions):
+    for family in (_scales, _sinks, masked, _groupings, _sources, _precisions):
         for attempt in family(q, some):
             predicted = attempt.attend(some)
             if len(some.rows) < len(heads.rows):
@@ -146,6 +147,30 @@ def _groupings(q: Question, some: Heads) -> Iterator[Try]:
     ):
         if not np.array_equal(owner, grouped):
             yield Try("head_grouping", "config", words, partial(Heads.attend, scale=scale, owner=owner))
+
+
+def _sources(q: Question, some: Heads) -> Iterator[Try]:
+    """Other stages in the place of keys and values, of this layer or of others: as of one that shares with another."""
+    scale, own, layers = q.kind(Attention).scale, q.at.stage.inputs, q.config.num_hidden_layers
+
+    def attended(words: str, k: Values | None = None, v: Values | None = None) -> Try:
+        def attend(heads: Heads) -> Values:
+            keys, values = (
+                given if other is None else other.reshape(given.shape) for given, other in ((heads.k, k), (heads.v, v))
+            )
+            return replace(heads, k=keys, v=values).attend(scale)
+
+        return Try("kv_source", "graph", words, attend, setting=(words,))
+
+    for name, values in q.known.items():
+        if values.size == some.k.size and name != own["k"]:
+            yield attended(f"{name} stands in place of keys", k=values)
+        if values.size == some.v.size and name != own["v"]:
+            yield attended(f"{name} stands in place of values", v=values)
+    for layer in range(layers):
+        k, v = (q.known.get(str(Site(layer, own[part]))) for part in "kv")
+        if k is not None and v is not None and (k.size, v.size) == (some.k.size, some.v.size):
+            yield attended(f"keys and values are those of layer {layer}", k, v)
 
 
 def cache_rules(size: int) -> Iterator[Rule]:

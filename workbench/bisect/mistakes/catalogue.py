@@ -12,7 +12,7 @@ from kernels.kinds.bias import Bias
 from kernels.kinds.choice import Choice
 from kernels.kinds.convolution import Convolution
 from kernels.kinds.delta import Decay, DeltaNet
-from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply, Scaled
+from kernels.kinds.elementwise import Add, AddBoth, Clip, Multiply, Scaled, ScaledSum
 from kernels.kinds.embed import Embed
 from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum
 from kernels.kinds.gated import Gated
@@ -38,7 +38,12 @@ from workbench.bisect.mistakes.experts import (
     input_mistakes,
     sum_mistakes,
 )
-from workbench.bisect.mistakes.ffn import activation_mistakes, both_sums_mistakes, residual_mistakes
+from workbench.bisect.mistakes.ffn import (
+    activation_mistakes,
+    both_sums_mistakes,
+    residual_mistakes,
+    scaled_sum_mistakes,
+)
 from workbench.bisect.mistakes.mistake import Mistake, Question
 from workbench.bisect.mistakes.norms import bias_mistakes, norm_mistakes
 from workbench.bisect.mistakes.product_before import under_the_bias, under_the_rotation
@@ -75,6 +80,7 @@ _OF_KIND: tuple[tuple[type[Kind] | UnionType, tuple[Candidates, ...]], ...] = (
     (Attention, (attention_mistakes,)),
     (Add, (residual_mistakes,)),
     (AddBoth, (both_sums_mistakes,)),
+    (ScaledSum, (scaled_sum_mistakes,)),
     (Scaled, (scalar_mistakes,)),
     (Activation | Multiply, (activation_mistakes,)),
     (Multiply, (part_mistakes,)),

@@ -16,6 +16,7 @@ from kernels.rows.dequantize import dequantize_rows
 from workbench.bisect.mistakes.attention import cache_rules
 from workbench.bisect.mistakes.mistake import FITTED, FREE, NAMED, Flags, Mistake, Question
 from workbench.bisect.mistakes.product_roundings import activation_rules, half, weight_rules
+from workbench.bisect.traces.spans import evaluated
 from workbench.bisect.verdict import Factor
 from workbench.bisect.weights.roundings import rounded
 
@@ -204,12 +205,13 @@ def embedding_mistakes(q: Question) -> Iterator[Mistake]:
         predicted = change(q.right / scale) * scale
         yield Mistake(cause, "weights", f"weights are {words}", predicted, q.tensors[0], rounded=True)
     model, tokens = q.at.model, np.array(q.at.tokens)
-    if not q.config.tie_word_embeddings:
+    yield from _of_other_layers(q)
+    if not q.config.tie_word_embeddings and not q.kind(Embed).size:
         rows = scale * np.asarray(q.at.path.embed(model.weight("lm_head.weight"), tokens), dtype=np.float64)
         yield Mistake("tied_embedding", "weights", "embeddings come from the head", rows, q.tensors[0])
     found = _nearest_tokens(q)
     if found is not None and not np.array_equal(found, tokens):
-        rows = scale * np.asarray(q.at.path.embed(model.weight(q.tensors[0]), found), dtype=np.float64)
+        rows = evaluated(replace(q.at, tokens=tuple(found.tolist())), {}).astype(np.float64)
         shifts = set(((found - tokens) % q.config.vocab_size).tolist())
         shown = ", ".join(map(str, found[:6].tolist()))
         if len(shifts) == 1 and len(tokens) > 1:
@@ -218,14 +220,33 @@ def embedding_mistakes(q: Question) -> Iterator[Mistake]:
         yield Mistake("token_scope", "graph", f"the rows are those of tokens {shown}", rows, rank=FITTED)
 
 
+def _of_other_layers(q: Question) -> Iterator[Mistake]:
+    """The channels of the next layer, or of the one before, where a table has those of all layers side by side."""
+    kind, columns = q.kind(Embed), q.at.model.weight(q.tensors[0]).shape[1]
+    for start in (kind.start + kind.size, kind.start - kind.size) if kind.size else ():
+        if 0 <= start <= columns - kind.size:
+            words = f"embeddings are those of layer {start // kind.size}"
+            tokens = np.array(q.at.tokens)[q.tokens(np.arange(len(q.right)))]
+            at = replace(q.at.doing(replace(kind, start=start)), tokens=tuple(tokens.tolist()))
+            predicted = evaluated(at, {}).astype(np.float64)
+            yield Mistake("wrong_layer", "weights", words, predicted, q.tensors[0])
+
+
 def _nearest_tokens(q: Question) -> NDArray[np.int64] | None:
     """The token whose embedding every recorded row is nearest to."""
     weight, y = q.at.model.weight(q.tensors[0]), q.y / q.kind(Embed).scale
     best, found = np.full(len(q.y), np.inf), np.zeros(len(q.y), dtype=np.int64)
     if not np.isfinite(q.y).all():
         return None
+    kind, block = q.kind(Embed), weight.type.block
+    whole = not kind.size or kind.start % block.elements or kind.size % block.elements  # else its blocks are enough
+    own = slice(*(count // block.elements * block.bytes for count in (kind.start, kind.start + kind.size)))
     for start in range(0, len(weight.rows), _CHUNK):
-        rows = dequantize_rows(weight.type, np.ascontiguousarray(weight.rows[start : start + _CHUNK]), weight.shape[1])
+        stored = weight.rows[start : start + _CHUNK]
+        if whole:
+            rows = kind.part(dequantize_rows(weight.type, np.ascontiguousarray(stored), weight.shape[1]))
+        else:
+            rows = dequantize_rows(weight.type, np.ascontiguousarray(stored[:, own]), kind.size)
         far = np.square(rows, dtype=np.float64).sum(axis=1)[None, :] - 2 * (y @ rows.T.astype(np.float64))
         nearest = far.argmin(axis=1)
         closer = far[np.arange(len(far)), nearest] < best

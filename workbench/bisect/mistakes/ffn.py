@@ -9,7 +9,7 @@ import numpy as np
 from kernels.graph import LAYER_INPUT, Stage, Values
 from kernels.kinds.activation import Activation
 from kernels.kinds.clamped import ClampedGate
-from kernels.kinds.elementwise import Add, AddBoth, Multiply
+from kernels.kinds.elementwise import Add, AddBoth, Multiply, ScaledSum
 from workbench.bisect.mistakes.mistake import FITTED, Mistake, Question, least_squares
 from workbench.bisect.traces.spans import evaluated
 
@@ -122,6 +122,23 @@ def _other_sums(q: Question, before: str, added: str) -> Iterator[tuple[str, Val
         if stage not in (before, added) and values.shape == second.shape and not np.array_equal(values, first):
             yield f"{stage} is added in place of {before}", values + second
             yield f"{stage} is returned instead of the sum", values
+
+
+def scaled_sum_mistakes(q: Question) -> Iterator[Mistake]:
+    """A sum that is not multiplied by its factor, or lacks a part."""
+    times, first, second = q.kind(ScaledSum).times, q.x["before"], q.x["added"]
+    before, added = q.at.stage.reads
+    for cause, words, predicted in (
+        ("scaled", f"the sum is not multiplied by {times:.6g}", first + second),
+        ("scaled", f"{before} alone is multiplied by {times:.6g}", times * first + second),
+        ("scaled", f"{added} alone is multiplied by {times:.6g}", first + times * second),
+        ("residual_missing", f"{before} is not added", times * second),
+        ("residual_missing", f"{added} is not added", times * first),
+        ("residual_missing", f"{before} alone is given, without its factor", first),
+        ("residual_missing", f"{added} alone is given, without its factor", second),
+        ("sign_flipped", f"{added} is subtracted", times * (first - second)),
+    ):
+        yield Mistake(cause, "graph", words, predicted, setting=(words,))
 
 
 def both_sums_mistakes(q: Question) -> Iterator[Mistake]:

@@ -35,15 +35,21 @@ def norm_mistakes(q: Question) -> Iterator[Mistake]:
     yield from _epsilons(q, x, w)
     for offset in (1.0, -1.0) if name else ():
         words = f"the norm weight enters as w{offset:+.0f}"
-        yield Mistake("norm_offset", "weights", words, made(_of(q, x, w + offset, eps)), name)
+        yield Mistake("norm_offset", "weights", words, made(_of(q, x, w + offset * kind.times, eps)), name)
     for other in _other_norms(q, name):
         words = f"the weight is that of {other}"
-        yield Mistake("wrong_layer", "weights", words, made(_of(q, x, vector(q, other), eps)), name)
+        yield Mistake("wrong_layer", "weights", words, made(_of(q, x, vector(q, other) * kind.times, eps)), name)
     yield from _of_another_stage(q)
     for words, predicted in (
-        ("the norm weight is not applied", _of(q, x, np.ones_like(w), eps)),
+        ("the norm weight is not applied", _of(q, x, np.full_like(w, kind.times), eps)),
         ("the norm is left out", x),
         ("the norm is left out and only its weight applied", x * w + kind.bias(q.at)),
+    ):
+        yield Mistake("norm_missing", "graph", words, made(predicted))
+    if kind.times != 1:
+        words = f"the norm is not multiplied by {kind.times:.6g}"
+        yield Mistake("scaled", "graph", words, q.right / kind.times, setting=(words,))
+    for words, predicted in (
         *_other_means(q, x, w),
         ("the sum of squares stands in place of their mean", (_of(q, x, w, eps) - kind.bias(q.at)) / x.shape[1] ** 0.5),
     ):

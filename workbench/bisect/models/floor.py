@@ -33,12 +33,13 @@ def storage_error(at: At, inputs: Inputs, pairs: TensorPairs) -> float:
         if judged.check.equal or judged.touched:
             continue
         if isinstance(at.kind, Embed):
-            energy += at.kind.scale**2 * float(judged.check.cost_of_rows[list(at.tokens)].sum())
+            share = at.stage.channels / at.model.weight(name).shape[1]  # a part of a row has its share of what it costs
+            energy += share * at.kind.scale**2 * float(judged.check.cost_of_rows[list(at.tokens)].sum())
         elif name in at.stage.biases:
             energy += len(at.tokens) * float(judged.check.cost.sum())
         elif isinstance(at.kind, Norm):
             plain = at.kind.normed(at.kind.rows(inputs["x"]).astype(np.float64))
-            energy += float(np.square(numbers(plain)).sum(axis=0) @ judged.check.cost)
+            energy += at.kind.times**2 * float(np.square(numbers(plain)).sum(axis=0) @ judged.check.cost)
         elif name in at.stage.weights:
             times = at.kind.factor(at, name) if isinstance(at.kind, Product) else 1.0
             energy += times**2 * float(np.square(numbers(inputs["x"])).sum(axis=0) @ judged.check.cost)

@@ -11,8 +11,8 @@ import numpy as np
 
 from kernels.config import ModelConfig
 from kernels.errors import WorkbenchError
-from kernels.forward import evaluate, forward
-from kernels.graph import LAYER_INPUT, Array, At, Model
+from kernels.forward import forward
+from kernels.graph import Array, Model
 from kernels.metrics import logit_agreement
 from kernels.models import Graph
 from kernels.stages import Site
@@ -293,47 +293,30 @@ class _Laboratory:
         """Run each side on from the other's value of one stage; WorkbenchError if a side does not have the stage."""
         logits: Logits = {}
         values: dict[str, Array] = {}
-        entries: dict[str, Array] = {}
+        starts = {name: self.start(side, site) for name, side in (("A", self.a), ("B", self.b))}
         for name, side in (("A", self.a), ("B", self.b)):
-            graph = Graph.of(side.model)
-            ends = {
-                graph.first[-1].site,
-                *(graph.layer(n)[-1].site for n in range(side.model.config.num_hidden_layers)),
-            }
+            start, given = starts[name]
             for found, value in self.followed(name, forward(side.model, self.tokens, side.path)):
                 if found == site:
                     values[name] = value
-                elif found in ends and name not in values:
-                    entries[name] = value  # what goes into the layer of the site, in the end
+                if found in given:
+                    given[found] = value
                 logits[name] = value
             if name not in values:
                 raise WorkbenchError(f"{name} has no stage {site}; choose another one")
         for name, other, side in (("A", "B", self.a), ("B", "A", self.b)):
-            run = f"{name} with {other}'s {site}"
-            logits[run] = self.resumed(run, side, site, values[other], entries.get(name))
+            run, (start, given) = f"{name} with {other}'s {site}", starts[name]
+            known = given | {site: np.ascontiguousarray(values[other], dtype=side.path.dtype)}
+            logits[run] = self.last(run, forward(side.model, self.tokens, side.path, start, known))
         return self.compare(str(site), logits, None)
 
-    def resumed(self, name: str, side: Side, site: Site, value: Array, entry: Array | None) -> Array:
-        """Logits of a side whose `site` has another value; entry : what went into the site's layer."""
-        value, graph = np.ascontiguousarray(value, dtype=side.path.dtype), Graph.of(side.model)
-        if site in (stage.site for stage in graph.last):
-            return self.ended(side, graph, site, value)
-        start, x = 0, value
-        if site.layer is not None and entry is not None:
-            values, start = {LAYER_INPUT: entry}, site.layer + 1
-            for stage in graph.layer(site.layer):
-                read = {role: values[name] for role, name in stage.inputs.items()}
-                at = At(side.model, side.path, self.tokens, stage)
-                x = values[stage.site.stage] = value if stage.site == site else evaluate(at, read)
-        return self.last(name, forward(side.model, self.tokens, side.path, start, x))
-
-    def ended(self, side: Side, graph: Graph, site: Site, value: Array) -> Array:
-        """The logits that follow from the value of a stage after the layers."""
-        values = {site.stage: value}
-        for stage in graph.last[[stage.site for stage in graph.last].index(site) + 1 :]:
-            read = {role: values[name] for role, name in stage.inputs.items()}
-            value = values[stage.site.stage] = evaluate(At(side.model, side.path, self.tokens, stage), read)
-        return value
+    def start(self, side: Side, site: Site) -> tuple[int, dict[Site, Array]]:
+        """The layer from which a side is run on with another value of a stage, and what it reads of what is before."""
+        graph, nothing = Graph.of(side.model), np.empty(0)
+        if site.layer is None and site in (stage.site for stage in graph.first):
+            return 0, {}
+        start = side.model.config.num_hidden_layers if site.layer is None else site.layer
+        return start, dict.fromkeys(graph.needed(start), nothing)
 
     def last(self, name: str, stream: Iterator[tuple[Site, Array]]) -> Array:
         *_, (_, logits) = self.followed(name, stream)

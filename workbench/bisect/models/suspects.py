@@ -113,7 +113,8 @@ class Suspects:
         """Whether the places that are wrong change the stage for these tokens."""
         affected = judged.check.affected
         if isinstance(stage.kind, Embed):
-            return bool(affected[list(tokens)].any())
+            block = -(-self._a.weight(judged.name).shape[1] // affected.shape[1])
+            return bool(stage.kind.part(np.repeat(affected[list(tokens)], block, axis=1)).any())
         x = inputs["x"] if "x" in inputs else base()
         if isinstance(stage.kind, ProductsApart):
             x = stage.kind.seen_by(stage, judged.name, inputs)

@@ -166,7 +166,8 @@ def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values 
         return None
     if isinstance(at.kind, Embed):
         rows = np.array(at.tokens)
-        return np.asarray(Stored.of(weights[0], rows).width[:count], dtype=np.float64) * at.kind.scale
+        widths_of_rows = at.kind.part(Stored.of(weights[0], rows).width[:count])
+        return np.asarray(widths_of_rows, dtype=np.float64) * at.kind.scale
     widths = (Stored.of(weight, part).width.astype(np.float64) for weight in weights for part in row_chunks(weight))
     if product:
         x = np.square(inputs["x"])
@@ -177,7 +178,7 @@ def cost_of_storage(at: At, inputs: Mapping[str, Values], count: int) -> Values 
         return None  # of recurrent layers, whose few further tensors stay floats
     x = np.abs(at.kind.centred(at.kind.rows(inputs["x"])))
     size = np.maximum(np.sqrt(np.square(x).mean(axis=1, keepdims=True)), 1e-30)
-    return np.asarray(x / size * next(widths) + sum(widths)).reshape(count, -1)
+    return np.asarray(x / size * next(widths) * abs(at.kind.times) + sum(widths)).reshape(count, -1)
 
 
 def not_finite(question: Question) -> Culprit:

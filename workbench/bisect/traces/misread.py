@@ -96,7 +96,7 @@ def _shares(question: Question, weight: Weight, part: Flags, period: int, group:
     groups = np.arange(weight.shape[1]) % period // group
     off = (question.y - question.right)[:, part]
     if isinstance(question.at.kind, Embed):  # every token is a row, its channels are the columns
-        right = question.right
+        right, groups = question.right, question.at.kind.part(groups)
         return np.stack([(right * (groups == g)).T for g in range(period // group)]), off.T
     rows = np.unique(np.linspace(0, weight.shape[0] - 1, _ROWS).astype(np.int64))
     values, x = Stored.of(weight, rows).values.astype(np.float64), question.x["x"]

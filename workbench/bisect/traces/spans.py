@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.forward import evaluate
-from kernels.graph import LAYER_INPUT, Array, At, Inputs, Model, Stage
+from kernels.graph import Array, At, Inputs, Model, Stage
 from kernels.models import Graph, all_stages
 from kernels.paths import F32Path
 from kernels.stages import FIRST_STAGES, Site
@@ -113,14 +113,16 @@ class Span:
             at, own = by.at(site), parts.setdefault(site.layer, {})
             origins = by.graph.reads(at.stage)
             read = {role: parts[origin.layer][origin.stage] for role, origin in origins.items()}
-            own.update({name: read[role] for role, name in at.stage.inputs.items() if name == LAYER_INPUT})
+            given = {} if site.layer is None else by.graph.given(site.layer)
+            own.update({name: read[role] for role, name in at.stage.inputs.items() if name in given})
             rows = _common(len(at.tokens), read)
             inputs = {role: part.of(rows) for role, part in read.items()}
             same = {name: part.of(rows) for name, part in own.items() if np.isin(rows, part.rows).all()}
             y = evaluated(at, inputs)
             own[site.stage] = Part(change(Step(at, inputs, same, y, rows)), rows)
             if site.layer is not None and site == by.graph.layer(site.layer)[-1].site:
-                parts[site.layer] = {site.stage: own[site.stage]}  # all that the next layer reads
+                needed = by.graph.needed(site.layer + 1)
+                parts[site.layer] = {name: part for name, part in own.items() if Site(site.layer, name) in needed}
         return parts[self.end.layer][self.end.stage]
 
     def steps(self, by: Arithmetic) -> dict[Site, Step]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.graph import LAYER_INPUT, Array, At, Inputs, Model, Stage, Values
+from kernels.graph import Array, At, Inputs, Model, Stage, Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.bias import Bias
 from kernels.kinds.product import Product
@@ -23,7 +23,7 @@ from kernels.lengths import Units, in_units
 from kernels.models import Graph
 from kernels.paths import F32Path
 from kernels.precision import FLOAT32, Precision
-from kernels.stages import FIRST_STAGES, SPINE, Site
+from kernels.stages import Site
 from workbench.bisect.mistakes.mistake import units_off
 from workbench.bisect.traces.averages import averaged_off
 from workbench.bisect.traces.noise import float_noise
@@ -163,10 +163,11 @@ class _Value:
 
 @dataclass(slots=True)
 class _Known:
-    """Stage values of one layer."""
+    """Stage values of one layer, and those before it by place that it and later ones read."""
 
     count: int
     values: dict[str, _Value] = field(default_factory=dict)
+    before: dict[Site, _Value] = field(default_factory=dict)
 
     def way(self, stage: Stage) -> Span:
         """The way to a stage whose inputs are known."""
@@ -200,7 +201,7 @@ def recorded_stages(reader: Reader, of: Container[Site] | None = None) -> Iterat
     known, layer = _Known(len(reader.tokens)), None
     for stage in reader.graph.stages():
         if stage.site.layer != layer:
-            known, layer = _next_layer(known), stage.site.layer
+            known, layer = _next_layer(reader, known, layer, stage.site.layer), stage.site.layer
         at = reader.at(stage.site)
         recorded = _read(reader, stage.site)
         if recorded is not None and of is not None and stage.site not in of:
@@ -220,13 +221,16 @@ def recorded_stages(reader: Reader, of: Container[Site] | None = None) -> Iterat
             known.compute(stage, computed)
 
 
-def _next_layer(known: _Known) -> _Known:
-    """What the layer before gives, if it is known, as what the next one reads."""
-    fresh = _Known(known.count)
-    for name in (SPINE[-1], *FIRST_STAGES):
-        if name in known.values:
-            fresh.values[LAYER_INPUT] = fresh.values[name] = known.values[name]
-            break
+def _next_layer(reader: Reader, known: _Known, layer: int | None, following: int | None) -> _Known:
+    """What is known of what the next layer reads, or what comes behind all layers."""
+    graph, layers = reader.graph, reader.model.config.num_hidden_layers
+    found = known.before | {Site(layer, name): value for name, value in known.values.items()}
+    needed = graph.needed(layers if following is None else following)
+    lent = {site.stage for site in graph.elsewhere if site.layer is not None}
+    needed |= {site for site in found if site.stage in lent}  # so that those of another layer can be told
+    fresh = _Known(known.count, before={site: found[site] for site in needed & found.keys()})
+    given = {site.stage: site for site in needed} if following is None else graph.given(following)
+    fresh.values = {name: found[site] for name, site in given.items() if site in found}
     return fresh
 
 
@@ -259,7 +263,8 @@ def _beside(reader: Reader, at: At, known: _Known, recorded: Part, computed: Par
     if not len(rows) or (needs_all(at.stage) and not whole):
         return
     inputs = {role: known.at(name, rows) for role, name in at.stage.inputs.items()}
-    others = {name: known.at(name, rows) for name, own in known.values.items() if np.isin(rows, own.part.rows).all()}
+    values = known.values | {str(place): value for place, value in known.before.items()}
+    others = {name: own.part.of(rows) for name, own in values.items() if np.isin(rows, own.part.rows).all()}
     y, right, way = recorded.of(rows), computed.of(rows), known.way(at.stage)
     tainted = tainted_tokens(at.kind, inputs, y)
     if tainted.any():

@@ -217,7 +217,7 @@ def storage_cost(reader: Reader, stage: Checked) -> float:
         return float(np.linalg.norm(cost) / _EVEN**0.5) if cost is not None else 0.0
     weights = stage.at.weights()
     if isinstance(stage.at.kind, Embed):
-        rows = Stored.of(weights[0], np.array(reader.tokens)).width
+        rows = stage.at.kind.part(Stored.of(weights[0], np.array(reader.tokens)).width)
         return stage.at.kind.scale * float(np.linalg.norm(rows.astype(np.float64)) / _EVEN**0.5)
     square = np.square(stage.inputs["x"], dtype=np.float64).sum(axis=0)
     steps = (Stored.of(weight, part).width for weight in weights for part in row_chunks(weight))

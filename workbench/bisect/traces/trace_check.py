@@ -47,11 +47,19 @@ class TraceCheck:
 
     def inputs(self, stage: Stage) -> dict[str, Array]:
         """What a stage reads: recorded or else computed from what is, from the last layer whose output is there."""
-        stages = list(self.graph.stages())
+        graph = self.graph
+        stages = list(graph.stages())
         before = stages[: stages.index(stage)]
         ends = [n for n, other in enumerate(before[:-1]) if before[n + 1].site.layer != other.site.layer]
-        start = max((n for n in ends if self.recorded(before[n].site) is not None), default=0)
-        known: dict[Site, Array] = {}
+        layers = {n: before[n + 1].site.layer for n in ends}
+        start, known = 0, dict[Site, Array]()
+        for n in reversed(ends):
+            layer = layers[n]
+            needed = graph.needed(self.model.config.num_hidden_layers if layer is None else layer)
+            found = {site: value for site in needed if (value := self.recorded(site)) is not None}
+            if len(found) == len(needed):
+                start, known = n + 1, found
+                break
         for place in before[start:]:
             value = self.recorded(place.site)
             known[place.site] = self.evaluated(place, self._read(place, known)) if value is None else value

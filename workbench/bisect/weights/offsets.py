@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.formats.format import FloatFormat
+from store.conventions import is_norm
 from workbench.bisect.weights.check import EVEN
 from workbench.bisect.weights.grids import coarser_grids
 from workbench.bisect.weights.low_rank import SIGMAS
@@ -25,7 +26,7 @@ _CONSTANT = 0.5  # of the energy of the difference, that constants must hold to 
 
 def norm_offset(q: Question) -> Iterator[Prediction]:
     """A norm weight stored as w - 1 and taken for w, or the other way."""
-    if not q.name.endswith("norm.weight"):
+    if not is_norm(q.name):
         return
     row = np.zeros(1, dtype=np.int64)
     difference = q.b(row).values.astype(np.float64) - q.a(row).values

@@ -22,6 +22,8 @@ _MODULES = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"),
     *("self_attn.q_norm", "self_attn.k_norm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    *("pre_feedforward_layernorm_2", "post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "mlp.gate_norm"),
+    *("per_layer_input_gate", "per_layer_model_projection", "post_per_layer_input_norm"),
 )
 _EXPERT = re.compile(r"(.+\.experts\.)([0-9]+)(\..+)", re.ASCII)
 _HEAD = re.compile(r"(.+\.self_attn\.[kv]_b_proj\.)([0-9]+)(\..+)", re.ASCII)

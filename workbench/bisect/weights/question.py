@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernels.config import ModelConfig
 from kernels.graph import Model
 from kernels.weight import Weight
+from store.names import settings_of
 from workbench.bisect.weights.check import BLOCK, LIMIT, WeightCheck, excess_of, row_chunks
 from workbench.bisect.weights.steps import Flags, Floats, Stored
 
@@ -66,8 +67,8 @@ class Question:
 
     @property
     def config(self) -> ModelConfig:
-        """Hyper-parameters of the right side."""
-        return self.right.config
+        """Hyper-parameters of the right side, with the heads of the tensor's layer."""
+        return settings_of(self.right.config, self.name)
 
     @cached_property
     def source(self) -> Weight:

@@ -15,6 +15,7 @@ from kernels.graph import Model
 from kernels.models import Graph, execution_order
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
+from store.names import settings_of
 from workbench.bisect.weights.check import BLOCK, ROUNDED_ONCE, WeightCheck, check, check_weights
 from workbench.bisect.weights.slopes import heads_of
 from workbench.bisect.weights.steps import Flags, Stored
@@ -106,7 +107,7 @@ class TensorPairs:
 
     def _judge(self, name: str) -> Judged:
         a, b = self._pair(name)
-        verdict = check_weights(a, b, heads_of(name, self._a.config.head_dim))
+        verdict = check_weights(a, b, heads_of(name, settings_of(self._a.config, name).head_dim))
         if verdict.equal:
             return Judged(name, verdict, wrong=False)
         if self._alike_elsewhere(name):
