@@ -91,6 +91,12 @@ class Arithmetic(Protocol):
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
 
+    def softmax(self, x: Array) -> Array:
+        """Shares of scores over the last axis."""
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x))."""
+
     def capped(self, x: Array, cap: float) -> Array:
         """cap * tanh(x / cap)."""
 

@@ -181,4 +181,4 @@ def _as_kernels_take(x: NDArray[Any], wide: bool) -> NDArray[Any]:
 
 
 def _least(x: NDArray[Any]) -> int:
-    return max(1, _SHARE // max(1, x.shape[1]))
+    return max(1, _SHARE // max(1, int(x.shape[1])))

@@ -14,7 +14,8 @@ from kernels.machine.compiler import helper, kernel
 from kernels.machine.operations import bits
 from kernels.machine.parallel import over_rows
 from kernels.measures import COL, LogitAgreement
-from kernels.rows.dequantize import at_hand
+from kernels.rows.dequantize import dequantize_row
+from kernels.rows.unpack import row_buffers
 from kernels.weight import Weight
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -24,8 +25,6 @@ _VALUES = 1 << 20  # logits that are looked at at once
 _EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
 # |d| is sorted into bins by exponent and four bits of mantissa; what is not finite comes last.
 _BIN_BITS, _FINITE_BINS, _BINS = np.uint32(19), 0xFF0, 0x1000
-_NEAR = 1 << 15  # values of a tensor that stay in a nearby cache
-_APART = 4  # counts of every bin
 
 
 @helper()
@@ -127,6 +126,26 @@ def _profile(a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.flo
         _profile_row(a[r], b[r], out[r])
 
 
+@kernel("void(int64, uint8[:, ::1], int64, uint8[:, ::1], int64, float64[:, ::1], int64, int64)")
+def _profile_stored(
+    type_a: int,
+    a: NDArray[np.uint8],
+    type_b: int,
+    b: NDArray[np.uint8],
+    columns: int,
+    out: NDArray[np.float64],
+    start: int,
+    stop: int,
+) -> None:
+    values = np.empty((2, columns), np.float32)
+    codes, scales, mins, d, dmin = row_buffers(columns)
+    for r in range(start, stop):
+        for side in range(2):  # one loop, as what dequantizes all types takes long to compile
+            type, raw = (type_b, b) if side else (type_a, a)
+            dequantize_row(type, columns, raw, r * raw.shape[1], values, side * columns, codes, scales, mins, d, dmin)
+        _profile_row(values[0], values[1], out[r])
+
+
 def profile(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     """Sums per token of the differences between two tensors of the same population.
 
@@ -144,31 +163,24 @@ def profile(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 def profile_weights(a: Weight, b: Weight) -> NDArray[np.float64]:
     """Sums per row of the differences between two stored tensors of the same shape, float64 (rows, len(COL)).
 
-    A few rows at a time are dequantized and compared, so the values stay in a nearby cache.
+    Rows are dequantized as they are compared, so the values are never all in memory.
     """
     columns = a.shape[-1]
-    out, some = np.empty((len(a.rows), len(COL))), max(1, _NEAR // columns)
+    out = np.empty((len(a.rows), len(COL)))
 
     def compute(start: int, stop: int) -> None:
-        for first in range(start, stop, some):
-            rows = slice(first, min(first + some, stop))
-            values = [at_hand(use, w.type, w.rows[rows], columns) for use, w in (("a", a), ("b", b))]
-            _profile(*values, out[rows], 0, rows.stop - first)
+        of_a, of_b = a.rows[start:stop], b.rows[start:stop]
+        _profile_stored(int(a.type), of_a, int(b.type), of_b, columns, out[start:stop], 0, stop - start)
 
     over_rows(compute, len(out), least=-(-_SHARE // columns))
     return out
 
 
-@kernel("void(float32[:, ::1], float32[:, ::1], uint32[:, ::1])")
+@kernel("void(float32[:, ::1], float32[:, ::1], uint32[::1])")
 def _count_gaps(a: NDArray[np.float32], b: NDArray[np.float32], bins: NDArray[np.uint32]) -> None:
-    """Neighbours are counted apart: most have one bin, and a count would wait until the one before it is stored."""
-    whole = a.shape[1] // _APART * _APART
     for r in range(a.shape[0]):
-        for i in range(0, whole, _APART):
-            for n in range(_APART):
-                bins[n, bits(abs(a[r, i + n] - b[r, i + n])) >> _BIN_BITS] += np.uint32(1)
-        for i in range(whole, a.shape[1]):
-            bins[0, bits(abs(a[r, i] - b[r, i])) >> _BIN_BITS] += np.uint32(1)
+        for i in range(a.shape[1]):
+            bins[bits(abs(a[r, i] - b[r, i])) >> _BIN_BITS] += np.uint32(1)
 
 
 @kernel("void(float32[:, ::1], float32[:, ::1], uint8[::1], float32[::1])")
@@ -195,9 +207,8 @@ def gap_percentiles(a: NDArray[np.float32], b: NDArray[np.float32]) -> dict[str,
     wanted = np.zeros(_BINS, np.uint8)
 
     def count(start: int, stop: int) -> None:
-        bins = np.zeros((_APART, _BINS), np.uint32)
-        _count_gaps(a[start:stop], b[start:stop], bins)
-        counted[start] = bins.sum(axis=0, dtype=np.uint32)
+        counted[start] = np.zeros(_BINS, np.uint32)
+        _count_gaps(a[start:stop], b[start:stop], counted[start])
 
     def collect(start: int, stop: int) -> None:
         part = np.empty(counted[start] @ wanted + 1, np.float32)  # the last place takes what is not wanted

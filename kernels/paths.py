@@ -18,9 +18,11 @@ from kernels.ggml import activation as ggml_activation
 from kernels.ggml import attention as ggml_attention
 from kernels.ggml import flash as ggml_flash
 from kernels.ggml import rotation as ggml_rotation
+from kernels.ggml import softmax as ggml_softmax
 from kernels.ggml_settings import GGML, GgmlSettings
 from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
+from kernels.kinds.choice import inverse_of, shares_of
 from kernels.kinds.delta import DeltaNet
 from kernels.kinds.rotate import Rotation
 from kernels.kinds.scan import Scan
@@ -145,6 +147,14 @@ class F32Path:
         """function(a, b) of two arrays of the same shape."""
         return ops.elementwise(function, a, b)
 
+    def softmax(self, x: Array) -> Array:
+        """exp(x) / sum(exp(x)) over the last axis in the dtype of x, summed in float64."""
+        return shares_of(x)
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x)) in the dtype of x."""
+        return inverse_of(x)
+
     def capped(self, x: Array, cap: float) -> Array:
         """Cap * tanh(x / cap)."""
         return ops.capped(x, cap)
@@ -232,6 +242,12 @@ class GgmlPath(F32Path):
 
     def silu(self, x: Array) -> Array:
         return ggml_activation.silu(x, self.width)
+
+    def softmax(self, x: Array) -> Array:
+        return ggml_softmax.softmax(x, self.width)
+
+    def sigmoid(self, x: Array) -> Array:
+        return ggml_softmax.sigmoid(x)
 
 
 class AprPath(F32Path):

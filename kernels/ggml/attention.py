@@ -15,12 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.c_library import expf
-from kernels.ggml.exponential import powers_and_sum
 from kernels.ggml.order import WIDTHS, dot, tile
+from kernels.ggml.softmax import shares
 from kernels.ggml.sums import LANES, weighted_sum
 from kernels.kinds.attention import Attention
-from kernels.machine.compiler import helper, kernel
+from kernels.machine.compiler import kernel
 from kernels.machine.memory import lent
 from kernels.machine.operations import half
 from kernels.machine.parallel import over_rows
@@ -55,28 +54,7 @@ def sums_of(how: Attention, tokens: int, width: int, halves: tuple[bool, bool]) 
 
 
 def _compiled(width: int) -> Callable[..., None]:
-    by_dot, by_tile, powers = weighted_sum(dot(width)), weighted_sum(tile(width)), powers_and_sum(width)
-
-    @helper(of=width)
-    def softmax(p, unseen, seen, stop, sink):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        """Shares of the scores p[unseen:seen], in place; zero from there on up to `stop`. sink : NaN for none."""
-        largest = np.float32(-np.inf)
-        for s in range(unseen, seen):
-            largest = max(largest, p[s])
-        if sink == sink:
-            largest = max(largest, sink)
-        p[:unseen] = -np.inf
-        p[seen:stop] = -np.inf
-        whole = stop // width * width
-        total = powers(p, largest, whole)
-        for s in range(whole, stop):
-            p[s] = expf(p[s] - largest)
-            total += np.float64(p[s])
-        if sink == sink:
-            total += np.float64(expf(sink - largest))
-        share = np.float32(1.0 / total)
-        for s in range(stop):
-            p[s] *= share
+    by_dot, by_tile, softmax = weighted_sum(dot(width)), weighted_sum(tile(width)), shares(width)
 
     @kernel(
         "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], UniTuple(int64, 3), int64[::1], "

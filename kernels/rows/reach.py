@@ -66,7 +66,9 @@ class Distances(NamedTuple):
 
 
 @helper()
-def _reach_row(numbers, shares, table, values, width, cut):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _reach_row(
+    numbers: NDArray[np.int64], shares: Floats, table: Floats, values: Floats, width: Floats, cut: Bytes
+) -> None:
     """Half a step of every value and what else it may be off; and whether it is an end of its range."""
     size, ends = numbers[1], numbers[2] != 0
     if size == 0:
@@ -92,7 +94,16 @@ def _reach_row(numbers, shares, table, values, width, cut):  # type: ignore[no-u
 
 
 @helper()
-def _excess_row(a, b, width_a, width_b, cut_a, cut_b, excess, inside):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _excess_row(
+    a: Floats,
+    b: Floats,
+    width_a: Floats,
+    width_b: Floats,
+    cut_a: Bytes,
+    cut_b: Bytes,
+    excess: Floats,
+    inside: NDArray[np.bool_],
+) -> None:
     """|b - a| in multiples of what both formats may cost; infinite where one is not finite. And what is inside."""
     bits_a, bits_b = a.view(np.uint32), b.view(np.uint32)
     for i in range(a.size):
@@ -111,7 +122,7 @@ def _excess_row(a, b, width_a, width_b, cut_a, cut_b, excess, inside):  # type: 
 
 
 @helper()
-def _worst_row(excess, worst):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _worst_row(excess: Floats, worst: Floats) -> np.uint32:
     """The largest one of every block, and the bits of that of all."""
     ordered, whole = excess.view(np.uint32), np.uint32(0)  # of numbers that are not negative, in their order
     for block in range(worst.size):
@@ -124,7 +135,16 @@ def _worst_row(excess, worst):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
 
 
 @helper(reassociate=True)
-def _sums_row(a, b, width_a, width_b, excess, inside, sums, cost):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _sums_row(
+    a: Floats,
+    b: Floats,
+    width_a: Floats,
+    width_b: Floats,
+    excess: Floats,
+    inside: NDArray[np.bool_],
+    sums: Doubles,
+    cost: Doubles,
+) -> None:
     """The sums of a row, and its costs added to those of the columns."""
     of_a = of_b = of_d = within = total = 0.0
     for i in range(a.size):
@@ -153,7 +173,7 @@ def _sums_row(a, b, width_a, width_b, excess, inside, sums, cost):  # type: igno
 
 
 @helper(reassociate=True)
-def _terms_row(a, b, inside, least, run, terms):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _terms_row(a: Floats, b: Floats, inside: NDArray[np.bool_], least: float, run: int, terms: Doubles) -> None:
     """Sums over blocks, of values that count, and over the blocks of every run; blocks of less energy are left out."""
     terms[:] = 0
     for block in range(a.size // BLOCK):
@@ -296,9 +316,9 @@ def excesses(a: tuple[Floats, Floats, Bytes], b: tuple[Floats, Floats, Bytes]) -
     a, b : values, widths and ends as `reaches` gives them. A source beyond an end may lie at any distance.
     """
     excess, inside = np.empty_like(a[0]), np.empty(a[0].shape, np.bool_)
-    values, widths, cuts = zip(a, b, strict=True)
+    sides = a[0], b[0], a[1], b[1], a[2], b[2]
     over_rows(
-        lambda start, stop: _excess(*values, *widths, *cuts, excess, inside, start, stop),
+        lambda start, stop: _excess(*sides, excess, inside, start, stop),
         len(excess),
         _rows(excess.shape[1]),
     )
@@ -319,7 +339,7 @@ def tally(
     inside : values whose distances count. counted : those that tell a factor. least : energy of a block that tells one.
     run : blocks of a run of columns.
     """
-    found = _room(*excess.shape, run)
+    found = _room(len(excess), excess.shape[1], run)
     over_rows(
         lambda start, stop: _tally(
             *values, *widths, excess, inside, counted, least, run, found.sums, found.terms, found.cost, start, stop
@@ -340,26 +360,12 @@ def distances(a: Reach, b: Reach, columns: int, most: float, least: float, run: 
         for band in range(start, stop, _bands(columns)):
             bands = slice(band, min(band + _bands(columns), stop))
             rows = slice(bands.start * _BAND, bands.stop * _BAND)
-            sides = [
-                (at_hand(use, side.type, side.raw[rows], columns), *side[1:3], side.table[rows])
-                for use, side in (("a", a), ("b", b))
-            ]
-            worst, sums, terms, _, left = (part[rows] for part in found)
-            count = bands.stop - bands.start
-            _both(
-                *sides[0],
-                *sides[1],
-                np.float32(most),
-                least,
-                run,
-                worst,
-                left,
-                sums,
-                terms,
-                found.cost[bands],
-                0,
-                count,
-            )
+            one, other = (at_hand(use, side.type, side.raw[rows], columns) for use, side in (("a", a), ("b", b)))
+            of_a, of_b = ((side.numbers, side.shares, side.table[rows]) for side in (a, b))
+            rules = np.float32(most), least, run
+            worst, left = found.worst[rows], found.left[rows]
+            sums, terms, cost = found.sums[rows], found.terms[rows], found.cost[bands]
+            _both(one, *of_a, other, *of_b, *rules, worst, left, sums, terms, cost, 0, len(cost))
 
     over_rows(share, len(found.cost), _bands(columns))
     return found._replace(cost=found.cost.sum(axis=0))

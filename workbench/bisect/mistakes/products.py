@@ -10,10 +10,10 @@ from kernels.graph import BIAS, WEIGHT, Array, Heads, Values
 from kernels.kinds.product import Product
 from kernels.matmul.floats import matmul_f64
 from kernels.rows.dequantize import dequantize
+from kernels.rows.reach import BLOCK
 from workbench.bisect.mistakes.mistake import FITTED, FREE, Flags, Mistake, Question, least_squares
 from workbench.bisect.mistakes.norms import bias_variants, vector
 from workbench.bisect.traces.spans import evaluated
-from workbench.bisect.weights.check import BLOCK
 from workbench.bisect.weights.other_tensors import of_others
 
 _LARGE = 1 << 26  # elements of a weight beyond which it is not dequantized as a whole

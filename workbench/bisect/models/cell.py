@@ -83,5 +83,5 @@ class Cell:
             return
         for start in range(0, count, size):
             some = slice(start, start + size)
-            inputs = ({role: x[some] for role, x in of.items()} for of in (self.inputs_a, self.inputs_b))
-            yield Cell(self.stage, self.a, self.b, self.tokens[some], *inputs, self.y_a[some], self.y_b[some])
+            of_a, of_b = ({role: x[some] for role, x in of.items()} for of in (self.inputs_a, self.inputs_b))
+            yield Cell(self.stage, self.a, self.b, self.tokens[some], of_a, of_b, self.y_a[some], self.y_b[some])

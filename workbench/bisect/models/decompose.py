@@ -108,7 +108,9 @@ def _squares(cell: Cell, alike: _Alike) -> _Squares:
             expected[name] = 0.0 if at is None else at.kind.rounding(at, cell.inputs_a, exact) ** 2
         actual[name] = float(gaps(y, exact).sum())
     return _Squares(
-        *(float(energies(y).sum()) for y in (cell.y_a, cell.y_b, crossed)),
+        float(energies(cell.y_a).sum()),
+        float(energies(cell.y_b).sum()),
+        float(energies(crossed).sum()),
         float(difference.whole.sum()),
         float(difference.first[judged].sum()),
         float(difference.second.sum()),

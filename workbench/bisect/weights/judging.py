@@ -12,8 +12,8 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.rows.reach import BLOCK
 from workbench.bisect.weights.check import (
-    BLOCK,
     LIMIT,
     ONCE,
     ROUNDED_ONCE,

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.numbers import numbers
-from workbench.bisect.weights.check import BLOCK, EVEN, row_chunks
+from kernels.rows.reach import BLOCK
+from workbench.bisect.weights.check import EVEN, row_chunks
 from workbench.bisect.weights.question import Prediction, Question, Rows, spread
 from workbench.bisect.weights.steps import Stored
 

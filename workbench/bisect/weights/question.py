@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from kernels.config import ModelConfig
 from kernels.graph import Model
+from kernels.rows.reach import BLOCK
 from kernels.weight import Weight
 from store.names import settings_of
-from workbench.bisect.weights.check import BLOCK, LIMIT, WeightCheck, excess_of, row_chunks
+from workbench.bisect.weights.check import LIMIT, WeightCheck, excess_of, row_chunks
 from workbench.bisect.weights.steps import Flags, Floats, Stored
 
 Rows = NDArray[np.int64]

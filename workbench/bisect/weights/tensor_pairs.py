@@ -13,10 +13,11 @@ import numpy as np
 from kernels.formats.format import BlockFormat
 from kernels.graph import Model
 from kernels.models import Graph, execution_order
+from kernels.rows.reach import BLOCK
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.names import settings_of
-from workbench.bisect.weights.check import BLOCK, ROUNDED_ONCE, WeightCheck, check, check_weights
+from workbench.bisect.weights.check import ROUNDED_ONCE, WeightCheck, check, check_weights
 from workbench.bisect.weights.slopes import heads_of
 from workbench.bisect.weights.steps import Flags, Stored
 
