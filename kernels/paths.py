@@ -190,7 +190,6 @@ class GgmlPath(F32Path):
         self.how = how
         self.name = how.path
         self.width = 16 if how.avx512 else 8  # float lanes of the vectors that llama.cpp was built with
-        self.width = 16 if how.avx512 else 8  # float lanes of the vectors that llama.cpp was built with
 
     def settings(self) -> dict[str, str]:
         on = {False: "off", True: "on"}
