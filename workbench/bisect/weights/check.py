@@ -262,7 +262,7 @@ def _whole(parts: list[_Part], groups: Groups, again: _SecondLook, most: float =
     slopes = Slopes.joined([part.slopes for part in parts])
     lean = max(part.lean for part in parts)
     slope, scaled = again.off(slopes, lean, parts[0].points) if worst > 0 else (None, None)
-    if scaled is not None and not affected.any():
+    if scaled is not None and (parts[0].points or not affected.any()):  # of points few blocks show a factor of all
         affected = affected | groups.spread(scaled, affected.shape, BLOCK)
     spread = float(squares / inside) if inside else 0.0
     uneven = worst <= LIMIT and spread > most and not again.repeats.evenly_spread()
