@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 PEER_PYTHON ?= $(PEERS)/bin/python
 
-.PHONY: demo test check bench bench-peers faults fuzz fuzz-guided pictures setup clean
+.PHONY: demo test check bench bits bench-peers faults fuzz fuzz-guided pictures setup clean
 
 demo: setup
 	$(BIN)/workbench demo --fault permuted_rope; test $$? -le 1 # 1 says that the copies differ, as they should
@@ -23,6 +23,10 @@ check: setup
 # ROWS="ggml-* weights" selects rows, BENCH_QUICK=1 takes smaller models; results.json goes to .bench
 bench: setup
 	$(BIN)/python -m benchmarks --peer-python $(PEER_PYTHON) $(ROWS)
+
+# FILES="a.gguf b.gguf": how much of llama.cpp's run of them has the bits of the ggml path
+bits: setup
+	$(BIN)/python -m benchmarks.bits --peer-python $(PEER_PYTHON) $(FILES)
 
 # KINDS="scaled* rope*" selects kinds of faults; runtime faults need the interpreter of the peers
 faults: setup $(if $(filter $(PEERS)/%,$(PEER_PYTHON)),$(PEERS)/ready)

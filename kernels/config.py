@@ -57,6 +57,8 @@ class ModelConfig:
     rope_factors
         Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
         None for none.
+    rope_long_factors
+        The divisors that stand in their place beyond `length_limit` (LongRoPE); None for none. See `for_length`.
     rope_attention_factor
         What rotated queries and keys are multiplied by (YaRN and LongRoPE), 1 for nothing.
     causal
@@ -126,7 +128,7 @@ class ModelConfig:
         Whether q and k are normed, in families where some models have such norms and some have none.
     length_limit, length_limit_key
         Up to how many tokens these settings hold, and the file's name for the setting that changes the computation
-        beyond (a sliding window, another rotary scaling for long texts); None if they hold for any number.
+        beyond (another rotary scaling for long texts); None if they hold for any number.
     """
 
     architecture: str
@@ -144,6 +146,7 @@ class ModelConfig:
     max_position_embeddings: int | None = None
     rotary_dim: int | None = None
     rope_factors: tuple[float, ...] | None = None
+    rope_long_factors: tuple[float, ...] | None = None
     rope_attention_factor: float = 1.0
     causal: bool = True
     sliding_window: int | None = None
@@ -211,6 +214,13 @@ class ModelConfig:
             return layer
         own = range(self.num_hidden_layers - self.shared_kv_layers)
         return next(found for found in reversed(own) if self.slides(found) == self.slides(layer))
+
+    def for_length(self, tokens: int) -> "ModelConfig":
+        """The settings that hold for a text of so many tokens, or a context with room for so many."""
+        if self.rope_long_factors is None or self.length_limit is None or tokens <= self.length_limit:
+            return self
+        long = self.rope_long_factors
+        return replace(self, rope_factors=long, rope_long_factors=None, length_limit=None, length_limit_key=None)
 
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None for all."""

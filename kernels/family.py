@@ -150,8 +150,9 @@ class Family(ABC):
 
     stages : of a layer in execution order, with those that only some models have. norms_differ : norms of heads are
     among those. output_gate : what attention gives is multiplied by a sigmoid, whose product stands beside the queries
-    in files. tiled : heads of values that share one of keys stand apart in GGUF, and here; Hugging Face has them side
-    by side. headless : some layers have something else in place of attention, which GGUF shows by no heads of keys.
+    in files, or is a tensor of its own where gates_apart. tiled : heads of values that share one of keys stand apart
+    in GGUF, and here; Hugging Face has them side by side. headless : some layers have something else in place of
+    attention, which GGUF shows by no heads of keys.
     two_heads : layers without a window have heads of a size and number of their own, and may have no values.
     biased : models of this family are known to have the biases that others may lack.
 
@@ -190,6 +191,7 @@ class Family(ABC):
 
     stages: ClassVar[tuple[str, ...]]
     output_gate: ClassVar[bool] = False
+    gates_apart: ClassVar[bool] = False
     tiled: ClassVar[bool] = False
     headless: ClassVar[bool] = False
     two_heads: ClassVar[bool] = False

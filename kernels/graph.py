@@ -57,8 +57,8 @@ class Arithmetic(Protocol):
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row."""
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
-        """x @ W.T for each weight, side by side."""
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:
+        """x @ W.T for each weight, side by side. apart : every token is multiplied by itself."""
 
     def rounded_off(self, x: Array, weight: Weight) -> Values | None:
         """What the rounding of activations makes of the matmul with this weight; None if nothing."""
@@ -86,6 +86,12 @@ class Arithmetic(Protocol):
 
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
+
+    def softmax(self, x: Array) -> Array:
+        """Shares of scores over the last axis."""
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x))."""
 
     def capped(self, x: Array, cap: float) -> Array:
         """cap * tanh(x / cap)."""

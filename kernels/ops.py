@@ -5,7 +5,7 @@ Each engine's own rule is a function of its own where the rules differ; paths.py
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,8 @@ def _power(base: Real, exponents: NDArray[Real], out: NDArray[Real]) -> None:
         out[i] = base ** exponents[i]
 
 
-def _powers(base: Real, exponents: NDArray[Real]) -> NDArray[Real]:
+def power(base: Real, exponents: NDArray[Real]) -> NDArray[Real]:
+    """base ** exponents by the C library, in the type of the base."""
     out = np.empty_like(exponents)
     _power(base, exponents, out)
     return out
@@ -121,29 +122,17 @@ def _cos_sin(angles: NDArray[np.float64], cos: NDArray[np.float64], sin: NDArray
 def rope_angles_f64(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float64]:
     """Rotation angles (tokens, pairs) in radians: position / theta^(2i/d) / factor, of the d channels that turn."""
     exponents = np.arange(0, rotation.width, 2) / rotation.width
-    frequencies = _powers(np.float64(rotation.theta), -exponents) / _factors(rotation)
+    frequencies = power(np.float64(rotation.theta), -exponents) / _factors(rotation)
     return positions[:, None] * frequencies
 
 
 def rope_angles_f32(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float32]:
     """The same in float32 throughout, as transformers and APR compute their tables."""
     exponents = np.arange(0, rotation.width, 2, dtype=np.float32) / np.float32(rotation.width)
-    powers = _powers(np.float32(rotation.theta), exponents)
+    powers = power(np.float32(rotation.theta), exponents)
     frequencies: NDArray[Any] = np.float32(1) / powers / _factors(rotation).astype(np.float32)
     angles: NDArray[np.float32] = positions[:, None].astype(np.float32) * frequencies
     return angles
-
-
-def rope_angles_ggml(positions: NDArray[np.int64], rotation: Rotation) -> NDArray[np.float32]:
-    """The same as llama.cpp computes it: the angle is multiplied by theta^(-2/d) again and again in float32.
-
-    The error grows with position and channel (ggml-cpu/ops.cpp `ggml_rope_cache_init`).
-    """
-    step = np.float32(float(np.float32(rotation.theta)) ** float(np.float32(-2.0 / rotation.width)))
-    factors = np.full((len(positions), rotation.width // 2), step)
-    factors[:, 0] = positions
-    angles = np.multiply.accumulate(factors, axis=1)
-    return cast("NDArray[np.float32]", angles / _factors(rotation).astype(np.float32))
 
 
 def _factors(rotation: Rotation) -> NDArray[np.float64]:

@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from kernels import ops, recurrence
 from kernels.errors import WorkbenchError
 from kernels.formats.format import BlockFormat
+from kernels.ggml import activation as ggml_activation
+from kernels.ggml import attention as ggml_attention
+from kernels.ggml import rotation as ggml_rotation
+from kernels.ggml import softmax as ggml_softmax
 from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
+from kernels.kinds.choice import inverse_of, shares_of
 from kernels.kinds.delta import DeltaNet
 from kernels.kinds.rotate import Rotation
 from kernels.kinds.scan import Scan
@@ -76,8 +81,8 @@ class F32Path:
         )
         return found, added
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
-        """X @ W.T for each weight, side by side: (tokens, all outs)."""
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002 - it makes no difference
+        """X @ W.T for each weight, side by side: (tokens, all outs). apart : every token is multiplied by itself."""
         return matmul_f32(x, *weights)
 
     def rounded_off(self, x: Array, weight: Weight) -> Values | None:
@@ -135,6 +140,14 @@ class F32Path:
         """function(a, b) of two arrays of the same shape."""
         return ops.elementwise(function, a, b)
 
+    def softmax(self, x: Array) -> Array:
+        """exp(x) / sum(exp(x)) over the last axis in the dtype of x, summed in float64."""
+        return shares_of(x)
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x)) in the dtype of x."""
+        return inverse_of(x)
+
     def capped(self, x: Array, cap: float) -> Array:
         """Cap * tanh(x / cap)."""
         return ops.capped(x, cap)
@@ -153,7 +166,7 @@ class F64Path(F32Path):
     def settings(self) -> dict[str, str]:
         return {"activations": "float64", "kv": "float64", "sums": "float64, re-ordered"}
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002
         return matmul_f64(x, *weights)
 
     def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
@@ -161,9 +174,15 @@ class F64Path(F32Path):
 
 
 class GgmlPath(F32Path):
-    """llama.cpp, CPU, with repack, tiled matmul and flash attention off and a float32 KV cache."""
+    """llama.cpp, CPU, with repack, tiled matmul and flash attention off and a float32 KV cache.
+
+    width : float lanes of the vectors that llama.cpp was built with, 8 or 16.
+    """
 
     name = "ggml"
+
+    def __init__(self, width: int = 8) -> None:
+        self.width = width
 
     def settings(self) -> dict[str, str]:
         return {
@@ -186,8 +205,8 @@ class GgmlPath(F32Path):
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
-        return matmul_ggml.matmul_ggml(x, *weights)
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:
+        return matmul_ggml.matmul_ggml(x, *weights, width=self.width, apart=apart)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:
         return matmul_ggml.round_activations(x, weight.type)
@@ -196,7 +215,22 @@ class GgmlPath(F32Path):
         return matmul_ggml.rounded_to(x, weight.type)
 
     def rope_angles(self, positions: NDArray[np.int64], rotation: Rotation) -> Array:
-        return ops.rope_angles_ggml(positions, rotation)
+        return ggml_rotation.angles(positions, rotation)
+
+    def rotate(self, x: Array, positions: NDArray[np.int64], rotation: Rotation, columns: slice) -> Array:
+        return ggml_rotation.rotate(x, positions, rotation, columns)
+
+    def attention(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Array:
+        return ggml_attention.attention(q, k, v, how, sinks, self.width)
+
+    def silu(self, x: Array) -> Array:
+        return ggml_activation.silu(x, self.width)
+
+    def softmax(self, x: Array) -> Array:
+        return ggml_softmax.softmax(x, self.width)
+
+    def sigmoid(self, x: Array) -> Array:
+        return ggml_softmax.sigmoid(x)
 
 
 class AprPath(F32Path):
@@ -214,7 +248,7 @@ class AprPath(F32Path):
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         return ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
 
-    def matmul(self, x: Array, *weights: Weight) -> Array:
+    def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002
         return matmul_apr.matmul_apr(x, *weights)
 
     def round_activations(self, x: Array, weight: Weight) -> Codes | None:

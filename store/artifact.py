@@ -61,6 +61,10 @@ class Artifact(StoredModel):
         """Whether the output head is the embedding matrix."""
         return self.config.tie_word_embeddings
 
+    def for_length(self, tokens: int) -> "Artifact":
+        """Return the model with the settings that hold for so many tokens; see `ModelConfig.for_length`."""
+        return replace(self, config=self.config.for_length(tokens))
+
     def with_vocabulary(self, rows: int) -> "Artifact":
         """Return the same model with the first `rows` tokens of its vocabulary only.
 

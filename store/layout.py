@@ -114,7 +114,8 @@ def check_tensors(file: str, tensors: dict[str, TensorInfo], config: ModelConfig
     compute with.
     """
     split_experts(file, tensors, config)
-    gated = family(config.architecture).output_gate
+    of = family(config.architecture)
+    gated = of.output_gate and not of.gates_apart
     split_heads(file, tensors, config)
     _split_layers(file, tensors, config)
     for name in [name for name in tensors if _FUSED.search(name) or (gated and _GATED.search(name))]:

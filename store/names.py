@@ -80,6 +80,7 @@ _GGUF_TENSOR = re.compile(r"blk\.(0|[1-9][0-9]{0,5})\.([a-z][a-z0-9_.]*)", re.AS
 # What some families call the parts of layers with experts, and what stands alone: patterns, and what stands for them.
 _OF_EXPERTS: dict[str, str] = {
     r"^(?:block_sparse_moe|mlp(?:\.gate)?)\.(?:moe_statics\.)?e_score_correction_bias$": _SELECTION,
+    r"^(?:mlp|feed_forward)\.expert_bias$": _SELECTION,
     r"^feed_forward\.router\.": "mlp.gate.",
     r"^feed_forward\.(?=(?:gate_proj|up_proj|down_proj|experts|shared_expert)\.)": "mlp.",
     r"^block_sparse_moe\.(?:router\.layer|gate)\.": "mlp.gate.",
@@ -169,7 +170,7 @@ def gguf_name(canonical: str, architecture: str | None = None) -> str:
         return f"blk.{match[1]}.{modules[match[2]]}"
     for whole, parts in WHOLES.items():
         if whole in modules:
-            modules |= dict.fromkeys(parts, modules[whole])
+            modules = dict.fromkeys(parts, modules[whole]) | modules
     kind = next((gguf for gguf, own in _KINDS.items() if own == kind), kind)
     if (of_all := modules.get(f"model.{module}")) is not None:  # one tensor for all layers
         return f"{of_all}.{kind}"

@@ -26,10 +26,12 @@ class Scaling(NamedTuple):
     """How a model stretches its rotary embedding: divisors of the frequencies, and what q and k are multiplied by.
 
     limit, limit_key : up to how many tokens that holds, and the setting that changes it beyond; None for any number.
+    long_factors : the divisors that hold beyond, where they are known.
     """
 
     factors: Factors = None
     attention_factor: float = 1.0
+    long_factors: Factors = None
     limit: int | None = None
     limit_key: str | None = None
 
@@ -183,17 +185,24 @@ def _hf_llama3(s: _Stretch) -> Scaling:
 
 def _hf_longrope(s: _Stretch) -> Scaling:
     """Stored divisors, which are others for texts beyond the original context."""
-    short, original = s.scaling.find("short_factor")[1], s.original
-    numbers = [value for value in short if type(value) in (int, float)] if isinstance(short, list) else []
-    if len(numbers) != s.head_dim // 2 or not all(SMALLEST <= value <= LARGEST for value in numbers):
-        raise ArtifactError(f"{s.scaling.file} gives no short_factor of {s.head_dim // 2} numbers; correct it.")
+    original = s.original
+    short, long = (_stored_numbers(s, key) for key in ("short_factor", "long_factor"))
     factor = s.scaling.number("factor") or s.longest / original
     attention = s.scaling.number("attention_factor")
     if attention is None:
         if original == 1:
             raise ArtifactError(f"{s.scaling.file} gives an original context of one token; correct it.")
         attention = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
-    return Scaling(tuple(map(_single, numbers)), attention, original, f"{s.group} (rope_type longrope)")
+    return Scaling(short, attention, long, original, f"{s.group} (rope_type longrope)")
+
+
+def _stored_numbers(s: _Stretch, key: str) -> tuple[float, ...]:
+    """Return a list of divisors, one for each pair that turns."""
+    given = s.scaling.find(key)[1]
+    numbers = [value for value in given if type(value) in (int, float)] if isinstance(given, list) else []
+    if len(numbers) != s.head_dim // 2 or not all(SMALLEST <= value <= LARGEST for value in numbers):
+        raise ArtifactError(f"{s.scaling.file} gives no {key} of {s.head_dim // 2} numbers; correct it.")
+    return tuple(map(_single, numbers))
 
 
 def _hf_yarn(s: _Stretch) -> Scaling:

@@ -7,7 +7,6 @@ those of `tiny_model`; equal arguments give equal weights, so the files are copi
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -20,7 +19,7 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_writer import AprTensor, write_apr
 from store.names import gguf_name
 from store.stored_model import NORM
-from tests.delta_files import gguf_delta, hf_delta, joined, logarithmic
+from tests.delta_files import gguf_delta, hf_delta, unsqueezed
 from tests.expert_stacks import STACKED
 from tests.memory_model import YARN, MemoryModel, random_model
 from tests.scan_files import MULTIPLIERS, without_multipliers
@@ -239,7 +238,16 @@ def _add_experts(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
         return
     if c.architecture == "ernie4_5_moe":
         writer.add_interleave_moe_layer_step(1)
-    own = ("granitemoe", "qwen2moe", "ernie4_5_moe", "hunyuan_moe", "exaone_moe", "qwen35moe", "qwen3next")
+    own = (
+        "granitemoe",
+        "granitehybrid",
+        "qwen2moe",
+        "ernie4_5_moe",
+        "hunyuan_moe",
+        "exaone_moe",
+        "qwen35moe",
+        "qwen3next",
+    )
     sized = c.architecture in own
     if sized:
         writer.add_expert_shared_feed_forward_length(c.shared_intermediate_size)
@@ -381,13 +389,13 @@ FUSED = {
     **{"glm4": _GATE_UP, "phi3": _QKV | _GATE_UP, "chatglm": _QKV | _GATE_UP, "qwen": _QKV},
     **{"gpt_neox": _QKV, "openelm": _QKV, "bailingmoe2": _QKV, "dbrx": _QKV},
 }
-_TAPS = ("conv.conv.weight", "conv1d.weight")
 _BY_GROUP = ("gpt_neox",)  # whose folders have the rows of each key head together
 
 
 def family_has_gates(c: ModelConfig) -> bool:
     """Whether its attention has gates, and other layers delta nets."""
-    return c.architecture in ARCHITECTURES and family(c.architecture).output_gate
+    of = family(c.architecture) if c.architecture in ARCHITECTURES else None
+    return of is not None and of.output_gate and not of.gates_apart
 
 
 def fused(model: MemoryModel) -> dict[str, Weight]:
@@ -413,10 +421,6 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     of = family(model.config.architecture)
     if model.config.architecture == "mixtral":
         return {_of_mixtral(name): weight for name, weight in model.weights.items()}
-    if model.config.architecture == "granitemoe":
-        return _of_granite(model)
-    if model.config.architecture == "granitehybrid":
-        return of_granite_hybrid(model)
     if model.config.kv_lora_rank:
         return _of_latents(model)
     if model.config.architecture == "llama4":
@@ -443,11 +447,6 @@ def hf_weights(model: MemoryModel) -> dict[str, Weight]:
     }
 
 
-def unsqueezed(weight: Weight) -> Weight:
-    """A convolution as torch stores it."""
-    return replace(weight, shape=(weight.shape[0], 1, weight.shape[1])) if weight.name.endswith(_TAPS) else weight
-
-
 def by_group(weight: Weight, c: ModelConfig) -> Weight:
     """The rows of q, k and v as those of each key head: of its query heads, of itself, of its value head."""
     rows = weight.rows.reshape(weight.shape[0], -1)
@@ -470,30 +469,6 @@ def _of_mixtral(name: str) -> str:
     for plain, spelled in (("mlp.", "block_sparse_moe."), ("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")):
         name = name.replace(plain, spelled)
     return name
-
-
-def _of_granite(model: MemoryModel) -> dict[str, Weight]:
-    """The tensors of granitemoe, whose experts are stacked and whose gate and up are one tensor."""
-    found = {name: weight for name, weight in model.weights.items() if ".mlp." not in name}
-    for layer in range(model.config.num_hidden_layers):
-        p, count = f"model.layers.{layer}.", model.config.num_experts
-
-        def rows(*parts: str, p: str = p) -> np.ndarray:
-            return np.concatenate([model.weights[f"{p}mlp.{part}_proj.weight"].stored for part in parts])
-
-        def put(name: str, of: str, stored: np.ndarray, *more: int, p: str = p) -> None:
-            weight = model.weights[f"{p}mlp.{of}.weight"]
-            shape = (*more, len(stored) // (more[0] if more else 1), weight.shape[1])
-            found[f"{p}{name}.weight"] = Weight(f"{p}{name}.weight", weight.type, shape, stored)
-
-        gate_up = np.concatenate([rows(f"experts.{n}.gate", f"experts.{n}.up") for n in range(count)])
-        put("block_sparse_moe.input_linear", "experts.0.gate_proj", gate_up, count)
-        down = np.concatenate([rows(f"experts.{n}.down") for n in range(count)])
-        put("block_sparse_moe.output_linear", "experts.0.down_proj", down, count)
-        put("block_sparse_moe.router.layer", "gate", model.weights[f"{p}mlp.gate.weight"].stored)
-        put("shared_mlp.input_linear", "shared_expert.gate_proj", rows("shared_expert.gate", "shared_expert.up"))
-        put("shared_mlp.output_linear", "shared_expert.down_proj", rows("shared_expert.down"))
-    return found
 
 
 def _of_latents(model: MemoryModel) -> dict[str, Weight]:
@@ -530,18 +505,6 @@ def _of_llama4(model: MemoryModel) -> dict[str, Weight]:
             rows = values.reshape(-1, values.shape[2]).view(np.uint8)
             found[name] = Weight(name, own[0].type, values.shape, rows)
     return found
-
-
-def of_granite_hybrid(model: MemoryModel) -> dict[str, Weight]:
-    """The tensors of granitemoehybrid without experts: gate and up are one tensor, decays are logarithms."""
-    weights = {name: unsqueezed(logarithmic(weight)) for name, weight in model.weights.items()}
-    for layer in range(model.config.num_hidden_layers):
-        p = f"model.layers.{layer}."
-        both = [weights.pop(f"{p}mlp.{part}_proj.weight") for part in ("gate", "up")]
-        name = f"{p}shared_mlp.input_linear.weight"
-        weights[name] = joined(name, both)
-        weights[f"{p}shared_mlp.output_linear.weight"] = weights.pop(f"{p}mlp.down_proj.weight")
-    return weights
 
 
 def less_one(weight: Weight, type: TensorType) -> Weight:

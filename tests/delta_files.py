@@ -9,6 +9,13 @@ from kernels.models import family
 from kernels.rows.dequantize import dequantize
 from kernels.weight import Weight
 
+_TAPS = ("conv.conv.weight", "conv1d.weight")
+
+
+def unsqueezed(weight: Weight) -> Weight:
+    """A convolution as torch stores it."""
+    return replace(weight, shape=(weight.shape[0], 1, weight.shape[1])) if weight.name.endswith(_TAPS) else weight
+
 
 def rows_of(weight: Weight) -> np.ndarray:
     return weight.rows.reshape(weight.shape[0], -1)

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from kernels.models import family
 from kernels.weight import TensorType, Weight
+from tests.delta_files import joined, logarithmic, unsqueezed
 from tests.memory_model import MemoryModel
 
 _EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(gate|up|down)_proj\.(weight|bias)")
@@ -63,6 +65,66 @@ def of_exaone(model: MemoryModel) -> dict[str, Weight]:
     return {own.replace("shared_expert.", "shared_experts."): model.weights[name] for name, own in names.items()}
 
 
+def of_granite(model: MemoryModel) -> dict[str, Weight]:
+    """The tensors of granitemoe, whose experts are stacked and whose gate and up are one tensor."""
+    found = {name: unsqueezed(logarithmic(w)) for name, w in model.weights.items() if ".mlp." not in name}
+    for layer in range(model.config.num_hidden_layers):
+        p, count = f"model.layers.{layer}.", model.config.num_experts
+
+        def rows(*parts: str, p: str = p) -> np.ndarray:
+            return np.concatenate([model.weights[f"{p}mlp.{part}_proj.weight"].stored for part in parts])
+
+        def put(name: str, of: str, stored: np.ndarray, *more: int, p: str = p) -> None:
+            weight = model.weights[f"{p}mlp.{of}.weight"]
+            shape = (*more, len(stored) // (more[0] if more else 1), weight.shape[1])
+            found[f"{p}{name}.weight"] = Weight(f"{p}{name}.weight", weight.type, shape, stored)
+
+        gate_up = np.concatenate([rows(f"experts.{n}.gate", f"experts.{n}.up") for n in range(count)])
+        put("block_sparse_moe.input_linear", "experts.0.gate_proj", gate_up, count)
+        down = np.concatenate([rows(f"experts.{n}.down") for n in range(count)])
+        put("block_sparse_moe.output_linear", "experts.0.down_proj", down, count)
+        put("block_sparse_moe.router.layer", "gate", model.weights[f"{p}mlp.gate.weight"].stored)
+        put("shared_mlp.input_linear", "shared_expert.gate_proj", rows("shared_expert.gate", "shared_expert.up"))
+        put("shared_mlp.output_linear", "shared_expert.down_proj", rows("shared_expert.down"))
+    return found
+
+
+def of_granite_hybrid(model: MemoryModel) -> dict[str, Weight]:
+    """The same of granitemoehybrid, which has decays as logarithms and may have no experts."""
+    if model.config.num_experts:
+        return of_granite(model)
+    weights = {name: unsqueezed(logarithmic(weight)) for name, weight in model.weights.items()}
+    for layer in range(model.config.num_hidden_layers):
+        p = f"model.layers.{layer}."
+        both = [weights.pop(f"{p}mlp.{part}_proj.weight") for part in ("gate", "up")]
+        name = f"{p}shared_mlp.input_linear.weight"
+        weights[name] = joined(name, both)
+        weights[f"{p}shared_mlp.output_linear.weight"] = weights.pop(f"{p}mlp.down_proj.weight")
+    return weights
+
+
+def of_afmoe(model: MemoryModel) -> dict[str, Weight]:
+    plain = {
+        name: name.replace(_SELECTION, "mlp.expert_bias").replace("mlp.gate.", "mlp.router.gate.")
+        for name in model.weights
+    }
+    return {own.replace("shared_expert.", "shared_experts."): model.weights[name] for name, own in plain.items()}
+
+
+def of_lfm2moe(model: MemoryModel) -> dict[str, Weight]:
+    from tests.artifacts import hf_name
+
+    found, modules = {}, family("lfm2moe").modules
+    for name, weight in model.weights.items():
+        own = hf_name(name, modules)
+        if ".experts." in name or name.endswith(_SELECTION):
+            own = name
+            for plain, spelled in ((_SELECTION, "mlp.expert_bias"), ("mlp.", "feed_forward."), *_NUMBERED):
+                own = own.replace(plain, spelled)
+        found[own] = unsqueezed(weight)
+    return found
+
+
 def of_gemma4(model: MemoryModel) -> dict[str, Weight]:
     """What every layer has of the embeddings of all as one tensor, and experts stacked, beside the block."""
     found: dict[str, Weight] = {}
@@ -94,9 +156,13 @@ def of_gemma4(model: MemoryModel) -> dict[str, Weight]:
 
 _NUMBERED = (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3"))
 STACKED: Mapping[str, Callable[[MemoryModel], dict[str, Weight]]] = {
+    "granitemoe": of_granite,
+    "granitehybrid": of_granite_hybrid,
     "gpt_oss": of_gpt_oss,
     "minimax_m2": of_minimax,
     "ernie4_5_moe": of_ernie,
     "exaone_moe": of_exaone,
+    "afmoe": of_afmoe,
+    "lfm2moe": of_lfm2moe,
     "gemma4": of_gemma4,
 }

@@ -55,6 +55,18 @@ def of_delta_nets(c: ModelConfig) -> dict[str, object]:
     }
 
 
+def mostly_scans(c: ModelConfig) -> dict[str, object]:
+    return {
+        "recurrence": Recurrence(4, 4, c.hidden_size // 2, 2, 16),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+        "rotated_layers": (False,) * c.num_hidden_layers,
+        "embedding_scale": 6.0,
+        "residual_scale": 0.22,
+        "attention_scale": 0.3,
+        "logits_scale": 0.125,
+    }
+
+
 def behind_the_first(c: ModelConfig) -> tuple[bool, ...]:
     return tuple(layer > 0 for layer in range(c.num_hidden_layers))
 
@@ -133,6 +145,21 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
             "expert_layers": tuple(n % 2 == 1 for n in range(c.num_hidden_layers)),
         }
     ),
+    "afmoe": lambda c: {
+        **and_beside(c) | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid"},
+        **{
+            "routed_scaling_factor": 2.5,
+            "sliding_window": 3,
+            "embedding_scale": float(np.sqrt(np.float32(c.hidden_size))),
+        },
+        "layer_types": tuple(SLIDING if (n + 1) % 4 else FULL for n in range(c.num_hidden_layers)),
+        "rotated_layers": tuple((n + 1) % 4 != 0 for n in range(c.num_hidden_layers)),
+    },
+    "lfm2moe": lambda c: {
+        **of_experts(c) | {"expert_layers": behind_the_first(c), "expert_scoring": "sigmoid"},
+        "recurrence": Recurrence(3),
+        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
+    },
     "gemma4": two_kinds_of_heads,
     "gemma4-e2b": with_layer_embeddings,
     "gemma4-a4b": lambda c: two_kinds_of_heads(c) | and_beside(c),
@@ -145,15 +172,8 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "qwen35": lambda c: of_delta_nets(c),
     "qwen35moe": lambda c: of_delta_nets(c) | and_beside(c),
     "qwen3next": lambda c: of_delta_nets(c) | and_beside(c),
-    "granitehybrid": lambda c: {
-        "recurrence": Recurrence(4, 4, c.hidden_size // 2, 2, 16),
-        "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),
-        "rotated_layers": (False,) * c.num_hidden_layers,
-        "embedding_scale": 6.0,
-        "residual_scale": 0.22,
-        "attention_scale": 0.3,
-        "logits_scale": 0.125,
-    },
+    "granitehybrid": mostly_scans,
+    "granitehybrid-experts": lambda c: mostly_scans(c) | and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
     "falcon_h1": lambda c: {"recurrence": Recurrence(4, 4, c.hidden_size // 4, 2, 16)},
     "lfm2": lambda c: {
         "recurrence": Recurrence(3),

@@ -9,7 +9,7 @@ import numpy as np
 from kernels.config import FULL, SLIDING
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
-from tests.artifacts import hf_config, tiny_model, write_gguf, write_safetensors
+from tests.artifacts import float_tensor, hf_config, tiny_model, write_gguf, write_safetensors
 from tests.memory_model import MemoryModel
 
 TOKENS = tuple((7 * n + 3) % 128 for n in range(24))
@@ -21,12 +21,17 @@ PLAIN = {"rope_type": "default", "rope_theta": 500000.0}
 
 @dataclass(frozen=True)
 class Case:
-    """One model: `changes` to config.json (... removes a key) or to the metadata of a GGUF, stored biases to add."""
+    """One model: `changes` to config.json (... removes a key) or to the metadata of a GGUF, stored biases to add.
+
+    tensors : further ones of a GGUF. room : tokens that its engine has room for.
+    """
 
     engine: str
     architecture: str
     changes: dict[str, object] = field(default_factory=dict)
     biases: tuple[str, ...] = ()
+    tensors: dict[str, list[float]] = field(default_factory=dict)
+    room: int = len(TOKENS)
 
     def write(self, folder: Path) -> Path:
         model = self.model()
@@ -48,6 +53,9 @@ class Case:
                 name = f"model.layers.{layer}.self_attn.{letter}_proj.bias"
                 values = rng.standard_normal(sizes[letter]).astype(np.float32)
                 model.weights[name] = Weight(name, TensorType.F32, values.shape, values.view(np.uint8).reshape(1, -1))
+        model.weights |= {
+            name: float_tensor(name, np.array(values, np.float32)) for name, values in self.tensors.items()
+        }
         return model
 
 
@@ -89,6 +97,25 @@ CASES = {
                 "original_max_position_embeddings": 64,
             }
         },
+    ),
+    "longrope of a text beyond the original context": Case(
+        "transformers",
+        "phi3",
+        {
+            "rope_parameters": {
+                **{"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75},
+                **{"short_factor": [9.0] * 6, "long_factor": [1, 1.5, 2, 2.5, 3, 4]},
+                "original_max_position_embeddings": 16,
+            },
+            "original_max_position_embeddings": 16,
+        },
+    ),
+    "gguf longrope in a context beyond the original one": Case(
+        "llama.cpp",
+        "phi3",
+        {"rope__scaling__original_context_length": 64},
+        tensors={"rope_factors_short.weight": [9.0] * 6, "rope_factors_long.weight": [1, 1.5, 2, 2.5, 3, 4]},
+        room=256,
     ),
     "yarn in full layers only, and the base of the others": Case(
         "transformers",

@@ -205,8 +205,9 @@ class BlockFormat(Format):
     What ggml's quantizers do (workbench/bisect/weights/steps.py). cut : whether sources may lie beyond the ends of the
     range of codes. fitted : whether the scale (and least) may be stored as others than the codes were rounded with.
     late : whether d and least are rounded to half precision only after the codes are made. largest_scale : of a group.
-    lost : codes that a group may span whose scale was rounded to 0. even : whether one of eight signs is not stored but
-    makes the number of negative ones even.
+    lost : codes that a group may span whose scale was rounded to 0. scale_of : which magnitude of its block a scale is
+    that nothing fits: "largest", "mean", or "" for neither. even : whether one of eight signs is not stored but makes
+    the number of negative ones even.
     """
 
     codes: Codes
@@ -232,6 +233,7 @@ class BlockFormat(Format):
     late: bool = False
     largest_scale: int = 0
     lost: int = 0
+    scale_of: str = ""
     even: bool = False
 
     def __post_init__(self) -> None:

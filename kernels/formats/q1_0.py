@@ -19,4 +19,5 @@ FORMAT = BlockFormat(
     activations="ggml Q8_0",
     dot=SUMMED_LANES,
     late=True,
+    scale_of="mean",
 )

@@ -20,4 +20,5 @@ FORMAT = BlockFormat(
     activations="ggml Q8_0",
     dot=SUMMED_TOTALS,
     late=True,
+    scale_of="largest",
 )

@@ -30,4 +30,5 @@ FORMAT = BlockFormat(
     activations="ggml Q8_K",
     dot=PLAIN_SHARED_ZERO,
     late=True,
+    scale_of="largest",
 )

@@ -12,8 +12,6 @@ from kernels.graph import WEIGHT, Array, At, Inputs, Kind, Stage, Values
 from kernels.kinds.product import Product
 from kernels.precision import Precision
 
-_ONE = Product()
-
 
 class Routed(NamedTuple):
     """The pairs of a token and one of the weights: where its product is evaluated, and the place of every pair."""
@@ -25,7 +23,12 @@ class Routed(NamedTuple):
 
 
 class ProductsApart(Kind):
-    """x @ W.T with some of the weights of the stage for every token, side by side, (tokens, runs * rows)."""
+    """x @ W.T with some of the weights of the stage for every token, side by side, (tokens, runs * rows).
+
+    one : what the product with one of them is.
+    """
+
+    one: ClassVar[Product] = Product()
 
     @property
     @abstractmethod
@@ -49,26 +52,28 @@ class ProductsApart(Kind):
         stem = at.stage.weights[number].removesuffix(WEIGHT)
         own = tuple(name for name in at.stage.tensors if name.startswith(f"{stem}."))
         channels, reads = at.stage.channels // self.runs, at.stage.reads[:1]
-        return replace(at, stage=replace(at.stage, kind=_ONE, channels=channels, reads=reads, tensors=own, heads=None))
+        return replace(
+            at, stage=replace(at.stage, kind=self.one, channels=channels, reads=reads, tensors=own, heads=None)
+        )
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         out = np.empty((len(x["x"]), self.runs, at.stage.channels // self.runs), dtype=at.path.dtype)
         for pairs in self.routed(at, x):
-            out[pairs.tokens, pairs.runs] = _ONE.evaluate(pairs.at, {"x": self.read(x["x"], pairs)})
+            out[pairs.tokens, pairs.runs] = self.one.evaluate(pairs.at, {"x": self.read(x["x"], pairs)})
         return out.reshape(len(out), -1)
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         energy, parts = 0.0, output.reshape(len(output), self.runs, -1)
         for pairs in self.routed(at, x):
             read, found = {"x": self.read(x["x"], pairs)}, parts[pairs.tokens, pairs.runs]
-            energy += _ONE.rounding(pairs.at, read, found, codes) ** 2
+            energy += self.one.rounding(pairs.at, read, found, codes) ** 2
         return float(energy**0.5)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
         out = size.reshape(len(size), self.runs, -1).copy()
         for pairs in self.routed(at, x):
             read, own = {"x": self.read(x["x"], pairs)}, out[pairs.tokens, pairs.runs]
-            out[pairs.tokens, pairs.runs] = _ONE.noise(pairs.at, read, own, kept)
+            out[pairs.tokens, pairs.runs] = self.one.noise(pairs.at, read, own, kept)
         return out.reshape(size.shape)
 
     def derivative(self, at: At, x: Mapping[str, Values], dx: Mapping[str, Values]) -> Values:
@@ -76,7 +81,7 @@ class ProductsApart(Kind):
         out = np.empty((len(x["x"]), self.runs, at.stage.channels // self.runs))
         for pairs in self.routed(at, x):
             read, change = ({"x": self.read(values["x"], pairs)} for values in (x, dx))
-            out[pairs.tokens, pairs.runs] = _ONE.derivative(pairs.at, read, change)
+            out[pairs.tokens, pairs.runs] = self.one.derivative(pairs.at, read, change)
         return out.reshape(len(out), -1)
 
 

@@ -21,6 +21,8 @@ class Attention(Kind):
     so many only; None for all. cap : scores are cap * tanh(score / cap); None for as they are. value_start : v is what
     is read from this channel on. value_dim : channels of a head of v; None for as many as those of k. A tensor of the
     stage, if it has one, holds a sink of every head: one more score, whose share of the softmax goes to nothing.
+    scaled_first, adjacent : llama.cpp scales the queries instead of the scores; it has the halves of a head of q and k
+    by turns, and adds up their products so.
     """
 
     heads: int
@@ -33,6 +35,8 @@ class Attention(Kind):
     cap: float | None = None
     value_dim: int | None = None
     chunk: int | None = None
+    scaled_first: bool = False
+    adjacent: bool = False
     roles: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     over_tokens: ClassVar[bool] = True
     by_position: ClassVar[bool] = True

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.config import Scoring
-from kernels.graph import Array, At, Inputs, Kind, Values
+from kernels.graph import Arithmetic, Array, At, Inputs, Kind, Values
 from kernels.kinds.activation import sigmoid
 from kernels.kinds.rounding import UNIT, rounding_error
 from kernels.numbers import norm
@@ -18,6 +18,7 @@ Experts = NDArray[np.int64]
 
 LEAST = 2.0**-126  # that a chosen expert counts at least, so that it shows that it was chosen
 _LEAST_SUM = 2.0**-14  # by which llama.cpp divides
+_ADDED = 1e-6  # to the sum of a token's scores, by transformers in lfm2moe; others add less
 _NEAR = 16.0  # times what rounding makes of two scores, within which either may be the larger one
 
 
@@ -48,30 +49,35 @@ class Choice(Kind):
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        scores = self.scores(x["x"])
+        scores = self.scores(x["x"], at.path)
         return self.weights(at, scores, self.best(self.selection(at, scores)))
 
     def weights(self, at: At, scores: Array, experts: Experts) -> Array:
         """What chosen experts count."""
         values = np.take_along_axis(scores, experts, axis=1)
+        single = values.dtype == at.path.dtype
         if self.scoring == "softmax of chosen":
-            values = _softmax(values)
+            values = at.path.softmax(values) if single else shares_of(values)
         if self.scoring == "sigmoid of chosen":
-            values = _sigmoid(values)
-        if self.renormalised:
-            total = values.sum(axis=1, keepdims=True)
-            values = values / (np.maximum(total, total.dtype.type(_LEAST_SUM)) if at.path.name == "ggml" else total)
+            values = at.path.sigmoid(values) if single else inverse_of(values)
+        if self.renormalised and at.path.name == "ggml":  # it adds up in float64, and divides by so much at least
+            total = values.sum(axis=1, keepdims=True, dtype=np.float64).astype(values.dtype)
+            values = values / np.maximum(total, total.dtype.type(_LEAST_SUM))
+        elif self.renormalised:
+            values = values / values.sum(axis=1, keepdims=True)
         if self.scale != 1:
             values = values * values.dtype.type(self.scale)
         out = np.zeros_like(scores)
         np.put_along_axis(out, experts, np.maximum(values, values.dtype.type(LEAST)), axis=1)
         return out
 
-    def scores(self, logits: Array) -> Array:
-        """What experts are compared by, before anything is added for the choice."""
+    def scores(self, logits: Array, path: Arithmetic | None = None) -> Array:
+        """What experts are compared by, before anything is added for the choice. path : that computes them."""
         if self.scoring == "softmax":
-            return _softmax(logits)
-        return _sigmoid(logits) if self.scoring == "sigmoid" else logits
+            return shares_of(logits) if path is None else path.softmax(logits)
+        if self.scoring == "sigmoid":
+            return inverse_of(logits) if path is None else path.sigmoid(logits)
+        return logits
 
     def selection(self, at: At, scores: Array) -> Array:
         """What experts are chosen by: the scores and what is added to them, -inf in groups that are not looked at."""
@@ -94,13 +100,24 @@ class Choice(Kind):
         return np.argsort(-selection, axis=1, kind="stable")[:, : self.used]
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
+        logits = np.abs(np.asarray(x["x"], dtype=np.float64))
+        added = self._added(logits) * output
         if at.path.dtype == np.float64:
-            return rounding_error(at, x, output)
-        relative = UNIT * _units(np.abs(np.asarray(x["x"], dtype=np.float64)))
-        return float(np.hypot(norm(relative * output), norm(self.either_way(at, x, FLOAT32))))
+            return float(np.hypot(rounding_error(at, x, output), norm(added)))
+        decided = norm(self.either_way(at, x, FLOAT32))
+        return float(np.hypot(norm(UNIT * _units(logits) * output + added), decided))
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        return max(kept.unit, FLOAT32.unit) * _units(x["x"]) * size
+        return np.asarray((max(kept.unit, FLOAT32.unit) * _units(x["x"]) + self._added(x["x"])) * size)
+
+    def _added(self, logits: Values) -> Values:
+        """What weights may lose, in parts of them, by what an engine adds to their sum lest it be 0, (tokens, 1).
+
+        logits : their magnitudes, of which the sum of the scores is the least.
+        """
+        if not self.renormalised or not self.scoring.startswith("sigmoid"):
+            return np.zeros((len(logits), 1))
+        return np.asarray(_ADDED / (self.used * _sigmoid(-logits.max(axis=1, keepdims=True))))
 
     def either_way(self, at: At, x: Inputs, kept: Precision) -> Values:
         """All that any expert counts, for tokens of which the last that is chosen is no better than the next.
@@ -142,7 +159,7 @@ class Choice(Kind):
         if self.scoring.startswith("sigmoid"):
             values, slope = sigmoid(logits) * picked, sigmoid(logits) * (1 - sigmoid(logits)) * change * picked
         else:
-            shares = _softmax(logits if self.scoring == "softmax" else np.where(picked > 0, logits, -np.inf))
+            shares = shares_of(logits if self.scoring == "softmax" else np.where(picked > 0, logits, -np.inf))
             values = shares * picked
             slope = values * (change - (shares * change).sum(axis=1, keepdims=True))
         if self.renormalised:
@@ -151,12 +168,13 @@ class Choice(Kind):
         return np.asarray(slope * self.scale)
 
 
-def _sigmoid(x: Array) -> Array:
+def inverse_of(x: Array) -> Array:
+    """1 / (1 + exp(-x)) in the dtype of x."""
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-x)))
 
 
-def _softmax(x: Array) -> Array:
+def shares_of(x: Array) -> Array:
     """exp(x) / sum(exp(x)) over the last axis in the dtype of x, summed in float64."""
     with np.errstate(invalid="ignore"):
         powers = np.exp(x - x.max(axis=-1, keepdims=True))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kernels.graph import WEIGHT, Array, At, Inputs, Kind, Stage, Values
 from kernels.kinds.apart import ProductsApart, Routed
 from kernels.kinds.choice import chosen
+from kernels.kinds.product import Product
 from kernels.kinds.rounding import rounding_error
 from kernels.precision import Precision
 
@@ -25,6 +26,7 @@ class ExpertProduct(ProductsApart):
     used: int
     apart: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x", "weights")
+    one: ClassVar[Product] = Product(apart=True)
 
     @property
     def runs(self) -> int:

@@ -17,8 +17,7 @@ class Gated(Kind):
     roles: ClassVar[tuple[str, ...]] = ("x", "gate")
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        with np.errstate(over="ignore"):
-            return np.asarray(x["x"] * (1 / (1 + np.exp(-x["gate"]))))
+        return np.asarray(x["x"] * at.path.sigmoid(x["gate"]))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

@@ -21,16 +21,17 @@ class Product(Kind):
     """x @ W.T for each weight of the stage, side by side, times the factors and plus the biases that it has.
 
     bias_scaled : the factors multiply the biases too. times : what comes of it is multiplied by. cap : and bent to stay
-    below, cap * tanh(x / cap); None for as it is.
+    below, cap * tanh(x / cap); None for as it is. apart : engines multiply every token by itself.
     """
 
     bias_scaled: bool = False
     times: float = 1.0
     cap: float | None = None
+    apart: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return self.finished(at, at.path.matmul(x["x"], *at.weights()))
+        return self.finished(at, at.path.matmul(x["x"], *at.weights(), apart=self.apart))
 
     def factor(self, at: At, weight: str) -> float:
         """What the product with a weight of the stage is multiplied by in all."""

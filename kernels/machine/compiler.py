@@ -5,6 +5,7 @@ Kernels are compiled by Numba for the machine they run on (target.py) and kept o
 
 import hashlib
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,7 +70,9 @@ def kernel_modules() -> tuple[str, ...]:
     """The modules that define kernels."""
     package = Path(__file__).parents[1]
     defining = [
-        source for source in sorted(package.rglob("*.py")) if "\n@kernel(" in source.read_text(encoding="utf-8")
+        source
+        for source in sorted(package.rglob("*.py"))
+        if re.search(r"^ *@kernel\(", source.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     return tuple(".".join((package.name, *source.relative_to(package).with_suffix("").parts)) for source in defining)
 

@@ -34,13 +34,14 @@ def _float_to_half(_context: Any, _value: Any) -> Any:  # noqa: ANN401
     return types.uint16(types.float32), emit
 
 
-def _fma(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:  # noqa: ANN401
-    """a*b + c in float32, rounded once."""
+def _fma(_context: Any, _a: Any, _b: Any, c: Any) -> Any:  # noqa: ANN401
+    """a*b + c in the float type of c, rounded once."""
+    real = types.float64 if c == types.float64 else types.float32
 
     def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
         return builder.fma(*args)
 
-    return types.float32(types.float32, types.float32, types.float32), emit
+    return real(real, real, real), emit
 
 
 def _bits(_context: Any, value: Any) -> Any:  # noqa: ANN401
@@ -53,7 +54,18 @@ def _bits(_context: Any, value: Any) -> Any:  # noqa: ANN401
     return (types.uint64 if wide else types.uint32)(value), emit
 
 
+def _from_bits(_context: Any, value: Any) -> Any:  # noqa: ANN401
+    """The float that has these bits, of uint32 or uint64."""
+    wide = value == types.uint64
+
+    def emit(_cg: Any, builder: Any, _signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.bitcast(args[0], ir.DoubleType() if wide else ir.FloatType())
+
+    return (types.float64 if wide else types.float32)(value), emit
+
+
 half_to_float = cast("Callable[[np.uint16], np.float32]", intrinsic(_half_to_float))
 float_to_half = cast("Callable[[np.float32], np.uint16]", intrinsic(_float_to_half))
-fma = cast("Callable[[np.float32, np.float32, np.float32], np.float32]", intrinsic(_fma))
+fma = cast("Callable[[Any, Any, Any], Any]", intrinsic(_fma))
 bits = cast("Callable[[np.floating[Any]], np.unsignedinteger[Any]]", intrinsic(_bits))
+from_bits = cast("Callable[[np.unsignedinteger[Any]], Any]", intrinsic(_from_bits))

@@ -15,7 +15,8 @@ from numba.extending import intrinsic
 from kernels.machine import target
 from kernels.machine.memory import LINE
 
-I8, I16, I32, HALF, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
+I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+HALF, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 
 _SHUFFLES = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b"}  # by lanes

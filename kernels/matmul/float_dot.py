@@ -1,9 +1,9 @@
 """Products of float rows and tokens, some of both at a time, in a fixed order of sums.
 
 A product is summed in parallel fma chains, element k in chain k % chains. At the end the upper half of the chains is
-added to the lower, then neighbours are added until one is left (of eight chains, APR's order), and the elements beyond
-the last multiple of the chains follow one by one. The order depends neither on how many rows and tokens are taken
-together nor on the processor.
+added to the lower until few are left, then neighbours are added until one is left, and the elements beyond the last
+multiple of the chains follow one by one. The order depends neither on how many rows and tokens are taken together nor
+on the processor.
 
 A vector holds the chains of a few tokens. Several rows and vectors are taken together, so that every loaded value is
 used more than once and the multipliers stay busy. A row is worked through chunk by chunk, so that what is used again
@@ -19,9 +19,7 @@ from numba.core import cgutils
 
 from kernels.machine import target
 from kernels.machine.memory import LINE
-from kernels.machine.vectors import F32, I32, Vectors, array_intrinsic
-
-F64 = ir.DoubleType()
+from kernels.machine.vectors import F32, F64, I32, Vectors, array_intrinsic
 
 CHUNK = 512  # columns
 STRIDE = CHUNK + 16  # between rows in memory, so that they do not compete for the same places of the cache
@@ -32,10 +30,21 @@ ROWS, _VECTORS = (12, 2) if _WIDE else (4, 3)
 
 
 class Scheme(NamedTuple):
-    """The order of sums: in which type, and in how many chains."""
+    """The order of sums: in which type, in how many chains, and of how many on neighbours are added.
+
+    beyond : how products of what is beyond the chains are added: "each" rounded by itself, in "fours" of which those
+    that are left are fused, or "double" in float64.
+    """
 
     element: Any
     chains: int
+    neighbours: int = 2
+    beyond: str = "each"
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of tokens that are taken together; chains that fill some vectors leave no room for more."""
+        return 1 if self.chains * 4 > _VECTOR else _VECTORS
 
     @property
     def together(self) -> int:
@@ -45,7 +54,7 @@ class Scheme(NamedTuple):
     @property
     def tile(self) -> int:
         """Tokens that go through the rows together."""
-        return _VECTORS * self.together
+        return self.vectors * self.together
 
     def places(self, tokens: int) -> int:
         """Tokens of all tiles, when the last one is filled up."""
@@ -54,7 +63,7 @@ class Scheme(NamedTuple):
 
 FLOAT32 = Scheme(F32, 4)
 FLOAT64 = Scheme(F64, 4)
-APR = Scheme(F32, 8)
+APR = Scheme(F32, 8, 4)
 
 
 def _emit_move(b: Any, x: Any, start: Any, out: Any, to: Any) -> None:  # noqa: ANN401
@@ -77,7 +86,7 @@ def group_dot(scheme: Scheme) -> Callable[..., None]:
     """
     element, chains, width = scheme.element, scheme.chains, scheme.tile * scheme.chains
     lanes = scheme.together * chains
-    pairs = [(i, j) for i in range(ROWS) for j in range(_VECTORS)]
+    pairs = [(i, j) for i in range(ROWS) for j in range(scheme.vectors)]
 
     def one(v: Vectors, columns: Any, w: Any, x: Any, acc: Any, raw: Any, size: Any) -> None:  # noqa: ANN401
         """All rows with the tokens of one tile."""
@@ -93,10 +102,10 @@ def group_dot(scheme: Scheme) -> Callable[..., None]:
             for line in range(2):
                 v.ask(raw, b.add(b.mul(loop.index, each), i64(line * LINE)))
             ws, xs = b.gep(w, [b.mul(loop.index, i64(chains))]), b.gep(x, [b.mul(loop.index, i64(width))])
-            values = [v.load(element, lanes, xs, i64(j * lanes)) for j in range(_VECTORS)]
+            values = [v.load(element, lanes, xs, i64(j * lanes)) for j in range(scheme.vectors)]
             for i in range(ROWS):
                 row = v.repeated(v.load(element, chains, ws, i64(i * STRIDE)), scheme.together)
-                for j in range(_VECTORS):
+                for j in range(scheme.vectors):
                     b.store(v.fma(values[j], row, b.load(sums[i, j])), sums[i, j])
         for pair in pairs:
             v.store(b.load(sums[pair]), acc, places[pair])
@@ -125,11 +134,11 @@ def folded(scheme: Scheme) -> Callable[..., None]:
     def body(b: Any, acc: Any, vector: Any, out: Any, place: Any, apart: Any) -> None:  # noqa: ANN401
         """Four rows at a time; parameters, shapes and types as `folded` says."""
         v, i64 = Vectors(b), vector.type
-        tile, inside = b.udiv(vector, i64(_VECTORS)), b.urem(vector, i64(_VECTORS))
+        tile, inside = b.udiv(vector, i64(scheme.vectors)), b.urem(vector, i64(scheme.vectors))
         first = b.add(b.mul(tile, i64(ROWS * width)), b.mul(inside, i64(lanes)))
         for row in range(0, ROWS, together):
             rows = [v.load(element, lanes, acc, b.add(first, i64((row + i) * width))) for i in range(together)]
-            sums = _folded(v, rows, chains)
+            sums = _folded(v, rows, scheme)
             for token in range(scheme.together):
                 mine = v.pick(sums, sums, list(range(token * together, (token + 1) * together)))
                 v.store(mine, out, b.add(b.add(place, i64(row)), b.mul(apart, i64(token))))
@@ -137,10 +146,13 @@ def folded(scheme: Scheme) -> Callable[..., None]:
     return array_intrinsic(5, types.void, body)
 
 
-def _folded(v: Vectors, rows: list[Any], chains: int) -> Any:  # noqa: ANN401
+def _folded(v: Vectors, rows: list[Any], scheme: Scheme) -> Any:  # noqa: ANN401
     """The sums of the chains of rows (tokens, chains), as (tokens, rows)."""
-    tokens, lower, apart = rows[0].type.count // chains, range(chains // 2), chains // 2
+    chains, tokens = scheme.chains, rows[0].type.count // scheme.chains
     while chains > 1:
+        lower, apart = range(0, chains, 2), 1
+        if chains > scheme.neighbours:
+            lower, apart = range(chains // 2), chains // 2
         pairs = list(zip(rows[::2], rows[1::2], strict=True)) if len(rows) > 1 else [(rows[0], rows[0])]
         count = rows[0].type.count
         sources, size = range(0, count * min(len(rows), 2), count), count // tokens
@@ -149,7 +161,6 @@ def _folded(v: Vectors, rows: list[Any], chains: int) -> Any:  # noqa: ANN401
         others = [i + apart for i in places]
         rows = [v.b.fadd(v.pick(a, b, places), v.pick(a, b, others)) for a, b in pairs]
         chains //= 2
-        lower, apart = range(0, chains, 2), 1
     return rows[0]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import scratch
+from kernels.machine.operations import fma
 from kernels.matmul.float_dot import APR, CHUNK, FLOAT32, FLOAT64, MOVED, ROWS, STRIDE, Scheme, folded, group_dot, move
 from kernels.matmul.products import side_by_side
 from kernels.rows.dequantize import dequantizer
@@ -22,10 +23,38 @@ from kernels.weight import Weight
 Real = TypeVar("Real", np.float32, np.float64)
 
 
-def _multiplier(scheme: Scheme) -> Callable[..., None]:
+@helper()
+def _each(total, left, x, w, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The sum of the chains with the last `left` products of x added, whose weights are at w[place] and on."""
+    for k in range(left):
+        total += x[len(x) - left + k] * w[place + k]
+    return total
+
+
+@helper()
+def _fours(total, left, x, w, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in range(left // 4 * 4):
+        total += x[len(x) - left + k] * w[place + k]
+    for k in range(left // 4 * 4, left):
+        total = fma(x[len(x) - left + k], w[place + k], total)
+    return total
+
+
+@helper()
+def _double(total, left, x, w, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    wide = np.float64(total)
+    for k in range(left):
+        wide += np.float64(x[len(x) - left + k] * w[place + k])
+    return np.float32(wide)
+
+
+_BEYOND = {"each": _each, "fours": _fours, "double": _double}
+
+
+def multiplier(scheme: Scheme) -> Callable[..., None]:
     """The product in one order of sums; arguments as `_matmul_f32`."""
     dots, fold, fill = group_dot(scheme), folded(scheme), dequantizer(scheme.element)
-    chains, tile, abreast = scheme.chains, scheme.tile, scheme.together
+    chains, tile, abreast, beyond = scheme.chains, scheme.tile, scheme.together, _BEYOND[scheme.beyond]
 
     @helper(of=scheme)
     def multiply(type, rows, x, tiled, w, acc, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -53,25 +82,24 @@ def _multiplier(scheme: Scheme) -> Callable[..., None]:
                 fold(acc, first // abreast, sums, 0, ROWS)
                 for token in range(first, min(first + abreast, tokens)):
                     for i in range(together):
-                        for k in range(left):
-                            sums[token - first, i] += x[token, n - left + k] * w[i, (n - 1) % CHUNK + 1 - left + k]
-                        out[token, column + r + i] = sums[token - first, i]
+                        total = sums[token - first, i]
+                        out[token, column + r + i] = beyond(total, left, x[token], w[i], (n - 1) % CHUNK + 1 - left)
 
     return multiply
 
 
-_multiply_f32 = _multiplier(FLOAT32)
-_multiply_f64 = _multiplier(FLOAT64)
-_multiply_apr = _multiplier(APR)
+_multiply_f32 = multiplier(FLOAT32)
+_multiply_f64 = multiplier(FLOAT64)
+_multiply_apr = multiplier(APR)
 
-_SINGLE = (
+SINGLE = (
     "void(int64, uint8[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], float32[::1],"
     " float32[:, ::1], int64, int64, int64)"
 )
-_DOUBLE = _SINGLE.replace("float32", "float64")
+_DOUBLE = SINGLE.replace("float32", "float64")
 
 
-@kernel(_SINGLE)
+@kernel(SINGLE)
 def _matmul_f32(
     type: int,
     rows: NDArray[np.uint8],
@@ -87,7 +115,7 @@ def _matmul_f32(
     _multiply_f32(type, rows, x, tiles, w, acc, out, column, start, stop)
 
 
-@kernel(_SINGLE)
+@kernel(SINGLE)
 def _matmul_f32_apr(
     type: int,
     rows: NDArray[np.uint8],
@@ -147,9 +175,10 @@ def _tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
     return out
 
 
-def _product(
+def product(
     compute: Callable[..., None], scheme: Scheme, x: NDArray[Real], weights: tuple[Weight, ...]
 ) -> NDArray[Real]:
+    """Return x @ W.T for each weight, side by side. compute : a kernel of `multiplier(scheme)`, with SINGLE or such."""
     own = local()  # what a thread has made for itself is nearer to it than what another one has made
 
     def some(weight: Weight, out: NDArray[Real], column: int, start: int, stop: int) -> None:
@@ -168,14 +197,14 @@ def matmul_f32(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
 
     Returns float32 (tokens, all outs).
     """
-    return _product(_matmul_f32, FLOAT32, x, weights)
+    return product(_matmul_f32, FLOAT32, x, weights)
 
 
 def matmul_f32_apr(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
     """The same in APR's order of sums: eight fma lanes (`f32_matmul` in aprender-serve)."""
-    return _product(_matmul_f32_apr, APR, x, weights)
+    return product(_matmul_f32_apr, APR, x, weights)
 
 
 def matmul_f64(x: NDArray[np.float64], *weights: Weight) -> NDArray[np.float64]:
     """The same in float64 over the float32 values of the weights; x float64, returns float64."""
-    return _product(_matmul_f64, FLOAT64, x, weights)
+    return product(_matmul_f64, FLOAT64, x, weights)

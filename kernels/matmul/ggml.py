@@ -1,9 +1,8 @@
-"""x @ W.T as llama.cpp's CPU backend computes it, bit for bit for the quantized types.
+"""x @ W.T as llama.cpp's CPU backend computes it, bit for bit.
 
 Activations are rounded to 8 bits (activations.py) and laid out for `packed_dot`, which multiplies a weight row,
 unpacked into integer codes and scales, with all tokens. Source: ggml-cpu.c `ggml_compute_forward_mul_mat` with the
-types' vec_dot. F16 and BF16 weights round the activations to that type first; their float sums are not in the
-engine's order.
+types' vec_dot. F16 and BF16 weights round the activations to that type first (ggml_floats.py).
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from kernels.machine.parallel import by_token, over_rows
 from kernels.machine.vectors import prefetch
 from kernels.matmul.activations import RULES, Codes
 from kernels.matmul.byte_products import HOST, Portable
-from kernels.matmul.floats import matmul_f32
+from kernels.matmul.ggml_floats import matmul_floats
 from kernels.matmul.packed_dot import CHUNK, chunk_dots, corrections, sums_of, tile_results
 from kernels.matmul.products import joined, side_by_side
 from kernels.rows.unpack import row_buffers, unpacker
@@ -204,18 +203,19 @@ def round_activations(x: NDArray[np.float32], type: TensorType) -> Codes | None:
     return RULES[format.activations](x) if isinstance(format, BlockFormat) else None
 
 
-def matmul_ggml(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:
+def matmul_ggml(x: NDArray[np.float32], *weights: Weight, width: int = 8, apart: bool = False) -> NDArray[np.float32]:
     """X @ W.T for each weight, side by side: x float32 (tokens, in), weights of shape (out, in).
 
-    Returns float32 (tokens, all outs).
+    width : float lanes of the vectors that llama.cpp was built with. apart : every token is multiplied by itself, as
+    with the weights of experts. Returns float32 (tokens, all outs).
     """
     alike = [tuple(some) for _, some in groupby(weights, lambda weight: weight.type)]
-    return joined([_matmul(x, some[0].type, some) for some in alike])
-
-
-def _matmul(x: NDArray[np.float32], type: TensorType, weights: tuple[Weight, ...]) -> NDArray[np.float32]:
-    codes = round_activations(x, type)
-    return matmul_f32(rounded_to(x, type), *weights) if codes is None else matmul_codes(codes, *weights)
+    found = []
+    for some in alike:
+        codes = round_activations(x, some[0].type)
+        floats = rounded_to(x, some[0].type) if codes is None else x
+        found.append(matmul_floats(floats, some, width, apart) if codes is None else matmul_codes(codes, *some))
+    return joined(found)
 
 
 def matmul_codes(x: Codes, *weights: Weight) -> NDArray[np.float32]:

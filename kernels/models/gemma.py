@@ -38,6 +38,7 @@ class Gemma(Decoder):
     activations: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("gelu_pytorch_tanh", "gelu"))
     less_one = True
     gguf = "gemma"
+    queries_scaled = True
     keys = MappingProxyType(
         {
             "safetensors": Keys(

@@ -15,7 +15,7 @@ from kernels.stages import Site
 
 _CONV = "conv"
 _FFN = ("block_auto_adjust_ff_dim", "block_ffn_dim_multiplier", "block_multiple_of")
-_LAYER = {
+LAYER = {
     "input_layernorm": "operator_norm",
     "self_attn.o_proj": "self_attn.out_proj",
     "self_attn.q_norm": "self_attn.q_layernorm",
@@ -45,7 +45,7 @@ class Lfm2(Decoder):
     spelled = MappingProxyType({"rms_norm_eps": "norm_eps"})
     modules = MappingProxyType(
         {
-            **{f"model.layers.N.{name}": f"model.layers.N.{own}" for name, own in _LAYER.items()},
+            **{f"model.layers.N.{name}": f"model.layers.N.{own}" for name, own in LAYER.items()},
             "model.norm": "model.embedding_norm",
         }
     )

@@ -64,10 +64,10 @@ class Decoder(Family):
     attn_norm, ffn_norm : the norms before the two blocks; None for none. after : those behind them, by the last stage
     of the block. norm_weights, norm_biases : norms have such. head_norms : every head of q and k is normed before it is
     rotated, or all of them together where norms_together; after it where norms_rotated. norm_modules : what those are
-    called; head_norm_weights : they have such. sinks : every head has one more score than keys. ffn_biases, head_bias :
-    the feed-forward block, or the head, may have biases. gated : what the feed-forward block activates is multiplied
-    with another product. activation : of the gate, or of all where there is none. expert_parts : what those of its
-    models have that have experts.
+    called; head_norm_weights : they have such. sinks : every head has one more score than keys. queries_scaled :
+    llama.cpp scales queries, not scores. ffn_biases, head_bias : the feed-forward block, or the head, may have biases.
+    gated : what the feed-forward block activates is multiplied with another product. activation : of the gate, or of
+    all where there is none. expert_parts : what those of its models have that have experts.
     """
 
     stages = SPINE
@@ -83,6 +83,7 @@ class Decoder(Family):
     head_norm_weights: ClassVar[bool] = True
     norm_modules: ClassVar[tuple[str, str]] = ("q_norm", "k_norm")
     sinks: ClassVar[bool] = False
+    queries_scaled: ClassVar[bool] = False
     ffn_biases: ClassVar[bool] = False
     head_bias: ClassVar[bool] = False
     scaled = tuple(f"self_attn.{part}_proj" for part in "qkvo")
@@ -204,6 +205,8 @@ class Decoder(Family):
             *(c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.attention_scale or c.head_dim**-0.5),
             *(c.q_size + c.kv_size, c.causal, c.window(layer), c.attention_cap),
             chunk=c.chunk(layer),
+            scaled_first=self.queries_scaled,
+            adjacent=self.interleaved and c.rope_type == "neox",
         )
         read = ("q_post_rope", "k_post_rope", qkv)
         if self.normed(c, layer) and self.norms_rotated:

@@ -49,6 +49,7 @@ class Phi(Decoder):
         }
     )
     gguf = "phi2"
+    queries_scaled = True
     more = r"attn_output\.bias|ffn_(?:up|down)\.bias"
     keys = MappingProxyType(
         {

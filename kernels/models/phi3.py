@@ -30,6 +30,7 @@ class Phi3(Decoder):
         }
     )
     gguf = "phi3"
+    queries_scaled = True
     gguf_modules = MappingProxyType({"ffn_up": "mlp.gate_up_proj"})
     long_rope = True
     keys = MappingProxyType(

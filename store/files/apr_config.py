@@ -141,6 +141,7 @@ def _stated(
         max_position_embeddings=fields.integer("max_position_embeddings", "context_length", "max_seq_len", "n_ctx"),
         rotary_dim=rotated,
         rope_factors=scaling.factors,
+        rope_long_factors=scaling.long_factors,
         rope_attention_factor=scaling.attention_factor,
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,

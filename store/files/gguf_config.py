@@ -78,6 +78,7 @@ def _stated(fields: Fields, of: Family, found: StoredModel, tensors: Mapping[str
         max_position_embeddings=fields.integer("context_length"),
         rotary_dim=rotated,
         rope_factors=scaling.factors,
+        rope_long_factors=scaling.long_factors,
         rope_attention_factor=scaling.attention_factor,
         causal=fields.flag("attention.causal") is not False,
         recurrent_layers=_recurrent(found.metadata.get(f"{of.gguf}.{_KEY_HEADS}")) if of.headless else None,
@@ -101,7 +102,7 @@ def _odd(fields: Fields, of: Family, config: ModelConfig) -> list[str]:
     if config.length_limit is not None:
         longer = (
             f"{fields.file} has the tensor {ROPE_LONG}, which llama.cpp takes where its context has room for more than "
-            f"{config.length_limit} tokens; the model is run with the other one, as in a context of no more."
+            f"{config.length_limit} tokens, however long the text is; here texts of more are run with it."
         )
         problems = [longer, *problems]
     stated = fields.integer("vocab_size")
@@ -176,15 +177,21 @@ def _scaling(
     attention_factor = scaling.attention_factor * shortest(fields.number("rope.scaling.attn_factor") or 1.0)
     long = of.long_rope and (kind == "longrope" or not of.rope_freqs)
     name = ROPE_SHORT if long else ROPE_FREQS if of.rope_freqs else None
-    factors = scaling.factors
-    if name is not None and name in tensors:
-        stored = rope.stored_factors(found, tensors[name], head_dim)
-        factors = tuple(a * b for a, b in zip(stored, factors or (1.0,) * len(stored), strict=True))
+
+    def divided(by: str | None) -> rope.Factors:
+        """The divisors with those of a tensor, if there is one."""
+        if by is None or by not in tensors:
+            return scaling.factors
+        stored = rope.stored_factors(found, tensors[by], head_dim)
+        return tuple(a * b for a, b in zip(stored, scaling.factors or (1.0,) * len(stored), strict=True))
+
+    made = scaling._replace(factors=divided(name), attention_factor=attention_factor)
     if name == ROPE_SHORT and ROPE_LONG in tensors:
         key = "rope.scaling.original_context_length"
         original = fields.integer(key, low=0) or fields.needed_integer("context_length")
-        scaling = scaling._replace(limit=original, limit_key=f"{ROPE_LONG} and {fields.prefix}{key}")
-    return scaling._replace(factors=factors, attention_factor=attention_factor)
+        key = f"{ROPE_LONG} and {fields.prefix}{key}"
+        return made._replace(long_factors=divided(ROPE_LONG), limit=original, limit_key=key)
+    return made
 
 
 def _refuse_what_follows(fields: Fields, of: Family, tensors: Mapping[str, TensorInfo]) -> None:

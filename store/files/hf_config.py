@@ -103,6 +103,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
         max_position_embeddings=fields.integer(key("max_position_embeddings")),
         rotary_dim=rotated,
         rope_factors=scaling.factors,
+        rope_long_factors=scaling.long_factors,
         rope_attention_factor=scaling.attention_factor,
         causal="is_causal" not in fields.values or fields.flag("is_causal") is True,  # null is false there
         length_limit=scaling.limit,
@@ -116,9 +117,12 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
         )
     config = _family(fields).of_hugging_face(config, fields)
     if config.length_limit is not None:
+        run = (
+            "only up to there the model is run" if config.rope_long_factors is None else "longer texts are run with it"
+        )
         problems.append(
             f"{fields.file} sets {config.length_limit_key}, which changes what is computed beyond "
-            f"{config.length_limit} tokens; only up to there the model is run."
+            f"{config.length_limit} tokens; {run}."
         )
     return config, problems
 

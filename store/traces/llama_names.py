@@ -9,7 +9,7 @@ MEANING: dict[tuple[str, str], str] = {
     ("embd", "GET_ROWS"): "embedding",
     ("inp_embd", "GET_ROWS"): "embedding",
     ("embd", "SCALE"): "embedding",  # by a factor of the configuration; the rows themselves have no name then
-    ("inp_scaled", "SCALE"): "embedding.scaled",
+    **{(name, "SCALE"): "embedding.scaled" for name in ("inp_scaled", "inp_embd_scaled")},
     **{(f"{norm}_norm", op): f"{norm}_norm" for norm in ("attn", "ffn") for op in _LAST_OF_NORM},
     **{(f"{letter.upper()}cur", "MUL_MAT"): f"matmul.{letter}" for letter in "qkv"},
     **{(f"{letter.upper()}cur", "ADD"): f"bias.{letter}" for letter in "qkv"},
@@ -43,6 +43,11 @@ MEANING: dict[tuple[str, str], str] = {
     ("kqv", "MUL_MAT"): "latent_attention",
     ("kqv_mla", "MUL_MAT"): "attention.of_latents",
     ("kqv_out", "CONT"): "attention",
+    ("attn_out", "CONT"): "attention",  # of afmoe, whose gate and output projection follow
+    ("attn_gate_proj", "MUL_MAT"): "attn_gate",
+    ("attn_gated", "MUL"): "attn_gated",
+    ("attn_o_proj", "MUL_MAT"): "attn_out",
+    ("attn_o_proj", "MUL"): "attn_out.scaled",
     ("attn_out", "MUL_MAT"): "attn_out",
     ("attn_out", "ADD"): "attn_out.biased",
     ("attn_out", "MUL"): "attn_out.scaled",

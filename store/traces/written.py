@@ -20,9 +20,8 @@ def mark_ours(path: Path) -> None:
         folder = _folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / _name(path.stat())).touch(mode=0o600)
-        marks = list(folder.iterdir())
-        if len(marks) > 2 * _KEPT:
-            for mark in sorted(marks, key=lambda mark: mark.stat().st_mtime_ns)[:-_KEPT]:
+        if len(os.listdir(folder)) > 2 * _KEPT:
+            for mark in sorted(folder.iterdir(), key=lambda mark: mark.stat().st_mtime_ns)[:-_KEPT]:
                 mark.unlink()
 
 

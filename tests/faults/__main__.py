@@ -29,19 +29,23 @@ def main() -> int:
     given = arguments.parse_args()
     if given.peer_python:
         start(given.peer_python)
+
+    def wanted(kind: str) -> bool:
+        return _chosen(kind, given.kinds)
+
     with tempfile.TemporaryDirectory() as folder:
         cases = [
-            *planted(given.places),
-            *planted(1, pairs=LATER_PAIRS),
-            *planted(1, tuple(LATER_SHAPES)),
-            *planted(given.places, tuple(NEW_FAMILY_SHAPES)),
-            *planted_in_types(bool(given.peer_python)),
+            *planted(given.places, chosen=wanted),
+            *planted(1, pairs=LATER_PAIRS, chosen=wanted),
+            *planted(1, tuple(LATER_SHAPES), chosen=wanted),
+            *planted(given.places, tuple(NEW_FAMILY_SHAPES), chosen=wanted),
+            *planted_in_types(bool(given.peer_python), wanted),
             *healthy(bool(given.peer_python)),
             *healthy_weights(bool(given.peer_python)),
             *packed_cases(),
         ]
         if given.peer_python:
-            cases += traced(given.peer_python, Path(folder), given.places, lambda kind: _chosen(kind, given.kinds))
+            cases += traced(given.peer_python, Path(folder), given.places, wanted)
         else:
             sys.stderr.write(
                 "runtime faults, traces of engines and types that only they make are left out: give --peer-python\n"

@@ -19,7 +19,7 @@ from tests.artifacts import float_tensor
 from tests.faults.cases import Case, Expected, Prepared
 from tests.faults.models import NEW_FAMILY_SHAPES, SHAPES, Plain, plain
 from tests.faults.storing import FORMATS, stored, write
-from tests.faults.weight_faults import site_of
+from tests.faults.weight_faults import sites_of
 from tests.memory_model import MemoryModel
 from tests.packed_models import CONFIGS, Numbers, packed_by, read_by, write_packed
 
@@ -130,7 +130,7 @@ def _planted(fault: PackedFault, method: str, by: str) -> Case:
     while not (tensors := [name for name in model.values if name.endswith(fault.ends) and _shows(fault, model, name)]):
         model = plain(rng.choice(_MODELS))
     name = rng.choice(sorted(tensors))
-    expected = Expected((site_of(name, model.config),), ("weights",), (fault.cause,), (), name)
+    expected = Expected((sites_of(model.config)[name],), ("weights",), (fault.cause,), (), name)
     formats = f"st-f32 st-{method}" if by == "packer" else f"st-{method} st-f32"
     prepare = partial(_by_packer if by == "packer" else _by_reader, model, fault, method, name)
     return Case(f"packed {fault.kind}", name, model.name, formats, expected, prepare)

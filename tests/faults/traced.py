@@ -45,15 +45,13 @@ _LLAMA_SETTINGS = (
 
 
 def traced(python: str, folder: Path, places: int, chosen: Callable[[str], bool]) -> list[Case]:
-    """Every case with a trace; those of transformers are recorded at once, those of llama.cpp when they are run.
+    """Every case with a trace: of transformers, all recorded when the first is run, and of llama.cpp, each by itself.
 
     python : an interpreter with torch, transformers and llama-cpp-python. chosen : which kinds are wanted.
     """
     batch = _Batch(folder / "traces", python)
     cases = [case for case in (*_runtime(batch, places, chosen), *_transformers(batch)) if chosen(case.kind)]
-    cases += [case for case in _llama_cpp(python) if chosen(case.kind)]
-    batch.run()
-    return cases
+    return cases + [case for case in _llama_cpp(python) if chosen(case.kind)]
 
 
 class _Batch:
@@ -75,8 +73,10 @@ class _Batch:
         return out
 
     def run(self) -> None:
+        """Record what has been planned, once."""
         if self.jobs:
             run_jobs(self.jobs, self.folder, self.python)
+            self.jobs.clear()
 
 
 def _as_stored(model: Plain, format: str) -> Plain:
@@ -118,7 +118,7 @@ def _of_fault(batch: _Batch, fault: RuntimeFault, places: int, names: tuple[str,
         right = None if same and "rounded" not in fault.edit else batch.add(run, tokens=tokens)
         expected = expected_of(fault, layer)
         shown = partial(_shows, path, right, expected.cells[0], 0.0 if same else _COST[format])
-        prepare = partial(_prepare, model, format, path, shown, fault.count)
+        prepare = partial(_prepare, batch, model, format, path, shown, fault.count)
         where = "everywhere" if everywhere else f"layer {layer}"
         yield Case(
             fault.kind, where, model.name, f"{format} trace{'' if same else ' of the source'}", expected, prepare
@@ -137,7 +137,10 @@ def _shows(wrong: Path, right: Path | None, site, cost: float) -> bool:
         return bool(change > max(_HIDDEN * cost, 1e-6) * np.linalg.norm(other[key]))
 
 
-def _prepare(model: Plain, format: str, trace: Path, shows: Callable[[], bool], count: int, folder: Path) -> Prepared:
+def _prepare(
+    batch: _Batch, model: Plain, format: str, trace: Path, shows: Callable[[], bool], count: int, folder: Path
+) -> Prepared:
+    batch.run()
     tokens = model.tokens(count)
     return Prepared(write(stored(model, FORMATS[format]), FORMATS[format], folder / "a"), trace, tokens, shows())
 
@@ -168,7 +171,7 @@ def _transformers(batch: _Batch) -> Iterator[Case]:
 def _right(batch: _Batch, kind: str, model: Plain, format: str, run: Plain, count: int = 7, **job: object) -> Case:
     """A case with nothing to blame: a file of a model, and the trace of a run."""
     path = batch.add(run, tokens=list(model.tokens(count)), **job)
-    prepare = partial(_prepare, model, format, path, lambda: True, count)
+    prepare = partial(_prepare, batch, model, format, path, lambda: True, count)
     return Case(kind, "none", model.name, f"{format} trace", None, prepare)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -49,14 +50,19 @@ class WeightFault:
     several: bool = False
 
 
-def site_of(name: str, config: ModelConfig) -> Site:
-    """The stage that uses a tensor."""
-    return next(stage.site for stage in Graph(config).stages() if name in stage.tensors)
+@cache
+def sites_of(config: ModelConfig) -> dict[str, Site]:
+    """The first stage that uses a tensor, by the tensor's name."""
+    sites: dict[str, Site] = {}
+    for stage in Graph(config).stages():
+        for name in stage.tensors:
+            sites.setdefault(name, stage.site)
+    return sites
 
 
 def expected_of(fault: WeightFault, names: tuple[str, ...], config: ModelConfig) -> Expected:
     """The first tensor is the culprit, those of other stages are further ones unless it is about the whole model."""
-    site, *others = dict.fromkeys(site_of(name, config) for name in names)
+    site, *others = dict.fromkeys(sites_of(config)[name] for name in names)
     return Expected((site,), ("weights",), fault.causes, tuple(others) if fault.suffixes else (), names[0])
 
 

@@ -21,12 +21,12 @@ SHAPE = {"head_dim": 32, "seed": 5}  # heads that are not hidden / heads wide
 SMALL = {"heads": 2, "kv_heads": 1, "head_dim": 32, "hidden": 32, "ffn": 64, "seed": 5}
 TYPE = "Q8_0"
 OTHERS = (
-    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid", "falcon_h1"),
+    *("lfm2", "qwen35", "qwen35moe", "qwen3next", "granitehybrid", "granitehybrid-experts", "falcon_h1"),
     *("smollm3", "olmo2", "gemma", "gemma2", "granite", "seed_oss", "exaone4"),
     *("glm4", "phi3", "arcee", "ernie4_5", "hunyuan_v1_dense", "olmo3"),
     *("starcoder2", "cohere", "cohere2", "gpt_neox", "phi", "nemotron", "jais2", "olmo"),
     *("mixtral", "qwen3moe", "qwen2moe", "olmoe", "granitemoe", "dots1", "gpt_oss", "glm4_moe"),
-    *("minimax_m2", "ernie4_5_moe", "exaone_moe", "hunyuan_moe"),
+    *("minimax_m2", "ernie4_5_moe", "exaone_moe", "hunyuan_moe", "lfm2moe", "afmoe"),
 )
 # Those of which transformers has no model of its own; llama.cpp's own suite of architectures has one of each.
 ONLY_GGUF = (
@@ -42,7 +42,7 @@ LATENT = ("deepseek2", "deepseek3")  # likewise, with other stages of attention
 _TWO = ("deepseek", "dots1", "ernie4_5_moe", "olmo3", "gpt_oss", "glm4_moe", "bailingmoe2", "exaone_moe", "mellum")
 LAYERS = {
     "smollm3": 4,
-    **{"llama4": 4, "gemma4-e2b": 4},
+    **{"llama4": 4, "gemma4-e2b": 4, "afmoe": 4, "lfm2moe": 2, "granitehybrid-experts": 2},
     **dict.fromkeys(
         (
             *_TWO,
@@ -65,9 +65,10 @@ OF_FAMILY = {
     **{name: {"head_dim": 48, "kv_heads": 2} for name in LATENT},
     "gemma2": {"tied": True},
     "gemma4": {"head_dim": 16, "kv_heads": 2, "tied": True},
+    **{name: {"head_dim": 16, "tied": True} for name in ("lfm2", "lfm2moe")},
     "gemma4-e2b": {"head_dim": 16, "tied": True},
     "gemma4-a4b": {"head_dim": 16, "kv_heads": 2, "tied": True},
-    "lfm2": {"head_dim": 16, "tied": True},
+    "granitehybrid-experts": {"head_dim": 16},
     "granitehybrid": {"head_dim": 16},
     "falcon_h1": {"head_dim": 16},
     "olmo2": {"head_dim": 16},

@@ -32,7 +32,7 @@ def main() -> None:
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{name}: {done.stderr.strip()}")
-            model = open_artifact(path)
+            model = open_artifact(path).for_length(case.room)
             trace = open_trace(folder / "trace.npz").bind(TOKENS, model.config)
             recorded = {site: trace.read(site) for site in trace.sites()}
             ours = dict(forward(model, TOKENS, numeric_path("ggml" if case.engine == "llama.cpp" else "f32")))

@@ -1,7 +1,8 @@
 """Blocks of any format made of numbers: the layout of the format turned round, one bit of a block after the other.
 
-`quantize` is no quantizer of any engine: every group gets the scale of its largest value, and every value the nearest
-code. It does for whoever needs a copy as a converter might make it, or a damaged one.
+`quantize` is no quantizer of any engine: every group gets the scale of its largest value, a block of signs the mean, as
+everywhere, and every value the nearest code. It does for whoever needs a copy as a converter might make it, or a
+damaged one.
 """
 
 from functools import cache
@@ -26,6 +27,8 @@ def quantize(values, format):
         extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
         furthest = max(format.ends, key=abs)
         scale, mins = extreme / furthest, None
+        if format.scale_of == "mean":
+            scale = np.abs(groups).mean(axis=2)
     if format.d_as == "UE4M3":
         d, scales = np.full(len(blocks), EIGHT_UNIT), _eights(scale / EIGHT_UNIT)
         step = d[:, None] * scales

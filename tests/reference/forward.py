@@ -16,6 +16,7 @@ LATE_NORMS = {
 # Behind attention, before and behind the feed-forward block.
 FOUR_NORMS = {
     "gemma2": ("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    "afmoe": ("post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"),
     "glm4": ("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
 }
 
@@ -26,12 +27,12 @@ def literal_forward(config, weights, tokens):
     gemma = c.architecture.startswith("gemma")
     before = c.architecture not in ("olmo2", "olmo3", "exaone4")
     normed = layer_norm if c.architecture in LAYER_NORMS else rms_norm
-    behind = not before or c.architecture in ("gemma2", "gemma3", "gemma4", "glm4")
+    behind = not before or c.architecture in ("gemma2", "gemma3", "gemma4", "glm4", "afmoe")
     first, second, third = FOUR_NORMS.get(c.architecture, FOUR_NORMS["gemma2"])
     x = np.array([w["model.embed_tokens.weight"][t] for t in tokens])
     if gemma:
         x = x * float(np.float32(math.sqrt(c.hidden_size)))
-    if c.architecture.startswith(("granite", "minicpm")):
+    if c.architecture.startswith(("granite", "minicpm", "afmoe")):
         x = x * c.embedding_scale
     embedded = out[None, "embedding"] = x
     for n in range(c.num_hidden_layers):

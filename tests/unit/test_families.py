@@ -126,8 +126,10 @@ def test_longrope_is_one_in_both_engines_files(tmp_path):
     assert file.config.rope_attention_factor == pytest.approx(folder.config.rope_attention_factor, rel=1e-6)
     assert file.unused == ()
     assert bisected(file, folder).verdict in HEALTHY
-    with pytest.raises(WorkbenchError, match="at most 64 tokens"):
-        dict(forward(file, (1,) * 65, numeric_path("f32")))
+    assert file.for_length(64).config == file.config
+    longer = file.for_length(65).config
+    assert longer.rope_factors == folder.for_length(65).config.rope_factors == tuple(long)
+    assert longer.length_limit is None
 
 
 @pytest.mark.parametrize("site", [Site(0, "attention"), Site(None, "lm_head")])

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kernels.errors import WorkbenchError
@@ -10,6 +11,7 @@ from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import hf_config, write_gguf, write_safetensors
 from tests.unit.test_families import (
+    SHARED,
     Fault,
     check_named,
     chosen_with,
@@ -26,6 +28,7 @@ from tests.unit.test_families import (
     with_kind,
 )
 from tests.unit.test_family_gpt_oss import without_sinks
+from tests.unit.test_recurrent import other_scan
 
 
 def without_addition(model, known, right, site):
@@ -84,6 +87,37 @@ FAULTS = (
           tensors={of_layer(1, "post_attention_layernorm"): lambda w: w + 1}),
     Fault("dbrx", Site(0, "expert_out"), "wrong_layer", "model.layers.1",
           tensors={expert(0, 1, "down"): expert(1, 1, "down")}),
+    Fault("granitehybrid-experts", Site(0, "scan"), "recurrence", "D x is not added",
+          change=other_scan(d=np.zeros_like)),
+    Fault("granitehybrid-experts", Site(1, "expert_weights"), "router", "a softmax over all experts",
+          change=with_kind(scoring="sigmoid", renormalised=False)),
+    Fault("granitehybrid-experts", Site(0, "expert_sum"), "router", "without weights", change=unweighted),
+    Fault("granitehybrid-experts", Site(0, "ffn_out"), "residual_missing", "shared_out is not added",
+          change=lambda m, known, right: known["expert_sum"]),
+    Fault("granitehybrid-experts", Site(0, "shared_gate"), "gate_up_swapped", "shared_expert.up_proj",
+          tensors={SHARED[0]: SHARED[1], SHARED[1]: SHARED[0]}),
+    Fault("granitehybrid-experts", Site(1, "post_ffn_residual"), "scaled", "is not multiplied by 0.22",
+          runtime={"residual_scale": 1.0}),
+    Fault("granitehybrid-experts", Site(1, "expert_out"), "expert_order", "experts.3.down_proj",
+          tensors={expert(1, 2, "down"): expert(1, 3, "down"), expert(1, 3, "down"): expert(1, 2, "down")}),
+    Fault("lfm2moe", Site(1, "expert_weights"), "router", "nothing is added to the scores", change=without_addition),
+    Fault("lfm2moe", Site(1, "expert_weights"), "router", "counts in the weights too", change=counted_bias),
+    Fault("lfm2moe", Site(1, "expert_weights"), "router", "a softmax over all experts in place of a sigmoid",
+          change=with_kind(scoring="softmax")),
+    Fault("lfm2moe", Site(1, "ffn_out"), "router", "without weights", change=unweighted),
+    Fault("lfm2moe", Site(1, "expert_out"), "expert_order", "of the next one", change=next_expert),
+    Fault("lfm2moe", Site(0, "conv_out"), "recurrence", "the gate is left out",
+          change=lambda m, known, right: known["convolved"]),
+    Fault("afmoe", Site(0, "attn_gated"), "activation_function", "the gate is left out",
+          change=lambda m, known, right: known["attention"]),
+    Fault("afmoe", Site(1, "attn_gated"), "activation_function", "does not go through a sigmoid",
+          change=lambda m, known, right: known["attention"] * known["attn_gate"]),
+    Fault("afmoe", Site(None, "embedding"), "scaled", "not multiplied by 8", runtime={"embedding_scale": 1.0}),
+    Fault("afmoe", Site(3, "q_post_rope"), "rope_position", "as other layers are", runtime={"rotated_layers": None}),
+    Fault("afmoe", Site(1, "expert_weights"), "router", "not multiplied by 2.5", change=with_kind(scale=1.0)),
+    Fault("afmoe", Site(0, "attention"), "causal_mask", "", config={"sliding_window": 5}),
+    Fault("afmoe", Site(1, "post_ffn_norm"), "norm_offset", "",
+          tensors={of_layer(1, "post_mlp_layernorm"): lambda w: w + 1}),
 )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "settings.npz"
 
 def stages_of(case: Case, folder: Path) -> dict:
     path = "ggml" if case.engine == "llama.cpp" else "f32"
-    computed = dict(forward(open_artifact(case.write(folder)), TOKENS, numeric_path(path)))
+    model = open_artifact(case.write(folder)).for_length(case.room)
+    computed = dict(forward(model, TOKENS, numeric_path(path)))
     return {site: computed[site][list(ROWS)] for site in KEPT}
 
 

@@ -106,12 +106,51 @@ class Culprit:
 
 
 @dataclass(frozen=True, slots=True)
+class Bits:
+    """How many checked stages of a trace have every bit of ours, and where the first value is that has not.
+
+    site, token, channel : of that value; None where all stages are identical.
+    """
+
+    identical: int
+    checked: int
+    site: Site | None = None
+    token: int | None = None
+    channel: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the count as `bisect --json` prints it."""
+        first = None
+        if self.site is not None:
+            first = site_json(self.site) | {"token": self.token, "channel": self.channel}
+        return {"identical": self.identical, "checked": self.checked, "first": first}
+
+    @classmethod
+    def from_json(cls, record: object) -> "Bits":
+        """Rebuild a count; StoreError if nobody can have written it."""
+        parts = _parts(record)
+        first = parts.get("first")
+        if first is not None:
+            parts |= {"site": read_site(first), **{name: _parts(first).get(name) for name in ("token", "channel")}}
+        return cls(**typed_fields(cls, parts, "bits"))
+
+    def words(self, engine: str) -> str:
+        """Return it as a sentence."""
+        if self.site is None:
+            return f"Identical to {engine} in every bit: all {self.checked} stages that were checked."
+        return (
+            f"Identical to {engine} in every bit in {self.identical} of {self.checked} stages; the first other value "
+            f"is at {self.site}, token {self.token}, channel {self.channel}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Bisection:
     """The answer: verdict, culprit, further culprits, and what it rests on.
 
     notes : what the answer does not cover, in sentences (a fault that this prompt does not show, ambiguity).
     cells : how many cells the pair has; those in `checked` were run again. cells_in_spans : those of a trace that were
-    not recorded, but lie between recorded ones that were checked.
+    not recorded, but lie between recorded ones that were checked. bits : of a trace, on its own inputs; else None.
     """
 
     verdict: Verdict
@@ -123,6 +162,7 @@ class Bisection:
     notes: tuple[str, ...] = ()
     cells: int | None = None
     cells_in_spans: int = 0
+    bits: Bits | None = None
 
     @property
     def covered(self) -> int:
@@ -160,6 +200,7 @@ class Bisection:
             "cells_checked": len(self.checked),
             "cells_in_spans": self.cells_in_spans,
             "cells_expected": self.cells,
+            "bits": None if self.bits is None else self.bits.to_json(),
             "notes": list(self.notes),
             "cells": [site_json(cell.site) | cell.to_json() for cell in self.checked],
         }
@@ -177,6 +218,7 @@ class Bisection:
             "others": tuple(map(Culprit.from_json, others)),
             "checked": tuple(map(Decomposition.from_json, cells)),
             "cells": parts.get("cells_expected"),
+            "bits": None if parts.get("bits") is None else Bits.from_json(parts["bits"]),
         }
         return cls(**typed_fields(cls, parts, "bisection"))
 

@@ -71,7 +71,7 @@ def trace_side(
 
     Raises WorkbenchError in one sentence.
     """
-    artifact = open_artifact(side.path)
+    artifact = open_artifact(side.path).for_length(len(tokens))
     run = run_of(artifact, side, tokens, prompt, emit)
     with ExitStack() as stack:
         writer = None if output is None else stack.enter_context(TraceWriter(output, run, replace=replace))
@@ -97,7 +97,7 @@ def save_stages(
 
     Raises WorkbenchError in one sentence, or OSError; nothing is left of the output then.
     """
-    artifact = open_artifact(side.path)
+    artifact = open_artifact(side.path).for_length(len(tokens))
     run = run_of(artifact, side, tokens, prompt, emit)
     stages = {site: (len(tokens), channels) for site, channels in selected(artifact, selection).items()}
     there = {stage.site for stage in Graph.of(artifact).stages()}

@@ -296,9 +296,18 @@ def _short(value: object) -> str:
     if isinstance(value, tuple) and isinstance(value[0], str):
         counts = {kind: value.count(kind) for kind in dict.fromkeys(value)}
         return printable(", ".join(f"{count} × {kind}" for kind, count in counts.items()))
+    if isinstance(value, tuple) and isinstance(value[0], bool):
+        some = f"in {sum(value)} of {len(value)} layers, not in {_numbers(value)}"
+        return "in all layers" if all(value) else some
     if isinstance(value, tuple):
         return f"{len(value)} factors from {value[0]:g} to {value[-1]:g}"
     return printable(str(value))
+
+
+def _numbers(value: tuple[bool, ...]) -> str:
+    """The layers without something, of which the first are named."""
+    without = [str(layer) for layer, there in enumerate(value) if not there]
+    return ", ".join(without[:8]) + (", ..." if len(without) > 8 else "")
 
 
 def _store(trace: "Trace") -> tuple[dict[str, Any], list[str]]:

@@ -4,7 +4,7 @@ from kernels.config import ModelConfig, same_value
 
 ROTARY = (
     *("rope_theta", "rope_type", "rotary_dim", "rope_factors", "rope_attention_factor", "rope_local_theta"),
-    "rotated_layers",
+    *("rope_long_factors", "rotated_layers"),
 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kernels.errors import WorkbenchError
-from kernels.paths import PATHS, F32Path, numeric_path
+from kernels.paths import PATHS, F32Path, GgmlPath, numeric_path
 from kernels.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, Precision
 from store.text import printable
 from store.traces.trace import Trace
@@ -22,6 +22,7 @@ _CACHES = {
     **dict.fromkeys(KINDS, _BLOCKS),
 }
 _STRANGE_CACHE = replace(_BLOCKS, unit=2.0**-5)
+_WIDE = "AVX512 = 1"  # in what llama.cpp says of its build, where its vectors have 16 lanes
 # Path and precision that transformers ran in; its bfloat16 and float16 operations add up in float32.
 _DTYPES = {
     "float64": ("f64", FLOAT32),
@@ -88,7 +89,7 @@ def _llama_cpp(trace: Trace) -> Arithmetic:
     flash = trace.observed.get("flash_attention", {"0": "off", "1": "on"}.get(str(trace.settings.get("flash"))))
     cache = _cache_of(trace)
     kinds = {cache.type_k, cache.type_v}
-    path = numeric_path("ggml")
+    path: F32Path = GgmlPath(16 if _WIDE in str(trace.settings.get("system_info", "")) else 8)
     if flash == "off" and kinds == {"f32"}:
         return Arithmetic(path)
     reasons = []

@@ -16,6 +16,7 @@ from store.text import printable
 from store.traces.kind import is_trace
 from store.traces.statistics import open_statistics
 from store.traces.trace import Trace
+from workbench.pair.contexts import in_context
 from workbench.pair.prompt import Prompt
 from workbench.pair.tokens import NOTHING, Tokens, shared_tokens
 from workbench.session.session import Side
@@ -35,6 +36,13 @@ class Pair:
     b: Source
     tokens: Tokens | None
     asked: tuple[str | None, str | None] = (None, None)
+
+    def __post_init__(self) -> None:
+        """Give the models the settings that hold for what is run."""
+        traces = [source for source in (self.a, self.b) if isinstance(source, Trace)]
+        for side in ("a", "b") if self.tokens is not None else ():
+            if isinstance(source := getattr(self, side), Artifact) and source.config.rope_long_factors is not None:
+                object.__setattr__(self, side, in_context(source, traces, len(self.ids)))
 
     @property
     def ids(self) -> tuple[int, ...]:

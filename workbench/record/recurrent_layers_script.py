@@ -222,6 +222,12 @@ def watch_mixer(layer: Any, put: Any) -> bool:
     return True
 
 
+def watch_gate_apart(attention: Any, put: Any) -> None:
+    """Watch the gate of attention that has a product of its own (afmoe)."""
+    watch(attention.gate_proj, lambda _x, y: put("attn_gate", y))
+    during(attention, "eager_attention_forward", lambda _a, _o, y: put("attention", y[0].flatten(start_dim=-2)))
+
+
 def watch_gate(attention: Any, put: Any) -> None:
     """Watch attention whose queries and their gates are one product, head by head."""
     import torch

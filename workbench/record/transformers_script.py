@@ -17,7 +17,15 @@ from typing import Any
 
 from expert_layers_script import ACTIVATION, watch_experts
 from gemma4_script import watch_layer_embeddings, watch_normed_experts
-from recurrent_layers_script import multiplied, part, watch, watch_fused_block, watch_gate, watch_mixer
+from recurrent_layers_script import (
+    multiplied,
+    part,
+    watch,
+    watch_fused_block,
+    watch_gate,
+    watch_gate_apart,
+    watch_mixer,
+)
 
 Array = Any  # a torch tensor
 
@@ -112,6 +120,7 @@ def leave(stages: Stages, layer: int, scaled: bool, _x: Array, y: Array) -> None
 def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     """Watch the attention half of a layer; the product of a projection with bias is computed once more without it."""
     attention, torch = part(layer, ATTENTION), stages.torch
+    gate = getattr(attention, "gate_proj", None)
     shares = getattr(attention, "is_kv_shared_layer", False)  # keys and values with another one
     projections = [part for part in "qkv" if getattr(attention, f"{part}_proj", None) is not None]
     products: dict[str, Array] = {}
@@ -132,7 +141,7 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
         put(stage, y if tokens_first else y.transpose(1, 2))
 
     def output(x: Array, y: Array) -> None:
-        put("attention", x)
+        put("attn_gated" if gate is not None else "attention", x)
         put("attn_out", y)
 
     def fused(module: Any, order: Any, x: Array, y: Array) -> None:
@@ -162,9 +171,11 @@ def watch_attention(layer: Any, put: Any, stages: Stages) -> None:
     if hasattr(attention, "qk_norm"):
         both = itertools.cycle("qk")  # one module norms q and then k, tokens first
         watch(attention.qk_norm, lambda _x, y: put(f"{next(both)}_rope_norm", y))
+    if gate is not None:
+        watch_gate_apart(attention, put)
     if not with_gate:
         watch(last, output)
-    if hasattr(layer, AFTER_FFN):
+    if hasattr(layer, AFTER_FFN) or hasattr(layer, "pre_mlp_layernorm"):
         watch(layer.post_attention_layernorm, lambda _x, y: put("post_attn_norm", y))
     if hasattr(layer, "post_self_attn_layernorm"):
         watch(layer.post_self_attn_layernorm, lambda _x, y: put("post_attn_norm", y))
@@ -222,7 +233,7 @@ def watch_mlp(layer: Any, put: Any) -> None:
         gate(x, y[..., :half])
         put("ffn_up", y[..., half:])
 
-    others = (FFN_NORM, "post_attention_layernorm", "ffn_norm", "pre_ff_layernorm")
+    others = (FFN_NORM, "pre_mlp_layernorm", "post_attention_layernorm", "ffn_norm", "pre_ff_layernorm")
     own = (FFN_NORM,) if hasattr(layer, AFTER_FFN) else others
     if (before := part(layer, own)) is not None:
         watch(before, norm)

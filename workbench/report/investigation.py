@@ -97,7 +97,7 @@ def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | Workbench
         what = f"{printable(trace.run.artifact)} is a trace of {printable(trace.run.format)}"
         return WorkbenchError(f"{what}, which holds no weights.")
     try:
-        artifact = open_artifact(_model_file(side, trace.run))
+        artifact = open_artifact(_model_file(side, trace.run)).for_length(len(trace.run.tokens))
         digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
     except WorkbenchError as error:
         return error

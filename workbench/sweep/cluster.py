@@ -6,6 +6,7 @@ ready for, and what is finished is written before it is forgotten.
 """
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
@@ -19,10 +20,11 @@ from workbench.sweep.question import Prompt, Question
 from workbench.sweep.running import Finished
 
 try:
+    import cryptography  # noqa: F401 - by which dask makes keys
     import dask
     import distributed
 except ImportError:  # the extra is not installed
-    distributed = None
+    distributed = None  # type: ignore[assignment, unused-ignore]
 
 INSTALL = "it needs dask.distributed; `pip install 'layer-workbench[cluster]'`, or leave out --workers and --cluster"
 _AHEAD = 3  # units that are handed out for each worker
@@ -68,6 +70,12 @@ class Cluster:
                     raise  # the file of results
                 where = self._address or "of this sweep"
                 raise WorkbenchError(f"the scheduler {where} is lost; --resume does what is left") from None
+            except (ModuleNotFoundError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "deserialization" not in str(error):
+                    raise
+                raise WorkbenchError(
+                    f"the scheduler {self._address or ''} or a worker lacks this program; install this version there"
+                ) from None
             except distributed.KilledWorker:
                 raise WorkbenchError(
                     f"a unit has ended {_LOST} workers, as happens for want of memory; use shorter prompts"
@@ -84,6 +92,7 @@ class Cluster:
                 security=True,  # else whoever has an account on this machine could let the workers run anything
                 env={"WORKBENCH_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 silence_logs=logging.CRITICAL,
+                preload=__name__,
             )
         try:
             return distributed.Client(self._address, timeout=_WAIT)
@@ -140,6 +149,11 @@ class _Flow:
             self._bases[work.number] = self._client.submit(_base, self._question, work.prompt, pure=False)
             self._left[work.number] = len(work.parts)
         return self._bases[work.number]
+
+
+def dask_setup(_worker: object) -> None:
+    """What dask calls in a worker that is started here: Ctrl-C is for the client, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # What workers do; they find it by its name, and open the files themselves.

@@ -25,6 +25,9 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
     yield from _bases(q, x, positions)
     yield from _pairings(q, x, positions)
     yield from _positions(q, x, positions)
+    if own.factors is not None and (long := q.at.config.rope_long_factors) is not None:
+        words = f"the rotary factors are those for texts of more than {q.at.config.length_limit} tokens"
+        yield Mistake("rope_theta", "config", words, turned(x, positions, replace(own, factors=long)), setting=(words,))
     if own.factors is not None:
         plain = replace(own, factors=None, magnitude=1.0)
         yield Mistake("rope_theta", "config", _UNSCALED, turned(x, positions, plain), setting=(_UNSCALED,))
@@ -37,12 +40,19 @@ def rope_mistakes(q: Question) -> Iterator[Mistake]:
 
 
 def unrotated_mistakes(q: Question) -> Iterator[Mistake]:
-    """A rotation where there should be none: that of the layers which rotate."""
+    """A rotation where there should be none: that of the layers which rotate, or a usual one where none does."""
     positions = q.at.positions().astype(np.float64)
     kinds = (stage.kind for stage in q.graph.stages())
-    for other in dict.fromkeys(kind.rotation for kind in kinds if isinstance(kind, Rotate)):
+    others = dict.fromkeys(kind.rotation for kind in kinds if isinstance(kind, Rotate))
+    for other in others:
         words = f"layer {q.at.layer} is rotated, as other layers are and this one is not"
         yield Mistake("rope_position", "config", words, turned(q.right, positions, other), setting=(words,))
+    c = q.at.config
+    usual = (Rotation(c.head_dim, theta, c.rope_type) for theta in dict.fromkeys((c.rope_theta, *BASES)))
+    for plain in () if others else usual:
+        for other in (plain, with_other_pairs(plain)):
+            words = f"layer {q.at.layer} is rotated (rope_theta {other.theta:.10g}, {other.pairs}), and none should be"
+            yield Mistake("rope_position", "config", words, turned(q.right, positions, other), setting=(words,))
 
 
 def rotated_input(q: Question) -> Values:

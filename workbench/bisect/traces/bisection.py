@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from kernels.stages import Site
+from workbench.bisect.traces.bits import BitCount
 from workbench.bisect.traces.coverage import Coverage
 from workbench.bisect.traces.diagnosis import diagnose
 from workbench.bisect.traces.span_causes import SpanCauses
@@ -22,13 +23,14 @@ from workbench.cells.decomposition import Decomposition
 
 def bisect_trace(reader: Reader) -> Bisection:
     """Check every recorded stage against our operation on the recorded inputs; find all that are wrong."""
-    survey, coverage = Survey(reader), Coverage.of(reader)
+    survey, coverage, bits = Survey(reader), Coverage.of(reader), BitCount()
     checked, ends = [], set[Site]()
     for stage in recorded_stages(reader):
         checked.append(_decomposition(stage))
         if stage.spanned:
             ends.add(stage.site)
         survey.see(stage)
+        bits.see(stage)
         coverage.see(stage)
     if not checked:
         none = "no stage of the trace could be checked"
@@ -42,7 +44,7 @@ def bisect_trace(reader: Reader) -> Bisection:
     if coverage.missing and verdict not in ("divergent", "undecided"):
         verdict, notes = "undecided", [*reasons, *known]
     found = _answer(verdict, culprits, checked, tuple(notes))
-    return replace(found, cells=len(coverage.cells), cells_in_spans=coverage.in_spans)
+    return replace(found, cells=len(coverage.cells), cells_in_spans=coverage.in_spans, bits=bits.found())
 
 
 def _judged(reader: Reader, survey: Survey, checked: list[Decomposition]) -> tuple[Verdict, list[Culprit], str | None]:

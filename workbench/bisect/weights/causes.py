@@ -19,6 +19,7 @@ from workbench.bisect.weights.check import (
     excess_of,
     rounded_once,
     row_chunks,
+    strangers,
 )
 from workbench.bisect.weights.decays import decays_otherwise
 from workbench.bisect.weights.factors import changed, scaled, scaled_within_steps, scales
@@ -28,7 +29,7 @@ from workbench.bisect.weights.low_rank import low_rank
 from workbench.bisect.weights.misread_parts import misread_parts
 from workbench.bisect.weights.offsets import group_offset, norm_offset
 from workbench.bisect.weights.other_tensors import other_tensors
-from workbench.bisect.weights.points import on_grid, unlike
+from workbench.bisect.weights.points import on_grid
 from workbench.bisect.weights.question import Prediction, Question, Rows
 from workbench.bisect.weights.rearrangements import permuted_rope, rows_permuted, transposed
 from workbench.bisect.weights.rounded_twice import first_type
@@ -179,7 +180,7 @@ def _stands_out(q: Question) -> bool:
         a, b, affected = q.a(rows), q.b(rows), q.verdict.affected[rows]
         excess, points = excess_of(a, b), on_grid(a, b)
         off = np.maximum.reduceat(excess, np.arange(0, excess.shape[1], BLOCK), axis=1)
-        worst.append((unlike(a, b, BLOCK) if points else off)[affected])
+        worst.append(np.where(strangers(a, b), np.float32(np.inf), np.float32(0) if points else off)[affected])
         sound = ~np.repeat(affected, BLOCK, axis=1)[:, : excess.shape[1]]
         total += float(np.square(excess[sound], dtype=np.float64).sum())
         off_once += int((excess[sound] > ONCE).sum())

@@ -16,9 +16,10 @@ from kernels.weight import Weight
 from workbench.bisect.weights.carried import ONE_STEP, beyond_carried, may_be
 from workbench.bisect.weights.fits import with_fits
 from workbench.bisect.weights.levelled import levelled
-from workbench.bisect.weights.points import forgiven, on_grid, unlike
+from workbench.bisect.weights.points import POINTS_IN_COLUMNS, forgiven, on_grid, unlike
 from workbench.bisect.weights.repeats import Repeats
-from workbench.bisect.weights.slopes import LEAST_ENERGY, NO_HEADS, Groups, Slopes
+from workbench.bisect.weights.scales import cost_of, misscaled
+from workbench.bisect.weights.slopes import LEAST_ENERGY, NO_HEADS, Groups, Slopes, smaller
 from workbench.bisect.weights.steps import Flags, Floats, Stored, rules, stored_reach
 
 # One rounding on each side keeps within 1.00 steps; a second one, by a finer format, adds up to 0.2 (docs/bisect.md).
@@ -131,6 +132,12 @@ def excess_of(a: Stored, b: Stored) -> Floats:
     return excesses(a.reach, b.reach)[0]
 
 
+def strangers(a: Stored, b: Stored) -> Flags:
+    """Blocks (rows, blocks of 32) of which one side is no copy, though every value by itself may be one."""
+    found = misscaled(a, b, BLOCK, LIMIT)
+    return found | unlike(a, b, BLOCK) if on_grid(a, b) else found
+
+
 def rounded_once(beyond_once: int, count: int, fitted: bool) -> bool:
     """Whether so many of `count` values may be further away than ONCE, though each side was rounded but once.
 
@@ -212,12 +219,12 @@ def _distances(a: Stored, b: Stored, groups: Groups, carried: bool = False) -> D
         runs[level] = 0
         blocks = np.minimum(blocks, np.maximum.reduceat(runs, np.arange(0, runs.shape[1], BLOCK // size), axis=1))
         inside &= ~np.repeat(level, size, axis=1)[:, :columns]
-    if points:
-        blocks = np.maximum(blocks, unlike(a, b, BLOCK))
-    values, widths = zip(a.reach[:2], b.reach[:2], strict=True)
+    strange = strangers(a, b)
+    right = ~np.repeat(strange, BLOCK, axis=1)[:, :columns]
+    values, widths = (a.reach[0], b.reach[0]), (cost_of(a, b, right), cost_of(b, a, right))
     counted = np.isfinite(b.values - a.values) if points else inside
     found = tally(values, widths, excess, inside, counted, LEAST_ENERGY, groups.run(columns))
-    return found._replace(worst=blocks)
+    return found._replace(worst=np.where(strange, np.float32(np.inf), blocks))
 
 
 def _inside(a: Stored, b: Stored) -> Flags:
@@ -237,8 +244,10 @@ class _SecondLook:
 
     def off(self, slopes: Slopes, lean: float, points: bool) -> tuple[float | None, tuple[str, Flags] | None]:
         """The factor that is not 1 and which parts have it; (None, None) where rounding explains every slope."""
-        for level, factors, beyond in slopes.off(lean):
-            scaled = (beyond > 0) & (points or self.repeats.certain(level, beyond))
+        of_columns = POINTS_IN_COLUMNS / self._groups.columns if points and self._groups.columns else 0.0
+        for level, factors, beyond in slopes.off(lean, of_columns):
+            told = smaller(self._parts(), factors, level) if points else self.repeats.certain(level, beyond)
+            scaled = (beyond > 0) & told
             if scaled.any():
                 return float(factors[np.flatnonzero(scaled)[0]]), (level, scaled)
         return None, None

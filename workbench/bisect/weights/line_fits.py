@@ -6,13 +6,17 @@ explains every code of the block, and the stored line leaves residuals that no o
 the order of codes their sign turns twice at least; once is enough for a line that was held at 0.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from workbench.bisect.weights.steps import Flags, Floats, Stored
 
+Doubles = NDArray[np.float64]
+
 _LEAST, _MOST = 0.5, 16.0  # the step of the codes over the stored one, which few values of large importance decide
-_ROUNDS = 40  # of a search that leaves 0.618 of the range each time
-_GOLDEN = (5**0.5 - 1) / 2
+_ROUNDS = 64  # as many linear functions as a block has values on both sides
 _WHOLE = 1e-2  # of a step, from a multiple of it
 
 
@@ -24,26 +28,69 @@ def line_fits(source: Stored, fitted: Stored, limit: float) -> Flags:
 def _one_line_explains(source: Stored, fitted: Stored, limit: float) -> Flags:
     """Whether |x - offset - ratio v| <= width_x + ratio half a step has a solution; cut values bind on one side.
 
-    For a given ratio the offset lies in an interval whose length is concave in the ratio, so that its largest is found
-    by a golden section search.
+    For a given ratio the offset lies in an interval whose length is the least of linear functions of the ratio. Its
+    largest is looked for where the two of them that hold at both ends meet: no length is larger than there.
     """
-    x, v = source.values.astype(np.float64), fitted.values.astype(np.float64)
-    own, half = limit * source.width.astype(np.float64), limit * fitted.width.astype(np.float64)
-    no_top = source.cut(1) | fitted.cut(-1)  # the source may lie further up, or the code was raised to the lowest
-    no_bottom = source.cut(-1) | fitted.cut(1)
-
-    def room(ratio: Floats) -> Floats:
-        left = x - ratio[:, None] * v
-        reach = own + ratio[:, None] * half
-        top = np.where(no_top, np.inf, left + reach).min(axis=1)
-        return np.asarray(top - np.where(no_bottom, -np.inf, left - reach).max(axis=1))
-
-    low, high = np.full(len(x), _LEAST), np.full(len(x), _MOST)
+    lengths = _Lengths.of(source, fitted, limit)
+    explained = np.zeros(len(source.values), dtype=bool)
+    left, right = (lengths.at(np.full(len(explained), ratio)) for ratio in (_LEAST, _MOST))
+    rows = np.arange(len(explained))
     for _ in range(_ROUNDS):
-        first, second = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        rising = room(first) < room(second)
-        low, high = np.where(rising, first, low), np.where(rising, high, second)
-    return np.asarray(room((low + high) / 2) >= 0)
+        explained[rows[np.maximum(left[1], right[1]) >= 0]] = True
+        # Beyond an end at which the length grows outward, or at one of which nothing is larger, none is larger.
+        still = (np.maximum(left[1], right[1]) < 0) & (left[2] > 0) & (right[2] < 0)
+        met, most = _meeting(left, right)
+        still &= (most >= 0) & (met > left[0]) & (met < right[0])
+        if not still.any():
+            break
+        rows, lengths = rows[still], lengths.some(still)
+        left, right = (tuple(part[still] for part in end) for end in (left, right))
+        found = lengths.at(met[still])
+        rising = found[2] > 0
+        left = tuple(np.where(rising, new, old) for new, old in zip(found, left, strict=True))
+        right = tuple(np.where(rising, old, new) for new, old in zip(found, right, strict=True))
+        explained[rows[found[1] >= 0]] = True
+    return explained
+
+
+_End = tuple[Doubles, ...]  # ratio, length and its slope, of every block
+
+
+def _meeting(left: _End, right: _End) -> tuple[Doubles, Doubles]:
+    """Where the lines through two ends meet, and their value there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        met = (right[1] - left[1] + left[2] * left[0] - right[2] * right[0]) / (left[2] - right[2])
+    return met, left[1] + left[2] * (met - left[0])
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """The offsets for a ratio r lie between the largest of `low` + r `down` and the least of `high` + r `up`."""
+
+    high: Doubles
+    up: Doubles
+    low: Doubles
+    down: Doubles
+
+    @classmethod
+    def of(cls, source: Stored, fitted: Stored, limit: float) -> "_Lengths":
+        x, v = source.values.astype(np.float64), fitted.values.astype(np.float64)
+        own, half = limit * source.width.astype(np.float64), limit * fitted.width.astype(np.float64)
+        no_top = source.cut(1) | fitted.cut(-1)  # the source may lie further up, or the code was raised to the lowest
+        no_bottom = source.cut(-1) | fitted.cut(1)
+        return cls(np.where(no_top, np.inf, x + own), half - v, np.where(no_bottom, -np.inf, x - own), -half - v)
+
+    def at(self, ratio: Doubles) -> _End:
+        """The length at a ratio, and how it changes with it."""
+        tops, bottoms = self.high + ratio[:, None] * self.up, self.low + ratio[:, None] * self.down
+        top, bottom = tops.argmin(axis=1)[:, None], bottoms.argmax(axis=1)[:, None]
+        length = np.take_along_axis(tops, top, axis=1) - np.take_along_axis(bottoms, bottom, axis=1)
+        slope = np.take_along_axis(self.up, top, axis=1) - np.take_along_axis(self.down, bottom, axis=1)
+        return ratio, length[:, 0], slope[:, 0]
+
+    def some(self, rows: Flags) -> "_Lengths":
+        """Those of some blocks."""
+        return _Lengths(*(part[rows] for part in (self.high, self.up, self.low, self.down)))
 
 
 def _is_least_squares(source: Stored, fitted: Stored, limit: float) -> Flags:

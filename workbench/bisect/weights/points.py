@@ -8,11 +8,12 @@ and where seven of eight signs are stored, one of eight is not. Runs of values m
 
 import numpy as np
 
-from workbench.bisect.weights.steps import Floats, Stored
+from workbench.bisect.weights.steps import Flags, Floats, Stored
 
 _RUN = 256  # values that share a scale
 _LEAST_LIKE = 0.15  # cosine of the angle between two copies of a run; 0.21 is the least found, in docs/bisect.md
 _LEAST_SHARE = 0.2  # of the values that a source has at least along them; 0.25 is the least found
+POINTS_IN_COLUMNS = 48.0  # over the columns of a head: how far off 1 a factor of theirs may be; 1.49 of 32, 0.7 of 64
 _SMALLEST = 1e-3  # root mean square of a run, below which half-precision scales lose their digits
 
 
@@ -29,8 +30,8 @@ def forgiven(a: Stored, b: Stored, excess: Floats) -> Floats:
     return eights.reshape(excess.shape)
 
 
-def unlike(a: Stored, b: Stored, size: int) -> Floats:
-    """Infinity for blocks (rows, columns / size) of runs that are no two copies of one another, 0 for others."""
+def unlike(a: Stored, b: Stored, size: int) -> Flags:
+    """Blocks (rows, columns / size) of runs that are no two copies of one another."""
     x, y = (
         np.where(np.isfinite(side.values), side.values, 0).astype(np.float64).reshape(len(side.values), -1, _RUN)
         for side in (a, b)
@@ -41,4 +42,4 @@ def unlike(a: Stored, b: Stored, size: int) -> Floats:
     for side, energy in ((a, energy_x), (b, energy_y)):
         if side.flips is not None:
             far |= large & (product < _LEAST_SHARE * energy)
-    return np.repeat(np.where(far, np.float32(np.inf), np.float32(0)), _RUN // size, axis=1)
+    return np.repeat(far, _RUN // size, axis=1)

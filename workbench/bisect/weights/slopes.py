@@ -5,13 +5,13 @@ code leaves the first one right, a fit of the scale the second. How far chance m
 the sums over blocks of 32 values, which share scales and so do not err independently.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.bisect.weights.steps import Flags
+from workbench.bisect.weights.steps import Flags, Stored
 
 _BLOCK = 32
 _FEWEST = 32  # blocks that carry the energy of a part; fewer do not tell their own scatter
@@ -87,18 +87,20 @@ class Slopes:
             columns=sum((part.columns for part in parts[1:]), first.columns),
         )
 
-    def off(self, lean: float = 0.0) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+    def off(
+        self, lean: float = 0.0, of_columns: float = 0.0
+    ) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
         """Levels where some part's factor is not 1: level, factors, and how far each is beyond what rounding leaves.
 
         The distance is 0 for parts whose factor rounding explains. Parts of a level that are all off are one whole.
-        lean : by how much unequal steps may move a factor.
+        lean, of_columns : by how much unequal steps may move a factor, and one of some columns.
         """
         for level, sums, least in (
-            ("rows", self.rows, _HEAD),
-            ("columns", self.columns, _HEAD),
-            ("whole", self.whole, _WHOLE),
+            ("rows", self.rows, _HEAD + lean),
+            ("columns", self.columns, _HEAD + max(lean, of_columns)),
+            ("whole", self.whole, _WHOLE + lean),
         ):
-            slopes, beyond = _beyond(sums, least + lean)
+            slopes, beyond = _beyond(sums, least)
             if beyond.any() and (level == "whole" or not beyond.all()):
                 yield level, slopes, beyond
 
@@ -111,6 +113,20 @@ def _beyond(sums: NDArray[np.float64], least: float) -> tuple[NDArray[np.float64
         scatter = np.sqrt(np.maximum(ab2 - 2 * first * ab_aa + first**2 * aa2, 0)) / aa
         scaled = (beyond > least) & (beyond > _SIGMAS * scatter) & (aa**2 >= _FEWEST * aa2)
     return first, np.where(scaled, beyond, 0)
+
+
+def smaller(parts: Iterable[tuple[Stored, Stored]], factors: NDArray[np.float64], level: str) -> Flags:
+    """Whether most values of every part of a level have become smaller, or larger, as its factor says.
+
+    Where no code is 0, values that are draw the scales of all others down.
+    """
+    signs = []
+    for a, b in parts:
+        with np.errstate(invalid="ignore"):
+            moved = np.nan_to_num(np.sign(np.abs(a.values) - np.abs(b.values)), posinf=0, neginf=0)
+        signs.append(moved.sum(axis=1 if level == "rows" else 0, dtype=np.float64))
+    counts = np.concatenate(signs) if level == "rows" else np.sum(signs, axis=0)
+    return np.asarray(np.sign(counts.reshape(len(factors), -1).sum(axis=1)) == np.sign(1 - factors))
 
 
 def heads_of(name: str, head_dim: int) -> Groups:

@@ -40,7 +40,10 @@ class Stored:
     of 32 may be another one than the codes were rounded with, 0 for other types. line : whether that may be so of both
     the scale and the least value. top : highest code of types that may level a sub-block of `group` values though these
     are far apart (levelled.py), 0 for other types. lean : by which share of the values unequal steps may move a factor.
-    carried : whether errors may have been carried over from value to value (carried.py).
+    flips : of points of a grid, how many of eight signs may be others; None for other types. carried : whether errors
+    may have been carried over from value to value (carried.py). Of scales (scales.py) mean : how many values share one
+    that is the mean of their magnitudes, 0 for other types; reached, shared : how far at least one source of so many
+    values must lie, None where that is not known.
     """
 
     values: Floats
@@ -54,6 +57,9 @@ class Stored:
     lean: float = 0.0
     flips: int | None = None
     carried: bool = False
+    mean: int = 0
+    reached: Floats | None = None
+    shared: int = 0
 
     @classmethod
     def of(cls, weight: Weight, rows: NDArray[np.int64] | slice = slice(None)) -> "Stored":
@@ -71,7 +77,10 @@ class Stored:
             width = width + half_ulp(values - np.float32(1), weight.less_one.format)
         if not isinstance(format, BlockFormat) or not format.cut:
             return cls(values, width, **rules(format))
-        return cls(values, width, ends & 1 != 0, ends & 2 != 0, **rules(format))
+        if format.scale_of == "mean":  # what its scale is too small for lies beyond it as well
+            ends = np.where(values == 0, np.uint8(3), ends)
+        stored = cls(values, width, ends & 1 != 0, ends & 2 != 0, **rules(format))
+        return replace(stored, **_scale_of(format, raw, values.shape)) if format.scale_of else stored
 
     @property
     def half_step(self) -> Floats:
@@ -104,12 +113,14 @@ class Stored:
         values, width = self.values * np.float32(factor), self.width * np.float32(abs(factor))
         if not factor:
             return Stored(values, width, fitted=self.fitted, line=self.line)
-        return replace(self, values=values, width=width, lowest=low, highest=high)
+        reached = None if self.reached is None else self.reached * np.float32(abs(factor))
+        return replace(self, values=values, width=width, lowest=low, highest=high, reached=reached)
 
     def moved(self, rearrange: Callable[[NDArray[Any]], NDArray[Any]]) -> "Stored":
-        """The same values elsewhere."""
+        """The same values elsewhere, where nothing is known of whole blocks any more."""
         low, high = (None if x is None else rearrange(x) for x in (self.lowest, self.highest))
-        return replace(self, values=rearrange(self.values), width=rearrange(self.width), lowest=low, highest=high)
+        values, width = rearrange(self.values), rearrange(self.width)
+        return replace(self, values=values, width=width, lowest=low, highest=high, mean=0, reached=None)
 
     def exactly(self, values: Floats) -> "Stored":
         """Other values, known without rounding, in the place of these."""
@@ -158,10 +169,12 @@ def half_ulp(values: Floats, format: FloatFormat) -> Floats:
 def stored_reach(weight: Weight, rows: slice) -> Reach | None:
     """Consecutive rows as the one pass over two tensors takes them; None where a value says less, or more, of itself.
 
-    Points of a grid, tensors that are stored in parts or were cut of others, and norms less 1 are such.
+    Points of a grid, types of whose scales more is known, tensors that are stored in parts or were cut of others, and
+    norms less 1 are such.
     """
     format, apart = weight.type.format, isinstance(weight.stored, Packed) or weight.origin is not None
-    if apart or weight.less_one is not None or (isinstance(format, BlockFormat) and format.grid is not None):
+    more = isinstance(format, BlockFormat) and (format.grid is not None or format.scale_of != "")
+    if apart or more or weight.less_one is not None:
         return None
     return _reach(weight, np.require(weight.rows[rows], requirements=["C", "W"]))
 
@@ -236,8 +249,28 @@ def _on_grid(format: BlockFormat, values: Floats, raw: NDArray[np.uint8]) -> Sto
         zero = np.abs(values) < np.float32(0.5) * steps
         width += np.float32(0.6) * steps
         low, high = low | zero, high | zero
-    flips = 1 if format.even or format.shifts is not None else 0
-    return Stored(values, width, low, high, lean=POINTS_LEAN, flips=flips)
+    if format.shifts is not None:
+        return Stored(values, width, low, high, lean=POINTS_LEAN, flips=1)
+    # Scales are odd numbers, and what was rounded to one is at most 1 below it.
+    share = (1 - 1 / found.scales.astype(np.float32)) * _at_least(np.abs(found.d))[:, None]
+    reached = np.abs(values) * np.repeat(share, format.group, axis=1).reshape(values.shape)
+    known: dict[str, Any] = {"reached": reached, "shared": format.group}
+    return Stored(values, width, low, high, lean=POINTS_LEAN, flips=int(format.even), **known)
+
+
+def _scale_of(format: BlockFormat, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> dict[str, Any]:
+    """What is known of scales that are the mean or the largest of their block's magnitudes: fields of `Stored`."""
+    size = format.block.elements
+    if format.scale_of == "mean":
+        return {"mean": size}
+    d = np.abs(fields(format, raw.reshape(-1, format.block.bytes)).d)
+    return {"reached": np.repeat(d * _at_least(d), size).reshape(shape), "shared": size}
+
+
+def _at_least(d: Floats) -> Floats:
+    """Which share of a stored scale it was at least, before half precision rounded it as a denormal number."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(d > HALF_ROUNDING, 1 - HALF_ROUNDING / d, np.float32(0))
 
 
 def _gaps(format: BlockFormat, raw: NDArray[np.uint8]) -> Floats:
@@ -275,7 +308,7 @@ def _denormal_scale(format: BlockFormat, raw: NDArray[np.uint8], shape: tuple[in
     blocks = raw.reshape(-1, format.block.bytes)
     found = fields(format, blocks)
     unit = HALF_ROUNDING * _is_denormal(found.d[:, None]) * np.abs(found.scales).astype(np.float32)
-    steps = np.abs(codes(format, blocks)) + np.float32(format.gap / 2)
+    steps = np.abs(codes(format, blocks) - np.float32(format.zero)) + np.float32(format.gap / 2)
     return np.asarray(steps.reshape(shape) * unit.reshape(-1, 1))
 
 

@@ -1,0 +1,82 @@
+"""x @ W.T for weights of floats in llama.cpp's order of sums, bit for bit.
+
+Several tokens are multiplied by tinyBLAS (llamafile/sgemm.cpp), which sums in as many chains as a vector has lanes; a
+token alone, rows that do not come in fours and odd columns by the type's vec_dot (vec.cpp), in four times as many.
+Products of two halves, or of two BF16, are exact, so that only their sums round.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.formats import bf16, f16
+from kernels.ggml.order import WIDTHS
+from kernels.machine.compiler import kernel
+from kernels.machine.vectors import F32
+from kernels.matmul.float_dot import Scheme
+from kernels.matmul.floats import SINGLE, multiplier, product
+from kernels.matmul.products import joined
+from kernels.weight import TensorType, Weight
+
+
+def tiled(width: int) -> Scheme:
+    """TinyBLAS with vectors of `width` lanes."""
+    return Scheme(F32, width, neighbours=1)
+
+
+def dotted(width: int, type: TensorType) -> Scheme:
+    """The vec_dot of a type with vectors of `width` lanes."""
+    halves = type.format in (f16.FORMAT, bf16.FORMAT)
+    neighbours = 4 if width == 8 and type.format is not bf16.FORMAT else 1
+    return Scheme(F32, 4 * width, neighbours, "double" if halves else "fours")
+
+
+def _compiled(scheme: Scheme) -> Callable[..., None]:
+    multiply = multiplier(scheme)
+
+    @kernel(SINGLE, of=scheme)
+    def matmul_floats(
+        type: int,
+        rows: NDArray[np.uint8],
+        x: NDArray[np.float32],
+        tiles: NDArray[np.float32],
+        w: NDArray[np.float32],
+        acc: NDArray[np.float32],
+        out: NDArray[np.float32],
+        column: int,
+        start: int,
+        stop: int,
+    ) -> None:
+        multiply(type, rows, x, tiles, w, acc, out, column, start, stop)
+
+    return matmul_floats
+
+
+_multiply = cache(_compiled)
+_multiply(tiled(WIDTHS[0]))  # of the usual build: compiled with all other kernels
+
+
+def matmul_floats(x: NDArray[np.float32], weights: tuple[Weight, ...], width: int, apart: bool) -> NDArray[np.float32]:
+    """x @ W.T for each weight, side by side: x float32 (tokens, in), weights of floats of shape (out, in).
+
+    width : float lanes of the vectors that llama.cpp was built with. apart : every token is multiplied by itself.
+    """
+    found = [product(_multiply(scheme), scheme, x, some) for scheme, some in _schemes(x, weights, width, apart)]
+    return joined(found)
+
+
+def _schemes(
+    x: NDArray[np.float32], weights: tuple[Weight, ...], width: int, apart: bool
+) -> Iterator[tuple[Scheme, tuple[Weight, ...]]]:
+    """Neighbouring weights that are summed alike."""
+
+    def scheme(weight: Weight) -> Scheme:
+        rows, columns = weight.shape
+        alone = apart or len(x) == 1 or rows % 4 or columns % width
+        return dotted(width, weight.type) if alone else tiled(width)
+
+    for shared, some in groupby(weights, scheme):
+        yield shared, tuple(some)

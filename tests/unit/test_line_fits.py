@@ -1,0 +1,42 @@
+"""Whether one line explains the codes of a block, against every ratio at which its two sides can meet."""
+
+from itertools import combinations
+
+import numpy as np
+
+from kernels.weight import TensorType, Weight
+from tests.random_weights import random_rows
+from workbench.bisect.weights.line_fits import _LEAST, _MOST, _one_line_explains
+from workbench.bisect.weights.steps import Stored
+
+LIMIT = 1.02
+
+
+def literal(x, v, own, half, no_top, no_bottom):
+    """The longest interval of offsets is at an end of the range, or where two bounds of a side cross."""
+    values = list(zip(x, v, own, half, no_top, no_bottom, strict=True))
+    tops = [(a + o, h - b) for a, b, o, h, free, _ in values if not free]
+    bottoms = [(a - o, -h - b) for a, b, o, h, _, free in values if not free]
+    ratios = [_LEAST, _MOST]
+    for bounds in (tops, bottoms):
+        ratios += [(a - c) / (d - b) for (a, b), (c, d) in combinations(bounds, 2) if b != d]
+    return max(
+        min(a + r * b for a, b in tops) - max(a + r * b for a, b in bottoms) for r in ratios if _LEAST <= r <= _MOST
+    )
+
+
+def test_a_line_is_found_where_there_is_one():
+    rng = np.random.default_rng(0)
+    blocks = 60
+    fitted = Stored.of(Weight("w", TensorType.Q4_1, (blocks, 32), random_rows(rng, TensorType.Q4_1, blocks, 32)))
+    off = rng.uniform(-1, 1, (blocks, 32)) * rng.uniform(0.5, 1.6, (blocks, 1)) * fitted.width
+    values = (fitted.values + off) * rng.uniform(0.4, 3, (blocks, 1)) + rng.normal(0, 0.1, (blocks, 1))
+    values = values.astype(np.float32)
+    source = Stored.of(Weight("w", TensorType.F32, values.shape, values.view(np.uint8)))
+    own, half = (LIMIT * side.width.astype(np.float64) * np.ones((blocks, 32)) for side in (source, fitted))
+    free = (source.cut(sign) | fitted.cut(-sign) for sign in (1, -1))
+    parts = (values.astype(np.float64), fitted.values.astype(np.float64), own, half, *free)
+    expected = [literal(*(part[n] for part in parts)) >= 0 for n in range(blocks)]
+    found = _one_line_explains(source, fitted, LIMIT)
+    assert found.tolist() == expected
+    assert 0 < found.sum() < blocks
