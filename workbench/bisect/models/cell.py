@@ -75,7 +75,7 @@ class Cell:
         return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
 
     def pieces(self) -> Iterator[tuple["Cell", slice]]:
-        """The same with some tokens at a time, and which, where the output is large and every token is computed by itself."""
+        """The same with some tokens at a time, and which, where the output is large and made token by token."""
         size = max(1, _AT_ONCE // self.y_a.shape[1] // _TOKENS) * _TOKENS
         count = len(self.tokens)
         if not isinstance(self.stage.kind, Product) or count <= size:
