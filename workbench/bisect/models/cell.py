@@ -74,14 +74,15 @@ class Cell:
         """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
         return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
 
-    def pieces(self) -> Iterator["Cell"]:
-        """The same with some tokens at a time, where the output is large and every token is computed by itself."""
+    def pieces(self) -> Iterator[tuple["Cell", slice]]:
+        """The same with some tokens at a time, and which, where the output is large and made token by token."""
         size = max(1, _AT_ONCE // self.y_a.shape[1] // _TOKENS) * _TOKENS
         count = len(self.tokens)
         if not isinstance(self.stage.kind, Product) or count <= size:
-            yield self
+            yield self, slice(None)
             return
         for start in range(0, count, size):
             some = slice(start, start + size)
             of_a, of_b = ({role: x[some] for role, x in of.items()} for of in (self.inputs_a, self.inputs_b))
-            yield Cell(self.stage, self.a, self.b, self.tokens[some], of_a, of_b, self.y_a[some], self.y_b[some])
+            y_a, y_b = self.y_a[some], self.y_b[some]
+            yield Cell(self.stage, self.a, self.b, self.tokens[some], of_a, of_b, y_a, y_b), some

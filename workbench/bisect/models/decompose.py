@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels.forward import activation_codes
+from kernels.graph import Array
 from kernels.lengths import energies, gaps, parts
 from kernels.models import Graph
 from workbench.bisect.models.cell import Cell, Side
@@ -45,7 +46,11 @@ class _Squares:
 def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition:
     """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
     alike = _Alike.of(cell, pairs)
-    first, *others = (_squares(piece, alike) for piece in cell.pieces())
+    crossed = (
+        cell.y_a if alike.stored and alike.path else cell.run(cell.b)
+    )  # engines may sum otherwise for fewer tokens
+    other_path = cell.y_a if alike.path else crossed if alike.stored else cell.run(cell.a.on(cell.b.path))
+    first, *others = (_squares(piece, alike, crossed[some], other_path[some]) for piece, some in cell.pieces())
     found = sum(others, first)
     at = cell.a.exact().at(cell.site, cell.tokens)
     stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
@@ -90,13 +95,10 @@ class _Alike:
         return cls(known and all(c.equal for c in checks), known and all(c.stored_alike for c in checks), path)
 
 
-def _squares(cell: Cell, alike: _Alike) -> _Squares:
-    crossed = cell.y_a if alike.stored and alike.path else cell.run(cell.b)
+def _squares(cell: Cell, alike: _Alike, crossed: Array, other_path: Array) -> _Squares:
     difference = parts(cell.y_a, cell.y_b, crossed)
     judged = cell.judged
-    noise = 0.0
-    if not alike.path:
-        noise = float(gaps(crossed if alike.stored else cell.run(cell.a.on(cell.b.path)), cell.y_a).sum())
+    noise = 0.0 if alike.path else float(gaps(other_path, cell.y_a).sum())
     expected, actual, exact = dict[str, float](), dict[str, float](), None
     for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
         if exact is None or not alike.values:
