@@ -117,7 +117,7 @@ class Choice(Kind):
         """
         if not self.renormalised or not self.scoring.startswith("sigmoid"):
             return np.zeros((len(logits), 1))
-        return np.asarray(_ADDED / (self.used * inverse_of(-logits.max(axis=1, keepdims=True))))
+        return np.asarray(_ADDED / (self.used * sigmoid(-logits.max(axis=1, keepdims=True))))
 
     def either_way(self, at: At, x: Inputs, kept: Precision) -> Values:
         """All that any expert counts, for tokens of which the last that is chosen is no better than the next.
