@@ -23,6 +23,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _SHARE = 1 << 18  # elements that are worth a thread
 _VALUES = 1 << 20  # logits that are looked at at once
 _EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
+_MAGNITUDE = np.uint32(0x7FFFFFFF)
 # |d| is sorted into bins by exponent and four bits of mantissa; what is not finite comes last.
 _BIN_BITS, _FINITE_BINS, _BINS = np.uint32(19), 0xFF0, 0x1000
 
@@ -39,7 +40,9 @@ def _count(a: NDArray[np.uint32], b: NDArray[np.uint32], row: NDArray[np.float64
     one, none = np.uint32(1), np.uint32(0)
     same = bad_a = bad_b = np.uint32(0)
     for i in range(a.size):  # 32-bit counts: twice the lanes
-        same = np.uint32(same + (one if a[i] == b[i] else none))
+        # two NaN are the same value, whatever sign and payload an engine's instructions leave in them
+        lost = (a[i] & _MAGNITUDE > _EXPONENTS) & (b[i] & _MAGNITUDE > _EXPONENTS)
+        same = np.uint32(same + (one if (a[i] == b[i]) | lost else none))
         bad_a = np.uint32(bad_a + (one if a[i] & _EXPONENTS == _EXPONENTS else none))
         bad_b = np.uint32(bad_b + (one if b[i] & _EXPONENTS == _EXPONENTS else none))
     row[COL.same_bits], row[COL.nonfinite_a], row[COL.nonfinite_b] = same, bad_a, bad_b

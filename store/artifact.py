@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from kernels.config import ModelConfig
 from kernels.family import Factors
+from kernels.layer_embeddings import TABLE
 from store.names import EMBEDDING, LM_HEAD
 from store.stored_model import Format, Reordered, StoredModel, TensorInfo
 
@@ -71,7 +72,7 @@ class Artifact(StoredModel):
         The files stay as they are, and so does their hash.
         """
         tensors = dict(self.tensors)
-        for name in (EMBEDDING, LM_HEAD):
+        for name in (EMBEDDING, LM_HEAD, TABLE):
             if name in tensors:
                 tensors[name] = tensors[name].some_rows(0, rows)
         return replace(self, tensors=tensors, config=replace(self.config, vocab_size=rows))

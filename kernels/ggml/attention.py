@@ -153,6 +153,43 @@ def attention(
     q (tokens, heads * head_dim); k, v (tokens, kv_heads * channels). sinks (heads,): a score of every head beside those
     of its keys, whose share is lost. halves : whether the cache keeps K and V as halves.
     """
+    lost = np.asarray(~np.isfinite(k).all(axis=1) | ~np.isfinite(v).all(axis=1))
+    if how.causal and lost.any():
+        return _around_lost(q, k, v, how, sinks, width, halves, int(lost.argmax()), lost)
+    return _all_tokens(q, k, v, how, sinks, width, halves)
+
+
+def _around_lost(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    how: Attention,
+    sinks: Floats | None,
+    width: int,
+    halves: tuple[bool, bool],
+    first: int,
+    lost: NDArray[np.bool_],
+) -> Floats:
+    """The same where keys or values of some tokens, the `first` of them by number, are NaN or infinite.
+
+    What the mask takes away is still multiplied by 0, and that is NaN; on every path here a lost value reaches only
+    tokens that see it, so that it hides no mistake before it.
+    """
+    seen, out = np.where(lost[:, None], np.float32(0), k), _all_tokens(q, k, v, how, sinks, width, halves)
+    before = _all_tokens(q, seen, np.where(lost[:, None], np.float32(0), v), how, sinks, width, halves)
+    out[:first] = before[:first]
+    return out
+
+
+def _all_tokens(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    how: Attention,
+    sinks: Floats | None,
+    width: int,
+    halves: tuple[bool, bool],
+) -> Floats:
     tokens = len(q)
     out = lent((tokens, how.heads * how.value_size), np.float32)
     k, v = (x.astype(np.float16).astype(np.float32) if kept else x for x, kept in zip((k, v), halves, strict=True))

@@ -19,6 +19,7 @@ Experts = NDArray[np.int64]
 LEAST = 2.0**-126  # that a chosen expert counts at least, so that it shows that it was chosen
 _LEAST_SUM = 2.0**-14  # by which llama.cpp divides
 _ADDED = 1e-6  # to the sum of a token's scores, by transformers in lfm2moe; others add less
+_TINY = 1e-12  # no sum of scores is divided by less here
 _NEAR = 16.0  # times what rounding makes of two scores, within which either may be the larger one
 
 
@@ -47,6 +48,7 @@ class Choice(Kind):
     groups_used: int = 1
     group_best: int = 2
     roles: ClassVar[tuple[str, ...]] = ("x",)
+    signed: ClassVar[bool] = True
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         scores = self.scores(x["x"], at.path)
@@ -101,23 +103,24 @@ class Choice(Kind):
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         logits = np.abs(np.asarray(x["x"], dtype=np.float64))
-        added = self._added(logits) * output
+        added = self._added(x["x"], output) * output
         if at.path.dtype == np.float64:
             return float(np.hypot(rounding_error(at, x, output), norm(added)))
         decided = norm(self.either_way(at, x, FLOAT32))
         return float(np.hypot(norm(UNIT * _units(logits) * output + added), decided))
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        return np.asarray((max(kept.unit, FLOAT32.unit) * _units(x["x"]) + self._added(x["x"])) * size)
+        return np.asarray((max(kept.unit, FLOAT32.unit) * _units(np.abs(x["x"])) + self._added(x["x"], size)) * size)
 
-    def _added(self, logits: Values) -> Values:
+    def _added(self, logits: Values, weights: Values) -> Values:
         """What weights may lose, in parts of them, by what an engine adds to their sum lest it be 0, (tokens, 1).
 
-        logits : their magnitudes, of which the sum of the scores is the least.
+        weights : of all experts, 0 for those that were not chosen; the sum is that of the others' scores.
         """
         if not self.renormalised or not self.scoring.startswith("sigmoid"):
             return np.zeros((len(logits), 1))
-        return np.asarray(_ADDED / (self.used * sigmoid(-logits.max(axis=1, keepdims=True))))
+        scores = sigmoid(np.asarray(logits, dtype=np.float64)) * (np.asarray(weights) != 0)
+        return np.asarray(_ADDED / np.maximum(scores.sum(axis=1, keepdims=True), _TINY))
 
     def either_way(self, at: At, x: Inputs, kept: Precision) -> Values:
         """All that any expert counts, for tokens of which the last that is chosen is no better than the next.

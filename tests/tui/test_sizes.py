@@ -1,6 +1,5 @@
 """What the pages of a cell, the weights and the hypotheses show at three sizes, and while things go wrong."""
 
-import dataclasses
 import re
 
 import pytest
@@ -118,4 +117,4 @@ async def test_elements_of_one_token_scope_survive_a_resize_and_a_note_over_them
         await pilot.press("escape")
         await until(pilot, lambda: app.screen is page)
         await until(pilot, lambda: len(screen_text(pilot).splitlines()) == 60 and "max |d| of" in screen_text(pilot))
-        assert dataclasses.asdict(page.elements.element(0))["token"] == 3
+        assert page.elements.element(0).token == 3

@@ -55,8 +55,10 @@ def test_every_product_is_computed_again_bit_for_bit(name, path):
             x = values[Graph.of(model).reads(stage)["x"]]
             for channel in rng.choice(y.shape[1], 24, replace=False):
                 found = element(model, numeric_path(path), site, x[2], int(channel))
-                assert found.exact_order
-                assert found.value.tobytes() == y[2, channel].tobytes(), (site, channel)
+                assert found.exact_order == (path != "ggml" or model.weight(stage.weights[0]).type.block.elements > 1)
+                if found.exact_order:
+                    assert found.value.tobytes() == y[2, channel].tobytes(), (site, channel)
+                assert found.value == pytest.approx(float(y[2, channel]), rel=1e-4, abs=1e-5)
                 assert found.value == pytest.approx(sum(t.partial for t in found.terms), rel=1e-4, abs=1e-4)
 
 

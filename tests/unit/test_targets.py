@@ -39,8 +39,9 @@ PORTABLE, AVX2 = ["portable", False, False], ["AVX2", True, True]
 # name of the processor, its vector extensions (without them Numba takes those of this machine), how products are made
 TARGETS = [
     ("generic", "", PORTABLE),
-    ("sandybridge", "+avx,-avx2,-f16c,-fma", PORTABLE),
-    *([("haswell", "+avx,+avx2,+f16c,+fma", AVX2)] if target.has("avx512f") else []),
+    ("haswell", "+avx,+avx2,+f16c,+fma", AVX2)
+    if target.has("avx512f")
+    else ("sandybridge", "+avx,-avx2,-f16c,-fma", PORTABLE),
 ]
 
 

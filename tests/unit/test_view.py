@@ -8,14 +8,22 @@ from kernels.models import all_stages
 from kernels.stages import SPINE, Site
 from workbench.cells.cell import Cell
 from workbench.cells.metrics import METRICS
-from workbench.cells.view import TokenScope, View, filter_problem, filtered
+from workbench.cells.view import ASPECTS, TokenScope, View, filter_problem, filtered
 
 sites = st.sampled_from([Site(None, "embedding"), Site(None, "lm_head"), Site(0, "attention"), Site(31, "ffn_up")])
 scopes = st.one_of(
     st.just(TokenScope()), st.just(TokenScope("last")), st.integers(0, 99).map(lambda n: TokenScope("one", n))
 )
 filters = st.sampled_from(["", "ffn 3-7"])
-views = st.builds(View, st.sampled_from(list(METRICS)), scopes, sites, st.sampled_from([None, True, False]), filters)
+views = st.builds(
+    View,
+    st.sampled_from(list(METRICS)),
+    scopes,
+    sites,
+    st.sampled_from([None, True, False]),
+    filters,
+    st.sampled_from(list(ASPECTS)),
+)
 anything = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda part: st.lists(part, max_size=3))
 
 

@@ -123,7 +123,11 @@ def _told(found: Bisection, check: TraceCheck) -> Bisection:
     # The last of its own notes is the reason where there is no answer, and the reason comes first.
     notes = [
         *reversed(found.notes),
-        *([found.bits.words(printable(trace.engine, 40))] if found.bits is not None and own == "ggml" else ()),
+        *(
+            [found.bits.words(printable(trace.engine, 40))]
+            if found.bits is not None and check.arithmetic.path.engine == "ggml"
+            else ()
+        ),
         *check.notes,
         *_other_file(check),
         *check.arithmetic.notes,

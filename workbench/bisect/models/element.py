@@ -1,8 +1,8 @@
 """One element of a matmul stage, down to the bytes: which blocks of which weight row made it, and how.
 
 The dot product is computed again from the raw bytes, in plain NumPy and in the very order of the engine's own kernel
-(kernels/matmul/packed_dot.py, kernels/matmul/float_dot.py): it is the stored value, bit for bit, on every path but
-float64.
+(kernels/matmul/packed_dot.py, kernels/matmul/float_dot.py): it is the stored value, bit for bit, but for float64 and
+what ggml sums by other routines for several tokens: rows of floats, and its settings.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from kernels.kinds.product import Product
 from kernels.matmul.float_dot import APR, FLOAT32, Scheme
 from kernels.models import Graph
 from kernels.packed.packed import Packed
-from kernels.paths import AprPath, F32Path
+from kernels.paths import AprPath, F32Path, GgmlPath
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
@@ -102,7 +102,7 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     else:
         rule, terms = _terms(one, path, x, start)
     value: np.floating
-    exact_order = path.dtype == np.float32
+    exact_order = _is_followed(path, rule)
     if rule is not None:
         value = _packed_dot(one.type.format, terms)
     elif exact_order:
@@ -112,6 +112,13 @@ def element(model: Model, path: F32Path, site: Site, x: NDArray[np.floating], ch
     bias = _bias(model, stage, channel)
     value = value if bias is None else value + bias
     return Element(weight.name, weight.stored_as, row, stored_row, file, rule, terms, bias, value, exact_order)
+
+
+def _is_followed(path: F32Path, rule: str | None) -> bool:
+    """Whether sums here go in the order of the path. rule : of 8-bit activations, None for rows of floats."""
+    if isinstance(path, GgmlPath):
+        return rule is not None and not (path.how.repack or path.how.tiled)
+    return path.dtype == np.float32
 
 
 def _row_of(model: Model, stage: Stage, channel: int) -> tuple[Weight, int]:

@@ -90,7 +90,7 @@ def _agreement(found: Element, again: np.float32, stored: np.float32, run: RunRe
     close = abs(float(again) - float(stored)) <= _LAST_BITS * sum(abs(term.partial) for term in found.terms)
     if close and of_other_engine(run):
         return "equal but for the last bits: another order of sums"
-    return "NOT EQUAL" if found.exact_order else "a float64 sum: the last bits may differ"
+    return "NOT EQUAL" if found.exact_order else "the sum is in another order: the last bits may differ"
 
 
 def _layout(found: Element) -> str:

@@ -22,6 +22,7 @@ CAUSE_OF_FIELD = {
     "rope_type": "rope_type",
     "rotary_dim": "rope_type",
     "rope_factors": "rope_theta",
+    "rope_long_factors": "rope_theta",
     "rope_attention_factor": "attention_scale",
     "rope_local_theta": "rope_theta",
     "rotated_layers": "rope_position",

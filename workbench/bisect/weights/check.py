@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.errors import WorkbenchError
 from kernels.rows.reach import BLOCK, Distances, distances, excesses, tally
 from kernels.weight import Weight
 from workbench.bisect.weights.carried import ONE_STEP, beyond_carried, may_be
@@ -93,7 +94,9 @@ def check(a: Stored, b: Stored, groups: Groups = NO_HEADS) -> WeightCheck:
 
 
 def check_weights(a: Weight, b: Weight, groups: Groups = NO_HEADS) -> WeightCheck:
-    """Judge two stored tensors of one shape; equal bytes are told without dequantizing."""
+    """Judge two stored tensors of one shape; equal bytes are told without dequantizing. WorkbenchError for others."""
+    if a.shape != b.shape:
+        raise WorkbenchError(f"{a.name} has the shape {a.shape} in A and {b.shape} in B; convert one of them again")
     if a.equals(b):
         columns = a.shape[-1]
         nothing = np.zeros((len(a.rows), -(-columns // BLOCK)), dtype=bool)
