@@ -9,6 +9,7 @@ import pytest
 from kernels.errors import WorkbenchError
 from tests.tui.conftest import screen_text, until
 from workbench.app.sweep.app import SweepApp
+from workbench.cli import sweep as cli
 from workbench.sweep.figures import Figures
 from workbench.sweep.parts import Part
 from workbench.sweep.planning import Plan
@@ -24,7 +25,7 @@ class Steps:
     """An engine whose units are let through one by one."""
 
     def __init__(self):
-        self.permits, self.fails = threading.Semaphore(0), False
+        self.permits, self.fails, self.scale = threading.Semaphore(0), False, 1.0
 
     def results(self, question, works):
         for work in works:
@@ -32,7 +33,7 @@ class Steps:
                 self.permits.acquire()
                 if self.fails:
                     raise WorkbenchError("the scheduler of this sweep is lost")
-                size = 10.0 ** (work.number - 3) * (10 - place)
+                size = self.scale * 10.0 ** (work.number - 3) * (10 - place)
                 yield work, part, Figures(np.array([size, size / 2]), place % 2).to_json() | {"kl_floor": 1e-6}
 
 
@@ -69,3 +70,19 @@ async def test_a_sweep_is_stopped_and_resumed_on_the_screen(tmp_path, size):
         await pilot.press("escape", "q")
     units = [json.loads(line)["unit"] for line in output.read_text().splitlines()]
     assert sorted(map(str, units)) == sorted(str(p.name | {"prompt": n}) for n in range(2) for p in PARTS)
+
+
+async def test_a_sweep_that_was_stopped_and_left_gives_no_all_clear(tmp_path, capsys):
+    engine, tally = Steps(), Tally()
+    engine.scale = 0.0
+    plan = Plan(Question(SIDE, SIDE, "0"), "tensor", PROMPTS, PARTS, 10, 4, 3)
+    app = SweepApp(plan, engine, tmp_path / "out.jsonl", False, tally, "kl")
+    async with app.run_test(size=(80, 24)) as pilot:
+        engine.permits.release(2)
+        await until(pilot, lambda: tally.done == 2)
+        await pilot.press("escape")
+        engine.permits.release()
+        await until(pilot, lambda: app.sweep_screen.state == "stopped")
+        await pilot.press("q")
+    assert cli._show(tally, "kl", None, False) == 2
+    assert "only 3 of 8 units are there; --resume does the rest" in capsys.readouterr().err

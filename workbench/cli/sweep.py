@@ -196,7 +196,16 @@ def _show(tally: "Tally", metric: str, size: str | None, as_json: bool) -> int:
         )
     else:
         _print(tally, metric)
-    return 1 if tally.different else 0
+    if tally.different:
+        return 1
+    if tally.done < (tally.expected or 0):  # what is missing may well be what moves it
+        click.echo(
+            f"workbench: nothing moves the output yet, but only {tally.done} of {tally.expected} units are there; "
+            "--resume does the rest",
+            err=True,
+        )
+        return 2
+    return 0
 
 
 def _print(tally: "Tally", metric: str) -> None:

@@ -5,6 +5,7 @@ of an exchange only what may have changed is computed. Everything here is a pure
 is lost with its worker is computed again, with the same bits.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -126,10 +127,12 @@ class _Run:
     def _values(self, block: int) -> dict[Site, Array]:
         """What A has at every stage of a block, and what it and those behind it read of what is before."""
         key = self.question, self.base.tokens, block
-        if _known.get("key") != key:
-            _known.update(key=key, values=self._computed(block))
-        found: dict[Site, Array] = _known["values"]
-        return found
+        if getattr(_known, "key", None) == key:
+            known: dict[Site, Array] = _known.values
+            return known
+        values = self._computed(block)
+        _known.key, _known.values = key, values
+        return values
 
     def _computed(self, block: int) -> dict[Site, Array]:
         before = self.graph.needed(block - 1) if block else ()
@@ -140,7 +143,9 @@ class _Run:
         return values
 
 
-_known: dict[str, Any] = {}  # the values of the block that was asked for last: parts of it follow one another
+# The values of the block that was asked for last: parts of it follow one another. Of each thread, for a worker may have
+# several, which measure different blocks at once.
+_known = threading.local()
 
 
 @cache

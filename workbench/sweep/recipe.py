@@ -85,11 +85,17 @@ def wanted(text: str) -> tuple[float, bool]:
 def recipe(tally: Tally, size: str, metric: str) -> Recipe:
     """Choose for every tensor between A's type and B's, the loss that costs most per byte saved being avoided first.
 
-    size : see `wanted`. metric : of METRICS; losses are taken to add up. WorkbenchError if it is smaller than B.
+    size : see `wanted`. metric : of METRICS; losses are taken to add up. WorkbenchError if it is smaller than B, or
+    if units are missing.
     """
     number, of_bits = wanted(size)
     head = tally.require_some()
     choices = _choices(tally.rows.values(), metric)
+    if tally.done < (tally.expected or 0):  # a tensor that is missing would be taken for one that has no choice
+        raise WorkbenchError(
+            f"a recipe is made of all {tally.expected} units, and {tally.done} are there; give A B, the prompts and "
+            "--resume to do the rest"
+        )
     beside = head["a"]["size"] - sum(choice.bytes_a for choice in choices)  # vocabulary and settings
     room = number * sum(choice.elements for choice in choices) / 8 if of_bits else number - beside
     smallest = sum(min(choice.bytes_a, choice.bytes_b) for choice in choices)

@@ -5,6 +5,7 @@ taken for a result. What a killed process left of a line is cut off before the n
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ from kernels.errors import WorkbenchError
 from store.errors import StoreError
 from store.text import printable
 from store.whole_files import status_of
-from workbench.sweep.figures import TAIL
+from workbench.sweep.figures import TAIL, ZERO
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system: nothing keeps two sweeps from one file there
     fcntl = None  # type: ignore[assignment]
 
+_BEGINNING = b'{"unit"'  # of every line
 _LONGEST = 1 << 24  # bytes of a line: a prompt of more than a million tokens
 Line = dict[str, Any]
 
@@ -48,7 +50,9 @@ def read_lines(path: Path) -> Iterator[Line]:
         raise StoreError(f"{name} cannot be read ({error.strerror})") from None
 
 
-_BIN = re.compile(r"zero|-?[0-9]{1,5}", re.ASCII)
+_BIN = re.compile(r"-?[0-9]{1,5}", re.ASCII)
+_LOWEST, _HIGHEST = -17_300, 16_383  # bins of what float64 holds
+_MOST = 1 << 53  # of a whole number: bytes, weights, tokens
 _COUNT, _FIGURE = frozenset((int,)), frozenset((int, float, type(None)))
 _KINDS = {"tokens": _COUNT, "flips": _COUNT, "pair": frozenset((str,)), "bins": frozenset((dict,))} | dict.fromkeys(
     ("kl", "kl_floor", "max", *TAIL), _FIGURE
@@ -60,7 +64,7 @@ _SIDE = {"path": str, "format": str, "sha256": str, "numeric_path": str, "size":
 
 def _line(raw: bytes, where: str) -> Line:
     try:
-        found = json.loads(raw, parse_constant=_no_number)
+        found = json.loads(raw, parse_constant=_no_number, parse_int=_whole_number, parse_float=_finite)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not _is_result(found):
@@ -72,6 +76,24 @@ def _no_number(word: str) -> float:
     raise ValueError(word)  # NaN and infinities are none of JSON's
 
 
+def _whole_number(word: str) -> int:
+    found = int(word)
+    if abs(found) > _MOST:
+        raise ValueError(word[:40])
+    return found
+
+
+def _finite(word: str) -> float:
+    found = float(word)
+    if not math.isfinite(found):  # 1e999
+        raise ValueError(word[:40])
+    return found
+
+
+def _is_bin(name: str) -> bool:
+    return name == ZERO or (_BIN.fullmatch(name) is not None and _LOWEST <= int(name) <= _HIGHEST)
+
+
 def _is_result(line: Line) -> bool:
     """Whether a line has all that is read of one, each of its kind."""
     unit, stored = line.get("unit"), line.get("stored")
@@ -81,7 +103,7 @@ def _is_result(line: Line) -> bool:
         return False
     if any(key not in line or type(line[key]) not in kinds for key, kinds in _KINDS.items()) or line["tokens"] < 1:
         return False
-    if not all(_BIN.fullmatch(bin) and type(count) is int for bin, count in line["bins"].items()):
+    if not all(_is_bin(bin) and type(count) is int and count >= 0 for bin, count in line["bins"].items()):
         return False
     if line["kl"] is not None and (line["max"] is None or sum(line["bins"].values()) != line["tokens"]):
         return False
@@ -123,7 +145,8 @@ class Results:
 def appending(path: Path, afresh: bool) -> Iterator[Results]:
     """Open a file of results to append to, alone; what a killed writer left of its last line is cut off.
 
-    afresh : what is there is thrown away. WorkbenchError if another sweep is writing to it.
+    afresh : what is there is thrown away. WorkbenchError if another sweep is writing to it, StoreError, and nothing is
+    changed, if what would be cut off is not the beginning of a result behind others.
     """
     status_of(path)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -138,11 +161,28 @@ def appending(path: Path, afresh: bool) -> Iterator[Results]:
                 ) from None
             except OSError:  # a file system that locks nothing
                 pass
-        file.truncate(0 if afresh else _whole(file))
+        file.truncate(0 if afresh else _kept(path, file))
         try:
             yield Results(path, file)
         finally:
             os.fsync(file.fileno())
+
+
+def _kept(path: Path, file: BinaryIO) -> int:
+    """Bytes to keep: all but what a killed writer left of a line; StoreError if the end is anything else than that."""
+    size, end = file.seek(0, os.SEEK_END), _whole(file)
+    if end == size:
+        return size
+    file.seek(end)
+    left, name = file.read(len(_BEGINNING)), printable(str(path), 1000)
+    if not end or not _BEGINNING.startswith(left):
+        raise StoreError(
+            f"{name} does not end as a file of results does, and was left as it is; give -o another name, or --force "
+            "to begin it afresh"
+        )
+    with path.open("rb") as again:
+        _line(again.readline(_LONGEST), f"{name}, line 1,")
+    return end
 
 
 def _whole(file: BinaryIO) -> int:

@@ -37,6 +37,7 @@ def run(plan: Plan, engine: Engine, path: Path, resume: bool, tally: Tally) -> G
     resume : the units that the file has are not done again. tally : takes in the lines that are there, and new ones.
     Raises WorkbenchError for a file that holds anything else than results of this question.
     """
+    tally.expect(len(plan.parts), len(plan.prompts))
     if resume and path.exists():
         for line in known_lines(plan, path):
             tally.add(line)
@@ -60,6 +61,11 @@ def known_lines(plan: Plan, path: Path) -> Iterable[Line]:
     for number, line in enumerate(read_lines(path), 1):
         unit = dict(line["unit"])
         prompt = unit.pop("prompt")
+        if not unit and line["by"] != plan.by:
+            raise WorkbenchError(
+                f"{printable(str(path), 1000)} is of a sweep --by {printable(line['by'], 20)}; go on with that, or "
+                "give -o another name"
+            )
         if prompt >= len(identities) or line["pair"] != identities[prompt] or tuple(unit.items()) not in names:
             name = printable(str(path), 1000)
             raise WorkbenchError(

@@ -125,13 +125,26 @@ class Tally:
         self.prompts: dict[int, PromptRow] = {}
         self.whole = Row({})
         self.head: Line | None = None
+        self.planned = 0  # prompts of the sweep
+        self._units = 0  # of each
         self._seen: set[int] = set()
         for line in lines:
             self.add(line)
 
+    def expect(self, units: int, prompts: int) -> None:
+        """Take in how large the sweep is; the largest counts, for prompts may have been added."""
+        self._units, self.planned = max(self._units, units), max(self.planned, prompts)
+
     def add(self, line: Line) -> None:
-        """Take in a line; one of a unit that is known already, as of two files put together, changes nothing."""
+        """Take in a line; one of a unit that is known already, as of two files put together, changes nothing.
+
+        WorkbenchError if two lines are of sweeps by different parts.
+        """
         name = {key: value for key, value in line["unit"].items() if key != "prompt"}
+        if not name:
+            if self.head is not None and line["by"] != self.head["by"]:
+                raise WorkbenchError("these are results of two sweeps --by different parts; give those of one")
+            self.expect(line["units"], line["prompts"])
         number = line["unit"]["prompt"]
         if self.knows(name, number):
             return
@@ -158,7 +171,7 @@ class Tally:
     @property
     def expected(self) -> int | None:
         """Units of the whole sweep; None as long as no line says it."""
-        return None if self.head is None else self.head["units"] * self.head["prompts"]
+        return self._units * self.planned or None
 
     def ordered(self, metric: str) -> list[Row]:
         """Parts, the one that costs most first."""

@@ -59,7 +59,7 @@ def headline(tally: Tally) -> Iterator[str]:
         )
     expected = tally.expected or 0
     left = "" if tally.done >= expected else f"; {expected - tally.done} are left, --resume does them"
-    yield f"{tally.done} of {expected} units, {len(tally.prompts)} of {head['prompts']} prompts{left}"
+    yield f"{tally.done} of {expected} units, {len(tally.prompts)} of {tally.planned} prompts{left}"
     whole, shown = tally.whole, sum(row.shows for row in list(tally.prompts.values()))
     yield (
         f"KL(B‖A) {_figure(whole.kl)} nats a token, floor {_figure(whole.floor)} "

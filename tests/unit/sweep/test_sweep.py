@@ -1,6 +1,7 @@
 """What a unit of a sweep says is what a whole forward of the exchanged model gives, bit for bit."""
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +155,22 @@ def test_a_sweep_is_its_lines_and_resuming_adds_what_is_missing(faulty, tmp_path
     other = plan(asked(MODEL, faulty / "rope_theta.apr"), "layer", faulty / "ids.txt", of_ids=True)
     with pytest.raises(WorkbenchError, match=r"out.jsonl, line 1, is of other models"):
         list(run(other, Here(), path, True, Tally()))
+    other = plan(question, "stage", faulty / "ids.txt", of_ids=True)
+    path.write_bytes(next(line for line in lines if b'"by": "layer"' in line))
+    with pytest.raises(WorkbenchError, match=r"out.jsonl is of a sweep --by layer; go on with that"):
+        list(run(other, Here(), path, True, Tally()))
+
+
+def test_threads_of_a_worker_keep_what_they_computed_apart(faulty):
+    question = asked(MODEL, faulty / "scaled.apr")
+    one, two = (
+        measuring._Run(question, opened(question), measuring.base(question, Prompt(ids))) for ids in (IDS, (7,))
+    )
+    first = one._values(1)
+    other = threading.Thread(target=two._values, args=(1,))
+    other.start()
+    other.join()
+    assert one._values(1) is first
 
 
 def _facts(lines):

@@ -102,7 +102,7 @@ def test_experts_of_a_layer_are_one_tensor_of_the_file():
     sides = {"a": {"type": "Q8_0", "bytes": 10}, "b": {"type": "Q4_0", "bytes": 5}}
     stored = {"name": "blk.0.ffn_up_exps.weight", "elements": 8} | sides
     experts = [line({"tensor": f"e{n}", "prompt": 0}, 0.1, stored=stored) for n in range(4)]
-    found = recipe(Tally([*experts, whole()]), "9980", "kl")
+    found = recipe(Tally([*experts, whole(units=5)]), "9980", "kl")
     assert [(c.name, c.bytes_b, pytest.approx(c.loss)) for c in found.given] == [("blk.0.ffn_up_exps.weight", 20, 0.4)]
 
 
@@ -162,6 +162,61 @@ def test_a_file_is_shown_again(tmp_path, capsys):
     assert [row["tensor"] for row in record["parts"]][:2] == ["blk.1.attn_output.weight", "output.weight"]
     assert run(["sweep", str(path), "--resume"]) == 2
     assert "--resume belongs to two models" in capsys.readouterr().err
+
+
+def test_an_unfinished_sweep_gives_no_all_clear_and_no_recipe(tmp_path, capsys):
+    same = whole(kl=1e-7, max=1e-7, units=500)
+    path = written(tmp_path / "out.jsonl", [same])
+    assert run(["sweep", str(path)]) == 2
+    assert "only 1 of 500 units are there; --resume does the rest" in capsys.readouterr().err
+    assert run(["sweep", str(written(path, [same | {"units": 1}]))]) == 0
+    assert run(["sweep", str(written(path, [same | {"kl": 0.1, "max": 0.1}]))]) == 1
+    *most, _, head = lines()
+    assert run(["sweep", str(written(path, [*most, head])), "--recipe", "7500"]) == 2
+    said = capsys.readouterr()
+    assert "a recipe is made of all 6 units, and 5 are there" in said.err
+    assert "--tensor-type" not in said.out
+
+
+def test_a_sweep_is_as_large_as_its_largest_head_and_by_one_kind_of_part():
+    assert Tally([whole(), whole(1, prompts=3), whole(prompts=2)]).expected == 18
+    with pytest.raises(WorkbenchError, match="--by different parts"):
+        Tally([whole(), whole(1, by="layer")])
+
+
+@pytest.mark.parametrize(
+    "content", ['{"model": 1}', '{"unit": 1}', '{"unit', '{"a": 1}\n{"unit"', "GOOD\nthe end of my notes", "GOOD\n{}"]
+)
+def test_resuming_leaves_a_file_that_is_none_of_a_sweep_as_it_is(tmp_path, content):
+    path = tmp_path / "mine.json"
+    path.write_text(content.replace("GOOD", json.dumps(whole())))
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"mine.json"), appending(path, afresh=False):
+        pass
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("figure", "bad"),
+    [
+        *(('"-100": 1', f'"{bin}": 1') for bin in (99999, 16384, -17301)),
+        ('"-100": 1', '"-100": 2, "3": -1'),
+        *(('"kl": 0.05', f'"kl": {kl}') for kl in ("1e999", "-1e999", f"1{'0' * 400}")),
+        ('"units": 6', f'"units": 1{"0" * 3000}'),
+    ],
+)
+def test_numbers_that_no_sweep_writes_are_refused(tmp_path, capsys, figure, bad):
+    good = json.dumps(whole())
+    assert figure in good
+    path = tmp_path / "out.jsonl"
+    path.write_text(good.replace(figure, bad) + "\n")
+    assert run(["sweep", str(path)]) == 2
+    assert "out.jsonl, line 1, is no result of a sweep" in capsys.readouterr().err
+
+
+def test_the_lowest_and_highest_bins_are_numbers():
+    for bin in ("-17300", "16383"):
+        Tally([whole(bins={bin: 1})]).whole.to_json()
 
 
 def test_what_is_asked_wrongly_is_a_sentence(tmp_path, capsys):
