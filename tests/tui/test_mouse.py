@@ -11,8 +11,7 @@ from workbench.app.map.view import MapView
 from workbench.app.pages.config_screen import ConfigScreen
 from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.line_list import LineList
-from workbench.cli.demo import command as demo
-from workbench.cli.open import command as open_
+from workbench.__main__ import run
 
 
 async def wheel(pilot, widget, down: bool = True) -> None:
@@ -75,12 +74,14 @@ async def test_the_wheel_scrolls_lists_help_and_a_map_that_is_larger_than_the_sc
 
 
 @pytest.mark.parametrize("mouse", [True, False])
-@pytest.mark.parametrize("command", [open_, demo])
+@pytest.mark.parametrize("command", ["open", "demo"])
 def test_the_mouse_may_be_left_to_the_terminal(command, mouse, monkeypatch, tmp_path):
     told = {}
     monkeypatch.setattr("workbench.cli.headless.terminal.is_there", lambda: True)
     monkeypatch.setattr("workbench.app.app.WorkbenchApp.run", lambda _, mouse: told.update(mouse=mouse))
     session = fakes.new_session(tmp_path / "s")
-    arguments = [str(session.folder)] if command is open_ else ["--session", str(tmp_path / "demo")]
-    command.main([*arguments, *([] if mouse else ["--no-mouse"])], standalone_mode=False)
+    arguments = [str(session.folder)] if command == "open" else ["--session", str(tmp_path / "demo")]
+    run(
+        [command, *arguments, *([] if mouse else ["--no-mouse"])]
+    )  # 2: nothing is captured without a terminal to run in
     assert told == {"mouse": mouse}
