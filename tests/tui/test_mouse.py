@@ -6,12 +6,12 @@ from textual import events
 from kernels.stages import Site
 from tests.tui import fakes
 from tests.tui.conftest import app_for, screen_text, until, until_filled
+from workbench.__main__ import run
 from workbench.app.cell.screen import CellScreen
 from workbench.app.map.view import MapView
 from workbench.app.pages.config_screen import ConfigScreen
 from workbench.app.pages.help_screen import HelpScreen
 from workbench.app.pages.line_list import LineList
-from workbench.__main__ import run
 
 
 async def wheel(pilot, widget, down: bool = True) -> None:
