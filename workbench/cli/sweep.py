@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, PATH_NAMES, OneOf, force_option, json_option, print_json
+from workbench.cli.options import PATH, NumericPath, OneOf, force_option, json_option, print_json
 from workbench.cli.tables import aligned, bytes_text, echo
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _MOST_WORKERS = 1024
 @click.option(
     "--metric", type=OneOf(METRIC_NAMES), default=METRIC_NAMES[0], show_default=True, help="What parts are ordered by."
 )
-@click.option("--path-a", type=OneOf(PATH_NAMES), help="Numeric path of A; by default as its engine computes.")
-@click.option("--path-b", type=OneOf(PATH_NAMES), help="Numeric path of B.")
+@click.option("--path-a", type=NumericPath(), help="Numeric path of A; by default as its engine computes.")
+@click.option("--path-b", type=NumericPath(), help="Numeric path of B.")
 @click.option("--workers", type=click.IntRange(0, _MOST_WORKERS), help="Processes; by default one a core. 0: this one.")
 @click.option("--cluster", metavar="tcp://HOST:PORT", help="A dask scheduler that runs, whose workers do the work.")
 @click.option("-o", "--output", metavar="OUT.jsonl", type=PATH, help="File of results, one line a unit of work.")
@@ -151,12 +151,16 @@ def _engine(workers: int | None, cluster: str | None) -> "tuple[Engine, str]":
 
 def _beforehand(plan: "Plan", who: str, output: Path) -> str:
     """What will be done, held and written, in a sentence."""
+    from store.text import printable
+    from workbench.sweep.kept import MOST, folder
+
     forwards = plan.total / sum(len(prompt.tokens) for prompt in plan.prompts) * len(plan.prompts)
     files = plan.question.a.size + plan.question.b.size
+    runs = min(plan.kept, MOST)
     return (
         f"{plan.units} units on {len(plan.prompts)} prompts, at most {forwards:.0f} forwards, by {who}; each maps "
         f"{bytes_text(files)} of weights and holds about {bytes_text(plan.held)} beside; {output} gets about "
-        f"{bytes_text(plan.written)}"
+        f"{bytes_text(plan.written)}, and A's runs take up to {bytes_text(runs)} in {printable(str(folder()), 1000)}"
     )
 
 
