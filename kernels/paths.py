@@ -6,6 +6,7 @@
 `apr`  what APR's CPU inference computes: its own 8-bit rule for Q4_K and Q6_K, float32 for Q, K and V projections.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -290,15 +291,16 @@ class AprPath(F32Path):
         return matmul_apr.round_activations(x, weight)
 
 
-_PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), GgmlPath(), AprPath())}
+_ggml = cache(GgmlPath)  # one object for the same settings, whatever order they are named in
+_PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), _ggml(GgmlSettings()), AprPath())}
 PATHS: tuple[str, ...] = tuple(_PATHS)
 
 
 def numeric_path(name: str) -> F32Path:
-    """The path of that name, "ggml:SETTING,..." with settings; WorkbenchError names the known ones."""
+    """The path of that name, "ggml:SETTING,..." with settings, always one object; WorkbenchError names those known."""
     stem, colon, words = name.partition(":")
     if colon and stem == GGML:
-        return GgmlPath(GgmlSettings.of(words))
+        return _ggml(GgmlSettings.of(words))
     if name not in _PATHS:
         raise WorkbenchError(f"numeric path {name!r} is not known; use one of {', '.join(PATHS)}")
     return _PATHS[name]

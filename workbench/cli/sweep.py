@@ -207,12 +207,16 @@ def _engine(workers: int | None, cluster: str | None) -> "tuple[Engine, str]":
 
 def _beforehand(plan: "Plan", who: str, output: Path) -> str:
     """What will be done, held and written, in a sentence."""
+    from store.text import printable
+    from workbench.sweep.kept import MOST, folder
+
     forwards = plan.total / sum(len(prompt.tokens) for prompt in plan.prompts) * len(plan.prompts)
     files = plan.question.a.size + plan.question.b.size
+    runs = min(plan.kept, MOST)
     return (
         f"{plan.units} units on {len(plan.prompts)} prompts, at most {forwards:.0f} forwards, by {who}; each maps "
         f"{bytes_text(files)} of weights and holds about {bytes_text(plan.held)} beside; {output} gets about "
-        f"{bytes_text(plan.written)}"
+        f"{bytes_text(plan.written)}, and A's runs take up to {bytes_text(runs)} in {printable(str(folder()), 1000)}"
     )
 
 
