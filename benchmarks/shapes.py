@@ -84,7 +84,7 @@ def tensors(config: ModelConfig, mix: str) -> list[Tensor]:
     of = family(config.architecture)
     return [
         (name, TensorType.F32 if len(shape) == 1 else _matrix_type(name, mix, config, shape), shape)
-        for name, shape, optional in of.tensors(config)
+        for name, shape, optional, *_ in of.tensors(config)
         if not optional or (of.biased and name.endswith(_QKV_BIASES))
     ]
 
