@@ -144,6 +144,11 @@ class F32Path:
         """Grouped-query attention, before the output projection. sinks : a score of every head beside its keys'."""
         return ops.attention(q, k, v, how, sinks)
 
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Values | None:
+        """What rounding queries, keys and values makes of attention, float64 (tokens, channels); None if nothing."""
+        del q, k, v, how, sinks
+        return None
+
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""
         return ops.elementwise(function, a, b)
@@ -239,6 +244,20 @@ class GgmlPath(F32Path):
             return ggml_flash.flash(q, k, v, how, sinks, self.width, self.how.batch)
         halves = self.how.type_k == "f16", self.how.type_v == "f16"
         return ggml_attention.attention(q, k, v, how, sinks, self.width, halves)
+
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Values | None:
+        """What the cache keeps as halves, and queries beside such keys; for flash attention all of it."""
+        keys, values = self.how.flash or self.how.type_k == "f16", self.how.flash or self.how.type_v == "f16"
+        if not keys and not values:
+            return None
+        exact, wide = _PATHS["f64"], [np.asarray(x, dtype=np.float64) for x in (q, k, v)]
+        own = None if sinks is None else np.asarray(sinks, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            halved = [
+                x.astype(np.float16).astype(np.float64) if kept else x
+                for x, kept in zip(wide, (keys, keys, values), strict=True)
+            ]
+            return np.asarray(exact.attention(*halved, how, own) - exact.attention(*wide, how, own))
 
     def silu(self, x: Array) -> Array:
         return ggml_activation.silu(x, self.width)
