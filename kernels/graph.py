@@ -82,6 +82,9 @@ class Arithmetic(Protocol):
     def attention(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Array:  # noqa: ANN401
         """Attention before the output projection. sinks : a score of every head beside those of the keys."""
 
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Values | None:  # noqa: ANN401
+        """What attention is off because of how its inputs are kept; None if nothing."""
+
     def delta(self, x: Inputs, how: Any) -> Array:  # noqa: ANN401
         """The gated delta rule."""
 

@@ -6,6 +6,7 @@
 `apr`  what APR's CPU inference computes: its own 8-bit rule for Q4_K and Q6_K, float32 for Q, K and V projections.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,11 @@ class F32Path:
         """Grouped-query attention, before the output projection. sinks : a score of every head beside its keys'."""
         return ops.attention(q, k, v, how, sinks)
 
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Values | None:
+        """What rounding queries, keys and values makes of attention, float64 (tokens, channels); None if nothing."""
+        del q, k, v, how, sinks
+        return None
+
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""
         return ops.elementwise(function, a, b)
@@ -261,6 +267,20 @@ class GgmlPath(F32Path):
         run = ggml_attention.Run(self.width, halves, self.how.batch)
         return ggml_attention.attention(q, k, v, how, sinks, run)
 
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Values | None:
+        """What the cache keeps as halves, and queries beside such keys; for flash attention all of it."""
+        keys, values = self.how.flash or self.how.type_k == "f16", self.how.flash or self.how.type_v == "f16"
+        if not keys and not values:
+            return None
+        exact, wide = _PATHS["f64"], [np.asarray(x, dtype=np.float64) for x in (q, k, v)]
+        own = None if sinks is None else np.asarray(sinks, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            halved = [
+                x.astype(np.float16).astype(np.float64) if kept else x
+                for x, kept in zip(wide, (keys, keys, values), strict=True)
+            ]
+            return np.asarray(exact.attention(*halved, how, own) - exact.attention(*wide, how, own))
+
     def silu(self, x: Array) -> Array:
         return ggml_activation.silu(x, self.width)
 
@@ -296,15 +316,16 @@ class AprPath(F32Path):
         return matmul_apr.round_activations(x, weight)
 
 
-_PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), GgmlPath(), AprPath())}
+_ggml = cache(GgmlPath)  # one object for the same settings, whatever order they are named in
+_PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), _ggml(GgmlSettings()), AprPath())}
 PATHS: tuple[str, ...] = tuple(_PATHS)
 
 
 def numeric_path(name: str) -> F32Path:
-    """The path of that name, "ggml:SETTING,..." with settings; WorkbenchError names the known ones."""
+    """The path of that name, "ggml:SETTING,..." with settings, always one object; WorkbenchError names those known."""
     stem, colon, words = name.partition(":")
     if colon and stem == GGML:
-        return GgmlPath(GgmlSettings.of(words))
+        return _ggml(GgmlSettings.of(words))
     if name not in _PATHS:
         raise WorkbenchError(f"numeric path {name!r} is not known; use one of {', '.join(PATHS)}")
     return _PATHS[name]
