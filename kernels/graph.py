@@ -94,8 +94,17 @@ class Arithmetic(Protocol):
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
 
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x))."""
+
+    def unit_norm(self, x: Array, eps: float) -> Array:
+        """x over the root of its sum of squares, of every row."""
+
     def softmax(self, x: Array) -> Array:
         """Shares of scores over the last axis."""
+
+    def exp(self, x: Array) -> Array:
+        """The exponential."""
 
     def sigmoid(self, x: Array) -> Array:
         """1 / (1 + exp(-x))."""
