@@ -15,7 +15,7 @@ from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import scratch
 from kernels.machine.operations import fma
 from kernels.matmul.float_dot import APR, CHUNK, FLOAT32, FLOAT64, MOVED, ROWS, STRIDE, Scheme, folded, group_dot, move
-from kernels.matmul.products import in_groups, side_by_side
+from kernels.matmul.products import side_by_side
 from kernels.rows.dequantize import dequantizer
 from kernels.rows.unpack import row_buffers
 from kernels.weight import Weight
@@ -47,8 +47,6 @@ def _double(total, left, x, w, place):  # type: ignore[no-untyped-def]  # noqa: 
         wide += np.float64(x[len(x) - left + k] * w[place + k])
     return np.float32(wide)
 
-
-_TOGETHER = 48  # tokens that are multiplied in float64 at once
 
 _BEYOND = {"each": _each, "fours": _fours, "double": _double}
 
@@ -209,4 +207,4 @@ def matmul_f32_apr(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float
 
 def matmul_f64(x: NDArray[np.float64], *weights: Weight) -> NDArray[np.float64]:
     """The same in float64 over the float32 values of the weights; x float64, returns float64."""
-    return in_groups(lambda some: product(_matmul_f64, FLOAT64, x[some], weights), len(x), _TOGETHER)
+    return product(_matmul_f64, FLOAT64, x, weights)
