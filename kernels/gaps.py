@@ -8,7 +8,6 @@ The bits of floats that are not negative stand in the order of their values; tho
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -86,7 +85,8 @@ class Search:
                 neighbours.append(kept[place] if rank >= upto else self.edges[0, k])
         low_high = np.array(neighbours, np.uint32).view(np.float32).astype(np.float64).tolist()
         parts = [share * (total - 1) % 1 for share in PERCENTILES.values()]
-        values = (low + (high - low) * part for low, high, part in zip(low_high[::2], low_high[1::2], parts, strict=True))
+        pairs = zip(low_high[::2], low_high[1::2], parts, strict=True)
+        values = (low + (high - low) * part for low, high, part in pairs)
         return dict(zip(PERCENTILES, values, strict=True))
 
 

@@ -8,19 +8,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats import FORMATS
+from kernels.formats import format_of
 from kernels.formats.format import Block, Format
+from kernels.formats.numbers import NUMBERS
 
 
 class TensorType(IntEnum):
     """A weight format by its number in ggml: a member for every file in kernels/formats/."""
 
-    vars().update((format.name, format.number) for format in FORMATS)
+    vars().update(NUMBERS)
 
     @property
     def format(self) -> Format:
         """All that is known about it."""
-        return _FORMATS[self]
+        return format_of(self.name)
 
     @property
     def block(self) -> Block:
@@ -29,7 +30,6 @@ class TensorType(IntEnum):
 
 
 _CHUNK = 1 << 24  # bytes that are compared at once
-_FORMATS = {TensorType(format.number): format for format in FORMATS}
 
 
 def row_bytes(type: TensorType, elements: int) -> int:

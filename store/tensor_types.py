@@ -5,7 +5,8 @@ A tensor of a type that nothing here turns into numbers is still located, listed
 
 from typing import NamedTuple
 
-from kernels.formats.format import NOT_IN_GGML, Block, FloatFormat
+from kernels.formats.format import Block, FloatFormat
+from kernels.formats.numbers import NOT_IN_GGML
 from kernels.weight import TensorType
 
 

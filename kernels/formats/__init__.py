@@ -1,9 +1,19 @@
-"""Weight formats, one file each: whatever file lies here is found, and nothing else lists them."""
+"""Weight formats, one file each, called as the type is; a file is loaded when something is asked of its format."""
 
-import pkgutil
+from functools import cache
 from importlib import import_module
 
 from kernels.formats.format import Format
+from kernels.formats.numbers import NUMBERS
 
-_FOUND = (vars(import_module(f"{__name__}.{module.name}")).get("FORMAT") for module in pkgutil.iter_modules(__path__))
-FORMATS: tuple[Format, ...] = tuple(sorted(filter(None, _FOUND), key=lambda format: format.number))
+
+@cache
+def format_of(name: str) -> Format:
+    """What there is to know about a format, by its name."""
+    found: Format = import_module(f"{__name__}.{name.lower()}").FORMAT
+    return found
+
+
+def all_formats() -> tuple[Format, ...]:
+    """All of them, in the order of their numbers."""
+    return tuple(map(format_of, NUMBERS))

@@ -2,4 +2,4 @@
 
 from kernels.formats.format import Block, FloatFormat
 
-FORMAT = FloatFormat(name="BF16", number=30, block=Block(1, 2), in_apr=True, apr_codes=(2,), mantissa=7)
+FORMAT = FloatFormat(name="BF16", block=Block(1, 2), in_apr=True, apr_codes=(2,), mantissa=7)

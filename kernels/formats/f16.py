@@ -2,4 +2,4 @@
 
 from kernels.formats.format import Block, FloatFormat
 
-FORMAT = FloatFormat(name="F16", number=1, block=Block(1, 2), in_apr=True, mantissa=10)
+FORMAT = FloatFormat(name="F16", block=Block(1, 2), in_apr=True, mantissa=10)

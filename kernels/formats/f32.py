@@ -2,4 +2,4 @@
 
 from kernels.formats.format import Block, FloatFormat
 
-FORMAT = FloatFormat(name="F32", number=0, block=Block(1, 4), in_apr=True, mantissa=23)
+FORMAT = FloatFormat(name="F32", block=Block(1, 4), in_apr=True, mantissa=23)

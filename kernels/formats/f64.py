@@ -2,4 +2,4 @@
 
 from kernels.formats.format import Block, FloatFormat
 
-FORMAT = FloatFormat(name="F64", number=28, block=Block(1, 8), mantissa=52)
+FORMAT = FloatFormat(name="F64", block=Block(1, 8), mantissa=52)

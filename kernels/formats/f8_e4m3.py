@@ -1,5 +1,5 @@
 """F8_E4M3: 8-bit floats up to 448, without infinity (OCP OFP8; `float8_e4m3fn` of torch and ml_dtypes)."""
 
-from kernels.formats.format import NOT_IN_GGML, Block, FloatFormat
+from kernels.formats.format import Block, FloatFormat
 
-FORMAT = FloatFormat(name="F8_E4M3", number=NOT_IN_GGML, block=Block(1, 1), mantissa=3, saturates=True)
+FORMAT = FloatFormat(name="F8_E4M3", block=Block(1, 1), mantissa=3, saturates=True)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 from kernels.formats.grids import Grid
+from kernels.formats.numbers import NUMBERS
 
 
 class Block(NamedTuple):
@@ -139,24 +140,24 @@ SUMMED_TOTALS = Dot(block=64, scales=0, mins="none", within="one")
 SIGNED_AND_EIGHTS = Dot(block=256, scales=2, mins="eights", signed=True)
 
 
-NOT_IN_GGML = 1000  # the least number of a type that is not ggml's
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Format:
     """Any weight format.
 
-    name, number : as ggml has them (ggml.h, `enum ggml_type`); of types that it has not, the name of SafeTensors and a
-        number from NOT_IN_GGML on.
+    name : as ggml has it (ggml.h, `enum ggml_type`); of types that it has not, the name of SafeTensors.
     apr_codes : dtype codes that writers of APR files have given it besides its number in ggml. What else the code may
     mean is told by the size. in_apr : whether its number is a code of APR itself.
     """
 
     name: str
-    number: int
     block: Block
     apr_codes: tuple[int, ...] = ()
     in_apr: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its number in ggml, or one that no type of ggml has."""
+        return NUMBERS[self.name]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

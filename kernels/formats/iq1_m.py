@@ -25,7 +25,6 @@ def _shifts(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ1_M",
-    number=29,
     block=Block(256, 56),
     codes=_codes,
     grid=grids.IQ1,

@@ -23,7 +23,6 @@ def _shifts(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ1_S",
-    number=19,
     block=Block(256, 50),
     codes=_codes,
     grid=grids.IQ1,

@@ -19,7 +19,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ2_S",
-    number=22,
     block=Block(256, 82),
     codes=_codes,
     grid=grids.IQ2_S,

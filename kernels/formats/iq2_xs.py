@@ -24,7 +24,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ2_XS",
-    number=17,
     block=Block(256, 74),
     codes=_codes,
     grid=grids.IQ2_XS,

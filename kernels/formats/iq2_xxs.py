@@ -20,7 +20,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ2_XXS",
-    number=16,
     block=Block(256, 66),
     codes=_codes,
     grid=grids.IQ2_XXS,

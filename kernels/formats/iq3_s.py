@@ -19,7 +19,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ3_S",
-    number=21,
     block=Block(256, 110),
     codes=_codes,
     grid=grids.IQ3_S,

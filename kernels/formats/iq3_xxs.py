@@ -20,7 +20,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ3_XXS",
-    number=18,
     block=Block(256, 98),
     codes=_codes,
     grid=grids.IQ3_XXS,

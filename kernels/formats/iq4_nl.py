@@ -14,7 +14,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="IQ4_NL",
-    number=20,
     block=Block(32, 18),
     codes=_codes,
     levels=LEVELS,

@@ -22,7 +22,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="IQ4_XS",
-    number=23,
     block=Block(256, 136),
     codes=_codes,
     levels=LEVELS,

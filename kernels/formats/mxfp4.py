@@ -14,7 +14,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="MXFP4",
-    number=39,
     block=Block(32, 17),
     codes=_codes,
     levels=LEVELS,

@@ -14,7 +14,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="NVFP4",
-    number=40,
     block=Block(64, 36),
     codes=_codes,
     levels=LEVELS,

@@ -11,7 +11,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q1_0",
-    number=41,
     block=Block(128, 18),
     codes=_codes,
     levels=(-1, 1),

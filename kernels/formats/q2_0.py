@@ -12,7 +12,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q2_0",
-    number=42,
     block=Block(64, 18),
     codes=_codes,
     top=3,

@@ -22,7 +22,6 @@ def _mins(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="Q2_K",
-    number=10,
     block=Block(256, 84),
     codes=_codes,
     top=3,

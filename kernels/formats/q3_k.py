@@ -23,7 +23,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="Q3_K",
-    number=11,
     block=Block(256, 110),
     codes=_codes,
     top=7,

@@ -12,7 +12,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q4_0",
-    number=2,
     block=Block(32, 18),
     apr_codes=(0,),
     codes=_codes,

@@ -12,7 +12,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q4_1",
-    number=3,
     block=Block(32, 20),
     codes=_codes,
     top=15,

@@ -26,7 +26,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q4_K",
-    number=12,
     block=Block(256, 144),
     apr_codes=(13,),
     in_apr=True,

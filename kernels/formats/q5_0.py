@@ -12,7 +12,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q5_0",
-    number=6,
     block=Block(32, 22),
     apr_codes=(0,),
     codes=_codes,

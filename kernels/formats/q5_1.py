@@ -12,7 +12,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q5_1",
-    number=7,
     block=Block(32, 24),
     codes=_codes,
     top=31,

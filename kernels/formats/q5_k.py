@@ -16,7 +16,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q5_K",
-    number=13,
     block=Block(256, 176),
     apr_codes=(12,),
     codes=_codes,

@@ -20,7 +20,6 @@ def _scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="Q6_K",
-    number=14,
     block=Block(256, 210),
     apr_codes=(9,),
     in_apr=True,

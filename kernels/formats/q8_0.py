@@ -11,7 +11,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="Q8_0",
-    number=8,
     block=Block(32, 34),
     apr_codes=(10,),
     codes=_codes,

@@ -19,7 +19,6 @@ def scales(block: Stored[L]) -> L:
 
 FORMAT = BlockFormat(
     name="TQ1_0",
-    number=34,
     block=Block(256, 54),
     codes=_codes,
     top=2,

@@ -15,7 +15,6 @@ def _codes(block: Stored[L]) -> Iterator[L]:
 
 FORMAT = BlockFormat(
     name="TQ2_0",
-    number=35,
     block=Block(256, 66),
     codes=_codes,
     top=2,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.formats import FORMATS
+from kernels.formats import all_formats
 from kernels.formats.format import BlockFormat, Dot, FloatFormat
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import aligned_floats, scratch
@@ -147,10 +147,10 @@ def multiplier(dot: Dot, how: Portable, *formats: BlockFormat) -> Callable[..., 
 
 
 def _formats(dot: Dot) -> list[BlockFormat]:
-    return [format for format in FORMATS if isinstance(format, BlockFormat) and dot in orders(format)]
+    return [format for format in all_formats() if isinstance(format, BlockFormat) and dot in orders(format)]
 
 
-DOTS = tuple(dict.fromkeys(format.dot for format in FORMATS if isinstance(format, BlockFormat)))
+DOTS = tuple(dict.fromkeys(format.dot for format in all_formats() if isinstance(format, BlockFormat)))
 
 
 def _compiled(dot: Dot) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from kernels.formats import FORMATS
+from kernels.formats import all_formats
 from kernels.formats.format import SHIFT, BlockFormat, FloatFormat
 from kernels.machine.compiler import kernel
 from kernels.machine.memory import scratch
@@ -41,7 +41,7 @@ def dequantizer(element: Any) -> Callable[..., None]:  # noqa: ANN401
             wide = values if element == F32 else b.fpext(values, ir.VectorType(element, values.type.count))
             v.store(wide, out, index)
 
-        for format in FORMATS:
+        for format in all_formats():
             choice.add_case(type.type(format.number), b.append_basic_block())
             b.position_at_end(choice.cases[-1][1])
             if isinstance(format, FloatFormat):

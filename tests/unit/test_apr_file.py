@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
-from kernels.formats.format import NOT_IN_GGML
+from kernels.formats.numbers import NOT_IN_GGML
 from kernels.weight import TensorType, Weight
 from store.files.apr_format import stored_as
 from store.files.apr_writer import AprTensor, write_apr

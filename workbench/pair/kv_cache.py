@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.formats import FORMATS
+from kernels.formats import all_formats
 from kernels.formats.format import BlockFormat
 from kernels.graph import Inputs, Values
 from kernels.kinds.attention import Attention
@@ -18,7 +18,7 @@ from kernels.kinds.attention import Attention
 _BLOCK = 32
 _FORMATS = [
     format
-    for format in FORMATS
+    for format in all_formats()
     if isinstance(format, BlockFormat) and format.block.elements == _BLOCK and format.factors
 ]
 # Step between two values of a block, in units of its largest magnitude (of its range where the type has a minimum).
