@@ -33,7 +33,7 @@ from kernels.weight import TensorType, Weight
 _ROWS = 4  # rows taken together: each chunk of activations is loaded into the nearest cache once for all of them
 _LINE = 16  # products of a token that are gathered before they are written, a cache line
 _LEAST = 16  # rows worth a thread
-_TOGETHER = 96  # tokens that are multiplied at once
+_TOGETHER = 96  # tokens that are multiplied at once: what a few rows meet of more leaves the core's cache
 _LEAST_CODES = 1 << 14  # codes worth a thread when they are laid out
 
 
