@@ -67,9 +67,9 @@ def log_sums_and_gaps(run: Logits, other: Logits) -> tuple[Values, Values]:
     found = np.empty((2, len(run)))
 
     def compute(start: int, stop: int) -> None:
-        rows = [np.require(side[start:stop], dtype, ("C", "W")) for side in (run, other)]
+        of_run, of_other = (np.require(side[start:stop], dtype, ("C", "W")) for side in (run, other))
         part = np.empty((2, stop - start))
-        _weigh(*rows, rows[0].max(axis=1).astype(np.float64), part)
+        _weigh(of_run, of_other, of_run.max(axis=1).astype(np.float64), part)
         found[:, start:stop] = part
 
     over_rows(compute, len(run), least=-(-_SHARE // run.shape[1]))

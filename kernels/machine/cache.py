@@ -25,6 +25,7 @@ import platformdirs
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
+from numba.core.sigutils import normalize_signature
 
 from kernels.machine.sources import source_digest
 
@@ -137,7 +138,8 @@ class KernelCache(_Cache):
             _problems.append(error)
 
     def _file(self, sig: Any, codegen: Any) -> Path:  # noqa: ANN401
-        variant = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode()).hexdigest()[:16]
+        arguments, _ = normalize_signature(sig)  # text or types: whoever compiles it ahead, a call finds it
+        variant = hashlib.sha256(repr((arguments, codegen.magic_tuple())).encode()).hexdigest()[:16]
         return folder() / f"{self._name}-{variant}.kernel"
 
     def enable(self) -> None:

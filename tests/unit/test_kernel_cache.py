@@ -39,6 +39,21 @@ def compiled():
     return sum(tripled.stats.cache_hits.values())
 
 
+def test_a_call_loads_what_was_compiled_ahead(folder):
+    """Under whichever words: `compile_all` has a signature as text, a call the types of its arguments."""
+    assert compiled() == 0
+    (file,) = folder.iterdir()
+
+    @kernel()
+    def tripled(x):
+        return 3 * x
+
+    tripled._cache._name = file.name.rpartition("-")[0]
+    assert tripled(14) == 42
+    assert sum(tripled.stats.cache_hits.values()) == 1
+    assert [file] == list(folder.iterdir())
+
+
 def stored(content: bytes) -> bytes:
     return sha256(content).digest() + content
 

@@ -68,28 +68,29 @@ def test_words_move_over_the_cells_and_the_session_keeps_where(folder, monkeypat
     assert (view["metric"], view["tokens"], view["cursor"]) == ("rel_rms", "last", [None, "lm_head"])
 
 
-@pytest.mark.parametrize(
-    ("said", "answer"),
-    [
-        ("whre", "there is no word whre; did you mean where?"),
-        ("ne\x1b[31mxt", r"there is no word ne\x1b[31mxt; did you mean next?"),
-        ("n", "n is the beginning of next, note"),
-        ("cell", "say which cell: cell L3 STAGE, or the stage alone where it belongs to no layer"),
-        ("cell L3 ffn_gat", "there is no stage ffn_gat; did you mean ffn_gate?"),
-        ("cell L99 ffn_gate", "ffn_gate is a stage of layers 0 to 5; say cell L0 ffn_gate"),
-        ("layer 99", "say which layer, 0 to 5"),
-        ("metric relrms", "there is no metric relrms; did you mean rel_rms?"),
-        ("tokens 7", "say tokens all, tokens last, or a position from 0 to 6"),
-        ("bytes", "say which element: bytes TOKEN CHANNEL, such as bytes 0 17; elements lists the worst"),
-        ("test", "say test N for one hypothesis, or test all"),
-        ("lab rowss", "lab has no experiment rowss; did you mean rows?"),
-        ("note 99", "say note to write one, or note N for one of those that it proposes"),
-        ("help nxt", "there is no word nxt; did you mean next?"),
-    ],
-)
-def test_what_it_does_not_understand_it_says_and_goes_on(said, answer, folder, monkeypatch, capsys):
-    lines = talked(folder, [said, "session"], monkeypatch, capsys)
-    assert f"No: {answer}" in lines
+NOT_UNDERSTOOD = {
+    "whre": "there is no word whre; did you mean where?",
+    "ne\x1b[31mxt": r"there is no word ne\x1b[31mxt; did you mean next?",
+    "n": "n is the beginning of next, note",
+    "cell": "say which cell: cell L3 STAGE, or the stage alone where it belongs to no layer",
+    "cell L3 ffn_gat": "there is no stage ffn_gat; did you mean ffn_gate?",
+    "cell L99 ffn_gate": "ffn_gate is a stage of layers 0 to 5; say cell L0 ffn_gate",
+    "layer 99": "say which layer, 0 to 5",
+    "metric relrms": "there is no metric relrms; did you mean rel_rms?",
+    "tokens 7": "say tokens all, tokens last, or a position from 0 to 6",
+    "bytes": "say which element: bytes TOKEN CHANNEL, such as bytes 0 17; elements lists the worst",
+    "test": "say test N for one hypothesis, or test all",
+    "lab rowss": "lab has no experiment rowss; did you mean rows?",
+    "note 99": "say note to write one, or note N for one of those that it proposes",
+    "help nxt": "there is no word nxt; did you mean next?",
+}
+
+
+def test_what_it_does_not_understand_it_says_and_goes_on(folder, monkeypatch, capsys):
+    lines = talked(folder, [*NOT_UNDERSTOOD, "session"], monkeypatch, capsys)
+    assert [line for line in lines if line.startswith("No: ")] == [
+        f"No: {answer}" for answer in NOT_UNDERSTOOD.values()
+    ]
     assert f"The session is {folder}." in lines
 
 

@@ -1,7 +1,9 @@
 """What a unit of a sweep says is what a whole forward of the exchanged model gives, bit for bit."""
 
 import json
+import shutil
 import threading
+from collections import namedtuple
 from dataclasses import replace
 
 import numpy as np
@@ -182,6 +184,15 @@ def test_a_sweep_is_its_lines_and_resuming_adds_what_is_missing(faulty, tmp_path
     path.write_bytes(next(line for line in lines if b'"by": "layer"' in line))
     with pytest.raises(WorkbenchError, match=r"out.jsonl is of a sweep --by layer; go on with that"):
         list(run(other, Here(), path, True, Tally()))
+
+
+def test_a_sweep_is_not_begun_where_its_results_have_no_room(faulty, tmp_path, monkeypatch):
+    whole = plan(asked(MODEL, faulty / "scaled.apr"), "layer", faulty / "ids.txt", of_ids=True)
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(whole.written - 1))
+    with pytest.raises(WorkbenchError, match=rf"out.jsonl needs about {whole.written:,} bytes, and its disk has room"):
+        next(run(whole, Here(), tmp_path / "out.jsonl", False, Tally()))
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_threads_of_a_worker_keep_what_they_computed_apart(faulty):
