@@ -71,3 +71,8 @@ for n_ctx, name in ((ORIGINAL, "256"), (2 * ORIGINAL, "512"), (4 * ORIGINAL, "10
 PY
 "$work/venv/bin/python" "$work/probe.py" "$work"
 echo "as described"
+# Output seen on 2026-11-28:
+#   4 tokens, n_ctx 256: logits off by 0.0000 of those with n_ctx 256
+#   4 tokens, n_ctx 512: logits off by 0.2759 of those with n_ctx 256
+#   4 tokens, n_ctx 1024: logits off by 0.2759 of those with n_ctx 256
+#   4 tokens, n_ctx as trained: logits off by 0.2759 of those with n_ctx 256

@@ -75,3 +75,6 @@ assert np.isfinite(found[1e-30]).all()
 PY
 "$work/venv/bin/python" "$work/probe.py" "$work"
 echo "as described"
+# Output seen on 2026-11-28:
+#   gate of 0: llama_decode returned 0, 128 of 128 logits are NaN
+#   gate of 1e-30: llama_decode returned 0, 0 of 128 logits are NaN

@@ -133,10 +133,12 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
         return _used(layer, f"{BESIDE}.{part}", has, scaled=parts.shared_scaled)
 
     size = c.shared_intermediate_size
-    summed, read = ExpertSum(not parts.before), (CHOICE, "expert_out")
+    given_back = (CHOICE, "expert_out")
     if added:
-        summed, read = RankedSum(weighted=not parts.before, choice=choice), (*read, "router")
-    yield stage("expert_sum" if size else "ffn_out", summed, hidden, read, added)
+        ranked = RankedSum(weighted=not parts.before, choice=choice)
+        yield stage("expert_sum" if size else "ffn_out", ranked, hidden, (*given_back, "router"), added)
+    else:
+        yield stage("expert_sum" if size else "ffn_out", ExpertSum(not parts.before), hidden, given_back)
     if not size:
         return
     beside = "shared_out"

@@ -36,8 +36,10 @@ def angles(positions: NDArray[np.int64], rotation: Rotation) -> Floats:
 
 def _is_blended(rotation: Rotation) -> bool:
     """Whether the divisors are still those that YaRN made."""
-    made = None if rotation.ramp is None else yarn_factors(*rotation.ramp, pairs=rotation.width // 2)
-    return made is not None and made == rotation.factors
+    if rotation.ramp is None:
+        return False
+    factor, low, width = rotation.ramp
+    return yarn_factors(factor, low, width, rotation.width // 2) == rotation.factors
 
 
 def _blended(turned: Floats, factor: float, low: float, width: float) -> Floats:

@@ -64,7 +64,7 @@ def part_mistakes(q: Question) -> Iterator[Mistake]:
     for role, start in (("gate", kind.gate_start), ("up", kind.up_start)):
         for other in range(0, q.x[role].shape[1] - kind.size + 1, kind.size):
             if other != start:
-                moved = replace(kind, **{f"{role}_start": other})
+                moved = replace(kind, gate_start=other) if role == "gate" else replace(kind, up_start=other)
                 words = f"part {other // kind.size + 1} is the {role} in place of part {start // kind.size + 1}"
                 yield _graph(words, np.multiply(*moved.both(q.x)))
     yield _graph("the gate is left out", up)
