@@ -24,9 +24,10 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks --peer-python $(PEER_PYTHON) $(ROWS)
 
-# FILES="a.gguf b.gguf": how much of llama.cpp's run of them has the bits of the ggml path
-bits: setup
-	$(BIN)/python -m benchmarks.bits --peer-python $(PEER_PYTHON) $(FILES)
+# how much of llama.cpp's run of trained models has the bits of the ggml path: three that the Python index has, in TYPES
+# (all by default); FILES="a.gguf b.gguf" takes other files
+bits: setup $(if $(filter $(PEERS)/%,$(PEER_PYTHON)),$(PEERS)/ready)
+	$(BIN)/python -m benchmarks.bits --peer-python $(PEER_PYTHON) $(if $(TYPES),--types $(TYPES) --) $(FILES)
 
 # KINDS="scaled* rope*" selects kinds of faults; runtime faults need the interpreter of the peers
 faults: setup $(if $(filter $(PEERS)/%,$(PEER_PYTHON)),$(PEERS)/ready)

@@ -45,11 +45,12 @@ def main() -> int:
     arguments.add_argument("--json", type=Path, help="file of the results; results.json in the folder by default")
     arguments.add_argument("--peer-python", type=Path, default=ROOT / ".venv-peers/bin/python")
     arguments.add_argument("--threads", type=int, default=2, help="of both sides; 1 on a machine that others use")
+    arguments.add_argument("--processor", action="store_true", help="time of the processor, which others disturb least")
     arguments.add_argument("--against", metavar="FOLDER|REVISION", help="another build, beside the screen-* rows")
     given = arguments.parse_args()
     quick = os.environ.get("BENCH_QUICK", "0") not in ("", "0")
     with build(given.against) as against:
-        bench = Bench(given.folder, given.peer_python, quick, given.threads, against)
+        bench = Bench(given.folder, given.peer_python, quick, given.threads, against, given.processor)
         results = []
         for row in chosen_rows(given.rows):
             sys.stderr.write(f"{row.key} …\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.forward_rows import some_tokens
 from benchmarks.peer import PeerError
-from benchmarks.processes import WORKBENCH, run_watched
+from benchmarks.processes import WORKBENCH, Watched, run_watched
 from benchmarks.rows import Bench, Measured, Row
 from benchmarks.shapes import QWEN_HALF, shortened
 
@@ -43,9 +43,13 @@ def _tokens(count: int) -> tuple[str, str]:
     return "--tokens", ",".join(map(str, some_tokens(count)))
 
 
-def _run(bench: Bench, *words: str) -> tuple[float, float]:
-    """Seconds and bytes of a command."""
+def _run(bench: Bench, *words: str) -> Watched:
     return run_watched([*WORKBENCH, *words], {"WORKBENCH_THREADS": str(bench.threads)})
+
+
+def _seconds(bench: Bench, *words: str) -> float:
+    run = _run(bench, *words)
+    return run.processor if bench.processor else run.seconds
 
 
 def _in_turn(bench: Bench, product: tuple[str, ...], peer: tuple[str, ...]) -> Measured:
@@ -53,10 +57,10 @@ def _in_turn(bench: Bench, product: tuple[str, ...], peer: tuple[str, ...]) -> M
     figures: tuple[list[float], list[float]] = [], []
     for number in range(min(bench.rounds, _MOST_ROUNDS) + 1):
         for kept, words in zip(figures, (product, peer), strict=True):
-            seconds, _ = _run(bench, *words)
+            seconds = _seconds(bench, *words)
             if number:
                 kept.append(seconds)
-    return Measured(*figures)
+    return Measured(*figures, processor=bench.processor)
 
 
 def _pair(bench: Bench, command: str, count: int) -> tuple[str, ...]:
@@ -85,11 +89,11 @@ def _recorded(bench: Bench) -> Measured:
         _run(bench, *record)
         figures = []
         for _ in range(min(bench.rounds, _MOST_ROUNDS)):
-            bisected = _run(bench, "bisect", trace, model)[0]
+            bisected = _seconds(bench, "bisect", trace, model)
             Path(trace).unlink()
-            figures.append((bisected, _run(bench, *record)[0]))
+            figures.append((bisected, _seconds(bench, *record)))
     product, peer = map(list, zip(*figures, strict=True))
-    return Measured(product, peer)
+    return Measured(product, peer, processor=bench.processor)
 
 
 def _memory(command: str) -> Callable[[Bench], Measured]:
@@ -99,4 +103,4 @@ def _memory(command: str) -> Callable[[Bench], Measured]:
 @cache
 def _held(bench: Bench, command: str) -> float:
     """Bytes beyond mapped file pages, at most."""
-    return _run(bench, *_pair(bench, command, _MANY))[1]
+    return _run(bench, *_pair(bench, command, _MANY)).memory

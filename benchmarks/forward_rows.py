@@ -63,7 +63,7 @@ def some_tokens(count: int) -> tuple[int, ...]:
 def _beside_llama_cpp(type: str, count: int, *, plain: bool = False) -> Callable[[Bench], Measured]:
     def measure(bench: Bench) -> Measured:
         model, tokens = bench.models.gguf("1.1b", tiny_llama(bench), type), some_tokens(count)
-        job = {"model": str(model), "tokens": tokens, "plain": plain}
+        job = {"model": str(model), "tokens": tokens, "plain": plain, "processor": bench.processor}
         with Peer(bench.peer_python, "llama_cpp_traced", bench.threads, **job) as peer:
             return _alternate(bench, model, "ggml", tokens, peer)
 
@@ -75,7 +75,7 @@ def _beside_transformers(path: str, count: int) -> Callable[[Bench], Measured]:
 
     def measure(bench: Bench) -> Measured:
         model, tokens = bench.models.safetensors("1.1b", tiny_llama(bench), "F16"), some_tokens(count)
-        job = {"model": str(model), "dtype": dtype, "tokens": tokens}
+        job = {"model": str(model), "dtype": dtype, "tokens": tokens, "processor": bench.processor}
         with Peer(bench.peer_python, "transformers_traced", bench.threads, **job) as peer:
             return _alternate(bench, model, path, tokens, peer)
 
@@ -87,11 +87,13 @@ def _alternate(bench: Bench, model: Path, path: str, tokens: tuple[int, ...], pe
     work = forward_work(bench.threads, artifact, len(tokens), _PRODUCTS[path])
     stages: list[tuple[Site, Array]] = []
 
+    clock = time.process_time if bench.processor else time.perf_counter
+
     def run() -> float:
         stages.clear()  # not before its next turn, as the peers keep their copies
-        start = time.perf_counter()
+        start = clock()
         stages.extend(forward(artifact, tokens, arithmetic))
-        return time.perf_counter() - start
+        return clock() - start
 
     with threads(bench.threads):
-        return alternate(run, peer.run, bench.rounds, work=work)
+        return alternate(run, peer.run, bench.rounds, work=work, processor=bench.processor)

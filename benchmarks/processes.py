@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import resource
 import select
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 WORKBENCH = (sys.executable, "-m", "workbench")
 
@@ -52,9 +53,17 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def run_watched(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Run a command to its end; returns seconds and the largest own memory in bytes. RuntimeError if it fails."""
-    start, largest = time.perf_counter(), 0
+class Watched(NamedTuple):
+    """Seconds of a command that has ended, those of the processor of all its processes, its largest own memory."""
+
+    seconds: float
+    processor: float
+    memory: float
+
+
+def run_watched(command: list[str], environment: dict[str, str]) -> Watched:
+    """Run a command to its end. RuntimeError if it fails."""
+    start, before, largest = time.perf_counter(), _of_children(), 0
     with tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(  # noqa: S603
             command, stdout=subprocess.DEVNULL, stderr=complaints, env=ENVIRONMENT | environment
@@ -66,7 +75,13 @@ def run_watched(command: list[str], environment: dict[str, str]) -> tuple[float,
         complaints.seek(0)
         if child.returncode not in (0, 1):  # alike, different
             raise RuntimeError(f"{' '.join(command)}: {complaints.read().decode(errors='replace')[-500:]}")
-    return seconds, float(largest)
+    return Watched(seconds, _of_children() - before, float(largest))
+
+
+def _of_children() -> float:
+    """Seconds of the processor of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.forward_rows import some_tokens
 from benchmarks.limits import Work, forward_work
-from benchmarks.processes import ENVIRONMENT, WORKBENCH, Terminal, run_watched
+from benchmarks.processes import ENVIRONMENT, WORKBENCH, Terminal, Watched, run_watched
 from benchmarks.rows import Bench, Measured, Row
 from benchmarks.shapes import DEEP
 from benchmarks.store_rows import seven_billion
@@ -41,18 +41,18 @@ def _pair_seconds(bench: Bench) -> Measured:
         for path in (gguf, bench.models.apr(gguf))
     ]
     work = Work(bench.threads, sum(side.bytes for side in sides), sum(side.operations for side in sides), "int8")
-    return Measured([seconds for seconds, _ in _pair(bench)], work=work)
+    return Measured([run.seconds for run in _pair(bench)], work=work)
 
 
 def _pair_memory(bench: Bench) -> Measured:
-    return Measured([memory / 1e9 for _, memory in _pair(bench)], unit="GB")
+    return Measured([run.memory / 1e9 for run in _pair(bench)], unit="GB")
 
 
-_pairs: dict[Bench, list[tuple[float, float]]] = {}
+_pairs: dict[Bench, list[Watched]] = {}
 
 
-def _pair(bench: Bench) -> list[tuple[float, float]]:
-    """Seconds and bytes of a few captures into a new session; measured once for both rows."""
+def _pair(bench: Bench) -> list[Watched]:
+    """Captures into a new session; measured once for both rows."""
     if bench not in _pairs:
         gguf = seven_billion(bench)
         models = bench.models.apr(gguf), gguf
@@ -62,7 +62,7 @@ def _pair(bench: Bench) -> list[tuple[float, float]]:
     return _pairs[bench]
 
 
-def _open_pair(bench: Bench, a: str, b: str) -> tuple[float, float]:
+def _open_pair(bench: Bench, a: str, b: str) -> Watched:
     tokens = ",".join(map(str, some_tokens(_PAIR_TOKENS)))
     command = [*WORKBENCH, "compare", a, b, "--tokens", tokens, "--json"]
     return run_watched(command, {"WORKBENCH_THREADS": str(bench.threads)})
@@ -124,5 +124,6 @@ def _first_run(bench: Bench) -> Measured:
     for _ in range(1 if bench.quick else 3):
         with tempfile.TemporaryDirectory() as cache:
             program = "from kernels.machine.compiler import compile_all; compile_all()"
-            seconds.append(run_watched([sys.executable, "-c", program], {"NUMBA_CACHE_DIR": cache})[0])
+            run = run_watched([sys.executable, "-c", program], {"NUMBA_CACHE_DIR": cache})
+            seconds.append(run.processor if bench.processor else run.seconds)
     return Measured(seconds)

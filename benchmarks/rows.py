@@ -73,6 +73,7 @@ class Bench:
 
     quick : smaller models and fewer rounds, to see that everything works.
     against : another build of the product, for the rows of the screen.
+    processor : hold seconds of the processor against each other where a peer has them too, on a busy machine.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class Bench:
     quick: bool
     threads: int
     against: Build | None = None
+    processor: bool = False
 
     @property
     def rounds(self) -> int:

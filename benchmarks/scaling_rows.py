@@ -71,6 +71,6 @@ def _memory(bench: Bench) -> Measured:
             tokens = ",".join(map(str, some_tokens(64)))
             out = str(Path(folder) / "trace.h5")
             command = [*WORKBENCH, "trace", str(_model(bench, layers)), "--tokens", tokens, "-o", out]
-            held.append(run_watched(command, {"WORKBENCH_THREADS": str(bench.threads)})[1])
+            held.append(run_watched(command, {"WORKBENCH_THREADS": str(bench.threads)}).memory)
     note = ", ".join(f"{layers} layers: {size / 1e6:.0f} MB" for layers, size in zip(_LAYERS, held, strict=True))
     return Measured([held[-1] / held[0]], unit="x", note=note)

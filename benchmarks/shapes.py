@@ -83,13 +83,15 @@ def tensors(config: ModelConfig, mix: str) -> list[Tensor]:
     """Name, type and shape of every tensor in the order of the model; `mix` is a type or "Q4_K_M"."""
     of = family(config.architecture)
     return [
-        (name, TensorType.F32 if len(shape) == 1 else _matrix_type(name, mix, config, shape), shape)
-        for name, shape, optional in of.tensors(config)
-        if not optional or (of.biased and name.endswith(_QKV_BIASES))
+        (tensor.name, _type(tensor.name, mix, config, tensor.shape), tensor.shape)
+        for tensor in of.tensors(config)
+        if not tensor.optional or (of.biased and tensor.name.endswith(_QKV_BIASES))
     ]
 
 
-def _matrix_type(name: str, mix: str, config: ModelConfig, shape: Shape) -> TensorType:
+def _type(name: str, mix: str, config: ModelConfig, shape: Shape) -> TensorType:
+    if len(shape) == 1:
+        return TensorType.F32
     if mix != "Q4_K_M":
         return TensorType[mix]
     wide = name == LM_HEAD or (name.endswith(("v_proj.weight", "down_proj.weight")) and _more_bits(name, config))

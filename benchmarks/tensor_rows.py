@@ -44,7 +44,7 @@ def _sweep(bench: Bench) -> Measured:
     size = sum(file.stat().st_size for file in files)
     with threads(bench.threads):
         note, work = f"{size / 1e9:.1f} GB of input", Work(bench.threads, size)
-        return alternate(product, peer, min(bench.rounds, 3), note, work)
+        return alternate(product, peer, min(bench.rounds, 3), note, work, processor=bench.processor)
 
 
 def read_once(file: Path) -> int:
@@ -84,6 +84,6 @@ def _metrics(count: int) -> Callable[[Bench], Measured]:
 
         size = sum(tensor.values.nbytes for side in sides for tensor in side)
         with threads(bench.threads):
-            return alternate(product, peer, bench.rounds, work=Work(bench.threads, size))
+            return alternate(product, peer, bench.rounds, work=Work(bench.threads, size), processor=bench.processor)
 
     return measure

@@ -1,7 +1,7 @@
 """Functions of float32 as the C library of GNU (2.28 and later) computes them, bit for bit, on any machine.
 
 Each is a polynomial in float64, with fused products where the processor has them, rounded to float32 once: the
-algorithms and constants of Arm's optimized routines (sinf.c, cosf.c, expf.c), which that library took over.
+algorithms and constants of Arm's optimized routines (sinf.c, cosf.c, expf.c, logf.c), which that library took over.
 """
 
 import math
@@ -52,6 +52,33 @@ _EXP = tuple(
     float.fromhex(factor) / 32**power
     for factor, power in (("0x1.c6af84b912394p-5", 3), ("0x1.ebfce50fac4f3p-3", 2), ("0x1.62e42ff0c52d6p-1", 1))
 )
+_INVERSES = tuple(  # about one by the middle of each of 16 parts of an octave
+    map(
+        float.fromhex,
+        (
+            *("0x1.661ec79f8f3bep+0", "0x1.571ed4aaf883dp+0", "0x1.49539f0f010bp+0", "0x1.3c995b0b80385p+0"),
+            *("0x1.30d190c8864a5p+0", "0x1.25e227b0b8eap+0", "0x1.1bb4a4a1a343fp+0", "0x1.12358f08ae5bap+0"),
+            *("0x1.0953f419900a7p+0", "0x1p+0", "0x1.e608cfd9a47acp-1", "0x1.ca4b31f026aap-1"),
+            *("0x1.b2036576afce6p-1", "0x1.9c2d163a1aa2dp-1", "0x1.886e6037841edp-1", "0x1.767dcf5534862p-1"),
+        ),
+    )
+)
+_LOGS = tuple(  # less their logarithms
+    map(
+        float.fromhex,
+        (
+            *("-0x1.57bf7808caadep-2", "-0x1.2bef0a7c06ddbp-2", "-0x1.01eae7f513a67p-2", "-0x1.b31d8a68224e9p-3"),
+            *("-0x1.6574f0ac07758p-3", "-0x1.1aa2bc79c81p-3", "-0x1.a4e76ce8c0e5ep-4", "-0x1.1973c5a611cccp-4"),
+            *("-0x1.252f438e10c1ep-5", "0x0p+0", "0x1.aa5aa5df25984p-5", "0x1.c5e53aa362eb4p-4"),
+            *("0x1.526e57720db08p-3", "0x1.bc2860d22477p-3", "0x1.1058bc8a07ee1p-2", "0x1.4043057b6ee09p-2"),
+        ),
+    )
+)
+_PARTS = np.array([_INVERSES, _LOGS])
+_LN2 = float.fromhex("0x1.62e42fefa39efp-1")
+_LOG = tuple(map(float.fromhex, ("-0x1.00ea348b88334p-2", "0x1.5575b0be00b6ap-2", "-0x1.ffffef20a4123p-2")))
+_FIRST = np.uint32(0x3F330000)  # the bits of 0.7: an octave from there on has a power of two
+_NORMAL = np.float32(2.0**-126)
 _MOST, _LEAST = np.float32(float.fromhex("0x1.62e42ep6")), np.float32(float.fromhex("-0x1.9fe368p6"))
 
 
@@ -134,3 +161,24 @@ def expf(x: np.float32) -> np.float32:
     power = from_bits(_POWERS[step & np.uint64(31)] + (step << np.uint64(47)))
     near = fma(fma(_EXP[0], rest, _EXP[1]), rest * rest, fma(_EXP[2], rest, 1.0))
     return np.float32(near * power)
+
+
+@helper()
+def logf(x: np.float32) -> np.float32:
+    """Natural logarithm."""
+    if x == np.float32(1):
+        return np.float32(0)
+    if not x > np.float32(0):
+        return np.float32(-np.inf) if x == np.float32(0) else np.float32(np.nan)
+    if x == np.float32(np.inf):
+        return x
+    tiny = x < _NORMAL
+    number = bits(x * np.float32(8388608)) - np.uint32(23 << 23) if tiny else bits(x)
+    above = np.uint32(number - _FIRST)
+    part, power = (above >> np.uint32(19)) & np.uint32(15), np.int32(above) >> 23
+    within = from_bits(np.uint32(number - (above & np.uint32(0xFF800000))))
+    rest = fma(np.float64(within), _PARTS[0, part], -1.0)
+    start = fma(np.float64(power), _LN2, _PARTS[1, part])
+    square = rest * rest
+    near = fma(_LOG[0], square, fma(_LOG[1], rest, _LOG[2]))
+    return np.float32(fma(near, square, start + rest))

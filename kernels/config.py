@@ -57,6 +57,9 @@ class ModelConfig:
     rope_factors
         Divisors of the rotary frequencies, one for each pair that rotates (linear, llama3, YaRN or LongRoPE scaling);
         None for none.
+    rope_ramp
+        What YaRN's divisors were made of: factor, first pair that it stretches, and pairs from there to the first that
+        it stretches by all of it; None where the divisors came otherwise.
     rope_long_factors
         The divisors that stand in their place beyond `length_limit` (LongRoPE); None for none. See `for_length`.
     rope_attention_factor
@@ -148,6 +151,7 @@ class ModelConfig:
     rope_factors: tuple[float, ...] | None = None
     rope_long_factors: tuple[float, ...] | None = None
     rope_attention_factor: float = 1.0
+    rope_ramp: tuple[float, ...] | None = None
     causal: bool = True
     sliding_window: int | None = None
     layer_types: tuple[str, ...] | None = None

@@ -34,14 +34,16 @@ class ExpertParts:
     """What the experts of a family have beside their weights.
 
     selection : something is added to scores for the choice only, if it is stored. gated : what is computed beside them
-    is multiplied by the sigmoid of a gate of its own. biased : products of experts, and the router's, may have biases.
-    scaled : products of experts are multiplied by stored factors, if there are any; shared_scaled : and so are those of
-    what is computed beside them. before : the weight of an expert multiplies what it reads, not what it gives. normed :
-    what the router and the experts read, what these give and what is beside them is normed, each by itself.
+    is multiplied by the sigmoid of a gate of its own, which llama.cpp makes of a SiLU where `divided`. biased :
+    products of experts, and the router's, may have biases. scaled : products of experts are multiplied by stored
+    factors, if there are any; shared_scaled : and so are those of what is computed beside them. before : the weight of
+    an expert multiplies what it reads, not what it gives. normed : what the router and the experts read, what these
+    give and what is beside them is normed, each by itself.
     """
 
     selection: bool = False
     gated: bool = False
+    divided: bool = False
     biased: bool = False
     scaled: bool = False
     shared_scaled: bool = False
@@ -93,8 +95,9 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     # Loaded with the first model that has experts.
     from kernels.kinds.choice import Choice
     from kernels.kinds.clamped import ClampedMultiply
-    from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum
+    from kernels.kinds.experts import ExpertInput, ExpertProduct, ExpertSum, RankedSum
     from kernels.kinds.gated import Gated
+    from kernels.kinds.gelu import GeluTanh
 
     def stage(name: str, kind: Kind, channels: int, reads: tuple[str, ...], used: tuple[str, ...] = ()) -> Stage:
         return Stage(Site(layer, name), kind, channels, reads, used)
@@ -109,12 +112,10 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
         *(runs, c.expert_scoring, c.norm_topk_prob, c.routed_scaling_factor, c.n_group, c.topk_group),
         c.group_best,
     )
-    product, added = (
-        ExpertProduct(runs, apart=parts.before),
-        filter(has, (f"model.layers.{layer}.{SELECTION}",) if parts.selection else ()),
-    )
+    product = ExpertProduct(runs, apart=parts.before)
+    added = tuple(filter(has, (f"model.layers.{layer}.{SELECTION}",) if parts.selection else ()))
     yield stage("router", Product(), c.num_experts, (x,), _used(layer, GATE, has, parts.biased))
-    yield stage(CHOICE, choice, c.num_experts, ("router",), tuple(added))
+    yield stage(CHOICE, choice, c.num_experts, ("router",), added)
     given = x
     if parts.before:
         given = "expert_input"
@@ -122,7 +123,8 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     yield of_experts("expert_gate", product, inner, (given, CHOICE), "gate_proj")
     yield of_experts("expert_up", product, inner, (given, CHOICE), "up_proj")
     yield of_experts("expert_silu", activation, inner, ("expert_gate",))
-    gated = Multiply() if c.swiglu_limit is None else ClampedMultiply(limit=c.swiglu_limit)
+    plain = Multiply(plain_zeros=isinstance(activation, GeluTanh))
+    gated = plain if c.swiglu_limit is None else ClampedMultiply(limit=c.swiglu_limit)
     yield of_experts("expert_swigl", gated, inner, ("expert_silu", "expert_up"))
     down = ExpertProduct(runs, apart=True)
     yield of_experts("expert_out", down, hidden, ("expert_swigl", CHOICE), "down_proj")
@@ -131,7 +133,10 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
         return _used(layer, f"{BESIDE}.{part}", has, scaled=parts.shared_scaled)
 
     size = c.shared_intermediate_size
-    yield stage("expert_sum" if size else "ffn_out", ExpertSum(not parts.before), hidden, (CHOICE, "expert_out"))
+    summed, read = ExpertSum(not parts.before), (CHOICE, "expert_out")
+    if added:
+        summed, read = RankedSum(weighted=not parts.before, choice=choice), (*read, "router")
+    yield stage("expert_sum" if size else "ffn_out", summed, hidden, read, added)
     if not size:
         return
     beside = "shared_out"
@@ -140,10 +145,10 @@ def stages(c: ModelConfig, layer: int, x: str, activation: Activation, parts: Ex
     yield stage("shared_gate", Product(), size, (x,), beside_used("gate_proj"))
     yield stage("shared_up", Product(), size, (x,), beside_used("up_proj"))
     yield stage("shared_silu", activation, size, ("shared_gate",))
-    yield stage("shared_swigl", Multiply(), size, ("shared_silu", "shared_up"))
+    yield stage("shared_swigl", plain, size, ("shared_silu", "shared_up"))
     yield stage(beside, Product(), hidden, ("shared_swigl",), beside_used("down_proj"))
     if parts.gated:
-        yield stage("shared_gated", Gated(), hidden, (beside, "shared_router"))
+        yield stage("shared_gated", Gated(parts.divided), hidden, (beside, "shared_router"))
         beside = "shared_gated"
     yield stage("ffn_out", Add(), hidden, ("expert_sum", beside))
 

@@ -82,6 +82,9 @@ class Arithmetic(Protocol):
     def attention(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Array:  # noqa: ANN401
         """Attention before the output projection. sinks : a score of every head beside those of the keys."""
 
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Values | None:  # noqa: ANN401
+        """What attention is off because of how its inputs are kept; None if nothing."""
+
     def delta(self, x: Inputs, how: Any) -> Array:  # noqa: ANN401
         """The gated delta rule."""
 
@@ -91,8 +94,17 @@ class Arithmetic(Protocol):
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
 
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x))."""
+
+    def unit_norm(self, x: Array, eps: float) -> Array:
+        """x over the root of its sum of squares, of every row."""
+
     def softmax(self, x: Array) -> Array:
         """Shares of scores over the last axis."""
+
+    def exp(self, x: Array) -> Array:
+        """The exponential."""
 
     def sigmoid(self, x: Array) -> Array:
         """1 / (1 + exp(-x))."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.gaps import Search, keep
 from kernels.machine.compiler import helper, kernel
 from kernels.machine.operations import bits
 from kernels.machine.parallel import over_rows
@@ -18,14 +19,14 @@ from kernels.rows.dequantize import dequantize_row
 from kernels.rows.unpack import row_buffers
 from kernels.weight import Weight
 
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+Floats = NDArray[np.float32]
+Words = NDArray[np.uint32]
 
 _SHARE = 1 << 18  # elements that are worth a thread
 _VALUES = 1 << 20  # logits that are looked at at once
 _EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
-# |d| is sorted into bins by exponent and four bits of mantissa; what is not finite comes last.
-_BIN_BITS, _FINITE_BINS, _BINS = np.uint32(19), 0xFF0, 0x1000
+_LOOKED_AT = 1 << 9  # values of a row that are looked at together, to find one
 
 
 @helper()
@@ -35,16 +36,28 @@ def _place(pattern: np.int32) -> np.int32:
 
 
 @helper()
-def _count(a: NDArray[np.uint32], b: NDArray[np.uint32], row: NDArray[np.float64]) -> None:
+def _count(a: Words, b: Words, row: NDArray[np.float64]) -> None:
     """Columns of a row that are asked of the bits alone."""
     one, none = np.uint32(1), np.uint32(0)
-    same = bad_a = bad_b = np.uint32(0)
+    same = top_a = top_b = np.uint32(0)
     for i in range(a.size):  # 32-bit counts: twice the lanes
+        same = np.uint32(same + (one if a[i] == b[i] else none))
+        top_a, top_b = max(top_a, a[i] & _MAGNITUDE), max(top_b, b[i] & _MAGNITUDE)
+    row[COL.same_bits], row[COL.nonfinite_a], row[COL.nonfinite_b] = same, 0, 0
+    if max(top_a, top_b) >= _EXPONENTS:
+        _count_lost(a, b, row)
+
+
+@helper()
+def _count_lost(a: Words, b: Words, row: NDArray[np.float64]) -> None:
+    """The same where some values are not finite."""
+    same = bad_a = bad_b = 0
+    for i in range(a.size):
         # two NaN are the same value, whatever sign and payload an engine's instructions leave in them
         lost = (a[i] & _MAGNITUDE > _EXPONENTS) & (b[i] & _MAGNITUDE > _EXPONENTS)
-        same = np.uint32(same + (one if (a[i] == b[i]) | lost else none))
-        bad_a = np.uint32(bad_a + (one if a[i] & _EXPONENTS == _EXPONENTS else none))
-        bad_b = np.uint32(bad_b + (one if b[i] & _EXPONENTS == _EXPONENTS else none))
+        same += (a[i] == b[i]) | lost
+        bad_a += a[i] & _EXPONENTS == _EXPONENTS
+        bad_b += b[i] & _EXPONENTS == _EXPONENTS
     row[COL.same_bits], row[COL.nonfinite_a], row[COL.nonfinite_b] = same, bad_a, bad_b
 
 
@@ -101,12 +114,16 @@ def _finite_pairs(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArr
 
 
 @helper()
-def _first_at(a: NDArray[np.float32], b: NDArray[np.float32], gap: float) -> np.int64:
+def _first_at(a: Floats, b: Floats, gap: float) -> np.int64:
     """Where |a - b| first has this value; 0 if nowhere."""
-    at = np.int64(a.size)
-    for i in range(a.size):
-        at = min(at, np.int64(i) if abs(np.float64(a[i]) - np.float64(b[i])) == gap else np.int64(a.size))
-    return at if at < a.size else np.int64(0)
+    for start in range(0, a.size, _LOOKED_AT):
+        stop = min(start + _LOOKED_AT, a.size)
+        at = np.int64(stop)
+        for i in range(start, stop):
+            at = min(at, np.int64(i) if abs(np.float64(a[i]) - np.float64(b[i])) == gap else np.int64(stop))
+        if at < stop:
+            return at
+    return np.int64(0)
 
 
 @helper()
@@ -123,10 +140,17 @@ def _profile_row(a: NDArray[np.float32], b: NDArray[np.float32], row: NDArray[np
     row[COL.max_channel], row[COL.max_a], row[COL.max_b] = at, a[at], b[at]
 
 
-@kernel("void(float32[:, ::1], float32[:, ::1], float64[:, ::1], int64, int64)")
-def _profile(a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float64], start: int, stop: int) -> None:
-    for r in range(start, stop):
+@kernel("int64(float32[:, ::1], float32[:, ::1], float64[:, ::1], uint32[:, ::1], uint32[:, ::1], uint32[::1])")
+def _profile(
+    a: Floats, b: Floats, out: NDArray[np.float64], edges: Words, counts: Words, kept: NDArray[np.uint32]
+) -> int:
+    """Profiles of all rows; where there is room for gaps, they are counted and kept meanwhile. Returns their number."""
+    end = 0
+    for r in range(a.shape[0]):
         _profile_row(a[r], b[r], out[r])
+        if kept.size:
+            end = keep(a[r], b[r], edges, counts, kept, end)
+    return end
 
 
 @kernel("void(int64, uint8[:, ::1], int64, uint8[:, ::1], int64, float64[:, ::1], int64, int64)")
@@ -155,12 +179,31 @@ def profile(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
     a, b : float32 (tokens, channels). Returns float64 (tokens, len(COL)), columns as in `Columns`.
     Raises ValueError if the shapes differ or are empty: such tensors cannot be compared.
     """
+    a, b = _alike(a, b)
+    out = np.empty((a.shape[0], len(COL)))
+    nothing = np.empty((0, 0), np.uint32), np.empty((0, 0), np.uint32), np.empty(0, np.uint32)
+    _share_rows(lambda start, stop: _profile(a[start:stop], b[start:stop], out[start:stop], *nothing), a)
+    return out
+
+
+def profile_and_percentiles(a: Floats, b: Floats) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """What `profile` and `gap_percentiles` give, most often by one pass."""
+    a, b = _alike(a, b)
+    out, search = np.empty((a.shape[0], len(COL))), Search(a, b)
+
+    def look(start: int, stop: int) -> None:
+        counts, kept = search.room((stop - start) * a.shape[1])
+        end = _profile(a[start:stop], b[start:stop], out[start:stop], search.edges, counts, kept)
+        search.add(counts, kept[:end])
+
+    _share_rows(look, a)
+    return out, _percentiles(search, a, b)
+
+
+def _alike(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     if a.shape != b.shape or a.ndim != 2 or a.size == 0:
         raise ValueError(f"tensors of shapes {a.shape} and {b.shape} cannot be compared element by element")
-    a, b = _as_kernels_take(a), _as_kernels_take(b)
-    out = np.empty((a.shape[0], len(COL)))
-    _share_rows(lambda start, stop: _profile(a, b, out, start, stop), a)
-    return out
+    return _as_kernels_take(a), _as_kernels_take(b)
 
 
 def profile_weights(a: Weight, b: Weight) -> NDArray[np.float64]:
@@ -179,61 +222,40 @@ def profile_weights(a: Weight, b: Weight) -> NDArray[np.float64]:
     return out
 
 
-@kernel("void(float32[:, ::1], float32[:, ::1], uint32[::1])")
-def _count_gaps(a: NDArray[np.float32], b: NDArray[np.float32], bins: NDArray[np.uint32]) -> None:
+@kernel("int64(float32[:, ::1], float32[:, ::1], uint32[:, ::1], uint32[:, ::1], uint32[::1])")
+def _keep(a: Floats, b: Floats, edges: Words, counts: Words, kept: NDArray[np.uint32]) -> int:
+    end = 0
     for r in range(a.shape[0]):
-        for i in range(a.shape[1]):
-            bins[bits(abs(a[r, i] - b[r, i])) >> _BIN_BITS] += np.uint32(1)
+        end = keep(a[r], b[r], edges, counts, kept, end)
+    return end
 
 
-@kernel("void(float32[:, ::1], float32[:, ::1], uint8[::1], float32[::1])")
-def _collect_gaps(
-    a: NDArray[np.float32], b: NDArray[np.float32], wanted: NDArray[np.uint8], out: NDArray[np.float32]
-) -> None:
-    n = np.uint64(0)
-    for r in range(a.shape[0]):
-        for i in range(a.shape[1]):
-            gap = abs(a[r, i] - b[r, i])
-            out[n] = gap
-            n += np.uint64(wanted[bits(gap) >> _BIN_BITS])
-
-
-def gap_percentiles(a: NDArray[np.float32], b: NDArray[np.float32]) -> dict[str, float]:
+def gap_percentiles(a: Floats, b: Floats) -> dict[str, float]:
     """Percentiles of |a - b| in float32 over all pairs where it is finite, by the names of PERCENTILES.
 
     a, b : float32 (tokens, channels). Empty if no pair is finite. Between two neighbours the value is interpolated, as
-    NumPy does. Only what falls into the bins of the wanted ranks is sorted.
+    NumPy does.
     """
     a, b = _as_kernels_take(a), _as_kernels_take(b)
-    counted: dict[int, NDArray[np.uint32]] = {}
-    found: list[NDArray[np.float32]] = []
-    wanted = np.zeros(_BINS, np.uint8)
+    search = Search(a, b)
+    _look(search, a, b)
+    return _percentiles(search, a, b)
 
-    def count(start: int, stop: int) -> None:
-        counted[start] = np.zeros(_BINS, np.uint32)
-        _count_gaps(a[start:stop], b[start:stop], counted[start])
 
-    def collect(start: int, stop: int) -> None:
-        part = np.empty(counted[start] @ wanted + 1, np.float32)  # the last place takes what is not wanted
-        _collect_gaps(a[start:stop], b[start:stop], wanted, part)
-        found.append(part[:-1])
+def _look(search: Search, a: Floats, b: Floats) -> None:
+    def look(start: int, stop: int) -> None:
+        counts, kept = search.room((stop - start) * a.shape[1])
+        search.add(counts, kept[: _keep(a[start:stop], b[start:stop], search.edges, counts, kept)])
 
-    _share_rows(count, a)
-    bins = np.add.reduce(list(counted.values()), dtype=np.int64)
-    used = np.flatnonzero(bins[:_FINITE_BINS])
-    if used.size == 0:
-        return {}
-    ends = np.cumsum(bins[used])
-    ranks = np.array(list(PERCENTILES.values())) * (ends[-1] - 1)
-    lower = ranks.astype(np.int64)
-    both = np.concatenate([lower, np.minimum(lower + 1, ends[-1] - 1)])
-    homes = np.searchsorted(ends, both, side="right")
-    wanted[used[homes]] = 1
-    _share_rows(collect, a)
-    in_order = np.sort(np.concatenate(found))
-    left_out = np.cumsum(np.where(wanted[used], 0, bins[used]))[homes]
-    low, high = in_order[both - left_out].astype(np.float64).reshape(2, -1)
-    return dict(zip(PERCENTILES, (low + (high - low) * (ranks - lower)).tolist(), strict=True))
+    _share_rows(look, a)
+
+
+def _percentiles(search: Search, a: Floats, b: Floats) -> dict[str, float]:
+    """What a pass has found, or another one has to find."""
+    while (found := search.found()) is None:
+        search.widen()
+        _look(search, a, b)
+    return found
 
 
 def _share_rows(compute: Callable[[int, int], None], a: NDArray[np.float32]) -> None:

@@ -6,6 +6,7 @@
 `apr`  what APR's CPU inference computes: its own 8-bit rule for Q4_K and Q6_K, float32 for Q, K and V projections.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from kernels.formats.format import BlockFormat
 from kernels.ggml import activation as ggml_activation
 from kernels.ggml import attention as ggml_attention
 from kernels.ggml import flash as ggml_flash
+from kernels.ggml import recurrence as ggml_recurrence
 from kernels.ggml import rotation as ggml_rotation
 from kernels.ggml import softmax as ggml_softmax
 from kernels.ggml_settings import GGML, GgmlSettings
 from kernels.graph import Array, Inputs, Values
 from kernels.kinds.attention import Attention
-from kernels.kinds.choice import inverse_of, shares_of
+from kernels.kinds.choice import shares_of
 from kernels.kinds.delta import DeltaNet
 from kernels.kinds.rotate import Rotation
 from kernels.kinds.scan import Scan
@@ -75,6 +77,11 @@ class F32Path:
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         """RMS norm over channels, times the norm weight."""
         return ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
+
+    def unit_norm(self, x: Array, eps: float) -> Array:
+        """x / sqrt(sum(x^2) + eps) over channels."""
+        size = np.sqrt(np.square(x, dtype=np.float64).sum(axis=1, keepdims=True) + eps)
+        return np.asarray(x * (1 / size).astype(x.dtype))
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         """Layer norm over channels, times the weight and plus the bias that there are."""
@@ -143,6 +150,11 @@ class F32Path:
         """Grouped-query attention, before the output projection. sinks : a score of every head beside its keys'."""
         return ops.attention(q, k, v, how, sinks)
 
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Values | None:
+        """What rounding queries, keys and values makes of attention, float64 (tokens, channels); None if nothing."""
+        del q, k, v, how, sinks
+        return None
+
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""
         return ops.elementwise(function, a, b)
@@ -151,9 +163,14 @@ class F32Path:
         """exp(x) / sum(exp(x)) over the last axis in the dtype of x, summed in float64."""
         return shares_of(x)
 
+    def exp(self, x: Array) -> Array:
+        """The exponential in the dtype of x."""
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(x))
+
     def sigmoid(self, x: Array) -> Array:
         """1 / (1 + exp(-x)) in the dtype of x."""
-        return inverse_of(x)
+        return np.asarray(1 / (1 + self.exp(-x)))
 
     def capped(self, x: Array, cap: float) -> Array:
         """Cap * tanh(x / cap)."""
@@ -162,6 +179,10 @@ class F32Path:
     def silu(self, x: Array) -> Array:
         """X * sigmoid(x)."""
         return ops.silu(x)
+
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x)) in the dtype of x."""
+        return np.asarray(np.logaddexp(x.dtype.type(0), x))
 
 
 class F64Path(F32Path):
@@ -202,11 +223,17 @@ class GgmlPath(F32Path):
             "flash_attention": on[self.how.flash],
         }
 
+    def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
+        return ggml_recurrence.convolved(x, self.vector(weight), bias)
+
     def delta(self, x: Inputs, how: DeltaNet) -> Array:
-        return recurrence.delta(x, how, np.float32)
+        return ggml_recurrence.delta(x, how, self.width)
 
     def scan(self, x: Inputs, a: Array, d: Array, how: Scan) -> Array:
-        return recurrence.scan(x, a, d, how, np.float32)
+        return ggml_recurrence.scan(x, a, d, how, self.width)
+
+    def unit_norm(self, x: Array, eps: float) -> Array:
+        return ggml_recurrence.unit_norm(x, eps)
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
         return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)
@@ -237,7 +264,22 @@ class GgmlPath(F32Path):
         if self.how.flash:
             return ggml_flash.flash(q, k, v, how, sinks, self.width, self.how.batch)
         halves = self.how.type_k == "f16", self.how.type_v == "f16"
-        return ggml_attention.attention(q, k, v, how, sinks, self.width, halves)
+        run = ggml_attention.Run(self.width, halves, self.how.batch)
+        return ggml_attention.attention(q, k, v, how, sinks, run)
+
+    def attention_lost(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Values | None:
+        """What the cache keeps as halves, and queries beside such keys; for flash attention all of it."""
+        keys, values = self.how.flash or self.how.type_k == "f16", self.how.flash or self.how.type_v == "f16"
+        if not keys and not values:
+            return None
+        exact, wide = _PATHS["f64"], [np.asarray(x, dtype=np.float64) for x in (q, k, v)]
+        own = None if sinks is None else np.asarray(sinks, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            halved = [
+                x.astype(np.float16).astype(np.float64) if kept else x
+                for x, kept in zip(wide, (keys, keys, values), strict=True)
+            ]
+            return np.asarray(exact.attention(*halved, how, own) - exact.attention(*wide, how, own))
 
     def silu(self, x: Array) -> Array:
         return ggml_activation.silu(x, self.width)
@@ -245,8 +287,11 @@ class GgmlPath(F32Path):
     def softmax(self, x: Array) -> Array:
         return ggml_softmax.softmax(x, self.width)
 
-    def sigmoid(self, x: Array) -> Array:
-        return ggml_softmax.sigmoid(x)
+    def exp(self, x: Array) -> Array:
+        return ggml_softmax.exp(x)
+
+    def softplus(self, x: Array) -> Array:
+        return ggml_recurrence.softplus(x)
 
 
 class AprPath(F32Path):
@@ -271,15 +316,16 @@ class AprPath(F32Path):
         return matmul_apr.round_activations(x, weight)
 
 
-_PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), GgmlPath(), AprPath())}
+_ggml = cache(GgmlPath)  # one object for the same settings, whatever order they are named in
+_PATHS: dict[str, F32Path] = {path.name: path for path in (F64Path(), F32Path(), _ggml(GgmlSettings()), AprPath())}
 PATHS: tuple[str, ...] = tuple(_PATHS)
 
 
 def numeric_path(name: str) -> F32Path:
-    """The path of that name, "ggml:SETTING,..." with settings; WorkbenchError names the known ones."""
+    """The path of that name, "ggml:SETTING,..." with settings, always one object; WorkbenchError names those known."""
     stem, colon, words = name.partition(":")
     if colon and stem == GGML:
-        return GgmlPath(GgmlSettings.of(words))
+        return _ggml(GgmlSettings.of(words))
     if name not in _PATHS:
         raise WorkbenchError(f"numeric path {name!r} is not known; use one of {', '.join(PATHS)}")
     return _PATHS[name]

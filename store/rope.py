@@ -9,7 +9,7 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.errors import UnsupportedModelError
 from kernels.family import Family
-from kernels.kinds.rotate import yarn_magnitude
+from kernels.kinds.rotate import yarn_factors, yarn_magnitude
 from kernels.weight import TensorType
 from store.errors import ArtifactError
 from store.files.fields import LARGEST, SMALLEST, Fields, shortest
@@ -26,7 +26,7 @@ class Scaling(NamedTuple):
     """How a model stretches its rotary embedding: divisors of the frequencies, and what q and k are multiplied by.
 
     limit, limit_key : up to how many tokens that holds, and the setting that changes it beyond; None for any number.
-    long_factors : the divisors that hold beyond, where they are known.
+    long_factors : the divisors that hold beyond, where they are known. ramp : what YaRN's divisors were made of.
     """
 
     factors: Factors = None
@@ -34,6 +34,7 @@ class Scaling(NamedTuple):
     long_factors: Factors = None
     limit: int | None = None
     limit_key: str | None = None
+    ramp: tuple[float, ...] | None = None
 
 
 def head_dim(fields: Fields, hidden: int, heads: int, *keys: str) -> int:
@@ -217,7 +218,7 @@ def _hf_yarn(s: _Stretch) -> Scaling:
     if s.scaling.flag("truncate") is not False:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, s.head_dim - 1)
-    return Scaling(_yarn_factors(factor, low, (high - low) or 0.001, s.head_dim), attention)
+    return _yarn(factor, low, (high - low) or 0.001, s.head_dim, attention)
 
 
 _HF_KINDS: dict[str, Callable[[_Stretch], Scaling]] = {
@@ -246,7 +247,7 @@ def ggml_yarn(settings: Fields, keys: Collection[str], original: int, rope_theta
     fast, slow = (_yarn_pair(settings.file, often, head_dim, rope_theta, original) for often in turns)
     low, high = max(math.floor(fast), 0), min(math.ceil(slow), head_dim - 1)
     magnitude = yarn_magnitude(factor) / yarn_magnitude(factor, said("log_multiplier", 0.0))
-    return Scaling(_yarn_factors(factor, low, max(high - low, 0.001), head_dim), magnitude)
+    return _yarn(factor, low, max(high - low, 0.001), head_dim, magnitude)
 
 
 def ggml_factor(settings: Fields) -> float:
@@ -255,10 +256,8 @@ def ggml_factor(settings: Fields) -> float:
     return 1.0 if value in (None, 0) else shortest(settings.needed_number(key.removeprefix(settings.prefix)))
 
 
-def _yarn_factors(factor: float, low: float, width: float, head_dim: int) -> tuple[float, ...]:
-    """Return YaRN's divisors: 1 up to channel pair `low`, `factor` from low + width on, blended in between."""
-    shares = (min(max((pair - low) / width, 0.0), 1.0) for pair in range(head_dim // 2))
-    return tuple(_single(1 / (share / factor + (1 - share))) for share in shares)
+def _yarn(factor: float, low: float, width: float, head_dim: int, magnitude: float) -> Scaling:
+    return Scaling(yarn_factors(factor, low, width, head_dim // 2), magnitude, ramp=(factor, float(low), float(width)))
 
 
 def _yarn_pair(file: str, turns: float, head_dim: int, rope_theta: float, original: float) -> float:

@@ -43,7 +43,8 @@ def and_beside(c: ModelConfig) -> dict[str, object]:
 def by_yarn(c: ModelConfig) -> dict[str, object]:
     settings, of = Fields("", YARN[c.architecture]), family(c.architecture)
     scaling = hf_scaling(of, "rope_parameters", settings, settings, c.rope_theta, c.rotary_dim or c.head_dim)
-    return {"rope_factors": scaling.factors, "rope_attention_factor": scaling.attention_factor}
+    stretched = {"rope_factors": scaling.factors, "rope_attention_factor": scaling.attention_factor}
+    return stretched | {"rope_ramp": scaling.ramp}
 
 
 def of_delta_nets(c: ModelConfig) -> dict[str, object]:
@@ -174,7 +175,7 @@ OWN_SETTINGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
     "qwen3next": lambda c: of_delta_nets(c) | and_beside(c),
     "granitehybrid": mostly_scans,
     "granitehybrid-experts": lambda c: mostly_scans(c) | and_beside(c) | {"moe_intermediate_size": c.intermediate_size},
-    "falcon_h1": lambda c: {"recurrence": Recurrence(4, 4, c.hidden_size // 4, 2, 16)},
+    "falcon_h1": lambda c: {"recurrence": Recurrence(4, 4, c.hidden_size // 4, 2, c.head_dim)},
     "lfm2": lambda c: {
         "recurrence": Recurrence(3),
         "recurrent_layers": tuple(n % 2 == 0 for n in range(c.num_hidden_layers)),

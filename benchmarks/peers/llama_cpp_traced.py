@@ -5,14 +5,13 @@ Job: model, tokens, threads, plain, and settings that replace llama.cpp's own (r
 
 import ctypes
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import numpy as np
 
-from benchmarks.peers.serving import job, serve
+from benchmarks.peers.serving import clock, job, serve
 
 VIEWS = (b"NONE", b"RESHAPE", b"VIEW", b"PERMUTE", b"TRANSPOSE")
 CACHE_WRITES = (b"SET_ROWS", b"CPY")  # their result is the whole KV buffer, which no one wants to see
@@ -46,6 +45,7 @@ class Engine:
     """A loaded model with its tokens; callbacks are kept because C does not."""
 
     def __init__(self, wanted: Any) -> None:  # noqa: ANN401
+        self._clock = clock(wanted)
         tokens, self._copies = wanted["tokens"], Copies()
         self._quiet = llama.llama_log_callback(lambda _level, _text, _data: None)
         llama.llama_log_set(self._quiet, ctypes.c_void_p(0))
@@ -73,11 +73,11 @@ class Engine:
         """One pass over all tokens; returns its seconds."""
         llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
         self._copies.arrays.clear()
-        start = time.perf_counter()
+        start = self._clock()
         if llama.llama_decode(self._context, self._batch) != 0:
             raise RuntimeError("llama_decode failed")
         llama.llama_synchronize(self._context)
-        return time.perf_counter() - start
+        return self._clock() - start
 
 
 class SignalStack(ctypes.Structure):

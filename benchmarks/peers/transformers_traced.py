@@ -3,13 +3,12 @@
 Job: model (a Hugging Face folder), dtype, tokens, threads.
 """
 
-import time
 from typing import Any
 
 import torch
 import transformers
 
-from benchmarks.peers.serving import job, serve
+from benchmarks.peers.serving import clock, job, serve
 
 
 def main() -> None:
@@ -19,6 +18,7 @@ def main() -> None:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         wanted["model"], dtype=getattr(torch, wanted["dtype"]), attn_implementation="eager", local_files_only=True
     ).eval()
+    seconds = clock(wanted)
     copies: list[torch.Tensor] = []
 
     def hook(_module: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401
@@ -38,10 +38,10 @@ def main() -> None:
 
     def run() -> float:
         copies.clear()
-        start = time.perf_counter()
+        start = seconds()
         with torch.no_grad():
             model(input_ids=tokens, use_cache=False)
-        return time.perf_counter() - start
+        return seconds() - start
 
     serve(run)
 

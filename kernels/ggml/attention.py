@@ -9,7 +9,7 @@ side by side then, so that scores are tiled.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,17 @@ _STEP = max(dot(width).chains for width in WIDTHS)
 Floats = NDArray[np.float32]
 
 
+class Run(NamedTuple):
+    """How llama.cpp computes: the lanes of its vectors, whether its cache keeps K and V as halves, and in batches.
+
+    batch : the most tokens at once; 0 for all.
+    """
+
+    width: int
+    halves: tuple[bool, bool] = (False, False)
+    batch: int = 0
+
+
 class Sums(NamedTuple):
     """Which sums are those of tiles, and over how many keys the softmax and the sums of values go.
 
@@ -45,12 +56,12 @@ class Sums(NamedTuple):
     half_shares: bool
 
 
-def sums_of(how: Attention, tokens: int, width: int, halves: tuple[bool, bool]) -> Sums:
-    """The routines that a build with vectors of `width` lanes takes for so many tokens."""
-    keys = -(-tokens // _PADDED) * _PADDED if how.causal else tokens  # where tokens see those behind, nothing is kept
-    scores = tokens > 1 and (halves[0] or how.heads == 1) and keys % 4 == 0 and how.head_dim % width == 0
-    values = tokens > 1 and how.value_size % 4 == 0 and keys % width == 0
-    return Sums(scores, values, keys, *halves)
+def sums_of(how: Attention, tokens: int, known: int, run: Run) -> Sums:
+    """The routines that are taken for so many tokens at once. known : tokens, theirs and those before."""
+    keys = -(-known // _PADDED) * _PADDED if how.causal else known  # where tokens see those behind, nothing is kept
+    scores = tokens > 1 and (run.halves[0] or how.heads == 1) and keys % 4 == 0 and how.head_dim % run.width == 0
+    values = tokens > 1 and how.value_size % 4 == 0 and keys % run.width == 0
+    return Sums(scores, values, keys, *run.halves)
 
 
 def _compiled(width: int) -> Callable[..., None]:
@@ -59,7 +70,7 @@ def _compiled(width: int) -> Callable[..., None]:
     @kernel(
         "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], UniTuple(int64, 3), int64[::1], "
         "UniTuple(float32, 3), boolean, UniTuple(int64, 2), float32[::1], "
-        "Tuple((boolean, boolean, int64, boolean, boolean)), float32[:, ::1], int64, int64, int64)",
+        "Tuple((boolean, boolean, int64, boolean, boolean)), float32[:, ::1], UniTuple(int64, 3), int64, int64)",
         of=width,
     )
     def attention(
@@ -74,21 +85,22 @@ def _compiled(width: int) -> Callable[..., None]:
         sinks: Floats,
         sums: tuple[bool, bool, int, bool, bool],  # `Sums`
         out: Floats,
-        block: int,
+        queries: tuple[int, int, int],  # the first, the one after the last, and how many at once
         start: int,
         stop: int,
     ) -> None:
         (head, value, group), (before, scale, cap) = sizes, factors
         (window, chunk), (scores_tiled, values_tiled, looked_at, half_queries, half_shares) = sight, sums
-        tokens, step = q.shape[0], LANES if values_tiled else _STEP
+        (first, last, block), step = queries, LANES if values_tiled else _STEP
+        tokens = last if causal else q.shape[0]
         room = (tokens + _STEP - 1) // _STEP * _STEP
         vectors = (value + LANES - 1) // LANES
         keys, values = np.zeros((head, room), np.float32), np.zeros((room, vectors * LANES), np.float32)
         p, mixed = np.empty(room, np.float32), np.empty(vectors * LANES, np.float32)
         query = np.empty(head, np.float32)
-        blocks = (tokens + block - 1) // block
+        blocks = (last - first + block - 1) // block
         for unit in range(start, stop):
-            shared, begin = unit // blocks, unit % blocks * block
+            shared, begin = unit // blocks, first + unit % blocks * block
             for s in range(tokens):
                 for i in range(head):
                     keys[i, s] = k[s, shared * head + places[i]]
@@ -96,7 +108,7 @@ def _compiled(width: int) -> Callable[..., None]:
                     values[s, i] = v[s, shared * value + i]
             for number in range(shared * group, (shared + 1) * group):
                 sink = sinks[number] if sinks.size else np.float32(np.nan)
-                for t in range(begin, min(begin + block, tokens)):
+                for t in range(begin, min(begin + block, last)):
                     seen = t + 1 if causal else tokens
                     unseen = max(max(t + 1 - window, t // chunk * chunk), 0)
                     for i in range(head):
@@ -139,60 +151,29 @@ _attention = cache(_compiled)
 _attention(WIDTHS[0])  # of the usual build: compiled with all other kernels
 
 
-def attention(
-    q: Floats,
-    k: Floats,
-    v: Floats,
-    how: Attention,
-    sinks: Floats | None,
-    width: int,
-    halves: tuple[bool, bool] = (False, False),
-) -> Floats:
-    """What heads see, (tokens, heads * channels of a head of v), as a build with vectors of `width` lanes computes it.
+def attention(q: Floats, k: Floats, v: Floats, how: Attention, sinks: Floats | None, run: Run) -> Floats:
+    """What heads see, (tokens, heads * channels of a head of v).
 
     q (tokens, heads * head_dim); k, v (tokens, kv_heads * channels). sinks (heads,): a score of every head beside those
-    of its keys, whose share is lost. halves : whether the cache keeps K and V as halves.
+    of its keys, whose share is lost.
+
+    What the mask takes away is still multiplied by 0, and that is NaN of a key or value that is NaN or infinite; on
+    every path here such a lost value reaches only tokens that see it, so that it hides no mistake before it.
     """
     lost = np.asarray(~np.isfinite(k).all(axis=1) | ~np.isfinite(v).all(axis=1))
-    if how.causal and lost.any():
-        return _around_lost(q, k, v, how, sinks, width, halves, int(lost.argmax()), lost)
-    return _all_tokens(q, k, v, how, sinks, width, halves)
-
-
-def _around_lost(
-    q: Floats,
-    k: Floats,
-    v: Floats,
-    how: Attention,
-    sinks: Floats | None,
-    width: int,
-    halves: tuple[bool, bool],
-    first: int,
-    lost: NDArray[np.bool_],
-) -> Floats:
-    """The same where keys or values of some tokens, the `first` of them by number, are NaN or infinite.
-
-    What the mask takes away is still multiplied by 0, and that is NaN; on every path here a lost value reaches only
-    tokens that see it, so that it hides no mistake before it.
-    """
-    seen, out = np.where(lost[:, None], np.float32(0), k), _all_tokens(q, k, v, how, sinks, width, halves)
-    before = _all_tokens(q, seen, np.where(lost[:, None], np.float32(0), v), how, sinks, width, halves)
+    if not how.causal or not lost.any():
+        return _all_tokens(q, k, v, how, sinks, run)
+    known_k, known_v = (np.where(lost[:, None], np.float32(0), x) for x in (k, v))
+    out, before = (_all_tokens(q, known_k, values, how, sinks, run) for values in (v, known_v))
+    first = int(lost.argmax())
     out[:first] = before[:first]
     return out
 
 
-def _all_tokens(
-    q: Floats,
-    k: Floats,
-    v: Floats,
-    how: Attention,
-    sinks: Floats | None,
-    width: int,
-    halves: tuple[bool, bool],
-) -> Floats:
+def _all_tokens(q: Floats, k: Floats, v: Floats, how: Attention, sinks: Floats | None, run: Run) -> Floats:
     tokens = len(q)
     out = lent((tokens, how.heads * how.value_size), np.float32)
-    k, v = (x.astype(np.float16).astype(np.float32) if kept else x for x, kept in zip((k, v), halves, strict=True))
+    k, v = (x.astype(np.float16).astype(np.float32) if kept else x for x, kept in zip((k, v), run.halves, strict=True))
     q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
     sizes = how.head_dim, how.value_size, how.heads // how.kv_heads
     one, scale = np.float32(1), single(how.scale)
@@ -202,12 +183,11 @@ def _all_tokens(
         places = np.ascontiguousarray(places.reshape(2, -1).T).reshape(-1)
     sight = how.window or tokens, how.chunk or tokens
     scores = np.empty(0, np.float32) if sinks is None else sinks
-    sums = sums_of(how, tokens, width, halves)
-    block = min(max(_SCORES // tokens, 1), tokens)
-    blocks = -(-tokens // block)
-
-    def compute(start: int, stop: int) -> None:
-        _attention(width)(q, k, v, sizes, places, factors, how.causal, sight, scores, sums, out, block, start, stop)
-
-    over_rows(compute, how.kv_heads * blocks, most=1 if blocks > 1 else None)
+    for first in range(0, tokens, run.batch or tokens):
+        last = min(first + (run.batch or tokens), tokens)
+        block = min(max(_SCORES // tokens, 1), last - first)
+        blocks = -(-(last - first) // block)
+        sums = sums_of(how, last - first, last, run)
+        known = q, k, v, sizes, places, factors, how.causal, sight, scores, sums, out, (first, last, block)
+        over_rows(partial(_attention(run.width), *known), how.kv_heads * blocks, most=1 if blocks > 1 else None)
     return out

@@ -12,15 +12,20 @@ Tree: TypeAlias = int | tuple["Tree", "Tree"]
 WIDTHS = (8, 16)  # float lanes with AVX2 and with AVX-512
 
 
+AT_ONCE = 4  # products of what is beyond the chains that the compiler of the engine makes before it adds them
+
+
 class Order(NamedTuple):
     """Of how many vectors the chains are, how wide those are, and whether the last four lanes are added by neighbours.
 
-    Else the upper two of them are added to the lower two.
+    Else the upper two of them are added to the lower two. at_once : so many products of what is beyond the chains are
+    rounded, and added one by one; what is left is fused, as is all of it where that is 0.
     """
 
     vectors: int
     width: int
     neighbours: bool
+    at_once: int = AT_ONCE
 
     @property
     def chains(self) -> int:

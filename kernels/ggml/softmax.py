@@ -1,4 +1,4 @@
-"""Softmax and sigmoid as llama.cpp's CPU backend computes them, bit for bit (ops.cpp, vec.cpp, unary-ops.cpp)."""
+"""Softmax and exponentials as llama.cpp's CPU backend computes them, bit for bit (ops.cpp, vec.cpp, unary-ops.cpp)."""
 
 from collections.abc import Callable
 from functools import cache
@@ -68,14 +68,14 @@ def softmax(x: Floats, width: int) -> Floats:
 
 
 @kernel("void(float32[::1], float32[::1])")
-def _sigmoid(x: Floats, out: Floats) -> None:
+def _exp(x: Floats, out: Floats) -> None:
     for i in range(x.size):
-        out[i] = np.float32(1) / (np.float32(1) + expf(-x[i]))
+        out[i] = expf(x[i])
 
 
-def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + exp(-x)) of any array."""
+def exp(x: Floats) -> Floats:
+    """The exponential of any array, as the C library has it."""
     flat = np.array(x, dtype=np.float32, order="C").reshape(-1)
     out = np.empty_like(flat)
-    _sigmoid(flat, out)
+    _exp(flat, out)
     return out.reshape(x.shape)

@@ -12,7 +12,6 @@ from kernels.machine.vectors import F32, Vectors, array_intrinsic
 
 LANES = 16  # columns of a vector
 _ABREAST = 8  # chains that stand in registers together
-_TOGETHER = 4  # of what is beyond the chains the compiler of the engine multiplies so many at once, before it adds them
 
 
 def weighted_sum(order: Order) -> Callable[..., None]:
@@ -81,7 +80,7 @@ class _Sum:
     def _beyond(self, whole: Any, column: Any, total: Any) -> None:  # noqa: ANN401
         """What is beyond the chains: products are rounded where some of them are made at once, else fused."""
         b, count, i64 = self.b, self.count, self.i64
-        at_once = b.add(whole, b.and_(b.sub(count, whole), i64(-_TOGETHER)))
+        at_once = b.add(whole, b.and_(b.sub(count, whole), i64(-self.order.at_once)))
         with cgutils.for_range(b, b.sub(at_once, whole)) as rest:
             a, row = self._pair(b.add(whole, rest.index), column)
             b.store(b.fadd(b.load(total), b.fmul(a, row)), total)

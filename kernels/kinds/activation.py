@@ -67,8 +67,7 @@ class Sigmoid(Activation):
     label: ClassVar[str] = "a sigmoid"
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        with np.errstate(over="ignore"):
-            return np.asarray(1 / (1 + np.exp(-x["x"])))
+        return at.path.sigmoid(x["x"])
 
     def of(self, x: Values) -> Values:
         return sigmoid(x)

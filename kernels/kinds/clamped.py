@@ -22,8 +22,7 @@ class ClampedGate(Activation):
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         gate = np.minimum(x["x"], at.path.dtype(self.limit))
-        with np.errstate(over="ignore"):
-            return np.asarray(gate / (1 + np.exp(at.path.dtype(-self.steepness) * gate)))
+        return np.asarray(gate / (1 + at.path.exp(at.path.dtype(-self.steepness) * gate)))
 
     def of(self, x: Values) -> Values:
         gate = np.minimum(x, self.limit)

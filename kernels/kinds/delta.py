@@ -37,7 +37,7 @@ class Decay(Kind):
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         a, dt = self.terms(at)
-        return np.asarray(a * softplus(x["x"] + dt))
+        return np.asarray(a * at.path.softplus(np.asarray(x["x"] + dt)))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         if at.path.dtype == np.float64:

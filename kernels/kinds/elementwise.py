@@ -48,14 +48,19 @@ class ScaledSum(Kind):
         return kept.unit * (abs(self.times) * (x["before"] + x["added"]) + 2 * size)
 
 
+@dataclass(frozen=True, slots=True)
 class AddBoth(Kind):
-    """What was there before plus what attention and the feed-forward block make of it side by side."""
+    """What was there before plus what attention and the feed-forward block make of it side by side.
 
+    last : what llama.cpp adds to the sum of the others; transformers has an order of its own for every family.
+    """
+
+    last: str = "attended"
     roles: ClassVar[tuple[str, ...]] = ("before", "attended", "added")
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        """In llama.cpp's order; transformers has one of its own for every family."""
-        return at.path.elementwise(np.add, at.path.elementwise(np.add, x["added"], x["before"]), x["attended"])
+        first, second = (x[role] for role in self.roles if role != self.last)
+        return at.path.elementwise(np.add, at.path.elementwise(np.add, first, second), x[self.last])
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output, cancels=True)
@@ -69,11 +74,13 @@ class Multiply(Kind):
     """A gate times what it lets through.
 
     gate_start, up_start, size : the channels of both that count, so many from there on; all of them where size is 0.
+    plain_zeros : llama.cpp gives 0, and never -0, where the gate is 0.
     """
 
     gate_start: int = 0
     up_start: int = 0
     size: int = 0
+    plain_zeros: bool = False
     roles: ClassVar[tuple[str, ...]] = ("gate", "up")
 
     def both(self, x: Inputs) -> tuple[Array, Array]:
@@ -90,7 +97,10 @@ class Multiply(Kind):
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         gate, up = self.both(x)
-        return at.path.elementwise(np.multiply, gate, self.through(up))
+        product = at.path.elementwise(np.multiply, gate, self.through(up))
+        if self.plain_zeros and at.path.engine == "ggml":
+            product[(gate == 0) & ~np.signbit(gate)] = 0
+        return product
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.graph import WEIGHT, Array, At, Inputs, Kind, Stage, Values
 from kernels.kinds.apart import ProductsApart, Routed
-from kernels.kinds.choice import chosen
+from kernels.kinds.choice import Choice, chosen
 from kernels.kinds.product import Product
 from kernels.kinds.rounding import rounding_error
 from kernels.precision import Precision
@@ -64,28 +64,36 @@ class ExpertSum(Kind):
         """How many experts a token has."""
         return int(x.shape[1]) // at.stage.channels
 
-    def terms(self, at: At, weights: Array, x: Array) -> tuple[Array, Array]:
-        """Weights (tokens, used) and outputs (tokens, used, channels), in the order in which they are added."""
-        experts = chosen(weights, self.used(at, x))
-        own = np.take_along_axis(weights, experts, axis=1)
-        order = np.argsort(-own, axis=1, kind="stable")
-        parts = x.reshape(len(x), -1, at.stage.channels)
+    def terms(self, at: At, x: Inputs, ranking: Array | None = None) -> tuple[Array, Array]:
+        """Weights (tokens, used) and outputs (tokens, used, channels), those that count most first.
+
+        ranking : by what they are put in order, where that is not what they count, (tokens, experts).
+        """
+        experts = chosen(x["weights"], self.used(at, x["x"]))
+        own = np.take_along_axis(x["weights"], experts, axis=1)
+        by = own if ranking is None else np.take_along_axis(ranking, experts, axis=1)
+        order = np.argsort(-by, axis=1, kind="stable")
+        parts = x["x"].reshape(len(experts), -1, at.stage.channels)
         own = own if self.weighted else np.ones_like(own)
         return np.take_along_axis(own, order, axis=1), np.take_along_axis(parts, order[:, :, None], axis=1)
 
+    def ranking(self, at: At, x: Inputs) -> Array | None:
+        """By what experts are added up, (tokens, experts), the largest first; None for by what they count."""
+        return None
+
     def evaluate(self, at: At, x: Inputs) -> Array:
-        weights, parts = self.terms(at, x["weights"], x["x"])
+        weights, parts = self.terms(at, x, self.ranking(at, x))
         out = parts[:, 0] * weights[:, :1]
         for place in range(1, weights.shape[1]):
             out = at.path.elementwise(np.add, out, parts[:, place] * weights[:, place : place + 1])
         return np.ascontiguousarray(out)
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
-        weights, parts = self.terms(at, x["weights"], x["x"])
+        weights, parts = self.terms(at, x)
         return rounding_error(at, {"x": np.asarray(weights[:, :, None] * parts)}, output, cancels=True)
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:
-        weights, parts = self.terms(at, x["weights"], x["x"])
+        weights, parts = self.terms(at, x)
         terms = weights[:, :, None] * parts
         return np.asarray(kept.unit * (3 * terms.sum(axis=1) + 2 * size))
 
@@ -97,6 +105,20 @@ class ExpertSum(Kind):
             weights, change = np.ones_like(weights), np.zeros_like(change)
         parts, moved = (part["x"].reshape(len(experts), -1, at.stage.channels) for part in (x, dx))
         return np.asarray((weights * moved + change * parts).sum(axis=1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedSum(ExpertSum):
+    """The same, of experts that are chosen by other numbers than they count: those that were chosen first come first.
+
+    choice : how they were, of the router's logits, with the tensor of the stage.
+    """
+
+    choice: Choice
+    roles: ClassVar[tuple[str, ...]] = ("weights", "x", "logits")
+
+    def ranking(self, at: At, x: Inputs) -> Array:
+        return self.choice.selection(at, self.choice.scores(x["logits"], at.path))
 
 
 @dataclass(frozen=True, slots=True)

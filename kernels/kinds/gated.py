@@ -1,6 +1,7 @@
 """What a gate lets through."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,13 +12,23 @@ from kernels.kinds.rounding import rounding_error
 from kernels.precision import Precision
 
 
+@dataclass(frozen=True, slots=True)
 class Gated(Kind):
-    """x times the sigmoid of a gate, of one channel or of as many."""
+    """x times the sigmoid of a gate, of one channel or of as many.
 
+    divided : llama.cpp divides the SiLU of the gate by the gate, which rounds otherwise and is NaN of a gate of 0.
+    """
+
+    divided: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x", "gate")
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return np.asarray(x["x"] * at.path.sigmoid(x["gate"]))
+        gate = x["gate"]
+        if self.divided and at.path.engine == "ggml":
+            # rows of one channel, which fill no vector
+            with np.errstate(invalid="ignore"):
+                return np.asarray(x["x"] * (at.path.silu(gate) / gate))
+        return np.asarray(x["x"] * at.path.sigmoid(gate))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

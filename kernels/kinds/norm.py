@@ -93,8 +93,7 @@ class UnitNorm(Norm):
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         rows = self.rows(x["x"])
-        size = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1, keepdims=True) + self.eps * rows.shape[1])
-        return np.asarray(rows * (1 / size).astype(rows.dtype)).reshape(len(x["x"]), -1)
+        return at.path.unit_norm(rows, self.eps * rows.shape[1]).reshape(len(x["x"]), -1)
 
     def weight(self, at: At) -> Values:
         return np.full(self.head_dim, self.head_dim**-0.5)

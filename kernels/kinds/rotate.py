@@ -21,13 +21,20 @@ def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
+def yarn_factors(factor: float, low: float, width: float, pairs: int) -> tuple[float, ...]:
+    """YaRN's divisors in float32: 1 up to pair `low`, `factor` from low + width on, blended in between."""
+    shares = (min(max((pair - low) / width, 0.0), 1.0) for pair in range(pairs))
+    return tuple(float(np.float32(1 / (share / factor + (1 - share)))) for share in shares)
+
+
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """How the channels of a head turn: pair n by position / theta^(2n/d) / factors[n], of the first d channels.
 
     rotary_dim : d, None for all channels; the others stay as they are. pairs : "neox" turns channel i with i + d/2,
     "norm" 2i with 2i+1. factors : divisors of the frequencies (d/2), or None for none. magnitude : what turned channels
-    are multiplied by.
+    are multiplied by. ramp : what `yarn_factors` made the divisors of, by which llama.cpp blends angles; None where
+    they came otherwise.
     """
 
     head_dim: int
@@ -36,6 +43,7 @@ class Rotation:
     factors: tuple[float, ...] | None = None
     magnitude: float = 1.0
     rotary_dim: int | None = None
+    ramp: tuple[float, ...] | None = None
 
     @property
     def width(self) -> int:

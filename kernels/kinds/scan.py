@@ -20,7 +20,7 @@ class Softplus(Activation):
     label: ClassVar[str] = "a softplus"
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return np.asarray(np.logaddexp(at.path.dtype(0), x["x"]))
+        return at.path.softplus(x["x"])
 
     def of(self, x: Values) -> Values:
         return np.asarray(np.logaddexp(0, x))
@@ -160,9 +160,8 @@ class GroupNorm(Kind):
         return groups, 1 / np.sqrt(np.square(groups, dtype=np.float64).mean(axis=2, keepdims=True) + self.eps)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        groups, scale = self._scaled(x["x"])
-        weight = at.path.vector(at.weights()[0])
-        return np.asarray((groups * scale.astype(groups.dtype)).reshape(x["x"].shape) * weight)
+        normed = at.path.rms_norm(x["x"].reshape(-1, self.size), None, self.eps)
+        return np.asarray(normed.reshape(x["x"].shape) * at.path.vector(at.weights()[0]))
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

@@ -158,7 +158,8 @@ class DeepseekV2(Decoder):
         yield Stage(Site(layer, "kv_a"), Product(), latent + turned, ("attn_norm",), of("kv_a_proj_with_mqa"))
         norm = RmsNorm(eps, size=latent)
         yield Stage(Site(layer, "kv_a_norm"), norm, latent, ("kv_a",), of("kv_a_layernorm"))
-        rotation = Rotation(turned, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor)
+        stretched = {"factors": c.rope_factors, "magnitude": c.rope_attention_factor, "ramp": c.rope_ramp}
+        rotation = Rotation(turned, c.rope_theta, c.rope_type, **stretched)
         turn, heads = Rotate(rotation, 0, c.q_size, c.head_dim), _heads(count, turned)
         yield Stage(Site(layer, "q_post_rope"), turn, count * turned, ("q_matmul",), (), heads)
         turn, heads = Rotate(rotation, latent, turned), _heads(1, turned)

@@ -67,7 +67,8 @@ class Decoder(Family):
     called; head_norm_weights : they have such. sinks : every head has one more score than keys. queries_scaled :
     llama.cpp scales queries, not scores. ffn_biases, head_bias : the feed-forward block, or the head, may have biases.
     gated : what the feed-forward block activates is multiplied with another product. activation : of the gate, or of
-    all where there is none. expert_parts : what those of its models have that have experts.
+    all where there is none. added_last : what llama.cpp adds last where the blocks stand side by side. expert_parts :
+    what those of its models have that have experts.
     """
 
     stages = SPINE
@@ -75,6 +76,7 @@ class Decoder(Family):
     ffn_norm: ClassVar[str | None] = "post_attention_layernorm"
     after: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
     expert_parts: ClassVar[ExpertParts | None] = None
+    added_last: ClassVar[str] = "attended"
     norm_weights: ClassVar[bool] = True
     norm_biases: ClassVar[bool] = False
     head_norms: ClassVar[bool] = False
@@ -104,7 +106,7 @@ class Decoder(Family):
         output = Stage(Site(number, "layer_output"), Copy(), config.hidden_size, ("post_ffn_residual",))
         if config.parallel:
             read = (LAYER_INPUT, "attn_out", "ffn_out")
-            both = Stage(Site(number, "post_ffn_residual"), AddBoth(), config.hidden_size, read)
+            both = Stage(Site(number, "post_ffn_residual"), AddBoth(self.added_last), config.hidden_size, read)
             return (*attention, *feed_forward, both, output)
         return (
             *attention,
@@ -258,7 +260,8 @@ class Decoder(Family):
         yield Stage(Site(layer, "ffn_up"), product, ffn, (x,), up)
         yield Stage(Site(layer, "ffn_silu"), activation, ffn, ("ffn_gate" if self.gated else "ffn_up",))
         if self.gated:
-            yield Stage(Site(layer, "ffn_swigl"), Multiply(), ffn, ("ffn_silu", "ffn_up"))
+            gated = Multiply(plain_zeros=isinstance(activation, GeluTanh))  # which is 0 up to -10
+            yield Stage(Site(layer, "ffn_swigl"), gated, ffn, ("ffn_silu", "ffn_up"))
         yield Stage(Site(layer, "ffn_out"), product, hidden, ("ffn_swigl" if self.gated else "ffn_silu",), down)
 
     def normed(self, config: ModelConfig, layer: int) -> bool:
@@ -311,7 +314,8 @@ def rotation_of(c: ModelConfig, layer: int) -> Rotation:
     """How the heads of a layer turn."""
     if c.rope_local_theta is not None and c.slides(layer):
         return Rotation(c.head_dim, c.rope_local_theta, c.rope_type, rotary_dim=c.rotary_dim)
-    return Rotation(c.head_dim, c.rope_theta, c.rope_type, c.rope_factors, c.rope_attention_factor, c.rotary_dim)
+    stretched = c.rope_factors, c.rope_attention_factor
+    return Rotation(c.head_dim, c.rope_theta, c.rope_type, *stretched, c.rotary_dim, c.rope_ramp)
 
 
 class Llama(Decoder):

@@ -20,6 +20,7 @@ class Phi(Decoder):
     layer_norms = True
     norm_biases = True
     ffn_norm = None
+    added_last = "before"
     gated = False
     biased = True
     ffn_biases = True

@@ -12,6 +12,7 @@ class Plamo(Decoder):
 
     stages = decoder_stages(without=("ffn_norm", "post_attn_residual"))
     ffn_norm = None
+    added_last = "before"
     gguf = "plamo"
 
     def of_gguf(self, config: ModelConfig, fields: Settings) -> ModelConfig:

@@ -20,7 +20,7 @@ class Qwen2Moe(Qwen2):
     """Defaults of Qwen2MoeConfig in transformers 5.24; models/qwen2moe.cpp in llama-cpp-python 0.3.36."""
 
     stages = decoder_stages(*experts.NAMES)
-    expert_parts = ExpertParts(gated=True)
+    expert_parts = ExpertParts(gated=True, divided=True)
     model_types = ("qwen2_moe",)
     defaults = MappingProxyType(
         {

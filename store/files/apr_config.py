@@ -143,6 +143,7 @@ def _stated(
         rope_factors=scaling.factors,
         rope_long_factors=scaling.long_factors,
         rope_attention_factor=scaling.attention_factor,
+        rope_ramp=scaling.ramp,
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,
     )

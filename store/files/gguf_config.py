@@ -80,6 +80,7 @@ def _stated(fields: Fields, of: Family, found: StoredModel, tensors: Mapping[str
         rope_factors=scaling.factors,
         rope_long_factors=scaling.long_factors,
         rope_attention_factor=scaling.attention_factor,
+        rope_ramp=scaling.ramp,
         causal=fields.flag("attention.causal") is not False,
         recurrent_layers=_recurrent(found.metadata.get(f"{of.gguf}.{_KEY_HEADS}")) if of.headless else None,
         length_limit=scaling.limit,

@@ -105,6 +105,7 @@ def config_of(fields: Fields, has_lm_head: bool) -> tuple[ModelConfig, list[str]
         rope_factors=scaling.factors,
         rope_long_factors=scaling.long_factors,
         rope_attention_factor=scaling.attention_factor,
+        rope_ramp=scaling.ramp,
         causal="is_causal" not in fields.values or fields.flag("is_causal") is True,  # null is false there
         length_limit=scaling.limit,
         length_limit_key=scaling.limit_key,

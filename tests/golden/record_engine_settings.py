@@ -24,9 +24,13 @@ MODELS = {
     "qwen2": ("qwen2", "Q4_K", WIDE),
     "gemma2": ("gemma2", "Q4_0", SIZES | {"tied": True}),
     "gpt_oss": ("gpt_oss", "MXFP4", SIZES),
+    # what is kept of every channel fills more than the chains of a sum, and not whole ones
+    "falcon_h1": ("falcon_h1", "F32", SIZES | {"head_dim": 72, "layers": 1}),
+    "qwen35": ("qwen35", "Q8_0", SIZES),
 }
 DEFAULT = {"repack": True, "flash": "auto", "kv": "f16"}  # llama.cpp's own
 HALVES = {"repack": False, "flash": "off", "kv": "f16"}
+CLEAN = HALVES | {"kv": "f32"}
 # Of each recording: model, number of tokens, settings; tokens are i * 7 % 64.
 CASES = {
     f"{model}, {name}, {count} tokens": (model, count, settings)
@@ -35,10 +39,15 @@ CASES = {
         ("llama", "halves", (1, 23), HALVES),
         ("llama", "half keys", (23,), HALVES | {"kv": "f16,f32"}),
         ("llama", "batches of 16", (23,), DEFAULT | {"batch": 16}),
+        ("llama", "clean batches of 16", (33,), CLEAN | {"batch": 16}),  # the last has one token
+        ("llama", "halves, batches of 16", (33,), HALVES | {"batch": 16}),
         ("qwen2", "default", (7, 23), DEFAULT),
-        ("qwen2", "tiled", (23,), HALVES | {"kv": "f32"}),
+        ("qwen2", "tiled", (23,), CLEAN),
         ("gemma2", "default", (23, 70), DEFAULT),
         ("gpt_oss", "default", (7, 70), DEFAULT),
+        ("falcon_h1", "clean", (7,), CLEAN),
+        ("qwen35", "clean", (7,), CLEAN),
+        ("qwen35", "clean batches of 3", (7,), CLEAN | {"batch": 3}),
     )
     for count in counts
 }

@@ -1,5 +1,6 @@
 """The forward against other engines' dumps, a literal re-implementation, and itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,11 @@ import pytest
 from kernels.errors import WorkbenchError
 from kernels.forward import evaluate, forward
 from kernels.graph import At
-from kernels.kinds.activation import Activation, Silu
-from kernels.kinds.clamped import ClampedGate
-from kernels.kinds.elementwise import Add, Multiply, Scaled
-from kernels.kinds.experts import ExpertSum
+from kernels.kinds.activation import Activation
+from kernels.kinds.elementwise import Add, Scaled
 from kernels.kinds.rotate import Rotation, Unrotated
 from kernels.kinds.scan import Part
-from kernels.models import Graph, family
+from kernels.models import Graph
 from kernels.ops import rotate
 from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
@@ -43,6 +42,7 @@ PROMPT = (482, 803, 10, 67, 14, 310, 307)  # "def add(a, b):" in the shipped mod
 MATMULS = ("qkv_matmul", "attn_out", "ffn_gate", "ffn_up", "ffn_out", "lm_head")
 OF_RECURRENCES = ("conv_in", "scan_in", "delta_qkv", "delta_z", "delta_b", "delta_a", "attn_gate")
 OF_LAYERS = ("ple_projection", "ple_gate", "ple_out")
+SIXTEEN_LANES = ("qwen3", "gemma3")  # recorded by a build with AVX-512
 OF_EXPERTS = ("router", "expert_gate", "expert_up", "expert_out", "shared_gate", "shared_up", "shared_out")
 
 
@@ -96,8 +96,6 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
 @pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
 @pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF, *FURTHER])
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
-    from dataclasses import replace
-
     layers = shape(architecture).get("layers", 2)
     sizes = {"layers": layers, "heads": 6, "kv_heads": 2, "head_dim": 8, "hidden": 40, "ffn": 48, "vocab": 32}
     tied = OF_FAMILY.get(architecture, {}).get("tied", False)
@@ -177,27 +175,23 @@ def test_each_operation_agrees_with_llama_cpp_on_its_own_inputs(architecture, ty
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma3", *OTHERS, *ONLY_GGUF, *FURTHER])
 def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
-    model, path = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture)), numeric_path("ggml")
+    model = random_model(architecture, TensorType[TYPE], **gguf_shape(architecture))
+    path = numeric_path("ggml:avx512" if architecture in SIXTEEN_LANES else "ggml")
     recorded = dump(f"llama-cpp-{architecture}-{TYPE.lower()}.npz")
+    if architecture == "mixtral":  # to llama.cpp it is a llama, and its scores are added up in the order of such files
+        model.config = replace(model.config, architecture="llama")
     if interleaved(model.config.architecture):
         recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
     pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
-    summed = {stage.site for stage in Graph.of(model).stages() if isinstance(stage.kind, ExpertSum)}
     for site, (ours, theirs) in pairs.items():
-        check_stage(site, ours, theirs, TensorType.F32 if site in summed else TensorType[TYPE])
+        assert same_bits(ours, theirs), site
     assert pairs.keys() >= {site for site in recorded if site.stage not in ("embedding", "layer_output", "qkv_bias")}
-    activated = next(
-        stage
-        for stage in Graph(model.config).stages()
-        if isinstance(stage.kind, Activation | Multiply) and stage.site in pairs
-    )
-    silu = any(isinstance(stage.kind, Silu | ClampedGate) for stage in Graph(model.config).stages())
-    assert silu or np.array_equal(*pairs[activated.site])  # GELU is looked up in a table
-    if family(model.config.architecture).layer_norms:
-        assert all(np.array_equal(*pairs[site]) for site in pairs if site.stage.endswith("_norm"))
     run = dict(forward(model, TOKENS, path))
-    assert np.array_equal(run[Site(None, "embedding")], recorded[Site(None, "embedding")])
-    assert relative_rms(run[Site(None, "lm_head")], recorded[Site(None, "lm_head")]) < 1e-5
+    assert [site for site in recorded if site in run and not same_bits(run[site], recorded[site])] == []
+
+
+def same_bits(a, b):
+    return np.array_equal(*(np.ascontiguousarray(x, np.float32).view(np.uint32) for x in (a, b)))
 
 
 def test_factors_and_biases_of_products_agree_with_llama_cpp():

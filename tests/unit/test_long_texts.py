@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
@@ -15,6 +16,11 @@ from workbench.bisect.pair import bisect_pair
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader
 from workbench.pair.pair import open_pair
+from workbench.sweep import kept
+from workbench.sweep.measuring import base, measured
+from workbench.sweep.parts import Part
+from workbench.sweep.planning import plan
+from workbench.sweep.question import ask
 
 SHORT, LONG = (9.0, 8.0, 7.0, 6.0, 5.0, 4.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 ORIGINAL = 64
@@ -84,3 +90,16 @@ def test_the_long_factors_in_a_short_text_are_named():
     found = bisect_trace(reader).culprit
     assert (found.site, found.cause) == (site, "rope_theta")
     assert "those for texts of more than 64 tokens" in found.explanation
+
+
+def test_a_sweep_runs_what_a_bisection_does(tmp_path, monkeypatch, file):
+    monkeypatch.setattr(kept, "folder", lambda: tmp_path / "runs")
+    long, short = tuple(range(ORIGINAL + 2)), tuple(range(ORIGINAL))
+    (tmp_path / "ids.txt").write_text("\n".join(" ".join(map(str, ids)) for ids in (long, short)))
+    question = ask((file, file), ("f32", "f32"))
+    for prompt in plan(question, "prompt", tmp_path / "ids.txt", of_ids=True).prompts:
+        model = open_artifact(file).for_length(len(prompt.tokens))
+        *_, (_, logits) = forward(model, prompt.tokens, numeric_path("f32"))
+        found = base(question, prompt)
+        assert np.array_equal(found.reference.logits, logits)
+        assert measured(question, found, Part({}))["identical"]

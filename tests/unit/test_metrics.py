@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kernels.measures import COL, summarise
-from kernels.metrics import gap_percentiles, logit_agreement, profile, profile_weights
+from kernels.metrics import gap_percentiles, logit_agreement, profile, profile_and_percentiles, profile_weights
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType
 from tests.random_weights import random_weight
@@ -150,6 +150,26 @@ def test_percentiles_are_those_of_all_finite_differences(monkeypatch, threads):
     assert list(gap_percentiles(a, b).values()) == pytest.approx(expected, rel=1e-12)
     assert gap_percentiles(a[:1, :1], b[:1, :1]) == dict.fromkeys(("p50", "p90", "p99"), d[0, 0])
     assert gap_percentiles(a[1:2, :3], b[1:2, :3]) == {}
+
+
+@pytest.mark.parametrize("size", [(1, 3), (3, 17), (7, 3584), (2, 70_001)])
+@pytest.mark.parametrize("gaps", ["many of one value", "some huge", "in order", "few finite", "none"])
+def test_percentiles_are_exact_whatever_a_sample_says(size, gaps):
+    rng = np.random.default_rng(4)
+    a, b = rng.standard_normal((2, *size)).astype(np.float32)
+    made = {
+        "many of one value": np.round(a) * np.float32(2),
+        "some huge": np.where(rng.random(size) < 0.02, a + 1000, b),
+        "in order": a - np.sort(b, axis=None).reshape(size),
+        "few finite": np.where(rng.random(size) < 0.999, np.float32(np.inf), b),
+        "none": a,
+    }
+    with np.errstate(invalid="ignore"):
+        d = np.abs(a - made[gaps])
+    finite = d[np.isfinite(d)].astype(np.float64)
+    found_profile, found = profile_and_percentiles(a, made[gaps])
+    assert found_profile.tobytes() == profile(a, made[gaps]).tobytes()
+    assert list(found.values()) == pytest.approx(np.percentile(finite, (50, 90, 99)) if finite.size else [], rel=1e-12)
 
 
 def test_a_row_with_values_that_are_not_finite_is_measured_like_the_rest_of_it():

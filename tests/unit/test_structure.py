@@ -42,7 +42,7 @@ PACKAGES = (
         "jobs",
         "sweep",
     ),
-    *("demo", "record", "report", "app", "cli"),
+    *("demo", "record", "vary", "sides", "report", "app", "cli"),
 )
 
 

@@ -432,3 +432,18 @@ def test_rows_that_stand_where_others_belong_are_no_damage(type):
         return np.concatenate([values[:-32], values[:32]])
 
     assert best(UP, A, with_one(UP, stale, type)).cause == "rows_permuted"
+
+
+def test_what_one_bit_admits_is_no_factor():
+    """Codes of one bit times a large number reach every source, whichever rows they are of."""
+
+    def one_bit(x):
+        blocks = x.reshape(len(x), -1, 128)
+        scales = np.abs(blocks).mean(axis=2, keepdims=True).astype(np.float16).view(np.uint8)
+        return np.concatenate([scales, np.packbits(blocks >= 0, axis=2, bitorder="little")], axis=2).reshape(len(x), -1)
+
+    source = MODEL.values[UP]
+    copies = {"rows_permuted": one_bit(source[::-1]), "sign_flipped": one_bit(-source), "scaled": one_bit(3 * source)}
+    for cause, rows in copies.items():
+        b = replace(A, weights={**A.weights, UP: Weight(UP, TensorType.Q1_0, source.shape, rows)})
+        assert best(UP, A, b).cause == cause

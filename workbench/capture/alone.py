@@ -19,6 +19,7 @@ from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
 from workbench.capture.job import Emit, Progress
 from workbench.capture.lockstep import Running, run_of
+from workbench.capture.needs import needs, require_room
 from workbench.session.session import Side
 
 Look = Callable[[Site, NDArray[np.float32]], object]
@@ -73,6 +74,9 @@ def trace_side(
     """
     artifact = open_artifact(side.path).for_length(len(tokens))
     run = run_of(artifact, side, tokens, prompt, emit)
+    if output is not None:
+        needed = needs(artifact, len(tokens), run.numeric_path).written
+        require_room(output.parent, needed, "make room, give another -o, fewer tokens, or --statistics-only")
     with ExitStack() as stack:
         writer = None if output is None else stack.enter_context(TraceWriter(output, run, replace=replace))
         running = Running(run if writer is None else writer.run, artifact, writer)

@@ -32,6 +32,7 @@ from store.traces.run import RunRecord, describe_machine, now, versions
 from store.traces.trace import Trace
 from store.whole_files import alone_in, give_name, temporary_beside
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
+from workbench.capture.needs import needs, require_room
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.cells.routing import Routes
 from workbench.pair.fingerprints import sha256_of
@@ -262,6 +263,7 @@ def _sides(opened: list[_Opened], runs: list[RunRecord], stack: ExitStack) -> li
         ]
     sides: list[Recorded | Running] = []
     models = models_of([side.source if isinstance(side.source, Artifact) else None for side in opened], runs)
+    _require_room(opened, runs, kept, models)
     for side, run, trace, model in zip(opened, runs, kept, models, strict=True):
         if trace is not None:
             sides.append(Recorded(trace, model))
@@ -272,6 +274,17 @@ def _sides(opened: list[_Opened], runs: list[RunRecord], stack: ExitStack) -> li
         writer = stack.enter_context(writing)
         sides.append(Running(run if writer is None else writer.run, model, writer))
     return sides
+
+
+def _require_room(
+    opened: list[_Opened], runs: list[RunRecord], kept: list[Trace | None], models: Sequence[Artifact | None]
+) -> None:
+    """Raise WorkbenchError if the disk has no room for what the sides that are run will write."""
+    written = 0
+    for side, run, trace, model in zip(opened, runs, kept, models, strict=True):
+        if trace is None and model is not None and side.stored is not None:
+            written += needs(model, len(run.tokens), run.numeric_path).written
+            require_room(side.stored.parent, written, "make room, choose another --session, or give fewer tokens")
 
 
 def models_of(models: Sequence[Artifact | None], runs: Sequence[RunRecord]) -> list[Artifact | None]:

@@ -12,7 +12,7 @@ from kernels.experts import PAIRS
 from kernels.kinds.choice import Experts
 from kernels.matmul.activations import Codes
 from kernels.measures import COL
-from kernels.metrics import gap_percentiles, logit_agreement, profile
+from kernels.metrics import gap_percentiles, logit_agreement, profile, profile_and_percentiles
 from kernels.stages import LAST_STAGES, Site
 from workbench.cells.cell import Cell
 from workbench.cells.flips import flips
@@ -104,7 +104,7 @@ def compare_stage(
         common = Common.of(a.experts, b.experts)
         if not common.whole:
             return _of_common_pairs(site, a, values_b, common)
-    cell_profile = profile(values_a, values_b)
+    cell_profile, percentiles = profile_and_percentiles(values_a, values_b)
     same = bool(cell_profile[:, COL.same_bits].sum() == values_a.size)
     return Cell(
         site,
@@ -115,7 +115,7 @@ def compare_stage(
         positions=a.positions,
         logits=logit_agreement(values_a, values_b) if site.stage == LAST_STAGES[-1] else None,
         flipped=flips(a.codes, b.codes, values_a, values_b),
-        percentiles={} if same else gap_percentiles(values_a, values_b),
+        percentiles={} if same else percentiles,
     )
 
 

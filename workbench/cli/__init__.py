@@ -27,7 +27,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "weights": "every tensor, whatever the formats",
         "lab": "experiments that show what one number hides",
         "check": "whether a pair meets a contract; for builds",
-        "sweep": "many prompts: what every tensor of B costs, and a recipe for a size",
+        "sweep": "many prompts: what every tensor of B costs, a recipe for a size; one file with settings varied",
     },
     "One model alone": {
         "inspect": "settings, tensors, tokenizer, problems; of two, whether they are fed alike",

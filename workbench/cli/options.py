@@ -124,7 +124,7 @@ def token_options(command: F) -> F:
         return command(*arguments, tokens=ids, prompt=prompt, **options)
 
     ids = click.option(
-        "--tokens", metavar="1,2,3", callback=_token_ids, help="Token ids to run, for example 482,803,10."
+        "--tokens", metavar="1,2,3", callback=token_ids, help="Token ids to run, for example 482,803,10."
     )
     file = click.option(
         "--tokens-file",
@@ -244,8 +244,8 @@ def _chat(_ctx: click.Context, _option: click.Parameter, value: str | None) -> "
     return Chat.said(value)
 
 
-def _token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Read token ids written 482,803,10."""
+def token_ids(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Read token ids written 482,803,10, for an option."""
     return None if value is None else _ids(value, printable(repr(value), 60))
 
 

@@ -1,8 +1,13 @@
 """Running a pair of sides without a screen: what compare, open and demo have in common."""
 
+from contextlib import suppress
+
+from kernels.errors import WorkbenchError
+from store.artifact import Artifact
 from store.text import printable
 from workbench.capture import comparing
 from workbench.capture.job import CaptureJob
+from workbench.capture.needs import needs, together
 from workbench.cells.compared_cells import Again, ComparedCells
 from workbench.cells.comparison import Comparison
 from workbench.cells.metrics import METRICS, Metric, format_value
@@ -10,6 +15,8 @@ from workbench.cells.trace_comparison import compare_unbound
 from workbench.cells.view import TokenScope, View
 from workbench.cli import tables
 from workbench.cli.progress import ProgressLine
+from workbench.cli.sources import say_needs
+from workbench.jobs.examining import pair_of
 from workbench.pair.pair import Pair
 from workbench.session.session import Session
 
@@ -30,7 +37,6 @@ def run_again(comparison: ComparedCells, pair: Pair | str, asked: bool | None) -
 
     pair : or why there is none. asked : None leaves it to the size of the models.
     """
-    from store.artifact import Artifact
     from workbench.bisect.models.views import LARGE, views
     from workbench.cells.compare import PopulationError
 
@@ -76,8 +82,21 @@ def run_session(session: Session, metric: Metric | None = None, scope: TokenScop
     """Complete the capture of a session in its folder; the comparison as asked for, else as its view shows it."""
     spec, view = session.spec, View.from_json(session.spec.view)
     job = CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, session.folder)
+    _say_needs(session)
     with ProgressLine() as line:
         return comparing.compare_job(job, metric or METRICS[view.metric], scope or view.tokens, line)
+
+
+def _say_needs(session: Session) -> None:
+    """Say what running the models of a session needs, unless it was done; what cannot be opened is told by the run."""
+    if all((session.folder / f"{name}.h5").exists() for name in "ab"):
+        return
+    with suppress(WorkbenchError):
+        pair = pair_of(session)
+        sides = zip((pair.a, pair.b), pair.sides, strict=True)
+        models = [(source, side.numeric_path) for source, side in sides if isinstance(source, Artifact)]
+        if models:
+            say_needs(together(needs(model, len(pair.ids), path) for model, path in models), session.folder)
 
 
 def comparison_text(comparison: ComparedCells) -> str:

@@ -1,6 +1,5 @@
 """`workbench record`: the trace of a forward in another engine, captured live."""
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -17,19 +16,7 @@ if TYPE_CHECKING:
     from store.traces.trace import Trace
     from workbench.pair.prompt import Prompt
 
-# The format that an engine runs, and its settings with their values if nothing else is asked for: llama.cpp's are
-# those that can be repeated to the last bit on any number of threads.
-_FORMATS = {"llama.cpp": "gguf", "transformers": "safetensors"}
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "llama.cpp": {"repack": False, "flash": "off", "kv": "f32", "threads": None, "batch": 512},
-    "transformers": {
-        "dtype": "float32",
-        "attn_implementation": "eager",
-        "device": "cpu",
-        "tf32": False,
-        "compile": False,
-    },
-}
+ENGINES = ("llama.cpp", "transformers")  # those of workbench.record.jobs.FORMATS; a test keeps them alike
 
 
 def _cache_types(_context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
@@ -49,7 +36,7 @@ def _device(_context: click.Context, _option: click.Parameter, given: str | None
 @click.command()
 @click.argument("model", metavar="MODEL", type=PATH)
 @click.option("-o", "--output", metavar="OUT.npz", type=PATH, required=True, help="The trace.")
-@click.option("--engine", type=OneOf(list(_FORMATS)), help="Engine to run; by default the one of the format.")
+@click.option("--engine", type=OneOf(ENGINES), help="Engine to run; by default the one of the format.")
 @token_options
 @click.option(
     "--python",
@@ -66,7 +53,7 @@ def _device(_context: click.Context, _option: click.Parameter, given: str | None
     callback=_cache_types,
     help=f"llama.cpp: type of the KV cache, or of K and of V; f32 by default. {' '.join(CACHE_TYPES)}",
 )
-@click.option("--threads", type=click.IntRange(1, 512), help="llama.cpp: threads; by default all CPUs.")
+@click.option("--threads", type=click.IntRange(1, 512), help="Threads; by default all CPUs.")
 @click.option("--batch", type=click.IntRange(1, 65536), help="llama.cpp: tokens computed at a time; 512 by default.")
 @click.option(
     "--dtype",
@@ -110,30 +97,27 @@ def command(
     from store.outputs import require_writable
     from workbench.cli.progress import ProgressLine
     from workbench.pair.tokens import shared_tokens
-    from workbench.record.recording import record
+    from workbench.record.jobs import engine_of, record_model
 
     artifact = open_artifact(model)
-    engine = engine or next((name for name, runs in _FORMATS.items() if runs == artifact.format), None)
-    if engine is None or _FORMATS[engine] != artifact.format:
-        known = " and ".join(f"{name} runs {runs}" for name, runs in _FORMATS.items())
-        raise click.UsageError(f"{model} is {artifact.format}, which cannot be recorded with this engine: {known}")
-    if engine == "transformers" and not artifact.path.is_dir():
-        raise click.UsageError(f"transformers loads folders; give the folder of {model}")
+    engine = engine_of(artifact, engine)
     require_writable(output, [model, *artifact.inputs], force)
-    job = {"model": str(artifact.path.resolve()), **_settings(engine, settings)}
+    chosen = _settings(engine, settings)
     shared = shared_tokens([artifact], tokens, prompt)
     say_notes(shared)
-    job["tokens"] = list(shared.ids)
     with ProgressLine() as line:
-        sha256 = artifact.sha256(lambda done, total: line(done, total, f"bytes of {artifact.path.name} hashed"))
-        about = {
-            "model": artifact.path.resolve().name,
-            "model_sha256": sha256,
-            "architecture": artifact.config.architecture,
-            "tokens": job["tokens"],
-        }
-        trace = record(engine, job, about, output, python, line, replace=force, checked=artifact.require_unchanged)
-    trace = trace.bind(tuple(job["tokens"]), artifact.config)
+        trace = record_model(
+            engine,
+            artifact,
+            shared.ids,
+            chosen,
+            output,
+            python,
+            line,
+            replace=force,
+            hashed=lambda done, total: line(done, total, f"bytes of {artifact.path.name} hashed"),
+        )
+    trace = trace.bind(shared.ids, artifact.config)
     if as_json:
         print_json(_summary(trace))
     else:
@@ -143,7 +127,9 @@ def command(
 
 def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of an engine; UsageError for one that only the other engine has."""
-    settings = dict(_SETTINGS[engine])
+    from workbench.record.jobs import SETTINGS
+
+    settings = dict(SETTINGS[engine])
     for name, value in given.items():
         if value is not None and name not in settings:
             raise click.UsageError(f"--{name} is no setting of {engine}; leave it out")
@@ -151,8 +137,6 @@ def _settings(engine: str, given: dict[str, Any]) -> dict[str, Any]:
             settings[name] = value
     if settings.get("tf32") and not settings["device"].startswith("cuda"):
         raise click.UsageError("--tf32 is a setting of GPUs; give --device cuda too, or leave it out")
-    if "threads" in settings:
-        settings["threads"] = settings["threads"] or os.cpu_count() or 1
     return settings
 
 

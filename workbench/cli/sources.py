@@ -10,6 +10,7 @@ import click
 from workbench.cli.options import prompt_option
 
 if TYPE_CHECKING:
+    from workbench.capture.needs import Needs
     from workbench.pair.pair import Pair
     from workbench.pair.prompt import Prompt
     from workbench.pair.tokens import Tokens
@@ -50,6 +51,18 @@ def say_beforehand(pair: "Pair") -> None:
 
     if (sentence := beforehand(pair)) is not None:
         click.echo(f"workbench: before anything is run: {sentence} (`workbench inspect A B` compares all)", err=True)
+
+
+def say_needs(needed: "Needs", place: Path | None) -> None:
+    """Say on stderr, before anything is run, what a capture writes and holds."""
+    from store.text import printable
+    from workbench.cli.tables import bytes_text
+
+    writes = (
+        "" if place is None else f"writes about {bytes_text(needed.written)} to {printable(str(place), 1000)}, and "
+    )
+    held = bytes_text(needed.held)
+    click.echo(f"workbench: the run {writes}holds about {held} of memory beside the mapped files", err=True)
 
 
 def say_notes(tokens: "Tokens") -> None:

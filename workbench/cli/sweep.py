@@ -1,11 +1,12 @@
-"""`workbench sweep`: a pair over many prompts, every tensor, layer or stage of B exchanged by itself."""
+"""`workbench sweep`: a pair over many prompts, every part of B exchanged by itself; or a file against itself."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, PATH_NAMES, OneOf, force_option, json_option, print_json
+from workbench.cli.options import PATH, NumericPath, OneOf, force_option, json_option, print_json, token_ids
+from workbench.cli.record import ENGINES
 from workbench.cli.tables import aligned, bytes_text, echo
 
 if TYPE_CHECKING:
@@ -14,26 +15,42 @@ if TYPE_CHECKING:
     from workbench.sweep.tally import Tally
 
 BY_NAMES = ("tensor", "layer", "stage", "prompt")  # those of workbench.sweep.parts.BY and tally.METRICS; see a test
+VARY_NAMES = ("tokens", "batch", "kv", "flash", "repack", "threads", "prefix")  # those of workbench.vary.change.NAMES
 METRIC_NAMES = ("kl", "p99", "max", "flips")
 _ROWS = 40  # parts and prompts that are printed
 _MOST_WORKERS = 1024
 
 
 @click.command()
-@click.argument("sources", metavar="A B | OUT.jsonl", nargs=-1, required=True, type=PATH)
+@click.argument("sources", metavar="A B | FILE --vary … | OUT.jsonl", nargs=-1, required=True, type=PATH)
 @click.option("--prompts", metavar="FILE", type=PATH, help="Texts to run, one a line; a line may be a JSON string.")
 @click.option("--tokens-file", metavar="FILE", type=PATH, help="Token ids to run, those of a prompt on one line.")
 @click.option("--by", type=OneOf(BY_NAMES), default=BY_NAMES[0], show_default=True, help="What is exchanged.")
 @click.option(
     "--metric", type=OneOf(METRIC_NAMES), default=METRIC_NAMES[0], show_default=True, help="What parts are ordered by."
 )
-@click.option("--path-a", type=OneOf(PATH_NAMES), help="Numeric path of A; by default as its engine computes.")
-@click.option("--path-b", type=OneOf(PATH_NAMES), help="Numeric path of B.")
+@click.option("--path-a", type=NumericPath(), help="Numeric path of A; by default as its engine computes.")
+@click.option("--path-b", type=NumericPath(), help="Numeric path of B.")
 @click.option("--workers", type=click.IntRange(0, _MOST_WORKERS), help="Processes; by default one a core. 0: this one.")
 @click.option("--cluster", metavar="tcp://HOST:PORT", help="A dask scheduler that runs, whose workers do the work.")
 @click.option("-o", "--output", metavar="OUT.jsonl", type=PATH, help="File of results, one line a unit of work.")
 @click.option("--resume", is_flag=True, help="Go on with the file: what it has is not done again.")
 @click.option("--recipe", metavar="BYTES|BPW", help="The tensor types of a copy of that size that costs least.")
+@click.option(
+    "--vary",
+    metavar="SETTING[,…]",
+    multiple=True,
+    help="Run one file against itself with one setting changed: " + ", ".join(VARY_NAMES) + "; kv=q8_0, batch=4, …",
+)
+@click.option("--prompt", metavar="TEXT", help="With --vary: text to run, where the model carries a tokenizer.")
+@click.option("--tokens", metavar="1,2,3", callback=token_ids, help="With --vary: token ids to run.")
+@click.option("--engine", type=OneOf(ENGINES), help="With --vary: engine to run and record; else a path of ours.")
+@click.option(
+    "--python",
+    metavar="PATH",
+    envvar="WORKBENCH_ENGINE_PYTHON",
+    help="With --vary: Python that has an engine installed, which is run then; by default $WORKBENCH_ENGINE_PYTHON.",
+)
 @click.option("--plain", is_flag=True, help="Lines of progress in place of the screen.")
 @force_option
 @json_option
@@ -50,6 +67,11 @@ def command(
     output: Path | None,
     resume: bool,
     recipe: str | None,
+    vary: tuple[str, ...],
+    prompt: str | None,
+    tokens: tuple[int, ...] | None,
+    engine: str | None,
+    python: str | None,
     plain: bool,
     force: bool,
     as_json: bool,
@@ -60,15 +82,24 @@ def command(
     output is measured, beside what arithmetic alone costs. Results go to a file, one line a unit; given alone, it is
     shown again. Whatever ends the work, what was finished stays, and --resume does the rest.
 
+    With --vary, one file is run against itself: as it is, and with one setting changed at a time, in an engine
+    (--engine or --python) or on a path of this program. Of every setting it is said whether the bits are the same, or
+    differ within what rounding can cause, or further.
+
     Exit code 0: nothing moves the output further than the floor, 1: something does, 2: it could not be answered.
 
     \b
     Example:  workbench sweep a.gguf b.gguf --prompts prompts.txt -o out.jsonl
+    Example:  workbench sweep a.gguf --vary tokens,kv,flash --prompt "def add(a, b):" --python ~/llama/bin/python
     Example:  workbench sweep out.jsonl --recipe 400M
     """  # noqa: D301
     from workbench.sweep.results import read_lines
     from workbench.sweep.tally import Tally
 
+    if vary:
+        both = {"--path-b": path_b, "--output": output, "--recipe": recipe, "--workers": workers, "--cluster": cluster}
+        return _vary(sources, vary, (tokens, prompt, prompts, tokens_file), (engine, python, path_a), both, as_json)
+    _refuse(of="--vary", prompt=prompt, tokens=tokens, engine=engine)
     if len(sources) == 1:
         _refuse(prompts=prompts, tokens_file=tokens_file, output=output, resume=resume or None, cluster=cluster)
         return _show(Tally(read_lines(sources[0])), metric, recipe, as_json)
@@ -96,11 +127,36 @@ def command(
     return _show(tally, metric, recipe, as_json)
 
 
-def _refuse(**options: object) -> None:
-    """Raise UsageError for an option that belongs to two models where a file of results was given."""
+def _vary(
+    sources: tuple[Path, ...],
+    settings: tuple[str, ...],
+    what: tuple[tuple[int, ...] | None, str | None, Path | None, Path | None],
+    who: tuple[str | None, str | None, str | None],
+    both: dict[str, object],
+    as_json: bool,
+) -> int:
+    """One file against itself. both : options that belong to two models."""
+    from workbench.cli.vary import vary
+
+    if len(sources) != 1:
+        raise click.UsageError(f"--vary takes one file, which it runs against itself, not {len(sources)}")
+    for name, value in both.items():
+        if value is not None:
+            raise click.UsageError(f"{name} belongs to two models, and --vary runs one; leave it out")
+    if sum(value is not None for value in what) != 1:
+        raise click.UsageError("give one of --prompt, --tokens, --prompts FILE and --tokens-file FILE: what to run")
+    if who[0] is not None and who[2] is not None:
+        raise click.UsageError("--engine runs an engine and --path-a a path of this program; give one of them")
+    return vary(sources[0], settings, what, who, as_json)
+
+
+def _refuse(of: str = "two models", **options: object) -> None:
+    """Raise UsageError for an option that belongs to what was not given: two models, or --vary."""
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to two models; give A and B with it")
+        raise click.UsageError(
+            f"--{given[0].replace('_', '-')} belongs to {of}; give {'A and B' if of == 'two models' else of} with it"
+        )
 
 
 def _require_output(output: Path, inputs: tuple[Path, ...], resume: bool, force: bool) -> None:
@@ -151,12 +207,16 @@ def _engine(workers: int | None, cluster: str | None) -> "tuple[Engine, str]":
 
 def _beforehand(plan: "Plan", who: str, output: Path) -> str:
     """What will be done, held and written, in a sentence."""
+    from store.text import printable
+    from workbench.sweep.kept import MOST, folder
+
     forwards = plan.total / sum(len(prompt.tokens) for prompt in plan.prompts) * len(plan.prompts)
     files = plan.question.a.size + plan.question.b.size
+    runs = min(plan.kept, MOST)
     return (
         f"{plan.units} units on {len(plan.prompts)} prompts, at most {forwards:.0f} forwards, by {who}; each maps "
         f"{bytes_text(files)} of weights and holds about {bytes_text(plan.held)} beside; {output} gets about "
-        f"{bytes_text(plan.written)}"
+        f"{bytes_text(plan.written)}, and A's runs take up to {bytes_text(runs)} in {printable(str(folder()), 1000)}"
     )
 
 

@@ -1,5 +1,6 @@
 """`workbench trace`: one forward of a model, kept in a store, saved in part, or told in figures."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from workbench.cli.options import (
     token_options,
 )
 from workbench.cli.sites import Stages, layers_option, stages_option
-from workbench.cli.sources import say_notes
+from workbench.cli.sources import say_needs, say_notes
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ FORMAT_NAMES = ("h5", "aprt", "npz", "safetensors")  # of store.traces.dump_writ
     help="Layers to save stages of; the embedding belongs to layer 0, what comes after the layers to all.",
 )
 @click.option("--format", type=OneOf(FORMAT_NAMES), help="Format of what --save-tensor writes; h5 unless it is given.")
+@click.option(
+    "--statistics-only",
+    "only",
+    is_flag=True,
+    help="Write the table of --stats in place of tensors, for any model size.",
+)
 @force_option
 @token_options
 @json_option
@@ -64,6 +71,7 @@ def command(
     stages: Stages | None,
     layers: frozenset[int] | None,
     format: str | None,
+    only: bool,
     force: bool,
     tokens: tuple[int, ...] | None,
     prompt: "Prompt | None",
@@ -72,7 +80,7 @@ def command(
     """Run a model once: keep every stage of every layer in a store, save some of them, or show their statistics.
 
     A run into a store that was interrupted is continued after its last complete layer. With --stats nothing need be
-    written.
+    written, and with --statistics-only nothing but them is.
 
     \b
     Example:  workbench trace model.gguf -o model.h5 --prompt "def add(a, b):"
@@ -81,10 +89,12 @@ def command(
     """  # noqa: D301
     from store.open import open_artifact
     from workbench.capture.alone import Selection, save_stages, selected, trace_side
+    from workbench.capture.needs import needs, together
     from workbench.pair.pair import side_of
     from workbench.pair.tokens import shared_tokens
 
-    _require_options(output, statistics, scope, stages, layers, format)
+    statistics |= only
+    _require_options(output, statistics, scope, stages, layers, format, only)
     artifact = open_artifact(source)
     format, selection = format or "h5", None if stages is None else Selection(stages, layers)
     if selection is not None:
@@ -94,14 +104,17 @@ def command(
     shared = shared_tokens([artifact], tokens, prompt)
     say_notes(shared)
     side = side_of(artifact, path)
+    store = output if selection is None and not only else None
+    model = artifact.for_length(len(shared.ids))
+    say_needs(together([needs(model, len(shared.ids), side.numeric_path)]), store)
 
     def work(emit: "Emit", look: "Look | None") -> "tuple[RunRecord, list[Site]]":
         if selection is None or output is None:
-            return trace_side(side, shared.ids, shared.prompt, output, emit, force, look), []
+            return trace_side(side, shared.ids, shared.prompt, store, emit, force, look), []
         return save_stages(side, shared.ids, shared.prompt, selection, format, output, emit, force, look)
 
     if statistics:
-        run, saved = _with_statistics(work, scope or "all", shared.ids, as_json)
+        run, saved = _with_statistics(work, scope or "all", shared.ids, as_json, output if only else None, force)
     else:
         run, saved = _silently(work)
     if output is not None:
@@ -116,8 +129,11 @@ def _require_options(
     stages: Stages | None,
     layers: frozenset[int] | None,
     format: str | None,
+    only: bool,
 ) -> None:
     """Raise UsageError for options that say nothing together."""
+    if only and (stages is not None or output is None):
+        raise click.UsageError("--statistics-only writes no tensors; give -o OUT.json, and leave out --save-tensor")
     if stages is None and (layers is not None or format is not None):
         option = "--format" if layers is None else "--layers"
         raise click.UsageError(f"{option} belongs to --save-tensor; say which stages, or all")
@@ -160,14 +176,15 @@ def _silently(work: "Work") -> "tuple[RunRecord, list[Site]]":
 
 
 def _with_statistics(
-    work: "Work", scope: "Scope", tokens: tuple[int, ...], as_json: bool
+    work: "Work", scope: "Scope", tokens: tuple[int, ...], as_json: bool, file: Path | None, force: bool
 ) -> "tuple[RunRecord, list[Site]]":
-    """Do the work, and show the statistics of every stage."""
+    """Do the work, and show the statistics of every stage. file : where they are kept too."""
     from numpy.typing import NDArray
 
     from kernels.stages import Site
     from kernels.statistics import Statistics
     from store.traces.statistics_table import StatisticsTable
+    from store.whole_files import write_atomically
     from workbench.cells.run_statistics import statistics_of
     from workbench.cli.statistics import LiveTable, scope_text, table_lines
 
@@ -180,6 +197,8 @@ def _with_statistics(
 
         run, saved = work(_shown(live), look)
     table = StatisticsTable(None, run.artifact, run.numeric_path, run.tokens, scope, cells)
+    if file is not None:
+        write_atomically(file, json.dumps(table.to_json()), replace=force)
     if as_json:
         print_json(table.to_json())
     else:

@@ -237,24 +237,47 @@ def context(llama: Any, model: Any, job: dict[str, Any], callback: Any) -> Any:
     return made
 
 
-def decode(llama: Any, made: Any, tokens: list[int]) -> None:
-    """Run the tokens as one sequence, with the logits of all of them asked for: so no row is dropped on the way."""
+def calls_of(job: dict[str, Any]) -> list[int]:
+    """How many tokens every call of the engine is given; all in one unless the job says so."""
+    return job.get("calls") or [len(job["tokens"])]
+
+
+def decode(llama: Any, made: Any, tokens: list[int], start: int) -> Any:
+    """Run the tokens at positions from `start` on; returns their logits.
+
+    The logits of all of them are asked for: so no row is dropped on the way.
+    """
+    import numpy as np
+
     batch = llama.llama_batch_init(len(tokens), 0, 1)
     batch.n_tokens = len(tokens)
     for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
+        batch.token[i], batch.pos[i], batch.logits[i] = token, start + i, 1
         batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
     status = llama.llama_decode(made, batch)
     llama.llama_batch_free(batch)
     if status != 0:
         raise Refusal(f"llama.cpp could not run the tokens (llama_decode gave {status})")
+    vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(llama.llama_get_model(made)))
+    rows = (llama.llama_get_logits_ith(made, i) for i in range(len(tokens)))
+    return np.stack([np.ctypeslib.as_array(row, (vocabulary,)) for row in rows])
+
+
+def decode_all(llama: Any, made: Any, job: dict[str, Any]) -> Any:
+    """Run the tokens as one sequence, in as many calls as the job says; returns the logits of all of them."""
+    import numpy as np
+
+    logits, start = [], 0
+    for count in calls_of(job):
+        logits.append(decode(llama, made, job["tokens"][start : start + count], start))
+        start += count
+    return np.concatenate(logits)
 
 
 def run(job: dict[str, Any], parent: Parent) -> None:
     """Run the job and send what it gives; tell the parent if the engine is not installed."""
     try:
         import llama_cpp
-        import numpy as np
     except ModuleNotFoundError as error:
         parent.send(kind="missing", text=str(error.name))
         return
@@ -272,21 +295,17 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     llama.llama_backend_init()
     try:
         model = load(llama, job)
-        batches = -(-len(job["tokens"]) // job["batch"])
+        batches = sum(-(-count // job["batch"]) for count in calls_of(job))
         recorder = Recorder(ggml, parent, llama.llama_model_n_layer(model) * batches)
         callback = llama.ggml_backend_sched_eval_callback(recorder)
         made = context(llama, model, job, callback)
         recorder.recording = True  # what ran before was only a rehearsal
-        decode(llama, made, job["tokens"])
+        logits = decode_all(llama, made, job)
     except Refusal as refusal:
         raise Refusal(": ".join([str(refusal), *complaints[-1:]])) from None
     if recorder.failure is not None:
         raise recorder.failure
-    vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-    rows = [
-        np.ctypeslib.as_array(llama.llama_get_logits_ith(made, i), (vocabulary,)) for i in range(len(job["tokens"]))
-    ]
-    send_array(parent, "logits", np.stack(rows))
+    send_array(parent, "logits", logits)
     parent.send(json.dumps(recorder.index).encode(), kind="text", name="__index__")
     parent.send(json.dumps(settings(llama_cpp, llama, made, job, recorder)).encode(), kind="text", name="__meta__")
 
@@ -306,6 +325,7 @@ def settings(package: Any, llama: Any, made: Any, job: dict[str, Any], recorder:
         "n_ctx": llama.llama_n_ctx(made),
         "n_batch": llama.llama_n_batch(made),
         "n_ubatch": llama.llama_n_ubatch(made),
+        "calls": calls_of(job),
         "logits": "all",
         "environment": {k: v for k, v in os.environ.items() if k.startswith(("GGML_", "LLAMA_", "OMP_"))},
     }

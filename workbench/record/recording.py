@@ -25,6 +25,7 @@ Progress = Callable[[int, int, str], None]
 
 _SCRIPTS = Path(__file__).parent
 _PACKAGES = {"llama.cpp": "llama-cpp-python", "transformers": "torch transformers"}
+_TO_GO, _TO_STOP = 120.0, 10.0  # seconds for an engine to unload what it has, which takes long on a busy machine
 _MAX_HEADER, _MAX_PAYLOAD, _MAX_COMPLAINTS = 1 << 16, 1 << 34, 1 << 20
 
 
@@ -115,7 +116,7 @@ class _Frames:
         if kind is not None:
             self.child.terminate()
         try:
-            self.child.wait(timeout=10)
+            self.child.wait(timeout=_TO_GO if kind is None else _TO_STOP)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()

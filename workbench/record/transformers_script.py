@@ -60,20 +60,46 @@ class Parent:
 
 
 class Stages:
-    """Sends stage tensors as (tokens, channels): float64 of a float64 model, else float32, which holds 16 bits too."""
+    """Sends stage tensors as (tokens, channels): float64 of a float64 model, else float32, which holds 16 bits too.
 
-    def __init__(self, parent: Parent, torch: Any, double: bool, layers: int, tokens: int) -> None:
+    tokens : how many the present call of the model is given. rows : of the calls so far, where there are several.
+    turned : layers of which the present call has turned the queries.
+    """
+
+    def __init__(self, parent: Parent, torch: Any, double: bool, layers: int, calls: list[int]) -> None:
         self.parent = parent
         self.torch = torch
         self.dtype = torch.float64 if double else torch.float32
         self.layers = layers
-        self.tokens = tokens
+        self.calls = calls
+        self.tokens = calls[0]
         self.layer = 0
+        self.rows: dict[str, list[Any]] = {}
+        self.turned: set[int] = set()
+
+    def begin(self, tokens: int) -> None:
+        """Be told that the next call comes."""
+        self.tokens = tokens
+        self.turned.clear()
 
     def put(self, layer: int, stage: str, values: Array) -> None:
+        """Send what a call gives, or keep it until all calls were made."""
         rows = values.detach()[0].flatten(start_dim=1).to(self.dtype).contiguous().cpu().numpy()
         key = f"stage|{layer}|{stage}"
+        if len(self.calls) > 1:
+            self.rows.setdefault(key, []).append(rows.copy())
+        else:
+            self.send(key, rows)
+
+    def send(self, key: str, rows: Any) -> None:
         self.parent.send(rows.tobytes(), kind="array", name=key, dtype=rows.dtype.str, shape=rows.shape)
+
+    def end(self) -> None:
+        """Send what several calls gave, their tokens one after the other."""
+        import numpy as np
+
+        for key, parts in self.rows.items():
+            self.send(key, np.concatenate(parts))
 
 
 def body_of(model: Any) -> Any:
@@ -265,7 +291,7 @@ def watch_rope(model: Any, stages: Stages) -> None:
     """
     modelling: Any = importlib.import_module(type(model).__module__)
     attend, config = modelling.eager_attention_forward, model.config
-    alone, turned = config.model_type.startswith("gemma4"), set()
+    alone, turned = config.model_type.startswith("gemma4"), stages.turned
     size = 0 if alone else getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parted, tempered = set(), scales_by_position(config)
     tokens_first = config.model_type.startswith("llama4")
@@ -309,6 +335,20 @@ def scales_by_position(config: Any) -> bool:
     return isinstance(rope, dict) and rope.get("llama_4_scaling_beta") is not None
 
 
+def forward(model: Any, stages: Stages, tokens: Array) -> None:
+    """Run the tokens (1, all of them), in several calls with the cache of keys and values of those before."""
+    start, known = 0, None
+    for count in stages.calls:
+        stages.begin(count)
+        with stages.torch.no_grad():
+            cached = len(stages.calls) > 1
+            given: dict[str, Any] = {"past_key_values": known} if known is not None else {}
+            made = model(input_ids=tokens[:, start : start + count], use_cache=cached, **given)
+        stages.put(-1, "lm_head", made.logits)
+        start, known = start + count, getattr(made, "past_key_values", None)
+    stages.end()
+
+
 def cpu_capability(torch: Any) -> str:
     """What torch says of the vectors it computes with."""
     return str(torch.backends.cpu.get_cpu_capability())
@@ -336,13 +376,14 @@ def run(job: dict[str, Any], parent: Parent) -> None:
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
     model = model.to(job["device"]).eval()
-    stages = Stages(parent, torch, job["dtype"] == "float64", len(part(body_of(model), LAYERS)), len(job["tokens"]))
+    if job.get("threads"):
+        torch.set_num_threads(job["threads"])
+    calls = job.get("calls") or [len(job["tokens"])]
+    stages = Stages(parent, torch, job["dtype"] == "float64", len(part(body_of(model), LAYERS)), calls)
     watch_model(model, stages, job["compile"])
     if not job["compile"]:
         watch_rope(model, stages)
-    tokens = torch.tensor([job["tokens"]], device=job["device"])
-    with torch.no_grad():
-        stages.put(-1, "lm_head", model(input_ids=tokens, use_cache=False).logits)
+    forward(model, stages, torch.tensor([job["tokens"]], device=job["device"]))
     meta = {
         "engine": "transformers",
         "engine_version": f"transformers {transformers.__version__}, torch {torch.__version__}",
@@ -353,6 +394,7 @@ def run(job: dict[str, Any], parent: Parent) -> None:
         "attention": model.config._attn_implementation,
         "tf32": job["tf32"],
         "compile": job["compile"],
+        "calls": calls,
         "threads": torch.get_num_threads(),
         "system_info": torch.cuda.get_device_name() if on_gpu else f"CPU capability {cpu_capability(torch)}",
     }

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.divergence import log_sums_and_gaps
+
 Logits = NDArray[np.floating[Any]]
 Values = NDArray[np.float64]
 
@@ -27,13 +29,7 @@ class Reference:
     @classmethod
     def of(cls, logits: Logits) -> "Reference":
         """Keep logits to measure others against."""
-        sums = np.empty(len(logits))
-        for token, row in enumerate(logits):
-            shifted = row.astype(np.float64)
-            most = shifted.max()
-            shifted -= most
-            sums[token] = most + np.log(np.exp(shifted, out=shifted).sum())
-        return cls(logits, sums, logits.argmax(axis=1))
+        return cls(logits, log_sums_and_gaps(logits, logits)[0], logits.argmax(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +41,9 @@ class Figures:
 
     @classmethod
     def of(cls, run: Logits, reference: Reference) -> "Figures":
-        """Measure logits of the shape of the reference, a token at a time: float64 of all of them would be large."""
-        kl = np.empty(len(run))
-        share, gap = np.empty((2, run.shape[1]))
-        for token, (row, other) in enumerate(zip(run, reference.logits, strict=True)):
-            most = float(row.max())
-            np.subtract(row, most, out=share, dtype=np.float64)
-            np.exp(share, out=share)
-            np.subtract(row, other, out=gap, dtype=np.float64)
-            whole = share.sum()
-            share *= gap  # no dot product: BLAS shares it among threads of its own
-            kl[token] = share.sum() / whole - (most + np.log(whole) - reference.sums[token])
+        """Measure logits of the shape of the reference."""
+        sums, gaps = log_sums_and_gaps(run, reference.logits)
+        kl = gaps - (sums - reference.sums)
         return cls(np.maximum(kl, 0.0), int((run.argmax(axis=1) != reference.best).sum()))
 
     @classmethod

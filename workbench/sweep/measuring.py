@@ -23,8 +23,11 @@ from kernels.stages import Site
 from workbench.bisect.models.patch import Overlay
 from workbench.bisect.models.substitution import Factors
 from workbench.sweep.figures import Figures, Reference
+from workbench.sweep.kept import Arrays, keep, kept
 from workbench.sweep.parts import Part, blocks
 from workbench.sweep.question import Opened, Prompt, Question, opened
+
+_OF_OUTPUT = {"logits", "sums", "best", "floor", "flips"}  # names of what a base holds beside entries of blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,34 @@ class Base:
     reference: Reference
     floor: Figures
 
+    @classmethod
+    def of_arrays(cls, tokens: tuple[int, ...], arrays: Arrays) -> "Base":
+        """Rebuild a base from `arrays`; KeyError if any is missing."""
+        entries = {}
+        for name in arrays.keys() - _OF_OUTPUT:
+            layer, _, stage = name.partition(".")
+            entries[Site(int(layer) if layer else None, stage)] = arrays[name]
+        reference = Reference(arrays["logits"], arrays["sums"], arrays["best"])
+        return cls(tokens, entries, reference, Figures(arrays["floor"], int(arrays["flips"])))
+
+    def arrays(self) -> Arrays:
+        """All of it but the tokens, by name."""
+        entries = {f"{'' if site.layer is None else site.layer}.{site.stage}": y for site, y in self.entries.items()}
+        of = self.reference
+        output = {"logits": of.logits, "sums": of.sums, "best": of.best}
+        return entries | output | {"floor": self.floor.kl, "flips": np.array(self.floor.flips)}
+
 
 def base(question: Question, prompt: Prompt) -> Base:
-    """Run A on a prompt; and once more on the path of the floor, which tells what arithmetic alone costs."""
-    pair, tokens = opened(question), prompt.tokens
+    """A on a prompt, and once more on the path of the floor, which tells what arithmetic alone costs.
+
+    It is run unless it was before, on this machine and with the same program.
+    """
+    pair, tokens = opened(question).of_length(len(prompt.tokens)), prompt.tokens
+    name = question.run_of_a(tokens, pair.a.config.vocab_size)
+    known = kept(name)
+    if known is not None:
+        return Base.of_arrays(tokens, known)
     path, graph, layers = numeric_path(question.a.numeric_path), Graph.of(pair.a), pair.a.config.num_hidden_layers
     needed = {site for layer in range(layers + 1) for site in graph.needed(layer)}
     entries, logits = dict[Site, Array](), None
@@ -49,15 +76,16 @@ def base(question: Question, prompt: Prompt) -> Base:
     assert logits is not None
     reference = Reference.of(logits)
     other = _last(forward(pair.a, tokens, numeric_path(question.floor_path)))
-    floor = Figures.of(other, reference)
+    found = Base(tokens, entries, reference, Figures.of(other, reference))
     pair.require_unchanged()
-    return Base(tokens, entries, reference, floor)
+    keep(name, found.arrays())
+    return found
 
 
 def measured(question: Question, base: Base, part: Part) -> dict[str, Any]:
     """What a part of B in A makes of the output: a line of results but for the unit's name, JSON values."""
     started, used = time.perf_counter(), time.process_time()
-    pair = opened(question)
+    pair = opened(question).of_length(len(base.tokens))
     run = _Run(question, pair, base)
     logits = run.whole() if not part.tensors and part.site is None else run.exchanged(part)
     found = Figures.none(len(base.tokens)) if logits is None else Figures.of(logits, base.reference)
@@ -150,8 +178,15 @@ _known = threading.local()
 
 @cache
 def _same(question: Question, name: str) -> bool:
-    """Whether a tensor has the same type and bytes on both sides, or is on neither."""
+    """Whether a tensor has the same type and bytes on both sides, or is on neither.
+
+    One that no product multiplies has its values alone, whatever their type: norms and biases.
+    """
     a, b = opened(question)
-    if name in a and name in b:
-        return a.weight(name).equals(b.weight(name))
-    return (name in a) == (name in b)
+    if not (name in a and name in b):
+        return (name in a) == (name in b)
+    one, other = a.weight(name), b.weight(name)
+    if len(one.shape) == len(other.shape) == 1:
+        path = numeric_path(question.a.numeric_path)
+        return np.array_equal(path.vector(one), path.vector(other))
+    return one.equals(other)

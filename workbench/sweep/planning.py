@@ -55,8 +55,15 @@ class Plan:
     def held(self) -> int:
         """Bytes that a worker holds beside the mapped files: A's run on two prompts, and the logits of one more."""
         longest = max(len(prompt.tokens) for prompt in self.prompts)
-        run = 4 * longest * (self.vocabulary + (self.layers + 1) * self.hidden)
-        return 2 * run + 12 * longest * self.vocabulary
+        return 2 * self._run(longest) + 12 * longest * self.vocabulary
+
+    @property
+    def kept(self) -> int:
+        """Bytes of A's runs on all prompts, as they stay on the disk if there is room."""
+        return sum(self._run(len(prompt.tokens)) for prompt in self.prompts)
+
+    def _run(self, tokens: int) -> int:
+        return 4 * tokens * (self.vocabulary + (self.layers + 1) * self.hidden)
 
     @property
     def written(self) -> int:

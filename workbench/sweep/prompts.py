@@ -69,7 +69,7 @@ def _said(line: str) -> str:
 
 
 def _checked(prompt: Prompt, pair: Opened, where: str) -> Prompt:
-    for model in pair:
+    for model in pair.of_length(len(prompt.tokens)):
         try:
             check_tokens(prompt.tokens, model.config)
         except WorkbenchError as error:

@@ -4,16 +4,21 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from kernels.errors import WorkbenchError
-from kernels.machine.sources import source_digest
 from store.artifact import Artifact
 from store.text import printable
+from store.traces.run import versions
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Source, open_source, side_of
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGES = ("kernels", "store", "workbench")
+_SHOWING = {("workbench", folder) for folder in ("app", "cli", "report")}  # nothing below needs them
+_LIBRARIES = ("numpy", "numba", "llvmlite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +34,20 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Two models, and the program that must answer. kernels : digest of the source that decides the numbers."""
+    """Two models, and the program that must answer. program : digest of all that decides the numbers."""
 
     a: Named
     b: Named
-    kernels: str
+    program: str
 
     def identity(self, tokens: Sequence[int]) -> str:
         """Equal for two lines of results whose figures may stand side by side; where the files lie does not count."""
         decisive = [(side.sha256, side.numeric_path) for side in (self.a, self.b)]
-        return hashlib.sha256(json.dumps([decisive, self.kernels, list(tokens)]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([decisive, self.program, list(tokens)]).encode()).hexdigest()[:16]
+
+    def run_of_a(self, tokens: Sequence[int], vocabulary: int) -> str:
+        """A name for A's run over so many words of its vocabulary, with its floor; B has no part in it but its path."""
+        return json.dumps([self.a.sha256, self.a.numeric_path, self.floor_path, self.program, vocabulary, list(tokens)])
 
     @property
     def floor_path(self) -> str:
@@ -65,6 +74,23 @@ class Opened(NamedTuple):
             for file in side.sources:
                 file.require_unchanged()
 
+    def of_length(self, tokens: int) -> "Opened":
+        """Both as they compute a text of so many tokens."""
+        return Opened(*(model.for_length(tokens) for model in self))
+
+
+@cache
+def program_digest() -> str:
+    """16 hexadecimal digits over the source of all that computes, and over the libraries that it computes with."""
+    digest = hashlib.sha256()
+    for source in sorted(source for package in _PACKAGES for source in (_ROOT / package).rglob("*.py")):
+        name = source.relative_to(_ROOT)
+        if name.parts[:2] not in _SHOWING:
+            digest.update(name.as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    of = versions()
+    digest.update(json.dumps([of[name] for name in _LIBRARIES]).encode())
+    return digest.hexdigest()[:16]
+
 
 def ask(
     paths: tuple[Path, Path],
@@ -80,7 +106,7 @@ def ask(
         model = _model(path)
         side = side_of(model, asked)
         sides.append(Named(side.path, model.format, sha256_of(model, show), side.numeric_path, model.size))
-    return Question(sides[0], sides[1], source_digest())
+    return Question(sides[0], sides[1], program_digest())
 
 
 @lru_cache(maxsize=1)
@@ -92,7 +118,7 @@ def opened(question: Question) -> Opened:
     from workbench.pair.comparable import require_same_sizes  # these two load the kernels
     from workbench.tensors.one_sided import of_common_vocabulary
 
-    if question.kernels != source_digest():
+    if question.program != program_digest():
         raise WorkbenchError(f"{_here()} has another version of workbench; install the same one on every machine")
     models = []
     for side in (question.a, question.b):

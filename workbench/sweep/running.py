@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kernels.errors import WorkbenchError
 from store.text import printable
+from workbench.capture.needs import require_room
 from workbench.sweep.parts import Part
 from workbench.sweep.planning import Plan, Work
 from workbench.sweep.question import Question
@@ -35,8 +36,10 @@ def run(plan: Plan, engine: Engine, path: Path, resume: bool, tally: Tally) -> G
     """Do what is left of a sweep; every finished unit is written before it is told.
 
     resume : the units that the file has are not done again. tally : takes in the lines that are there, and new ones.
-    Raises WorkbenchError for a file that holds anything else than results of this question.
+    Raises WorkbenchError for a file that holds anything but results of this question, and for a disk without room.
     """
+    known = path.stat().st_size if resume and path.exists() else 0
+    require_room(path, max(plan.written - known, 0), "make room, or give -o a name on another disk")
     tally.expect(len(plan.parts), len(plan.prompts))
     if resume and path.exists():
         for line in known_lines(plan, path):

@@ -1,7 +1,9 @@
 """What a unit of a sweep says is what a whole forward of the exchanged model gives, bit for bit."""
 
 import json
+import shutil
 import threading
+from collections import namedtuple
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,8 @@ from kernels.errors import WorkbenchError
 from kernels.forward import forward
 from kernels.metrics import logit_agreement
 from kernels.paths import numeric_path
-from tests.artifacts import tiny_gguf
+from kernels.weight import TensorType, Weight
+from tests.artifacts import tiny_gguf, tiny_model, write_gguf
 from workbench.cli import sweep as cli
 from workbench.demo import MODEL, make_copy
 from workbench.sweep import measuring, parts, tally
@@ -117,15 +120,37 @@ def test_the_floor_is_float64_or_the_other_path(faulty):
     assert units(two, "prompt")[()]["kl"] == floor.to_json()["kl"]  # the same weights: all of it is arithmetic
 
 
-def test_kl_of_a_token_is_that_of_the_library_metric():
+def test_kl_of_a_token_is_that_of_longer_floats():
     rng = np.random.default_rng(0)
     a = rng.normal(0, 4, (5, 300)).astype(np.float32)
-    for size in (1e-4, 0.3, 5.0):
+    for size, error in ((1e-5, 1e-5), (0.3, 1e-11), (200.0, 1e-14)):
         b = a + rng.normal(0, size, a.shape).astype(np.float32)
-        assert Figures.of(b, Reference.of(a)).kl == pytest.approx(logit_agreement(a, b).kl, rel=1e-7, abs=1e-14)
-    b[2, 7] = np.nan
-    lost = Figures.of(b, Reference.of(a)).to_json()
-    assert (lost["kl"], lost["max"], sum(lost["bins"].values())) == (None, None, 4)
+        for of in (b, b.astype(np.float64)):
+            assert Figures.of(of, Reference.of(a)).kl == pytest.approx(_kl(of, a), rel=error)
+    for lost in (np.nan, np.inf, -np.inf):
+        b[2, 7] = lost
+        found = Figures.of(b, Reference.of(a)).to_json()
+        assert (found["kl"], found["max"], sum(found["bins"].values())) == (None, None, 4)
+
+
+def _kl(run, other):
+    """In the longest floats that there are."""
+    logs = [side - side.max(axis=1, keepdims=True) for side in map(np.longdouble, (run, other))]
+    ours, theirs = (side - np.log(np.exp(side).sum(axis=1, keepdims=True)) for side in logs)
+    return (np.exp(ours) * (ours - theirs)).sum(axis=1).astype(np.float64)
+
+
+def test_a_norm_that_is_stored_in_another_type_changes_nothing(tmp_path):
+    name, values = "model.layers.0.input_layernorm.weight", np.linspace(0.5, 2, 64).astype(np.float16)
+    for file, type in (("a", np.float32), ("b", np.float16)):
+        model = tiny_model("qwen2")
+        rows = values[: model.config.hidden_size].astype(type).view(np.uint8).reshape(1, -1)
+        kind = TensorType.F32 if type is np.float32 else TensorType.F16
+        model.weights[name] = Weight(name, kind, (model.config.hidden_size,), rows)
+        write_gguf(tmp_path / file, model)
+    found = units(asked(tmp_path / "a", tmp_path / "b", "ggml"), "tensor")
+    assert found[name,]["identical"]
+    assert found[()]["identical"]
 
 
 def test_a_worker_refuses_another_file_and_another_program(faulty, tmp_path):
@@ -134,7 +159,7 @@ def test_a_worker_refuses_another_file_and_another_program(faulty, tmp_path):
     with pytest.raises(WorkbenchError, match=r"scaled.apr on .* is another file than the one asked about"):
         opened(other)
     with pytest.raises(WorkbenchError, match="another version of workbench"):
-        opened(replace(question, kernels="0"))
+        opened(replace(question, program="0"))
 
 
 def test_a_sweep_is_its_lines_and_resuming_adds_what_is_missing(faulty, tmp_path):
@@ -159,6 +184,15 @@ def test_a_sweep_is_its_lines_and_resuming_adds_what_is_missing(faulty, tmp_path
     path.write_bytes(next(line for line in lines if b'"by": "layer"' in line))
     with pytest.raises(WorkbenchError, match=r"out.jsonl is of a sweep --by layer; go on with that"):
         list(run(other, Here(), path, True, Tally()))
+
+
+def test_a_sweep_is_not_begun_where_its_results_have_no_room(faulty, tmp_path, monkeypatch):
+    whole = plan(asked(MODEL, faulty / "scaled.apr"), "layer", faulty / "ids.txt", of_ids=True)
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(whole.written - 1))
+    with pytest.raises(WorkbenchError, match=rf"out.jsonl needs about {whole.written:,} bytes, and its disk has room"):
+        next(run(whole, Here(), tmp_path / "out.jsonl", False, Tally()))
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_threads_of_a_worker_keep_what_they_computed_apart(faulty):

@@ -166,7 +166,7 @@ def _moved(q: Question, cause: str, what: str, count: int) -> Iterator[Mistake]:
 
 def sum_mistakes(q: Question) -> Iterator[Mistake]:
     """What experts give, added up with other weights."""
-    weights, parts = q.kind(ExpertSum).terms(q.at, q.x["weights"], q.x["x"])
+    weights, parts = q.kind(ExpertSum).terms(q.at, q.x)
     plain, used = parts.sum(axis=1), weights.shape[1]
     yield _graph("what the experts give is added without weights", plain)
     yield _graph("what the experts give is averaged without weights", plain / used)

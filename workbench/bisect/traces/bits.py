@@ -1,7 +1,9 @@
 """How much of a recorded trace has every bit of what our operations make of its own inputs."""
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kernels.graph import Array
 from kernels.stages import Site
 from workbench.bisect.traces.stages import Checked
 from workbench.bisect.verdict import Bits
@@ -15,10 +17,8 @@ class BitCount:
         self._first: tuple[Site, int, int] | None = None
 
     def see(self, stage: Checked) -> None:
-        """Take note of a stage, in execution order. NaN is NaN whatever its bits; 0 and -0 are not the same."""
-        y, right = np.ascontiguousarray(stage.y), np.ascontiguousarray(stage.right, dtype=stage.y.dtype)
-        bits = np.dtype(f"u{y.dtype.itemsize}")
-        unlike = (y.view(bits) != right.view(bits)) & ~(np.isnan(y) & np.isnan(right))
+        """Take note of a stage, in execution order."""
+        unlike = unlike_bits(stage.y, stage.right.astype(stage.y.dtype, copy=False))
         self._checked += 1
         self._identical += not unlike.any()
         if self._first is None and unlike.any():
@@ -28,3 +28,10 @@ class BitCount:
     def found(self) -> Bits:
         """What was counted."""
         return Bits(self._identical, self._checked, *(self._first or (None, None, None)))
+
+
+def unlike_bits(y: Array, other: Array) -> NDArray[np.bool_]:
+    """Which values of two arrays of one type and shape differ. NaN is NaN whatever its bits; 0 and -0 differ."""
+    y, other = np.ascontiguousarray(y), np.ascontiguousarray(other)
+    bits = np.dtype(f"u{y.dtype.itemsize}")
+    return np.asarray((y.view(bits) != other.view(bits)) & ~(np.isnan(y) & np.isnan(other)))

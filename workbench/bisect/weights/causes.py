@@ -22,7 +22,7 @@ from workbench.bisect.weights.check import (
     strangers,
 )
 from workbench.bisect.weights.decays import decays_otherwise
-from workbench.bisect.weights.factors import changed, scaled, scaled_within_steps, scales
+from workbench.bisect.weights.factors import changed, scaled, scaled_within_steps, scales, sign_flipped
 from workbench.bisect.weights.fused_rows import rank_by_rank
 from workbench.bisect.weights.judging import Judge, WeightCause
 from workbench.bisect.weights.low_rank import low_rank
@@ -140,12 +140,6 @@ def _zeroed(q: Question) -> Iterator[Prediction]:
             return
 
 
-def _sign_flipped(q: Question) -> Iterator[Prediction]:
-    for region in q.regions():
-        words = f"{q.what} has the opposite sign{region.words}"
-        yield Prediction("sign_flipped", words, changed(q, region, lambda a: a.scaled(-1.0)))
-
-
 def _overflow(q: Question) -> Iterator[Prediction]:
     """Values beyond the largest that half precision holds."""
     if q.wrong.type.name != "F16":
@@ -211,7 +205,7 @@ def _unknown(q: Question) -> WeightCause:
 
 
 _OF_CAUSE: dict[str, tuple[_Candidates, ...]] = {
-    "sign_flipped": (_sign_flipped,),
+    "sign_flipped": (sign_flipped,),
     "scaled": (scaled,),
     "permuted_rope": (permuted_rope,),
     "transposed": (transposed,),
@@ -222,7 +216,7 @@ _OF_CAUSE: dict[str, tuple[_Candidates, ...]] = {
 _AT_ONCE: tuple[_Candidates, ...] = (
     _zeroed,
     _overflow,
-    _sign_flipped,
+    sign_flipped,
     norm_offset,
     decays_otherwise,
     scaled,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,18 @@ from workbench.bisect.weights.tiles import Sums, Tile, spread_over, tile_sums
 _GROUPS = (128, 64, 32)  # values with one scale, in the formats in use
 _TOLD = 2.5  # steps of both formats that a factor must move the values of a vector; a cut last bit moves them by two
 _SIGMAS = 5.0  # of what rounding leaves uncertain, that a factor is away from 1
+_LEAST_LIKE = 0.5  # cosine of what a factor makes something of, and that; 0.8 of one-bit codes and their source
 _TILE = 128  # rows and columns with one scale, in checkpoints of 8-bit floats
+
+
+def sign_flipped(q: Question) -> Iterator[Prediction]:
+    """The factor -1, where some rows have the opposite direction: coarse codes admit it of what has none of theirs."""
+    for region in q.regions():
+        rows = q.sample if region.across else q.sample[region.mask[q.sample]]
+        sums = _sums(q, region, rows)
+        if sums.ab < 0 and sums.alike:
+            words = f"{q.what} has the opposite sign{region.words}"
+            yield Prediction("sign_flipped", words, changed(q, region, lambda a: a.scaled(-1.0)))
 
 
 def scaled(q: Question) -> Iterator[Prediction]:
@@ -64,21 +76,36 @@ def _fitted_factors(q: Question, region: Region) -> tuple[float, ...]:
     The side that is rounded more coarsely is the one whose errors bend its own slope.
     """
     rows = q.all_rows if region.across else q.all_rows[region.mask[q.all_rows]]
-    if not len(rows):
-        return ()
-    mask = np.broadcast_to(region.of(rows), (len(rows), q.wrong.shape[-1]))
-    right, wrong = q.a(rows), q.b(rows)
-    a, b = (stored.values[mask].astype(np.float64) for stored in (right, wrong))
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = a[both], b[both]
-    aa, ab, bb = float(a @ a), float(a @ b), float(b @ b)
-    if not (aa and ab):
+    aa, ab, bb, count = sums = _sums(q, region, rows)
+    if not sums.alike:
         return ()
     slopes = ab / aa, bb / ab
     left = max(aa - 2 * ab + bb - (ab - aa) ** 2 / aa, 0.0)  # energy that the first slope leaves
-    if (slopes[0] - 1) ** 2 * aa * len(a) <= _SIGMAS**2 * left:
+    if (slopes[0] - 1) ** 2 * aa * count <= _SIGMAS**2 * left:
         return ()
-    return slopes if _coarse(right) <= _coarse(wrong) else slopes[::-1]
+    return slopes if _coarse(q.a(rows)) <= _coarse(q.b(rows)) else slopes[::-1]
+
+
+class _Sums(NamedTuple):
+    """Of the values a and b of both sides in a region."""
+
+    aa: float
+    ab: float
+    bb: float
+    count: int
+
+    @property
+    def alike(self) -> bool:
+        """Whether one can be the other times a factor and rounded; of numbers that chance made it cannot."""
+        return self.ab != 0 and self.ab**2 >= _LEAST_LIKE**2 * self.aa * self.bb
+
+
+def _sums(q: Question, region: Region, rows: Rows) -> _Sums:
+    mask = np.broadcast_to(region.of(rows), (len(rows), q.wrong.shape[-1]))
+    a, b = (stored.values[mask].astype(np.float64) for stored in (q.a(rows), q.b(rows)))
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    return _Sums(float(a @ a), float(a @ b), float(b @ b), len(a))
 
 
 def _coarse(stored: Stored) -> float:

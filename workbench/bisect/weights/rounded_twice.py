@@ -7,6 +7,7 @@ nearest ones.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.formats.format import BlockFormat
 from kernels.rows.dequantize import dequantize_rows
@@ -15,7 +16,7 @@ from workbench.bisect.weights.check import ONCE, excess_of
 from workbench.bisect.weights.question import Question, Rows, spread
 from workbench.bisect.weights.steps import Floats
 
-_TYPES = tuple(TensorType[name] for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"))  # that gguf-py quantizes to
+TYPES = tuple(TensorType[name] for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"))  # that gguf-py quantizes to
 _FEW, _MOST = 1 << 15, 1 << 22  # elements of a first look, and of a tensor at most
 _PART = 1 << 19  # of them at once
 _SAME = 0.5  # half steps, that a value of the same code is away at most
@@ -37,7 +38,7 @@ def first_type(q: Question) -> TensorType | None:
     if not np.isfinite(q.verdict.worst):
         return None
     rows, columns = q.wrong.shape
-    types = [type for type in _TYPES if type not in (q.wrong.type, q.source.type)]
+    types = [type for type in TYPES if type not in (q.wrong.type, q.source.type)]
     types = [type for type in types if columns % type.block.elements == 0]
     for most in (_FEW, _MOST):
         some = spread(np.arange(rows), max(1, most // columns))
@@ -56,7 +57,7 @@ def _that_make(q: Question, types: list[TensorType], parts: list[Rows]) -> list[
 
 def _others(q: Question, first: TensorType | None, parts: list[Rows]) -> int:
     """How many stored codes are others than those of the right values, or of what another type keeps of them."""
-    total, known = 0, q.wrong.type in _TYPES
+    total, known = 0, q.wrong.type in TYPES
     for part in parts:
         right, wrong = q.a(part), q.b(part)
         values = right.values if first is None else kept_in(first, right.values)
@@ -66,9 +67,17 @@ def _others(q: Question, first: TensorType | None, parts: list[Rows]) -> int:
 
 
 def kept_in(type: TensorType, values: Floats) -> Floats:
-    """What a type keeps of values (rows of whole blocks), as ggml rounds without importances (gguf-py has a copy)."""
+    """What a type keeps of values (rows of whole blocks), as ggml rounds without importances."""
+    return dequantize_rows(type, quantized(type, values), values.shape[1])
+
+
+def quantized(type: TensorType, values: Floats) -> NDArray[np.uint8]:
+    """Stored rows of one of TYPES, of values (rows of whole blocks), as ggml rounds without importances.
+
+    gguf-py has a copy of it.
+    """
     from gguf import GGMLQuantizationType  # takes a while, and few pairs need it
     from gguf.quants import quantize
 
     rows = np.ascontiguousarray(quantize(np.ascontiguousarray(values), GGMLQuantizationType(int(type))))
-    return dequantize_rows(type, rows.view(np.uint8).reshape(len(values), -1), values.shape[1])
+    return rows.view(np.uint8).reshape(len(values), -1)

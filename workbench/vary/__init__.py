@@ -1,0 +1,1 @@
+"""One model against itself: two runs that differ in one setting, and whether they may differ as they do."""
