@@ -150,7 +150,7 @@ _keep_vectors = array_intrinsic(8, types.int64, _emit_keep)
 
 
 @helper()
-def keep(a: Floats, b: Floats, edges: Words, counts: Words, out: Floats, kept: int) -> int:
+def keep(a: Floats, b: Floats, edges: Words, counts: Words, out: Words, kept: int) -> int:
     """Count the gaps of a row, and write those between two values to out[kept:]; returns where they end.
 
     edges : of a `Search`. counts (COUNTS, LANES): added to. out : has room for all gaps and a vector.

@@ -258,7 +258,7 @@ def _percentiles(search: Search, a: Floats, b: Floats) -> dict[str, float]:
     return found
 
 
-def _share_rows(compute: Callable[[int, int], None], a: NDArray[np.float32]) -> None:
+def _share_rows(compute: Callable[[int, int], object], a: NDArray[np.float32]) -> None:
     over_rows(compute, len(a), least=-(-_SHARE // a.shape[1]))
 
 

@@ -28,6 +28,11 @@ class Codes(NamedTuple):
     scales: NDArray[np.float32]  # (tokens, in / block)
     sums: NDArray[np.float32] | None = None  # (tokens, in / block)
 
+    def of(self, tokens: slice) -> "Codes":
+        """Those of some tokens."""
+        sums = None if self.sums is None else self.sums[tokens]
+        return Codes(self.rule, self.codes[tokens], self.scales[tokens], sums)
+
     def values(self) -> NDArray[np.float64]:
         """The values that the codes stand for, (tokens, in)."""
         tokens, blocks = self.scales.shape

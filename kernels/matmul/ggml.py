@@ -24,7 +24,7 @@ from kernels.matmul.activations import Q8_K, RULES, Codes, quantize_q8_k
 from kernels.matmul.byte_products import HOST, Portable
 from kernels.matmul.ggml_floats import matmul_floats
 from kernels.matmul.packed_dot import CHUNK, chunk_dots, corrections, sums_of, tile_results
-from kernels.matmul.products import joined, side_by_side
+from kernels.matmul.products import in_groups, joined, side_by_side
 from kernels.matmul.routines import FOUR, PLAIN, Routines, orders
 from kernels.matmul.whole_dot import whole_dots
 from kernels.rows.unpack import row_buffers, unpacker
@@ -33,6 +33,7 @@ from kernels.weight import TensorType, Weight
 _ROWS = 4  # rows taken together: each chunk of activations is loaded into the nearest cache once for all of them
 _LINE = 16  # products of a token that are gathered before they are written, a cache line
 _LEAST = 16  # rows worth a thread
+_TOGETHER = 96  # tokens that are multiplied at once: what a few rows meet of more leaves the core's cache
 _LEAST_CODES = 1 << 14  # codes worth a thread when they are laid out
 
 
@@ -271,9 +272,16 @@ def matmul_codes(x: Codes, *weights: Weight, dot: Dot | None = None) -> NDArray[
 
     dot : the order of sums; that of `ggml_vec_dot_*` where nothing is given.
     """
-    format, n = weights[0].type.format, x.codes.shape[1]
+    format = weights[0].type.format
     assert isinstance(format, BlockFormat)
-    multiply, laid_out = _product(dot or format.dot), packed(x, format)
+    multiply = _product(dot or format.dot)
+    return in_groups(lambda some: _some_codes(x.of(some), weights, format, multiply), len(x.codes), _TOGETHER)
+
+
+def _some_codes(
+    x: Codes, weights: tuple[Weight, ...], format: BlockFormat, multiply: Callable[..., None]
+) -> NDArray[np.float32]:
+    n, laid_out = x.codes.shape[1], packed(x, format)
 
     def compute(weight: Weight, out: NDArray[np.float32], column: int, start: int, stop: int) -> None:
         multiply(format.number, n, weight.stored, *laid_out, out, column, start, stop)

@@ -13,6 +13,8 @@ from kernels.weight import Weight
 
 Real = TypeVar("Real", np.float32, np.float64)
 
+_GROUP = 16  # tokens, which are whole tiles of every product
+
 # (weight, out, column, start, stop): products with stored rows start to stop, to out[:, column + start] and on
 Compute = Callable[[Weight, NDArray[Any], int, int, int], object]
 
@@ -36,6 +38,25 @@ def side_by_side(
         if weight.order is not None:
             mine = out[:, end - weight.shape[0] : end]
             mine[:] = mine.take(weight.order, axis=1)
+    return out
+
+
+def in_groups(multiply: Callable[[slice], NDArray[Real]], tokens: int, most: int) -> NDArray[Real]:
+    """The products of all tokens, made of groups of about the same size, at most `most`, a multiple of _GROUP.
+
+    What a few rows meet of all tokens has to stay in a core's cache. A token is multiplied alike in any group of whole
+    tiles, and the last group ends as all tokens do.
+    """
+    even = -(-tokens // -(-tokens // most))
+    size = -(-even // _GROUP) * _GROUP
+    if size >= tokens:
+        return multiply(slice(None))
+    first = multiply(slice(size))
+    out = lent((tokens, first.shape[1]), first.dtype.type)
+    out[:size] = first
+    for start in range(size, tokens, size):
+        some = slice(start, start + size)
+        out[some] = multiply(some)
     return out
 
 

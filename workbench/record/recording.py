@@ -21,7 +21,7 @@ from store.traces.trace import Trace
 from store.whole_files import give_name, temporary_beside
 from workbench.machine.endings import how_it_ended
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], object]
 
 _SCRIPTS = Path(__file__).parent
 _PACKAGES = {"llama.cpp": "llama-cpp-python", "transformers": "torch transformers"}

@@ -69,7 +69,10 @@ def _bisection_json(answer: Answer) -> dict[str, Any]:
 
 
 def _side_json(source: Artifact | Trace, progress: Progress) -> dict[str, Any]:
-    sha256 = sha256_of(source, lambda done, total: progress(done, total, f"bytes of {source.path.name}"))
+    def hashed(done: int, total: int) -> None:
+        progress(done, total, f"bytes of {source.path.name}")
+
+    sha256 = sha256_of(source, hashed)
     kind = {"format": source.format} if isinstance(source, Artifact) else {"format": "trace", "engine": source.engine}
     return {"path": str(source.path), "sha256": sha256, **kind}
 

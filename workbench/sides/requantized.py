@@ -15,7 +15,7 @@ from kernels.rows.dequantize import dequantize_rows
 from kernels.weight import TensorType, Weight
 from workbench.bisect.weights.rounded_twice import TYPES, quantized
 from workbench.bisect.weights.roundings import rounded
-from workbench.bisect.weights.tensor_pairs import TensorPairs
+from workbench.bisect.weights.tensor_pairs import TensorPairs, stored_name
 
 Made = Literal["copied", "requantized", "explained"]
 _CHUNK = 1 << 20  # values that are quantized at once
@@ -53,10 +53,9 @@ class Tensors:
 
 
 def tensors_of(source: Model, copy: Model, wrong: set[str]) -> Tensors:
-    """Count the tensors that both have. wrong : canonical names of those that a bisection accuses."""
+    """Count the tensors that both have, each once. wrong : canonical names of those that a bisection accuses."""
     found = dict.fromkeys(("copied", "requantized", "explained"), 0)
-    names = TensorPairs(source, copy).names
-    for name in names:
+    for name in {stored_name(copy, name) for name in TensorPairs(source, copy).names}:
         if name not in wrong:
             found[made(source.weight(name), copy.weight(name))] += 1
     return Tensors(**found, wrong=tuple(sorted(wrong)))

@@ -37,7 +37,7 @@ def own_change(model: Model, path: F32Path, change: Change, tokens: int) -> OwnC
     if change.name in ("tokens", "batch", "prefix"):
         calls = calls_of(change, tokens)
         _require_batches(model)
-        return OwnChange(OwnRun(in_batches(path, calls)), calls_words((tokens,)), calls_words(calls))
+        return OwnChange(OwnRun(_batched(path, calls)), calls_words((tokens,)), calls_words(calls))
     if change.name == "threads":
         threads, all_ = change.number or (1 if thread_count() > 1 else _FEW), thread_count()
         if threads == all_:
@@ -46,6 +46,14 @@ def own_change(model: Model, path: F32Path, change: Change, tokens: int) -> OwnC
     if not isinstance(path, GgmlPath):
         raise CannotVaryError(f"path {path.name} has no setting {change.name}; --engine runs an engine that has it")
     return _ggml(path, change)
+
+
+def _batched(path: F32Path, calls: tuple[int, ...]) -> F32Path:
+    """The path in batches; batches of one size, whose last may be smaller, are a setting of path ggml."""
+    uniform = set(calls[:-1]) == {calls[0]} and calls[-1] <= calls[0]
+    if isinstance(path, GgmlPath) and uniform:
+        return GgmlPath(replace(path.how, batch=calls[0]))
+    return in_batches(path, calls)
 
 
 def _ggml(path: GgmlPath, change: Change) -> OwnChange:

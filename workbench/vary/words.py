@@ -128,13 +128,7 @@ def answer_text(
     counts = sorted({len(prompt.tokens) for prompt in prompts})
     tokens = f"{counts[0]} tokens" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} tokens"
     yield tokens if len(prompts) == 1 else f"{len(prompts)} prompts of {tokens}"
-    for number, base in enumerate(bases):
-        if base is not None and (number == 0 or base.verdict != bases[0].verdict):
-            yield (
-                f"without a change: {base.words}"
-                if len(bases) == 1
-                else f"prompt {number} without a change: {base.words}"
-            )
+    yield from _of_bases(bases)
     yield ""
     width = max(len(str(row.change)) for row in rows)
     for row in rows:
@@ -145,3 +139,12 @@ def answer_text(
             yield from (f"{'':<{width}}  {line}" for line in told(finding, len(prompts) > 1))
         if len(telling) > _MOST:
             yield f"{'':<{width}}  and {len(telling) - _MOST} more prompts"
+
+
+def _of_bases(bases: Sequence[Base | None]) -> Iterator[str]:
+    """What the runs without a change are worth: that of the first prompt, and those that are worth something else."""
+    told = set[Verdict]()
+    for number, base in enumerate(bases):
+        if base is not None and base.verdict not in told:
+            told.add(base.verdict)
+            yield f"{'' if len(bases) == 1 else f'prompt {number} '}without a change: {base.words}"
