@@ -1,11 +1,14 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from kernels.machine.compiler import compile_all
+from tests import forking
+from workbench.machine import child_process
 
 settings.register_profile("any machine", deadline=None)  # nothing here is a test of time
 settings.load_profile("any machine")
@@ -18,6 +21,7 @@ _FIRST = ("test_targets.py", "test_weight_causes.py", "test_trace_causes.py", "t
 def pytest_configure(config: pytest.Config) -> None:
     """Compile all kernels before workers start that would compile them at the same time."""
     if not hasattr(config, "workerinput"):
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of all child processes compiles every source anew
         os.environ["XDG_STATE_HOME"] = config.stash.setdefault(STATE, tempfile.mkdtemp(prefix="workbench-tests-"))
         compile_all()
 
@@ -36,3 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: half of the time a test waits for screens and other processes."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """Child processes at work on a pair have everything loaded; the tests of captures start real ones."""
+    if not forking.POSSIBLE:
+        yield
+        return
+    forks = forking.Forking()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child_process, "subprocess", forks)
+        yield
+    forks.close()

@@ -10,7 +10,7 @@ from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import hf_config, write_gguf, write_safetensors
-from tests.unit.test_families import (
+from tests.family_faults import (
     SHARED,
     Fault,
     check_named,

@@ -10,8 +10,8 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import hf_config, hf_weights, write_gguf, write_safetensors
+from tests.family_faults import Fault, bisected, check_named, fault_name, model_of
 from tests.scan_files import MULTIPLIERS
-from tests.unit.test_families import Fault, bisected, check_named, fault_name, model_of
 from tests.unit.test_recurrent import exchanged, other_scan
 from workbench.conventions.ledger import ledger
 

@@ -15,7 +15,7 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
 from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
-from tests.unit.test_families import (
+from tests.family_faults import (
     TOKENS,
     Fault,
     bisected,

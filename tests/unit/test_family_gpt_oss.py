@@ -17,8 +17,7 @@ from kernels.weight import TensorType, Weight
 from store.open import open_artifact
 from tests.artifacts import entries_of, hf_config, write_gguf, write_safetensors, write_safetensors_entries
 from tests.expert_stacks import of_gpt_oss
-from tests.memory_model import place
-from tests.unit.test_families import (
+from tests.family_faults import (
     TOKENS,
     Fault,
     bisected,
@@ -29,6 +28,7 @@ from tests.unit.test_families import (
     model_of,
     with_kind,
 )
+from tests.memory_model import place
 
 F32 = numeric_path("f32")
 

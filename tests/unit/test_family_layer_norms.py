@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels.stages import Site
-from tests.unit.test_families import (
+from tests.family_faults import (
     Fault,
     check_named,
     group_by_group,

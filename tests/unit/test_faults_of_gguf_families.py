@@ -8,7 +8,7 @@ import pytest
 
 from kernels.models import Graph
 from kernels.stages import Site
-from tests.unit.test_families import (
+from tests.family_faults import (
     Fault,
     check_named,
     fault_name,

@@ -18,7 +18,7 @@ from store.traces.arrays import StoredArray
 from store.traces.llama_gemma4 import of_gemma4
 from store.traces.llama_graph import Node
 from tests.artifacts import float_tensor, write_gguf, write_safetensors
-from tests.unit.test_families import (
+from tests.family_faults import (
     TOKENS,
     Fault,
     Recorded,

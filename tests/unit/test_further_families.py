@@ -13,10 +13,10 @@ from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
+from tests import family_faults as families
 from tests.artifacts import hf_config, write_gguf, write_safetensors
+from tests.family_faults import Fault, expert, next_expert, of_layer, with_kind
 from tests.memory_model import HYBRID
-from tests.unit import test_families as families
-from tests.unit.test_families import Fault, expert, next_expert, of_layer, with_kind
 
 FAULTS = (
     Fault("mistral3", Site(0, "q_tempered"), "attention_scale", "not multiplied by the factor",
@@ -56,7 +56,7 @@ FAULTS = (
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.family}-{fault.site}-{fault.cause}")
 def test_a_mistake_is_named(fault):
-    families.test_a_mistake_is_named(fault)
+    families.check_named(fault)
 
 
 @pytest.mark.parametrize(

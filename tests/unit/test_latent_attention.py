@@ -18,12 +18,12 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact, open_model
+from tests import family_faults as families
 from tests.artifacts import gguf_architecture, hf_config, hf_weights, write_gguf, write_safetensors
+from tests.family_faults import Fault, bisected, chosen_with, counted_bias, float_tensor, model_of, with_kind
 from tests.golden.record_families import LATENT, TYPE, gguf_shape, shape
 from tests.memory_model import random_model
 from tests.reference.forward import literal_forward
-from tests.unit import test_families as families
-from tests.unit.test_families import Fault, bisected, chosen_with, counted_bias, float_tensor, model_of, with_kind
 from tests.unit.test_forward import TOKENS, dump, forced, relative_rms
 
 # What transformers does not have, which makes keys and values of all tokens first.
@@ -274,7 +274,7 @@ FAULTS = (
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.family}-{fault.site}-{fault.cause}")
 def test_a_mistake_is_named(fault):
-    families.test_a_mistake_is_named(fault)
+    families.check_named(fault)
 
 
 def test_keys_and_values_that_were_not_split_head_by_head():

@@ -21,7 +21,7 @@ from tests.artifacts import (
     write_safetensors,
     write_safetensors_file,
 )
-from tests.unit.test_families import TOKENS, Fault, check_named, fault_name, model_of, with_kind
+from tests.family_faults import TOKENS, Fault, check_named, fault_name, model_of, with_kind
 from workbench.conventions.ledger import ledger
 
 

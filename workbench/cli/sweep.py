@@ -97,7 +97,13 @@ def command(
     from workbench.sweep.tally import Tally
 
     if vary:
-        both = {"--path-b": path_b, "--output": output, "--recipe": recipe, "--workers": workers, "--cluster": cluster}
+        both: dict[str, object] = {
+            "--path-b": path_b,
+            "--output": output,
+            "--recipe": recipe,
+            "--workers": workers,
+            "--cluster": cluster,
+        }
         return _vary(sources, vary, (tokens, prompt, prompts, tokens_file), (engine, python, path_a), both, as_json)
     _refuse(of="--vary", prompt=prompt, tokens=tokens, engine=engine)
     if len(sources) == 1:
@@ -115,15 +121,15 @@ def command(
     assert file is not None
     _require_output(output, (*sources, file), resume, force)
     plan = _plan((sources[0], sources[1]), (path_a, path_b), file, tokens_file is not None, by)
-    engine, who = _engine(workers, cluster)
+    doing, who = _engine(workers, cluster)
     click.echo(f"workbench: {_beforehand(plan, who, output)}", err=True)
     tally = Tally()
     if _on_screen(plain or as_json):
         from workbench.app.sweep import show
 
-        show(plan, engine, output, resume, tally, metric)
+        show(plan, doing, output, resume, tally, metric)
     else:
-        _run(plan, engine, output, resume, tally)
+        _run(plan, doing, output, resume, tally)
     return _show(tally, metric, recipe, as_json)
 
 

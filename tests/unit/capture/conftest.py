@@ -1,5 +1,6 @@
 """A pair of small models to capture, with a cache of its own."""
 
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from tests.artifacts import tiny_apr, tiny_gguf, tiny_safetensors
 from tests.captures import LAYERS, TOKENS, tensors
 from workbench.capture.job import CaptureJob
 from workbench.capture.lockstep import capture
+from workbench.machine import child_process
 from workbench.session.session import Side
 
 
@@ -27,6 +29,11 @@ def models(tmp_path_factory):
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache.folder().parents[1]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def real_processes(monkeypatch):
+    monkeypatch.setattr(child_process, "subprocess", subprocess)
 
 
 @pytest.fixture
