@@ -29,8 +29,8 @@ class _InBatches(F32Path):
     def attention(self, q: Array, k: Array, v: Array, how: Attention, sinks: Array | None = None) -> Array:
         parts = []
         for start, end in self._bounds():
-            seen = (np.ascontiguousarray(x[:end]) for x in (q, k, v))
-            parts.append(super().attention(*seen, how, sinks)[start:])
+            queries, keys, values = (np.ascontiguousarray(x[:end]) for x in (q, k, v))
+            parts.append(super().attention(queries, keys, values, how, sinks)[start:])
         return np.concatenate(parts)
 
     def _bounds(self) -> list[tuple[int, int]]:

@@ -272,14 +272,15 @@ class GgmlPath(F32Path):
         keys, values = self.how.flash or self.how.type_k == "f16", self.how.flash or self.how.type_v == "f16"
         if not keys and not values:
             return None
-        exact, wide = _PATHS["f64"], [np.asarray(x, dtype=np.float64) for x in (q, k, v)]
+        exact = _PATHS["f64"]
+        wq, wk, wv = (np.asarray(x, dtype=np.float64) for x in (q, k, v))
         own = None if sinks is None else np.asarray(sinks, dtype=np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            halved = [
+            hq, hk, hv = (
                 x.astype(np.float16).astype(np.float64) if kept else x
-                for x, kept in zip(wide, (keys, keys, values), strict=True)
-            ]
-            return np.asarray(exact.attention(*halved, how, own) - exact.attention(*wide, how, own))
+                for x, kept in zip((wq, wk, wv), (keys, keys, values), strict=True)
+            )
+            return np.asarray(exact.attention(hq, hk, hv, how, own) - exact.attention(wq, wk, wv, how, own))
 
     def silu(self, x: Array) -> Array:
         return ggml_activation.silu(x, self.width)

@@ -138,7 +138,7 @@ class KernelCache(_Cache):
             _problems.append(error)
 
     def _file(self, sig: Any, codegen: Any) -> Path:  # noqa: ANN401
-        arguments, _ = normalize_signature(sig)  # text or types: whoever compiles it ahead, a call finds it
+        arguments, _ = normalize_signature(sig)  # type: ignore[no-untyped-call]  # text or types: whoever compiles it ahead, a call finds it
         variant = hashlib.sha256(repr((arguments, codegen.magic_tuple())).encode()).hexdigest()[:16]
         return folder() / f"{self._name}-{variant}.kernel"
 

@@ -90,9 +90,9 @@ def _same(source: Weight, copy: Weight) -> bool:
 
 def _as_float(type: TensorType, values: "np.ndarray[Any, np.dtype[np.float32]]") -> Any:  # noqa: ANN401
     """The values rounded to the nearest of a type; None for a type whose rounding is not one thing (FP8)."""
-    if type == TensorType.F32:
+    if type == TensorType["F32"]:
         return values
-    if type == TensorType.F16:
+    if type == TensorType["F16"]:
         with np.errstate(over="ignore"):
             return values.astype(np.float16).astype(np.float32)
-    return rounded(values, 7) if type == TensorType.BF16 else None
+    return rounded(values, 7) if type == TensorType["BF16"] else None

@@ -54,8 +54,8 @@ class Moved:
         right = Reference.of(np.ascontiguousarray(reference[:, :columns], dtype=np.float64))
         found = Figures.of(np.ascontiguousarray(logits[:, :columns], dtype=np.float64), right)
         known = bool(np.isfinite(found.kl).all())
-        figures = (float(found.kl.mean()), float(found.kl.max())) if known else (None, None)
-        return cls(*figures, found.flips, len(logits))
+        mean, most = (float(found.kl.mean()), float(found.kl.max())) if known else (None, None)
+        return cls(mean, most, found.flips, len(logits))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""

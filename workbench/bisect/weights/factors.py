@@ -92,7 +92,7 @@ class _Sums(NamedTuple):
     aa: float
     ab: float
     bb: float
-    count: int
+    values: int
 
     @property
     def alike(self) -> bool:
