@@ -219,8 +219,7 @@ def without_last(model, known, right, site):
     kind = Graph.of(model).stage(site).kind
     weights, parts = kind.terms(
         At(model, numeric_path("f32"), TOKENS, Graph.of(model).stage(site)),
-        known["expert_weights"],
-        known["expert_out"],
+        {"weights": known["expert_weights"], "x": known["expert_out"]},
     )
     return right - weights[:, -1:] * parts[:, -1]
 

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from functools import cached_property
@@ -70,6 +71,7 @@ class Fork:
 
     def __init__(self, stdin: BinaryIO, stdout: BinaryIO, status: int) -> None:
         self.stdin, self.stdout, self._status = stdin, stdout, os.fdopen(status)
+        self._told = threading.Lock()  # once, and threads may ask at the same time
         self.returncode: int | None = None
 
     @cached_property
@@ -93,9 +95,12 @@ class Fork:
 
     def _ended(self, timeout: float | None) -> int | None:
         assert self.pid
-        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
-            self.returncode = os.waitstatus_to_exitcode(int(self._status.readline()))
-            self._status.close()
+        with suppress(ValueError, OSError):  # closed, since another thread was told
+            if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+                with self._told:
+                    if self.returncode is None:
+                        self.returncode = os.waitstatus_to_exitcode(int(self._status.readline()))
+                        self._status.close()
         return self.returncode
 
 
@@ -138,6 +143,7 @@ def _keep(job: dict, stdin: int, stdout: int, stderr: int, told: int) -> None:
 def _run(module: str) -> NoReturn:
     """Be that process; the interpreter is not taken down, which would touch and so copy all that is loaded."""
     try:
+        sys.modules.pop(module, None)  # it is run anew, and runpy warns where it is there
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except BaseException:

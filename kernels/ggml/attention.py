@@ -164,7 +164,7 @@ def attention(q: Floats, k: Floats, v: Floats, how: Attention, sinks: Floats | N
     if not how.causal or not lost.any():
         return _all_tokens(q, k, v, how, sinks, run)
     known_k, known_v = (np.where(lost[:, None], np.float32(0), x) for x in (k, v))
-    out, before = (_all_tokens(q, known_k, values, how, sinks, run) for values in (v, known_v))
+    out, before = _all_tokens(q, k, v, how, sinks, run), _all_tokens(q, known_k, known_v, how, sinks, run)
     first = int(lost.argmax())
     out[:first] = before[:first]
     return out

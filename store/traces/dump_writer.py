@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from kernels.stages import Site
 from store.errors import StoreError
 from store.outputs import require_writable, require_writable_folder
-from store.text import printable
 from store.traces.aprt import header_of, is_stage_file, place_of
 from store.traces.hdf5 import ENGINE
 from store.traces.hdf5_writer import TraceWriter
@@ -138,8 +137,6 @@ def require_writable_dump(format: str, path: Path, inputs: Iterable[Path], force
 
 def dump_writer(format: str, path: Path, dump: Dump) -> AbstractContextManager[Take]:
     """Return the writer of a format, a key of FORMATS; what cannot be written is told as StoreError or OSError."""
-    if not dump.stages:
-        raise StoreError(f"{printable(str(path))} would hold nothing: none of the stages is in the layers given.")
     return FORMATS[format](path, dump)
 
 

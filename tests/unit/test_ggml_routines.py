@@ -11,6 +11,7 @@ import pytest
 
 from kernels.errors import WorkbenchError
 from kernels.ggml_settings import GgmlSettings
+from kernels.kinds.attention import Attention
 from kernels.matmul.byte_products import available
 from kernels.matmul.ggml import matmul_ggml, multiplier, packed, round_activations, rounded_activations
 from kernels.matmul.routines import Routines
@@ -93,3 +94,12 @@ def test_a_path_is_named_with_its_settings():
     for wrong in ("ggml:", "ggml:fast", "ggml:batch=0", "ggml:k=q8_0", "f32:tiled"):
         with pytest.raises(WorkbenchError, match=r"setting of path ggml|not known"):
             numeric_path(wrong)
+
+
+@pytest.mark.parametrize("spoiled", [0, 1], ids=["of a key", "of a value"])
+@pytest.mark.parametrize("settings", ["", ":k=f16,v=f16"])
+def test_a_lost_value_reaches_the_tokens_that_see_it_and_no_others(settings, spoiled):
+    q, k, v = (np.random.default_rng(place).standard_normal((6, 32), np.float32) for place in range(3))
+    (k, v)[spoiled][3, 5] = np.nan
+    out = numeric_path(f"ggml{settings}").attention(q, k, v, Attention(4, 4, 8, 0.3, 32))
+    assert np.isnan(out).any(axis=1).tolist() == [False] * 3 + [True] * 3

@@ -19,7 +19,7 @@ from store.traces.hdf5_writer import TraceWriter
 from store.traces.run import RunRecord
 from workbench.capture.job import Emit, Progress
 from workbench.capture.lockstep import Running, run_of
-from workbench.capture.needs import needs, require_room
+from workbench.capture.needs import require_room, to_write
 from workbench.session.session import Side
 
 Look = Callable[[Site, NDArray[np.float32]], object]
@@ -53,7 +53,10 @@ def selected(artifact: Artifact, selection: Selection) -> dict[Site, int]:
     beyond = max(selection.layers or {0})
     if beyond >= layers:
         raise WorkbenchError(f"{artifact.path.name} has no layer {beyond}; its layers are 0 to {layers - 1}")
-    return {site: channels for site, channels in there.items() if selection.has(site)}
+    found = {site: channels for site, channels in there.items() if selection.has(site)}
+    if not found:
+        raise WorkbenchError("the dump would hold nothing: none of the stages is in the layers given")
+    return found
 
 
 def trace_side(
@@ -75,7 +78,7 @@ def trace_side(
     artifact = open_artifact(side.path).for_length(len(tokens))
     run = run_of(artifact, side, tokens, prompt, emit)
     if output is not None:
-        needed = needs(artifact, len(tokens), run.numeric_path).written
+        needed = to_write(output, artifact, len(tokens), run.numeric_path)
         require_room(output.parent, needed, "make room, give another -o, fewer tokens, or --statistics-only")
     with ExitStack() as stack:
         writer = None if output is None else stack.enter_context(TraceWriter(output, run, replace=replace))

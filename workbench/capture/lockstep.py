@@ -32,7 +32,7 @@ from store.traces.run import RunRecord, describe_machine, now, versions
 from store.traces.trace import Trace
 from store.whole_files import alone_in, give_name, temporary_beside
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
-from workbench.capture.needs import needs, require_room
+from workbench.capture.needs import require_room, to_write
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.cells.routing import Routes
 from workbench.pair.fingerprints import sha256_of
@@ -283,7 +283,7 @@ def _require_room(
     written = 0
     for side, run, trace, model in zip(opened, runs, kept, models, strict=True):
         if trace is None and model is not None and side.stored is not None:
-            written += needs(model, len(run.tokens), run.numeric_path).written
+            written += to_write(side.stored, model, len(run.tokens), run.numeric_path)
             require_room(side.stored.parent, written, "make room, choose another --session, or give fewer tokens")
 
 

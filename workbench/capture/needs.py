@@ -16,6 +16,7 @@ from kernels.kinds.elementwise import Copy
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from store.text import printable
+from store.traces.hdf5 import partial_path
 
 _STAGE = 1100  # bytes that HDF5 adds to a stage, about
 _STORE = 1 << 17  # and to a store; it also reserves room ahead
@@ -48,6 +49,12 @@ def together(sides: Iterable[Needs]) -> Needs:
     """What several sides need that run in step in one process."""
     written, held = zip(*sides, strict=True)
     return Needs(sum(written), _PROGRAM + sum(held))
+
+
+def to_write(store: Path, model: Model, tokens: int, path: str) -> int:
+    """Bytes of a store beside those that an unfinished one, which is continued, has already."""
+    begun = partial_path(store)
+    return max(0, needs(model, tokens, path).written - (begun.stat().st_size if begun.is_file() else 0))
 
 
 def require_room(place: Path, written: int, advice: str) -> None:

@@ -103,6 +103,11 @@ def command(
             "--recipe": recipe,
             "--workers": workers,
             "--cluster": cluster,
+            "--by": None if by == BY_NAMES[0] else by,
+            "--metric": None if metric == METRIC_NAMES[0] else metric,
+            "--resume": resume or None,
+            "--plain": plain or None,
+            "--force": force or None,
         }
         return _vary(sources, vary, (tokens, prompt, prompts, tokens_file), (engine, python, path_a), both, as_json)
     _refuse(of="--vary", prompt=prompt, tokens=tokens, engine=engine)

@@ -9,6 +9,7 @@ from store.traces.trace import Trace
 from workbench.bisect.headline import headline
 from workbench.bisect.pair import Answer
 from workbench.bisect.traces.announced import Progress
+from workbench.cells.limit import LIMIT
 from workbench.cells.metrics import format_value
 from workbench.pair.fingerprints import sha256_of
 from workbench.sides.sides import ARBITER, Moved, Sides, Verdict
@@ -17,7 +18,7 @@ _HEADLINES: dict[Verdict, str] = {
     "artifact": "ARTIFACT: the copy is broken.",
     "engine": "ENGINE: the engine is broken.",
     "recipe": "RECIPE: nothing is broken; what the copy loses is what its types cost.",
-    "none": "NONE: nothing is broken, and the copy costs no more than arithmetic does.",
+    "none": f"NONE: nothing is broken, and the copy costs at most {LIMIT:g} times what arithmetic does.",
     "undecided": "UNDECIDED: which side is at fault cannot be told.",
 }
 

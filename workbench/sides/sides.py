@@ -106,8 +106,9 @@ def three_sides(source: Artifact, copy: Artifact, trace: Trace, tokens: Tokens, 
     progress(0, 0, "run both models in float64")
     of_source, of_copy = (_logits(model, tokens.ids) for model in models)
     rows = _recorded(trace, copy, tokens)
-    copy_moves = Moved.of(of_copy, of_source)
-    engine_moves = None if rows is None else Moved.of(rows[0], of_copy[rows[1]])
+    positions = list(range(len(tokens.ids))) if rows is None else rows[1]  # the same tokens for both
+    copy_moves = Moved.of(of_copy[positions], of_source[positions])
+    engine_moves = None if rows is None else Moved.of(rows[0], of_copy[positions])
     same_file = recorded is None or recorded == sha256_of(copy)
     verdict, why, faults = _verdict(artifact, engine, copy_moves, engine_moves, same_file)
     return Sides(verdict, why, faults, artifact, engine, tensors, copy_moves, engine_moves)
@@ -142,6 +143,9 @@ def _verdict(
     """The side at fault, why, and all that are broken. same_file : the trace was recorded with the copy's very file."""
     of_copy, of_run = headline(artifact.bisection), headline(engine.bisection)
     if engine.bisection.differs and not same_file:
+        if artifact.bisection.differs:
+            words = "the trace was recorded from another file and says nothing of the engine"
+            return "artifact", f"the copy is not what a quantizer makes of the source: {of_copy} {words}", ("artifact",)
         why = "the trace was recorded from another file than the copy, so what is wrong in it may be that file's"
         return "undecided", f"{why}: {of_run}", ()
     broken = {"artifact": artifact.bisection.differs, "engine": engine.bisection.differs}

@@ -8,6 +8,7 @@ is lost with its worker is computed again, with the same bits.
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -66,7 +67,8 @@ def base(question: Question, prompt: Prompt) -> Base:
     name = question.run_of_a(tokens, pair.a.config.vocab_size)
     known = kept(name)
     if known is not None:
-        return Base.of_arrays(tokens, known)
+        with suppress(KeyError, ValueError):  # names of arrays have no checksum
+            return Base.of_arrays(tokens, known)
     path, graph, layers = numeric_path(question.a.numeric_path), Graph.of(pair.a), pair.a.config.num_hidden_layers
     needed = {site for layer in range(layers + 1) for site in graph.needed(layer)}
     entries, logits = dict[Site, Array](), None

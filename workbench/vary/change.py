@@ -7,8 +7,7 @@ from store.nearest import did_you_mean
 from store.text import printable
 
 NAMES = ("tokens", "batch", "kv", "flash", "repack", "threads", "prefix")
-_NUMBERS = ("batch", "threads", "prefix")
-_MOST = 1 << 16
+_MOST = {"batch": 1 << 16, "threads": 512, "prefix": 1 << 16}
 
 
 class CannotVaryError(WorkbenchError):
@@ -38,11 +37,11 @@ def changes(words: str) -> tuple[Change, ...]:
         if name not in NAMES:
             meant = did_you_mean(name, NAMES, f"it takes some of {', '.join(NAMES)}")
             raise WorkbenchError(f"{printable(name, 60)!r} is no setting that can be varied; {meant}")
-        if equals and name not in (*_NUMBERS, "kv"):
+        if equals and name not in (*_MOST, "kv"):
             raise WorkbenchError(f"{name} takes no value; give {name} alone")
         plain = value.isascii() and value.isdecimal() and len(value) < 6
-        if equals and name in _NUMBERS and not (plain and 1 <= int(value) <= _MOST):
-            raise WorkbenchError(f"{name}={printable(value, 40)} is no number from 1 to {_MOST}; give {name}=N")
+        if equals and name in _MOST and not (plain and 1 <= int(value) <= _MOST[name]):
+            raise WorkbenchError(f"{name}={printable(value, 40)} is no number from 1 to {_MOST[name]}; give {name}=N")
         if equals and not value:
             raise WorkbenchError("kv= names no type; give kv=f16 or another type of the cache")
         found.append(Change(name, value if equals else None))

@@ -37,7 +37,10 @@ def own_change(model: Model, path: F32Path, change: Change, tokens: int) -> OwnC
     if change.name in ("tokens", "batch", "prefix"):
         calls = calls_of(change, tokens)
         _require_batches(model)
-        return OwnChange(OwnRun(_batched(path, calls)), calls_words((tokens,)), calls_words(calls))
+        before = _calls(path, tokens)
+        if before == calls:
+            raise CannotVaryError(f"the run computes {calls_words(calls)} anyway; give {change.name}= another number")
+        return OwnChange(OwnRun(_batched(path, calls)), calls_words(before), calls_words(calls))
     if change.name == "threads":
         threads, all_ = change.number or (1 if thread_count() > 1 else _FEW), thread_count()
         if threads == all_:
@@ -46,6 +49,12 @@ def own_change(model: Model, path: F32Path, change: Change, tokens: int) -> OwnC
     if not isinstance(path, GgmlPath):
         raise CannotVaryError(f"path {path.name} has no setting {change.name}; --engine runs an engine that has it")
     return _ggml(path, change)
+
+
+def _calls(path: F32Path, tokens: int) -> tuple[int, ...]:
+    """How many tokens a path computes at a time."""
+    size = (path.how.batch if isinstance(path, GgmlPath) else 0) or tokens
+    return tuple(min(size, tokens - start) for start in range(0, tokens, size))
 
 
 def _batched(path: F32Path, calls: tuple[int, ...]) -> F32Path:

@@ -98,7 +98,8 @@ class InEngine:
         base = self._run(tokens, how.base, progress, keep=True)
         changed = self._run(tokens, how.changed, progress)
         finding = recorded.judged(change, prompt, (how.before, how.after), base, changed)
-        changed.trace.path.unlink()
+        if all(changed is not kept for kept in self._kept.values()):
+            changed.trace.path.unlink()
         return finding
 
     def _run(
