@@ -4,7 +4,6 @@ All screens but the map are loaded when they are asked for, so that the map is t
 """
 
 import dataclasses
-import gc
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -21,6 +20,7 @@ from kernels.errors import WorkbenchError
 from store.text import printable
 from workbench.app.actions import EVERYWHERE
 from workbench.app.copying import Copies
+from workbench.app.garbage import LooksForGarbageAtRest
 from workbench.app.jumps import Jumps
 from workbench.app.laboratory import StartInquiry
 from workbench.app.map.feed import Capture, StartCapture
@@ -48,12 +48,10 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
     from workbench.tensors.sweep import TensorDifference
 
-# New objects between two looks for garbage: a look at so few takes less than 1 ms, for which a key may have to wait.
-_GARBAGE_LOOKS = 2_000
 BUSY = "The tensors can be read once the capture is complete, or stopped (esc)."
 
 
-class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Guides):
+class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, LooksForGarbageAtRest, Notes, Jumps, Copies, Guides):
     """Shows a session.
 
     start_capture : makes the process that runs the pair; by default that of the session. start_inquiry : makes the
@@ -104,16 +102,13 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, Notes, Jumps, Copies, Gui
         self._building = True
 
     def on_ready(self) -> None:
-        """Once the first frame is there, look for garbage again if `run` has put that off: often and briefly."""
+        """Once the first frame is there, look for garbage again if `run` has put that off."""
         self._building = False
         if (number := interrupts.received()) is not None:
             self._told_to_end(number)
         if self._begins_with_tour and not was_shown():
             self.action_tour()
-        if not gc.isenabled():
-            gc.freeze()
-            gc.set_threshold(_GARBAGE_LOOKS)
-            gc.enable()
+        self.begin_looking()
 
     def _told_to_end(self, number: int) -> None:
         if not self._building:  # Textual would leave the screen half built, and go on with the other half

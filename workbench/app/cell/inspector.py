@@ -97,6 +97,7 @@ class Inspector(Static):
         self.panel = True
         self._width = 0
         self._report: CellReport | None = None
+        self._text = Text()
 
     def beside(self, columns: int) -> None:
         """Stand beside the map on so many columns, or below it if there are none."""
@@ -108,17 +109,18 @@ class Inspector(Static):
     def show(self, report: CellReport) -> None:
         """Show a site."""
         self._report = report
-        self.update(
-            panel_text(report, self.size.height, self.size.width)
-            if self.panel
-            else compact_text(report, self.size.width, self.size.height),
-            layout=False,  # the size is the screen's affair
-        )
+        width, height = self.size
+        self._change(panel_text(report, height, width) if self.panel else compact_text(report, width, height))
 
     def say(self, sentence: str) -> None:
         """Show a sentence in place of a site."""
         self._report = None
-        self.update(Text(sentence, "bold"), layout=False)
+        self._change(Text(sentence, "bold"))
+
+    def _change(self, text: Text) -> None:
+        if text != self._text:
+            self._text = text
+            self.update(text, layout=False)  # the size is the screen's affair
 
     def on_resize(self) -> None:
         """Fill the new size."""

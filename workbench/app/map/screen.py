@@ -133,8 +133,7 @@ class MapScreen(ReportsWorkerErrors, Captures):
         for view in self.query(MapView):
             view.lay_out(stage_rows, shared)
         self._changed = True
-        self._show_cell()
-        self.follow.moved()
+        self.follow.moved()  # the cell is shown once the map was painted
 
     @property
     def two(self) -> bool:
