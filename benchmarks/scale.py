@@ -7,6 +7,7 @@ workers A B PROMPTS : a sweep on a dask scheduler with 1, 2 and 4 workers, each 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -114,6 +115,7 @@ def _network(count: int) -> Iterator[list[str]]:
             _ip("netns", "add", name)
             undone.callback(_ip, "netns", "del", name)
             _ip("link", "add", f"{name}out", "type", "veth", "peer", "name", f"{name}in", "netns", name)
+            undone.callback(_ip, "link", "del", f"{name}out")  # the system removes those of a namespace when it likes
             _ip("link", "set", f"{name}out", "master", "wbbridge", "up")
             _ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", f"{name}in")
             _ip("-n", name, "link", "set", f"{name}in", "up")
@@ -173,6 +175,7 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where models and results are kept")
     given = arguments.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # namespaces and groups are undone by either
     if given.what == "memory":
         measure_memory(given.folder)
     else:

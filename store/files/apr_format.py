@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from struct import unpack
 from typing import NamedTuple
@@ -53,10 +54,11 @@ class Stored(NamedTuple):
     before: int = 0
 
 
-def _readings(code: int) -> list[TensorType]:
+@lru_cache
+def _readings(code: int) -> tuple[TensorType, ...]:
     """What a code has meant to one writer or another, ggml's number first; the stored size tells which."""
     found = [type for type in TensorType if code in (type, *type.format.apr_codes)]
-    return sorted(found, key=lambda type: type != code)
+    return tuple(sorted(found, key=lambda type: type != code))
 
 
 def padded(size: int) -> int:
