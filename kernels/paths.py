@@ -292,7 +292,7 @@ class GgmlPath(F32Path):
     def attention_units(self, tokens: int) -> Values:
         """Flash attention rounds its sums after every key where it takes tokens one by one; else shares are halves."""
         if self.how.flash:
-            return np.sqrt(1 + tokens) * FLOAT16.unit * ggml_flash.one_by_one(tokens, self.how.batch)
+            return np.where(ggml_flash.one_by_one(tokens, self.how.batch), np.sqrt(1 + tokens) * FLOAT16.unit, 0.0)
         return np.full(tokens, FLOAT16.unit if self.how.type_v == "f16" else 0.0)
 
     def silu(self, x: Array) -> Array:
