@@ -20,6 +20,7 @@ from workbench.cells.decomposition import Checked
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
 from workbench.jobs.local_view import local_view
+from workbench.pair.contexts import in_context
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair
 from workbench.pair.recorded import of_other_engine
@@ -76,7 +77,7 @@ def investigate(session: Session, progress: Progress) -> Investigation:
     """Open what a session holds and compare its traces; WorkbenchError where a side has nothing yet."""
     tensors, spec = open_tensors(session), session.spec
     a, b = tensors.a, tensors.b
-    models = (_model(spec.a, a, progress), _model(spec.b, b, progress))
+    models = (_model(spec.a, a, (a, b), progress), _model(spec.b, b, (a, b), progress))
     view = View.from_json(spec.view)
     cells = list(_cells((a, b), models, progress))
     if view.tokens.kind == "last":
@@ -92,12 +93,13 @@ def investigate(session: Session, progress: Progress) -> Investigation:
     return Investigation(session, comparison, tensors, models, texts, local)
 
 
-def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | WorkbenchError:
+def _model(side: Side, trace: Trace, traces: tuple[Trace, Trace], progress: Progress) -> Artifact | WorkbenchError:
     if of_other_engine(trace.run):
         what = f"{printable(trace.run.artifact)} is a trace of {printable(trace.run.format)}"
         return WorkbenchError(f"{what}, which holds no weights.")
     try:
-        artifact = open_artifact(_model_file(side, trace.run)).for_length(len(trace.run.tokens))
+        stored = open_artifact(_model_file(side, trace.run))
+        artifact = in_context(stored, traces, len(trace.run.tokens))
         digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
     except WorkbenchError as error:
         return error
