@@ -75,9 +75,10 @@ class F32Path:
         """A state space, its state kept in float64."""
         return recurrence.scan(x, a, d, how)
 
-    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
-        """RMS norm over channels, times the norm weight."""
-        return ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
+        """RMS norm over channels, times the norm weight, times a factor."""
+        normed = ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
+        return normed if times == 1 else np.asarray(normed * self.dtype(times))
 
     def unit_norm(self, x: Array, eps: float) -> Array:
         """x / sqrt(sum(x^2) + eps) over channels."""
@@ -229,7 +230,7 @@ class GgmlPath(F32Path):
         }
 
     def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
-        return ggml_recurrence.convolved(x, self.vector(weight), bias)
+        return ggml_recurrence.convolved(x, self.vector(weight), bias, self.width)
 
     def delta(self, x: Inputs, how: DeltaNet) -> Array:
         return ggml_recurrence.delta(x, how, self.width)
@@ -240,8 +241,12 @@ class GgmlPath(F32Path):
     def unit_norm(self, x: Array, eps: float) -> Array:
         return ggml_recurrence.unit_norm(x, eps)
 
-    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
-        return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
+        """The factor comes before the weight."""
+        factors, none = self._affine(x, weight, None)[0], np.ones(x.shape[1], np.float32)
+        if times == 1:
+            return ops.rms_norm_ggml(x, factors, eps)
+        return np.asarray(ops.rms_norm_ggml(x, none, eps) * np.float32(times) * factors)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
@@ -320,8 +325,9 @@ class AprPath(F32Path):
             "sums": "eight fma lanes",
         }
 
-    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
-        return ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
+        normed = ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
+        return normed if times == 1 else np.asarray(normed * np.float32(times))
 
     def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002
         return matmul_apr.matmul_apr(x, *weights)

@@ -11,6 +11,7 @@ from store.artifact import Artifact
 from store.open import open_artifact
 from store.text import printable
 from store.traces.run import RunRecord
+from store.traces.trace import Trace
 from workbench.capture.lockstep import Recorded, models_of
 from workbench.cells.cell import Cell
 from workbench.cells.compare import compare_streams, require_same_tokens
@@ -20,6 +21,7 @@ from workbench.cells.kept_cells import KeptCells
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
 from workbench.jobs.local_view import local_view
+from workbench.pair.contexts import in_context
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair
 from workbench.pair.recorded import of_other_engine
@@ -80,7 +82,8 @@ def investigate(session: Session, progress: Progress) -> Investigation:
     """Open what a session holds and compare its traces; WorkbenchError where a side has nothing yet."""
     captured, spec = open_captured(session), session.spec
     a, b = captured.runs["a"], captured.runs["b"]
-    models = (_model(spec.a, a, progress), _model(spec.b, b, progress))
+    traces = () if isinstance(captured, KeptCells) else (captured.a, captured.b)
+    models = (_model(spec.a, a, traces, progress), _model(spec.b, b, traces, progress))
     view = View.from_json(spec.view)
     if isinstance(captured, KeptCells):
         cells = list(captured.cells)
@@ -98,12 +101,12 @@ def investigate(session: Session, progress: Progress) -> Investigation:
     return Investigation(session, comparison, captured, models, texts, local_view(session, captured.runs))
 
 
-def _model(side: Side, run: RunRecord, progress: Progress) -> Artifact | WorkbenchError:
+def _model(side: Side, run: RunRecord, traces: tuple[Trace, ...], progress: Progress) -> Artifact | WorkbenchError:
     if of_other_engine(run):
         what = f"{printable(run.artifact)} is a trace of {printable(run.format)}"
         return WorkbenchError(f"{what}, which holds no weights.")
     try:
-        artifact = open_artifact(_model_file(side, run)).for_length(len(run.tokens))
+        artifact = in_context(open_artifact(_model_file(side, run)), traces, len(run.tokens))
         digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
     except WorkbenchError as error:
         return error
