@@ -33,6 +33,7 @@ from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f32, matmul_f64
+from kernels.numbers import in_signed_sums
 from kernels.rows.dequantize import dequantize, dequantize_rows, row_norms
 from kernels.rows.fields import fields
 from kernels.weight import Weight
@@ -43,6 +44,11 @@ class F32Path:
 
     name = "f32"
     dtype: type[np.floating[Any]] = np.float32
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether tokens are computed in batches, so that a part of them may be computed otherwise than with all."""
+        return False
 
     @property
     def engine(self) -> str:
@@ -99,24 +105,32 @@ class F32Path:
         """X @ W.T for each weight, side by side: (tokens, all outs). apart : every token is multiplied by itself."""
         return matmul_f32(x, *weights)
 
-    def rounded_off(self, x: Array, weight: Weight) -> Values | None:
-        """What the rounding of activations makes of `matmul` with this weight, float64 (tokens, out); None: nothing."""
-        lost = self.lost(x, weight)
-        return None if lost is None else np.asarray(matmul_f64(lost, weight) - self._off_by_sums(x, weight))
+    def rounded_off(self, x: Array, weight: Weight) -> Array | None:
+        """What the rounding of activations makes of `matmul` with this weight, (sums, out); None: nothing.
 
-    def _off_by_sums(self, x: Array, weight: Weight) -> Values | float:
+        Of many tokens some are added up as `in_signed_sums` says; only the length of all is meant to be used. In
+        float32, whose own rounding changes that by 1e-8 of itself.
+        """
+        lost = self.lost(x, weight)
+        if lost is None:
+            return None
+        off, by_sums = matmul_f32(in_signed_sums(lost).astype(np.float32), weight), self._off_by_sums(x, weight)
+        return off if by_sums is None else np.asarray(off - by_sums)
+
+    def _off_by_sums(self, x: Array, weight: Weight) -> Values | None:
         """What a product is off because its least values meet sums of activations that are not those of the codes.
 
-        (tokens, rows); 0 where the rule keeps no sums beside the codes.
+        (sums, rows), of tokens as above; None where the rule keeps no sums beside the codes.
         """
         codes, format = self.round_activations(x, weight), weight.type.format
         if codes is None or codes.sums is None:
-            return 0.0
+            return None
         assert isinstance(format, BlockFormat)
         least = fields(format, weight.rows[:].reshape(-1, format.block.bytes)).least
         assert least is not None
         of_codes = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2)
-        return np.asarray((codes.sums - of_codes) @ least.astype(np.float64).reshape(len(weight.rows), -1).T)
+        off = in_signed_sums(codes.sums - of_codes)
+        return np.asarray(off @ least.astype(np.float64).reshape(len(weight.rows), -1).T)
 
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row of a weight, float64 (rows,)."""
@@ -211,6 +225,10 @@ class GgmlPath(F32Path):
         self.how = how
         self.name = how.path
         self.width = 16 if how.avx512 else 8  # float lanes of the vectors that llama.cpp was built with
+
+    @property
+    def in_batches(self) -> bool:
+        return bool(self.how.batch)
 
     def settings(self) -> dict[str, str]:
         on = {False: "off", True: "on"}

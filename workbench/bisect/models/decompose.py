@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 
 from kernels.forward import activation_codes
 from kernels.graph import Array
-from kernels.lengths import energies, gaps, parts
-from kernels.models import Graph
+from kernels.lengths import gaps, parts
 from workbench.bisect.models.cell import Cell, Side
 from workbench.bisect.models.floor import storage_error
 from workbench.bisect.weights.tensor_pairs import TensorPairs
@@ -21,8 +22,8 @@ class _Squares:
     """Squares of lengths, and products with the observed difference; those of several runs of tokens are added.
 
     a, b, crossed : of the outputs. observed, local, inherited : of the differences. along_local, along_inherited : of
-    these with the observed one. noise : of what both paths make of A's weights. expected, actual : by side, of what the
-    path's rounding must add and of the distance from float64.
+    these with the observed one. noise : of what both paths make of A's weights. expected : by side, of what the path's
+    rounding must add. actual, forecast : of some tokens, the distance from float64 and what rounding must add there.
     """
 
     a: float
@@ -38,6 +39,8 @@ class _Squares:
     expected_b: float
     actual_a: float
     actual_b: float
+    forecast_a: float
+    forecast_b: float
 
     def __add__(self, other: "_Squares") -> "_Squares":
         return _Squares(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
@@ -46,26 +49,20 @@ class _Squares:
 def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition:
     """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
     alike = _Alike.of(cell, pairs)
-    crossed = (
-        cell.y_a if alike.stored and alike.path else cell.run(cell.b)
-    )  # engines may sum otherwise for fewer tokens
-    other_path = cell.y_a if alike.path else crossed if alike.stored else cell.run(cell.a.on(cell.b.path))
-    first, *others = (_squares(piece, alike, crossed[some], other_path[some]) for piece, some in cell.pieces())
-    found = sum(others, first)
+    found = reduce(add, (_squares(piece, alike, cell.every) for piece in cell.pieces()))
     at = cell.a.exact().at(cell.site, cell.tokens)
     stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
     size = math.sqrt(next((y for y in (found.b, found.a, found.crossed) if y), 0.0))  # nothing is a share of zeros
     of_b = math.sqrt(found.b)
-    expected = math.sqrt(found.expected_a), math.sqrt(found.expected_b)
-    floor = math.hypot(*expected, stored)
+    floor = math.hypot(math.sqrt(found.expected_a), math.sqrt(found.expected_b), stored)
     return Decomposition(
         cell.site,
         observed=_relative(found.observed, of_b),
         local=_relative(found.local, size),
         inherited=_relative(found.inherited, of_b),
         floor=floor / size if size else 0.0,
-        a_off=_root(found.actual_a) / expected[0] if expected[0] else 0.0,
-        b_off=_root(found.actual_b) / expected[1] if expected[1] else 0.0,
+        a_off=_root(found.actual_a / found.forecast_a) if found.forecast_a else 0.0,
+        b_off=_root(found.actual_b / found.forecast_b) if found.forecast_b else 0.0,
         flipped=_flipped(cell, a, b),
         noise=_relative(found.noise, of_b),
         local_share=found.along_local / found.observed if found.observed else None,
@@ -95,35 +92,46 @@ class _Alike:
         return cls(known and all(c.equal for c in checks), known and all(c.stored_alike for c in checks), path)
 
 
-def _squares(cell: Cell, alike: _Alike, crossed: Array, other_path: Array) -> _Squares:
-    difference = parts(cell.y_a, cell.y_b, crossed)
-    judged = cell.judged
-    noise = 0.0 if alike.path else float(gaps(other_path, cell.y_a).sum())
-    expected, actual, exact = dict[str, float](), dict[str, float](), None
-    for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
-        if exact is None or not alike.values:
-            exact = cell.run(factors.exact())
-        if name == "b" and alike.stored and alike.path:
-            expected["b"] = expected["a"]
-        else:
-            at = factors.at(cell.site, cell.tokens)
-            expected[name] = 0.0 if at is None else at.kind.rounding(at, cell.inputs_a, exact) ** 2
-        actual[name] = float(gaps(y, exact).sum())
+def _squares(cell: Cell, alike: _Alike, every: slice) -> _Squares:
+    crossed = cell.y_a if alike.stored and alike.path else cell.run(cell.b)
+    difference, judged = parts(cell.y_a, cell.y_b, crossed), cell.judged
+    if alike.path or alike.stored:
+        noise = 0.0 if alike.path else float(difference.first.sum())
+    else:
+        noise = float(gaps(cell.run(cell.a.on(cell.b.path)), cell.y_a).sum())
+    sides = _rounding(cell, cell.of(every), alike, crossed, crossed[every])
     return _Squares(
-        float(energies(cell.y_a).sum()),
-        float(energies(cell.y_b).sum()),
-        float(energies(crossed).sum()),
+        float(difference.energy_x.sum()),
+        float(difference.energy_y.sum()),
+        float(difference.energy_z.sum()),
         float(difference.whole.sum()),
         float(difference.first[judged].sum()),
         float(difference.second.sum()),
         float(difference.along_first[judged].sum()),
         float(difference.along_second.sum()),
         noise,
-        expected["a"],
-        expected["b"],
-        actual["a"],
-        actual["b"],
+        *(figure for figures in zip(*sides, strict=True) for figure in figures),
     )
+
+
+def _rounding(
+    cell: Cell, some: Cell, alike: _Alike, crossed: Array, of_some: Array
+) -> list[tuple[float, float, float]]:
+    """Of A and of B: what rounding must add, how far some tokens are from float64, and what rounding must add there."""
+    found, exact = list[tuple[float, float, float]](), None
+    for factors, y, here in ((cell.a, cell.y_a, some.y_a), (cell.b, crossed, of_some)):
+        if exact is None or not alike.values:
+            exact = some.run(factors.exact())
+        at, actual = factors.at(cell.site, cell.tokens), float(gaps(here, exact).sum())
+        if found and alike.stored and alike.path:
+            found.append((found[0][0], actual, found[0][2]))
+        elif at is None:
+            found.append((0.0, actual, 0.0))
+        else:
+            forecast = at.kind.rounding(at, some.inputs_a, exact) ** 2
+            whole = len(exact) == len(y)
+            found.append((forecast if whole else at.kind.rounding(at, cell.inputs_a, y) ** 2, actual, forecast))
+    return found
 
 
 def _root(square: float) -> float:
@@ -137,9 +145,9 @@ def _relative(square: float, size: float) -> float | None:
 
 
 def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
-    sides = ((a, cell.y_a), (b, cell.y_b))
+    sides = ((a, cell.a, cell.y_a), (b, cell.b, cell.y_b))
     codes = [
-        activation_codes(side.model, Graph.of(side.model), side.path, cell.site, np.ascontiguousarray(y))
-        for side, y in sides
+        activation_codes(side.model, factors.graph, side.path, cell.site, np.ascontiguousarray(y))
+        for side, factors, y in sides
     ]
     return flips(codes[0], codes[1], cell.y_a, cell.y_b)
