@@ -111,26 +111,27 @@ class F32Path:
         Of many tokens some are added up as `in_signed_sums` says; only the length of all is meant to be used. In
         float32, whose own rounding changes that by 1e-8 of itself.
         """
-        lost = self.lost(x, weight)
+        lost, sums = self.lost(x, weight), self._lost_of_sums(x, weight)
         if lost is None:
             return None
-        off, by_sums = matmul_f32(in_signed_sums(lost).astype(np.float32), weight), self._off_by_sums(x, weight)
-        return off if by_sums is None else np.asarray(off - by_sums)
+        if sums is None:
+            return matmul_f32(in_signed_sums(lost).astype(np.float32), weight)
+        lost, sums = np.split(in_signed_sums(np.concatenate([lost, sums], axis=1)), [lost.shape[1]], axis=1)
+        assert isinstance(weight.type.format, BlockFormat)
+        least = fields(weight.type.format, weight.rows[:].reshape(-1, weight.type.block.bytes)).least
+        assert least is not None
+        by_sums = sums @ least.astype(np.float64).reshape(len(weight.rows), -1).T
+        return np.asarray(matmul_f32(lost.astype(np.float32), weight) + by_sums)
 
-    def _off_by_sums(self, x: Array, weight: Weight) -> Values | None:
-        """What a product is off because its least values meet sums of activations that are not those of the codes.
+    def _lost_of_sums(self, x: Array, weight: Weight) -> Values | None:
+        """What sums that the least values of blocks are multiplied by are less than those of the codes.
 
-        (sums, rows), of tokens as above; None where the rule keeps no sums beside the codes.
+        (tokens, blocks); None where the rule keeps no sums beside the codes.
         """
-        codes, format = self.round_activations(x, weight), weight.type.format
+        codes = self.round_activations(x, weight)
         if codes is None or codes.sums is None:
             return None
-        assert isinstance(format, BlockFormat)
-        least = fields(format, weight.rows[:].reshape(-1, format.block.bytes)).least
-        assert least is not None
-        of_codes = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2)
-        off = in_signed_sums(codes.sums - of_codes)
-        return np.asarray(off @ least.astype(np.float64).reshape(len(weight.rows), -1).T)
+        return np.asarray(codes.values().reshape(*codes.sums.shape, -1).sum(axis=2) - codes.sums)
 
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row of a weight, float64 (rows,)."""

@@ -17,7 +17,7 @@ from workbench.bisect.models.substitution import Factors
 
 _AT_ONCE = 1 << 23  # elements of an output over a large vocabulary that are looked at together
 _TOKENS = 16  # of which whole multiples are multiplied at once
-_EXACT = 16  # tokens of which a product is repeated in float64
+_EXACT = 8  # tokens of which a product is repeated in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class Cell:
             yield self.of(slice(start, stop))
 
     @property
-    def every(self) -> slice:
-        """Tokens that stand for all where a product is repeated in float64, evenly spread; else all of them."""
-        return slice(None, None, -(-len(self.tokens) // _EXACT) if isinstance(self.stage.kind, Product) else 1)
+    def every(self) -> int:
+        """Every how many-th token is looked at in float64: some of them stand for all where a product is large."""
+        return -(-len(self.tokens) // _EXACT) if isinstance(self.stage.kind, Product) else 1
 
 
 def all_numbers(x: Array) -> bool:
