@@ -111,27 +111,20 @@ class F32Path:
         Of many tokens some are added up as `in_signed_sums` says; only the length of all is meant to be used. In
         float32, whose own rounding changes that by 1e-8 of itself.
         """
-        lost, sums = self.lost(x, weight), self._lost_of_sums(x, weight)
+        codes = self.round_activations(x, weight)
+        lost = self._lost(x, weight, codes)
         if lost is None:
             return None
-        if sums is None:
+        if codes is None or codes.sums is None:
             return matmul_f32(in_signed_sums(lost).astype(np.float32), weight)
-        lost, sums = np.split(in_signed_sums(np.concatenate([lost, sums], axis=1)), [lost.shape[1]], axis=1)
+        # what sums that the least values of blocks are multiplied by are less than those of the codes
+        less = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2) - codes.sums
+        lost, less = np.split(in_signed_sums(np.concatenate([lost, less], axis=1)), [lost.shape[1]], axis=1)
         assert isinstance(weight.type.format, BlockFormat)
         least = fields(weight.type.format, weight.rows[:].reshape(-1, weight.type.block.bytes)).least
         assert least is not None
-        by_sums = sums @ least.astype(np.float64).reshape(len(weight.rows), -1).T
+        by_sums = less @ least.astype(np.float64).reshape(len(weight.rows), -1).T
         return np.asarray(matmul_f32(lost.astype(np.float32), weight) + by_sums)
-
-    def _lost_of_sums(self, x: Array, weight: Weight) -> Values | None:
-        """What sums that the least values of blocks are multiplied by are less than those of the codes.
-
-        (tokens, blocks); None where the rule keeps no sums beside the codes.
-        """
-        codes = self.round_activations(x, weight)
-        if codes is None or codes.sums is None:
-            return None
-        return np.asarray(codes.values().reshape(*codes.sums.shape, -1).sum(axis=2) - codes.sums)
 
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row of a weight, float64 (rows,)."""
@@ -139,7 +132,9 @@ class F32Path:
 
     def lost(self, x: Array, weight: Weight) -> Values | None:
         """What `matmul` with this weight takes away from activations x, float64 (tokens, in); None if nothing."""
-        codes = self.round_activations(x, weight)
+        return self._lost(x, weight, self.round_activations(x, weight))
+
+    def _lost(self, x: Array, weight: Weight, codes: Codes | None) -> Values | None:
         if codes is not None:
             return np.asarray(x - codes.values())
         kept = self.kept_activations(x, weight)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,7 @@ from kernels.stages import Site
 from workbench.bisect.models.rerouted import scores
 from workbench.bisect.models.substitution import Factors
 
-_AT_ONCE = 1 << 23  # elements of an output over a large vocabulary that are looked at together
+_AT_ONCE = 5 << 20  # elements of an output over a large vocabulary that are looked at together
 _TOKENS = 16  # of which whole multiples are multiplied at once
 _EXACT = 8  # tokens of which a product is repeated in float64
 
@@ -28,7 +29,7 @@ class Side:
     path: F32Path
 
 
-@dataclass(slots=True)
+@dataclass
 class Cell:
     """Everything known about one stage while it is judged; inputs by role. stage : A's, or B's where A has none."""
 
@@ -46,12 +47,12 @@ class Cell:
         """Where it is."""
         return self.stage.site
 
-    @property
+    @cached_property
     def judged(self) -> NDArray[np.bool_]:
         """Tokens of which both sides' inputs are numbers: what the others show is inherited."""
         known = np.ones(len(self.tokens), dtype=bool)
         for x in (*self.inputs_a.values(), *self.inputs_b.values()):
-            if not all_numbers(x):
+            if not _all_numbers(x):
                 known &= np.isfinite(x).all(axis=1)
         kinds = [at.kind for at in (side.at(self.site, self.tokens) for side in (self.a, self.b)) if at is not None]
         for kind in kinds:
@@ -75,8 +76,9 @@ class Cell:
 
     def inputs_of_both(self) -> dict[str, Array]:
         """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
-        both = ((name, x, self.inputs_b[name]) for name, x in self.inputs_a.items())
-        return {name: x if all_numbers(other) else np.where(np.isfinite(other), x, np.nan) for name, x, other in both}
+        if self.judged.all():
+            return dict(self.inputs_a)
+        return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
 
     def of(self, some: slice) -> "Cell":
         """The same with some tokens only."""
@@ -103,7 +105,7 @@ class Cell:
         return -(-len(self.tokens) // _EXACT) if isinstance(self.stage.kind, Product) else 1
 
 
-def all_numbers(x: Array) -> bool:
+def _all_numbers(x: Array) -> bool:
     """Whether no value is NaN or infinite: seen by the sum, which then is a number, unless that overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(x.sum()) or np.isfinite(x).all())
