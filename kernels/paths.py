@@ -34,6 +34,7 @@ from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f32, matmul_f64
 from kernels.numbers import in_signed_sums
+from kernels.precision import FLOAT16
 from kernels.rows.dequantize import dequantize, dequantize_rows, row_norms
 from kernels.rows.fields import fields
 from kernels.weight import Weight
@@ -80,9 +81,10 @@ class F32Path:
         """A state space, its state kept in float64."""
         return recurrence.scan(x, a, d, how)
 
-    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
-        """RMS norm over channels, times the norm weight."""
-        return ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
+        """RMS norm over channels, times the norm weight, times a factor."""
+        normed = ops.rms_norm(x, self._affine(x, weight, None)[0], eps)
+        return normed if times == 1 else np.asarray(normed * self.dtype(times))
 
     def unit_norm(self, x: Array, eps: float) -> Array:
         """x / sqrt(sum(x^2) + eps) over channels."""
@@ -165,6 +167,10 @@ class F32Path:
         del q, k, v, how, sinks
         return None
 
+    def attention_units(self, tokens: int) -> Values:
+        """What sums and shares that attention keeps as halves err by, of the size of each token's output (tokens,)."""
+        return np.zeros(tokens)
+
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""
         return ops.elementwise(function, a, b)
@@ -238,7 +244,7 @@ class GgmlPath(F32Path):
         }
 
     def convolved(self, x: Array, weight: Weight, bias: Array | None) -> Array:
-        return ggml_recurrence.convolved(x, self.vector(weight), bias)
+        return ggml_recurrence.convolved(x, self.vector(weight), bias, self.width)
 
     def delta(self, x: Inputs, how: DeltaNet) -> Array:
         return ggml_recurrence.delta(x, how, self.width)
@@ -249,8 +255,12 @@ class GgmlPath(F32Path):
     def unit_norm(self, x: Array, eps: float) -> Array:
         return ggml_recurrence.unit_norm(x, eps)
 
-    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
-        return ops.rms_norm_ggml(x, self._affine(x, weight, None)[0], eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
+        """The factor comes before the weight."""
+        factors, none = self._affine(x, weight, None)[0], np.ones(x.shape[1], np.float32)
+        if times == 1:
+            return ops.rms_norm_ggml(x, factors, eps)
+        return np.asarray(ops.rms_norm_ggml(x, none, eps) * np.float32(times) * factors)
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         return layer_norm_ggml(x, *self._affine(x, weight, bias), eps)
@@ -294,7 +304,15 @@ class GgmlPath(F32Path):
                 x.astype(np.float16).astype(np.float64) if kept else x
                 for x, kept in zip((wq, wk, wv), (keys, keys, values), strict=True)
             )
+            if self.how.flash:
+                hq = np.where(ggml_flash.one_by_one(len(q), self.how.batch)[:, None], hq, wq)
             return np.asarray(exact.attention(hq, hk, hv, how, own) - exact.attention(wq, wk, wv, how, own))
+
+    def attention_units(self, tokens: int) -> Values:
+        """Flash attention rounds its sums after every key where it takes tokens one by one; else shares are halves."""
+        if self.how.flash:
+            return np.where(ggml_flash.one_by_one(tokens, self.how.batch), np.sqrt(1 + tokens) * FLOAT16.unit, 0.0)
+        return np.full(tokens, FLOAT16.unit if self.how.type_v == "f16" else 0.0)
 
     def silu(self, x: Array) -> Array:
         return ggml_activation.silu(x, self.width)
@@ -321,8 +339,9 @@ class AprPath(F32Path):
             "sums": "eight fma lanes",
         }
 
-    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
-        return ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
+        normed = ops.rms_norm_apr(x, self._affine(x, weight, None)[0], eps)
+        return normed if times == 1 else np.asarray(normed * np.float32(times))
 
     def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:  # noqa: ARG002
         return matmul_apr.matmul_apr(x, *weights)

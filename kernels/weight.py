@@ -70,6 +70,7 @@ class Weight:
     less_one : the type in which its values less 1 lie in the file, where they do; `stored` then is F32, with 1 added.
     step, origin : what values were rounded to before they became `stored`, where its type does not tell: the distance
         of neighbours, 0 for none; or rows of blocks, of as many columns or more.
+    part_of : rows of the stored matrix that it is a part of, which engines multiply as a whole; 0 where it is one.
     """
 
     name: str
@@ -80,6 +81,12 @@ class Weight:
     less_one: TensorType | None = None
     step: float = 0.0
     origin: "Weight | None" = None
+    part_of: int = 0
+
+    @property
+    def whole_rows(self) -> int:
+        """Rows of what engines multiply at once: they choose their routines by it."""
+        return self.part_of or self.shape[0]
 
     @cached_property
     def rows(self) -> Rows:

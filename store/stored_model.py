@@ -69,7 +69,8 @@ class TensorInfo:
     nbytes : 0 for a type whose size is not known, and for a tensor without values. picked : which rows of what lies
     there are its own, where they lie between others; None for all. packing : of a tensor that is stored in several
     parts, of which it is one; `offset` is that of the first. encoding : how they lie there, if not simply as rows of
-    `type`. turned : a matrix of floats that lies there with rows and columns exchanged.
+    `type`. turned : a matrix of floats that lies there with rows and columns exchanged. part_of : rows of the matrix
+    that it is a part of, 0 where it is whole.
     """
 
     name: str  # canonical (Hugging Face)
@@ -83,14 +84,16 @@ class TensorInfo:
     packing: Packing | None = None
     encoding: Encoding | None = None
     turned: bool = False
+    part_of: int = 0
 
     def some_rows(self, first: int, count: int) -> "TensorInfo":
         """The same of `count` rows, from row `first` on."""
         row = self.nbytes // self.shape[0]
+        whole = self.part_of or self.shape[0]
+        own = replace(self, shape=(count, *self.shape[1:]), nbytes=row * count, part_of=whole)
         if self.packing is not None:
-            packing = replace(self.packing, first=self.packing.first + first)
-            return replace(self, shape=(count, *self.shape[1:]), nbytes=row * count, packing=packing)
-        return replace(self, shape=(count, *self.shape[1:]), offset=self.offset + row * first, nbytes=row * count)
+            return replace(own, packing=replace(self.packing, first=self.packing.first + first))
+        return replace(own, offset=self.offset + row * first)
 
     def place(self, row: int) -> int:
         """Which of the rows that lie there one of its own is."""
@@ -224,7 +227,7 @@ class StoredModel:
             rows, order = rows.reshape(len(order), -1)[order].reshape(rows.shape), None
         shape = info.shape if len(info.shape) in (1, 2) else (len(rows), *info.shape[-1:]) if info.shape else (1,)
         if info.encoding is None:
-            return Weight(name, type, shape, rows, order, less_one)
+            return Weight(name, type, shape, rows, order, less_one, part_of=info.part_of)
         origin = info.encoding.origin(self._bytes(info), info.shape)
         origin = None if origin is None else replace(origin, order=order)
         return Weight(name, type, shape, rows, order, less_one, info.encoding.step, origin)

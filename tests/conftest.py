@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from kernels.machine.compiler import compile_all
+from kernels.matmul.ggml import DOTS, product
 from tests import forking
 from workbench.machine import child_process
 
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of all child processes compiles every source anew
         os.environ["XDG_STATE_HOME"] = config.stash.setdefault(STATE, tempfile.mkdtemp(prefix="workbench-tests-"))
+        for dot in DOTS:  # of rare types too, which users wait for when they meet one
+            product(dot)
         compile_all()
 
 

@@ -35,8 +35,13 @@ _SIGNATURE = (
 
 
 @helper()
-def _finished(mixed: Floats, largest: np.float32, total: np.float32, sink: np.float32, out: Floats) -> None:
-    """What comes of a mixture of values and its sum, beside a sink; NaN for none."""
+def _finished(
+    mixed: Floats, largest: np.float32, total: np.float32, sink: np.float32, fused: bool, out: Floats
+) -> None:
+    """What comes of a mixture of values and its sum, beside a sink; NaN for none.
+
+    fused : the compiler of the engine made one fused product and sum of the sum with the sink's.
+    """
     if sink == sink:
         again, own = np.float32(1), np.float32(1)
         if sink > largest:
@@ -45,7 +50,7 @@ def _finished(mixed: Floats, largest: np.float32, total: np.float32, sink: np.fl
                 mixed[i] *= again
         else:
             own = expf(sink - largest)
-        total = fma(total, again, own)
+        total = fma(total, again, own) if fused else total * again + own
     share = np.float32(0) if total == 0 else np.float32(1) / total
     for i in range(out.size):
         out[i] = mixed[i] * share
@@ -78,7 +83,7 @@ def _row_by_row(width: int) -> Callable[..., None]:
             for i in range(out.size):
                 mixed[i] = half(fma(values[s, i], own, mixed[i]))
             total = fma(total, again, own)
-        _finished(mixed, largest, total, sink, out)
+        _finished(mixed, largest, total, sink, False, out)
 
     return of_query
 
@@ -111,7 +116,7 @@ def _tile_by_tile(width: int) -> Callable[..., None]:
             for s in range(max(start, unseen), min(start + _TILE, seen)):
                 for i in range(out.size):
                     mixed[i] = fma(values[s, i], row[s - start], mixed[i])
-        _finished(mixed, largest, total, sink, out)
+        _finished(mixed, largest, total, sink, True, out)
 
     return of_query
 
@@ -163,6 +168,12 @@ def _compiled(width: int, tiled: bool) -> Callable[..., None]:
 
 _flash = cache(_compiled)
 _flash(WIDTHS[0], False)  # of the usual build and few tokens: compiled with all other kernels
+
+
+def one_by_one(tokens: int, batch: int) -> NDArray[np.bool_]:
+    """Which tokens are computed with queries and sums in halves: those of batches of fewer than 64 (0: all at once)."""
+    size, place = batch or tokens, np.arange(tokens)
+    return np.minimum(size, tokens - place // size * size) < _TILE
 
 
 def flash(q: Floats, k: Floats, v: Floats, how: Attention, sinks: Floats | None, width: int, batch: int) -> Floats:

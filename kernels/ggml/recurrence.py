@@ -27,10 +27,10 @@ _LINEAR = np.float32(20)  # from here on the softplus is its argument
 Floats = NDArray[np.float32]
 
 
-@kernel("void(float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], int64, int64)")
-def _convolved(x: Floats, weight: Floats, bias: Floats, out: Floats, start: int, stop: int) -> None:
+@kernel("void(float32[:, ::1], float32[:, ::1], float32[::1], int64, float32[:, ::1], int64, int64)")
+def _convolved(x: Floats, weight: Floats, bias: Floats, at_once: int, out: Floats, start: int, stop: int) -> None:
     taps, channels = weight.shape
-    rounded = taps // AT_ONCE * AT_ONCE
+    rounded = taps // at_once * at_once
     for t in range(start, stop):
         for i in range(channels):
             out[t, i] = 0
@@ -46,15 +46,17 @@ def _convolved(x: Floats, weight: Floats, bias: Floats, out: Floats, start: int,
             out[t, i] += bias[i]
 
 
-def convolved(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
+def convolved(x: Floats, weight: Floats, bias: Floats | None, width: int) -> Floats:
     """The sum over taps of weight[:, tap] * x[token - taps + 1 + tap], the farthest token first, plus the bias.
 
-    x (tokens, channels); weight (channels, taps), bias (channels,); before the first token there are zeros.
+    x (tokens, channels); weight (channels, taps), bias (channels,); before the first token there are zeros. width :
+    float lanes of the vectors that llama.cpp was built with.
     """
     out = lent(x.shape, np.float32)
     taps = np.ascontiguousarray(weight.T)
     added = np.zeros(x.shape[1], np.float32) if bias is None else bias
-    by_token(lambda t: _convolved(x, taps, added, out, t.start, t.stop), x.shape)
+    at_once = AT_ONCE if width == WIDTHS[0] else width
+    by_token(lambda t: _convolved(x, taps, added, at_once, out, t.start, t.stop), x.shape)
     return out
 
 

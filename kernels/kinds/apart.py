@@ -23,12 +23,12 @@ class Routed(NamedTuple):
 
 
 class ProductsApart(Kind):
-    """x @ W.T with some of the weights of the stage for every token, side by side, (tokens, runs * rows).
+    """x @ W.T with some of the weights of the stage for every token, side by side, (tokens, runs * rows)."""
 
-    one : what the product with one of them is.
-    """
-
-    one: ClassVar[Product] = Product()
+    @property
+    @abstractmethod
+    def one(self) -> Product:
+        """What the product with one of them is."""
 
     @property
     @abstractmethod
@@ -89,12 +89,17 @@ class ProductsApart(Kind):
 class HeadProduct(ProductsApart):
     """The first channels of every head times a weight of that head, (tokens, heads * rows).
 
-    columns : how many channels of a head that are.
+    columns : how many channels of a head that are. strided : engines read them where they lie, between others.
     """
 
     heads: int
     columns: int
+    strided: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x",)
+
+    @property
+    def one(self) -> Product:
+        return Product(strided=self.strided)
 
     @property
     def runs(self) -> int:

@@ -26,7 +26,10 @@ class ExpertProduct(ProductsApart):
     used: int
     apart: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x", "weights")
-    one: ClassVar[Product] = Product(apart=True)
+
+    @property
+    def one(self) -> Product:
+        return Product(apart=True)
 
     @property
     def runs(self) -> int:

@@ -72,9 +72,7 @@ class RmsNorm(Norm):
 
     def evaluate(self, at: At, x: Inputs) -> Array:
         weight = at.model.weight(at.stage.weights[0]) if at.stage.weights else None
-        normed = at.path.rms_norm(self.rows(x["x"]), weight, self.eps)
-        normed = normed if self.times == 1 else normed * normed.dtype.type(self.times)
-        return np.asarray(normed).reshape(len(x["x"]), -1)
+        return at.path.rms_norm(self.rows(x["x"]), weight, self.eps, self.times).reshape(len(x["x"]), -1)
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
         return rounding_error(at, x, output)

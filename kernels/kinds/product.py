@@ -11,8 +11,10 @@ from kernels.graph import SCALE, WEIGHT, Array, At, Inputs, Kind, Values
 from kernels.kinds.rounding import rounding_error
 from kernels.numbers import norm
 from kernels.precision import FLOAT32, Precision
+from kernels.weight import TensorType
 
 Flags = NDArray[np.bool_]
+F32 = TensorType["F32"]
 _ORDER = 0.5 * FLOAT32.unit  # of a sum in any order, times the lengths of the two vectors
 
 
@@ -21,17 +23,21 @@ class Product(Kind):
     """x @ W.T for each weight of the stage, side by side, times the factors and plus the biases that it has.
 
     bias_scaled : the factors multiply the biases too. times : what comes of it is multiplied by. cap : and bent to stay
-    below, cap * tanh(x / cap); None for as it is. apart : engines multiply every token by itself.
+    below, cap * tanh(x / cap); None for as it is. apart : engines multiply every token by itself. strided : they do so
+    with float32 weights, because x lies between other channels and is not copied for them.
     """
 
     bias_scaled: bool = False
     times: float = 1.0
     cap: float | None = None
     apart: bool = False
+    strided: bool = False
     roles: ClassVar[tuple[str, ...]] = ("x",)
 
     def evaluate(self, at: At, x: Inputs) -> Array:
-        return self.finished(at, at.path.matmul(x["x"], *at.weights(), apart=self.apart))
+        weights = at.weights()
+        apart = self.apart or (self.strided and all(weight.type == F32 for weight in weights))
+        return self.finished(at, at.path.matmul(x["x"], *weights, apart=apart))
 
     def factor(self, at: At, weight: str) -> float:
         """What the product with a weight of the stage is multiplied by in all."""

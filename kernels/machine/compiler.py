@@ -23,7 +23,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 REASSOCIATE = {"reassoc", "contract", "nsz", "arcp"}
 
 # About half of the work.
-_BESIDE = ("kernels.matmul.ggml", "kernels.matmul.activations", "kernels.ops", "kernels.recurrence")
+_BESIDE = (
+    "kernels.ggml.attention",
+    "kernels.ggml.flash",
+    "kernels.ggml.recurrence",
+    "kernels.ggml.rotation",
+    "kernels.matmul.activations",
+    "kernels.matmul.ggml",
+    "kernels.matmul.ggml_floats",
+    "kernels.ops",
+    "kernels.recurrence",
+)
 
 _registered: list[tuple[Any, str]] = []
 

@@ -178,10 +178,13 @@ def _compiled(dot: Dot) -> Callable[..., None]:
     return matmul_codes
 
 
-# Orders of sums that no default of this program needs are compiled when they are first asked for.
-_product = cache(_compiled)
-for _dot in DOTS:
-    _product(_dot)
+# What most files need is compiled ahead. Other types, and orders of sums that no default of this program needs, take a
+# second each when they are first asked for.
+_COMMON = {"Q4_0", "Q5_0", "Q8_0", "Q4_1", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
+product = cache(_compiled)
+for _format in all_formats():
+    if isinstance(_format, BlockFormat) and _format.name in _COMMON:
+        product(_format.dot)
 
 
 def packed(x: Codes, format: BlockFormat, how: Portable = HOST) -> Packed:
@@ -274,7 +277,7 @@ def matmul_codes(x: Codes, *weights: Weight, dot: Dot | None = None) -> NDArray[
     """
     format = weights[0].type.format
     assert isinstance(format, BlockFormat)
-    multiply, out = _product(dot or format.dot), room(weights, len(x.codes), np.float32)
+    multiply, out = product(dot or format.dot), room(weights, len(x.codes), np.float32)
     for some in groups(len(x.codes), _TOGETHER):
         _some_codes(x.of(some), weights, format, multiply, out[some])
     return out

@@ -74,8 +74,7 @@ def _schemes(
     """Neighbouring weights that are summed alike."""
 
     def scheme(weight: Weight) -> Scheme:
-        rows, columns = weight.shape
-        alone = apart or len(x) == 1 or rows % 4 or columns % width
+        alone = apart or len(x) == 1 or weight.whole_rows % 4 or weight.shape[1] % width
         return dotted(width, weight.type) if alone else tiled(width)
 
     for shared, some in groupby(weights, scheme):

@@ -35,7 +35,7 @@ class Routines(NamedTuple):
         if not (self.repack and isinstance(format, BlockFormat) and format.repacked):
             return False
         able = self.wide or format.repacked_by == "AVX2"
-        return able and weight.shape[0] % _ROWS == 0 and not any(part in weight.name for part in _AS_STORED)
+        return able and weight.whole_rows % _ROWS == 0 and not any(part in weight.name for part in _AS_STORED)
 
     def in_fours(self, weight: Weight) -> bool:
         """Whether its tokens are rounded and multiplied four at a time, as far as there are so many."""

@@ -122,7 +122,8 @@ class DeepseekV2(Decoder):
         c, count, size = config, config.num_attention_heads, config.v_head_dim or config.head_dim
         latent, both = c.kv_lora_rank, c.kv_lora_rank + (c.rotary_dim or 0)
         yield from self._made(config, layer)
-        product, used = HeadProduct(count, c.head_dim - (c.rotary_dim or 0)), _of_heads(c, layer, "k_b_proj")
+        still, used = c.head_dim - (c.rotary_dim or 0), _of_heads(c, layer, "k_b_proj")
+        product = HeadProduct(count, still, strided=True)
         heads = _heads(count, latent)
         yield Stage(Site(layer, "q_absorbed"), product, count * latent, ("q_matmul",), used, heads)
         q, joined = "q_latent", _heads(count, both)

@@ -39,7 +39,7 @@ _TURNS = "attn_inp_{}_rot"  # the Walsh-Hadamard matrix that spreads outliers ov
 _TEMPERATURE = "inp_attn_scale"  # what queries are multiplied by, token by token
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
-_HEADS_FIRST = re.compile(r"(?:q_nope_absorbed|kqv)-\d+")  # nodes of shape (heads, tokens, head_dim)
+_HEADS_FIRST = re.compile(r"(?:q_nope_absorbed|kqv|fattn_mla)-\d+")  # nodes of shape (heads, tokens, head_dim)
 _ONLY_LATENT = ("latent_attention", "q_latent", "k_latent")  # others have nodes of these names for something else
 
 
@@ -129,8 +129,11 @@ class Graph:
         slots = self.slots
         if stage == "layer_output" and (layer, stage) not in slots:
             return self._stage(layer, "post_ple_residual") or self._stage(layer, "post_ffn_residual")
-        if stage in _ONLY_LATENT and (layer, "attention.of_latents") not in slots:
+        by_flash = slots.get((layer, "attention.of_flash"))
+        if stage in _ONLY_LATENT and not by_flash and (layer, "attention.of_latents") not in slots:
             return None
+        if by_flash and stage in ("latent_attention", "attention"):
+            return self._stacked(by_flash if stage == "attention" else slots[layer, "attention"])
         if llama_experts.has_experts(slots, layer):
             if (made := llama_experts.routed(slots, layer, stage, self._positions)) is not None:
                 return made

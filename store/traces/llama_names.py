@@ -42,6 +42,7 @@ MEANING: dict[tuple[str, str], str] = {
     ("Kcur", "CONCAT"): "k_latent",
     ("kqv", "MUL_MAT"): "latent_attention",
     ("kqv_mla", "MUL_MAT"): "attention.of_latents",
+    ("fattn_mla", "MUL_MAT"): "attention.of_flash",
     ("kqv_out", "CONT"): "attention",
     ("attn_out", "CONT"): "attention",  # of afmoe, whose gate and output projection follow
     ("attn_gate_proj", "MUL_MAT"): "attn_gate",

@@ -15,9 +15,10 @@ import pytest
 from kernels import c_library
 from kernels.forward import forward
 from kernels.machine.compiler import kernel
+from kernels.matmul.ggml import matmul_ggml
 from kernels.paths import numeric_path
 from kernels.stages import Site
-from kernels.weight import TensorType
+from kernels.weight import TensorType, Weight
 from tests.artifacts import interleaved
 from tests.memory_model import random_model
 from tests.unit.test_forward import LLAMA_TOKENS, canonical_heads, dump, forced
@@ -85,3 +86,12 @@ def test_a_count_of_bits_is_told_and_read_back():
     assert "14 of 15" in parts.words("llama.cpp")
     assert "layer 0 attention, token 3, channel 17" in parts.words("llama.cpp")
     assert [Bits.from_json(json.loads(json.dumps(bits.to_json()))) for bits in (whole, parts)] == [whole, parts]
+
+
+@pytest.mark.parametrize(("part_of", "same"), [(8, True), (0, False)])
+def test_rows_of_a_matrix_have_the_bits_that_it_has(part_of, same):
+    rng = np.random.default_rng(1)
+    values, x = (rng.standard_normal((rows, 64)).astype(np.float32) for rows in (8, 5))
+    whole = Weight("w", TensorType["F32"], values.shape, values.view(np.uint8))
+    part = Weight("w", TensorType["F32"], (2, 64), values[:2].view(np.uint8), part_of=part_of)
+    assert np.array_equal(bits(matmul_ggml(x, part)), bits(matmul_ggml(x, whole)[:, :2])) is same

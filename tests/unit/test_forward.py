@@ -93,8 +93,13 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     assert worst[0] < limit, worst
 
 
-@pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
-@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF, *FURTHER])
+def literal_cases():
+    for architecture in (*FIRST, *OTHERS, *ONLY_GGUF, *FURTHER):
+        for rope in ("neox", "norm", "scaled", "partly", "not causal")[:: 3 if architecture in FURTHER else 1]:
+            yield architecture, rope
+
+
+@pytest.mark.parametrize(("architecture", "rope"), literal_cases())
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     layers = shape(architecture).get("layers", 2)
     sizes = {"layers": layers, "heads": 6, "kv_heads": 2, "head_dim": 8, "hidden": 40, "ffn": 48, "vocab": 32}
@@ -183,15 +188,11 @@ def test_each_operation_of_other_families_agrees_with_llama_cpp(architecture):
     if interleaved(model.config.architecture):
         recorded = {site: canonical_heads(site, value, model.config) for site, value in recorded.items()}
     pairs = {site: (ours, theirs) for site, ours, theirs in forced(model, path, recorded)}
-    rounded = architecture == "gemma4-a4b"  # the factor of its router_norm meets the weight in another order
     for site, (ours, theirs) in pairs.items():
-        if rounded and site.stage == "router_norm":
-            assert relative_rms(ours, theirs) < 1e-6
-        else:
-            assert same_bits(ours, theirs), site
+        assert same_bits(ours, theirs), site
     assert pairs.keys() >= {site for site in recorded if site.stage not in ("embedding", "layer_output", "qkv_bias")}
     run = dict(forward(model, TOKENS, path))
-    assert rounded or all(same_bits(run[site], recorded[site]) for site in recorded if site in run)
+    assert all(same_bits(run[site], recorded[site]) for site in recorded if site in run)
 
 
 def same_bits(a, b):

@@ -105,6 +105,8 @@ def test_fused_qkv_is_split_by_rows(tmp_path):
     assert set(artifact.tensors) == set(expected)
     for name, weight in expected.items():
         assert np.array_equal(artifact.weight(name).rows, weight.rows)
+    sizes = [artifact.weight(f"model.layers.0.self_attn.{part}_proj.weight").part_of for part in "qkvo"]
+    assert sizes == [sum(expected[f"model.layers.0.self_attn.{part}_proj.weight"].shape[0] for part in "qkv")] * 3 + [0]
 
 
 def test_mapped_rows_can_be_changed_without_touching_the_file(tmp_path):

@@ -18,6 +18,7 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact, open_model
+from store.traces.open import open_trace
 from tests import family_faults as families
 from tests.artifacts import gguf_architecture, hf_config, hf_weights, write_gguf, write_safetensors
 from tests.family_faults import Fault, bisected, chosen_with, counted_bias, float_tensor, model_of, with_kind
@@ -300,3 +301,19 @@ def test_a_mistake_between_stages_that_only_one_form_has_is_named():
     stages = {site: y for site, y in right.items() if site.stage not in _JOINED}
     reader = families.Reader(model, numeric_path("f32"), families.Recorded(stages), families.TOKENS)
     assert families.bisect_trace(reader).culprit is None
+
+
+def test_flash_attention_to_latents_is_read_from_its_own_nodes(tmp_path):
+    tokens, heads, latent, size = 3, 2, 8, 4
+    rng = np.random.default_rng(2)
+    seen, made = rng.random((tokens, heads, latent), np.float32), rng.random((heads, tokens, size), np.float32)
+    nodes = {
+        "00000|inp_embd|GET_ROWS": np.zeros((tokens, 16), np.float32),
+        "00001|Qcur-0|CONCAT": np.zeros((tokens, heads, latent), np.float32),
+        "00002|node_2|FLASH_ATTN_EXT": seen,
+        "00003|fattn_mla-0|MUL_MAT": made,
+    }
+    np.savez(tmp_path / "t.npz", __meta__=json.dumps({"tokens": [1, 2, 3]}), **nodes)
+    trace = open_trace(tmp_path / "t.npz")
+    assert np.array_equal(trace.read(Site(0, "latent_attention")), seen.reshape(tokens, -1))
+    assert np.array_equal(trace.read(Site(0, "attention")), made.swapaxes(0, 1).reshape(tokens, -1))

@@ -19,7 +19,7 @@ KINDS = (
     *("bias missing", "bias_wrong noise", "dtype_truncated bf16 cut", "group offset"),
     *("low rank 4", "corrupted NaN scale", "corrupted infinite value", "float8 codes without scale"),
 )
-CASES = [case for case in planted(1, ("llama-mha", "qwen2-mha")) if case.kind in KINDS]
+CASES = list(planted(1, ("llama-mha", "qwen2-mha"), chosen=KINDS.__contains__))
 
 
 def answer(pair, tokens):

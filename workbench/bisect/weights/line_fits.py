@@ -101,7 +101,7 @@ def _is_least_squares(source: Stored, fitted: Stored, limit: float) -> Flags:
     below = (off <= slack) | source.cut(1)  # the source is above, or might be
     above = (off >= -slack) | source.cut(-1)
     turns = ~(_one_turn(v, below, above) | _one_turn(v, above, below))
-    steps = v / (2 * fitted.width)
+    steps = v / (2 * half)
     held = (v >= 0).all(axis=1) & (v > 0).any(axis=1) & (np.abs(steps - np.round(steps)) <= _WHOLE).all(axis=1)
     coded = v != 0
     return np.asarray(turns | (held & (coded & below).any(axis=1) & (coded & above).any(axis=1)))

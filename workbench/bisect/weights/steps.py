@@ -28,7 +28,8 @@ HALF_ROUNDING = np.float32(2.0**-25)  # of a scale that half precision can only 
 _HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
 # Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
-POINTS_LEAN = 0.2  # by which a common factor of points of a grid may be off: 0.16 is the most found
+_POINTS_LEAN = 0.2  # by which a common factor of points of a grid may be off: 0.16 is the most found
+_TERNARY_POINTS_LEAN = 0.25  # of IQ1, whose unit is fitted and then made 1.1125 or 1.125 times as large: 0.213 found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,15 +248,14 @@ def _on_grid(format: BlockFormat, values: Floats, raw: NDArray[np.uint8]) -> Sto
     if format.shifts is not None:  # codes are -1, 0 and 1, and of a value whose code is 0 nothing is certain
         steps = np.repeat(unit, format.group, axis=1).reshape(values.shape)
         zero = np.abs(values) < np.float32(0.5) * steps
-        width += np.float32(0.6) * steps
+        width += np.float32(0.6) * steps + lost  # what was beyond a code whose scale rounds to 0
         low, high = low | zero, high | zero
-    if format.shifts is not None:
-        return Stored(values, width, low, high, lean=POINTS_LEAN, flips=1)
+        return Stored(values, width, low, high, lean=_TERNARY_POINTS_LEAN, flips=1)
     # Scales are odd numbers, and what was rounded to one is at most 1 below it.
     share = (1 - 1 / found.scales.astype(np.float32)) * _at_least(np.abs(found.d))[:, None]
     reached = np.abs(values) * np.repeat(share, format.group, axis=1).reshape(values.shape)
     known: dict[str, Any] = {"reached": reached, "shared": format.group}
-    return Stored(values, width, low, high, lean=POINTS_LEAN, flips=int(format.even), **known)
+    return Stored(values, width, low, high, lean=_POINTS_LEAN, flips=int(format.even), **known)
 
 
 def _scale_of(format: BlockFormat, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> dict[str, Any]:
