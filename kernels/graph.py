@@ -85,6 +85,9 @@ class Arithmetic(Protocol):
     def attention_lost(self, q: Array, k: Array, v: Array, how: Any, sinks: Array | None = None) -> Values | None:  # noqa: ANN401
         """What attention is off because of how its inputs are kept; None if nothing."""
 
+    def attention_units(self, tokens: int) -> Values:
+        """What attention errs by because of how its sums and shares are kept, of each token's size (tokens,)."""
+
     def delta(self, x: Inputs, how: Any) -> Array:  # noqa: ANN401
         """The gated delta rule."""
 

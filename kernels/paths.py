@@ -33,6 +33,7 @@ from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f32, matmul_f64
+from kernels.precision import FLOAT16
 from kernels.rows.dequantize import dequantize, dequantize_rows, row_norms
 from kernels.rows.fields import fields
 from kernels.weight import Weight
@@ -155,6 +156,10 @@ class F32Path:
         """What rounding queries, keys and values makes of attention, float64 (tokens, channels); None if nothing."""
         del q, k, v, how, sinks
         return None
+
+    def attention_units(self, tokens: int) -> Values:
+        """What sums and shares that attention keeps as halves err by, of the size of each token's output (tokens,)."""
+        return np.zeros(tokens)
 
     def elementwise(self, function: np.ufunc, a: Array, b: Array) -> Array:
         """function(a, b) of two arrays of the same shape."""
@@ -285,7 +290,15 @@ class GgmlPath(F32Path):
                 x.astype(np.float16).astype(np.float64) if kept else x
                 for x, kept in zip((wq, wk, wv), (keys, keys, values), strict=True)
             )
+            if self.how.flash:
+                hq = np.where(ggml_flash.one_by_one(len(q), self.how.batch)[:, None], hq, wq)
             return np.asarray(exact.attention(hq, hk, hv, how, own) - exact.attention(wq, wk, wv, how, own))
+
+    def attention_units(self, tokens: int) -> Values:
+        """Flash attention rounds its sums after every key where it takes tokens one by one; else shares are halves."""
+        if self.how.flash:
+            return np.where(ggml_flash.one_by_one(tokens, self.how.batch), np.sqrt(1 + tokens) * FLOAT16.unit, 0.0)
+        return np.full(tokens, FLOAT16.unit if self.how.type_v == "f16" else 0.0)
 
     def silu(self, x: Array) -> Array:
         return ggml_activation.silu(x, self.width)

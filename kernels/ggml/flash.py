@@ -170,6 +170,12 @@ _flash = cache(_compiled)
 _flash(WIDTHS[0], False)  # of the usual build and few tokens: compiled with all other kernels
 
 
+def one_by_one(tokens: int, batch: int) -> NDArray[np.bool_]:
+    """Which tokens are computed with queries and sums in halves: those of batches of fewer than 64 (0: all at once)."""
+    size, place = batch or tokens, np.arange(tokens)
+    return np.minimum(size, tokens - place // size * size) < _TILE
+
+
 def flash(q: Floats, k: Floats, v: Floats, how: Attention, sinks: Floats | None, width: int, batch: int) -> Floats:
     """What heads see, (tokens, heads * channels of a head of v), as a build with vectors of `width` lanes computes it.
 

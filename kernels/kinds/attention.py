@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from kernels.graph import Array, At, Inputs, Kind, Values
 from kernels.kinds.rounding import rounding_error
-from kernels.numbers import norm
-from kernels.precision import FLOAT16, Precision
+from kernels.numbers import norm, numbers
+from kernels.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ class Attention(Kind):
         return at.path.vector(at.model.weight(at.stage.weights[0])) if at.stage.weights else None
 
     def rounding(self, at: At, x: Inputs, output: Array, codes: bool = True) -> float:
-        """Where the path keeps halves, what they make of it in float64, and the sums and shares that are halves too."""
+        """Where the path keeps halves, what they make of it in float64, and sums or shares that are halves too."""
         error = rounding_error(at, x, output, cancels=True)
         lost = at.path.attention_lost(x["q"], x["k"], self.values(x["v"]), self, self.sinks(at))
         if lost is None:
             return error
-        sums = FLOAT16.unit * float(np.sqrt(1 + len(output))) * norm(output)
+        sums = norm(at.path.attention_units(len(output))[:, None] * numbers(output))
         return float(np.sqrt(error**2 + norm(lost) ** 2 + sums**2))
 
     def noise(self, at: At, x: Mapping[str, Values], size: Values, kept: Precision) -> Values:

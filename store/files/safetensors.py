@@ -78,8 +78,9 @@ def _take_settings(found: StoredModel, source: ModelFile) -> None:
     found.vocabulary = Vocabulary("hf_json", json_path=tokenizer) if os.path.isfile(tokenizer) else None
     for name in ("config.json", ADAPTER_CONFIG, "params.json"):
         if (file := source.beside(name)) is not None:
-            found.sources = (*found.sources, file)
-            found.metadata = _with_method(source, read_object(file))
+            found.sources, found.metadata = (*found.sources, file), read_object(file)
+            if found.metadata.get("quantization_config") is None and (own := source.beside(MODELOPT)) is not None:
+                found.sources, found.metadata = (*found.sources, own), _with_method(own, found.metadata)
             found.less_one = norms_less_one(found.metadata)
             shown, of = found.sources[0].shown, family_of(str(found.metadata.get("model_type")))
             found.tensors = put_together(shown, found.tensors, found.metadata, found.part)
@@ -87,10 +88,9 @@ def _take_settings(found: StoredModel, source: ModelFile) -> None:
             return
 
 
-def _with_method(source: ModelFile, values: dict[str, object]) -> dict[str, object]:
-    """Return settings with what ModelOpt's own file beside them says of quantization, where they do not say it."""
-    file = source.beside(MODELOPT) if values.get("quantization_config") is None else None
-    said = None if file is None else read_object(file).get("quantization")
+def _with_method(file: ModelFile, values: dict[str, object]) -> dict[str, object]:
+    """Return settings that say nothing of quantization, with what ModelOpt's own file beside them says of it."""
+    said = read_object(file).get("quantization")
     return values | {"quantization_config": said} if isinstance(said, dict) and said.get("quant_algo") else values
 
 

@@ -33,7 +33,8 @@ from workbench.app.pages.note_screen import NoteScreen
 from workbench.app.pages.page_screen import EvidenceScreen, PageScreen
 from workbench.app.pages.weights_screen import WeightsScreen
 from workbench.app.sweep.screen import SweepScreen
-from workbench.cells.elements import Elements
+from workbench.cells.elements import WORST, Elements, worst_elements
+from workbench.cells.kept_cells import keeping
 from workbench.lab.shelf import shelf_of
 from workbench.session.session import Session, SessionSpec, Side
 
@@ -91,6 +92,26 @@ async def test_elements_wait_for_the_capture(session):
         assert app.screen is app.map_screen
         assert all("once the capture is complete" in notice.message for notice in app._notifications)
         assert len(app._notifications) == 2
+
+
+async def test_where_no_tensors_are_kept_the_elements_that_differ_most_stand_in_their_place(tmp_path):
+    a, b = Side("/models/a.gguf", "ggml"), Side("/models/b.apr", "apr")
+    session = Session.create(tmp_path / "pair", SessionSpec(a, b, fakes.TOKENS, statistics_only=True))
+    values = fakes.values(fakes.FAULTY)
+    with keeping(session.cells_path, fakes.run_record("a.gguf"), fakes.run_record("b.apr", path="apr")) as keep:
+        for cell in fakes.cells():
+            worst = worst_elements(values * np.float32(3), values, cell.positions) if cell.site == fakes.FAULTY else ()
+            keep(dataclasses.replace(cell, worst=worst))
+    app, _ = app_for(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until_filled(pilot)
+        await pilot.press("n", "enter")
+        await until(pilot, lambda: f"the {WORST} elements of {values.size} that differ most" in screen_text(pilot))
+        assert "No tensors are kept (--statistics-only)" in screen_text(pilot)
+        first = divmod(int(np.abs(values).argmax()), fakes.CHANNELS)
+        assert line(pilot, 0).split()[1:3] == [str(place) for place in first]
+        await pilot.press("escape", "home", "enter")
+        await until(pilot, lambda: "the elements could not be read" in screen_text(pilot))
 
 
 async def test_millions_of_elements_open_and_jump(session):

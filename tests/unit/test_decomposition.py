@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kernels.graph import At, Stage
+from kernels.kinds.attention import Attention
 from kernels.matmul.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
 from kernels.models import Graph
 from kernels.paths import numeric_path
@@ -173,6 +175,32 @@ def test_what_is_not_finite_on_both_sides_alike_is_no_difference():
     for pair in ((model, broken), (broken, model)):
         culprit = bisect_artifacts(*(Side(side, f32) for side in pair), (3, 1, 4)).culprit
         assert (culprit.site, culprit.tensor) == (Site(0, "ffn_gate"), name)
+
+
+def seen_in_float64(q, k, v, how):
+    """Causal attention, head by head and token by token."""
+    heads = lambda x: np.float64(x).reshape(len(x), -1, how.head_dim)  # noqa: E731
+    q, k, v = heads(q), heads(k), heads(v)
+    out = np.empty(q.shape)
+    for token, head in np.ndindex(q.shape[:2]):
+        shared = head // (how.heads // how.kv_heads)
+        shares = np.exp(k[: token + 1, shared] @ q[token, head] * how.scale)
+        out[token, head] = shares @ v[: token + 1, shared] / shares.sum()
+    return out.reshape(len(out), -1)
+
+
+@pytest.mark.parametrize(
+    "words", ["k=f16", "v=f16", "k=f16,v=f16", "flash", "flash,batch=48", "flash,batch=64", "flash,batch=100"]
+)
+def test_the_floor_of_attention_in_halves_is_what_its_own_roundings_cost(words):
+    how = Attention(heads=4, kv_heads=2, head_dim=32, scale=32**-0.5, value_start=0)
+    rng = np.random.default_rng(1)
+    q, k, v = (rng.normal(0.5, 1, (100, heads * 32)).astype(np.float32) for heads in (4, 2, 2))
+    at = At(RIGHT, numeric_path(f"ggml:{words}"), tuple(range(100)), Stage(Site(0, "attention"), how, 128))
+    out = how.evaluate(at, {"q": q, "k": k, "v": v})
+    error = np.linalg.norm(out - seen_in_float64(q, k, v, how))
+    floor = how.rounding(at, {"q": q, "k": k, "v": v}, out)
+    assert 0.2 * floor < error < 1.05 * floor
 
 
 def test_the_floor_of_a_block_with_a_least_value_knows_that_sums_are_rounded_too():

@@ -210,6 +210,8 @@ def test_tokens_that_go_elsewhere_are_counted_and_the_rest_is_compared(family):
         assert measures.rms == pytest.approx((squares / seen) ** 0.5, rel=1e-12)
         token = cell.positions[measures.max_token]
         assert runs[0][site][token, measures.max_channel] == np.float32(measures.max_a)
+        worst = compare_stage(site, tensors["a", site], tensors["b", site], lambda _: False, worst=True).worst
+        assert worst[0][:4] == (token, measures.max_channel, measures.max_a, measures.max_b)
 
 
 def test_what_experts_compute_is_judged_with_the_experts_of_a():

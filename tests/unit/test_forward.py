@@ -93,8 +93,13 @@ def test_every_stage_agrees_with_transformers(architecture, path, dtype, limit):
     assert worst[0] < limit, worst
 
 
-@pytest.mark.parametrize("rope", ["neox", "norm", "scaled", "partly", "not causal"])
-@pytest.mark.parametrize("architecture", [*FIRST, *OTHERS, *ONLY_GGUF, *FURTHER])
+def literal_cases():
+    for architecture in (*FIRST, *OTHERS, *ONLY_GGUF, *FURTHER):
+        for rope in ("neox", "norm", "scaled", "partly", "not causal")[:: 3 if architecture in FURTHER else 1]:
+            yield architecture, rope
+
+
+@pytest.mark.parametrize(("architecture", "rope"), literal_cases())
 def test_the_oracle_agrees_with_a_literal_forward(architecture, rope):
     layers = shape(architecture).get("layers", 2)
     sizes = {"layers": layers, "heads": 6, "kv_heads": 2, "head_dim": 8, "hidden": 40, "ffn": 48, "vocab": 32}

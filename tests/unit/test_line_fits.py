@@ -7,7 +7,7 @@ import numpy as np
 
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
-from workbench.bisect.weights.check import excess_of
+from workbench.bisect.weights.check import check, excess_of
 from workbench.bisect.weights.line_fits import _LEAST, _MOST, _one_line_explains, line_fits
 from workbench.bisect.weights.steps import Stored
 
@@ -62,3 +62,22 @@ def test_a_line_that_was_held_at_zero_may_be_steeper_than_all_values_but_the_imp
     assert line_fits(source, fitted, 1.3)[beyond].all()
     larger = replace(fitted, values=fitted.values * np.float32(1.6), width=fitted.width * np.float32(1.6))
     assert not line_fits(source, larger, 1.3).any()  # no value lies above such a line
+
+
+def test_a_few_blocks_that_a_fit_explains_say_nothing_of_the_errors_of_all_others():
+    rng = np.random.default_rng(2)
+    step, least, few = 2.0**-7, -3 * 2.0**-7, 4
+    offsets = rng.uniform(0, 15, (few * 1024, 32))
+    offsets[:few, :2] = 0.325, 0.675  # the important ones, which alone decide the line of these blocks
+    codes, d, m = np.round(offsets), np.full(len(offsets), step), np.full(len(offsets), least)
+    d[:few], m[:few] = 0.35 * step, 0.325 * step + least
+    packed = np.zeros((len(offsets), 20), np.uint8)
+    packed[:, :4] = np.stack([d, m], axis=1).astype(np.float16).view(np.uint8)
+    packed[:, 4:] = codes[:, :16].astype(np.uint8) | codes[:, 16:].astype(np.uint8) << 4
+    values = (offsets * step + least).astype(np.float32)
+    source = Stored.of(Weight("w", TensorType.F32, values.shape, values.view(np.uint8)))
+    fitted = Stored.of(Weight("w", TensorType.Q4_1, values.shape, packed))
+    assert excess_of(source, fitted)[0].max() > 20
+    found = check(source, fitted)
+    assert found.explained
+    assert found.spread < 0.4  # 1/3 of errors that are spread evenly; these blocks alone would make it 1.1

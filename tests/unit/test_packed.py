@@ -83,6 +83,7 @@ def test_modelopt_says_it_in_a_file_of_its_own(tmp_path):
     said = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "exclude_modules": []}}
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "quantization_config"}))
     (folder / "hf_quant_config.json").write_text(json.dumps(said))
+    assert folder / "hf_quant_config.json" in open_artifact(folder).files  # it decides what the model computes
     found = read(folder)
     parts = packed_by("modelopt", dequantize(model.weights[WEIGHT]))
     scales, whole, codes = (

@@ -53,7 +53,7 @@ def test_every_product_is_computed_again_bit_for_bit(name, path):
         if isinstance(stage.kind, Product):
             site, y = stage.site, values[stage.site]
             x = values[Graph.of(model).reads(stage)["x"]]
-            for channel in rng.choice(y.shape[1], 8, replace=False):
+            for channel in rng.choice(y.shape[1], 4, replace=False):
                 found = element(model, numeric_path(path), site, x[2], int(channel))
                 assert found.exact_order == (path != "ggml" or model.weight(stage.weights[0]).type.block.elements > 1)
                 if found.exact_order:

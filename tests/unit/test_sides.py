@@ -18,7 +18,7 @@ from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import run_changed, write_stage_dump
 from tests.reference.forward import literal_forward
 from workbench.__main__ import run
-from workbench.sides.requantized import made
+from workbench.sides.requantized import Tensors, made
 
 SCHEMA = json.loads((Path(workbench.__file__).parent / "schemas/sides.schema.json").read_text(encoding="utf-8"))
 TOKENS = (5, 10, 7, 7, 31, 12)
@@ -75,7 +75,7 @@ def test_where_all_is_well_nobody_is_named(source, tmp_path, capsys):
     matrices = sum(len(weight.shape) > 1 for weight in copy.weights.values())
     assert counts == {
         **{"copied": len(copy.weights) - matrices, "requantized": matrices},
-        **{"explained": 0, "wrong": []},
+        **{"explained": 0, "uncomparable": [], "wrong": []},
     }
     p, q = (np.exp(literal_forward(m.config, m.values(), TOKENS)[None, "lm_head"]) for m in (copy, source))
     p, q = (x / x.sum(axis=1, keepdims=True) for x in (p, q))
@@ -113,6 +113,14 @@ def test_of_two_faults_the_one_that_moves_the_output_further(source, tmp_path, c
     assert answer["faults"] == ["artifact", "engine"]
     moved = {"artifact": answer["arbiter"]["copy"]["kl"], "engine": answer["arbiter"]["engine"]["kl"]}
     assert answer["verdict"] == max(moved, key=moved.get)
+
+
+def test_a_tensor_of_another_shape_is_named_and_explained_by_nothing(source, tmp_path, capsys):
+    copy = copied(tiny_model("llama", "F32", **SIZES | {"ffn": 96}), "Q8_0")
+    answer = asked(capsys, tmp_path, 2, copy, stages_of(copy, TOKENS, "ggml"))
+    of_the_block = {name for name in copy.weights if ".mlp." in name}
+    assert (answer["verdict"], set(answer["artifact"]["tensors"]["uncomparable"])) == ("undecided", of_the_block)
+    assert "not comparable" in Tensors(uncomparable=(UP,)).words
 
 
 def test_what_cannot_be_told_is_undecided(source, tmp_path, capsys):

@@ -8,11 +8,12 @@ import pytest
 
 from kernels.paths import numeric_path
 from kernels.rows.fields import bytes_of_codes
+from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from tests.faults.distributions import DISTRIBUTIONS
 from tests.faults.models import plain
 from tests.faults.storing import packed
-from tests.memory_model import MemoryModel
+from tests.memory_model import MemoryModel, random_model
 from workbench.bisect.models.bisection import bisect_artifacts
 from workbench.bisect.models.cell import Side
 from workbench.bisect.weights.causes import weight_causes
@@ -447,3 +448,14 @@ def test_what_one_bit_admits_is_no_factor():
     for cause, rows in copies.items():
         b = replace(A, weights={**A.weights, UP: Weight(UP, TensorType.Q1_0, source.shape, rows)})
         assert best(UP, A, b).cause == cause
+
+
+def test_a_wrong_value_is_seen_in_any_column_of_a_matrix_whose_width_is_no_multiple_of_a_block():
+    model, name = random_model("qwen2", hidden=80, heads=2, head_dim=40), UP
+    for column in (10, 60, 79):
+        values = model.values()
+        values[name][3, column] += 3
+        copy = stored(values, config=model.config)
+        sides = (Side(each, numeric_path("f32")) for each in (model, copy))
+        culprit = bisect_artifacts(*sides, (1, 2, 3, 4)).culprit
+        assert (culprit.site, culprit.cause) == (Site(1, "ffn_up"), "corrupted_blocks"), column

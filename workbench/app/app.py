@@ -34,10 +34,11 @@ from workbench.app.tour import Guides, was_shown
 from workbench.app.workers import ReportsWorkerErrors
 from workbench.capture.job import CaptureJob, CaptureProcess
 from workbench.cells.cell import Cell
+from workbench.cells.kept_cells import KeptCells
 from workbench.cells.stage_tensors import stage_tensors
 from workbench.jobs.inquiry import InquiryProcess
 from workbench.machine import interrupts
-from workbench.pair.sources import Tensors, open_artifacts, open_tensors, tensor_types
+from workbench.pair.sources import Tensors, open_artifacts, open_captured, tensor_types
 
 if TYPE_CHECKING:
     from textual.actions import ActionParseResult
@@ -85,7 +86,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, LooksForGarbageAtRest, No
         self.session = session
         self.bisects = bisects
         self._building = False
-        self._tensors: Tensors | None = None
+        self._captured: Tensors | KeptCells | None = None
         self._opening = Lock()
         self._begins_with_tour = tour
         self.map_screen = MapScreen(
@@ -180,14 +181,14 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, LooksForGarbageAtRest, No
 
     def _elements(self, cell: Cell, scope: "TokenScope") -> "Elements":
         """Read the elements of a cell over the tokens of a scope."""
-        return self._stored_tensors().elements(cell, scope)
+        return self._stored().elements(cell, scope)
 
-    def _stored_tensors(self) -> Tensors:
+    def _stored(self) -> Tensors | KeptCells:
         """Open what is stored of both sides; kept once the capture is complete, as nothing changes it any more."""
         with self._opening:
-            tensors = self._tensors or open_tensors(self.session)
-            self._tensors = tensors if self.map_screen.phase == "finished" else None
-        return tensors
+            captured = self._captured or open_captured(self.session)
+            self._captured = captured if self.map_screen.phase == "finished" else None
+        return captured
 
     @work(thread=True, exclusive=True, group="ahead", exit_on_error=False)
     def _load_ahead(self) -> None:
@@ -196,7 +197,7 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, LooksForGarbageAtRest, No
         import workbench.app.pages.help_screen  # noqa: F401
 
         with suppress(WorkbenchError):  # whoever opens a cell is told
-            self._stored_tensors()
+            self._stored()
 
     def on_map_screen_filled(self) -> None:
         """Once the map is there, load ahead."""
@@ -271,5 +272,4 @@ class WorkbenchApp(ReportsWorkerErrors, PaintsChanges, LooksForGarbageAtRest, No
 
 
 def _capture_process(session: "Session") -> Capture:
-    spec = session.spec
-    return CaptureProcess(CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, session.folder))
+    return CaptureProcess(CaptureJob.of(session))

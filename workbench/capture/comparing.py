@@ -38,17 +38,23 @@ class _Collector:
             self.cells.append(event.cell)
 
 
-def compare_pair(pair: Pair, metric: Metric, scope: TokenScope, show: Show) -> Comparison:
-    """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit."""
+def compare_pair(
+    pair: Pair, metric: Metric, scope: TokenScope, show: Show, statistics_only: bool = False
+) -> Comparison:
+    """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit.
+
+    statistics_only : nothing is written meanwhile, and cells have the elements that differ most.
+    """
     pair = recorded(pair)
-    comparison = compare_job(CaptureJob(*pair.sides, pair.ids, pair.prompt), metric, scope, show)
-    return replace(comparison, notes=pair.notes)
+    job = CaptureJob(*pair.sides, pair.ids, pair.prompt, statistics_only=statistics_only)
+    comparison = compare_job(job, metric, scope, show)
+    return replace(comparison, notes=(*pair.notes, *comparison.notes))
 
 
 def compare_job(job: CaptureJob, metric: Metric, scope: TokenScope, show: Show) -> Comparison:
     """Capture; in the scope of the last token, cells of unlike populations are compared at the last token."""
     traced = not (job.a.numeric_path and job.b.numeric_path)
-    aligning = job.folder is None and traced and scope.kind == "last"
+    aligning = job.folder is None and traced and scope.kind == "last" and not job.statistics_only
     with scratch_folder() if aligning else nullcontext() as scratch:
         if scratch is not None:
             # Aligning needs the tensors of both sides once more. A capture locks its folder, as this one is already.
@@ -57,12 +63,22 @@ def compare_job(job: CaptureJob, metric: Metric, scope: TokenScope, show: Show) 
         from workbench.capture.lockstep import capture  # loads the kernels
 
         capture(job, collected)
-        cells = collected.cells
-        if job.folder is not None and scope.kind == "last":
+        cells: list[Cell] = collected.cells
+        notes: tuple[str, ...] = ()
+        if scope.kind == "last" and job.statistics_only:
+            notes = _not_aligned(cells)
+        elif scope.kind == "last" and job.folder is not None:
             cells = _aligned(cells, job.folder)
-    comparison = Comparison(collected.runs["a"], collected.runs["b"], cells=cells, metric=metric, scope=scope)
+    a, b = collected.runs["a"], collected.runs["b"]
+    comparison = Comparison(a, b, cells=cells, metric=metric, scope=scope, notes=notes)
     comparison.require_scope()
     return comparison
+
+
+def _not_aligned(cells: list[Cell]) -> tuple[str, ...]:
+    unlike = sum(cell.status == "uncomparable" for cell in cells)
+    why = "cells of unlike populations were not aligned to the last token, for tensors are not kept"
+    return (f"{unlike} {why} (--statistics-only); leave that option out.",) if unlike else ()
 
 
 def _aligned(cells: list[Cell], folder: Path) -> list[Cell]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from store.traces.run import RunRecord
 from workbench.cells.cell import Cell, cell_from_wire, cell_to_wire
 from workbench.machine.child_process import ChildProcess
-from workbench.session.session import Side
+from workbench.session.session import Session, Side
 
 SideName = Literal["a", "b"]
 Phase = Literal["wait", "open", "hash", "compile", "run"]
@@ -19,13 +19,23 @@ Phase = Literal["wait", "open", "hash", "compile", "run"]
 
 @dataclass(frozen=True, slots=True)
 class CaptureJob:
-    """Two sides, the token ids both run (empty: those of a recorded trace), and the session folder, if any."""
+    """Two sides, the token ids both run (empty: those of a recorded trace), and the session folder, if any.
+
+    statistics_only : cells have the elements that differ most, and are kept in the folder in place of tensors.
+    """
 
     a: Side
     b: Side
     tokens: tuple[int, ...]
     prompt: str | None = None
     folder: Path | None = None
+    statistics_only: bool = False
+
+    @classmethod
+    def of(cls, session: Session) -> "CaptureJob":
+        """The capture of a session."""
+        spec = session.spec
+        return cls(spec.a, spec.b, spec.tokens, spec.prompt, session.folder, spec.statistics_only)
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as JSON values."""
@@ -36,7 +46,8 @@ class CaptureJob:
         """Rebuild a job from `to_json`."""
         folder = record["folder"]
         a, b = Side(**record["a"]), Side(**record["b"])
-        return cls(a, b, tuple(record["tokens"]), record["prompt"], None if folder is None else Path(folder))
+        place = None if folder is None else Path(folder)
+        return cls(a, b, tuple(record["tokens"]), record["prompt"], place, record["statistics_only"])
 
 
 class Progress(NamedTuple):

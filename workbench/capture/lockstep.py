@@ -31,8 +31,9 @@ from store.traces.open import open_trace
 from store.traces.run import RunRecord, describe_machine, now, versions
 from store.traces.trace import Trace
 from store.whole_files import alone_in, give_name, temporary_beside
+from workbench.capture import kept
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
-from workbench.capture.needs import require_room, to_write
+from workbench.capture.needs import cells_to_write, require_room, to_write
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
 from workbench.cells.routing import Routes
 from workbench.pair.fingerprints import sha256_of
@@ -44,6 +45,7 @@ from workbench.session.session import Side, relative_to
 
 SIDES: tuple[SideName, SideName] = ("a", "b")
 COMPARED = "compared"  # kind of log entries
+_MORE_ROOM = "make room, choose another --session, give fewer tokens"
 _COPY_CHUNK = 1 << 22  # bytes
 
 
@@ -150,25 +152,40 @@ def capture(job: CaptureJob, emit: Emit) -> None:
 
 def _capture(job: CaptureJob, emit: Emit) -> None:
     started = time.monotonic()
-    opened = _open_both(job, emit)
-    runs = _runs(opened, job, emit)
-    with ExitStack() as stack:
-        sides = _sides(opened, runs, stack)
-        for name, side in zip(SIDES, sides, strict=True):
-            emit(SideReady(name, side.run))
-        if any(isinstance(side, Running) for side in sides):
-            compile_all(lambda done, total, kernel: emit(Progress("compile", done, total, kernel)))
-        states = _compare(sides, emit)
+    if (known := kept.of_gone_files(job)) is None:
+        opened = _open_both(job, emit)
+        runs = _runs(opened, job, emit)
+        known = kept.of_runs(job, runs)
+    if known is None:
+        runs, states = _run_both(job, opened, runs, emit)
+    else:
+        runs, states = [known.a, known.b], kept.show(known, emit)
     seconds = time.monotonic() - started
     if job.folder is not None:
-        _log(job, job.folder, sides, states, seconds)
+        _log(job, job.folder, runs, states, seconds)
     emit(Finished(seconds))
+
+
+def _run_both(
+    job: CaptureJob, opened: "list[_Opened]", runs: list[RunRecord], emit: Emit
+) -> tuple[list[RunRecord], dict[str, int]]:
+    """Run or read both sides; returns their runs, and how many cells there are of each status."""
+    with ExitStack() as stack:
+        sides = _sides(opened, runs, job, stack)
+        runs = [side.run for side in sides]
+        for name, run in zip(SIDES, runs, strict=True):
+            emit(SideReady(name, run))
+        if any(isinstance(side, Running) for side in sides):
+            compile_all(lambda done, total, kernel: emit(Progress("compile", done, total, kernel)))
+        with kept.keeps(job, runs, emit) as emit_and_keep:
+            return runs, _compare(sides, emit_and_keep, job.statistics_only)
 
 
 def _open_both(job: CaptureJob, emit: Emit) -> list[_Opened]:
     """Open both sides; recorded ones are those that the session keeps."""
     given = (job.a, job.b)
-    stored = [None if job.folder is None else job.folder / f"{name}.h5" for name in SIDES]
+    keeps_tensors = job.folder is not None and not job.statistics_only
+    stored = [job.folder / f"{name}.h5" if job.folder is not None and keeps_tensors else None for name in SIDES]
     found: list[Source] = []
     for done, (side, place) in enumerate(zip(given, stored, strict=True)):
         emit(Progress("open", done, len(SIDES), printable(side.path)))
@@ -249,22 +266,24 @@ def run_of(artifact: Artifact, side: Side, tokens: tuple[int, ...], prompt: str 
     )
 
 
-def _sides(opened: list[_Opened], runs: list[RunRecord], stack: ExitStack) -> list[Recorded | Running]:
+def _sides(opened: list[_Opened], runs: list[RunRecord], job: CaptureJob, stack: ExitStack) -> list[Recorded | Running]:
     """Decide which sides are read and which are run.
 
     Complete traces in the folder are shown as they were recorded, even by another version of this program, but only
     together: beside a side that is run now, a side is read only if running it would give the same bits.
     """
-    kept = [_kept(side, run) for side, run in zip(opened, runs, strict=True)]
-    if None in kept:
-        kept = [
+    found = [_kept(side, run) for side, run in zip(opened, runs, strict=True)]
+    if None in found:
+        found = [
             trace if trace is side.source or (trace is not None and trace.run.identity == run.identity) else None
-            for side, run, trace in zip(opened, runs, kept, strict=True)
+            for side, run, trace in zip(opened, runs, found, strict=True)
         ]
     sides: list[Recorded | Running] = []
     models = models_of([side.source if isinstance(side.source, Artifact) else None for side in opened], runs)
-    _require_room(opened, runs, kept, models)
-    for side, run, trace, model in zip(opened, runs, kept, models, strict=True):
+    _require_room(opened, runs, found, models)
+    if job.statistics_only and job.folder is not None and (at_hand := [model for model in models if model is not None]):
+        require_room(job.folder, cells_to_write(at_hand, len(runs[0].tokens)), _MORE_ROOM)
+    for side, run, trace, model in zip(opened, runs, found, models, strict=True):
         if trace is not None:
             sides.append(Recorded(trace, model))
             continue
@@ -277,14 +296,14 @@ def _sides(opened: list[_Opened], runs: list[RunRecord], stack: ExitStack) -> li
 
 
 def _require_room(
-    opened: list[_Opened], runs: list[RunRecord], kept: list[Trace | None], models: Sequence[Artifact | None]
+    opened: list[_Opened], runs: list[RunRecord], found: list[Trace | None], models: Sequence[Artifact | None]
 ) -> None:
     """Raise WorkbenchError if the disk has no room for what the sides that are run will write."""
     written = 0
-    for side, run, trace, model in zip(opened, runs, kept, models, strict=True):
+    for side, run, trace, model in zip(opened, runs, found, models, strict=True):
         if trace is None and model is not None and side.stored is not None:
             written += to_write(side.stored, model, len(run.tokens), run.numeric_path)
-            require_room(side.stored.parent, written, "make room, choose another --session, or give fewer tokens")
+            require_room(side.stored.parent, written, f"{_MORE_ROOM}, or --statistics-only")
 
 
 def models_of(models: Sequence[Artifact | None], runs: Sequence[RunRecord]) -> list[Artifact | None]:
@@ -311,14 +330,14 @@ def _stored(path: Path) -> Trace | None:
     return open_store(path) if os.path.lexists(path) else None
 
 
-def _compare(sides: list[Recorded | Running], emit: Emit) -> dict[str, int]:
+def _compare(sides: list[Recorded | Running], emit: Emit, worst: bool) -> dict[str, int]:
     """Emit all cells and return how many there are of each status."""
     a, b = sides
     sites = execution_order(a.run.config, b.run.config)
     states: Counter[str] = Counter()
     streams = a.stages(), b.stages()
     absent: dict[str, Callable[[Site], bool]] = {"a": a.absent, "b": b.absent}
-    for done, cell in enumerate(compare_streams(*streams, sites, lambda name, site: absent[name](site)), 1):
+    for done, cell in enumerate(compare_streams(*streams, sites, lambda name, site: absent[name](site), worst), 1):
         states[cell.status] += 1
         emit(CellReady(cell))
         emit(Progress("run", done, len(sites), str(cell.site)))
@@ -333,16 +352,14 @@ def _codes_of(model: Artifact, run: RunRecord) -> Callable[[Site, NDArray[np.flo
     return partial(activation_codes, model, Graph.of(model), numeric_path(run.numeric_path))
 
 
-def _log(
-    job: CaptureJob, folder: Path, sides: list[Recorded | Running], states: dict[str, int], seconds: float
-) -> None:
+def _log(job: CaptureJob, folder: Path, runs: list[RunRecord], states: dict[str, int], seconds: float) -> None:
     """Log what was compared and found, unless the last such entry says so."""
     facts: dict[str, object] = {}
-    for name, given, side in zip(SIDES, (job.a, job.b), sides, strict=True):
-        file = given.path if given.numeric_path else side.run.artifact
-        run = {fact: value for fact, value in side.run.to_json().items() if fact in ("size", "sha256", "numeric_path")}
-        facts[name] = {"artifact": relative_to(folder, file), **run}
-    facts |= {"tokens": list(sides[0].run.tokens), "cells": states}
+    for name, given, run in zip(SIDES, (job.a, job.b), runs, strict=True):
+        file = given.path if given.numeric_path else run.artifact
+        known = {fact: value for fact, value in run.to_json().items() if fact in ("size", "sha256", "numeric_path")}
+        facts[name] = {"artifact": relative_to(folder, file), **known}
+    facts |= {"tokens": list(runs[0].tokens), "cells": states}
     entries = (entry for entry in reversed(read_log(folder)) if entry.get("kind") == COMPARED)
     last: dict[str, object] = next(entries, {})
     if any(last.get(name) != fact for name, fact in facts.items()):

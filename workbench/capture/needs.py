@@ -13,12 +13,15 @@ from typing import NamedTuple
 from kernels.errors import WorkbenchError
 from kernels.graph import Model
 from kernels.kinds.elementwise import Copy
+from kernels.measures import COL
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from store.text import printable
 from store.traces.hdf5 import partial_path
 
 _STAGE = 1100  # bytes that HDF5 adds to a stage, about
+_CELL = 1500  # bytes of a cell that is kept beside its table, with its elements, about
+_POSITION = 6  # and of the number of a token
 _STORE = 1 << 17  # and to a store; it also reserves room ahead
 _COPIES = 4  # of the largest stage of a layer: what is measured and written of it
 _PROGRAM = 160 << 20  # bytes of the process without any model
@@ -49,6 +52,13 @@ def together(sides: Iterable[Needs]) -> Needs:
     """What several sides need that run in step in one process."""
     written, held = zip(*sides, strict=True)
     return Needs(sum(written), _PROGRAM + sum(held))
+
+
+def cells_to_write(models: Iterable[Model], tokens: int) -> int:
+    """Bytes of the cells that are kept in place of the tensors of a pair, about."""
+    cells = max(sum(1 for _ in Graph.of(model).stages()) for model in models)
+    table = -(-tokens * len(COL) * 8 // 3) * 4
+    return cells * (_CELL + table + tokens * _POSITION)
 
 
 def to_write(store: Path, model: Model, tokens: int, path: str) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.measures import LogitAgreement, Measures, summarise
 from kernels.stages import Site
+from workbench.cells.elements import Element
 from workbench.cells.flips import Flips
 from workbench.cells.metrics import METRICS
 
@@ -29,6 +30,7 @@ class Cell:
     flipped : int8 activation codes that the next matmul makes of both sides and that differ; None where a side rounds
         nothing to 8 bits here, or in blocks of another size.
     percentiles : of |d| over all tokens, keys "p50", "p90", "p99"; empty where not measured.
+    worst : the elements that differ most, where they are kept in place of the tensors.
     """
 
     site: Site
@@ -40,6 +42,7 @@ class Cell:
     logits: LogitAgreement | None = None
     flipped: Flips | None = None
     percentiles: dict[str, float] = field(default_factory=dict)
+    worst: tuple[Element, ...] = ()
     _measured: dict[int | None, Measures] = field(default_factory=dict, init=False, repr=False)  # by row
 
     def measures(self, position: int | None = None) -> Measures | None:
@@ -72,6 +75,7 @@ def cell_to_wire(cell: Cell) -> dict[str, Any]:
         "logits": None if cell.logits is None else [column.tolist() for column in cell.logits],
         "flipped": cell.flipped,
         "percentiles": cell.percentiles,
+        "worst": [[element.token, element.channel, element.a, element.b] for element in cell.worst],
     }
 
 
@@ -90,6 +94,7 @@ def cell_from_wire(record: dict[str, Any]) -> Cell:
         else LogitAgreement(np.array(logits[0]), np.array(logits[1]), np.array(logits[2])),
         flipped=None if record["flipped"] is None else Flips(*record["flipped"]),
         percentiles=record["percentiles"],
+        worst=tuple(Element.of(*values) for values in record["worst"]),
     )
 
 
@@ -151,6 +156,9 @@ def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
         record["note"] = f"{cell.note}; {words}" if cell.note else words
     if position is None and cell.percentiles:
         record["percentiles_abs_d"] = cell.percentiles
+    if cell.worst:
+        place = None if position is None else cell.positions[position]
+        record["worst"] = [_element_json(element) for element in cell.worst if place in (None, element.token)]
     if cell.flipped is not None:
         record["flipped_codes"] = cell.flipped.to_json()
     if cell.logits is not None:
@@ -160,6 +168,11 @@ def cell_json(cell: Cell, position: int | None = None) -> dict[str, Any]:
             for name, figure in LOGIT_FIGURES.items()
         }
     return record
+
+
+def _element_json(element: Element) -> dict[str, Any]:
+    values = {"a": element.a, "b": element.b, "abs_d": abs(element.d)}
+    return {"token": element.token, "channel": element.channel} | {name: _finite(x) for name, x in values.items()}
 
 
 def _finite(value: float) -> float | None:

@@ -15,6 +15,7 @@ from kernels.measures import COL
 from kernels.metrics import gap_percentiles, logit_agreement, profile, profile_and_percentiles
 from kernels.stages import LAST_STAGES, Site
 from workbench.cells.cell import Cell
+from workbench.cells.elements import Element, worst_elements
 from workbench.cells.flips import flips
 from workbench.cells.routing import Common
 
@@ -56,12 +57,14 @@ def compare_streams(
     b: Iterable[StageTensor],
     sites: Sequence[Site],
     absent: Callable[[str, Site], bool],
+    worst: bool = False,
 ) -> Iterator[Cell]:
     """Cells in execution order from two streams of stage tensors in execution order.
 
     Both streams are drawn in step, so that two forwards can run side by side with one stage of each in memory.
     sites : what there can be on either side, in execution order. absent(side, site) : whether the model of side "a" or
-    "b" has no such stage; a stage that is missing for any other reason is unmeasured.
+    "b" has no such stage; a stage that is missing for any other reason is unmeasured. worst : whether cells keep the
+    elements that differ most.
     """
     streams = {"a": iter(a), "b": iter(b)}
     waiting = {side: next(stream, None) for side, stream in streams.items()}
@@ -73,7 +76,7 @@ def compare_streams(
             here[side] = tensor if tensor is not None and tensor.site == site else None
             if here[side] is not None:
                 waiting[side] = next(stream, None)
-        yield compare_stage(site, here["a"], here["b"], partial(_at_site, absent, site), one_model)
+        yield compare_stage(site, here["a"], here["b"], partial(_at_site, absent, site), one_model, worst)
         if (x := here["a"]) is not None and (y := here["b"]) is not None:
             one_model &= x.values.shape[1] == y.values.shape[1]
 
@@ -83,11 +86,17 @@ def _at_site(absent: Callable[[str, Site], bool], site: Site, side: str) -> bool
 
 
 def compare_stage(
-    site: Site, a: StageTensor | None, b: StageTensor | None, absent: Callable[[str], bool], one_model: bool = True
+    site: Site,
+    a: StageTensor | None,
+    b: StageTensor | None,
+    absent: Callable[[str], bool],
+    one_model: bool = True,
+    worst: bool = False,
 ) -> Cell:
     """The cell of one stage; never numbers for unlike populations.
 
     one_model : logits of unlike vocabularies are compared over the tokens that both have, as one side is padded.
+    worst : whether the cell keeps the elements that differ most.
     """
     if a is None or b is None:
         return _missing(site, a, b, absent)
@@ -103,7 +112,7 @@ def compare_stage(
             return Cell(site, "uncomparable", "which experts its channels belong to is not known on both sides")
         common = Common.of(a.experts, b.experts)
         if not common.whole:
-            return _of_common_pairs(site, a, values_b, common)
+            return _of_common_pairs(site, a, values_b, common, worst)
     cell_profile, percentiles = profile_and_percentiles(values_a, values_b)
     same = bool(cell_profile[:, COL.same_bits].sum() == values_a.size)
     return Cell(
@@ -116,10 +125,11 @@ def compare_stage(
         logits=logit_agreement(values_a, values_b) if site.stage == LAST_STAGES[-1] else None,
         flipped=flips(a.codes, b.codes, values_a, values_b),
         percentiles={} if same else percentiles,
+        worst=() if same or not worst else worst_elements(values_a, values_b, a.positions),
     )
 
 
-def _of_common_pairs(site: Site, a: StageTensor, b: NDArray[np.float32], common: Common) -> Cell:
+def _of_common_pairs(site: Site, a: StageTensor, b: NDArray[np.float32], common: Common, worst: bool) -> Cell:
     """The cell of the pairs of a token and an expert that both sides have; tokens without any are left out."""
     assert a.positions is not None
     counts, (tokens, used), size = common.there.sum(axis=1), common.places.shape, b.shape[1] // common.places.shape[1]
@@ -149,7 +159,16 @@ def _of_common_pairs(site: Site, a: StageTensor, b: NDArray[np.float32], common:
         profile=found[kept],
         positions=tuple(a.positions[row] for row in kept.tolist()),
         percentiles={} if same else gap_percentiles(flat[0], flat[1]),
+        worst=() if same or not worst else _worst_of_pairs(a, b, common),
     )
+
+
+def _worst_of_pairs(a: StageTensor, b: NDArray[np.float32], common: Common) -> tuple[Element, ...]:
+    """The elements that differ most, in A's order of experts; a pair that one side alone has differs in none."""
+    assert a.positions is not None
+    there = np.repeat(common.there, b.shape[1] // common.places.shape[1], axis=1)
+    of_a, of_b = (np.where(there, side, 0).astype(np.float32) for side in (a.values, common.of_b(b, 0.0)))
+    return worst_elements(of_a, of_b, a.positions)
 
 
 def _of_common_vocabulary(a: StageTensor, b: StageTensor) -> tuple[StageTensor, StageTensor, str | None]:

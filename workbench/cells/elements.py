@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Order = Literal["abs", "index", "ulp", "relative"]
+WORST = 16  # elements of a cell that are kept where its tensors are not
 ORDERS: dict[Order, str] = {"abs": "|d|", "index": "index", "ulp": "ULP distance", "relative": "relative |d|"}
 
 
@@ -21,6 +22,15 @@ class Element(NamedTuple):
     d: float
     relative: float
     ulp: int | None
+
+    @classmethod
+    def of(cls, token: int, channel: int, a: float, b: float) -> "Element":
+        """The element of two float32 values."""
+        x, y = (np.array([value], dtype=np.float32) for value in (a, b))
+        with np.errstate(invalid="ignore"):
+            relative = float(_relative(np.abs(np.array([a - b])), y)[0])
+        steps = int(ulp_distance(x, y)[0]) if np.isfinite(a) and np.isfinite(b) else None
+        return cls(token, channel, a, b, a - b, relative, steps)
 
     @property
     def other_sign(self) -> bool:
@@ -66,17 +76,7 @@ class Elements:
     def element(self, index: int) -> Element:
         """Return one element by its index, token by token."""
         row, channel = divmod(index, self.channels)
-        a, b = self.a[row, channel : channel + 1], self.b[row, channel : channel + 1]
-        x, y = float(a[0]), float(b[0])
-        return Element(
-            token=self.positions[row],
-            channel=channel,
-            a=x,
-            b=y,
-            d=x - y,
-            relative=float(_relative(np.abs(np.array([x - y])), b)[0]),
-            ulp=int(ulp_distance(a, b)[0]) if np.isfinite(x) and np.isfinite(y) else None,
-        )
+        return Element.of(self.positions[row], channel, float(self.a[row, channel]), float(self.b[row, channel]))
 
     def index(self, token: int, channel: int) -> int | None:
         """Index of the element of a token position and channel, or None if there is none."""
@@ -104,6 +104,49 @@ class Elements:
         by_channel = np.maximum.reduceat(d, channels, axis=1)
         grouped: NDArray[np.float64] = np.maximum.reduceat(by_channel, tokens, axis=0)
         return grouped
+
+
+@dataclass(frozen=True, eq=False)
+class WorstElements(Elements):
+    """The elements of a cell that differ most, where no others were kept; a, b : (1, elements).
+
+    known : the elements. of : how many the cell has.
+    """
+
+    known: tuple[Element, ...] = ()
+    of: int = 0
+
+    @classmethod
+    def those(cls, known: tuple[Element, ...], of: int) -> "WorstElements":
+        """Elements of a cell that has so many."""
+        a, b = (np.array([[getattr(element, side) for element in known]], dtype=np.float32) for side in "ab")
+        return cls(a, b, tuple(sorted({element.token for element in known})), known, of)
+
+    def element(self, index: int) -> Element:
+        """Return one element by its place in the list."""
+        return self.known[index]
+
+    def index(self, token: int, channel: int) -> int | None:
+        """Place of the element of a token position and channel, or None if it was not kept."""
+        places = [(element.token, element.channel) for element in self.known]
+        return places.index((token, channel)) if (token, channel) in places else None
+
+
+def worst_elements(a: NDArray[np.float32], b: NDArray[np.float32], positions: tuple[int, ...]) -> tuple[Element, ...]:
+    """The elements of two tensors (tokens, channels) that differ most, at most WORST, ties in index order.
+
+    A token is looked at at a time.
+    """
+    found: list[tuple[float, int, int]] = []  # with the sign of the difference turned, so that they sort
+    for row in range(len(a)):
+        d = Elements(a[row : row + 1], b[row : row + 1], positions[row : row + 1]).distance
+        least = float(np.partition(d, -WORST)[-WORST]) if d.size > WORST else 0.0
+        places = np.flatnonzero((d >= least) & (d > 0))
+        places = places[np.argsort(-d[places], kind="stable")][:WORST]
+        found = sorted([*found, *((-float(d[place]), row, int(place)) for place in places)])[:WORST]
+    return tuple(
+        Element.of(positions[row], channel, float(a[row, channel]), float(b[row, channel])) for _, row, channel in found
+    )
 
 
 def _starts(length: int, groups: int) -> NDArray[np.int64]:

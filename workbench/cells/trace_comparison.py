@@ -49,9 +49,15 @@ class TraceComparison(ComparedCells):
 
 
 def compare_unbound(
-    a: Trace, b: Trace, tokens: tuple[int, ...], prompt: str | None, metric: Metric, scope: TokenScope
+    a: Trace,
+    b: Trace,
+    tokens: tuple[int, ...],
+    prompt: str | None,
+    metric: Metric,
+    scope: TokenScope,
+    worst: bool = False,
 ) -> TraceComparison:
-    """Compare two traces without a configuration.
+    """Compare two traces without a configuration. worst : whether cells have the elements that differ most.
 
     Raises PopulationError where one of them was recorded with other tokens, or they say that they are of two kinds of
     models.
@@ -62,7 +68,7 @@ def compare_unbound(
     if None not in kinds and kinds[0] != kinds[1]:
         shown = [printable(str(kind), 40) for kind in kinds]
         raise PopulationError(f"A was recorded from a {shown[0]} model and B from a {shown[1]} one; record one model")
-    cells = cells_of(a, b, tokens, scope.kind == "last")
+    cells = cells_of(a, b, tokens, scope.kind == "last", worst)
     notes = (*CANNOT_KNOW, *(f"{side}: {note}" for side, trace in (("A", a), ("B", b)) for note in trace.notes))
     found = TraceComparison(a, b, tokens, prompt, cells=cells, metric=metric, scope=scope, notes=notes)
     found.require_scope()

@@ -1,5 +1,6 @@
 """Two recorded traces stage by stage with no model between them: names and shapes say what is set side by side."""
 
+from collections.abc import Callable
 from functools import partial
 
 from kernels.models import ordered, sites
@@ -30,10 +31,11 @@ def bind_both(a: Trace, b: Trace, tokens: Tokens) -> tuple[Trace, Trace]:
     return first, second
 
 
-def cells_of(a: Trace, b: Trace, tokens: Tokens, last: bool = False) -> list[Cell]:
+def cells_of(a: Trace, b: Trace, tokens: Tokens, last: bool = False, worst: bool = False) -> list[Cell]:
     """Compare every stage that either trace can have, in execution order.
 
     tokens : those that went in; None where nobody knows. last : where the rows are of unlike tokens, compare the last.
+    worst : whether cells have the elements that differ most.
     """
     names = {*SPINE, *(site.stage for trace in (a, b) for site in trace.sites())}
     unlike = _unlike_order(a, b)
@@ -42,7 +44,8 @@ def cells_of(a: Trace, b: Trace, tokens: Tokens, last: bool = False) -> list[Cel
         if unlike and site.stage in ROTATED and site in a.stages and site in b.stages:
             cells.append(Cell(site, "uncomparable", unlike))
             continue
-        cell, same_width = _cell(site, (a, b), routes, tokens, last, one_model)
+        compare = partial(compare_stage, site, absent=partial(_absent, {"a": a, "b": b}, site), worst=worst)
+        cell, same_width = _cell(site, (a, b), routes, tokens, last, partial(compare, one_model=one_model))
         one_model &= same_width
         cells.append(cell)
     return cells
@@ -60,24 +63,27 @@ def _unlike_order(a: Trace, b: Trace) -> str:
 
 
 def _cell(
-    site: Site, traces: tuple[Trace, Trace], routes: tuple[Routes, Routes], tokens: Tokens, last: bool, one_model: bool
+    site: Site,
+    traces: tuple[Trace, Trace],
+    routes: tuple[Routes, Routes],
+    tokens: Tokens,
+    last: bool,
+    compare: Callable[..., Cell],
 ) -> tuple[Cell, bool]:
     """The cell of a stage, and whether both sides have as many channels, as far as they are there."""
     sides: dict[str, StageTensor | None] = {}
-    a, b = traces
     for name, trace, own in zip("ab", traces, routes, strict=True):
         try:
             sides[name] = _tensor(site, trace, tokens, own)
         except StoreError as error:
             return Cell(site, "uncomparable", f"{name.upper()} {error}"), True
     first, second = sides["a"], sides["b"]
-    absent = partial(_absent, {"a": a, "b": b}, site)
-    found = compare_stage(site, first, second, absent, one_model)
+    found = compare(first, second)
     if first is None or second is None:
         return found, True
     if found.status == "uncomparable" and last and tokens is not None:
         first, second = (align_last(side, len(tokens)) for side in (first, second))
-        found = compare_stage(site, first, second, absent, one_model)
+        found = compare(first, second)
     return found, first.values.shape[1] == second.values.shape[1]
 
 

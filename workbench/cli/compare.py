@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from workbench.cli.options import PATH, json_option, map_options, pair_options, print_json
+from workbench.cli.options import PATH, json_option, map_options, pair_options, print_json, statistics_option
 from workbench.cli.tables import echo
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     help="Run every stage again for what it inherits and what it adds. With --json models of up to half a GiB are "
     "unless --no-local is given.",
 )
+@statistics_option
 @json_option
 def command(
     sources: tuple[Path, ...],
@@ -39,12 +40,16 @@ def command(
     metric: str,
     scope: "TokenScope",
     local: bool | None,
+    statistics_only: bool,
     as_json: bool,
 ) -> int:
     """Run two models on the same tokens, or read their traces, and compare every stage of every layer.
 
     The two sides of a session are compared as it has captured them, after what is missing was captured; if it has a
     verdict, that comes first and decides the exit code.
+
+    Tensors are kept for the time of the command at most, where traces are aligned to the last token. With
+    --statistics-only nothing is written at all, and with --json every cell has the elements that differ most.
 
     A cell outside the band of the metric or of relative RMS makes the exit code 1; 2 means that the two cannot be
     compared, or that nothing was. Two traces of other engines are set side by side by the names and shapes of their
@@ -59,15 +64,16 @@ def command(
         return _compare_statistics(*tables, as_json)
     from workbench.cells.metrics import METRICS
     from workbench.cli.pair import again_text, compare_pair, comparison_text, run_again
-    from workbench.cli.sources import open_sources, session_alone
+    from workbench.cli.sources import open_sources, require_none_given, session_alone
     from workbench.jobs.conclusion import Conclusion
 
     pair: Pair | str
     if len(sources) == 1:
+        require_none_given({"--statistics-only": statistics_only or None}, sources[0])
         concluded, pair = _of_session(session_alone(sources[0], (path_a, path_b), tokens, prompt), metric, scope)
     else:
         pair = open_sources(sources, (path_a, path_b), tokens, prompt)
-        concluded = Conclusion(compare_pair(pair, METRICS[metric], scope), None)
+        concluded = Conclusion(compare_pair(pair, METRICS[metric], scope, statistics_only), None)
     comparison = concluded.comparison
     again = run_again(comparison, pair, local) if as_json or local else None
     if as_json:
@@ -93,7 +99,7 @@ def _of_session(session: "Session", metric: str, scope: "TokenScope") -> "tuple[
         pair = pair_of(session)
     except WorkbenchError as error:
         return Conclusion.of(session, comparison), str(error)
-    return Conclusion.of(session, replace(comparison, notes=pair.notes)), pair
+    return Conclusion.of(session, replace(comparison, notes=(*pair.notes, *comparison.notes))), pair
 
 
 def _tables(a: Path, b: Path) -> "tuple[StatisticsTable, StatisticsTable] | None":

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options, plain_option
+from workbench.cli.options import (
+    PATH,
+    bisects_option,
+    json_option,
+    mouse_option,
+    pair_options,
+    plain_option,
+    statistics_option,
+)
 from workbench.cli.sources import require_none_given, say_beforehand, session_alone
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
 @click.argument("sources", metavar="[A B | SESSION]", nargs=-1, required=True, type=PATH)
 @pair_options
 @click.option("--session", "folder", metavar="DIR", type=PATH, help="Folder of the session.")
+@statistics_option
 @bisects_option
 @plain_option
 @mouse_option
@@ -32,6 +41,7 @@ def command(
     path_a: str | None,
     path_b: str | None,
     folder: Path | None,
+    statistics_only: bool,
     bisects: bool,
     plain: bool,
     mouse: bool,
@@ -44,6 +54,9 @@ def command(
     is printed at the end. Where stdout is not a terminal, or with --json, the same work is done, the pair is bisected
     unless the session has a verdict on the same files, and the result is printed, the verdict first. With --plain the
     same is a conversation in lines of text.
+
+    With --statistics-only the session keeps the cells, each with the elements that differ most, and no tensors: what
+    needs those says so. It stays so when the session is opened again.
 
     Without tokens two models run a default prompt, or where neither has a tokenizer a few ids; stderr says which.
 
@@ -61,7 +74,7 @@ def command(
     looked: list[Pair] = []
     in_app = terminal.is_there() and not (plain or as_json)
     look: Callable[[Pair], object] = looked.append if in_app else say_beforehand
-    session = chosen_session(sources, (path_a, path_b), tokens, prompt, folder, look)
+    session = chosen_session(sources, (path_a, path_b), tokens, prompt, folder, look, statistics_only)
     status = show(session, as_json, plain, bisects, mouse=mouse, tour=tour)
     for pair in looked:  # the app would hide the line, and wait for it
         say_beforehand(pair)
@@ -75,16 +88,20 @@ def chosen_session(
     prompt: "Prompt | None",
     folder: Path | None,
     look: "Callable[[Pair], object]" = say_beforehand,
+    statistics_only: bool = False,
 ) -> "Session":
-    """Return the session of two sides, made if there is none yet, or the saved one that is the only source."""
+    """Return the session of two sides, made if there is none yet, or the saved one that is the only source.
+
+    statistics_only : the session keeps cells and no tensors.
+    """
     if len(sources) == 2:
         from workbench.pair.pairing import pair_session
 
-        ways = (_say, _preferred, look)
+        ways = (_say, _preferred, look, statistics_only)
         return pair_session((sources[0], sources[1]), numeric_paths, tokens, prompt, folder, *ways)
     if len(sources) > 2:
         raise click.UsageError(f"two sides are compared, not {len(sources)}; give A and B")
-    require_none_given({"--session": folder}, sources[0])
+    require_none_given({"--session": folder, "--statistics-only": statistics_only or None}, sources[0])
     return session_alone(sources[0], numeric_paths, tokens, prompt)
 
 

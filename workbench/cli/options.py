@@ -82,6 +82,15 @@ class NumericPath(OneOf):
             self.fail(printable(str(error)), param, ctx)
 
 
+def statistics_option(command: F) -> F:
+    """Add --statistics-only: cells with the elements that differ most, and no tensors."""
+    return click.option(
+        "--statistics-only",
+        is_flag=True,
+        help="Keep the cells, each with the elements that differ most, and no tensors.",
+    )(command)
+
+
 def completing(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Return what tells a shell which of some names begin with what was typed; they are loaded only then."""
     return lambda _ctx, _parameter, typed: [name for name in names() if name.startswith(typed)]

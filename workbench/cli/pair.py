@@ -7,7 +7,7 @@ from store.artifact import Artifact
 from store.text import printable
 from workbench.capture import comparing
 from workbench.capture.job import CaptureJob
-from workbench.capture.needs import needs, together
+from workbench.capture.needs import cells_to_write, needs, together
 from workbench.cells.compared_cells import Again, ComparedCells
 from workbench.cells.comparison import Comparison
 from workbench.cells.metrics import METRICS, Metric, format_value
@@ -21,15 +21,16 @@ from workbench.pair.pair import Pair
 from workbench.session.session import Session
 
 
-def compare_pair(pair: Pair, metric: Metric, scope: TokenScope) -> ComparedCells:
+def compare_pair(pair: Pair, metric: Metric, scope: TokenScope, statistics_only: bool = False) -> ComparedCells:
     """Run or read two sides and compare them; WorkbenchError says what is missing or does not fit.
 
     Two traces of which neither tells its model are compared by the names and shapes of their stages.
+    statistics_only : see `workbench.capture.comparing.compare_pair`.
     """
     if pair.traces is not None and all(trace.config is None for trace in pair.traces):
-        return compare_unbound(*pair.traces, pair.ids, pair.prompt, metric, scope)
+        return compare_unbound(*pair.traces, pair.ids, pair.prompt, metric, scope, statistics_only)
     with ProgressLine() as line:
-        return comparing.compare_pair(pair, metric, scope, line)
+        return comparing.compare_pair(pair, metric, scope, line, statistics_only)
 
 
 def run_again(comparison: ComparedCells, pair: Pair | str, asked: bool | None) -> Again:
@@ -80,23 +81,28 @@ def again_text(comparison: ComparedCells, again: Again) -> str:
 
 def run_session(session: Session, metric: Metric | None = None, scope: TokenScope | None = None) -> Comparison:
     """Complete the capture of a session in its folder; the comparison as asked for, else as its view shows it."""
-    spec, view = session.spec, View.from_json(session.spec.view)
-    job = CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, session.folder)
+    view = View.from_json(session.spec.view)
     _say_needs(session)
     with ProgressLine() as line:
-        return comparing.compare_job(job, metric or METRICS[view.metric], scope or view.tokens, line)
+        return comparing.compare_job(CaptureJob.of(session), metric or METRICS[view.metric], scope or view.tokens, line)
 
 
 def _say_needs(session: Session) -> None:
     """Say what running the models of a session needs, unless it was done; what cannot be opened is told by the run."""
-    if all((session.folder / f"{name}.h5").exists() for name in "ab"):
+    statistics_only = session.spec.statistics_only
+    there = [session.cells_path] if statistics_only else [session.trace_path(side) for side in "ab"]
+    if all(path.exists() for path in there):
         return
     with suppress(WorkbenchError):
         pair = pair_of(session)
         sides = zip((pair.a, pair.b), pair.sides, strict=True)
         models = [(source, side.numeric_path) for source, side in sides if isinstance(source, Artifact)]
         if models:
-            say_needs(together(needs(model, len(pair.ids), path) for model, path in models), session.folder)
+            needed = together(needs(model, len(pair.ids), path) for model, path in models)
+            if statistics_only:
+                written = cells_to_write((model for model, _ in models), len(pair.ids))
+                needed = needed._replace(written=written)
+            say_needs(needed, session.folder)
 
 
 def comparison_text(comparison: ComparedCells) -> str:

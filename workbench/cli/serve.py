@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options
+from workbench.cli.options import PATH, bisects_option, json_option, mouse_option, pair_options, statistics_option
 
 if TYPE_CHECKING:
     from workbench.pair.prompt import Prompt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; any that is free if not given."
 )
+@statistics_option
 @bisects_option
 @mouse_option
 @json_option
@@ -35,6 +36,7 @@ def command(
     demo: bool,
     fault: str | None,
     port: int,
+    statistics_only: bool,
     bisects: bool,
     mouse: bool,
     as_json: bool,
@@ -61,13 +63,19 @@ def command(
         raise WorkbenchError(
             f"the package {error.name} is not installed; install layer-workbench[serve], or textual-serve"
         ) from None
+    if demo and statistics_only:
+        raise click.UsageError(
+            "--statistics-only belongs to two sides, and --demo makes its own; leave one of them out"
+        )
     if demo and sources:
         raise click.UsageError(f"--demo makes a pair of its own, and {sources[0]} was given; give one of them")
     if not demo and (fault or not sources):
         raise click.UsageError("--fault belongs to --demo" if fault else "give A and B, a session, or --demo")
     numeric_paths = path_a, path_b
     session = (
-        demo_session(fault, LAYER, folder) if demo else chosen_session(sources, numeric_paths, tokens, prompt, folder)
+        demo_session(fault, LAYER, folder)
+        if demo
+        else chosen_session(sources, numeric_paths, tokens, prompt, folder, statistics_only=statistics_only)
     )
 
     def printed(address: str) -> None:

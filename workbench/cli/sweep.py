@@ -276,6 +276,13 @@ def _show(tally: "Tally", metric: str, size: str | None, as_json: bool) -> int:
             err=True,
         )
         return 2
+    if tally.unknown:
+        click.echo(
+            f"workbench: the output moves on {tally.unknown} prompts where A in {head['floor_path']} gives logits that "
+            "are no numbers, so that nothing tells what arithmetic alone costs; give other paths or prompts",
+            err=True,
+        )
+        return 2
     return 0
 
 
@@ -287,7 +294,7 @@ def _print(tally: "Tally", metric: str) -> None:
     if rows:
         table = aligned([PARTS, *map(part_row, rows[:_ROWS])], right=frozenset(range(2, len(PARTS))))
         lines += ["", *table, *_more(len(rows), "parts"), f"{len(tally.rows) - len(rows)} other parts change nothing"]
-    prompts = sorted(tally.prompts.values(), key=lambda row: row.times or 0, reverse=True)
+    prompts = sorted(tally.prompts.values(), key=lambda row: row.order, reverse=True)
     table = aligned([PROMPTS, *map(prompt_row, prompts[:_ROWS])], right=frozenset((1, 2, 3, 4, 5, 6, 7, 9)))
     echo("\n".join([*lines, "", *table, *_more(len(prompts), "prompts")]))
 

@@ -17,7 +17,7 @@ from workbench.jobs.local_view import has_local_view, keep_local_view
 from workbench.jobs.logged_side import Runs, are_of, sides_of
 from workbench.jobs.patched import accused_part, standing_patch
 from workbench.pair.pair import Pair, open_pair
-from workbench.pair.sources import open_tensors
+from workbench.pair.sources import open_captured
 from workbench.session.session import Session, relative_to
 
 
@@ -27,8 +27,7 @@ def examine(session: Session, progress: Progress, logged: Callable[[], object] =
     logged : called when the log holds more. Returns a sentence for everything that cannot be had;
     WorkbenchError only where a side was not captured at all.
     """
-    tensors = open_tensors(session)
-    runs = {"a": tensors.a.run, "b": tensors.b.run}
+    runs = open_captured(session).runs
     bisected = standing_bisection(session, runs)
     if bisected is not None and not _lacks(session, bisected, runs):
         return []

@@ -12,12 +12,15 @@ from kernels.stages import Site
 from store.text import printable
 from store.traces.hdf5 import partial_path
 from store.traces.hdf5_index import BusyStoreError
+from store.traces.run import RunRecord
+from workbench.cells.cell import Cell
 from workbench.cells.comparison import Comparison
+from workbench.cells.kept_cells import KeptCells
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
 from workbench.jobs.bisected import last_bisection, standing_bisection
 from workbench.jobs.conclusion import Conclusion
-from workbench.pair.sources import Tensors, open_tensors
+from workbench.pair.sources import Tensors, open_captured
 from workbench.session.files import SPEC_FILE, SessionError, refused, shown
 from workbench.session.session import Session, Side
 
@@ -99,41 +102,47 @@ def standing(session: Session, compare: Progress | None = None) -> Standing:
 
     WorkbenchError for captures that cannot be read.
     """
-    spec = session.spec
-    if not all(_captured(session, side, given) for side, given in zip("ab", (spec.a, spec.b), strict=True)):
+    if not _captured(session):
         known = last_bisection(session)
         if known is None:
             return Standing(_NOT_CAPTURED)
         return Standing(f"{known.headline} So it was when it was bisected; no capture of that is here.")
     try:
-        tensors = open_tensors(session)
+        captured = open_captured(session)
     except BusyStoreError:
         return Standing("It is being captured at this moment.")
-    runs = {"a": tensors.a.run, "b": tensors.b.run}
-    bisected = standing_bisection(session, runs)
+    bisected = standing_bisection(session, captured.runs)
     if bisected is not None:
         return Standing(bisected.headline, bisected.found.verdict)
-    for name, trace in (("A", tensors.a), ("B", tensors.b)):
+    for name, trace in (("A", captured.a), ("B", captured.b)) if isinstance(captured, Tensors) else ():
         if trace.completed_layers is not None and trace.completed_layers < trace.layers:
             return Standing(f"{trace.completed_layers} of {trace.layers} layers of {name} are captured; open goes on.")
-    said = "Both sides are captured." if compare is None else _compared(session, tensors, compare)
+    said = "Both sides are captured." if compare is None else _compared(session, captured, compare)
     return Standing(f"{said} Nobody has bisected the pair.")
 
 
-def _captured(session: Session, name: str, given: Side) -> bool:
-    """Whether there is anything of a side to read: a store of the session, or the trace that the side is."""
-    own = session.trace_path(name)
-    return own.exists() or partial_path(own).exists() or (not given.numeric_path and Path(given.path).exists())
+def _captured(session: Session) -> bool:
+    """Whether there is anything to read of both sides: cells or stores of the session, or the traces that they are."""
+    spec = session.spec
+    if spec.statistics_only:
+        return session.cells_path.exists()
+    stores = (session.trace_path(name) for name in "ab")
+    return all(
+        own.exists() or partial_path(own).exists() or (not given.numeric_path and Path(given.path).exists())
+        for own, given in zip(stores, (spec.a, spec.b), strict=True)
+    )
 
 
-def _compared(session: Session, tensors: Tensors, progress: Progress) -> str:
+def _compared(session: Session, captured: Tensors | KeptCells, progress: Progress) -> str:
     """Say in a sentence what two captures show, unless reading them takes long."""
+    if isinstance(captured, KeptCells):
+        return _headline(session, captured.runs, list(captured.cells))
     from workbench.capture.lockstep import Recorded  # loads the kernels
     from workbench.cells.compare import compare_streams
 
-    if sum(trace.path.stat().st_size for trace in (tensors.a, tensors.b) if trace.path.is_file()) > _QUICK:
+    if sum(trace.path.stat().st_size for trace in captured if trace.path.is_file()) > _QUICK:
         return "Both sides are captured."
-    a, b = Recorded(tensors.a, None), Recorded(tensors.b, None)
+    a, b = (Recorded(trace, None) for trace in captured)
     sites = execution_order(a.run.config, b.run.config)
 
     def absent(side: str, site: Site) -> bool:
@@ -143,6 +152,10 @@ def _compared(session: Session, tensors: Tensors, progress: Progress) -> str:
     for done, cell in enumerate(compare_streams(a.stages(), b.stages(), sites, absent), 1):
         progress(done, len(sites), f"compare {printable(session.spec.name)}")
         cells.append(cell)
+    return _headline(session, captured.runs, cells)
+
+
+def _headline(session: Session, runs: dict[str, RunRecord], cells: list[Cell]) -> str:
     view = View.from_json(session.spec.view)
-    compared = Comparison(a.run, b.run, cells=cells, metric=METRICS[view.metric], scope=view.tokens)
+    compared = Comparison(runs["a"], runs["b"], cells=cells, metric=METRICS[view.metric], scope=view.tokens)
     return Conclusion(compared, None).headline()

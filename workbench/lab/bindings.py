@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from kernels.errors import WorkbenchError
 from store.text import printable
 from store.whole_files import read_bounded
-from workbench.session.files import STORES
+from workbench.session.files import KEPT_CELLS, STORES
 from workbench.session.session import Session, Side
 
 if TYPE_CHECKING:
-    from store.traces.trace import Trace
+    from store.traces.run import RunRecord
 
 Show = Callable[[int, int, str], object]  # done, total, what
 
@@ -82,7 +82,7 @@ class Bindings:
     def captured(self) -> str | None:
         """When both traces of the session were recorded, which tells one capture from the next; None without one."""
         runs = self._runs
-        return None if runs is None else " ".join(trace.run.created for trace in runs)
+        return None if runs is None else " ".join(run.created for run in runs)
 
     def _found(self, key: str) -> str | None:
         spec = self.session.spec
@@ -93,7 +93,7 @@ class Bindings:
             return digest(list(spec.tokens))
         if key == CAPTURE:
             runs = self._runs
-            return None if runs is None else digest([trace.run.identity for trace in runs])
+            return None if runs is None else digest([run.identity for run in runs])
         if key.startswith(_PATH):
             side = sides.get(key.removeprefix(_PATH))
             return None if side is None else side.numeric_path
@@ -103,14 +103,15 @@ class Bindings:
         return self._of_contract(key.removeprefix(_CONTRACT)) if key.startswith(_CONTRACT) else None
 
     @cached_property
-    def _runs(self) -> "list[Trace] | None":
-        from store.traces.hdf5 import open_store
+    def _runs(self) -> "list[RunRecord] | None":
+        from workbench.pair.sources import open_captured
 
-        paths = [self.session.folder / name for name in STORES.values()]
+        kept = self.session.spec.statistics_only
+        paths = [self.session.folder / name for name in ((KEPT_CELLS,) if kept else STORES.values())]
         if not all(path.is_file() for path in paths):
             return None
         try:
-            return [open_store(path) for path in paths]
+            return list(open_captured(self.session).runs.values())
         except WorkbenchError:
             return None
 

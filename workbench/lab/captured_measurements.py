@@ -84,6 +84,8 @@ class CapturedMeasurements(Measurements):
         """The runs that the session recorded, or why they may not be used."""
         if why := retracted_capture(self._session):
             return why
+        if self._session.spec.statistics_only:
+            return "it keeps no tensors (--statistics-only)"
         paths = [self._session.folder / name for name in STORES.values()]
         if not all(path.is_file() for path in paths):
             return "it is not complete"

@@ -39,6 +39,7 @@ from workbench.lab.predictions.questions import (
 from workbench.lab.readings import Reading
 from workbench.lab.retractions import retracted_capture
 from workbench.lab.session_measurements import OF_RUNNING_AGAIN, SessionMeasurements, at
+from workbench.session.files import KEPT_CELLS, STORES
 from workbench.session.session import Session
 
 Bisect = Callable[[], tuple[Mapping[str, Any], int]]  # the answer as JSON, and its line in the log
@@ -195,4 +196,5 @@ class PairMeasuring:
     def _no_capture(self) -> str:
         """Why the session's capture may not be used; "" if it may, or is still to be made."""
         why = retracted_capture(self.session)
-        return f"{why}; remove a.h5 and b.h5 from the session, and open it to capture anew" if why else ""
+        kept = KEPT_CELLS if self.session.spec.statistics_only else " and ".join(STORES.values())
+        return f"{why}; remove {kept} from the session, and open it to capture anew" if why else ""

@@ -36,9 +36,7 @@ class SessionMeasurements(Measurements):
             super().require_unchanged()
 
     def _compare(self, scope: TokenScope) -> "Comparison":
-        spec = self._session.spec
-        job = CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, self._session.folder)
-        return compare_job(job, METRICS["rel_rms"], scope, self._show)
+        return compare_job(CaptureJob.of(self._session), METRICS["rel_rms"], scope, self._show)
 
     def label(self, scope: TokenScope) -> str:
         """Name the tokens of a scope in words."""

@@ -23,11 +23,13 @@ def pair_session(
     say: Callable[[str], object],
     preferred: Callable[[], str | None],
     look: Callable[[Pair], object],
+    statistics_only: bool = False,
 ) -> Session:
     """Return the session of two sides and the tokens they run: the one that is there already, else a new one.
 
     say : called with a sentence where nobody chose what two models run, and a default was taken. preferred : called for
     the prompt that the user's preferences have for that. look : called with the pair before anything is run.
+    statistics_only : the session keeps cells and no tensors.
 
     Raises SessionError if `folder` holds the session of another pair, WorkbenchError for sides or tokens that do not
     fit.
@@ -40,7 +42,7 @@ def pair_session(
         pair, sentence = Pair(*sources, default[0], numeric_paths), default[1]
         say(sentence)
     look(pair)
-    wanted = SessionSpec(*pair.sides, pair.ids, pair.prompt)
+    wanted = SessionSpec(*pair.sides, pair.ids, pair.prompt, statistics_only=statistics_only)
     if folder is not None:
         return open_or_create(folder, wanted)
     name = f"{paths[0].absolute().stem}-vs-{paths[1].absolute().stem}"
@@ -68,5 +70,11 @@ def open_or_create(folder: Path, wanted: SessionSpec) -> Session:
         raise SessionError(
             f"{printable(str(folder))} holds the session of another pair or other tokens; "
             "open it alone, or choose another --session"
+        )
+    if found.statistics_only != wanted.statistics_only:
+        kept = "no tensors (--statistics-only)" if found.statistics_only else "tensors too"
+        raise SessionError(
+            f"{printable(str(folder))} holds the session of this pair, which keeps {kept}; open it alone, or choose "
+            "another --session"
         )
     return session

@@ -14,11 +14,13 @@ from store.errors import StoreError
 from store.text import printable
 from workbench.cells.cell import Cell
 from workbench.cells.elements import Elements
+from workbench.cells.kept_cells import KeptCells, read_kept, tensors_not_kept
 from workbench.cells.stage_tensors import stage_tensors
 
 if TYPE_CHECKING:
     from kernels.config import ModelConfig
     from store.artifact import Artifact
+    from store.traces.run import RunRecord
     from store.traces.trace import Trace
     from workbench.cells.view import TokenScope
     from workbench.session.session import Session, Side
@@ -32,6 +34,11 @@ class Tensors(NamedTuple):
 
     a: "Trace"
     b: "Trace"
+
+    @property
+    def runs(self) -> "dict[str, RunRecord]":
+        """Both runs by side."""
+        return {"a": self.a.run, "b": self.b.run}
 
     def elements(self, cell: Cell, scope: "TokenScope") -> Elements:
         """Return the values of a cell over the tokens of a scope, mapped, not read."""
@@ -80,11 +87,27 @@ def _no_stage_is_absent(side: str) -> bool:  # noqa: ARG001
     return False
 
 
+def open_captured(session: "Session") -> Tensors | KeptCells:
+    """Open what a session has captured: tensors, or cells alone; StoreError if there is nothing yet."""
+    if not session.spec.statistics_only:
+        return open_tensors(session)
+    if not session.cells_path.exists():
+        where = printable(str(session.folder), 1000)
+        raise StoreError(f"{where} has captured nothing yet; run `workbench open` on it first.")
+    return read_kept(session.cells_path)
+
+
 def open_tensors(session: "Session") -> Tensors:
-    """Open what a session has stored of both sides, whole or unfinished; StoreError if a side has nothing yet."""
+    """Open the tensors that a session has of both sides, whole or unfinished.
+
+    StoreError if a side has none yet, or the session keeps none.
+    """
     from store.traces.hdf5 import open_store, partial_path
     from store.traces.kind import is_hdf5
     from store.traces.trace import Trace
+
+    if session.spec.statistics_only:
+        raise tensors_not_kept(str(session.folder))
 
     def side(name: str, given: str, recorded: bool) -> Trace:
         path = session.folder / f"{name}.h5"

@@ -175,7 +175,10 @@ def _cell(found: Investigation) -> dict[str, Any]:
         f"{comparison.scope.label(len(comparison.a.tokens)).capitalize()}; tensors of {shape} (tokens × channels); "
         f"std of A {format_value(measures.std_a)}, of B {format_value(measures.std_b)}."
     )
-    elements = _top_elements(found, cell)
+    try:
+        elements = _top_elements(found, cell)
+    except WorkbenchError as error:  # no tensors were kept, and of these tokens no element
+        elements, sentence = [], f"{sentence} {str(error)[0].upper()}{str(error)[1:]}."
     return {
         "heading": f"{heading}: {cell.site}",
         "sentence": sentence,
@@ -186,7 +189,7 @@ def _cell(found: Investigation) -> dict[str, Any]:
 
 
 def _top_elements(found: Investigation, cell: Cell) -> Rows:
-    elements = found.tensors.elements(cell, found.comparison.scope)
+    elements = found.captured.elements(cell, found.comparison.scope)
     order = elements.ordered("abs")
     rows: Rows = [["token", "text", "channel", "A", "B", "A - B"]]
     for index in [] if order is None else order[:_TOP_ELEMENTS].tolist():

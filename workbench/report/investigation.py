@@ -17,13 +17,15 @@ from workbench.cells.cell import Cell
 from workbench.cells.compare import compare_streams, require_same_tokens
 from workbench.cells.comparison import Comparison
 from workbench.cells.decomposition import Checked
+from workbench.cells.kept_cells import KeptCells
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import View
 from workbench.jobs.local_view import local_view
+from workbench.pair.contexts import in_context
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair
 from workbench.pair.recorded import of_other_engine
-from workbench.pair.sources import Tensors, open_tensors
+from workbench.pair.sources import Tensors, open_captured
 from workbench.pair.tokenizer import decode_tokens
 from workbench.session.session import Session, Side
 
@@ -40,7 +42,7 @@ class Investigation:
 
     session: Session
     comparison: Comparison
-    tensors: Tensors
+    captured: Tensors | KeptCells
     models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError]
     texts: list[str]
     local: dict[Site, Checked]
@@ -54,7 +56,9 @@ class Investigation:
     def inputs(self) -> list[Path]:
         """All files that were read."""
         models = (model for model in self.models if isinstance(model, Artifact))
-        return [self.tensors.a.path, self.tensors.b.path, *(path for model in models for path in model.inputs)]
+        captured = self.captured
+        read = [captured.path] if isinstance(captured, KeptCells) else [captured.a.path, captured.b.path]
+        return [*read, *(path for model in models for path in model.inputs)]
 
     @property
     def files(self) -> tuple[str, str]:
@@ -64,7 +68,9 @@ class Investigation:
 
     def unfinished(self) -> list[str]:
         """Return a sentence for every side that was not captured to the end."""
-        sides = (("A", self.tensors.a), ("B", self.tensors.b))
+        if isinstance(self.captured, KeptCells):
+            return []
+        sides = (("A", self.captured.a), ("B", self.captured.b))
         return [
             f"{name} is unfinished: {trace.completed_layers} of {trace.layers} layers captured."
             for name, trace in sides
@@ -74,34 +80,37 @@ class Investigation:
 
 def investigate(session: Session, progress: Progress) -> Investigation:
     """Open what a session holds and compare its traces; WorkbenchError where a side has nothing yet."""
-    tensors, spec = open_tensors(session), session.spec
-    a, b = tensors.a, tensors.b
-    models = (_model(spec.a, a, progress), _model(spec.b, b, progress))
+    captured, spec = open_captured(session), session.spec
+    a, b = captured.runs["a"], captured.runs["b"]
+    traces = () if isinstance(captured, KeptCells) else (captured.a, captured.b)
+    models = (_model(spec.a, a, traces, progress), _model(spec.b, b, traces, progress))
     view = View.from_json(spec.view)
-    cells = list(_cells((a, b), models, progress))
-    if view.tokens.kind == "last":
-        unlike = [cell.site for cell in cells if cell.status == "uncomparable"]
-        aligned = {cell.site: cell for cell in tensors.align(unlike)}
-        cells = [aligned.get(cell.site, cell) for cell in cells]
+    if isinstance(captured, KeptCells):
+        cells = list(captured.cells)
+    else:
+        cells = list(_cells(captured, models, progress))
+        if view.tokens.kind == "last":
+            unlike = [cell.site for cell in cells if cell.status == "uncomparable"]
+            aligned = {cell.site: cell for cell in captured.align(unlike)}
+            cells = [aligned.get(cell.site, cell) for cell in cells]
     one, other = models
     notes = Pair(one, other, None).notes if isinstance(one, Artifact) and isinstance(other, Artifact) else ()
-    comparison = Comparison(a.run, b.run, cells=cells, metric=METRICS[view.metric], scope=view.tokens, notes=notes)
+    comparison = Comparison(a, b, cells=cells, metric=METRICS[view.metric], scope=view.tokens, notes=notes)
     able = next((model for model in models if isinstance(model, Artifact) and model.vocabulary is not None), None)
-    texts = [f"token {token}" for token in a.run.tokens] if able is None else decode_tokens(able, a.run.tokens)
-    local = local_view(session, {"a": a.run, "b": b.run})
-    return Investigation(session, comparison, tensors, models, texts, local)
+    texts = [f"token {token}" for token in a.tokens] if able is None else decode_tokens(able, a.tokens)
+    return Investigation(session, comparison, captured, models, texts, local_view(session, captured.runs))
 
 
-def _model(side: Side, trace: Trace, progress: Progress) -> Artifact | WorkbenchError:
-    if of_other_engine(trace.run):
-        what = f"{printable(trace.run.artifact)} is a trace of {printable(trace.run.format)}"
+def _model(side: Side, run: RunRecord, traces: tuple[Trace, ...], progress: Progress) -> Artifact | WorkbenchError:
+    if of_other_engine(run):
+        what = f"{printable(run.artifact)} is a trace of {printable(run.format)}"
         return WorkbenchError(f"{what}, which holds no weights.")
     try:
-        artifact = open_artifact(_model_file(side, trace.run)).for_length(len(trace.run.tokens))
+        artifact = in_context(open_artifact(_model_file(side, run)), traces, len(run.tokens))
         digest = sha256_of(artifact, lambda done, total: progress(done, total, f"hash {artifact.path.name}"))
     except WorkbenchError as error:
         return error
-    if digest != trace.run.sha256:
+    if digest != run.sha256:
         return WorkbenchError(f"{artifact.path} is no longer the file that was traced; trace it again.")
     return artifact
 
@@ -112,7 +121,7 @@ def _model_file(side: Side, run: RunRecord) -> str:
 
 
 def _cells(
-    traces: tuple[Trace, Trace], models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError], progress: Progress
+    traces: Tensors, models: tuple[Artifact | WorkbenchError, Artifact | WorkbenchError], progress: Progress
 ) -> Iterator[Cell]:
     """Compare two traces stage by stage in execution order; PopulationError if they saw different tokens."""
     require_same_tokens(traces[0].run.tokens, traces[1].run.tokens)

@@ -22,10 +22,12 @@ FINDINGS, FINDINGS_PICTURE, FINDINGS_MAPS = "findings.md", "findings.svg", "find
 COPIED = "copied.txt"
 HYPOTHESES = "hypotheses"
 STORES = {"a": "a.h5", "b": "b.h5"}
+KEPT_CELLS = "cells.jsonl"  # in place of these, where no tensors are kept
 # What is written without asking.
 OWN_FILES = (
     *STORES.values(),
     *(f"{name}.partial" for name in STORES.values()),
+    KEPT_CELLS,
     LOG_FILE,
     FINDINGS,
     FINDINGS_PICTURE,
@@ -34,7 +36,7 @@ OWN_FILES = (
     COPIED,
 )
 # Bytes; a session of 100,000 tokens has less than a tenth of it in session.json.
-_LIMITS = {SPEC_FILE: 1 << 24, LOG_FILE: 1 << 28, DRAFTS: 1 << 24}
+_LIMITS = {SPEC_FILE: 1 << 24, LOG_FILE: 1 << 28, DRAFTS: 1 << 24, KEPT_CELLS: 1 << 30}
 
 
 class SessionError(WorkbenchError, ValueError):

@@ -14,6 +14,7 @@ from store.whole_files import remove_leftovers, write_atomically
 from workbench.session.files import (
     FINDINGS,
     HYPOTHESES,
+    KEPT_CELLS,
     SPEC_FILE,
     STORES,
     SessionError,
@@ -46,6 +47,7 @@ class SessionSpec:
 
     tokens : ids that both sides run; empty where they come from a recorded trace.
     view : what the screen showed, as workbench.cells.view.View.to_json gives it. created : UTC, ISO 8601.
+    statistics_only : cells are kept with the elements that differ most, and no tensors.
     """
 
     a: Side
@@ -55,6 +57,7 @@ class SessionSpec:
     view: dict[str, Any] = field(default_factory=dict)
     created: str = field(default_factory=now)
     name: str = ""
+    statistics_only: bool = False
 
 
 class Session:
@@ -110,6 +113,11 @@ class Session:
     def trace_path(self, side: str) -> Path:
         """Return where the trace of side "a" or "b" lies once it is complete."""
         return self.folder / STORES[side]
+
+    @property
+    def cells_path(self) -> Path:
+        """Where the cells lie if they are kept in place of tensors."""
+        return self.folder / KEPT_CELLS
 
     @property
     def findings_path(self) -> Path:
@@ -214,7 +222,10 @@ def _spec(folder: Path, record: dict[str, Any]) -> SessionSpec:
         raise wrong("created", "a text")
     if not isinstance(name, str):
         raise wrong("name", "a text")
-    return SessionSpec(side("a"), side("b"), tuple(tokens), prompt, view, created, name)
+    statistics_only = record.get("statistics_only", False)
+    if not isinstance(statistics_only, bool):
+        raise wrong("statistics_only", "true or false")
+    return SessionSpec(side("a"), side("b"), tuple(tokens), prompt, view, created, name, statistics_only)
 
 
 def _can_be_a_path(text: str) -> bool:

@@ -17,8 +17,9 @@ from workbench.bisect.weights.rounded_twice import TYPES, quantized
 from workbench.bisect.weights.roundings import rounded
 from workbench.bisect.weights.tensor_pairs import TensorPairs, stored_name
 
-Made = Literal["copied", "requantized", "explained"]
+Made = Literal["copied", "requantized", "explained", "uncomparable"]
 _CHUNK = 1 << 20  # values that are quantized at once
+_NAMED = 3  # tensors that a line of text names
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +27,20 @@ class Tensors:
     """How many tensors of a copy are what.
 
     copied : type and bytes of the source. requantized : what the quantizer makes of the source, byte for byte.
-    explained : within what their formats allow, made by a rounding that is not repeated here. wrong : names of those
-    that are not even that.
+    explained : within what their formats allow, made by a rounding that is not repeated here. uncomparable : names of
+    those that have another shape than in the source. wrong : names of those that are none of all that.
     """
 
     copied: int = 0
     requantized: int = 0
     explained: int = 0
+    uncomparable: tuple[str, ...] = field(default=())
     wrong: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
         counts = {"copied": self.copied, "requantized": self.requantized, "explained": self.explained}
-        return counts | {"wrong": list(self.wrong)}
+        return counts | {"uncomparable": list(self.uncomparable), "wrong": list(self.wrong)}
 
     @property
     def words(self) -> str:
@@ -47,24 +49,31 @@ class Tensors:
             (self.copied, "the source's own bytes"),
             (self.requantized, "byte for byte what the quantizer makes of the source"),
             (self.explained, "explained by their formats"),
+            (len(self.uncomparable), f"of another shape and not comparable ({_some(self.uncomparable)})"),
             (len(self.wrong), "wrong"),
         )
         return ", ".join(f"{count} {words}" for count, words in parts if count)
 
 
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
 def tensors_of(source: Model, copy: Model, wrong: set[str]) -> Tensors:
     """Count the tensors that both have, each once. wrong : canonical names of those that a bisection accuses."""
-    found = dict.fromkeys(("copied", "requantized", "explained"), 0)
-    for name in {stored_name(copy, name) for name in TensorPairs(source, copy).names}:
+    found: dict[Made, list[str]] = {"copied": [], "requantized": [], "explained": [], "uncomparable": []}
+    for name in dict.fromkeys(stored_name(copy, name) for name in TensorPairs(source, copy).names):
         if name not in wrong:
-            found[made(source.weight(name), copy.weight(name))] += 1
-    return Tensors(**found, wrong=tuple(sorted(wrong)))
+            found[made(source.weight(name), copy.weight(name))].append(name)
+    copied, requantized, explained = (len(found[how]) for how in ("copied", "requantized", "explained"))
+    return Tensors(copied, requantized, explained, tuple(found["uncomparable"]), tuple(sorted(wrong)))
 
 
 def made(source: Weight, copy: Weight) -> Made:
     """How a tensor of a copy came about."""
     if source.shape != copy.shape:
-        return "explained"
+        return "uncomparable"
     if copy.equals(source):
         return "copied"
     known = isinstance(copy.type.format, FloatFormat) or copy.type in TYPES

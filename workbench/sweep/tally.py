@@ -19,7 +19,11 @@ TIMES = 8.0  # a prompt shows a fault where B is this many times further from A 
 
 @dataclass(slots=True)
 class Row:
-    """A part over the prompts that are done. name : as in the lines. broken : prompts whose logits are no numbers."""
+    """A part over the prompts that are done.
+
+    name : as in the lines. broken : prompts whose logits are no numbers. over, unknown : prompts where it moves the
+    output further than the floor, and where it does move it but no floor is known.
+    """
 
     name: dict[str, Any]
     stored: dict[str, Any] | None = None
@@ -29,8 +33,9 @@ class Row:
     broken: int = 0
     worst: tuple[float, int] = (0.0, -1)  # the largest KL of a token, and the prompt it is in
     over: int = 0
+    unknown: int = 0
     _kl: float = 0.0
-    _floor: float = 0.0
+    _floor: float | None = 0.0
     _bins: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: Line) -> None:
@@ -38,11 +43,13 @@ class Row:
         tokens, kl = line["tokens"], line["kl"]
         self.stored = line.get("stored", self.stored)
         self.prompts, self.tokens, self.flips = self.prompts + 1, self.tokens + tokens, self.flips + line["flips"]
-        self._floor += (line["kl_floor"] or 0.0) * tokens
+        floor = line["kl_floor"]
+        self._floor = None if floor is None or self._floor is None else self._floor + floor * tokens
         if kl is None:
             self.broken += 1
             return
-        self.over += kl > (line["kl_floor"] or 0.0)
+        self.over += floor is not None and kl > floor
+        self.unknown += floor is None and kl > 0
         self._kl += kl * tokens
         self.worst = max(self.worst, (line["max"], line["unit"]["prompt"]))
         self._bins.update(line["bins"])
@@ -53,9 +60,14 @@ class Row:
         return None if self.broken else self._kl / self.tokens
 
     @property
-    def floor(self) -> float:
-        """The same of the floor."""
-        return self._floor / self.tokens
+    def floor(self) -> float | None:
+        """The same of the floor; None where A's second run gave logits that are no numbers, so that none is known."""
+        return None if self._floor is None else self._floor / self.tokens
+
+    @property
+    def times(self) -> float | None:
+        """KL over the floor, infinite where arithmetic alone costs nothing; None where either is not known."""
+        return _times(self.kl, self.floor)
 
     def tail(self, share: float) -> float | None:
         """A percentile of the KL of tokens, at most 2.2 % off; None where logits are no numbers."""
@@ -96,16 +108,20 @@ class PromptRow:
 
     @property
     def times(self) -> float | None:
-        """KL of B over the floor; None where there is no number, infinite where arithmetic alone costs nothing."""
-        if self.line is None or self.line["kl"] is None:
-            return None
-        floor = self.line["kl_floor"]
-        return self.line["kl"] / floor if floor else (float("inf") if self.line["kl"] else 0.0)
+        """KL of B over the floor, infinite where arithmetic alone costs nothing; None where either is not known."""
+        return None if self.line is None else _times(self.line["kl"], self.line["kl_floor"])
 
     @property
-    def shows(self) -> bool:
-        """Whether the output of B is further from A's than arithmetic explains, or no number."""
-        return self.line is not None and (self.times is None or self.times > TIMES)
+    def shows(self) -> bool | None:
+        """Whether the output of B is further from A's than arithmetic explains, or no number; None if not known."""
+        if self.line is None or self.line["kl"] is None:
+            return self.line is not None
+        return None if self.times is None else self.times > TIMES
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """What the prompts that show most are found first by: no numbers and unknown floors before all others."""
+        return self.line is not None and self.times is None, self.times or 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
@@ -187,6 +203,19 @@ class Tally:
     def different(self) -> bool:
         """Whether the output of B, or with any part of B, is further from A's than the floor on any prompt."""
         return any(row.over or row.broken for row in (self.whole, *self.rows.values()))
+
+    @property
+    def unknown(self) -> int:
+        """Prompts on which the output moves, but nothing tells how far arithmetic alone moves it."""
+        return max(row.unknown for row in (self.whole, *self.rows.values()))
+
+
+def _times(kl: float | None, floor: float | None) -> float | None:
+    if kl is None or (floor is None and kl):
+        return None
+    if not kl:
+        return 0.0
+    return kl / floor if floor else float("inf")
 
 
 def _mark(name: dict[str, Any], prompt: int) -> int:

@@ -27,7 +27,7 @@ def part_name(name: dict[str, object]) -> str:
 def part_row(row: Row) -> list[str]:
     """A part as the cells of a table with the heading PARTS."""
     types = "" if row.stored is None else "/".join(dict.fromkeys(_type(row, side) for side in "ab"))
-    figures = [_figure(row.kl), _times(row), *(_figure(row.tail(share)) for share in TAIL.values())]
+    figures = [_figure(row.kl), _times(row.kl, row.times), *(_figure(row.tail(share)) for share in TAIL.values())]
     return [part_name(row.name), types, *figures, _figure(row.worst[0]), f"{row.flips}/{row.tokens}", str(row.prompts)]
 
 
@@ -36,9 +36,13 @@ def prompt_row(row: PromptRow) -> list[str]:
     worst = [part_name(row.worst[1]), _figure(row.worst[0])] if row.worst[1] and row.worst[0] else ["", ""]
     if row.line is None:
         return [str(row.number), *[""] * (len(TAIL) + 4), *worst, ""]
-    line, times = row.line, "not finite" if row.times is None else f"{row.times:.3g}"
-    text = printable(prompt_text(row), _TEXT)
-    figures = [_figure(line["kl"]), times, *(_figure(line[name]) for name in TAIL), _figure(line["max"])]
+    line, text = row.line, printable(prompt_text(row), _TEXT)
+    figures = [
+        _figure(line["kl"]),
+        _times(line["kl"], row.times),
+        *(_figure(line[name]) for name in TAIL),
+        _figure(line["max"]),
+    ]
     return [str(row.number), *figures, f"{line['flips']}/{line['tokens']}", *worst, text]
 
 
@@ -60,12 +64,14 @@ def headline(tally: Tally) -> Iterator[str]:
     expected = tally.expected or 0
     left = "" if tally.done >= expected else f"; {expected - tally.done} are left, --resume does them"
     yield f"{tally.done} of {expected} units, {len(tally.prompts)} of {tally.planned} prompts{left}"
-    whole, shown = tally.whole, sum(row.shows for row in list(tally.prompts.values()))
+    whole, shows = tally.whole, [row.shows for row in list(tally.prompts.values())]
+    floor = "not known" if whole.floor is None else _figure(whole.floor)
     yield (
-        f"KL(B‖A) {_figure(whole.kl)} nats a token, floor {_figure(whole.floor)} "
+        f"KL(B‖A) {_figure(whole.kl)} nats a token, floor {floor} "
         f"(A in {head['floor_path']}); another top-1 at {whole.flips} of {whole.tokens} tokens"
     )
-    yield f"B shows more than arithmetic explains on {shown} of {len(tally.prompts)} prompts"
+    untold = f"; of {shows.count(None)} it is not known: their floor is no number" if None in shows else ""
+    yield f"B shows more than arithmetic explains on {shows.count(True)} of {len(shows)} prompts{untold}"
 
 
 def _type(row: Row, side: str) -> str:
@@ -73,12 +79,10 @@ def _type(row: Row, side: str) -> str:
     return printable(row.stored[side]["type"]) if row.stored[side] else "none"
 
 
-def _times(row: Row) -> str:
-    if row.kl is None:
+def _times(kl: float | None, times: float | None) -> str:
+    if kl is None:
         return "not finite"
-    if not row.kl:
-        return "0"
-    return f"{row.kl / row.floor:.3g}" if row.floor else "∞"
+    return "not known" if times is None else f"{times:.3g}".replace("inf", "∞")
 
 
 def _figure(value: float | None) -> str:

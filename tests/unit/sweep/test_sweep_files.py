@@ -70,6 +70,30 @@ def test_a_recipe_keeps_what_costs_most_for_its_size_and_never_more(kept):
     assert found.loss == pytest.approx(best)  # here what costs most per byte first is best
 
 
+def test_a_floor_that_is_no_number_is_said_to_be_unknown_and_answers_nothing(tmp_path, capsys):
+    unit = {"tensor": "output.weight", "prompt": 0}
+    stored = {"name": "output.weight", "elements": 9} | {side: {"type": "F32", "bytes": 36} for side in "ab"}
+    still = [whole(kl=0.0, kl_floor=None, units=2), line(unit, 0.0, stored=stored) | {"kl_floor": None}]
+    assert run(["sweep", str(written(tmp_path / "still.jsonl", still)), "--json"]) == 0  # nothing moves, whatever it is
+    moved = [whole(kl_floor=None, units=2), line(unit, 0.02, stored=stored) | {"kl_floor": None}]
+    path = str(written(tmp_path / "moved.jsonl", moved))
+    capsys.readouterr()
+    assert run(["sweep", path, "--json"]) == 2
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    jsonschema.validate(found, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert (found["different"], found["whole"]["kl_floor"], found["parts"][0]["kl_floor"]) == (False, None, None)
+    assert found["prompts"][0]["shows"] is None
+    assert "nothing tells what arithmetic alone costs" in said.err
+    assert run(["sweep", path]) == 2
+    said = capsys.readouterr().out
+    assert "floor not known" in said
+    assert "∞" not in said
+    assert "of 1 it is not known" in said
+    over = [*moved, line({"prompt": 1}, 0.05, **{k: v for k, v in whole().items() if k not in ("unit", "kl")})]
+    assert run(["sweep", str(written(tmp_path / "over.jsonl", over))]) == 1  # a known floor on another prompt
+
+
 def _names(choices):
     return {choice.name for choice in choices}
 

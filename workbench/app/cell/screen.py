@@ -24,7 +24,7 @@ from workbench.app.pages.line_list import LineList
 from workbench.app.pages.list_screen import ListScreen
 from workbench.app.pages.prompt_screen import PromptScreen
 from workbench.app.status_line import StatusLine
-from workbench.cells.elements import ORDERS, Element, Elements, Order
+from workbench.cells.elements import ORDERS, Element, Elements, Order, WorstElements
 from workbench.cells.heat import OUTSIDE
 from workbench.cells.metrics import format_value
 from workbench.cells.stage_tensors import channel_head, channel_name
@@ -217,14 +217,16 @@ class CellScreen(ListScreen):
             return
         self._indices = message.indices
         self.list.show(self.elements.count, self._line, cursor=0)
-        self.say(
-            f"{self.site} │ {self._scope} │ {self.elements.count} element{'s' * (self.elements.count != 1)}, "
-            + (f"largest {ORDERS[self.order]} first" if self._indices is not None else "in index order")
-        )
+        order = f"largest {ORDERS[self.order]} first" if self._indices is not None else "in index order"
+        self.say(f"{self.site} │ {self._scope} │ {_count_of(self.elements)}, {order}")
 
     @work(thread=True, exclusive=True, group="overview", exit_on_error=False)
     def _count(self, width: int, rows: int) -> None:
         elements = self.elements
+        if isinstance(elements, WorstElements):
+            words = "No tensors are kept (--statistics-only), so that there is no picture of all elements."
+            self.post_message(self.Overviewed(Text(words)))
+            return
         grid = elements.strip(rows, width - _LABEL)
         text = Text("\n".join(histograms(elements.a, elements.b, width)) + "\n", no_wrap=True)
         title = Text(_strip_title(elements, grid))
@@ -252,6 +254,11 @@ class CellScreen(ListScreen):
         """Show the weights of the stage."""
         self._tensors = message.text
         self._describe_line()
+
+
+def _count_of(elements: Elements) -> str:
+    count = f"{elements.count} element{'s' * (elements.count != 1)}"
+    return f"the {count} of {elements.of} that differ most" if isinstance(elements, WorstElements) else count
 
 
 def _numbers(element: Element) -> str:

@@ -92,7 +92,7 @@ class SweepScreen(ListScreen):
 
     def _fill(self) -> None:
         self._rows = [row for row in self._tally.ordered(self._metric) if row.figure(self._metric)]
-        self._prompts = sorted(self._tally.prompts.values(), key=lambda row: row.times or 0.0, reverse=True)
+        self._prompts = sorted(self._tally.prompts.values(), key=lambda row: row.order, reverse=True)
         self.say(self._words())
         heading = PROMPTS if self._by_prompt else PARTS
         self.list.head = f"  {self._laid_out(heading)}"
@@ -114,12 +114,12 @@ class SweepScreen(ListScreen):
         if self._tally.head is None or self._tally.whole.kl is None:
             return ""
         whole = self._tally.whole
-        return f"KL(B‖A) {whole.kl:.3g}, floor {whole.floor:.3g}"
+        return f"KL(B‖A) {whole.kl:.3g}, floor {'not known' if whole.floor is None else f'{whole.floor:.3g}'}"
 
     def _line(self, index: int) -> tuple[str, bool]:
         if self._by_prompt:
             row = self._prompts[index]
-            return self._laid_out(prompt_row(row)), row.shows
+            return self._laid_out(prompt_row(row)), row.shows is not False
         part = self._rows[index]
         return self._laid_out(part_row(part)), bool(part.broken)
 

@@ -15,6 +15,7 @@ from kernels.kinds.embed import Embed
 from kernels.kinds.product import Product
 from kernels.numbers import norm
 from kernels.rows.dequantize import dequantize_rows
+from kernels.rows.reach import BLOCK
 from kernels.stages import Site
 from kernels.weight import Weight
 from workbench.bisect.models.settings import (
@@ -113,8 +114,8 @@ class Suspects:
         """Whether the places that are wrong change the stage for these tokens."""
         affected = judged.check.affected
         if isinstance(stage.kind, Embed):
-            block = -(-self._a.weight(judged.name).shape[1] // affected.shape[1])
-            return bool(stage.kind.part(np.repeat(affected[list(tokens)], block, axis=1)).any())
+            wrong = _by_column(affected[list(tokens)], self._a.weight(judged.name).shape[1])
+            return bool(stage.kind.part(wrong).any())
         x = inputs["x"] if "x" in inputs else base()
         if isinstance(stage.kind, ProductsApart):
             x = stage.kind.seen_by(stage, judged.name, inputs)
@@ -126,8 +127,8 @@ class Suspects:
         rows = np.flatnonzero(affected.any(axis=1))[:4096]
         a, b = (_values(model, judged.name, rows) for model in (self._a, self._b))
         change = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, b - a)
-        mask = np.repeat(affected[rows], -(-change.shape[1] // affected.shape[1]), axis=1)[:, : change.shape[1]]
-        return self._shows(x @ np.where(mask, change, 0).T, base())
+        wrong = _by_column(affected[rows], change.shape[1])
+        return self._shows(x @ np.where(wrong, change, 0).T, base())
 
     def _shows(self, change: Array, base: Array) -> bool:
         moved, size = float(np.linalg.norm(change)), norm(base)
@@ -206,6 +207,11 @@ class Suspects:
 
 def _elements(weight: Weight) -> int:
     return int(np.prod(weight.shape))
+
+
+def _by_column(blocks: np.ndarray, columns: int) -> np.ndarray:
+    """Flags of blocks of BLOCK columns, the last of which may be narrower, for each column."""
+    return np.repeat(blocks, BLOCK, axis=1)[:, :columns]
 
 
 def _values(model: Model, name: str, rows: np.ndarray) -> np.ndarray:

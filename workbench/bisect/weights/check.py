@@ -212,7 +212,10 @@ def _distances(a: Stored, b: Stored, groups: Groups, carried: bool = False) -> D
         excess = forgiven(a, b, excess)
     blocks = np.maximum.reduceat(excess, np.arange(0, columns, BLOCK), axis=1)
     if a.fitted or b.fitted or a.line or b.line:
-        blocks = with_fits(a, b, blocks, LIMIT, BLOCK)
+        excused = with_fits(a, b, blocks, LIMIT, BLOCK)
+        fits = np.repeat(excused < blocks, BLOCK, axis=1)[:, :columns]
+        # The errors of a single one may be as large, in its steps, as those of all other blocks together.
+        blocks, excess = excused, np.where(fits, np.minimum(excess, np.float32(LIMIT)), excess)
     if carried:
         blocks = beyond_carried(a, b, excess, inside & np.isfinite(excess), BLOCK, LIMIT)
     elif a.top or b.top:

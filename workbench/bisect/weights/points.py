@@ -12,6 +12,7 @@ from workbench.bisect.weights.steps import Flags, Floats, Stored
 
 _RUN = 256  # values that share a scale
 _LEAST_LIKE = 0.15  # cosine of the angle between two copies of a run; 0.21 is the least found, in docs/bisect.md
+_LEAST_OF_ONE = 0.05  # where one value has more than half of a run's energy and no code is so large; 0.087 is found
 _LEAST_SHARE = 0.2  # of the values that a source has at least along them; 0.25 is the least found
 POINTS_IN_COLUMNS = 48.0  # over the columns of a head: how far off 1 a factor of theirs may be; 1.49 of 32, 0.7 of 64
 _SMALLEST = 1e-3  # root mean square of a run, below which half-precision scales lose their digits
@@ -38,7 +39,9 @@ def unlike(a: Stored, b: Stored, size: int) -> Flags:
     )
     energy_x, energy_y, product = (np.einsum("rcn,rcn->rc", p, q) for p, q in ((x, x), (y, y), (x, y)))
     large = np.maximum(energy_x, energy_y) > _RUN * _SMALLEST**2
-    far = large & ((product < _LEAST_LIKE * np.sqrt(energy_x * energy_y)) | (product <= 0))
+    of_one = np.maximum(np.square(x).max(axis=-1) - energy_x / 2, np.square(y).max(axis=-1) - energy_y / 2) > 0
+    least = np.where(of_one, _LEAST_OF_ONE, _LEAST_LIKE)
+    far = large & ((product < least * np.sqrt(energy_x * energy_y)) | (product <= 0))
     for side, energy in ((a, energy_x), (b, energy_y)):
         if side.flips is not None:
             far |= large & (product < _LEAST_SHARE * energy)

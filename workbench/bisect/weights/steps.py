@@ -248,7 +248,7 @@ def _on_grid(format: BlockFormat, values: Floats, raw: NDArray[np.uint8]) -> Sto
     if format.shifts is not None:  # codes are -1, 0 and 1, and of a value whose code is 0 nothing is certain
         steps = np.repeat(unit, format.group, axis=1).reshape(values.shape)
         zero = np.abs(values) < np.float32(0.5) * steps
-        width += np.float32(0.6) * steps
+        width += np.float32(0.6) * steps + lost  # what was beyond a code whose scale rounds to 0
         low, high = low | zero, high | zero
         return Stored(values, width, low, high, lean=_TERNARY_POINTS_LEAN, flips=1)
     # Scales are odd numbers, and what was rounded to one is at most 1 below it.

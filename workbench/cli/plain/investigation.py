@@ -98,9 +98,8 @@ class Investigation:
 
     def capture(self) -> Generator[str, None, None]:
         """Run both sides, or read what is captured already; yields how far that is. WorkbenchError if it fails."""
-        spec, pace = self.session.spec, Pace()
-        job = CaptureJob(spec.a, spec.b, spec.tokens, spec.prompt, self.session.folder)
-        for event in CaptureProcess(job).events():
+        pace = Pace()
+        for event in CaptureProcess(CaptureJob.of(self.session)).events():
             match event:
                 case Progress():
                     if (said := pace.sentence(event.done, event.total, f"{event.phase} {event.text}")) is not None:

@@ -16,16 +16,19 @@ _FEW, _MANY = 5, 200  # elements and tensors that are told of
 
 def elements(about: Investigation, argument: str) -> Iterator[str]:
     """Tell the elements of the cell that differ most."""
-    from workbench.pair.sources import open_tensors
+    from workbench.cells.elements import WorstElements
+    from workbench.pair.sources import open_captured
 
     cell = about.cells.get(about.view.cursor)
     if cell is None or cell.profile is None:
         raise WorkbenchError(f"{about.view.cursor} has no elements on both sides")
     if argument and not re.fullmatch("[0-9]{1,3}", argument):
         raise WorkbenchError(f"say how many: elements 10, at most {_MANY}")
-    found = open_tensors(about.session).elements(cell, about.view.tokens)
+    found = open_captured(about.session).elements(cell, about.view.tokens)
     order = found.ordered("abs")
     assert order is not None
+    if isinstance(found, WorstElements) and int(argument or _FEW) > found.count:
+        yield f"No tensors were kept: these are the {found.count} of {found.of} elements that differ most."
     for index in order[: min(int(argument or _FEW), _MANY)].tolist():
         element = found.element(int(index))
         yield (
