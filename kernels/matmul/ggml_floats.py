@@ -2,8 +2,8 @@
 
 Several tokens are multiplied by tinyBLAS (llamafile/sgemm.cpp), which sums in as many chains as a vector has lanes; a
 token alone, rows that do not come in fours and odd columns by the type's vec_dot (vec.cpp), in four times as many.
-Products of two halves, or of two BF16, are exact, so that only their sums round. A processor with AVX512-BF16 adds those
-of two neighbours in one step, the second of them first.
+Products of two halves, or of two BF16, are exact, so that only their sums round. A processor with AVX512-BF16 adds
+those of two neighbours in one step, the second of them first.
 """
 
 from collections.abc import Callable, Iterator
