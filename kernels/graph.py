@@ -68,7 +68,7 @@ class Arithmetic(Protocol):
         """What the rounding of activations makes of the matmul with this weight, in sums; None if nothing."""
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
-        """RMS norm over channels."""
+        """RMS norm over channels, times a factor."""
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         """Layer norm over channels."""
