@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from kernels.rows.dequantize import dequantize
+from kernels.rows.fields import fields
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
-from workbench.bisect.weights.check import check_weights
+from workbench.bisect.weights.check import check_weights, excess_of
 from workbench.bisect.weights.steps import Stored
 
 SHAPE = (6, 512)
@@ -43,3 +44,21 @@ def test_signs_cost_what_their_sources_are_beyond_them():
     found = check_weights(Weight("x", TensorType.F32, (1, 128), values.view(np.uint8)), signs)
     assert found.explained
     assert found.cost.sum() == pytest.approx(np.square(Stored.of(signs).values - values).sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["IQ2_XXS", "IQ2_XS", "IQ3_XXS"])
+def test_signs_are_uncertain_where_a_fit_has_made_a_group_as_small_as_can_be(name):
+    """One weight near 0 of great importance, whose sign had to change: the scale of its group becomes negative."""
+    type = TensorType[name]
+    rows = random_rows(np.random.default_rng(5), type, *SHAPE)
+    scales = fields(type.format, rows.reshape(-1, type.block.bytes)).scales
+    groups = np.repeat(scales == 1, type.format.group, axis=1).reshape(SHAPE)
+    values = dequantize(Weight("x", type, SHAPE, rows))
+    off = []
+    for some in (groups, ~groups):
+        source = np.where(some, -10 * values, values)
+        sides = Weight("x", TensorType.F32, SHAPE, source.view(np.uint8)), Weight("x", type, SHAPE, rows)
+        off.append(excess_of(*(Stored.of(side, np.arange(SHAPE[0])) for side in sides))[some])
+    assert groups.any()
+    assert off[0].max() == 0
+    assert (off[1] > 5).all()

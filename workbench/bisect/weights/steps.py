@@ -251,6 +251,9 @@ def _on_grid(format: BlockFormat, values: Floats, raw: NDArray[np.uint8]) -> Sto
         width += np.float32(0.6) * steps + lost  # what was beyond a code whose scale rounds to 0
         low, high = low | zero, high | zero
         return Stored(values, width, low, high, lean=_TERNARY_POINTS_LEAN, flips=1)
+    if format.even:  # a fit to one important value, whose sign had to change, makes all others small and opposite
+        least = np.repeat(found.scales == 1, format.group, axis=1).reshape(values.shape)
+        low, high = low | least, high | least
     # Scales are odd numbers, and what was rounded to one is at most 1 below it.
     share = (1 - 1 / found.scales.astype(np.float32)) * _at_least(np.abs(found.d))[:, None]
     reached = np.abs(values) * np.repeat(share, format.group, axis=1).reshape(values.shape)
