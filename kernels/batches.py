@@ -19,6 +19,10 @@ class _InBatches(F32Path):
 
     ends: tuple[int, ...] = ()
 
+    @property
+    def in_batches(self) -> bool:
+        return True
+
     def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:
         """Rows that are not all tokens, as those of which logits are looked at by parts, are multiplied at once."""
         if len(x) != self.ends[-1]:

@@ -64,8 +64,8 @@ class Arithmetic(Protocol):
     def matmul(self, x: Array, *weights: Weight, apart: bool = False) -> Array:
         """x @ W.T for each weight, side by side. apart : every token is multiplied by itself."""
 
-    def rounded_off(self, x: Array, weight: Weight) -> Values | None:
-        """What the rounding of activations makes of the matmul with this weight; None if nothing."""
+    def rounded_off(self, x: Array, weight: Weight) -> Array | None:
+        """What the rounding of activations makes of the matmul with this weight, in sums; None if nothing."""
 
     def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
         """RMS norm over channels, times a factor."""

@@ -61,7 +61,7 @@ def _parts(
     a: NDArray[Any], b: NDArray[Any], between: NDArray[Any], out: NDArray[np.float64], start: int, stop: int
 ) -> None:
     for r in range(start, stop):
-        whole = first = second = along_first = along_second = 0.0
+        whole = first = second = along_first = along_second = size_a = size_b = size_between = 0.0
         for i in range(a.shape[1]):
             x, y, z = np.float64(a[r, i]), np.float64(b[r, i]), np.float64(between[r, i])
             d, one, other = _apart(y, x), _apart(z, x), _apart(y, z)
@@ -70,7 +70,11 @@ def _parts(
             second += other * other
             along_first += one * d
             along_second += other * d
+            size_a += x * x if abs(x) <= _LARGEST else 0.0
+            size_b += y * y if abs(y) <= _LARGEST else 0.0
+            size_between += z * z if abs(z) <= _LARGEST else 0.0
         out[r, 0], out[r, 1], out[r, 2], out[r, 3], out[r, 4] = whole, first, second, along_first, along_second
+        out[r, 5], out[r, 6], out[r, 7] = size_a, size_b, size_between
 
 
 @kernel(
@@ -121,7 +125,8 @@ class Units(NamedTuple):
 class Parts(NamedTuple):
     """A difference d = y - x of two tensors and what it is made of: first = z - x, and second = y - z.
 
-    Of every row, float64 (rows,): the squares of the lengths of the three, and the products of both parts with d.
+    Of every row, float64 (rows,): the squares of the lengths of the three, and the products of both parts with d; then
+    the energies of x, y and z.
     """
 
     whole: NDArray[np.float64]
@@ -129,6 +134,9 @@ class Parts(NamedTuple):
     second: NDArray[np.float64]
     along_first: NDArray[np.float64]
     along_second: NDArray[np.float64]
+    energy_x: NDArray[np.float64]
+    energy_y: NDArray[np.float64]
+    energy_z: NDArray[np.float64]
 
 
 def energies(x: NDArray[Any]) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ Floats = NDArray[np.float32]
 Words = NDArray[np.uint32]
 
 _SHARE = 1 << 18  # elements that are worth a thread
+_MOST = 1 << 22  # elements that are gone through at once, as memory for as many gaps is asked for
 _VALUES = 1 << 20  # logits that are looked at at once
 _EXPONENTS = np.uint32(0x7F800000)  # all ones in infinite values and in NaN
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -259,7 +260,8 @@ def _percentiles(search: Search, a: Floats, b: Floats) -> dict[str, float]:
 
 
 def _share_rows(compute: Callable[[int, int], object], a: NDArray[np.float32]) -> None:
-    over_rows(compute, len(a), least=-(-_SHARE // a.shape[1]))
+    least = -(-_SHARE // a.shape[1])
+    over_rows(compute, len(a), least, most=max(least, _MOST // a.shape[1]))
 
 
 def _as_kernels_take(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,6 +33,7 @@ from kernels.matmul import apr as matmul_apr
 from kernels.matmul import ggml as matmul_ggml
 from kernels.matmul.activations import Codes
 from kernels.matmul.floats import matmul_f32, matmul_f64
+from kernels.numbers import in_signed_sums
 from kernels.precision import FLOAT16
 from kernels.rows.dequantize import dequantize, dequantize_rows, row_norms
 from kernels.rows.fields import fields
@@ -44,6 +45,11 @@ class F32Path:
 
     name = "f32"
     dtype: type[np.floating[Any]] = np.float32
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether tokens are computed in batches, so that a part of them may be computed otherwise than with all."""
+        return False
 
     @property
     def engine(self) -> str:
@@ -101,24 +107,26 @@ class F32Path:
         """X @ W.T for each weight, side by side: (tokens, all outs). apart : every token is multiplied by itself."""
         return matmul_f32(x, *weights)
 
-    def rounded_off(self, x: Array, weight: Weight) -> Values | None:
-        """What the rounding of activations makes of `matmul` with this weight, float64 (tokens, out); None: nothing."""
-        lost = self.lost(x, weight)
-        return None if lost is None else np.asarray(matmul_f64(lost, weight) - self._off_by_sums(x, weight))
+    def rounded_off(self, x: Array, weight: Weight) -> Array | None:
+        """What the rounding of activations makes of `matmul` with this weight, (sums, out); None: nothing.
 
-    def _off_by_sums(self, x: Array, weight: Weight) -> Values | float:
-        """What a product is off because its least values meet sums of activations that are not those of the codes.
-
-        (tokens, rows); 0 where the rule keeps no sums beside the codes.
+        Of many tokens some are added up as `in_signed_sums` says; only the length of all is meant to be used. In
+        float32, whose own rounding changes that by 1e-8 of itself.
         """
-        codes, format = self.round_activations(x, weight), weight.type.format
+        codes = self.round_activations(x, weight)
+        lost = self._lost(x, weight, codes)
+        if lost is None:
+            return None
         if codes is None or codes.sums is None:
-            return 0.0
-        assert isinstance(format, BlockFormat)
-        least = fields(format, weight.rows[:].reshape(-1, format.block.bytes)).least
+            return matmul_f32(in_signed_sums(lost).astype(np.float32), weight)
+        # what sums that the least values of blocks are multiplied by are less than those of the codes
+        less = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2) - codes.sums
+        lost, less = np.split(in_signed_sums(np.concatenate([lost, less], axis=1)), [lost.shape[1]], axis=1)
+        assert isinstance(weight.type.format, BlockFormat)
+        least = fields(weight.type.format, weight.rows[:].reshape(-1, weight.type.block.bytes)).least
         assert least is not None
-        of_codes = codes.values().reshape(*codes.sums.shape, -1).sum(axis=2)
-        return np.asarray((codes.sums - of_codes) @ least.astype(np.float64).reshape(len(weight.rows), -1).T)
+        by_sums = less @ least.astype(np.float64).reshape(len(weight.rows), -1).T
+        return np.asarray(matmul_f32(lost.astype(np.float32), weight) + by_sums)
 
     def row_norms(self, weight: Weight) -> Values:
         """Euclidean norm of every row of a weight, float64 (rows,)."""
@@ -126,7 +134,9 @@ class F32Path:
 
     def lost(self, x: Array, weight: Weight) -> Values | None:
         """What `matmul` with this weight takes away from activations x, float64 (tokens, in); None if nothing."""
-        codes = self.round_activations(x, weight)
+        return self._lost(x, weight, self.round_activations(x, weight))
+
+    def _lost(self, x: Array, weight: Weight, codes: Codes | None) -> Values | None:
         if codes is not None:
             return np.asarray(x - codes.values())
         kept = self.kept_activations(x, weight)
@@ -217,6 +227,10 @@ class GgmlPath(F32Path):
         self.how = how
         self.name = how.path
         self.width = 16 if how.avx512 else 8  # float lanes of the vectors that llama.cpp was built with
+
+    @property
+    def in_batches(self) -> bool:
+        return bool(self.how.batch)
 
     def settings(self) -> dict[str, str]:
         on = {False: "off", True: "on"}

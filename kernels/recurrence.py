@@ -1,6 +1,6 @@
 """What layers without attention compute from the tokens before, compiled."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,6 @@ def convolved(x: NDArray[Real], weight: NDArray[Real], bias: NDArray[Real] | Non
 @kernel(
     "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], "
     "int64, int64, int64, boolean, float64[:, :, ::1], float32[:, ::1], int64, int64)",
-    "void(float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], "
-    "int64, int64, int64, boolean, float32[:, :, ::1], float32[:, ::1], int64, int64)",
     "void(float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
     "int64, int64, int64, boolean, float64[:, :, ::1], float64[:, ::1], int64, int64)",
 )
@@ -65,43 +63,42 @@ def _delta(
     size: int,
     value_start: int,
     tiled: bool,
-    states: NDArray[Any],
+    states: NDArray[np.float64],
     out: NDArray[Real],
     start: int,
     stop: int,
 ) -> None:
-    """The heads from start to stop. states (heads, values, keys) : zeros, in the type that states are kept in."""
+    """The heads from start to stop. states (heads, values, keys) : zeros."""
     heads, keys = beta.shape[1], q.shape[1] // groups
-    kept = states.dtype.type
-    scale = kept(1 / np.sqrt(keys))
+    scale = 1 / np.sqrt(keys)
     for head in range(start, stop):
         first = (head % groups if tiled else head // (heads // groups)) * keys
         state = states[head]
         for t in range(q.shape[0]):
-            share, rate = np.exp(kept(decay[t, head])), kept(beta[t, head])
+            share, rate = np.exp(np.float64(decay[t, head])), np.float64(beta[t, head])
             for j in range(size):
-                held = kept(0)
+                held = 0.0
                 for i in range(keys):
                     state[j, i] *= share
-                    held += state[j, i] * kept(k[t, first + i])
-                step = (kept(v[t, value_start + head * size + j]) - held) * rate
-                read = kept(0)
+                    held += state[j, i] * np.float64(k[t, first + i])
+                step = (np.float64(v[t, value_start + head * size + j]) - held) * rate
+                read = 0.0
                 for i in range(keys):
-                    state[j, i] += step * kept(k[t, first + i])
-                    read += state[j, i] * kept(q[t, first + i])
+                    state[j, i] += step * np.float64(k[t, first + i])
+                    read += state[j, i] * np.float64(q[t, first + i])
                 out[t, head * size + j] = read * scale
 
 
-def delta(x: Inputs, how: DeltaNet, kept: type[np.floating[Any]] = np.float64) -> Array:
+def delta(x: Inputs, how: DeltaNet) -> Array:
     """The gated delta rule over all tokens, every head by itself from a state of zeros, (tokens, heads * head_dim).
 
     x : q, k (tokens, groups * keys); v (tokens, channels), of which the values start at how.value_start; beta, decay
-    (tokens, heads). kept : the type of the state and of sums over it.
+    (tokens, heads). States and the sums over them are float64.
     """
     q, k, v, beta, decay = (x[role] for role in how.roles)
     heads = beta.shape[1]
     out = lent((len(q), heads * how.head_dim), q.dtype.type)
-    states = np.zeros((heads, how.head_dim, q.shape[1] // how.groups), kept)
+    states = np.zeros((heads, how.head_dim, q.shape[1] // how.groups))
 
     def compute(start: int, stop: int) -> None:
         shape = how.groups, how.head_dim, how.value_start, how.tiled
@@ -114,8 +111,6 @@ def delta(x: Inputs, how: DeltaNet, kept: type[np.floating[Any]] = np.float64) -
 @kernel(
     "void(float32[:, ::1], float32[:, ::1], float32[::1], float32[::1], int64, int64, float64[:, :, ::1], "
     "float32[:, ::1], int64, int64)",
-    "void(float32[:, ::1], float32[:, ::1], float32[::1], float32[::1], int64, int64, float32[:, :, ::1], "
-    "float32[:, ::1], int64, int64)",
     "void(float64[:, ::1], float64[:, ::1], float64[::1], float64[::1], int64, int64, float64[:, :, ::1], "
     "float64[:, ::1], int64, int64)",
 )
@@ -126,39 +121,38 @@ def _scan(
     d: NDArray[Real],
     groups: int,
     size: int,
-    states: NDArray[Any],
+    states: NDArray[np.float64],
     out: NDArray[Real],
     start: int,
     stop: int,
 ) -> None:
-    """The heads from start to stop. states (heads, channels, state) : zeros, in the type that states are kept in."""
+    """The heads from start to stop. states (heads, channels, state) : zeros."""
     heads, keys = step.shape[1], states.shape[2]
-    kept = states.dtype.type
     for head in range(start, stop):
         b = heads * size + head // (heads // groups) * keys
         c = b + groups * keys
         state = states[head]
         for t in range(x.shape[0]):
-            rate = kept(step[t, head])
-            share = np.exp(rate * kept(a[head]))
+            rate = np.float64(step[t, head])
+            share = np.exp(rate * np.float64(a[head]))
             for j in range(size):
-                put, read = kept(x[t, head * size + j]) * rate, kept(0)
+                put, read = np.float64(x[t, head * size + j]) * rate, 0.0
                 for i in range(keys):
-                    state[j, i] = state[j, i] * share + kept(x[t, b + i]) * put
-                    read += state[j, i] * kept(x[t, c + i])
-                out[t, head * size + j] = read + kept(d[head]) * kept(x[t, head * size + j])
+                    state[j, i] = state[j, i] * share + np.float64(x[t, b + i]) * put
+                    read += state[j, i] * np.float64(x[t, c + i])
+                out[t, head * size + j] = read + np.float64(d[head]) * np.float64(x[t, head * size + j])
 
 
-def scan(x: Inputs, a: Array, d: Array, how: Scan, kept: type[np.floating[Any]] = np.float64) -> Array:
+def scan(x: Inputs, a: Array, d: Array, how: Scan) -> Array:
     """A state space over all tokens, every head by itself from a state of zeros, (tokens, heads * head_dim).
 
-    x : x, B and C (tokens, channels) and steps (tokens, heads). a, d : (heads,). kept : the type of the state and of
-    sums over it.
+    x : x, B and C (tokens, channels) and steps (tokens, heads). a, d : (heads,). States and the sums over them are
+    float64.
     """
     given, step = (x[role] for role in how.roles)
     heads = step.shape[1]
     out = lent((len(given), heads * how.head_dim), given.dtype.type)
-    states = np.zeros((heads, how.head_dim, how.state), kept)
+    states = np.zeros((heads, how.head_dim, how.state))
 
     def compute(start: int, stop: int) -> None:
         _scan(given, step, a, d, how.groups, how.head_dim, states, out, start, stop)

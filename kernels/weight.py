@@ -32,6 +32,12 @@ class TensorType(IntEnum):
 _CHUNK = 1 << 24  # bytes that are compared at once
 
 
+def _one_memory(a: "Rows", b: "Rows") -> bool:
+    """Whether two tensors of the same size are the same bytes of one file that was opened once."""
+    both = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    return both and a.__array_interface__["data"] == b.__array_interface__["data"]
+
+
 def row_bytes(type: TensorType, elements: int) -> int:
     """Bytes of a stored row of `elements` values; ValueError if they do not fill whole blocks."""
     block = type.block
@@ -91,6 +97,8 @@ class Weight:
         """Whether another tensor has the same type and bytes, read a part at a time."""
         if self.type != other.type or self.rows.shape != other.rows.shape:
             return False
+        if _one_memory(self.stored, other.stored) and self.order is None and other.order is None:
+            return True
         share = max(1, _CHUNK // max(1, self.rows.shape[-1]))
         parts = (slice(start, start + share) for start in range(0, len(self.rows), share))
         return all(np.array_equal(self.rows[part], other.rows[part]) for part in parts)

@@ -64,12 +64,18 @@ def _take(size: int) -> NDArray[np.uint8]:
     with _lock:
         if _free.get(size):
             return _free[size].pop()
+        if size > _kept():
+            _free.clear()  # as logits are larger than all that layers need, which are behind then
     return aligned((size,), np.uint8)
+
+
+def _kept() -> int:
+    return sum(size * len(blocks) for size, blocks in _free.items())
 
 
 def _give_back(block: NDArray[np.uint8]) -> None:
     with _lock:
-        if sum(size * len(blocks) for size, blocks in _free.items()) + block.size > _MOST:
+        if _kept() + block.size > _MOST:
             _free.clear()  # of sizes, perhaps, that nobody needs any more
         _free.setdefault(block.size, []).append(block)
 

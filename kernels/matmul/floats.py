@@ -15,7 +15,7 @@ from kernels.machine.compiler import helper, kernel
 from kernels.machine.memory import scratch
 from kernels.machine.operations import fma
 from kernels.matmul.float_dot import APR, CHUNK, FLOAT32, FLOAT64, MOVED, ROWS, STRIDE, Scheme, folded, group_dot, move
-from kernels.matmul.products import side_by_side
+from kernels.matmul.products import room, side_by_side
 from kernels.rows.dequantize import dequantizer
 from kernels.rows.unpack import row_buffers
 from kernels.weight import Weight
@@ -209,7 +209,9 @@ def product(
         rows = weight.stored[start:stop]
         compute(int(weight.type), rows, x, own.tiles, w, acc, out, column + start, 0, stop - start)
 
-    return side_by_side(weights, len(x), x.dtype.type, some, ROWS)
+    out: NDArray[Real] = room(weights, len(x), x.dtype.type)
+    side_by_side(weights, out, some, ROWS)
+    return out
 
 
 def matmul_f32(x: NDArray[np.float32], *weights: Weight) -> NDArray[np.float32]:

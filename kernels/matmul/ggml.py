@@ -24,7 +24,7 @@ from kernels.matmul.activations import Q8_K, RULES, Codes, quantize_q8_k
 from kernels.matmul.byte_products import HOST, Portable
 from kernels.matmul.ggml_floats import matmul_floats
 from kernels.matmul.packed_dot import CHUNK, chunk_dots, corrections, sums_of, tile_results
-from kernels.matmul.products import in_groups, joined, side_by_side
+from kernels.matmul.products import groups, joined, room, side_by_side
 from kernels.matmul.routines import FOUR, PLAIN, Routines, orders
 from kernels.matmul.whole_dot import whole_dots
 from kernels.rows.unpack import row_buffers, unpacker
@@ -279,19 +279,25 @@ def matmul_codes(x: Codes, *weights: Weight, dot: Dot | None = None) -> NDArray[
     """
     format = weights[0].type.format
     assert isinstance(format, BlockFormat)
-    multiply = product(dot or format.dot)
-    return in_groups(lambda some: _some_codes(x.of(some), weights, format, multiply), len(x.codes), _TOGETHER)
+    multiply, out = product(dot or format.dot), room(weights, len(x.codes), np.float32)
+    for some in groups(len(x.codes), _TOGETHER):
+        _some_codes(x.of(some), weights, format, multiply, out[some])
+    return out
 
 
 def _some_codes(
-    x: Codes, weights: tuple[Weight, ...], format: BlockFormat, multiply: Callable[..., None]
-) -> NDArray[np.float32]:
+    x: Codes,
+    weights: tuple[Weight, ...],
+    format: BlockFormat,
+    multiply: Callable[..., None],
+    products: NDArray[np.float32],
+) -> None:
     n, laid_out = x.codes.shape[1], packed(x, format)
 
     def compute(weight: Weight, out: NDArray[np.float32], column: int, start: int, stop: int) -> None:
         multiply(format.number, n, weight.stored, *laid_out, out, column, start, stop)
 
-    return side_by_side(weights, len(x.codes), np.float32, compute, _LEAST)
+    side_by_side(weights, products, compute, _LEAST)
 
 
 def rounded_to(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Products of the same tokens with one weight or several, side by side in one array and shared among threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -19,12 +19,14 @@ _GROUP = 16  # tokens, which are whole tiles of every product
 Compute = Callable[[Weight, NDArray[Any], int, int, int], object]
 
 
-def side_by_side(
-    weights: tuple[Weight, ...], tokens: int, dtype: type[Real], compute: Compute, least: int
-) -> NDArray[Real]:
-    """Return (tokens, rows of all weights), rows in canonical order; each thread computes `least` rows at a time."""
+def room(weights: tuple[Weight, ...], tokens: int, dtype: type[Real]) -> NDArray[Real]:
+    """Memory for the products with all weights, (tokens, rows of all weights)."""
+    return lent((tokens, sum(weight.shape[0] for weight in weights)), dtype)
+
+
+def side_by_side(weights: tuple[Weight, ...], out: NDArray[Real], compute: Compute, least: int) -> None:
+    """Fill such memory, rows in canonical order; each thread computes `least` rows at a time."""
     ends = list(accumulate(weight.shape[0] for weight in weights))
-    out = lent((tokens, ends[-1]), dtype)
 
     def share(start: int, stop: int) -> None:
         for weight, end in zip(weights, ends, strict=True):
@@ -38,26 +40,17 @@ def side_by_side(
         if weight.order is not None:
             mine = out[:, end - weight.shape[0] : end]
             mine[:] = mine.take(weight.order, axis=1)
-    return out
 
 
-def in_groups(multiply: Callable[[slice], NDArray[Real]], tokens: int, most: int) -> NDArray[Real]:
-    """The products of all tokens, made of groups of about the same size, at most `most`, a multiple of _GROUP.
+def groups(tokens: int, most: int) -> Iterator[slice]:
+    """All tokens in groups of about the same size, at most `most`, a multiple of _GROUP.
 
     What a few rows meet of all tokens has to stay in a core's cache. A token is multiplied alike in any group of whole
     tiles, and the last group ends as all tokens do.
     """
     even = -(-tokens // -(-tokens // most))
     size = -(-even // _GROUP) * _GROUP
-    if size >= tokens:
-        return multiply(slice(None))
-    first = multiply(slice(size))
-    out = lent((tokens, first.shape[1]), first.dtype.type)
-    out[:size] = first
-    for start in range(size, tokens, size):
-        some = slice(start, start + size)
-        out[some] = multiply(some)
-    return out
+    return (slice(start, min(start + size, tokens)) for start in range(0, tokens, size))
 
 
 def joined(products: list[NDArray[Real]]) -> NDArray[Real]:

@@ -123,8 +123,9 @@ def open_pair(
 
     Raises WorkbenchError for what cannot be opened, has no tokens, or asks for another path of a recorded trace.
     """
-    a, b = (open_source(path) for path in paths)
-    return paired((a, b), asked, tokens, prompt)
+    a = open_source(paths[0])
+    same = paths[0] == paths[1] and isinstance(a, Artifact)  # a model beside itself, on two paths
+    return paired((a, a if same else open_source(paths[1])), asked, tokens, prompt)
 
 
 def paired(

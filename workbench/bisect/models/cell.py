@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,9 @@ from kernels.stages import Site
 from workbench.bisect.models.rerouted import scores
 from workbench.bisect.models.substitution import Factors
 
-_AT_ONCE = 1 << 23  # elements of an output over a large vocabulary that are looked at together
+_AT_ONCE = 5 << 20  # elements of an output over a large vocabulary that are looked at together
 _TOKENS = 16  # of which whole multiples are multiplied at once
+_EXACT = 8  # tokens of which a product is repeated in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Side:
     path: F32Path
 
 
-@dataclass(slots=True)
+@dataclass
 class Cell:
     """Everything known about one stage while it is judged; inputs by role. stage : A's, or B's where A has none."""
 
@@ -44,12 +47,13 @@ class Cell:
         """Where it is."""
         return self.stage.site
 
-    @property
+    @cached_property
     def judged(self) -> NDArray[np.bool_]:
         """Tokens of which both sides' inputs are numbers: what the others show is inherited."""
         known = np.ones(len(self.tokens), dtype=bool)
         for x in (*self.inputs_a.values(), *self.inputs_b.values()):
-            known &= np.isfinite(x).all(axis=1)
+            if not _all_numbers(x):
+                known &= np.isfinite(x).all(axis=1)
         kinds = [at.kind for at in (side.at(self.site, self.tokens) for side in (self.a, self.b)) if at is not None]
         for kind in kinds:
             if isinstance(kind, Attention):
@@ -72,17 +76,36 @@ class Cell:
 
     def inputs_of_both(self) -> dict[str, Array]:
         """A's inputs, NaN where B's are no numbers: rounding to 8 bits can make a number of NaN on one side only."""
+        if self.judged.all():
+            return dict(self.inputs_a)
         return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
 
-    def pieces(self) -> Iterator[tuple["Cell", slice]]:
-        """The same with some tokens at a time, and which, where the output is large and made token by token."""
+    def of(self, some: slice) -> "Cell":
+        """The same with some tokens only."""
+        of_a, of_b = ({role: x[some] for role, x in of.items()} for of in (self.inputs_a, self.inputs_b))
+        return Cell(self.stage, self.a, self.b, self.tokens[some], of_a, of_b, self.y_a[some], self.y_b[some])
+
+    def pieces(self) -> Iterator["Cell"]:
+        """The same with some tokens at a time where the output is large and made token by token.
+
+        A piece has as many tokens as are multiplied alike by themselves and among all; the last one may have more.
+        """
         size = max(1, _AT_ONCE // self.y_a.shape[1] // _TOKENS) * _TOKENS
-        count = len(self.tokens)
-        if not isinstance(self.stage.kind, Product) or count <= size:
-            yield self, slice(None)
+        batches = self.a.path.in_batches or self.b.path.in_batches
+        if not isinstance(self.stage.kind, Product) or batches or len(self.tokens) < size + _TOKENS:
+            yield self
             return
-        for start in range(0, count, size):
-            some = slice(start, start + size)
-            of_a, of_b = ({role: x[some] for role, x in of.items()} for of in (self.inputs_a, self.inputs_b))
-            y_a, y_b = self.y_a[some], self.y_b[some]
-            yield Cell(self.stage, self.a, self.b, self.tokens[some], of_a, of_b, y_a, y_b), some
+        starts = range(0, len(self.tokens) - _TOKENS + 1, size)
+        for start, stop in pairwise((*starts, len(self.tokens))):
+            yield self.of(slice(start, stop))
+
+    @property
+    def every(self) -> int:
+        """Every how many-th token is looked at in float64: some of them stand for all where a product is large."""
+        return -(-len(self.tokens) // _EXACT) if isinstance(self.stage.kind, Product) else 1
+
+
+def _all_numbers(x: Array) -> bool:
+    """Whether no value is NaN or infinite: seen by the sum, which then is a number, unless that overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(x.sum()) or np.isfinite(x).all())

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
 from kernels.forward import activation_codes
-from kernels.graph import Array
-from kernels.lengths import energies, gaps, parts
-from kernels.models import Graph
+from kernels.graph import Array, Values
+from kernels.lengths import gaps, parts
 from workbench.bisect.models.cell import Cell, Side
 from workbench.bisect.models.floor import storage_error
 from workbench.bisect.weights.tensor_pairs import TensorPairs
@@ -21,8 +23,7 @@ class _Squares:
     """Squares of lengths, and products with the observed difference; those of several runs of tokens are added.
 
     a, b, crossed : of the outputs. observed, local, inherited : of the differences. along_local, along_inherited : of
-    these with the observed one. noise : of what both paths make of A's weights. expected, actual : by side, of what the
-    path's rounding must add and of the distance from float64.
+    these with the observed one. noise : of what both paths make of A's weights.
     """
 
     a: float
@@ -34,40 +35,44 @@ class _Squares:
     along_local: float
     along_inherited: float
     noise: float
-    expected_a: float
-    expected_b: float
-    actual_a: float
-    actual_b: float
 
     def __add__(self, other: "_Squares") -> "_Squares":
         return _Squares(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
+class _Rounding(NamedTuple):
+    """Squares of one side: what its path's rounding must add; of some tokens, what it must and what float64 tells."""
+
+    expected: float
+    forecast: float
+    actual: float
+
+    @property
+    def off(self) -> float:
+        """How far the side is from float64, in multiples of what rounding must add."""
+        return _root(self.actual / self.forecast) if self.forecast else 0.0
+
+
 def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition:
     """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
     alike = _Alike.of(cell, pairs)
-    crossed = (
-        cell.y_a if alike.stored and alike.path else cell.run(cell.b)
-    )  # engines may sum otherwise for fewer tokens
-    other_path = cell.y_a if alike.path else crossed if alike.stored else cell.run(cell.a.on(cell.b.path))
-    first, *others = (_squares(piece, alike, crossed[some], other_path[some]) for piece, some in cell.pieces())
-    found = sum(others, first)
+    found, crossed = _together(cell, alike)
+    of_a, of_b = _roundings(cell, cell.of(slice(None, None, cell.every)), alike, crossed)
     at = cell.a.exact().at(cell.site, cell.tokens)
     stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
     size = math.sqrt(next((y for y in (found.b, found.a, found.crossed) if y), 0.0))  # nothing is a share of zeros
-    of_b = math.sqrt(found.b)
-    expected = math.sqrt(found.expected_a), math.sqrt(found.expected_b)
-    floor = math.hypot(*expected, stored)
+    size_of_b = math.sqrt(found.b)
+    floor = math.hypot(math.sqrt(of_a.expected), math.sqrt(of_b.expected), stored)
     return Decomposition(
         cell.site,
-        observed=_relative(found.observed, of_b),
+        observed=_relative(found.observed, size_of_b),
         local=_relative(found.local, size),
-        inherited=_relative(found.inherited, of_b),
+        inherited=_relative(found.inherited, size_of_b),
         floor=floor / size if size else 0.0,
-        a_off=_root(found.actual_a) / expected[0] if expected[0] else 0.0,
-        b_off=_root(found.actual_b) / expected[1] if expected[1] else 0.0,
+        a_off=of_a.off,
+        b_off=of_b.off,
         flipped=_flipped(cell, a, b),
-        noise=_relative(found.noise, of_b),
+        noise=_relative(found.noise, size_of_b),
         local_share=found.along_local / found.observed if found.observed else None,
         inherited_share=found.along_inherited / found.observed if found.observed else None,
     )
@@ -95,35 +100,55 @@ class _Alike:
         return cls(known and all(c.equal for c in checks), known and all(c.stored_alike for c in checks), path)
 
 
-def _squares(cell: Cell, alike: _Alike, crossed: Array, other_path: Array) -> _Squares:
-    difference = parts(cell.y_a, cell.y_b, crossed)
-    judged = cell.judged
-    noise = 0.0 if alike.path else float(gaps(other_path, cell.y_a).sum())
-    expected, actual, exact = dict[str, float](), dict[str, float](), None
-    for name, factors, y in (("a", cell.a, cell.y_a), ("b", cell.b, crossed)):
-        if exact is None or not alike.values:
-            exact = cell.run(factors.exact())
-        if name == "b" and alike.stored and alike.path:
-            expected["b"] = expected["a"]
-        else:
-            at = factors.at(cell.site, cell.tokens)
-            expected[name] = 0.0 if at is None else at.kind.rounding(at, cell.inputs_a, exact) ** 2
-        actual[name] = float(gaps(y, exact).sum())
+def _together(cell: Cell, alike: _Alike) -> tuple[_Squares, Array]:
+    """The squares of all tokens, and what B gives on A's input for every so many-th of them."""
+    found, crossed, start = list[_Squares](), list[Array](), 0
+    for piece in cell.pieces():
+        y = piece.y_a if alike.stored and alike.path else piece.run(cell.b)
+        found.append(_squares(piece, alike, y))
+        crossed.append(y if cell.every == 1 else y[-start % cell.every :: cell.every].copy())
+        start += len(piece.tokens)
+    return reduce(add, found), crossed[0] if len(crossed) == 1 else np.concatenate(crossed)
+
+
+def _squares(cell: Cell, alike: _Alike, crossed: Array) -> _Squares:
+    difference, judged = parts(cell.y_a, cell.y_b, crossed), cell.judged
+    noise = 0.0
+    if not alike.path:
+        noise = float((difference.first if alike.stored else _other_path(cell)).sum())
     return _Squares(
-        float(energies(cell.y_a).sum()),
-        float(energies(cell.y_b).sum()),
-        float(energies(crossed).sum()),
+        float(difference.energy_x.sum()),
+        float(difference.energy_y.sum()),
+        float(difference.energy_z.sum()),
         float(difference.whole.sum()),
         float(difference.first[judged].sum()),
         float(difference.second.sum()),
         float(difference.along_first[judged].sum()),
         float(difference.along_second.sum()),
         noise,
-        expected["a"],
-        expected["b"],
-        actual["a"],
-        actual["b"],
     )
+
+
+def _other_path(cell: Cell) -> Values:
+    return gaps(cell.run(cell.a.on(cell.b.path)), cell.y_a)
+
+
+def _roundings(cell: Cell, some: Cell, alike: _Alike, crossed: Array) -> list[_Rounding]:
+    """Of A and of B. some : the tokens that are looked at in float64. crossed : what B gives for them on A's input."""
+    found, exact = list[_Rounding](), None
+    for factors, y in ((cell.a, some.y_a), (cell.b, crossed)):
+        if exact is None or not alike.values:
+            exact = some.run(factors.exact())
+        at, actual = factors.at(cell.site, cell.tokens), float(gaps(y, exact).sum())
+        if found and alike.stored and alike.path:
+            found.append(found[0]._replace(actual=actual))
+        elif at is None:
+            found.append(_Rounding(0.0, 0.0, actual))
+        else:
+            forecast = at.kind.rounding(at, some.inputs_a, exact) ** 2
+            of_all = forecast if cell.every == 1 else at.kind.rounding(at, cell.inputs_a, cell.y_a) ** 2
+            found.append(_Rounding(of_all, forecast, actual))
+    return found
 
 
 def _root(square: float) -> float:
@@ -137,9 +162,9 @@ def _relative(square: float, size: float) -> float | None:
 
 
 def _flipped(cell: Cell, a: Side, b: Side) -> Flips | None:
-    sides = ((a, cell.y_a), (b, cell.y_b))
+    sides = ((a, cell.a, cell.y_a), (b, cell.b, cell.y_b))
     codes = [
-        activation_codes(side.model, Graph.of(side.model), side.path, cell.site, np.ascontiguousarray(y))
-        for side, y in sides
+        activation_codes(side.model, factors.graph, side.path, cell.site, np.ascontiguousarray(y))
+        for side, factors, y in sides
     ]
     return flips(codes[0], codes[1], cell.y_a, cell.y_b)

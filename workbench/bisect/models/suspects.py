@@ -194,7 +194,8 @@ class Suspects:
     def lost_on_both(self) -> Iterator[str]:
         """Sentences on tensors that hold NaN or infinity on both sides, which no comparison of the two shows."""
         for name in self._pairs.names:
-            a, b = (nonfinite(model.weight(name)) for model in (self._a, self._b))
+            a = nonfinite(self._a.weight(name))
+            b = a if self._pairs.judge(name).check.stored_alike else nonfinite(self._b.weight(name))
             if a is not None and b is not None:
                 same = "the same in B" if a == b else f"of B, {b.words}"
                 yield f"{name} is broken in both: of A, {a.words}; {same}"
