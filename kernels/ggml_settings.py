@@ -8,7 +8,7 @@ from kernels.errors import WorkbenchError
 from kernels.matmul.routines import Routines
 
 GGML = "ggml"
-_WORDS = ("repack", "tiled", "flash", "avx512")
+_WORDS = ("repack", "tiled", "flash", "avx512", "avx512_bf16")
 CACHES = ("f32", "f16")
 _NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 
@@ -18,14 +18,15 @@ class GgmlSettings:
     """What is not as in the clean forward, which can be repeated on any number of tokens.
 
     repack : weights are rearranged when they are loaded. tiled : eight tokens and more are multiplied in tiles. flash :
-    flash attention. avx512 : the library was built for it. type_k, type_v : of the KV cache, f32 or f16. batch : the
-    most tokens that are computed at once; 0 for all.
+    flash attention. avx512, avx512_bf16 : the library was built for it, the second only with the first. type_k,
+    type_v : of the KV cache, f32 or f16. batch : the most tokens that are computed at once; 0 for all.
     """
 
     repack: bool = False
     tiled: bool = False
     flash: bool = False
     avx512: bool = False
+    avx512_bf16: bool = False
     type_k: str = "f32"
     type_v: str = "f32"
     batch: int = 0
@@ -33,7 +34,7 @@ class GgmlSettings:
     @property
     def routines(self) -> Routines:
         """What decides how products are computed."""
-        return Routines(self.repack, self.tiled, self.avx512, self.batch)
+        return Routines(self.repack, self.tiled, self.avx512, self.batch, self.avx512_bf16)
 
     @property
     def path(self) -> str:
@@ -49,7 +50,7 @@ class GgmlSettings:
 
     @classmethod
     def of(cls, words: str) -> Self:
-        """Read "repack,tiled,flash,avx512,k=f16,v=f16,batch=512", of which each may be missing.
+        """Read "repack,tiled,flash,avx512,avx512_bf16,k=f16,v=f16,batch=512", of which each may be missing.
 
         WorkbenchError, one sentence, for anything else.
         """
@@ -65,4 +66,6 @@ class GgmlSettings:
             else:
                 known = f"{', '.join(_WORDS)}, k=f16, v=f16, batch=512"
                 raise WorkbenchError(f"{word[:40]!r} is no setting of path ggml; give some of {known}")
+        if "avx512_bf16" in found and "avx512" not in found:
+            raise WorkbenchError("'avx512_bf16' is a setting of builds with AVX-512; give avx512 as well")
         return cls(**found)  # type: ignore[arg-type]

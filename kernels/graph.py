@@ -67,8 +67,8 @@ class Arithmetic(Protocol):
     def rounded_off(self, x: Array, weight: Weight) -> Array | None:
         """What the rounding of activations makes of the matmul with this weight, in sums; None if nothing."""
 
-    def rms_norm(self, x: Array, weight: Weight | None, eps: float) -> Array:
-        """RMS norm over channels."""
+    def rms_norm(self, x: Array, weight: Weight | None, eps: float, times: float = 1.0) -> Array:
+        """RMS norm over channels, times a factor."""
 
     def layer_norm(self, x: Array, weight: Weight | None, bias: Weight | None, eps: float) -> Array:
         """Layer norm over channels."""

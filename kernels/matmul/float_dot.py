@@ -33,13 +33,21 @@ class Scheme(NamedTuple):
     """The order of sums: in which type, in how many chains, and of how many on neighbours are added.
 
     beyond : how products of what is beyond the chains are added: "each" rounded by itself, in "fours" of which those
-    that are left are fused, or "double" in float64.
+    that are left are fused, or "double" in float64. groups : so many shares of the chains are added up by themselves
+    before. paired : a chain takes two neighbours at once, the second of them first.
     """
 
     element: Any
     chains: int
     neighbours: int = 2
     beyond: str = "each"
+    groups: int = 1
+    paired: bool = False
+
+    @property
+    def unit(self) -> int:
+        """Columns of which every chain has as many."""
+        return self.chains * (2 if self.paired else 1)
 
     @property
     def vectors(self) -> int:
@@ -150,9 +158,10 @@ def _folded(v: Vectors, rows: list[Any], scheme: Scheme) -> Any:  # noqa: ANN401
     """The sums of the chains of rows (tokens, chains), as (tokens, rows)."""
     chains, tokens = scheme.chains, rows[0].type.count // scheme.chains
     while chains > 1:
-        lower, apart = range(0, chains, 2), 1
+        lower, apart = list(range(0, chains, 2)), 1
         if chains > scheme.neighbours:
-            lower, apart = range(chains // 2), chains // 2
+            size = chains // scheme.groups if chains > scheme.groups else chains
+            lower, apart = [i for i in range(chains) if i % size < size // 2], size // 2
         pairs = list(zip(rows[::2], rows[1::2], strict=True)) if len(rows) > 1 else [(rows[0], rows[0])]
         count = rows[0].type.count
         sources, size = range(0, count * min(len(rows), 2), count), count // tokens

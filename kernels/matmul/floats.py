@@ -51,10 +51,24 @@ def _double(total, left, x, w, place):  # type: ignore[no-untyped-def]  # noqa: 
 _BEYOND = {"each": _each, "fours": _fours, "double": _double}
 
 
+@helper()
+def _by_pairs(w, row, columns, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Of every unit of columns of w[row] the second of all pairs, then the first of them, as chains take them."""
+    half, firsts = unit // 2, np.empty(unit // 2, w.dtype)
+    for start in range(0, columns, unit):
+        for i in range(half):
+            firsts[i] = w[row, start + 2 * i]
+        for i in range(half):
+            w[row, start + i] = w[row, start + 2 * i + 1]
+        for i in range(half):
+            w[row, start + half + i] = firsts[i]
+
+
 def multiplier(scheme: Scheme) -> Callable[..., None]:
     """The product in one order of sums; arguments as `_matmul_f32`."""
     dots, fold, fill = group_dot(scheme), folded(scheme), dequantizer(scheme.element)
-    chains, tile, abreast, beyond = scheme.chains, scheme.tile, scheme.together, _BEYOND[scheme.beyond]
+    unit, tile, abreast, beyond = scheme.unit, scheme.tile, scheme.together, _BEYOND[scheme.beyond]
+    paired = scheme.paired
 
     @helper(of=scheme)
     def multiply(type, rows, x, tiled, w, acc, out, column, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -70,11 +84,14 @@ def multiplier(scheme: Scheme) -> Callable[..., None]:
                 ahead = (r + ROWS) * length + ROWS * (c * length // n)  # the next rows, a part with each chunk
                 for i in range(together):
                     fill(type, count, rows, place + i * length, w, i * STRIDE, codes, scales, mins, d, dmin)
-                if count < chains:
+                if count < unit:
                     continue
+                if paired:
+                    for i in range(together):
+                        _by_pairs(w, i, count // unit * unit, unit)
                 size = ROWS * (count * length // n) // tiles
-                dots(tiles, count // chains * chains, w, tiled, c * tiles * tile, acc, rows, ahead, size)
-            left = n % chains
+                dots(tiles, count // unit * unit, w, tiled, c * tiles * tile, acc, rows, ahead, size)
+            left = n % unit
             for first in range(0, tokens, abreast):
                 if together == ROWS and left == 0 and first + abreast <= tokens:
                     fold(acc, first // abreast, out, first * out.shape[1] + column + r, out.shape[1])
@@ -166,7 +183,10 @@ def _tiled(x: NDArray[Real], scheme: Scheme) -> NDArray[Real]:
     Elements beyond the last multiple of the chains are left out; tokens that fill up the last tile are zero, because
     what may lie in memory else, such as denormal numbers, can take very long to multiply.
     """
-    columns, words = x.shape[1] // scheme.chains * scheme.chains, x.itemsize // 4
+    columns, words = x.shape[1] // scheme.unit * scheme.unit, x.itemsize // 4
+    if scheme.paired:
+        pairs = x[:, :columns].reshape(len(x), -1, scheme.chains, 2)[..., ::-1]
+        x = np.ascontiguousarray(pairs.swapaxes(2, 3)).reshape(len(x), columns)
     out = scratch("tiles", (scheme.places(len(x)) * columns,), x.dtype.type)
     if scheme.places(len(x)) != len(x):
         out[:] = 0

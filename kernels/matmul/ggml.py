@@ -265,8 +265,10 @@ def matmul_ggml(
     for (type, dot, fours), some in groupby(weights, routine):
         codes, alike = round_activations(x, type, fours), tuple(some)
         floats = rounded_to(x, type) if codes is None else x
-        made = matmul_floats(floats, alike, width, apart) if codes is None else matmul_codes(codes, *alike, dot=dot)
-        found.append(made)
+        if codes is None:
+            found.append(matmul_floats(floats, alike, width, apart, routines.pairs))
+        else:
+            found.append(matmul_codes(codes, *alike, dot=dot))
     return joined(found)
 
 

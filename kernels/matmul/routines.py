@@ -21,13 +21,14 @@ class Routines(NamedTuple):
 
     repack : whether weights were rearranged when they were loaded (`use_extra_bufts`). tiled : whether products are
     tiled (unless GGML_CPUTILED_MM=0). wide : whether the library was built for AVX-512. batch : the most tokens that
-    are computed at once; 0 for all.
+    are computed at once; 0 for all. pairs : whether it was built for AVX512-BF16.
     """
 
     repack: bool = False
     tiled: bool = False
     wide: bool = False
     batch: int = 0
+    pairs: bool = False
 
     def rearranged(self, weight: Weight) -> bool:
         """Whether a weight is."""

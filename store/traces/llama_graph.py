@@ -40,6 +40,7 @@ _TEMPERATURE = "inp_attn_scale"  # what queries are multiplied by, token by toke
 _OUT_IDS = ("out_ids", "inp_out_ids")
 _HEADED = ("ROPE", "FLASH_ATTN_EXT")  # nodes of shape (tokens, heads, head_dim)
 _HEADS_FIRST = re.compile(r"(?:q_nope_absorbed|kqv|fattn_mla)-\d+")  # nodes of shape (heads, tokens, head_dim)
+_NORMS_OF_HEADS = ("q_norm", "k_norm", "v_norm", "q_rope_norm", "k_rope_norm")
 _ONLY_LATENT = ("latent_attention", "q_latent", "k_latent")  # others have nodes of these names for something else
 
 
@@ -305,6 +306,8 @@ def _slots(nodes: Sequence[Node]) -> dict[tuple[int | None, str], list[Node]]:
             place = None
         if place is not None and _TEMPERATURE in node.sources:
             place = layer, "q_tempered"
+        if place is not None and place[1] in _NORMS_OF_HEADS and rows == 1 and len(shape) == 2:
+            node = replace(node, channels=math.prod(shape))  # heads of a single token, whose axis is not written
         if place is not None:
             seen.add(place)
         sums = {source.removesuffix(_RESHAPED) for source in node.sources} if node.op == "ADD" else set()

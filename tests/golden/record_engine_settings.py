@@ -27,6 +27,7 @@ MODELS = {
     # what is kept of every channel fills more than the chains of a sum, and not whole ones
     "falcon_h1": ("falcon_h1", "F32", SIZES | {"head_dim": 72, "layers": 1}),
     "qwen35": ("qwen35", "Q8_0", SIZES),
+    "bf16": ("llama", "BF16", SIZES | {"hidden": 576, "ffn": 128}),  # more than a chunk of columns
     "deepseek2": ("deepseek2", "F32", SIZES | {"head_dim": 48, "heads": 1}),
 }
 DEFAULT = {"repack": True, "flash": "auto", "kv": "f16"}  # llama.cpp's own
@@ -49,6 +50,7 @@ CASES = {
         ("falcon_h1", "clean", (7,), CLEAN),
         ("qwen35", "clean", (7,), CLEAN),
         ("qwen35", "clean batches of 3", (7,), CLEAN | {"batch": 3}),
+        ("bf16", "clean", (1, 7), CLEAN),
         ("deepseek2", "clean", (7,), CLEAN),
         ("deepseek2", "default", (7,), DEFAULT),
     )

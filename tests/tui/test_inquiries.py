@@ -176,6 +176,9 @@ async def test_questions_wait_for_each_other_and_a_page_left_gives_its_own_up(se
         await pilot.press("t")
         assert screen.model.view.tokens.kind == "all"
         assert any("over all tokens only" in notice.message for notice in app._notifications)
+        await pilot.press("m")
+        assert screen.model.view.metric == "rel_rms"
+        assert any("relative RMS is of what was observed" in notice.message for notice in app._notifications)
 
 
 async def test_leaving_before_the_findings_are_written_takes_a_second_key(session):

@@ -378,3 +378,15 @@ def test_our_own_stores_read_like_any_other_trace(tmp_path):
         assert np.array_equal(trace.read(site), expected_values(site))
         assert trace.positions(site) == tuple(range(5))
     assert not is_trace(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_norms_of_the_heads_of_one_token_are_one_row(tmp_path, count):
+    """Of one token llama.cpp's nodes do not write the axis of tokens."""
+    heads = np.arange(32 * count, dtype=np.float32).reshape(count, 4, 8)
+    nodes = {
+        "00000|inp_embd|GET_ROWS": np.zeros((count, 16), np.float32),
+        "00001|model.layers.{}.self_attn.q_layernorm-0|MUL": heads.squeeze(),
+    }
+    np.savez(tmp_path / "t.npz", __meta__=json.dumps({"tokens": list(range(count))}), **nodes)
+    assert np.array_equal(open_trace(tmp_path / "t.npz").read(Site(0, "q_norm")), heads.reshape(count, 32))

@@ -128,7 +128,7 @@ class CaptureProcess(ChildProcess[Event]):
             "workbench.capture.process",
             job.to_json(),
             what="capture",
-            advice="run it again, finished layers are kept",
+            advice="run it again" if job.statistics_only else "run it again, finished layers are kept",
             decode=event_from_wire,
             concludes=lambda event: isinstance(event, Finished | Failed),
             failed=Failed,

@@ -35,12 +35,13 @@ from workbench.capture import kept
 from workbench.capture.job import CaptureJob, CellReady, Emit, Finished, Progress, SideName, SideReady
 from workbench.capture.needs import cells_to_write, require_room, to_write
 from workbench.cells.compare import PopulationError, StageTensor, compare_streams, require_same_tokens
+from workbench.cells.kept_cells import require_readable
 from workbench.cells.routing import Routes
 from workbench.pair.fingerprints import sha256_of
 from workbench.pair.pair import Pair, Source
 from workbench.pair.recorded import of_other_engine, recorded, same_model
 from workbench.pair.tokens import Tokens, recorded_tokens
-from workbench.session.files import append_log, read_log
+from workbench.session.files import KEPT_CELLS, append_log, read_log
 from workbench.session.session import Side, relative_to
 
 SIDES: tuple[SideName, SideName] = ("a", "b")
@@ -282,7 +283,9 @@ def _sides(opened: list[_Opened], runs: list[RunRecord], job: CaptureJob, stack:
     models = models_of([side.source if isinstance(side.source, Artifact) else None for side in opened], runs)
     _require_room(opened, runs, found, models)
     if job.statistics_only and job.folder is not None and (at_hand := [model for model in models if model is not None]):
-        require_room(job.folder, cells_to_write(at_hand, len(runs[0].tokens)), _MORE_ROOM)
+        written = cells_to_write(at_hand, len(runs[0].tokens))
+        require_readable(job.folder / KEPT_CELLS, written)
+        require_room(job.folder, written, _MORE_ROOM)
     for side, run, trace, model in zip(opened, runs, found, models, strict=True):
         if trace is not None:
             sides.append(Recorded(trace, model))

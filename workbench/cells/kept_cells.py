@@ -79,7 +79,7 @@ def tensors_not_kept(session: str) -> StoreError:
 def keeping(path: Path, a: RunRecord, b: RunRecord) -> Iterator[Callable[[Cell], None]]:
     """Write the cells of two runs, each as it comes, in execution order; the file appears when the block has ended.
 
-    StoreError if it cannot be written.
+    StoreError if it cannot be written, or becomes too long to be read.
     """
     with ExitStack() as stack:
         with _writing(path):
@@ -89,10 +89,18 @@ def keeping(path: Path, a: RunRecord, b: RunRecord) -> Iterator[Callable[[Cell],
         def keep(cell: Cell) -> None:
             with _writing(path):
                 file.write(_line(cell))
+                require_readable(path, file.tell())
 
         yield keep
         with _writing(path):
             give_name(file, temporary, path)
+
+
+def require_readable(path: Path, size: int) -> None:
+    """Raise StoreError if so many bytes of cells are more than are read again."""
+    if size > MOST_BYTES:
+        what = f"would have {size:,} bytes, and at most {MOST_BYTES:,} are read"
+        raise StoreError(f"{printable(str(path), 1000)} {what}; give fewer tokens.")
 
 
 @contextmanager

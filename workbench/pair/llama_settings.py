@@ -26,6 +26,7 @@ def settings_of(trace: Trace) -> GgmlSettings:
         tiled=_tiled(trace) and bool(able & {"AVX", "AVX2"}) and max(batches, default=0) >= TILED,
         flash=flash and set(kinds) <= set(CACHES),
         avx512="AVX512" in able,
+        avx512_bf16=able >= {"AVX512", "AVX512_BF16"},
         batch=batches[0] if len(batches) > 1 else 0,
         **kept,
     )

@@ -20,6 +20,7 @@ from workbench.__main__ import run
 from workbench.bisect.models.element_text import element_text
 from workbench.capture.job import CaptureJob, CellReady
 from workbench.capture.needs import cells_to_write
+from workbench.cells import kept_cells
 from workbench.cells.cell import cell_to_wire
 from workbench.cells.elements import WORST
 from workbench.cells.kept_cells import read_kept
@@ -65,6 +66,13 @@ def test_what_was_kept_is_read_as_it_was_and_never_run_again(small):
     other = replace(small, b=replace(small.b, numeric_path="f32"))
     assert cells_of(events_of(other)) != cells_of(first)
     assert read_kept(path).b.numeric_path == "f32"
+
+
+def test_what_could_not_be_read_again_is_not_written(small, monkeypatch):
+    monkeypatch.setattr(kept_cells, "MOST_BYTES", cells_to_write([open_artifact(small.a.path)], len(TOKENS)) - 1)
+    with pytest.raises(StoreError, match=r"at most [0-9,]+ are read; give fewer tokens"):
+        events_of(small)
+    assert not list(small.folder.glob("*cells*"))
 
 
 def test_numbers_that_are_none_are_kept_too(small, monkeypatch):

@@ -83,14 +83,21 @@ class MapKeys(Screen[None]):
         """Show the next or previous metric."""
         keys = list(METRICS)
         here = keys.index(self.model.view.metric)
-        self.change_view(self.model.view._replace(metric=keys[(here + direction) % len(keys)]))
+        self._show_metric(keys[(here + direction) % len(keys)])
+
+    def _show_metric(self, key: str) -> None:
+        """Show a metric; say it where the map shows something else."""
+        self.change_view(self.model.view._replace(metric=key))
+        if OBSERVED not in {view.aspect for view in self.query(MapView) if view.display}:
+            label = self.model.metric.label
+            self.notify(f"{label} is of what was observed, which i goes on to; this map shows no metric.", markup=False)
 
     def action_pick_metric(self) -> None:
         """Choose the metric from a list."""
 
         def picked(key: str | None) -> None:
             if key is not None:
-                self.change_view(self.model.view._replace(metric=key))
+                self._show_metric(key)
 
         self.app.push_screen(MetricScreen(self.model.view.metric), picked)
 
