@@ -30,8 +30,9 @@ def in_signed_sums(x: NDArray[Any]) -> NDArray[np.float64]:
     either direction. So it is of whatever a matrix makes of the rows. Rows that are not all numbers count for nothing.
     """
     known = np.asarray(x, np.float64)
-    if not (fine := np.isfinite(known).all(axis=1)).all():
-        known = np.where(fine[:, None], known, 0.0)
+    lost = ~np.isfinite(known).all(axis=1, keepdims=True)
+    if np.any(lost):
+        known = np.where(lost, 0.0, known)
     if len(known) <= 2 * _SUMS:
         return known
     order = np.argsort(-np.einsum("ij,ij->i", known, known), kind="stable")

@@ -34,8 +34,9 @@ _CHUNK = 1 << 24  # bytes that are compared at once
 
 def _one_memory(a: "Rows", b: "Rows") -> bool:
     """Whether two tensors of the same size are the same bytes of one file that was opened once."""
-    both = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
-    return both and a.__array_interface__["data"] == b.__array_interface__["data"]
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return False
+    return bool(a.__array_interface__["data"] == b.__array_interface__["data"])
 
 
 def row_bytes(type: TensorType, elements: int) -> int:
