@@ -21,7 +21,7 @@ from store.files.apr_writer import convert_to_apr
 from store.layout import stored_bytes
 from store.names import gguf_name
 from store.open import open_artifact
-from tests.artifacts import byte_tokens
+from tests.gguf_files import byte_tokens
 from tests.random_weights import random_rows
 
 Chunks = Callable[[Tensor], Iterator[NDArray[np.uint8]]]

@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.artifacts import byte_tokens, write_gguf, write_safetensors
+from tests.gguf_files import byte_tokens, write_gguf
+from tests.hf_files import write_safetensors
 from tests.memory_model import MemoryModel, random_model
 
 CHATML = (

@@ -112,7 +112,7 @@ def of_afmoe(model: MemoryModel) -> dict[str, Weight]:
 
 
 def of_lfm2moe(model: MemoryModel) -> dict[str, Weight]:
-    from tests.artifacts import hf_name
+    from tests.hf_files import hf_name
 
     found, modules = {}, family("lfm2moe").modules
     for name, weight in model.weights.items():

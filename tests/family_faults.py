@@ -14,12 +14,10 @@ from kernels.kinds.choice import chosen
 from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
-from tests.artifacts import (
-    float_tensor,
-    tiny_model,
-)
+from tests.artifacts import tiny_model
 from tests.foreign_dumps import run_changed
 from tests.golden.record_families import LAYERS, OF_FAMILY
+from tests.hf_files import float_tensor
 from tests.memory_model import MemoryModel
 from workbench.bisect.models.bisection import Bisection, bisect_artifacts
 from workbench.bisect.models.cell import Side

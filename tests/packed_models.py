@@ -10,7 +10,8 @@ import numpy as np
 from kernels.packed.numbers import E2M1, NF4
 from kernels.rows.dequantize import dequantize, dequantize_rows
 from kernels.weight import TensorType
-from tests.artifacts import entries_of, hf_config, hf_weights, tiny_model, write_safetensors_entries
+from tests.artifacts import tiny_model
+from tests.hf_files import entries_of, hf_config, hf_weights, write_safetensors_entries
 from tests.memory_model import MemoryModel
 
 RECORDED = np.load(Path(__file__).parent / "golden" / "packed.npz")

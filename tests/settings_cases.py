@@ -9,7 +9,9 @@ import numpy as np
 from kernels.config import FULL, SLIDING
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
-from tests.artifacts import float_tensor, hf_config, tiny_model, write_gguf, write_safetensors
+from tests.artifacts import tiny_model
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, hf_config, write_safetensors
 from tests.memory_model import MemoryModel
 
 TOKENS = tuple((7 * n + 3) % 128 for n in range(24))

@@ -15,11 +15,11 @@ import numpy as np
 from kernels.config import ModelConfig
 from kernels.rows.dequantize import dequantize
 from store.open import open_artifact
-from tests.artifacts import float_tensor
 from tests.faults.cases import Case, Expected, Prepared
 from tests.faults.models import NEW_FAMILY_SHAPES, SHAPES, Plain, plain
 from tests.faults.storing import FORMATS, stored, write
 from tests.faults.weight_faults import sites_of
+from tests.hf_files import float_tensor
 from tests.memory_model import MemoryModel
 from tests.packed_models import CONFIGS, Numbers, packed_by, read_by, write_packed
 

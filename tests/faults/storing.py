@@ -12,9 +12,11 @@ from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
 from store.files.apr_writer import write_apr
 from store.stored_model import NORM
-from tests.artifacts import apr_metadata, apr_tensors, less_one, write_gguf, write_safetensors
+from tests.artifacts import apr_metadata, apr_tensors
 from tests.faults.engine import engine
 from tests.faults.models import Plain
+from tests.gguf_files import write_gguf
+from tests.hf_files import less_one, write_safetensors
 from tests.memory_model import MemoryModel
 from tests.reference import blocks, k_quants
 

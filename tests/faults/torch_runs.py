@@ -10,8 +10,8 @@ import numpy as np
 
 from kernels.models import family
 from store.stored_model import NORM
-from tests.artifacts import hf_config
 from tests.faults.models import Plain
+from tests.hf_files import hf_config
 from tests.memory_model import MemoryModel
 
 _SCRIPT = Path(__file__).parent / "torch_side" / "run.py"

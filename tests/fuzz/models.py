@@ -29,15 +29,15 @@ from store.open import open_model
 from tests.artifacts import (
     apr_metadata,
     apr_tensors,
-    hf_config,
     tiny_apr,
     tiny_gguf,
     tiny_model,
     tiny_realizar_apr,
     tiny_safetensors,
-    write_gguf,
 )
 from tests.fuzz.values import changed_json, json_bytes, number, spoiled, text
+from tests.gguf_files import write_gguf
+from tests.hf_files import hf_config
 from tests.packed_models import CONFIGS, write_case, write_packed
 
 SMALL: dict[str, Any] = {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 32, "vocab": 260}

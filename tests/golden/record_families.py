@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from kernels import models
-from tests.artifacts import tiny_gguf, tiny_model, tiny_safetensors, write_gguf
+from tests.artifacts import tiny_gguf, tiny_model, tiny_safetensors
+from tests.gguf_files import write_gguf
 from tests.memory_model import HYBRID, MemoryModel, with_optional
 
 GOLDEN = Path(__file__).parent

@@ -4,7 +4,7 @@ import pytest
 
 from kernels.errors import WorkbenchError
 from store.open import open_model
-from tests.artifacts import write_gguf
+from tests.gguf_files import write_gguf
 from tests.tui.conftest import app_for, screen_text, until, until_filled
 from tests.unit.test_conventions import gemma3
 from workbench.app.pages.conventions_screen import ConventionsScreen

@@ -13,15 +13,8 @@ from kernels.weight import TensorType, Weight
 from store.files.apr_format import stored_as
 from store.files.apr_writer import AprTensor, write_apr
 from store.open import open_artifact
-from tests.artifacts import (
-    apr_metadata,
-    apr_tensors,
-    gguf_rows,
-    tiny_apr,
-    tiny_model,
-    tiny_realizar_apr,
-    write_realizar_apr,
-)
+from tests.artifacts import apr_metadata, apr_tensors, tiny_apr, tiny_model, tiny_realizar_apr, write_realizar_apr
+from tests.gguf_files import gguf_rows
 from workbench.bisect.pair import bisect_pair
 from workbench.pair.pair import open_pair
 

@@ -12,7 +12,8 @@ from kernels.errors import UnsupportedModelError, WorkbenchError
 from kernels.weight import TensorType
 from store.files.apr_writer import AprTensor, convert_to_apr, write_apr
 from store.open import open_artifact
-from tests.artifacts import KNOWN_TO_GGUF, tiny_apr, tiny_gguf, tiny_model, tiny_safetensors, write_gguf
+from tests.artifacts import tiny_apr, tiny_gguf, tiny_model, tiny_safetensors
+from tests.gguf_files import KNOWN_TO_GGUF, write_gguf
 
 GOLDEN_VALUES = {
     "model_type": "linear_regression",

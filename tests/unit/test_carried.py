@@ -9,8 +9,8 @@ from kernels.packed.codes import as_bytes
 from kernels.packed.numbers import Grid, levels
 from kernels.packed.packed import Packed
 from kernels.weight import TensorType, Weight
-from tests.artifacts import float_tensor
 from tests.faults.models import plain
+from tests.hf_files import float_tensor
 from tests.memory_model import MemoryModel
 from workbench.bisect.weights.causes import weight_causes
 from workbench.bisect.weights.check import check_weights

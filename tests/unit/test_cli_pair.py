@@ -11,7 +11,8 @@ import pytest
 
 from kernels.stages import Site
 from store.traces.hdf5 import open_store
-from tests.artifacts import tiny_gguf, write_gguf
+from tests.artifacts import tiny_gguf
+from tests.gguf_files import write_gguf
 from tests.memory_model import random_model
 from workbench.__main__ import run
 from workbench.demo import MODEL, PROMPT, make_copy

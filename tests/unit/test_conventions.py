@@ -12,16 +12,9 @@ from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType
 from store.files.apr_writer import write_apr
 from store.open import open_model
-from tests.artifacts import (
-    apr_metadata,
-    apr_tensors,
-    float_tensor,
-    tiny_model,
-    write_gguf,
-    write_safetensors,
-    write_safetensors_entries,
-    write_safetensors_file,
-)
+from tests.artifacts import apr_metadata, apr_tensors, tiny_model
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, write_safetensors, write_safetensors_entries, write_safetensors_file
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.conventions.ledger import ledgers

@@ -13,7 +13,8 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.artifacts import tiny_safetensors, write_gguf
+from tests.artifacts import tiny_safetensors
+from tests.gguf_files import write_gguf
 from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.models.bisection import bisect_artifacts, walk

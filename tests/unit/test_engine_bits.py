@@ -19,7 +19,7 @@ from kernels.matmul.ggml import matmul_ggml
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
-from tests.artifacts import interleaved
+from tests.gguf_files import interleaved
 from tests.memory_model import random_model
 from tests.unit.test_forward import LLAMA_TOKENS, canonical_heads, dump, forced
 from workbench.bisect.verdict import Bits

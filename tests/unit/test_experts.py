@@ -19,15 +19,9 @@ from store.open import open_artifact, open_model
 from store.traces.arrays import StoredArray
 from store.traces.llama_graph import Graph as LlamaGraph
 from store.traces.llama_graph import Node
-from tests.artifacts import (
-    entries_of,
-    float_tensor,
-    gguf_architecture,
-    tiny_model,
-    write_gguf,
-    write_safetensors,
-    write_safetensors_entries,
-)
+from tests.artifacts import tiny_model
+from tests.gguf_files import gguf_architecture, write_gguf
+from tests.hf_files import entries_of, float_tensor, write_safetensors, write_safetensors_entries
 from tests.memory_model import MemoryModel, place
 from workbench.bisect.models.bisection import bisect_artifacts, walk
 from workbench.bisect.models.cell import Side

@@ -16,15 +16,11 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from store.files.apr_writer import convert_to_apr, write_apr
 from store.open import open_artifact
-from tests.artifacts import (
-    apr_metadata,
-    apr_tensors,
-    float_tensor,
-    write_gguf,
-    write_safetensors,
-)
+from tests.artifacts import apr_metadata, apr_tensors
 from tests.family_faults import HEALTHY, TOKENS, bisected, damaged, model_of
+from tests.gguf_files import write_gguf
 from tests.golden.record_families import FURTHER, ONLY_GGUF, OTHERS, optional_model
+from tests.hf_files import float_tensor, write_safetensors
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import bisect_artifacts
 from workbench.bisect.models.cell import Side
@@ -152,7 +148,7 @@ def test_what_the_engine_loads_and_does_not_use_is_said(tmp_path, name):
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(tmp_path, family, changes, words):
-    from tests.artifacts import hf_config
+    from tests.hf_files import hf_config
 
     model = model_of(family)
     write_safetensors(tmp_path, model)

@@ -9,7 +9,6 @@ import pytest
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import hf_config, write_gguf, write_safetensors
 from tests.family_faults import (
     SHARED,
     Fault,
@@ -27,6 +26,8 @@ from tests.family_faults import (
     unweighted,
     with_kind,
 )
+from tests.gguf_files import write_gguf
+from tests.hf_files import hf_config, write_safetensors
 from tests.unit.test_family_gpt_oss import without_sinks
 from tests.unit.test_recurrent import other_scan
 

@@ -9,8 +9,9 @@ from kernels.errors import WorkbenchError
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import hf_config, hf_weights, write_gguf, write_safetensors
 from tests.family_faults import Fault, bisected, check_named, fault_name, model_of
+from tests.gguf_files import write_gguf
+from tests.hf_files import hf_config, hf_weights, write_safetensors
 from tests.scan_files import MULTIPLIERS
 from tests.unit.test_recurrent import exchanged, other_scan
 from workbench.conventions.ledger import ledger

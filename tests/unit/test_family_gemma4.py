@@ -14,7 +14,6 @@ from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
 from tests.family_faults import (
     TOKENS,
     Fault,
@@ -25,6 +24,8 @@ from tests.family_faults import (
     model_of,
     of_layer,
 )
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, hf_config, write_safetensors
 from workbench.conventions.heads import Heads
 from workbench.tensors.sweep import sweep
 

@@ -9,7 +9,6 @@ import pytest
 from kernels.errors import WorkbenchError
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import float_tensor, hf_config, write_gguf, write_safetensors
 from tests.family_faults import (
     Fault,
     bisected,
@@ -21,6 +20,8 @@ from tests.family_faults import (
     of_layer,
     with_kind,
 )
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, hf_config, write_safetensors
 
 NORMS = tuple(f"self_attn.{part}_norm.weight" for part in "qk")
 FAULTS = (

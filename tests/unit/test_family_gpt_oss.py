@@ -15,7 +15,6 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
-from tests.artifacts import entries_of, hf_config, write_gguf, write_safetensors, write_safetensors_entries
 from tests.expert_stacks import of_gpt_oss
 from tests.family_faults import (
     TOKENS,
@@ -28,6 +27,8 @@ from tests.family_faults import (
     model_of,
     with_kind,
 )
+from tests.gguf_files import write_gguf
+from tests.hf_files import entries_of, hf_config, write_safetensors, write_safetensors_entries
 from tests.memory_model import place
 
 F32 = numeric_path("f32")

@@ -7,8 +7,9 @@ import pytest
 
 from store.open import open_model
 from store.token_table import token_table
-from tests.artifacts import tiny_gguf, write_gguf
+from tests.artifacts import tiny_gguf
 from tests.chat_models import CHATML, WITH_BOS, TinyTokenizer, chat_model, write_chat_folder, write_chat_gguf
+from tests.gguf_files import write_gguf
 from workbench.__main__ import run
 from workbench.demo import MODEL
 from workbench.feeding.comparison import compare_feeding

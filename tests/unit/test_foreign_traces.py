@@ -17,8 +17,9 @@ from store.errors import StoreError
 from store.traces.channels import halves_from_adjacent, rope_pairs, stage_channels
 from store.traces.kind import is_trace
 from store.traces.open import open_trace
-from tests.artifacts import interleaved_rows, tiny_gguf, tiny_safetensors
+from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_aprt_file, write_llama_dump, write_stage_dump
+from tests.gguf_files import interleaved_rows
 from tests.memory_model import random_model, spine, with_optional
 from tests.stores import MISSING, expected_values, run_record, write_store
 from tests.stores import TOKENS as STORE_TOKENS

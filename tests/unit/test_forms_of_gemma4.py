@@ -17,7 +17,6 @@ from store.open import open_artifact
 from store.traces.arrays import StoredArray
 from store.traces.llama_gemma4 import of_gemma4
 from store.traces.llama_graph import Node
-from tests.artifacts import float_tensor, write_gguf, write_safetensors
 from tests.family_faults import (
     TOKENS,
     Fault,
@@ -29,6 +28,8 @@ from tests.family_faults import (
     of_layer,
     run_with,
 )
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, write_safetensors
 from workbench.bisect.models.bisection import Side
 from workbench.bisect.models.patch import patch_stage
 from workbench.bisect.traces.bisection import bisect_trace

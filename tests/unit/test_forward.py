@@ -19,7 +19,7 @@ from kernels.paths import PATHS, numeric_path
 from kernels.stages import Site
 from kernels.weight import TensorType
 from store.open import open_artifact
-from tests.artifacts import interleaved
+from tests.gguf_files import interleaved
 from tests.golden.record_families import (
     FIRST,
     FURTHER,

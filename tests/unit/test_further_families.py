@@ -14,8 +14,9 @@ from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
 from tests import family_faults as families
-from tests.artifacts import hf_config, write_gguf, write_safetensors
 from tests.family_faults import Fault, expert, next_expert, of_layer, with_kind
+from tests.gguf_files import write_gguf
+from tests.hf_files import hf_config, write_safetensors
 from tests.memory_model import HYBRID
 
 FAULTS = (

@@ -17,19 +17,11 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from store.files.apr_writer import convert_to_apr, write_apr
 from store.open import open_artifact
-from tests.artifacts import (
-    apr_metadata,
-    apr_tensors,
-    float_tensor,
-    hf_config,
-    hf_weights,
-    tiny_model,
-    write_gguf,
-    write_safetensors,
-    write_safetensors_entries,
-)
+from tests.artifacts import apr_metadata, apr_tensors, tiny_model
 from tests.foreign_dumps import run as forward_of
 from tests.foreign_dumps import run_changed, write_stage_dump
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, hf_config, hf_weights, write_safetensors, write_safetensors_entries
 from tests.memory_model import MemoryModel
 from workbench.__main__ import run
 from workbench.bisect.models.bisection import Bisection, bisect_artifacts

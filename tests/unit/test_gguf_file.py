@@ -16,16 +16,8 @@ from store.files.gguf_header import read_header
 from store.files.model_file import ModelFile
 from store.names import canonical_name
 from store.open import open_artifact
-from tests.artifacts import (
-    READ_BY_GGUF,
-    byte_tokens,
-    change_type,
-    gguf_rows,
-    interleaved_rows,
-    tiny_gguf,
-    tiny_model,
-    write_gguf,
-)
+from tests.artifacts import tiny_gguf, tiny_model
+from tests.gguf_files import READ_BY_GGUF, byte_tokens, change_type, gguf_rows, interleaved_rows, write_gguf
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])

@@ -15,7 +15,8 @@ from kernels.weight import TensorType
 from store.encodings import BIG_ENDIAN, of_big_endian
 from store.open import open_artifact, open_model
 from store.stored_model import TensorInfo
-from tests.artifacts import tiny_gguf, tiny_model, write_gguf
+from tests.artifacts import tiny_gguf, tiny_model
+from tests.gguf_files import write_gguf
 
 PARTS = [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
 

@@ -7,7 +7,9 @@ import pytest
 
 from store.kinds import kind_of
 from store.open import open_model
-from tests.artifacts import float_tensor, hf_config, tiny_model, write_gguf, write_safetensors_file
+from tests.artifacts import tiny_model
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, hf_config, write_safetensors_file
 
 MATRIX = np.ones((4, 4), np.float32)
 

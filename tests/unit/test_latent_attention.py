@@ -20,9 +20,10 @@ from kernels.weight import TensorType, Weight
 from store.open import open_artifact, open_model
 from store.traces.open import open_trace
 from tests import family_faults as families
-from tests.artifacts import gguf_architecture, hf_config, hf_weights, write_gguf, write_safetensors
 from tests.family_faults import Fault, bisected, chosen_with, counted_bias, float_tensor, model_of, with_kind
+from tests.gguf_files import gguf_architecture, write_gguf
 from tests.golden.record_families import LATENT, TYPE, gguf_shape, shape
+from tests.hf_files import hf_config, hf_weights, write_safetensors
 from tests.memory_model import random_model
 from tests.reference.forward import literal_forward
 from tests.unit.test_forward import TOKENS, dump, forced, relative_rms

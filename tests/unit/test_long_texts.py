@@ -9,9 +9,10 @@ from kernels.forward import forward
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import float_tensor, write_gguf
 from tests.family_faults import TOKENS, Recorded, model_of
 from tests.foreign_dumps import run, write_stage_dump
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor
 from workbench.bisect.pair import bisect_pair
 from workbench.bisect.traces.bisection import bisect_trace
 from workbench.bisect.traces.stages import Reader

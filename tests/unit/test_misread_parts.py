@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from store.open import open_artifact, open_model
-from tests.artifacts import float_tensor
 from tests.faults.models import plain
+from tests.hf_files import float_tensor
 from tests.memory_model import MemoryModel
 from tests.packed_models import WEIGHT, entry, integers, packed_by, words_of, write_case, write_packed
 from workbench.bisect.weights.causes import weight_causes

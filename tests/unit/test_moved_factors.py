@@ -5,8 +5,8 @@ import pytest
 
 from kernels.paths import numeric_path
 from store.open import open_artifact
-from tests.artifacts import float_tensor
 from tests.faults.models import plain
+from tests.hf_files import float_tensor
 from tests.memory_model import MemoryModel
 from tests.packed_models import write_packed
 from workbench.bisect.models.bisection import bisect_artifacts

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from kernels.models import ARCHITECTURES, family
 from store.names import canonical_name, gguf_name, is_gguf_name, layer_of
-from tests.artifacts import FUSED, hf_name
 from tests.golden.record_families import OF_FAMILY
+from tests.hf_files import FUSED, hf_name
 from tests.memory_model import random_model
 
 # Those that the installed gguf package knows; it may be older than the engine.

@@ -8,7 +8,9 @@ import pytest
 
 from kernels.rows.dequantize import dequantize
 from kernels.weight import TensorType, Weight
-from tests.artifacts import tiny_model, write_gguf, write_safetensors
+from tests.artifacts import tiny_model
+from tests.gguf_files import write_gguf
+from tests.hf_files import write_safetensors
 from tests.random_weights import put_nibbles, random_rows
 from workbench.__main__ import run
 from workbench.tensors.nonfinite import nonfinite

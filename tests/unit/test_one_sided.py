@@ -8,17 +8,10 @@ import pytest
 from kernels.forward import forward
 from kernels.paths import numeric_path
 from store.open import open_artifact, open_model
-from tests.artifacts import (
-    change_type,
-    entries_of,
-    float_tensor,
-    hf_config,
-    tiny_model,
-    write_gguf,
-    write_safetensors,
-    write_safetensors_entries,
-)
+from tests.artifacts import tiny_model
 from tests.foreign_dumps import write_stage_dump
+from tests.gguf_files import change_type, write_gguf
+from tests.hf_files import entries_of, float_tensor, hf_config, write_safetensors, write_safetensors_entries
 from workbench.__main__ import run
 
 TOKENS = "5,100,7,7,31"

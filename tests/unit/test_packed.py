@@ -14,7 +14,8 @@ from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact, open_model
-from tests.artifacts import tiny_model, write_safetensors
+from tests.artifacts import tiny_model
+from tests.hf_files import write_safetensors
 from tests.packed_models import (
     CASES,
     CONFIGS,

@@ -16,8 +16,9 @@ from kernels.stages import Site
 from kernels.weight import TensorType, Weight
 from store.open import open_artifact
 from store.traces.open import open_trace
-from tests.artifacts import tiny_gguf, tiny_safetensors, write_gguf
+from tests.artifacts import tiny_gguf, tiny_safetensors
 from tests.foreign_dumps import run, write_aprt, write_llama_dump, write_stage_dump
+from tests.gguf_files import write_gguf
 from tests.memory_model import random_model, spine
 from workbench.bisect.answer import answer_text, exit_code, reason
 from workbench.bisect.models.detail import cell_detail

@@ -13,15 +13,9 @@ from kernels.models import Graph
 from kernels.paths import numeric_path
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import (
-    float_tensor,
-    hf_config,
-    hf_weights,
-    write_gguf,
-    write_safetensors,
-    write_safetensors_file,
-)
 from tests.family_faults import TOKENS, Fault, check_named, fault_name, model_of, with_kind
+from tests.gguf_files import write_gguf
+from tests.hf_files import float_tensor, hf_config, hf_weights, write_safetensors, write_safetensors_file
 from workbench.conventions.ledger import ledger
 
 

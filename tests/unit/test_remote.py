@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from store.files.remote import FIRST, _resolved
-from tests.artifacts import tiny_apr, tiny_gguf, tiny_model, tiny_safetensors, write_gguf
+from tests.artifacts import tiny_apr, tiny_gguf, tiny_model, tiny_safetensors
+from tests.gguf_files import write_gguf
 from workbench.__main__ import run
 
 pytest.importorskip("aiohttp")

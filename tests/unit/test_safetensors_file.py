@@ -11,7 +11,8 @@ import safetensors
 
 from kernels.errors import UnsupportedModelError, WorkbenchError
 from store.open import open_artifact
-from tests.artifacts import hf_config, tiny_model, tiny_safetensors, write_safetensors
+from tests.artifacts import tiny_model, tiny_safetensors
+from tests.hf_files import hf_config, write_safetensors
 
 
 def write_config(folder, model, **changes):

@@ -13,7 +13,9 @@ from kernels.paths import numeric_path
 from store.files.apr_writer import write_apr
 from store.known_settings import settings_of
 from store.open import open_artifact
-from tests.artifacts import apr_metadata, apr_tensors, hf_config, tiny_model, write_gguf, write_safetensors
+from tests.artifacts import apr_metadata, apr_tensors, tiny_model
+from tests.gguf_files import write_gguf
+from tests.hf_files import hf_config, write_safetensors
 from tests.reference.forward import literal_forward
 from tests.settings_cases import CASES, KEPT, ROWS, TOKENS, Case
 

@@ -13,9 +13,10 @@ import workbench
 from kernels.rows.dequantize import dequantize
 from kernels.stages import Site
 from kernels.weight import TensorType, Weight
-from tests.artifacts import tiny_model, write_gguf
+from tests.artifacts import tiny_model
 from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import run_changed, write_stage_dump
+from tests.gguf_files import write_gguf
 from tests.reference.forward import literal_forward
 from workbench.__main__ import run
 from workbench.sides.requantized import Tensors, made

@@ -14,19 +14,9 @@ from kernels.rows.dequantize import dequantize
 from store.artifact import Artifact
 from store.open import open_artifact, open_model
 from store.tensor_types import ggml_type, safetensors_type
-from tests.artifacts import (
-    change_type,
-    entries_of,
-    float_tensor,
-    gguf_rows,
-    hf_config,
-    tiny_gguf,
-    tiny_model,
-    tiny_safetensors,
-    write_gguf,
-    write_safetensors,
-    write_safetensors_entries,
-)
+from tests.artifacts import tiny_gguf, tiny_model, tiny_safetensors
+from tests.gguf_files import change_type, gguf_rows, write_gguf
+from tests.hf_files import entries_of, float_tensor, hf_config, write_safetensors, write_safetensors_entries
 
 
 def gguf_of(path, arch="llama", tensors=None, **keys):

@@ -8,8 +8,9 @@ import pytest
 from kernels.forward import forward
 from kernels.paths import F32Path
 from kernels.rows.dequantize import dequantize
-from tests.artifacts import float_tensor, tiny_safetensors
+from tests.artifacts import tiny_safetensors
 from tests.foreign_dumps import write_stage_dump
+from tests.hf_files import float_tensor
 from workbench.__main__ import run
 
 TOKENS = (5, 17, 3, 42, 8, 9, 11)

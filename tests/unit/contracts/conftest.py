@@ -2,8 +2,10 @@
 
 import pytest
 
-from tests.artifacts import tiny_model, write_gguf, write_safetensors
+from tests.artifacts import tiny_model
 from tests.contracts import IDS
+from tests.gguf_files import write_gguf
+from tests.hf_files import write_safetensors
 from workbench.__main__ import run
 from workbench.demo import MODEL, make_copy
 

@@ -11,10 +11,11 @@ import pytest
 
 from kernels.stages import Site
 from store.open import open_artifact
-from tests.artifacts import tiny_model, write_gguf
+from tests.artifacts import tiny_model
 from tests.contracts import HEAD, IDS, TOKENS, other, printed, row, rules
 from tests.foreign_dumps import run as stages_of
 from tests.foreign_dumps import write_aprt, write_stage_dump
+from tests.gguf_files import write_gguf
 from workbench.__main__ import run
 from workbench.cells.metrics import METRICS
 from workbench.cells.view import TokenScope

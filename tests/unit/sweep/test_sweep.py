@@ -14,7 +14,8 @@ from kernels.forward import forward
 from kernels.metrics import logit_agreement
 from kernels.paths import numeric_path
 from kernels.weight import TensorType, Weight
-from tests.artifacts import tiny_gguf, tiny_model, write_gguf
+from tests.artifacts import tiny_gguf, tiny_model
+from tests.gguf_files import write_gguf
 from workbench.cli import sweep as cli
 from workbench.demo import MODEL, make_copy
 from workbench.sweep import measuring, parts, tally
