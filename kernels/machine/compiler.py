@@ -28,11 +28,13 @@ _BESIDE = (
     "kernels.ggml.flash",
     "kernels.ggml.recurrence",
     "kernels.ggml.rotation",
+    "kernels.lengths",
     "kernels.matmul.activations",
     "kernels.matmul.ggml",
     "kernels.matmul.ggml_floats",
     "kernels.ops",
     "kernels.recurrence",
+    "kernels.rows.reach",
 )
 
 _registered: list[tuple[Any, str]] = []
