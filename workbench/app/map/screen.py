@@ -103,9 +103,11 @@ class MapScreen(ReportsWorkerErrors, Captures):
         from workbench.app.map.below import Below
         from workbench.app.map.second import SecondMap
 
-        await self.query_one("#maps").mount(SecondMap(self.model))
         self._below = Below(self.model, self.query_one("#map", MapView), self.session.folder)
-        await self.query_one("#left").mount(self._below)
+        for place, widget in (("#maps", SecondMap(self.model)), ("#left", self._below)):
+            if not (there := self.query_one(place)).is_attached:
+                return  # the app is being left already
+            await there.mount(widget)
         self.lay_out()
         self.follow_capture()
 
