@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 from uuid import uuid4
 
 try:
@@ -43,19 +43,24 @@ def status_of(path: Path) -> os.stat_result | None:
     return status
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes; OSError for a link, a pipe, a device, or more.
+@contextmanager
+def bounded(path: Path, limit: int) -> Iterator[BinaryIO]:
+    """Open a regular file of at most `limit` bytes; OSError for a link, a pipe, a device, or more.
 
     Neither a pipe that nobody writes to nor a sparse file of any size can hold the reader up.
     """
     status_of(path)
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with open(os.open(path, flags), "rb") as file:
-        size = os.fstat(file.fileno()).st_size  # what is added meanwhile is for the next reader
-        content = file.read(size) if size <= limit else b""  # a buffer of this size is made at once
-    if size > limit:
-        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
-    return content
+        if os.fstat(file.fileno()).st_size > limit:
+            raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+        yield file
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Return the content of a file as `bounded` opens it."""
+    with bounded(path, limit) as file:
+        return file.read(os.fstat(file.fileno()).st_size)  # what is added meanwhile is for the next reader
 
 
 def write_atomically(path: Path, content: str | bytes, replace: bool = True) -> None:

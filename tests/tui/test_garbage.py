@@ -4,7 +4,6 @@ import gc
 import weakref
 
 import pytest
-from textual.pilot import Pilot
 
 from tests.tui.conftest import app_for, until, until_filled
 from workbench.app import garbage
@@ -40,14 +39,11 @@ async def test_old_garbage_goes_while_no_key_comes_and_never_after_one(session, 
     async with app.run_test(size=(80, 24)) as pilot:
         await until_filled(pilot)
         assert gc.get_threshold()[2] > 1_000_000  # Python itself never looks among all
-        monkeypatch.setattr(garbage, "_REST", float("inf"))
+        monkeypatch.setattr(garbage, "_REST", 3600.0)
+        app._last_input = -7200.0
+        await pilot.press("j")
         old = aged()
-        await _look(pilot)
+        app._look()
         assert old() is not None
-        monkeypatch.setattr(garbage, "_REST", 0.0)
+        app._last_input = -7200.0
         await until(pilot, lambda: old() is None)
-
-
-async def _look(pilot: Pilot) -> None:
-    await pilot.press("j")
-    pilot.app._look()

@@ -7,6 +7,7 @@ import pytest
 
 from kernels.graph import At, Stage
 from kernels.kinds.attention import Attention
+from kernels.kinds.product import Product
 from kernels.matmul.activations import Codes, quantize_q8_0, quantize_q8_k, quantize_q8_k_apr
 from kernels.models import Graph
 from kernels.paths import numeric_path
@@ -18,7 +19,7 @@ from tests.gguf_files import write_gguf
 from tests.memory_model import random_model
 from tests.unit.test_question import rounded_to_q8_0
 from workbench.bisect.models.bisection import bisect_artifacts, walk
-from workbench.bisect.models.cell import Side
+from workbench.bisect.models.cell import Cell, Side
 from workbench.bisect.models.views import views
 from workbench.bisect.weights.steps import Stored
 from workbench.cells.flips import flips
@@ -46,6 +47,14 @@ def faulty(tmp_path_factory):
 
 def run_again(a, b, tokens=IDS):
     return {checked.cell.site: checked for checked in views(open_pair((a, b), (None, None), tokens, None))}
+
+
+def test_tokens_that_differ_unlike_the_others_are_looked_at_in_float64():
+    local = np.ones(60)
+    local[[37, 41, 43]] = np.inf, 1e4, 50.0
+    stage = Stage(Site(0, "ffn_out"), Product(), 8, (), ())
+    cell = Cell(stage, None, None, tuple(range(100)), {}, {}, None, None)
+    assert cell.telling(20, 60, local).tolist() == [6, 19, 32, 37, 41, 45, 58]  # every 13th of the cell, and two
 
 
 def test_inherited_and_local_make_up_what_is_observed_at_every_cell(faulty):

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from itertools import combinations
 
+import gguf
 import numpy as np
 
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
-from workbench.bisect.weights.check import check, excess_of
+from workbench.bisect.weights.check import check, check_weights, excess_of
 from workbench.bisect.weights.line_fits import _LEAST, _MOST, _one_line_explains, line_fits
 from workbench.bisect.weights.steps import Stored
 
@@ -81,3 +82,12 @@ def test_a_few_blocks_that_a_fit_explains_say_nothing_of_the_errors_of_all_other
     found = check(source, fitted)
     assert found.explained
     assert found.spread < 0.4  # 1/3 of errors that are spread evenly; these blocks alone would make it 1.1
+
+
+def test_scales_that_are_all_too_small_are_told_though_a_fit_explains_every_block():
+    values = np.random.default_rng(0).standard_normal((64, 512)).astype(np.float32)
+    packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q4_1).reshape(-1, 20)
+    d = packed[:, :2].view(np.float16)
+    d *= 0.97
+    wrong = Weight("w", TensorType.Q4_1, values.shape, packed.reshape(64, -1))
+    assert not check_weights(Weight("w", TensorType.F32, values.shape, values.view(np.uint8)), wrong).explained

@@ -8,6 +8,7 @@ from kernels.rows.fields import fields
 from kernels.weight import TensorType, Weight
 from tests.random_weights import random_rows
 from workbench.bisect.weights.check import check_weights, excess_of
+from workbench.bisect.weights.points import forgiven
 from workbench.bisect.weights.steps import Stored
 
 SHAPE = (6, 512)
@@ -47,18 +48,22 @@ def test_signs_cost_what_their_sources_are_beyond_them():
 
 
 @pytest.mark.parametrize("name", ["IQ2_XXS", "IQ2_XS", "IQ3_XXS"])
-def test_signs_are_uncertain_where_a_fit_has_made_a_group_as_small_as_can_be(name):
+def test_a_fit_may_turn_the_signs_of_a_group_that_it_makes_as_small_as_can_be_and_of_no_other(name):
     """One weight near 0 of great importance, whose sign had to change: the scale of its group becomes negative."""
-    type = TensorType[name]
-    rows = random_rows(np.random.default_rng(5), type, *SHAPE)
+    type, rng = TensorType[name], np.random.default_rng(5)
+    rows = random_rows(rng, type, *SHAPE)
     scales = fields(type.format, rows.reshape(-1, type.block.bytes)).scales
     groups = np.repeat(scales == 1, type.format.group, axis=1).reshape(SHAPE)
-    values = dequantize(Weight("x", type, SHAPE, rows))
-    off = []
-    for some in (groups, ~groups):
-        source = np.where(some, -10 * values, values)
-        sides = Weight("x", TensorType.F32, SHAPE, source.view(np.uint8)), Weight("x", type, SHAPE, rows)
-        off.append(excess_of(*(Stored.of(side, np.arange(SHAPE[0])) for side in sides))[some])
+    copy, values = Weight("x", type, SHAPE, rows), dequantize(Weight("x", type, SHAPE, rows))
     assert groups.any()
-    assert off[0].max() == 0
-    assert (off[1] > 5).all()
+
+    def off(source):
+        sides = Weight("x", TensorType.F32, SHAPE, source.view(np.uint8)), copy
+        one, other = (Stored.of(side, np.arange(SHAPE[0])) for side in sides)
+        return forgiven(one, other, excess_of(one, other))
+
+    assert off(np.where(groups, -10 * values, values)).max() <= 1
+    assert off(-10 * values)[~groups].max() > 5
+    assert off(np.where(groups, -values, values))[groups].max() > 1  # turned, and not small
+    shuffled = 10 * values.reshape(-1, type.format.group)[:, rng.permutation(type.format.group)].reshape(SHAPE)
+    assert off(np.where(groups, shuffled, values))[groups].max() > 5

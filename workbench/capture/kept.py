@@ -4,11 +4,17 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from store.open import open_artifact
+from store.text import printable
+from store.traces.open import open_trace
 from store.traces.run import RunRecord
 from workbench.capture.job import CaptureJob, CellReady, Emit, Event, Progress, SideReady
 from workbench.cells.kept_cells import KeptCells, keeping, read_kept
+from workbench.pair.fingerprints import sha256_of
 from workbench.session.files import KEPT_CELLS
+from workbench.session.session import Side
 
 
 def kept(job: CaptureJob) -> KeptCells | None:
@@ -18,10 +24,29 @@ def kept(job: CaptureJob) -> KeptCells | None:
     return read_kept(job.folder / KEPT_CELLS)
 
 
-def of_gone_files(job: CaptureJob) -> KeptCells | None:
-    """The cells to show where a side is there no more."""
-    there = all(os.path.exists(side.path) for side in (job.a, job.b))
-    return None if there else kept(job)
+def of_gone_files(job: CaptureJob, emit: Emit) -> KeptCells | None:
+    """The cells to show where a side is there no more: of the tokens and paths asked for, and what is still there."""
+    sides = job.a, job.b
+    gone = [side for side in sides if not os.path.exists(side.path)]
+    known = kept(job) if gone else None
+    if known is None:
+        return None
+    for side, run in zip(sides, (known.a, known.b), strict=True):
+        asked = job.tokens or run.tokens, side.numeric_path or run.numeric_path
+        if asked != (run.tokens, run.numeric_path) or (side not in gone and _hash_of(side, emit) != run.sha256):
+            return None
+    for side in gone:
+        emit(Progress("open", 0, 0, f"{printable(side.path)} is gone; its recorded run is shown"))
+    return known
+
+
+def _hash_of(side: Side, emit: Emit) -> str:
+    """Hash of the content of a model, or of the one that a recorded trace is of."""
+    path = Path(side.path)
+    if not side.numeric_path:
+        return open_trace(path).run.sha256
+    text = printable(path.name)
+    return sha256_of(open_artifact(path), lambda done, total: emit(Progress("hash", done, total, text)))
 
 
 def of_runs(job: CaptureJob, runs: list[RunRecord]) -> KeptCells | None:

@@ -153,7 +153,7 @@ def capture(job: CaptureJob, emit: Emit) -> None:
 
 def _capture(job: CaptureJob, emit: Emit) -> None:
     started = time.monotonic()
-    if (known := kept.of_gone_files(job)) is None:
+    if (known := kept.of_gone_files(job, emit)) is None:
         opened = _open_both(job, emit)
         runs = _runs(opened, job, emit)
         known = kept.of_runs(job, runs)

@@ -11,25 +11,26 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import WorkbenchError
 from kernels.measures import COL, LogitAgreement
-from kernels.models import execution_order
+from kernels.models import ARCHITECTURES, execution_order
 from kernels.stages import Site
 from store.errors import StoreError
 from store.text import printable
 from store.traces.run import RunRecord
-from store.whole_files import give_name, read_bounded, temporary_beside
+from store.whole_files import bounded, give_name, temporary_beside
 from workbench.cells.cell import Cell, Status, cell_to_wire
 from workbench.cells.elements import WORST, Element, WorstElements
 from workbench.cells.flips import Flips
 from workbench.cells.view import TokenScope
 
 MOST_BYTES = 1 << 30
+_LONGEST_HEAD, _LONGEST_LINE = 4 << 20, 64 << 20  # bytes; JSON can take twenty times as much memory
 NOT_KEPT = "keeps cells and the elements of each that differ most, and no tensors (--statistics-only)"
 _SCHEMA = 1
 _MOST_CHANNELS = 1 << 31
@@ -63,7 +64,7 @@ class KeptCells:
         there = set(cell.positions if row is None else cell.positions[row : row + 1])
         found = tuple(element for element in known if element.token in there)
         if not found:
-            what = "they are the same on both sides" if not known else "none of those is of the tokens that are shown"
+            what = "no element of it differs in value" if not known else "none of those is of the tokens that are shown"
             raise WorkbenchError(f"of {cell.site} the session {NOT_KEPT}; {what}")
         rows, channels = cell.shape or (0, 0)
         return WorstElements.those(found, channels * (rows if row is None else 1))
@@ -84,11 +85,15 @@ def keeping(path: Path, a: RunRecord, b: RunRecord) -> Iterator[Callable[[Cell],
     with ExitStack() as stack:
         with _writing(path):
             temporary, file = stack.enter_context(temporary_beside(path))
-            file.write(json.dumps({"schema": _SCHEMA, "a": a.to_json(), "b": b.to_json()}).encode() + b"\n")
+            head = json.dumps({"schema": _SCHEMA, "a": a.to_json(), "b": b.to_json()}).encode() + b"\n"
+            require_readable(path, len(head), _LONGEST_HEAD)
+            file.write(head)
 
         def keep(cell: Cell) -> None:
             with _writing(path):
-                file.write(_line(cell))
+                line = _line(cell)
+                require_readable(path, len(line), _LONGEST_LINE)
+                file.write(line)
                 require_readable(path, file.tell())
 
         yield keep
@@ -96,10 +101,11 @@ def keeping(path: Path, a: RunRecord, b: RunRecord) -> Iterator[Callable[[Cell],
             give_name(file, temporary, path)
 
 
-def require_readable(path: Path, size: int) -> None:
-    """Raise StoreError if so many bytes of cells are more than are read again."""
-    if size > MOST_BYTES:
-        what = f"would have {size:,} bytes, and at most {MOST_BYTES:,} are read"
+def require_readable(path: Path, size: int, most: int | None = None) -> None:
+    """Raise StoreError if so many bytes of cells, or of a line, are more than are read again (MOST_BYTES of cells)."""
+    most = MOST_BYTES if most is None else most
+    if size > most:
+        what = f"would have {size:,} bytes, and at most {most:,} are read"
         raise StoreError(f"{printable(str(path), 1000)} {what}; give fewer tokens.")
 
 
@@ -116,25 +122,28 @@ def read_kept(path: Path) -> KeptCells:
     """Read what `keeping` wrote; StoreError, one sentence, names the line that is none of it."""
     name = printable(str(path), 1000)
     try:
-        lines = read_bounded(path, MOST_BYTES).splitlines()
+        with bounded(path, MOST_BYTES) as file:
+            return _read(path, file, name)
     except OSError as error:
         raise StoreError(f"{name} cannot be read ({error.strerror}).") from None
-    head = _record(lines[0] if lines else b"")
+
+
+def _read(path: Path, file: BinaryIO, name: str) -> KeptCells:
+    head = _record(file.readline(_LONGEST_HEAD))
     if head is None or head.get("schema") != _SCHEMA:
         raise _damaged(name, 1)
     a, b = (RunRecord.from_json(head.get(side)) for side in "ab")
-    if a.tokens != b.tokens:
+    if a.tokens != b.tokens or not {a.config.architecture, b.config.architecture} <= set(ARCHITECTURES):
         raise _damaged(name, 1)
-    sites = execution_order(a.config, b.config)
-    if len(lines) != len(sites) + 1:
-        raise _damaged(name, len(lines))
-    cells = []
-    for number, (line, site) in enumerate(zip(lines[1:], sites, strict=True), 2):
-        record = _record(line)
+    cells = list[Cell]()
+    for number, site in enumerate(execution_order(a.config, b.config), 2):
+        record = _record(file.readline(_LONGEST_LINE))
         try:
             cells.append(_cell(record, site, len(a.tokens)))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise _damaged(name, number) from None
+    if file.readline(1):
+        raise _damaged(name, len(cells) + 2)
     return KeptCells(path, a, b, tuple(cells))
 
 

@@ -52,7 +52,7 @@ def test_the_cells_are_those_of_a_capture_with_tensors_and_the_elements_are_the_
         assert [(e.token, e.channel, e.a, e.b) for e in cell.worst] == [(*at, x[at], y[at]) for at in places]
 
 
-def test_what_was_kept_is_read_as_it_was_and_never_run_again(small):
+def test_what_was_kept_is_read_as_it_was_and_never_run_again(small, models):
     first = events_of(small)
     path = small.folder / "cells.jsonl"
     kept, written = read_kept(path), path.stat().st_mtime_ns
@@ -62,6 +62,12 @@ def test_what_was_kept_is_read_as_it_was_and_never_run_again(small):
     assert cells_of(events_of(small)) == cells_of(first)
     gone = replace(small, a=Side(small.a.path + ".gone", small.a.numeric_path))
     assert cells_of(events_of(gone)) == cells_of(first)
+    for other in (
+        replace(gone, tokens=TOKENS[::-1]),
+        replace(gone, b=replace(gone.b, path=str(models / "llama.gguf"))),
+    ):
+        with pytest.raises(WorkbenchError, match="gone"):
+            events_of(other)
     assert path.stat().st_mtime_ns == written
     other = replace(small, b=replace(small.b, numeric_path="f32"))
     assert cells_of(events_of(other)) != cells_of(first)
@@ -162,8 +168,18 @@ def test_a_file_of_cells_that_lies_or_is_damaged_is_refused_in_a_sentence(small)
         with pytest.raises(StoreError, match=r"cells\.jsonl, line 3, is damaged; remove the file"):
             read_kept(path)
     rng = np.random.default_rng(0)
-    content = b"\n".join(lines)
-    for damaged in (b"", lines[0], b"\n".join(lines[:-1]), content + b"\n{}", b"[" * 100_000, content[:-9]):
+    content, head = b"\n".join(lines), json.loads(lines[0])
+    unknown = changed(lines[0], b=head["b"] | {"config": head["b"]["config"] | {"architecture": "nosuch"}})
+    for damaged in (
+        unknown,
+        b"\n" * (32 << 20),
+        b"",
+        lines[0],
+        b"\n".join(lines[:-1]),
+        content + b"\n{}",
+        b"[" * 100_000,
+        content[:-9],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(StoreError):
             events_of(small)

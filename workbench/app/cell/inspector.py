@@ -214,7 +214,7 @@ def _evidence_in_short(evidence: "tuple[Section, ...]") -> list[str]:
 
 
 def checked_lines(checked: "Checked | None") -> list[str]:
-    """What running a cell again on both inputs has shown: over all tokens, relative to B."""
+    """What running a cell again on both inputs has shown: relative to B, over all tokens; off float64 over some."""
     if checked is None:
         return []
     cell, grown, floors = checked.cell, checked.amplification, checked.floors

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.graph import Array, Inputs, Model, Stage
+from kernels.graph import Array, Inputs, Model, Stage, Values
 from kernels.kinds.attention import Attention
 from kernels.kinds.product import Product
 from kernels.paths import F32Path
@@ -18,7 +18,8 @@ from workbench.bisect.models.substitution import Factors
 
 _AT_ONCE = 5 << 20  # elements of an output over a large vocabulary that are looked at together
 _TOKENS = 16  # of which whole multiples are multiplied at once
-_EXACT = 8  # tokens of which a product is repeated in float64
+_EXACT = 8  # tokens of which a product is repeated in float64, and as many more that are unlike the others
+_ODD = 100.0  # times the square of the difference that half of the tokens have, which rounding makes of none
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,11 @@ class Cell:
             return dict(self.inputs_a)
         return {name: np.where(np.isfinite(self.inputs_b[name]), x, np.nan) for name, x in self.inputs_a.items()}
 
-    def of(self, some: slice) -> "Cell":
+    def of(self, some: slice | NDArray[np.int64]) -> "Cell":
         """The same with some tokens only."""
         of_a, of_b = ({role: x[some] for role, x in of.items()} for of in (self.inputs_a, self.inputs_b))
-        return Cell(self.stage, self.a, self.b, self.tokens[some], of_a, of_b, self.y_a[some], self.y_b[some])
+        tokens = tuple(np.array(self.tokens)[some].tolist())
+        return Cell(self.stage, self.a, self.b, tokens, of_a, of_b, self.y_a[some], self.y_b[some])
 
     def pieces(self) -> Iterator["Cell"]:
         """The same with some tokens at a time where the output is large and made token by token.
@@ -100,9 +102,23 @@ class Cell:
             yield self.of(slice(start, stop))
 
     @property
-    def every(self) -> int:
-        """Every how many-th token is looked at in float64: some of them stand for all where a product is large."""
-        return -(-len(self.tokens) // _EXACT) if isinstance(self.stage.kind, Product) else 1
+    def whole(self) -> bool:
+        """Whether all tokens are looked at in float64; of a product of more than a few some stand for all."""
+        return len(self.tokens) <= _EXACT or not isinstance(self.stage.kind, Product)
+
+    def telling(self, first: int, count: int, local: Values) -> NDArray[np.int64]:
+        """Which tokens of a piece, `count` of the cell's from its `first` on, are looked at in float64.
+
+        Every so many-th of the cell, and those whose own difference is another than most tokens have. local : its
+        squares, of the tokens of the piece.
+        """
+        if self.whole:
+            return np.arange(count)
+        every = -(-len(self.tokens) // _EXACT)
+        known = np.where(np.isfinite(local), local, np.inf)
+        odd = np.flatnonzero(known > _ODD * np.median(known))
+        furthest = odd[np.argsort(-known[odd], kind="stable")[:_EXACT]]
+        return np.union1d(np.arange(-first % every, count, every), furthest)
 
 
 def _all_numbers(x: Array) -> bool:

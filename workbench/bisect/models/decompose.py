@@ -7,10 +7,11 @@ from operator import add
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.forward import activation_codes
 from kernels.graph import Array, Values
-from kernels.lengths import gaps, parts
+from kernels.lengths import Parts, gaps, parts
 from workbench.bisect.models.cell import Cell, Side
 from workbench.bisect.models.floor import storage_error
 from workbench.bisect.weights.tensor_pairs import TensorPairs
@@ -56,8 +57,8 @@ class _Rounding(NamedTuple):
 def decompose(cell: Cell, a: Side, b: Side, pairs: TensorPairs) -> Decomposition:
     """Observed, local and inherited difference of a cell, its floor, and each side's distance from float64."""
     alike = _Alike.of(cell, pairs)
-    found, crossed = _together(cell, alike)
-    of_a, of_b = _roundings(cell, cell.of(slice(None, None, cell.every)), alike, crossed)
+    found, some, crossed = _together(cell, alike)
+    of_a, of_b = _roundings(cell, cell if cell.whole else cell.of(some), alike, crossed)
     at = cell.a.exact().at(cell.site, cell.tokens)
     stored = 0.0 if at is None else storage_error(at, cell.inputs_a, pairs)
     size = math.sqrt(next((y for y in (found.b, found.a, found.crossed) if y), 0.0))  # nothing is a share of zeros
@@ -100,20 +101,22 @@ class _Alike:
         return cls(known and all(c.equal for c in checks), known and all(c.stored_alike for c in checks), path)
 
 
-def _together(cell: Cell, alike: _Alike) -> tuple[_Squares, Array]:
-    """The squares of all tokens, and what B gives on A's input for every so many-th of them."""
-    found, crossed, start = list[_Squares](), list[Array](), 0
+def _together(cell: Cell, alike: _Alike) -> tuple[_Squares, NDArray[np.int64], Array]:
+    """The squares of all tokens, which ones are to be looked at in float64, and what B gives for these on A's input."""
+    found, tokens, crossed, start = list[_Squares](), list[NDArray[np.int64]](), list[Array](), 0
     for piece in cell.pieces():
         y = piece.y_a if alike.stored and alike.path else piece.run(cell.b)
-        found.append(_squares(piece, alike, y))
-        crossed.append(y if cell.every == 1 else y[-start % cell.every :: cell.every].copy())
+        difference = parts(piece.y_a, piece.y_b, y)
+        found.append(_squares(piece, alike, difference))
+        telling = cell.telling(start, len(piece.tokens), difference.first)
+        tokens.append(start + telling)
+        crossed.append(y if len(telling) == len(y) else y[telling])
         start += len(piece.tokens)
-    return reduce(add, found), crossed[0] if len(crossed) == 1 else np.concatenate(crossed)
+    return reduce(add, found), np.concatenate(tokens), crossed[0] if len(crossed) == 1 else np.concatenate(crossed)
 
 
-def _squares(cell: Cell, alike: _Alike, crossed: Array) -> _Squares:
-    difference, judged = parts(cell.y_a, cell.y_b, crossed), cell.judged
-    noise = 0.0
+def _squares(cell: Cell, alike: _Alike, difference: Parts) -> _Squares:
+    judged, noise = cell.judged, 0.0
     if not alike.path:
         noise = float((difference.first if alike.stored else _other_path(cell)).sum())
     return _Squares(
@@ -146,7 +149,7 @@ def _roundings(cell: Cell, some: Cell, alike: _Alike, crossed: Array) -> list[_R
             found.append(_Rounding(0.0, 0.0, actual))
         else:
             forecast = at.kind.rounding(at, some.inputs_a, exact) ** 2
-            of_all = forecast if cell.every == 1 else at.kind.rounding(at, cell.inputs_a, cell.y_a) ** 2
+            of_all = forecast if cell.whole else at.kind.rounding(at, cell.inputs_a, cell.y_a) ** 2
             found.append(_Rounding(of_all, forecast, actual))
     return found
 

@@ -31,6 +31,8 @@ ONCE, _NONE, _FITTED = 1.05, 0.001, 0.01
 # Mean square of the distances in steps: 1/3 for values spread evenly, at most 0.42 found; 4/3 where values were cut.
 ROUNDED_ONCE = 0.55
 EVEN = 3.0  # square of half a step over the mean square of a rounding error that is spread evenly over a step
+# Of the blocks of rows in which a fit explains some: 0.13 of healthy ones, 0.85 where all scales are 3 % too small.
+_SOME = 0.5
 _CHUNK = 1 << 21
 
 Parts = Callable[[], Iterable[tuple[Stored, Stored]]]  # both sides of consecutive rows, anew at every call
@@ -213,9 +215,11 @@ def _distances(a: Stored, b: Stored, groups: Groups, carried: bool = False) -> D
     blocks = np.maximum.reduceat(excess, np.arange(0, columns, BLOCK), axis=1)
     if a.fitted or b.fitted or a.line or b.line:
         excused = with_fits(a, b, blocks, LIMIT, BLOCK)
-        fits = np.repeat(excused < blocks, BLOCK, axis=1)[:, :columns]
-        # The errors of a single one may be as large, in its steps, as those of all other blocks together.
-        blocks, excess = excused, np.where(fits, np.minimum(excess, np.float32(LIMIT)), excess)
+        fits = excused < blocks
+        if fits.mean() <= _SOME:  # the errors of one may be as large, in its steps, as those of all others together
+            fits = np.repeat(fits, BLOCK, axis=1)[:, :columns]
+            excess = np.where(fits, np.minimum(excess, np.float32(LIMIT)), excess)
+        blocks = excused
     if carried:
         blocks = beyond_carried(a, b, excess, inside & np.isfinite(excess), BLOCK, LIMIT)
     elif a.top or b.top:

@@ -15,6 +15,7 @@ _LEAST_LIKE = 0.15  # cosine of the angle between two copies of a run; 0.21 is t
 _LEAST_OF_ONE = 0.05  # where one value has more than half of a run's energy and no code is so large; 0.087 is found
 _LEAST_SHARE = 0.2  # of the values that a source has at least along them; 0.25 is the least found
 POINTS_IN_COLUMNS = 48.0  # over the columns of a head: how far off 1 a factor of theirs may be; 1.49 of 32, 0.7 of 64
+_OPPOSITE, _SHRUNK = 0.75, 0.25  # of a group: share of values, one of eight exempt and rounding besides; its size
 _SMALLEST = 1e-3  # root mean square of a run, below which half-precision scales lose their digits
 
 
@@ -25,10 +26,25 @@ def on_grid(a: Stored, b: Stored) -> bool:
 
 def forgiven(a: Stored, b: Stored, excess: Floats) -> Floats:
     """The excess of every value, without the worst ones of every eight where a wrong sign may be the format's."""
+    excess = np.where(_turned(a, b) | _turned(b, a), np.float32(0), excess)
     eights = excess.reshape(-1, 8).copy()
     for _ in range((a.flips or 0) + (b.flips or 0)):
         eights[np.arange(len(eights)), eights.argmax(axis=1)] = 0
     return eights.reshape(excess.shape)
+
+
+def _turned(side: Stored, source: Stored) -> Flags:
+    """Groups that a fit to one important value, whose sign had to change, made as small as can be and opposite.
+
+    Of types of which seven of eight signs are stored; all others keep the sign of their scale.
+    """
+    if side.flips != 1 or side.reached is None:
+        return np.zeros(side.values.shape, dtype=bool)
+    v, x = (each.values.astype(np.float64).reshape(-1, side.shared) for each in (side, source))
+    smallest = (side.reached.reshape(v.shape) == 0).all(axis=1)
+    opposite = (v * x < 0).mean(axis=1) >= _OPPOSITE
+    small = np.abs(v).sum(axis=1) <= _SHRUNK * np.abs(x).sum(axis=1)
+    return np.repeat(smallest & opposite & small, side.shared).reshape(side.values.shape)
 
 
 def unlike(a: Stored, b: Stored, size: int) -> Flags:

@@ -29,7 +29,7 @@ _HALF_ULP = np.float32(2.0**-11)  # of a number, that half precision may be off
 # Where a scale is fitted, codes are rounded with one and another is stored: by so much as a rule (fits.py).
 FITTED_SCALE = np.float32(0.06)
 _POINTS_LEAN = 0.2  # by which a common factor of points of a grid may be off: 0.16 is the most found
-_TERNARY_POINTS_LEAN = 0.25  # of IQ1, whose unit is fitted and then made 1.1125 or 1.125 times as large: 0.213 found
+_TERNARY_POINTS_LEAN = 0.22  # of IQ1, whose unit is fitted and then made 1.1125 or 1.125 times as large: 0.213 found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,9 +251,6 @@ def _on_grid(format: BlockFormat, values: Floats, raw: NDArray[np.uint8]) -> Sto
         width += np.float32(0.6) * steps + lost  # what was beyond a code whose scale rounds to 0
         low, high = low | zero, high | zero
         return Stored(values, width, low, high, lean=_TERNARY_POINTS_LEAN, flips=1)
-    if format.even:  # a fit to one important value, whose sign had to change, makes all others small and opposite
-        least = np.repeat(found.scales == 1, format.group, axis=1).reshape(values.shape)
-        low, high = low | least, high | least
     # Scales are odd numbers, and what was rounded to one is at most 1 below it.
     share = (1 - 1 / found.scales.astype(np.float32)) * _at_least(np.abs(found.d))[:, None]
     reached = np.abs(values) * np.repeat(share, format.group, axis=1).reshape(values.shape)
